@@ -1,0 +1,88 @@
+//! Facts on their way to others: the envelope around a payload, and the subject it travels under.
+
+use contract::event::v1::EventEnvelope;
+use contract::event::v1::event_envelope::Payload;
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::civil::encode_time;
+
+/// Why and by whom something is being changed; the part of an envelope that all events of one command share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cause {
+    /// [`crate::access::Caller`] as text, or `service:hospital` for our own reactions.
+    pub actor: String,
+    /// The request_id the caller chose, if it chose one.
+    pub request_id: String,
+    /// The event that caused this change, if an event did.
+    pub causation_id: String,
+    /// The W3C traceparent of the call or event.
+    pub traceparent: String,
+}
+
+/// Wraps a payload. `aggregate` is the resource name of the one thing it reports, `version` that thing's own count.
+#[must_use]
+pub fn envelope(
+    producer: &str,
+    cause: &Cause,
+    now: Timestamp,
+    id: Uuid,
+    aggregate: String,
+    version: i64,
+    payload: Payload,
+) -> EventEnvelope {
+    EventEnvelope {
+        event_id: id.to_string(),
+        aggregate,
+        aggregate_version: version,
+        occur_time: Some(encode_time(now)),
+        producer: producer.to_owned(),
+        actor: cause.actor.clone(),
+        request_id: cause.request_id.clone(),
+        causation_id: cause.causation_id.clone(),
+        traceparent: cause.traceparent.clone(),
+        payload: Some(payload),
+    }
+}
+
+/// The fact's name in subjects, for example `screening_confirmed`, and the type of aggregate it reports.
+#[must_use]
+pub fn fact(payload: &Payload) -> (&'static str, &'static str) {
+    match payload {
+        Payload::HospitalRegistered(_) => ("hospital", "hospital_registered"),
+        Payload::HospitalUpdated(_) => ("hospital", "hospital_updated"),
+        Payload::HospitalDeletionStarted(_) => ("hospital", "hospital_deletion_started"),
+        Payload::HospitalDeleted(_) => ("hospital", "hospital_deleted"),
+        Payload::SlotOpened(_) => ("slot", "slot_opened"),
+        Payload::SlotCapacityChanged(_) => ("slot", "slot_capacity_changed"),
+        Payload::SlotClosed(_) => ("slot", "slot_closed"),
+        Payload::CapacityReserved(_) => ("claim", "capacity_reserved"),
+        Payload::CapacityReleased(_) => ("claim", "capacity_released"),
+        Payload::CapacityRevoked(_) => ("claim", "capacity_revoked"),
+        Payload::ScreeningPending(_) => ("screening", "screening_pending"),
+        Payload::ScreeningConfirmed(_) => ("screening", "screening_confirmed"),
+        Payload::ScreeningRejected(_) => ("screening", "screening_rejected"),
+        Payload::ScreeningCancelled(_) => ("screening", "screening_cancelled"),
+        Payload::ScreeningForceCancelled(_) => ("screening", "screening_force_cancelled"),
+        Payload::ScreeningRefused(_) => ("slot", "screening_refused"),
+        Payload::ScreeningAttendanceRecorded(_) => ("screening", "screening_attendance_recorded"),
+        Payload::ReservationRegistered(_) => ("reservation", "reservation_registered"),
+        Payload::ReservationChanged(_) => ("reservation", "reservation_changed"),
+        Payload::CapacityIncreaseRequested(_) => ("capacity_request", "capacity_increase_requested"),
+        Payload::CapacityIncreaseDecided(_) => ("capacity_request", "capacity_increase_decided"),
+    }
+}
+
+/// `checkup.v1.{aggregate type}.{fact}.{aggregate id}`; the id is the aggregate's name with `/` and `.` as `_`, so that it is
+/// one subject token.
+#[must_use]
+pub fn subject(envelope: &EventEnvelope) -> String {
+    let (kind, fact) = envelope.payload.as_ref().map_or(("unknown", "unknown"), fact);
+    format!("checkup.v1.{kind}.{fact}.{}", envelope.aggregate.replace(['/', '.'], "_"))
+}
+
+/// The subject filter that selects one fact of every aggregate.
+#[must_use]
+pub fn subject_filter(kind: &str, fact: &str) -> String {
+    format!("checkup.v1.{kind}.{fact}.*")
+}

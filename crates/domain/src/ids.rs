@@ -1,0 +1,302 @@
+//! Typed ids and the resource names they are written as.
+//!
+//! `Display` writes the resource name of the contract, `parse` reads it back; past the door nothing is a bare string.
+
+use std::fmt;
+
+use jiff::civil::Date;
+use uuid::Uuid;
+
+/// A name that is not of the kind it should be; the text says what would be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Malformed(pub String);
+
+fn expected(pattern: &str) -> Malformed {
+    Malformed(format!("must be {pattern}"))
+}
+
+/// Whether `text` is 1..=63 of `a-z A-Z 0-9 . _ ~ -` and does not begin with punctuation.
+fn is_opaque_segment(text: &str) -> bool {
+    text.len() <= 63
+        && text.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._~-".contains(&byte))
+}
+
+/// Reads a UUID in its hyphenated form, in either case.
+fn parse_uuid(text: &str) -> Option<Uuid> {
+    if text.len() == 36 { Uuid::try_parse(text).ok() } else { None }
+}
+
+/// `hospitals/{hospital}`. The segment is `[a-z][a-z0-9-]{2,61}[a-z0-9]`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HospitalId(String);
+
+impl HospitalId {
+    /// Reads the last segment alone.
+    ///
+    /// # Errors
+    /// [`Malformed`] where it is not of the form above.
+    pub fn from_segment(segment: &str) -> Result<Self, Malformed> {
+        let bytes = segment.as_bytes();
+        let well_formed = (4..=63).contains(&bytes.len())
+            && bytes[0].is_ascii_lowercase()
+            && bytes[bytes.len() - 1] != b'-'
+            && bytes.iter().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-');
+        if well_formed {
+            Ok(Self(segment.to_owned()))
+        } else {
+            Err(expected("4 to 63 of a-z, 0-9 and '-', beginning with a letter and not ending with '-'"))
+        }
+    }
+
+    /// Reads `hospitals/{hospital}`.
+    ///
+    /// # Errors
+    /// [`Malformed`] otherwise.
+    pub fn parse(name: &str) -> Result<Self, Malformed> {
+        name.strip_prefix("hospitals/")
+            .and_then(|segment| Self::from_segment(segment).ok())
+            .ok_or_else(|| expected("hospitals/{hospital}"))
+    }
+
+    /// The last segment.
+    #[must_use]
+    pub fn segment(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for HospitalId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "hospitals/{}", self.0)
+    }
+}
+
+/// `hospitals/{hospital}/slots/{YYYY-MM-DD}`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SlotId {
+    /// Whose slot.
+    pub hospital: HospitalId,
+    /// The civil date in the hospital's time zone.
+    pub date: Date,
+}
+
+impl SlotId {
+    /// Reads the resource name.
+    ///
+    /// # Errors
+    /// [`Malformed`] otherwise.
+    pub fn parse(name: &str) -> Result<Self, Malformed> {
+        let parts = name.split_once("/slots/").and_then(|(hospital, date)| {
+            Some(Self { hospital: HospitalId::parse(hospital).ok()?, date: parse_date(date)? })
+        });
+        parts.ok_or_else(|| expected("hospitals/{hospital}/slots/{YYYY-MM-DD}"))
+    }
+}
+
+/// Reads exactly `YYYY-MM-DD`, years 1 to 9999.
+#[must_use]
+pub fn parse_date(text: &str) -> Option<Date> {
+    let bytes = text.as_bytes();
+    let shaped = bytes.len() == 10
+        && bytes
+            .iter()
+            .enumerate()
+            .all(|(i, byte)| if i == 4 || i == 7 { *byte == b'-' } else { byte.is_ascii_digit() });
+    if shaped { text.parse().ok().filter(|date: &Date| date.year() >= 1) } else { None }
+}
+
+impl fmt::Display for SlotId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/slots/{}", self.hospital, self.date)
+    }
+}
+
+/// `hospitals/{hospital}/capacityRequests/{uuid}`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CapacityRequestId {
+    /// Who decides it.
+    pub hospital: HospitalId,
+    /// Time-ordered.
+    pub uid: Uuid,
+}
+
+impl CapacityRequestId {
+    /// Reads the resource name.
+    ///
+    /// # Errors
+    /// [`Malformed`] otherwise.
+    pub fn parse(name: &str) -> Result<Self, Malformed> {
+        let parts = name.split_once("/capacityRequests/").and_then(|(hospital, uid)| {
+            Some(Self { hospital: HospitalId::parse(hospital).ok()?, uid: parse_uuid(uid)? })
+        });
+        parts.ok_or_else(|| expected("hospitals/{hospital}/capacityRequests/{uuid}"))
+    }
+}
+
+impl fmt::Display for CapacityRequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/capacityRequests/{}", self.hospital, self.uid)
+    }
+}
+
+/// `screenings/{uuid}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ScreeningId(pub Uuid);
+
+impl ScreeningId {
+    /// Reads the resource name.
+    ///
+    /// # Errors
+    /// [`Malformed`] otherwise.
+    pub fn parse(name: &str) -> Result<Self, Malformed> {
+        name.strip_prefix("screenings/").and_then(parse_uuid).map(Self).ok_or_else(|| expected("screenings/{uuid}"))
+    }
+
+    /// Reads `reservations/{uuid}`: a reservation has the id of its screening.
+    ///
+    /// # Errors
+    /// [`Malformed`] otherwise.
+    pub fn parse_reservation(name: &str) -> Result<Self, Malformed> {
+        name.strip_prefix("reservations/").and_then(parse_uuid).map(Self).ok_or_else(|| expected("reservations/{uuid}"))
+    }
+
+    /// The name of the reservation that mirrors it.
+    #[must_use]
+    pub fn reservation_name(self) -> String {
+        format!("reservations/{}", self.0)
+    }
+}
+
+impl fmt::Display for ScreeningId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "screenings/{}", self.0)
+    }
+}
+
+/// `{screening uid}.{generation}`: the idempotency key of a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClaimId {
+    /// Whose place.
+    pub screening: ScreeningId,
+    /// 1 for the first place a screening asks for; rescheduling counts up.
+    pub generation: i32,
+}
+
+impl ClaimId {
+    /// Reads `{uuid}.{generation}`, generation 1..=999,999,999 without leading zeros.
+    ///
+    /// # Errors
+    /// [`Malformed`] otherwise.
+    pub fn parse(text: &str) -> Result<Self, Malformed> {
+        let parts = text.split_once('.').and_then(|(uid, generation)| {
+            let digits = (1..=9).contains(&generation.len())
+                && generation.bytes().all(|byte| byte.is_ascii_digit())
+                && !generation.starts_with('0');
+            let generation = if digits { generation.parse().ok()? } else { return None };
+            Some(Self { screening: ScreeningId(parse_uuid(uid)?), generation })
+        });
+        parts.ok_or_else(|| expected("{screening uuid}.{generation}"))
+    }
+}
+
+impl fmt::Display for ClaimId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.screening.0, self.generation)
+    }
+}
+
+/// `customers/{customer}`: the subject of the customer's token.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CustomerId(String);
+
+impl CustomerId {
+    /// Reads the last segment alone: 1 to 63 of letters, digits and `. _ ~ -`.
+    ///
+    /// # Errors
+    /// [`Malformed`] otherwise.
+    pub fn from_segment(segment: &str) -> Result<Self, Malformed> {
+        if is_opaque_segment(segment) {
+            Ok(Self(segment.to_owned()))
+        } else {
+            Err(expected("1 to 63 of letters, digits, '.', '_', '~' and '-', beginning with a letter or digit"))
+        }
+    }
+
+    /// Reads `customers/{customer}`.
+    ///
+    /// # Errors
+    /// [`Malformed`] otherwise.
+    pub fn parse(name: &str) -> Result<Self, Malformed> {
+        name.strip_prefix("customers/")
+            .and_then(|segment| Self::from_segment(segment).ok())
+            .ok_or_else(|| expected("customers/{customer}"))
+    }
+
+    /// Reads `customers/{customer}/myPage`.
+    ///
+    /// # Errors
+    /// [`Malformed`] otherwise.
+    pub fn parse_my_page(name: &str) -> Result<Self, Malformed> {
+        name.strip_suffix("/myPage")
+            .and_then(|customer| Self::parse(customer).ok())
+            .ok_or_else(|| expected("customers/{customer}/myPage"))
+    }
+
+    /// The last segment.
+    #[must_use]
+    pub fn segment(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for CustomerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "customers/{}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_read_back_as_they_are_written() {
+        let uuid = "01890a5d-ac96-774b-bcce-b302099a8057";
+        assert_eq!(
+            SlotId::parse("hospitals/seoul/slots/2027-01-04").unwrap().to_string(),
+            "hospitals/seoul/slots/2027-01-04"
+        );
+        assert_eq!(ClaimId::parse(&format!("{uuid}.1")).unwrap().to_string(), format!("{uuid}.1"));
+        let request = format!("hospitals/seoul/capacityRequests/{uuid}");
+        assert_eq!(CapacityRequestId::parse(&request).unwrap().to_string(), request);
+        assert_eq!(CustomerId::parse_my_page("customers/kim/myPage").unwrap().to_string(), "customers/kim");
+    }
+
+    #[test]
+    fn malformed_names_are_refused() {
+        for name in
+            ["", "hospitals/", "hospitals/abc", "hospitals/Seoul", "hospitals/1abc", "hospitals/abc-", "hospital/seoul"]
+        {
+            assert!(HospitalId::parse(name).is_err(), "{name}");
+        }
+        for name in [
+            "hospitals/seoul/slots/2027-02-30",
+            "hospitals/seoul/slots/2027-1-4",
+            "hospitals/seoul/slots/",
+            "seoul/slots/2027-01-04",
+        ] {
+            assert!(SlotId::parse(name).is_err(), "{name}");
+        }
+        for id in [
+            "01890a5d-ac96-774b-bcce-b302099a8057",
+            "01890a5d-ac96-774b-bcce-b302099a8057.0",
+            "x.1",
+            "01890a5d-ac96-774b-bcce-b302099a8057.01",
+        ] {
+            assert!(ClaimId::parse(id).is_err(), "{id}");
+        }
+        assert!(CustomerId::parse("customers/a b").is_err());
+        assert!(CustomerId::parse(&format!("customers/{}", "x".repeat(64))).is_err());
+    }
+}

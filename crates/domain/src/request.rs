@@ -1,0 +1,80 @@
+//! `request_id`: what makes a retry safe.
+//!
+//! A record of (caller, method, id) is written in the transaction of the effect, with a fingerprint of the content and
+//! the resource it made. A replay answers that resource as it is now; other content under the same id is refused.
+
+use fault::{Fault, Reason, Violations};
+use prost::Message;
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use crate::access::Caller;
+
+/// How long a record answers replays at the least.
+pub const RETENTION: std::time::Duration = std::time::Duration::from_secs(7 * 24 * 3_600);
+
+/// The scope of one request id.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestKey {
+    /// [`Caller`] as text.
+    pub caller: String,
+    /// The method's bare name, for example `CreateScreening`.
+    pub method: &'static str,
+    /// What the caller chose, or a fresh one where it chose none.
+    pub id: Uuid,
+}
+
+/// SHA-256 over the canonical bytes of a request without its request_id.
+pub type Fingerprint = [u8; 32];
+
+/// A request as the idempotency rules see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// Its scope.
+    pub key: RequestKey,
+    /// Its content.
+    pub fingerprint: Fingerprint,
+    /// Whether the caller chose the id, so that a retry can be recognised.
+    pub chosen: bool,
+}
+
+impl Request {
+    /// Makes the identity of a call. `id` is what [`decode_id`] read; `fresh` stands in where the caller chose none, so
+    /// that even then a batch can be run again. `message` must have its request_id cleared.
+    pub fn new(caller: &Caller, method: &'static str, id: Option<Uuid>, fresh: Uuid, message: &impl Message) -> Self {
+        Self {
+            key: RequestKey { caller: caller.to_string(), method, id: id.unwrap_or(fresh) },
+            fingerprint: Sha256::digest(message.encode_to_vec()).into(),
+            chosen: id.is_some(),
+        }
+    }
+
+    /// Whether an earlier record with this fingerprint is the same request.
+    ///
+    /// # Errors
+    /// REQUEST_ID_REUSED.
+    pub fn matches(&self, recorded: &[u8]) -> Result<(), Fault> {
+        if recorded == self.fingerprint {
+            Ok(())
+        } else {
+            let message = "this request_id was used before with other content; choose a new one";
+            Err(Fault::new(Reason::RequestIdReused, message).with("requestId", self.key.id))
+        }
+    }
+}
+
+/// Reads an optional request_id: any RFC 9562 UUID, compared without case.
+pub fn decode_id(violations: &mut Violations, field: &str, text: &str) -> Option<Uuid> {
+    if text.is_empty() {
+        return None;
+    }
+    let parsed = if text.len() == 36 { Uuid::try_parse(text).ok() } else { None };
+    if parsed.is_none() {
+        violations.add(
+            field,
+            Reason::RequestIdMalformed,
+            "must be a UUID such as 7f2c1a9e-3b44-4c6e-9a51-0d8e6c1b2f30",
+        );
+    }
+    parsed
+}

@@ -1,0 +1,182 @@
+//! A refusal or a failure, with what a client needs to act on it and what only a log may see.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use crate::{Code, Reason, Violation};
+
+/// The thing a fault is about (`google.rpc.ResourceInfo`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resource {
+    /// Its kind, for example `Slot`.
+    pub kind: &'static str,
+    /// Its resource name.
+    pub name: String,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+struct Parts {
+    reason: Reason,
+    message: String,
+    metadata: BTreeMap<&'static str, String>,
+    violations: Vec<Violation>,
+    retry_after: Option<Duration>,
+    resource: Option<Resource>,
+    cause: Option<String>,
+}
+
+/// Why a call was refused or failed. Boxed inside, so that a `Result` of it stays small.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Fault(Box<Parts>);
+
+impl Fault {
+    /// A fault with this reason. The message is for people: lower case, no full stop, every value in it also given to
+    /// [`Fault::with`]. Reasons that ask for a retry come with a delay of one second; see [`Fault::retry_after`].
+    #[must_use]
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        let retry_after = reason.retryable().then_some(Duration::from_secs(1));
+        Self(Box::new(Parts {
+            reason,
+            message: message.into(),
+            metadata: BTreeMap::new(),
+            violations: Vec::new(),
+            retry_after,
+            resource: None,
+            cause: None,
+        }))
+    }
+
+    /// A defect of ours. Clients read a fixed sentence; `cause` goes to the log.
+    #[must_use]
+    pub fn internal(cause: impl fmt::Display) -> Self {
+        Self::new(Reason::Internal, "internal error").caused_by(cause)
+    }
+
+    /// Adds one dynamic value of the message as metadata. Keys are lowerCamelCase.
+    #[must_use]
+    pub fn with(mut self, key: &'static str, value: impl fmt::Display) -> Self {
+        self.0.metadata.insert(key, value.to_string());
+        self
+    }
+
+    /// Says when a retry makes sense.
+    #[must_use]
+    pub fn retry_after(mut self, delay: Duration) -> Self {
+        self.0.retry_after = Some(delay);
+        self
+    }
+
+    /// Names the thing it is about.
+    #[must_use]
+    pub fn about(mut self, kind: &'static str, name: impl fmt::Display) -> Self {
+        self.0.resource = Some(Resource { kind, name: name.to_string() });
+        self
+    }
+
+    /// Keeps the chain of causes for the log.
+    #[must_use]
+    pub fn caused_by(mut self, cause: impl fmt::Display) -> Self {
+        self.0.cause = Some(cause.to_string());
+        self
+    }
+
+    /// Attaches the wrong fields.
+    #[must_use]
+    pub fn violating(mut self, violations: Vec<Violation>) -> Self {
+        self.0.violations = violations;
+        self
+    }
+
+    /// The reason.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        self.0.reason
+    }
+
+    /// The code it travels under.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        self.0.reason.code()
+    }
+
+    /// What clients read.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// Every dynamic value of the message.
+    #[must_use]
+    pub fn metadata(&self) -> &BTreeMap<&'static str, String> {
+        &self.0.metadata
+    }
+
+    /// The wrong fields, in field order.
+    #[must_use]
+    pub fn violations(&self) -> &[Violation] {
+        &self.0.violations
+    }
+
+    /// When a retry makes sense, if one does.
+    #[must_use]
+    pub fn retry_delay(&self) -> Option<Duration> {
+        self.0.retry_after
+    }
+
+    /// What it is about.
+    #[must_use]
+    pub fn resource(&self) -> Option<&Resource> {
+        self.0.resource.as_ref()
+    }
+
+    /// What only a log may see.
+    #[must_use]
+    pub fn cause(&self) -> Option<&str> {
+        self.0.cause.as_deref()
+    }
+}
+
+impl fmt::Debug for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.0.reason.name(), self.0.message)?;
+        if let Some(cause) = &self.0.cause {
+            write!(f, " (cause: {cause})")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Violations;
+
+    #[test]
+    fn every_reason_is_found_by_its_name() {
+        for reason in Reason::ALL {
+            assert_eq!(Reason::from_name(reason.name()), Some(*reason));
+        }
+        assert_eq!(Reason::from_name("NO_SUCH_REASON"), None);
+    }
+
+    #[test]
+    fn business_refusals_stay_clear_of_what_a_mesh_counts_as_failure() {
+        let retried = [Reason::HospitalUnavailable, Reason::ViewLagging, Reason::NotReady];
+        for reason in Reason::ALL {
+            assert_eq!(reason.code() == Code::Unavailable, retried.contains(reason), "{}", reason.name());
+            assert_eq!(reason.code() == Code::Internal, *reason == Reason::Internal, "{}", reason.name());
+        }
+    }
+
+    #[test]
+    fn violations_name_every_field_and_lead_with_the_first() {
+        let mut violations = Violations::new();
+        violations.add("slot.date", Reason::DateInvalid, "31 February does not exist");
+        violations.add("slot.capacity", Reason::FieldInvalid, "must be 0..100000");
+        let fault = violations.finish().expect_err("two violations");
+        assert_eq!(fault.reason(), Reason::DateInvalid);
+        assert_eq!(fault.violations().len(), 2);
+        assert_eq!(fault.metadata()["field"], "slot.date");
+    }
+}

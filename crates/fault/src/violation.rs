@@ -1,0 +1,74 @@
+//! What is wrong with a request, field by field, so that a caller fixes everything at once.
+
+use crate::{Fault, Reason};
+
+/// One wrong field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Dotted path in snake case, for example `initial_slots[1].date`.
+    pub field: String,
+    /// Why, under INVALID_ARGUMENT.
+    pub reason: Reason,
+    /// What is wrong and what would be right.
+    pub description: String,
+}
+
+/// Collects violations while a request is decoded.
+#[derive(Debug, Default)]
+pub struct Violations(Vec<Violation>);
+
+impl Violations {
+    /// Starts with none.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Notes one, in the order of the fields.
+    pub fn add(&mut self, field: impl Into<String>, reason: Reason, description: impl Into<String>) {
+        self.0.push(Violation { field: field.into(), reason, description: description.into() });
+    }
+
+    /// Takes the value, or notes why there is none.
+    pub fn take<T>(&mut self, field: &str, parsed: Result<T, (Reason, String)>) -> Option<T> {
+        match parsed {
+            Ok(value) => Some(value),
+            Err((reason, description)) => {
+                self.add(field, reason, description);
+                None
+            }
+        }
+    }
+
+    /// Whether nothing was wrong so far.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Ok when nothing was wrong; otherwise one fault that names every field and carries the first one's reason.
+    ///
+    /// # Errors
+    /// The fault that refuses the request.
+    pub fn finish(self) -> Result<(), Fault> {
+        match self.0.first() {
+            None => Ok(()),
+            Some(first) => {
+                let mut message = format!("{}: {}", first.field, first.description);
+                if self.0.len() > 1 {
+                    message = format!("{message} (and {} more)", self.0.len() - 1);
+                }
+                Err(Fault::new(first.reason, message).with("field", &first.field).violating(self.0))
+            }
+        }
+    }
+
+    /// Ends the decoding of a request whose parts are present exactly when nothing was wrong.
+    ///
+    /// # Errors
+    /// The fault that refuses the request; an internal one where a part is missing although nothing was noted.
+    pub fn finish_with<T>(self, decoded: Option<T>) -> Result<T, Fault> {
+        self.finish()?;
+        decoded.ok_or_else(|| Fault::internal("a decoder dropped a field without naming a violation"))
+    }
+}
