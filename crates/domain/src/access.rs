@@ -7,7 +7,8 @@ use std::fmt;
 
 use fault::{Fault, Reason};
 
-use crate::ids::{CustomerId, HospitalId};
+use crate::filter::{Comparison, Operator, Value};
+use crate::ids::{CustomerId, HospitalId, SlotId};
 
 /// The hospitals an admin administers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -200,6 +201,24 @@ impl Scope {
         }
     }
 
+    /// Refuses a filter that asks for another customer's rows or a foreign hospital's: an empty list would look as if there
+    /// were none.
+    ///
+    /// # Errors
+    /// NOT_OWNER.
+    pub fn require_filter(&self, comparisons: &[Comparison]) -> Result<(), Fault> {
+        let foreign = |comparison: &&Comparison| {
+            let (Operator::Equal, Value::Text(named)) = (comparison.operator, &comparison.value) else { return false };
+            match (self, comparison.field) {
+                (Self::Customer(own), "customer") => *named != own.to_string(),
+                (Self::Hospitals(listed), "hospital") => HospitalId::parse(named).is_ok_and(|id| !listed.contains(&id)),
+                (Self::Hospitals(listed), "slot") => SlotId::parse(named).is_ok_and(|id| !listed.contains(&id.hospital)),
+                _ => false,
+            }
+        };
+        comparisons.iter().find(foreign).map_or(Ok(()), |comparison| Err(not_owner(comparison.field)))
+    }
+
     /// What a caller with this scope learns of a row that is outside of it or does not exist: those who see everything
     /// get `missing`, the others the same NOT_OWNER in both cases.
     #[must_use]
@@ -244,5 +263,27 @@ mod tests {
         let own = Scope::Customer(CustomerId::from_segment("kim").unwrap());
         assert_eq!(own.absent(missing(), "screening").reason(), Reason::NotOwner);
         assert_eq!(Scope::Everything.absent(missing(), "screening").reason(), Reason::ScreeningNotFound);
+    }
+
+    #[test]
+    fn a_filter_may_name_only_what_is_inside() {
+        let equal = |field, name: &str| {
+            let value = Value::Text(name.into());
+            vec![Comparison { field, operator: Operator::Equal, value }]
+        };
+        let own = Scope::Customer(CustomerId::from_segment("kim").unwrap());
+        let listed = Scope::Hospitals([hospital("seoul")].into());
+        assert!(own.require_filter(&equal("customer", "customers/kim")).is_ok());
+        assert!(own.require_filter(&equal("hospital", "hospitals/busan")).is_ok());
+        assert!(listed.require_filter(&equal("customer", "customers/lee")).is_ok());
+        assert!(listed.require_filter(&equal("slot", "hospitals/seoul/slots/2027-01-04")).is_ok());
+        for (scope, field, name) in [
+            (&own, "customer", "customers/lee"),
+            (&listed, "hospital", "hospitals/busan"),
+            (&listed, "slot", "hospitals/busan/slots/2027-01-04"),
+        ] {
+            assert_eq!(scope.require_filter(&equal(field, name)).unwrap_err().reason(), Reason::NotOwner);
+            assert!(Scope::Everything.require_filter(&equal(field, name)).is_ok());
+        }
     }
 }

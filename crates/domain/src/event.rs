@@ -45,7 +45,7 @@ pub fn envelope(
     }
 }
 
-/// The fact's name in subjects, for example `screening_confirmed`, and the type of aggregate it reports.
+/// The type of aggregate a payload reports, and the fact's name in subjects, for example `screening_confirmed`.
 #[must_use]
 pub fn fact(payload: &Payload) -> (&'static str, &'static str) {
     match payload {
@@ -85,4 +85,32 @@ pub fn subject(envelope: &EventEnvelope) -> String {
 #[must_use]
 pub fn subject_filter(kind: &str, fact: &str) -> String {
     format!("checkup.v1.{kind}.{fact}.*")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subject_has_five_tokens_whatever_the_aggregate_is_called() {
+        let payload = Payload::CapacityReserved(contract::event::v1::CapacityReserved::default());
+        let envelope = EventEnvelope {
+            aggregate: "hospitals/seoul/slots/2027-01-04/claims/01890a5d-ac96-774b-bcce-b302099a8057.1".into(),
+            payload: Some(payload),
+            ..EventEnvelope::default()
+        };
+        let subject = subject(&envelope);
+        assert_eq!(subject.split('.').count(), 5);
+        assert!(subject.starts_with("checkup.v1.claim.capacity_reserved.hospitals_seoul_slots_2027-01-04_claims_"));
+    }
+
+    #[test]
+    fn reasons_are_those_of_the_contract() {
+        use contract::error::v1::Reason as Contract;
+        for reason in fault::Reason::ALL {
+            assert!(Contract::from_str_name(reason.name()).is_some(), "{} is not in error.proto", reason.name());
+        }
+        let declared = (1..=200).filter_map(|number| Contract::try_from(number).ok()).count();
+        assert_eq!(declared, fault::Reason::ALL.len());
+    }
 }

@@ -4,11 +4,21 @@
 //! elsewhere. What a rule refuses it refuses with a [`fault::Fault`].
 
 pub mod access;
+pub mod booking;
+pub mod capacity;
 pub mod civil;
+pub mod demand;
 pub mod event;
 pub mod filter;
+pub mod hospital;
 pub mod ids;
+pub mod invariants;
+pub mod mypage;
 pub mod page;
 pub mod request;
+pub mod reservation;
+pub mod screening;
+pub mod screening_fact;
 pub mod text;
 pub mod token;
+pub mod window;

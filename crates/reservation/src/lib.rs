@@ -1,1 +1,81 @@
-//! reservation
+//! The reservation ledger: what became of every booking, with its whole history.
+//!
+//! It folds Screening's events and announces its own; it owns no rule of booking, and booking goes on while it is down.
+//! The fold itself is `domain::reservation`.
+
+mod app;
+mod decode;
+mod encode;
+mod migration;
+mod policy;
+mod rpc;
+mod store;
+mod unit;
+
+use std::sync::Arc;
+
+use ::store::{Database, Location, Writer, WriterOptions};
+use contract::reservation::v1::reservation_service_server::ReservationServiceServer;
+use relay::Consumer;
+use runtime::Process;
+use runtime::limited;
+use runtime::server::Server;
+use runtime::tasks::Kind;
+use serde::{Deserialize, Serialize};
+
+use crate::app::Ledgers;
+use crate::migration::Migrator;
+use crate::policy::Screenings;
+use crate::rpc::Rpc;
+use crate::unit::Ledger;
+
+/// The service's name, for ever: its database, its metrics and its part in events are called so.
+pub const NAME: &str = "reservation";
+
+/// What can be configured: nothing yet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Options {}
+
+/// What it needs of its surroundings.
+#[derive(Debug, Clone)]
+pub struct Deps {
+    /// Where its database is.
+    pub location: Location,
+    /// The process it runs in.
+    pub process: Process,
+}
+
+/// A built service.
+#[derive(Debug)]
+pub struct Service {
+    /// Its database, whose outbox is its log of events.
+    pub database: Database,
+    /// The events it wants.
+    pub consumers: Vec<Consumer>,
+}
+
+/// A command is a whole batch of events, so a few of them fill a transaction, and the statements stay below the number of
+/// bound values that databases allow.
+const WRITER: WriterOptions = WriterOptions { queue: 64, batch: 4 };
+
+/// Opens the database, starts the writer and adds the gRPC service to the server.
+///
+/// # Errors
+/// Where the database cannot be opened.
+pub async fn build(options: Options, deps: Deps, server: &mut Server) -> Result<Service, ::store::Error> {
+    let Options {} = options;
+    let Deps { location, process } = deps;
+    let database = Database::open::<Migrator>(&location).await?;
+    let (writer, run) = Writer::new(NAME, Ledger::new(process.clock), database.clone(), WRITER);
+    process.tasks.spawn(Kind::Essential, "reservation-writer", run);
+
+    server.add(limited!(ReservationServiceServer::new(Rpc::new(Ledgers::new(database.clone())))));
+    let screenings = Consumer {
+        name: policy::SCREENINGS,
+        filter: domain::screening_fact::subjects(),
+        handler: Arc::new(Screenings::new(writer)),
+        database: database.clone(),
+    };
+    Ok(Service { database, consumers: vec![screenings] })
+}

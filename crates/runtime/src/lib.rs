@@ -1,1 +1,24 @@
-//! runtime
+//! What every process needs whatever it serves: configuration, telemetry, tasks, lifecycle, identity, the gRPC server and
+//! client, and the one mapping from faults to statuses.
+//!
+//! It holds no rule of the product: of the domain it knows only [`domain::access::Caller`], which it makes from tokens.
+//! It opens no database and publishes no event.
+
+pub mod admin;
+pub mod call;
+pub mod client;
+pub mod clock;
+pub mod config;
+pub mod deadline;
+pub mod entropy;
+pub mod identity;
+pub mod lifecycle;
+pub mod metrics;
+mod process;
+pub mod server;
+pub mod status;
+pub mod tasks;
+pub mod telemetry;
+pub mod trace;
+
+pub use process::Process;

@@ -1,1 +1,35 @@
-//! testkit
+//! What tests of the whole system stand on: `checkup` as a child process, typed clients, waits, faults between services
+//! and a client's own ledger.
+//!
+//! It drives the system from outside, over gRPC, signals and files, and knows no service's insides. It is no production
+//! code: where a test cannot go on it panics with what it saw.
+
+mod client;
+mod http1;
+mod ledger;
+mod output;
+mod patience;
+mod process;
+mod proxy;
+mod raw;
+mod refusal;
+mod rush;
+mod scene;
+mod seed;
+mod token;
+mod wire;
+
+pub use client::{Authorised, Credentials, Party, Served, connect};
+pub use http1::{Page, get};
+pub use ledger::{Booking, Cancelling, Ledger, Outcome, Sighting};
+pub use output::Output;
+pub use patience::{eventually, eventually_within, patience, within};
+pub use process::{Checkup, DataDir, Finished, Launch, StartFailure};
+pub use proxy::{Direction, FaultProxy};
+pub use raw::{Answer, RawMethod, call_raw, frame_of};
+pub use refusal::{Refusal, refused, refused_one_of};
+pub use rush::{gather, rush, start_together};
+pub use scene::{Desk, day_of, in_days, slot_name};
+pub use seed::{Random, seed};
+pub use token::{Claims, Tokens};
+pub use wire::{Held, Wire, WireAnswer};

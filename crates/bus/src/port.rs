@@ -1,0 +1,127 @@
+//! What a consumer may rely on, whichever road its events take.
+//!
+//! Every event that matches the filter is delivered at least once, for as long as it is not acknowledged; a road may repeat
+//! and reorder, and says by [`Place`] how a repetition is recognised.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+/// One event as bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// `checkup.v1.{aggregate type}.{fact}.{aggregate id}`.
+    pub subject: String,
+    /// The encoded envelope.
+    pub payload: Vec<u8>,
+}
+
+/// Where a delivery stands on its road.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// In a source that is read strictly in order; its consumer keeps one position.
+    Ordered {
+        /// The producer's name.
+        source: String,
+        /// From 1.
+        position: i64,
+    },
+    /// On a road that may repeat and reorder.
+    Unordered {
+        /// What the road acknowledges it by.
+        sequence: u64,
+    },
+}
+
+/// One event, delivered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// The event.
+    pub message: Message,
+    /// Where it stands.
+    pub place: Place,
+}
+
+/// Why a road does not deliver at the moment; it may again later.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read events from {source_name}")]
+pub struct Error {
+    /// The producer or broker.
+    pub source_name: String,
+    /// Why.
+    #[source]
+    pub cause: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// One consumer's view of the events it asked for.
+#[async_trait]
+pub trait Subscription: Send {
+    /// Waits until something is there and hands over at most `limit` deliveries. What was handed over and not settled is not
+    /// handed over again by this subscription, but by the next one of the same consumer.
+    ///
+    /// # Errors
+    /// [`Error`]; the next call tries again.
+    async fn next(&mut self, limit: usize) -> Result<Vec<Delivery>, Error>;
+
+    /// Settles deliveries for good, after their effects have been committed.
+    ///
+    /// # Errors
+    /// [`Error`]; the deliveries may then come again.
+    async fn acknowledge(&mut self, deliveries: &[Delivery]) -> Result<(), Error>;
+
+    /// Asks for deliveries again after a pause.
+    ///
+    /// # Errors
+    /// [`Error`]; they come again all the same, by time-out.
+    async fn postpone(&mut self, deliveries: &[Delivery], pause: Duration) -> Result<(), Error>;
+
+    /// Events that wait for this consumer, as far as the road can tell.
+    ///
+    /// # Errors
+    /// [`Error`].
+    async fn lag(&mut self) -> Result<u64, Error>;
+}
+
+/// Makes subscriptions.
+#[async_trait]
+pub trait Subscribe: Send + Sync {
+    /// Subscribes the durable consumer `name` to the subjects that match `filter` (tokens separated by dots, `*` for exactly
+    /// one). `from` says how far it has read each ordered source; a consumer that is new starts from the first event.
+    ///
+    /// # Errors
+    /// [`Error`].
+    async fn subscribe(
+        &self,
+        name: &str,
+        filter: &[String],
+        from: HashMap<String, i64>,
+    ) -> Result<Box<dyn Subscription>, Error>;
+}
+
+/// Whether a subject matches a filter.
+pub(crate) fn matches(filter: &str, subject: &str) -> bool {
+    let mut wanted = filter.split('.');
+    let mut given = subject.split('.');
+    loop {
+        match (wanted.next(), given.next()) {
+            (None, None) => return true,
+            (Some("*"), Some(_)) => {}
+            (Some(wanted), Some(given)) if wanted == given => {}
+            _ => return false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matches;
+
+    #[test]
+    fn a_star_stands_for_exactly_one_token() {
+        assert!(matches("checkup.v1.claim.capacity_reserved.*", "checkup.v1.claim.capacity_reserved.hospitals_a"));
+        assert!(!matches("checkup.v1.claim.capacity_reserved.*", "checkup.v1.claim.capacity_reserved"));
+        assert!(!matches("checkup.v1.claim.capacity_reserved.*", "checkup.v1.claim.capacity_released.x"));
+        assert!(!matches("checkup.v1.claim.*", "checkup.v1.claim.capacity_reserved.x"));
+    }
+}

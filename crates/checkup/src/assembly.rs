@@ -1,0 +1,87 @@
+//! Puts services together into one process: any subset, joined by calls over loopback and by events from outbox to inbox.
+//!
+//! It knows which services there are and what each needs, not what any of them does.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bus::Subscribe;
+use bus::tail::{Log, Tailer};
+use relay::{Consumer, OutboxLog};
+use runtime::Process;
+use runtime::client::{ClientOptions, connect};
+use runtime::identity::{Signer, TokenSource};
+use runtime::server::Server;
+use runtime::tasks::Kind;
+use store::Database;
+use tonic::transport::{Channel, Uri};
+
+use crate::config::Settings;
+use crate::data_dir::DataDir;
+use crate::exit::{Failure, chain};
+use crate::service::Service;
+
+/// What services are put together from.
+#[derive(Debug)]
+pub struct Parts<'a> {
+    /// What is configured.
+    pub settings: &'a Settings,
+    /// Where the data is.
+    pub data: &'a DataDir,
+    /// Makes the services' own tokens.
+    pub signer: &'a Signer,
+    /// What every component is given.
+    pub process: &'a Process,
+    /// Where the process will listen.
+    pub addr: SocketAddr,
+}
+
+/// The services of a process.
+#[derive(Debug, Default)]
+pub struct Assembly {
+    databases: Vec<(Service, Database)>,
+    consumers: Vec<Consumer>,
+}
+
+impl Assembly {
+    /// Builds these services, each with its own database, and adds them to the server.
+    ///
+    /// # Errors
+    /// Where a database cannot be opened, or an address is none.
+    pub async fn build(services: &BTreeSet<Service>, parts: &Parts<'_>, server: &mut Server) -> Result<Self, Failure> {
+        let mut assembly = Self::default();
+        for service in services {
+            assembly.add(*service, parts, server).await?;
+        }
+        Ok(assembly)
+    }
+
+    /// Brings the events of every service to the consumers of every other. A consumer that is new to its database starts with the
+    /// first event there is.
+    pub fn join(&mut self, parts: &Parts<'_>) {
+        let logs = self.databases.iter().map(|(service, database)| {
+            Arc::new(OutboxLog::new(service.name(), database.clone())) as Arc<dyn Log>
+        });
+        let road: Arc<dyn Subscribe> = Arc::new(Tailer::new(logs.collect()));
+        let Process { clock, tasks, drain, .. } = parts.process;
+        for consumer in self.consumers.drain(..) {
+            let (name, options) = (consumer.name, parts.settings.relay);
+            tasks.spawn(Kind::Loop, name, relay::consume(consumer, Arc::clone(&road), options, *clock, drain.clone()));
+        }
+    }
+
+    /// Closes the databases; nothing may use them any more.
+    pub async fn close(self) {
+        for (_, database) in self.databases {
+            database.close().await;
+        }
+    }
+}
+
+/// A connection to Hospital: where the configuration says, otherwise in this process.
+fn hospital_channel(configured: &str, addr: SocketAddr) -> Result<Channel, Failure> {
+    let uri = if configured.is_empty() { format!("http://{addr}") } else { configured.to_owned() };
+    let uri: Uri = uri.parse().map_err(|_| Failure::usage(format!("hospital_address {uri} is not of the form http://HOST:PORT")))?;
+    Ok(connect(uri, ClientOptions::default()))
+}

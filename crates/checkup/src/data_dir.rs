@@ -1,0 +1,85 @@
+//! The data directory of an embedded process: made when it is missing, and used by one process at a time.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use store::Location;
+
+use crate::exit::{Failure, chain};
+use crate::service::Service;
+
+/// The name of the lock file. It stays when the process ends: the lock is what counts, and the system gives that up with the
+/// process, however it ends.
+const LOCK: &str = "checkup.lock";
+
+/// A data directory that this process alone may use until this is dropped.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    // held for its lock
+    _lock: File,
+}
+
+impl DataDir {
+    /// Makes the directory where needed and locks it.
+    ///
+    /// # Errors
+    /// Where it cannot be used, or another process uses it.
+    pub fn open(path: &Path) -> Result<Self, Failure> {
+        let failed = |what: &str, error: &std::io::Error| {
+            let (dir, why) = (path.display(), chain(error));
+            Failure::failed(format!("cannot {what} the data directory {dir} ({why}); choose another with --data-dir"))
+        };
+        fs::create_dir_all(path).map_err(|error| failed("make", &error))?;
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(path.join(LOCK));
+        let mut lock = file.map_err(|error| failed("write to", &error))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(in_use(path, &mut lock)),
+            Err(TryLockError::Error(error)) => return Err(failed("lock", &error)),
+        }
+        let written = lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| write!(lock, "{}", std::process::id()));
+        written.map_err(|error| failed("write to", &error))?;
+        Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where a service's data is.
+    #[must_use]
+    pub fn database(&self, service: Service) -> Location {
+        Location::Sqlite(self.path.join(format!("{service}.db")))
+    }
+}
+
+fn in_use(path: &Path, lock: &mut File) -> Failure {
+    let mut pid = String::new();
+    // the holder writes its pid a moment after it has the lock
+    let holder = match lock.read_to_string(&mut pid) {
+        Ok(_) if !pid.trim().is_empty() => format!("the process with pid {}", pid.trim()),
+        _ => "another process".to_owned(),
+    };
+    let dir = path.display();
+    Failure::failed(format!("the data directory {dir} is in use by {holder}; stop it, or choose another with --data-dir"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_has_one_user_at_a_time_and_names_it() {
+        let dir = std::env::temp_dir().join(format!("checkup-lock-{}", runtime::entropy::uuid_v4()));
+        let first = DataDir::open(&dir).unwrap();
+        let refused = DataDir::open(&dir).unwrap_err();
+        assert!(refused.message.contains(&format!("pid {}", std::process::id())), "{refused}");
+        drop(first);
+        assert_eq!(DataDir::open(&dir).unwrap().path(), dir);
+        fs::remove_dir_all(dir).unwrap();
+    }
+}

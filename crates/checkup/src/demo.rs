@@ -1,0 +1,31 @@
+//! `checkup demo`: plays the scenario against a running process, row by row, as the people in it would.
+//!
+//! It judges every answer by the contract and knows nothing of how the services work inside.
+
+mod marketing;
+mod report;
+mod rows;
+mod stage;
+
+use crate::cli::DemoArgs;
+use crate::exit::{Exit, Failure};
+use crate::party::{Target, Wallet};
+
+use rows::Play;
+
+/// Plays all thirteen rows and prints what came back.
+///
+/// # Errors
+/// Where the process cannot be reached or there is no token.
+pub async fn run(args: DemoArgs) -> Result<Exit, Failure> {
+    let target = Target::reach(&args.target.addr).await?;
+    let wallet = Wallet::open(&args.target)?;
+    let rows = Play::new(&target, &wallet).run().await;
+    let ok = report::is_ok(&rows);
+    if args.json {
+        println!("{:#}", report::json(&args.target.addr, &rows));
+    } else {
+        print!("{}", report::text(&args.target.addr, &rows));
+    }
+    Ok(if ok { Exit::Ok } else { Exit::Failed })
+}

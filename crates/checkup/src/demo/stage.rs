@@ -1,0 +1,131 @@
+//! One row as it is played: makes calls, times them, writes down what came back, and stops at the first wrong answer.
+
+use std::time::{Duration, Instant};
+
+use fault::Reason;
+use runtime::status::reason_of;
+use tonic::{Code, Response, Status};
+
+use crate::party::describe;
+
+/// How long something that travels by events may take until it shows. Events take milliseconds; this is for a machine that is
+/// busy with other things, and for what is reported at intervals.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// The first and the longest pause between two looks.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(100));
+
+/// One call, or one wait for an answer.
+#[derive(Debug, Clone)]
+pub(super) struct Call {
+    pub(super) method: &'static str,
+    pub(super) answer: String,
+    pub(super) took: Duration,
+    /// Whether it was repeated until the answer was there.
+    pub(super) waited: bool,
+}
+
+/// Why a row ends early.
+#[derive(Debug, Clone)]
+pub(super) enum Stop {
+    /// An answer is not as the contract says.
+    Wrong(String),
+    /// Nobody can play it.
+    Skipped(String),
+}
+
+/// The calls of one row.
+#[derive(Debug, Default)]
+pub(super) struct Stage {
+    pub(super) calls: Vec<Call>,
+}
+
+impl Stage {
+    fn note(&mut self, method: &'static str, answer: String, since: Instant, waited: bool) {
+        self.calls.push(Call { method, answer, took: since.elapsed(), waited });
+    }
+
+    /// Makes a call that has to succeed; `show` says what is worth printing of the answer.
+    pub(super) async fn call<T>(
+        &mut self,
+        method: &'static str,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+        show: impl FnOnce(&T) -> String,
+    ) -> Result<T, Stop> {
+        let since = Instant::now();
+        match call.await {
+            Ok(response) => {
+                let answer = response.into_inner();
+                self.note(method, show(&answer), since, false);
+                Ok(answer)
+            }
+            Err(status) => {
+                self.note(method, describe(&status), since, false);
+                Err(Stop::Wrong(format!("{method} was refused: {}", status.message())))
+            }
+        }
+    }
+
+    /// Makes a call that has to be refused for this reason.
+    pub(super) async fn refused<T>(
+        &mut self,
+        method: &'static str,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+        reason: Reason,
+    ) -> Result<(), Stop> {
+        let since = Instant::now();
+        match call.await {
+            Ok(_) => {
+                self.note(method, "OK".to_owned(), since, false);
+                Err(Stop::Wrong(format!("{method} was to be refused with {}", reason.name())))
+            }
+            Err(status) => {
+                self.note(method, describe(&status), since, false);
+                let as_expected = reason_of(&status) == Some(reason);
+                if as_expected { Ok(()) } else { Err(Stop::Wrong(format!("{method} was to be refused with {}", reason.name()))) }
+            }
+        }
+    }
+
+    /// Repeats a read until `show` finds in its answer what is awaited. That something is not there yet is no error, nor is a
+    /// view that a customer may not read before it exists.
+    pub(super) async fn until<T>(
+        &mut self,
+        method: &'static str,
+        read: impl AsyncFn() -> Result<Response<T>, Status>,
+        show: impl Fn(&T) -> Option<String>,
+    ) -> Result<T, Stop> {
+        let since = Instant::now();
+        let mut pause = PAUSES.0;
+        loop {
+            let seen = match read().await {
+                Ok(response) => {
+                    let answer = response.into_inner();
+                    if let Some(text) = show(&answer) {
+                        self.note(method, text, since, true);
+                        return Ok(answer);
+                    }
+                    "another answer than expected".to_owned()
+                }
+                Err(status) => {
+                    let may_come = matches!(status.code(), Code::NotFound | Code::PermissionDenied | Code::Unavailable);
+                    if !may_come {
+                        self.note(method, describe(&status), since, true);
+                        return Err(Stop::Wrong(format!("{method} was refused: {}", status.message())));
+                    }
+                    describe(&status)
+                }
+            };
+            if since.elapsed() >= PATIENCE {
+                self.note(method, seen, since, true);
+                return Err(Stop::Wrong(format!("{method} did not show it within {PATIENCE:?}")));
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSES.1);
+        }
+    }
+}
+
+/// Stops the row where an answer is not as the contract says.
+pub(super) fn expect(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), Stop> {
+    if holds { Ok(()) } else { Err(Stop::Wrong(otherwise())) }
+}

@@ -1,0 +1,237 @@
+//! Somebody who calls a running process: a connection, a token, and the calls they make.
+//!
+//! The commands that drive a process are clients like any other: they know it only by its contract.
+
+use std::path::Path;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use contract::hospital::v1::capacity_service_client::CapacityServiceClient;
+use contract::hospital::v1::hospital_service_client::HospitalServiceClient;
+use contract::marketing::v1::marketing_service_client::MarketingServiceClient;
+use contract::mypage::v1::my_page_service_client::MyPageServiceClient;
+use contract::reservation::v1::reservation_service_client::ReservationServiceClient;
+use contract::screening::v1::screening_service_client::ScreeningServiceClient;
+use runtime::client::{ClientOptions, Outgoing, connect};
+use runtime::deadline::Deadline;
+use runtime::identity::{Claims, Hospitals, Role, Signer, TokenSource};
+use runtime::status::refusal_of;
+use runtime::trace::TraceContext;
+use tonic::transport::{Channel, Uri};
+use tonic::{Request, Status};
+
+use crate::cli::TargetArgs;
+use crate::exit::{Failure, chain};
+
+/// How long a call of a tool may take: far more than any needs, and an end to every hang.
+const DEADLINE: Duration = Duration::from_secs(30);
+/// How long the tokens that a tool makes for itself are valid.
+const TTL: Duration = Duration::from_secs(60 * 60);
+
+/// Somebody with a token, on a connection.
+#[derive(Debug, Clone)]
+pub struct Party {
+    channel: Channel,
+    tokens: TokenSource,
+    subject: String,
+}
+
+impl Party {
+    /// The subject of the token.
+    #[must_use]
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
+
+    /// `customers/{subject}`.
+    #[must_use]
+    pub fn customer(&self) -> String {
+        format!("customers/{}", self.subject)
+    }
+
+    /// A request of this party.
+    #[must_use]
+    pub fn request<T>(&self, message: T) -> Request<T> {
+        let (trace, deadline) = (TraceContext::generate(), Deadline::within(DEADLINE));
+        Outgoing::default().request(message, &self.tokens, &trace, deadline)
+    }
+
+    /// The same party on another connection.
+    #[must_use]
+    pub fn on(&self, channel: Channel) -> Self {
+        Self { channel, ..self.clone() }
+    }
+
+    /// Calls HospitalService.
+    #[must_use]
+    pub fn hospital(&self) -> HospitalServiceClient<Channel> {
+        HospitalServiceClient::new(self.channel.clone())
+    }
+
+    /// Calls CapacityService.
+    #[must_use]
+    pub fn capacity(&self) -> CapacityServiceClient<Channel> {
+        CapacityServiceClient::new(self.channel.clone())
+    }
+
+    /// Calls ScreeningService.
+    #[must_use]
+    pub fn screening(&self) -> ScreeningServiceClient<Channel> {
+        ScreeningServiceClient::new(self.channel.clone())
+    }
+
+    /// Calls ReservationService.
+    #[must_use]
+    pub fn reservation(&self) -> ReservationServiceClient<Channel> {
+        ReservationServiceClient::new(self.channel.clone())
+    }
+
+    /// Calls MyPageService.
+    #[must_use]
+    pub fn my_page(&self) -> MyPageServiceClient<Channel> {
+        MyPageServiceClient::new(self.channel.clone())
+    }
+
+    /// Calls MarketingService.
+    #[must_use]
+    pub fn marketing(&self) -> MarketingServiceClient<Channel> {
+        MarketingServiceClient::new(self.channel.clone())
+    }
+}
+
+/// Makes channels to one address.
+#[derive(Debug, Clone)]
+pub struct Target {
+    uri: Uri,
+}
+
+impl Target {
+    /// An address to which a connection can be opened now.
+    ///
+    /// # Errors
+    /// Where it is no address, or nobody listens there.
+    pub async fn reach(addr: &str) -> Result<Self, Failure> {
+        let bare = addr.strip_prefix("http://").unwrap_or(addr).trim_end_matches('/');
+        let uri: Uri = format!("http://{bare}")
+            .parse()
+            .ok()
+            .filter(|uri: &Uri| uri.port().is_some() && uri.host().is_some_and(|host| !host.is_empty()))
+            .ok_or_else(|| Failure::usage(format!("{addr} is not HOST:PORT, for example 127.0.0.1:8080")))?;
+        let options = ClientOptions::default();
+        let opened = tokio::time::timeout(options.connect_timeout, tokio::net::TcpStream::connect(bare)).await;
+        let why = match opened {
+            Ok(Ok(_)) => return Ok(Self { uri }),
+            Ok(Err(error)) => chain(&error),
+            Err(_) => format!("no answer within {:?}", options.connect_timeout),
+        };
+        let help = "start a process with `checkup up`, or name another with --addr";
+        Err(Failure::failed(format!("cannot reach checkup on {bare} ({why}); {help}")))
+    }
+
+    /// A connection of its own.
+    #[must_use]
+    pub fn channel(&self) -> Channel {
+        connect(self.uri.clone(), ClientOptions::default())
+    }
+}
+
+/// The tokens a tool may use: made with the key of a data directory, or given on the command line.
+#[derive(Debug, Clone)]
+pub struct Wallet(Tokens);
+
+#[derive(Debug, Clone)]
+enum Tokens {
+    Made(Signer),
+    Given(Vec<(Claims, String)>),
+}
+
+impl Wallet {
+    /// The tokens that these arguments give.
+    ///
+    /// # Errors
+    /// Where there is no usable key and no usable token.
+    pub fn open(args: &TargetArgs) -> Result<Self, Failure> {
+        if args.tokens.is_empty() { Self::of_directory(&args.data_dir) } else { Self::given(&args.tokens) }
+    }
+
+    /// Makes tokens with the key of a directory that has one.
+    ///
+    /// # Errors
+    /// Where it has none, or the key cannot be used.
+    pub fn of_directory(dir: &Path) -> Result<Self, Failure> {
+        if !dir.join(Signer::FILE).exists() {
+            let dir = dir.display();
+            let help = "name the data directory of the running process with --data-dir, or give tokens with --token";
+            return Err(Failure::failed(format!("there is no signing key in {dir}; {help}")));
+        }
+        let signer = Signer::load_or_create(dir).map_err(|error| Failure::failed(chain(&error)))?;
+        Ok(Self(Tokens::Made(signer)))
+    }
+
+    fn given(tokens: &[String]) -> Result<Self, Failure> {
+        let read = tokens.iter().map(|token| {
+            let claims = claims_of(token).ok_or_else(|| Failure::usage("--token: this is not a token of checkup"))?;
+            Ok((claims, token.clone()))
+        });
+        Ok(Self(Tokens::Given(read.collect::<Result<_, Failure>>()?)))
+    }
+
+    /// An admin of every hospital, or the admin whose token was given.
+    #[must_use]
+    pub fn admin(&self, target: &Target) -> Option<Party> {
+        self.party(target, Role::Admin, 0, |_| true, "checkup-admin")
+    }
+
+    /// An auditor.
+    #[must_use]
+    pub fn auditor(&self, target: &Target) -> Option<Party> {
+        self.party(target, Role::Auditor, 0, |_| true, "checkup-auditor")
+    }
+
+    /// The service of this name.
+    #[must_use]
+    pub fn service(&self, target: &Target, name: &str) -> Option<Party> {
+        self.party(target, Role::Service, 0, |subject| subject == name, name)
+    }
+
+    /// A customer: `fresh` where tokens can be made, otherwise the `nth` whose token was given.
+    #[must_use]
+    pub fn customer(&self, target: &Target, nth: usize, fresh: &str) -> Option<Party> {
+        self.party(target, Role::Customer, nth, |_| true, fresh)
+    }
+
+    fn party(&self, target: &Target, role: Role, nth: usize, fits: impl Fn(&str) -> bool, fresh: &str) -> Option<Party> {
+        let (subject, token) = match &self.0 {
+            Tokens::Made(signer) => {
+                let hospitals = (role == Role::Admin).then(|| Hospitals::One("*".to_owned()));
+                let token = signer.sign(&Claims::new(role, fresh, hospitals, TTL)).ok()?;
+                (fresh.to_owned(), token)
+            }
+            Tokens::Given(given) => {
+                let mut fitting = given.iter().filter(|(claims, _)| claims.role == role && fits(&claims.sub));
+                fitting.nth(nth).map(|(claims, token)| (claims.sub.clone(), token.clone()))?
+            }
+        };
+        Some(Party { channel: target.channel(), tokens: TokenSource::fixed(&token), subject })
+    }
+}
+
+/// What a token says of itself. Whether that is true is for the process to judge.
+fn claims_of(token: &str) -> Option<Claims> {
+    let payload = token.split('.').nth(1)?;
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()
+}
+
+/// A status in one line: the reason and its values where a service of ours made it.
+#[must_use]
+pub fn describe(status: &Status) -> String {
+    match refusal_of(status) {
+        Some(refusal) => {
+            let values: Vec<String> = refusal.metadata.iter().map(|(key, value)| format!("{key}: {value}")).collect();
+            let values = if values.is_empty() { String::new() } else { format!(" {{{}}}", values.join(", ")) };
+            format!("{:?} {}{values}", status.code(), refusal.reason.name())
+        }
+        None => format!("{:?}: {}", status.code(), status.message()),
+    }
+}

@@ -1,0 +1,38 @@
+//! `checkup verify`: reads every service as an auditor and reports what does not agree.
+//!
+//! What has to agree is `domain::invariants`; here the services are read, and read again where something may still be on its
+//! way. It trusts no service more than another and looks into no store.
+
+mod ledger;
+mod reader;
+mod report;
+mod settle;
+
+use crate::cli::VerifyArgs;
+use crate::exit::{Exit, Failure};
+use crate::party::{Target, Wallet};
+use crate::terminal::Progress;
+
+use reader::Reader;
+
+/// Reads, compares, waits for what may settle, and prints what did not.
+///
+/// # Errors
+/// Where the process cannot be reached or read, or there is no auditor's token.
+pub async fn run(args: VerifyArgs) -> Result<Exit, Failure> {
+    let target = Target::reach(&args.target.addr).await?;
+    let wallet = Wallet::open(&args.target)?;
+    let auditor = wallet.auditor(&target);
+    let auditor = auditor.ok_or_else(|| Failure::usage("verify reads as an auditor: give an auditor's token with --token"))?;
+    let progress = Progress::new();
+    let mut reader = Reader::new(auditor, progress.clone());
+    let report = settle::verify(&mut reader, args.settle).await;
+    progress.clear();
+    let report = report?;
+    if args.json {
+        println!("{:#}", report.json());
+    } else {
+        print!("{}", report.text());
+    }
+    Ok(if report.is_ok() { Exit::Ok } else { Exit::Failed })
+}

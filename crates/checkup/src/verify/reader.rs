@@ -1,0 +1,311 @@
+//! Reads ledgers over gRPC, page by page, everything or one subject.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use contract::hospital::v1 as hospital;
+use contract::hospital::v1::hospital::State as HospitalState;
+use contract::mypage::v1 as mypage;
+use contract::reservation::v1 as reservation;
+use contract::screening::v1 as screening;
+use domain::ids::{CustomerId, HospitalId};
+use domain::invariants::Ledgers;
+use futures::{StreamExt, TryStreamExt, stream};
+use tonic::{Code, Response, Status};
+
+use super::ledger::Names;
+use crate::exit::Failure;
+use crate::party::{Party, describe};
+use crate::service::Service;
+use crate::terminal::Progress;
+
+/// Rows asked for at once: the most a list gives.
+const PAGE: i32 = 1000;
+/// Lists read at the same time, where there are many short ones.
+pub(super) const ABREAST: usize = 16;
+/// How often a read is repeated that a busy or a starting service did not answer.
+const TRIES: u32 = 5;
+
+/// Reads as an auditor.
+#[derive(Debug)]
+pub(super) struct Reader {
+    pub(super) auditor: Party,
+    pub(super) names: Names,
+    pub(super) progress: Progress,
+    /// Services that are not there, in the order they were missed.
+    pub(super) absent: Vec<&'static str>,
+}
+
+/// Makes one read, again where the service was busy. `None`: the service is not there.
+pub(super) async fn read<T>(
+    what: &'static str,
+    call: impl AsyncFn() -> Result<Response<T>, Status>,
+) -> Result<Option<T>, Failure> {
+    let mut pause = std::time::Duration::from_millis(20);
+    let mut tries = 0;
+    loop {
+        let status = match call().await {
+            Ok(response) => return Ok(Some(response.into_inner())),
+            Err(status) => status,
+        };
+        tries += 1;
+        match status.code() {
+            Code::Unimplemented => return Ok(None),
+            Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded if tries < TRIES => {
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+            }
+            _ => return Err(Failure::failed(format!("{what} failed: {}: {}", describe(&status), status.message()))),
+        }
+    }
+}
+
+/// Reads one thing. `None`: it is not there.
+pub(super) async fn find<T>(
+    what: &'static str,
+    call: impl AsyncFn() -> Result<Response<T>, Status>,
+) -> Result<Option<T>, Failure> {
+    let absent = |status: &Status| status.code() == Code::NotFound;
+    let found = read(what, async || match call().await {
+        Err(status) if absent(&status) => Ok(Response::new(None)),
+        answer => answer.map(|response| response.map(Some)),
+    });
+    Ok(found.await?.flatten())
+}
+
+/// Reads every page of a list, handing the rows of each to `each`. `false`: the service is not there.
+async fn pages<R>(
+    what: &'static str,
+    call: impl AsyncFn(String) -> Result<Response<(Vec<R>, String)>, Status>,
+    mut each: impl FnMut(Vec<R>) -> Result<(), Failure>,
+) -> Result<bool, Failure> {
+    let mut token = String::new();
+    loop {
+        let page = read(what, async || call(token.clone()).await).await?;
+        let Some((rows, next)) = page else { return Ok(false) };
+        each(rows)?;
+        if next.is_empty() {
+            return Ok(true);
+        }
+        token = next;
+    }
+}
+
+impl Reader {
+    pub(super) fn new(auditor: Party, progress: Progress) -> Self {
+        Self { auditor, names: Names::default(), progress, absent: Vec::new() }
+    }
+
+    /// Reads everything: producers first, so that what follows them is not older than what it follows.
+    pub(super) async fn everything(&mut self) -> Result<Ledgers, Failure> {
+        let mut ledgers = Ledgers::default();
+        self.read_hospital(&mut ledgers).await?;
+        self.read_screenings(&mut ledgers).await?;
+        self.read_reservations(&mut ledgers).await?;
+        self.read_items(&mut ledgers).await?;
+        for (service, is_there) in [
+            (Service::Hospital, ledgers.slots.is_some()),
+            (Service::Screening, ledgers.screenings.is_some()),
+            (Service::Reservation, ledgers.reservations.is_some()),
+            (Service::MyPage, ledgers.items.is_some()),
+        ] {
+            if !is_there {
+                self.absent.push(service.name());
+            }
+        }
+        Ok(ledgers)
+    }
+
+    async fn read_hospital(&mut self, ledgers: &mut Ledgers) -> Result<(), Failure> {
+        self.progress.phase("hospitals", None);
+        let mut hospitals = Vec::new();
+        let auditor = self.auditor.clone();
+        let list = async |page_token| {
+            let (page_size, show_deleted) = (PAGE, true);
+            let request = hospital::ListHospitalsRequest { page_size, page_token, show_deleted, ..Default::default() };
+            let page = auditor.hospital().list_hospitals(auditor.request(request)).await?;
+            Ok(page.map(|page| (page.hospitals, page.next_page_token)))
+        };
+        let is_there = pages("ListHospitals", list, |rows| {
+            hospitals.extend(rows.into_iter().map(|row| (row.state() == HospitalState::Deleted, row.name)));
+            Ok(())
+        });
+        if !is_there.await? {
+            return Ok(());
+        }
+        for (is_deleted, name) in &hospitals {
+            if *is_deleted {
+                let id = HospitalId::parse(name).map_err(|why| Failure::failed(format!("{name} cannot be read: {}", why.0)))?;
+                ledgers.deleted.insert(id);
+            }
+        }
+        self.progress.phase("slots", Some(hospitals.len() as u64));
+        let progress = self.progress.clone();
+        let slots: Vec<Vec<hospital::Slot>> = stream::iter(hospitals.into_iter().map(|(_, name)| {
+            let (auditor, progress) = (auditor.clone(), progress.clone());
+            async move {
+                let slots = slots_of(&auditor, &name).await;
+                progress.done(1);
+                slots
+            }
+        }))
+        .buffered(ABREAST)
+        .try_collect()
+        .await?;
+        let slots: Vec<hospital::Slot> = slots.into_iter().flatten().collect();
+        let slots = slots.iter().map(|row| self.names.slot_row(row)).collect::<Result<Vec<_>, _>>()?;
+
+        self.progress.phase("claims", Some(slots.len() as u64));
+        let mut claims = Vec::new();
+        let mut lists = stream::iter(slots.iter().map(|row| {
+            let (auditor, name) = (auditor.clone(), row.slot.to_string());
+            async move { claims_of(&auditor, &name).await }
+        }))
+        .buffer_unordered(ABREAST);
+        while let Some(rows) = lists.try_next().await? {
+            for row in rows {
+                claims.push(self.names.claim_row(&row)?);
+            }
+            self.progress.done(1);
+        }
+        drop(lists);
+        (ledgers.slots, ledgers.claims) = (Some(slots), Some(claims));
+        Ok(())
+    }
+
+    async fn read_screenings(&mut self, ledgers: &mut Ledgers) -> Result<(), Failure> {
+        self.progress.phase("screenings", None);
+        let mut found = Vec::new();
+        let (auditor, progress, names) = (self.auditor.clone(), self.progress.clone(), &mut self.names);
+        let list = async |page_token| {
+            let request = screening::ListScreeningsRequest { page_size: PAGE, page_token, ..Default::default() };
+            let page = auditor.screening().list_screenings(auditor.request(request)).await?;
+            Ok(page.map(|page| (page.screenings, page.next_page_token)))
+        };
+        let is_there = pages("ListScreenings", list, |rows| {
+            progress.done(rows.len() as u64);
+            for row in &rows {
+                found.push(names.screening_row(row)?);
+            }
+            Ok(())
+        });
+        ledgers.screenings = is_there.await?.then_some(found);
+        Ok(())
+    }
+
+    async fn read_reservations(&mut self, ledgers: &mut Ledgers) -> Result<(), Failure> {
+        self.progress.phase("reservations", None);
+        let mut found = Vec::new();
+        let (auditor, progress, names) = (self.auditor.clone(), self.progress.clone(), &mut self.names);
+        let list = async |page_token| {
+            let request = reservation::ListReservationsRequest { page_size: PAGE, page_token, ..Default::default() };
+            let page = auditor.reservation().list_reservations(auditor.request(request)).await?;
+            Ok(page.map(|page| (page.reservations, page.next_page_token)))
+        };
+        let is_there = pages("ListReservations", list, |rows| {
+            progress.done(rows.len() as u64);
+            for row in &rows {
+                found.push(names.reservation_row(row)?);
+            }
+            Ok(())
+        });
+        ledgers.reservations = is_there.await?.then_some(found);
+        Ok(())
+    }
+
+    /// Pages can only be asked for by customer: those of everybody whom another ledger names.
+    async fn read_items(&mut self, ledgers: &mut Ledgers) -> Result<(), Failure> {
+        let screenings = ledgers.screenings.iter().flatten().map(|row| &row.customer);
+        let reservations = ledgers.reservations.iter().flatten().map(|row| &row.customer);
+        let customers: BTreeSet<Arc<CustomerId>> = screenings.chain(reservations).cloned().collect();
+        // a customer nobody is: the page of everybody is there, unless the service is not
+        let nobody = CustomerId::parse("customers/nobody").map(Arc::new).into_iter();
+        let asked: Vec<_> = if customers.is_empty() { nobody.collect() } else { customers.into_iter().collect() };
+        self.progress.phase("my-pages", Some(asked.len() as u64));
+        let mut found = Vec::new();
+        let mut pages = stream::iter(asked.into_iter().map(|customer| {
+            let auditor = self.auditor.clone();
+            async move {
+                let name = customer.to_string();
+                items_of(&auditor, &name).await.map(|items| (name, items))
+            }
+        }))
+        .buffer_unordered(ABREAST);
+        while let Some((customer, items)) = pages.try_next().await? {
+            let Some(items) = items else { return Ok(()) };
+            for item in &items {
+                found.push(self.names.item_row(&customer, item)?);
+            }
+            self.progress.done(1);
+        }
+        drop(pages);
+        ledgers.items = Some(found);
+        Ok(())
+    }
+}
+
+/// Every screening that a filter admits.
+pub(super) async fn screenings_of(auditor: &Party, filter: String) -> Result<Vec<screening::Screening>, Failure> {
+    let mut found = Vec::new();
+    let list = async |page_token| {
+        let (page_size, filter) = (PAGE, filter.clone());
+        let request = screening::ListScreeningsRequest { page_size, page_token, filter, ..Default::default() };
+        let page = auditor.screening().list_screenings(auditor.request(request)).await?;
+        Ok(page.map(|page| (page.screenings, page.next_page_token)))
+    };
+    pages("ListScreenings", list, |rows| {
+        found.extend(rows);
+        Ok(())
+    })
+    .await?;
+    Ok(found)
+}
+
+async fn slots_of(auditor: &Party, hospital: &str) -> Result<Vec<hospital::Slot>, Failure> {
+    let mut found = Vec::new();
+    let list = async |page_token| {
+        let (parent, page_size) = (hospital.to_owned(), PAGE);
+        let request = hospital::ListSlotsRequest { parent, page_size, page_token, ..Default::default() };
+        let page = auditor.hospital().list_slots(auditor.request(request)).await?;
+        Ok(page.map(|page| (page.slots, page.next_page_token)))
+    };
+    pages("ListSlots", list, |rows| {
+        found.extend(rows);
+        Ok(())
+    })
+    .await?;
+    Ok(found)
+}
+
+/// The claims of a slot that hold a place or were taken back by the hospital.
+pub(super) async fn claims_of(auditor: &Party, slot: &str) -> Result<Vec<hospital::CapacityClaim>, Failure> {
+    let mut found = Vec::new();
+    let list = async |page_token| {
+        let (slot, filter) = (slot.to_owned(), "state!=RELEASED".to_owned());
+        let request = hospital::ListCapacityClaimsRequest { slot, page_size: PAGE, page_token, filter };
+        let page = auditor.capacity().list_capacity_claims(auditor.request(request)).await?;
+        Ok(page.map(|page| (page.claims, page.next_page_token)))
+    };
+    pages("ListCapacityClaims", list, |rows| {
+        found.extend(rows);
+        Ok(())
+    })
+    .await?;
+    Ok(found)
+}
+
+/// Every item of a customer's page; `None` where the service is not there.
+pub(super) async fn items_of(auditor: &Party, customer: &str) -> Result<Option<Vec<mypage::MyPageItem>>, Failure> {
+    let mut found = Vec::new();
+    let list = async |page_token| {
+        let (parent, page_size) = (format!("{customer}/myPage"), PAGE);
+        let request = mypage::ListMyPageItemsRequest { parent, page_size, page_token, ..Default::default() };
+        let page = auditor.my_page().list_my_page_items(auditor.request(request)).await?;
+        Ok(page.map(|page| (page.items, page.next_page_token)))
+    };
+    let is_there = pages("ListMyPageItems", list, |rows| {
+        found.extend(rows);
+        Ok(())
+    });
+    Ok(is_there.await?.then_some(found))
+}

@@ -1,0 +1,103 @@
+//! What was read and what does not agree, as lines and as JSON.
+
+use std::collections::BTreeSet;
+
+use domain::invariants::{Disagreement, Ledgers};
+use serde_json::{Value, json};
+
+use crate::terminal::{count, verdict};
+
+/// How many rows each ledger had; `None` where its service is not there.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Counts {
+    slots: Option<usize>,
+    claims: Option<usize>,
+    screenings: Option<usize>,
+    reservations: Option<usize>,
+    items: Option<usize>,
+    customers: usize,
+}
+
+impl Counts {
+    pub(super) fn of(ledgers: &Ledgers) -> Self {
+        let customers: BTreeSet<_> = ledgers.items.iter().flatten().map(|item| &item.customer).collect();
+        Self {
+            slots: ledgers.slots.as_ref().map(Vec::len),
+            claims: ledgers.claims.as_ref().map(Vec::len),
+            screenings: ledgers.screenings.as_ref().map(Vec::len),
+            reservations: ledgers.reservations.as_ref().map(Vec::len),
+            items: ledgers.items.as_ref().map(Vec::len),
+            customers: customers.len(),
+        }
+    }
+}
+
+/// The result of a verification.
+#[derive(Debug)]
+pub(super) struct Report {
+    pub(super) read: Counts,
+    /// Services that are not there.
+    pub(super) skipped: Vec<&'static str>,
+    /// What does not agree.
+    pub(super) disagreements: Vec<Disagreement>,
+    /// What changed whenever it was looked at, so that nothing can be said of it.
+    pub(super) moving: Vec<Disagreement>,
+}
+
+impl Report {
+    /// Whether everything that was read agrees, and something was read.
+    pub(super) fn is_ok(&self) -> bool {
+        let Counts { slots, screenings, reservations, .. } = self.read;
+        self.disagreements.is_empty() && (slots.is_some() || screenings.is_some() || reservations.is_some())
+    }
+
+    pub(super) fn text(&self) -> String {
+        let Counts { slots, claims, screenings, reservations, items, customers } = self.read;
+        let ledgers =
+            [("slots", slots), ("claims", claims), ("screenings", screenings), ("reservations", reservations), ("my-page items", items)];
+        let read: Vec<String> = ledgers
+            .into_iter()
+            .filter_map(|(what, rows)| rows.map(|rows| format!("{} {what}", count(rows as u64))))
+            .collect();
+        let mut text = format!("read {} of {} customers\n", read.join(", "), count(customers as u64));
+        if read.is_empty() {
+            text = "there is no service to read\n".to_owned();
+        }
+        if !self.skipped.is_empty() {
+            text += &format!("skipped, not there: {}\n", self.skipped.join(", "));
+        }
+        for row in &self.moving {
+            text += &format!("not judged, for it never stood still: {}\n", row.subject);
+        }
+        for row in &self.disagreements {
+            text += &format!("{} {}: {}\n", verdict(false, row.rule.name()), row.subject, row.detail);
+        }
+        let summary = match self.disagreements.len() {
+            0 if self.is_ok() => "every ledger that was read agrees".to_owned(),
+            0 => "nothing was verified".to_owned(),
+            1 => "1 disagreement".to_owned(),
+            more => format!("{} disagreements", count(more as u64)),
+        };
+        text + &format!("{}\n", verdict(self.is_ok(), &summary))
+    }
+
+    pub(super) fn json(&self) -> Value {
+        let Counts { slots, claims, screenings, reservations, items, customers } = self.read;
+        let rows = |rows: &[Disagreement]| -> Vec<Value> {
+            let row = |row: &Disagreement| {
+                json!({ "rule": row.rule.name(), "subject": row.subject.to_string(), "detail": row.detail })
+            };
+            rows.iter().map(row).collect()
+        };
+        json!({
+            "ok": self.is_ok(),
+            "read": {
+                "slots": slots, "claims": claims, "screenings": screenings, "reservations": reservations,
+                "items": items, "customers": customers,
+            },
+            "skipped": self.skipped,
+            "moving": rows(&self.moving),
+            "disagreements": rows(&self.disagreements),
+        })
+    }
+}

@@ -1,0 +1,248 @@
+//! Tells what disagrees from what is on its way: reads again until it agrees or its time is up.
+
+use std::time::{Duration, Instant};
+
+use contract::hospital::v1 as hospital;
+use contract::mypage::v1 as mypage;
+use contract::reservation::v1 as reservation;
+use contract::screening::v1 as screening;
+use domain::ids::{ClaimId, CustomerId, ScreeningId, SlotId};
+use domain::invariants::{self, Disagreement, Ledgers, Rule, Subject};
+use futures::{StreamExt, TryStreamExt, stream};
+use jiff::civil::Date;
+
+use super::ledger::Names;
+use super::reader::{ABREAST, Reader, claims_of, find, items_of, read, screenings_of};
+use super::report::{Counts, Report};
+use crate::exit::Failure;
+use crate::party::Party;
+
+/// The first and the longest pause between two looks.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+
+/// One subject, read anew.
+enum Look {
+    /// Everything that is to be compared, from a moment at which it stood still.
+    Still(Box<Fresh>),
+    /// It changed while it was read.
+    Moving,
+}
+
+/// The answers of one look; a ledger whose service is not there is `None`.
+#[derive(Default)]
+struct Fresh {
+    slots: Option<Vec<hospital::Slot>>,
+    claims: Option<Vec<hospital::CapacityClaim>>,
+    screenings: Option<Vec<screening::Screening>>,
+    reservations: Option<Vec<reservation::Reservation>>,
+    items: Option<(String, Vec<mypage::MyPageItem>)>,
+}
+
+/// Reads everything once and what disagrees again, the last time when `settle` has passed.
+pub(super) async fn verify(reader: &mut Reader, settle: Duration) -> Result<Report, Failure> {
+    let ledgers = reader.everything().await?;
+    let read = Counts::of(&ledgers);
+    let mut open = invariants::check(&ledgers);
+    let there = emptied(ledgers);
+
+    // A slot that was seen sold beyond its capacity was sold beyond its capacity, however it looks a moment later.
+    let mut disagreements: Vec<Disagreement> = open.extract_if(.., |row| row.rule == Rule::CapacityHolds).collect();
+    let mut moving = Vec::new();
+    let end = Instant::now() + settle;
+    let mut pause = PAUSES.0;
+    while !open.is_empty() {
+        let is_last = Instant::now() >= end;
+        let round = again(reader, &there, &open).await?;
+        disagreements.extend(round.final_already);
+        (open, moving) = (round.still_open, round.moving);
+        if is_last {
+            break;
+        }
+        // what moved is looked at again too
+        open.append(&mut moving);
+        tokio::time::sleep(pause.min(end.saturating_duration_since(Instant::now()))).await;
+        pause = (pause * 2).min(PAUSES.1);
+    }
+    disagreements.append(&mut open);
+    disagreements.sort();
+    disagreements.dedup();
+    Ok(Report { read, skipped: reader.absent.clone(), disagreements, moving })
+}
+
+/// Which ledgers there are, without their rows.
+fn emptied(ledgers: Ledgers) -> Ledgers {
+    Ledgers {
+        slots: ledgers.slots.map(|_| Vec::new()),
+        claims: ledgers.claims.map(|_| Vec::new()),
+        screenings: ledgers.screenings.map(|_| Vec::new()),
+        reservations: ledgers.reservations.map(|_| Vec::new()),
+        items: ledgers.items.map(|_| Vec::new()),
+        deleted: ledgers.deleted,
+    }
+}
+
+#[derive(Default)]
+struct Round {
+    still_open: Vec<Disagreement>,
+    final_already: Vec<Disagreement>,
+    moving: Vec<Disagreement>,
+}
+
+/// Looks again at everything that is open.
+async fn again(reader: &mut Reader, there: &Ledgers, open: &[Disagreement]) -> Result<Round, Failure> {
+    reader.progress.phase("settling", Some(open.len() as u64));
+    let mut subjects: Vec<Subject> = open.iter().map(|row| row.subject.clone()).collect();
+    subjects.sort();
+    subjects.dedup_by(|left, right| is_same(left, right));
+    let mut round = Round::default();
+    let looks = subjects.into_iter().map(|subject| {
+        let auditor = reader.auditor.clone();
+        async move { look(&auditor, there, &subject).await.map(|look| (subject, look)) }
+    });
+    let mut looks = stream::iter(looks).buffer_unordered(ABREAST);
+    while let Some((subject, look)) = looks.try_next().await? {
+        reader.progress.done(1);
+        match look {
+            Look::Moving => round.moving.extend(open.iter().filter(|row| is_same(&row.subject, &subject)).cloned()),
+            Look::Still(fresh) => {
+                let found = invariants::check(&rows(&mut reader.names, there, &fresh)?);
+                let (at_once, later): (Vec<_>, Vec<_>) = found
+                    .into_iter()
+                    .filter(|row| is_same(&row.subject, &subject))
+                    .partition(|row| row.rule == Rule::CapacityHolds);
+                round.final_already.extend(at_once);
+                round.still_open.extend(later);
+            }
+        }
+    }
+    Ok(round)
+}
+
+/// Whether two subjects are one, even if different ledgers named it.
+fn is_same(left: &Subject, right: &Subject) -> bool {
+    match (left, right) {
+        (Subject::Booking { screening: left, .. }, Subject::Booking { screening: right, .. }) => left == right,
+        (left, right) => left == right,
+    }
+}
+
+/// What was read of a subject, as rows to compare.
+fn rows(names: &mut Names, there: &Ledgers, fresh: &Fresh) -> Result<Ledgers, Failure> {
+    fn each<P, R>(rows: &Option<Vec<P>>, mut row: impl FnMut(&P) -> Result<R, Failure>) -> Result<Option<Vec<R>>, Failure> {
+        rows.as_ref().map(|rows| rows.iter().map(&mut row).collect()).transpose()
+    }
+    let items = fresh.items.as_ref().map(|(customer, items)| {
+        items.iter().map(|item| names.item_row(customer, item)).collect::<Result<Vec<_>, Failure>>()
+    });
+    Ok(Ledgers {
+        items: items.transpose()?,
+        slots: each(&fresh.slots, |row| names.slot_row(row))?,
+        claims: each(&fresh.claims, |row| names.claim_row(row))?,
+        screenings: each(&fresh.screenings, |row| names.screening_row(row))?,
+        reservations: each(&fresh.reservations, |row| names.reservation_row(row))?,
+        deleted: there.deleted.clone(),
+    })
+}
+
+async fn look(auditor: &Party, there: &Ledgers, subject: &Subject) -> Result<Look, Failure> {
+    match subject {
+        Subject::Slot(slot) => look_at_slot(auditor, slot).await,
+        Subject::Claim(claim, slot) => look_at_claim(auditor, *claim, slot).await,
+        Subject::CustomerDate(customer, date) => look_at_date(auditor, customer, *date).await,
+        Subject::Booking { screening, slot, customer } => {
+            look_at_booking(auditor, there, *screening, slot.as_deref(), customer.as_deref()).await
+        }
+    }
+}
+
+async fn look_at_slot(auditor: &Party, slot: &SlotId) -> Result<Look, Failure> {
+    let name = slot.to_string();
+    let get = async || {
+        let request = auditor.request(hospital::GetSlotRequest { name: name.clone() });
+        auditor.hospital().get_slot(request).await
+    };
+    let before = read("GetSlot", get).await?;
+    let claims = claims_of(auditor, &name).await?;
+    let after = read("GetSlot", get).await?;
+    let version = |slot: &Option<hospital::Slot>| slot.as_ref().map(|slot| slot.version);
+    if version(&before) != version(&after) {
+        return Ok(Look::Moving);
+    }
+    let fresh = Fresh { slots: Some(after.into_iter().collect()), claims: Some(claims), ..Fresh::default() };
+    Ok(Look::Still(Box::new(fresh)))
+}
+
+async fn look_at_date(auditor: &Party, customer: &CustomerId, date: Date) -> Result<Look, Failure> {
+    let filter = format!("customer=\"{customer}\" AND date=\"{date}\"");
+    let screenings = Some(screenings_of(auditor, filter).await?);
+    Ok(Look::Still(Box::new(Fresh { screenings, ..Fresh::default() })))
+}
+
+async fn get_screening(auditor: &Party, id: ScreeningId) -> Result<Option<screening::Screening>, Failure> {
+    find("GetScreening", async || {
+        let request = auditor.request(screening::GetScreeningRequest { name: id.to_string() });
+        auditor.screening().get_screening(request).await
+    })
+    .await
+}
+
+async fn get_claim(auditor: &Party, id: ClaimId, slot: &str) -> Result<Option<hospital::CapacityClaim>, Failure> {
+    find("GetCapacityClaim", async || {
+        let (slot, claim_id) = (slot.to_owned(), id.to_string());
+        let request = auditor.request(hospital::GetCapacityClaimRequest { slot, claim_id });
+        auditor.capacity().get_capacity_claim(request).await
+    })
+    .await
+}
+
+/// A claim, the booking it should belong to, and the claim that this booking says it holds.
+async fn look_at_claim(auditor: &Party, claim: ClaimId, slot: &SlotId) -> Result<Look, Failure> {
+    let screening = get_screening(auditor, claim.screening).await?;
+    let mut claims = Vec::from_iter(get_claim(auditor, claim, &slot.to_string()).await?);
+    if let Some(row) = &screening
+        && row.claim_generation != claim.generation
+    {
+        let own = ClaimId { generation: row.claim_generation, ..claim };
+        claims.extend(get_claim(auditor, own, &row.slot).await?);
+    }
+    let screenings = Some(Vec::from_iter(screening));
+    Ok(Look::Still(Box::new(Fresh { claims: Some(claims), screenings, ..Fresh::default() })))
+}
+
+/// A booking in every ledger, between two looks at the booking itself.
+async fn look_at_booking(
+    auditor: &Party,
+    there: &Ledgers,
+    id: ScreeningId,
+    slot: Option<&SlotId>,
+    customer: Option<&CustomerId>,
+) -> Result<Look, Failure> {
+    let before = get_screening(auditor, id).await?;
+    let slot = before.as_ref().map(|row| row.slot.clone()).or_else(|| slot.map(ToString::to_string));
+    let customer = before.as_ref().map(|row| row.customer.clone()).or_else(|| customer.map(ToString::to_string));
+    let mut fresh = Fresh::default();
+    if let (Some(_), Some(slot)) = (&there.claims, &slot) {
+        let generation = before.as_ref().map_or(1, |row| row.claim_generation);
+        let claim = get_claim(auditor, ClaimId { screening: id, generation }, slot).await?;
+        fresh.claims = Some(Vec::from_iter(claim));
+    }
+    if there.reservations.is_some() {
+        let row = find("GetReservation", async || {
+            let request = reservation::GetReservationRequest { name: id.reservation_name(), ..Default::default() };
+            auditor.reservation().get_reservation(auditor.request(request)).await
+        });
+        fresh.reservations = Some(Vec::from_iter(row.await?));
+    }
+    if let (Some(_), Some(customer)) = (&there.items, customer) {
+        let items = items_of(auditor, &customer).await?.unwrap_or_default();
+        let own = id.to_string();
+        fresh.items = Some((customer, items.into_iter().filter(|item| item.screening == own).collect()));
+    }
+    let after = get_screening(auditor, id).await?;
+    let version = |row: &Option<screening::Screening>| row.as_ref().map(|row| row.version);
+    if version(&before) != version(&after) {
+        return Ok(Look::Moving);
+    }
+    fresh.screenings = Some(Vec::from_iter(after));
+    Ok(Look::Still(Box::new(fresh)))
+}

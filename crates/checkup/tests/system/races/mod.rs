@@ -1,0 +1,64 @@
+//! The races of the contract, one rule each, driven by callers that really run at once.
+
+mod admins;
+mod booking;
+mod capacity;
+mod deletion;
+mod events;
+mod faults;
+mod requests;
+mod time;
+
+use contract::hospital::v1 as hospital;
+use contract::hospital::v1::Slot;
+use contract::screening::v1 as screening;
+use contract::screening::v1::Screening;
+use testkit::Party;
+
+/// Every screening an auditor sees.
+pub(crate) async fn all_screenings(auditor: &Party, filter: &str) -> Vec<Screening> {
+    let mut found = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let request = screening::ListScreeningsRequest {
+            page_size: 1000,
+            page_token,
+            filter: filter.to_owned(),
+            order_by: String::new(),
+        };
+        let page = auditor.screening().list_screenings(request).await.expect("an auditor lists").into_inner();
+        found.extend(page.screenings);
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return found;
+        }
+    }
+}
+
+/// The claims of a slot in one state.
+pub(crate) async fn claims(auditor: &Party, slot: &str, state: &str) -> Vec<hospital::CapacityClaim> {
+    let mut found = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let request = hospital::ListCapacityClaimsRequest {
+            slot: slot.to_owned(),
+            page_size: 1000,
+            page_token,
+            filter: format!("state={state}"),
+        };
+        let page = auditor.capacity().list_capacity_claims(request).await.expect("an auditor lists").into_inner();
+        found.extend(page.claims);
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return found;
+        }
+    }
+}
+
+/// What every reader of a slot must see, whenever it looks.
+pub(crate) fn check_counts(slot: &Slot) -> Result<(), String> {
+    let sound = slot.booked_count >= 0
+        && slot.booked_count <= slot.capacity
+        && slot.remaining_count == slot.capacity - slot.booked_count;
+    if sound { Ok(()) } else { Err(format!("a slot was seen as {slot:?}")) }
+}

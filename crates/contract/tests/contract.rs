@@ -1,0 +1,340 @@
+//! Holds the contract to what it promised: the descriptors are whole, every element says what it means, the API changes
+//! only on purpose, and events stored by any release still decode.
+//!
+//! `GOLDEN=update` rewrites `golden/api.txt`, and stores the bytes of event samples that are not stored yet. It never
+//! touches bytes that are.
+
+use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use contract::event::v1::EventEnvelope;
+use prost::Message;
+use prost_reflect::text_format::FormatOptions;
+use prost_reflect::{
+    DescriptorPool, DynamicMessage, EnumDescriptor, FieldDescriptor, FileDescriptor, Kind, MessageDescriptor, Value,
+};
+use similar::TextDiff;
+
+/// One pool for all: messages of different pools never compare equal.
+fn pool() -> &'static DescriptorPool {
+    static POOL: LazyLock<DescriptorPool> =
+        LazyLock::new(|| DescriptorPool::decode(contract::DESCRIPTORS).expect("the descriptor set decodes"));
+    &POOL
+}
+
+/// The files that are ours, in order of package.
+fn files() -> Vec<FileDescriptor> {
+    let mut files: Vec<_> = pool().files().filter(|file| file.package_name().starts_with("checkup.")).collect();
+    files.sort_by_key(|file| file.name().to_owned());
+    files
+}
+
+/// A message and those nested in it, depth first.
+fn with_nested(message: MessageDescriptor) -> Vec<MessageDescriptor> {
+    let nested: Vec<_> = message.child_messages().flat_map(with_nested).collect();
+    [message].into_iter().chain(nested).collect()
+}
+
+fn messages(file: &FileDescriptor) -> Vec<MessageDescriptor> {
+    file.messages().flat_map(with_nested).collect()
+}
+
+fn enums(file: &FileDescriptor) -> Vec<EnumDescriptor> {
+    let nested = messages(file).into_iter().flat_map(|message| message.child_enums().collect::<Vec<_>>());
+    nested.chain(file.enums()).collect()
+}
+
+fn golden(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(path)
+}
+
+fn updating() -> bool {
+    std::env::var("GOLDEN").is_ok_and(|value| value == "update")
+}
+
+fn diff(expected: &str, found: &str) -> String {
+    TextDiff::from_lines(expected, found).unified_diff().context_radius(2).header("expected", "found").to_string()
+}
+
+#[test]
+fn the_descriptor_set_is_whole() {
+    let packages: Vec<_> = files().iter().map(|file| file.package_name().to_owned()).collect();
+    let expected = ["error", "event", "hospital", "marketing", "mypage", "reservation", "screening"];
+    assert_eq!(packages, expected.map(|service| format!("checkup.{service}.v1")));
+    assert!(pool().get_message_by_name("google.rpc.ErrorInfo").is_some(), "imports are included");
+    let created = pool().get_message_by_name("checkup.screening.v1.CreateScreeningRequest").expect("a request");
+    let screening = created.get_field_by_name("screening").expect("its field");
+    assert_eq!(behaviors(&screening), ["REQUIRED"], "options are included");
+}
+
+mod api {
+    use super::*;
+
+    #[test]
+    fn changes_only_on_purpose() {
+        let (path, found) = (golden("api.txt"), render());
+        if updating() {
+            fs::write(&path, found).expect("the golden file can be written");
+            return;
+        }
+        let expected = fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            expected == found,
+            "the API is not what tests/golden/api.txt says; if that is on purpose, run GOLDEN=update\n{}",
+            diff(&expected, &found)
+        );
+    }
+
+    fn render() -> String {
+        let files = files();
+        let parts = files.iter().map(|file| {
+            let package = file.package_name();
+            let services = file.services().map(|service| {
+                let methods = service.methods().map(|method| {
+                    let side = |of: MessageDescriptor, streaming: bool| {
+                        format!("{}{}", if streaming { "stream " } else { "" }, short(of.full_name(), package))
+                    };
+                    let input = side(method.input(), method.is_client_streaming());
+                    let output = side(method.output(), method.is_server_streaming());
+                    format!("  {}({input}): {output}\n", method.name())
+                });
+                format!("\nservice {}\n{}", service.name(), methods.collect::<String>())
+            });
+            let messages = messages(file).into_iter().map(|message| render_message(&message, package));
+            let enums = enums(file).into_iter().map(|of| render_enum(&of, package));
+            let body: String = services.chain(messages).chain(enums).collect();
+            format!("package {package}\n{body}")
+        });
+        parts.collect::<Vec<_>>().join("\n\n")
+    }
+
+    fn short<'a>(name: &'a str, package: &str) -> &'a str {
+        name.strip_prefix(package).and_then(|rest| rest.strip_prefix('.')).unwrap_or(name)
+    }
+
+    fn render_message(message: &MessageDescriptor, package: &str) -> String {
+        let mut text = format!("\nmessage {}\n", short(message.full_name(), package));
+        for field in message.fields() {
+            let kind = match field.kind() {
+                Kind::Message(of) => short(of.full_name(), package).to_owned(),
+                Kind::Enum(of) => short(of.full_name(), package).to_owned(),
+                scalar => format!("{scalar:?}").to_lowercase(),
+            };
+            let repeated = if field.is_list() { "repeated " } else { "" };
+            let oneof =
+                field.containing_oneof().map_or_else(String::new, |oneof| format!(" (one of {})", oneof.name()));
+            let behaviors: String = behaviors(&field).iter().map(|behavior| format!(" {behavior}")).collect();
+            text += &format!("  {} {}: {repeated}{kind}{oneof}{behaviors}\n", field.number(), field.name());
+        }
+        for range in message.reserved_ranges() {
+            text += &reserved(range.start, range.end - 1);
+        }
+        text
+    }
+
+    fn reserved<Number: Display + PartialEq>(first: Number, last: Number) -> String {
+        if first == last { format!("  {first} reserved\n") } else { format!("  {first}..={last} reserved\n") }
+    }
+
+    fn render_enum(of: &EnumDescriptor, package: &str) -> String {
+        let mut text = format!("\nenum {}\n", short(of.full_name(), package));
+        for value in of.values() {
+            text += &format!("  {} {}\n", value.number(), value.name());
+        }
+        for range in of.reserved_ranges() {
+            text += &reserved(range.start(), range.end());
+        }
+        text
+    }
+}
+
+/// The names of a field's `google.api.field_behavior`.
+fn behaviors(field: &FieldDescriptor) -> Vec<String> {
+    let extension =
+        field.parent_pool().get_extension_by_name("google.api.field_behavior").expect("the option is known");
+    let Kind::Enum(of) = extension.kind() else { panic!("field_behavior is an enum") };
+    let options = field.options();
+    let values = options.get_extension(&extension);
+    let numbers = values.as_list().expect("it is repeated").iter().filter_map(Value::as_enum_number);
+    numbers.map(|number| of.get_value(number).expect("a known behavior").name().to_owned()).collect()
+}
+
+#[test]
+fn every_field_of_a_request_or_resource_says_how_it_behaves() {
+    let apis = files().into_iter().filter(|file| file.services().len() > 0);
+    let fields = apis.flat_map(|file| messages(&file)).flat_map(|message| message.fields().collect::<Vec<_>>());
+    let silent: Vec<_> = fields
+        .filter(|field| {
+            let of = field.parent_message();
+            !of.name().ends_with("Response") && of.name() != "Heartbeat" && behaviors(field).is_empty()
+        })
+        .map(|field| field.full_name().to_owned())
+        .collect();
+    assert!(silent.is_empty(), "without google.api.field_behavior: {silent:#?}");
+}
+
+mod comments {
+    use super::*;
+
+    #[test]
+    fn lead_every_element() {
+        let faults: Vec<_> = files().iter().flat_map(faults_of).collect();
+        assert!(faults.is_empty(), "{faults:#?}");
+    }
+
+    /// What is wrong with the comments of a file: an element without a leading one, one that is not sentences, and one in
+    /// a place that documentation tools do not read.
+    fn faults_of(file: &FileDescriptor) -> Vec<String> {
+        let mut faults = Vec::new();
+        let source = file.file_descriptor_proto().source_code_info.as_ref().expect("source info is included");
+        for (element, path) in elements(file) {
+            let location = source.location.iter().find(|location| location.path == path);
+            let comment = location.and_then(|location| location.leading_comments.as_deref()).unwrap_or_default().trim();
+            if comment.is_empty() {
+                faults.push(format!("{element} has no leading comment"));
+            } else if !comment.ends_with('.') {
+                faults.push(format!("the comment of {element} does not end with a full stop"));
+            }
+        }
+        for location in &source.location {
+            if location.trailing_comments.is_some() || !location.leading_detached_comments.is_empty() {
+                faults.push(format!("{}:{}: a comment that leads nothing", file.name(), location.span[0] + 1));
+            }
+        }
+        faults
+    }
+
+    /// Everything of a file that has a name, with its path in the descriptor.
+    fn elements(file: &FileDescriptor) -> Vec<(String, Vec<i32>)> {
+        const SYNTAX: i32 = 12;
+        let mut found = vec![(file.name().to_owned(), vec![SYNTAX])];
+        for service in file.services() {
+            found.push((service.full_name().to_owned(), service.path().to_vec()));
+            found.extend(service.methods().map(|method| (method.full_name().to_owned(), method.path().to_vec())));
+        }
+        for message in messages(file) {
+            found.push((message.full_name().to_owned(), message.path().to_vec()));
+            found.extend(message.fields().map(|field| (field.full_name().to_owned(), field.path().to_vec())));
+            found.extend(message.oneofs().map(|oneof| (oneof.full_name().to_owned(), oneof.path().to_vec())));
+        }
+        for of in enums(file) {
+            found.push((of.full_name().to_owned(), of.path().to_vec()));
+            found.extend(of.values().map(|value| (value.full_name().to_owned(), value.path().to_vec())));
+        }
+        found
+    }
+}
+
+/// Samples of events as releases stored them, in `golden/events`: `{fact}.binpb` is what was stored, `{fact}.txt` what it
+/// has to mean, written by hand as an `EventEnvelope` in protobuf text form. A fact that has grown a field gets a further
+/// pair, `{fact}.2.txt` and so on; the older one stays, since such events are still stored somewhere.
+mod events {
+    use super::*;
+
+    /// A stored sample. Its name starts with the fact it carries.
+    struct Sample {
+        name: String,
+        message: DynamicMessage,
+    }
+
+    fn descriptor() -> MessageDescriptor {
+        pool().get_message_by_name("checkup.event.v1.EventEnvelope").expect("the envelope")
+    }
+
+    fn facts() -> Vec<FieldDescriptor> {
+        descriptor().oneofs().find(|oneof| oneof.name() == "payload").expect("the payload").fields().collect()
+    }
+
+    fn pretty(message: &DynamicMessage) -> String {
+        message.to_text_format_with_options(&FormatOptions::new().pretty(true))
+    }
+
+    /// Every sample by its text; stores the bytes of new ones when asked to.
+    fn samples() -> Vec<Sample> {
+        let mut texts: Vec<_> = fs::read_dir(golden("events"))
+            .expect("there are samples")
+            .map(|entry| entry.expect("a readable directory").path())
+            .filter(|path| path.extension().is_some_and(|ending| ending == "txt"))
+            .collect();
+        texts.sort();
+        let samples = texts.iter().map(|text| {
+            let name = text.file_stem().and_then(|stem| stem.to_str()).expect("a UTF-8 name").to_owned();
+            let meaning = fs::read_to_string(text).expect("a readable sample");
+            let meaning = DynamicMessage::parse_text_format(descriptor(), &meaning)
+                .unwrap_or_else(|error| panic!("{name}.txt is not an EventEnvelope: {error}"));
+            let stored = text.with_extension("binpb");
+            if updating() && !stored.exists() {
+                fs::write(&stored, meaning.encode_to_vec()).expect("the sample can be stored");
+            }
+            let bytes =
+                fs::read(&stored).unwrap_or_else(|_| panic!("{name}.binpb is not stored yet: run GOLDEN=update"));
+            // Through the generated type, which is what services decode with and what would lose a field.
+            let envelope = EventEnvelope::decode(bytes.as_slice()).expect("a stored event decodes");
+            let message =
+                DynamicMessage::decode(descriptor(), envelope.encode_to_vec().as_slice()).expect("and encodes");
+            assert!(
+                message == meaning,
+                "{name}.binpb no longer means what {name}.txt says\n{}",
+                diff(&pretty(&meaning), &pretty(&message))
+            );
+            Sample { name, message }
+        });
+        samples.collect()
+    }
+
+    #[test]
+    fn stored_by_any_release_still_decode() {
+        let texts = samples().len();
+        let stored = fs::read_dir(golden("events")).expect("there are samples").count() - texts;
+        assert_eq!(texts, stored, "every stored sample has its meaning beside it");
+    }
+
+    #[test]
+    fn of_every_fact_are_stored_with_every_field() {
+        let samples = samples();
+        let mut missing = Vec::new();
+        for fact in facts() {
+            let of_fact = samples.iter().filter(|sample| sample.name.split('.').next() == Some(fact.name()));
+            let mut set = BTreeSet::new();
+            for sample in of_fact {
+                assert!(sample.message.has_field(&fact), "{} does not carry its fact", sample.name);
+                note_set_fields(&sample.message, "", &mut set);
+            }
+            missing.extend(paths(&fact, "").into_iter().filter(|path| !set.contains(path)));
+        }
+        let mut set = BTreeSet::new();
+        for sample in &samples {
+            note_set_fields(&sample.message, "", &mut set);
+        }
+        let envelope = descriptor();
+        let common = envelope.fields().filter(|field| field.containing_oneof().is_none());
+        missing.extend(common.flat_map(|field| paths(&field, "")).filter(|path| !set.contains(path)));
+        assert!(
+            missing.is_empty(),
+            "no stored event has these fields; write a {{fact}}.txt in tests/golden/events that sets them, then run \
+             GOLDEN=update: {missing:#?}"
+        );
+    }
+
+    /// A field and everything below it.
+    fn paths(field: &FieldDescriptor, parent: &str) -> Vec<String> {
+        let path = format!("{parent}{}", field.name());
+        let kind = field.kind();
+        let below = kind.as_message().into_iter().flat_map(MessageDescriptor::fields);
+        let below: Vec<_> = below.flat_map(|below| paths(&below, &format!("{path}."))).collect();
+        [path].into_iter().chain(below).collect()
+    }
+
+    fn note_set_fields(message: &DynamicMessage, parent: &str, set: &mut BTreeSet<String>) {
+        for (field, value) in message.fields() {
+            let path = format!("{parent}{}", field.name());
+            if let Some(below) = value.as_message() {
+                note_set_fields(below, &format!("{path}."), set);
+            }
+            set.insert(path);
+        }
+    }
+}

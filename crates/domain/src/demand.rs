@@ -1,0 +1,489 @@
+//! Demand as a fold: how full slots are, how much was booked and how much turned away of late.
+//!
+//! Slots take whichever event has the greatest slot_version; bookings and refusals are sets, counted when they are read;
+//! a hospital that is gone stays gone. So events commute and may come again. It proposes nothing by itself.
+
+use contract::event::v1::event_envelope::Payload;
+use contract::event::v1::{
+    CapacityReleased, CapacityReserved, CapacityRevoked, EventEnvelope, HospitalDeleted, HospitalDeletionStarted,
+    HospitalRegistered, ScreeningConfirmed, ScreeningRefused, SlotCapacityChanged, SlotClosed, SlotOpened,
+};
+use fault::{Fault, Reason};
+use jiff::tz::{Offset, TimeZone};
+use jiff::{SignedDuration, Timestamp};
+use uuid::Uuid;
+
+use crate::access::{Caller, Scope};
+use crate::civil;
+use crate::event::subject_filter;
+use crate::ids::{HospitalId, Malformed, ScreeningId, SlotId};
+
+/// How long a booking or a refusal counts as of late.
+pub const WINDOW: SignedDuration = SignedDuration::from_hours(7 * 24);
+
+/// What an event says about demand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fact {
+    /// A slot's places after a change.
+    Places(Places),
+    /// A booking got its place.
+    Booked {
+        /// Which one; it counts once.
+        screening: ScreeningId,
+        /// On which slot.
+        slot: SlotId,
+        /// When.
+        time: Timestamp,
+    },
+    /// Askers were turned away from a full slot.
+    Refused {
+        /// The report; it counts once.
+        event_id: Uuid,
+        /// From which slot.
+        slot: SlotId,
+        /// How many.
+        count: i64,
+        /// When.
+        time: Timestamp,
+    },
+    /// A hospital's time zone.
+    Located {
+        /// Which hospital.
+        hospital: HospitalId,
+        /// Its IANA time zone.
+        time_zone: String,
+    },
+    /// A hospital is being or has been deleted.
+    Gone {
+        /// Which hospital.
+        hospital: HospitalId,
+    },
+}
+
+/// The places of a slot, as of one of its versions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Places {
+    /// Which slot.
+    pub slot: SlotId,
+    /// As of which of its changes, bookings included.
+    pub slot_version: i64,
+    /// How many there are.
+    pub capacity: i32,
+    /// How many are taken.
+    pub booked: i32,
+    /// When.
+    pub time: Timestamp,
+}
+
+/// The subjects Hospital tells these facts under.
+#[must_use]
+pub fn hospital_subjects() -> Vec<String> {
+    let facts = [
+        ("hospital", "hospital_registered"),
+        ("hospital", "hospital_deletion_started"),
+        ("hospital", "hospital_deleted"),
+        ("slot", "slot_opened"),
+        ("slot", "slot_capacity_changed"),
+        ("slot", "slot_closed"),
+        ("claim", "capacity_reserved"),
+        ("claim", "capacity_released"),
+        ("claim", "capacity_revoked"),
+    ];
+    facts.iter().map(|(kind, fact)| subject_filter(kind, fact)).collect()
+}
+
+/// The subjects Screening tells these facts under.
+#[must_use]
+pub fn screening_subjects() -> Vec<String> {
+    vec![subject_filter("screening", "screening_confirmed"), subject_filter("slot", "screening_refused")]
+}
+
+/// The numbers of an event about a slot, as they lie in the payload.
+struct Counted<'a> {
+    slot: &'a str,
+    slot_version: i64,
+    capacity: i32,
+    booked: i32,
+}
+
+fn counted(payload: &Payload) -> Option<Counted<'_>> {
+    let counted = match payload {
+        Payload::SlotOpened(SlotOpened { slot, date: _, capacity, slot_version, booked_count }) => {
+            Counted { slot, slot_version: *slot_version, capacity: *capacity, booked: *booked_count }
+        }
+        Payload::SlotCapacityChanged(SlotCapacityChanged {
+            slot,
+            old_capacity: _,
+            new_capacity,
+            booked_count,
+            capacity_request: _,
+            slot_version,
+        }) => Counted { slot, slot_version: *slot_version, capacity: *new_capacity, booked: *booked_count },
+        Payload::SlotClosed(SlotClosed {
+            slot,
+            bookings_cancelled: _,
+            reason: _,
+            slot_version,
+            capacity,
+            booked_count,
+        }) => Counted { slot, slot_version: *slot_version, capacity: *capacity, booked: *booked_count },
+        Payload::CapacityReserved(CapacityReserved {
+            slot,
+            claim_id: _,
+            remaining_count: _,
+            slot_version,
+            capacity,
+            booked_count,
+        })
+        | Payload::CapacityReleased(CapacityReleased {
+            slot,
+            claim_id: _,
+            remaining_count: _,
+            slot_version,
+            capacity,
+            booked_count,
+        })
+        | Payload::CapacityRevoked(CapacityRevoked {
+            slot,
+            claim_id: _,
+            reason: _,
+            message: _,
+            slot_version,
+            remaining_count: _,
+            capacity,
+            booked_count,
+        }) => Counted { slot, slot_version: *slot_version, capacity: *capacity, booked: *booked_count },
+        _ => return None,
+    };
+    Some(counted)
+}
+
+impl Fact {
+    /// Reads an envelope; `None` where it says nothing about demand.
+    ///
+    /// # Errors
+    /// [`Malformed`] where it should, but cannot be read.
+    pub fn decode(envelope: &EventEnvelope) -> Result<Option<Self>, Malformed> {
+        let Some(payload) = &envelope.payload else { return Ok(None) };
+        let missing = |what: &str| Malformed(format!("the event has no {what}"));
+        let time = || envelope.occur_time.as_ref().and_then(civil::decode_time).ok_or_else(|| missing("occur_time"));
+        if let Some(Counted { slot, slot_version, capacity, booked }) = counted(payload) {
+            if slot_version < 1 {
+                return Err(missing("slot_version"));
+            }
+            let slot = SlotId::parse(slot)?;
+            return Ok(Some(Self::Places(Places { slot, slot_version, capacity, booked, time: time()? })));
+        }
+        let fact = match payload {
+            Payload::ScreeningConfirmed(ScreeningConfirmed { screening }) => {
+                let booked = screening.as_ref().ok_or_else(|| missing("screening"))?;
+                if booked.customer.is_empty() {
+                    return Ok(None);
+                }
+                let screening = ScreeningId::parse(&booked.screening)?;
+                Self::Booked { screening, slot: SlotId::parse(&booked.slot)?, time: time()? }
+            }
+            Payload::ScreeningRefused(ScreeningRefused { slot, reason: _, count }) => Self::Refused {
+                event_id: Uuid::try_parse(&envelope.event_id).map_err(|_| missing("event_id"))?,
+                slot: SlotId::parse(slot)?,
+                count: (*count).max(0),
+                time: time()?,
+            },
+            Payload::HospitalRegistered(HospitalRegistered { hospital, display_name: _, time_zone }) => {
+                Self::Located { hospital: HospitalId::parse(hospital)?, time_zone: time_zone.clone() }
+            }
+            Payload::HospitalDeletionStarted(HospitalDeletionStarted { hospital, reason: _, claims_to_revoke: _ })
+            | Payload::HospitalDeleted(HospitalDeleted { hospital, claims_revoked: _ }) => {
+                Self::Gone { hospital: HospitalId::parse(hospital)? }
+            }
+            _ => return Ok(None),
+        };
+        Ok(Some(fact))
+    }
+
+    /// The hospital it is about.
+    #[must_use]
+    pub fn hospital(&self) -> &HospitalId {
+        match self {
+            Self::Places(Places { slot, .. }) | Self::Booked { slot, .. } | Self::Refused { slot, .. } => &slot.hospital,
+            Self::Located { hospital, .. } | Self::Gone { hospital } => hospital,
+        }
+    }
+}
+
+/// What is known of a hospital.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Hospital {
+    /// Its IANA time zone; empty while unknown.
+    pub time_zone: String,
+    /// Whether its deletion has begun: its slots show no demand any more.
+    pub gone: bool,
+}
+
+/// What is known of a slot, but for the sets of bookings and refusals.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signal {
+    /// Which slot.
+    pub slot: SlotId,
+    /// As of which of its changes; 0 while only bookings or refusals are known, and then it is not listed.
+    pub slot_version: i64,
+    /// How many places there are.
+    pub capacity: i32,
+    /// How many are taken.
+    pub booked: i32,
+    /// When an event last changed it.
+    pub update_time: Timestamp,
+}
+
+impl Signal {
+    /// Nothing is known yet.
+    #[must_use]
+    pub fn unknown(slot: SlotId) -> Self {
+        Self { slot, slot_version: 0, capacity: 0, booked: 0, update_time: Timestamp::MIN }
+    }
+
+    /// Takes an event about its places in.
+    pub fn apply(&mut self, places: &Places) {
+        if places.slot_version > self.slot_version {
+            self.slot_version = places.slot_version;
+            self.capacity = places.capacity;
+            self.booked = places.booked;
+        }
+        self.touch(places.time);
+    }
+
+    /// Notes that an event changed one of its sets.
+    pub fn touch(&mut self, time: Timestamp) {
+        self.update_time = self.update_time.max(time);
+    }
+
+    /// Booked places divided by capacity. A slot without capacity is as full as can be.
+    #[must_use]
+    pub fn fill_ratio(&self) -> f64 {
+        if self.capacity <= 0 { 1.0 } else { f64::from(self.booked) / f64::from(self.capacity) }
+    }
+}
+
+impl Hospital {
+    /// Takes an event about the hospital itself in.
+    pub fn apply(&mut self, fact: &Fact) {
+        match fact {
+            Fact::Located { time_zone, .. } => self.time_zone.clone_from(time_zone),
+            Fact::Gone { .. } => self.gone = true,
+            Fact::Places(_) | Fact::Booked { .. } | Fact::Refused { .. } => {}
+        }
+    }
+
+    /// When a slot's date is over. Where the time zone is unknown, when it is over everywhere.
+    #[must_use]
+    pub fn end_of(&self, slot: &SlotId) -> Timestamp {
+        let zone = civil::time_zone(&self.time_zone).unwrap_or_else(|| TimeZone::fixed(Offset::constant(-12)));
+        slot.date.tomorrow().map_or(Timestamp::MAX, |tomorrow| civil::begin_of(tomorrow, &zone))
+    }
+}
+
+fn role_required(needed: &str) -> Fault {
+    Fault::new(Reason::RoleRequired, format!("this method needs the role {needed}")).with("requiredRole", needed)
+}
+
+/// The slots a caller may read the demand for: all for marketing's own identity and for auditors, their hospitals' for
+/// admins.
+///
+/// # Errors
+/// CREDENTIALS_MISSING, or ROLE_REQUIRED.
+pub fn readable(caller: &Caller) -> Result<Scope, Fault> {
+    caller.require_token()?;
+    match caller {
+        Caller::Service(name) if name == "marketing" => Ok(Scope::Everything),
+        Caller::Admin { .. } | Caller::Auditor(_) => caller.scope(),
+        _ => Err(role_required("service:marketing, admin or auditor")),
+    }
+}
+
+/// The first check of proposals: marketing's own identity and admins.
+///
+/// # Errors
+/// CREDENTIALS_MISSING, or ROLE_REQUIRED.
+pub fn require_proposer(caller: &Caller) -> Result<(), Fault> {
+    caller.require_token()?;
+    match caller {
+        Caller::Service(name) if name == "marketing" => Ok(()),
+        Caller::Admin { .. } => Ok(()),
+        _ => Err(role_required("service:marketing or admin")),
+    }
+}
+
+/// The check of a proposal to one hospital; call [`require_proposer`] first.
+///
+/// # Errors
+/// NOT_OWNER for an admin of other hospitals.
+pub fn require_proposal_to(caller: &Caller, hospital: &HospitalId) -> Result<(), Fault> {
+    match caller {
+        Caller::Admin { .. } => caller.require_admin_of(hospital),
+        _ => require_proposer(caller),
+    }
+}
+
+/// The namespace of the request ids under which proposals travel on.
+const FORWARDED: Uuid = Uuid::from_u128(0x6f1d_6f2e_52d1_5e0b_9a4b_7d3c_0c1e_8a55);
+
+/// The request_id under which a proposal travels on to Hospital: the same for a retry of the same caller and no other, so
+/// that Hospital's record of it stands in for one of our own.
+#[must_use]
+pub fn forwarded_request_id(caller: &Caller, chosen: Uuid) -> Uuid {
+    Uuid::new_v5(&FORWARDED, format!("{chosen}/{caller}").as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::access::Hospitals;
+
+    /// The whole fold of one hospital's demand, as the service keeps it in rows.
+    #[derive(Debug, Default, PartialEq)]
+    struct Demand {
+        hospital: Hospital,
+        signals: BTreeMap<SlotId, Signal>,
+        bookings: BTreeMap<ScreeningId, (SlotId, Timestamp)>,
+        refusals: BTreeMap<Uuid, (SlotId, i64, Timestamp)>,
+    }
+
+    impl Demand {
+        fn of(facts: &[Fact]) -> Self {
+            let mut demand = Self::default();
+            facts.iter().for_each(|fact| demand.apply(fact));
+            demand
+        }
+
+        fn signal(&mut self, slot: &SlotId) -> &mut Signal {
+            self.signals.entry(slot.clone()).or_insert_with(|| Signal::unknown(slot.clone()))
+        }
+
+        fn apply(&mut self, fact: &Fact) {
+            self.hospital.apply(fact);
+            match fact {
+                Fact::Places(places) => self.signal(&places.slot).apply(places),
+                Fact::Booked { screening, slot, time } => {
+                    self.bookings.insert(*screening, (slot.clone(), *time));
+                    self.signal(slot).touch(*time);
+                }
+                Fact::Refused { event_id, slot, count, time } => {
+                    self.refusals.insert(*event_id, (slot.clone(), *count, *time));
+                    self.signal(slot).touch(*time);
+                }
+                Fact::Located { .. } | Fact::Gone { .. } => {}
+            }
+        }
+    }
+
+    fn seoul() -> HospitalId {
+        HospitalId::from_segment("seoul").unwrap()
+    }
+
+    fn slot(day: i8) -> SlotId {
+        SlotId { hospital: seoul(), date: jiff::civil::date(2027, 1, day) }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + second).unwrap()
+    }
+
+    /// A hospital's life: what happens on two slots, numbered as Hospital numbers it, and maybe its end.
+    fn life() -> impl Strategy<Value = Vec<Fact>> {
+        let step = (1_i8..=2, 0_u8..3, 0_i32..5);
+        (prop::collection::vec(step, 0..12), any::<bool>()).prop_map(|(steps, gone)| {
+            let mut facts = vec![Fact::Located { hospital: seoul(), time_zone: "Asia/Seoul".into() }];
+            let mut versions = BTreeMap::new();
+            for (number, (day, kind, amount)) in (1_i64..).zip(steps) {
+                let (slot, time) = (slot(day), at(number));
+                let id = u128::from(number.unsigned_abs());
+                facts.push(match kind {
+                    0 => {
+                        let slot_version = versions.entry(day).or_insert(0);
+                        *slot_version += 1;
+                        let slot_version = *slot_version;
+                        Fact::Places(Places { slot, slot_version, capacity: 5, booked: amount, time })
+                    }
+                    1 => Fact::Booked { screening: ScreeningId(Uuid::from_u128(id)), slot, time },
+                    _ => Fact::Refused { event_id: Uuid::from_u128(id), slot, count: amount.into(), time },
+                });
+            }
+            if gone {
+                facts.push(Fact::Gone { hospital: seoul() });
+            }
+            facts
+        })
+    }
+
+    fn delivered() -> impl Strategy<Value = (Vec<Fact>, Vec<Fact>)> {
+        (life(), prop::collection::vec(any::<prop::sample::Index>(), 0..8)).prop_flat_map(|(life, again)| {
+            let mut delivery = life.clone();
+            delivery.extend(again.iter().map(|index| index.get(&life).clone()));
+            (Just(life), Just(delivery).prop_shuffle())
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn any_delivery_ends_as_the_ordered_one((life, delivery) in delivered()) {
+            prop_assert_eq!(Demand::of(&delivery), Demand::of(&life));
+        }
+    }
+
+    #[test]
+    fn a_slot_is_full_without_capacity_and_over_at_midnight_over_there() {
+        let mut signal = Signal::unknown(slot(4));
+        assert_eq!(signal.fill_ratio(), 1.0);
+        signal.apply(&Places { slot: slot(4), slot_version: 3, capacity: 8, booked: 2, time: at(0) });
+        assert_eq!(signal.fill_ratio(), 0.25);
+
+        let known = Hospital { time_zone: "Asia/Seoul".into(), gone: false };
+        assert_eq!(known.end_of(&slot(4)), "2027-01-04T15:00:00Z".parse().unwrap());
+        assert_eq!(Hospital::default().end_of(&slot(4)), "2027-01-05T12:00:00Z".parse().unwrap());
+    }
+
+    #[test]
+    fn a_fence_is_no_demand() {
+        let mut envelope = EventEnvelope {
+            payload: Some(Payload::ScreeningConfirmed(ScreeningConfirmed { screening: Some(Default::default()) })),
+            ..EventEnvelope::default()
+        };
+        assert_eq!(Fact::decode(&envelope), Ok(None));
+        envelope.payload = Some(Payload::SlotOpened(SlotOpened::default()));
+        assert!(Fact::decode(&envelope).is_err());
+    }
+
+    #[test]
+    fn marketing_and_admins_propose_and_auditors_read() {
+        let marketing = Caller::Service("marketing".into());
+        let admin = Caller::Admin { subject: "lee".into(), hospitals: Hospitals::Only([seoul()].into()) };
+        let busan = HospitalId::from_segment("busan").unwrap();
+        assert_eq!(readable(&marketing), Ok(Scope::Everything));
+        assert_eq!(readable(&admin), Ok(Scope::Hospitals([seoul()].into())));
+        assert_eq!(readable(&Caller::Auditor("kang".into())), Ok(Scope::Everything));
+        assert_eq!(require_proposal_to(&admin, &seoul()), Ok(()));
+        assert_eq!(require_proposal_to(&admin, &busan).unwrap_err().reason(), Reason::NotOwner);
+        assert_eq!(require_proposal_to(&marketing, &busan), Ok(()));
+        for caller in [Caller::Auditor("kang".into()), Caller::Service("screening".into())] {
+            assert_eq!(require_proposer(&caller).unwrap_err().reason(), Reason::RoleRequired);
+        }
+        let kim = Caller::Customer(crate::ids::CustomerId::from_segment("kim").unwrap());
+        assert_eq!(readable(&kim).unwrap_err().reason(), Reason::RoleRequired);
+        assert_eq!(readable(&Caller::Anonymous).unwrap_err().reason(), Reason::CredentialsMissing);
+    }
+
+    #[test]
+    fn a_retry_travels_on_under_the_same_id_and_another_caller_under_another() {
+        let (lee, park) = (Caller::Auditor("lee".into()), Caller::Auditor("park".into()));
+        let chosen = Uuid::from_u128(9);
+        assert_eq!(forwarded_request_id(&lee, chosen), forwarded_request_id(&lee, chosen));
+        assert_ne!(forwarded_request_id(&lee, chosen), forwarded_request_id(&park, chosen));
+        assert_ne!(forwarded_request_id(&lee, chosen), chosen);
+    }
+}

@@ -1,0 +1,510 @@
+//! Hospitals: registering, changing and deleting them, and the requests for more capacity that their admins decide.
+//!
+//! Like [`crate::capacity`] it takes what is stored and returns what is to be stored with the facts that report it. A
+//! deletion only begins here; revoking the claims one chunk after the other is the service's work, and
+//! [`finish_deletion`] ends it.
+
+use contract::event::v1::event_envelope::Payload;
+use contract::event::v1::{
+    CapacityIncreaseDecided, CapacityIncreaseRequested, HospitalDeleted, HospitalDeletionStarted, HospitalRegistered,
+    HospitalUpdated,
+};
+use contract::hospital::v1 as message;
+use fault::{Fault, Reason};
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+use uuid::Uuid;
+
+use crate::capacity::{CapacityChange, Fact, MAX_CAPACITY, Slot, field_invalid, require_on_sale, set_capacity};
+use crate::ids::{CapacityRequestId, HospitalId, SlotId};
+use crate::token::check_etag;
+use crate::window::{BookingPolicy, refuse_past, zone_name};
+
+/// How long a capacity request can be decided where the caller names no end.
+pub const REQUEST_LIFETIME: SignedDuration = SignedDuration::from_hours(14 * 24);
+
+/// Whether a hospital is open for business. The numbers are those of the contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(i32)]
+pub enum HospitalState {
+    /// Its open slots can be booked.
+    Active = message::hospital::State::Active as i32,
+    /// Its claims are being revoked.
+    Deleting = message::hospital::State::Deleting as i32,
+    /// Every claim is revoked or released.
+    Deleted = message::hospital::State::Deleted as i32,
+}
+
+impl HospitalState {
+    /// The state with this number.
+    #[must_use]
+    pub fn from_number(number: i32) -> Option<Self> {
+        [Self::Active, Self::Deleting, Self::Deleted].into_iter().find(|state| *state as i32 == number)
+    }
+}
+
+/// A deletion that began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deletion {
+    /// When.
+    pub time: Timestamp,
+    /// How many claims were ACTIVE then.
+    pub claims: i64,
+    /// Whether none is left.
+    pub complete: bool,
+}
+
+/// A hospital that offers screenings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hospital {
+    /// Which one.
+    pub id: HospitalId,
+    /// Unique for ever.
+    pub uid: Uuid,
+    /// What people call it.
+    pub display_name: String,
+    /// The zone of its dates; never changes.
+    pub time_zone: TimeZone,
+    /// When its dates can be booked and cancelled.
+    pub policy: BookingPolicy,
+    /// Its deletion, once it began.
+    pub deletion: Option<Deletion>,
+    /// Counts what admins changed, and the end of its deletion: the version of its events, and its etag.
+    pub version: i64,
+    /// When it was registered.
+    pub create_time: Timestamp,
+    /// When an admin changed it last.
+    pub update_time: Timestamp,
+}
+
+impl Hospital {
+    /// Whether it is open for business.
+    #[must_use]
+    pub fn state(&self) -> HospitalState {
+        match self.deletion {
+            None => HospitalState::Active,
+            Some(Deletion { complete: false, .. }) => HospitalState::Deleting,
+            Some(Deletion { complete: true, .. }) => HospitalState::Deleted,
+        }
+    }
+
+    /// What is promised with a place on a date.
+    #[must_use]
+    pub fn terms(&self, date: jiff::civil::Date) -> Terms {
+        Terms {
+            hospital_display_name: self.display_name.clone(),
+            time_zone: zone_name(&self.time_zone).to_owned(),
+            cancellation_close_time: self.policy.cancellation_close(date, &self.time_zone),
+        }
+    }
+
+    /// Refuses changes of a hospital that is on its way out.
+    ///
+    /// # Errors
+    /// HOSPITAL_DELETED.
+    pub fn require_active(&self) -> Result<(), Fault> {
+        match self.state() {
+            HospitalState::Active => Ok(()),
+            HospitalState::Deleting | HospitalState::Deleted => Err(hospital_deleted(&self.id)),
+        }
+    }
+
+    fn changed(&self, now: Timestamp) -> Self {
+        Self { version: self.version + 1, update_time: now, ..self.clone() }
+    }
+
+    fn fact(&self, payload: Payload) -> Fact {
+        Fact { aggregate: self.id.to_string(), version: self.version, payload }
+    }
+}
+
+/// What a booking is told of its hospital.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Terms {
+    /// The hospital's display name.
+    pub hospital_display_name: String,
+    /// Its IANA time zone.
+    pub time_zone: String,
+    /// The instant from which the customer can no longer cancel.
+    pub cancellation_close_time: Timestamp,
+}
+
+/// NOT_FOUND for a hospital.
+#[must_use]
+pub fn hospital_not_found(hospital: &HospitalId) -> Fault {
+    Fault::new(Reason::HospitalNotFound, format!("{hospital} does not exist"))
+        .with("hospital", hospital)
+        .about("Hospital", hospital)
+}
+
+/// The refusal of everything that needs the hospital to be open for business.
+#[must_use]
+pub fn hospital_deleted(hospital: &HospitalId) -> Fault {
+    Fault::new(Reason::HospitalDeleted, format!("{hospital} is being or has been deleted"))
+        .with("hospital", hospital)
+        .about("Hospital", hospital)
+}
+
+/// NOT_FOUND for a capacity request.
+#[must_use]
+pub fn capacity_request_not_found(request: &CapacityRequestId) -> Fault {
+    Fault::new(Reason::CapacityRequestNotFound, format!("{request} does not exist"))
+        .with("capacityRequest", request)
+        .about("CapacityRequest", request)
+}
+
+/// What a new hospital is to be like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Draft {
+    /// Its display name.
+    pub display_name: String,
+    /// Its zone.
+    pub time_zone: TimeZone,
+    /// Its policy.
+    pub policy: BookingPolicy,
+}
+
+/// Registers a hospital. `existing` is what its id is taken by; an id is never used again.
+///
+/// # Errors
+/// HOSPITAL_ALREADY_EXISTS.
+pub fn register(
+    id: &HospitalId,
+    uid: Uuid,
+    draft: &Draft,
+    existing: Option<&Hospital>,
+    now: Timestamp,
+) -> Result<(Hospital, Fact), Fault> {
+    if existing.is_some() {
+        let fault = Fault::new(Reason::HospitalAlreadyExists, format!("the id of {id} is taken"));
+        return Err(fault.with("hospital", id).about("Hospital", id));
+    }
+    let Draft { display_name, time_zone, policy } = draft.clone();
+    let hospital = Hospital {
+        id: id.clone(),
+        uid,
+        display_name,
+        time_zone,
+        policy,
+        deletion: None,
+        version: 1,
+        create_time: now,
+        update_time: now,
+    };
+    let fact = hospital.fact(Payload::HospitalRegistered(HospitalRegistered {
+        hospital: id.to_string(),
+        display_name: hospital.display_name.clone(),
+        time_zone: zone_name(&hospital.time_zone).to_owned(),
+    }));
+    Ok((hospital, fact))
+}
+
+/// What an admin wants changed; `None` leaves a field as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Change {
+    /// The display name.
+    pub display_name: Option<String>,
+    /// The zone the caller named, which must be the hospital's.
+    pub time_zone: Option<String>,
+    /// [`BookingPolicy::min_notice`].
+    pub min_notice: Option<SignedDuration>,
+    /// [`BookingPolicy::max_advance`].
+    pub max_advance: Option<SignedDuration>,
+    /// [`BookingPolicy::cancellation_cutoff`].
+    pub cancellation_cutoff: Option<SignedDuration>,
+}
+
+/// Changes a hospital; `None` where that changes nothing.
+///
+/// # Errors
+/// HOSPITAL_DELETED, ETAG_MISMATCH, or FIELD_INVALID for another time zone.
+pub fn update(
+    hospital: &Hospital,
+    change: &Change,
+    etag: &str,
+    now: Timestamp,
+) -> Result<Option<(Hospital, Fact)>, Fault> {
+    hospital.require_active()?;
+    check_etag(etag, hospital.version)?;
+    let zone = zone_name(&hospital.time_zone);
+    if change.time_zone.as_deref().is_some_and(|wanted| wanted != zone) {
+        return Err(field_invalid("hospital.time_zone", format!("never changes; it is {zone}")));
+    }
+    let mut changed = hospital.changed(now);
+    let mut paths = Vec::new();
+    if let Some(name) = change.display_name.as_ref().filter(|name| **name != hospital.display_name) {
+        changed.display_name.clone_from(name);
+        paths.push("display_name".to_owned());
+    }
+    let Change { min_notice, max_advance, cancellation_cutoff, .. } = *change;
+    for (path, field, wanted) in [
+        ("min_notice", &mut changed.policy.min_notice, min_notice),
+        ("max_advance", &mut changed.policy.max_advance, max_advance),
+        ("cancellation_cutoff", &mut changed.policy.cancellation_cutoff, cancellation_cutoff),
+    ] {
+        if let Some(wanted) = wanted.filter(|wanted| wanted != field) {
+            *field = wanted;
+            paths.push(format!("booking_policy.{path}"));
+        }
+    }
+    if paths.is_empty() {
+        return Ok(None);
+    }
+    let fact = changed.fact(Payload::HospitalUpdated(HospitalUpdated {
+        hospital: hospital.id.to_string(),
+        display_name: changed.display_name.clone(),
+        changed_paths: paths,
+    }));
+    Ok(Some((changed, fact)))
+}
+
+/// Begins a deletion; `None` where one has begun. `active` is how many claims are ACTIVE: where there is none, the deletion
+/// is complete at once. The caller withdraws the slots and sees to the revocations.
+///
+/// # Errors
+/// ETAG_MISMATCH or HOSPITAL_HAS_BOOKINGS.
+pub fn delete(
+    hospital: &Hospital,
+    active: i64,
+    force: bool,
+    reason: &str,
+    etag: &str,
+    now: Timestamp,
+) -> Result<Option<(Hospital, Vec<Fact>)>, Fault> {
+    if hospital.deletion.is_some() {
+        return Ok(None);
+    }
+    check_etag(etag, hospital.version)?;
+    if active > 0 && !force {
+        let message = format!("{} has {active} active bookings; force cancels them", hospital.id);
+        return Err(Fault::new(Reason::HospitalHasBookings, message)
+            .with("hospital", &hospital.id)
+            .with("activeBookingCount", active)
+            .about("Hospital", &hospital.id));
+    }
+    let deletion = Some(Deletion { time: now, claims: active, complete: false });
+    let deleting = Hospital { deletion, ..hospital.changed(now) };
+    let started = deleting.fact(Payload::HospitalDeletionStarted(HospitalDeletionStarted {
+        hospital: hospital.id.to_string(),
+        reason: reason.to_owned(),
+        claims_to_revoke: count(active),
+    }));
+    if active > 0 {
+        return Ok(Some((deleting, vec![started])));
+    }
+    let (deleted, ended) = finish_deletion(&deleting, 0, now);
+    Ok(Some((deleted, vec![started, ended])))
+}
+
+/// Ends a deletion of which no ACTIVE claim is left. `revoked` is how many were revoked, not released meanwhile.
+#[must_use]
+pub fn finish_deletion(hospital: &Hospital, revoked: i64, now: Timestamp) -> (Hospital, Fact) {
+    let deletion = hospital.deletion.map(|deletion| Deletion { complete: true, ..deletion });
+    let deleted = Hospital { deletion, ..hospital.changed(now) };
+    let fact = deleted.fact(Payload::HospitalDeleted(HospitalDeleted {
+        hospital: hospital.id.to_string(),
+        claims_revoked: count(revoked),
+    }));
+    (deleted, fact)
+}
+
+/// A count as the contract writes it.
+#[must_use]
+pub fn count(number: i64) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+/// What was decided about a capacity request. The numbers are those of the contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(i32)]
+pub enum RequestState {
+    /// Waits for an admin.
+    Pending = message::capacity_request::State::Pending as i32,
+    /// The capacity was raised; final.
+    Approved = message::capacity_request::State::Approved as i32,
+    /// Final.
+    Rejected = message::capacity_request::State::Rejected as i32,
+    /// Nobody decided in time; final. Never stored: it follows from the time.
+    Expired = message::capacity_request::State::Expired as i32,
+}
+
+impl RequestState {
+    /// The state with this number.
+    #[must_use]
+    pub fn from_number(number: i32) -> Option<Self> {
+        [Self::Pending, Self::Approved, Self::Rejected, Self::Expired].into_iter().find(|state| *state as i32 == number)
+    }
+
+    /// The contract's state.
+    #[must_use]
+    pub fn message(self) -> message::capacity_request::State {
+        match self {
+            Self::Pending => message::capacity_request::State::Pending,
+            Self::Approved => message::capacity_request::State::Approved,
+            Self::Rejected => message::capacity_request::State::Rejected,
+            Self::Expired => message::capacity_request::State::Expired,
+        }
+    }
+}
+
+/// A request for more places on a slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CapacityRequest {
+    /// Which one.
+    pub id: CapacityRequestId,
+    /// On which slot.
+    pub slot: SlotId,
+    /// How many more places.
+    pub additional: i32,
+    /// Why.
+    pub justification: String,
+    /// What was decided; EXPIRED only in [`CapacityRequest::state_at`].
+    pub decision: RequestState,
+    /// What the admin who decided wrote.
+    pub note: String,
+    /// Its version: of its events, and its etag.
+    pub version: i64,
+    /// When it was made.
+    pub create_time: Timestamp,
+    /// Until when it can be decided.
+    pub expire_time: Timestamp,
+}
+
+/// What a new capacity request asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wish {
+    /// On which slot.
+    pub slot: SlotId,
+    /// How many more places, at least one.
+    pub additional: i32,
+    /// Why.
+    pub justification: String,
+    /// Until when it can be decided.
+    pub expire_time: Option<Timestamp>,
+}
+
+impl CapacityRequest {
+    /// Its state at a time.
+    #[must_use]
+    pub fn state_at(&self, now: Timestamp) -> RequestState {
+        if self.decision == RequestState::Pending && self.expire_time <= now {
+            RequestState::Expired
+        } else {
+            self.decision
+        }
+    }
+
+    fn require_pending(&self, etag: &str, now: Timestamp) -> Result<(), Fault> {
+        check_etag(etag, self.version)?;
+        let state = self.state_at(now);
+        if state == RequestState::Pending {
+            return Ok(());
+        }
+        let state = state.message().as_str_name();
+        Err(Fault::new(Reason::CapacityRequestDecided, format!("{} is {state} already", self.id))
+            .with("capacityRequest", &self.id)
+            .with("state", state)
+            .about("CapacityRequest", &self.id))
+    }
+
+    fn decided(&self, decision: RequestState, note: &str) -> (Self, Fact) {
+        let decided = Self { decision, note: note.to_owned(), version: self.version + 1, ..self.clone() };
+        let fact = decided.fact(Payload::CapacityIncreaseDecided(CapacityIncreaseDecided {
+            capacity_request: self.id.to_string(),
+            slot: self.slot.to_string(),
+            approved: decision == RequestState::Approved,
+            note: note.to_owned(),
+        }));
+        (decided, fact)
+    }
+
+    fn fact(&self, payload: Payload) -> Fact {
+        Fact { aggregate: self.id.to_string(), version: self.version, payload }
+    }
+}
+
+/// Asks a hospital for more places on one of its slots.
+///
+/// # Errors
+/// HOSPITAL_DELETED; DATE_IN_PAST; FIELD_INVALID where the capacity would exceed what a slot may have or the request would
+/// expire at once.
+pub fn ask_for_capacity(
+    id: CapacityRequestId,
+    wish: &Wish,
+    hospital: &Hospital,
+    slot: &Slot,
+    now: Timestamp,
+) -> Result<(CapacityRequest, Fact), Fault> {
+    hospital.require_active()?;
+    refuse_past(slot.id.date, &hospital.time_zone, now)?;
+    if i64::from(slot.capacity) + i64::from(wish.additional) > i64::from(MAX_CAPACITY) {
+        let description = format!("would lead above {MAX_CAPACITY}; the slot has {} places", slot.capacity);
+        return Err(field_invalid("capacity_request.additional_capacity", description));
+    }
+    let expire_time = match wish.expire_time {
+        None => now.checked_add(REQUEST_LIFETIME).unwrap_or(Timestamp::MAX),
+        Some(time) if time > now => time,
+        Some(time) => {
+            let description = format!("must be later than now, which is {now}; it is {time}");
+            return Err(field_invalid("capacity_request.expire_time", description));
+        }
+    };
+    let request = CapacityRequest {
+        id,
+        slot: wish.slot.clone(),
+        additional: wish.additional,
+        justification: wish.justification.clone(),
+        decision: RequestState::Pending,
+        note: String::new(),
+        version: 1,
+        create_time: now,
+        expire_time,
+    };
+    let fact = request.fact(Payload::CapacityIncreaseRequested(CapacityIncreaseRequested {
+        capacity_request: request.id.to_string(),
+        slot: request.slot.to_string(),
+        additional_capacity: request.additional,
+    }));
+    Ok((request, fact))
+}
+
+/// Approves a capacity request: the raised slot and what happened, in this order.
+///
+/// # Errors
+/// HOSPITAL_DELETED, ETAG_MISMATCH, CAPACITY_REQUEST_DECIDED, SLOT_CLOSED, or FIELD_INVALID where the capacity would exceed
+/// what a slot may have.
+pub fn approve(
+    request: &CapacityRequest,
+    hospital: &Hospital,
+    slot: &Slot,
+    note: &str,
+    etag: &str,
+    now: Timestamp,
+) -> Result<(CapacityRequest, Slot, Vec<Fact>), Fault> {
+    hospital.require_active()?;
+    request.require_pending(etag, now)?;
+    require_on_sale(slot)?;
+    let raised = set_capacity(slot, CapacityChange::By(request.additional), "", Some(&request.id), now)?;
+    let (slot, changed) = raised.ok_or_else(|| Fault::internal(format!("{} asks for no place", request.id)))?;
+    let (decided, decision) = request.decided(RequestState::Approved, note);
+    Ok((decided, slot, vec![changed, decision]))
+}
+
+/// Rejects a capacity request.
+///
+/// # Errors
+/// HOSPITAL_DELETED, ETAG_MISMATCH or CAPACITY_REQUEST_DECIDED.
+pub fn reject(
+    request: &CapacityRequest,
+    hospital: &Hospital,
+    note: &str,
+    etag: &str,
+    now: Timestamp,
+) -> Result<(CapacityRequest, Fact), Fault> {
+    hospital.require_active()?;
+    request.require_pending(etag, now)?;
+    Ok(request.decided(RequestState::Rejected, note))
+}
+
+#[cfg(test)]
+mod tests;

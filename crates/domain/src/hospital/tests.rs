@@ -1,0 +1,135 @@
+//! Every rule by example.
+
+use jiff::civil::date;
+
+use super::*;
+use crate::capacity::{SlotState, open_slot};
+use crate::civil::time_zone;
+
+fn now() -> Timestamp {
+    "2026-12-01T00:00:00Z".parse().unwrap()
+}
+
+fn draft() -> Draft {
+    Draft {
+        display_name: "Seoul".into(),
+        time_zone: time_zone("Asia/Seoul").unwrap(),
+        policy: BookingPolicy::default(),
+    }
+}
+
+fn seoul() -> Hospital {
+    let id = HospitalId::from_segment("seoul").unwrap();
+    register(&id, Uuid::from_u128(1), &draft(), None, now()).unwrap().0
+}
+
+fn slot() -> Slot {
+    open_slot(&seoul(), date(2027, 1, 4), 10, None, now()).unwrap().0
+}
+
+fn reason<T: std::fmt::Debug>(result: Result<T, Fault>) -> Reason {
+    result.unwrap_err().reason()
+}
+
+#[test]
+fn the_numbers_are_those_of_the_contract() {
+    for state in [HospitalState::Active, HospitalState::Deleting, HospitalState::Deleted] {
+        assert_eq!(HospitalState::from_number(state as i32), Some(state));
+    }
+    for state in [RequestState::Pending, RequestState::Approved, RequestState::Rejected, RequestState::Expired] {
+        assert_eq!(RequestState::from_number(state as i32), Some(state));
+        assert_eq!(state.message() as i32, state as i32);
+    }
+    assert_eq!(HospitalState::from_number(0), None);
+}
+
+#[test]
+fn an_id_is_taken_for_ever() {
+    let hospital = seoul();
+    let again = register(&hospital.id, Uuid::from_u128(2), &draft(), Some(&hospital), now());
+    assert_eq!(reason(again), Reason::HospitalAlreadyExists);
+}
+
+#[test]
+fn an_update_reports_what_it_changed_and_nothing_else() {
+    let hospital = seoul();
+    let change = Change {
+        display_name: Some("Seoul Central".into()),
+        time_zone: Some("Asia/Seoul".into()),
+        min_notice: Some(SignedDuration::from_hours(1)),
+        max_advance: Some(hospital.policy.max_advance),
+        cancellation_cutoff: None,
+    };
+    let (changed, fact) = update(&hospital, &change, "\"1\"", now()).unwrap().unwrap();
+    assert_eq!((changed.version, changed.policy.min_notice), (2, SignedDuration::from_hours(1)));
+    let Payload::HospitalUpdated(updated) = fact.payload else { panic!("another fact") };
+    assert_eq!(updated.changed_paths, ["display_name", "booking_policy.min_notice"]);
+    assert_eq!(update(&changed, &change, "", now()).unwrap(), None);
+    assert_eq!(reason(update(&changed, &change, "\"1\"", now())), Reason::EtagMismatch);
+    let moved = Change { time_zone: Some("Asia/Tokyo".into()), ..Change::default() };
+    let refused = update(&hospital, &moved, "", now()).unwrap_err();
+    assert_eq!(refused.violations()[0].field, "hospital.time_zone");
+}
+
+#[test]
+fn a_hospital_with_bookings_is_deleted_by_force_and_in_two_steps() {
+    let hospital = seoul();
+    let refused = delete(&hospital, 3, false, "", "", now()).unwrap_err();
+    assert_eq!(refused.reason(), Reason::HospitalHasBookings);
+    assert_eq!(refused.metadata()["activeBookingCount"], "3");
+    assert_eq!(reason(delete(&hospital, 3, true, "", "\"7\"", now())), Reason::EtagMismatch);
+    let (deleting, facts) = delete(&hospital, 3, true, "moving", "\"1\"", now()).unwrap().unwrap();
+    assert_eq!((deleting.state(), facts.len(), facts[0].version), (HospitalState::Deleting, 1, 2));
+    assert_eq!(delete(&deleting, 2, false, "", "\"1\"", now()).unwrap(), None);
+    assert_eq!(reason(update(&deleting, &Change::default(), "", now())), Reason::HospitalDeleted);
+    let (deleted, ended) = finish_deletion(&deleting, 2, now());
+    assert_eq!((deleted.state(), ended.version), (HospitalState::Deleted, 3));
+    assert_eq!(delete(&deleted, 0, true, "", "", now()).unwrap(), None);
+}
+
+#[test]
+fn a_hospital_without_bookings_is_deleted_at_once() {
+    let (deleted, facts) = delete(&seoul(), 0, false, "", "", now()).unwrap().unwrap();
+    assert_eq!(deleted.state(), HospitalState::Deleted);
+    assert_eq!(facts.iter().map(|fact| fact.version).collect::<Vec<_>>(), [2, 3]);
+}
+
+fn request(wish: &Wish) -> Result<CapacityRequest, Fault> {
+    let id = CapacityRequestId { hospital: seoul().id, uid: Uuid::from_u128(9) };
+    ask_for_capacity(id, wish, &seoul(), &slot(), now()).map(|(request, _)| request)
+}
+
+fn wish() -> Wish {
+    Wish { slot: slot().id, additional: 5, justification: "demand".into(), expire_time: None }
+}
+
+#[test]
+fn a_capacity_request_is_decided_once_and_in_time() {
+    let (hospital, slot, pending) = (seoul(), slot(), request(&wish()).unwrap());
+    assert_eq!(pending.expire_time, now() + REQUEST_LIFETIME);
+    let (approved, raised, facts) = approve(&pending, &hospital, &slot, "fine", "\"1\"", now()).unwrap();
+    assert_eq!((approved.state_at(now()), raised.capacity), (RequestState::Approved, 15));
+    let Payload::SlotCapacityChanged(changed) = &facts[0].payload else { panic!("another fact") };
+    assert_eq!(changed.capacity_request, pending.id.to_string());
+    assert_eq!(reason(approve(&approved, &hospital, &raised, "", "", now())), Reason::CapacityRequestDecided);
+    assert_eq!(reason(reject(&approved, &hospital, "", "\"1\"", now())), Reason::EtagMismatch);
+    let (rejected, _) = reject(&pending, &hospital, "no", "", now()).unwrap();
+    assert_eq!(reason(reject(&rejected, &hospital, "", "", now())), Reason::CapacityRequestDecided);
+    let late = reject(&pending, &hospital, "", "", pending.expire_time).unwrap_err();
+    assert_eq!((late.reason(), late.metadata()["state"].as_str()), (Reason::CapacityRequestDecided, "EXPIRED"));
+    assert_eq!(approved.state_at(pending.expire_time), RequestState::Approved);
+}
+
+#[test]
+fn a_capacity_request_cannot_ask_or_get_more_than_a_slot_may_have() {
+    let (hospital, slot) = (seoul(), slot());
+    let greedy = Wish { additional: MAX_CAPACITY, ..wish() };
+    assert_eq!(reason(request(&greedy)), Reason::FieldInvalid);
+    assert_eq!(reason(request(&Wish { expire_time: Some(now()), ..wish() })), Reason::FieldInvalid);
+    let pending = request(&wish()).unwrap();
+    let filled = Slot { capacity: MAX_CAPACITY - 4, ..slot.clone() };
+    let refused = approve(&pending, &hospital, &filled, "", "", now()).unwrap_err();
+    assert_eq!((refused.reason(), refused.violations()[0].field.as_str()), (Reason::FieldInvalid, "name"));
+    let closed = Slot { state: SlotState::Closed, ..slot };
+    assert_eq!(reason(approve(&pending, &hospital, &closed, "", "", now())), Reason::SlotClosed);
+}

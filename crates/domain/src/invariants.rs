@@ -1,0 +1,380 @@
+//! What must hold between the services: their ledgers, laid beside each other, name the same bookings.
+//!
+//! [`check`] is a pure function over what each service said; reading the services, reading again what may still be on its way,
+//! and printing are `checkup verify`'s job. A ledger that was not read (`None`) is not compared with anything.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fmt;
+use std::sync::Arc;
+
+use contract::hospital::v1::capacity_claim::State as ClaimState;
+use contract::reservation::v1::reservation::State as ReservationState;
+use contract::screening::v1::screening::State as ScreeningState;
+use jiff::civil::Date;
+
+use crate::ids::{ClaimId, CustomerId, HospitalId, ScreeningId, SlotId};
+
+/// One slot, as Hospital counts it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlotRow {
+    /// Which slot.
+    pub slot: Arc<SlotId>,
+    /// How many places it has.
+    pub capacity: i32,
+    /// How many of them are taken.
+    pub booked_count: i32,
+    /// How many are left.
+    pub remaining_count: i32,
+}
+
+/// One claim that is or was held, as Hospital keeps it; released ones need not be given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimRow {
+    /// Which claim.
+    pub claim: ClaimId,
+    /// On which slot.
+    pub slot: Arc<SlotId>,
+    /// Where it stands.
+    pub state: ClaimState,
+}
+
+/// One booking, as Screening keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScreeningRow {
+    /// Which booking.
+    pub screening: ScreeningId,
+    /// Whose.
+    pub customer: Arc<CustomerId>,
+    /// Of which slot.
+    pub slot: Arc<SlotId>,
+    /// Where it stands.
+    pub state: ScreeningState,
+    /// Which claim it holds or held.
+    pub claim_generation: i32,
+    /// How often it changed.
+    pub version: i64,
+}
+
+/// One row of the reservation ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReservationRow {
+    /// The booking it follows.
+    pub screening: ScreeningId,
+    /// Whose.
+    pub customer: Arc<CustomerId>,
+    /// Of which slot.
+    pub slot: Arc<SlotId>,
+    /// What became of it.
+    pub state: ReservationState,
+    /// The version of the booking it has taken in.
+    pub version: i64,
+}
+
+/// One item of a my-page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ItemRow {
+    /// The booking it shows.
+    pub screening: ScreeningId,
+    /// On whose page.
+    pub customer: Arc<CustomerId>,
+    /// For which date.
+    pub date: Date,
+    /// The state it shows; `STATE_UNSPECIFIED` for one that this build does not know.
+    pub state: ScreeningState,
+    /// The version of the booking it shows.
+    pub version: i64,
+}
+
+/// What each service said. `None`: it was not asked, so nothing is compared with it.
+#[derive(Debug, Clone, Default)]
+pub struct Ledgers {
+    /// Hospital's slots.
+    pub slots: Option<Vec<SlotRow>>,
+    /// Hospital's claims that are ACTIVE or REVOKED.
+    pub claims: Option<Vec<ClaimRow>>,
+    /// Hospitals whose deletion is complete.
+    pub deleted: BTreeSet<HospitalId>,
+    /// Screening's bookings.
+    pub screenings: Option<Vec<ScreeningRow>>,
+    /// The reservation ledger.
+    pub reservations: Option<Vec<ReservationRow>>,
+    /// The my-pages, of every customer whom Screening or Reservation names.
+    pub items: Option<Vec<ItemRow>>,
+}
+
+/// What a disagreement is about: what to read again before it counts.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Subject {
+    /// One slot's counts.
+    Slot(Arc<SlotId>),
+    /// One booking, in whichever ledgers it stands.
+    Booking {
+        /// Which.
+        screening: ScreeningId,
+        /// Of which slot, where a ledger says so.
+        slot: Option<Arc<SlotId>>,
+        /// Whose, where a ledger says so.
+        customer: Option<Arc<CustomerId>>,
+    },
+    /// One claim that no booking holds.
+    Claim(ClaimId, Arc<SlotId>),
+    /// What a customer has booked for one date.
+    CustomerDate(Arc<CustomerId>, Date),
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Slot(slot) => write!(f, "{slot}"),
+            Self::Booking { screening, .. } => write!(f, "{screening}"),
+            Self::Claim(claim, slot) => write!(f, "{slot}/claims/{claim}"),
+            Self::CustomerDate(customer, date) => write!(f, "{customer} on {date}"),
+        }
+    }
+}
+
+/// Which invariant a disagreement breaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Rule {
+    /// No slot has more places taken than it has places, and what is left is the rest. One look at a slot is enough to see
+    /// this broken, whatever else goes on.
+    CapacityHolds,
+    /// A slot's count is the size of its set of active claims.
+    CountsAreClaims,
+    /// Active claims and bookings that hold a place are the same set.
+    ClaimsAreBookings,
+    /// A deleted hospital has no active booking.
+    DeletedIsEmpty,
+    /// A customer has at most one active booking a date.
+    OneBookingADate,
+    /// The reservation ledger says of every booking what Screening says.
+    ReservationsFollow,
+    /// My-pages say of every booking what Screening says.
+    PagesFollow,
+}
+
+impl Rule {
+    /// Its name in reports, for scripts.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::CapacityHolds => "capacity-holds",
+            Self::CountsAreClaims => "counts-are-claims",
+            Self::ClaimsAreBookings => "claims-are-bookings",
+            Self::DeletedIsEmpty => "deleted-is-empty",
+            Self::OneBookingADate => "one-booking-a-date",
+            Self::ReservationsFollow => "reservations-follow",
+            Self::PagesFollow => "pages-follow",
+        }
+    }
+}
+
+/// Two ledgers that do not say the same.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Disagreement {
+    /// What it is about.
+    pub subject: Subject,
+    /// What it breaks.
+    pub rule: Rule,
+    /// What each side says.
+    pub detail: String,
+}
+
+/// Lays the ledgers beside each other and names everything that does not agree, in a fixed order.
+#[must_use]
+pub fn check(ledgers: &Ledgers) -> Vec<Disagreement> {
+    let mut found = Vec::new();
+    check_slots(ledgers, &mut found);
+    check_claims(ledgers, &mut found);
+    check_deleted(ledgers, &mut found);
+    check_customer_dates(ledgers, &mut found);
+    check_reservations(ledgers, &mut found);
+    check_items(ledgers, &mut found);
+    found.sort();
+    found
+}
+
+fn is_active(state: ScreeningState) -> bool {
+    matches!(state, ScreeningState::Pending | ScreeningState::Confirmed)
+}
+
+fn booking(row: &ScreeningRow) -> Subject {
+    let (slot, customer) = (Some(row.slot.clone()), Some(row.customer.clone()));
+    Subject::Booking { screening: row.screening, slot, customer }
+}
+
+fn check_slots(ledgers: &Ledgers, found: &mut Vec<Disagreement>) {
+    let Some(slots) = &ledgers.slots else { return };
+    let mut active: HashMap<&SlotId, i32> = HashMap::new();
+    for row in ledgers.claims.iter().flatten().filter(|row| row.state == ClaimState::Active) {
+        *active.entry(&row.slot).or_default() += 1;
+    }
+    for row in slots {
+        let SlotRow { slot, capacity, booked_count, remaining_count } = row;
+        let mut broken = |rule, detail| found.push(Disagreement { subject: Subject::Slot(slot.clone()), rule, detail });
+        if booked_count > capacity {
+            broken(Rule::CapacityHolds, format!("{booked_count} booked of {capacity} places"));
+        }
+        if *remaining_count != capacity - booked_count {
+            let detail = format!("{remaining_count} remaining of {capacity} places with {booked_count} booked");
+            broken(Rule::CapacityHolds, detail);
+        }
+        let claimed = active.get(&**slot).copied().unwrap_or_default();
+        if ledgers.claims.is_some() && claimed != *booked_count {
+            broken(Rule::CountsAreClaims, format!("booked_count is {booked_count}, but {claimed} claims are ACTIVE"));
+        }
+    }
+}
+
+/// CONFIRMED holds an ACTIVE claim; so do COMPLETED and NO_SHOW, unless the hospital took the place back after the screening.
+/// No other state holds one.
+fn check_claims(ledgers: &Ledgers, found: &mut Vec<Disagreement>) {
+    let (Some(claims), Some(screenings)) = (&ledgers.claims, &ledgers.screenings) else { return };
+    let by_claim: HashMap<ClaimId, &ClaimRow> = claims.iter().map(|row| (row.claim, row)).collect();
+    let mut broken =
+        |subject, detail| found.push(Disagreement { subject, rule: Rule::ClaimsAreBookings, detail });
+    let mut held = HashSet::new();
+    for row in screenings {
+        let id = ClaimId { screening: row.screening, generation: row.claim_generation };
+        let claim = by_claim.get(&id);
+        let state = row.state.as_str_name();
+        let needed: &[ClaimState] = match row.state {
+            ScreeningState::Confirmed => &[ClaimState::Active],
+            ScreeningState::Completed | ScreeningState::NoShow => &[ClaimState::Active, ClaimState::Revoked],
+            ScreeningState::Unspecified
+            | ScreeningState::Pending
+            | ScreeningState::Cancelled
+            | ScreeningState::ForceCancelled
+            | ScreeningState::Rejected => &[],
+        };
+        if !needed.is_empty() {
+            held.insert(id);
+        }
+        match claim {
+            None if needed.is_empty() => {}
+            None => broken(booking(row), format!("screening is {state}, but claim {id} is not held")),
+            Some(claim) if claim.slot != row.slot => {
+                broken(booking(row), format!("screening is for {}, but claim {id} is on {}", row.slot, claim.slot));
+            }
+            Some(claim) if needed.is_empty() => {
+                if claim.state == ClaimState::Active {
+                    held.insert(id);
+                    broken(booking(row), format!("screening is {state}, but claim {id} is ACTIVE"));
+                }
+            }
+            Some(claim) if !needed.contains(&claim.state) => {
+                broken(booking(row), format!("screening is {state}, but claim {id} is {}", claim.state.as_str_name()));
+            }
+            Some(_) => {}
+        }
+    }
+    for row in claims.iter().filter(|row| row.state == ClaimState::Active && !held.contains(&row.claim)) {
+        broken(Subject::Claim(row.claim, row.slot.clone()), "claim is ACTIVE, but no screening holds it".to_owned());
+    }
+}
+
+fn check_deleted(ledgers: &Ledgers, found: &mut Vec<Disagreement>) {
+    let gone = |slot: &SlotId| ledgers.deleted.contains(&slot.hospital);
+    let mut broken = |subject, detail| found.push(Disagreement { subject, rule: Rule::DeletedIsEmpty, detail });
+    for row in ledgers.slots.iter().flatten().filter(|row| gone(&row.slot) && row.booked_count != 0) {
+        broken(Subject::Slot(row.slot.clone()), format!("hospital is DELETED, but {} are booked", row.booked_count));
+    }
+    for row in ledgers.screenings.iter().flatten().filter(|row| gone(&row.slot) && is_active(row.state)) {
+        broken(booking(row), format!("{} is DELETED, but screening is {}", row.slot.hospital, row.state.as_str_name()));
+    }
+}
+
+fn check_customer_dates(ledgers: &Ledgers, found: &mut Vec<Disagreement>) {
+    let mut first: HashMap<(&CustomerId, Date), &ScreeningRow> = HashMap::new();
+    for row in ledgers.screenings.iter().flatten().filter(|row| is_active(row.state)) {
+        if let Some(other) = first.insert((&row.customer, row.slot.date), row)
+            && other.screening != row.screening
+        {
+            let subject = Subject::CustomerDate(row.customer.clone(), row.slot.date);
+            let detail = format!("{} and {} are both active", other.screening, row.screening);
+            found.push(Disagreement { subject, rule: Rule::OneBookingADate, detail });
+        }
+    }
+}
+
+/// What the reservation ledger says of a booking in this state: `None` where it has no row of it.
+fn mirrored(state: ScreeningState) -> Option<ReservationState> {
+    match state {
+        ScreeningState::Confirmed => Some(ReservationState::Registered),
+        ScreeningState::Cancelled => Some(ReservationState::Cancelled),
+        ScreeningState::ForceCancelled => Some(ReservationState::ForceCancelled),
+        ScreeningState::Completed => Some(ReservationState::Completed),
+        ScreeningState::NoShow => Some(ReservationState::NoShow),
+        ScreeningState::Unspecified | ScreeningState::Pending | ScreeningState::Rejected => None,
+    }
+}
+
+/// Whether a booking may have ended without ever having been CONFIRMED, in its second version and straight from PENDING. Such
+/// a one was never registered, and nothing else in it tells the two apart.
+fn maybe_never_confirmed(row: &ScreeningRow) -> bool {
+    row.version <= 2 && matches!(row.state, ScreeningState::Cancelled | ScreeningState::ForceCancelled)
+}
+
+fn check_reservations(ledgers: &Ledgers, found: &mut Vec<Disagreement>) {
+    let (Some(reservations), Some(screenings)) = (&ledgers.reservations, &ledgers.screenings) else { return };
+    let mut broken =
+        |subject, detail| found.push(Disagreement { subject, rule: Rule::ReservationsFollow, detail });
+    let mut rest: HashMap<ScreeningId, &ReservationRow> =
+        reservations.iter().map(|row| (row.screening, row)).collect();
+    for row in screenings {
+        let says = format!("screening is {} (version {})", row.state.as_str_name(), row.version);
+        match (rest.remove(&row.screening), mirrored(row.state)) {
+            (None, None) => {}
+            (None, Some(_)) if maybe_never_confirmed(row) => {}
+            (None, Some(_)) => broken(booking(row), format!("{says}, but has no reservation")),
+            (Some(reservation), expected) => {
+                let same = Some(reservation.state) == expected
+                    && reservation.version == row.version
+                    && reservation.slot == row.slot
+                    && reservation.customer == row.customer;
+                if !same {
+                    let ReservationRow { state, version, slot, customer, .. } = reservation;
+                    let state = state.as_str_name();
+                    let detail = format!("{says} of {} by {}, but reservation is {state} (version {version}) of {slot} by {customer}", row.slot, row.customer);
+                    broken(booking(row), detail);
+                }
+            }
+        }
+    }
+    for row in rest.into_values() {
+        let (slot, customer) = (Some(row.slot.clone()), Some(row.customer.clone()));
+        let subject = Subject::Booking { screening: row.screening, slot, customer };
+        broken(subject, format!("reservation is {}, but there is no such screening", row.state.as_str_name()));
+    }
+}
+
+fn check_items(ledgers: &Ledgers, found: &mut Vec<Disagreement>) {
+    let (Some(items), Some(screenings)) = (&ledgers.items, &ledgers.screenings) else { return };
+    let mut broken = |subject, detail| found.push(Disagreement { subject, rule: Rule::PagesFollow, detail });
+    let mut rest: HashMap<ScreeningId, &ItemRow> = items.iter().map(|row| (row.screening, row)).collect();
+    for row in screenings {
+        let says = format!("screening is {} (version {})", row.state.as_str_name(), row.version);
+        let Some(item) = rest.remove(&row.screening) else {
+            broken(booking(row), format!("{says}, but is not on the page of {}", row.customer));
+            continue;
+        };
+        let same = item.state == row.state
+            && item.version == row.version
+            && item.date == row.slot.date
+            && item.customer == row.customer;
+        if !same {
+            let ItemRow { state, version, date, customer, .. } = item;
+            let state = state.as_str_name();
+            let detail = format!("{says} for {} of {}, but the page of {customer} shows {state} (version {version}) for {date}", row.slot.date, row.customer);
+            broken(booking(row), detail);
+        }
+    }
+    for row in rest.into_values() {
+        let subject = Subject::Booking { screening: row.screening, slot: None, customer: Some(row.customer.clone()) };
+        let state = row.state.as_str_name();
+        broken(subject, format!("the page of {} shows {state}, but there is no such screening", row.customer));
+    }
+}
+
+#[cfg(test)]
+mod tests;

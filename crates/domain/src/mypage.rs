@@ -1,0 +1,268 @@
+//! My-page as a fold: every booking of a customer as it stands, PENDING and REJECTED ones included.
+//!
+//! An item is the greatest version of its screening that has arrived, so events commute and may come again. What is
+//! upcoming depends on the day and is worked out when it is read.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::{Offset, TimeZone};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use crate::civil;
+use crate::ids::{CustomerId, ScreeningId};
+use crate::screening::State;
+use crate::screening_fact::{BookingFact, ScreeningFact};
+
+/// Items a page shows as upcoming at most.
+pub const UPCOMING_MAX: usize = 20;
+
+/// One booking as its customer sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    /// Which screening.
+    pub screening: ScreeningId,
+    /// Whose.
+    pub customer: CustomerId,
+    /// The version shown.
+    pub version: i64,
+    /// The hospital's display name; may be empty.
+    pub hospital_display_name: String,
+    /// The screening's date in `time_zone`.
+    pub date: Date,
+    /// The hospital's IANA time zone; may be empty.
+    pub time_zone: String,
+    /// Where the booking stands.
+    pub state: State,
+    /// Why, as a code.
+    pub reason: String,
+    /// Why, in a person's words.
+    pub message: String,
+    /// When it changed to this version.
+    pub update_time: Timestamp,
+}
+
+impl Item {
+    /// Whether the booking is active and its date not over. Where the time zone is unknown, the date is over only when it
+    /// is over everywhere.
+    #[must_use]
+    pub fn is_upcoming(&self, now: Timestamp) -> bool {
+        let today = civil::time_zone(&self.time_zone).map_or_else(|| earliest_today(now), |zone| civil::today(now, &zone));
+        self.state.is_active() && self.date >= today
+    }
+
+    fn of(fact: &BookingFact) -> Self {
+        Self {
+            screening: fact.screening,
+            customer: fact.customer.clone(),
+            version: fact.version,
+            hospital_display_name: fact.hospital_display_name.clone(),
+            date: fact.slot.date,
+            time_zone: fact.time_zone.clone(),
+            state: fact.state,
+            reason: fact.reason.clone(),
+            message: fact.message.clone(),
+            update_time: fact.occur_time,
+        }
+    }
+}
+
+/// The date it is where the day ends last: no zone is behind it, so nothing before it can be upcoming anywhere.
+#[must_use]
+pub fn earliest_today(now: Timestamp) -> Date {
+    civil::today(now, &TimeZone::fixed(Offset::constant(-12)))
+}
+
+/// All the view holds of one screening.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Shown {
+    /// What its customer sees, if anything.
+    pub item: Option<Item>,
+    /// The greatest version seen that nobody is shown; 0 for none.
+    pub hidden_version: i64,
+}
+
+impl Shown {
+    /// The greatest version of the screening that reads of this view have behind them.
+    #[must_use]
+    pub fn seen_version(&self) -> i64 {
+        self.item.as_ref().map_or(0, |item| item.version).max(self.hidden_version)
+    }
+
+    /// Takes one event in; whether the item changed by it.
+    pub fn apply(&mut self, fact: &ScreeningFact) -> bool {
+        match fact {
+            ScreeningFact::Fence { version, .. } => {
+                self.hidden_version = self.hidden_version.max(*version);
+                false
+            }
+            ScreeningFact::Booking(booking) => {
+                let newer = self.item.as_ref().is_none_or(|item| booking.version > item.version);
+                if newer {
+                    self.item = Some(Item::of(booking));
+                }
+                newer
+            }
+        }
+    }
+}
+
+/// What lies ahead of a customer.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Ahead {
+    /// The upcoming bookings, soonest first, at most [`UPCOMING_MAX`].
+    pub upcoming: Vec<Item>,
+    /// How many there are in all.
+    pub active_count: usize,
+}
+
+/// Picks what lies ahead out of a customer's items.
+#[must_use]
+pub fn ahead(items: Vec<Item>, now: Timestamp) -> Ahead {
+    let mut upcoming: Vec<_> = items.into_iter().filter(|item| item.is_upcoming(now)).collect();
+    let active_count = upcoming.len();
+    upcoming.sort_by_key(|item| (item.date, item.screening));
+    upcoming.truncate(UPCOMING_MAX);
+    Ahead { upcoming, active_count }
+}
+
+/// A place in the changes of one customer's page, as clients carry it.
+///
+/// It is bound to the customer, and to the life of the view: a view that was built anew has other positions, so the old
+/// ones are expired and not misread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResumeToken {
+    /// Which life of the view.
+    pub epoch: Uuid,
+    /// How many changes of this page it has behind it.
+    pub position: i64,
+}
+
+const TOKEN_FORM: u8 = 1;
+const CHECK_LENGTH: usize = 12;
+
+impl ResumeToken {
+    /// Writes it for this customer.
+    #[must_use]
+    pub fn encode(self, customer: &CustomerId) -> String {
+        let mut bytes = vec![TOKEN_FORM];
+        bytes.extend(self.check(customer));
+        bytes.extend(self.epoch.as_bytes());
+        bytes.extend(self.position.to_be_bytes());
+        URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    /// Reads one; `None` where it was not made for this customer.
+    #[must_use]
+    pub fn parse(text: &str, customer: &CustomerId) -> Option<Self> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+        let (form, rest) = bytes.split_first()?;
+        let (check, rest) = rest.split_at_checked(CHECK_LENGTH)?;
+        let (epoch, position) = rest.split_at_checked(16)?;
+        let token = Self {
+            epoch: Uuid::from_slice(epoch).ok()?,
+            position: i64::from_be_bytes(position.try_into().ok()?),
+        };
+        (*form == TOKEN_FORM && check == token.check(customer) && token.position >= 0).then_some(token)
+    }
+
+    fn check(self, customer: &CustomerId) -> [u8; CHECK_LENGTH] {
+        let digest = Sha256::new()
+            .chain_update(self.epoch.as_bytes())
+            .chain_update(self.position.to_be_bytes())
+            .chain_update(customer.segment())
+            .finalize();
+        let mut check = [0; CHECK_LENGTH];
+        check.copy_from_slice(&digest[..CHECK_LENGTH]);
+        check
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::screening_fact::histories::delivered;
+
+    fn fold(facts: &[ScreeningFact]) -> Shown {
+        let mut shown = Shown::default();
+        for fact in facts {
+            shown.apply(fact);
+        }
+        shown
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn any_delivery_ends_as_the_ordered_one((history, delivery) in delivered()) {
+            let shown = fold(&delivery);
+            prop_assert_eq!(&shown, &fold(&history));
+            prop_assert_eq!(shown.seen_version(), history.len() as i64);
+            let mut again = shown.clone();
+            for fact in &delivery {
+                prop_assert!(!again.apply(fact));
+            }
+            prop_assert_eq!(again, shown);
+        }
+    }
+
+    fn item(number: u128, date: &str, time_zone: &str, state: State) -> Item {
+        Item {
+            screening: ScreeningId(Uuid::from_u128(number)),
+            customer: CustomerId::from_segment("kim").unwrap(),
+            version: 1,
+            hospital_display_name: String::new(),
+            date: date.parse().unwrap(),
+            time_zone: time_zone.into(),
+            state,
+            reason: String::new(),
+            message: String::new(),
+            update_time: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    #[test]
+    fn a_date_is_over_when_it_is_over_where_the_hospital_is() {
+        // 2027-01-04 in Seoul, still the third in New York and at the edge of the world
+        let now = "2027-01-03T16:00:00Z".parse().unwrap();
+        assert!(!item(1, "2027-01-03", "Asia/Seoul", State::Confirmed).is_upcoming(now));
+        assert!(item(1, "2027-01-04", "Asia/Seoul", State::Pending).is_upcoming(now));
+        assert!(item(1, "2027-01-03", "America/New_York", State::Confirmed).is_upcoming(now));
+        assert!(item(1, "2027-01-03", "", State::Pending).is_upcoming(now));
+        assert!(!item(1, "2027-01-02", "", State::Pending).is_upcoming(now));
+        assert!(!item(1, "2027-02-01", "Asia/Seoul", State::Cancelled).is_upcoming(now));
+    }
+
+    #[test]
+    fn the_soonest_are_listed_and_all_are_counted() {
+        let now = "2027-01-01T00:00:00Z".parse().unwrap();
+        let date = |day: i8| jiff::civil::date(2027, 2, day).to_string();
+        let mut items: Vec<_> =
+            (1..=25).rev().map(|day| item(day, &date(day as i8), "Asia/Seoul", State::Confirmed)).collect();
+        items.push(item(90, "2026-12-31", "Asia/Seoul", State::Confirmed));
+        items.push(item(91, "2027-02-01", "Asia/Seoul", State::Rejected));
+        let ahead = ahead(items, now);
+        assert_eq!(ahead.active_count, 25);
+        assert_eq!(ahead.upcoming.len(), 20);
+        assert_eq!(ahead.upcoming[0].date.to_string(), "2027-02-01");
+        assert_eq!(ahead.upcoming[19].date.to_string(), "2027-02-20");
+    }
+
+    #[test]
+    fn a_resume_token_is_one_customers() {
+        let kim = CustomerId::from_segment("kim").unwrap();
+        let lee = CustomerId::from_segment("lee").unwrap();
+        let token = ResumeToken { epoch: Uuid::from_u128(3), position: 41 };
+        let text = token.encode(&kim);
+        assert_eq!(ResumeToken::parse(&text, &kim), Some(token));
+        assert_eq!(ResumeToken::parse(&text, &lee), None);
+        for broken in ["", "%", &text[1..], &text[..text.len() - 2]] {
+            assert_eq!(ResumeToken::parse(broken, &kim), None, "{broken}");
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! The row that follows from a transition, and the fact that reports it.
+
+use contract::event::v1::event_envelope::Payload;
+use contract::event::v1::{
+    ScreeningAttendanceRecorded, ScreeningCancelled, ScreeningConfirmed, ScreeningForceCancelled, ScreeningPending,
+    ScreeningRejected, ScreeningSnapshot,
+};
+use jiff::Timestamp;
+
+use super::{Booking, Event, Screening, State, Terms};
+use crate::civil::encode_date;
+use crate::ids::{ClaimId, SlotId};
+
+/// The row after a transition that [`decide`] allowed.
+#[must_use]
+pub fn apply(row: Option<&Screening>, event: &Event, now: Timestamp) -> Screening {
+    if let Event::GivenUp(reason) = event {
+        return Screening { given_up: Some(*reason), ..expected(row) };
+    }
+    let (mut next, state, reason, message) = match event {
+        Event::Parked(booking, terms) => (booked(row, booking, terms, now), State::Pending, "", ""),
+        Event::Confirmed(booking, terms) => (booked(row, booking, terms, now), State::Confirmed, "", ""),
+        Event::Rejected(claim, slot, reason) => {
+            (row.cloned().unwrap_or_else(|| fence(*claim, slot, now)), State::Rejected, reason.name(), "")
+        }
+        Event::ForceCancelled(claim, slot, cause, message) => {
+            let next = row.cloned().unwrap_or_else(|| fence(*claim, slot, now));
+            (next, State::ForceCancelled, cause.name(), message.as_str())
+        }
+        Event::GivenUp(_) => unreachable!("no transition"),
+        Event::Cancelled(by, message) => (expected(row), State::Cancelled, by.code(), message.as_str()),
+        Event::AttendanceRecorded(true) => (expected(row), State::Completed, "", ""),
+        Event::AttendanceRecorded(false) => (expected(row), State::NoShow, "", ""),
+    };
+    next.state = state;
+    reason.clone_into(&mut next.state_reason);
+    message.clone_into(&mut next.state_message);
+    next.version += 1;
+    // Clocks may step back between two processes; a row's own times never do.
+    next.update_time = next.update_time.max(now);
+    next
+}
+
+/// The fact others hear, if they hear of this; `row` is the one after it.
+#[must_use]
+pub fn payload(row: &Screening, event: &Event) -> Option<Payload> {
+    let screening = Some(snapshot(row));
+    Some(match event {
+        Event::GivenUp(_) => return None,
+        Event::Parked(..) => Payload::ScreeningPending(ScreeningPending { screening }),
+        Event::Confirmed(..) => Payload::ScreeningConfirmed(ScreeningConfirmed { screening }),
+        Event::Rejected(claim, _, reason) => Payload::ScreeningRejected(ScreeningRejected {
+            screening,
+            reason: reason.name().to_owned(),
+            claim_id: claim.to_string(),
+        }),
+        Event::Cancelled(by, message) => Payload::ScreeningCancelled(ScreeningCancelled {
+            screening,
+            claim_id: row.claim().to_string(),
+            reason: by.code().to_owned(),
+            message: message.clone(),
+        }),
+        Event::ForceCancelled(_, _, cause, message) => Payload::ScreeningForceCancelled(ScreeningForceCancelled {
+            screening,
+            reason: cause.name().to_owned(),
+            message: message.clone(),
+        }),
+        Event::AttendanceRecorded(attended) => {
+            Payload::ScreeningAttendanceRecorded(ScreeningAttendanceRecorded { screening, attended: *attended })
+        }
+    })
+}
+
+/// What every fact says of the screening; the customer of a fence is empty.
+fn snapshot(row: &Screening) -> ScreeningSnapshot {
+    ScreeningSnapshot {
+        screening: row.id.to_string(),
+        customer: row.customer.as_ref().map(ToString::to_string).unwrap_or_default(),
+        slot: row.slot.to_string(),
+        date: Some(encode_date(row.slot.date)),
+        hospital_display_name: row.terms.hospital_display_name.clone(),
+        time_zone: row.terms.time_zone.clone(),
+        claim_generation: row.generation,
+    }
+}
+
+/// The row of a booking before its first state is written into it.
+fn booked(row: Option<&Screening>, booking: &Booking, terms: &Terms, now: Timestamp) -> Screening {
+    let mut next = row.cloned().unwrap_or_else(|| fence(booking.claim(), &booking.slot, now));
+    next.customer = Some(booking.customer.clone());
+    next.customer_display_name.clone_from(&booking.customer_display_name);
+    next.terms.clone_from(terms);
+    next
+}
+
+fn fence(claim: ClaimId, slot: &SlotId, now: Timestamp) -> Screening {
+    Screening {
+        id: claim.screening,
+        customer: None,
+        customer_display_name: String::new(),
+        slot: slot.clone(),
+        terms: Terms::default(),
+        state: State::Rejected,
+        state_reason: String::new(),
+        state_message: String::new(),
+        given_up: None,
+        generation: claim.generation,
+        version: 0,
+        create_time: now,
+        update_time: now,
+    }
+}
+
+/// The row of a transition that only an existing row can make; [`decide`] never allows it without one.
+fn expected(row: Option<&Screening>) -> Screening {
+    row.cloned().expect("a transition of an existing screening")
+}

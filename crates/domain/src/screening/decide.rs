@@ -1,0 +1,199 @@
+//! What each command needs of the row, and what follows.
+
+use fault::{Fault, Reason};
+use jiff::Timestamp;
+use jiff::civil::Date;
+
+use super::{Booking, Command, Decision, Event, Party, Revocation, Screening, State, Terms, date_conflict};
+use crate::civil::{time_zone, today};
+use crate::ids::{ClaimId, ScreeningId, SlotId};
+use crate::token::check_etag;
+
+/// Judges a command against the row it is about, if there is one.
+///
+/// # Errors
+/// The refusal the caller sees; nothing changes then.
+pub fn decide(row: Option<&Screening>, command: &Command, now: Timestamp) -> Result<Decision, Fault> {
+    match command {
+        Command::Confirm { booking, terms, conflict } => Ok(confirm(row, booking, terms, *conflict)),
+        Command::Park { booking, terms, conflict } => park(row, booking, terms, *conflict),
+        Command::GiveUp { reason } => Ok(give_up(row, *reason)),
+        Command::Reject => Ok(reject(row)),
+        Command::Fence { claim, slot } => Ok(match row {
+            None => Decision::Change(Event::Rejected(*claim, slot.clone(), Reason::HospitalUnavailable)),
+            Some(_) => Decision::Keep,
+        }),
+        Command::Cancel { by, message, etag } => cancel(existing(row)?, *by, message, etag, now),
+        Command::Complete { etag } => complete(existing(row)?, etag, now),
+        Command::MarkNoShow { etag } => mark_no_show(existing(row)?, etag, now),
+        Command::Revoke { claim, slot, cause, message } => Ok(revoke(row, *claim, slot, *cause, message)),
+    }
+}
+
+/// The booking may have been parked, given up, ended or fenced since the claim was asked for; only a PENDING row is
+/// confirmed, and where there is none one is made.
+fn confirm(row: Option<&Screening>, booking: &Booking, terms: &Terms, conflict: Option<ScreeningId>) -> Decision {
+    let Some(row) = row else {
+        return match conflict {
+            None => Decision::Change(Event::Confirmed(booking.clone(), terms.clone())),
+            Some(other) => {
+                let given_back = Event::Rejected(booking.claim(), booking.slot.clone(), Reason::CustomerDateConflict);
+                Decision::Refuse(given_back, date_conflict(other))
+            }
+        };
+    };
+    if row.is_fence() {
+        return Decision::Fenced;
+    }
+    match row.state {
+        State::Pending if row.given_up.is_none() => Decision::Change(Event::Confirmed(booking.clone(), terms.clone())),
+        State::Pending
+        | State::Confirmed
+        | State::Cancelled
+        | State::ForceCancelled
+        | State::Rejected
+        | State::Completed
+        | State::NoShow => Decision::Keep,
+    }
+}
+
+fn park(
+    row: Option<&Screening>,
+    booking: &Booking,
+    terms: &Terms,
+    conflict: Option<ScreeningId>,
+) -> Result<Decision, Fault> {
+    match (row, conflict) {
+        (Some(row), _) if row.is_fence() => Ok(Decision::Fenced),
+        (Some(_), _) => Ok(Decision::Keep),
+        // A claim that was taken after all is found by its own event, as after any lost answer.
+        (None, Some(other)) => Err(date_conflict(other)),
+        (None, None) => Ok(Decision::Change(Event::Parked(booking.clone(), terms.clone()))),
+    }
+}
+
+fn give_up(row: Option<&Screening>, reason: Reason) -> Decision {
+    let Some(row) = row else { return Decision::Ignore("there is no such screening") };
+    match (row.state, row.given_up) {
+        (State::Pending, None) => Decision::Change(Event::GivenUp(reason)),
+        (State::Pending, Some(_)) => Decision::Keep,
+        (
+            State::Confirmed
+            | State::Cancelled
+            | State::ForceCancelled
+            | State::Rejected
+            | State::Completed
+            | State::NoShow,
+            _,
+        ) => Decision::Keep,
+    }
+}
+
+fn reject(row: Option<&Screening>) -> Decision {
+    let Some(row) = row else { return Decision::Ignore("there is no such screening") };
+    match (row.state, row.given_up) {
+        (State::Pending, Some(reason)) => Decision::Change(Event::Rejected(row.claim(), row.slot.clone(), reason)),
+        (State::Pending, None) => Decision::Ignore("the screening was not given up"),
+        (
+            State::Confirmed
+            | State::Cancelled
+            | State::ForceCancelled
+            | State::Rejected
+            | State::Completed
+            | State::NoShow,
+            _,
+        ) => Decision::Keep,
+    }
+}
+
+fn cancel(row: &Screening, by: Party, message: &str, etag: &str, now: Timestamp) -> Result<Decision, Fault> {
+    match row.state {
+        State::Pending | State::Confirmed => {}
+        State::Cancelled | State::ForceCancelled | State::Rejected | State::Completed | State::NoShow => {
+            return Err(state_invalid(row, "cancelled"));
+        }
+    }
+    check_row_etag(row, etag)?;
+    match (by, row.terms.cancellation_close_time) {
+        (Party::Customer, Some(close)) if now >= close => {
+            let message = format!("the customer could cancel until {close}; the hospital's admins still can");
+            Err(Fault::new(Reason::CancellationClosed, message).with("screening", row.id).with("closesAt", close))
+        }
+        (Party::Customer | Party::Admin, _) => Ok(Decision::Change(Event::Cancelled(by, message.to_owned()))),
+    }
+}
+
+fn complete(row: &Screening, etag: &str, now: Timestamp) -> Result<Decision, Fault> {
+    match row.state {
+        State::Confirmed | State::NoShow => {}
+        State::Pending | State::Cancelled | State::ForceCancelled | State::Rejected | State::Completed => {
+            return Err(state_invalid(row, "completed"));
+        }
+    }
+    check_row_etag(row, etag)?;
+    require_date(row, now, |today, date| today >= date, "before that date has begun")?;
+    Ok(Decision::Change(Event::AttendanceRecorded(true)))
+}
+
+fn mark_no_show(row: &Screening, etag: &str, now: Timestamp) -> Result<Decision, Fault> {
+    match row.state {
+        State::Confirmed => {}
+        State::Pending
+        | State::Cancelled
+        | State::ForceCancelled
+        | State::Rejected
+        | State::Completed
+        | State::NoShow => return Err(state_invalid(row, "marked as missed")),
+    }
+    check_row_etag(row, etag)?;
+    require_date(row, now, |today, date| today > date, "before that date is over")?;
+    Ok(Decision::Change(Event::AttendanceRecorded(false)))
+}
+
+fn revoke(row: Option<&Screening>, claim: ClaimId, slot: &SlotId, cause: Revocation, message: &str) -> Decision {
+    let force = || Decision::Change(Event::ForceCancelled(claim, slot.clone(), cause, message.to_owned()));
+    match row {
+        None => force(),
+        Some(row) if row.claim() != claim => Decision::Ignore("the screening does not hold this claim"),
+        Some(row) => match row.state {
+            State::Pending | State::Confirmed => force(),
+            State::Cancelled | State::ForceCancelled | State::Rejected | State::Completed | State::NoShow => {
+                Decision::Ignore("the screening had ended before its claim was revoked")
+            }
+        },
+    }
+}
+
+fn existing(row: Option<&Screening>) -> Result<&Screening, Fault> {
+    row.filter(|row| !row.is_fence()).ok_or_else(|| Fault::internal("a command on a screening that was not loaded"))
+}
+
+fn check_row_etag(row: &Screening, etag: &str) -> Result<(), Fault> {
+    check_etag(etag, row.version).map_err(|fault| fault.about("Screening", row.id))
+}
+
+fn require_date(
+    row: &Screening,
+    now: Timestamp,
+    reached: impl Fn(Date, Date) -> bool,
+    when_not: &str,
+) -> Result<(), Fault> {
+    let name = &row.terms.time_zone;
+    let zone = time_zone(name).ok_or_else(|| Fault::internal(format!("{} has the time zone {name:?}", row.id)))?;
+    let today = today(now, &zone);
+    if reached(today, row.slot.date) {
+        return Ok(());
+    }
+    let message =
+        format!("attendance on {} cannot be recorded {when_not} in {name}, where it is {today}", row.slot.date);
+    Err(Fault::new(Reason::DateNotReached, message)
+        .with("screening", row.id)
+        .with("date", row.slot.date)
+        .with("today", today)
+        .with("timeZone", name))
+}
+
+fn state_invalid(row: &Screening, verb: &str) -> Fault {
+    let message = format!("the screening is {} and cannot be {verb}", row.state.name());
+    Fault::new(Reason::ScreeningStateInvalid, message).with("screening", row.id).with("state", row.state.name())
+}

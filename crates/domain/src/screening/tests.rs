@@ -1,0 +1,284 @@
+//! The table of transitions, and what holds over any sequence of commands.
+
+use contract::event::v1::event_envelope::Payload;
+use fault::Reason;
+use jiff::Timestamp;
+use jiff::civil::date;
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::*;
+
+fn at(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+/// 10:00 in Seoul on the day before the screening.
+fn before() -> Timestamp {
+    at("2027-01-03T01:00:00Z")
+}
+
+fn slot() -> SlotId {
+    SlotId::parse("hospitals/seoul/slots/2027-01-04").unwrap()
+}
+
+fn booking() -> Booking {
+    Booking {
+        id: ScreeningId(Uuid::from_u128(1)),
+        customer: CustomerId::from_segment("kim").unwrap(),
+        customer_display_name: "김".into(),
+        slot: slot(),
+    }
+}
+
+fn terms() -> Terms {
+    Terms {
+        hospital_display_name: "서울".into(),
+        time_zone: "Asia/Seoul".into(),
+        cancellation_close_time: Some(at("2027-01-03T15:00:00Z")),
+    }
+}
+
+fn other() -> ScreeningId {
+    ScreeningId(Uuid::from_u128(2))
+}
+
+fn row(state: State) -> Screening {
+    let confirmed = apply(None, &Event::Confirmed(booking(), terms()), before());
+    Screening { state, ..confirmed }
+}
+
+fn fence() -> Screening {
+    apply(None, &Event::Rejected(booking().claim(), slot(), Reason::HospitalUnavailable), before())
+}
+
+fn revoke() -> Command {
+    Command::Revoke {
+        claim: booking().claim(),
+        slot: slot(),
+        cause: Revocation::HospitalDeleted,
+        message: "closing down".into(),
+    }
+}
+
+fn cancel(by: Party) -> Command {
+    Command::Cancel { by, message: "a cold".into(), etag: String::new() }
+}
+
+/// The state after a command, or the reason it was refused for; `None` where nothing changes.
+fn outcome(row: Option<&Screening>, command: &Command, now: Timestamp) -> Result<Option<State>, Reason> {
+    match decide(row, command, now) {
+        Ok(Decision::Change(event) | Decision::Refuse(event, _)) => Ok(Some(apply(row, &event, now).state)),
+        Ok(Decision::Keep | Decision::Fenced | Decision::Ignore(_)) => Ok(None),
+        Err(fault) => Err(fault.reason()),
+    }
+}
+
+#[test]
+fn the_contracts_table_of_transitions() {
+    let confirm = Command::Confirm { booking: booking(), terms: terms(), conflict: None };
+    let give_up = Command::GiveUp { reason: Reason::SlotFull };
+    let complete = Command::Complete { etag: String::new() };
+    let no_show = Command::MarkNoShow { etag: String::new() };
+    let after = at("2027-01-05T00:00:00Z");
+    let wrong = Err(Reason::ScreeningStateInvalid);
+    use State::{Cancelled, Completed, Confirmed, ForceCancelled, NoShow, Rejected};
+    for state in State::ALL {
+        let row = row(*state);
+        let row = Some(&row);
+        let by_state = |pending, confirmed, no_show, ended| match state {
+            State::Pending => pending,
+            Confirmed => confirmed,
+            NoShow => no_show,
+            Cancelled | ForceCancelled | Rejected | Completed => ended,
+        };
+        assert_eq!(outcome(row, &confirm, before()), by_state(Ok(Some(Confirmed)), Ok(None), Ok(None), Ok(None)));
+        let still = by_state(Ok(Some(State::Pending)), Ok(None), Ok(None), Ok(None));
+        assert_eq!(outcome(row, &give_up, before()), still);
+        assert_eq!(outcome(row, &Command::Reject, before()), Ok(None));
+        let cancelled = by_state(Ok(Some(Cancelled)), Ok(Some(Cancelled)), wrong, wrong);
+        assert_eq!(outcome(row, &cancel(Party::Customer), before()), cancelled);
+        assert_eq!(outcome(row, &cancel(Party::Admin), after), cancelled);
+        let forced = by_state(Ok(Some(ForceCancelled)), Ok(Some(ForceCancelled)), Ok(None), Ok(None));
+        assert_eq!(outcome(row, &revoke(), before()), forced);
+        assert_eq!(outcome(row, &complete, after), by_state(wrong, Ok(Some(Completed)), Ok(Some(Completed)), wrong));
+        assert_eq!(outcome(row, &no_show, after), by_state(wrong, Ok(Some(NoShow)), wrong, wrong));
+    }
+}
+
+#[test]
+fn a_new_booking_is_confirmed_parked_or_given_back() {
+    let confirm = |conflict| Command::Confirm { booking: booking(), terms: terms(), conflict };
+    let park = |conflict| Command::Park { booking: booking(), terms: Terms::default(), conflict };
+    assert_eq!(outcome(None, &confirm(None), before()), Ok(Some(State::Confirmed)));
+    assert_eq!(outcome(None, &park(None), before()), Ok(Some(State::Pending)));
+    assert_eq!(outcome(None, &park(Some(other())), before()), Err(Reason::CustomerDateConflict));
+    let Ok(Decision::Refuse(event, fault)) = decide(None, &confirm(Some(other())), before()) else { panic!() };
+    assert_eq!(fault.metadata()["screening"], other().to_string());
+    let given_back = apply(None, &event, before());
+    assert!(given_back.is_fence());
+    let Some(Payload::ScreeningRejected(fact)) = payload(&given_back, &event) else { panic!() };
+    assert_eq!(fact.claim_id, booking().claim().to_string());
+    assert_eq!(fact.screening.unwrap().customer, "");
+}
+
+#[test]
+fn a_given_up_booking_is_not_confirmed_any_more() {
+    let give_up = Event::GivenUp(Reason::SlotFull);
+    let pending = row(State::Pending);
+    let given_up = apply(Some(&pending), &give_up, before());
+    assert_eq!((given_up.state, given_up.version), (State::Pending, pending.version));
+    assert_eq!(payload(&given_up, &give_up), None);
+    let confirm = Command::Confirm { booking: booking(), terms: terms(), conflict: None };
+    assert_eq!(decide(Some(&given_up), &confirm, before()), Ok(Decision::Keep));
+    assert_eq!(outcome(Some(&given_up), &Command::Reject, before()), Ok(Some(State::Rejected)));
+    assert_eq!(outcome(Some(&given_up), &cancel(Party::Customer), before()), Ok(Some(State::Cancelled)));
+    assert_eq!(outcome(Some(&given_up), &revoke(), before()), Ok(Some(State::ForceCancelled)));
+    let Ok(Decision::Change(event)) = decide(Some(&given_up), &Command::Reject, before()) else { panic!() };
+    assert_eq!(apply(Some(&given_up), &event, before()).state_reason, "SLOT_FULL");
+}
+
+#[test]
+fn a_fence_keeps_a_late_commit_out() {
+    for fence in [
+        fence(),
+        apply(
+            None,
+            &Event::ForceCancelled(booking().claim(), slot(), Revocation::SlotCancelled, String::new()),
+            before(),
+        ),
+    ] {
+        let confirm = Command::Confirm { booking: booking(), terms: terms(), conflict: None };
+        let park = Command::Park { booking: booking(), terms: terms(), conflict: None };
+        assert_eq!(decide(Some(&fence), &confirm, before()), Ok(Decision::Fenced));
+        assert_eq!(decide(Some(&fence), &park, before()), Ok(Decision::Fenced));
+        let again = Command::Fence { claim: booking().claim(), slot: slot() };
+        assert_eq!(decide(Some(&fence), &again, before()), Ok(Decision::Keep));
+    }
+}
+
+#[test]
+fn the_cut_off_binds_customers_and_not_admins() {
+    let row = row(State::Confirmed);
+    let close = at("2027-01-03T15:00:00Z");
+    let just_before = close - jiff::SignedDuration::from_micros(1);
+    assert_eq!(outcome(Some(&row), &cancel(Party::Customer), just_before), Ok(Some(State::Cancelled)));
+    let refused = decide(Some(&row), &cancel(Party::Customer), close).unwrap_err();
+    assert_eq!(refused.reason(), Reason::CancellationClosed);
+    assert_eq!(refused.metadata()["closesAt"], "2027-01-03T15:00:00Z");
+    assert_eq!(outcome(Some(&row), &cancel(Party::Admin), close), Ok(Some(State::Cancelled)));
+}
+
+#[test]
+fn attendance_waits_for_the_date_where_the_hospital_is() {
+    let row = row(State::Confirmed);
+    let complete = Command::Complete { etag: String::new() };
+    let no_show = Command::MarkNoShow { etag: String::new() };
+    let begins = at("2027-01-03T15:00:00Z");
+    let ends = at("2027-01-04T15:00:00Z");
+    let moment = jiff::SignedDuration::from_micros(1);
+    assert_eq!(outcome(Some(&row), &complete, begins - moment), Err(Reason::DateNotReached));
+    assert_eq!(outcome(Some(&row), &complete, begins), Ok(Some(State::Completed)));
+    let refused = decide(Some(&row), &no_show, ends - moment).unwrap_err();
+    assert_eq!(refused.reason(), Reason::DateNotReached);
+    assert_eq!(refused.metadata()["today"], date(2027, 1, 4).to_string());
+    assert_eq!(refused.metadata()["timeZone"], "Asia/Seoul");
+    assert_eq!(outcome(Some(&row), &no_show, ends), Ok(Some(State::NoShow)));
+}
+
+#[test]
+fn a_stale_etag_changes_nothing() {
+    let row = row(State::Confirmed);
+    let after = at("2027-01-06T00:00:00Z");
+    let stale = || "\"9\"".to_owned();
+    for command in [
+        Command::Cancel { by: Party::Admin, message: String::new(), etag: stale() },
+        Command::Complete { etag: stale() },
+        Command::MarkNoShow { etag: stale() },
+    ] {
+        let refused = decide(Some(&row), &command, after).unwrap_err();
+        assert_eq!(refused.reason(), Reason::EtagMismatch);
+        assert_eq!(refused.resource().unwrap().name, row.id.to_string());
+    }
+}
+
+#[test]
+fn a_revocation_of_another_claim_is_ignored() {
+    let claim = ClaimId { generation: 2, ..booking().claim() };
+    let command = Command::Revoke { claim, slot: slot(), cause: Revocation::SlotCancelled, message: String::new() };
+    assert!(matches!(decide(Some(&row(State::Confirmed)), &command, before()), Ok(Decision::Ignore(_))));
+}
+
+fn any_command() -> impl Strategy<Value = Command> {
+    let conflict = || prop_oneof![3 => Just(None), 1 => Just(Some(other()))];
+    let etag = || prop_oneof![3 => Just(String::new()), 1 => (1..6_i64).prop_map(crate::token::etag)];
+    let party = prop_oneof![Just(Party::Customer), Just(Party::Admin)];
+    prop_oneof![
+        conflict().prop_map(|conflict| Command::Confirm { booking: booking(), terms: terms(), conflict }),
+        conflict().prop_map(|conflict| Command::Park { booking: booking(), terms: Terms::default(), conflict }),
+        Just(Command::GiveUp { reason: Reason::SlotFull }),
+        Just(Command::Reject),
+        Just(Command::Fence { claim: booking().claim(), slot: slot() }),
+        (party, etag()).prop_map(|(by, etag)| Command::Cancel { by, message: "why".into(), etag }),
+        etag().prop_map(|etag| Command::Complete { etag }),
+        etag().prop_map(|etag| Command::MarkNoShow { etag }),
+        Just(revoke()),
+    ]
+}
+
+/// Whether the contract's table has this step.
+fn listed(from: Option<State>, to: State) -> bool {
+    use State::{Cancelled, Completed, Confirmed, ForceCancelled, NoShow, Pending, Rejected};
+    match from {
+        None => matches!(to, Confirmed | Pending | Rejected | ForceCancelled),
+        Some(Pending) => matches!(to, Confirmed | Rejected | Cancelled | ForceCancelled),
+        Some(Confirmed) => matches!(to, Cancelled | ForceCancelled | Completed | NoShow),
+        Some(NoShow) => to == Completed,
+        Some(Cancelled | ForceCancelled | Rejected | Completed) => false,
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_history_is_contiguous_and_never_resurrects(
+        commands in prop::collection::vec((any_command(), 0..72_i64), 1..24)
+    ) {
+        let mut row: Option<Screening> = None;
+        for (command, hours) in commands {
+            // commands that people send are about a booking they can see
+            let visible = row.as_ref().is_some_and(|row| !row.is_fence());
+            let needs_row = matches!(
+                command,
+                Command::Cancel { .. } | Command::Complete { .. } | Command::MarkNoShow { .. }
+            );
+            if needs_row && !visible {
+                continue;
+            }
+            let now = before() + jiff::SignedDuration::from_hours(hours);
+            let (event, refused) = match decide(row.as_ref(), &command, now) {
+                Ok(Decision::Change(event)) => (event, false),
+                Ok(Decision::Refuse(event, _)) => (event, true),
+                Ok(Decision::Keep | Decision::Fenced | Decision::Ignore(_)) | Err(_) => continue,
+            };
+            let next = apply(row.as_ref(), &event, now);
+            let Some(fact) = payload(&next, &event) else {
+                let silent = Screening { given_up: None, ..next.clone() };
+                prop_assert_eq!(row.as_ref(), Some(&silent));
+                row = Some(next);
+                continue;
+            };
+            prop_assert!(listed(row.as_ref().map(|row| row.state), next.state));
+            prop_assert_eq!(next.version, row.as_ref().map_or(0, |row| row.version) + 1);
+            prop_assert!(next.update_time >= next.create_time);
+            prop_assert!(!(refused && next.state.is_active()));
+            if let Some(row) = &row {
+                prop_assert_eq!(row.is_fence(), next.is_fence());
+                prop_assert_eq!((row.id, &row.slot, row.create_time), (next.id, &next.slot, next.create_time));
+            }
+            let gives_back = matches!(fact, Payload::ScreeningRejected(_) | Payload::ScreeningCancelled(_));
+            prop_assert!(next.given_up.is_none() || next.state != State::Confirmed);
+            prop_assert_eq!(gives_back, matches!(next.state, State::Rejected | State::Cancelled));
+            row = Some(next);
+        }
+    }
+}

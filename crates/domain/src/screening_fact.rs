@@ -1,0 +1,306 @@
+//! What an event of Screening says about one booking, typed, for those who fold bookings: the ledger and my-page.
+//!
+//! It decodes and judges nothing. Whether a fact is newer than what a fold holds is the fold's business.
+
+use contract::event::v1::event_envelope::Payload;
+use contract::event::v1::{
+    EventEnvelope, ScreeningAttendanceRecorded, ScreeningCancelled, ScreeningConfirmed, ScreeningForceCancelled,
+    ScreeningPending, ScreeningRejected, ScreeningSnapshot,
+};
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::civil::decode_time;
+use crate::event::subject_filter;
+use crate::ids::{CustomerId, Malformed, ScreeningId, SlotId};
+use crate::screening::State;
+
+/// One version of one screening.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ScreeningFact {
+    /// A booking, with the full state it has at this version.
+    Booking(Box<BookingFact>),
+    /// A row that only bars a claim nobody committed: it has no customer, and nobody is ever shown it.
+    Fence {
+        /// Which screening.
+        screening: ScreeningId,
+        /// Which version of it.
+        version: i64,
+    },
+}
+
+/// A booking as it is after the change that the event reports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BookingFact {
+    /// Which screening.
+    pub screening: ScreeningId,
+    /// Which version of it, from 1.
+    pub version: i64,
+    /// Whose.
+    pub customer: CustomerId,
+    /// What is booked.
+    pub slot: SlotId,
+    /// The hospital's display name; empty where Hospital was never reached.
+    pub hospital_display_name: String,
+    /// The hospital's IANA time zone; empty where Hospital was never reached.
+    pub time_zone: String,
+    /// Where the booking stands.
+    pub state: State,
+    /// Why, as a code.
+    pub reason: String,
+    /// Why, in a person's words.
+    pub message: String,
+    /// Who caused it.
+    pub actor: String,
+    /// The event that told it.
+    pub event_id: Uuid,
+    /// When it happened, by the clock of Screening.
+    pub occur_time: Timestamp,
+    /// The trace of what caused it.
+    pub traceparent: String,
+}
+
+/// The subjects of all the facts that [`ScreeningFact::decode`] understands.
+#[must_use]
+pub fn subjects() -> Vec<String> {
+    let facts = [
+        "screening_pending",
+        "screening_confirmed",
+        "screening_rejected",
+        "screening_cancelled",
+        "screening_force_cancelled",
+        "screening_attendance_recorded",
+    ];
+    facts.iter().map(|fact| subject_filter("screening", fact)).collect()
+}
+
+/// What differs from payload to payload.
+struct Told<'a> {
+    snapshot: Option<&'a ScreeningSnapshot>,
+    state: State,
+    reason: &'a str,
+    message: &'a str,
+}
+
+fn told(payload: &Payload) -> Option<Told<'_>> {
+    let told = match payload {
+        Payload::ScreeningPending(ScreeningPending { screening }) => {
+            Told { snapshot: screening.as_ref(), state: State::Pending, reason: "", message: "" }
+        }
+        Payload::ScreeningConfirmed(ScreeningConfirmed { screening }) => {
+            Told { snapshot: screening.as_ref(), state: State::Confirmed, reason: "", message: "" }
+        }
+        Payload::ScreeningRejected(ScreeningRejected { screening, reason, claim_id: _ }) => {
+            Told { snapshot: screening.as_ref(), state: State::Rejected, reason, message: "" }
+        }
+        Payload::ScreeningCancelled(ScreeningCancelled { screening, claim_id: _, reason, message }) => {
+            Told { snapshot: screening.as_ref(), state: State::Cancelled, reason, message }
+        }
+        Payload::ScreeningForceCancelled(ScreeningForceCancelled { screening, reason, message }) => {
+            Told { snapshot: screening.as_ref(), state: State::ForceCancelled, reason, message }
+        }
+        Payload::ScreeningAttendanceRecorded(ScreeningAttendanceRecorded { screening, attended }) => {
+            let state = if *attended { State::Completed } else { State::NoShow };
+            Told { snapshot: screening.as_ref(), state, reason: "", message: "" }
+        }
+        _ => return None,
+    };
+    Some(told)
+}
+
+impl ScreeningFact {
+    /// Reads an envelope; `None` where it reports something else.
+    ///
+    /// # Errors
+    /// [`Malformed`] where it reports a screening, but not one that could exist.
+    pub fn decode(envelope: &EventEnvelope) -> Result<Option<Self>, Malformed> {
+        let Some(told) = envelope.payload.as_ref().and_then(told) else { return Ok(None) };
+        let missing = |what: &str| Malformed(format!("the event has no {what}"));
+        let snapshot = told.snapshot.ok_or_else(|| missing("screening"))?;
+        // the slot's name carries the date; the claim is between Screening and Hospital
+        let ScreeningSnapshot {
+            screening,
+            customer,
+            slot,
+            date: _,
+            hospital_display_name,
+            time_zone,
+            claim_generation: _,
+        } = snapshot;
+        let screening = ScreeningId::parse(screening)?;
+        let version = envelope.aggregate_version;
+        if version < 1 {
+            return Err(missing("aggregate_version"));
+        }
+        if customer.is_empty() {
+            return Ok(Some(Self::Fence { screening, version }));
+        }
+        let occur_time = envelope.occur_time.as_ref().and_then(decode_time).ok_or_else(|| missing("occur_time"))?;
+        Ok(Some(Self::Booking(Box::new(BookingFact {
+            screening,
+            version,
+            customer: CustomerId::parse(customer)?,
+            slot: SlotId::parse(slot)?,
+            hospital_display_name: hospital_display_name.clone(),
+            time_zone: time_zone.clone(),
+            state: told.state,
+            reason: told.reason.to_owned(),
+            message: told.message.to_owned(),
+            actor: envelope.actor.clone(),
+            event_id: Uuid::try_parse(&envelope.event_id).map_err(|_| missing("event_id"))?,
+            occur_time,
+            traceparent: envelope.traceparent.clone(),
+        }))))
+    }
+
+    /// Which screening.
+    #[must_use]
+    pub fn screening(&self) -> ScreeningId {
+        match self {
+            Self::Booking(fact) => fact.screening,
+            Self::Fence { screening, .. } => *screening,
+        }
+    }
+
+    /// Which version of it.
+    #[must_use]
+    pub fn version(&self) -> i64 {
+        match self {
+            Self::Booking(fact) => fact.version,
+            Self::Fence { version, .. } => *version,
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod histories {
+    //! Histories that a screening can have, and ways to deliver them badly, for the property tests of the folds.
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Every path through the states of a screening.
+    const PATHS: &[&[State]] = &[
+        &[State::Pending],
+        &[State::Pending, State::Rejected],
+        &[State::Pending, State::Cancelled],
+        &[State::Pending, State::ForceCancelled],
+        &[State::Pending, State::Confirmed],
+        &[State::Pending, State::Confirmed, State::Cancelled],
+        &[State::Pending, State::Confirmed, State::NoShow, State::Completed],
+        &[State::Rejected],
+        &[State::Confirmed],
+        &[State::Confirmed, State::Cancelled],
+        &[State::Confirmed, State::ForceCancelled],
+        &[State::Confirmed, State::Completed],
+        &[State::Confirmed, State::NoShow],
+        &[State::Confirmed, State::NoShow, State::Completed],
+    ];
+
+    fn fact(version: i64, state: State) -> ScreeningFact {
+        let second = 1_800_000_000 + version * 60;
+        ScreeningFact::Booking(Box::new(BookingFact {
+            screening: ScreeningId(Uuid::from_u128(7)),
+            version,
+            customer: CustomerId::from_segment("kim").unwrap(),
+            slot: SlotId::parse("hospitals/seoul/slots/2027-01-04").unwrap(),
+            hospital_display_name: if state == State::Pending { String::new() } else { "Seoul".into() },
+            time_zone: if state == State::Pending { String::new() } else { "Asia/Seoul".into() },
+            state,
+            reason: format!("REASON_{version}"),
+            message: String::new(),
+            actor: "customer:kim".into(),
+            event_id: Uuid::from_u128(100 + u128::from(version.unsigned_abs())),
+            occur_time: Timestamp::from_second(second).unwrap(),
+            traceparent: String::new(),
+        }))
+    }
+
+    /// A history in order, and a delivery of it: every event at least once, some again, in any order.
+    pub(crate) fn delivered() -> impl Strategy<Value = (Vec<ScreeningFact>, Vec<ScreeningFact>)> {
+        (prop::sample::select(PATHS), any::<bool>(), prop::collection::vec(any::<prop::sample::Index>(), 0..6))
+            .prop_flat_map(|(path, fenced, again)| {
+                let mut history: Vec<_> = (1..).zip(path).map(|(version, state)| fact(version, *state)).collect();
+                if fenced && path == [State::Rejected] {
+                    history = vec![ScreeningFact::Fence { screening: ScreeningId(Uuid::from_u128(7)), version: 1 }];
+                }
+                let mut delivery = history.clone();
+                delivery.extend(again.iter().map(|index| index.get(&history).clone()));
+                (Just(history), Just(delivery).prop_shuffle())
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn envelope(payload: Payload) -> EventEnvelope {
+        EventEnvelope {
+            event_id: Uuid::from_u128(5).to_string(),
+            aggregate_version: 2,
+            occur_time: Some(prost_types::Timestamp { seconds: 1_800_000_000, nanos: 0 }),
+            actor: "customer:kim".into(),
+            payload: Some(payload),
+            ..EventEnvelope::default()
+        }
+    }
+
+    fn snapshot(customer: &str) -> Option<ScreeningSnapshot> {
+        Some(ScreeningSnapshot {
+            screening: ScreeningId(Uuid::from_u128(7)).to_string(),
+            customer: customer.into(),
+            slot: "hospitals/seoul/slots/2027-01-04".into(),
+            ..ScreeningSnapshot::default()
+        })
+    }
+
+    #[test]
+    fn a_booking_and_a_fence_are_told_apart() {
+        let screening = snapshot("customers/kim");
+        let payload = Payload::ScreeningAttendanceRecorded(ScreeningAttendanceRecorded { screening, attended: false });
+        let fact = ScreeningFact::decode(&envelope(payload)).unwrap().unwrap();
+        let ScreeningFact::Booking(booking) = &fact else { panic!("{fact:?}") };
+        assert_eq!((booking.state, fact.version()), (State::NoShow, 2));
+
+        let payload = Payload::ScreeningConfirmed(ScreeningConfirmed { screening: snapshot("") });
+        let fact = ScreeningFact::decode(&envelope(payload)).unwrap();
+        assert_eq!(fact, Some(ScreeningFact::Fence { screening: ScreeningId(Uuid::from_u128(7)), version: 2 }));
+    }
+
+    #[test]
+    fn other_facts_are_none_of_ours_and_broken_ones_are_refused() {
+        let other = Payload::HospitalDeleted(contract::event::v1::HospitalDeleted::default());
+        assert_eq!(ScreeningFact::decode(&envelope(other)), Ok(None));
+        assert_eq!(ScreeningFact::decode(&EventEnvelope::default()), Ok(None));
+
+        let broken = Payload::ScreeningPending(ScreeningPending { screening: None });
+        assert!(ScreeningFact::decode(&envelope(broken)).is_err());
+        let mut unversioned =
+            envelope(Payload::ScreeningPending(ScreeningPending { screening: snapshot("customers/kim") }));
+        unversioned.aggregate_version = 0;
+        assert!(ScreeningFact::decode(&unversioned).is_err());
+    }
+
+    #[test]
+    fn every_fact_that_is_understood_is_subscribed_to() {
+        let screening = snapshot("customers/kim");
+        let payloads = [
+            Payload::ScreeningPending(ScreeningPending { screening: screening.clone() }),
+            Payload::ScreeningConfirmed(ScreeningConfirmed { screening: screening.clone() }),
+            Payload::ScreeningRejected(ScreeningRejected { screening: screening.clone(), ..Default::default() }),
+            Payload::ScreeningCancelled(ScreeningCancelled { screening: screening.clone(), ..Default::default() }),
+            Payload::ScreeningForceCancelled(ScreeningForceCancelled {
+                screening: screening.clone(),
+                ..Default::default()
+            }),
+            Payload::ScreeningAttendanceRecorded(ScreeningAttendanceRecorded { screening, attended: true }),
+        ];
+        for (payload, subject) in payloads.into_iter().zip(subjects()) {
+            let (kind, fact) = crate::event::fact(&payload);
+            assert_eq!(subject_filter(kind, fact), subject);
+            assert!(ScreeningFact::decode(&envelope(payload)).unwrap().is_some());
+        }
+    }
+}

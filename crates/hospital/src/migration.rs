@@ -1,0 +1,148 @@
+//! The tables of this service, after those every service has.
+//!
+//! Names of migrations are recorded in the database and never change. What the rules guarantee, the database guards once
+//! more where it can say it in one row: a slot's count.
+
+use async_trait::async_trait;
+use sea_orm::DbErr;
+use sea_orm::sea_query::{Expr, ExprTrait, Index, Table, TableCreateStatement};
+use store::migration::prelude::MigrationName;
+use store::migration::schema::{big_integer, big_integer_null, integer, integer_null, string, text, uuid, uuid_null};
+use store::migration::{MigrationTrait, MigratorTrait, SchemaManager};
+
+use crate::store::{capacity_request, claim, hospital, revocation, slot};
+
+/// Every migration of this service's database.
+pub(crate) struct Migrator;
+
+#[async_trait]
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        let mut migrations = store::migration::common();
+        migrations.push(Box::new(Capacity));
+        migrations
+    }
+}
+
+struct Capacity;
+
+impl MigrationName for Capacity {
+    fn name(&self) -> &str {
+        "hospital_0001_hospitals_slots_claims"
+    }
+}
+
+#[async_trait]
+impl MigrationTrait for Capacity {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        manager.create_table(hospitals()).await?;
+        manager.create_table(slots()).await?;
+        manager.create_table(claims()).await?;
+        manager.create_table(capacity_requests()).await?;
+        manager.create_table(revocations()).await?;
+        let mut by_hospital = Index::create();
+        by_hospital.name("slot_by_hospital").table(slot::Entity);
+        by_hospital.col(slot::Column::Hospital).col(slot::Column::Date).unique();
+        manager.create_index(by_hospital).await?;
+        let mut by_date = Index::create();
+        by_date.name("slot_by_date").table(slot::Entity);
+        by_date.col(slot::Column::Date).col(slot::Column::Hospital);
+        manager.create_index(by_date).await?;
+        let mut by_slot = Index::create();
+        by_slot.name("claim_by_slot").table(claim::Entity);
+        by_slot.col(claim::Column::Slot).col(claim::Column::Screening).col(claim::Column::Generation);
+        manager.create_index(by_slot).await?;
+        let mut by_hospital = Index::create();
+        by_hospital.name("capacity_request_by_hospital").table(capacity_request::Entity);
+        by_hospital.col(capacity_request::Column::Hospital).col(capacity_request::Column::Uid);
+        manager.create_index(by_hospital).await
+    }
+}
+
+fn hospitals() -> TableCreateStatement {
+    use hospital::{Column, Entity};
+    Table::create()
+        .table(Entity)
+        .col(string(Column::Id).primary_key())
+        .col(uuid(Column::Uid))
+        .col(text(Column::DisplayName))
+        .col(string(Column::TimeZone))
+        .col(big_integer(Column::MinNotice))
+        .col(big_integer(Column::MaxAdvance))
+        .col(big_integer(Column::CancellationCutoff))
+        .col(integer(Column::State))
+        .col(big_integer_null(Column::DeleteTime))
+        .col(big_integer(Column::ClaimsToRevoke))
+        .col(big_integer(Column::Version))
+        .col(big_integer(Column::CreateTime))
+        .col(big_integer(Column::UpdateTime))
+        .to_owned()
+}
+
+fn slots() -> TableCreateStatement {
+    use slot::{Column, Entity};
+    let booked = || Expr::col(Column::BookedCount);
+    Table::create()
+        .table(Entity)
+        .col(string(Column::Id).primary_key())
+        .col(string(Column::Hospital))
+        .col(string(Column::Date))
+        .col(integer(Column::Capacity))
+        .col(integer(Column::BookedCount))
+        .col(integer(Column::State))
+        .col(big_integer(Column::Version))
+        .col(big_integer(Column::AdminVersion))
+        .col(big_integer(Column::CreateTime))
+        .col(big_integer(Column::UpdateTime))
+        .check(booked().gte(0).and(booked().lte(Expr::col(Column::Capacity))))
+        .to_owned()
+}
+
+fn claims() -> TableCreateStatement {
+    use claim::{Column, Entity};
+    Table::create()
+        .table(Entity)
+        .col(uuid(Column::Screening))
+        .col(integer(Column::Generation))
+        .col(string(Column::Slot))
+        .col(integer(Column::State))
+        .col(integer(Column::RevokeReason))
+        .col(big_integer(Column::SlotVersion))
+        .col(big_integer(Column::Version))
+        .col(big_integer(Column::UpdateTime))
+        .primary_key(Index::create().col(Column::Screening).col(Column::Generation))
+        .to_owned()
+}
+
+fn capacity_requests() -> TableCreateStatement {
+    use capacity_request::{Column, Entity};
+    Table::create()
+        .table(Entity)
+        .col(uuid(Column::Uid).primary_key())
+        .col(string(Column::Hospital))
+        .col(string(Column::Slot))
+        .col(integer(Column::AdditionalCapacity))
+        .col(text(Column::Justification))
+        .col(integer(Column::State))
+        .col(text(Column::DecisionNote))
+        .col(big_integer(Column::Version))
+        .col(big_integer(Column::CreateTime))
+        .col(big_integer(Column::ExpireTime))
+        .to_owned()
+}
+
+fn revocations() -> TableCreateStatement {
+    use revocation::{Column, Entity};
+    Table::create()
+        .table(Entity)
+        .col(string(Column::Target).primary_key())
+        .col(text(Column::Message))
+        .col(big_integer(Column::Revoked))
+        .col(text(Column::CursorSlot))
+        .col(uuid_null(Column::CursorScreening))
+        .col(integer_null(Column::CursorGeneration))
+        .col(string(Column::Actor))
+        .col(string(Column::RequestId))
+        .col(string(Column::Traceparent))
+        .to_owned()
+}

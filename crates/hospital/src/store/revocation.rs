@@ -1,0 +1,130 @@
+//! Rows of revocations that are under way: what is left to do survives the process.
+
+use domain::capacity::RevokeReason;
+use domain::event::Cause;
+use domain::ids::{ClaimId, HospitalId, ScreeningId, SlotId};
+use sea_orm::ActiveValue::Set;
+use sea_orm::QuerySelect;
+use sea_orm::entity::prelude::*;
+
+use super::{corrupt, slot_id, slot_key};
+
+/// One revocation. The cursor is the last claim that was looked at; claims behind it are not looked at again, since none
+/// becomes active once a revocation has begun.
+#[sea_orm::model]
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "revocation")]
+pub struct Model {
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub target: String,
+    #[sea_orm(column_type = "Text")]
+    pub message: String,
+    pub revoked: i64,
+    #[sea_orm(column_type = "Text")]
+    pub cursor_slot: String,
+    pub cursor_screening: Option<Uuid>,
+    pub cursor_generation: Option<i32>,
+    pub actor: String,
+    pub request_id: String,
+    pub traceparent: String,
+}
+
+impl ActiveModelBehavior for ActiveModel {}
+
+/// Whose claims are revoked.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Target {
+    /// A deleted hospital's.
+    Hospital(HospitalId),
+    /// A closed slot's.
+    Slot(SlotId),
+}
+
+impl Target {
+    /// Why.
+    pub(crate) fn reason(&self) -> RevokeReason {
+        match self {
+            Self::Hospital(_) => RevokeReason::HospitalDeleted,
+            Self::Slot(_) => RevokeReason::SlotCancelled,
+        }
+    }
+
+    /// Its key: that of the hospital or the slot, which differ in their slash.
+    pub(crate) fn key(&self) -> String {
+        match self {
+            Self::Hospital(hospital) => hospital.segment().to_owned(),
+            Self::Slot(slot) => slot_key(slot),
+        }
+    }
+
+    fn from_key(key: &str) -> Result<Self, DbErr> {
+        if key.contains('/') {
+            return slot_id(key).map(Self::Slot);
+        }
+        HospitalId::from_segment(key).map(Self::Hospital).map_err(|_| corrupt("revocation of", key))
+    }
+}
+
+/// A revocation under way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Revocation {
+    /// Whose claims.
+    pub(crate) target: Target,
+    /// What the admin gave as the reason.
+    pub(crate) message: String,
+    /// How many claims were revoked so far.
+    pub(crate) revoked: i64,
+    /// The last claim that was looked at, in the order of slots and claim ids.
+    pub(crate) cursor: Option<(SlotId, ClaimId)>,
+    /// Who asked for it.
+    pub(crate) cause: Cause,
+}
+
+impl From<&Revocation> for ActiveModel {
+    fn from(revocation: &Revocation) -> Self {
+        let cursor = revocation.cursor.as_ref();
+        Self {
+            target: Set(revocation.target.key()),
+            message: Set(revocation.message.clone()),
+            revoked: Set(revocation.revoked),
+            cursor_slot: Set(cursor.map(|(slot, _)| slot_key(slot)).unwrap_or_default()),
+            cursor_screening: Set(cursor.map(|(_, claim)| claim.screening.0)),
+            cursor_generation: Set(cursor.map(|(_, claim)| claim.generation)),
+            actor: Set(revocation.cause.actor.clone()),
+            request_id: Set(revocation.cause.request_id.clone()),
+            traceparent: Set(revocation.cause.traceparent.clone()),
+        }
+    }
+}
+
+impl TryFrom<Model> for Revocation {
+    type Error = DbErr;
+
+    fn try_from(row: Model) -> Result<Self, DbErr> {
+        let cursor = match (row.cursor_screening, row.cursor_generation) {
+            (Some(screening), Some(generation)) => {
+                Some((slot_id(&row.cursor_slot)?, ClaimId { screening: ScreeningId(screening), generation }))
+            }
+            _ => None,
+        };
+        Ok(Self {
+            target: Target::from_key(&row.target)?,
+            message: row.message,
+            revoked: row.revoked,
+            cursor,
+            cause: Cause {
+                actor: row.actor,
+                request_id: row.request_id,
+                causation_id: String::new(),
+                traceparent: row.traceparent,
+            },
+        })
+    }
+}
+
+/// What is under way, up to `limit` of it.
+pub(crate) async fn targets(connection: &impl ConnectionTrait, limit: u64) -> Result<Vec<Target>, DbErr> {
+    let keys: Vec<String> =
+        Entity::find().select_only().column(Column::Target).limit(limit).into_tuple().all(connection).await?;
+    keys.iter().map(|key| Target::from_key(key)).collect()
+}

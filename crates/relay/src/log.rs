@@ -1,0 +1,51 @@
+//! A producer's outbox as a log that consumers in the same process read.
+
+use async_trait::async_trait;
+use bus::tail::{Entry, Log};
+use bus::{Error, Message};
+use store::{Database, outbox};
+use tokio::sync::watch;
+
+/// The outbox of one service.
+#[derive(Debug, Clone)]
+pub struct OutboxLog {
+    name: &'static str,
+    database: Database,
+}
+
+impl OutboxLog {
+    /// The outbox in this database, under its service's name.
+    #[must_use]
+    pub fn new(name: &'static str, database: Database) -> Self {
+        Self { name, database }
+    }
+
+    fn failed(&self, cause: impl std::error::Error + Send + Sync + 'static) -> Error {
+        Error { source_name: self.name.to_owned(), cause: Box::new(cause) }
+    }
+}
+
+#[async_trait]
+impl Log for OutboxLog {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    async fn read_after(&self, position: i64, limit: usize) -> Result<Vec<Entry>, Error> {
+        let rows = outbox::read_after(self.database.reader(), position, limit as u64).await;
+        let rows = rows.map_err(|cause| self.failed(cause))?;
+        let entry = |row: outbox::Model| Entry {
+            position: row.position,
+            message: Message { subject: row.subject, payload: row.payload },
+        };
+        Ok(rows.into_iter().map(entry).collect())
+    }
+
+    async fn head(&self) -> Result<i64, Error> {
+        outbox::head(self.database.reader()).await.map_err(|cause| self.failed(cause))
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.database.commits()
+    }
+}

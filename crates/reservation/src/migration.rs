@@ -1,0 +1,103 @@
+//! The ledger's own tables. Names are recorded in the database and never change.
+
+use ::store::migration::prelude::schema::{big_integer, integer, string, text, uuid};
+use ::store::migration::prelude::*;
+use ::store::migration::{MigrationTrait, MigratorTrait, SchemaManager, common};
+
+use crate::store::{history, reservation, unregistered};
+
+/// The common tables and the ledger's.
+pub(crate) struct Migrator;
+
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        let mut migrations = common();
+        migrations.push(Box::new(Tables));
+        migrations
+    }
+}
+
+struct Tables;
+
+impl MigrationName for Tables {
+    fn name(&self) -> &str {
+        "reservation_0001_ledger"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for Tables {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        manager.create_table(reservation_table()).await?;
+        manager.create_table(unregistered_table()).await?;
+        manager.create_table(history_table()).await?;
+        for index in reservation_indexes() {
+            manager.create_index(index).await?;
+        }
+        Ok(())
+    }
+}
+
+fn reservation_table() -> TableCreateStatement {
+    use reservation::{Column, Entity};
+    Table::create()
+        .table(Entity)
+        .col(uuid(Column::Screening).primary_key())
+        .col(string(Column::Customer))
+        .col(string(Column::Hospital))
+        .col(string(Column::Slot))
+        .col(string(Column::Date))
+        .col(integer(Column::State))
+        .col(big_integer(Column::ScreeningVersion))
+        .col(big_integer(Column::Version))
+        .col(big_integer(Column::CreateTime))
+        .col(big_integer(Column::UpdateTime))
+        .to_owned()
+}
+
+/// Both orders of the list, for everybody, one customer, one hospital and one slot: a page is a range of an index.
+fn reservation_indexes() -> Vec<IndexCreateStatement> {
+    use reservation::{Column, Entity};
+    let index = |name: &str, columns: &[Column]| {
+        let mut index = Index::create();
+        index.name(name).table(Entity);
+        for column in columns {
+            index.col(*column);
+        }
+        index
+    };
+    vec![
+        index("reservation_by_create_time", &[Column::CreateTime, Column::Screening]),
+        index("reservation_by_date", &[Column::Date, Column::Screening]),
+        index("reservation_of_customer_by_create_time", &[Column::Customer, Column::CreateTime, Column::Screening]),
+        index("reservation_of_customer_by_date", &[Column::Customer, Column::Date, Column::Screening]),
+        index("reservation_of_hospital_by_create_time", &[Column::Hospital, Column::CreateTime, Column::Screening]),
+        index("reservation_of_hospital_by_date", &[Column::Hospital, Column::Date, Column::Screening]),
+        index("reservation_of_slot_by_create_time", &[Column::Slot, Column::CreateTime, Column::Screening]),
+    ]
+}
+
+fn unregistered_table() -> TableCreateStatement {
+    use unregistered::{Column, Entity};
+    Table::create()
+        .table(Entity)
+        .col(uuid(Column::Screening).primary_key())
+        .col(big_integer(Column::Version))
+        .to_owned()
+}
+
+fn history_table() -> TableCreateStatement {
+    use history::{Column, Entity};
+    Table::create()
+        .table(Entity)
+        .col(uuid(Column::Screening))
+        .col(big_integer(Column::Version))
+        .col(integer(Column::State))
+        .col(string(Column::Reason))
+        .col(text(Column::Message))
+        .col(string(Column::Actor))
+        .col(uuid(Column::EventId))
+        .col(big_integer(Column::OccurTime))
+        .primary_key(Index::create().col(Column::Screening).col(Column::Version))
+        .to_owned()
+}

@@ -1,0 +1,315 @@
+//! The ledger's tables, and the reads and writes of them.
+//!
+//! Finders of customers' rows take the scope of whoever asks. Instants are microseconds since 1970, names are those of the
+//! contract, states its numbers.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ::store::query::{Direction, condition, page, split};
+use ::store::{micros, timestamp};
+use domain::access::Scope;
+use domain::filter::{Comparison, Value as Operand};
+use domain::ids::{CustomerId, ScreeningId, SlotId};
+use domain::page::{Key, KeyKind, Order, Page};
+use domain::reservation::{Entry, Ledger, Reservation, State};
+use sea_orm::ActiveValue::Set;
+use sea_orm::entity::prelude::*;
+use sea_orm::sea_query::OnConflict;
+use sea_orm::{Condition, Value};
+
+pub(crate) mod reservation {
+    //! One row a reservation.
+    use sea_orm::entity::prelude::*;
+
+    /// A row.
+    #[sea_orm::model]
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "reservation")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub screening: Uuid,
+        pub customer: String,
+        pub hospital: String,
+        pub slot: String,
+        pub date: String,
+        pub state: i32,
+        pub screening_version: i64,
+        pub version: i64,
+        pub create_time: i64,
+        pub update_time: i64,
+    }
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+pub(crate) mod unregistered {
+    //! The greatest version seen of a screening that registers nothing: PENDING, REJECTED, and fences.
+    use sea_orm::entity::prelude::*;
+
+    /// A row.
+    #[sea_orm::model]
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "unregistered")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub screening: Uuid,
+        pub version: i64,
+    }
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+pub(crate) mod history {
+    //! One row a change.
+    use sea_orm::entity::prelude::*;
+
+    /// A row.
+    #[sea_orm::model]
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "history")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub screening: Uuid,
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub version: i64,
+        pub state: i32,
+        pub reason: String,
+        pub message: String,
+        pub actor: String,
+        pub event_id: Uuid,
+        pub occur_time: i64,
+    }
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+fn corrupt(what: &str, value: impl std::fmt::Debug) -> DbErr {
+    DbErr::Custom(format!("the stored {what} {value:?} cannot be read"))
+}
+
+impl TryFrom<reservation::Model> for Reservation {
+    type Error = DbErr;
+
+    fn try_from(row: reservation::Model) -> Result<Self, DbErr> {
+        // the hospital and the date are parts of the slot's name, kept apart for filters
+        let reservation::Model { screening, customer, hospital: _, slot, date: _, .. } = row;
+        Ok(Self {
+            screening: ScreeningId(screening),
+            customer: CustomerId::parse(&customer).map_err(|_| corrupt("customer", customer))?,
+            slot: SlotId::parse(&slot).map_err(|_| corrupt("slot", slot))?,
+            state: State::from_number(row.state).ok_or_else(|| corrupt("state", row.state))?,
+            screening_version: row.screening_version,
+            version: row.version,
+            create_time: timestamp(row.create_time),
+            update_time: timestamp(row.update_time),
+        })
+    }
+}
+
+impl From<&Reservation> for reservation::ActiveModel {
+    fn from(reservation: &Reservation) -> Self {
+        Self {
+            screening: Set(reservation.screening.0),
+            customer: Set(reservation.customer.to_string()),
+            hospital: Set(reservation.slot.hospital.to_string()),
+            slot: Set(reservation.slot.to_string()),
+            date: Set(reservation.slot.date.to_string()),
+            state: Set(reservation.state.number()),
+            screening_version: Set(reservation.screening_version),
+            version: Set(reservation.version),
+            create_time: Set(micros(reservation.create_time)),
+            update_time: Set(micros(reservation.update_time)),
+        }
+    }
+}
+
+impl TryFrom<history::Model> for Entry {
+    type Error = DbErr;
+
+    fn try_from(row: history::Model) -> Result<Self, DbErr> {
+        Ok(Self {
+            screening: ScreeningId(row.screening),
+            version: row.version,
+            state: State::from_number(row.state).ok_or_else(|| corrupt("state", row.state))?,
+            reason: row.reason,
+            message: row.message,
+            actor: row.actor,
+            event_id: row.event_id,
+            occur_time: timestamp(row.occur_time),
+        })
+    }
+}
+
+impl From<Entry> for history::ActiveModel {
+    fn from(entry: Entry) -> Self {
+        Self {
+            screening: Set(entry.screening.0),
+            version: Set(entry.version),
+            state: Set(entry.state.number()),
+            reason: Set(entry.reason),
+            message: Set(entry.message),
+            actor: Set(entry.actor),
+            event_id: Set(entry.event_id),
+            occur_time: Set(micros(entry.occur_time)),
+        }
+    }
+}
+
+/// The ledgers of these screenings; those of which nothing is known are not in the map.
+pub(crate) async fn load(
+    connection: &impl ConnectionTrait,
+    screenings: &BTreeSet<ScreeningId>,
+) -> Result<BTreeMap<ScreeningId, Ledger>, DbErr> {
+    let mut ledgers: BTreeMap<ScreeningId, Ledger> = BTreeMap::new();
+    let ids = || screenings.iter().map(|screening| screening.0);
+    let rows = reservation::Entity::find().filter(reservation::Column::Screening.is_in(ids())).all(connection).await?;
+    for row in rows {
+        let reservation = Reservation::try_from(row)?;
+        ledgers.entry(reservation.screening).or_default().reservation = Some(reservation);
+    }
+    let rows = unregistered::Entity::find().filter(unregistered::Column::Screening.is_in(ids())).all(connection).await?;
+    for row in rows {
+        ledgers.entry(ScreeningId(row.screening)).or_default().unregistered_version = row.version;
+    }
+    Ok(ledgers)
+}
+
+/// Writes ledgers that changed.
+pub(crate) async fn save(
+    transaction: &impl ConnectionTrait,
+    ledgers: &BTreeMap<ScreeningId, Ledger>,
+) -> Result<(), DbErr> {
+    let reservations = ledgers.values().filter_map(|ledger| ledger.reservation.as_ref());
+    let rows: Vec<_> = reservations.map(reservation::ActiveModel::from).collect();
+    if !rows.is_empty() {
+        use reservation::Column;
+        let replace = OnConflict::column(Column::Screening)
+            .update_columns([
+                Column::Customer,
+                Column::Hospital,
+                Column::Slot,
+                Column::Date,
+                Column::State,
+                Column::ScreeningVersion,
+                Column::Version,
+                Column::CreateTime,
+                Column::UpdateTime,
+            ])
+            .to_owned();
+        reservation::Entity::insert_many(rows).on_conflict(replace).exec_without_returning(transaction).await?;
+    }
+    let unseen = ledgers.iter().filter(|(_, ledger)| ledger.unregistered_version > 0);
+    let rows: Vec<_> = unseen
+        .map(|(screening, ledger)| unregistered::ActiveModel {
+            screening: Set(screening.0),
+            version: Set(ledger.unregistered_version),
+        })
+        .collect();
+    if !rows.is_empty() {
+        use unregistered::Column;
+        let replace = OnConflict::column(Column::Screening).update_column(Column::Version).to_owned();
+        unregistered::Entity::insert_many(rows).on_conflict(replace).exec_without_returning(transaction).await?;
+    }
+    Ok(())
+}
+
+/// Adds entries to the history, which keeps the first one of a version.
+pub(crate) async fn save_history(transaction: &impl ConnectionTrait, entries: Vec<Entry>) -> Result<(), DbErr> {
+    use history::Column;
+    if entries.is_empty() {
+        return Ok(());
+    }
+    let keep = OnConflict::columns([Column::Screening, Column::Version])
+        .do_nothing_on([Column::Screening, Column::Version])
+        .to_owned();
+    let rows = entries.into_iter().map(history::ActiveModel::from);
+    history::Entity::insert_many(rows).on_conflict(keep).exec_without_returning(transaction).await?;
+    Ok(())
+}
+
+/// The greatest version of a screening that has been taken in, 0 for none.
+pub(crate) async fn seen_version(connection: &impl ConnectionTrait, screening: ScreeningId) -> Result<i64, DbErr> {
+    let ledgers = load(connection, &BTreeSet::from([screening])).await?;
+    Ok(ledgers.get(&screening).map_or(0, Ledger::seen_version))
+}
+
+fn within(scope: &Scope) -> Condition {
+    use reservation::Column;
+    match scope {
+        Scope::Everything => Condition::all(),
+        Scope::Customer(own) => Condition::all().add(Column::Customer.eq(own.to_string())),
+        Scope::Hospitals(listed) => {
+            Condition::all().add(Column::Hospital.is_in(listed.iter().map(ToString::to_string)))
+        }
+    }
+}
+
+/// One reservation, where the scope admits it.
+pub(crate) async fn find(
+    connection: &impl ConnectionTrait,
+    scope: &Scope,
+    screening: ScreeningId,
+) -> Result<Option<Reservation>, DbErr> {
+    let row = reservation::Entity::find_by_id(screening.0).filter(within(scope)).one(connection).await?;
+    row.map(Reservation::try_from).transpose()
+}
+
+/// The kinds of the keys of [`list`]'s orders: the ordered column, then the screening.
+pub(crate) fn keys(order: Order) -> [KeyKind; 2] {
+    match order.field {
+        "date" => [KeyKind::Text, KeyKind::Text],
+        _ => [KeyKind::Int, KeyKind::Text],
+    }
+}
+
+/// A page of the reservations the scope admits, and the token of the next one.
+pub(crate) async fn list(
+    connection: &impl ConnectionTrait,
+    scope: &Scope,
+    filter: &[Comparison],
+    order: Order,
+    asked: &Page,
+) -> Result<(Vec<Reservation>, String), DbErr> {
+    use reservation::Column;
+    let by_date = order.field == "date";
+    let column = if by_date { Column::Date } else { Column::CreateTime };
+    let direction = if order.descending { Direction::Descending } else { Direction::Ascending };
+    let columns = [(column, direction), (Column::Screening, direction)];
+    let select = reservation::Entity::find().filter(within(scope)).filter(matching(filter));
+    let rows = page(select, &columns, asked).all(connection).await?;
+    let (rows, next) = split(rows, asked, |row| {
+        let first = if by_date { Key::Text(row.date.clone()) } else { Key::Int(row.create_time) };
+        vec![first, Key::Text(row.screening.to_string())]
+    });
+    Ok((rows.into_iter().map(Reservation::try_from).collect::<Result<_, _>>()?, next))
+}
+
+fn matching(filter: &[Comparison]) -> Condition {
+    use reservation::Column;
+    let column = |field| match field {
+        "customer" => Column::Customer,
+        "hospital" => Column::Hospital,
+        "slot" => Column::Slot,
+        "state" => Column::State,
+        _ => Column::Date,
+    };
+    let number = |field, operand: &Operand| match (field, operand) {
+        ("state", Operand::Text(name)) => State::from_name(name).map(|state| Value::from(state.number())),
+        _ => None,
+    };
+    condition(filter, column, number)
+}
+
+/// A page of one reservation's history, oldest first, and the token of the next one. Ask [`find`] first whether the caller
+/// may see it.
+pub(crate) async fn list_history(
+    connection: &impl ConnectionTrait,
+    of: &Reservation,
+    asked: &Page,
+) -> Result<(Vec<Entry>, String), DbErr> {
+    use history::Column;
+    let select = history::Entity::find().filter(Column::Screening.eq(of.screening.0));
+    let rows = page(select, &[(Column::Version, Direction::Ascending)], asked).all(connection).await?;
+    let (rows, next) = split(rows, asked, |row| vec![Key::Int(row.version)]);
+    Ok((rows.into_iter().map(Entry::try_from).collect::<Result<_, _>>()?, next))
+}

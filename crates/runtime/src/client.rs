@@ -1,0 +1,156 @@
+//! Calls to other services: the channel, what every call carries, and what a failed one means.
+//!
+//! It neither retries nor picks a replica: who calls knows which calls may be repeated.
+
+use std::time::Duration;
+
+use tonic::metadata::AsciiMetadataValue;
+use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::{Code, Request, Status};
+
+use crate::deadline::Deadline;
+use crate::identity::TokenSource;
+use crate::status::reason_of;
+use crate::trace::{TRACEPARENT, TraceContext};
+
+/// How a channel notices that its peer is gone.
+#[derive(Debug, Clone)]
+pub struct ClientOptions {
+    /// Longest wait for a connection.
+    pub connect_timeout: Duration,
+    /// Pings that often, with or without calls under way. Without them a call to a peer that vanished hangs until its
+    /// own deadline, and so does the next.
+    pub keepalive_interval: Duration,
+    /// Gives a connection up when a ping stays unanswered for so long.
+    pub keepalive_timeout: Duration,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(2),
+            keepalive_interval: Duration::from_secs(2),
+            keepalive_timeout: Duration::from_secs(2),
+        }
+    }
+}
+
+/// Statuses are sent in headers; ours are small, but a proxy's may not be.
+const MAX_HEADERS: u32 = 64 * 1024;
+
+/// HTTP/2 counts the streams an endpoint resets by itself for the whole life of a connection, and ends it, with all its
+/// calls, when there are too many. Calls that run out of time count, so the library's 1,024 is too little for a busy day.
+const MAX_RESET_STREAMS: usize = 16 * 1024;
+
+/// A channel that connects when it is first used and again whenever it has to: it never fails, its calls do.
+#[must_use]
+pub fn connect(uri: Uri, options: ClientOptions) -> Channel {
+    Endpoint::from(uri)
+        .connect_timeout(options.connect_timeout)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(options.keepalive_interval)
+        .keep_alive_timeout(options.keepalive_timeout)
+        .keep_alive_while_idle(true)
+        .http2_max_header_list_size(MAX_HEADERS)
+        .http2_max_local_error_reset_streams(MAX_RESET_STREAMS)
+        .connect_lazy()
+}
+
+/// Makes the requests of outgoing calls.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Outgoing {
+    reserve: Duration,
+}
+
+impl Outgoing {
+    /// Keeps this much of the caller's time for what has to be done after the answer.
+    #[must_use]
+    pub fn reserving(reserve: Duration) -> Self {
+        Self { reserve }
+    }
+
+    /// A request that carries our own identity, the trace, and what remains of the deadline. Where the token cannot be
+    /// had the call goes out without one, and the peer's refusal says so.
+    #[must_use]
+    pub fn request<T>(&self, message: T, tokens: &TokenSource, trace: &TraceContext, deadline: Deadline) -> Request<T> {
+        let mut request = Request::new(message);
+        let metadata = request.metadata_mut();
+        if let Some(bearer) = tokens.bearer() {
+            metadata.insert("authorization", bearer);
+        }
+        if let Ok(traceparent) = AsciiMetadataValue::try_from(trace.child().traceparent()) {
+            metadata.insert(TRACEPARENT, traceparent);
+        }
+        request.set_timeout(deadline.earlier_by(self.reserve).remaining());
+        request
+    }
+}
+
+/// Whether a call failed because its time was up, here or at the peer. tonic's own client answers CANCELLED when the
+/// timeout set on a request passes before the peer says DEADLINE_EXCEEDED.
+#[must_use]
+pub fn is_deadline(status: &Status) -> bool {
+    match status.code() {
+        Code::DeadlineExceeded => true,
+        Code::Cancelled => status.message() == tonic::TimeoutExpired(()).to_string(),
+        _ => false,
+    }
+}
+
+/// Whether a call failed without an answer of the service: the outcome is unknown, and the same request may be sent again.
+/// UNKNOWN and INTERNAL without our ErrorInfo are the transport's words for a broken stream; RESOURCE_EXHAUSTED without it
+/// is a connection that was told to calm down; UNIMPLEMENTED is a server that does not run the service.
+#[must_use]
+pub fn is_unreachable(status: &Status) -> bool {
+    match status.code() {
+        Code::Unavailable | Code::DeadlineExceeded | Code::Unimplemented => true,
+        Code::Cancelled | Code::Unknown | Code::Internal | Code::ResourceExhausted => reason_of(status).is_none(),
+        Code::Ok
+        | Code::InvalidArgument
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::PermissionDenied
+        | Code::FailedPrecondition
+        | Code::Aborted
+        | Code::OutOfRange
+        | Code::DataLoss
+        | Code::Unauthenticated => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fault::{Fault, Reason};
+
+    use super::*;
+    use crate::status::status;
+
+    #[test]
+    fn refusals_are_answers_and_broken_streams_are_not() {
+        for reason in Reason::ALL {
+            let code = reason.code();
+            let silent = matches!(code, fault::Code::Unavailable | fault::Code::DeadlineExceeded);
+            assert_eq!(is_unreachable(&status(Fault::new(*reason, "x"))), silent, "{}", reason.name());
+        }
+        assert!(is_unreachable(&Status::unknown("h2 protocol error: error reading a body from connection")));
+        assert!(is_unreachable(&Status::resource_exhausted("h2 protocol error: too many resets")));
+        assert!(is_unreachable(&Status::unimplemented("")));
+        assert!(is_deadline(&Status::cancelled("Timeout expired")));
+        assert!(!is_deadline(&Status::cancelled("operation was canceled")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_carries_what_remains_of_the_deadline() {
+        let deadline = Deadline::within(Duration::from_secs(10));
+        tokio::time::advance(Duration::from_secs(4)).await;
+        let trace = TraceContext::generate();
+        let outgoing = Outgoing::reserving(Duration::from_secs(1));
+        let request = outgoing.request((), &TokenSource::fixed("t"), &trace, deadline);
+        let metadata = request.metadata();
+        let timeout = Deadline::parse_timeout(metadata.get("grpc-timeout").unwrap().to_str().unwrap());
+        assert_eq!(timeout, Some(Duration::from_secs(5)));
+        assert_eq!(metadata.get("authorization").unwrap(), "Bearer t");
+        let sent = TraceContext::parse(metadata.get(TRACEPARENT).unwrap().to_str().unwrap()).unwrap();
+        assert_eq!(sent.trace_id(), trace.trace_id());
+    }
+}

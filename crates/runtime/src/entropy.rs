@@ -1,0 +1,54 @@
+//! The only source of randomness: ids, trace ids, keys and jitter all come from here.
+//!
+//! Rules never draw a random number; whoever calls them hands the id in.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+/// A time-ordered id, for things the server names: pages and indexes follow the order of creation.
+#[must_use]
+pub fn uuid_v7() -> Uuid {
+    Uuid::now_v7()
+}
+
+/// An id that tells nothing, not even when it was made.
+#[must_use]
+pub fn uuid_v4() -> Uuid {
+    Uuid::new_v4()
+}
+
+/// Bytes fit for a key.
+///
+/// # Panics
+/// Where the operating system has no randomness to give; nothing in this process could go on then.
+#[must_use]
+pub fn bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).expect("the operating system has no randomness to give");
+    bytes
+}
+
+/// A duration between `base` and one and a half times `base`, so that many clients do not retry in step.
+#[must_use]
+pub fn jittered(base: Duration) -> Duration {
+    let share = f64::from(u16::from_le_bytes(bytes())) / f64::from(u16::MAX);
+    base.saturating_add(base.mul_f64(share / 2.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn server_made_ids_are_in_the_order_they_were_made() {
+        let ids: Vec<Uuid> = (0..1000).map(|_| uuid_v7()).collect();
+        assert!(ids.is_sorted());
+    }
+
+    #[test]
+    fn jitter_stays_within_half_of_the_base() {
+        let base = Duration::from_millis(100);
+        assert!((0..1000).map(|_| jittered(base)).all(|delay| (base..=base * 3 / 2).contains(&delay)));
+    }
+}

@@ -1,0 +1,200 @@
+//! What a token says, and the caller it makes.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use domain::access::{self, Caller};
+use domain::ids::{CustomerId, HospitalId};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// Issuer and audience of every token.
+pub const ISSUER: &str = "checkup";
+
+/// What its owner is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Books for themselves; the subject is the customer's id.
+    Customer,
+    /// Administers hospitals.
+    Admin,
+    /// Reads everything, writes nothing.
+    Auditor,
+    /// One of our own services; the subject is its name.
+    Service,
+}
+
+impl FromStr for Role {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "customer" => Ok(Self::Customer),
+            "admin" => Ok(Self::Admin),
+            "auditor" => Ok(Self::Auditor),
+            "service" => Ok(Self::Service),
+            _ => Err("a role is one of customer, admin, auditor, service".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Customer => "customer",
+            Self::Admin => "admin",
+            Self::Auditor => "auditor",
+            Self::Service => "service",
+        })
+    }
+}
+
+/// The hospitals of an admin as a token writes them: `"*"`, one id, or a list of either.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Hospitals {
+    /// `"*"` or one id.
+    One(String),
+    /// A list.
+    Many(Vec<String>),
+}
+
+impl FromStr for Hospitals {
+    type Err = String;
+
+    /// Reads `*` or ids separated by commas, as command lines write them.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let hospitals = Self::Many(text.split(',').map(|id| id.trim().to_owned()).collect());
+        hospitals.access().map(|_| hospitals)
+    }
+}
+
+impl Hospitals {
+    fn access(&self) -> Result<access::Hospitals, String> {
+        let listed = match self {
+            Self::One(id) => std::slice::from_ref(id),
+            Self::Many(ids) => ids.as_slice(),
+        };
+        if listed.iter().any(|id| id == "*") {
+            return Ok(access::Hospitals::All);
+        }
+        let ids: Result<_, _> = listed.iter().map(|id| HospitalId::from_segment(id)).collect();
+        ids.map(access::Hospitals::Only).map_err(|malformed| format!("the claim hospitals is malformed: an id {}", malformed.0))
+    }
+}
+
+/// The audience of a token: issuers write one name or a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Audience {
+    /// One name.
+    One(String),
+    /// Several.
+    Many(Vec<String>),
+}
+
+impl Audience {
+    /// Whether we are meant.
+    pub(super) fn is_ours(&self) -> bool {
+        match self {
+            Self::One(name) => name == ISSUER,
+            Self::Many(names) => names.iter().any(|name| name == ISSUER),
+        }
+    }
+}
+
+/// The claims of a token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claims {
+    /// Whose it is.
+    pub sub: String,
+    /// What its owner is.
+    pub role: Role,
+    /// The hospitals of an admin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hospitals: Option<Hospitals>,
+    /// Who issued it.
+    pub iss: String,
+    /// For whom.
+    pub aud: Audience,
+    /// Seconds since 1970 from which on it is worthless.
+    pub exp: i64,
+    /// Seconds since 1970 before which it is worthless.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nbf: Option<i64>,
+    /// Seconds since 1970 when it was issued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iat: Option<i64>,
+}
+
+impl Claims {
+    /// Claims from now on, by our own issuer and for us.
+    #[must_use]
+    pub fn new(role: Role, subject: impl Into<String>, hospitals: Option<Hospitals>, ttl: Duration) -> Self {
+        let now = Timestamp::now().as_second();
+        Self {
+            sub: subject.into(),
+            role,
+            hospitals,
+            iss: ISSUER.to_owned(),
+            aud: Audience::One(ISSUER.to_owned()),
+            exp: now.saturating_add(i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX)),
+            nbf: None,
+            iat: Some(now),
+        }
+    }
+
+    /// The caller they describe. An admin without hospitals administers none.
+    ///
+    /// # Errors
+    /// What is wrong with them, in words fit for the token's bearer.
+    pub fn caller(&self) -> Result<Caller, String> {
+        // the actor of events and the scope of request ids: as strict for everybody as for customers
+        let customer = CustomerId::from_segment(&self.sub).map_err(|malformed| format!("the claim sub {}", malformed.0))?;
+        let subject = self.sub.clone();
+        Ok(match self.role {
+            Role::Customer => Caller::Customer(customer),
+            Role::Auditor => Caller::Auditor(subject),
+            Role::Service => Caller::Service(subject),
+            Role::Admin => {
+                let none = Hospitals::Many(Vec::new());
+                Caller::Admin { subject, hospitals: self.hospitals.as_ref().unwrap_or(&none).access()? }
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claims(json: &str) -> Claims {
+        serde_json::from_str(&format!(r#"{{"iss":"checkup","aud":["x","checkup"],"exp":1,{json}}}"#)).unwrap()
+    }
+
+    #[test]
+    fn hospitals_are_a_star_an_id_or_a_list() {
+        let all = claims(r#""sub":"lee","role":"admin","hospitals":"*""#).caller().unwrap();
+        assert_eq!(all, Caller::Admin { subject: "lee".into(), hospitals: access::Hospitals::All });
+        let seoul = HospitalId::from_segment("seoul").unwrap();
+        for one in [r#""seoul""#, r#"["seoul"]"#] {
+            let caller = claims(&format!(r#""sub":"lee","role":"admin","hospitals":{one}"#)).caller().unwrap();
+            let only = access::Hospitals::Only([seoul.clone()].into());
+            assert_eq!(caller, Caller::Admin { subject: "lee".into(), hospitals: only });
+        }
+        let none = claims(r#""sub":"lee","role":"admin""#).caller().unwrap();
+        assert!(none.require_admin_of(&seoul).is_err());
+        assert!(claims(r#""sub":"lee","role":"admin","hospitals":"Seoul""#).caller().is_err());
+        assert_eq!("*".parse(), Ok(Hospitals::Many(vec!["*".into()])));
+        assert!("seoul,,busan".parse::<Hospitals>().is_err());
+    }
+
+    #[test]
+    fn a_subject_is_a_segment() {
+        assert!(claims(r#""sub":"a/b","role":"customer""#).caller().is_err());
+        assert!(claims(r#""sub":"","role":"service""#).caller().is_err());
+        assert_eq!(claims(r#""sub":"kim","role":"customer""#).caller().unwrap().to_string(), "customer:kim");
+    }
+}

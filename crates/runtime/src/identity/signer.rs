@@ -1,0 +1,160 @@
+//! The signing key of a data directory.
+//!
+//! One process makes it, all that share the directory use it, and nobody else may read it. Deployments with an issuer of
+//! their own need none of this: they give the verifier that issuer's keys.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use jsonwebtoken::jwk::{Jwk, JwkSet, ThumbprintHash};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+
+use super::Claims;
+use crate::entropy;
+
+/// Why there is no key.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// The key file cannot be read or made.
+    #[error("cannot use the signing key {}", path.display())]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Others than its owner may read the key file.
+    #[error("the signing key {} is readable by others than its owner; run: chmod 600 {}", path.display(), path.display())]
+    Exposed {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// The file holds no Ed25519 key, or the document no usable public keys.
+    #[error("not a usable key: {0}")]
+    Key(String),
+}
+
+/// Signs tokens with the Ed25519 key of a data directory. A cheap handle.
+#[derive(Clone)]
+pub struct Signer(Arc<Parts>);
+
+struct Parts {
+    key: EncodingKey,
+    header: Header,
+    jwk: Jwk,
+}
+
+impl std::fmt::Debug for Signer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Signer").field(&self.0.header.kid).finish()
+    }
+}
+
+impl Signer {
+    /// The name of the key file in its directory: PKCS#8 in PEM, as `openssl genpkey -algorithm ed25519` writes it.
+    pub const FILE: &'static str = "signing-key.pem";
+
+    /// Reads the key of `dir`, or makes one. Of several processes that do so at once one makes the key and all use it.
+    ///
+    /// # Errors
+    /// When the file cannot be used, or others may read it.
+    pub fn load_or_create(dir: &Path) -> Result<Self, IdentityError> {
+        let path = dir.join(Self::FILE);
+        let failed = |source| IdentityError::File { path: path.clone(), source };
+        let pem = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                create(dir, &path).map_err(failed)?;
+                fs::read(&path).map_err(failed)?
+            }
+            read => read.map_err(failed)?,
+        };
+        let mode = fs::metadata(&path).map_err(failed)?.permissions().mode();
+        if mode & 0o077 != 0 {
+            return Err(IdentityError::Exposed { path });
+        }
+        Self::from_pem(&pem)
+    }
+
+    fn from_pem(pem: &[u8]) -> Result<Self, IdentityError> {
+        let unusable = |error: jsonwebtoken::errors::Error| IdentityError::Key(error.to_string());
+        let key = EncodingKey::from_ed_pem(pem).map_err(unusable)?;
+        let mut jwk = Jwk::from_encoding_key(&key, Algorithm::EdDSA).map_err(unusable)?;
+        let kid = jwk.thumbprint(ThumbprintHash::SHA256).map_err(unusable)?;
+        jwk.common.key_id = Some(kid.clone());
+        let header = Header { kid: Some(kid), ..Header::new(Algorithm::EdDSA) };
+        Ok(Self(Arc::new(Parts { key, header, jwk })))
+    }
+
+    /// A token that says this.
+    ///
+    /// # Errors
+    /// When the claims cannot be written as JSON or the key refuses to sign: defects, both.
+    pub fn sign(&self, claims: &Claims) -> Result<String, IdentityError> {
+        jsonwebtoken::encode(&self.0.header, claims, &self.0.key).map_err(|error| IdentityError::Key(error.to_string()))
+    }
+
+    /// The public half as a JWKS document, for [`super::Verifier`] and for a mesh.
+    #[must_use]
+    pub fn jwks(&self) -> String {
+        let set = JwkSet { keys: vec![self.0.jwk.clone()] };
+        serde_json::to_string(&set).unwrap_or_default()
+    }
+}
+
+/// Makes the key file whole or not at all: written beside it, forced to disk, then linked to its name, which fails where
+/// another process was quicker.
+fn create(dir: &Path, path: &Path) -> io::Result<()> {
+    /// PKCS#8 version 1 of an Ed25519 key (RFC 8410), up to the 32 bytes of the seed.
+    const PKCS8: [u8; 16] = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
+    let mut der = PKCS8.to_vec();
+    der.extend(entropy::bytes::<32>());
+    let pem = format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", STANDARD.encode(der));
+
+    fs::create_dir_all(dir)?;
+    let beside = dir.join(format!(".{}.{}", Signer::FILE, entropy::uuid_v4()));
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+    let written = file.write_all(pem.as_bytes()).and_then(|()| file.sync_all());
+    let linked = written.and_then(|()| fs::hard_link(&beside, path));
+    fs::remove_file(&beside)?;
+    match linked {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        linked => linked.and_then(|()| File::open(dir)?.sync_all()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_who_start_at_once_share_one_key_that_only_the_owner_reads() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys: Vec<String> = std::thread::scope(|scope| {
+            let load = || Signer::load_or_create(&dir.path().join("identity")).unwrap().jwks();
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(load)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(keys.iter().all(|key| *key == keys[0]));
+        let path = dir.path().join("identity").join(Signer::FILE);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        let refused = Signer::load_or_create(path.parent().unwrap());
+        assert!(matches!(refused, Err(IdentityError::Exposed { .. })));
+    }
+
+    #[test]
+    fn what_is_no_key_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(Signer::FILE);
+        fs::write(&path, "not a key").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        assert!(matches!(Signer::load_or_create(dir.path()), Err(IdentityError::Key(_))));
+    }
+}

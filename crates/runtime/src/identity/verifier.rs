@@ -1,0 +1,200 @@
+//! Verifies tokens against the public keys of their issuer.
+//!
+//! Signature and algorithm are checked by the library, the claims here, by the clock the caller names. Only two
+//! algorithms exist for us, both with public keys: so neither `none` nor an HMAC made with a public key can pass.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use domain::access::Caller;
+use fault::{Fault, Reason};
+use jiff::Timestamp;
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use sha2::{Digest, Sha256};
+
+use super::{Claims, ISSUER, IdentityError};
+use crate::lifecycle::lock;
+
+/// How far the issuer's clock and ours may be apart, in seconds.
+const LEEWAY: i64 = 5;
+
+/// Longest token looked at, in bytes; ours are about 300.
+const LONGEST: usize = 4096;
+
+/// Tokens remembered; twice as many at most.
+const CACHED: usize = 4096;
+
+/// Keys tried, so that a large key set cannot make a refusal expensive.
+const MOST_KEYS: usize = 16;
+
+/// Makes callers of tokens. A cheap handle.
+#[derive(Debug, Clone)]
+pub struct Verifier(Arc<Parts>);
+
+#[derive(Debug)]
+struct Parts {
+    keys: Vec<Key>,
+    cache: Mutex<Cache>,
+}
+
+#[derive(Debug)]
+struct Key {
+    id: Option<String>,
+    algorithm: Algorithm,
+    key: DecodingKey,
+}
+
+#[derive(Debug, Clone)]
+struct Verified {
+    caller: Caller,
+    not_before: i64,
+    expires: i64,
+}
+
+/// Two generations: when the young one is full it becomes the old one, and what nobody asked for meanwhile is forgotten.
+#[derive(Debug, Default)]
+struct Cache {
+    young: HashMap<[u8; 32], Verified>,
+    old: HashMap<[u8; 32], Verified>,
+}
+
+impl Cache {
+    fn get(&mut self, hash: &[u8; 32]) -> Option<Verified> {
+        if let Some(verified) = self.young.get(hash) {
+            return Some(verified.clone());
+        }
+        let verified = self.old.remove(hash)?;
+        self.put(*hash, verified.clone());
+        Some(verified)
+    }
+
+    fn put(&mut self, hash: [u8; 32], verified: Verified) {
+        if self.young.len() >= CACHED {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(hash, verified);
+    }
+}
+
+impl Verifier {
+    /// A verifier that knows the keys of this JWKS document; keys of other kinds than Ed25519 and P-256 are left out.
+    ///
+    /// # Errors
+    /// When it is no such document or holds no usable key.
+    pub fn from_jwks(document: &str) -> Result<Self, IdentityError> {
+        let unusable = |error: String| IdentityError::Key(error);
+        let set: JwkSet = serde_json::from_str(document).map_err(|error| unusable(error.to_string()))?;
+        let keys: Vec<Key> = set.keys.iter().filter_map(usable).take(MOST_KEYS).collect();
+        if keys.is_empty() {
+            return Err(unusable("the key set has no Ed25519 or P-256 key".to_owned()));
+        }
+        Ok(Self(Arc::new(Parts { keys, cache: Mutex::default() })))
+    }
+
+    /// Whose token this is, by the machine's clock.
+    ///
+    /// # Errors
+    /// CREDENTIALS_INVALID.
+    pub fn verify(&self, token: &str) -> Result<Caller, Fault> {
+        self.verify_at(token, Timestamp::now())
+    }
+
+    /// Whose token this is at `now`. A token seen before costs a hash; it still expires.
+    ///
+    /// # Errors
+    /// CREDENTIALS_INVALID.
+    pub fn verify_at(&self, token: &str, now: Timestamp) -> Result<Caller, Fault> {
+        if token.len() > LONGEST {
+            return Err(invalid("the token is too long"));
+        }
+        let hash: [u8; 32] = Sha256::digest(token).into();
+        let cached = lock(&self.0.cache).get(&hash);
+        let verified = match cached {
+            Some(verified) => verified,
+            None => {
+                let verified = self.decode(token)?;
+                lock(&self.0.cache).put(hash, verified.clone());
+                verified
+            }
+        };
+        let now = now.as_second();
+        if now >= verified.expires.saturating_add(LEEWAY) {
+            return Err(invalid("the token has expired"));
+        }
+        if now.saturating_add(LEEWAY) < verified.not_before {
+            return Err(invalid("the token is not valid yet"));
+        }
+        Ok(verified.caller)
+    }
+
+    fn decode(&self, token: &str) -> Result<Verified, Fault> {
+        let claims = self.claims(token)?;
+        if claims.iss != ISSUER {
+            return Err(invalid("the token was issued by somebody else than checkup"));
+        }
+        if !claims.aud.is_ours() {
+            return Err(invalid("the token is meant for another audience than checkup"));
+        }
+        let caller = claims.caller().map_err(|why| invalid(&why))?;
+        Ok(Verified { caller, not_before: claims.nbf.unwrap_or(i64::MIN), expires: claims.exp })
+    }
+
+    fn claims(&self, token: &str) -> Result<Claims, Fault> {
+        // an unknown algorithm, `none` among them, fails here: the library does not know its name
+        let header = jsonwebtoken::decode_header(token).map_err(|_| invalid("the token is not a signed JWT"))?;
+        if !matches!(header.alg, Algorithm::EdDSA | Algorithm::ES256) {
+            return Err(invalid("the token is signed with another algorithm than EdDSA and ES256"));
+        }
+        let named = |key: &&Key| match (&header.kid, &key.id) {
+            (Some(wanted), Some(id)) => wanted == id,
+            _ => true,
+        };
+        let candidates = self.0.keys.iter().filter(|key| key.algorithm == header.alg).filter(named);
+        for key in candidates {
+            let mut validation = Validation::new(key.algorithm);
+            // the claims are checked above, by the caller's clock
+            validation.required_spec_claims.clear();
+            validation.validate_exp = false;
+            validation.validate_nbf = false;
+            validation.validate_aud = false;
+            match jsonwebtoken::decode::<Claims>(token, &key.key, &validation) {
+                Ok(decoded) => return Ok(decoded.claims),
+                Err(error) => match error.kind() {
+                    ErrorKind::Json(_) | ErrorKind::Utf8(_) => {
+                        return Err(invalid("the token lacks one of the claims sub, role, iss, aud, exp, or has a malformed one"));
+                    }
+                    _ => continue,
+                },
+            }
+        }
+        Err(invalid("the signature of the token does not match a key of its issuer"))
+    }
+}
+
+/// The key, where it is of a kind and length we verify with: the library trusts the lengths it is given.
+fn usable(jwk: &Jwk) -> Option<Key> {
+    let algorithm = match &jwk.algorithm {
+        AlgorithmParameters::OctetKeyPair(pair) if pair.curve == EllipticCurve::Ed25519 && is_32_bytes(&pair.x) => {
+            Algorithm::EdDSA
+        }
+        AlgorithmParameters::EllipticCurve(point)
+            if point.curve == EllipticCurve::P256 && is_32_bytes(&point.x) && is_32_bytes(&point.y) =>
+        {
+            Algorithm::ES256
+        }
+        _ => return None,
+    };
+    let key = DecodingKey::from_jwk(jwk).ok()?;
+    Some(Key { id: jwk.common.key_id.clone(), algorithm, key })
+}
+
+fn is_32_bytes(base64: &str) -> bool {
+    use base64::Engine;
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(base64).is_ok_and(|bytes| bytes.len() == 32)
+}
+
+fn invalid(why: &str) -> Fault {
+    Fault::new(Reason::CredentialsInvalid, why)
+}

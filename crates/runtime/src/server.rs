@@ -1,0 +1,209 @@
+//! The gRPC server of a process: its limits, the door every call passes, health, reflection, and an orderly end.
+//!
+//! Services are written elsewhere and added here. The limits are set on purpose, one by one; what the library leaves
+//! unlimited by default is limited here.
+
+mod accept;
+mod body;
+mod door;
+mod methods;
+mod options;
+mod record;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::response::IntoResponse;
+use futures::Stream;
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+use tonic::server::NamedService;
+use tonic::service::Routes;
+use tonic_health::ServingStatus;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_health::server::{HealthReporter, HealthService};
+use tower::Service;
+
+use self::accept::{Connection, Incoming};
+use self::door::{Door, Rules};
+use self::methods::DESCRIPTOR_SETS;
+use crate::clock::Clock;
+use crate::entropy;
+use crate::identity::Verifier;
+use crate::lifecycle::{Drain, Readiness};
+
+pub use self::options::ServerOptions;
+
+/// Largest message a service decodes, in bytes. The largest legitimate one, 366 slots at once, has a tenth of it, and
+/// every call in flight may hold one. Apply it with [`crate::limited!`].
+pub const MAX_MESSAGE: usize = 256 * 1024;
+
+/// Applies [`MAX_MESSAGE`] to a generated server, which have no trait in common that could.
+#[macro_export]
+macro_rules! limited {
+    ($service:expr) => {
+        $service.max_decoding_message_size($crate::server::MAX_MESSAGE)
+    };
+}
+
+/// Why a server could not run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The descriptors are not served: a defect of the build.
+    #[error("cannot serve reflection")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// The descriptors do not decode: a defect of the build.
+    #[error("cannot read the descriptors of the contract")]
+    Descriptors(#[from] prost::DecodeError),
+    /// The transport gave up.
+    #[error("the transport failed")]
+    Transport(#[from] tonic::transport::Error),
+    /// The listener ended although nobody asked for it.
+    #[error("the server ended before it was asked to")]
+    Ended,
+}
+
+/// A server being put together.
+#[derive(Debug)]
+pub struct Server {
+    options: ServerOptions,
+    verifier: Verifier,
+    clock: Clock,
+    readiness: Readiness,
+    routes: Routes,
+    names: Vec<&'static str>,
+}
+
+impl Server {
+    /// Without services yet. `clock` is the one tokens are judged by: the machine's, also where rules live on a shifted
+    /// one, for tokens are minted by other processes.
+    #[must_use]
+    pub fn new(options: ServerOptions, verifier: Verifier, clock: Clock) -> Self {
+        Self { options, verifier, clock, readiness: Readiness::new(), routes: Routes::default(), names: Vec::new() }
+    }
+
+    /// Answers UNAVAILABLE NOT_READY until `readiness` is released.
+    #[must_use]
+    pub fn ready_when(mut self, readiness: Readiness) -> Self {
+        self.readiness = readiness;
+        self
+    }
+
+    /// Adds a service, see [`crate::limited!`]. Its descriptor is in the contract's set, and its health is the server's.
+    pub fn add<S>(&mut self, service: S) -> &mut Self
+    where
+        S: Service<http::Request<Body>, Error = Infallible> + NamedService + Clone + Send + Sync + 'static,
+        S::Response: IntoResponse,
+        S::Future: Send + 'static,
+    {
+        self.routes = std::mem::take(&mut self.routes).add_service(service);
+        self.names.push(S::NAME);
+        self
+    }
+
+    /// Serves until the drain has ended: NOT_SERVING, the drain delay, GOAWAY and no new connections, and a bounded wait
+    /// for the calls under way. Connections that are still open then are cut.
+    ///
+    /// # Errors
+    /// When serving cannot begin, or ends by itself.
+    pub async fn run(self, listener: TcpListener, drain: Drain) -> Result<(), Error> {
+        let health = Health::new(&self.names).await;
+        let (goaway, cut) = (CancellationToken::new(), CancellationToken::new());
+        let rules = Rules::new(&self.options, self.verifier, self.clock, self.readiness.clone(), goaway.clone())?;
+        let routes = with_reflection(self.routes.add_service(health.service()))?;
+        let incoming = Incoming::new(listener, &self.options, cut.clone()).into_stream();
+        let mut serving = Box::pin(serve(&self.options, Arc::new(rules), routes, incoming, goaway.clone()));
+        let until_goaway = async {
+            tokio::select! {
+                () = self.readiness.ready() => {
+                    health.set(ServingStatus::Serving).await;
+                    drain.requested().await;
+                }
+                () = drain.requested() => {}
+            }
+            health.set(ServingStatus::NotServing).await;
+            tokio::time::sleep(self.options.drain_delay).await;
+            goaway.cancel();
+        };
+        tokio::select! {
+            ended = &mut serving => return ended.and(Err(Error::Ended)),
+            () = until_goaway => {}
+        }
+        // the library waits for every connection, however long that takes
+        if let Ok(ended) = timeout(self.options.drain_timeout, &mut serving).await {
+            return ended;
+        }
+        tracing::warn!(after = ?self.options.drain_timeout, "cutting the connections that are still open");
+        cut.cancel();
+        let _ = timeout(Duration::from_secs(1), &mut serving).await;
+        Ok(())
+    }
+}
+
+/// The health of every service of the server, which is the server's.
+struct Health {
+    reporter: HealthReporter,
+    names: Vec<&'static str>,
+}
+
+impl Health {
+    async fn new(services: &[&'static str]) -> Self {
+        let names = services.iter().copied().chain([""]).collect();
+        let health = Self { reporter: HealthReporter::new(), names };
+        // a new reporter claims that the server is serving
+        health.set(ServingStatus::NotServing).await;
+        health
+    }
+
+    async fn set(&self, status: ServingStatus) {
+        for name in &self.names {
+            self.reporter.set_service_status(name, status).await;
+        }
+    }
+
+    fn service(&self) -> HealthServer<HealthService> {
+        limited!(HealthServer::new(HealthService::from_health_reporter(self.reporter.clone())))
+    }
+}
+
+fn with_reflection(routes: Routes) -> Result<Routes, Error> {
+    let configure = || {
+        let builder = tonic_reflection::server::Builder::configure();
+        DESCRIPTOR_SETS.iter().fold(builder, |builder, set| builder.register_encoded_file_descriptor_set(set))
+    };
+    Ok(routes.add_service(limited!(configure().build_v1()?)).add_service(limited!(configure().build_v1alpha()?)))
+}
+
+async fn serve(
+    options: &ServerOptions,
+    rules: Arc<Rules>,
+    routes: Routes,
+    incoming: impl Stream<Item = Result<Connection, Infallible>>,
+    goaway: CancellationToken,
+) -> Result<(), Error> {
+    let door = Door::new(rules, routes.prepare());
+    transport(options).serve_with_incoming_shutdown(door, incoming, goaway.cancelled_owned()).await?;
+    Ok(())
+}
+
+/// The connection's limits.
+fn transport(options: &ServerOptions) -> tonic::transport::Server {
+    /// Streams a client may have reset before they were looked at; more is an attack (rapid reset), the connection ends.
+    const PENDING_RESETS: usize = 128;
+    /// Streams reset by us, counted for the whole life of a connection: generous, or else the calls that time out during
+    /// one bad minute end the connection for all others; finite, because each costs memory for a while.
+    const LOCAL_RESETS: usize = 16 * 1024;
+    tonic::transport::Server::builder()
+        // the library passes its `None` on, which overrides the protocol library's safe default with no limit at all
+        .max_concurrent_streams(options.max_streams_per_connection)
+        .http2_max_header_list_size(options.max_header_bytes)
+        .http2_keepalive_interval(Some(options.keepalive_interval))
+        .http2_keepalive_timeout(Some(options.keepalive_timeout))
+        .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS))
+        .http2_max_local_error_reset_streams(Some(LOCAL_RESETS))
+        // age alone: with a grace as well the library sends no GOAWAY but drops the connection with its calls
+        .max_connection_age(entropy::jittered(options.connection_age))
+}

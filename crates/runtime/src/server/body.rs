@@ -1,0 +1,112 @@
+//! The body of an answer: keeps a stream within its limits and the record of the call open until the end.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use fault::{Fault, Reason};
+use futures::FutureExt;
+use http::HeaderMap;
+use http_body::{Frame, SizeHint};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Sleep;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tonic::Status;
+use tonic::body::Body;
+
+use super::record::Record;
+use crate::deadline::Deadline;
+use crate::status::status;
+use crate::tasks::panic_text;
+
+/// What ends a stream from outside, and its place among the open ones.
+#[derive(Debug)]
+pub(super) struct Stream {
+    deadline: Option<Pin<Box<Sleep>>>,
+    goaway: Pin<Box<WaitForCancellationFutureOwned>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Stream {
+    /// A stream ends at the deadline its caller named, and when the server is about to go: waiting for it would take the
+    /// whole drain, and the client resumes elsewhere.
+    pub(super) fn new(deadline: Option<Deadline>, goaway: CancellationToken, permit: OwnedSemaphorePermit) -> Self {
+        let deadline = deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline.instant())));
+        Self { deadline, goaway: Box::pin(goaway.cancelled_owned()), _permit: permit }
+    }
+
+    fn ended(&mut self, cx: &mut Context<'_>) -> Option<Fault> {
+        if self.deadline.as_mut().is_some_and(|deadline| deadline.poll_unpin(cx).is_ready()) {
+            return Some(Fault::new(Reason::DeadlineExceeded, "the deadline of the stream has passed"));
+        }
+        let leaving = self.goaway.poll_unpin(cx).is_ready();
+        leaving.then(|| Fault::new(Reason::NotReady, "the server is shutting down; resume the stream"))
+    }
+}
+
+/// The body of an answer.
+#[derive(Debug)]
+pub(super) struct CallBody {
+    inner: Body,
+    record: Record,
+    stream: Option<Stream>,
+    ended: bool,
+}
+
+impl CallBody {
+    /// The body of a handler's answer.
+    pub(super) fn new(inner: Body, record: Record, stream: Option<Stream>) -> Self {
+        Self { inner, record, stream, ended: false }
+    }
+
+    fn poll_inner(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if let Some(fault) = self.stream.as_mut().and_then(|stream| stream.ended(cx)) {
+            return Poll::Ready(Some(self.end_with(fault)));
+        }
+        // a panic here would end the connection, with the calls of everybody who shares it
+        let polled = catch_unwind(AssertUnwindSafe(|| http_body::Body::poll_frame(Pin::new(&mut self.inner), cx)));
+        match polled {
+            Ok(polled) => polled,
+            Err(panic) => Poll::Ready(Some(self.end_with(Fault::internal(panic_text(panic.as_ref()))))),
+        }
+    }
+
+    fn end_with(&mut self, fault: Fault) -> Result<Frame<Bytes>, Status> {
+        self.ended = true;
+        let mut trailers = HeaderMap::new();
+        status(fault).add_header(&mut trailers)?;
+        Ok(Frame::trailers(trailers))
+    }
+}
+
+impl http_body::Body for CallBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = self.get_mut();
+        if this.ended {
+            return Poll::Ready(None);
+        }
+        let span = this.record.span().clone();
+        let frame = ready!(span.in_scope(|| this.poll_inner(cx)));
+        match &frame {
+            Some(Ok(frame)) => {
+                if let Some(trailers) = frame.trailers_ref() {
+                    this.record.status_in(trailers);
+                }
+            }
+            Some(Err(_)) | None => this.ended = true,
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended || self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

@@ -1,0 +1,201 @@
+//! The door every call passes, in one order for all: recorded, let in, counted against the limits, shielded from panics,
+//! given a deadline, and told who calls.
+//!
+//! It knows methods only by what their descriptors say. What a caller may do is not decided here.
+
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use domain::access::Caller;
+use fault::{Fault, Reason};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use http::{HeaderMap, Request, Response};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::time::timeout_at;
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+use tonic::service::Routes;
+use tower::Service;
+use tracing::Instrument;
+
+use super::ServerOptions;
+use super::body::{CallBody, Stream};
+use super::methods::{Method, Methods};
+use super::record::Record;
+use crate::clock::Clock;
+use crate::deadline::Deadline;
+use crate::identity::Verifier;
+use crate::lifecycle::Readiness;
+use crate::status::status;
+use crate::tasks::panic_text;
+use crate::trace::{TRACEPARENT, TraceContext};
+
+/// By what calls are let in.
+#[derive(Debug)]
+pub(super) struct Rules {
+    methods: Methods,
+    verifier: Verifier,
+    clock: Clock,
+    readiness: Readiness,
+    calls: Semaphore,
+    streams: Arc<Semaphore>,
+    default_deadline: Duration,
+    max_deadline: Duration,
+    goaway: CancellationToken,
+}
+
+impl Rules {
+    pub(super) fn new(
+        options: &ServerOptions,
+        verifier: Verifier,
+        clock: Clock,
+        readiness: Readiness,
+        goaway: CancellationToken,
+    ) -> Result<Self, prost::DecodeError> {
+        Ok(Self {
+            methods: Methods::from_descriptors()?,
+            verifier,
+            clock,
+            readiness,
+            calls: Semaphore::new(options.max_calls),
+            streams: Arc::new(Semaphore::new(options.max_streams)),
+            default_deadline: options.default_deadline,
+            max_deadline: options.max_deadline,
+            goaway,
+        })
+    }
+
+    /// The whole way of a call.
+    async fn pass(&self, routes: Routes, request: Request<Body>) -> Response<CallBody> {
+        let trace = header(request.headers(), TRACEPARENT).map_or_else(TraceContext::generate, TraceContext::from_traceparent_or_new);
+        let method = self.methods.find(request.uri().path());
+        let mut record = Record::begin(Arc::clone(&method), &trace);
+        let span = record.span().clone();
+        let (response, stream) = async {
+            match self.answer(routes, request, &method, trace, &record).await {
+                Ok(answered) => answered,
+                Err(fault) => (status(fault).into_http(), None),
+            }
+        }
+        .instrument(span)
+        .await;
+        record.status_in(response.headers());
+        response.map(|body| CallBody::new(body, record, stream))
+    }
+
+    async fn answer(
+        &self,
+        mut routes: Routes,
+        mut request: Request<Body>,
+        method: &Method,
+        trace: TraceContext,
+        record: &Record,
+    ) -> Result<(Response<Body>, Option<Stream>), Fault> {
+        if !method.infrastructure && !self.readiness.is_ready() {
+            return Err(Fault::new(Reason::NotReady, "the service is starting"));
+        }
+        let admission = self.admit(method)?;
+        let named = header(request.headers(), "grpc-timeout").and_then(Deadline::parse_timeout);
+        let deadline = self.deadline(method, named);
+        let caller = self.caller(method, request.headers())?;
+        record.caller(&caller);
+        request.extensions_mut().insert(deadline);
+        request.extensions_mut().insert(caller);
+        request.extensions_mut().insert(trace);
+
+        let handled = AssertUnwindSafe(routes.call(request)).catch_unwind();
+        let response = match timeout_at(deadline.instant(), handled).await {
+            Ok(Ok(response)) => response.unwrap_or_else(|never: Infallible| match never {}),
+            Ok(Err(panic)) => return Err(Fault::internal(panic_text(panic.as_ref()))),
+            Err(_) => return Err(Fault::new(Reason::DeadlineExceeded, "the deadline has passed")),
+        };
+        Ok((response, admission.stream(named.map(|_| deadline), &self.goaway)))
+    }
+
+    /// A place among the calls in flight. Health is answered even when there is none: a busy process is not a dead one.
+    fn admit(&self, method: &Method) -> Result<Admission<'_>, Fault> {
+        let overloaded = |_| Fault::new(Reason::Overloaded, "the server has too many calls in flight");
+        Ok(match method {
+            Method { streams: true, .. } => {
+                Admission::Stream(Arc::clone(&self.streams).try_acquire_owned().map_err(overloaded)?)
+            }
+            Method { infrastructure: true, .. } => Admission::Free,
+            Method { .. } => Admission::Unary { _permit: self.calls.try_acquire().map_err(overloaded)? },
+        })
+    }
+
+    /// When the head of the answer is due. Only unary calls are held to the longest deadline: what a stream's caller
+    /// names is the time it wants to watch.
+    fn deadline(&self, method: &Method, named: Option<Duration>) -> Deadline {
+        let span = named.unwrap_or(self.default_deadline);
+        Deadline::within(if method.streams { span } else { span.min(self.max_deadline) })
+    }
+
+    /// Who calls. A token that is bad is refused even where none is needed, so that its owner learns of it; health and
+    /// reflection look at none, or a tool could not find out what the refusal means.
+    fn caller(&self, method: &Method, headers: &HeaderMap) -> Result<Caller, Fault> {
+        let Some(value) = headers.get(http::header::AUTHORIZATION).filter(|_| !method.infrastructure) else {
+            return Ok(Caller::Anonymous);
+        };
+        let bearer = value.to_str().ok().and_then(|text| text.split_once(' '));
+        match bearer {
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
+                self.verifier.verify_at(token.trim(), self.clock.now())
+            }
+            _ => Err(Fault::new(Reason::CredentialsInvalid, "the metadata authorization is not of the form: Bearer TOKEN")),
+        }
+    }
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// The place of a call: held until the head of its answer, a stream's until its end.
+enum Admission<'a> {
+    Free,
+    Unary { _permit: SemaphorePermit<'a> },
+    Stream(OwnedSemaphorePermit),
+}
+
+impl Admission<'_> {
+    fn stream(self, deadline: Option<Deadline>, goaway: &CancellationToken) -> Option<Stream> {
+        match self {
+            Self::Free | Self::Unary { .. } => None,
+            Self::Stream(permit) => Some(Stream::new(deadline, goaway.clone(), permit)),
+        }
+    }
+}
+
+/// The door in front of the routes of a server.
+#[derive(Debug, Clone)]
+pub(super) struct Door {
+    rules: Arc<Rules>,
+    routes: Routes,
+}
+
+impl Door {
+    pub(super) fn new(rules: Arc<Rules>, routes: Routes) -> Self {
+        Self { rules, routes }
+    }
+}
+
+impl Service<Request<Body>> for Door {
+    type Response = Response<CallBody>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response<CallBody>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // routes are always ready; what is too much is refused, not made to wait
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let (rules, routes) = (Arc::clone(&self.rules), self.routes.clone());
+        Box::pin(async move { Ok(rules.pass(routes, request).await) })
+    }
+}

@@ -1,0 +1,139 @@
+//! Reads a status back: what a peer refused, and why.
+//!
+//! Statuses that our own services did not make (a proxy's, the transport's) are no refusals; `client` classifies those.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use fault::{Fault, Reason, Violation};
+use tonic::Status;
+use tonic_types::StatusExt;
+
+use super::DOMAIN;
+use crate::lifecycle::lock;
+
+/// A decoded refusal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Why.
+    pub reason: Reason,
+    /// For people.
+    pub message: String,
+    /// Every dynamic value of the message.
+    pub metadata: BTreeMap<String, String>,
+    /// When a retry makes sense, if one does.
+    pub retry_after: Option<Duration>,
+    /// The wrong fields, in field order.
+    pub violations: Vec<RefusedField>,
+    /// Kind and name of what it is about.
+    pub resource: Option<(String, String)>,
+}
+
+/// One wrong field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedField {
+    /// Dotted path.
+    pub field: String,
+    /// Why, where the reason is one of ours.
+    pub reason: Option<Reason>,
+    /// What is wrong.
+    pub description: String,
+}
+
+/// The reason of a status one of our services made.
+#[must_use]
+pub fn reason_of(status: &Status) -> Option<Reason> {
+    let info = status.get_details_error_info()?;
+    if info.domain == DOMAIN { Reason::from_name(&info.reason) } else { None }
+}
+
+/// The whole refusal of a status one of our services made.
+#[must_use]
+pub fn refusal_of(status: &Status) -> Option<Refusal> {
+    let reason = reason_of(status)?;
+    let details = status.get_error_details();
+    let fields = details.bad_request().map(|bad| bad.field_violations.as_slice()).unwrap_or_default();
+    Some(Refusal {
+        reason,
+        message: status.message().to_owned(),
+        metadata: details.error_info()?.metadata.clone().into_iter().collect(),
+        retry_after: details.retry_info().and_then(|info| info.retry_delay),
+        violations: fields
+            .iter()
+            .map(|field| RefusedField {
+                field: field.field.clone(),
+                reason: Reason::from_name(&field.reason),
+                description: field.description.clone(),
+            })
+            .collect(),
+        resource: details.resource_info().map(|info| (info.resource_type.clone(), info.resource_name.clone())),
+    })
+}
+
+impl Refusal {
+    /// The same refusal as a fault of ours, for a service that passes its peer's answer on. The resource's kind is not
+    /// passed on; its name is part of the message's values anyway.
+    #[must_use]
+    pub fn into_fault(self) -> Fault {
+        let mut fault = Fault::new(self.reason, self.message);
+        for (key, value) in self.metadata {
+            if let Some(key) = interned(&key) {
+                fault = fault.with(key, value);
+            }
+        }
+        if let Some(delay) = self.retry_after {
+            fault = fault.retry_after(delay);
+        }
+        let violations = self.violations.into_iter().map(|field| Violation {
+            field: field.field,
+            reason: field.reason.unwrap_or(Reason::FieldInvalid),
+            description: field.description,
+        });
+        fault.violating(violations.collect())
+    }
+}
+
+/// The metadata keys of faults are constants of the code that makes them, and those of a peer are constants of ours: a
+/// few dozen. So each is kept once for the life of the process; a peer that sends ever new ones is cut off at `MOST`.
+fn interned(key: &str) -> Option<&'static str> {
+    const MOST: usize = 256;
+    const LONGEST: usize = 64;
+    static KEYS: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+    let mut keys = lock(&KEYS);
+    if let Some(known) = keys.get(key) {
+        return Some(known);
+    }
+    if keys.len() >= MOST || key.len() > LONGEST {
+        return None;
+    }
+    let kept: &'static str = Box::leak(key.to_owned().into_boxed_str());
+    keys.insert(kept);
+    Some(kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::status;
+
+    #[test]
+    fn a_peers_refusal_is_passed_on_whole() {
+        let fault = Fault::new(Reason::SlotFull, "no place is left").with("remaining", 0).with("slot", "hospitals/h/slots/d");
+        let passed_on = refusal_of(&status(fault.clone())).unwrap().into_fault();
+        assert_eq!(passed_on, fault);
+    }
+
+    #[test]
+    fn foreign_statuses_are_no_refusals() {
+        assert_eq!(reason_of(&Status::unavailable("no healthy upstream")), None);
+        assert_eq!(refusal_of(&Status::with_details(tonic::Code::Internal, "x", bytes::Bytes::from_static(&[0xff; 9]))), None);
+    }
+
+    #[test]
+    fn keys_are_kept_once() {
+        let (first, second) = (interned("remaining").unwrap(), interned("remaining").unwrap());
+        assert!(std::ptr::eq(first, second));
+        assert_eq!(interned(&"k".repeat(65)), None);
+    }
+}

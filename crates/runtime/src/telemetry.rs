@@ -1,0 +1,79 @@
+//! Logs: for people on a terminal, as JSON lines otherwise, both on standard error.
+//!
+//! It sets the process's subscriber and nothing else; metrics have their own module, spans are made where work begins.
+
+use std::io::{IsTerminal, Write};
+
+use tracing_subscriber::EnvFilter;
+
+/// How lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Format {
+    /// For people where standard error is a terminal, JSON otherwise.
+    #[default]
+    Auto,
+    /// One line each, with colours.
+    Pretty,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone, Default)]
+pub struct TelemetryOptions {
+    /// The filter of the configuration, such as `info` or `info,runtime=debug`.
+    pub level: String,
+    /// The value of `RUST_LOG`, which goes before the configuration's.
+    pub rust_log: Option<String>,
+    /// The form.
+    pub format: Format,
+}
+
+/// Flushes what is left when it is dropped; keep it until the end of `main`.
+#[derive(Debug)]
+pub struct Guard(());
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // a closed standard error is no reason to fail at the end
+        let _ = std::io::stderr().flush();
+    }
+}
+
+/// Begins to log. A filter that cannot be read becomes `info` with a warning; a subscriber that is already set stays.
+#[must_use]
+pub fn init(options: &TelemetryOptions) -> Guard {
+    let wanted = options.rust_log.as_deref().filter(|text| !text.trim().is_empty()).unwrap_or(&options.level);
+    let parsed = EnvFilter::builder().parse(wanted);
+    let problem = parsed.as_ref().err().map(ToString::to_string);
+    let filter = parsed.unwrap_or_else(|_| EnvFilter::new("info"));
+    let people = match options.format {
+        Format::Auto => std::io::stderr().is_terminal(),
+        Format::Pretty => true,
+        Format::Json => false,
+    };
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // an error means that a subscriber is set, by a test or by an embedding program, and is to stay
+    let _ = if people {
+        builder.compact().try_init()
+    } else {
+        builder.json().flatten_event(true).with_span_list(false).try_init()
+    };
+    if let Some(problem) = problem {
+        tracing::warn!(filter = wanted, problem, "the log filter cannot be read; using info");
+    }
+    Guard(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_start_and_a_bad_filter_do_no_harm() {
+        let options = TelemetryOptions { level: "=,,x=y".to_owned(), rust_log: None, format: Format::Json };
+        let first = init(&options);
+        let second = init(&TelemetryOptions { rust_log: Some("off".to_owned()), ..options });
+        drop((first, second));
+    }
+}

@@ -1,0 +1,128 @@
+//! W3C trace context: how one booking is followed through calls and events.
+//!
+//! It carries ids; it exports no spans. Spans are `tracing`'s, with the trace id as a field.
+
+use std::fmt;
+
+use tracing::Span;
+
+use crate::entropy;
+
+/// The header, and the field of the event envelope, that carries a trace.
+pub const TRACEPARENT: &str = "traceparent";
+
+/// One position in a trace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TraceContext {
+    trace: [u8; 16],
+    span: [u8; 8],
+    flags: u8,
+}
+
+struct Hex<'a>(&'a [u8]);
+
+impl fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// Reads exactly `N` bytes of lower-case hex.
+fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let lower_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    if text.len() != 2 * N || !text.bytes().all(lower_hex) {
+        return None;
+    }
+    let mut bytes = [0; N];
+    for (i, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * i..2 * i + 2], 16).ok()?;
+    }
+    Some(bytes)
+}
+
+impl TraceContext {
+    /// The beginning of a new trace, marked as sampled.
+    #[must_use]
+    pub fn generate() -> Self {
+        Self { trace: entropy::bytes(), span: entropy::bytes(), flags: 1 }
+    }
+
+    /// Reads a `traceparent`. Versions after `00` may have more fields, which are left out; ids of zeros are refused.
+    #[must_use]
+    pub fn parse(traceparent: &str) -> Option<Self> {
+        let mut parts = traceparent.split('-');
+        let [version] = unhex::<1>(parts.next()?)?;
+        let trace = unhex::<16>(parts.next()?)?;
+        let span = unhex::<8>(parts.next()?)?;
+        let [flags] = unhex::<1>(parts.next()?)?;
+        let surplus = parts.next().is_some();
+        let valid = version != 0xff && !(version == 0 && surplus) && trace != [0; 16] && span != [0; 8];
+        valid.then_some(Self { trace, span, flags })
+    }
+
+    /// Continues the trace an event or a call came with; begins one where it came with none, or with a malformed one.
+    #[must_use]
+    pub fn from_traceparent_or_new(traceparent: &str) -> Self {
+        Self::parse(traceparent).map_or_else(Self::generate, |parent| parent.child())
+    }
+
+    /// A new position in the same trace.
+    #[must_use]
+    pub fn child(&self) -> Self {
+        Self { span: entropy::bytes(), ..*self }
+    }
+
+    /// The header's value.
+    #[must_use]
+    pub fn traceparent(&self) -> String {
+        format!("00-{}-{}-{:02x}", Hex(&self.trace), Hex(&self.span), self.flags)
+    }
+
+    /// The id all positions of the trace share, as logs write it.
+    #[must_use]
+    pub fn trace_id(&self) -> String {
+        Hex(&self.trace).to_string()
+    }
+
+    /// A span for work that belongs to this trace, such as the handling of one event.
+    #[must_use]
+    pub fn span(&self, operation: &str) -> Span {
+        tracing::info_span!("work", operation, trace = %Hex(&self.trace))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAMPLE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    #[test]
+    fn a_child_keeps_the_trace_and_moves_on() {
+        let parent = TraceContext::parse(SAMPLE).unwrap();
+        assert_eq!(parent.traceparent(), SAMPLE);
+        let child = parent.child();
+        assert_eq!(child.trace_id(), parent.trace_id());
+        assert_ne!(child.traceparent(), parent.traceparent());
+        assert_eq!(TraceContext::parse(&child.traceparent()), Some(child));
+    }
+
+    #[test]
+    fn malformed_parents_begin_a_new_trace() {
+        let malformed = [
+            "",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more",
+            "00-4bf92f3577b34da6a3ce929d0e0e473-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e473é-00f067aa0ba902b7-01",
+        ];
+        for text in malformed {
+            assert_eq!(TraceContext::parse(text), None, "{text}");
+        }
+        assert!(TraceContext::parse(&format!("01-{}-more", &SAMPLE[3..])).is_some());
+        assert_ne!(TraceContext::from_traceparent_or_new("").trace_id(), TraceContext::generate().trace_id());
+    }
+}

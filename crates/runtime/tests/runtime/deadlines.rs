@@ -1,0 +1,79 @@
+//! Deadlines are answered, passed on, and do not cut streams that named none.
+
+use std::time::Duration;
+
+use contract::mypage::v1::WatchMyPageRequest;
+use fault::Reason;
+use runtime::client::{is_deadline, is_unreachable};
+use runtime::lifecycle::Readiness;
+use runtime::server::ServerOptions;
+use runtime::status::{reason_of, refusal_of};
+use tonic::{Code, Request};
+
+use crate::support::{Probe, Running, options, raw, raw_call, soon, told};
+
+#[tokio::test]
+async fn a_deadline_that_passes_is_answered_as_such_and_says_why() {
+    let server = Running::start(options()).await;
+    let (mut sender, _driver) = raw(server.addr).await;
+    let status = raw_call(&mut sender, "hang", &[("grpc-timeout", "50m")]).await;
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    let refusal = refusal_of(&status).unwrap();
+    assert_eq!(refusal.reason, Reason::DeadlineExceeded);
+    assert!(refusal.retry_after.is_some());
+    // the connection is as good as before
+    assert_eq!(raw_call(&mut sender, "", &[]).await.code(), Code::Ok);
+}
+
+#[tokio::test]
+async fn calls_that_name_no_deadline_or_too_long_a_one_get_ours() {
+    let brief = Duration::from_millis(50);
+    let server = Running::start(ServerOptions { default_deadline: brief, max_deadline: brief, ..options() }).await;
+    let (mut sender, _driver) = raw(server.addr).await;
+    for headers in [&[][..], &[("grpc-timeout", "1H")], &[("grpc-timeout", "nonsense")]] {
+        let status = raw_call(&mut sender, "hang", headers).await;
+        assert_eq!(reason_of(&status), Some(Reason::DeadlineExceeded), "{headers:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_clients_own_timeout_is_known_for_what_it_is() {
+    let server = Running::start(options()).await;
+    let mut request = told("hang");
+    request.set_timeout(Duration::from_millis(50));
+    let status = soon(server.marketing().list_demand_signals(request)).await.unwrap_err();
+    assert!(is_deadline(&status), "{status:?}");
+    assert!(is_unreachable(&status), "{status:?}");
+}
+
+#[tokio::test]
+async fn what_remains_is_passed_on() {
+    let peer = Running::start(options()).await;
+    let probe = Probe { peer: Some(peer.channel()), ..Probe::default() };
+    let server = Running::start_with(options(), probe, Readiness::new()).await;
+    let mut request = told("forward");
+    request.set_timeout(Duration::from_secs(30));
+    let answer = soon(server.marketing().list_demand_signals(request)).await.unwrap().into_inner();
+    let remaining: u64 = answer.next_page_token.parse().unwrap();
+    // thirty seconds, less the four that the probe keeps, less what the way took
+    assert!((1_000..=26_000).contains(&remaining), "{remaining}");
+}
+
+#[tokio::test]
+async fn a_stream_outlives_the_default_and_ends_at_the_deadline_it_named() {
+    let brief = Duration::from_millis(50);
+    let server = Running::start(ServerOptions { default_deadline: brief, max_deadline: brief, ..options() }).await;
+    let mut client = server.my_page();
+    let mut unnamed = client.watch_my_page(WatchMyPageRequest::default()).await.unwrap().into_inner();
+    assert!(soon(unnamed.message()).await.unwrap().is_some());
+
+    let mut request = Request::new(WatchMyPageRequest::default());
+    request.set_timeout(Duration::from_millis(500));
+    let mut named = client.watch_my_page(request).await.unwrap().into_inner();
+    assert!(soon(named.message()).await.unwrap().is_some());
+    let status = soon(named.message()).await.unwrap_err();
+    assert_eq!(reason_of(&status), Some(Reason::DeadlineExceeded), "{status:?}");
+    // ten times the default has passed by now, and the other stream is still silent and open
+    let silent = tokio::time::timeout(brief, unnamed.message()).await;
+    assert!(silent.is_err(), "{silent:?}");
+}

@@ -1,0 +1,221 @@
+//! Which events a consumer has applied, remembered in the transaction of their effects.
+
+use std::collections::{HashMap, HashSet};
+
+use jiff::Timestamp;
+use sea_orm::ActiveValue::Set;
+use sea_orm::entity::prelude::*;
+use sea_orm::sea_query::OnConflict;
+
+use crate::query::insert_all;
+use crate::time::micros;
+
+/// How an event is recognised when it comes again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mark {
+    /// By its place in a source that is read in order: one cursor a source is enough.
+    Ordered {
+        /// The producer whose log it is.
+        source: String,
+        /// The position there, from 1.
+        position: i64,
+    },
+    /// By its id, where redelivery and reordering are possible: one row an event.
+    Unordered {
+        /// The event's id.
+        event_id: Uuid,
+    },
+}
+
+#[expect(unreachable_pub, reason = "the entity macro emits pub items")]
+pub(crate) mod seen {
+    use sea_orm::entity::prelude::*;
+
+    /// An event that came by an unordered road.
+    #[sea_orm::model]
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "inbox")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub consumer: String,
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub event_id: Uuid,
+    }
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+#[expect(unreachable_pub, reason = "the entity macro emits pub items")]
+pub(crate) mod cursors {
+    use sea_orm::entity::prelude::*;
+
+    /// How far a consumer has read one ordered source.
+    #[sea_orm::model]
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "cursor")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub consumer: String,
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub source: String,
+        pub position: i64,
+    }
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+#[expect(unreachable_pub, reason = "the entity macro emits pub items")]
+pub(crate) mod ignored {
+    use sea_orm::entity::prelude::*;
+
+    /// An event that the rules decided to ignore.
+    #[sea_orm::model]
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "ignored_event")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub event_id: Uuid,
+        pub aggregate: String,
+        pub reason: String,
+        pub ignore_time: i64,
+    }
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+/// An event the rules decided to ignore, kept for whoever asks why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ignored {
+    /// The event.
+    pub event_id: Uuid,
+    /// The resource it would have changed.
+    pub aggregate: String,
+    /// Why it did not.
+    pub reason: String,
+    /// When.
+    pub time: Timestamp,
+}
+
+/// Says which of these events are new to the consumer and remembers all of them. Call it first in the transaction of the
+/// effect; an event twice in one call is new once.
+///
+/// # Errors
+/// What the database says.
+pub async fn admit(transaction: &impl ConnectionTrait, consumer: &str, marks: &[&Mark]) -> Result<Vec<bool>, DbErr> {
+    let mut fresh = vec![false; marks.len()];
+    admit_ordered(transaction, consumer, marks, &mut fresh).await?;
+    admit_unordered(transaction, consumer, marks, &mut fresh).await?;
+    Ok(fresh)
+}
+
+async fn admit_ordered(
+    transaction: &impl ConnectionTrait,
+    consumer: &str,
+    marks: &[&Mark],
+    fresh: &mut [bool],
+) -> Result<(), DbErr> {
+    if !marks.iter().any(|mark| matches!(mark, Mark::Ordered { .. })) {
+        return Ok(());
+    }
+    let before = cursors(transaction, consumer).await?;
+    let mut after = before.clone();
+    for (mark, fresh) in marks.iter().zip(fresh) {
+        if let Mark::Ordered { source, position } = mark {
+            let cursor = after.entry(source.clone()).or_insert(0);
+            *fresh = position > cursor;
+            *cursor = (*cursor).max(*position);
+        }
+    }
+    let moved = after.into_iter().filter(|(source, position)| before.get(source) != Some(position)).map(
+        |(source, position)| cursors::ActiveModel {
+            consumer: Set(consumer.to_owned()),
+            source: Set(source),
+            position: Set(position),
+        },
+    );
+    let moved: Vec<_> = moved.collect();
+    if moved.is_empty() {
+        return Ok(());
+    }
+    let replace = OnConflict::columns([cursors::Column::Consumer, cursors::Column::Source])
+        .update_column(cursors::Column::Position)
+        .to_owned();
+    cursors::Entity::insert_many(moved).on_conflict(replace).exec_without_returning(transaction).await?;
+    Ok(())
+}
+
+async fn admit_unordered(
+    transaction: &impl ConnectionTrait,
+    consumer: &str,
+    marks: &[&Mark],
+    fresh: &mut [bool],
+) -> Result<(), DbErr> {
+    let ids: HashSet<Uuid> = marks
+        .iter()
+        .filter_map(|mark| match mark {
+            Mark::Unordered { event_id } => Some(*event_id),
+            Mark::Ordered { .. } => None,
+        })
+        .collect();
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let known = seen::Entity::find()
+        .filter(seen::Column::Consumer.eq(consumer))
+        .filter(seen::Column::EventId.is_in(ids))
+        .all(transaction)
+        .await?;
+    let mut known: HashSet<Uuid> = known.into_iter().map(|row| row.event_id).collect();
+    let mut rows = Vec::new();
+    for (mark, fresh) in marks.iter().zip(fresh) {
+        if let Mark::Unordered { event_id } = mark {
+            *fresh = known.insert(*event_id);
+            if *fresh {
+                rows.push(seen::ActiveModel { consumer: Set(consumer.to_owned()), event_id: Set(*event_id) });
+            }
+        }
+    }
+    insert_all(transaction, rows).await
+}
+
+/// How far a consumer has read each ordered source; a source it never read is not in the map.
+///
+/// # Errors
+/// What the database says.
+pub async fn cursors(connection: &impl ConnectionTrait, consumer: &str) -> Result<HashMap<String, i64>, DbErr> {
+    let rows = cursors::Entity::find().filter(cursors::Column::Consumer.eq(consumer)).all(connection).await?;
+    Ok(rows.into_iter().map(|row| (row.source, row.position)).collect())
+}
+
+/// Keeps what the rules decided to ignore.
+///
+/// # Errors
+/// What the database says.
+pub async fn record_ignored(transaction: &impl ConnectionTrait, events: Vec<Ignored>) -> Result<(), DbErr> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    let rows = events.into_iter().map(|event| ignored::ActiveModel {
+        event_id: Set(event.event_id),
+        aggregate: Set(event.aggregate),
+        reason: Set(event.reason),
+        ignore_time: Set(micros(event.time)),
+    });
+    let keep = OnConflict::column(ignored::Column::EventId).do_nothing_on([ignored::Column::EventId]).to_owned();
+    ignored::Entity::insert_many(rows).on_conflict(keep).exec_without_returning(transaction).await?;
+    Ok(())
+}
+
+/// The reasons kept for one resource, oldest first.
+///
+/// # Errors
+/// What the database says.
+pub async fn ignored_of(connection: &impl ConnectionTrait, aggregate: &str) -> Result<Vec<String>, DbErr> {
+    use sea_orm::QueryOrder;
+    let rows = ignored::Entity::find()
+        .filter(ignored::Column::Aggregate.eq(aggregate))
+        .order_by_asc(ignored::Column::IgnoreTime)
+        .all(connection)
+        .await?;
+    Ok(rows.into_iter().map(|row| row.reason).collect())
+}

@@ -1,0 +1,161 @@
+//! Statements every slice needs: set-wise inserts, keyset pages, and the SQL of filters.
+
+use domain::filter::{Comparison, Operator, Value as Operand};
+use domain::page::{Key, Page};
+use sea_orm::entity::prelude::*;
+use sea_orm::sea_query::{Condition, Expr, ExprTrait, Func, LikeExpr, Order, SimpleExpr};
+use sea_orm::{ColumnType, IntoActiveModel, Iterable, QueryFilter, QueryOrder, QuerySelect, Select, Value};
+
+/// SQLite refuses statements with more bound values than this (SQLITE_MAX_VARIABLE_NUMBER).
+const MAX_BINDINGS: usize = 32_766;
+
+/// Inserts rows in this order, in as few statements as the database's limit on bound values allows.
+///
+/// # Errors
+/// What the database says.
+pub async fn insert_all<A>(transaction: &impl ConnectionTrait, rows: Vec<A>) -> Result<(), DbErr>
+where
+    A: ActiveModelTrait + Send,
+    <A::Entity as EntityTrait>::Model: IntoActiveModel<A>,
+{
+    let columns = <A::Entity as EntityTrait>::Column::iter().count();
+    let most = MAX_BINDINGS / columns;
+    let mut rows = rows.into_iter().peekable();
+    while rows.peek().is_some() {
+        let chunk: Vec<A> = rows.by_ref().take(most).collect();
+        A::Entity::insert_many(chunk).exec_without_returning(transaction).await?;
+    }
+    Ok(())
+}
+
+/// Which way a column of an order runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// Smallest first.
+    Ascending,
+    /// Greatest first.
+    Descending,
+}
+
+/// Narrows a select to the rows after `page.after` in the order of `columns` and to one row more than the page holds, so
+/// that [`split`] knows whether there is another. The columns together must be unique, and want an index in their order.
+#[must_use]
+pub fn page<E: EntityTrait>(select: Select<E>, columns: &[(E::Column, Direction)], page: &Page) -> Select<E> {
+    let mut select = select;
+    if let Some(after) = &page.after {
+        select = select.filter(beyond(columns, after));
+    }
+    for (column, direction) in columns {
+        let order = match direction {
+            Direction::Ascending => Order::Asc,
+            Direction::Descending => Order::Desc,
+        };
+        select = select.order_by(*column, order);
+    }
+    select.limit(page.size + 1)
+}
+
+/// `(c1, c2) > (v1, v2)` where all run one way, which indexes understand; otherwise the same spelled out.
+fn beyond<C: ColumnTrait>(columns: &[(C, Direction)], after: &[Key]) -> SimpleExpr {
+    let operands: Vec<_> = columns
+        .iter()
+        .zip(after)
+        .map(|((column, direction), key)| (*column, *direction, key_value(column, key)))
+        .collect();
+    let uniform = columns.windows(2).all(|pair| pair[0].1 == pair[1].1);
+    if uniform {
+        let left = Expr::tuple(operands.iter().map(|(column, ..)| Expr::col(*column)));
+        let right = Expr::tuple(operands.iter().map(|(.., value)| Expr::val(value.clone())));
+        return match columns.first().map(|(_, direction)| *direction) {
+            Some(Direction::Descending) => left.lt(right),
+            _ => left.gt(right),
+        };
+    }
+    let mut any = Condition::any();
+    for (last, (column, direction, value)) in operands.iter().enumerate() {
+        let mut all = Condition::all();
+        for (column, _, value) in &operands[..last] {
+            all = all.add(column.eq(value.clone()));
+        }
+        let step = match direction {
+            Direction::Ascending => column.gt(value.clone()),
+            Direction::Descending => column.lt(value.clone()),
+        };
+        any = any.add(all.add(step));
+    }
+    any.into()
+}
+
+/// The bound value of a key. A UUID travels in tokens as text; one that does not parse comes from a forged token and
+/// matches nothing of anybody else's, because scopes are separate conditions.
+fn key_value<C: ColumnTrait>(column: &C, key: &Key) -> Value {
+    match key {
+        Key::Text(text) if matches!(column.def().get_column_type(), ColumnType::Uuid) => {
+            Uuid::try_parse(text).unwrap_or_default().into()
+        }
+        Key::Text(text) => text.clone().into(),
+        Key::Int(number) => (*number).into(),
+        Key::Real(number) => (*number).into(),
+    }
+}
+
+/// Cuts the extra row off, and makes the token of the next page where there was one.
+#[must_use]
+pub fn split<M>(mut rows: Vec<M>, page: &Page, keys: impl Fn(&M) -> Vec<Key>) -> (Vec<M>, String) {
+    let size = usize::try_from(page.size).unwrap_or(usize::MAX);
+    if rows.len() <= size {
+        return (rows, String::new());
+    }
+    rows.truncate(size);
+    let token = rows.last().map(|last| page.next_token(&keys(last))).unwrap_or_default();
+    (rows, token)
+}
+
+/// The SQL of a decoded filter. `column` names the column of a field; `operand` gives the stored form of a value where it
+/// is not the value itself (the number of an enum's word, the segment of a resource name).
+#[must_use]
+pub fn condition<C: ColumnTrait>(
+    comparisons: &[Comparison],
+    column: impl Fn(&'static str) -> C,
+    operand: impl Fn(&'static str, &Operand) -> Option<Value>,
+) -> Condition {
+    comparisons.iter().fold(Condition::all(), |all, comparison| {
+        let column = column(comparison.field);
+        let value = operand(comparison.field, &comparison.value).unwrap_or_else(|| plain(&comparison.value));
+        all.add(compare(column, comparison.operator, value))
+    })
+}
+
+fn plain(value: &Operand) -> Value {
+    match value {
+        Operand::Text(text) => text.clone().into(),
+        Operand::Date(date) => date.to_string().into(),
+        Operand::Number(number) => (*number).into(),
+    }
+}
+
+fn compare<C: ColumnTrait>(column: C, operator: Operator, value: Value) -> SimpleExpr {
+    match operator {
+        Operator::Equal => column.eq(value),
+        Operator::NotEqual => column.ne(value),
+        Operator::Less => column.lt(value),
+        Operator::LessOrEqual => column.lte(value),
+        Operator::Greater => column.gt(value),
+        Operator::GreaterOrEqual => column.gte(value),
+        Operator::Has => contains(column, &value),
+    }
+}
+
+/// A substring, without case as far as the database folds it (SQLite: ASCII only).
+fn contains<C: ColumnTrait>(column: C, value: &Value) -> SimpleExpr {
+    let Value::String(Some(needle)) = value else { return Expr::val(false) };
+    let mut pattern = String::from("%");
+    for character in needle.to_lowercase().chars() {
+        if matches!(character, '%' | '_' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(character);
+    }
+    pattern.push('%');
+    Expr::expr(Func::lower(Expr::col(column))).like(LikeExpr::new(pattern).escape('\\'))
+}

@@ -1,0 +1,59 @@
+//! Reads outside of the writer: what a failed one means to a client, and those that must not be older than a write.
+
+use std::time::Duration;
+
+use domain::token::ConsistencyToken;
+use fault::{Fault, Reason};
+use sea_orm::DbErr;
+use tokio::time::{Instant, timeout_at};
+
+use crate::database::Database;
+
+/// The fault of a read that the database did not answer.
+#[must_use]
+pub fn failed(cause: DbErr) -> Fault {
+    Fault::new(Reason::NotReady, "the store does not answer; send the same request again").caused_by(cause)
+}
+
+/// How long a read waits for a write at most.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// What is kept of the caller's time for the read itself and the way back.
+const RESERVE: Duration = Duration::from_millis(50);
+/// How often a wait looks without having seen a commit: another replica on the same database may have made one.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Waits until this database has taken in the version that a token names. `seen` reads the greatest version of that
+/// screening it has taken in, 0 for none; it is asked at once, and again after every commit.
+///
+/// # Errors
+/// VIEW_LAGGING once the wait has lasted 5 s or the deadline is 50 ms away; NOT_READY where `seen` fails.
+pub async fn wait_for<F, R>(
+    database: &Database,
+    token: ConsistencyToken,
+    deadline: Instant,
+    mut seen: F,
+) -> Result<(), Fault>
+where
+    F: FnMut() -> R,
+    R: Future<Output = Result<i64, DbErr>>,
+{
+    let limit = deadline.checked_sub(RESERVE).unwrap_or(deadline).min(Instant::now() + LONGEST_WAIT);
+    let mut commits = database.commits();
+    loop {
+        commits.mark_unchanged();
+        if seen().await.map_err(failed)? >= token.version {
+            return Ok(());
+        }
+        if Instant::now() >= limit {
+            return Err(lagging(token));
+        }
+        // Either way there is something to look at again; the sender lives in `database`.
+        drop(timeout_at(limit.min(Instant::now() + LOOK_AGAIN), commits.changed()).await);
+    }
+}
+
+fn lagging(token: ConsistencyToken) -> Fault {
+    let ConsistencyToken { screening, version } = token;
+    let message = format!("this view has not yet seen version {version} of {screening}; send the same request again");
+    Fault::new(Reason::ViewLagging, message).with("screening", screening).with("version", version)
+}

@@ -1,0 +1,97 @@
+//! Answered request ids, written in the transaction of the effect.
+
+use std::collections::HashMap;
+
+use domain::request::RequestKey;
+use jiff::Timestamp;
+use sea_orm::ActiveValue::Set;
+use sea_orm::entity::prelude::*;
+
+use crate::query::insert_all;
+use crate::time::micros;
+
+/// The row of a [`Record`].
+#[sea_orm::model]
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "request")]
+pub struct Model {
+    /// The request_id; first in the key, because it alone nearly identifies the row.
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub id: Uuid,
+    /// Who called.
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub caller: String,
+    /// What was called.
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub method: String,
+    /// What the content was.
+    pub fingerprint: Vec<u8>,
+    /// What the call made or changed.
+    pub resource: String,
+    /// Microseconds since 1970.
+    pub create_time: i64,
+}
+
+impl ActiveModelBehavior for ActiveModel {}
+
+/// One answered request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Its scope.
+    pub key: RequestKey,
+    /// Its content, for [`domain::request::Request::matches`].
+    pub fingerprint: Vec<u8>,
+    /// The resource that answers a replay, as it is then.
+    pub resource: String,
+    /// When it was answered.
+    pub time: Timestamp,
+}
+
+/// The records of those keys that have one, in one statement.
+///
+/// # Errors
+/// What the database says.
+pub async fn find(
+    connection: &impl ConnectionTrait,
+    keys: &[&RequestKey],
+) -> Result<HashMap<RequestKey, Record>, DbErr> {
+    if keys.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows = Entity::find().filter(Column::Id.is_in(keys.iter().map(|key| key.id))).all(connection).await?;
+    let mut found = HashMap::new();
+    for row in rows {
+        let key = keys.iter().find(|key| key.id == row.id && key.caller == row.caller && key.method == row.method);
+        if let Some(key) = key {
+            let time = crate::time::timestamp(row.create_time);
+            let record = Record { key: (*key).clone(), fingerprint: row.fingerprint, resource: row.resource, time };
+            found.insert((*key).clone(), record);
+        }
+    }
+    Ok(found)
+}
+
+/// Keeps records.
+///
+/// # Errors
+/// What the database says; a key that has a record already is one.
+pub async fn insert(transaction: &impl ConnectionTrait, records: Vec<Record>) -> Result<(), DbErr> {
+    let rows = records.into_iter().map(|record| ActiveModel {
+        id: Set(record.key.id),
+        caller: Set(record.key.caller),
+        method: Set(record.key.method.to_owned()),
+        fingerprint: Set(record.fingerprint),
+        resource: Set(record.resource),
+        create_time: Set(micros(record.time)),
+    });
+    insert_all(transaction, rows.collect()).await
+}
+
+/// Forgets what was answered before `limit`; says how many.
+///
+/// # Errors
+/// What the database says.
+pub async fn purge(transaction: &impl ConnectionTrait, limit: Timestamp) -> Result<u64, DbErr> {
+    let deleted = Entity::delete_many().filter(Column::CreateTime.lt(micros(limit))).exec(transaction).await?;
+    Ok(deleted.rows_affected)
+}

@@ -1,0 +1,275 @@
+//! The coalescing writer: one loop that turns waiting commands into one transaction.
+//!
+//! While a batch commits the next one forms; there is no linger. One durable commit is shared by every command of its
+//! batch, which is what makes a single hot row fast: see the README's figures. The loop decides nothing; a [`Unit`] does.
+//!
+//! Failures: a row that breaks a rule of the database fails alone (the batch is run again, halved until the culprit is
+//! found); a store that does not answer fails everybody with NOT_READY; an error at COMMIT is an unknown outcome, so the
+//! same batch is run again, which is why units must be idempotent.
+
+use std::fmt;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use fault::{Fault, Reason};
+use futures::FutureExt as _;
+use sea_orm::{DatabaseTransaction, DbErr, RuntimeErr};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::database::Database;
+
+/// What a slice does with a batch.
+#[async_trait]
+pub trait Unit: Send + Sync + 'static {
+    /// One request to change something.
+    type Command: Send + Sync + 'static;
+    /// What its asker is told once the batch has committed.
+    type Answer: Send + 'static;
+
+    /// Decides a whole batch in order and writes its effects in this transaction; answers each command, in order. An error
+    /// rolls the batch back. Running a committed batch again must change nothing and answer the same.
+    async fn execute(
+        &self,
+        transaction: &DatabaseTransaction,
+        batch: &[&Self::Command],
+    ) -> Result<Vec<Self::Answer>, DbErr>;
+}
+
+/// Sizes of a writer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WriterOptions {
+    /// Commands that may wait; one more is refused with OVERLOADED.
+    pub queue: usize,
+    /// Commands one transaction takes at most; 1 is one transaction a command.
+    pub batch: usize,
+}
+
+impl Default for WriterOptions {
+    fn default() -> Self {
+        Self { queue: 4_096, batch: 256 }
+    }
+}
+
+struct Job<U: Unit> {
+    command: U::Command,
+    deadline: Instant,
+    answer: oneshot::Sender<Result<U::Answer, Fault>>,
+}
+
+/// The handle that submits commands.
+pub struct Writer<U: Unit> {
+    queue: mpsc::Sender<Job<U>>,
+}
+
+impl<U: Unit> Clone for Writer<U> {
+    fn clone(&self) -> Self {
+        Self { queue: self.queue.clone() }
+    }
+}
+
+impl<U: Unit> fmt::Debug for Writer<U> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer").field("free", &self.queue.capacity()).finish()
+    }
+}
+
+impl<U: Unit> Writer<U> {
+    /// Makes a handle and the loop that serves it and its clones; the loop ends once all of them are dropped and the queue
+    /// is empty. `name` labels its metrics.
+    pub fn new(
+        name: &'static str,
+        unit: U,
+        database: Database,
+        options: WriterOptions,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let (queue, waiting) = mpsc::channel(options.queue.max(1));
+        let unit = Arc::new(unit);
+        let worker = Worker { name, unit, database, waiting, most: options.batch.max(1) };
+        (Self { queue }, worker.run())
+    }
+
+    /// Queues a command and waits for its answer. A dropped or expired wait does not undo a command that was already taken
+    /// into a batch.
+    ///
+    /// # Errors
+    /// OVERLOADED where the queue is full, DEADLINE_EXCEEDED, NOT_READY where the store does not answer (the outcome is then
+    /// unknown), INTERNAL where this command alone keeps failing.
+    pub async fn submit(&self, command: U::Command, deadline: Instant) -> Result<U::Answer, Fault> {
+        let (answer, answered) = oneshot::channel();
+        self.queue.try_send(Job { command, deadline, answer }).map_err(|refused| match refused {
+            mpsc::error::TrySendError::Full(_) => {
+                Fault::new(Reason::Overloaded, "the service is overloaded; back off and send the same request again")
+                    .retry_after(Duration::from_millis(200))
+            }
+            mpsc::error::TrySendError::Closed(_) => not_ready("the writer has stopped"),
+        })?;
+        match tokio::time::timeout_at(deadline, answered).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Err(not_ready("the writer dropped the command")),
+            Err(_) => Err(deadline_exceeded()),
+        }
+    }
+}
+
+fn not_ready(cause: impl fmt::Display) -> Fault {
+    Fault::new(Reason::NotReady, "the store does not answer; send the same request again").caused_by(cause)
+}
+
+fn deadline_exceeded() -> Fault {
+    Fault::new(Reason::DeadlineExceeded, "the deadline passed before the request was done")
+}
+
+/// How an attempt to run a batch failed.
+enum Failure {
+    /// Before COMMIT, because of what is in the batch: certainly nothing happened.
+    Content(DbErr),
+    /// Before COMMIT, because the store is in trouble: certainly nothing happened.
+    Store(DbErr),
+    /// At COMMIT: nobody knows.
+    Unknown(DbErr),
+}
+
+/// Runs that a batch gets while the store is in trouble before its askers are told.
+const ATTEMPTS: u32 = 4;
+const FIRST_PAUSE: Duration = Duration::from_millis(25);
+
+struct Worker<U: Unit> {
+    name: &'static str,
+    unit: Arc<U>,
+    database: Database,
+    waiting: mpsc::Receiver<Job<U>>,
+    most: usize,
+}
+
+impl<U: Unit> Worker<U> {
+    async fn run(mut self) {
+        let depth = metrics::gauge!("checkup_writer_queue_depth", "service" => self.name);
+        let sizes = metrics::histogram!("checkup_writer_batch_size", "service" => self.name);
+        let seconds = metrics::histogram!("checkup_writer_batch_seconds", "service" => self.name);
+        let mut jobs = Vec::with_capacity(self.most);
+        while self.waiting.recv_many(&mut jobs, self.most).await > 0 {
+            depth.set(self.waiting.len() as f64);
+            let batch = still_wanted(&mut jobs);
+            if batch.is_empty() {
+                continue;
+            }
+            sizes.record(batch.len() as f64);
+            let begin = Instant::now();
+            self.settle(batch).await;
+            seconds.record(begin.elapsed().as_secs_f64());
+        }
+    }
+
+    /// Runs a batch until each of its commands has an answer.
+    async fn settle(&self, batch: Vec<Job<U>>) {
+        let mut todo = vec![batch];
+        while let Some(mut jobs) = todo.pop() {
+            match self.persist(&jobs).await {
+                Ok(answers) => {
+                    for (job, answer) in jobs.into_iter().zip(answers) {
+                        // Whoever stopped waiting has dropped the other end.
+                        drop(job.answer.send(Ok(answer)));
+                    }
+                }
+                Err(Failure::Content(cause)) if jobs.len() == 1 => {
+                    tracing::error!(service = self.name, %cause, "a command cannot be stored");
+                    fail(jobs, &Fault::internal(cause));
+                }
+                Err(Failure::Content(cause)) => {
+                    tracing::warn!(service = self.name, %cause, commands = jobs.len(), "halving a failed batch");
+                    let second = jobs.split_off(jobs.len() / 2);
+                    // Popped from the end, so the first half keeps its turn.
+                    todo.push(second);
+                    todo.push(jobs);
+                }
+                Err(Failure::Store(cause) | Failure::Unknown(cause)) => {
+                    tracing::error!(service = self.name, %cause, commands = jobs.len(), "the store does not answer");
+                    fail(jobs, &not_ready(cause));
+                }
+            }
+        }
+    }
+
+    /// Runs a batch again while that can help.
+    async fn persist(&self, jobs: &[Job<U>]) -> Result<Vec<U::Answer>, Failure> {
+        let mut pause = FIRST_PAUSE;
+        let mut attempt = 1;
+        loop {
+            let failure = match self.attempt(jobs).await {
+                Ok(answers) => return Ok(answers),
+                Err(failure) => failure,
+            };
+            match &failure {
+                Failure::Content(_) => return Err(failure),
+                Failure::Store(_) | Failure::Unknown(_) if attempt == ATTEMPTS => return Err(failure),
+                Failure::Store(cause) | Failure::Unknown(cause) => {
+                    tracing::warn!(service = self.name, %cause, attempt, "running a batch again");
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+            attempt += 1;
+        }
+    }
+
+    async fn attempt(&self, jobs: &[Job<U>]) -> Result<Vec<U::Answer>, Failure> {
+        let transaction = self.database.begin().await.map_err(Failure::Store)?;
+        let commands: Vec<&U::Command> = jobs.iter().map(|job| &job.command).collect();
+        let executed = AssertUnwindSafe(self.unit.execute(&transaction, &commands)).catch_unwind().await;
+        let executed = executed.unwrap_or_else(|_| Err(DbErr::Custom("the unit panicked".into())));
+        let executed = executed.and_then(|answers| {
+            let complete = answers.len() == jobs.len();
+            complete.then_some(answers).ok_or_else(|| DbErr::Custom("the unit did not answer every command".into()))
+        });
+        match executed {
+            Ok(answers) => {
+                self.database.commit(transaction).await.map_err(Failure::Unknown)?;
+                Ok(answers)
+            }
+            Err(cause) => {
+                // The error that stopped the batch says more than one of the rollback could.
+                drop(transaction.rollback().await);
+                Err(if is_content(&cause) { Failure::Content(cause) } else { Failure::Store(cause) })
+            }
+        }
+    }
+}
+
+/// Takes the jobs somebody still waits for, and answers those whose time is up.
+fn still_wanted<U: Unit>(jobs: &mut Vec<Job<U>>) -> Vec<Job<U>> {
+    let now = Instant::now();
+    let mut wanted = Vec::with_capacity(jobs.len());
+    for job in jobs.drain(..) {
+        if job.deadline <= now {
+            drop(job.answer.send(Err(deadline_exceeded())));
+        } else if !job.answer.is_closed() {
+            wanted.push(job);
+        }
+    }
+    wanted
+}
+
+fn fail<U: Unit>(jobs: Vec<Job<U>>, fault: &Fault) {
+    for job in jobs {
+        drop(job.answer.send(Err(fault.clone())));
+    }
+}
+
+/// Whether an error comes from what was written rather than from where it was written.
+fn is_content(error: &DbErr) -> bool {
+    let runtime = match error {
+        DbErr::Exec(runtime) | DbErr::Query(runtime) => runtime,
+        DbErr::Conn(_) | DbErr::ConnectionAcquire(_) => return false,
+        _ => return true,
+    };
+    match runtime {
+        RuntimeErr::SqlxError(cause) => match cause.as_database_error() {
+            Some(database) => !matches!(database.kind(), sea_orm::sqlx::error::ErrorKind::Other),
+            None => false,
+        },
+        RuntimeErr::Internal(_) => true,
+    }
+}

@@ -1,0 +1,203 @@
+//! Outbox, inbox, request records, keyset pages and filters.
+
+use domain::filter::{self, Field, Kind};
+use domain::page::{Key, KeyKind, Page};
+use domain::request::RequestKey;
+use fault::Violations;
+use jiff::Timestamp;
+use sea_orm::ActiveValue::Set;
+use sea_orm::{EntityTrait, QueryFilter, TransactionTrait};
+use store::inbox::{self, Ignored, Mark};
+use store::query::{self, Direction};
+use store::request_record::{self, Record};
+use store::{Database, outbox};
+use uuid::Uuid;
+
+use crate::backends;
+use crate::tables::{Migrator, account};
+
+/// A transaction of the test's own, on a second writing connection.
+async fn writing(backend: &crate::tables::TestDatabase) -> sea_orm::DatabaseConnection {
+    let store::Location::Sqlite(path) = &backend.location;
+    sea_orm::Database::connect(format!("sqlite://{}", path.display())).await.expect("a connection")
+}
+
+fn envelope(number: u128) -> contract::event::v1::EventEnvelope {
+    use contract::event::v1::event_envelope::Payload;
+    contract::event::v1::EventEnvelope {
+        event_id: Uuid::from_u128(number).to_string(),
+        aggregate: format!("hospitals/h{number}"),
+        payload: Some(Payload::HospitalDeleted(contract::event::v1::HospitalDeleted::default())),
+        ..Default::default()
+    }
+}
+
+#[tokio::test]
+async fn the_outbox_is_a_log() {
+    for backend in backends().await {
+        let connection = writing(&backend).await;
+        outbox::append(&connection, (1..=5).map(envelope).collect()).await.expect("appended");
+        let rolled_back = connection.begin().await.expect("begun");
+        outbox::append(&rolled_back, vec![envelope(6)]).await.expect("appended");
+        rolled_back.rollback().await.expect("rolled back");
+        outbox::append(&connection, vec![envelope(7)]).await.expect("appended");
+        let reader = backend.database.reader();
+        let all = outbox::read_after(reader, 0, 100).await.expect("read");
+        let ids: Vec<_> = all.iter().map(|row| row.event_id.as_u128()).collect();
+        assert_eq!(ids, [1, 2, 3, 4, 5, 7], "{}", backend.name);
+        assert!(all.windows(2).all(|pair| pair[0].position < pair[1].position));
+        assert_eq!(all[0].subject, "checkup.v1.hospital.hospital_deleted.hospitals_h1");
+        let rest = outbox::read_after(reader, all[3].position, 1).await.expect("read");
+        assert_eq!(rest, all[4..5]);
+        assert_eq!(outbox::head(reader).await.expect("head"), all[5].position);
+    }
+}
+
+#[tokio::test]
+async fn the_inbox_admits_an_event_once() {
+    let ordered = |source: &str, position| Mark::Ordered { source: source.into(), position };
+    let unordered = |number| Mark::Unordered { event_id: Uuid::from_u128(number) };
+    for backend in backends().await {
+        let connection = writing(&backend).await;
+        let marks = [ordered("a", 1), ordered("a", 2), ordered("b", 1), ordered("a", 2), unordered(1), unordered(1)];
+        let fresh = inbox::admit(&connection, "c", &marks.iter().collect::<Vec<_>>()).await.expect("admitted");
+        assert_eq!(fresh, [true, true, true, false, true, false], "{}", backend.name);
+        let marks = [ordered("a", 1), ordered("a", 3), unordered(1), unordered(2)];
+        let marks: Vec<_> = marks.iter().collect();
+        let lost = connection.begin().await.expect("begun");
+        assert_eq!(inbox::admit(&lost, "c", &marks).await.expect("admitted"), [false, true, false, true]);
+        lost.rollback().await.expect("rolled back");
+        assert_eq!(inbox::admit(&connection, "c", &marks).await.expect("admitted"), [false, true, false, true]);
+        assert_eq!(inbox::admit(&connection, "other", &marks).await.expect("admitted"), [true; 4]);
+        let cursors = inbox::cursors(&connection, "c").await.expect("cursors");
+        assert_eq!((cursors["a"], cursors["b"]), (3, 1));
+    }
+}
+
+#[tokio::test]
+async fn what_was_ignored_is_kept_once() {
+    for backend in backends().await {
+        let connection = writing(&backend).await;
+        let ignored = Ignored {
+            event_id: Uuid::from_u128(1),
+            aggregate: "screenings/1".into(),
+            reason: "already CANCELLED".into(),
+            time: Timestamp::UNIX_EPOCH,
+        };
+        inbox::record_ignored(&connection, vec![ignored.clone()]).await.expect("kept");
+        inbox::record_ignored(&connection, vec![ignored]).await.expect("kept");
+        let reasons = inbox::ignored_of(&connection, "screenings/1").await.expect("read");
+        assert_eq!(reasons, ["already CANCELLED"], "{}", backend.name);
+    }
+}
+
+#[tokio::test]
+async fn request_records_are_scoped_and_forgotten() {
+    let key = |caller: &str, method| RequestKey { caller: caller.into(), method, id: Uuid::from_u128(9) };
+    for backend in backends().await {
+        let connection = writing(&backend).await;
+        let (kim, lee, cancel) =
+            (key("customer:kim", "Create"), key("customer:lee", "Create"), key("customer:kim", "Cancel"));
+        let record =
+            Record { key: kim.clone(), fingerprint: vec![1], resource: "r/1".into(), time: Timestamp::UNIX_EPOCH };
+        request_record::insert(&connection, vec![record.clone()]).await.expect("kept");
+        assert!(request_record::insert(&connection, vec![record.clone()]).await.is_err(), "{}", backend.name);
+        let found = request_record::find(&connection, &[&kim, &lee, &cancel]).await.expect("found");
+        assert_eq!(found.into_iter().collect::<Vec<_>>(), [(kim.clone(), record)]);
+        assert_eq!(request_record::purge(&connection, Timestamp::UNIX_EPOCH).await.expect("purged"), 0);
+        let later = Timestamp::from_second(1).expect("a time");
+        assert_eq!(request_record::purge(&connection, later).await.expect("purged"), 1);
+        assert!(request_record::find(&connection, &[&kim]).await.expect("found").is_empty());
+    }
+}
+
+async fn put(connection: &sea_orm::DatabaseConnection, rows: &[(i64, i64)]) {
+    let rows = rows.iter().map(|(id, amount)| account::ActiveModel {
+        id: Set(*id),
+        amount: Set(*amount),
+        label: Set(format!("Label {id}%")),
+    });
+    query::insert_all(connection, rows.collect()).await.expect("inserted");
+}
+
+async fn walk(backend: &crate::tables::TestDatabase, order: &[(account::Column, Direction)]) -> Vec<i64> {
+    let connection = writing(backend).await;
+    let keys = |row: &account::Model| vec![Key::Int(row.amount), Key::Int(row.id)];
+    let (mut seen, mut token) = (Vec::new(), String::new());
+    loop {
+        let mut violations = Violations::new();
+        let shape = [KeyKind::Int, KeyKind::Int];
+        let page = Page::decode(&mut violations, 7, &token, &["ListAccounts"], &shape);
+        violations.finish().expect("a token of this list");
+        let rows = query::page(account::Entity::find(), order, &page).all(&connection).await.expect("a page");
+        let (rows, next) = query::split(rows, &page, keys);
+        seen.extend(rows.iter().map(|row| row.id));
+        if next.is_empty() {
+            return seen;
+        }
+        token = next;
+        // A row before the position just read must neither come again nor push another out.
+        let first = if order[0].1 == Direction::Ascending { 0 } else { 999 };
+        put(&connection, &[(10_000 + seen.len() as i64, first)]).await;
+    }
+}
+
+#[tokio::test]
+async fn pages_neither_repeat_nor_hide_rows() {
+    use Direction::{Ascending, Descending};
+    for directions in
+        [(Ascending, Ascending), (Descending, Descending), (Ascending, Descending), (Descending, Ascending)]
+    {
+        for backend in backends().await {
+            let rows: Vec<_> = (0..60).map(|id| (id, 100 + id % 5)).collect();
+            put(&writing(&backend).await, &rows).await;
+            let order = [(account::Column::Amount, directions.0), (account::Column::Id, directions.1)];
+            let mut expected = rows.clone();
+            expected.sort_by(|left, right| {
+                let amount = left.1.cmp(&right.1);
+                let id = left.0.cmp(&right.0);
+                let flip = |order: std::cmp::Ordering, way| if way == Ascending { order } else { order.reverse() };
+                flip(amount, directions.0).then(flip(id, directions.1))
+            });
+            let expected: Vec<_> = expected.into_iter().map(|(id, _)| id).collect();
+            assert_eq!(walk(&backend, &order).await, expected, "{directions:?} {}", backend.name);
+        }
+    }
+}
+
+#[tokio::test]
+async fn filters_become_conditions() {
+    const FIELDS: &[Field] = &[Field { name: "amount", kind: Kind::Number }, Field { name: "label", kind: Kind::Text }];
+    for backend in backends().await {
+        let connection = writing(&backend).await;
+        put(&connection, &(0..30).map(|id| (id, id)).collect::<Vec<_>>()).await;
+        for (filter, count) in [
+            ("", 30),
+            ("amount>=10 AND amount<12", 2),
+            ("amount!=3", 29),
+            ("label:\"label 1\"", 11),
+            ("label:\"1%\"", 3),
+            ("label:\"1_\"", 0),
+            ("label=\"Label 3%\"", 1),
+            ("amount<=0.5", 1),
+        ] {
+            let mut violations = Violations::new();
+            let comparisons = filter::decode(&mut violations, filter, FIELDS);
+            violations.finish().expect("a filter");
+            let column = |field| if field == "amount" { account::Column::Amount } else { account::Column::Label };
+            let condition = query::condition(&comparisons, column, |_, _| None);
+            let rows = account::Entity::find().filter(condition).all(&connection).await.expect("rows");
+            assert_eq!(rows.len(), count, "{filter} {}", backend.name);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_database_opens_again_with_what_it_had() {
+    for backend in backends().await {
+        put(&writing(&backend).await, &[(1, 1)]).await;
+        backend.database.close().await;
+        let again = Database::open::<Migrator>(&backend.location).await.expect("opened again");
+        assert_eq!(crate::tables::amounts(&again).await, [(1, 1)], "{}", backend.name);
+    }
+}

@@ -1,0 +1,140 @@
+//! A table of accounts that may hold at most ten, and a unit that pays into it.
+
+use async_trait::async_trait;
+use fault::Fault;
+use sea_orm::ActiveValue::Set;
+use sea_orm::sea_query::{Expr, ExprTrait, OnConflict};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait};
+use store::migration::{MigrationTrait, MigratorTrait, common, prelude};
+use store::{Database, Location, Unit};
+use tempfile::TempDir;
+use tokio::sync::Semaphore;
+
+#[expect(unreachable_pub, reason = "the entity macro emits pub items")]
+pub(crate) mod account {
+    use sea_orm::entity::prelude::*;
+
+    #[sea_orm::model]
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "account")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: i64,
+        pub amount: i64,
+        pub label: String,
+    }
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+pub(crate) struct TestDatabase {
+    pub(crate) name: &'static str,
+    pub(crate) database: Database,
+    pub(crate) location: Location,
+    /// Removed with the test.
+    pub(crate) _folder: TempDir,
+}
+
+pub(crate) struct Migrator;
+
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        let mut all = common();
+        all.push(Box::new(Accounts));
+        all
+    }
+}
+
+struct Accounts;
+
+impl prelude::MigrationName for Accounts {
+    fn name(&self) -> &str {
+        "test_0001_account"
+    }
+}
+
+#[async_trait]
+impl MigrationTrait for Accounts {
+    async fn up(&self, manager: &prelude::SchemaManager) -> Result<(), DbErr> {
+        use prelude::{ColumnDef, Table};
+        let table = Table::create()
+            .table(account::Entity)
+            .col(ColumnDef::new(account::Column::Id).big_integer().not_null().primary_key())
+            .col(ColumnDef::new(account::Column::Amount).big_integer().not_null())
+            .col(ColumnDef::new(account::Column::Label).string().not_null())
+            .check(Expr::col(account::Column::Amount).between(0, MOST))
+            .to_owned();
+        manager.create_table(table).await
+    }
+}
+
+pub(crate) const MOST: i64 = 1_000;
+
+/// What the unit is asked to do.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Sets an account to an amount; an amount above [`MOST`] breaks the table's rule.
+    Put(i64, i64),
+    /// Panics.
+    Panic,
+    /// Limits how many pages the file may have, as a full disk would.
+    LimitPages(u32),
+    /// Holds the writer until the gate is opened.
+    Wait(&'static Gate),
+}
+
+/// Tells that the writer has arrived, and lets it go on.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    pub(crate) arrived: Semaphore,
+    pub(crate) open: Semaphore,
+}
+
+impl Gate {
+    pub(crate) const fn new() -> Self {
+        Self { arrived: Semaphore::const_new(0), open: Semaphore::const_new(0) }
+    }
+}
+
+pub(crate) struct Accountant;
+
+#[async_trait]
+impl Unit for Accountant {
+    type Command = Command;
+    type Answer = Result<usize, Fault>;
+
+    async fn execute(
+        &self,
+        transaction: &DatabaseTransaction,
+        batch: &[&Command],
+    ) -> Result<Vec<Result<usize, Fault>>, DbErr> {
+        let mut answers = Vec::new();
+        for command in batch {
+            match command {
+                Command::Put(id, amount) => {
+                    let row = account::ActiveModel { id: Set(*id), amount: Set(*amount), label: Set("x".repeat(200)) };
+                    let replace =
+                        OnConflict::column(account::Column::Id).update_column(account::Column::Amount).to_owned();
+                    account::Entity::insert(row).on_conflict(replace).exec_without_returning(transaction).await?;
+                }
+                Command::Panic => panic!("asked to"),
+                Command::LimitPages(pages) => {
+                    transaction.execute_unprepared(&format!("PRAGMA max_page_count = {pages}")).await?;
+                }
+                Command::Wait(gate) => {
+                    gate.arrived.add_permits(1);
+                    drop(gate.open.acquire().await);
+                }
+            }
+            answers.push(Ok(batch.len()));
+        }
+        Ok(answers)
+    }
+}
+
+pub(crate) async fn amounts(database: &Database) -> Vec<(i64, i64)> {
+    use sea_orm::QueryOrder;
+    let rows =
+        account::Entity::find().order_by_asc(account::Column::Id).all(database.reader()).await.expect("accounts");
+    rows.into_iter().map(|row| (row.id, row.amount)).collect()
+}

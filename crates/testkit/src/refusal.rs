@@ -1,0 +1,126 @@
+//! Errors as a client in another language would take them apart.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::time::Duration;
+
+use fault::Reason;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+/// The domain of every reason.
+const DOMAIN: &str = "checkup";
+
+/// A status with its details decoded.
+#[derive(Debug, Clone)]
+pub struct Refusal {
+    /// The gRPC code.
+    pub code: Code,
+    /// The sentence for people.
+    pub message: String,
+    /// `ErrorInfo.reason`.
+    pub reason: String,
+    /// `ErrorInfo.metadata`.
+    pub metadata: BTreeMap<String, String>,
+    /// `BadRequest`: field, reason and description of each violation.
+    pub violations: Vec<(String, String, String)>,
+    /// `RetryInfo`.
+    pub retry_after: Option<Duration>,
+    /// `PreconditionFailure`: type and subject of each violation.
+    pub preconditions: Vec<(String, String)>,
+    /// `ResourceInfo`: type and name.
+    pub resource: Option<(String, String)>,
+}
+
+impl Refusal {
+    /// Takes a status apart; `None` where it carries no `ErrorInfo` of this system.
+    #[must_use]
+    pub fn of(status: &Status) -> Option<Self> {
+        let details = status.get_error_details();
+        let info = details.error_info().filter(|info| info.domain == DOMAIN)?;
+        let violations = details.bad_request().map_or_else(Vec::new, |bad| bad.field_violations.clone());
+        let preconditions = details.precondition_failure().map_or_else(Vec::new, |failure| failure.violations.clone());
+        Some(Self {
+            code: status.code(),
+            message: status.message().to_owned(),
+            reason: info.reason.clone(),
+            metadata: info.metadata.clone().into_iter().collect(),
+            violations: violations.into_iter().map(|one| (one.field, one.reason, one.description)).collect(),
+            retry_after: details.retry_info().and_then(|info| info.retry_delay),
+            preconditions: preconditions.into_iter().map(|one| (one.r#type, one.subject)).collect(),
+            resource: details.resource_info().map(|info| (info.resource_type.clone(), info.resource_name.clone())),
+        })
+    }
+
+    /// One value of the metadata.
+    ///
+    /// # Panics
+    /// Where it is missing.
+    #[must_use]
+    pub fn value(&self, key: &str) -> &str {
+        match self.metadata.get(key) {
+            Some(value) => value,
+            None => panic!("{} carries no {key}: {:?}", self.reason, self.metadata),
+        }
+    }
+
+    /// The paths of the wrong fields.
+    #[must_use]
+    pub fn fields(&self) -> Vec<&str> {
+        self.violations.iter().map(|(field, _, _)| field.as_str()).collect()
+    }
+
+    /// The paths of the wrong fields, each with its reason.
+    #[must_use]
+    pub fn complaints(&self) -> Vec<(&str, &str)> {
+        self.violations.iter().map(|(field, reason, _)| (field.as_str(), reason.as_str())).collect()
+    }
+}
+
+/// The gRPC code a reason travels under.
+fn code_of(reason: Reason) -> Code {
+    match reason.code() {
+        fault::Code::InvalidArgument => Code::InvalidArgument,
+        fault::Code::NotFound => Code::NotFound,
+        fault::Code::AlreadyExists => Code::AlreadyExists,
+        fault::Code::FailedPrecondition => Code::FailedPrecondition,
+        fault::Code::Aborted => Code::Aborted,
+        fault::Code::ResourceExhausted => Code::ResourceExhausted,
+        fault::Code::Unavailable => Code::Unavailable,
+        fault::Code::Unauthenticated => Code::Unauthenticated,
+        fault::Code::PermissionDenied => Code::PermissionDenied,
+        fault::Code::DeadlineExceeded => Code::DeadlineExceeded,
+        fault::Code::OutOfRange => Code::OutOfRange,
+        fault::Code::Internal => Code::Internal,
+    }
+}
+
+/// The call must have been refused for this reason, under the reason's code.
+///
+/// # Panics
+/// Where it was answered, or refused for another reason.
+#[track_caller]
+pub fn refused<T: Debug>(result: Result<T, Status>, reason: Reason) -> Refusal {
+    refused_one_of(result, &[reason])
+}
+
+/// The call must have been refused for one of these reasons, under that reason's code.
+///
+/// # Panics
+/// Where it was answered, or refused for another reason.
+#[track_caller]
+pub fn refused_one_of<T: Debug>(result: Result<T, Status>, reasons: &[Reason]) -> Refusal {
+    let status = match result {
+        Ok(answer) => panic!("expected one of {reasons:?}, was answered {answer:?}"),
+        Err(status) => status,
+    };
+    let Some(refusal) = Refusal::of(&status) else {
+        panic!("expected one of {reasons:?}, got a status without ErrorInfo: {status:?}")
+    };
+    let Some(reason) = reasons.iter().find(|reason| reason.name() == refusal.reason) else {
+        panic!("expected one of {reasons:?}, got {refusal:#?}")
+    };
+    assert_eq!(refusal.code, code_of(*reason), "{} travels under one code: {refusal:#?}", refusal.reason);
+    assert!(!refusal.message.is_empty(), "an error says something to people: {refusal:#?}");
+    refusal
+}

@@ -1,0 +1,54 @@
+//! Many at once: tasks that begin together.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use tokio::sync::Barrier;
+use tokio::task::JoinHandle;
+
+/// Runs `count` pieces of work as tasks of their own that start when all of them are ready, and returns their results in
+/// order.
+///
+/// # Panics
+/// Where one of them does.
+pub async fn rush<T, F>(count: usize, work: impl Fn(usize) -> F) -> Vec<T>
+where
+    F: Future<Output = T> + Send + 'static,
+    T: Send + 'static,
+{
+    gather(start_together(count, work)).await
+}
+
+/// As [`rush`], for tests that do something else while the tasks run.
+pub fn start_together<T, F>(count: usize, work: impl Fn(usize) -> F) -> Vec<JoinHandle<T>>
+where
+    F: Future<Output = T> + Send + 'static,
+    T: Send + 'static,
+{
+    let start = Arc::new(Barrier::new(count));
+    (0..count)
+        .map(|i| {
+            let (start, work) = (Arc::clone(&start), work(i));
+            tokio::spawn(async move {
+                start.wait().await;
+                work.await
+            })
+        })
+        .collect()
+}
+
+/// The results of tasks, in order.
+///
+/// # Panics
+/// Where one of them did.
+pub async fn gather<T>(tasks: Vec<JoinHandle<T>>) -> Vec<T> {
+    let mut results = Vec::with_capacity(tasks.len());
+    for task in tasks {
+        match task.await {
+            Ok(result) => results.push(result),
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(error) => panic!("a task did not end: {error}"),
+        }
+    }
+    results
+}
