@@ -11,7 +11,8 @@ use bus::tail::{Log, Tailer};
 use relay::{Consumer, OutboxLog};
 use runtime::Process;
 use runtime::client::{ClientOptions, connect};
-use runtime::identity::{Signer, TokenSource};
+use runtime::clock::Clock;
+use runtime::identity::{Signer, TokenSource, Verifier};
 use runtime::server::Server;
 use runtime::tasks::Kind;
 use store::Database;
@@ -45,21 +46,32 @@ pub struct Assembly {
 }
 
 impl Assembly {
-    /// Builds these services, each with its own database, and adds them to the server.
+    /// Builds these services, each with its own database, joins them, and adds them to a server that answers calls once all of
+    /// that is done.
     ///
     /// # Errors
     /// Where a database cannot be opened, or an address is none.
-    pub async fn build(services: &BTreeSet<Service>, parts: &Parts<'_>, server: &mut Server) -> Result<Self, Failure> {
+    pub async fn build(
+        services: &BTreeSet<Service>,
+        parts: &Parts<'_>,
+        verifier: Verifier,
+    ) -> Result<(Self, Server), Failure> {
+        let latch = parts.process.readiness.latch("services");
+        // tokens are minted by processes that keep to the machine's clock
+        let mut server = Server::new(parts.settings.server.clone(), verifier, Clock::system());
+        server = server.ready_when(parts.process.readiness.clone());
         let mut assembly = Self::default();
         for service in services {
-            assembly.add(*service, parts, server).await?;
+            assembly.add(*service, parts, &mut server).await?;
         }
-        Ok(assembly)
+        assembly.join(parts);
+        latch.release();
+        Ok((assembly, server))
     }
 
     /// Brings the events of every service to the consumers of every other. A consumer that is new to its database starts with the
     /// first event there is.
-    pub fn join(&mut self, parts: &Parts<'_>) {
+    fn join(&mut self, parts: &Parts<'_>) {
         let logs = self.databases.iter().map(|(service, database)| {
             Arc::new(OutboxLog::new(service.name(), database.clone())) as Arc<dyn Log>
         });

@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use crate::cli::{ConfigArgs, ConfigCommand};
 use crate::exit::{Exit, Failure, chain};
+use crate::terminal;
 
 /// Every key with its default and what it means: the manual, and the schema.
 pub const DEFAULT: &str = include_str!("default.toml");
@@ -205,7 +206,7 @@ pub fn run(command: ConfigCommand) -> Result<Exit, Failure> {
     match command {
         ConfigCommand::Check(args) => {
             sources(&args).settings()?;
-            println!("the configuration is good");
+            terminal::print("the configuration is good\n");
         }
         ConfigCommand::Dump(args) => {
             let sources = sources(&args);
@@ -213,7 +214,7 @@ pub fn run(command: ConfigCommand) -> Result<Exit, Failure> {
             let config = sources.load()?;
             let is_default = config == Config::load(DEFAULT, &Layers::default()).map_err(|errors| wrong(&errors))?;
             // the default document has the comments that a changed one has lost
-            if is_default { print!("{DEFAULT}") } else { print!("{}", config.dump()) }
+            if is_default { terminal::print(DEFAULT) } else { terminal::print(&config.dump()) }
         }
     }
     Ok(Exit::Ok)

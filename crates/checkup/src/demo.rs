@@ -10,6 +10,7 @@ mod stage;
 use crate::cli::DemoArgs;
 use crate::exit::{Exit, Failure};
 use crate::party::{Target, Wallet};
+use crate::terminal;
 
 use rows::Play;
 
@@ -23,9 +24,9 @@ pub async fn run(args: DemoArgs) -> Result<Exit, Failure> {
     let rows = Play::new(&target, &wallet).run().await;
     let ok = report::is_ok(&rows);
     if args.json {
-        println!("{:#}", report::json(&args.target.addr, &rows));
+        terminal::print(&format!("{:#}\n", report::json(&args.target.addr, &rows)));
     } else {
-        print!("{}", report::text(&args.target.addr, &rows));
+        terminal::print(&report::text(&args.target.addr, &rows));
     }
     Ok(if ok { Exit::Ok } else { Exit::Failed })
 }

@@ -3,11 +3,19 @@
 //! No rule of the product is here. Services are built from their crates and joined by events and calls; the tools that drive a
 //! running process know it only by its contract.
 
+pub mod assembly;
+pub mod bench;
 pub mod cli;
-mod demo;
+pub mod config;
+pub mod data_dir;
+pub mod demo;
+pub mod embedded;
 pub mod exit;
-mod party;
+pub mod identity;
+pub mod party;
 pub mod service;
-mod terminal;
-mod token;
-mod verify;
+pub mod terminal;
+pub mod token;
+pub mod up;
+pub mod verify;
+pub mod welcome;

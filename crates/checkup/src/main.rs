@@ -1,1 +1,50 @@
-fn main() {}
+//! The binary: reads the command line, runs one command, ends with its status.
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use checkup::cli::{Cli, Command};
+use checkup::exit::{Exit, Failure};
+use checkup::{bench, config, demo, token, up, verify};
+use clap::Parser;
+use tokio::runtime::{Builder, Runtime};
+
+fn main() -> ExitCode {
+    let started = Instant::now();
+    let outcome = match Cli::try_parse() {
+        Ok(cli) => run(cli.command, started),
+        Err(error) => return usage(&error),
+    };
+    match outcome {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            eprintln!("checkup: {failure}");
+            failure.exit.into()
+        }
+    }
+}
+
+fn run(command: Command, started: Instant) -> Result<Exit, Failure> {
+    match command {
+        Command::Up(args) => runtime()?.block_on(up::run(args, started)),
+        Command::Token(args) => token::run(args),
+        Command::Demo(args) => runtime()?.block_on(demo::run(args)),
+        Command::Verify(args) => runtime()?.block_on(verify::run(args)),
+        Command::Bench(args) => runtime()?.block_on(bench::run(args)),
+        Command::Config(command) => config::run(command),
+    }
+}
+
+/// Few workers: the services wait for each other and for the disk far more than they compute.
+fn runtime() -> Result<Runtime, Failure> {
+    let workers = std::thread::available_parallelism().map_or(2, |found| found.get().clamp(2, 4));
+    let built = Builder::new_multi_thread().worker_threads(workers).enable_all().build();
+    built.map_err(|error| Failure::failed(format!("cannot start the runtime: {error}")))
+}
+
+/// Help and version are no errors; everything else the command line can say wrong ends with the status for that.
+fn usage(error: &clap::Error) -> ExitCode {
+    // a closed terminal is no reason to fail differently
+    let _ = error.print();
+    if error.use_stderr() { Exit::Usage.into() } else { Exit::Ok.into() }
+}

@@ -1,10 +1,16 @@
 //! What a person sees: tables, progress and, on a terminal only, colour.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Prints to standard output. A reader that has gone away, as `head` does, is no failure.
+pub fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
 
 /// A table that fits pipes and terminals alike: no colours, no wrapping, single lines between its columns.
 #[must_use]

@@ -4,6 +4,7 @@ use runtime::identity::{Claims, Hospitals, Role, Signer};
 
 use crate::cli::TokenArgs;
 use crate::exit::{Exit, Failure, chain};
+use crate::terminal;
 
 /// Prints the bare token and nothing else.
 ///
@@ -13,7 +14,7 @@ pub fn run(args: TokenArgs) -> Result<Exit, Failure> {
     let claims = claims(&args)?;
     let signer = Signer::load_or_create(&args.data_dir).map_err(|error| Failure::failed(chain(&error)))?;
     let token = signer.sign(&claims).map_err(|error| Failure::failed(chain(&error)))?;
-    println!("{token}");
+    terminal::print(&format!("{token}\n"));
     Ok(Exit::Ok)
 }
 

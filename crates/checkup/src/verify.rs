@@ -11,7 +11,7 @@ mod settle;
 use crate::cli::VerifyArgs;
 use crate::exit::{Exit, Failure};
 use crate::party::{Target, Wallet};
-use crate::terminal::Progress;
+use crate::terminal::{self, Progress};
 
 use reader::Reader;
 
@@ -30,9 +30,9 @@ pub async fn run(args: VerifyArgs) -> Result<Exit, Failure> {
     progress.clear();
     let report = report?;
     if args.json {
-        println!("{:#}", report.json());
+        terminal::print(&format!("{:#}\n", report.json()));
     } else {
-        print!("{}", report.text());
+        terminal::print(&report.text());
     }
     Ok(if report.is_ok() { Exit::Ok } else { Exit::Failed })
 }

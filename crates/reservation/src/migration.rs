@@ -1,6 +1,6 @@
 //! The ledger's own tables. Names are recorded in the database and never change.
 
-use ::store::migration::prelude::schema::{big_integer, integer, string, text, uuid};
+use ::store::migration::schema::{big_integer, integer, string, text, uuid};
 use ::store::migration::prelude::*;
 use ::store::migration::{MigrationTrait, MigratorTrait, SchemaManager, common};
 

@@ -164,8 +164,8 @@ pub(crate) async fn load(
     let ids = || screenings.iter().map(|screening| screening.0);
     let rows = reservation::Entity::find().filter(reservation::Column::Screening.is_in(ids())).all(connection).await?;
     for row in rows {
-        let reservation = Reservation::try_from(row)?;
-        ledgers.entry(reservation.screening).or_default().reservation = Some(reservation);
+        let ledger = ledgers.entry(ScreeningId(row.screening)).or_default();
+        ledger.reservation = Some(Reservation::try_from(row)?);
     }
     let rows = unregistered::Entity::find().filter(unregistered::Column::Screening.is_in(ids())).all(connection).await?;
     for row in rows {

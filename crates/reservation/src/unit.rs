@@ -105,23 +105,24 @@ impl Unit for Ledger {
     type Answer = ();
 
     async fn execute(&self, transaction: &DatabaseTransaction, batch: &[&Command]) -> Result<Vec<()>, DbErr> {
+        let (mut arrived, mut buried) = (Vec::new(), Vec::new());
         for command in batch {
             match command {
-                Command::Consume(arrived) => {
-                    let marks: Vec<&Mark> = arrived.iter().map(|event| &event.mark).collect();
-                    let fresh = inbox::admit(transaction, SCREENINGS, &marks).await?;
-                    let facts: Vec<_> = arrived
-                        .iter()
-                        .zip(fresh)
-                        .filter_map(|(event, fresh)| Some((event.event_id, event.fact.as_ref().filter(|_| fresh)?)))
-                        .collect();
-                    self.fold(transaction, &facts).await?;
-                }
-                Command::Bury(letter, mark) => {
-                    if inbox::admit(transaction, SCREENINGS, &[mark]).await? == [true] {
-                        dead_letter::put(transaction, letter).await?;
-                    }
-                }
+                Command::Consume(events) => arrived.extend(events),
+                Command::Bury(letter, mark) => buried.push((letter, mark)),
+            }
+        }
+        let marks: Vec<&Mark> = arrived.iter().map(|event| &event.mark).collect();
+        let fresh = inbox::admit(transaction, SCREENINGS, &marks).await?;
+        let facts: Vec<_> = arrived
+            .iter()
+            .zip(fresh)
+            .filter_map(|(event, fresh)| Some((event.event_id, event.fact.as_ref().filter(|_| fresh)?)))
+            .collect();
+        self.fold(transaction, &facts).await?;
+        for (letter, mark) in buried {
+            if inbox::admit(transaction, SCREENINGS, &[mark]).await? == [true] {
+                dead_letter::put(transaction, letter).await?;
             }
         }
         Ok(vec![(); batch.len()])

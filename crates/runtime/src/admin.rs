@@ -48,7 +48,12 @@ struct Shared {
 ///
 /// # Errors
 /// When the listener cannot be used or the thread cannot be started.
-pub fn serve(listener: TcpListener, readiness: Readiness, metrics: PrometheusHandle, drain: Drain) -> io::Result<Admin> {
+pub fn serve(
+    listener: TcpListener,
+    readiness: Readiness,
+    metrics: PrometheusHandle,
+    drain: Drain,
+) -> io::Result<Admin> {
     listener.set_nonblocking(true)?;
     let addr = listener.local_addr()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -3,8 +3,8 @@
 //! The default document is the schema: a key that is not in it is refused, and so is a value of another type. Whether
 //! values make sense together is decided by who uses them. Nothing here reads the process's environment: it is handed in.
 
-pub mod duration;
 mod document;
+pub mod duration;
 mod error;
 mod layer;
 pub mod offset;
@@ -193,7 +193,10 @@ jitter = true
         let layers = layers("", &[("CHECKUP_SCREENING__RECONCILE_GRACE", "5s")], &["peers=[\"b\", \"c\"]"]);
         let config = Config::load(DEFAULT, &layers).unwrap();
         let dump = config.dump();
-        assert!(dump.contains("reconcile_grace = \"5s\" # environment variable CHECKUP_SCREENING__RECONCILE_GRACE\n"), "{dump}");
+        assert!(
+            dump.contains("reconcile_grace = \"5s\" # environment variable CHECKUP_SCREENING__RECONCILE_GRACE\n"),
+            "{dump}"
+        );
         let again = Config::load(&dump, &Layers::default()).unwrap();
         assert_eq!(again.values, config.values);
     }

@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-/// Asks for the drain. Dropping it asks too, for then nobody is left who could.
-#[derive(Debug)]
+/// Asks for the drain. Dropping the last one asks too, for then nobody is left who could.
+#[derive(Debug, Clone)]
 pub struct DrainTrigger(watch::Sender<bool>);
 
 /// Tells whether the process is to stop.
@@ -135,7 +135,8 @@ impl Signals {
 /// # Errors
 /// When the handlers cannot be installed.
 pub fn signals(trigger: DrainTrigger) -> io::Result<impl Future<Output = ()> + Send> {
-    let mut signals = Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
+    let mut signals =
+        Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
     Ok(async move {
         let (name, _) = signals.next().await;
         tracing::info!(signal = name, "draining; a second signal ends the process at once");

@@ -30,7 +30,8 @@ const SIZES: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.
 /// When a recorder is already installed.
 pub fn install() -> Result<PrometheusHandle, BuildError> {
     let seconds = metrics_exporter_prometheus::Matcher::Suffix("_seconds".to_owned());
-    let handle = PrometheusBuilder::new().set_buckets(SIZES)?.set_buckets_for_metric(seconds, SECONDS)?.install_recorder()?;
+    let handle =
+        PrometheusBuilder::new().set_buckets(SIZES)?.set_buckets_for_metric(seconds, SECONDS)?.install_recorder()?;
     describe();
     Ok(handle)
 }
@@ -38,7 +39,11 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
 fn describe() {
     use ::metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
     describe_counter!(CALLS, "calls that were answered, by method and code");
-    describe_histogram!(CALL_SECONDS, Unit::Seconds, "seconds from the arrival of a call to the end of its answer, by method");
+    describe_histogram!(
+        CALL_SECONDS,
+        Unit::Seconds,
+        "seconds from the arrival of a call to the end of its answer, by method"
+    );
     describe_gauge!(CALLS_IN_FLIGHT, "calls that are being worked on");
     describe_counter!(REFUSALS, "refusals and failures, by reason");
     describe_gauge!(CONNECTIONS, "open connections");

@@ -35,11 +35,7 @@ pub fn status(fault: Fault) -> Status {
     log(&fault);
     ::metrics::counter!(crate::metrics::REFUSALS, "reason" => fault.reason().name()).increment(1);
     let message = shorten(fault.message(), MAX_MESSAGE);
-    let details = pb::Status {
-        code: code(fault.code()).into(),
-        message: message.clone(),
-        details: details(&fault),
-    };
+    let details = pb::Status { code: code(fault.code()).into(), message: message.clone(), details: details(&fault) };
     let encoded = Bytes::from(details.encode_to_vec());
     Status::with_details_and_metadata(code(fault.code()), message, encoded, MetadataMap::new())
 }
@@ -68,7 +64,7 @@ fn log(fault: &Fault) {
     let (reason, cause) = (fault.reason().name(), fault.cause());
     match fault.code() {
         Code::Internal => tracing::error!(reason, cause, "call failed"),
-        Code::Unavailable => tracing::warn!(reason, cause, message = fault.message(), "call not served"),
+        Code::Unavailable => tracing::warn!(reason, cause, detail = fault.message(), "call not served"),
         Code::InvalidArgument
         | Code::NotFound
         | Code::AlreadyExists
@@ -78,7 +74,7 @@ fn log(fault: &Fault) {
         | Code::Unauthenticated
         | Code::PermissionDenied
         | Code::DeadlineExceeded
-        | Code::OutOfRange => tracing::debug!(reason, cause, message = fault.message(), "call refused"),
+        | Code::OutOfRange => tracing::debug!(reason, cause, detail = fault.message(), "call refused"),
     }
 }
 
@@ -94,11 +90,8 @@ fn shorten(text: &str, limit: usize) -> String {
 /// `google.rpc` details, each kind at most once.
 fn details(fault: &Fault) -> Vec<prost_types::Any> {
     let (fields, omitted) = field_violations(fault.violations());
-    let mut metadata: HashMap<String, String> = fault
-        .metadata()
-        .iter()
-        .map(|(key, value)| ((*key).to_owned(), shorten(value, MAX_VALUE)))
-        .collect();
+    let mut metadata: HashMap<String, String> =
+        fault.metadata().iter().map(|(key, value)| ((*key).to_owned(), shorten(value, MAX_VALUE))).collect();
     if omitted > 0 {
         metadata.insert("omittedViolations".to_owned(), omitted.to_string());
     }
@@ -197,7 +190,8 @@ mod tests {
         for i in 0..1000 {
             violations.add(format!("requests[{i}].slot.date"), Reason::DateInvalid, "日".repeat(1000));
         }
-        let fault = violations.finish().unwrap_err().with("filter", "x".repeat(100_000)).about("Slot", "n".repeat(9999));
+        let fault =
+            violations.finish().unwrap_err().with("filter", "x".repeat(100_000)).about("Slot", "n".repeat(9999));
         let status = status(fault);
         let mut headers = http::HeaderMap::new();
         status.add_header(&mut headers).unwrap();

@@ -152,9 +152,13 @@ impl Tasks {
     fn ended(&self, kind: Kind, name: &'static str, failure: Option<String>) {
         let draining = self.0.drain.is_requested();
         match &failure {
-            Some(error) if kind.stops_the_process() => tracing::error!(task = name, error, "task failed; the process cannot go on"),
+            Some(error) if kind.stops_the_process() => {
+                tracing::error!(task = name, error, "task failed; the process cannot go on")
+            }
             Some(error) => tracing::warn!(task = name, error, "task failed"),
-            None if kind.stops_the_process() && !draining => tracing::error!(task = name, "task ended; the process cannot go on"),
+            None if kind.stops_the_process() && !draining => {
+                tracing::error!(task = name, "task ended; the process cannot go on")
+            }
             None => tracing::debug!(task = name, "task ended"),
         }
         if kind.stops_the_process() && (failure.is_some() || !draining) {
@@ -207,7 +211,7 @@ impl Tasks {
 }
 
 /// What a panic said.
-pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+pub(crate) fn panic_text(panic: &dyn std::any::Any) -> String {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     format!("panic: {}", text.unwrap_or("no message"))
 }

@@ -3,8 +3,11 @@
 //! It sets the process's subscriber and nothing else; metrics have their own module, spans are made where work begins.
 
 use std::io::{IsTerminal, Write};
+use std::panic::PanicHookInfo;
 
 use tracing_subscriber::EnvFilter;
+
+use crate::tasks::panic_text;
 
 /// How lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -54,15 +57,22 @@ pub fn init(options: &TelemetryOptions) -> Guard {
     };
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // an error means that a subscriber is set, by a test or by an embedding program, and is to stay
-    let _ = if people {
-        builder.compact().try_init()
-    } else {
-        builder.json().flatten_event(true).with_span_list(false).try_init()
-    };
+    if people {
+        let _ = builder.compact().try_init();
+    } else if builder.json().flatten_event(true).with_current_span(false).try_init().is_ok() {
+        std::panic::set_hook(Box::new(log_panic));
+    }
     if let Some(problem) = problem {
         tracing::warn!(filter = wanted, problem, "the log filter cannot be read; using info");
     }
     Guard(())
+}
+
+/// A panic in one line of JSON like everything else, or a collector of logs could not read it.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let location = panic.location().map(ToString::to_string);
+    let thread = std::thread::current();
+    tracing::error!(location, thread = thread.name(), "{}", panic_text(panic.payload()));
 }
 
 #[cfg(test)]
@@ -71,7 +81,7 @@ mod tests {
 
     #[test]
     fn a_second_start_and_a_bad_filter_do_no_harm() {
-        let options = TelemetryOptions { level: "=,,x=y".to_owned(), rust_log: None, format: Format::Json };
+        let options = TelemetryOptions { level: "=,,x=y".to_owned(), rust_log: None, format: Format::Pretty };
         let first = init(&options);
         let second = init(&TelemetryOptions { rust_log: Some("off".to_owned()), ..options });
         drop((first, second));

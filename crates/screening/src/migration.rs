@@ -2,7 +2,8 @@
 
 use ::store::migration::prelude::*;
 use ::store::migration::{MigrationTrait, MigratorTrait, SchemaManager, common};
-use sea_orm_migration::schema::{big_integer, big_integer_null, date, integer, string, string_null, text, uuid};
+use domain::screening::State;
+use sea_orm::ColumnTrait;
 
 use crate::store::{refusal, row, watch};
 
@@ -15,4 +16,110 @@ impl MigratorTrait for Migrator {
         migrations.push(Box::new(Screenings));
         migrations
     }
+}
+
+struct Screenings;
+
+impl MigrationName for Screenings {
+    fn name(&self) -> &str {
+        "screening_0001_screening_watch_refusal"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for Screenings {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        manager.create_table(screening_table()).await?;
+        for index in screening_indexes() {
+            manager.create_index(index).await?;
+        }
+        manager.create_table(watch_table()).await?;
+        let mut due = Index::create();
+        due.name("orphan_watch_by_time").table(watch::Entity).col(watch::Column::SeenTime);
+        manager.create_index(due).await?;
+        manager.create_table(refusal_table()).await
+    }
+}
+
+fn column<C: IntoIden>(name: C) -> ColumnDef {
+    let mut column = ColumnDef::new(name);
+    column.not_null();
+    column
+}
+
+fn screening_table() -> TableCreateStatement {
+    use row::{Column, Entity};
+    Table::create()
+        .table(Entity)
+        .col(column(Column::Id).uuid().primary_key())
+        .col(ColumnDef::new(Column::Customer).string().null())
+        .col(column(Column::CustomerDisplayName).string())
+        .col(column(Column::Hospital).string())
+        .col(column(Column::SlotDate).string())
+        .col(column(Column::HospitalDisplayName).string())
+        .col(column(Column::TimeZone).string())
+        .col(ColumnDef::new(Column::CancellationCloseTime).big_integer().null())
+        .col(column(Column::State).integer())
+        .col(column(Column::StateReason).string())
+        .col(column(Column::StateMessage).text())
+        .col(column(Column::GivenUp).string())
+        .col(column(Column::ClaimGeneration).integer())
+        .col(column(Column::Version).big_integer())
+        .col(column(Column::CreateTime).big_integer())
+        .col(column(Column::UpdateTime).big_integer())
+        .to_owned()
+}
+
+/// One for the rule that a customer has one active booking a date, one for the PENDING rows, and one for each order that
+/// somebody may list in. A customer's own rows are few enough to be sorted.
+fn screening_indexes() -> Vec<IndexCreateStatement> {
+    use row::{Column, Entity};
+    let index = |name: &str, columns: &[Column]| {
+        let mut index = Index::create();
+        index.name(name).table(Entity);
+        for column in columns {
+            index.col(*column);
+        }
+        index
+    };
+    let active = State::ALL.iter().filter(|state| state.is_active()).map(|state| state.number());
+    let mut one_a_date = index("screening_active_by_customer_date", &[Column::Customer, Column::SlotDate]);
+    one_a_date.unique().and_where(Column::State.is_in(active));
+    let mut pending = index("screening_pending", &[Column::Id]);
+    pending.and_where(Column::State.eq(State::Pending.number()));
+    vec![
+        one_a_date,
+        pending,
+        index("screening_by_customer", &[Column::Customer, Column::SlotDate, Column::Id]),
+        index("screening_by_hospital_date", &[Column::Hospital, Column::SlotDate, Column::Id]),
+        index("screening_by_hospital_time", &[Column::Hospital, Column::CreateTime, Column::Id]),
+        index("screening_by_date", &[Column::SlotDate, Column::Id]),
+        index("screening_by_time", &[Column::CreateTime, Column::Id]),
+    ]
+}
+
+fn watch_table() -> TableCreateStatement {
+    use watch::{Column, Entity};
+    Table::create()
+        .table(Entity)
+        .col(column(Column::Screening).uuid())
+        .col(column(Column::Generation).integer())
+        .col(column(Column::Hospital).string())
+        .col(column(Column::SlotDate).string())
+        .col(column(Column::SeenTime).big_integer())
+        .col(column(Column::EventId).uuid())
+        .col(column(Column::Traceparent).string())
+        .primary_key(Index::create().col(Column::Screening).col(Column::Generation))
+        .to_owned()
+}
+
+fn refusal_table() -> TableCreateStatement {
+    use refusal::{Column, Entity};
+    Table::create()
+        .table(Entity)
+        .col(column(Column::Hospital).string())
+        .col(column(Column::SlotDate).string())
+        .col(column(Column::Version).big_integer())
+        .primary_key(Index::create().col(Column::Hospital).col(Column::SlotDate))
+        .to_owned()
 }

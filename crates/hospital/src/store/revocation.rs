@@ -1,13 +1,14 @@
 //! Rows of revocations that are under way: what is left to do survives the process.
 
-use domain::capacity::RevokeReason;
+use domain::capacity::{Claim, ClaimState, RevokeReason};
 use domain::event::Cause;
 use domain::ids::{ClaimId, HospitalId, ScreeningId, SlotId};
 use sea_orm::ActiveValue::Set;
-use sea_orm::QuerySelect;
 use sea_orm::entity::prelude::*;
+use sea_orm::sea_query::{Expr, ExprTrait};
+use sea_orm::{QueryOrder, QuerySelect, Select};
 
-use super::{corrupt, slot_id, slot_key};
+use super::{claim, corrupt, slot, slot_id, slot_key};
 
 /// One revocation. The cursor is the last claim that was looked at; claims behind it are not looked at again, since none
 /// becomes active once a revocation has begun.
@@ -127,4 +128,54 @@ pub(crate) async fn targets(connection: &impl ConnectionTrait, limit: u64) -> Re
     let keys: Vec<String> =
         Entity::find().select_only().column(Column::Target).limit(limit).into_tuple().all(connection).await?;
     keys.iter().map(|key| Target::from_key(key)).collect()
+}
+
+/// The ACTIVE claims a revocation comes to next, at most `limit`, in the order of slots and claim ids.
+pub(crate) async fn candidates(
+    connection: &impl ConnectionTrait,
+    target: &Target,
+    cursor: Option<&(SlotId, ClaimId)>,
+    limit: usize,
+) -> Result<Vec<Claim>, DbErr> {
+    let mut found = Vec::new();
+    if let Some((slot, last)) = cursor {
+        let after = Expr::tuple([Expr::val(last.screening.0), Expr::val(last.generation)]);
+        let position = Expr::tuple([Expr::col(claim::Column::Screening), Expr::col(claim::Column::Generation)]);
+        let rest = active_of(vec![slot_key(slot)], limit).filter(position.gt(after));
+        found = rest.all(connection).await?;
+    }
+    if found.len() < limit {
+        let next = booked_slots(connection, target, cursor.map(|(slot, _)| slot), limit).await?;
+        found.extend(active_of(next, limit - found.len()).all(connection).await?);
+    }
+    found.into_iter().map(Claim::try_from).collect()
+}
+
+fn active_of(slots: Vec<String>, limit: usize) -> Select<claim::Entity> {
+    claim::Entity::find()
+        .filter(claim::Column::Slot.is_in(slots))
+        .filter(claim::Column::State.eq(ClaimState::Active.message() as i32))
+        .order_by_asc(claim::Column::Slot)
+        .order_by_asc(claim::Column::Screening)
+        .order_by_asc(claim::Column::Generation)
+        .limit(limit as u64)
+}
+
+/// The target's slots after `after` that have something booked.
+async fn booked_slots(
+    connection: &impl ConnectionTrait,
+    target: &Target,
+    after: Option<&SlotId>,
+    limit: usize,
+) -> Result<Vec<String>, DbErr> {
+    let slots = slot::Entity::find().select_only().column(slot::Column::Id).filter(slot::Column::BookedCount.gt(0));
+    let slots = match target {
+        Target::Hospital(hospital) => slots.filter(slot::Column::Hospital.eq(hospital.segment())),
+        Target::Slot(id) => slots.filter(slot::Column::Id.eq(slot_key(id))),
+    };
+    let slots = match after {
+        Some(last) => slots.filter(slot::Column::Date.gt(last.date.to_string())),
+        None => slots,
+    };
+    slots.order_by_asc(slot::Column::Date).limit(limit as u64).into_tuple().all(connection).await
 }

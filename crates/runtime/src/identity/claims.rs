@@ -81,7 +81,8 @@ impl Hospitals {
             return Ok(access::Hospitals::All);
         }
         let ids: Result<_, _> = listed.iter().map(|id| HospitalId::from_segment(id)).collect();
-        ids.map(access::Hospitals::Only).map_err(|malformed| format!("the claim hospitals is malformed: an id {}", malformed.0))
+        ids.map(access::Hospitals::Only)
+            .map_err(|malformed| format!("the claim hospitals is malformed: an id {}", malformed.0))
     }
 }
 
@@ -152,7 +153,8 @@ impl Claims {
     /// What is wrong with them, in words fit for the token's bearer.
     pub fn caller(&self) -> Result<Caller, String> {
         // the actor of events and the scope of request ids: as strict for everybody as for customers
-        let customer = CustomerId::from_segment(&self.sub).map_err(|malformed| format!("the claim sub {}", malformed.0))?;
+        let customer =
+            CustomerId::from_segment(&self.sub).map_err(|malformed| format!("the claim sub {}", malformed.0))?;
         let subject = self.sub.clone();
         Ok(match self.role {
             Role::Customer => Caller::Customer(customer),

@@ -163,7 +163,9 @@ impl Verifier {
                 Ok(decoded) => return Ok(decoded.claims),
                 Err(error) => match error.kind() {
                     ErrorKind::Json(_) | ErrorKind::Utf8(_) => {
-                        return Err(invalid("the token lacks one of the claims sub, role, iss, aud, exp, or has a malformed one"));
+                        return Err(invalid(
+                            "the token lacks one of the claims sub, role, iss, aud, exp, or has a malformed one",
+                        ));
                     }
                     _ => continue,
                 },

@@ -71,7 +71,8 @@ impl Rules {
 
     /// The whole way of a call.
     async fn pass(&self, routes: Routes, request: Request<Body>) -> Response<CallBody> {
-        let trace = header(request.headers(), TRACEPARENT).map_or_else(TraceContext::generate, TraceContext::from_traceparent_or_new);
+        let trace = header(request.headers(), TRACEPARENT)
+            .map_or_else(TraceContext::generate, TraceContext::from_traceparent_or_new);
         let method = self.methods.find(request.uri().path());
         let mut record = Record::begin(Arc::clone(&method), &trace);
         let span = record.span().clone();
@@ -146,7 +147,10 @@ impl Rules {
             Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
                 self.verifier.verify_at(token.trim(), self.clock.now())
             }
-            _ => Err(Fault::new(Reason::CredentialsInvalid, "the metadata authorization is not of the form: Bearer TOKEN")),
+            _ => Err(Fault::new(
+                Reason::CredentialsInvalid,
+                "the metadata authorization is not of the form: Bearer TOKEN",
+            )),
         }
     }
 }

@@ -26,7 +26,8 @@ pub(super) struct Record {
 impl Record {
     /// The call begins.
     pub(super) fn begin(method: Arc<Method>, trace: &TraceContext) -> Self {
-        let span = tracing::info_span!("call", method = %method.name, trace = %trace.trace_id(), caller = Empty, code = Empty);
+        let span =
+            tracing::info_span!("call", method = %method.name, trace = %trace.trace_id(), caller = Empty, code = Empty);
         gauge!(CALLS_IN_FLIGHT).increment(1.0);
         Self { method, span, arrival: Instant::now(), code: None }
     }

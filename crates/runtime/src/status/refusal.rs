@@ -119,7 +119,8 @@ mod tests {
 
     #[test]
     fn a_peers_refusal_is_passed_on_whole() {
-        let fault = Fault::new(Reason::SlotFull, "no place is left").with("remaining", 0).with("slot", "hospitals/h/slots/d");
+        let fault =
+            Fault::new(Reason::SlotFull, "no place is left").with("remaining", 0).with("slot", "hospitals/h/slots/d");
         let passed_on = refusal_of(&status(fault.clone())).unwrap().into_fault();
         assert_eq!(passed_on, fault);
     }
@@ -127,7 +128,10 @@ mod tests {
     #[test]
     fn foreign_statuses_are_no_refusals() {
         assert_eq!(reason_of(&Status::unavailable("no healthy upstream")), None);
-        assert_eq!(refusal_of(&Status::with_details(tonic::Code::Internal, "x", bytes::Bytes::from_static(&[0xff; 9]))), None);
+        assert_eq!(
+            refusal_of(&Status::with_details(tonic::Code::Internal, "x", bytes::Bytes::from_static(&[0xff; 9]))),
+            None
+        );
     }
 
     #[test]

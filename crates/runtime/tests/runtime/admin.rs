@@ -34,12 +34,17 @@ async fn liveness_readiness_and_metrics_are_told() {
 
     let server = Running::start(options()).await;
     server.marketing().list_demand_signals(told("refuse")).await.unwrap_err();
+    server.marketing().list_demand_signals(told("")).await.unwrap();
     let method = "checkup.marketing.v1.MarketingService/ListDemandSignals";
-    let counted = format!("checkup_calls_total{{method=\"{method}\",code=\"INVALID_ARGUMENT\"}}");
-    // the answer is counted when its body ends, which the client may see first
-    soon(async { while !get(admin.addr(), "/metrics").await.contains(&counted) {} }).await;
+    for code in ["INVALID_ARGUMENT", "OK"] {
+        let counted = format!("checkup_calls_total{{method=\"{method}\",code=\"{code}\"}}");
+        // an answer is counted when its body ends, which the client may see first
+        soon(async { while !get(admin.addr(), "/metrics").await.contains(&counted) {} }).await;
+    }
     let metrics = get(admin.addr(), "/metrics").await;
-    for line in ["checkup_refusals_total{reason=\"FILTER_INVALID\"}", "checkup_call_seconds_bucket{", "checkup_connections "] {
+    for line in
+        ["checkup_refusals_total{reason=\"FILTER_INVALID\"}", "checkup_call_seconds_bucket{", "checkup_connections "]
+    {
         assert!(metrics.contains(line), "{line}\n{metrics}");
     }
 

@@ -19,7 +19,8 @@ use crate::support::{Running, options, told, told_by};
 
 /// A P-256 key in PKCS#8, fresh in every run.
 fn p256() -> EncodingKey {
-    let curve = b"\x30\x41\x02\x01\x00\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07";
+    let curve =
+        b"\x30\x41\x02\x01\x00\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07";
     let mut der = curve.to_vec();
     der.extend(b"\x04\x27\x30\x25\x02\x01\x01\x04\x20");
     // a first byte below 0x80 keeps the scalar below the order of the curve
@@ -44,7 +45,8 @@ impl Issuer {
     /// Good claims with these changes; a null takes a claim away.
     fn claims(changes: &Value) -> Value {
         let now = Timestamp::now().as_second();
-        let mut claims = json!({"sub": "kim", "role": "customer", "iss": "checkup", "aud": "checkup", "exp": now + 3600});
+        let mut claims =
+            json!({"sub": "kim", "role": "customer", "iss": "checkup", "aud": "checkup", "exp": now + 3600});
         for (name, value) in changes.as_object().unwrap() {
             claims[name] = value.clone();
         }
@@ -114,7 +116,9 @@ fn signatures_that_are_not_our_issuers_are_refused() {
     // an HMAC whose secret is the public key, in each form a confused verifier might use
     let jwks: Value = serde_json::from_str(&issuer.signer.jwks()).unwrap();
     let public = jwks["keys"][0]["x"].as_str().unwrap();
-    for secret in [public.as_bytes().to_vec(), URL_SAFE_NO_PAD.decode(public).unwrap(), issuer.signer.jwks().into_bytes()] {
+    for secret in
+        [public.as_bytes().to_vec(), URL_SAFE_NO_PAD.decode(public).unwrap(), issuer.signer.jwks().into_bytes()]
+    {
         let key = EncodingKey::from_secret(&secret);
         let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &Issuer::claims(&json!({})), &key).unwrap();
         assert!(refusal(&issuer.verifier, &token).contains("algorithm"));

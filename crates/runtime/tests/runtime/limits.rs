@@ -118,14 +118,33 @@ async fn open_streams_are_bounded_and_give_their_place_back() {
 async fn the_streams_of_a_connection_are_limited() {
     let server = Running::start(ServerOptions { max_streams_per_connection: 7, ..options() }).await;
     let stream = TcpStream::connect(server.addr).await.unwrap();
-    let (sender, mut connection) = h2::client::handshake::<_, bytes::Bytes>(stream).await.unwrap();
+    let (sender, mut connection) = h2::client::handshake(stream).await.unwrap();
     let settled = futures::future::poll_fn(|cx| {
         let ended = std::pin::Pin::new(&mut connection).poll(cx).is_ready();
         assert!(!ended, "the connection ended");
-        if connection.max_concurrent_send_streams() == 7 { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+        if connection.max_concurrent_send_streams() == 7 {
+            std::task::Poll::Ready(())
+        } else {
+            std::task::Poll::Pending
+        }
     });
     soon(settled).await;
     drop(sender);
+}
+
+#[tokio::test]
+async fn an_old_connection_is_left_in_good_order() {
+    let server = Running::start(ServerOptions { connection_age: Duration::from_millis(100), ..options() }).await;
+    let (mut busy, busy_driver) = raw(server.addr).await;
+    let call = tokio::spawn(async move { raw_call(&mut busy, "hang", &[]).await });
+    soon(server.probe.hanging.notified()).await;
+    // the younger one is asked to leave later, so when it is gone the elder one has been asked too
+    let (mut idle, idle_driver) = raw(server.addr).await;
+    assert_eq!(raw_call(&mut idle, "", &[]).await.code(), Code::Ok);
+    soon(idle_driver).await.unwrap().unwrap();
+    server.probe.release.notify_one();
+    assert_eq!(soon(call).await.unwrap().code(), Code::Ok);
+    soon(busy_driver).await.unwrap().unwrap();
 }
 
 #[tokio::test]

@@ -9,7 +9,8 @@ use bytes::Bytes;
 use contract::marketing::v1::marketing_service_client::MarketingServiceClient;
 use contract::marketing::v1::marketing_service_server::{MarketingService, MarketingServiceServer};
 use contract::marketing::v1::{
-    ListDemandSignalsRequest, ListDemandSignalsResponse, ProposeCapacityIncreaseRequest, ProposeCapacityIncreaseResponse,
+    ListDemandSignalsRequest, ListDemandSignalsResponse, ProposeCapacityIncreaseRequest,
+    ProposeCapacityIncreaseResponse,
 };
 use contract::mypage::v1::my_page_service_client::MyPageServiceClient;
 use contract::mypage::v1::my_page_service_server::{MyPageService, MyPageServiceServer};
@@ -35,22 +36,22 @@ use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 /// Long enough for a loaded machine; a test that waits so long has failed.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Fails instead of hanging.
-pub async fn soon<F: Future>(future: F) -> F::Output {
+pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(PATIENCE, future).await.expect("it took too long")
 }
 
 /// A service that does what the request's filter says.
 #[derive(Debug, Clone, Default)]
-pub struct Probe {
+pub(crate) struct Probe {
     /// Told whenever a call hangs on purpose.
-    pub hanging: Arc<Notify>,
+    pub(crate) hanging: Arc<Notify>,
     /// Lets one hanging call go on.
-    pub release: Arc<Notify>,
+    pub(crate) release: Arc<Notify>,
     /// Whom `forward` calls.
-    pub peer: Option<Channel>,
+    pub(crate) peer: Option<Channel>,
 }
 
 fn answer(text: impl ToString) -> Result<Response<ListDemandSignalsResponse>, Status> {
@@ -110,7 +111,10 @@ impl MyPageService for Probe {
     type WatchMyPageStream = Pin<Box<dyn Stream<Item = Result<WatchMyPageResponse, Status>> + Send>>;
 
     /// One message, then silence; or a panic where the name says so.
-    async fn watch_my_page(&self, request: Request<WatchMyPageRequest>) -> Result<Response<Self::WatchMyPageStream>, Status> {
+    async fn watch_my_page(
+        &self,
+        request: Request<WatchMyPageRequest>,
+    ) -> Result<Response<Self::WatchMyPageStream>, Status> {
         let first = futures::stream::iter([Ok(WatchMyPageResponse::default())]);
         let panics = request.get_ref().name == "panic";
         let rest = futures::stream::poll_fn(move |_| {
@@ -122,32 +126,34 @@ impl MyPageService for Probe {
 }
 
 /// Options with which nothing takes long.
-pub fn options() -> ServerOptions {
+pub(crate) fn options() -> ServerOptions {
     ServerOptions { drain_timeout: Duration::from_secs(10), ..ServerOptions::default() }
 }
 
 /// A running server; it drains when this is dropped.
-pub struct Running {
-    pub addr: SocketAddr,
-    pub probe: Probe,
-    pub signer: Signer,
-    pub trigger: DrainTrigger,
-    pub drain: Drain,
-    pub ended: JoinHandle<Result<(), Error>>,
+pub(crate) struct Running {
+    pub(crate) addr: SocketAddr,
+    pub(crate) probe: Probe,
+    pub(crate) signer: Signer,
+    pub(crate) trigger: DrainTrigger,
+    pub(crate) drain: Drain,
+    pub(crate) ended: JoinHandle<Result<(), Error>>,
     _dir: tempfile::TempDir,
 }
 
 impl Running {
-    pub async fn start(options: ServerOptions) -> Self {
+    pub(crate) async fn start(options: ServerOptions) -> Self {
         Self::start_with(options, Probe::default(), Readiness::new()).await
     }
 
-    pub async fn start_with(options: ServerOptions, probe: Probe, readiness: Readiness) -> Self {
+    pub(crate) async fn start_with(options: ServerOptions, probe: Probe, readiness: Readiness) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let signer = Signer::load_or_create(dir.path()).unwrap();
         let verifier = Verifier::from_jwks(&signer.jwks()).unwrap();
         let mut server = Server::new(options, verifier, Clock::system()).ready_when(readiness);
-        server.add(limited!(MarketingServiceServer::new(probe.clone()))).add(limited!(MyPageServiceServer::new(probe.clone())));
+        server
+            .add(limited!(MarketingServiceServer::new(probe.clone())))
+            .add(limited!(MyPageServiceServer::new(probe.clone())));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let (trigger, drain) = drain_pair();
@@ -155,39 +161,39 @@ impl Running {
         Self { addr, probe, signer, trigger, drain, ended, _dir: dir }
     }
 
-    pub fn channel(&self) -> Channel {
+    pub(crate) fn channel(&self) -> Channel {
         connect(format!("http://{}", self.addr).parse().unwrap(), ClientOptions::default())
     }
 
-    pub fn marketing(&self) -> MarketingServiceClient<Channel> {
+    pub(crate) fn marketing(&self) -> MarketingServiceClient<Channel> {
         MarketingServiceClient::new(self.channel())
     }
 
-    pub fn my_page(&self) -> MyPageServiceClient<Channel> {
+    pub(crate) fn my_page(&self) -> MyPageServiceClient<Channel> {
         MyPageServiceClient::new(self.channel())
     }
 
     /// A token of this role that is good for an hour.
-    pub fn token(&self, role: Role, subject: &str) -> String {
+    pub(crate) fn token(&self, role: Role, subject: &str) -> String {
         let hospitals = Some("*".parse::<Hospitals>().unwrap());
         self.signer.sign(&Claims::new(role, subject, hospitals, Duration::from_secs(3600))).unwrap()
     }
 }
 
 /// A request that tells the probe what to do.
-pub fn told(filter: &str) -> Request<ListDemandSignalsRequest> {
+pub(crate) fn told(filter: &str) -> Request<ListDemandSignalsRequest> {
     Request::new(ListDemandSignalsRequest { filter: filter.to_owned(), ..Default::default() })
 }
 
 /// The same with the value of the authorization metadata.
-pub fn told_by(filter: &str, authorization: &str) -> Request<ListDemandSignalsRequest> {
+pub(crate) fn told_by(filter: &str, authorization: &str) -> Request<ListDemandSignalsRequest> {
     let mut request = told(filter);
     request.metadata_mut().insert("authorization", authorization.parse().unwrap());
     request
 }
 
 /// A client that writes HTTP/2 by itself: it has no timeouts or limits of its own, so that the server's are seen.
-pub async fn raw(addr: SocketAddr) -> (h2::client::SendRequest<Bytes>, JoinHandle<Result<(), h2::Error>>) {
+pub(crate) async fn raw(addr: SocketAddr) -> (h2::client::SendRequest<Bytes>, JoinHandle<Result<(), h2::Error>>) {
     let stream = TcpStream::connect(addr).await.unwrap();
     let (sender, connection) = h2::client::handshake(stream).await.unwrap();
     let driver = tokio::spawn(connection);
@@ -195,7 +201,11 @@ pub async fn raw(addr: SocketAddr) -> (h2::client::SendRequest<Bytes>, JoinHandl
 }
 
 /// Calls ListDemandSignals with these extra headers and returns the status.
-pub async fn raw_call(sender: &mut h2::client::SendRequest<Bytes>, filter: &str, extra: &[(&str, &str)]) -> Status {
+pub(crate) async fn raw_call(
+    sender: &mut h2::client::SendRequest<Bytes>,
+    filter: &str,
+    extra: &[(&str, &str)],
+) -> Status {
     let mut request = http::Request::post("http://server/checkup.marketing.v1.MarketingService/ListDemandSignals")
         .header("content-type", "application/grpc")
         .header("te", "trailers");

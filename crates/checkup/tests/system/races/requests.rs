@@ -159,7 +159,7 @@ async fn r09_a_request_id_belongs_to_one_content() {
     let cancelled = kim.cancel(&first.name, &request_id).await.expect("another method's id is another id");
     assert_eq!(cancelled.state(), State::Cancelled);
     let replay = kim.book("kim", &slots[0], &request_id).await.expect("a replay");
-    assert_eq!((replay.name, replay.state()), (first.name, State::Cancelled), "a replay answers what is there now");
+    assert_eq!((replay.state(), replay.name), (State::Cancelled, first.name), "a replay answers what is there now");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

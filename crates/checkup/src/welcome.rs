@@ -1,0 +1,96 @@
+//! What a new user reads first: where the process serves, and lines to paste into a shell.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use jiff::{Timestamp, ToSpan};
+use runtime::identity::{Claims, Hospitals, Role, Signer};
+
+use crate::service::Service;
+
+/// How long the printed tokens are good for.
+const TTL: Duration = Duration::from_secs(24 * 60 * 60);
+/// The customer of the printed lines.
+const CUSTOMER: &str = "kim";
+/// The hospital of the printed lines.
+const HOSPITAL: &str = "seoul-clinic";
+
+/// What there is to say of a process that serves.
+#[derive(Debug)]
+pub struct Welcome {
+    /// Where it serves.
+    pub addr: SocketAddr,
+    /// Where its admin pages are.
+    pub admin: SocketAddr,
+    /// Where its data is.
+    pub data: PathBuf,
+    /// What it runs.
+    pub services: BTreeSet<Service>,
+    /// When it began to start.
+    pub started: Instant,
+    /// Makes the tokens.
+    pub signer: Signer,
+}
+
+impl Welcome {
+    /// The whole text. The first line is relied on by scripts.
+    #[must_use]
+    pub fn text(&self, now: Timestamp) -> String {
+        let Self { addr, admin, data, services, started, .. } = self;
+        let names: Vec<&str> = services.iter().map(|service| service.name()).collect();
+        let mut text = format!(
+            "checkup is serving on {addr}\n\
+             admin on http://{admin} (/live /ready /metrics)\n\
+             data in {}, started in {} ms, services: {}\n",
+            data.display(),
+            started.elapsed().as_millis(),
+            names.join(", "),
+        );
+        if let Some(lines) = self.lines(now) {
+            text += &lines;
+        }
+        text
+    }
+
+    /// The lines to paste; none where tokens cannot be made, which the log has said.
+    fn lines(&self, now: Timestamp) -> Option<String> {
+        let token = |role, subject, hospitals| self.signer.sign(&Claims::new(role, subject, hospitals, TTL)).ok();
+        let admin = token(Role::Admin, "admin", Some(Hospitals::One("*".to_owned())))?;
+        let (customer, auditor) = (token(Role::Customer, CUSTOMER, None)?, token(Role::Auditor, "auditor", None)?);
+        let date = now.to_zoned(jiff::tz::TimeZone::UTC).date().checked_add(14.days()).ok()?;
+        let addr = self.addr;
+        let mut text = String::new();
+        // writing to a string does not fail
+        let _ = write!(
+            text,
+            "\nPaste into a shell; the tokens are good for a day, and `checkup token` makes others:\n\n\
+             ADMIN={admin}\nCUSTOMER={customer}\nAUDITOR={auditor}\n\n\
+             grpcurl -plaintext {addr} list\n"
+        );
+        let mut call = |what: &str, token: &str, method: &str, body: &str| {
+            let token = format!("-H \"authorization: Bearer ${token}\"");
+            let _ = write!(text, "# {what}\ngrpcurl -plaintext {token} -d '{body}' {addr} checkup.{method}\n");
+        };
+        if self.services.contains(&Service::Hospital) {
+            let (year, month, day) = (date.year(), date.month(), date.day());
+            let slot = format!(r#"{{"date":{{"year":{year},"month":{month},"day":{day}}},"capacity":10}}"#);
+            let hospital = r#"{"displayName":"Seoul Clinic","timeZone":"Asia/Seoul"}"#;
+            let body = format!(r#"{{"hospitalId":"{HOSPITAL}","hospital":{hospital},"initialSlots":[{slot}]}}"#);
+            call("a hospital with ten places on a date", "ADMIN", "hospital.v1.HospitalService/CreateHospital", &body);
+        }
+        if self.services.contains(&Service::Screening) {
+            let slot = format!("hospitals/{HOSPITAL}/slots/{date}");
+            let body = format!(r#"{{"screening":{{"customer":"customers/{CUSTOMER}","slot":"{slot}"}}}}"#);
+            call("a booking", "CUSTOMER", "screening.v1.ScreeningService/CreateScreening", &body);
+            call("every booking", "AUDITOR", "screening.v1.ScreeningService/ListScreenings", "{}");
+        }
+        if self.services.contains(&Service::MyPage) {
+            let body = format!(r#"{{"name":"customers/{CUSTOMER}/myPage"}}"#);
+            call("what the customer sees", "CUSTOMER", "mypage.v1.MyPageService/GetMyPage", &body);
+        }
+        Some(text)
+    }
+}

@@ -1,0 +1,297 @@
+//! What is read outside of the writer. Hospitals, slots and availability are public; whoever reads claims and capacity
+//! requests through here has shown before that they may.
+
+use std::collections::HashMap;
+
+use domain::capacity::{Claim, Slot, SlotState};
+use domain::civil::today;
+use domain::filter::{Comparison, Operator, Value as Operand};
+use domain::hospital::{CapacityRequest, Hospital, HospitalState, RequestState};
+use domain::ids::{CapacityRequestId, ClaimId, HospitalId, SlotId};
+use domain::page::{Key, Page};
+use jiff::civil::Date;
+use jiff::tz::{TimeZone, offset};
+use jiff::Timestamp;
+use sea_orm::entity::prelude::*;
+use sea_orm::sea_query::{Condition, ExprTrait};
+use sea_orm::{QueryFilter, QuerySelect, Value};
+use store::query::{self, Direction};
+
+use super::{capacity_request, claim, hospital, hospital_id, slot, slot_key};
+
+/// A hospital and how many places are booked there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HospitalView {
+    /// The hospital.
+    pub(crate) hospital: Hospital,
+    /// Its ACTIVE claims.
+    pub(crate) active: i64,
+}
+
+/// How many places are booked at each of these hospitals; one without slots is not in the map.
+pub(crate) async fn booked_at(
+    connection: &impl ConnectionTrait,
+    hospitals: impl IntoIterator<Item = &HospitalId>,
+) -> Result<HashMap<String, i64>, DbErr> {
+    let segments: Vec<&str> = hospitals.into_iter().map(HospitalId::segment).collect();
+    let sums = slot::Entity::find()
+        .select_only()
+        .column(slot::Column::Hospital)
+        .column_as(slot::Column::BookedCount.sum().cast_as("bigint"), "booked")
+        .filter(slot::Column::Hospital.is_in(segments))
+        .group_by(slot::Column::Hospital);
+    let sums: Vec<(String, i64)> = sums.into_tuple().all(connection).await?;
+    Ok(sums.into_iter().collect())
+}
+
+/// One hospital.
+pub(crate) async fn hospital(
+    connection: &impl ConnectionTrait,
+    id: &HospitalId,
+) -> Result<Option<HospitalView>, DbErr> {
+    let row = hospital::Entity::find_by_id(id.segment()).one(connection).await?;
+    let Some(hospital) = row.map(Hospital::try_from).transpose()? else { return Ok(None) };
+    let booked = booked_at(connection, [&hospital.id]).await?;
+    let active = booked.get(hospital.id.segment()).copied().unwrap_or(0);
+    Ok(Some(HospitalView { hospital, active }))
+}
+
+/// A page of hospitals, by name.
+pub(crate) async fn hospitals(
+    connection: &impl ConnectionTrait,
+    filter: &[Comparison],
+    show_deleted: bool,
+    page: &Page,
+) -> Result<(Vec<HospitalView>, String), DbErr> {
+    let filter = query::condition(filter, |_| hospital::Column::DisplayName, |_, _| None);
+    let mut select = hospital::Entity::find().filter(filter);
+    if !show_deleted {
+        select = select.filter(hospital::Column::State.eq(HospitalState::Active as i32));
+    }
+    let rows = query::page(select, &[(hospital::Column::Id, Direction::Ascending)], page).all(connection).await?;
+    let (rows, next) = query::split(rows, page, |row| vec![Key::Text(row.id.clone())]);
+    let hospitals = rows.into_iter().map(Hospital::try_from).collect::<Result<Vec<_>, _>>()?;
+    let booked = booked_at(connection, hospitals.iter().map(|hospital| &hospital.id)).await?;
+    let views = hospitals.into_iter().map(|hospital| {
+        let active = booked.get(hospital.id.segment()).copied().unwrap_or(0);
+        HospitalView { hospital, active }
+    });
+    Ok((views.collect(), next))
+}
+
+/// The hospitals among these that exist.
+pub(crate) async fn known_hospitals(
+    connection: &impl ConnectionTrait,
+    ids: impl IntoIterator<Item = &str>,
+) -> Result<HashMap<HospitalId, Hospital>, DbErr> {
+    let ids: Vec<&str> = ids.into_iter().collect();
+    let rows = hospital::Entity::find().filter(hospital::Column::Id.is_in(ids)).all(connection).await?;
+    let hospitals = rows.into_iter().map(Hospital::try_from);
+    hospitals.map(|hospital| hospital.map(|hospital| (hospital.id.clone(), hospital))).collect()
+}
+
+/// One slot.
+pub(crate) async fn slot(connection: &impl ConnectionTrait, id: &SlotId) -> Result<Option<Slot>, DbErr> {
+    slot::Entity::find_by_id(slot_key(id)).one(connection).await?.map(Slot::try_from).transpose()
+}
+
+/// Dates from the first, inclusive, to the last, exclusive.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Dates {
+    /// The first date.
+    pub(crate) start: Option<Date>,
+    /// The date after the last.
+    pub(crate) end: Option<Date>,
+}
+
+impl Dates {
+    fn condition(self) -> Condition {
+        Condition::all()
+            .add_option(self.start.map(|start| slot::Column::Date.gte(start.to_string())))
+            .add_option(self.end.map(|end| slot::Column::Date.lt(end.to_string())))
+    }
+}
+
+/// A page of a hospital's slots, by date.
+pub(crate) async fn slots(
+    connection: &impl ConnectionTrait,
+    hospital: &HospitalId,
+    dates: Dates,
+    page: &Page,
+) -> Result<(Vec<Slot>, String), DbErr> {
+    let select = slot::Entity::find().filter(slot::Column::Hospital.eq(hospital.segment())).filter(dates.condition());
+    let rows = query::page(select, &[(slot::Column::Date, Direction::Ascending)], page).all(connection).await?;
+    let (rows, next) = query::split(rows, page, |row| vec![Key::Text(row.date.clone())]);
+    Ok((rows.into_iter().map(Slot::try_from).collect::<Result<_, _>>()?, next))
+}
+
+/// What is looked for in availability.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Search {
+    /// On which dates.
+    pub(crate) dates: Dates,
+    /// At which hospitals; none: at all.
+    pub(crate) hospitals: Vec<HospitalId>,
+    /// With at least so many places left.
+    pub(crate) min_remaining: i32,
+}
+
+/// Rows looked at in one statement at least, so that a small page behind many dates out of their window costs few.
+const LOOK_AHEAD: u64 = 200;
+
+/// A page of what can be booked now, by date and hospital. Slots outside of their booking window are passed over until the
+/// page is full: a window is a matter of each hospital's zone and policy, which no index knows.
+pub(crate) async fn availability(
+    connection: &impl ConnectionTrait,
+    search: &Search,
+    page: &Page,
+    now: Timestamp,
+) -> Result<(Vec<Slot>, String), DbErr> {
+    let mut chunk = Page { size: page.size.max(LOOK_AHEAD), ..page.clone() };
+    let wanted = usize::try_from(page.size).unwrap_or(usize::MAX).saturating_add(1);
+    let mut hospitals: HashMap<String, Option<Hospital>> = HashMap::new();
+    let mut found: Vec<slot::Model> = Vec::new();
+    loop {
+        let order = [(slot::Column::Date, Direction::Ascending), (slot::Column::Hospital, Direction::Ascending)];
+        let rows = query::page(bookable(search, now), &order, &chunk).all(connection).await?;
+        let last = rows.last().map(position);
+        let exhausted = (rows.len() as u64) <= chunk.size;
+        learn_hospitals(connection, &mut hospitals, &rows).await?;
+        for row in rows {
+            let hospital = hospitals.get(&row.hospital).and_then(Option::as_ref);
+            if hospital.is_some_and(|hospital| in_window(hospital, &row.date, now)) {
+                found.push(row);
+            }
+        }
+        if exhausted || found.len() >= wanted {
+            break;
+        }
+        chunk.after = last;
+    }
+    let (rows, next) = query::split(found, page, position);
+    Ok((rows.into_iter().map(Slot::try_from).collect::<Result<_, _>>()?, next))
+}
+
+fn position(row: &slot::Model) -> Vec<Key> {
+    vec![Key::Text(row.date.clone()), Key::Text(row.hospital.clone())]
+}
+
+/// The slots that a search may be about, whatever their windows. No date before the earliest today on earth is bookable.
+fn bookable(search: &Search, now: Timestamp) -> Select<slot::Entity> {
+    let earliest_today = today(now, &TimeZone::fixed(offset(-12)));
+    let mut select = slot::Entity::find()
+        .filter(search.dates.condition())
+        .filter(slot::Column::Date.gte(earliest_today.to_string()))
+        .filter(slot::Column::State.eq(SlotState::Open as i32))
+        .filter(Expr::col(slot::Column::Capacity).sub(Expr::col(slot::Column::BookedCount)).gte(search.min_remaining));
+    if !search.hospitals.is_empty() {
+        let segments = search.hospitals.iter().map(HospitalId::segment);
+        select = select.filter(slot::Column::Hospital.is_in(segments));
+    }
+    select
+}
+
+async fn learn_hospitals(
+    connection: &impl ConnectionTrait,
+    hospitals: &mut HashMap<String, Option<Hospital>>,
+    rows: &[slot::Model],
+) -> Result<(), DbErr> {
+    let mut unknown: Vec<&str> = rows.iter().map(|row| row.hospital.as_str()).collect();
+    unknown.retain(|segment| !hospitals.contains_key(*segment));
+    unknown.sort_unstable();
+    unknown.dedup();
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let mut known = known_hospitals(connection, unknown.iter().copied()).await?;
+    for segment in unknown {
+        let hospital = known.remove(&hospital_id(segment)?);
+        hospitals.insert(segment.to_owned(), hospital);
+    }
+    Ok(())
+}
+
+fn in_window(hospital: &Hospital, date: &str, now: Timestamp) -> bool {
+    let Some(date) = domain::ids::parse_date(date) else { return false };
+    hospital.state() == HospitalState::Active && hospital.policy.window(date, &hospital.time_zone).contains(now)
+}
+
+/// One claim of a slot.
+pub(crate) async fn claim(
+    connection: &impl ConnectionTrait,
+    slot: &SlotId,
+    id: ClaimId,
+) -> Result<Option<Claim>, DbErr> {
+    let row = claim::Entity::find_by_id((id.screening.0, id.generation)).one(connection).await?;
+    Ok(row.map(Claim::try_from).transpose()?.filter(|claim| claim.slot == *slot))
+}
+
+/// A page of a slot's claims, by claim id.
+pub(crate) async fn claims(
+    connection: &impl ConnectionTrait,
+    slot: &SlotId,
+    filter: &[Comparison],
+    page: &Page,
+) -> Result<(Vec<Claim>, String), DbErr> {
+    use contract::hospital::v1::capacity_claim::State;
+    let number = |_: &'static str, operand: &Operand| match operand {
+        Operand::Text(name) => State::from_str_name(name).map(|state| Value::from(state as i32)),
+        Operand::Date(_) | Operand::Number(_) => None,
+    };
+    let select = claim::Entity::find()
+        .filter(claim::Column::Slot.eq(slot_key(slot)))
+        .filter(query::condition(filter, |_| claim::Column::State, number));
+    let order = [(claim::Column::Screening, Direction::Ascending), (claim::Column::Generation, Direction::Ascending)];
+    let rows = query::page(select, &order, page).all(connection).await?;
+    let (rows, next) = query::split(rows, page, |row| {
+        vec![Key::Text(row.screening.to_string()), Key::Int(i64::from(row.generation))]
+    });
+    Ok((rows.into_iter().map(Claim::try_from).collect::<Result<_, _>>()?, next))
+}
+
+/// One capacity request.
+pub(crate) async fn capacity_request(
+    connection: &impl ConnectionTrait,
+    id: &CapacityRequestId,
+) -> Result<Option<CapacityRequest>, DbErr> {
+    let row = capacity_request::Entity::find_by_id(id.uid).one(connection).await?;
+    Ok(row.map(CapacityRequest::try_from).transpose()?.filter(|request| request.id == *id))
+}
+
+/// A page of a hospital's capacity requests, newest first.
+pub(crate) async fn capacity_requests(
+    connection: &impl ConnectionTrait,
+    hospital: &HospitalId,
+    filter: &[Comparison],
+    page: &Page,
+    now: Timestamp,
+) -> Result<(Vec<CapacityRequest>, String), DbErr> {
+    let select = capacity_request::Entity::find()
+        .filter(capacity_request::Column::Hospital.eq(hospital.segment()))
+        .filter(filter.iter().fold(Condition::all(), |all, comparison| all.add(request_condition(comparison, now))));
+    let order = [(capacity_request::Column::Uid, Direction::Descending)];
+    let rows = query::page(select, &order, page).all(connection).await?;
+    let (rows, next) = query::split(rows, page, |row| vec![Key::Text(row.uid.to_string())]);
+    Ok((rows.into_iter().map(CapacityRequest::try_from).collect::<Result<_, _>>()?, next))
+}
+
+/// One comparison of a filter of capacity requests: that one expired follows from the time.
+fn request_condition(comparison: &Comparison, now: Timestamp) -> Condition {
+    use capacity_request::Column;
+    use contract::hospital::v1::capacity_request::State;
+    let Operand::Text(text) = &comparison.value else { return Condition::all() };
+    let equal = if comparison.field == "slot" {
+        // The decoder let only names of slots through.
+        Condition::all().add(Column::Slot.eq(SlotId::parse(text).map(|slot| slot_key(&slot)).unwrap_or_default()))
+    } else {
+        let pending = Column::State.eq(RequestState::Pending as i32);
+        let expired = Column::ExpireTime.lte(store::micros(now));
+        match State::from_str_name(text) {
+            Some(State::Pending) => Condition::all().add(pending).add(expired.not()),
+            Some(State::Expired) => Condition::all().add(pending).add(expired),
+            state => Condition::all().add(Column::State.eq(state.unwrap_or_default() as i32)),
+        }
+    };
+    if comparison.operator == Operator::NotEqual { equal.not() } else { equal }
+}
+

@@ -1,0 +1,264 @@
+//! Events from a real outbox through a real inbox: each takes effect once, in spite of duplicates, reordering, redelivery,
+//! poison and a store that fails.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bus::tail::Tailer;
+use bus::{Delivery, Error, Message, Place, Subscribe, Subscription};
+use contract::event::v1::event_envelope::Payload;
+use contract::event::v1::{EventEnvelope, ScreeningRefused};
+use fault::{Fault, Reason};
+use prost::Message as _;
+use relay::{ConsumeOptions, Consumer, Handler, Incoming, OutboxLog, consume};
+use runtime::clock::Clock;
+use runtime::lifecycle::{DrainTrigger, drain_pair};
+use sea_orm::{DatabaseTransaction, DbErr};
+use store::dead_letter::{self, DeadLetter};
+use store::inbox::{self, Mark};
+use store::migration::{MigrationTrait, MigratorTrait, common};
+use store::{Database, Location, Unit, Writer, WriterOptions, outbox};
+use tempfile::TempDir;
+use tokio::time::{Instant, timeout};
+use uuid::Uuid;
+
+struct Migrator;
+
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        common()
+    }
+}
+
+/// A producer that appends, and a consumer whose effect is one row in its own outbox for every event it admits.
+enum Command {
+    Produce(Vec<EventEnvelope>),
+    Consume(Vec<Incoming>),
+    Bury(DeadLetter, Mark),
+}
+
+struct Ledger;
+
+const POISON: &str = "poison";
+
+#[async_trait]
+impl Unit for Ledger {
+    type Command = Command;
+    type Answer = ();
+
+    async fn execute(&self, transaction: &DatabaseTransaction, batch: &[&Command]) -> Result<Vec<()>, DbErr> {
+        for command in batch {
+            match command {
+                Command::Produce(events) => outbox::append(transaction, events.clone()).await?,
+                Command::Consume(events) => {
+                    let marks: Vec<_> = events.iter().map(|event| &event.mark).collect();
+                    let fresh = inbox::admit(transaction, "ledger", &marks).await?;
+                    let effects =
+                        events.iter().zip(fresh).filter(|(_, fresh)| *fresh).map(|(event, _)| event.envelope.clone());
+                    let effects: Vec<_> = effects.collect();
+                    if effects.iter().any(|event| event.aggregate == POISON) {
+                        return Err(DbErr::Custom("poison".into()));
+                    }
+                    outbox::append(transaction, effects).await?;
+                }
+                Command::Bury(letter, mark) => {
+                    inbox::admit(transaction, "ledger", &[mark]).await?;
+                    dead_letter::put(transaction, letter).await?;
+                }
+            }
+        }
+        Ok(batch.iter().map(|_| ()).collect())
+    }
+}
+
+struct Applier {
+    writer: Writer<Ledger>,
+    /// Refusals of a store in trouble before it works.
+    troubles: AtomicU32,
+}
+
+#[async_trait]
+impl Handler for Applier {
+    async fn handle(&self, batch: Vec<Incoming>) -> Result<(), Fault> {
+        if self.troubles.load(Ordering::Relaxed) > 0 {
+            self.troubles.fetch_sub(1, Ordering::Relaxed);
+            return Err(Fault::new(Reason::NotReady, "not now"));
+        }
+        self.writer.submit(Command::Consume(batch), soon()).await
+    }
+
+    async fn bury(&self, letter: DeadLetter, mark: Mark) -> Result<(), Fault> {
+        self.writer.submit(Command::Bury(letter, mark), soon()).await
+    }
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(20)
+}
+
+struct Side {
+    database: Database,
+    writer: Writer<Ledger>,
+    _folder: TempDir,
+}
+
+async fn side() -> Side {
+    let folder = tempfile::tempdir().expect("a folder");
+    let database = Database::open::<Migrator>(&Location::Sqlite(folder.path().join("s.db"))).await.expect("opened");
+    let (writer, run) = Writer::new("test", Ledger, database.clone(), WriterOptions::default());
+    drop(tokio::spawn(run));
+    Side { database, writer, _folder: folder }
+}
+
+fn event(number: u128) -> EventEnvelope {
+    EventEnvelope {
+        event_id: Uuid::from_u128(number).to_string(),
+        aggregate: format!("hospitals/h{number}"),
+        payload: Some(Payload::ScreeningRefused(ScreeningRefused::default())),
+        ..EventEnvelope::default()
+    }
+}
+
+fn start(consuming: &Side, road: Arc<dyn Subscribe>, troubles: u32) -> DrainTrigger {
+    let (trigger, drain) = drain_pair();
+    let handler = Applier { writer: consuming.writer.clone(), troubles: AtomicU32::new(troubles) };
+    let consumer = Consumer {
+        name: "ledger",
+        filter: vec![domain::event::subject_filter("slot", "screening_refused")],
+        handler: Arc::new(handler),
+        database: consuming.database.clone(),
+    };
+    let pauses = Duration::from_millis(1);
+    let options = ConsumeOptions { attempts: 3, first_pause: pauses, last_pause: pauses, ..ConsumeOptions::default() };
+    drop(tokio::spawn(consume(consumer, road, options, Clock::system(), drain)));
+    trigger
+}
+
+/// Waits until the consumer's outbox holds `count` effects, then returns the ids in order.
+async fn effects(side: &Side, count: usize) -> Vec<u128> {
+    let mut commits = side.database.commits();
+    let read = async {
+        loop {
+            let rows = outbox::read_after(side.database.reader(), 0, 10_000).await.expect("read");
+            if rows.len() >= count {
+                return rows.iter().map(|row| row.event_id.as_u128()).collect();
+            }
+            commits.changed().await.expect("the database lives");
+        }
+    };
+    timeout(Duration::from_secs(20), read).await.expect("all effects in time")
+}
+
+fn tail(producing: &Side) -> Arc<dyn Subscribe> {
+    Arc::new(Tailer::new(vec![Arc::new(OutboxLog::new("producer", producing.database.clone()))]))
+}
+
+#[tokio::test]
+async fn every_event_takes_effect_once_and_in_order_across_restarts() {
+    let (producing, consuming) = (side().await, side().await);
+    for round in 0..5_u128 {
+        let trigger = start(&consuming, tail(&producing), 0);
+        let events = (1..=300).map(|number| event(round * 300 + number)).collect();
+        producing.writer.submit(Command::Produce(events), soon()).await.expect("produced");
+        // Cut off as soon as some of the round's effects are there.
+        effects(&consuming, (round * 300 + 1) as usize).await;
+        trigger.request();
+    }
+    let _running = start(&consuming, tail(&producing), 0);
+    assert_eq!(effects(&consuming, 1_500).await, (1..=1_500).collect::<Vec<u128>>());
+}
+
+#[tokio::test]
+async fn a_poison_event_becomes_a_dead_letter_and_the_others_go_on() {
+    let (producing, consuming) = (side().await, side().await);
+    let mut events: Vec<_> = (1..=100).map(event).collect();
+    events[41].aggregate = POISON.into();
+    producing.writer.submit(Command::Produce(events), soon()).await.expect("produced");
+    let _running = start(&consuming, tail(&producing), 0);
+    let expected: Vec<u128> = (1..=100).filter(|number| *number != 42).collect();
+    assert_eq!(effects(&consuming, 99).await, expected);
+    assert_eq!(dead_letter::count(consuming.database.reader()).await.expect("counted"), 1);
+}
+
+#[tokio::test]
+async fn a_store_in_trouble_is_waited_for_and_buries_nothing() {
+    let (producing, consuming) = (side().await, side().await);
+    producing.writer.submit(Command::Produce((1..=50).map(event).collect()), soon()).await.expect("produced");
+    let _running = start(&consuming, tail(&producing), 40);
+    assert_eq!(effects(&consuming, 50).await.len(), 50);
+    assert_eq!(dead_letter::count(consuming.database.reader()).await.expect("counted"), 0);
+}
+
+/// A road that repeats and reorders, as a broker may, by a fixed schedule; now and then an undecodable message comes.
+struct Chaos(Vec<EventEnvelope>);
+
+struct ChaosSubscription(VecDeque<Vec<Delivery>>);
+
+#[async_trait]
+impl Subscribe for Chaos {
+    async fn subscribe(
+        &self,
+        _name: &str,
+        _filter: &[String],
+        _from: HashMap<String, i64>,
+    ) -> Result<Box<dyn Subscription>, Error> {
+        let deliver = |payload: Vec<u8>, sequence: usize| Delivery {
+            message: Message { subject: "checkup.v1.slot.screening_refused.x".into(), payload },
+            place: Place::Unordered { sequence: sequence as u64 },
+        };
+        let mut deliveries: Vec<_> =
+            self.0.iter().enumerate().map(|(at, event)| deliver(event.encode_to_vec(), at)).collect();
+        deliveries.extend(deliveries.clone());
+        // A permutation: 7 is prime to the number of deliveries.
+        let count = deliveries.len();
+        let mut permuted: Vec<_> = (0..count).map(|at| deliveries[at * 7 % count].clone()).collect();
+        permuted.insert(count / 2, deliver(vec![0xff; 3], count));
+        Ok(Box::new(ChaosSubscription(permuted.chunks(13).map(<[Delivery]>::to_vec).collect())))
+    }
+}
+
+#[async_trait]
+impl Subscription for ChaosSubscription {
+    async fn next(&mut self, _limit: usize) -> Result<Vec<Delivery>, Error> {
+        match self.0.pop_front() {
+            Some(deliveries) => Ok(deliveries),
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn acknowledge(&mut self, _deliveries: &[Delivery]) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn postpone(&mut self, deliveries: &[Delivery], _pause: Duration) -> Result<(), Error> {
+        self.0.push_back(deliveries.to_vec());
+        Ok(())
+    }
+
+    async fn lag(&mut self) -> Result<u64, Error> {
+        Ok(self.0.len() as u64)
+    }
+}
+
+#[tokio::test]
+async fn duplicates_and_disorder_have_no_effect_of_their_own() {
+    let consuming = side().await;
+    let road = Arc::new(Chaos((1..=101).map(event).collect()));
+    let _first = start(&consuming, road.clone(), 0);
+    let mut seen = effects(&consuming, 101).await;
+    // A second delivery of everything, as after a lost acknowledgement; its broken message shows that it was all read.
+    let _second = start(&consuming, road, 0);
+    let mut commits = consuming.database.commits();
+    let both = async {
+        while dead_letter::count(consuming.database.reader()).await.expect("counted") < 2 {
+            commits.changed().await.expect("the database lives");
+        }
+    };
+    timeout(Duration::from_secs(20), both).await.expect("both deliveries in time");
+    assert_eq!(effects(&consuming, 101).await.len(), 101);
+    seen.sort_unstable();
+    assert_eq!(seen, (1..=101).collect::<Vec<u128>>());
+}

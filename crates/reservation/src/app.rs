@@ -1,0 +1,57 @@
+//! The use cases: reads of the ledger, as far as a caller's scope goes.
+
+use ::store::{Database, read};
+use domain::access::Scope;
+use domain::ids::ScreeningId;
+use domain::reservation::{Entry, Reservation};
+use fault::{Fault, Reason};
+use tokio::time::Instant;
+
+use crate::decode::{Get, List, ListHistory};
+use crate::store;
+
+/// Reads ledgers.
+#[derive(Debug)]
+pub(crate) struct Ledgers {
+    database: Database,
+}
+
+impl Ledgers {
+    pub(crate) fn new(database: Database) -> Self {
+        Self { database }
+    }
+
+    /// One reservation, not from before the write the query names.
+    pub(crate) async fn get(&self, scope: &Scope, query: Get, deadline: Instant) -> Result<Reservation, Fault> {
+        if let Some(token) = query.not_before {
+            let seen = || store::seen_version(self.database.reader(), token.screening);
+            read::wait_for(&self.database, token, deadline, seen).await?;
+        }
+        self.find(scope, query.screening).await
+    }
+
+    /// A page of reservations, and the token of the next one.
+    pub(crate) async fn list(&self, scope: &Scope, query: List) -> Result<(Vec<Reservation>, String), Fault> {
+        scope.require_filter(&query.filter)?;
+        let List { filter, order, page } = query;
+        store::list(self.database.reader(), scope, &filter, order, &page).await.map_err(read::failed)
+    }
+
+    /// A page of one reservation's history, and the token of the next one.
+    pub(crate) async fn list_history(&self, scope: &Scope, query: ListHistory) -> Result<(Vec<Entry>, String), Fault> {
+        let reservation = self.find(scope, query.screening).await?;
+        store::list_history(self.database.reader(), &reservation, &query.page).await.map_err(read::failed)
+    }
+
+    async fn find(&self, scope: &Scope, screening: ScreeningId) -> Result<Reservation, Fault> {
+        let found = store::find(self.database.reader(), scope, screening).await.map_err(read::failed)?;
+        found.ok_or_else(|| scope.absent(not_found(screening), "reservation"))
+    }
+}
+
+fn not_found(screening: ScreeningId) -> Fault {
+    let name = screening.reservation_name();
+    Fault::new(Reason::ReservationNotFound, format!("there is no {name}"))
+        .with("reservation", &name)
+        .about("Reservation", &name)
+}

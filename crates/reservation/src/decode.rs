@@ -1,0 +1,78 @@
+//! Requests become typed queries, with every violation named at once.
+
+use contract::reservation::v1::{GetReservationRequest, ListReservationHistoryRequest, ListReservationsRequest};
+use domain::filter::{self, Comparison, Field, Kind};
+use domain::ids::ScreeningId;
+use domain::page::{KeyKind, Order, Page};
+use domain::reservation::State;
+use domain::token::ConsistencyToken;
+use fault::{Fault, Reason, Violations};
+
+use crate::store;
+
+/// The fields reservations can be filtered by.
+const FIELDS: &[Field] = &[
+    Field { name: "customer", kind: Kind::Customer },
+    Field { name: "hospital", kind: Kind::Hospital },
+    Field { name: "slot", kind: Kind::Slot },
+    Field { name: "state", kind: Kind::OneOf(State::NAMES) },
+    Field { name: "date", kind: Kind::Date },
+];
+
+const NEWEST_FIRST: Order = Order { field: "create_time", descending: true };
+
+/// Asks for one reservation.
+#[derive(Debug)]
+pub(crate) struct Get {
+    pub(crate) screening: ScreeningId,
+    pub(crate) not_before: Option<ConsistencyToken>,
+}
+
+/// Asks for a page of reservations.
+#[derive(Debug)]
+pub(crate) struct List {
+    pub(crate) filter: Vec<Comparison>,
+    pub(crate) order: Order,
+    pub(crate) page: Page,
+}
+
+/// Asks for a page of a history.
+#[derive(Debug)]
+pub(crate) struct ListHistory {
+    pub(crate) screening: ScreeningId,
+    pub(crate) page: Page,
+}
+
+fn reservation(violations: &mut Violations, field: &str, name: &str) -> Option<ScreeningId> {
+    violations.take(field, ScreeningId::parse_reservation(name).map_err(|malformed| (Reason::FieldInvalid, malformed.0)))
+}
+
+pub(crate) fn get(request: GetReservationRequest) -> Result<Get, Fault> {
+    let GetReservationRequest { name, min_consistency_token } = request;
+    let mut violations = Violations::new();
+    let screening = reservation(&mut violations, "name", &name);
+    let not_before = ConsistencyToken::decode(&mut violations, "min_consistency_token", &min_consistency_token);
+    violations.finish_with(screening.map(|screening| Get { screening, not_before }))
+}
+
+pub(crate) fn list(request: ListReservationsRequest) -> Result<List, Fault> {
+    let ListReservationsRequest { page_size, page_token, filter, order_by } = request;
+    let mut violations = Violations::new();
+    let comparisons = filter::decode(&mut violations, &filter, FIELDS);
+    let order = Order::decode(&mut violations, &order_by, &["create_time", "date"], NEWEST_FIRST);
+    let direction = if order.descending { "desc" } else { "asc" };
+    let binding = ["ListReservations", &filter, order.field, direction];
+    let page = Page::decode(&mut violations, page_size, &page_token, &binding, &store::keys(order));
+    violations.finish()?;
+    Ok(List { filter: comparisons, order, page })
+}
+
+pub(crate) fn list_history(request: ListReservationHistoryRequest) -> Result<ListHistory, Fault> {
+    let ListReservationHistoryRequest { parent, page_size, page_token } = request;
+    let mut violations = Violations::new();
+    let screening = reservation(&mut violations, "parent", &parent);
+    let bound = screening.map(ScreeningId::reservation_name).unwrap_or_default();
+    let binding = ["ListReservationHistory", &bound];
+    let page = Page::decode(&mut violations, page_size, &page_token, &binding, &[KeyKind::Int]);
+    violations.finish_with(screening.map(|screening| ListHistory { screening, page }))
+}

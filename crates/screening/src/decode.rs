@@ -1,0 +1,279 @@
+//! The door: contract messages in, typed calls out, with every violation named at once.
+//!
+//! Each message is taken apart field by field, so that a field added to the contract does not compile until it is decided
+//! here what it means. Whose resources they are is checked afterwards.
+
+use contract::screening::v1 as message;
+use domain::access::{Caller, Scope};
+use domain::filter::{self, Field, Kind};
+use domain::ids::{CustomerId, Malformed, ScreeningId, SlotId};
+use domain::page::{Order, Page};
+use domain::request::{Request, decode_id};
+use domain::text::{self, MACHINE_TEXT_MAX, NAME_MAX, REMARK_MAX};
+use fault::{Fault, Reason, Violations};
+use prost::Message;
+use uuid::Uuid;
+
+use crate::store::list::{DEFAULT_ORDER, Listing, ORDERS, shape};
+
+/// A decoded CreateScreening.
+#[derive(Debug, Clone)]
+pub(crate) struct Create {
+    /// For whom.
+    pub(crate) customer: CustomerId,
+    /// How the hospital addresses them; may be empty.
+    pub(crate) customer_display_name: String,
+    /// What.
+    pub(crate) slot: SlotId,
+    /// Whether to judge only.
+    pub(crate) validate_only: bool,
+    /// Whether to wait while Hospital is out of reach.
+    pub(crate) accept_pending: bool,
+    /// The idempotency of the call.
+    pub(crate) request: Request,
+}
+
+/// A decoded change of one screening.
+#[derive(Debug, Clone)]
+pub(crate) struct Change {
+    /// Which one.
+    pub(crate) id: ScreeningId,
+    /// Why, in the caller's words; empty where the method takes none.
+    pub(crate) reason: String,
+    /// What the caller has seen; empty where it does not say.
+    pub(crate) etag: String,
+    /// The idempotency of the call.
+    pub(crate) request: Request,
+}
+
+/// Takes the value, or notes that the name is malformed.
+fn take<T>(violations: &mut Violations, field: &str, parsed: Result<T, Malformed>) -> Option<T> {
+    violations.take(field, parsed.map_err(|Malformed(text)| (Reason::FieldInvalid, text)))
+}
+
+/// The identity of a call. `canonical` is its content without the request_id.
+fn request(caller: &Caller, method: &'static str, id: Option<Uuid>, canonical: &impl Message) -> Request {
+    Request::new(caller, method, id, runtime::entropy::uuid_v7(), canonical)
+}
+
+/// Reads CreateScreening.
+pub(crate) fn create(caller: &Caller, message: message::CreateScreeningRequest) -> Result<Create, Fault> {
+    let message::CreateScreeningRequest { screening, validate_only, request_id, accept_pending } = message;
+    let mut violations = Violations::new();
+    let content = screening.map(|screening| {
+        let message::Screening {
+            customer,
+            customer_display_name,
+            slot,
+            // made by the server, ignored where a caller sends them
+            name: _,
+            date: _,
+            hospital_display_name: _,
+            time_zone: _,
+            state: _,
+            state_reason: _,
+            claim_generation: _,
+            version: _,
+            create_time: _,
+            update_time: _,
+            etag: _,
+            consistency_token: _,
+            state_message: _,
+        } = screening;
+        let parsed_customer = take(&mut violations, "screening.customer", CustomerId::parse(&customer));
+        text::check(&mut violations, "screening.customer_display_name", &customer_display_name, 0, NAME_MAX);
+        let parsed_slot = take(&mut violations, "screening.slot", SlotId::parse(&slot));
+        let canonical = message::Screening { customer, customer_display_name, slot, ..message::Screening::default() };
+        (parsed_customer, parsed_slot, canonical)
+    });
+    if content.is_none() {
+        violations.add("screening", Reason::FieldInvalid, "is required");
+    }
+    let id = decode_id(&mut violations, "request_id", &request_id);
+    let decoded = content.and_then(|(customer, slot, screening)| {
+        // Judging a call and making it are one intention.
+        let canonical = message::CreateScreeningRequest {
+            screening: Some(screening.clone()),
+            validate_only: false,
+            request_id: String::new(),
+            accept_pending,
+        };
+        Some(Create {
+            customer: customer?,
+            customer_display_name: screening.customer_display_name,
+            slot: slot?,
+            validate_only,
+            accept_pending,
+            request: request(caller, "CreateScreening", id, &canonical),
+        })
+    });
+    violations.finish_with(decoded)
+}
+
+/// Reads GetScreening.
+pub(crate) fn get(message: message::GetScreeningRequest) -> Result<ScreeningId, Fault> {
+    let message::GetScreeningRequest { name } = message;
+    let mut violations = Violations::new();
+    let id = take(&mut violations, "name", ScreeningId::parse(&name));
+    violations.finish_with(id)
+}
+
+/// Reads CancelScreening.
+pub(crate) fn cancel(caller: &Caller, message: message::CancelScreeningRequest) -> Result<Change, Fault> {
+    let message::CancelScreeningRequest { name, reason, etag, request_id } = message;
+    let mut violations = Violations::new();
+    let id = take(&mut violations, "name", ScreeningId::parse(&name));
+    text::check(&mut violations, "reason", &reason, 0, REMARK_MAX);
+    text::check(&mut violations, "etag", &etag, 0, MACHINE_TEXT_MAX);
+    let request_id = decode_id(&mut violations, "request_id", &request_id);
+    let canonical = message::CancelScreeningRequest {
+        name,
+        reason: reason.clone(),
+        etag: etag.clone(),
+        request_id: String::new(),
+    };
+    let request = request(caller, "CancelScreening", request_id, &canonical);
+    violations.finish_with(id.map(|id| Change { id, reason, etag, request }))
+}
+
+/// Reads CompleteScreening.
+pub(crate) fn complete(caller: &Caller, message: message::CompleteScreeningRequest) -> Result<Change, Fault> {
+    let message::CompleteScreeningRequest { name, etag, request_id } = message;
+    let canonical =
+        message::CompleteScreeningRequest { name: name.clone(), etag: etag.clone(), request_id: String::new() };
+    attendance(caller, "CompleteScreening", &name, etag, &request_id, &canonical)
+}
+
+/// Reads MarkNoShow.
+pub(crate) fn mark_no_show(caller: &Caller, message: message::MarkNoShowRequest) -> Result<Change, Fault> {
+    let message::MarkNoShowRequest { name, etag, request_id } = message;
+    let canonical = message::MarkNoShowRequest { name: name.clone(), etag: etag.clone(), request_id: String::new() };
+    attendance(caller, "MarkNoShow", &name, etag, &request_id, &canonical)
+}
+
+fn attendance(
+    caller: &Caller,
+    method: &'static str,
+    name: &str,
+    etag: String,
+    request_id: &str,
+    canonical: &impl Message,
+) -> Result<Change, Fault> {
+    let mut violations = Violations::new();
+    let id = take(&mut violations, "name", ScreeningId::parse(name));
+    text::check(&mut violations, "etag", &etag, 0, MACHINE_TEXT_MAX);
+    let request_id = decode_id(&mut violations, "request_id", request_id);
+    let request = request(caller, method, request_id, canonical);
+    violations.finish_with(id.map(|id| Change { id, reason: String::new(), etag, request }))
+}
+
+/// The states a filter may name.
+const STATES: &[&str] =
+    &["PENDING", "CONFIRMED", "CANCELLED", "FORCE_CANCELLED", "REJECTED", "COMPLETED", "NO_SHOW"];
+
+/// What the list can be filtered by.
+const FIELDS: &[Field] = &[
+    Field { name: "customer", kind: Kind::Customer },
+    Field { name: "hospital", kind: Kind::Hospital },
+    Field { name: "slot", kind: Kind::Slot },
+    Field { name: "state", kind: Kind::OneOf(STATES) },
+    Field { name: "date", kind: Kind::Date },
+];
+
+/// Reads ListScreenings.
+pub(crate) fn list(scope: &Scope, message: message::ListScreeningsRequest) -> Result<Listing, Fault> {
+    let message::ListScreeningsRequest { page_size, page_token, filter, order_by } = message;
+    let mut violations = Violations::new();
+    let order = Order::decode(&mut Violations::new(), &order_by, ORDERS, DEFAULT_ORDER);
+    let binding = ["ListScreenings", &filter, &format!("{order:?}"), &format!("{scope:?}")];
+    let page = Page::decode(&mut violations, page_size, &page_token, &binding, shape(order));
+    let comparisons = filter::decode(&mut violations, &filter, FIELDS);
+    Order::decode(&mut violations, &order_by, ORDERS, DEFAULT_ORDER);
+    violations.finish()?;
+    Ok(Listing { comparisons, order, page })
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::screening::State;
+
+    use super::*;
+
+    fn kim() -> Caller {
+        Caller::Customer(CustomerId::from_segment("kim").unwrap())
+    }
+
+    fn full() -> message::CreateScreeningRequest {
+        message::CreateScreeningRequest {
+            screening: Some(message::Screening {
+                customer: "customers/kim".into(),
+                customer_display_name: "김".into(),
+                slot: "hospitals/seoul/slots/2027-01-04".into(),
+                ..message::Screening::default()
+            }),
+            request_id: "7f2c1a9e-3b44-4c6e-9a51-0d8e6c1b2f30".into(),
+            ..message::CreateScreeningRequest::default()
+        }
+    }
+
+    #[test]
+    fn every_wrong_field_is_named_in_their_order() {
+        let message = message::CreateScreeningRequest {
+            screening: Some(message::Screening {
+                customer: "kim".into(),
+                customer_display_name: "a\nb".into(),
+                slot: "hospitals/seoul/slots/2027-02-30".into(),
+                ..message::Screening::default()
+            }),
+            request_id: "x".into(),
+            ..message::CreateScreeningRequest::default()
+        };
+        let fault = create(&kim(), message).unwrap_err();
+        let fields: Vec<_> = fault.violations().iter().map(|violation| violation.field.as_str()).collect();
+        assert_eq!(
+            fields,
+            ["screening.customer", "screening.customer_display_name", "screening.slot", "request_id"]
+        );
+        let fault = create(&kim(), message::CreateScreeningRequest::default()).unwrap_err();
+        assert_eq!(fault.violations()[0].field, "screening");
+    }
+
+    #[test]
+    fn the_fingerprint_covers_what_is_meant_and_nothing_else() {
+        let fingerprint = |message| create(&kim(), message).unwrap().request.fingerprint;
+        let first = fingerprint(full());
+        let mut same = full();
+        same.validate_only = true;
+        same.request_id = same.request_id.to_uppercase();
+        let screening = same.screening.as_mut().unwrap();
+        screening.state = 3;
+        screening.etag = "\"9\"".into();
+        assert_eq!(fingerprint(same), first);
+        let mut other = full();
+        other.accept_pending = true;
+        assert_ne!(fingerprint(other), first);
+    }
+
+    #[test]
+    fn a_filter_can_name_every_state() {
+        assert!(State::ALL.iter().map(|state| state.name()).eq(STATES.iter().copied()));
+    }
+
+    #[test]
+    fn a_page_token_belongs_to_its_caller_order_and_filter() {
+        let kim = kim().scope().unwrap();
+        let message = |order_by: &str, page_token: String| message::ListScreeningsRequest {
+            order_by: order_by.into(),
+            page_token,
+            ..message::ListScreeningsRequest::default()
+        };
+        let first = list(&kim, message("", String::new())).unwrap();
+        let uid = Uuid::from_u128(1).to_string();
+        let token = first.page.next_token(&[domain::page::Key::Int(1), domain::page::Key::Text(uid)]);
+        assert!(list(&kim, message("create_time  desc", token.clone())).is_ok());
+        let refused = |scope: &Scope, order: &str| list(scope, message(order, token.clone())).unwrap_err().reason();
+        assert_eq!(refused(&kim, "create_time"), Reason::PageTokenInvalid);
+        assert_eq!(refused(&Scope::Everything, ""), Reason::PageTokenInvalid);
+        assert_eq!(list(&kim, message("name", String::new())).unwrap_err().reason(), Reason::FieldInvalid);
+    }
+}

@@ -1,0 +1,43 @@
+//! Domain values out, as contract messages.
+
+use contract::screening::v1 as message;
+use domain::civil::{encode_date, encode_time};
+use domain::screening::Screening;
+use domain::token::{ConsistencyToken, etag};
+
+/// Writes a screening. Fences have no customer and are never answered.
+pub(crate) fn screening(screening: &Screening) -> message::Screening {
+    let Screening {
+        id,
+        customer,
+        customer_display_name,
+        slot,
+        terms,
+        state,
+        state_reason,
+        state_message,
+        given_up: _,
+        generation,
+        version,
+        create_time,
+        update_time,
+    } = screening;
+    message::Screening {
+        name: id.to_string(),
+        customer: customer.as_ref().map(ToString::to_string).unwrap_or_default(),
+        customer_display_name: customer_display_name.clone(),
+        slot: slot.to_string(),
+        date: Some(encode_date(slot.date)),
+        hospital_display_name: terms.hospital_display_name.clone(),
+        time_zone: terms.time_zone.clone(),
+        state: state.number(),
+        state_reason: state_reason.clone(),
+        claim_generation: *generation,
+        version: *version,
+        create_time: Some(encode_time(*create_time)),
+        update_time: Some(encode_time(*update_time)),
+        etag: etag(*version),
+        consistency_token: ConsistencyToken { screening: *id, version: *version }.encode(),
+        state_message: state_message.clone(),
+    }
+}

@@ -1,0 +1,103 @@
+//! Screening's tables and how they are read and written: rows in, domain values out.
+//!
+//! Nothing is decided here. What a caller may see goes through a finder that takes their scope.
+
+pub(crate) mod list;
+pub(crate) mod refusal;
+pub(crate) mod row;
+pub(crate) mod watch;
+
+use std::collections::HashMap;
+
+use domain::access::Scope;
+use domain::ids::{CustomerId, ScreeningId};
+use domain::screening::{Screening, State};
+use jiff::civil::Date;
+use sea_orm::entity::prelude::*;
+use sea_orm::sea_query::Condition;
+use sea_orm::{DbErr, QueryOrder, QuerySelect};
+
+use row::{Column, Entity};
+
+/// The rows a scope admits; fences are in none.
+fn visible(scope: &Scope) -> Condition {
+    let shown = Condition::all().add(Column::Customer.is_not_null());
+    match scope {
+        Scope::Everything => shown,
+        Scope::Customer(own) => shown.add(Column::Customer.eq(own.segment())),
+        Scope::Hospitals(listed) => shown.add(Column::Hospital.is_in(listed.iter().map(|hospital| hospital.segment()))),
+    }
+}
+
+/// One screening, if the scope admits it.
+pub(crate) async fn find(
+    connection: &impl ConnectionTrait,
+    scope: &Scope,
+    id: ScreeningId,
+) -> Result<Option<Screening>, DbErr> {
+    let found = Entity::find_by_id(id.0).filter(visible(scope)).one(connection).await?;
+    found.map(row::Model::into_domain).transpose()
+}
+
+/// Rows by id, fences included: for the protocol, not for callers.
+pub(crate) async fn by_ids(
+    connection: &impl ConnectionTrait,
+    ids: impl IntoIterator<Item = ScreeningId>,
+) -> Result<HashMap<ScreeningId, Screening>, DbErr> {
+    collect(Entity::find().filter(Column::Id.is_in(ids.into_iter().map(|id| id.0))).all(connection).await?)
+}
+
+/// The same, locked until the transaction ends where the database locks rows.
+pub(crate) async fn by_ids_for_update(
+    transaction: &impl ConnectionTrait,
+    ids: impl IntoIterator<Item = ScreeningId>,
+) -> Result<HashMap<ScreeningId, Screening>, DbErr> {
+    let select = Entity::find().filter(Column::Id.is_in(ids.into_iter().map(|id| id.0)));
+    collect(select.order_by_asc(Column::Id).lock_exclusive().all(transaction).await?)
+}
+
+fn collect(rows: Vec<row::Model>) -> Result<HashMap<ScreeningId, Screening>, DbErr> {
+    rows.into_iter().map(|row| row.into_domain().map(|screening| (screening.id, screening))).collect()
+}
+
+/// A customer and a date: what may have one active booking.
+pub(crate) type CustomerDate = (CustomerId, Date);
+
+/// The active bookings of these customers on these dates.
+pub(crate) async fn active(
+    connection: &impl ConnectionTrait,
+    wanted: &[&CustomerDate],
+) -> Result<HashMap<CustomerDate, ScreeningId>, DbErr> {
+    if wanted.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let states = State::ALL.iter().filter(|state| state.is_active()).map(|state| state.number());
+    let rows: Vec<(Uuid, String, String)> = Entity::find()
+        .select_only()
+        .columns([Column::Id, Column::Customer, Column::SlotDate])
+        .filter(Column::Customer.is_in(wanted.iter().map(|(customer, _)| customer.segment())))
+        .filter(Column::SlotDate.is_in(wanted.iter().map(|(_, date)| date.to_string())))
+        .filter(Column::State.is_in(states))
+        .into_tuple()
+        .all(connection)
+        .await?;
+    let mut found = HashMap::new();
+    for (id, customer, date) in rows {
+        found.insert((row::customer(&customer)?, row::date(&date)?), ScreeningId(id));
+    }
+    Ok(found)
+}
+
+/// PENDING bookings in the order of their ids, after one.
+pub(crate) async fn pending(
+    connection: &impl ConnectionTrait,
+    after: Option<ScreeningId>,
+    limit: u64,
+) -> Result<Vec<Screening>, DbErr> {
+    let mut select = Entity::find().filter(Column::State.eq(State::Pending.number()));
+    if let Some(after) = after {
+        select = select.filter(Column::Id.gt(after.0));
+    }
+    let rows = select.order_by_asc(Column::Id).limit(limit).all(connection).await?;
+    rows.into_iter().map(row::Model::into_domain).collect()
+}
