@@ -1,7 +1,8 @@
 //! The one place where a fault becomes a gRPC status.
 //!
 //! The mapping of codes is exhaustive, so a new code does not compile until it is decided here. What a log may see and a
-//! client may not (the cause) is logged here and goes no further. [`refusal`] reads statuses back on the client's side.
+//! client may not (the cause) is logged here and goes no further. Clients read statuses back with
+//! [`refusal_of`].
 
 mod refusal;
 

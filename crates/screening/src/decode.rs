@@ -184,6 +184,7 @@ const FIELDS: &[Field] = &[
 pub(crate) fn list(scope: &Scope, message: message::ListScreeningsRequest) -> Result<Listing, Fault> {
     let message::ListScreeningsRequest { page_size, page_token, filter, order_by } = message;
     let mut violations = Violations::new();
+    // The token cannot be read without the order, whose own violation comes after it.
     let order = Order::decode(&mut Violations::new(), &order_by, ORDERS, DEFAULT_ORDER);
     let binding = ["ListScreenings", &filter, &format!("{order:?}"), &format!("{scope:?}")];
     let page = Page::decode(&mut violations, page_size, &page_token, &binding, shape(order));

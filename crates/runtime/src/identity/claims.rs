@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use domain::access::{self, Caller};
 use domain::ids::{CustomerId, HospitalId};
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+use crate::clock::Clock;
 
 /// Issuer and audience of every token.
 pub const ISSUER: &str = "checkup";
@@ -134,7 +135,7 @@ impl Claims {
     /// Claims from now on, by our own issuer and for us.
     #[must_use]
     pub fn new(role: Role, subject: impl Into<String>, hospitals: Option<Hospitals>, ttl: Duration) -> Self {
-        let now = Timestamp::now().as_second();
+        let now = Clock::system().now().as_second();
         Self {
             sub: subject.into(),
             role,

@@ -15,6 +15,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use sha2::{Digest, Sha256};
 
 use super::{Claims, ISSUER, IdentityError};
+use crate::clock::Clock;
 use crate::lifecycle::lock;
 
 /// How far the issuer's clock and ours may be apart, in seconds.
@@ -98,7 +99,7 @@ impl Verifier {
     /// # Errors
     /// CREDENTIALS_INVALID.
     pub fn verify(&self, token: &str) -> Result<Caller, Fault> {
-        self.verify_at(token, Timestamp::now())
+        self.verify_at(token, Clock::system().now())
     }
 
     /// Whose token this is at `now`. A token seen before costs a hash; it still expires.

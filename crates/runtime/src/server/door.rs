@@ -41,7 +41,6 @@ pub(super) struct Rules {
     verifier: Verifier,
     clock: Clock,
     readiness: Readiness,
-    calls: Semaphore,
     streams: Arc<Semaphore>,
     default_deadline: Duration,
     max_deadline: Duration,
@@ -57,11 +56,10 @@ impl Rules {
         goaway: CancellationToken,
     ) -> Result<Self, prost::DecodeError> {
         Ok(Self {
-            methods: Methods::from_descriptors()?,
+            methods: Methods::from_descriptors(options.max_calls)?,
             verifier,
             clock,
             readiness,
-            calls: Semaphore::new(options.max_calls),
             streams: Arc::new(Semaphore::new(options.max_streams)),
             default_deadline: options.default_deadline,
             max_deadline: options.max_deadline,
@@ -118,14 +116,14 @@ impl Rules {
     }
 
     /// A place among the calls in flight. Health is answered even when there is none: a busy process is not a dead one.
-    fn admit(&self, method: &Method) -> Result<Admission<'_>, Fault> {
-        let overloaded = |_| Fault::new(Reason::Overloaded, "the server has too many calls in flight");
+    fn admit<'a>(&self, method: &'a Method) -> Result<Admission<'a>, Fault> {
+        let overloaded = |_| Fault::new(Reason::Overloaded, "the service has too many calls in flight");
         Ok(match method {
             Method { streams: true, .. } => {
                 Admission::Stream(Arc::clone(&self.streams).try_acquire_owned().map_err(overloaded)?)
             }
             Method { infrastructure: true, .. } => Admission::Free,
-            Method { .. } => Admission::Unary { _permit: self.calls.try_acquire().map_err(overloaded)? },
+            Method { .. } => Admission::Unary { _permit: method.places.try_acquire().map_err(overloaded)? },
         })
     }
 

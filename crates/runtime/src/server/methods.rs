@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use prost::{DecodeError, Message};
 use prost_types::FileDescriptorSet;
+use tokio::sync::Semaphore;
 
 /// The contract, health and reflection, which grpcurl and other clients ask reflection for.
 pub(super) const DESCRIPTOR_SETS: [&[u8]; 2] = [contract::DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET];
@@ -18,6 +19,9 @@ pub(super) struct Method {
     pub(super) streams: bool,
     /// Whether it is health or reflection: served to everybody at any time.
     pub(super) infrastructure: bool,
+    /// The places for unary calls of its service. Each service has its own: a call that makes another one in the same
+    /// process could otherwise hold the place that the other one needs.
+    pub(super) places: Arc<Semaphore>,
 }
 
 /// Every method of the descriptors, by path.
@@ -28,19 +32,21 @@ pub(super) struct Methods {
 }
 
 impl Methods {
-    /// Reads the descriptors.
-    pub(super) fn from_descriptors() -> Result<Self, DecodeError> {
+    /// Reads the descriptors; each service gets so many places for its unary calls.
+    pub(super) fn from_descriptors(max_calls: usize) -> Result<Self, DecodeError> {
         use tonic_reflection::pb::{v1, v1alpha};
         let mut known = HashMap::new();
         for encoded in DESCRIPTOR_SETS.into_iter().chain([v1::FILE_DESCRIPTOR_SET, v1alpha::FILE_DESCRIPTOR_SET]) {
             for file in FileDescriptorSet::decode(encoded)?.file {
                 for service in &file.service {
+                    let places = Arc::new(Semaphore::new(max_calls));
                     for method in &service.method {
                         let name = format!("{}.{}/{}", file.package(), service.name(), method.name());
                         let entry = Method {
                             name: name.as_str().into(),
                             streams: method.server_streaming(),
                             infrastructure: file.package().starts_with("grpc."),
+                            places: Arc::clone(&places),
                         };
                         known.insert(format!("/{name}"), Arc::new(entry));
                     }
@@ -48,7 +54,8 @@ impl Methods {
             }
         }
         // one label for all, so that strangers cannot fill the metrics with names
-        let unknown = Arc::new(Method { name: "unknown".into(), streams: false, infrastructure: false });
+        let places = Arc::new(Semaphore::new(max_calls));
+        let unknown = Arc::new(Method { name: "unknown".into(), streams: false, infrastructure: false, places });
         Ok(Self { known, unknown })
     }
 
@@ -64,7 +71,7 @@ mod tests {
 
     #[test]
     fn streams_and_infrastructure_are_told_apart() {
-        let methods = Methods::from_descriptors().unwrap();
+        let methods = Methods::from_descriptors(1).unwrap();
         let watch = methods.find("/checkup.mypage.v1.MyPageService/WatchMyPage");
         assert!(watch.streams && !watch.infrastructure);
         let create = methods.find("/checkup.screening.v1.ScreeningService/CreateScreening");

@@ -33,7 +33,7 @@ pub struct ServerOptions {
     /// forgets what the protocol counts for the life of a connection.
     #[serde(with = "duration")]
     pub connection_age: Duration,
-    /// Unary calls being worked on; one more is refused with OVERLOADED.
+    /// Unary calls of each service being worked on; one more is refused with OVERLOADED.
     pub max_calls: usize,
     /// Streams that are open; one more is refused with OVERLOADED.
     pub max_streams: usize,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use contract::marketing::v1::ListDemandSignalsRequest;
-use contract::mypage::v1::WatchMyPageRequest;
+use contract::mypage::v1::{GetMyPageRequest, WatchMyPageRequest};
 use fault::Reason;
 use runtime::server::{MAX_MESSAGE, ServerOptions};
 use runtime::status::reason_of;
@@ -94,6 +94,8 @@ async fn calls_in_flight_are_bounded_and_health_is_answered_beyond() {
     let status = client.list_demand_signals(told("")).await.unwrap_err();
     assert_eq!(status.code(), Code::ResourceExhausted);
     assert_eq!(reason_of(&status), Some(Reason::Overloaded));
+    // another service of the same process has its own places
+    server.my_page().get_my_page(GetMyPageRequest::default()).await.unwrap();
     let mut health = tonic_health::pb::health_client::HealthClient::new(server.channel());
     health.check(tonic_health::pb::HealthCheckRequest::default()).await.unwrap();
 

@@ -1,0 +1,342 @@
+//! A batch being decided: the working copy of what was loaded, and the effects that come of it.
+
+use std::collections::{HashMap, HashSet};
+
+use ::store::dead_letter::DeadLetter;
+use ::store::inbox::Ignored;
+use ::store::request_record::Record;
+use contract::event::v1::event_envelope::Payload;
+use contract::event::v1::{EventEnvelope, ScreeningRefused};
+use domain::event::{Cause, envelope};
+use domain::ids::{ScreeningId, SlotId};
+use domain::request::{Request, RequestKey};
+use domain::screening::{self, Decision, Event, Screening, apply, decide, payload};
+use fault::{Fault, Reason};
+use jiff::Timestamp;
+use runtime::entropy::uuid_v7;
+
+use super::{Answer, Book, Booked, Change, Command, Heard, News, Report, Settle};
+use crate::NAME;
+use crate::store::CustomerDate;
+use crate::store::watch::Orphan;
+
+/// What is to be written.
+#[derive(Debug, Default)]
+pub(super) struct Effects {
+    /// Rows that were there.
+    pub(super) changed: Vec<Screening>,
+    /// Rows that were not.
+    pub(super) created: Vec<Screening>,
+    /// Answered requests.
+    pub(super) records: Vec<Record>,
+    /// Claims to watch.
+    pub(super) watched: Vec<Orphan>,
+    /// Screenings whose claims need no watch any more.
+    pub(super) unwatched: HashSet<ScreeningId>,
+    /// Versions of the reports made.
+    pub(super) reported: Vec<(SlotId, i64)>,
+    /// Events that changed nothing.
+    pub(super) ignored: Vec<Ignored>,
+    /// Facts for others, in the order they came about.
+    pub(super) events: Vec<EventEnvelope>,
+    /// Events that cannot be applied.
+    pub(super) buried: Vec<DeadLetter>,
+}
+
+/// A row as it is now, and what is to be written of it.
+#[derive(Debug)]
+struct Entry {
+    row: Screening,
+    stored: bool,
+    touched: bool,
+}
+
+/// The working copy.
+#[derive(Debug)]
+pub(super) struct Work {
+    now: Timestamp,
+    records: HashMap<RequestKey, Record>,
+    rows: HashMap<ScreeningId, Entry>,
+    /// Touched rows, in the order they were first touched.
+    order: Vec<ScreeningId>,
+    active: HashMap<CustomerDate, ScreeningId>,
+    versions: HashMap<SlotId, i64>,
+    /// Whether each event of the batch is new, in the order of the batch.
+    fresh: std::vec::IntoIter<bool>,
+    effects: Effects,
+}
+
+impl Work {
+    pub(super) fn new(
+        now: Timestamp,
+        records: HashMap<RequestKey, Record>,
+        rows: HashMap<ScreeningId, Screening>,
+        active: HashMap<CustomerDate, ScreeningId>,
+        versions: HashMap<SlotId, i64>,
+        fresh: Vec<bool>,
+    ) -> Self {
+        let rows = rows.into_iter().map(|(id, row)| (id, Entry { row, stored: true, touched: false })).collect();
+        let (order, effects) = (Vec::new(), Effects::default());
+        Self { now, records, rows, order, active, versions, fresh: fresh.into_iter(), effects }
+    }
+
+    pub(super) fn into_effects(mut self) -> Effects {
+        for id in self.order {
+            if let Some(entry) = self.rows.remove(&id) {
+                let list = if entry.stored { &mut self.effects.changed } else { &mut self.effects.created };
+                list.push(entry.row);
+            }
+        }
+        self.effects
+    }
+
+    /// Decides one command.
+    pub(super) fn run(&mut self, command: &Command) -> Answer {
+        match command {
+            Command::Book(book) => Answer::Booked(self.book(book)),
+            Command::Settle(settle) => Answer::Row(self.settle(settle)),
+            Command::Change(change) => Answer::Row(self.change(change)),
+            Command::Consume(events) => {
+                for event in events {
+                    if self.fresh.next() == Some(true) {
+                        self.hear(event);
+                    }
+                }
+                Answer::Done
+            }
+            Command::Bury(letter, _) => {
+                if self.fresh.next() == Some(true) {
+                    self.effects.buried.push(letter.clone());
+                }
+                Answer::Done
+            }
+            Command::Fence(orphans) => {
+                for orphan in orphans {
+                    self.fence(orphan);
+                }
+                Answer::Done
+            }
+            Command::Report(report) => {
+                self.report(report);
+                Answer::Done
+            }
+            Command::Purge(_) => Answer::Done,
+        }
+    }
+
+    fn row(&self, id: ScreeningId) -> Option<&Screening> {
+        self.rows.get(&id).map(|entry| &entry.row)
+    }
+
+    fn book(&mut self, book: &Book) -> Booked {
+        let Book { request, cause, booking, terms, parked } = book;
+        match self.replay(request.as_ref()) {
+            Err(fault) => return Booked::Refused(fault),
+            // A retry may bring the place that its PENDING first call could not get; other answers stand.
+            Ok(Some(row)) if row.id != booking.id => return Booked::Row(row),
+            Ok(_) => {}
+        }
+        let taken = self.active.get(&(booking.customer.clone(), booking.slot.date));
+        let conflict = taken.copied().filter(|other| *other != booking.id);
+        let (booking, terms) = (booking.clone(), terms.clone());
+        let command = if *parked {
+            screening::Command::Park { booking, terms, conflict }
+        } else {
+            screening::Command::Confirm { booking, terms, conflict }
+        };
+        let id = book.booking.id;
+        match decide(self.row(id), &command, self.now) {
+            Ok(Decision::Change(event)) => {
+                let row = self.transition(id, &event, cause);
+                self.record(request.as_ref(), &row);
+                Booked::Row(row)
+            }
+            Ok(Decision::Refuse(event, fault)) => {
+                self.transition(id, &event, cause);
+                Booked::Refused(fault)
+            }
+            Ok(Decision::Keep) => match self.row(id) {
+                Some(row) => Booked::Row(row.clone()),
+                None => Booked::Refused(Fault::internal("a booking was kept that is not there")),
+            },
+            Ok(Decision::Fenced) => Booked::Fenced,
+            Ok(Decision::Ignore(why)) => Booked::Refused(Fault::internal(why)),
+            Err(fault) => Booked::Refused(fault),
+        }
+    }
+
+    fn settle(&mut self, settle: &Settle) -> Result<Screening, Fault> {
+        match decide(self.row(settle.id), &settle.command, self.now)? {
+            Decision::Change(event) => Ok(self.transition(settle.id, &event, &settle.cause)),
+            Decision::Keep => {
+                self.row(settle.id).cloned().ok_or_else(|| Fault::internal("a booking was kept that is not there"))
+            }
+            Decision::Refuse(_, fault) => Err(fault),
+            Decision::Fenced => Err(Fault::internal("a pending booking is a fence")),
+            Decision::Ignore(why) => Err(Fault::internal(why)),
+        }
+    }
+
+    fn change(&mut self, change: &Change) -> Result<Screening, Fault> {
+        let Change { request, scope, id, command, cause } = change;
+        let seen = self.row(*id).is_some_and(|row| {
+            row.customer.as_ref().is_some_and(|customer| scope.admits(customer, &row.slot.hospital))
+        });
+        if !seen {
+            return Err(scope.absent(screening::not_found(*id), "screening"));
+        }
+        if let Some(row) = self.replay(Some(request))? {
+            return Ok(row);
+        }
+        match decide(self.row(*id), command, self.now)? {
+            Decision::Change(event) => {
+                let row = self.transition(*id, &event, cause);
+                self.record(Some(request), &row);
+                Ok(row)
+            }
+            Decision::Keep | Decision::Refuse(..) | Decision::Fenced | Decision::Ignore(_) => {
+                Err(Fault::internal("a caller's change was decided like one of ours"))
+            }
+        }
+    }
+
+    fn hear(&mut self, event: &Heard) {
+        match &event.news {
+            News::Reserved { claim, slot } => {
+                if self.row(claim.screening).is_none() {
+                    self.effects.watched.push(Orphan {
+                        claim: *claim,
+                        slot: slot.clone(),
+                        seen: self.now,
+                        event_id: event.event_id,
+                        traceparent: event.cause.traceparent.clone(),
+                    });
+                }
+            }
+            News::Revoked { claim, slot, reason, message } => {
+                let (claim, slot, cause, message) = (*claim, slot.clone(), *reason, message.clone());
+                let id = claim.screening;
+                let command = screening::Command::Revoke { claim, slot, cause, message };
+                match decide(self.row(id), &command, self.now) {
+                    Ok(Decision::Change(change)) => {
+                        self.transition(id, &change, &event.cause);
+                    }
+                    Ok(Decision::Ignore(why)) => self.ignore(event, id, why),
+                    Ok(Decision::Keep | Decision::Refuse(..) | Decision::Fenced) | Err(_) => {
+                        self.ignore(event, id, "the revocation does not apply");
+                    }
+                }
+            }
+            News::Other => {}
+        }
+    }
+
+    fn ignore(&mut self, event: &Heard, id: ScreeningId, why: &'static str) {
+        metrics::counter!("checkup_events_ignored_total", "service" => NAME).increment(1);
+        self.effects.ignored.push(Ignored {
+            event_id: event.event_id,
+            aggregate: id.to_string(),
+            reason: why.to_owned(),
+            time: self.now,
+        });
+    }
+
+    /// Writes the fence of a claim that is still without a row; either way there is nothing left to watch.
+    fn fence(&mut self, orphan: &Orphan) {
+        let id = orphan.claim.screening;
+        self.effects.unwatched.insert(id);
+        let command = screening::Command::Fence { claim: orphan.claim, slot: orphan.slot.clone() };
+        if let Ok(Decision::Change(event)) = decide(self.row(id), &command, self.now) {
+            let cause = Cause {
+                actor: ours(),
+                request_id: String::new(),
+                causation_id: orphan.event_id.to_string(),
+                traceparent: orphan.traceparent.clone(),
+            };
+            metrics::counter!("checkup_claims_fenced_total").increment(1);
+            tracing::info!(claim = %orphan.claim, slot = %orphan.slot, "a place that nobody booked is given back");
+            self.transition(id, &event, &cause);
+        }
+    }
+
+    fn report(&mut self, report: &Report) {
+        if self.records.contains_key(&report.request.key) {
+            return;
+        }
+        for (slot, count) in &report.counts {
+            let version = self.versions.entry(slot.clone()).or_insert(0);
+            *version += 1;
+            self.effects.reported.push((slot.clone(), *version));
+            let (slot, count, reason) = (slot.to_string(), *count, Reason::SlotFull.name().to_owned());
+            let aggregate = format!("{slot}/refusals");
+            let fact = Payload::ScreeningRefused(ScreeningRefused { slot, reason, count });
+            let cause = Cause {
+                actor: ours(),
+                request_id: String::new(),
+                causation_id: String::new(),
+                traceparent: String::new(),
+            };
+            self.effects.events.push(envelope(NAME, &cause, self.now, uuid_v7(), aggregate, *version, fact));
+        }
+        self.keep(&report.request, String::new());
+    }
+
+    /// Applies what was decided and announces it.
+    fn transition(&mut self, id: ScreeningId, event: &Event, cause: &Cause) -> Screening {
+        let before = self.row(id);
+        let row = apply(before, event, self.now);
+        if let Some(customer) = &row.customer {
+            let place = (customer.clone(), row.slot.date);
+            if row.state.is_active() {
+                self.active.insert(place, id);
+            } else if self.active.get(&place) == Some(&id) {
+                self.active.remove(&place);
+            }
+        }
+        if let Some(fact) = payload(&row, event) {
+            let fact = envelope(NAME, cause, self.now, uuid_v7(), id.to_string(), row.version, fact);
+            self.effects.events.push(fact);
+        }
+        let entry = self.rows.entry(id).or_insert_with(|| Entry { row: row.clone(), stored: false, touched: false });
+        if !entry.touched {
+            self.order.push(id);
+            entry.touched = true;
+        }
+        entry.row.clone_from(&row);
+        row
+    }
+
+    /// The answer of an earlier call with this request_id, as it is now.
+    fn replay(&self, request: Option<&Request>) -> Result<Option<Screening>, Fault> {
+        let Some(request) = request else { return Ok(None) };
+        let Some(record) = self.records.get(&request.key) else { return Ok(None) };
+        request.matches(&record.fingerprint)?;
+        let id = ScreeningId::parse(&record.resource).ok();
+        let row = id.and_then(|id| self.row(id));
+        row.cloned().map(Some).ok_or_else(|| Fault::internal("a request record names no screening"))
+    }
+
+    fn record(&mut self, request: Option<&Request>, row: &Screening) {
+        if let Some(request) = request
+            && !self.records.contains_key(&request.key)
+        {
+            self.keep(request, row.id.to_string());
+        }
+    }
+
+    fn keep(&mut self, request: &Request, resource: String) {
+        let record = Record {
+            key: request.key.clone(),
+            fingerprint: request.fingerprint.to_vec(),
+            resource,
+            time: self.now,
+        };
+        self.records.insert(request.key.clone(), record.clone());
+        self.effects.records.push(record);
+    }
+}
+
+/// Who acts when nobody asked.
+pub(crate) fn ours() -> String {
+    domain::access::Caller::Service(NAME.to_owned()).to_string()
+}
