@@ -43,7 +43,7 @@ pub(crate) async fn versions<'a>(
 }
 
 /// Keeps the versions of reports that were made.
-pub(crate) async fn save(transaction: &impl ConnectionTrait, versions: &[(SlotId, i64)]) -> Result<(), DbErr> {
+pub(crate) async fn save(transaction: &impl ConnectionTrait, versions: &HashMap<SlotId, i64>) -> Result<(), DbErr> {
     if versions.is_empty() {
         return Ok(());
     }

@@ -34,7 +34,7 @@ pub(super) struct Effects {
     /// Screenings whose claims need no watch any more.
     pub(super) unwatched: HashSet<ScreeningId>,
     /// Versions of the reports made.
-    pub(super) reported: Vec<(SlotId, i64)>,
+    pub(super) reported: HashMap<SlotId, i64>,
     /// Events that changed nothing.
     pub(super) ignored: Vec<Ignored>,
     /// Facts for others, in the order they came about.
@@ -266,7 +266,7 @@ impl Work {
         for (slot, count) in &report.counts {
             let version = self.versions.entry(slot.clone()).or_insert(0);
             *version += 1;
-            self.effects.reported.push((slot.clone(), *version));
+            self.effects.reported.insert(slot.clone(), *version);
             let (slot, count, reason) = (slot.to_string(), *count, Reason::SlotFull.name().to_owned());
             let aggregate = format!("{slot}/refusals");
             let fact = Payload::ScreeningRefused(ScreeningRefused { slot, reason, count });

@@ -1,0 +1,148 @@
+//! Which crate may use which, and why. Reads what cargo knows of the workspace.
+//!
+//! `cargo deny` could hold third-party crates to such rules too, but building it takes longer than this project's whole suite;
+//! this test needs nothing that is not there anyway.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::Value;
+
+const SLICES: &[&str] = &["hospital", "screening", "reservation", "mypage", "marketing"];
+
+/// A crate, or several that begin so, and who may name it.
+struct Rule {
+    used: &'static str,
+    by: &'static [&'static str],
+    why: &'static str,
+}
+
+/// What production code may name. Tests may name more: `relay` tests itself on a database, slices test themselves with `testkit`.
+const RULES: &[Rule] = &[
+    Rule {
+        used: "async-nats",
+        by: &["bus"],
+        why: "the broker is one road of two; whoever names it cannot take the other",
+    },
+    Rule {
+        used: "bus",
+        by: &["relay", "checkup", "testkit"],
+        why: "a service cannot publish: it writes its outbox in the transaction of the effect, and the relay does the rest",
+    },
+    Rule {
+        used: "sea-orm",
+        by: &["store", "hospital", "screening", "reservation", "mypage", "marketing"],
+        why: "tables belong to the service that owns them, and everybody else asks it",
+    },
+    Rule {
+        used: "tonic",
+        by: &["contract", "runtime", "hospital", "screening", "reservation", "mypage", "marketing", "checkup", "testkit"],
+        why: "rules, storage and events must not know how calls travel",
+    },
+    Rule {
+        used: "relay",
+        by: &["hospital", "screening", "reservation", "mypage", "marketing", "checkup"],
+        why: "it stands above store, bus and runtime",
+    },
+    Rule {
+        used: "store",
+        by: &["relay", "hospital", "screening", "reservation", "mypage", "marketing", "checkup"],
+        why: "rules and the runtime work without a database",
+    },
+    Rule {
+        used: "runtime",
+        by: &["relay", "hospital", "screening", "reservation", "mypage", "marketing", "checkup"],
+        why: "rules and storage do not know the process they run in",
+    },
+    Rule { used: "testkit", by: &[], why: "it panics where production code answers" },
+    Rule { used: "checkup", by: &[], why: "the binary is the end of every dependency" },
+];
+
+fn cargo(arguments: &[&str]) -> String {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let output = Command::new(env!("CARGO")).args(arguments).args(["--offline", "--locked"]).current_dir(root).output().unwrap();
+    assert!(output.status.success(), "cargo {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A dependency as a manifest declares it.
+struct Edge {
+    from: String,
+    to: String,
+    /// `None` for production code, `dev` or `build` otherwise.
+    kind: Option<String>,
+}
+
+/// The manifests of the workspace by crate, and what they declare.
+fn workspace() -> (BTreeMap<String, PathBuf>, Vec<Edge>) {
+    let metadata: Value = serde_json::from_str(&cargo(&["metadata", "--format-version", "1", "--no-deps"])).unwrap();
+    let (mut manifests, mut edges) = (BTreeMap::new(), Vec::new());
+    for package in metadata["packages"].as_array().unwrap() {
+        let from = package["name"].as_str().unwrap().to_owned();
+        for dependency in package["dependencies"].as_array().unwrap() {
+            let (to, kind) = (dependency["name"].as_str().unwrap(), dependency["kind"].as_str());
+            edges.push(Edge { from: from.clone(), to: to.to_owned(), kind: kind.map(str::to_owned) });
+        }
+        manifests.insert(from, package["manifest_path"].as_str().unwrap().into());
+    }
+    (manifests, edges)
+}
+
+/// `tonic` stands for `tonic-types` too.
+fn is_of(crate_name: &str, family: &str) -> bool {
+    crate_name.strip_prefix(family).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+}
+
+#[test]
+fn crates_use_only_what_their_place_allows() {
+    let (_, edges) = workspace();
+    let mut broken = Vec::new();
+    for Edge { from, to, .. } in edges.iter().filter(|edge| edge.kind.as_deref() != Some("dev")) {
+        for Rule { used, by, why } in RULES {
+            if is_of(to, used) && !by.contains(&from.as_str()) {
+                broken.push(format!("{from} must not depend on {to}: {why}"));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+#[test]
+fn services_never_name_each_other() {
+    let (_, edges) = workspace();
+    let between = edges.iter().filter(|edge| SLICES.contains(&edge.from.as_str()) && SLICES.contains(&edge.to.as_str()));
+    let broken: Vec<String> = between
+        .map(|Edge { from, to, .. }| {
+            format!("{from} must not depend on {to}, not even in tests: services know each other by contract, as other teams do")
+        })
+        .collect();
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+#[test]
+fn the_error_vocabulary_depends_on_nothing() {
+    let (_, edges) = workspace();
+    let named: Vec<&str> = edges.iter().filter(|edge| edge.from == "fault").map(|edge| edge.to.as_str()).collect();
+    assert_eq!(named, [""; 0], "fault is what every layer shares, so it must not bring anything with it");
+}
+
+#[test]
+fn the_rules_do_not_know_the_runtime() {
+    let tree = cargo(&["tree", "-p", "domain", "-e", "normal", "--prefix", "none"]);
+    for banned in ["tokio", "tonic", "hyper", "sea-orm"] {
+        let found = tree.lines().find(|line| line.split(' ').next().is_some_and(|name| is_of(name, banned)));
+        assert_eq!(found, None, "domain decides without waiting: no {banned} in what it is built from");
+    }
+}
+
+#[test]
+fn every_crate_keeps_the_workspace_lints() {
+    let (manifests, _) = workspace();
+    assert!(manifests.len() >= 14, "{manifests:?}");
+    for (name, path) in manifests {
+        let manifest = std::fs::read_to_string(path).unwrap();
+        let lints = manifest.split_once("[lints]").is_some_and(|(_, after)| after.trim_start().starts_with("workspace = true"));
+        assert!(lints, "{name} needs [lints] workspace = true: a lint that one crate leaves out teaches nobody");
+    }
+}

@@ -1,0 +1,117 @@
+//! Every way a command ends: its status, and one sentence that helps.
+
+use std::net::TcpListener;
+
+use testkit::{DataDir, Finished, Launch};
+
+fn launch() -> Launch {
+    Launch::new(env!("CARGO_BIN_EXE_checkup"))
+}
+
+fn ended(finished: &Finished, code: i32, sentence: &str) {
+    assert_eq!(finished.code, Some(code), "{finished:?}");
+    assert!(finished.stderr.contains(sentence), "{sentence:?} is not in {finished:?}");
+}
+
+#[tokio::test]
+async fn help_and_version_are_no_errors_and_a_wrong_command_line_is_64() {
+    for fine in [vec!["--help"], vec!["--version"], vec!["up", "--help"], vec!["config", "dump", "--help"]] {
+        assert_eq!(launch().run(&fine).await.code, Some(0), "{fine:?}");
+    }
+    for wrong in [
+        vec![],
+        vec!["serve"],
+        vec!["up", "--without", "hospitals"],
+        vec!["up", "--addr", "localhost"],
+        vec!["up", "--without", "hospital,screening,reservation,mypage,marketing"],
+        vec!["token", "--role", "root", "--subject", "kim"],
+        vec!["token", "--role", "customer", "--subject", "customers/kim"],
+        vec!["token", "--role", "customer", "--subject", "kim", "--hospitals", "*"],
+        vec!["demo", "--addr", "nowhere"],
+        vec!["demo", "--token", "not-a-token", "--addr", "127.0.0.1:1"],
+        vec!["verify", "--data-dir", "x", "--token", "y"],
+        vec!["bench", "--callers", "0"],
+    ] {
+        let finished = launch().run(&wrong).await;
+        let unreachable = finished.stderr.contains("cannot reach");
+        assert_eq!(finished.code, Some(if unreachable { 1 } else { 64 }), "{wrong:?} {finished:?}");
+        assert!(finished.stdout.is_empty() && !finished.stderr.is_empty(), "{wrong:?} {finished:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_configuration_is_64_and_every_mistake_is_named() {
+    let mistakes = ["--set", "server.max_calls=many", "--set", "surprise=1", "--set", "telemetry.format=loud"];
+    for command in [&["config", "check"][..], &["config", "dump"][..], &["up"][..]] {
+        let finished = launch().run(&[command, &mistakes[..4]].concat()).await;
+        ended(&finished, 64, "server.max_calls: has to be an integer");
+        ended(&finished, 64, "surprise: is not a known key");
+    }
+    ended(&launch().run(&[&["config", "check"][..], &mistakes[4..]].concat()).await, 64, "telemetry");
+    ended(&launch().run(&["config", "check", "--config", "/nowhere/checkup.toml"]).await, 64, "/nowhere/checkup.toml");
+
+    let fine = launch().run(&["config", "dump", "--set", "server.max_calls=7"]).await;
+    assert!(fine.code == Some(0) && fine.stdout.contains("max_calls = 7 # flag --set server.max_calls=7"), "{fine:?}");
+    let default = launch().run(&["config", "dump"]).await;
+    assert_eq!(default.stdout, checkup::config::DEFAULT);
+}
+
+#[tokio::test]
+async fn the_environment_and_a_file_configure_too() {
+    let dir = DataDir::new();
+    let file = dir.path().join("checkup.toml");
+    std::fs::write(&file, "[server]\nmax_calls = 5\nmax_streams = 5\n").unwrap();
+    let file = file.to_string_lossy().into_owned();
+    let launch = launch().env("CHECKUP_SERVER__MAX_STREAMS", "6");
+    let dump = launch.run(&["config", "dump", "--config", &file, "--set", "relay.batch=7"]).await.stdout;
+    for line in ["max_calls = 5 ", "max_streams = 6 ", "batch = 7 "] {
+        assert!(dump.lines().any(|found| found.starts_with(line)), "{line} is not in {dump}");
+    }
+}
+
+#[tokio::test]
+async fn tools_without_a_process_or_a_key_say_what_to_do() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = free.local_addr().unwrap().to_string();
+    let dir = DataDir::new();
+    let data = dir.path().to_string_lossy().into_owned();
+    for command in ["demo", "verify", "bench"] {
+        let finished = launch().run(&[command, "--addr", &addr, "--data-dir", &data]).await;
+        ended(&finished, 1, "there is no signing key in");
+    }
+    drop(free);
+    for command in ["demo", "verify", "bench"] {
+        let finished = launch().run(&[command, "--addr", &addr, "--data-dir", &data]).await;
+        ended(&finished, 1, "start a process with `checkup up`");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn up_refuses_what_it_cannot_have_with_a_sentence() {
+    let first = launch().start().await;
+    let data = first.launch().data().path().to_string_lossy().into_owned();
+    let second = launch().run(&["up", "--data-dir", &data, "--addr", "127.0.0.1:0"]).await;
+    ended(&second, 1, &format!("is in use by the process with pid {}", first.pid()));
+
+    let (addr, other) = (first.addr().to_string(), DataDir::new());
+    let other = other.path().to_string_lossy().into_owned();
+    let taken = launch().run(&["up", "--data-dir", &other, "--addr", &addr]).await;
+    ended(&taken, 1, "another process listens there");
+    for flag in ["--addr", "--admin-addr"] {
+        let remote = launch().run(&["up", "--data-dir", &other, flag, "0.0.0.0:0"]).await;
+        ended(&remote, 64, "--allow-remote");
+    }
+    let nowhere = launch().run(&["up", "--data-dir", "/proc/nowhere", "--addr", "127.0.0.1:0"]).await;
+    ended(&nowhere, 1, "choose another with --data-dir");
+    first.stop().await;
+}
+
+#[tokio::test]
+async fn a_token_is_all_that_is_printed_and_the_first_one_makes_the_key() {
+    let dir = DataDir::new();
+    let data = dir.path().join("fresh").to_string_lossy().into_owned();
+    let made = launch().run(&["token", "--data-dir", &data, "--role", "admin", "--subject", "lee"]).await;
+    assert_eq!(made.code, Some(0), "{made:?}");
+    let lines: Vec<&str> = made.stdout.lines().collect();
+    assert!(matches!(lines[..], [token] if token.split('.').count() == 3), "{made:?}");
+}

@@ -1,0 +1,143 @@
+//! The error table of the contract: every reason is provoked, and says everything it promises to say.
+
+mod order;
+mod provoke;
+
+use std::collections::BTreeMap;
+
+use fault::Reason;
+use testkit::Refusal;
+use tonic::Code;
+
+/// What each reason carries as metadata, always.
+const METADATA: &[(Reason, &[&str])] = &[
+    (Reason::FieldInvalid, &["field"]),
+    (Reason::DateInvalid, &["field"]),
+    (Reason::TimeZoneUnknown, &["field"]),
+    (Reason::FilterInvalid, &["field"]),
+    (Reason::PageTokenInvalid, &["field"]),
+    (Reason::RequestIdMalformed, &["field"]),
+    (Reason::RequestIdReused, &["requestId"]),
+    (Reason::EtagRequired, &["field"]),
+    (Reason::HospitalNotFound, &["hospital"]),
+    (Reason::SlotNotFound, &["slot"]),
+    (Reason::ScreeningNotFound, &["screening"]),
+    (Reason::ReservationNotFound, &["reservation"]),
+    (Reason::CapacityRequestNotFound, &["capacityRequest"]),
+    (Reason::ClaimNotFound, &["claimId"]),
+    (Reason::HospitalAlreadyExists, &["hospital"]),
+    (Reason::SlotAlreadyExists, &["slot"]),
+    (Reason::CustomerDateConflict, &["screening"]),
+    (Reason::SlotFull, &["slot", "remaining"]),
+    (Reason::SlotClosed, &["slot"]),
+    (Reason::HospitalDeleted, &["hospital"]),
+    (Reason::HospitalHasBookings, &["hospital", "activeBookingCount"]),
+    (Reason::DateInPast, &["today", "timeZone"]),
+    (Reason::OutsideBookingWindow, &["today", "timeZone", "opensAt", "closesAt"]),
+    (Reason::CancellationClosed, &["screening", "closesAt"]),
+    (Reason::ScreeningStateInvalid, &["screening", "state"]),
+    (Reason::CapacityBelowBooked, &["slot", "bookedCount", "requestedCapacity"]),
+    (Reason::CapacityRequestDecided, &["capacityRequest", "state"]),
+    (Reason::DateNotReached, &["screening", "today", "timeZone"]),
+    (Reason::ClaimTerminated, &["claimId", "state"]),
+    (Reason::EtagMismatch, &["currentEtag"]),
+    (Reason::RequestInProgress, &["requestId"]),
+    (Reason::Overloaded, &[]),
+    (Reason::HospitalUnavailable, &[]),
+    (Reason::ViewLagging, &[]),
+    (Reason::CredentialsMissing, &[]),
+    (Reason::CredentialsInvalid, &[]),
+    (Reason::NotOwner, &["resourceKind"]),
+    (Reason::RoleRequired, &["requiredRole"]),
+    (Reason::DeadlineExceeded, &[]),
+];
+
+/// Reasons that this module does not provoke, and why.
+const ELSEWHERE: &[(Reason, &str)] = &[
+    (Reason::RateLimited, "reserved for a share per caller, which this release does not have"),
+    (Reason::NotReady, "needs a process that is going: the stream and shutdown tests see it"),
+    (Reason::CursorExpired, "needs a stream that fell behind: the stream tests see it"),
+    (Reason::Internal, "is a defect: no test may see it"),
+];
+
+/// Codes that a mesh counts against the health of whoever sends them.
+const COUNTED_BY_THE_MESH: &[Code] = &[
+    Code::Internal,
+    Code::Unknown,
+    Code::Unavailable,
+    Code::DataLoss,
+    Code::Cancelled,
+    Code::DeadlineExceeded,
+    Code::Unimplemented,
+];
+
+/// Reasons that are no refusal of what was asked but trouble on the way: the only ones under such a code.
+const TROUBLE: &[Reason] = &[Reason::HospitalUnavailable, Reason::ViewLagging, Reason::NotReady, Reason::DeadlineExceeded];
+
+/// The refusals of a run, one of each reason.
+#[derive(Default)]
+struct Seen(BTreeMap<Reason, Refusal>);
+
+impl Seen {
+    /// Checks what a refusal says, and keeps it.
+    #[track_caller]
+    fn note(&mut self, refusal: Refusal) {
+        let reason = Reason::from_name(&refusal.reason).unwrap_or_else(|| panic!("not of the contract: {refusal:?}"));
+        check_shape(reason, &refusal);
+        self.0.insert(reason, refusal);
+    }
+}
+
+fn check_shape(reason: Reason, refusal: &Refusal) {
+    let (_, keys) = METADATA.iter().find(|(listed, _)| *listed == reason).expect("a reason of the table");
+    for key in *keys {
+        assert!(!refusal.value(key).is_empty(), "{key} says something: {refusal:#?}");
+    }
+    for value in refusal.metadata.values().filter(|value| value.contains('/')) {
+        assert!(!value.starts_with('/'), "a resource is named in full: {refusal:#?}");
+    }
+    match refusal.code {
+        Code::InvalidArgument if reason != Reason::RequestIdReused => {
+            let (field, first, description) = refusal.violations.first().expect("BadRequest names the field");
+            assert_eq!((first.as_str(), field.as_str()), (reason.name(), refusal.value("field")), "{refusal:#?}");
+            assert!(!description.is_empty());
+        }
+        Code::FailedPrecondition => {
+            let kinds: Vec<&str> = refusal.preconditions.iter().map(|(kind, _)| kind.as_str()).collect();
+            assert_eq!(kinds, [reason.name()], "PreconditionFailure has the reason for a type: {refusal:#?}");
+        }
+        Code::NotFound | Code::AlreadyExists => assert_names_a_resource(refusal),
+        Code::Aborted if reason == Reason::EtagMismatch => assert_names_a_resource(refusal),
+        _ => {}
+    }
+    let retry = matches!(refusal.code, Code::Unavailable | Code::ResourceExhausted) || reason == Reason::RequestInProgress;
+    if retry {
+        assert!(refusal.retry_after.is_some_and(|delay| !delay.is_zero()), "RetryInfo: {refusal:#?}");
+    } else if reason != Reason::DeadlineExceeded {
+        assert_eq!(refusal.retry_after, None, "what is not to be repeated says no delay: {refusal:#?}");
+    }
+}
+
+fn assert_names_a_resource(refusal: &Refusal) {
+    let named = refusal.resource.as_ref().is_some_and(|(kind, name)| !kind.is_empty() && !name.is_empty());
+    assert!(named, "ResourceInfo names it: {refusal:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_reason_says_what_it_promises() {
+    let mut seen = Seen::default();
+    provoke::with_everything_up(&mut seen).await;
+    provoke::at_the_door(&mut seen).await;
+    provoke::without_hospital(&mut seen).await;
+    provoke::with_a_slow_hospital(&mut seen).await;
+    provoke::with_a_short_queue(&mut seen).await;
+
+    for reason in Reason::ALL {
+        let elsewhere = ELSEWHERE.iter().any(|(listed, _)| listed == reason);
+        assert_eq!(seen.0.contains_key(reason), !elsewhere, "{}", reason.name());
+    }
+    for (reason, refusal) in &seen.0 {
+        let counted = COUNTED_BY_THE_MESH.contains(&refusal.code);
+        assert_eq!(counted, TROUBLE.contains(reason), "no business refusal looks like a sick pod: {refusal:#?}");
+    }
+}

@@ -1,0 +1,196 @@
+//! Loads what a batch is about: locks first, in an order that all batches share, then reads.
+//!
+//! Capacity requests, revocations and hospitals that may change are locked before slots, and slots in the order of their
+//! keys. What a booking depends on besides its slot is read after the slot's lock was granted: a deletion changes every
+//! slot of its hospital, so whoever waited for it sees it. SQLite locks the whole file and knows no row locks.
+
+use std::collections::{BTreeMap, HashMap};
+
+use domain::capacity::{Claim, Slot};
+use domain::hospital::{CapacityRequest, Hospital};
+use domain::ids::{CapacityRequestId, HospitalId};
+use domain::request::RequestKey;
+use jiff::Timestamp;
+use sea_orm::entity::prelude::*;
+use sea_orm::{Condition, QueryOrder, QuerySelect};
+use store::request_record::{self, Record};
+
+use super::CHUNK;
+use super::plan::Plan;
+use super::table::Table;
+use super::world::{Chunk, World};
+use crate::store::revocation::{Revocation, Target, candidates};
+use crate::store::{KEYS, capacity_request, claim, hospital, read, revocation, slot, slot_key};
+
+impl World {
+    /// Loads what the plan names and what those rows name in turn.
+    pub(super) async fn load(
+        transaction: &impl ConnectionTrait,
+        mut plan: Plan,
+        now: Timestamp,
+    ) -> Result<Self, DbErr> {
+        let keys: Vec<&RequestKey> = plan.keys.iter().collect();
+        let records = request_record::find(transaction, &keys).await?;
+        plan.replays(&records);
+        let requests = lock_requests(transaction, &plan).await?;
+        plan.slots.extend(requests.values().map(|request| request.slot.clone()));
+        let revocations = lock_revocations(transaction, &plan).await?;
+        let mut hospitals = lock_hospitals(transaction, &plan).await?;
+        let chunks = load_chunks(transaction, &mut plan, &revocations).await?;
+        let slots = lock_slots(transaction, &plan).await?;
+        let claims = load_claims(transaction, &plan).await?;
+        let unread: Vec<&str> =
+            plan.hospitals.iter().filter(|id| !plan.changing.contains(*id)).map(HospitalId::segment).collect();
+        if !unread.is_empty() {
+            hospitals.extend(read::known_hospitals(transaction, unread).await?);
+        }
+        let elsewhere = count_elsewhere(transaction, &plan, &slots).await?;
+        Ok(Self {
+            now,
+            hospitals: Table::new(hospitals),
+            slots: Table::new(slots.into_iter().map(|slot| (slot.id.clone(), slot))),
+            claims: Table::new(claims.into_iter().map(|claim| (claim.id, claim))),
+            requests: Table::new(requests),
+            revocations: Table::new(revocations),
+            chunks,
+            elsewhere,
+            records,
+            answered: Vec::new(),
+            events: Vec::new(),
+        })
+    }
+}
+
+impl Plan {
+    /// What answers a replay may be something the request does not name.
+    fn replays(&mut self, records: &HashMap<RequestKey, Record>) {
+        for record in records.values() {
+            if let Ok(hospital) = HospitalId::parse(&record.resource) {
+                self.hospitals.insert(hospital.clone());
+                self.counted.insert(hospital);
+            } else if let Ok(request) = CapacityRequestId::parse(&record.resource) {
+                self.requests.insert(request.uid);
+            }
+        }
+    }
+}
+
+async fn lock_requests(
+    transaction: &impl ConnectionTrait,
+    plan: &Plan,
+) -> Result<BTreeMap<CapacityRequestId, CapacityRequest>, DbErr> {
+    if plan.requests.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let rows = capacity_request::Entity::find()
+        .filter(capacity_request::Column::Uid.is_in(plan.requests.iter().copied()))
+        .order_by_asc(capacity_request::Column::Uid)
+        .lock_exclusive()
+        .all(transaction)
+        .await?;
+    let requests = rows.into_iter().map(CapacityRequest::try_from);
+    requests.map(|request| request.map(|request| (request.id.clone(), request))).collect()
+}
+
+async fn lock_revocations(
+    transaction: &impl ConnectionTrait,
+    plan: &Plan,
+) -> Result<BTreeMap<Target, Revocation>, DbErr> {
+    if plan.revocations.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let rows = revocation::Entity::find()
+        .filter(revocation::Column::Target.is_in(plan.revocations.iter().map(Target::key)))
+        .order_by_asc(revocation::Column::Target)
+        .lock_exclusive()
+        .all(transaction)
+        .await?;
+    let revocations = rows.into_iter().map(Revocation::try_from);
+    revocations.map(|found| found.map(|found| (found.target.clone(), found))).collect()
+}
+
+async fn lock_hospitals(
+    transaction: &impl ConnectionTrait,
+    plan: &Plan,
+) -> Result<BTreeMap<HospitalId, Hospital>, DbErr> {
+    if plan.changing.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let rows = hospital::Entity::find()
+        .filter(hospital::Column::Id.is_in(plan.changing.iter().map(HospitalId::segment)))
+        .order_by_asc(hospital::Column::Id)
+        .lock_exclusive()
+        .all(transaction)
+        .await?;
+    let hospitals = rows.into_iter().map(Hospital::try_from);
+    hospitals.map(|hospital| hospital.map(|hospital| (hospital.id.clone(), hospital))).collect()
+}
+
+/// The next claims to revoke, for the revocations under way and for cancellations that may begin. Their slots join the plan.
+async fn load_chunks(
+    transaction: &impl ConnectionTrait,
+    plan: &mut Plan,
+    revocations: &BTreeMap<Target, Revocation>,
+) -> Result<HashMap<Target, Chunk>, DbErr> {
+    let mut chunks = HashMap::new();
+    for target in plan.chunks.clone() {
+        let cursor = revocations.get(&target).and_then(|revocation| revocation.cursor.as_ref());
+        let claims = candidates(transaction, &target, cursor, CHUNK).await?;
+        plan.slots.extend(claims.iter().map(|claim| claim.slot.clone()));
+        plan.screenings.extend(claims.iter().map(|claim| claim.id.screening.0));
+        let claims = claims.into_iter().map(|claim| (claim.slot, claim.id)).collect();
+        chunks.insert(target, claims);
+    }
+    Ok(chunks)
+}
+
+async fn lock_slots(transaction: &impl ConnectionTrait, plan: &Plan) -> Result<Vec<Slot>, DbErr> {
+    let keys: Vec<String> = plan.slots.iter().filter(|id| !plan.whole.contains(&id.hospital)).map(slot_key).collect();
+    let mut slots = Vec::with_capacity(keys.len());
+    let whole = plan.whole.iter().map(HospitalId::segment);
+    let mut lists: Vec<Condition> =
+        keys.chunks(KEYS).map(|keys| Condition::any().add(slot::Column::Id.is_in(keys))).collect();
+    if !plan.whole.is_empty() {
+        let first = lists.pop().unwrap_or_else(Condition::any);
+        lists.push(first.add(slot::Column::Hospital.is_in(whole)));
+    }
+    for condition in lists {
+        let rows = slot::Entity::find().filter(condition).order_by_asc(slot::Column::Id).lock_exclusive();
+        for row in rows.all(transaction).await? {
+            slots.push(Slot::try_from(row)?);
+        }
+    }
+    Ok(slots)
+}
+
+async fn load_claims(transaction: &impl ConnectionTrait, plan: &Plan) -> Result<Vec<Claim>, DbErr> {
+    let screenings: Vec<Uuid> = plan.screenings.iter().copied().collect();
+    let mut claims = Vec::with_capacity(screenings.len());
+    for keys in screenings.chunks(KEYS) {
+        let rows = claim::Entity::find().filter(claim::Column::Screening.is_in(keys.iter().copied()));
+        for row in rows.all(transaction).await? {
+            claims.push(Claim::try_from(row)?);
+        }
+    }
+    Ok(claims)
+}
+
+/// How many places are booked on the slots that are not loaded, by hospital.
+async fn count_elsewhere(
+    transaction: &impl ConnectionTrait,
+    plan: &Plan,
+    slots: &[Slot],
+) -> Result<HashMap<HospitalId, i64>, DbErr> {
+    if plan.counted.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let booked = read::booked_at(transaction, &plan.counted).await?;
+    let loaded = |hospital: &HospitalId| -> i64 {
+        slots.iter().filter(|slot| slot.id.hospital == *hospital).map(|slot| i64::from(slot.booked)).sum()
+    };
+    let counts = plan.counted.iter().map(|hospital| {
+        let total = booked.get(hospital.segment()).copied().unwrap_or(0);
+        (hospital.clone(), total - loaded(hospital))
+    });
+    Ok(counts.collect())
+}

@@ -1,0 +1,101 @@
+//! The writer's unit: one transaction for everything that waits.
+//!
+//! It collects what a batch names, locks and loads each table once, decides in memory with the rules of `domain`, and
+//! writes what changed, set by set. Places that are given back come before places that are taken; within both the order of
+//! arrival holds. A batch of refusals writes nothing.
+
+mod decide;
+mod load;
+mod plan;
+mod table;
+mod world;
+
+use async_trait::async_trait;
+use runtime::clock::Clock;
+use sea_orm::{DatabaseTransaction, DbErr};
+use store::inbox::{self, Ignored, Mark};
+use store::{Unit, dead_letter, micros, request_record, timestamp};
+
+use self::plan::Plan;
+use self::world::World;
+use crate::command::{Answer, Command, Event, Outcome};
+use crate::policy;
+
+/// Claims that one transaction revokes of one deletion or cancellation.
+pub(crate) const CHUNK: usize = 1_000;
+
+/// Decides batches of [`Command`].
+#[derive(Debug)]
+pub(crate) struct HospitalUnit {
+    clock: Clock,
+}
+
+impl HospitalUnit {
+    /// Rules are judged by this clock.
+    pub(crate) fn new(clock: Clock) -> Self {
+        Self { clock }
+    }
+}
+
+#[async_trait]
+impl Unit for HospitalUnit {
+    type Command = Command;
+    type Answer = Answer;
+
+    async fn execute(&self, transaction: &DatabaseTransaction, batch: &[&Command]) -> Result<Vec<Answer>, DbErr> {
+        // As it is stored, so that an answer and a later read say the same.
+        let now = timestamp(micros(self.clock.now()));
+        let mut fresh = admit(transaction, batch).await?.into_iter();
+        let mut world = World::load(transaction, Plan::of(batch), now).await?;
+        let mut answers: Vec<Option<Answer>> = batch.iter().map(|_| None).collect();
+        let mut ignored = Vec::new();
+        for (command, answer) in batch.iter().zip(&mut answers) {
+            match command {
+                Command::Release(place) => *answer = Some(world.release(place)),
+                Command::Consume(events) => {
+                    let fresh: Vec<&Event> = events.iter().filter(|_| fresh.next() == Some(true)).collect();
+                    ignored.extend(world.consume(&fresh));
+                    *answer = Some(Ok(Outcome::Done));
+                }
+                _ => {}
+            }
+        }
+        for (command, answer) in batch.iter().zip(&mut answers) {
+            match command {
+                Command::Release(_) | Command::Consume(_) => {}
+                Command::Reserve(place) => *answer = Some(world.reserve(place)),
+                Command::Ask(ask) => *answer = Some(world.ask(ask)),
+                Command::Revoke(target) => {
+                    world.revoke_chunk(target);
+                    *answer = Some(Ok(Outcome::Done));
+                }
+                Command::Bury(letter, mark) => {
+                    inbox::admit(transaction, policy::CONSUMER, &[mark]).await?;
+                    dead_letter::put(transaction, letter).await?;
+                    *answer = Some(Ok(Outcome::Done));
+                }
+                Command::Purge(before) => {
+                    request_record::purge(transaction, *before).await?;
+                    *answer = Some(Ok(Outcome::Done));
+                }
+            }
+        }
+        world.save(transaction).await?;
+        inbox::record_ignored(transaction, ignored).await?;
+        answers.into_iter().map(|answer| answer.ok_or_else(|| DbErr::Custom("a command without answer".into()))).collect()
+    }
+}
+
+/// Which events of the batch are new, in order, all of them marked as seen.
+async fn admit(transaction: &DatabaseTransaction, batch: &[&Command]) -> Result<Vec<bool>, DbErr> {
+    let marks: Vec<&Mark> = batch
+        .iter()
+        .filter_map(|command| if let Command::Consume(events) = command { Some(events) } else { None })
+        .flatten()
+        .map(|event| &event.mark)
+        .collect();
+    if marks.is_empty() {
+        return Ok(Vec::new());
+    }
+    inbox::admit(transaction, policy::CONSUMER, &marks).await
+}

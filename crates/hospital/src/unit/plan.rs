@@ -1,0 +1,110 @@
+//! What a batch names, so that each table is read once.
+
+use std::collections::BTreeSet;
+
+use domain::ids::{HospitalId, SlotId};
+use domain::request::RequestKey;
+use uuid::Uuid;
+
+use crate::command::{Ask, Change, Command, Place};
+use crate::store::revocation::Target;
+
+/// Keys to load, before the rows themselves name more.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    /// Hospitals that may change, and so are locked.
+    pub(super) changing: BTreeSet<HospitalId>,
+    /// Hospitals that are only read.
+    pub(super) hospitals: BTreeSet<HospitalId>,
+    /// Hospitals whose bookings are counted.
+    pub(super) counted: BTreeSet<HospitalId>,
+    /// Hospitals all of whose slots may change.
+    pub(super) whole: BTreeSet<HospitalId>,
+    /// Slots.
+    pub(super) slots: BTreeSet<SlotId>,
+    /// Screenings whose claims may change: claims are looked up by the first half of their id.
+    pub(super) screenings: BTreeSet<Uuid>,
+    /// Capacity requests.
+    pub(super) requests: BTreeSet<Uuid>,
+    /// Revocations that may be under way.
+    pub(super) revocations: BTreeSet<Target>,
+    /// Revocations of which the next chunk is needed.
+    pub(super) chunks: BTreeSet<Target>,
+    /// Request records.
+    pub(super) keys: Vec<RequestKey>,
+}
+
+impl Plan {
+    /// The plan of a batch.
+    pub(super) fn of(batch: &[&Command]) -> Self {
+        let mut plan = Self::default();
+        for command in batch {
+            match command {
+                Command::Reserve(place) => {
+                    plan.hospitals.insert(place.slot.hospital.clone());
+                    plan.place(place);
+                }
+                Command::Release(place) => plan.place(place),
+                Command::Consume(events) => events.iter().filter_map(|event| event.place.as_ref()).for_each(|place| plan.place(place)),
+                Command::Ask(ask) => plan.ask(ask),
+                Command::Revoke(target) => {
+                    plan.revocations.insert(target.clone());
+                    plan.chunks.insert(target.clone());
+                    match target {
+                        Target::Hospital(hospital) => plan.changing(hospital),
+                        Target::Slot(slot) => drop(plan.slots.insert(slot.clone())),
+                    }
+                }
+                Command::Bury(..) | Command::Purge(_) => {}
+            }
+        }
+        plan
+    }
+
+    fn place(&mut self, place: &Place) {
+        self.slots.insert(place.slot.clone());
+        self.screenings.insert(place.claim.screening.0);
+    }
+
+    /// A hospital that may change, or that a change of its slots must not overtake.
+    pub(super) fn changing(&mut self, hospital: &HospitalId) {
+        self.changing.insert(hospital.clone());
+        self.counted.insert(hospital.clone());
+    }
+
+    fn ask(&mut self, ask: &Ask) {
+        self.keys.push(ask.request.key.clone());
+        match &ask.change {
+            Change::CreateHospital { id, slots, .. } | Change::CreateSlots { hospital: id, slots } => {
+                self.changing(id);
+                let slot = |date| SlotId { hospital: id.clone(), date };
+                self.slots.extend(slots.iter().map(|new| slot(new.date)));
+            }
+            Change::UpdateHospital { id, .. } => self.changing(id),
+            Change::DeleteHospital { id, .. } => {
+                self.changing(id);
+                self.whole.insert(id.clone());
+            }
+            Change::SetCapacity { slot, .. } => drop(self.slots.insert(slot.clone())),
+            Change::ReopenSlot { slot, .. } => {
+                self.slots.insert(slot.clone());
+                self.revocations.insert(Target::Slot(slot.clone()));
+            }
+            Change::CloseSlot { slot, cancel_bookings, .. } => {
+                self.slots.insert(slot.clone());
+                if *cancel_bookings {
+                    self.revocations.insert(Target::Slot(slot.clone()));
+                    self.chunks.insert(Target::Slot(slot.clone()));
+                }
+            }
+            Change::AskForCapacity { wish, .. } => {
+                self.hospitals.insert(wish.slot.hospital.clone());
+                self.slots.insert(wish.slot.clone());
+            }
+            Change::Decide { id, .. } => {
+                self.hospitals.insert(id.hospital.clone());
+                self.requests.insert(id.uid);
+            }
+        }
+    }
+}

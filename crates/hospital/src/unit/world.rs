@@ -1,0 +1,104 @@
+//! What a batch is decided on, in memory, and the writing of what changed.
+
+use std::collections::HashMap;
+
+use contract::event::v1::EventEnvelope;
+use domain::capacity::{Claim, Fact, Slot, Step};
+use domain::event::{Cause, envelope};
+use domain::hospital::{CapacityRequest, Hospital};
+use domain::ids::{CapacityRequestId, ClaimId, HospitalId, SlotId};
+use domain::request::RequestKey;
+use jiff::Timestamp;
+use runtime::entropy;
+use sea_orm::entity::prelude::*;
+use store::query::insert_all;
+use store::request_record::{self, Record};
+use store::outbox;
+
+use super::table::Table;
+use crate::NAME;
+use crate::store::read::HospitalView;
+use crate::store::revocation::{Revocation, Target};
+use crate::store::{capacity_request, claim, hospital, replace_all, revocation, slot};
+
+/// The claims a revocation comes to next, in order.
+pub(super) type Chunk = Vec<(SlotId, ClaimId)>;
+
+/// The rows a batch is about.
+#[derive(Debug)]
+pub(super) struct World {
+    /// The instant everything is decided at.
+    pub(super) now: Timestamp,
+    /// Hospitals.
+    pub(super) hospitals: Table<HospitalId, Hospital>,
+    /// Slots.
+    pub(super) slots: Table<SlotId, Slot>,
+    /// Claims.
+    pub(super) claims: Table<ClaimId, Claim>,
+    /// Capacity requests.
+    pub(super) requests: Table<CapacityRequestId, CapacityRequest>,
+    /// Revocations under way.
+    pub(super) revocations: Table<Target, Revocation>,
+    /// What they come to next.
+    pub(super) chunks: HashMap<Target, Chunk>,
+    /// Places booked on slots that are not loaded, for the hospitals whose bookings are counted.
+    pub(super) elsewhere: HashMap<HospitalId, i64>,
+    /// Requests answered before.
+    pub(super) records: HashMap<RequestKey, Record>,
+    /// Requests answered now.
+    pub(super) answered: Vec<Record>,
+    /// What happened.
+    pub(super) events: Vec<EventEnvelope>,
+}
+
+impl World {
+    /// How many places are booked at a hospital whose bookings are counted.
+    pub(super) fn active(&self, hospital: &HospitalId) -> i64 {
+        let loaded = self.slots.iter().filter(|(id, _)| id.hospital == *hospital).map(|(_, slot)| i64::from(slot.booked));
+        self.elsewhere.get(hospital).copied().unwrap_or(0) + loaded.sum::<i64>()
+    }
+
+    /// A hospital as it is now.
+    pub(super) fn view(&self, hospital: &Hospital) -> HospitalView {
+        HospitalView { hospital: hospital.clone(), active: self.active(&hospital.id) }
+    }
+
+    /// Reports what happened.
+    pub(super) fn emit(&mut self, cause: &Cause, fact: Fact) {
+        let Fact { aggregate, version, payload } = fact;
+        let id = entropy::uuid_v7();
+        self.events.push(envelope(NAME, cause, self.now, id, aggregate, version, payload));
+    }
+
+    /// Keeps what a command did to a claim; says whether it did anything.
+    pub(super) fn keep(&mut self, cause: &Cause, step: &Step) -> bool {
+        let Some(fact) = &step.fact else { return false };
+        self.claims.put(step.claim.id, step.claim.clone());
+        if let Some(slot) = &step.slot {
+            self.slots.put(slot.id.clone(), slot.clone());
+        }
+        self.emit(cause, fact.clone());
+        true
+    }
+
+    /// Writes what changed.
+    pub(super) async fn save(self, transaction: &impl ConnectionTrait) -> Result<(), DbErr> {
+        insert_all(transaction, self.hospitals.added().map(hospital::ActiveModel::from).collect()).await?;
+        replace_all(transaction, self.hospitals.replaced().map(hospital::ActiveModel::from).collect()).await?;
+        insert_all(transaction, self.slots.added().map(slot::ActiveModel::from).collect()).await?;
+        replace_all(transaction, self.slots.replaced().map(slot::ActiveModel::from).collect()).await?;
+        insert_all(transaction, self.claims.added().map(claim::ActiveModel::from).collect()).await?;
+        replace_all(transaction, self.claims.replaced().map(claim::ActiveModel::from).collect()).await?;
+        insert_all(transaction, self.requests.added().map(capacity_request::ActiveModel::from).collect()).await?;
+        replace_all(transaction, self.requests.replaced().map(capacity_request::ActiveModel::from).collect()).await?;
+        insert_all(transaction, self.revocations.added().map(revocation::ActiveModel::from).collect()).await?;
+        replace_all(transaction, self.revocations.replaced().map(revocation::ActiveModel::from).collect()).await?;
+        let ended: Vec<String> = self.revocations.removed().map(Target::key).collect();
+        if !ended.is_empty() {
+            let ended = revocation::Column::Target.is_in(ended);
+            revocation::Entity::delete_many().filter(ended).exec(transaction).await?;
+        }
+        outbox::append(transaction, self.events).await?;
+        request_record::insert(transaction, self.answered).await
+    }
+}
