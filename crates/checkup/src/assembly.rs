@@ -69,6 +69,45 @@ impl Assembly {
         Ok((assembly, server))
     }
 
+    async fn add(&mut self, service: Service, parts: &Parts<'_>, server: &mut Server) -> Result<(), Failure> {
+        let Parts { settings, data, process, .. } = parts;
+        let (location, process) = (data.database(service), (*process).clone());
+        let token = || TokenSource::minted(parts.signer.clone(), service.name());
+        let cannot_open = |error: store::Error| Failure::failed(chain(&error));
+        let (database, consumers) = match service {
+            Service::Hospital => {
+                let deps = hospital::Deps { location, process };
+                let built = hospital::build(settings.hospital.clone(), deps, server).await.map_err(cannot_open)?;
+                (built.database, built.consumers)
+            }
+            Service::Screening => {
+                let hospital = hospital_channel(&settings.screening_hospital, parts.addr)?;
+                let deps = screening::Deps { location, process, hospital, token: token() };
+                let built = screening::build(settings.screening.clone(), deps, server).await.map_err(cannot_open)?;
+                (built.database, built.consumers)
+            }
+            Service::Reservation => {
+                let deps = reservation::Deps { location, process };
+                let built = reservation::build(settings.reservation, deps, server).await.map_err(cannot_open)?;
+                (built.database, built.consumers)
+            }
+            Service::MyPage => {
+                let deps = mypage::Deps { location, process };
+                let built = mypage::build(settings.mypage.clone(), deps, server).await.map_err(cannot_open)?;
+                (built.database, built.consumers)
+            }
+            Service::Marketing => {
+                let hospital = hospital_channel(&settings.marketing_hospital, parts.addr)?;
+                let deps = marketing::Deps { location, process, hospital, token: token() };
+                let built = marketing::build(settings.marketing.clone(), deps, server).await.map_err(cannot_open)?;
+                (built.database, built.consumers)
+            }
+        };
+        self.databases.push((service, database));
+        self.consumers.extend(consumers);
+        Ok(())
+    }
+
     /// Brings the events of every service to the consumers of every other. A consumer that is new to its database starts with the
     /// first event there is.
     fn join(&mut self, parts: &Parts<'_>) {

@@ -46,8 +46,8 @@ pub async fn run(args: BenchArgs) -> Result<Exit, Failure> {
 async fn remote(args: &BenchArgs, addr: &str, progress: &Progress) -> Result<Report, Failure> {
     let (data_dir, tokens) = (args.data_dir.clone(), args.tokens.clone());
     let target_args = TargetArgs { addr: addr.to_owned(), data_dir, tokens };
-    let target = Target::reach(addr).await?;
     let wallet = Wallet::open(&target_args)?;
+    let target = Target::reach(addr).await?;
     let load = Load::prepare(&target, &wallet).await?;
     let span = Duration::from_secs(args.seconds);
     progress.phase("measuring", Some(args.callers.len() as u64));

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use runtime::config::{Config, ConfigError, Layers, duration, offset};
+use runtime::config::{Config, ConfigError, Layers, Origin, duration, offset};
 use runtime::server::ServerOptions;
 use runtime::telemetry::{Format, TelemetryOptions};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::cli::{ConfigArgs, ConfigCommand};
 use crate::exit::{Exit, Failure, chain};
@@ -34,12 +35,16 @@ pub struct Settings {
     pub relay: relay::ConsumeOptions,
     /// Hospital's own.
     pub hospital: hospital::Options,
+    /// Where Screening finds Hospital; empty: in this process.
+    pub screening_hospital: String,
     /// Screening's own.
     pub screening: screening::Options,
     /// Reservation's own.
     pub reservation: reservation::Options,
     /// MyPage's own.
     pub mypage: mypage::Options,
+    /// Where Marketing finds Hospital; empty: in this process.
+    pub marketing_hospital: String,
     /// Marketing's own.
     pub marketing: marketing::Options,
 }
@@ -154,10 +159,10 @@ impl Settings {
         let telemetry: Option<TelemetrySection> = section(config, "telemetry", &mut errors);
         let relay: Option<RelaySection> = section(config, "relay", &mut errors);
         let hospital = section(config, "hospital", &mut errors);
-        let screening = section(config, "screening", &mut errors);
+        let (screening_hospital, screening) = calling(config, "screening", &mut errors);
         let reservation = section(config, "reservation", &mut errors);
         let mypage = section(config, "mypage", &mut errors);
-        let marketing = section(config, "marketing", &mut errors);
+        let (marketing_hospital, marketing) = calling(config, "marketing", &mut errors);
         let settings = (|| {
             Some(Self {
                 clock_offset: clock?.offset,
@@ -166,9 +171,11 @@ impl Settings {
                 telemetry: telemetry?.into(),
                 relay: relay?.into(),
                 hospital: hospital?,
+                screening_hospital: screening_hospital?,
                 screening: screening?,
                 reservation: reservation?,
                 mypage: mypage?,
+                marketing_hospital: marketing_hospital?,
                 marketing: marketing?,
             })
         })();
@@ -176,8 +183,23 @@ impl Settings {
     }
 }
 
-fn section<T: serde::de::DeserializeOwned>(config: &Config, name: &str, errors: &mut Vec<ConfigError>) -> Option<T> {
+fn section<T: DeserializeOwned>(config: &Config, name: &str, errors: &mut Vec<ConfigError>) -> Option<T> {
     config.section(name).map_err(|error| errors.push(error)).ok()
+}
+
+/// The section of a service that calls Hospital: where that is, which is for the assembly to know, and the service's own options.
+fn calling<T: DeserializeOwned>(config: &Config, name: &str, errors: &mut Vec<ConfigError>) -> (Option<String>, Option<T>) {
+    const ADDRESS: &str = "hospital_address";
+    let address = section(config, &format!("{name}.{ADDRESS}"), errors);
+    let rest = section::<toml::Table>(config, name, errors).and_then(|mut table| {
+        table.remove(ADDRESS);
+        let wrong = |error: toml::de::Error| {
+            let (origin, key, problem) = (Origin::Several, name.to_owned(), error.message().to_owned());
+            errors.push(ConfigError { origin, key, problem });
+        };
+        toml::Value::Table(table).try_into().map_err(wrong).ok()
+    });
+    (address, rest)
 }
 
 impl From<TelemetrySection> for TelemetryOptions {

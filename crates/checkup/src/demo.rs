@@ -19,8 +19,8 @@ use rows::Play;
 /// # Errors
 /// Where the process cannot be reached or there is no token.
 pub async fn run(args: DemoArgs) -> Result<Exit, Failure> {
-    let target = Target::reach(&args.target.addr).await?;
     let wallet = Wallet::open(&args.target)?;
+    let target = Target::reach(&args.target.addr).await?;
     let rows = Play::new(&target, &wallet).run().await;
     let ok = report::is_ok(&rows);
     if args.json {

@@ -27,11 +27,11 @@ impl Service {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Hospital => "hospital",
-            Self::Screening => "screening",
-            Self::Reservation => "reservation",
-            Self::MyPage => "mypage",
-            Self::Marketing => "marketing",
+            Self::Hospital => hospital::NAME,
+            Self::Screening => screening::NAME,
+            Self::Reservation => reservation::NAME,
+            Self::MyPage => mypage::NAME,
+            Self::Marketing => marketing::NAME,
         }
     }
 

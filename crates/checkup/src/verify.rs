@@ -20,8 +20,8 @@ use reader::Reader;
 /// # Errors
 /// Where the process cannot be reached or read, or there is no auditor's token.
 pub async fn run(args: VerifyArgs) -> Result<Exit, Failure> {
-    let target = Target::reach(&args.target.addr).await?;
     let wallet = Wallet::open(&args.target)?;
+    let target = Target::reach(&args.target.addr).await?;
     let auditor = wallet.auditor(&target);
     let auditor = auditor.ok_or_else(|| Failure::usage("verify reads as an auditor: give an auditor's token with --token"))?;
     let progress = Progress::new();

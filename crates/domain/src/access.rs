@@ -75,11 +75,11 @@ pub enum Scope {
     Hospitals(BTreeSet<HospitalId>),
 }
 
-fn role_required(needed: &str) -> Fault {
+pub(crate) fn role_required(needed: &str) -> Fault {
     Fault::new(Reason::RoleRequired, format!("this method needs the role {needed}")).with("requiredRole", needed)
 }
 
-fn not_owner(what: &str) -> Fault {
+pub(crate) fn not_owner(what: &str) -> Fault {
     Fault::new(Reason::NotOwner, format!("this {what} does not belong to the caller")).with("resourceKind", what)
 }
 

@@ -67,11 +67,12 @@ pub fn today(now: Timestamp, zone: &TimeZone) -> Date {
 #[must_use]
 pub fn begin_of(date: Date, zone: &TimeZone) -> Timestamp {
     let midnight = date.at(0, 0, 0, 0);
-    zone.to_ambiguous_zoned(midnight).compatible().map_or(
+    match zone.to_ambiguous_zoned(midnight).compatible() {
+        Ok(zoned) => zoned.timestamp(),
         // Only dates at the very edge of what an instant can express come here.
-        if date.year() > 0 { Timestamp::MAX } else { Timestamp::MIN },
-        |zoned| zoned.timestamp(),
-    )
+        Err(_) if date.year() > 0 => Timestamp::MAX,
+        Err(_) => Timestamp::MIN,
+    }
 }
 
 #[cfg(test)]

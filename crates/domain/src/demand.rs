@@ -8,12 +8,12 @@ use contract::event::v1::{
     CapacityReleased, CapacityReserved, CapacityRevoked, EventEnvelope, HospitalDeleted, HospitalDeletionStarted,
     HospitalRegistered, ScreeningConfirmed, ScreeningRefused, SlotCapacityChanged, SlotClosed, SlotOpened,
 };
-use fault::{Fault, Reason};
+use fault::Fault;
 use jiff::tz::{Offset, TimeZone};
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
-use crate::access::{Caller, Scope};
+use crate::access::{Caller, Scope, role_required};
 use crate::civil;
 use crate::event::subject_filter;
 use crate::ids::{HospitalId, Malformed, ScreeningId, SlotId};
@@ -282,10 +282,6 @@ impl Hospital {
     }
 }
 
-fn role_required(needed: &str) -> Fault {
-    Fault::new(Reason::RoleRequired, format!("this method needs the role {needed}")).with("requiredRole", needed)
-}
-
 /// The slots a caller may read the demand for: all for marketing's own identity and for auditors, their hospitals' for
 /// admins.
 ///
@@ -339,6 +335,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     use proptest::prelude::*;
+
+    use fault::Reason;
 
     use super::*;
     use crate::access::Hospitals;

@@ -5,12 +5,14 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use fault::Fault;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::{Offset, TimeZone};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use crate::access::{Caller, not_owner, role_required};
 use crate::civil;
 use crate::ids::{CustomerId, ScreeningId};
 use crate::screening::State;
@@ -128,6 +130,29 @@ pub fn ahead(items: Vec<Item>, now: Timestamp) -> Ahead {
     Ahead { upcoming, active_count }
 }
 
+/// The first check of every method: customers and auditors.
+///
+/// # Errors
+/// CREDENTIALS_MISSING, or ROLE_REQUIRED.
+pub fn require_reader(caller: &Caller) -> Result<(), Fault> {
+    caller.require_token()?;
+    match caller {
+        Caller::Customer(_) | Caller::Auditor(_) => Ok(()),
+        _ => Err(role_required("customer or auditor")),
+    }
+}
+
+/// The check of a read of one customer's page; call [`require_reader`] first.
+///
+/// # Errors
+/// NOT_OWNER for another customer.
+pub fn require_page_of(caller: &Caller, customer: &CustomerId) -> Result<(), Fault> {
+    match caller {
+        Caller::Customer(own) if own != customer => Err(not_owner("my-page")),
+        _ => require_reader(caller),
+    }
+}
+
 /// A place in the changes of one customer's page, as clients carry it.
 ///
 /// It is bound to the customer, and to the life of the view: a view that was built anew has other positions, so the old
@@ -182,9 +207,11 @@ impl ResumeToken {
 
 #[cfg(test)]
 mod tests {
+    use fault::Reason;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::access::Hospitals;
     use crate::screening_fact::histories::delivered;
 
     fn fold(facts: &[ScreeningFact]) -> Shown {
@@ -251,6 +278,19 @@ mod tests {
         assert_eq!(ahead.upcoming.len(), 20);
         assert_eq!(ahead.upcoming[0].date.to_string(), "2027-02-01");
         assert_eq!(ahead.upcoming[19].date.to_string(), "2027-02-20");
+    }
+
+    #[test]
+    fn a_page_is_its_customers_and_auditors() {
+        let kim = CustomerId::from_segment("kim").unwrap();
+        let own = Caller::Customer(kim.clone());
+        let other = Caller::Customer(CustomerId::from_segment("lee").unwrap());
+        let admin = Caller::Admin { subject: "cho".into(), hospitals: Hospitals::All };
+        assert_eq!(require_page_of(&own, &kim), Ok(()));
+        assert_eq!(require_page_of(&Caller::Auditor("kang".into()), &kim), Ok(()));
+        assert_eq!(require_page_of(&other, &kim).unwrap_err().reason(), Reason::NotOwner);
+        assert_eq!(require_page_of(&admin, &kim).unwrap_err().reason(), Reason::RoleRequired);
+        assert_eq!(require_reader(&Caller::Anonymous).unwrap_err().reason(), Reason::CredentialsMissing);
     }
 
     #[test]

@@ -111,6 +111,8 @@ pub(crate) enum Outcome {
     CapacityRequest(CapacityRequest),
     /// The claim as it is now, and what was promised with it.
     Claim(Claim, Option<Terms>),
+    /// A chunk is revoked; where `more` is set, the next one can follow at once.
+    Revoked { more: bool },
     /// Nothing to tell.
     Done,
 }

@@ -1,5 +1,6 @@
 //! Events from a real outbox through a real inbox: each takes effect once, in spite of duplicates, reordering, redelivery,
 //! poison and a store that fails.
+#![allow(clippy::disallowed_methods, reason = "a test owns what it spawns")]
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

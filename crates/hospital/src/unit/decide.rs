@@ -263,19 +263,20 @@ impl World {
         revoked
     }
 
-    /// Goes on with a revocation, and ends it where nothing is left of it.
-    pub(super) fn revoke_chunk(&mut self, target: &Target) {
-        let Some(revocation) = self.revocations.get(target).cloned() else { return };
+    /// Goes on with a revocation, and ends it where nothing is left of it. Says whether to come back at once.
+    pub(super) fn revoke_chunk(&mut self, target: &Target) -> bool {
+        let Some(revocation) = self.revocations.get(target).cloned() else { return false };
         let revoked = revocation.revoked + self.revoke_candidates(target, &revocation.message, &revocation.cause);
         let chunk = self.chunks.get(target);
         let exhausted = chunk.is_none_or(|chunk| chunk.len() < CHUNK);
         if exhausted && self.booked(target) == 0 {
             self.end_revocation(&revocation, revoked);
-            return;
+            return false;
         }
-        // At the end, whatever is left is looked for from the start: a row that is kept would be kept for ever.
-        let last = chunk.filter(|_| !exhausted).and_then(|chunk| chunk.last().cloned());
-        self.revocations.put(target.clone(), Revocation { revoked, cursor: last, ..revocation });
+        // Behind the last claim nothing is left by the rules; if there is, it is looked for from the start.
+        let cursor = chunk.filter(|_| !exhausted).and_then(|chunk| chunk.last().cloned());
+        self.revocations.put(target.clone(), Revocation { revoked, cursor, ..revocation });
+        !exhausted
     }
 
     fn booked(&self, target: &Target) -> i64 {

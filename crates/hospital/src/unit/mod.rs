@@ -65,10 +65,7 @@ impl Unit for HospitalUnit {
                 Command::Release(_) | Command::Consume(_) => {}
                 Command::Reserve(place) => *answer = Some(world.reserve(place)),
                 Command::Ask(ask) => *answer = Some(world.ask(ask)),
-                Command::Revoke(target) => {
-                    world.revoke_chunk(target);
-                    *answer = Some(Ok(Outcome::Done));
-                }
+                Command::Revoke(target) => *answer = Some(Ok(Outcome::Revoked { more: world.revoke_chunk(target) })),
                 Command::Bury(letter, mark) => {
                     inbox::admit(transaction, policy::CONSUMER, &[mark]).await?;
                     dead_letter::put(transaction, letter).await?;

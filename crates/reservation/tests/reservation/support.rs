@@ -31,16 +31,16 @@ use tonic::Status;
 use uuid::Uuid;
 
 /// A running service.
-pub struct House {
-    pub service: Service,
-    pub served: Served,
+pub(crate) struct House {
+    pub(crate) service: Service,
+    pub(crate) served: Served,
     process: Process,
     trigger: DrainTrigger,
 }
 
 impl House {
     /// Starts one over this directory.
-    pub async fn open(dir: &Path) -> Self {
+    pub(crate) async fn open(dir: &Path) -> Self {
         let signer = Signer::load_or_create(dir).unwrap();
         let (trigger, drain) = drain_pair();
         let process = Process::new(Clock::system(), drain.clone());
@@ -55,13 +55,13 @@ impl House {
     }
 
     /// Starts one over a new directory.
-    pub async fn start() -> (Self, TempDir) {
+    pub(crate) async fn start() -> (Self, TempDir) {
         let dir = tempfile::tempdir().unwrap();
         (Self::open(dir.path()).await, dir)
     }
 
     /// Stops it and closes its database.
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         let Self { service, process, trigger, .. } = self;
         trigger.request();
         let Service { database, consumers } = service;
@@ -71,49 +71,49 @@ impl House {
     }
 
     /// What takes events in.
-    pub fn handler(&self) -> &dyn Handler {
+    pub(crate) fn handler(&self) -> &dyn Handler {
         self.service.consumers[0].handler.as_ref()
     }
 
     /// Feeds events as one batch.
-    pub async fn feed(&self, events: &[EventEnvelope]) {
+    pub(crate) async fn feed(&self, events: &[EventEnvelope]) {
         self.handler().handle(events.iter().map(incoming).collect()).await.unwrap();
     }
 }
 
 /// An event as it comes by a road without order.
-pub fn incoming(envelope: &EventEnvelope) -> Incoming {
+pub(crate) fn incoming(envelope: &EventEnvelope) -> Incoming {
     let event_id = envelope.event_id.parse().unwrap();
     Incoming { envelope: envelope.clone(), event_id, mark: Mark::Unordered { event_id } }
 }
 
 /// A booking whose events are told one after the other.
 #[derive(Debug, Clone)]
-pub struct Booking {
-    pub screening: ScreeningId,
-    pub customer: String,
-    pub slot: String,
+pub(crate) struct Booking {
+    pub(crate) screening: ScreeningId,
+    pub(crate) customer: String,
+    pub(crate) slot: String,
     /// When its first version is, in seconds since 1970.
-    pub begin: i64,
+    pub(crate) begin: i64,
 }
 
 impl Booking {
-    pub fn new(uid: u128, customer: &str, slot: &str) -> Self {
+    pub(crate) fn new(uid: u128, customer: &str, slot: &str) -> Self {
         let begin = 1_800_000_000 + i64::try_from(uid).unwrap() * 1_000;
         let customer = if customer.is_empty() { String::new() } else { format!("customers/{customer}") };
         Self { screening: ScreeningId(Uuid::from_u128(uid)), customer, slot: slot.to_owned(), begin }
     }
 
-    pub fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         self.screening.reservation_name()
     }
 
-    pub fn token(&self, version: i64) -> String {
+    pub(crate) fn token(&self, version: i64) -> String {
         ConsistencyToken { screening: self.screening, version }.encode()
     }
 
     /// The event that tells of a version with this state.
-    pub fn event(&self, version: i64, state: &str) -> EventEnvelope {
+    pub(crate) fn event(&self, version: i64, state: &str) -> EventEnvelope {
         let screening = Some(ScreeningSnapshot {
             screening: self.screening.to_string(),
             customer: self.customer.clone(),
@@ -150,25 +150,25 @@ impl Booking {
     }
 
     /// The events of a whole life.
-    pub fn life(&self, states: &[&str]) -> Vec<EventEnvelope> {
+    pub(crate) fn life(&self, states: &[&str]) -> Vec<EventEnvelope> {
         (1..).zip(states).map(|(version, state)| self.event(version, state)).collect()
     }
 }
 
 /// Puts things into another order.
-pub fn shuffle<T>(random: &mut Random, items: &mut [T]) {
+pub(crate) fn shuffle<T>(random: &mut Random, items: &mut [T]) {
     for i in (1..items.len()).rev() {
         items.swap(i, random.below(i as u64 + 1) as usize);
     }
 }
 
-pub async fn get(party: &Party, name: &str, token: &str) -> Result<Reservation, Status> {
+pub(crate) async fn get(party: &Party, name: &str, token: &str) -> Result<Reservation, Status> {
     let request = GetReservationRequest { name: name.into(), min_consistency_token: token.into() };
     party.reservation().get_reservation(request).await.map(tonic::Response::into_inner)
 }
 
 /// A whole history, read in pages of this size.
-pub async fn history(party: &Party, name: &str, page_size: i32) -> Result<Vec<ReservationHistoryEntry>, Status> {
+pub(crate) async fn history(party: &Party, name: &str, page_size: i32) -> Result<Vec<ReservationHistoryEntry>, Status> {
     let mut request = ListReservationHistoryRequest { parent: name.into(), page_size, page_token: String::new() };
     let mut entries = Vec::new();
     loop {
@@ -182,6 +182,6 @@ pub async fn history(party: &Party, name: &str, page_size: i32) -> Result<Vec<Re
 }
 
 /// Versions and states of a history.
-pub fn told(history: &[ReservationHistoryEntry]) -> Vec<(i64, State)> {
+pub(crate) fn told(history: &[ReservationHistoryEntry]) -> Vec<(i64, State)> {
     history.iter().map(|entry| (entry.screening_version, entry.state())).collect()
 }

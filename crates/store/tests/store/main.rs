@@ -1,6 +1,7 @@
 //! The conformance suite of the store: what every backend has to do, driven through the public API on real databases.
 //!
 //! A backend joins by one more line in [`backends`]; every test runs over all of them.
+#![allow(clippy::disallowed_methods, reason = "a test owns what it spawns")]
 
 mod pages;
 mod tables;

@@ -1,0 +1,211 @@
+//! Use cases: what the methods of both services do once a call is decoded and its caller may make it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::access::Caller;
+use domain::capacity::{Claim, Slot, claim_not_found, slot_not_found};
+use domain::event::Cause;
+use domain::filter::Comparison;
+use domain::hospital::{CapacityRequest, Terms, capacity_request_not_found, delete, hospital_not_found};
+use domain::ids::{CapacityRequestId, ClaimId, HospitalId, SlotId};
+use domain::page::Page;
+use domain::request::Request;
+use fault::{Fault, Reason};
+use jiff::Timestamp;
+use runtime::clock::Clock;
+use runtime::deadline::Deadline;
+use runtime::trace::TraceContext;
+use store::read::failed;
+use store::{Database, Writer, request_record};
+use tokio::sync::Notify;
+
+use crate::command::{Ask, Change, Command, Outcome, Place};
+use crate::in_flight::InFlight;
+use crate::store::read::{self, Dates, HospitalView, Search};
+use crate::unit::HospitalUnit;
+
+/// What is kept of a repeated request's time for telling that the first one still runs.
+const RESERVE: Duration = Duration::from_millis(50);
+
+/// A call, as far as every use case needs it.
+#[derive(Debug, Clone)]
+pub(crate) struct Call {
+    /// Who calls.
+    pub(crate) caller: Caller,
+    /// Where it stands in its trace.
+    pub(crate) trace: TraceContext,
+    /// When its caller stops waiting.
+    pub(crate) deadline: Deadline,
+}
+
+impl Call {
+    fn cause(&self, request: Option<&Request>) -> Cause {
+        let chosen = request.filter(|request| request.chosen);
+        Cause {
+            actor: self.caller.to_string(),
+            request_id: chosen.map(|request| request.key.id.to_string()).unwrap_or_default(),
+            causation_id: String::new(),
+            traceparent: self.trace.traceparent(),
+        }
+    }
+}
+
+/// A page of a list, and the token of the next one.
+pub(crate) type Listed<T> = Result<(Vec<T>, String), Fault>;
+
+/// The use cases; a cheap handle.
+#[derive(Debug, Clone)]
+pub(crate) struct App {
+    writer: Writer<HospitalUnit>,
+    database: Database,
+    clock: Clock,
+    in_flight: InFlight,
+    revocations: Arc<Notify>,
+}
+
+impl App {
+    /// `revocations` wakes who revokes in the background.
+    pub(crate) fn new(
+        writer: Writer<HospitalUnit>,
+        database: Database,
+        clock: Clock,
+        revocations: Arc<Notify>,
+    ) -> Self {
+        Self { writer, database, clock, in_flight: InFlight::default(), revocations }
+    }
+
+    /// The instant of the call, for what follows from it when it is shown.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Takes a place.
+    pub(crate) async fn reserve(
+        &self,
+        call: &Call,
+        slot: SlotId,
+        claim: ClaimId,
+    ) -> Result<(Claim, Option<Terms>), Fault> {
+        let place = Place { slot, claim, cause: call.cause(None) };
+        self.writer.submit(Command::Reserve(place), call.deadline.instant()).await??.claim()
+    }
+
+    /// Gives a place back.
+    pub(crate) async fn release(&self, call: &Call, slot: SlotId, claim: ClaimId) -> Result<Claim, Fault> {
+        let place = Place { slot, claim, cause: call.cause(None) };
+        let (claim, _) = self.writer.submit(Command::Release(place), call.deadline.instant()).await??.claim()?;
+        Ok(claim)
+    }
+
+    /// Makes a change once, however often it is asked for under one request id.
+    pub(crate) async fn ask(&self, call: &Call, request: Request, change: Change) -> Result<Outcome, Fault> {
+        let begins = matches!(change, Change::DeleteHospital { .. } | Change::CloseSlot { cancel_bookings: true, .. });
+        let turn = request.chosen.then(|| self.in_flight.enter(&request.key));
+        let repeated = turn.as_ref().is_some_and(|turn| turn.is_repeated());
+        let deadline = if repeated { call.deadline.earlier_by(RESERVE) } else { call.deadline };
+        let id = request.key.id;
+        let ask = Ask { cause: call.cause(Some(&request)), request, change };
+        let outcome = match self.writer.submit(Command::Ask(Box::new(ask)), deadline.instant()).await {
+            Err(fault) if repeated && fault.reason() == Reason::DeadlineExceeded => {
+                let message = "the first call with this request_id is still running; send the same request again";
+                return Err(Fault::new(Reason::RequestInProgress, message).with("requestId", id));
+            }
+            answered => answered??,
+        };
+        if begins {
+            self.revocations.notify_one();
+        }
+        Ok(outcome)
+    }
+
+    /// What a deletion would answer, and how many bookings it would cancel.
+    pub(crate) async fn preview_deletion(
+        &self,
+        request: &Request,
+        id: &HospitalId,
+        force: bool,
+        etag: &str,
+    ) -> Result<(HospitalView, Option<i64>), Fault> {
+        let records = request_record::find(self.database.reader(), &[&request.key]).await.map_err(failed)?;
+        let view = self.hospital(id).await?;
+        if let Some(record) = records.get(&request.key) {
+            request.matches(&record.fingerprint)?;
+            return Ok((view, None));
+        }
+        let begins = delete(&view.hospital, view.active, force, "", etag, self.now())?.is_some();
+        let total = begins.then_some(view.active);
+        Ok((view, total))
+    }
+
+    /// One hospital.
+    pub(crate) async fn hospital(&self, id: &HospitalId) -> Result<HospitalView, Fault> {
+        let view = read::hospital(self.database.reader(), id).await.map_err(failed)?;
+        view.ok_or_else(|| hospital_not_found(id))
+    }
+
+    /// A page of hospitals.
+    pub(crate) async fn hospitals(&self, filter: &[Comparison], deleted: bool, page: &Page) -> Listed<HospitalView> {
+        read::hospitals(self.database.reader(), filter, deleted, page).await.map_err(failed)
+    }
+
+    /// One slot.
+    pub(crate) async fn slot(&self, id: &SlotId) -> Result<Slot, Fault> {
+        let slot = read::slot(self.database.reader(), id).await.map_err(failed)?;
+        slot.ok_or_else(|| slot_not_found(id))
+    }
+
+    /// A page of a hospital's slots.
+    pub(crate) async fn slots(&self, hospital: &HospitalId, dates: Dates, page: &Page) -> Listed<Slot> {
+        self.require_hospitals([hospital]).await?;
+        read::slots(self.database.reader(), hospital, dates, page).await.map_err(failed)
+    }
+
+    /// A page of what can be booked now.
+    pub(crate) async fn availability(&self, search: &Search, page: &Page) -> Listed<Slot> {
+        self.require_hospitals(&search.hospitals).await?;
+        read::availability(self.database.reader(), search, page, self.now()).await.map_err(failed)
+    }
+
+    async fn require_hospitals(&self, ids: impl IntoIterator<Item = &HospitalId>) -> Result<(), Fault> {
+        let ids: Vec<&HospitalId> = ids.into_iter().collect();
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let segments = ids.iter().map(|id| id.segment());
+        let known = read::known_hospitals(self.database.reader(), segments).await.map_err(failed)?;
+        match ids.into_iter().find(|id| !known.contains_key(*id)) {
+            Some(unknown) => Err(hospital_not_found(unknown)),
+            None => Ok(()),
+        }
+    }
+
+    /// One claim.
+    pub(crate) async fn claim(&self, slot: &SlotId, id: ClaimId) -> Result<Claim, Fault> {
+        let claim = read::claim(self.database.reader(), slot, id).await.map_err(failed)?;
+        claim.ok_or_else(|| claim_not_found(&id))
+    }
+
+    /// A page of a slot's claims.
+    pub(crate) async fn claims(&self, slot: &SlotId, filter: &[Comparison], page: &Page) -> Listed<Claim> {
+        self.slot(slot).await?;
+        read::claims(self.database.reader(), slot, filter, page).await.map_err(failed)
+    }
+
+    /// One capacity request.
+    pub(crate) async fn capacity_request(&self, id: &CapacityRequestId) -> Result<CapacityRequest, Fault> {
+        let request = read::capacity_request(self.database.reader(), id).await.map_err(failed)?;
+        request.ok_or_else(|| capacity_request_not_found(id))
+    }
+
+    /// A page of a hospital's capacity requests.
+    pub(crate) async fn capacity_requests(
+        &self,
+        hospital: &HospitalId,
+        filter: &[Comparison],
+        page: &Page,
+    ) -> Listed<CapacityRequest> {
+        self.require_hospitals([hospital]).await?;
+        read::capacity_requests(self.database.reader(), hospital, filter, page, self.now()).await.map_err(failed)
+    }
+}

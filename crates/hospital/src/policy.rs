@@ -1,0 +1,133 @@
+//! Reactions to what other services report: a booking that ended without attendance gives its place back.
+//!
+//! The events may come again, late, or before the place was taken; the rules of claims make all of that harmless.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use contract::event::v1::event_envelope::Payload;
+use contract::event::v1::{ScreeningCancelled, ScreeningRejected, ScreeningSnapshot};
+use domain::access::Caller;
+use domain::event::{Cause, subject_filter};
+use domain::ids::{ClaimId, SlotId};
+use fault::Fault;
+use relay::{Consumer, Handler, Incoming};
+use runtime::trace::TraceContext;
+use store::dead_letter::DeadLetter;
+use store::inbox::Mark;
+use store::{Database, Writer};
+use tokio::time::Instant;
+
+use crate::NAME;
+use crate::command::{Command, Event, Place};
+use crate::unit::HospitalUnit;
+
+/// The durable name of the consumer that gives places back.
+pub(crate) const CONSUMER: &str = "hospital-releases";
+
+/// How long one batch of events may wait for its transaction before it is handed in again.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The consumers this service declares.
+pub(crate) fn consumers(writer: Writer<HospitalUnit>, database: Database) -> Vec<Consumer> {
+    vec![Consumer {
+        name: CONSUMER,
+        filter: ["screening_cancelled", "screening_rejected"].map(|fact| subject_filter("screening", fact)).to_vec(),
+        handler: Arc::new(Releases { writer }),
+        database,
+    }]
+}
+
+struct Releases {
+    writer: Writer<HospitalUnit>,
+}
+
+#[async_trait]
+impl Handler for Releases {
+    async fn handle(&self, batch: Vec<Incoming>) -> Result<(), Fault> {
+        let events = batch.into_iter().map(read).collect::<Result<_, _>>()?;
+        self.submit(Command::Consume(events)).await
+    }
+
+    async fn bury(&self, letter: DeadLetter, mark: Mark) -> Result<(), Fault> {
+        self.submit(Command::Bury(Box::new(letter), mark)).await
+    }
+}
+
+impl Releases {
+    async fn submit(&self, command: Command) -> Result<(), Fault> {
+        self.writer.submit(command, Instant::now() + PATIENCE).await?.map(drop)
+    }
+}
+
+fn read(incoming: Incoming) -> Result<Event, Fault> {
+    let Incoming { envelope, event_id, mark } = incoming;
+    let (snapshot, claim_id) = match envelope.payload {
+        Some(Payload::ScreeningCancelled(ScreeningCancelled { screening, claim_id, reason: _, message: _ })) => {
+            (screening, claim_id)
+        }
+        Some(Payload::ScreeningRejected(ScreeningRejected { screening, claim_id, reason: _ })) => (screening, claim_id),
+        _ => return Ok(Event { mark, id: event_id, place: None }),
+    };
+    if claim_id.is_empty() {
+        return Ok(Event { mark, id: event_id, place: None });
+    }
+    let ScreeningSnapshot { slot, .. } = snapshot.unwrap_or_default();
+    let malformed = |field: &str| Fault::internal(format!("the event {event_id} has a malformed {field}"));
+    let cause = Cause {
+        actor: Caller::Service(NAME.to_owned()).to_string(),
+        request_id: envelope.request_id,
+        causation_id: event_id.to_string(),
+        traceparent: TraceContext::from_traceparent_or_new(&envelope.traceparent).traceparent(),
+    };
+    let place = Place {
+        slot: SlotId::parse(&slot).map_err(|_| malformed("slot"))?,
+        claim: ClaimId::parse(&claim_id).map_err(|_| malformed("claim_id"))?,
+        cause,
+    };
+    Ok(Event { mark, id: event_id, place: Some(place) })
+}
+
+#[cfg(test)]
+mod tests {
+    use contract::event::v1::EventEnvelope;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn incoming(payload: Payload) -> Incoming {
+        let envelope = EventEnvelope { payload: Some(payload), ..EventEnvelope::default() };
+        let mark = Mark::Ordered { source: "screening".into(), position: 1 };
+        Incoming { envelope, event_id: Uuid::from_u128(7), mark }
+    }
+
+    fn rejected(slot: &str, claim_id: &str) -> Incoming {
+        let screening = Some(ScreeningSnapshot { slot: slot.into(), ..ScreeningSnapshot::default() });
+        incoming(Payload::ScreeningRejected(ScreeningRejected {
+            screening,
+            claim_id: claim_id.into(),
+            reason: String::new(),
+        }))
+    }
+
+    #[test]
+    fn an_event_names_the_place_it_frees() {
+        let claim = format!("{}.1", Uuid::from_u128(9));
+        let place = read(rejected("hospitals/seoul/slots/2027-01-04", &claim)).unwrap().place.unwrap();
+        assert_eq!((place.slot.to_string().as_str(), place.claim.to_string()), ("hospitals/seoul/slots/2027-01-04", claim));
+        assert_eq!(place.cause.actor, "service:hospital");
+        assert_eq!(place.cause.causation_id, Uuid::from_u128(7).to_string());
+    }
+
+    #[test]
+    fn an_event_without_a_claim_frees_nothing_and_a_broken_one_is_blamed() {
+        assert_eq!(read(rejected("", "")).unwrap().place, None);
+        let claim = format!("{}.1", Uuid::from_u128(9));
+        for (slot, claim) in [("", claim.as_str()), ("hospitals/seoul/slots/2027-01-04", "x")] {
+            assert_eq!(read(rejected(slot, claim)).unwrap_err().code(), fault::Code::Internal);
+        }
+        let cancelled = ScreeningCancelled { claim_id: claim, ..ScreeningCancelled::default() };
+        assert!(read(incoming(Payload::ScreeningCancelled(cancelled))).is_err());
+    }
+}
