@@ -93,7 +93,7 @@ impl Assembly {
             }
             Service::MyPage => {
                 let deps = mypage::Deps { location, process };
-                let built = mypage::build(settings.mypage.clone(), deps, server).await.map_err(cannot_open)?;
+                let built = mypage::build(settings.mypage, deps, server).await.map_err(cannot_open)?;
                 (built.database, built.consumers)
             }
             Service::Marketing => {
@@ -111,9 +111,10 @@ impl Assembly {
     /// Brings the events of every service to the consumers of every other. A consumer that is new to its database starts with the
     /// first event there is.
     fn join(&mut self, parts: &Parts<'_>) {
-        let logs = self.databases.iter().map(|(service, database)| {
-            Arc::new(OutboxLog::new(service.name(), database.clone())) as Arc<dyn Log>
-        });
+        let logs = self
+            .databases
+            .iter()
+            .map(|(service, database)| Arc::new(OutboxLog::new(service.name(), database.clone())) as Arc<dyn Log>);
         let road: Arc<dyn Subscribe> = Arc::new(Tailer::new(logs.collect()));
         let Process { clock, tasks, drain, .. } = parts.process;
         for consumer in self.consumers.drain(..) {
@@ -133,6 +134,8 @@ impl Assembly {
 /// A connection to Hospital: where the configuration says, otherwise in this process.
 fn hospital_channel(configured: &str, addr: SocketAddr) -> Result<Channel, Failure> {
     let uri = if configured.is_empty() { format!("http://{addr}") } else { configured.to_owned() };
-    let uri: Uri = uri.parse().map_err(|_| Failure::usage(format!("hospital_address {uri} is not of the form http://HOST:PORT")))?;
+    let uri: Uri = uri
+        .parse()
+        .map_err(|_| Failure::usage(format!("hospital_address {uri} is not of the form http://HOST:PORT")))?;
     Ok(connect(uri, ClientOptions::default()))
 }

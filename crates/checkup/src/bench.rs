@@ -64,10 +64,10 @@ async fn remote(args: &BenchArgs, addr: &str, progress: &Progress) -> Result<Rep
 async fn local(args: &BenchArgs, progress: &Progress) -> Result<Report, Failure> {
     let dir = tempfile::Builder::new().prefix("checkup-bench-").tempdir();
     let dir = dir.map_err(|error| Failure::failed(format!("cannot make a temporary directory: {}", chain(&error))))?;
-    let naive = Stand::start(dir.path().join("naive"), &[Service::Hospital], &[&format!("hospital.writer.batch={NAIVE_BATCH}")]);
-    let naive = naive.await?;
-    let coalesced = Stand::start(dir.path().join("coalesced"), &[Service::Hospital], &[]).await?;
-    let whole = Stand::start(dir.path().join("whole"), &Service::ALL, &[]).await?;
+    let one_each = vec![format!("hospital.batch={NAIVE_BATCH}")];
+    let naive = Stand::start(dir.path().join("naive"), &[Service::Hospital], one_each).await?;
+    let coalesced = Stand::start(dir.path().join("coalesced"), &[Service::Hospital], Vec::new()).await?;
+    let whole = Stand::start(dir.path().join("whole"), &Service::ALL, Vec::new()).await?;
 
     progress.phase("measuring", Some(args.callers.len() as u64 * u64::from(2 * TURNS + 1)));
     let span = Duration::from_secs(args.seconds);
@@ -96,8 +96,7 @@ struct Stand {
 }
 
 impl Stand {
-    async fn start(dir: PathBuf, services: &[Service], flags: &[&str]) -> Result<Self, Failure> {
-        let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+    async fn start(dir: PathBuf, services: &[Service], flags: Vec<String>) -> Result<Self, Failure> {
         // the defaults, whatever the environment says: figures are to be comparable
         let settings: Settings = Sources { flags, ..Sources::default() }.settings()?;
         let services = Embedded::start(&services.iter().copied().collect(), &settings, &dir).await?;

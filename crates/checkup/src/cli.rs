@@ -31,7 +31,7 @@ Exit status:
 /// Health-screening reservations: five gRPC services in one process, with the tools to try and to check them.
 #[derive(Debug, Parser)]
 #[command(name = "checkup", version, styles = STYLES, max_term_width = 100, arg_required_else_help = true)]
-#[command(after_help = STATUSES, disable_help_subcommand = true, propagate_version = true)]
+#[command(after_help = STATUSES, disable_help_subcommand = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -61,13 +61,13 @@ Examples:
   checkup up
   checkup up --data-dir /var/lib/checkup --addr 127.0.0.1:9000
   checkup up --without reservation,mypage,marketing
-  checkup up --set hospital.writer.batch=64 --set telemetry.filter=debug
+  checkup up --set hospital.batch=64 --set telemetry.filter=debug
 
-The first line on standard output is `checkup is serving on ADDR`, printed once calls are answered; the rest are lines to
+The first line on standard output is `checkup is serving on ADDR`, printed once calls are answered; the rest are lines to \
 paste into a shell. Logs go to standard error. SIGTERM and Ctrl-C let calls finish; a second one ends the process at once.
 
-A configuration file, and the environment over it, may set every key that `checkup config dump` shows: the variable is
-CHECKUP_ and the key in capitals with two underscores for each dot, CHECKUP_HOSPITAL__WRITER__BATCH. Flags come last.
+A configuration file, and the environment over it, may set every key that `checkup config dump` shows: the variable is \
+CHECKUP_ and the key in capitals with two underscores for each dot, CHECKUP_HOSPITAL__BATCH. Flags come last.
 
 Exit status: 0 after a drain; 1 where it cannot start or cannot go on; 64 for a wrong command line or configuration.";
 
@@ -102,10 +102,11 @@ const TOKEN_EXAMPLES: &str = "\
 Examples:
   checkup token --role customer --subject kim
   checkup token --role admin --subject lee --hospitals seoul-clinic,busan-clinic --ttl 30m
-  grpcurl -plaintext -H \"authorization: Bearer $(checkup token --role auditor --subject kang)\" 127.0.0.1:8080 \\
+  AUDITOR=$(checkup token --role auditor --subject kang)
+  grpcurl -plaintext -H \"authorization: Bearer $AUDITOR\" 127.0.0.1:8080 \\
     checkup.screening.v1.ScreeningService/ListScreenings
 
-Prints the bare token and nothing else. It is signed with the key of the data directory, so every process on that directory
+Prints the bare token and nothing else. It is signed with the key of the data directory, so every process on that directory \
 accepts it, also one that is running now. A directory without a key gets one.
 
 Exit status: 0; 1 where the key cannot be used; 64 for a wrong command line.";
@@ -152,10 +153,10 @@ Examples:
   checkup demo --token \"$ADMIN\" --token \"$CUSTOMER\" --token \"$OTHER_CUSTOMER\" --token \"$MARKETING\"
   checkup demo --json | jq '.rows[] | select(.outcome != \"ok\")'
 
-Makes a hospital of its own each time, so it can be played again and again on the same data. What travels by events is read
+Makes a hospital of its own each time, so it can be played again and again on the same data. What travels by events is read \
 again until it shows, and the time that took is printed. A row whose caller has no token is skipped.
 
---json prints one object: `addr`, `ok` and `rows`, each with `row`, `requirement`, `outcome` (ok, failed, skipped), `problem`
+--json prints one object: `addr`, `ok` and `rows`, each with `row`, `requirement`, `outcome` (ok, failed, skipped), `problem` \
 and `calls` (`method`, `answer`, `milliseconds`, `waited`).
 
 Exit status: 0; 1 where a row is not as the contract says or could not be played at all; 64 for a wrong command line.";
@@ -178,12 +179,12 @@ Examples:
   checkup verify --addr 127.0.0.1:9000 --data-dir /var/lib/checkup --settle 30s
   checkup verify --json | jq '.disagreements[]'
 
-Reads as an auditor, over gRPC: every slot and its claims from Hospital, every booking from Screening, every row from
-Reservation, the page of every customer from MyPage. Bookings may go on meanwhile: what does not agree is read again, and
+Reads as an auditor, over gRPC: every slot and its claims from Hospital, every booking from Screening, every row from \
+Reservation, the page of every customer from MyPage. Bookings may go on meanwhile: what does not agree is read again, and \
 counts only if it still does not agree when --settle has passed. A service that is not there is skipped, and said so.
 
---json prints one object: `ok`, `read` (rows by ledger), `skipped`, `moving` (what changed at every look and was not judged) and
-`disagreements`, each with `rule`, `subject` and `detail`. Rules: capacity-holds, counts-are-claims, claims-are-bookings,
+--json prints one object: `ok`, `read` (rows by ledger), `skipped`, `moving` (what changed at every look and was not judged) and \
+`disagreements`, each with `rule`, `subject` and `detail`. Rules: capacity-holds, counts-are-claims, claims-are-bookings, \
 deleted-is-empty, one-booking-a-date, reservations-follow, pages-follow.
 
 Exit status: 0 where everything that was read agrees; 1 where it does not, or could not be read; 64 for a wrong command line.";
@@ -209,12 +210,12 @@ Examples:
   checkup bench --callers 64 --seconds 3 --json
   checkup bench --addr 127.0.0.1:8080 --data-dir data
 
-Without --addr it runs the services in this process, on a temporary directory, and measures on one hot slot, by turns in the
-same run: one transaction a request; the writer that puts waiting requests into one transaction; whole bookings. Both kinds of
-writer use the same code, the same SQLite settings and the same gRPC path. Trust the ratio: the absolute figures move with the
+Without --addr it runs the services in this process, on a temporary directory, and measures on one hot slot, by turns in the \
+same run: one transaction a request; the writer that puts waiting requests into one transaction; whole bookings. Both kinds of \
+writer use the same code, the same SQLite settings and the same gRPC path. Trust the ratio: the absolute figures move with the \
 machine's other load. With --addr it measures whole bookings against that process, in a hospital it makes and deletes again.
 
---json prints one object: `machine`, `settings` and `results`, each with `what`, `callers`, `rate`, `p50_ms`, `p99_ms`, `calls`
+--json prints one object: `machine`, `settings` and `results`, each with `what`, `callers`, `rate`, `p50_ms`, `p99_ms`, `calls` \
 and `refused`; `ratios` sets coalesced against naive.
 
 Exit status: 0; 1 where something could not be measured; 64 for a wrong command line.";
@@ -246,7 +247,7 @@ pub struct BenchArgs {
 const CONFIG_EXAMPLES: &str = "\
 Examples:
   checkup config dump
-  checkup config dump --set hospital.writer.batch=64
+  checkup config dump --set hospital.batch=64
   checkup config check --config /etc/checkup.toml
 
 Exit status: 0; 64 where the configuration is wrong: every mistake is named at once.";

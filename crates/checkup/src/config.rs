@@ -109,7 +109,8 @@ impl Sources {
     #[must_use]
     pub fn of_process(file: Option<&Path>, flags: &[String]) -> Self {
         // a variable that is not text is none of ours
-        let env = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let env =
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
         Self { file: file.map(Path::to_owned), env: env.collect(), flags: flags.to_vec() }
     }
 
@@ -188,7 +189,11 @@ fn section<T: DeserializeOwned>(config: &Config, name: &str, errors: &mut Vec<Co
 }
 
 /// The section of a service that calls Hospital: where that is, which is for the assembly to know, and the service's own options.
-fn calling<T: DeserializeOwned>(config: &Config, name: &str, errors: &mut Vec<ConfigError>) -> (Option<String>, Option<T>) {
+fn calling<T: DeserializeOwned>(
+    config: &Config,
+    name: &str,
+    errors: &mut Vec<ConfigError>,
+) -> (Option<String>, Option<T>) {
     const ADDRESS: &str = "hospital_address";
     let address = section(config, &format!("{name}.{ADDRESS}"), errors);
     let rest = section::<toml::Table>(config, name, errors).and_then(|mut table| {

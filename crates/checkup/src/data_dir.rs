@@ -39,7 +39,8 @@ impl DataDir {
             Err(TryLockError::WouldBlock) => return Err(in_use(path, &mut lock)),
             Err(TryLockError::Error(error)) => return Err(failed("lock", &error)),
         }
-        let written = lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| write!(lock, "{}", std::process::id()));
+        let written =
+            lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| write!(lock, "{}", std::process::id()));
         written.map_err(|error| failed("write to", &error))?;
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
@@ -65,7 +66,9 @@ fn in_use(path: &Path, lock: &mut File) -> Failure {
         _ => "another process".to_owned(),
     };
     let dir = path.display();
-    Failure::failed(format!("the data directory {dir} is in use by {holder}; stop it, or choose another with --data-dir"))
+    Failure::failed(format!(
+        "the data directory {dir} is in use by {holder}; stop it, or choose another with --data-dir"
+    ))
 }
 
 #[cfg(test)]

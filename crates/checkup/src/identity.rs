@@ -50,9 +50,8 @@ mod tests {
         let other = Signer::load_or_create(&dir.join("other")).unwrap();
         let options = IdentityOptions { jwks_file: dir.join("jwks.json") };
         std::fs::write(&options.jwks_file, other.jwks()).unwrap();
-        let token = |signer: &Signer| {
-            signer.sign(&Claims::new(Role::Customer, "kim", None, Duration::from_secs(60))).unwrap()
-        };
+        let token =
+            |signer: &Signer| signer.sign(&Claims::new(Role::Customer, "kim", None, Duration::from_secs(60))).unwrap();
 
         let both = verifier(&own, &options).unwrap();
         assert!(both.verify(&token(&own)).is_ok() && both.verify(&token(&other)).is_ok());

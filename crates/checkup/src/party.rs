@@ -201,7 +201,14 @@ impl Wallet {
         self.party(target, Role::Customer, nth, |_| true, fresh)
     }
 
-    fn party(&self, target: &Target, role: Role, nth: usize, fits: impl Fn(&str) -> bool, fresh: &str) -> Option<Party> {
+    fn party(
+        &self,
+        target: &Target,
+        role: Role,
+        nth: usize,
+        fits: impl Fn(&str) -> bool,
+        fresh: &str,
+    ) -> Option<Party> {
         let (subject, token) = match &self.0 {
             Tokens::Made(signer) => {
                 let hospitals = (role == Role::Admin).then(|| Hospitals::One("*".to_owned()));

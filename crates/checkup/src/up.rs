@@ -51,7 +51,8 @@ pub async fn run(args: UpArgs, started: Instant) -> Result<Exit, Failure> {
 
     let (trigger, drain) = drain_pair();
     let process = Process::new(Clock::shifted(settings.clock_offset), drain.clone());
-    let on_signal = signals(trigger).map_err(|error| Failure::failed(format!("cannot handle signals: {}", chain(&error))))?;
+    let on_signal =
+        signals(trigger).map_err(|error| Failure::failed(format!("cannot handle signals: {}", chain(&error))))?;
     process.tasks.spawn(Kind::Helper, "signals", on_signal);
     let admin = serve_admin(admin_listener, &process)?;
 
@@ -69,6 +70,7 @@ pub async fn run(args: UpArgs, started: Instant) -> Result<Exit, Failure> {
     // whatever still reads or writes has no caller left to answer
     process.tasks.shutdown(TASKS_TIMEOUT).await;
     assembly.close().await;
+    tracing::info!("stopped");
     outcome.map(|()| Exit::Ok)
 }
 
@@ -146,6 +148,7 @@ async fn greet(welcome: Welcome, addr: SocketAddr, clock: Clock) -> Result<(), S
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
+    tracing::info!(addr = %welcome.addr, admin = %welcome.admin, "serving");
     terminal::print(&welcome.text(clock.now()));
     Ok(())
 }

@@ -23,7 +23,8 @@ pub async fn run(args: VerifyArgs) -> Result<Exit, Failure> {
     let wallet = Wallet::open(&args.target)?;
     let target = Target::reach(&args.target.addr).await?;
     let auditor = wallet.auditor(&target);
-    let auditor = auditor.ok_or_else(|| Failure::usage("verify reads as an auditor: give an auditor's token with --token"))?;
+    let auditor =
+        auditor.ok_or_else(|| Failure::usage("verify reads as an auditor: give an auditor's token with --token"))?;
     let progress = Progress::new();
     let mut reader = Reader::new(auditor, progress.clone());
     let report = settle::verify(&mut reader, args.settle).await;

@@ -212,7 +212,9 @@ impl Scope {
             match (self, comparison.field) {
                 (Self::Customer(own), "customer") => *named != own.to_string(),
                 (Self::Hospitals(listed), "hospital") => HospitalId::parse(named).is_ok_and(|id| !listed.contains(&id)),
-                (Self::Hospitals(listed), "slot") => SlotId::parse(named).is_ok_and(|id| !listed.contains(&id.hospital)),
+                (Self::Hospitals(listed), "slot") => {
+                    SlotId::parse(named).is_ok_and(|id| !listed.contains(&id.hospital))
+                }
                 _ => false,
             }
         };

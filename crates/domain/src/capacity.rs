@@ -397,7 +397,8 @@ pub fn release(
             if claim.state != ClaimState::Active {
                 return Ok(Step::unchanged(claim));
             }
-            let slot = slot.ok_or_else(|| Fault::internal(format!("the slot of the active claim {claim_id} is gone")))?;
+            let slot =
+                slot.ok_or_else(|| Fault::internal(format!("the slot of the active claim {claim_id} is gone")))?;
             let slot = slot.counting(-1);
             (claim.ended(ClaimState::Released, &slot, now), Some(slot))
         }
@@ -496,7 +497,10 @@ pub fn set_capacity(
     let capacity = i32::try_from(wanted).ok().filter(|capacity| (0..=MAX_CAPACITY).contains(capacity));
     let field = if request.is_some() { "name" } else { field };
     let Some(capacity) = capacity else {
-        return Err(field_invalid(field, format!("would lead to a capacity of {wanted}; it must be 0..{MAX_CAPACITY}")));
+        return Err(field_invalid(
+            field,
+            format!("would lead to a capacity of {wanted}; it must be 0..{MAX_CAPACITY}"),
+        ));
     };
     if capacity < slot.booked {
         let message = format!("{} has {} places booked, more than the capacity of {capacity}", slot.id, slot.booked);

@@ -205,7 +205,9 @@ impl Fact {
     #[must_use]
     pub fn hospital(&self) -> &HospitalId {
         match self {
-            Self::Places(Places { slot, .. }) | Self::Booked { slot, .. } | Self::Refused { slot, .. } => &slot.hospital,
+            Self::Places(Places { slot, .. }) | Self::Booked { slot, .. } | Self::Refused { slot, .. } => {
+                &slot.hospital
+            }
             Self::Located { hospital, .. } | Self::Gone { hospital } => hospital,
         }
     }

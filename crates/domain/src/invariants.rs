@@ -231,8 +231,7 @@ fn check_slots(ledgers: &Ledgers, found: &mut Vec<Disagreement>) {
 fn check_claims(ledgers: &Ledgers, found: &mut Vec<Disagreement>) {
     let (Some(claims), Some(screenings)) = (&ledgers.claims, &ledgers.screenings) else { return };
     let by_claim: HashMap<ClaimId, &ClaimRow> = claims.iter().map(|row| (row.claim, row)).collect();
-    let mut broken =
-        |subject, detail| found.push(Disagreement { subject, rule: Rule::ClaimsAreBookings, detail });
+    let mut broken = |subject, detail| found.push(Disagreement { subject, rule: Rule::ClaimsAreBookings, detail });
     let mut held = HashSet::new();
     for row in screenings {
         let id = ClaimId { screening: row.screening, generation: row.claim_generation };
@@ -317,10 +316,8 @@ fn maybe_never_confirmed(row: &ScreeningRow) -> bool {
 
 fn check_reservations(ledgers: &Ledgers, found: &mut Vec<Disagreement>) {
     let (Some(reservations), Some(screenings)) = (&ledgers.reservations, &ledgers.screenings) else { return };
-    let mut broken =
-        |subject, detail| found.push(Disagreement { subject, rule: Rule::ReservationsFollow, detail });
-    let mut rest: HashMap<ScreeningId, &ReservationRow> =
-        reservations.iter().map(|row| (row.screening, row)).collect();
+    let mut broken = |subject, detail| found.push(Disagreement { subject, rule: Rule::ReservationsFollow, detail });
+    let mut rest: HashMap<ScreeningId, &ReservationRow> = reservations.iter().map(|row| (row.screening, row)).collect();
     for row in screenings {
         let says = format!("screening is {} (version {})", row.state.as_str_name(), row.version);
         match (rest.remove(&row.screening), mirrored(row.state)) {
@@ -335,7 +332,10 @@ fn check_reservations(ledgers: &Ledgers, found: &mut Vec<Disagreement>) {
                 if !same {
                     let ReservationRow { state, version, slot, customer, .. } = reservation;
                     let state = state.as_str_name();
-                    let detail = format!("{says} of {} by {}, but reservation is {state} (version {version}) of {slot} by {customer}", row.slot, row.customer);
+                    let detail = format!(
+                        "{says} of {} by {}, but reservation is {state} (version {version}) of {slot} by {customer}",
+                        row.slot, row.customer
+                    );
                     broken(booking(row), detail);
                 }
             }
@@ -365,7 +365,10 @@ fn check_items(ledgers: &Ledgers, found: &mut Vec<Disagreement>) {
         if !same {
             let ItemRow { state, version, date, customer, .. } = item;
             let state = state.as_str_name();
-            let detail = format!("{says} for {} of {}, but the page of {customer} shows {state} (version {version}) for {date}", row.slot.date, row.customer);
+            let detail = format!(
+                "{says} for {} of {}, but the page of {customer} shows {state} (version {version}) for {date}",
+                row.slot.date, row.customer
+            );
             broken(booking(row), detail);
         }
     }

@@ -51,7 +51,8 @@ impl Item {
     /// is over everywhere.
     #[must_use]
     pub fn is_upcoming(&self, now: Timestamp) -> bool {
-        let today = civil::time_zone(&self.time_zone).map_or_else(|| earliest_today(now), |zone| civil::today(now, &zone));
+        let today =
+            civil::time_zone(&self.time_zone).map_or_else(|| earliest_today(now), |zone| civil::today(now, &zone));
         self.state.is_active() && self.date >= today
     }
 
@@ -186,10 +187,8 @@ impl ResumeToken {
         let (form, rest) = bytes.split_first()?;
         let (check, rest) = rest.split_at_checked(CHECK_LENGTH)?;
         let (epoch, position) = rest.split_at_checked(16)?;
-        let token = Self {
-            epoch: Uuid::from_slice(epoch).ok()?,
-            position: i64::from_be_bytes(position.try_into().ok()?),
-        };
+        let token =
+            Self { epoch: Uuid::from_slice(epoch).ok()?, position: i64::from_be_bytes(position.try_into().ok()?) };
         (*form == TOKEN_FORM && check == token.check(customer) && token.position >= 0).then_some(token)
     }
 

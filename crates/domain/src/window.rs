@@ -56,10 +56,7 @@ impl BookingPolicy {
     /// When this date can be booked.
     #[must_use]
     pub fn window(&self, date: Date, zone: &TimeZone) -> Window {
-        Window {
-            opens_at: before(date, zone, self.max_advance),
-            closes_at: before(date, zone, self.min_notice),
-        }
+        Window { opens_at: before(date, zone, self.max_advance), closes_at: before(date, zone, self.min_notice) }
     }
 
     /// The instant from which a customer can no longer cancel a booking of this date.

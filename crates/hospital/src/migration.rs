@@ -13,7 +13,8 @@ use store::migration::{MigrationTrait, MigratorTrait, SchemaManager};
 use crate::store::{capacity_request, claim, hospital, revocation, slot};
 
 /// Every migration of this service's database.
-pub(crate) struct Migrator;
+#[derive(Debug)]
+pub struct Migrator;
 
 #[async_trait]
 impl MigratorTrait for Migrator {

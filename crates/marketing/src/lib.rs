@@ -1,1 +1,112 @@
-//! marketing
+//! Marketing: where places run short, and a way to ask a hospital for more.
+//!
+//! A team of its own that joined later: it is built from the event stream alone, and no other service knows of it. It
+//! changes no capacity; it proposes, and the hospital decides. The fold itself is `domain::demand`.
+
+mod app;
+mod decode;
+mod encode;
+mod migration;
+mod policy;
+mod propose;
+mod prune;
+mod rpc;
+mod store;
+mod unit;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::store::{Database, Location, Writer, WriterOptions};
+use contract::marketing::v1::marketing_service_server::MarketingServiceServer;
+use relay::Consumer;
+use runtime::Process;
+use runtime::config::duration;
+use runtime::identity::TokenSource;
+use runtime::limited;
+use runtime::server::Server;
+use runtime::tasks::Kind;
+use serde::{Deserialize, Serialize};
+use tonic::transport::Channel;
+
+use crate::app::Signals;
+use crate::migration::Migrator;
+use crate::policy::Facts;
+use crate::propose::Proposals;
+use crate::prune::Pruner;
+use crate::rpc::Rpc;
+use crate::unit::Demand;
+
+/// The service's name, for ever: its database, its metrics and its identity are called so.
+pub const NAME: &str = "marketing";
+
+/// What can be configured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Options {
+    /// How often rows that count no longer are removed; below 10 ms counts as 10 ms.
+    #[serde(with = "duration")]
+    pub prune_interval: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { prune_interval: Duration::from_secs(60) }
+    }
+}
+
+/// An interval of nothing would keep a core busy with doing nothing.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
+
+/// What it needs of its surroundings.
+#[derive(Debug, Clone)]
+pub struct Deps {
+    /// Where its database is.
+    pub location: Location,
+    /// The process it runs in.
+    pub process: Process,
+    /// Where Hospital is.
+    pub hospital: Channel,
+    /// What it presents there.
+    pub token: TokenSource,
+}
+
+/// A built service.
+#[derive(Debug)]
+pub struct Service {
+    /// Its database; it announces nothing, so the outbox stays empty.
+    pub database: Database,
+    /// The events it wants.
+    pub consumers: Vec<Consumer>,
+}
+
+/// A command is a whole batch of events, so a few of them fill a transaction, and the statements stay below the number of
+/// bound values that databases allow.
+const WRITER: WriterOptions = WriterOptions { queue: 64, batch: 4 };
+
+/// Opens the database, starts the writer and the removal of what counts no longer, and adds the gRPC service to the server.
+///
+/// # Errors
+/// Where the database cannot be opened.
+pub async fn build(options: Options, deps: Deps, server: &mut Server) -> Result<Service, ::store::Error> {
+    let Options { prune_interval } = options;
+    let Deps { location, process, hospital, token } = deps;
+    let database = Database::open::<Migrator>(&location).await?;
+    let (writer, run) = Writer::new(NAME, Demand::new(process.clock), database.clone(), WRITER);
+    process.tasks.spawn(Kind::Essential, "marketing-writer", run);
+    let interval = prune_interval.max(SHORTEST_INTERVAL);
+    let pruner = Pruner { interval, clock: process.clock, writer: writer.clone() };
+    process.tasks.spawn(Kind::Loop, "marketing-prune", pruner.run());
+
+    let rpc = Rpc::new(Signals::new(database.clone(), process.clock), Proposals::new(hospital, token));
+    server.add(limited!(MarketingServiceServer::new(rpc)));
+    let consumer = |name, filter| {
+        let handler = Arc::new(Facts::new(name, writer.clone()));
+        Consumer { name, filter, handler, database: database.clone() }
+    };
+    let consumers = vec![
+        consumer(policy::HOSPITAL, domain::demand::hospital_subjects()),
+        consumer(policy::SCREENING, domain::demand::screening_subjects()),
+    ];
+    Ok(Service { database, consumers })
+}

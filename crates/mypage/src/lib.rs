@@ -1,1 +1,126 @@
-//! mypage
+//! My-page: a customer's own bookings in one read, and as they change.
+//!
+//! A view with a store of its own, folded from Screening's events; it decides nothing about a booking, and booking goes on
+//! while it is down. The fold itself is `domain::mypage`.
+
+mod app;
+mod decode;
+mod encode;
+mod hub;
+mod migration;
+mod policy;
+mod prune;
+mod rpc;
+mod store;
+mod unit;
+mod watch;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::store::{Database, Location, Writer, WriterOptions};
+use contract::mypage::v1::my_page_service_server::MyPageServiceServer;
+use jiff::SignedDuration;
+use relay::Consumer;
+use runtime::Process;
+use runtime::config::duration;
+use runtime::limited;
+use runtime::server::Server;
+use runtime::tasks::Kind;
+use serde::{Deserialize, Serialize};
+
+use crate::app::Pages;
+use crate::hub::Hub;
+use crate::migration::Migrator;
+use crate::policy::Screenings;
+use crate::prune::Pruner;
+use crate::rpc::Rpc;
+use crate::unit::View;
+
+/// The service's name, for ever: its database and its metrics are called so.
+pub const NAME: &str = "mypage";
+
+/// What can be configured. Intervals below 10 ms count as 10 ms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Options {
+    /// How long a stream may be silent before it sends a heartbeat.
+    #[serde(with = "duration")]
+    pub heartbeat: Duration,
+    /// How long a change is kept for streams that resume.
+    #[serde(with = "duration")]
+    pub change_age: Duration,
+    /// How many changes are kept at most, those of all customers together.
+    pub change_count: u64,
+    /// How often older ones are removed.
+    #[serde(with = "duration")]
+    pub prune_interval: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_secs(15),
+            change_age: Duration::from_secs(24 * 60 * 60),
+            change_count: 100_000,
+            prune_interval: Duration::from_secs(60),
+        }
+    }
+}
+
+/// An interval of nothing would keep a core busy with doing nothing.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
+
+/// What it needs of its surroundings.
+#[derive(Debug, Clone)]
+pub struct Deps {
+    /// Where its database is.
+    pub location: Location,
+    /// The process it runs in.
+    pub process: Process,
+}
+
+/// A built service.
+#[derive(Debug)]
+pub struct Service {
+    /// Its database; it announces nothing, so the outbox stays empty.
+    pub database: Database,
+    /// The events it wants.
+    pub consumers: Vec<Consumer>,
+}
+
+/// A command is a whole batch of events, so a few of them fill a transaction, and the statements stay below the number of
+/// bound values that databases allow.
+const WRITER: WriterOptions = WriterOptions { queue: 64, batch: 4 };
+
+/// Opens the database, starts the writer and the removal of old changes, and adds the gRPC service to the server.
+///
+/// # Errors
+/// Where the database cannot be opened.
+pub async fn build(options: Options, deps: Deps, server: &mut Server) -> Result<Service, ::store::Error> {
+    let Options { heartbeat, change_age, change_count, prune_interval } = options;
+    let Deps { location, process } = deps;
+    let database = Database::open::<Migrator>(&location).await?;
+    let (writer, run) = Writer::new(NAME, View::new(process.clock), database.clone(), WRITER);
+    process.tasks.spawn(Kind::Essential, "mypage-writer", run);
+    let pruner = Pruner {
+        age: SignedDuration::try_from(change_age).unwrap_or(SignedDuration::MAX),
+        count: change_count,
+        interval: prune_interval.max(SHORTEST_INTERVAL),
+        clock: process.clock,
+        writer: writer.clone(),
+    };
+    process.tasks.spawn(Kind::Loop, "mypage-prune", pruner.run());
+
+    let hub = Hub::default();
+    let pages = Pages::new(database.clone(), process.clock);
+    let rpc = Rpc::new(pages, hub.clone(), heartbeat.max(SHORTEST_INTERVAL));
+    server.add(limited!(MyPageServiceServer::new(rpc)));
+    let screenings = Consumer {
+        name: policy::SCREENINGS,
+        filter: domain::screening_fact::subjects(),
+        handler: Arc::new(Screenings::new(writer, hub)),
+        database: database.clone(),
+    };
+    Ok(Service { database, consumers: vec![screenings] })
+}

@@ -15,7 +15,7 @@ use domain::reservation::{Entry, Ledger, Reservation, State};
 use sea_orm::ActiveValue::Set;
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::OnConflict;
-use sea_orm::{Condition, Value};
+use sea_orm::{Condition, QueryOrder, QuerySelect, Value};
 
 pub(crate) mod reservation {
     //! One row a reservation.
@@ -42,6 +42,7 @@ pub(crate) mod reservation {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
+#[expect(unreachable_pub, reason = "the entity macro emits pub items")]
 pub(crate) mod unregistered {
     //! The greatest version seen of a screening that registers nothing: PENDING, REJECTED, and fences.
     use sea_orm::entity::prelude::*;
@@ -155,20 +156,24 @@ impl From<Entry> for history::ActiveModel {
     }
 }
 
-/// The ledgers of these screenings; those of which nothing is known are not in the map.
-pub(crate) async fn load(
-    connection: &impl ConnectionTrait,
+/// The ledgers of these screenings, locked until the transaction ends where the database locks rows; those of which
+/// nothing is known are not in the map.
+pub(crate) async fn load_for_update(
+    transaction: &impl ConnectionTrait,
     screenings: &BTreeSet<ScreeningId>,
 ) -> Result<BTreeMap<ScreeningId, Ledger>, DbErr> {
     let mut ledgers: BTreeMap<ScreeningId, Ledger> = BTreeMap::new();
+    if screenings.is_empty() {
+        return Ok(ledgers);
+    }
     let ids = || screenings.iter().map(|screening| screening.0);
-    let rows = reservation::Entity::find().filter(reservation::Column::Screening.is_in(ids())).all(connection).await?;
-    for row in rows {
+    let select = reservation::Entity::find().filter(reservation::Column::Screening.is_in(ids()));
+    for row in select.order_by_asc(reservation::Column::Screening).lock_exclusive().all(transaction).await? {
         let ledger = ledgers.entry(ScreeningId(row.screening)).or_default();
         ledger.reservation = Some(Reservation::try_from(row)?);
     }
-    let rows = unregistered::Entity::find().filter(unregistered::Column::Screening.is_in(ids())).all(connection).await?;
-    for row in rows {
+    let select = unregistered::Entity::find().filter(unregistered::Column::Screening.is_in(ids()));
+    for row in select.order_by_asc(unregistered::Column::Screening).lock_exclusive().all(transaction).await? {
         ledgers.entry(ScreeningId(row.screening)).or_default().unregistered_version = row.version;
     }
     Ok(ledgers)
@@ -229,8 +234,10 @@ pub(crate) async fn save_history(transaction: &impl ConnectionTrait, entries: Ve
 
 /// The greatest version of a screening that has been taken in, 0 for none.
 pub(crate) async fn seen_version(connection: &impl ConnectionTrait, screening: ScreeningId) -> Result<i64, DbErr> {
-    let ledgers = load(connection, &BTreeSet::from([screening])).await?;
-    Ok(ledgers.get(&screening).map_or(0, Ledger::seen_version))
+    let registered = reservation::Entity::find_by_id(screening.0).one(connection).await?;
+    let unregistered = unregistered::Entity::find_by_id(screening.0).one(connection).await?;
+    let registered = registered.map_or(0, |row| row.screening_version);
+    Ok(registered.max(unregistered.map_or(0, |row| row.version)))
 }
 
 fn within(scope: &Scope) -> Condition {

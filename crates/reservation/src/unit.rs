@@ -52,7 +52,7 @@ impl Ledger {
     /// Folds facts into the ledgers they are about.
     async fn fold(&self, transaction: &DatabaseTransaction, facts: &[(Uuid, &ScreeningFact)]) -> Result<(), DbErr> {
         let screenings: BTreeSet<ScreeningId> = facts.iter().map(|(_, fact)| fact.screening()).collect();
-        let before = store::load(transaction, &screenings).await?;
+        let before = store::load_for_update(transaction, &screenings).await?;
         let mut after = before.clone();
         let (mut entries, mut envelopes) = (Vec::new(), Vec::new());
         for (event_id, fact) in facts {

@@ -28,6 +28,8 @@ use crate::store;
 use crate::store::watch::{self, Orphan};
 use work::Work;
 
+pub(crate) use work::ours;
+
 /// One request to change something.
 #[derive(Debug)]
 pub(crate) enum Command {

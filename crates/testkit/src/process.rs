@@ -20,7 +20,7 @@ use crate::token::Tokens;
 /// Begins the line on standard output that says where the process serves.
 const SERVING: &str = "checkup is serving on ";
 /// Begins the line on standard output that says where the admin pages are.
-const ADMIN: &str = "admin pages on ";
+const ADMIN: &str = "admin on ";
 const BETWEEN_LOOKS: Duration = Duration::from_millis(3);
 const SHOWN_LINES: usize = 60;
 

@@ -54,10 +54,18 @@ impl Wire {
     /// # Errors
     /// Where the connection or the stream breaks before a status.
     pub async fn call(&self, path: &str, headers: &[(&str, &str)], message: &[u8]) -> Result<WireAnswer, String> {
+        self.call_with_frame(path, headers, &framed(message)).await
+    }
+
+    /// A unary call whose body is these bytes and no others, be they a gRPC frame or not.
+    ///
+    /// # Errors
+    /// Where the connection or the stream breaks before a status.
+    pub async fn call_with_frame(&self, path: &str, headers: &[(&str, &str)], frame: &[u8]) -> Result<WireAnswer, String> {
         let text = |error: h2::Error| error.to_string();
         let mut sender = self.sender.clone().ready().await.map_err(text)?;
         let (answer, mut body) = sender.send_request(self.head(path, headers)?, false).map_err(text)?;
-        body.send_data(framed(message), true).map_err(text)?;
+        body.send_data(Bytes::copy_from_slice(frame), true).map_err(text)?;
         let (head, mut messages) = answer.await.map_err(text)?.into_parts();
         let mut received = BytesMut::new();
         while let Some(chunk) = messages.data().await {

@@ -96,7 +96,8 @@ struct Shared {
 
 impl Load {
     pub(super) async fn prepare(target: &Target, wallet: &Wallet) -> Result<Self, Failure> {
-        let admin = wallet.admin(target).ok_or_else(|| Failure::usage("bench needs an admin's token: give it with --token"))?;
+        let admin =
+            wallet.admin(target).ok_or_else(|| Failure::usage("bench needs an admin's token: give it with --token"))?;
         let run = entropy::uuid_v4().simple().to_string();
         let begin = Clock::system().now().to_zoned(jiff::tz::TimeZone::UTC).date() + 30.days();
         let slot = |offset: usize| hospital::Slot {
@@ -117,7 +118,8 @@ impl Load {
         let made = admin.hospital().create_hospital(request).await;
         let made = made.map_err(|status| Failure::failed(format!("CreateHospital failed: {}", describe(&status))))?;
         let name = made.into_inner().name;
-        let slots = (0..SLOTS).map(|offset| format!("{name}/slots/{}", begin + i64::try_from(offset).unwrap_or(0).days()));
+        let slots =
+            (0..SLOTS).map(|offset| format!("{name}/slots/{}", begin + i64::try_from(offset).unwrap_or(0).days()));
         let shared = Shared { slots: slots.collect(), current: AtomicUsize::new(0), customers: AtomicUsize::new(0) };
         let (reserving, target) = (wallet.service(target, "screening"), target.clone());
         Ok(Self { admin, reserving, target, hospital: name, shared: Arc::new(shared) })
@@ -127,9 +129,10 @@ impl Load {
     pub(super) async fn measure(&self, kind: Kind, callers: u32, span: Duration) -> Result<Measured, Failure> {
         let party = match kind {
             Kind::Booking => &self.admin,
-            Kind::Naive | Kind::Coalesced => {
-                self.reserving.as_ref().ok_or_else(|| Failure::usage("places can be reserved only with the screening service's token"))?
-            }
+            Kind::Naive | Kind::Coalesced => self
+                .reserving
+                .as_ref()
+                .ok_or_else(|| Failure::usage("places can be reserved only with the screening service's token"))?,
         };
         // a slot of its own: what an earlier measurement took is not this one's
         self.shared.current.fetch_add(1, Ordering::Relaxed);
@@ -200,7 +203,9 @@ async fn call_until(
                 Some(Reason::Overloaded | Reason::HospitalUnavailable | Reason::DeadlineExceeded) => {
                     refused += u64::from(counts);
                 }
-                _ => return Err(Failure::failed(format!("a call failed: {}: {}", describe(&status), status.message()))),
+                _ => {
+                    return Err(Failure::failed(format!("a call failed: {}: {}", describe(&status), status.message())));
+                }
             },
         }
     }

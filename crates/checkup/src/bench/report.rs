@@ -75,7 +75,9 @@ impl Report {
         }
         let mut text = format!("{table}\n");
         for Ratio { callers, rate, p99 } in self.ratios() {
-            text += &format!("{callers} callers: {rate:.1} times the rate of one transaction a request, p99 {p99:.1} times lower\n");
+            text += &format!(
+                "{callers} callers: {rate:.1} times the rate of one transaction a request, p99 {p99:.1} times lower\n"
+            );
         }
         let Self { place, seconds, .. } = self;
         text + &format!("{}; {place}; {seconds} s each; {}\n", machine(), settings())

@@ -52,7 +52,12 @@ async fn demand_shows(stage: &mut Stage, marketing: &Party, hospital: &str, slot
     };
     let turned_away = |page: &marketing::ListDemandSignalsResponse| {
         let signal = page.signals.iter().find(|signal| signal.slot == slot && signal.refused_7d > 0)?;
-        Some(format!("{} booked, {} turned away, {:.0} % full", signal.bookings_7d, signal.refused_7d, signal.fill_ratio * 100.0))
+        Some(format!(
+            "{} booked, {} turned away, {:.0} % full",
+            signal.bookings_7d,
+            signal.refused_7d,
+            signal.fill_ratio * 100.0
+        ))
     };
     stage.until("MarketingService.ListDemandSignals", read, turned_away).await.map(drop)
 }

@@ -37,7 +37,14 @@ pub(super) fn text(addr: &str, rows: &[Row]) -> String {
             let [row_number, sign, requirement] = std::mem::take(&mut head);
             let what = if matches!(row.outcome, Outcome::Skipped(_)) { "(skipped)" } else { "(failed)" };
             let problem = problem.as_str();
-            table.add_row([number(row_number), sign.into(), requirement.into(), what.into(), problem.into(), "".into()]);
+            table.add_row([
+                number(row_number),
+                sign.into(),
+                requirement.into(),
+                what.into(),
+                problem.into(),
+                "".into(),
+            ]);
         }
     }
     let tally = |wanted: fn(&Outcome) -> bool| rows.iter().filter(|row| wanted(&row.outcome)).count();

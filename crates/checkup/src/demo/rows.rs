@@ -146,7 +146,9 @@ impl Play {
         });
         self.hospital = Some(made.await?.name);
         let slot = get_slot(stage, &admin, &self.slot()?).await?;
-        expect(slot.capacity == PLACES && slot.booked_count == 0, || format!("the slot was to have {PLACES} free places"))
+        expect(slot.capacity == PLACES && slot.booked_count == 0, || {
+            format!("the slot was to have {PLACES} free places")
+        })
     }
 
     async fn customer_requests(&mut self, stage: &mut Stage) -> Result<(), Stop> {
@@ -241,7 +243,9 @@ impl Play {
             let request = customer.request(hospital::GetHospitalRequest { name: name.clone() });
             customer.hospital().get_hospital(request).await
         };
-        let gone = |row: &hospital::Hospital| (row.state() == HospitalState::Deleted).then(|| row.state().as_str_name().to_owned());
+        let gone = |row: &hospital::Hospital| {
+            (row.state() == HospitalState::Deleted).then(|| row.state().as_str_name().to_owned())
+        };
         stage.until("HospitalService.GetHospital", read, gone).await.map(drop)
     }
 
@@ -257,7 +261,8 @@ impl Play {
             let shows = |of: &screening::Screening, state: ScreeningState| {
                 page.items.iter().any(|item| item.screening == of.name && item.state == state.as_str_name())
             };
-            let complete = shows(&cancelled, ScreeningState::Cancelled) && shows(&revoked, ScreeningState::ForceCancelled);
+            let complete =
+                shows(&cancelled, ScreeningState::Cancelled) && shows(&revoked, ScreeningState::ForceCancelled);
             complete.then(|| "both bookings: CANCELLED, FORCE_CANCELLED".to_owned())
         };
         let page = stage.until("MyPageService.ListMyPageItems", read, both).await?;
@@ -289,7 +294,8 @@ fn made<T: Clone>(thing: &Option<T>, what: &str) -> Result<T, Stop> {
 }
 
 fn reservation_name(screening: &str) -> Result<String, Stop> {
-    let id = ScreeningId::parse(screening).map_err(|_| Stop::Wrong(format!("{screening} is not a screening's name")))?;
+    let id =
+        ScreeningId::parse(screening).map_err(|_| Stop::Wrong(format!("{screening} is not a screening's name")))?;
     Ok(id.reservation_name())
 }
 
@@ -324,7 +330,11 @@ pub(super) async fn create_hospital(
     admin.hospital().create_hospital(request).await
 }
 
-pub(super) async fn delete_hospital(admin: &Party, name: &str, force: bool) -> Result<Response<hospital::Hospital>, Status> {
+pub(super) async fn delete_hospital(
+    admin: &Party,
+    name: &str,
+    force: bool,
+) -> Result<Response<hospital::Hospital>, Status> {
     let request = admin.request(hospital::DeleteHospitalRequest {
         name: name.to_owned(),
         force,
@@ -343,8 +353,7 @@ pub(super) async fn get_slot(stage: &mut Stage, party: &Party, name: &str) -> Re
 
 /// The request of a booking by the customer themselves.
 pub(super) async fn book(customer: &Party, slot: &str) -> Result<Response<screening::Screening>, Status> {
-    let wanted =
-        screening::Screening { customer: customer.customer(), slot: slot.to_owned(), ..Default::default() };
+    let wanted = screening::Screening { customer: customer.customer(), slot: slot.to_owned(), ..Default::default() };
     let request = customer.request(screening::CreateScreeningRequest {
         screening: Some(wanted),
         request_id: entropy::uuid_v4().to_string(),
@@ -353,7 +362,11 @@ pub(super) async fn book(customer: &Party, slot: &str) -> Result<Response<screen
     customer.screening().create_screening(request).await
 }
 
-pub(super) async fn create_screening(stage: &mut Stage, customer: &Party, slot: &str) -> Result<screening::Screening, Stop> {
+pub(super) async fn create_screening(
+    stage: &mut Stage,
+    customer: &Party,
+    slot: &str,
+) -> Result<screening::Screening, Stop> {
     let shown = |row: &screening::Screening| format!("{} {}", row.name, row.state().as_str_name());
     stage.call("ScreeningService.CreateScreening", book(customer, slot), shown).await
 }

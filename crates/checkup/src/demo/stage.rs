@@ -81,7 +81,11 @@ impl Stage {
             Err(status) => {
                 self.note(method, describe(&status), since, false);
                 let as_expected = reason_of(&status) == Some(reason);
-                if as_expected { Ok(()) } else { Err(Stop::Wrong(format!("{method} was to be refused with {}", reason.name()))) }
+                if as_expected {
+                    Ok(())
+                } else {
+                    Err(Stop::Wrong(format!("{method} was to be refused with {}", reason.name())))
+                }
             }
         }
     }

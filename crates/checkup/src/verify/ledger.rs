@@ -87,7 +87,8 @@ impl Names {
 
     pub(super) fn item_row(&mut self, customer: &str, row: &mypage::MyPageItem) -> Result<ItemRow, Failure> {
         let date = row.date.and_then(|date| {
-            let (year, month, day) = (date.year.try_into().ok()?, date.month.try_into().ok()?, date.day.try_into().ok()?);
+            let (year, month, day) =
+                (date.year.try_into().ok()?, date.month.try_into().ok()?, date.day.try_into().ok()?);
             Date::new(year, month, day).ok()
         });
         Ok(ItemRow {

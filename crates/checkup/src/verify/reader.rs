@@ -135,7 +135,8 @@ impl Reader {
         }
         for (is_deleted, name) in &hospitals {
             if *is_deleted {
-                let id = HospitalId::parse(name).map_err(|why| Failure::failed(format!("{name} cannot be read: {}", why.0)))?;
+                let id = HospitalId::parse(name)
+                    .map_err(|why| Failure::failed(format!("{name} cannot be read: {}", why.0)))?;
                 ledgers.deleted.insert(id);
             }
         }

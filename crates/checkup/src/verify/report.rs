@@ -53,8 +53,13 @@ impl Report {
 
     pub(super) fn text(&self) -> String {
         let Counts { slots, claims, screenings, reservations, items, customers } = self.read;
-        let ledgers =
-            [("slots", slots), ("claims", claims), ("screenings", screenings), ("reservations", reservations), ("my-page items", items)];
+        let ledgers = [
+            ("slots", slots),
+            ("claims", claims),
+            ("screenings", screenings),
+            ("reservations", reservations),
+            ("my-page items", items),
+        ];
         let read: Vec<String> = ledgers
             .into_iter()
             .filter_map(|(what, rows)| rows.map(|rows| format!("{} {what}", count(rows as u64))))
@@ -84,9 +89,7 @@ impl Report {
     pub(super) fn json(&self) -> Value {
         let Counts { slots, claims, screenings, reservations, items, customers } = self.read;
         let rows = |rows: &[Disagreement]| -> Vec<Value> {
-            let row = |row: &Disagreement| {
-                json!({ "rule": row.rule.name(), "subject": row.subject.to_string(), "detail": row.detail })
-            };
+            let row = |row: &Disagreement| json!({ "rule": row.rule.name(), "subject": row.subject.to_string(), "detail": row.detail });
             rows.iter().map(row).collect()
         };
         json!({

@@ -128,7 +128,10 @@ fn is_same(left: &Subject, right: &Subject) -> bool {
 
 /// What was read of a subject, as rows to compare.
 fn rows(names: &mut Names, there: &Ledgers, fresh: &Fresh) -> Result<Ledgers, Failure> {
-    fn each<P, R>(rows: &Option<Vec<P>>, mut row: impl FnMut(&P) -> Result<R, Failure>) -> Result<Option<Vec<R>>, Failure> {
+    fn each<P, R>(
+        rows: &Option<Vec<P>>,
+        mut row: impl FnMut(&P) -> Result<R, Failure>,
+    ) -> Result<Option<Vec<R>>, Failure> {
         rows.as_ref().map(|rows| rows.iter().map(&mut row).collect()).transpose()
     }
     let items = fresh.items.as_ref().map(|(customer, items)| {

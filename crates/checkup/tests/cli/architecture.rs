@@ -37,7 +37,17 @@ const RULES: &[Rule] = &[
     },
     Rule {
         used: "tonic",
-        by: &["contract", "runtime", "hospital", "screening", "reservation", "mypage", "marketing", "checkup", "testkit"],
+        by: &[
+            "contract",
+            "runtime",
+            "hospital",
+            "screening",
+            "reservation",
+            "mypage",
+            "marketing",
+            "checkup",
+            "testkit",
+        ],
         why: "rules, storage and events must not know how calls travel",
     },
     Rule {
@@ -61,7 +71,8 @@ const RULES: &[Rule] = &[
 
 fn cargo(arguments: &[&str]) -> String {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let output = Command::new(env!("CARGO")).args(arguments).args(["--offline", "--locked"]).current_dir(root).output().unwrap();
+    let output =
+        Command::new(env!("CARGO")).args(arguments).args(["--offline", "--locked"]).current_dir(root).output().unwrap();
     assert!(output.status.success(), "cargo {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
@@ -111,7 +122,8 @@ fn crates_use_only_what_their_place_allows() {
 #[test]
 fn services_never_name_each_other() {
     let (_, edges) = workspace();
-    let between = edges.iter().filter(|edge| SLICES.contains(&edge.from.as_str()) && SLICES.contains(&edge.to.as_str()));
+    let between =
+        edges.iter().filter(|edge| SLICES.contains(&edge.from.as_str()) && SLICES.contains(&edge.to.as_str()));
     let broken: Vec<String> = between
         .map(|Edge { from, to, .. }| {
             format!("{from} must not depend on {to}, not even in tests: services know each other by contract, as other teams do")
@@ -142,7 +154,8 @@ fn every_crate_keeps_the_workspace_lints() {
     assert!(manifests.len() >= 14, "{manifests:?}");
     for (name, path) in manifests {
         let manifest = std::fs::read_to_string(path).unwrap();
-        let lints = manifest.split_once("[lints]").is_some_and(|(_, after)| after.trim_start().starts_with("workspace = true"));
+        let lints =
+            manifest.split_once("[lints]").is_some_and(|(_, after)| after.trim_start().starts_with("workspace = true"));
         assert!(lints, "{name} needs [lints] workspace = true: a lint that one crate leaves out teaches nobody");
     }
 }

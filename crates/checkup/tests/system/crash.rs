@@ -1,1 +1,178 @@
-//! x
+//! `kill -9` at random moments under load: what was answered stays, what was not is settled, and everything agrees.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use testkit::{Booking, Cancelling, Checkup, Desk, Launch, Ledger, Outcome, Party, Random, Sighting, Tokens};
+use testkit::{connect, eventually, gather, seed};
+use tonic::Status;
+use tonic::transport::Channel;
+
+use crate::launch;
+use crate::races::{all_screenings, claims};
+
+/// How often the process is killed.
+const ROUNDS: usize = 50;
+/// How many customers book and cancel at once.
+const CALLERS: usize = 10;
+/// Bookings of one caller in one round, at most.
+const TURNS: usize = 20;
+
+/// What the tasks of a run share.
+struct Run {
+    ledger: Ledger,
+    slots: Vec<String>,
+    tokens: Tokens,
+    stop: AtomicBool,
+}
+
+/// Keeps what an answer says, but stops the test at a status that no client may see.
+fn outcome<T>(result: Result<T, Status>) -> Outcome<T> {
+    match Outcome::of(result) {
+        Ok(outcome) => outcome,
+        Err(why) => panic!("{why}"),
+    }
+}
+
+fn is_open(booking: &Booking) -> bool {
+    let cancelling = booking.cancelling.as_ref().is_some_and(|cancelling| cancelling.outcome == Outcome::Unknown);
+    booking.outcome == Outcome::Unknown || cancelling
+}
+
+/// Asks for whatever of a booking and its cancelling is not known yet, as the customer, with the same request_ids.
+async fn ask(run: &Run, channel: &Channel, booking: &mut Booking) {
+    let desk = Desk::of(&Party::new(channel.clone(), Some(&run.tokens.customer(&booking.customer))));
+    if booking.outcome == Outcome::Unknown {
+        let answer = desk.book(&booking.customer, &booking.slot, &booking.request_id).await;
+        booking.outcome = outcome(answer.map(|screening| screening.name));
+    }
+    match (&booking.outcome, &mut booking.cancelling) {
+        (Outcome::Done(name), Some(cancelling)) if cancelling.outcome == Outcome::Unknown => {
+            cancelling.outcome = outcome(desk.cancel(name, &cancelling.request_id).await.map(|_| ()));
+        }
+        // What was never made cannot be cancelled.
+        (Outcome::Refused(_), cancelling) => *cancelling = None,
+        _ => {}
+    }
+}
+
+/// One caller: books for one new customer after the other, and cancels most of it, until an answer is lost.
+async fn call(run: Arc<Run>, channel: Channel, name: String, mut random: Random) {
+    for turn in 0..TURNS {
+        if run.stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let cancelling = random
+            .chance(60)
+            .then(|| Cancelling { request_id: random.uuid().to_string(), outcome: Outcome::Unknown });
+        let mut booking = Booking {
+            customer: format!("{name}-{turn}"),
+            slot: random.pick(&run.slots).clone(),
+            request_id: random.uuid().to_string(),
+            outcome: Outcome::Unknown,
+            cancelling,
+        };
+        ask(&run, &channel, &mut booking).await;
+        let lost = is_open(&booking);
+        run.ledger.note(booking);
+        if lost {
+            return;
+        }
+    }
+}
+
+/// Load, and the kill in the middle of it.
+async fn round(checkup: Checkup, run: &Arc<Run>, number: usize, random: &mut Random) -> Launch {
+    run.stop.store(false, Ordering::Relaxed);
+    let connections = checkup.served().connections(3).await;
+    let callers = (0..CALLERS)
+        .map(|caller| {
+            let channel = connections[caller % connections.len()].clone();
+            tokio::spawn(call(Arc::clone(run), channel, format!("c{number}-{caller}"), random.fork()))
+        })
+        .collect();
+    // The nemesis: somewhere in the middle of the load.
+    tokio::time::sleep(Duration::from_millis(50 + random.below(350))).await;
+    let launch = checkup.kill().await;
+    run.stop.store(true, Ordering::Relaxed);
+    gather(callers).await;
+    launch
+}
+
+/// Repeats every request whose answer is not known, until it is.
+async fn settle(checkup: &Checkup, run: &Run) -> usize {
+    let channel = connect(checkup.addr()).await;
+    let open = run.ledger.take_unknown();
+    let count = open.len();
+    for mut booking in open {
+        eventually("an unknown outcome to settle", async || {
+            ask(run, &channel, &mut booking).await;
+            if is_open(&booking) { Err(format!("{booking:?}")) } else { Ok(()) }
+        })
+        .await;
+        run.ledger.note(booking);
+    }
+    count
+}
+
+/// The ledger of the client against the screenings there are.
+async fn check_ledger(checkup: &Checkup, run: &Run, when: &str) {
+    let seen: Vec<Sighting> =
+        all_screenings(&checkup.auditor().await, "").await.into_iter().map(Sighting::from).collect();
+    let wrong = run.ledger.disagreements(&seen);
+    assert!(wrong.is_empty(), "{when}: {wrong:#?}");
+}
+
+/// The services against each other.
+async fn verify(checkup: &Checkup, when: &str) {
+    let verified = checkup.run(&["verify", "--settle", "5s"]).await;
+    assert_eq!(verified.code, Some(0), "{when}: {verified:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_kills_lose_nothing_and_double_nothing() {
+    let mut random = seed("crash");
+    let mut checkup = launch().start().await;
+    let admin = Desk::of(&checkup.admin().await);
+    let mut slots = admin.open("roomy", &(5..35).collect::<Vec<_>>(), 200).await;
+    slots.extend(admin.open("narrow", &(40..50).collect::<Vec<_>>(), 4).await);
+    let run = Arc::new(Run {
+        ledger: Ledger::default(),
+        slots,
+        tokens: checkup.tokens().clone(),
+        stop: AtomicBool::new(false),
+    });
+    let mut lost = 0;
+    for number in 0..ROUNDS {
+        let launch = round(checkup, &run, number, &mut random).await;
+        checkup = launch.start().await;
+        check_ledger(&checkup, &run, &format!("after kill {number}")).await;
+        // By turns the client comes back first, or the services have to settle it among themselves.
+        if number % 2 == 0 {
+            lost += settle(&checkup, &run).await;
+            verify(&checkup, &format!("after kill {number}, the client came back")).await;
+        } else {
+            verify(&checkup, &format!("after kill {number}, nobody came back")).await;
+            lost += settle(&checkup, &run).await;
+        }
+    }
+    let (answered, unknown) = run.ledger.counts();
+    println!("{answered} bookings were answered over {ROUNDS} kills; {lost} answers were lost and settled");
+    assert_eq!(unknown, 0);
+    assert!(answered > ROUNDS * CALLERS && lost > 0, "there was load, and kills hit it");
+    check_ledger(&checkup, &run, "in the end").await;
+    verify(&checkup, "in the end").await;
+    let auditor = checkup.auditor().await;
+    let confirmed = all_screenings(&auditor, "state=CONFIRMED").await;
+    for slot in &run.slots {
+        let booked = confirmed.iter().filter(|one| one.slot == *slot).count();
+        eventually("every released place to be back", async || {
+            let held = claims(&auditor, slot, "ACTIVE").await.len();
+            let counted = Desk::of(&auditor).booked(slot).await?;
+            let agree = held == booked && usize::try_from(counted) == Ok(booked);
+            if agree { Ok(()) } else { Err(format!("{slot}: {booked} bookings, {held} claims, {counted} counted")) }
+        })
+        .await;
+    }
+}

@@ -1,1 +1,105 @@
-//! x
+//! The tools that come with the binary: the demo plays, and verify sees what is wrong.
+
+use std::fs;
+use std::path::Path;
+
+use testkit::{DataDir, Desk, eventually};
+
+use crate::launch;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_demo_plays_all_thirteen_rows_again_and_again() {
+    let checkup = launch().start().await;
+    let played = checkup.run(&["demo"]).await;
+    assert_eq!(played.code, Some(0), "{played:#?}");
+    let again = checkup.run(&["demo", "--json"]).await;
+    assert_eq!(again.code, Some(0), "{again:#?}");
+    let told: serde_json::Value = serde_json::from_str(&again.stdout).expect("one JSON object");
+    assert_eq!(told["ok"], true);
+    let rows = told["rows"].as_array().expect("rows");
+    assert_eq!(rows.len(), 13);
+    assert!(rows.iter().all(|row| row["outcome"] == "ok"), "{told:#}");
+    let verified = checkup.run(&["verify"]).await;
+    assert_eq!(verified.code, Some(0), "{verified:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_demo_says_where_nobody_serves() {
+    let checkup = launch().start().await;
+    let (addr, launch) = (checkup.addr().to_string(), checkup.stop().await);
+    let data = launch.data().path().to_string_lossy().into_owned();
+    for tool in ["demo", "verify"] {
+        let finished = launch.run(&[tool, "--addr", &addr, "--data-dir", &data]).await;
+        assert_eq!(finished.code, Some(1), "{finished:#?}");
+        assert!(!finished.stderr.trim().is_empty(), "{finished:#?}");
+    }
+}
+
+/// Copies one service's files.
+fn copy_store(from: &Path, to: &Path, service: &str) {
+    for entry in fs::read_dir(from).expect("a directory").flatten() {
+        let name = entry.file_name();
+        if name.to_string_lossy().starts_with(service) && entry.path().is_file() {
+            fs::copy(entry.path(), to.join(name)).expect("a copy");
+        }
+    }
+}
+
+/// Removes one service's files.
+fn remove_store(from: &Path, service: &str) {
+    for entry in fs::read_dir(from).expect("a directory").flatten() {
+        if entry.file_name().to_string_lossy().starts_with(service) && entry.path().is_file() {
+            fs::remove_file(entry.path()).expect("removed");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn verify_names_what_a_stale_backup_forgot() {
+    let checkup = launch().start().await;
+    let slot = Desk::of(&checkup.admin().await).open("backed-up", &[7], 5).await.remove(0);
+    Desk::of(&checkup.customer("kim").await).book("kim", &slot, "").await.expect("a place");
+    let launch = checkup.stop().await;
+    let backup = DataDir::new();
+    copy_store(launch.data().path(), backup.path(), "hospital");
+
+    let checkup = launch.start().await;
+    let forgotten = Desk::of(&checkup.customer("lee").await).book("lee", &slot, "").await.expect("a place");
+    let verified = checkup.run(&["verify", "--settle", "5s"]).await;
+    assert_eq!(verified.code, Some(0), "{verified:#?}");
+    let launch = checkup.stop().await;
+    // An operator puts yesterday's Hospital back: a place is promised that no claim holds.
+    remove_store(launch.data().path(), "hospital");
+    copy_store(backup.path(), launch.data().path(), "hospital");
+
+    let checkup = launch.start().await;
+    let uid = forgotten.name.trim_start_matches("screenings/");
+    let verified = checkup.run(&["verify", "--settle", "1s"]).await;
+    assert_eq!(verified.code, Some(1), "{verified:#?}");
+    assert!(format!("{}{}", verified.stdout, verified.stderr).contains(uid), "it names the row: {verified:#?}");
+    let verified = checkup.run(&["verify", "--settle", "1s", "--json"]).await;
+    let told: serde_json::Value = serde_json::from_str(&verified.stdout).expect("one JSON object");
+    assert_eq!((verified.code, &told["ok"]), (Some(1), &serde_json::Value::Bool(false)));
+    let wrong = told["disagreements"].as_array().expect("disagreements");
+    assert!(wrong.iter().any(|one| one.to_string().contains(uid)), "{told:#}");
+    assert!(wrong.iter().all(|one| one["rule"].is_string() && one["subject"].is_string()), "{told:#}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn verify_waits_for_events_and_skips_who_is_not_there() {
+    let checkup = launch().without("reservation,mypage,marketing").start().await;
+    let slot = Desk::of(&checkup.admin().await).open("quiet", &[7], 5).await.remove(0);
+    let kim = Desk::of(&checkup.customer("kim").await);
+    let booked = kim.book("kim", &slot, "").await.expect("a place");
+    kim.cancel(&booked.name, "").await.expect("cancelled");
+    let verified = checkup.run(&["verify", "--json"]).await;
+    assert_eq!(verified.code, Some(0), "{verified:#?}");
+    let told: serde_json::Value = serde_json::from_str(&verified.stdout).expect("one JSON object");
+    let skipped = told["skipped"].to_string().to_lowercase();
+    assert!(skipped.contains("reservation") && skipped.contains("mypage"), "{told:#}");
+    eventually("the place to come back", async || {
+        let booked = kim.booked(&slot).await?;
+        if booked == 0 { Ok(()) } else { Err(format!("{booked} booked")) }
+    })
+    .await;
+}

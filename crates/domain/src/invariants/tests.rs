@@ -181,8 +181,7 @@ fn a_second_active_booking_of_a_customer_on_a_date_is_found() {
 #[test]
 fn a_reservation_that_is_missing_is_found() {
     for number in [1, 3, 4] {
-        let broken =
-            found(|ledgers| ledgers.reservations.as_mut().unwrap().retain(|row| row.screening != id(number)));
+        let broken = found(|ledgers| ledgers.reservations.as_mut().unwrap().retain(|row| row.screening != id(number)));
         assert_eq!(broken, [(Rule::ReservationsFollow, id(number).to_string())]);
     }
     // Cancelled in its third version: it was PENDING, CONFIRMED, CANCELLED, and so was registered.

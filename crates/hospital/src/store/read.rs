@@ -147,7 +147,8 @@ pub(crate) async fn availability(
     page: &Page,
     now: Timestamp,
 ) -> Result<(Vec<Slot>, String), DbErr> {
-    let mut chunk = Page { size: page.size.max(LOOK_AHEAD), ..page.clone() };
+    let mut chunk = page.clone();
+    chunk.size = Ord::max(page.size, LOOK_AHEAD);
     let wanted = usize::try_from(page.size).unwrap_or(usize::MAX).saturating_add(1);
     let mut hospitals: HashMap<String, Option<Hospital>> = HashMap::new();
     let mut found: Vec<slot::Model> = Vec::new();

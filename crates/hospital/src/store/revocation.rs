@@ -15,7 +15,7 @@ use super::{claim, corrupt, slot, slot_id, slot_key};
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "revocation")]
-pub struct Model {
+pub(crate) struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub target: String,
     #[sea_orm(column_type = "Text")]

@@ -13,7 +13,7 @@ mod world;
 use async_trait::async_trait;
 use runtime::clock::Clock;
 use sea_orm::{DatabaseTransaction, DbErr};
-use store::inbox::{self, Ignored, Mark};
+use store::inbox::{self, Mark};
 use store::{Unit, dead_letter, micros, request_record, timestamp};
 
 use self::plan::Plan;

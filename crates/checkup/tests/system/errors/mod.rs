@@ -72,7 +72,8 @@ const COUNTED_BY_THE_MESH: &[Code] = &[
 ];
 
 /// Reasons that are no refusal of what was asked but trouble on the way: the only ones under such a code.
-const TROUBLE: &[Reason] = &[Reason::HospitalUnavailable, Reason::ViewLagging, Reason::NotReady, Reason::DeadlineExceeded];
+const TROUBLE: &[Reason] =
+    &[Reason::HospitalUnavailable, Reason::ViewLagging, Reason::NotReady, Reason::DeadlineExceeded];
 
 /// The refusals of a run, one of each reason.
 #[derive(Default)]
@@ -110,7 +111,8 @@ fn check_shape(reason: Reason, refusal: &Refusal) {
         Code::Aborted if reason == Reason::EtagMismatch => assert_names_a_resource(refusal),
         _ => {}
     }
-    let retry = matches!(refusal.code, Code::Unavailable | Code::ResourceExhausted) || reason == Reason::RequestInProgress;
+    let retry =
+        matches!(refusal.code, Code::Unavailable | Code::ResourceExhausted) || reason == Reason::RequestInProgress;
     if retry {
         assert!(refusal.retry_after.is_some_and(|delay| !delay.is_zero()), "RetryInfo: {refusal:#?}");
     } else if reason != Reason::DeadlineExceeded {

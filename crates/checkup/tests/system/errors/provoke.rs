@@ -9,7 +9,9 @@ use contract::screening::v1 as screening;
 use fault::Reason;
 use hospital::set_slot_capacity_request::Change;
 use hospital::{ApproveCapacityRequestRequest, CapacityRequest, CreateCapacityRequestRequest, CreateSlotRequest};
-use hospital::{BookingPolicy, CloseSlotRequest, CreateHospitalRequest, DeleteHospitalRequest, GetCapacityClaimRequest};
+use hospital::{
+    BookingPolicy, CloseSlotRequest, CreateHospitalRequest, DeleteHospitalRequest, GetCapacityClaimRequest,
+};
 use hospital::{GetCapacityRequestRequest, GetHospitalRequest, Hospital, ListHospitalsRequest, ReleaseCapacityRequest};
 use hospital::{ReserveCapacityRequest, SetSlotCapacityRequest, Slot};
 use mypage::GetMyPageRequest;
@@ -246,7 +248,7 @@ pub(super) async fn with_a_slow_hospital(seen: &mut Seen) {
 
 /// Hospital's writer has room for one request at a time.
 pub(super) async fn with_a_short_queue(seen: &mut Seen) {
-    let checkup = launch().set("hospital.writer.queue", 1).set("hospital.writer.batch", 1).start().await;
+    let checkup = launch().set("hospital.queue", 1).set("hospital.batch", 1).start().await;
     let slot = Desk::of(&checkup.admin().await).open("narrow", &[7], 10_000).await.remove(0);
     let screening = checkup.service("screening").await;
     let mut random = seed("short queue");
@@ -259,8 +261,7 @@ pub(super) async fn with_a_short_queue(seen: &mut Seen) {
     .await;
     let (held, turned_away): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
     assert!(!held.is_empty(), "an overloaded service still works");
-    let refusals: Vec<Refusal> =
-        turned_away.into_iter().map(|answer| refused(answer, Reason::Overloaded)).collect();
+    let refusals: Vec<Refusal> = turned_away.into_iter().map(|answer| refused(answer, Reason::Overloaded)).collect();
     refusals.into_iter().for_each(|refusal| seen.note(refusal));
     let booked = Desk::of(&screening).booked(&slot).await;
     assert_eq!(booked, Ok(i32::try_from(held.len()).unwrap_or(0)), "whoever was turned away has nothing");

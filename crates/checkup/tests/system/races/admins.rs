@@ -64,10 +64,8 @@ async fn r17_an_absolute_capacity_needs_an_etag_and_shifts_add_up() {
     assert_eq!(Desk::of(&admin).slot(&slot).await.expect("the slot").capacity, 26);
     // A repeated request shifts once.
     let request_id = seed("r17").uuid().to_string();
-    let shifts = rush(8, |_| {
-        set(admin.clone(), slot.clone(), Change::Delta(4), String::new(), request_id.clone())
-    })
-    .await;
+    let shifts =
+        rush(8, |_| set(admin.clone(), slot.clone(), Change::Delta(4), String::new(), request_id.clone())).await;
     for answer in shifts {
         assert_eq!(answer.expect("a replay").capacity, 30);
     }

@@ -62,11 +62,9 @@ async fn r13_a_cancelled_date_can_be_booked_again_at_once() {
     // The last place may still be on its way back, but not for long.
     let narrow = admin.open("one-place", &[8], 1).await.remove(0);
     for _ in 0..10 {
-        let booked = eventually("the one place to come back", async || {
-            match kim.book("kim", &narrow, "").await {
-                Ok(booked) => Ok(booked),
-                other => Err(refused_one_of(other, &[Reason::SlotFull]).message),
-            }
+        let booked = eventually("the one place to come back", async || match kim.book("kim", &narrow, "").await {
+            Ok(booked) => Ok(booked),
+            other => Err(refused_one_of(other, &[Reason::SlotFull]).message),
         })
         .await;
         assert_eq!(booked.state(), State::Confirmed);

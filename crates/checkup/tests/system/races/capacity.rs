@@ -147,7 +147,8 @@ async fn r02_a_reduction_never_goes_below_what_is_booked() {
 
     let now = Desk::of(&admin).slot(&slot).await.expect("the slot");
     assert_eq!((now.booked_count, now.capacity), (confirmed, confirmed), "shrunk to what is booked, nobody cancelled");
-    let refusal = refused(set(&admin, &slot, Change::Capacity(confirmed - 1), &now.etag).await, Reason::CapacityBelowBooked);
+    let refusal =
+        refused(set(&admin, &slot, Change::Capacity(confirmed - 1), &now.etag).await, Reason::CapacityBelowBooked);
     assert_eq!(refusal.value("bookedCount"), confirmed.to_string());
     assert_eq!(refusal.value("requestedCapacity"), (confirmed - 1).to_string());
     let auditor = checkup.auditor().await;

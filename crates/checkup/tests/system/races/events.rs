@@ -67,9 +67,9 @@ async fn check_page(auditor: &Party, customer: &str, screenings: &[Screening]) {
     }
     let request = ListMyPageItemsRequest { parent: format!("{customer}/myPage"), ..ListMyPageItemsRequest::default() };
     let items = auditor.my_page().list_my_page_items(request).await.expect("items").into_inner().items;
-    let mut shown: Vec<_> = items.iter().map(|item| (&item.screening, item.state.as_str(), item.screening_version)).collect();
-    let mut expected: Vec<_> =
-        own.iter().map(|one| (&one.name, one.state().as_str_name(), one.version)).collect();
+    let mut shown: Vec<_> =
+        items.iter().map(|item| (&item.screening, item.state.as_str(), item.screening_version)).collect();
+    let mut expected: Vec<_> = own.iter().map(|one| (&one.name, one.state().as_str_name(), one.version)).collect();
     shown.sort_unstable();
     expected.sort_unstable();
     assert_eq!(shown, expected);

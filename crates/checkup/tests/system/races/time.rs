@@ -112,11 +112,8 @@ async fn r14_the_window_is_the_policy_of_the_hospital() {
 
     // The cut-off is the one the booking was made under, whatever the policy becomes.
     let policy = BookingPolicy { cancellation_cutoff: hours(8784), ..BookingPolicy::default() };
-    let hospital = Hospital {
-        name: "hospitals/by-appointment".to_owned(),
-        booking_policy: Some(policy),
-        ..Hospital::default()
-    };
+    let hospital =
+        Hospital { name: "hospitals/by-appointment".to_owned(), booking_policy: Some(policy), ..Hospital::default() };
     let request = UpdateHospitalRequest { hospital: Some(hospital), update_mask: None };
     admin.hospital().update_hospital(request).await.expect("an admin updates");
     desk.cancel(&booked.name, "").await.expect("the old cut-off holds");
@@ -184,7 +181,10 @@ async fn r14_attendance_waits_for_the_date() {
     }
     let refusal = refused(complete(&admin, &names[0]).await, Reason::DateNotReached);
     assert_eq!(refusal.value("screening"), names[0]);
-    assert_eq!((refusal.value("today"), refusal.value("timeZone")), (in_days(Desk::ZONE, 0).to_string().as_str(), Desk::ZONE));
+    assert_eq!(
+        (refusal.value("today"), refusal.value("timeZone")),
+        (in_days(Desk::ZONE, 0).to_string().as_str(), Desk::ZONE)
+    );
 
     // On the date itself one can have come, but not yet have stayed away.
     let launch = checkup.stop().await.set(CLOCK, "24h");

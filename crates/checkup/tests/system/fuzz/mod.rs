@@ -1,0 +1,164 @@
+//! Anything at all, to every method, from everybody: never a panic, never an answer that blames the service, and in the
+//! end everything still agrees.
+//!
+//! Messages are built from the contract's descriptors, so a new field or method is covered the day it is added. The
+//! seed is printed; `CHECKUP_TEST_SEED` has a run again.
+
+mod vocabulary;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost::Message as _;
+use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
+use testkit::{Answer, Checkup, Desk, Party, Random, RawMethod, call_raw, seed};
+use tokio::runtime::Runtime;
+use tonic::Code;
+
+use self::vocabulary::{Vocabulary, any_message};
+use crate::launch;
+
+/// Calls of each property: about half a minute for all of them.
+const CASES: u32 = 1_500;
+/// Long enough for every call, and for the longest wait of a consistent read.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// A stream is looked at for so long.
+const GLANCE: Duration = Duration::from_millis(40);
+
+/// Every method of the contract.
+fn method_descriptors() -> Vec<MethodDescriptor> {
+    let pool = DescriptorPool::decode(contract::DESCRIPTORS).expect("the contract's descriptors");
+    let services = pool.services().filter(|service| service.full_name().starts_with("checkup."));
+    services.flat_map(|service| service.methods().collect::<Vec<_>>()).collect()
+}
+
+/// `package.Service/Method` of every method the contract has.
+pub(crate) fn methods() -> Vec<String> {
+    let path = |method: MethodDescriptor| format!("{}/{}", method.parent_service().full_name(), method.name());
+    method_descriptors().into_iter().map(path).collect()
+}
+
+/// A process with something in it, everybody who could call, and the words they could use.
+struct Target {
+    runtime: Runtime,
+    checkup: Checkup,
+    callers: Vec<Party>,
+    vocabulary: Vocabulary,
+}
+
+impl Target {
+    fn start() -> Self {
+        let runtime = Runtime::new().expect("a runtime");
+        let (checkup, callers, vocabulary) = runtime.block_on(async {
+            let checkup = launch().start().await;
+            let vocabulary = Vocabulary::of(&checkup).await;
+            let callers = vec![
+                checkup.admin().await,
+                checkup.customer("kim").await,
+                checkup.auditor().await,
+                checkup.service("screening").await,
+                checkup.service("marketing").await,
+                checkup.stranger().await,
+            ];
+            (checkup, callers, vocabulary)
+        });
+        Self { runtime, checkup, callers, vocabulary }
+    }
+
+    fn call(&self, caller: usize, method: &MethodDescriptor, payload: Vec<u8>) -> Answer {
+        let raw = RawMethod::new(method.parent_service().full_name(), method.name());
+        let deadline = if method.is_server_streaming() { GLANCE } else { DEADLINE };
+        let party = &self.callers[caller % self.callers.len()];
+        self.runtime.block_on(call_raw(party, &raw, Bytes::from(payload), deadline))
+    }
+
+    /// Whatever was sent: the process lives, nothing panicked, and the services agree.
+    fn check_afterwards(mut self) {
+        assert!(self.checkup.is_alive());
+        let panicked = self.checkup.stderr().find(|line| line.contains("panick").then(|| line.clone()));
+        assert_eq!(panicked, None);
+        self.runtime.block_on(async {
+            // Claims taken with the service's token and never booked are given back like any orphan.
+            let verified = self.checkup.run(&["verify", "--settle", "40s"]).await;
+            assert_eq!(verified.code, Some(0), "{verified:#?}");
+            let slot = Desk::of(&self.callers[0]).open("after-the-storm", &[7], 1).await.remove(0);
+            Desk::of(&self.callers[1]).book("kim", &slot, "").await.expect("and bookings go on");
+        });
+    }
+}
+
+/// Runs a property with the suite's seed.
+fn check<S: Strategy>(name: &str, cases: u32, strategy: &S, property: impl Fn(S::Value) -> Result<(), TestCaseError>)
+where
+    S::Value: std::fmt::Debug,
+{
+    let mut random: Random = seed(name);
+    let config = Config { cases, failure_persistence: None, max_shrink_iters: 300, ..Config::default() };
+    let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &random.bytes()));
+    match runner.run(strategy, property) {
+        Ok(()) => {}
+        Err(TestError::Fail(why, input)) => panic!("{why}\nby {input:?}"),
+        Err(TestError::Abort(why)) => panic!("{why}"),
+    }
+}
+
+/// What a service may answer to a message that decodes.
+fn no_blame(answer: &Answer) -> Result<(), TestCaseError> {
+    let Answer::Refused(status) = answer else { return Ok(()) };
+    let blames = matches!(status.code(), Code::Internal | Code::Unknown | Code::DataLoss | Code::Unimplemented);
+    prop_assert!(!blames, "{status:?}");
+    Ok(())
+}
+
+#[test]
+fn arbitrary_messages_are_answered_or_refused() {
+    let target = Target::start();
+    let methods = method_descriptors();
+    let (count, vocabulary) = (methods.len(), target.vocabulary.clone());
+    let strategy = (0..count, 0..target.callers.len()).prop_flat_map(move |(index, caller)| {
+        let input = methods[index].input();
+        (Just(methods[index].clone()), Just(caller), any_message(&input, &vocabulary))
+    });
+    check("arbitrary messages", CASES, &strategy, |(method, caller, message)| {
+        no_blame(&target.call(caller, &method, message.encode_to_vec()))
+    });
+    target.check_afterwards();
+}
+
+#[test]
+fn arbitrary_bytes_are_answered_or_refused() {
+    let target = Target::start();
+    let methods = method_descriptors();
+    let (count, vocabulary) = (methods.len(), target.vocabulary.clone());
+    let strategy = (0..count, 0..target.callers.len()).prop_flat_map(move |(index, caller)| {
+        let method = methods[index].clone();
+        let noise = proptest::collection::vec(any::<u8>(), 0..300);
+        // A real message with some bytes changed and its end cut off gets deeper than noise.
+        let damaged = (any_message(&method.input(), &vocabulary), proptest::collection::vec(any::<(usize, u8)>(), 1..4), any::<usize>())
+            .prop_map(|(message, changes, end)| {
+                let mut bytes = message.encode_to_vec();
+                if !bytes.is_empty() {
+                    let length = bytes.len();
+                    changes.into_iter().for_each(|(at, byte)| bytes[at % length] = byte);
+                    bytes.truncate(length - end % length.min(4));
+                }
+                bytes
+            });
+        (Just(method), Just(caller), prop_oneof![1 => noise, 3 => damaged])
+    });
+    check("arbitrary bytes", CASES, &strategy, |(method, caller, payload)| {
+        let decodes = DynamicMessage::decode(method.input(), payload.as_slice()).is_ok();
+        let answer = target.call(caller, &method, payload);
+        match &answer {
+            // The transport keeps its own code for what never becomes a message.
+            Answer::Refused(status) if !decodes && status.code() == Code::Internal => {
+                prop_assert!(testkit::Refusal::of(status).is_none(), "a service's own defect: {status:?}");
+                Ok(())
+            }
+            _ => no_blame(&answer),
+        }
+    });
+    target.check_afterwards();
+}

@@ -1,0 +1,140 @@
+//! Strategies for messages of any type: extreme numbers, strange texts, and often enough words that mean something, so
+//! that a message gets past the door.
+
+use contract::screening::v1::Screening;
+use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, Value};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+use testkit::{Checkup, Desk};
+
+/// Messages inside messages, at most.
+const DEPTH: usize = 4;
+
+/// Words a process knows.
+#[derive(Debug, Clone)]
+pub(super) struct Vocabulary {
+    hospitals: Vec<String>,
+    slots: Vec<String>,
+    screenings: Vec<String>,
+    tokens: Vec<String>,
+}
+
+impl Vocabulary {
+    /// Makes a few things to talk about.
+    pub(super) async fn of(checkup: &Checkup) -> Self {
+        let admin = Desk::of(&checkup.admin().await);
+        let mut slots = admin.open("fuzzed-one", &[3, 4, 5, 6], 3).await;
+        slots.extend(admin.open("fuzzed-two", &[3, 4, 5, 6], 3).await);
+        let mut booked: Vec<Screening> = Vec::new();
+        for (customer, slot) in [("kim", 0), ("kim", 1), ("lee", 4), ("lee", 5), ("park", 0)] {
+            booked.push(admin.book(customer, &slots[slot], "").await.expect("a place"));
+        }
+        Self {
+            hospitals: vec!["hospitals/fuzzed-one".to_owned(), "hospitals/fuzzed-two".to_owned(), "hospitals/none".to_owned()],
+            slots,
+            screenings: booked.iter().map(|one| one.name.clone()).collect(),
+            tokens: booked.into_iter().map(|one| one.consistency_token).collect(),
+        }
+    }
+
+    /// Words that make sense in a field of this name in this message.
+    fn fitting(&self, field: &FieldDescriptor) -> Vec<String> {
+        let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let message = field.parent_message().name().to_owned();
+        match field.name() {
+            "name" if message.contains("Hospital") => self.hospitals.clone(),
+            "name" if message.contains("Slot") => self.slots.clone(),
+            "name" if message.contains("MyPage") => owned(&["customers/kim/myPage", "customers/nobody/myPage"]),
+            "name" if message.contains("Reservation") => self.reservations(),
+            "name" => self.screenings.clone(),
+            "parent" if message.contains("MyPage") => owned(&["customers/kim/myPage"]),
+            "parent" if message.contains("Reservation") => self.reservations(),
+            "parent" | "hospitals" => self.hospitals.clone(),
+            "hospital_id" => owned(&["fuzzed-one", "new-clinic", "another-clinic"]),
+            "slot" => self.slots.clone(),
+            "customer" => owned(&["customers/kim", "customers/lee", "customers/somebody"]),
+            // Never a claim of a booking: whoever releases that has the service's own key.
+            "claim_id" => owned(&["01890a5d-ac96-774b-bcce-b302099a8057.1", "01890a5d-ac96-774b-bcce-b302099a8058.1"]),
+            "time_zone" => owned(&["Asia/Seoul", "Pacific/Kiritimati", "America/St_Johns", "UTC"]),
+            "min_consistency_token" => self.tokens.clone(),
+            "etag" => owned(&["\"1\"", "\"2\"", "\"0\""]),
+            "filter" => owned(&["state=CONFIRMED", "date>=2027-01-01 AND state=CANCELLED", "display_name:\"a\"", "state="]),
+            "order_by" => owned(&["date", "create_time desc", "fill_ratio", "nonsense"]),
+            "paths" => owned(&["display_name", "booking_policy", "booking_policy.min_notice", "*", "nonsense"]),
+            "request_id" => owned(&["7f2c1a9e-3b44-4c6e-9a51-0d8e6c1b2f30", "7f2c1a9e-3b44-4c6e-9a51-0d8e6c1b2f31", "7"]),
+            _ => owned(&["", "a word", "검진"]),
+        }
+    }
+
+    fn reservations(&self) -> Vec<String> {
+        self.screenings.iter().map(|name| name.replace("screenings/", "reservations/")).collect()
+    }
+}
+
+/// Any message of a type.
+pub(super) fn any_message(descriptor: &MessageDescriptor, vocabulary: &Vocabulary) -> BoxedStrategy<DynamicMessage> {
+    message(descriptor, vocabulary, DEPTH)
+}
+
+fn message(descriptor: &MessageDescriptor, vocabulary: &Vocabulary, depth: usize) -> BoxedStrategy<DynamicMessage> {
+    let present = if depth == 0 { 0.0 } else { 0.75 };
+    let fields: Vec<BoxedStrategy<Option<(FieldDescriptor, Value)>>> = descriptor
+        .fields()
+        .map(|field| {
+            let value = if field.is_list() {
+                vec(value(&field, vocabulary, depth), 0..4).prop_map(Value::List).boxed()
+            } else {
+                value(&field, vocabulary, depth)
+            };
+            proptest::option::weighted(present, value.prop_map(move |value| (field.clone(), value))).boxed()
+        })
+        .collect();
+    let descriptor = descriptor.clone();
+    fields
+        .prop_map(move |fields| {
+            let mut message = DynamicMessage::new(descriptor.clone());
+            // Of the fields of a oneof the last one stays.
+            fields.into_iter().flatten().for_each(|(field, value)| message.set_field(&field, value));
+            message
+        })
+        .boxed()
+}
+
+fn value(field: &FieldDescriptor, vocabulary: &Vocabulary, depth: usize) -> BoxedStrategy<Value> {
+    match field.kind() {
+        Kind::Bool => any::<bool>().prop_map(Value::Bool).boxed(),
+        Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => number(field).prop_map(Value::I32).boxed(),
+        Kind::Int64 | Kind::Sint64 | Kind::Sfixed64 => {
+            let seconds = [0, 1, -1, 3600, 31_622_400, 31_622_401, i64::MAX, i64::MIN, 253_402_300_800].to_vec();
+            prop_oneof![2 => select(seconds), 1 => any::<i64>()].prop_map(Value::I64).boxed()
+        }
+        Kind::Uint32 | Kind::Fixed32 => any::<u32>().prop_map(Value::U32).boxed(),
+        Kind::Uint64 | Kind::Fixed64 => any::<u64>().prop_map(Value::U64).boxed(),
+        Kind::Float => any::<f32>().prop_map(Value::F32).boxed(),
+        Kind::Double => any::<f64>().prop_map(Value::F64).boxed(),
+        Kind::Bytes => vec(any::<u8>(), 0..40).prop_map(|bytes| Value::Bytes(bytes.into())).boxed(),
+        Kind::Enum(_) => prop_oneof![-2..12, Just(i32::MAX)].prop_map(Value::EnumNumber).boxed(),
+        Kind::String => text(vocabulary.fitting(field)).prop_map(Value::String).boxed(),
+        Kind::Message(inner) => message(&inner, vocabulary, depth.saturating_sub(1)).prop_map(Value::Message).boxed(),
+    }
+}
+
+/// Numbers at every edge; of dates, often enough ones that exist.
+fn number(field: &FieldDescriptor) -> BoxedStrategy<i32> {
+    let sensible: Vec<i32> = match field.name() {
+        "year" => vec![1, 1970, 2026, 2027, 9999, 10_000],
+        "month" => (0..=13).collect(),
+        "day" => (0..=32).collect(),
+        "nanos" => vec![0, 999_999_999, 1_000_000_000, -1],
+        "page_size" => vec![0, 1, 50, 1000, 1001, -1],
+        _ => vec![0, 1, 2, 3, 100, 100_000, 100_001, -1],
+    };
+    prop_oneof![4 => select(sensible), 1 => any::<i32>(), 1 => Just(i32::MAX), 1 => Just(i32::MIN)].boxed()
+}
+
+fn text(fitting: Vec<String>) -> BoxedStrategy<String> {
+    let strange = vec(any::<char>(), 0..40).prop_map(|characters| characters.into_iter().collect());
+    let long = (1_usize..3_000).prop_map(|length| "나".repeat(length));
+    prop_oneof![8 => select(fitting), 2 => strange, 1 => long, 1 => Just(String::new())].boxed()
+}

@@ -1,0 +1,189 @@
+//! Requests about claims and capacity requests.
+
+use contract::hospital::v1::{
+    ApproveCapacityRequestRequest, CapacityRequest, CreateCapacityRequestRequest, GetCapacityRequestRequest,
+    ListCapacityClaimsRequest, ListCapacityRequestsRequest, RejectCapacityRequestRequest,
+};
+use domain::capacity::MAX_CAPACITY;
+use domain::civil::decode_time;
+use domain::filter::{self, Field, Kind};
+use domain::hospital::Wish;
+use domain::ids::{CapacityRequestId, ClaimId, HospitalId, SlotId};
+use domain::page::{KeyKind, Page};
+use domain::request::decode_id;
+use fault::{Fault, Reason, Violations};
+use jiff::Timestamp;
+use store::{micros, timestamp};
+use uuid::Uuid;
+
+use super::{Asked, List, name, remark, required};
+use crate::command::Change;
+
+/// Reads the slot and the claim of a request that has nothing else.
+pub(crate) fn claim(slot: &str, claim_id: &str) -> Result<(SlotId, ClaimId), Fault> {
+    let mut violations = Violations::new();
+    let slot = name(&mut violations, "slot", slot, SlotId::parse);
+    let claim = name(&mut violations, "claim_id", claim_id, ClaimId::parse);
+    violations.finish_with(slot.zip(claim))
+}
+
+/// Reads ListCapacityClaims.
+pub(crate) fn list_capacity_claims(message: &ListCapacityClaimsRequest) -> Result<List<SlotId>, Fault> {
+    const FIELDS: &[Field] = &[Field { name: "state", kind: Kind::OneOf(&["ACTIVE", "RELEASED", "REVOKED"]) }];
+    let ListCapacityClaimsRequest { slot, page_size, page_token, filter } = message;
+    let mut violations = Violations::new();
+    let parent = name(&mut violations, "slot", slot, SlotId::parse);
+    let binding = ["ListCapacityClaims", slot, filter];
+    let page = Page::decode(&mut violations, *page_size, page_token, &binding, &[KeyKind::Text, KeyKind::Int]);
+    let filter = filter::decode(&mut violations, filter, FIELDS);
+    violations.finish_with(parent.map(|parent| List { parent, filter, page }))
+}
+
+/// Reads CreateCapacityRequest. `fresh` is the new request's id.
+pub(crate) fn create_capacity_request(message: &CreateCapacityRequestRequest, fresh: Uuid) -> Result<Asked, Fault> {
+    let CreateCapacityRequestRequest { parent, capacity_request, request_id } = message;
+    let mut violations = Violations::new();
+    let hospital = name(&mut violations, "parent", parent, HospitalId::parse);
+    let wish = match capacity_request {
+        Some(request) => wish(&mut violations, request, hospital.as_ref()),
+        None => {
+            required(&mut violations, "capacity_request");
+            None
+        }
+    };
+    let request_id = decode_id(&mut violations, "request_id", request_id);
+    let decoded = hospital.zip(wish).map(|(hospital, wish)| {
+        let id = CapacityRequestId { hospital: hospital.clone(), uid: fresh };
+        Asked { hospital, request_id, change: Change::AskForCapacity { id, wish } }
+    });
+    violations.finish_with(decoded)
+}
+
+fn wish(violations: &mut Violations, request: &CapacityRequest, hospital: Option<&HospitalId>) -> Option<Wish> {
+    let CapacityRequest {
+        name: _,
+        slot,
+        additional_capacity,
+        justification,
+        state: _,
+        decision_note: _,
+        create_time: _,
+        expire_time,
+        etag: _,
+    } = request;
+    let slot = name(violations, "capacity_request.slot", slot, SlotId::parse);
+    if slot.as_ref().zip(hospital).is_some_and(|(slot, hospital)| slot.hospital != *hospital) {
+        violations.add("capacity_request.slot", Reason::FieldInvalid, "must be a slot of parent");
+    }
+    if !(1..=MAX_CAPACITY).contains(additional_capacity) {
+        let description = format!("must be 1..{MAX_CAPACITY}, is {additional_capacity}");
+        violations.add("capacity_request.additional_capacity", Reason::FieldInvalid, description);
+    }
+    remark(violations, "capacity_request.justification", justification);
+    let expire_time = match expire_time {
+        None => None,
+        Some(time) => Some(instant(violations, "capacity_request.expire_time", time)?),
+    };
+    let (additional, justification) = (*additional_capacity, justification.clone());
+    slot.map(|slot| Wish { slot, additional, justification, expire_time })
+}
+
+/// Reads an instant, as exactly as it can be stored.
+fn instant(violations: &mut Violations, field: &str, time: &prost_types::Timestamp) -> Option<Timestamp> {
+    let well_formed = (0..1_000_000_000).contains(&time.nanos);
+    let instant = well_formed.then(|| decode_time(time)).flatten();
+    if instant.is_none() {
+        violations.add(field, Reason::FieldInvalid, "is not an instant of the years 1 to 9999");
+    }
+    instant.map(|instant| timestamp(micros(instant)))
+}
+
+/// Reads GetCapacityRequest.
+pub(crate) fn get_capacity_request(message: &GetCapacityRequestRequest) -> Result<CapacityRequestId, Fault> {
+    let GetCapacityRequestRequest { name: request } = message;
+    let mut violations = Violations::new();
+    let request = name(&mut violations, "name", request, CapacityRequestId::parse);
+    violations.finish_with(request)
+}
+
+/// Reads ListCapacityRequests.
+pub(crate) fn list_capacity_requests(message: &ListCapacityRequestsRequest) -> Result<List<HospitalId>, Fault> {
+    const FIELDS: &[Field] = &[
+        Field { name: "slot", kind: Kind::Slot },
+        Field { name: "state", kind: Kind::OneOf(&["PENDING", "APPROVED", "REJECTED", "EXPIRED"]) },
+    ];
+    let ListCapacityRequestsRequest { parent, page_size, page_token, filter } = message;
+    let mut violations = Violations::new();
+    let hospital = name(&mut violations, "parent", parent, HospitalId::parse);
+    let binding = ["ListCapacityRequests", parent, filter];
+    let page = Page::decode(&mut violations, *page_size, page_token, &binding, &[KeyKind::Text]);
+    let filter = filter::decode(&mut violations, filter, FIELDS);
+    violations.finish_with(hospital.map(|parent| List { parent, filter, page }))
+}
+
+/// Reads ApproveCapacityRequest.
+pub(crate) fn approve_capacity_request(message: &ApproveCapacityRequestRequest) -> Result<Asked, Fault> {
+    let ApproveCapacityRequestRequest { name, note, etag, request_id } = message;
+    decision(name, true, note, etag, request_id)
+}
+
+/// Reads RejectCapacityRequest.
+pub(crate) fn reject_capacity_request(message: &RejectCapacityRequestRequest) -> Result<Asked, Fault> {
+    let RejectCapacityRequestRequest { name, note, etag, request_id } = message;
+    decision(name, false, note, etag, request_id)
+}
+
+fn decision(request: &str, approve: bool, note: &str, etag: &str, request_id: &str) -> Result<Asked, Fault> {
+    let mut violations = Violations::new();
+    let id = name(&mut violations, "name", request, CapacityRequestId::parse);
+    remark(&mut violations, "note", note);
+    let request_id = decode_id(&mut violations, "request_id", request_id);
+    let decoded = id.map(|id| Asked {
+        hospital: id.hospital.clone(),
+        request_id,
+        change: Change::Decide { id, approve, note: note.to_owned(), etag: etag.to_owned() },
+    });
+    violations.finish_with(decoded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(fault: &Fault) -> Vec<&str> {
+        fault.violations().iter().map(|violation| violation.field.as_str()).collect()
+    }
+
+    #[test]
+    fn a_capacity_request_is_for_a_slot_of_its_hospital() {
+        let request = CapacityRequest {
+            slot: "hospitals/busan/slots/2027-01-04".into(),
+            additional_capacity: 0,
+            justification: "x".repeat(501),
+            expire_time: Some(prost_types::Timestamp { seconds: i64::MAX, nanos: -1 }),
+            state: 99,
+            ..CapacityRequest::default()
+        };
+        let mut message = CreateCapacityRequestRequest {
+            parent: "hospitals/seoul".into(),
+            capacity_request: Some(request),
+            request_id: String::new(),
+        };
+        assert_eq!(
+            fields(&create_capacity_request(&message, Uuid::nil()).unwrap_err()),
+            [
+                "capacity_request.slot",
+                "capacity_request.additional_capacity",
+                "capacity_request.justification",
+                "capacity_request.expire_time"
+            ]
+        );
+        message.capacity_request = None;
+        assert_eq!(fields(&create_capacity_request(&message, Uuid::nil()).unwrap_err()), ["capacity_request"]);
+    }
+
+    #[test]
+    fn both_halves_of_a_claim_are_named() {
+        assert_eq!(fields(&claim("", "x").unwrap_err()), ["slot", "claim_id"]);
+    }
+}

@@ -1,0 +1,370 @@
+//! Requests about hospitals.
+
+use contract::hospital::v1::{
+    BookingPolicy as PolicyMessage, CreateHospitalRequest, DeleteHospitalRequest, GetHospitalRequest, Hospital,
+    ListHospitalsRequest, UpdateHospitalRequest,
+};
+use domain::filter::{self, Field, Kind};
+use domain::hospital::{Change as HospitalChange, Draft};
+use domain::ids::HospitalId;
+use domain::page::{KeyKind, Page};
+use domain::request::decode_id;
+use domain::text::{self, NAME_MAX};
+use domain::window::{BookingPolicy, MAX_OFFSET};
+use fault::{Fault, Reason, Violations};
+use jiff::SignedDuration;
+use prost_types::{Duration, FieldMask};
+use uuid::Uuid;
+
+use super::slot::new_slots;
+use super::{Asked, List, name, remark, required};
+use crate::command::Change;
+
+/// Reads CreateHospital. `fresh` names the hospital where the caller does not.
+pub(crate) fn create_hospital(
+    message: &CreateHospitalRequest,
+    fresh: impl FnOnce() -> HospitalId,
+    uid: Uuid,
+) -> Result<Asked, Fault> {
+    let CreateHospitalRequest { hospital, hospital_id, initial_slots, request_id } = message;
+    let mut violations = Violations::new();
+    let draft = match hospital {
+        Some(hospital) => draft(&mut violations, hospital),
+        None => {
+            required(&mut violations, "hospital");
+            None
+        }
+    };
+    let id = if hospital_id.is_empty() {
+        Some(fresh())
+    } else {
+        name(&mut violations, "hospital_id", hospital_id, HospitalId::from_segment)
+    };
+    let numbered = initial_slots.iter().enumerate();
+    let slots = new_slots(
+        &mut violations,
+        "initial_slots",
+        numbered.map(|(i, slot)| (format!("initial_slots[{i}]"), Some(slot))),
+    );
+    let request_id = decode_id(&mut violations, "request_id", request_id);
+    let decoded = draft.zip(id).zip(slots).map(|((draft, id), slots)| Asked {
+        hospital: id.clone(),
+        request_id,
+        change: Change::CreateHospital { id, uid, draft, slots },
+    });
+    violations.finish_with(decoded)
+}
+
+fn draft(violations: &mut Violations, hospital: &Hospital) -> Option<Draft> {
+    let Hospital {
+        name: _,
+        uid: _,
+        display_name,
+        time_zone,
+        state: _,
+        booking_policy,
+        active_booking_count: _,
+        revocation_progress: _,
+        create_time: _,
+        update_time: _,
+        delete_time: _,
+        etag: _,
+    } = hospital;
+    text::check(violations, "hospital.display_name", display_name, 1, NAME_MAX);
+    let time_zone = zone(violations, time_zone);
+    let policy = policy(violations, booking_policy.as_ref());
+    Some(Draft { display_name: display_name.clone(), time_zone: time_zone?, policy: policy? })
+}
+
+fn zone(violations: &mut Violations, name: &str) -> Option<jiff::tz::TimeZone> {
+    const FIELD: &str = "hospital.time_zone";
+    if name.is_empty() {
+        required(violations, FIELD);
+        return None;
+    }
+    let zone = domain::civil::time_zone(name);
+    if zone.is_none() {
+        violations.add(FIELD, Reason::TimeZoneUnknown, "must be an IANA time zone such as Asia/Seoul");
+    }
+    zone
+}
+
+/// The three offsets of a policy as they were sent; unset ones are `None`.
+#[derive(Debug, Clone, Copy)]
+struct Offsets {
+    min_notice: Option<SignedDuration>,
+    max_advance: Option<SignedDuration>,
+    cancellation_cutoff: Option<SignedDuration>,
+}
+
+/// Reads a policy; only the offsets that `wanted` are looked at.
+fn offsets(
+    violations: &mut Violations,
+    policy: Option<&PolicyMessage>,
+    wanted: impl Fn(&str) -> bool,
+) -> Option<Offsets> {
+    let PolicyMessage { min_notice, max_advance, cancellation_cutoff } = policy.copied().unwrap_or_default();
+    let mut read = |field: &str, duration: Option<Duration>| match duration {
+        Some(duration) if wanted(field) => offset(violations, field, duration).map(Some),
+        _ => Some(None),
+    };
+    let min_notice = read("min_notice", min_notice);
+    let max_advance = read("max_advance", max_advance);
+    let cancellation_cutoff = read("cancellation_cutoff", cancellation_cutoff);
+    Some(Offsets { min_notice: min_notice?, max_advance: max_advance?, cancellation_cutoff: cancellation_cutoff? })
+}
+
+fn offset(violations: &mut Violations, field: &str, duration: Duration) -> Option<SignedDuration> {
+    let Duration { seconds, nanos } = duration;
+    let well_formed = seconds >= 0 && (0..1_000_000_000).contains(&nanos);
+    let offset = well_formed.then(|| SignedDuration::new(seconds, nanos)).filter(|offset| *offset <= MAX_OFFSET);
+    if offset.is_none() {
+        let field = format!("hospital.booking_policy.{field}");
+        violations.add(field, Reason::FieldInvalid, "must be 0 s to 8784 h (31622400 s)");
+    }
+    offset
+}
+
+fn policy(violations: &mut Violations, policy: Option<&PolicyMessage>) -> Option<BookingPolicy> {
+    let default = BookingPolicy::default();
+    let sent = offsets(violations, policy, |_| true)?;
+    Some(BookingPolicy {
+        min_notice: sent.min_notice.unwrap_or(default.min_notice),
+        max_advance: sent.max_advance.unwrap_or(default.max_advance),
+        cancellation_cutoff: sent.cancellation_cutoff.unwrap_or(default.cancellation_cutoff),
+    })
+}
+
+/// Reads GetHospital.
+pub(crate) fn get_hospital(message: &GetHospitalRequest) -> Result<HospitalId, Fault> {
+    let GetHospitalRequest { name: hospital } = message;
+    let mut violations = Violations::new();
+    let hospital = name(&mut violations, "name", hospital, HospitalId::parse);
+    violations.finish_with(hospital)
+}
+
+/// Reads ListHospitals; its parent says whether deleted ones are wanted.
+pub(crate) fn list_hospitals(message: &ListHospitalsRequest) -> Result<List<bool>, Fault> {
+    const FIELDS: &[Field] = &[Field { name: "display_name", kind: Kind::Text }];
+    let ListHospitalsRequest { page_size, page_token, filter, show_deleted } = message;
+    let mut violations = Violations::new();
+    let binding = ["ListHospitals", filter, if *show_deleted { "deleted" } else { "" }];
+    let page = Page::decode(&mut violations, *page_size, page_token, &binding, &[KeyKind::Text]);
+    let filter = filter::decode(&mut violations, filter, FIELDS);
+    violations.finish_with(Some(List { parent: *show_deleted, filter, page }))
+}
+
+/// What an update touches.
+enum Mask<'a> {
+    /// The fields that are set.
+    Populated,
+    /// Every field.
+    All,
+    /// These.
+    Paths(&'a [String]),
+}
+
+const PATHS: &[&str] = &[
+    "display_name",
+    "booking_policy",
+    "booking_policy.min_notice",
+    "booking_policy.max_advance",
+    "booking_policy.cancellation_cutoff",
+];
+
+impl<'a> Mask<'a> {
+    fn of(mask: Option<&'a FieldMask>) -> Self {
+        match mask.map_or(&[][..], |mask| mask.paths.as_slice()) {
+            [] => Self::Populated,
+            [star] if star == "*" => Self::All,
+            paths => Self::Paths(paths),
+        }
+    }
+
+    /// Notes a path that cannot be changed.
+    fn check(&self, violations: &mut Violations) {
+        let Self::Paths(paths) = self else { return };
+        if let Some(unknown) = paths.iter().find(|path| !PATHS.contains(&path.as_str())) {
+            let description = format!("{unknown:?} cannot be changed; use * alone, or any of {}", PATHS.join(", "));
+            violations.add("update_mask", Reason::FieldInvalid, description);
+        }
+    }
+
+    /// Whether a field is touched even where it is unset.
+    fn names(&self, path: &str) -> bool {
+        match self {
+            Self::Populated => false,
+            Self::All => true,
+            Self::Paths(paths) => paths.iter().any(|named| {
+                named == path || path.strip_prefix(named.as_str()).is_some_and(|rest| rest.starts_with('.'))
+            }),
+        }
+    }
+
+    /// Whether a field is touched where it is set.
+    fn touches(&self, path: &str) -> bool {
+        matches!(self, Self::Populated) || self.names(path)
+    }
+}
+
+/// Reads UpdateHospital.
+pub(crate) fn update_hospital(message: &UpdateHospitalRequest) -> Result<Asked, Fault> {
+    let UpdateHospitalRequest { hospital, update_mask } = message;
+    let mut violations = Violations::new();
+    let Some(hospital) = hospital else {
+        required(&mut violations, "hospital");
+        return violations.finish_with(None);
+    };
+    let Hospital {
+        name: id,
+        uid: _,
+        display_name,
+        time_zone,
+        state: _,
+        booking_policy,
+        active_booking_count: _,
+        revocation_progress: _,
+        create_time: _,
+        update_time: _,
+        delete_time: _,
+        etag,
+    } = hospital;
+    let id = name(&mut violations, "hospital.name", id, HospitalId::parse);
+    let mask = Mask::of(update_mask.as_ref());
+    let names_it = mask.names("display_name") || (mask.touches("display_name") && !display_name.is_empty());
+    if names_it {
+        text::check(&mut violations, "hospital.display_name", display_name, 1, NAME_MAX);
+    }
+    let policy_path = |field: &str| format!("booking_policy.{field}");
+    let sent = offsets(&mut violations, booking_policy.as_ref(), |field| mask.touches(&policy_path(field)));
+    let default = BookingPolicy::default();
+    let or_default = |field: &str, sent: Option<SignedDuration>, default| {
+        sent.or_else(|| mask.names(&policy_path(field)).then_some(default))
+    };
+    let decoded = id.zip(sent).map(|(id, sent)| {
+        let change = HospitalChange {
+            display_name: names_it.then(|| display_name.clone()),
+            time_zone: (!time_zone.is_empty()).then(|| time_zone.clone()),
+            min_notice: or_default("min_notice", sent.min_notice, default.min_notice),
+            max_advance: or_default("max_advance", sent.max_advance, default.max_advance),
+            cancellation_cutoff: or_default(
+                "cancellation_cutoff",
+                sent.cancellation_cutoff,
+                default.cancellation_cutoff,
+            ),
+        };
+        let change = Change::UpdateHospital { id: id.clone(), change, etag: etag.clone() };
+        Asked { hospital: id, request_id: None, change }
+    });
+    mask.check(&mut violations);
+    violations.finish_with(decoded)
+}
+
+/// Reads DeleteHospital; the flag says that it is only to be judged.
+pub(crate) fn delete_hospital(message: &DeleteHospitalRequest) -> Result<(Asked, bool), Fault> {
+    let DeleteHospitalRequest { name: hospital, etag, force, validate_only, reason, request_id } = message;
+    let mut violations = Violations::new();
+    let hospital = name(&mut violations, "name", hospital, HospitalId::parse);
+    remark(&mut violations, "reason", reason);
+    let request_id = decode_id(&mut violations, "request_id", request_id);
+    let decoded = hospital.map(|hospital| {
+        let (reason, etag) = (reason.clone(), etag.clone());
+        let change = Change::DeleteHospital { id: hospital.clone(), force: *force, reason, etag };
+        (Asked { hospital, request_id, change }, *validate_only)
+    });
+    violations.finish_with(decoded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn update(hospital: Hospital, paths: Option<&[&str]>) -> Result<HospitalChange, Fault> {
+        let hospital = Hospital { name: "hospitals/seoul".into(), ..hospital };
+        let update_mask = paths.map(|paths| FieldMask { paths: paths.iter().map(ToString::to_string).collect() });
+        let asked = update_hospital(&UpdateHospitalRequest { hospital: Some(hospital), update_mask })?;
+        let Change::UpdateHospital { change, .. } = asked.change else { panic!("another change") };
+        Ok(change)
+    }
+
+    fn seconds(seconds: i64) -> Option<Duration> {
+        Some(Duration { seconds, nanos: 0 })
+    }
+
+    fn policy_message() -> PolicyMessage {
+        PolicyMessage { min_notice: seconds(60), max_advance: None, cancellation_cutoff: seconds(0) }
+    }
+
+    #[test]
+    fn without_a_mask_the_fields_that_are_set_are_changed() {
+        let change = update(Hospital { booking_policy: Some(policy_message()), ..Hospital::default() }, None).unwrap();
+        assert_eq!(change.display_name, None);
+        assert_eq!(change.min_notice, Some(SignedDuration::from_secs(60)));
+        assert_eq!(change.max_advance, None);
+        assert_eq!(change.cancellation_cutoff, Some(SignedDuration::ZERO));
+        assert_eq!(update(Hospital::default(), Some(&[])).unwrap(), HospitalChange::default());
+    }
+
+    #[test]
+    fn named_fields_that_are_unset_go_back_to_their_defaults() {
+        let default = BookingPolicy::default();
+        let hospital = Hospital { booking_policy: Some(policy_message()), ..Hospital::default() };
+        let change = update(hospital.clone(), Some(&["booking_policy"])).unwrap();
+        assert_eq!(change.max_advance, Some(default.max_advance));
+        assert_eq!(change.min_notice, Some(SignedDuration::from_secs(60)));
+        let change = update(Hospital::default(), Some(&["booking_policy.min_notice"])).unwrap();
+        assert_eq!(change, HospitalChange { min_notice: Some(default.min_notice), ..HospitalChange::default() });
+        let change = update(hospital.clone(), Some(&["booking_policy.max_advance"])).unwrap();
+        assert_eq!(change.min_notice, None);
+        let fault = update(hospital.clone(), Some(&["*"])).unwrap_err();
+        assert_eq!(fault.violations()[0].field, "hospital.display_name");
+        let full = Hospital { display_name: "Seoul".into(), ..hospital };
+        assert_eq!(update(full, Some(&["*"])).unwrap().display_name.as_deref(), Some("Seoul"));
+    }
+
+    #[test]
+    fn other_paths_are_refused_and_ignored_fields_are_not_judged() {
+        for path in ["time_zone", "state", "booking", "booking_policy.min", "", "display_name.x"] {
+            let fault = update(Hospital::default(), Some(&["booking_policy", path])).unwrap_err();
+            assert_eq!(fault.violations()[0].field, "update_mask", "{path}");
+        }
+        assert!(update(Hospital::default(), Some(&["*", "display_name"])).is_err());
+        let long = Hospital { display_name: "x".repeat(101), state: 77, ..Hospital::default() };
+        assert!(update(long.clone(), Some(&["booking_policy"])).is_ok());
+        assert!(update(long, None).is_err());
+    }
+
+    #[test]
+    fn offsets_stay_within_a_leap_year() {
+        for (seconds, nanos, fine) in [
+            (0, 0, true),
+            (31_622_400, 0, true),
+            (31_622_400, 1, false),
+            (-1, 0, false),
+            (0, -1, false),
+            (0, 1_000_000_000, false),
+            (i64::MAX, i32::MAX, false),
+        ] {
+            let policy = PolicyMessage { min_notice: Some(Duration { seconds, nanos }), ..PolicyMessage::default() };
+            let hospital = Hospital { booking_policy: Some(policy), ..Hospital::default() };
+            assert_eq!(update(hospital, None).is_ok(), fine, "{seconds} {nanos}");
+        }
+    }
+
+    #[test]
+    fn every_violation_of_a_new_hospital_is_named_in_field_order() {
+        let message = CreateHospitalRequest {
+            hospital: Some(Hospital { time_zone: "Asia/Soul".into(), ..Hospital::default() }),
+            hospital_id: "Seoul".into(),
+            initial_slots: Vec::new(),
+            request_id: "x".into(),
+        };
+        let fresh = || HospitalId::from_segment("fresh").unwrap();
+        let fault = create_hospital(&message, fresh, Uuid::nil()).unwrap_err();
+        let fields: Vec<_> = fault.violations().iter().map(|violation| violation.field.as_str()).collect();
+        assert_eq!(fields, ["hospital.display_name", "hospital.time_zone", "hospital_id", "request_id"]);
+        let reasons: Vec<_> = fault.violations().iter().map(|violation| violation.reason).collect();
+        assert_eq!(reasons[1], Reason::TimeZoneUnknown);
+        assert_eq!(reasons[3], Reason::RequestIdMalformed);
+    }
+}

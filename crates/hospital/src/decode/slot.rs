@@ -1,0 +1,362 @@
+//! Requests about slots and availability.
+
+use std::collections::BTreeSet;
+
+use contract::hospital::v1::set_slot_capacity_request::Change as CapacityOf;
+use contract::hospital::v1::{
+    BatchCreateSlotsRequest, CloseSlotRequest, CreateSlotRequest, GetSlotRequest, ListSlotsRequest, ReopenSlotRequest,
+    SearchAvailabilityRequest, SetSlotCapacityRequest, Slot,
+};
+use domain::capacity::{CapacityChange, MAX_CAPACITY};
+use domain::civil::decode_date;
+use domain::ids::{HospitalId, SlotId};
+use domain::page::{KeyKind, Page};
+use domain::request::decode_id;
+use fault::{Fault, Reason, Violations};
+use jiff::civil::Date;
+
+use super::{Asked, List, name, optional_date, remark, required, slot_name};
+use crate::command::{Change, NewSlot};
+use crate::store::read::{Dates, Search};
+
+/// Dates opened by one request at most: a leap year.
+const MAX_SLOTS: usize = 366;
+/// Dates searched at once at most.
+const MAX_SEARCH_DAYS: i32 = 62;
+/// Hospitals named in one search at most.
+const MAX_SEARCH_HOSPITALS: usize = 100;
+
+fn new_slot(violations: &mut Violations, path: &str, slot: &Slot) -> Option<NewSlot> {
+    let Slot {
+        name: _,
+        date,
+        capacity,
+        booked_count: _,
+        remaining_count: _,
+        state: _,
+        version: _,
+        create_time: _,
+        update_time: _,
+        etag: _,
+    } = slot;
+    let date = decode_date(violations, &format!("{path}.date"), *date);
+    let fits = capacity_fits(violations, &format!("{path}.capacity"), *capacity);
+    date.filter(|_| fits).map(|date| NewSlot { date, capacity: *capacity })
+}
+
+fn capacity_fits(violations: &mut Violations, field: &str, capacity: i32) -> bool {
+    let fits = (0..=MAX_CAPACITY).contains(&capacity);
+    if !fits {
+        violations.add(field, Reason::FieldInvalid, format!("must be 0..{MAX_CAPACITY}, is {capacity}"));
+    }
+    fits
+}
+
+/// Reads slots to be opened together, with the path of each.
+pub(super) fn new_slots<'a>(
+    violations: &mut Violations,
+    list: &str,
+    slots: impl ExactSizeIterator<Item = (String, Option<&'a Slot>)>,
+) -> Option<Vec<NewSlot>> {
+    let count = slots.len();
+    if count > MAX_SLOTS {
+        violations.add(list, Reason::FieldInvalid, format!("must have at most {MAX_SLOTS} entries, has {count}"));
+        return None;
+    }
+    let mut dates = BTreeSet::new();
+    let mut read = Vec::with_capacity(count);
+    for (path, slot) in slots {
+        let Some(slot) = slot else {
+            required(violations, &path);
+            continue;
+        };
+        let Some(new) = new_slot(violations, &path, slot) else { continue };
+        if dates.insert(new.date) {
+            read.push(new);
+        } else {
+            violations.add(format!("{path}.date"), Reason::FieldInvalid, format!("{} is there twice", new.date));
+        }
+    }
+    (read.len() == count).then_some(read)
+}
+
+/// Reads CreateSlot.
+pub(crate) fn create_slot(message: &CreateSlotRequest) -> Result<Asked, Fault> {
+    let CreateSlotRequest { parent, slot, request_id } = message;
+    let mut violations = Violations::new();
+    let hospital = name(&mut violations, "parent", parent, HospitalId::parse);
+    let slots = new_slots(&mut violations, "slot", [("slot".to_owned(), slot.as_ref())].into_iter());
+    let request_id = decode_id(&mut violations, "request_id", request_id);
+    let decoded = hospital.zip(slots).map(|(hospital, slots)| Asked {
+        hospital: hospital.clone(),
+        request_id,
+        change: Change::CreateSlots { hospital, slots },
+    });
+    violations.finish_with(decoded)
+}
+
+/// Reads BatchCreateSlots.
+pub(crate) fn batch_create_slots(message: &BatchCreateSlotsRequest) -> Result<Asked, Fault> {
+    let BatchCreateSlotsRequest { parent, requests, request_id } = message;
+    let mut violations = Violations::new();
+    let hospital = name(&mut violations, "parent", parent, HospitalId::parse);
+    if requests.is_empty() {
+        required(&mut violations, "requests");
+    }
+    let within_limit = requests.iter().take(MAX_SLOTS).enumerate();
+    for (i, CreateSlotRequest { parent: nested, slot: _, request_id: nested_id }) in within_limit {
+        if !nested.is_empty() && nested != parent {
+            violations.add(format!("requests[{i}].parent"), Reason::FieldInvalid, "must be empty or the batch's parent");
+        }
+        if !nested_id.is_empty() {
+            violations.add(format!("requests[{i}].request_id"), Reason::FieldInvalid, "must be empty inside of a batch");
+        }
+    }
+    let numbered = requests.iter().enumerate();
+    let slots = new_slots(
+        &mut violations,
+        "requests",
+        numbered.map(|(i, nested)| (format!("requests[{i}].slot"), nested.slot.as_ref())),
+    );
+    let request_id = decode_id(&mut violations, "request_id", request_id);
+    let decoded = hospital.zip(slots).map(|(hospital, slots)| Asked {
+        hospital: hospital.clone(),
+        request_id,
+        change: Change::CreateSlots { hospital, slots },
+    });
+    violations.finish_with(decoded)
+}
+
+/// Reads GetSlot.
+pub(crate) fn get_slot(message: &GetSlotRequest) -> Result<SlotId, Fault> {
+    let GetSlotRequest { name: slot } = message;
+    let mut violations = Violations::new();
+    let slot = name(&mut violations, "name", slot, SlotId::parse);
+    violations.finish_with(slot)
+}
+
+/// Refuses a first date that is not before the one after the last; the field at fault is the latter.
+fn ordered(violations: &mut Violations, start: Option<Date>, end: Option<Date>) {
+    if start.zip(end).is_some_and(|(start, end)| start >= end) {
+        violations.add("end_date", Reason::FieldInvalid, "must be later than start_date: it is not included");
+    }
+}
+
+/// What a page token is bound to of a date, whether or not it is one.
+fn binding(date: Option<contract::google::r#type::Date>) -> String {
+    date.map(|date| format!("{}-{}-{}", date.year, date.month, date.day)).unwrap_or_default()
+}
+
+/// Reads ListSlots.
+pub(crate) fn list_slots(message: &ListSlotsRequest) -> Result<List<(HospitalId, Dates)>, Fault> {
+    let ListSlotsRequest { parent, page_size, page_token, start_date, end_date } = message;
+    let mut violations = Violations::new();
+    let hospital = name(&mut violations, "parent", parent, HospitalId::parse);
+    let bound = ["ListSlots", parent, &binding(*start_date), &binding(*end_date)];
+    let page = Page::decode(&mut violations, *page_size, page_token, &bound, &[KeyKind::Text]);
+    let start = optional_date(&mut violations, "start_date", *start_date);
+    let end = optional_date(&mut violations, "end_date", *end_date);
+    ordered(&mut violations, start, end);
+    let decoded = hospital.map(|hospital| List {
+        parent: (hospital, Dates { start, end }),
+        filter: Vec::new(),
+        page,
+    });
+    violations.finish_with(decoded)
+}
+
+/// Reads SetSlotCapacity.
+pub(crate) fn set_slot_capacity(message: &SetSlotCapacityRequest) -> Result<Asked, Fault> {
+    let SetSlotCapacityRequest { name: slot, change, etag, request_id } = message;
+    let mut violations = Violations::new();
+    let slot = slot_name(&mut violations, "name", slot);
+    let change = match change {
+        None => {
+            violations.add("capacity", Reason::FieldInvalid, "one of capacity and delta is required");
+            None
+        }
+        Some(CapacityOf::Capacity(capacity)) => {
+            let fits = capacity_fits(&mut violations, "capacity", *capacity);
+            if etag.is_empty() {
+                let description = "an absolute capacity needs the etag of the slot it replaces; delta does not";
+                violations.add("etag", Reason::EtagRequired, description);
+            }
+            fits.then_some(CapacityChange::To(*capacity))
+        }
+        Some(CapacityOf::Delta(delta)) => Some(CapacityChange::By(*delta)),
+    };
+    let request_id = decode_id(&mut violations, "request_id", request_id);
+    let decoded = slot.zip(change).map(|((hospital, slot), change)| Asked {
+        hospital,
+        request_id,
+        change: Change::SetCapacity { slot, change, etag: etag.clone() },
+    });
+    violations.finish_with(decoded)
+}
+
+/// Reads CloseSlot.
+pub(crate) fn close_slot(message: &CloseSlotRequest) -> Result<Asked, Fault> {
+    let CloseSlotRequest { name: slot, cancel_bookings, reason, etag, request_id } = message;
+    let mut violations = Violations::new();
+    let slot = slot_name(&mut violations, "name", slot);
+    remark(&mut violations, "reason", reason);
+    let request_id = decode_id(&mut violations, "request_id", request_id);
+    let decoded = slot.map(|(hospital, slot)| {
+        let (reason, etag) = (reason.clone(), etag.clone());
+        let change = Change::CloseSlot { slot, cancel_bookings: *cancel_bookings, reason, etag };
+        Asked { hospital, request_id, change }
+    });
+    violations.finish_with(decoded)
+}
+
+/// Reads ReopenSlot.
+pub(crate) fn reopen_slot(message: &ReopenSlotRequest) -> Result<Asked, Fault> {
+    let ReopenSlotRequest { name: slot, etag, request_id } = message;
+    let mut violations = Violations::new();
+    let slot = slot_name(&mut violations, "name", slot);
+    let request_id = decode_id(&mut violations, "request_id", request_id);
+    let decoded = slot.map(|(hospital, slot)| Asked {
+        hospital,
+        request_id,
+        change: Change::ReopenSlot { slot, etag: etag.clone() },
+    });
+    violations.finish_with(decoded)
+}
+
+/// Reads SearchAvailability.
+pub(crate) fn search_availability(message: &SearchAvailabilityRequest) -> Result<List<Search>, Fault> {
+    let SearchAvailabilityRequest { start_date, end_date, hospitals, min_remaining, page_size, page_token } = message;
+    let mut violations = Violations::new();
+    let start = decode_date(&mut violations, "start_date", *start_date);
+    let end = decode_date(&mut violations, "end_date", *end_date);
+    ordered(&mut violations, start, end);
+    let days = start.zip(end).map_or(0, |(start, end)| (end - start).get_days());
+    if days > MAX_SEARCH_DAYS {
+        let description = format!("must be at most {MAX_SEARCH_DAYS} days after start_date, is {days}");
+        violations.add("end_date", Reason::FieldInvalid, description);
+    }
+    let hospitals = search_hospitals(&mut violations, hospitals);
+    if !(0..=MAX_CAPACITY).contains(min_remaining) {
+        violations.add("min_remaining", Reason::FieldInvalid, format!("must be 0..{MAX_CAPACITY}; 0 means 1"));
+    }
+    let min_remaining = (*min_remaining).max(1);
+    let names: Vec<&str> = hospitals.iter().map(HospitalId::segment).collect();
+    let (from, to, at_least) = (binding(*start_date), binding(*end_date), min_remaining.to_string());
+    let bound = [&["SearchAvailability", &from, &to, &at_least], names.as_slice()].concat();
+    let shape = [KeyKind::Text, KeyKind::Text];
+    let page = Page::decode(&mut violations, *page_size, page_token, &bound, &shape);
+    let search = Search { dates: Dates { start, end }, hospitals, min_remaining };
+    violations.finish_with(Some(List { parent: search, filter: Vec::new(), page }))
+}
+
+/// The hospitals of a search, each once, in an order that does not depend on the caller's.
+fn search_hospitals(violations: &mut Violations, names: &[String]) -> Vec<HospitalId> {
+    if names.len() > MAX_SEARCH_HOSPITALS {
+        let description = format!("must have at most {MAX_SEARCH_HOSPITALS} entries, has {}", names.len());
+        violations.add("hospitals", Reason::FieldInvalid, description);
+        return Vec::new();
+    }
+    let numbered = names.iter().enumerate();
+    let hospitals: BTreeSet<HospitalId> = numbered
+        .filter_map(|(i, hospital)| name(violations, &format!("hospitals[{i}]"), hospital, HospitalId::parse))
+        .collect();
+    hospitals.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn date(day: i32) -> Option<contract::google::r#type::Date> {
+        Some(contract::google::r#type::Date { year: 2027, month: 1, day })
+    }
+
+    fn fields(fault: &Fault) -> Vec<&str> {
+        fault.violations().iter().map(|violation| violation.field.as_str()).collect()
+    }
+
+    fn nested(day: i32, parent: &str, request_id: &str) -> CreateSlotRequest {
+        let slot = Slot { date: date(day), capacity: 1, ..Slot::default() };
+        CreateSlotRequest { parent: parent.into(), slot: Some(slot), request_id: request_id.into() }
+    }
+
+    #[test]
+    fn a_batch_names_every_wrong_entry() {
+        let mut message = BatchCreateSlotsRequest {
+            parent: "hospitals/seoul".into(),
+            requests: vec![nested(1, "", ""), nested(1, "hospitals/busan", ""), nested(31, "hospitals/seoul", "x")],
+            request_id: String::new(),
+        };
+        message.requests.push(CreateSlotRequest::default());
+        let fault = batch_create_slots(&message).unwrap_err();
+        assert_eq!(
+            fields(&fault),
+            ["requests[1].parent", "requests[2].request_id", "requests[1].slot.date", "requests[3].slot"]
+        );
+        message.requests = (0..367).map(|_| nested(1, "", "")).collect();
+        assert_eq!(fields(&batch_create_slots(&message).unwrap_err()), ["requests"]);
+        message.requests.clear();
+        assert_eq!(fields(&batch_create_slots(&message).unwrap_err()), ["requests"]);
+    }
+
+    #[test]
+    fn an_absolute_capacity_needs_an_etag_and_a_shift_does_not() {
+        let message = |change| SetSlotCapacityRequest {
+            name: "hospitals/seoul/slots/2027-01-04".into(),
+            change,
+            ..SetSlotCapacityRequest::default()
+        };
+        let fault = set_slot_capacity(&message(Some(CapacityOf::Capacity(-1)))).unwrap_err();
+        assert_eq!(fields(&fault), ["capacity", "etag"]);
+        assert_eq!(fault.violations()[1].reason, Reason::EtagRequired);
+        assert!(set_slot_capacity(&message(Some(CapacityOf::Delta(i32::MIN)))).is_ok());
+        assert_eq!(fields(&set_slot_capacity(&message(None)).unwrap_err()), ["capacity"]);
+    }
+
+    #[test]
+    fn a_search_is_at_most_62_days_long_and_not_empty() {
+        let message = SearchAvailabilityRequest {
+            start_date: date(1),
+            end_date: date(1),
+            min_remaining: -1,
+            hospitals: vec!["hospitals/busan".into(), "x".into()],
+            ..SearchAvailabilityRequest::default()
+        };
+        let fault = search_availability(&message).unwrap_err();
+        assert_eq!(fields(&fault), ["end_date", "hospitals[1]", "min_remaining"]);
+        let later = |month, day| Some(contract::google::r#type::Date { year: 2027, month, day });
+        let until = |end_date| SearchAvailabilityRequest { start_date: date(1), end_date, ..Default::default() };
+        assert!(search_availability(&until(later(3, 4))).is_ok());
+        assert_eq!(fields(&search_availability(&until(later(3, 5))).unwrap_err()), ["end_date"]);
+        assert_eq!(fields(&search_availability(&until(later(2, 30))).unwrap_err()), ["end_date"]);
+    }
+
+    #[test]
+    fn a_token_does_not_depend_on_the_order_of_hospitals() {
+        let search = |hospitals: [&str; 3], page_token: String| SearchAvailabilityRequest {
+            start_date: date(1),
+            end_date: date(2),
+            hospitals: hospitals.iter().map(ToString::to_string).collect(),
+            page_token,
+            ..Default::default()
+        };
+        let first = search_availability(&search(["hospitals/seoul", "hospitals/busan", "hospitals/seoul"], String::new()));
+        let keys = [domain::page::Key::Text("2027-01-01".into()), domain::page::Key::Text("busan".into())];
+        let token = first.unwrap().page.next_token(&keys);
+        let again = search(["hospitals/busan", "hospitals/seoul", "hospitals/busan"], token.clone());
+        assert_eq!(search_availability(&again).unwrap().page.after.as_deref(), Some(&keys[..]));
+        let other = search(["hospitals/busan", "hospitals/busan", "hospitals/busan"], token);
+        assert_eq!(search_availability(&other).unwrap_err().reason(), Reason::PageTokenInvalid);
+    }
+
+    #[test]
+    fn lists_take_open_ranges() {
+        let list = |start_date, end_date| {
+            list_slots(&ListSlotsRequest { parent: "hospitals/seoul".into(), start_date, end_date, ..Default::default() })
+        };
+        assert!(list(None, None).is_ok());
+        assert!(list(date(2), None).is_ok());
+        assert_eq!(fields(&list(date(2), date(2)).unwrap_err()), ["end_date"]);
+        assert_eq!(list(date(0), None).unwrap_err().reason(), Reason::DateInvalid);
+    }
+}

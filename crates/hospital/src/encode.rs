@@ -1,0 +1,113 @@
+//! From the types of the rules to messages.
+
+use contract::hospital::v1 as message;
+use domain::capacity::{Claim, ClaimState, Slot, SlotState};
+use domain::civil::{encode_date, encode_time};
+use domain::hospital::{CapacityRequest, HospitalState, Terms, count};
+use domain::token::etag;
+use domain::window::zone_name;
+use jiff::{SignedDuration, Timestamp};
+
+use crate::store::read::HospitalView;
+
+/// A hospital. Of its deletion, every claim that is not active any more is done, revoked or not.
+pub(crate) fn hospital(view: &HospitalView) -> message::Hospital {
+    let HospitalView { hospital, active } = view;
+    let state = match hospital.state() {
+        HospitalState::Active => message::hospital::State::Active,
+        HospitalState::Deleting => message::hospital::State::Deleting,
+        HospitalState::Deleted => message::hospital::State::Deleted,
+    };
+    let progress = hospital.deletion.map(|deletion| message::RevocationProgress {
+        total: count(deletion.claims),
+        revoked: count((deletion.claims - active).max(0)),
+    });
+    message::Hospital {
+        name: hospital.id.to_string(),
+        uid: hospital.uid.to_string(),
+        display_name: hospital.display_name.clone(),
+        time_zone: zone_name(&hospital.time_zone).to_owned(),
+        state: state.into(),
+        booking_policy: Some(message::BookingPolicy {
+            min_notice: Some(duration(hospital.policy.min_notice)),
+            max_advance: Some(duration(hospital.policy.max_advance)),
+            cancellation_cutoff: Some(duration(hospital.policy.cancellation_cutoff)),
+        }),
+        active_booking_count: count(*active),
+        revocation_progress: progress,
+        create_time: Some(encode_time(hospital.create_time)),
+        update_time: Some(encode_time(hospital.update_time)),
+        delete_time: hospital.deletion.map(|deletion| encode_time(deletion.time)),
+        etag: etag(hospital.version),
+    }
+}
+
+/// A hospital with what its deletion would revoke, where it would begin one.
+pub(crate) fn deletion_preview(view: &HospitalView, total: Option<i64>) -> message::Hospital {
+    let mut previewed = hospital(view);
+    if let Some(total) = total {
+        previewed.revocation_progress = Some(message::RevocationProgress { total: count(total), revoked: 0 });
+    }
+    previewed
+}
+
+fn duration(offset: SignedDuration) -> prost_types::Duration {
+    prost_types::Duration { seconds: offset.as_secs(), nanos: offset.subsec_nanos() }
+}
+
+/// A slot.
+pub(crate) fn slot(slot: &Slot) -> message::Slot {
+    let state = match slot.state {
+        SlotState::Open => message::slot::State::Open,
+        SlotState::Closed => message::slot::State::Closed,
+        SlotState::Deleted => message::slot::State::Deleted,
+    };
+    message::Slot {
+        name: slot.id.to_string(),
+        date: Some(encode_date(slot.id.date)),
+        capacity: slot.capacity,
+        booked_count: slot.booked,
+        remaining_count: slot.remaining(),
+        state: state.into(),
+        version: slot.version,
+        create_time: Some(encode_time(slot.create_time)),
+        update_time: Some(encode_time(slot.update_time)),
+        etag: etag(slot.admin_version),
+    }
+}
+
+/// A claim, with the terms of the booking where a place was taken.
+pub(crate) fn claim(claim: &Claim, terms: Option<Terms>) -> message::CapacityClaim {
+    let revoke_reason = match claim.state {
+        ClaimState::Active | ClaimState::Released => 0,
+        ClaimState::Revoked(reason) => reason as i32,
+    };
+    message::CapacityClaim {
+        claim_id: claim.id.to_string(),
+        slot: claim.slot.to_string(),
+        state: claim.state.message().into(),
+        revoke_reason,
+        slot_version: claim.slot_version,
+        update_time: Some(encode_time(claim.update_time)),
+        terms: terms.map(|terms| message::BookingTerms {
+            hospital_display_name: terms.hospital_display_name,
+            time_zone: terms.time_zone,
+            cancellation_close_time: Some(encode_time(terms.cancellation_close_time)),
+        }),
+    }
+}
+
+/// A capacity request as it stands at `now`.
+pub(crate) fn capacity_request(request: &CapacityRequest, now: Timestamp) -> message::CapacityRequest {
+    message::CapacityRequest {
+        name: request.id.to_string(),
+        slot: request.slot.to_string(),
+        additional_capacity: request.additional,
+        justification: request.justification.clone(),
+        state: request.state_at(now).message().into(),
+        decision_note: request.note.clone(),
+        create_time: Some(encode_time(request.create_time)),
+        expire_time: Some(encode_time(request.expire_time)),
+        etag: etag(request.version),
+    }
+}

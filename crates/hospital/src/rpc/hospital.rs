@@ -1,0 +1,282 @@
+//! HospitalService: admins write, everybody reads.
+
+use contract::hospital::v1::hospital_service_server::HospitalService;
+use contract::hospital::v1::{
+    ApproveCapacityRequestRequest, BatchCreateSlotsRequest, BatchCreateSlotsResponse, CapacityRequest,
+    CloseSlotRequest, CreateCapacityRequestRequest, CreateHospitalRequest, CreateSlotRequest, DeleteHospitalRequest,
+    GetCapacityRequestRequest, GetHospitalRequest, GetSlotRequest, Hospital, ListCapacityRequestsRequest,
+    ListCapacityRequestsResponse, ListHospitalsRequest, ListHospitalsResponse, ListSlotsRequest, ListSlotsResponse,
+    RejectCapacityRequestRequest, ReopenSlotRequest, SearchAvailabilityRequest, SearchAvailabilityResponse,
+    SetSlotCapacityRequest, Slot, UpdateHospitalRequest,
+};
+use domain::ids::HospitalId;
+use fault::Fault;
+use runtime::entropy;
+use tonic::{Request, Response, Status};
+
+use super::{MARKETING, Rpc, answer, call_of, identify, require_request_owner, require_request_reader};
+use crate::app::Call;
+use crate::command::Change;
+use crate::{decode, encode};
+
+/// A time-ordered id for a hospital whose caller named none.
+fn fresh_hospital() -> HospitalId {
+    let segment = format!("h-{}", entropy::uuid_v7().simple());
+    HospitalId::from_segment(&segment).unwrap_or_else(|_| unreachable!("{segment} is of the form of a hospital's id"))
+}
+
+impl Rpc {
+    async fn create_hospital(&self, call: &Call, message: CreateHospitalRequest) -> Result<Hospital, Fault> {
+        call.caller.require_admin()?;
+        let asked = decode::create_hospital(&message, fresh_hospital, entropy::uuid_v4())?;
+        let bare = CreateHospitalRequest { request_id: String::new(), ..message };
+        let view = self.administer(call, "CreateHospital", asked, &bare).await?.hospital()?;
+        Ok(encode::hospital(&view))
+    }
+
+    async fn update_hospital(&self, call: &Call, message: &UpdateHospitalRequest) -> Result<Hospital, Fault> {
+        call.caller.require_admin()?;
+        let asked = decode::update_hospital(message)?;
+        let view = self.administer(call, "UpdateHospital", asked, message).await?.hospital()?;
+        Ok(encode::hospital(&view))
+    }
+
+    async fn delete_hospital(&self, call: &Call, message: DeleteHospitalRequest) -> Result<Hospital, Fault> {
+        call.caller.require_admin()?;
+        let (asked, validate_only) = decode::delete_hospital(&message)?;
+        // Judging and deleting are the same request, so that the one tells what the other would answer.
+        let bare = DeleteHospitalRequest { request_id: String::new(), validate_only: false, ..message };
+        if let (true, Change::DeleteHospital { id, force, reason: _, etag }) = (validate_only, &asked.change) {
+            call.caller.require_admin_of(id)?;
+            let identity = identify(call, "DeleteHospital", asked.request_id, &bare);
+            let (view, total) = self.app.preview_deletion(&identity, id, *force, etag).await?;
+            return Ok(encode::deletion_preview(&view, total));
+        }
+        let view = self.administer(call, "DeleteHospital", asked, &bare).await?.hospital()?;
+        Ok(encode::hospital(&view))
+    }
+
+    async fn list_hospitals(&self, message: &ListHospitalsRequest) -> Result<ListHospitalsResponse, Fault> {
+        let list = decode::list_hospitals(message)?;
+        let (views, next_page_token) = self.app.hospitals(&list.filter, list.parent, &list.page).await?;
+        Ok(ListHospitalsResponse { hospitals: views.iter().map(encode::hospital).collect(), next_page_token })
+    }
+
+    async fn create_slot(&self, call: &Call, message: CreateSlotRequest) -> Result<Slot, Fault> {
+        call.caller.require_admin()?;
+        let asked = decode::create_slot(&message)?;
+        let bare = CreateSlotRequest { request_id: String::new(), ..message };
+        let slot = self.administer(call, "CreateSlot", asked, &bare).await?.slot()?;
+        Ok(encode::slot(&slot))
+    }
+
+    async fn batch_create_slots(
+        &self,
+        call: &Call,
+        message: BatchCreateSlotsRequest,
+    ) -> Result<BatchCreateSlotsResponse, Fault> {
+        call.caller.require_admin()?;
+        let asked = decode::batch_create_slots(&message)?;
+        let bare = BatchCreateSlotsRequest { request_id: String::new(), ..message };
+        let slots = self.administer(call, "BatchCreateSlots", asked, &bare).await?.slots()?;
+        Ok(BatchCreateSlotsResponse { slots: slots.iter().map(encode::slot).collect() })
+    }
+
+    async fn list_slots(&self, message: &ListSlotsRequest) -> Result<ListSlotsResponse, Fault> {
+        let list = decode::list_slots(message)?;
+        let (hospital, dates) = list.parent;
+        let (slots, next_page_token) = self.app.slots(&hospital, dates, &list.page).await?;
+        Ok(ListSlotsResponse { slots: slots.iter().map(encode::slot).collect(), next_page_token })
+    }
+
+    async fn set_slot_capacity(&self, call: &Call, message: SetSlotCapacityRequest) -> Result<Slot, Fault> {
+        call.caller.require_admin()?;
+        let asked = decode::set_slot_capacity(&message)?;
+        let bare = SetSlotCapacityRequest { request_id: String::new(), ..message };
+        let slot = self.administer(call, "SetSlotCapacity", asked, &bare).await?.slot()?;
+        Ok(encode::slot(&slot))
+    }
+
+    async fn close_slot(&self, call: &Call, message: CloseSlotRequest) -> Result<Slot, Fault> {
+        call.caller.require_admin()?;
+        let asked = decode::close_slot(&message)?;
+        let bare = CloseSlotRequest { request_id: String::new(), ..message };
+        let slot = self.administer(call, "CloseSlot", asked, &bare).await?.slot()?;
+        Ok(encode::slot(&slot))
+    }
+
+    async fn reopen_slot(&self, call: &Call, message: ReopenSlotRequest) -> Result<Slot, Fault> {
+        call.caller.require_admin()?;
+        let asked = decode::reopen_slot(&message)?;
+        let bare = ReopenSlotRequest { request_id: String::new(), ..message };
+        let slot = self.administer(call, "ReopenSlot", asked, &bare).await?.slot()?;
+        Ok(encode::slot(&slot))
+    }
+
+    async fn availability(&self, message: &SearchAvailabilityRequest) -> Result<SearchAvailabilityResponse, Fault> {
+        let list = decode::search_availability(message)?;
+        let (slots, next_page_token) = self.app.availability(&list.parent, &list.page).await?;
+        Ok(SearchAvailabilityResponse { slots: slots.iter().map(encode::slot).collect(), next_page_token })
+    }
+
+    async fn create_capacity_request(
+        &self,
+        call: &Call,
+        message: CreateCapacityRequestRequest,
+    ) -> Result<CapacityRequest, Fault> {
+        call.caller.require_service(MARKETING)?;
+        let asked = decode::create_capacity_request(&message, entropy::uuid_v7())?;
+        let bare = CreateCapacityRequestRequest { request_id: String::new(), ..message };
+        let identity = identify(call, "CreateCapacityRequest", asked.request_id, &bare);
+        let request = self.app.ask(call, identity, asked.change).await?.capacity_request()?;
+        Ok(encode::capacity_request(&request, self.app.now()))
+    }
+
+    async fn capacity_request(
+        &self,
+        call: &Call,
+        message: &GetCapacityRequestRequest,
+    ) -> Result<CapacityRequest, Fault> {
+        require_request_reader(&call.caller)?;
+        let id = decode::get_capacity_request(message)?;
+        require_request_owner(&call.caller, &id.hospital)?;
+        Ok(encode::capacity_request(&self.app.capacity_request(&id).await?, self.app.now()))
+    }
+
+    async fn list_capacity_requests(
+        &self,
+        call: &Call,
+        message: &ListCapacityRequestsRequest,
+    ) -> Result<ListCapacityRequestsResponse, Fault> {
+        require_request_reader(&call.caller)?;
+        let list = decode::list_capacity_requests(message)?;
+        require_request_owner(&call.caller, &list.parent)?;
+        let (requests, next_page_token) = self.app.capacity_requests(&list.parent, &list.filter, &list.page).await?;
+        let now = self.app.now();
+        let capacity_requests = requests.iter().map(|request| encode::capacity_request(request, now)).collect();
+        Ok(ListCapacityRequestsResponse { capacity_requests, next_page_token })
+    }
+
+    async fn approve(&self, call: &Call, message: ApproveCapacityRequestRequest) -> Result<CapacityRequest, Fault> {
+        call.caller.require_admin()?;
+        let asked = decode::approve_capacity_request(&message)?;
+        let bare = ApproveCapacityRequestRequest { request_id: String::new(), ..message };
+        let request = self.administer(call, "ApproveCapacityRequest", asked, &bare).await?.capacity_request()?;
+        Ok(encode::capacity_request(&request, self.app.now()))
+    }
+
+    async fn reject(&self, call: &Call, message: RejectCapacityRequestRequest) -> Result<CapacityRequest, Fault> {
+        call.caller.require_admin()?;
+        let asked = decode::reject_capacity_request(&message)?;
+        let bare = RejectCapacityRequestRequest { request_id: String::new(), ..message };
+        let request = self.administer(call, "RejectCapacityRequest", asked, &bare).await?.capacity_request()?;
+        Ok(encode::capacity_request(&request, self.app.now()))
+    }
+}
+
+#[tonic::async_trait]
+impl HospitalService for Rpc {
+    async fn create_hospital(&self, request: Request<CreateHospitalRequest>) -> Result<Response<Hospital>, Status> {
+        answer(self.create_hospital(&call_of(&request), request.into_inner()).await)
+    }
+
+    async fn get_hospital(&self, request: Request<GetHospitalRequest>) -> Result<Response<Hospital>, Status> {
+        let read = async {
+            let id = decode::get_hospital(request.get_ref())?;
+            self.app.hospital(&id).await
+        };
+        answer(read.await.map(|view| encode::hospital(&view)))
+    }
+
+    async fn list_hospitals(
+        &self,
+        request: Request<ListHospitalsRequest>,
+    ) -> Result<Response<ListHospitalsResponse>, Status> {
+        answer(self.list_hospitals(request.get_ref()).await)
+    }
+
+    async fn update_hospital(&self, request: Request<UpdateHospitalRequest>) -> Result<Response<Hospital>, Status> {
+        answer(self.update_hospital(&call_of(&request), request.get_ref()).await)
+    }
+
+    async fn delete_hospital(&self, request: Request<DeleteHospitalRequest>) -> Result<Response<Hospital>, Status> {
+        answer(self.delete_hospital(&call_of(&request), request.into_inner()).await)
+    }
+
+    async fn create_slot(&self, request: Request<CreateSlotRequest>) -> Result<Response<Slot>, Status> {
+        answer(self.create_slot(&call_of(&request), request.into_inner()).await)
+    }
+
+    async fn batch_create_slots(
+        &self,
+        request: Request<BatchCreateSlotsRequest>,
+    ) -> Result<Response<BatchCreateSlotsResponse>, Status> {
+        answer(self.batch_create_slots(&call_of(&request), request.into_inner()).await)
+    }
+
+    async fn get_slot(&self, request: Request<GetSlotRequest>) -> Result<Response<Slot>, Status> {
+        let read = async {
+            let id = decode::get_slot(request.get_ref())?;
+            self.app.slot(&id).await
+        };
+        answer(read.await.map(|slot| encode::slot(&slot)))
+    }
+
+    async fn list_slots(&self, request: Request<ListSlotsRequest>) -> Result<Response<ListSlotsResponse>, Status> {
+        answer(self.list_slots(request.get_ref()).await)
+    }
+
+    async fn set_slot_capacity(&self, request: Request<SetSlotCapacityRequest>) -> Result<Response<Slot>, Status> {
+        answer(self.set_slot_capacity(&call_of(&request), request.into_inner()).await)
+    }
+
+    async fn close_slot(&self, request: Request<CloseSlotRequest>) -> Result<Response<Slot>, Status> {
+        answer(self.close_slot(&call_of(&request), request.into_inner()).await)
+    }
+
+    async fn reopen_slot(&self, request: Request<ReopenSlotRequest>) -> Result<Response<Slot>, Status> {
+        answer(self.reopen_slot(&call_of(&request), request.into_inner()).await)
+    }
+
+    async fn search_availability(
+        &self,
+        request: Request<SearchAvailabilityRequest>,
+    ) -> Result<Response<SearchAvailabilityResponse>, Status> {
+        answer(self.availability(request.get_ref()).await)
+    }
+
+    async fn create_capacity_request(
+        &self,
+        request: Request<CreateCapacityRequestRequest>,
+    ) -> Result<Response<CapacityRequest>, Status> {
+        answer(self.create_capacity_request(&call_of(&request), request.into_inner()).await)
+    }
+
+    async fn get_capacity_request(
+        &self,
+        request: Request<GetCapacityRequestRequest>,
+    ) -> Result<Response<CapacityRequest>, Status> {
+        answer(self.capacity_request(&call_of(&request), request.get_ref()).await)
+    }
+
+    async fn list_capacity_requests(
+        &self,
+        request: Request<ListCapacityRequestsRequest>,
+    ) -> Result<Response<ListCapacityRequestsResponse>, Status> {
+        answer(self.list_capacity_requests(&call_of(&request), request.get_ref()).await)
+    }
+
+    async fn approve_capacity_request(
+        &self,
+        request: Request<ApproveCapacityRequestRequest>,
+    ) -> Result<Response<CapacityRequest>, Status> {
+        answer(self.approve(&call_of(&request), request.into_inner()).await)
+    }
+
+    async fn reject_capacity_request(
+        &self,
+        request: Request<RejectCapacityRequestRequest>,
+    ) -> Result<Response<CapacityRequest>, Status> {
+        answer(self.reject(&call_of(&request), request.into_inner()).await)
+    }
+}

@@ -1,0 +1,119 @@
+//! The demand's own tables. Names are recorded in the database and never change.
+
+use ::store::migration::prelude::*;
+use ::store::migration::schema::{big_integer, boolean, double, integer, string, uuid};
+use ::store::migration::{MigrationTrait, MigratorTrait, SchemaManager, common};
+
+use crate::store::hospitals::hospital;
+use crate::store::sets::{booking, refusal};
+use crate::store::signals::signal;
+
+/// The common tables and the demand's.
+pub(crate) struct Migrator;
+
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        let mut migrations = common();
+        migrations.push(Box::new(Tables));
+        migrations
+    }
+}
+
+struct Tables;
+
+impl MigrationName for Tables {
+    fn name(&self) -> &str {
+        "marketing_0001_demand"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for Tables {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        for table in [hospital_table(), signal_table(), booking_table(), refusal_table()] {
+            manager.create_table(table).await?;
+        }
+        for index in signal_indexes().into_iter().chain(set_indexes()) {
+            manager.create_index(index).await?;
+        }
+        Ok(())
+    }
+}
+
+fn hospital_table() -> TableCreateStatement {
+    use hospital::{Column, Entity};
+    Table::create()
+        .table(Entity)
+        .col(string(Column::Hospital).primary_key())
+        .col(string(Column::TimeZone))
+        .col(boolean(Column::Gone))
+        .to_owned()
+}
+
+fn signal_table() -> TableCreateStatement {
+    use signal::{Column, Entity};
+    Table::create()
+        .table(Entity)
+        .col(string(Column::Slot).primary_key())
+        .col(string(Column::Hospital))
+        .col(string(Column::Date))
+        .col(big_integer(Column::SlotVersion))
+        .col(integer(Column::Capacity))
+        .col(integer(Column::Booked))
+        .col(double(Column::FillRatio))
+        .col(big_integer(Column::EndTime))
+        .col(big_integer(Column::UpdateTime))
+        .to_owned()
+}
+
+fn booking_table() -> TableCreateStatement {
+    use booking::{Column, Entity};
+    Table::create()
+        .table(Entity)
+        .col(uuid(Column::Screening).primary_key())
+        .col(string(Column::Slot))
+        .col(big_integer(Column::Time))
+        .to_owned()
+}
+
+fn refusal_table() -> TableCreateStatement {
+    use refusal::{Column, Entity};
+    Table::create()
+        .table(Entity)
+        .col(uuid(Column::EventId).primary_key())
+        .col(string(Column::Slot))
+        .col(big_integer(Column::Number))
+        .col(big_integer(Column::Time))
+        .to_owned()
+}
+
+fn index<T: Iden + 'static, C: Iden + Copy + 'static>(name: &str, table: T, columns: &[C]) -> IndexCreateStatement {
+    let mut index = Index::create();
+    index.name(name).table(table);
+    for column in columns {
+        index.col(*column);
+    }
+    index
+}
+
+/// Both orders of the list, for everybody and for one hospital, and the removal of what is over.
+fn signal_indexes() -> Vec<IndexCreateStatement> {
+    use signal::{Column, Entity};
+    vec![
+        index("signal_by_date", Entity, &[Column::Date, Column::Slot]),
+        index("signal_by_fill_ratio", Entity, &[Column::FillRatio, Column::Slot]),
+        index("signal_of_hospital_by_date", Entity, &[Column::Hospital, Column::Date, Column::Slot]),
+        index("signal_of_hospital_by_fill_ratio", Entity, &[Column::Hospital, Column::FillRatio, Column::Slot]),
+        index("signal_by_end_time", Entity, &[Column::EndTime]),
+    ]
+}
+
+/// The counts, and the removal of what is not of late.
+fn set_indexes() -> Vec<IndexCreateStatement> {
+    vec![
+        index("booking_of_slot", booking::Entity, &[booking::Column::Slot, booking::Column::Time]),
+        index("booking_by_time", booking::Entity, &[booking::Column::Time]),
+        index("refusal_of_slot", refusal::Entity, &[refusal::Column::Slot, refusal::Column::Time]),
+        index("refusal_by_time", refusal::Entity, &[refusal::Column::Time]),
+    ]
+}

@@ -1,0 +1,40 @@
+//! The demand's tables. Instants are microseconds since 1970, names are those of the contract.
+
+pub(crate) mod hospitals;
+pub(crate) mod sets;
+pub(crate) mod signals;
+
+use sea_orm::entity::prelude::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter};
+use sea_orm::{QueryOrder, QuerySelect};
+
+/// What is stored and cannot be read: a defect, or another version's row.
+fn corrupt(what: &str, value: impl std::fmt::Debug) -> DbErr {
+    DbErr::Custom(format!("the stored {what} {value:?} cannot be read"))
+}
+
+/// Rows one transaction removes, but for those of the very same time as the last one.
+const CHUNK: u64 = 1_000;
+
+/// Removes the oldest rows whose time in `column` is before `limit`, a chunk of them; whether there may be more.
+async fn prune<E: EntityTrait>(
+    transaction: &impl ConnectionTrait,
+    column: E::Column,
+    limit: i64,
+) -> Result<bool, DbErr> {
+    let last: Option<i64> = E::find()
+        .select_only()
+        .column(column)
+        .filter(column.lt(limit))
+        .order_by_asc(column)
+        .offset(CHUNK - 1)
+        .limit(1)
+        .into_tuple()
+        .one(transaction)
+        .await?;
+    let removed = match last {
+        Some(last) => column.lte(last),
+        None => column.lt(limit),
+    };
+    E::delete_many().filter(removed).exec(transaction).await?;
+    Ok(last.is_some())
+}

@@ -1,0 +1,65 @@
+//! What is known of hospitals; a row of one that is gone stays, so that a late event cannot bring its slots back.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use domain::demand::Hospital;
+use domain::ids::HospitalId;
+use sea_orm::ActiveValue::Set;
+use sea_orm::entity::prelude::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter};
+use sea_orm::sea_query::OnConflict;
+use sea_orm::{QueryOrder, QuerySelect};
+
+use super::corrupt;
+
+#[expect(unreachable_pub, reason = "the entity macro emits pub items")]
+pub(crate) mod hospital {
+    //! One row a hospital.
+    use sea_orm::entity::prelude::*;
+
+    /// A row.
+    #[sea_orm::model]
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "hospital")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub hospital: String,
+        pub time_zone: String,
+        pub gone: bool,
+    }
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+/// These hospitals, locked until the transaction ends where the database locks rows; unknown ones are not in the map.
+pub(crate) async fn load_for_update(
+    transaction: &impl ConnectionTrait,
+    named: &BTreeSet<&HospitalId>,
+) -> Result<BTreeMap<HospitalId, Hospital>, DbErr> {
+    use hospital::{Column, Entity};
+    let select = Entity::find().filter(Column::Hospital.is_in(named.iter().map(ToString::to_string)));
+    let rows = select.order_by_asc(Column::Hospital).lock_exclusive().all(transaction).await?;
+    let read = |row: hospital::Model| {
+        let id = HospitalId::parse(&row.hospital).map_err(|_| corrupt("hospital", &row.hospital))?;
+        Ok((id, Hospital { time_zone: row.time_zone, gone: row.gone }))
+    };
+    rows.into_iter().map(read).collect()
+}
+
+/// Writes hospitals.
+pub(crate) async fn save(
+    transaction: &impl ConnectionTrait,
+    hospitals: &BTreeMap<HospitalId, Hospital>,
+) -> Result<(), DbErr> {
+    use hospital::{ActiveModel, Column, Entity};
+    if hospitals.is_empty() {
+        return Ok(());
+    }
+    let rows = hospitals.iter().map(|(id, hospital)| ActiveModel {
+        hospital: Set(id.to_string()),
+        time_zone: Set(hospital.time_zone.clone()),
+        gone: Set(hospital.gone),
+    });
+    let replace = OnConflict::column(Column::Hospital).update_columns([Column::TimeZone, Column::Gone]).to_owned();
+    Entity::insert_many(rows).on_conflict(replace).exec_without_returning(transaction).await?;
+    Ok(())
+}

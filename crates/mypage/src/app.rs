@@ -1,0 +1,71 @@
+//! The use cases: reads of one customer's page.
+
+use ::store::{Database, read};
+use domain::ids::CustomerId;
+use domain::mypage::{Ahead, Item, ResumeToken, ahead, earliest_today};
+use domain::token::ConsistencyToken;
+use fault::Fault;
+use jiff::Timestamp;
+use runtime::clock::Clock;
+use sea_orm::DbErr;
+use tokio::time::Instant;
+
+use crate::decode::{Get, List};
+use crate::store::{items, pages};
+
+/// A customer's page at one position.
+#[derive(Debug)]
+pub(crate) struct Page {
+    pub(crate) ahead: Ahead,
+    pub(crate) token: ResumeToken,
+    pub(crate) update_time: Option<Timestamp>,
+}
+
+/// Reads pages. A cheap handle.
+#[derive(Debug, Clone)]
+pub(crate) struct Pages {
+    pub(crate) database: Database,
+    pub(crate) clock: Clock,
+}
+
+impl Pages {
+    pub(crate) fn new(database: Database, clock: Clock) -> Self {
+        Self { database, clock }
+    }
+
+    /// A page, not from before the write the query names.
+    pub(crate) async fn get(&self, query: Get, deadline: Instant) -> Result<Page, Fault> {
+        self.wait_for(query.not_before, deadline).await?;
+        self.page(&query.customer).await.map_err(read::failed)
+    }
+
+    /// A page of bookings and the token of the next one, not from before the write the query names.
+    pub(crate) async fn list(&self, query: List, deadline: Instant) -> Result<(Vec<Item>, String), Fault> {
+        self.wait_for(query.not_before, deadline).await?;
+        items::list(self.database.reader(), &query.customer, &query.page).await.map_err(read::failed)
+    }
+
+    async fn wait_for(&self, token: Option<ConsistencyToken>, deadline: Instant) -> Result<(), Fault> {
+        let Some(token) = token else { return Ok(()) };
+        let seen = || items::seen_version(self.database.reader(), token.screening);
+        read::wait_for(&self.database, token, deadline, seen).await
+    }
+
+    /// A page and the position it is at. A page that moved while it was read is read again: its changes and its position
+    /// are committed together, so an unmoved one belongs to that position on every database.
+    pub(crate) async fn page(&self, customer: &CustomerId) -> Result<Page, DbErr> {
+        let connection = self.database.reader();
+        let epoch = pages::epoch(connection).await?;
+        let mut page = pages::find(connection, customer).await?;
+        loop {
+            let now = self.clock.now();
+            let active = items::active(connection, customer, earliest_today(now)).await?;
+            let after = pages::find(connection, customer).await?;
+            if after == page {
+                let token = ResumeToken { epoch, position: page.position };
+                return Ok(Page { ahead: ahead(active, now), token, update_time: page.update_time });
+            }
+            page = after;
+        }
+    }
+}

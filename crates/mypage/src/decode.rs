@@ -1,0 +1,64 @@
+//! Requests become typed queries, with every violation named at once.
+
+use contract::mypage::v1::{GetMyPageRequest, ListMyPageItemsRequest, WatchMyPageRequest};
+use domain::ids::CustomerId;
+use domain::mypage::ResumeToken;
+use domain::page::Page;
+use domain::token::ConsistencyToken;
+use fault::{Fault, Reason, Violations};
+
+use crate::store::items::KEYS;
+
+/// Asks for a page.
+#[derive(Debug)]
+pub(crate) struct Get {
+    pub(crate) customer: CustomerId,
+    pub(crate) not_before: Option<ConsistencyToken>,
+}
+
+/// Asks for a page of a customer's bookings.
+#[derive(Debug)]
+pub(crate) struct List {
+    pub(crate) customer: CustomerId,
+    pub(crate) page: Page,
+    pub(crate) not_before: Option<ConsistencyToken>,
+}
+
+/// Asks to watch a page, from its beginning or from where an earlier stream ended.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    pub(crate) customer: CustomerId,
+    pub(crate) from: Option<ResumeToken>,
+}
+
+fn customer(violations: &mut Violations, field: &str, name: &str) -> Option<CustomerId> {
+    violations.take(field, CustomerId::parse_my_page(name).map_err(|malformed| (Reason::FieldInvalid, malformed.0)))
+}
+
+pub(crate) fn get(request: GetMyPageRequest) -> Result<Get, Fault> {
+    let GetMyPageRequest { name, min_consistency_token } = request;
+    let mut violations = Violations::new();
+    let customer = customer(&mut violations, "name", &name);
+    let not_before = ConsistencyToken::decode(&mut violations, "min_consistency_token", &min_consistency_token);
+    violations.finish_with(customer.map(|customer| Get { customer, not_before }))
+}
+
+pub(crate) fn list(request: ListMyPageItemsRequest) -> Result<List, Fault> {
+    let ListMyPageItemsRequest { parent, page_size, page_token, min_consistency_token } = request;
+    let mut violations = Violations::new();
+    let customer = customer(&mut violations, "parent", &parent);
+    let page = Page::decode(&mut violations, page_size, &page_token, &["ListMyPageItems", &parent], &KEYS);
+    let not_before = ConsistencyToken::decode(&mut violations, "min_consistency_token", &min_consistency_token);
+    violations.finish_with(customer.map(|customer| List { customer, page, not_before }))
+}
+
+pub(crate) fn watch(request: WatchMyPageRequest) -> Result<Watch, Fault> {
+    let WatchMyPageRequest { name, resume_token } = request;
+    let mut violations = Violations::new();
+    let customer = customer(&mut violations, "name", &name);
+    let from = customer.as_ref().and_then(|customer| ResumeToken::parse(&resume_token, customer));
+    if customer.is_some() && from.is_none() && !resume_token.is_empty() {
+        violations.add("resume_token", Reason::PageTokenInvalid, "must be a resume_token of this page");
+    }
+    violations.finish_with(customer.map(|customer| Watch { customer, from }))
+}

@@ -1,0 +1,128 @@
+//! The view's own tables. Names are recorded in the database and never change.
+
+use ::store::migration::prelude::*;
+use ::store::migration::schema::{big_integer, integer, string, text, uuid};
+use ::store::migration::{MigrationTrait, MigratorTrait, SchemaManager, common};
+use runtime::entropy::uuid_v4;
+use sea_orm::ActiveValue::Set;
+use sea_orm::EntityTrait;
+
+use crate::store::{changes, items, pages};
+
+/// The common tables and the view's.
+pub(crate) struct Migrator;
+
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        let mut migrations = common();
+        migrations.push(Box::new(Tables));
+        migrations
+    }
+}
+
+struct Tables;
+
+impl MigrationName for Tables {
+    fn name(&self) -> &str {
+        "mypage_0001_view"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for Tables {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        for table in [item_table(), hidden_table(), page_table(), change_table(), life_table()] {
+            manager.create_table(table).await?;
+        }
+        manager.create_index(item_index()).await?;
+        manager.create_index(change_index()).await?;
+        // a view built anew gets another epoch, which is how it knows the positions of the old one
+        let life = pages::life::ActiveModel { id: Set(pages::LIFE), epoch: Set(uuid_v4()) };
+        pages::life::Entity::insert(life).exec_without_returning(manager.get_connection()).await?;
+        Ok(())
+    }
+}
+
+fn item_table() -> TableCreateStatement {
+    use items::item::{Column, Entity};
+    Table::create()
+        .table(Entity)
+        .col(uuid(Column::Screening).primary_key())
+        .col(string(Column::Customer))
+        .col(big_integer(Column::Version))
+        .col(string(Column::HospitalDisplayName))
+        .col(string(Column::Date))
+        .col(string(Column::TimeZone))
+        .col(integer(Column::State))
+        .col(string(Column::Reason))
+        .col(text(Column::Message))
+        .col(big_integer(Column::UpdateTime))
+        .to_owned()
+}
+
+/// The order of the list, and what lies ahead of a customer.
+fn item_index() -> IndexCreateStatement {
+    use items::item::{Column, Entity};
+    Index::create()
+        .name("item_of_customer_by_date")
+        .table(Entity)
+        .col(Column::Customer)
+        .col(Column::Date)
+        .col(Column::Screening)
+        .to_owned()
+}
+
+fn hidden_table() -> TableCreateStatement {
+    use items::hidden::{Column, Entity};
+    Table::create()
+        .table(Entity)
+        .col(uuid(Column::Screening).primary_key())
+        .col(big_integer(Column::Version))
+        .to_owned()
+}
+
+fn page_table() -> TableCreateStatement {
+    use pages::page::{Column, Entity};
+    Table::create()
+        .table(Entity)
+        .col(string(Column::Customer).primary_key())
+        .col(big_integer(Column::Position))
+        .col(big_integer(Column::UpdateTime))
+        .to_owned()
+}
+
+fn life_table() -> TableCreateStatement {
+    use pages::life::{Column, Entity};
+    Table::create().table(Entity).col(integer(Column::Id).primary_key()).col(uuid(Column::Epoch)).to_owned()
+}
+
+fn change_table() -> TableCreateStatement {
+    use changes::change::{Column, Entity};
+    Table::create()
+        .table(Entity)
+        .col(big_integer(Column::Id).primary_key().auto_increment())
+        .col(string(Column::Customer))
+        .col(big_integer(Column::Position))
+        .col(big_integer(Column::Time))
+        .col(uuid(Column::Screening))
+        .col(big_integer(Column::Version))
+        .col(string(Column::HospitalDisplayName))
+        .col(string(Column::Date))
+        .col(string(Column::TimeZone))
+        .col(integer(Column::State))
+        .col(string(Column::Reason))
+        .col(text(Column::Message))
+        .col(big_integer(Column::UpdateTime))
+        .to_owned()
+}
+
+fn change_index() -> IndexCreateStatement {
+    use changes::change::{Column, Entity};
+    Index::create()
+        .name("change_of_customer")
+        .table(Entity)
+        .col(Column::Customer)
+        .col(Column::Position)
+        .unique()
+        .to_owned()
+}

@@ -1,0 +1,91 @@
+//! The gRPC face: caller, role, decode, ownership, use case, encode.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use contract::mypage::v1::my_page_service_server::MyPageService;
+use contract::mypage::v1::{
+    GetMyPageRequest, ListMyPageItemsRequest, ListMyPageItemsResponse, MyPage, WatchMyPageRequest, WatchMyPageResponse,
+};
+use domain::access::Caller;
+use domain::mypage::{require_page_of, require_reader};
+use fault::Fault;
+use futures::{Stream, StreamExt};
+use runtime::call;
+use runtime::deadline::Deadline;
+use runtime::status::status;
+use tonic::{Request, Response, Status};
+
+use crate::app::Pages;
+use crate::hub::Hub;
+use crate::watch::watch;
+use crate::{decode, encode};
+
+type Messages = Pin<Box<dyn Stream<Item = Result<WatchMyPageResponse, Status>> + Send>>;
+
+/// Serves MyPageService.
+#[derive(Debug)]
+pub(crate) struct Rpc {
+    pages: Pages,
+    hub: Hub,
+    heartbeat: Duration,
+}
+
+impl Rpc {
+    pub(crate) fn new(pages: Pages, hub: Hub, heartbeat: Duration) -> Self {
+        Self { pages, hub, heartbeat }
+    }
+
+    async fn get(&self, request: Request<GetMyPageRequest>) -> Result<MyPage, Fault> {
+        let (caller, deadline) = (reader(&request)?, Deadline::from_request(&request));
+        let query = decode::get(request.into_inner())?;
+        require_page_of(&caller, &query.customer)?;
+        let customer = query.customer.clone();
+        let found = self.pages.get(query, deadline.instant()).await?;
+        Ok(encode::page(&customer, found))
+    }
+
+    async fn list(&self, request: Request<ListMyPageItemsRequest>) -> Result<ListMyPageItemsResponse, Fault> {
+        let (caller, deadline) = (reader(&request)?, Deadline::from_request(&request));
+        let query = decode::list(request.into_inner())?;
+        require_page_of(&caller, &query.customer)?;
+        let (found, next_page_token) = self.pages.list(query, deadline.instant()).await?;
+        Ok(ListMyPageItemsResponse { items: found.into_iter().map(encode::item).collect(), next_page_token })
+    }
+
+    async fn watch(&self, request: Request<WatchMyPageRequest>) -> Result<Messages, Fault> {
+        let caller = reader(&request)?;
+        let query = decode::watch(request.into_inner())?;
+        require_page_of(&caller, &query.customer)?;
+        let customer = query.customer.clone();
+        let told = watch(self.pages.clone(), &self.hub, self.heartbeat, query).await?;
+        Ok(Box::pin(told.map(move |told| told.map(|told| encode::told(&customer, told)).map_err(status))))
+    }
+}
+
+/// The caller; the role is checked before the request is looked at.
+fn reader<T>(request: &Request<T>) -> Result<Caller, Fault> {
+    let caller = call::caller(request);
+    require_reader(&caller)?;
+    Ok(caller)
+}
+
+#[tonic::async_trait]
+impl MyPageService for Rpc {
+    type WatchMyPageStream = Messages;
+
+    async fn get_my_page(&self, request: Request<GetMyPageRequest>) -> Result<Response<MyPage>, Status> {
+        self.get(request).await.map(Response::new).map_err(status)
+    }
+
+    async fn list_my_page_items(
+        &self,
+        request: Request<ListMyPageItemsRequest>,
+    ) -> Result<Response<ListMyPageItemsResponse>, Status> {
+        self.list(request).await.map(Response::new).map_err(status)
+    }
+
+    async fn watch_my_page(&self, request: Request<WatchMyPageRequest>) -> Result<Response<Messages>, Status> {
+        self.watch(request).await.map(Response::new).map_err(status)
+    }
+}

@@ -1,0 +1,200 @@
+//! The items: one row a booking, as it is shown; and the versions of what nobody is shown.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ::store::query::{Direction, page, split};
+use ::store::{micros, timestamp};
+use domain::ids::{CustomerId, ScreeningId, parse_date};
+use domain::mypage::{Item, Shown};
+use domain::page::{Key, KeyKind, Page};
+use domain::screening::State;
+use jiff::civil::Date;
+use sea_orm::ActiveValue::Set;
+use sea_orm::entity::prelude::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter};
+use sea_orm::sea_query::OnConflict;
+use sea_orm::{QueryOrder, QuerySelect};
+
+use super::corrupt;
+
+pub(crate) mod item {
+    //! One row a booking.
+    use sea_orm::entity::prelude::*;
+
+    /// A row.
+    #[sea_orm::model]
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "item")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub screening: Uuid,
+        pub customer: String,
+        pub version: i64,
+        pub hospital_display_name: String,
+        pub date: String,
+        pub time_zone: String,
+        pub state: i32,
+        pub reason: String,
+        pub message: String,
+        pub update_time: i64,
+    }
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+#[expect(unreachable_pub, reason = "the entity macro emits pub items")]
+pub(crate) mod hidden {
+    //! The greatest version seen of a screening that nobody is shown.
+    use sea_orm::entity::prelude::*;
+
+    /// A row.
+    #[sea_orm::model]
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "hidden")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub screening: Uuid,
+        pub version: i64,
+    }
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+impl TryFrom<item::Model> for Item {
+    type Error = DbErr;
+
+    fn try_from(row: item::Model) -> Result<Self, DbErr> {
+        Ok(Self {
+            screening: ScreeningId(row.screening),
+            customer: CustomerId::parse(&row.customer).map_err(|_| corrupt("customer", row.customer))?,
+            version: row.version,
+            hospital_display_name: row.hospital_display_name,
+            date: parse_date(&row.date).ok_or_else(|| corrupt("date", row.date))?,
+            time_zone: row.time_zone,
+            state: State::from_number(row.state).ok_or_else(|| corrupt("state", row.state))?,
+            reason: row.reason,
+            message: row.message,
+            update_time: timestamp(row.update_time),
+        })
+    }
+}
+
+impl From<&Item> for item::ActiveModel {
+    fn from(item: &Item) -> Self {
+        Self {
+            screening: Set(item.screening.0),
+            customer: Set(item.customer.to_string()),
+            version: Set(item.version),
+            hospital_display_name: Set(item.hospital_display_name.clone()),
+            date: Set(item.date.to_string()),
+            time_zone: Set(item.time_zone.clone()),
+            state: Set(item.state.number()),
+            reason: Set(item.reason.clone()),
+            message: Set(item.message.clone()),
+            update_time: Set(micros(item.update_time)),
+        }
+    }
+}
+
+/// What is held of these screenings, locked until the transaction ends where the database locks rows; those of which
+/// nothing is known are not in the map.
+pub(crate) async fn load_for_update(
+    transaction: &impl ConnectionTrait,
+    screenings: &BTreeSet<ScreeningId>,
+) -> Result<BTreeMap<ScreeningId, Shown>, DbErr> {
+    let mut shown: BTreeMap<ScreeningId, Shown> = BTreeMap::new();
+    if screenings.is_empty() {
+        return Ok(shown);
+    }
+    let ids = || screenings.iter().map(|screening| screening.0);
+    let select = item::Entity::find().filter(item::Column::Screening.is_in(ids()));
+    for row in select.order_by_asc(item::Column::Screening).lock_exclusive().all(transaction).await? {
+        let shown = shown.entry(ScreeningId(row.screening)).or_default();
+        shown.item = Some(row.try_into()?);
+    }
+    let select = hidden::Entity::find().filter(hidden::Column::Screening.is_in(ids()));
+    for row in select.order_by_asc(hidden::Column::Screening).lock_exclusive().all(transaction).await? {
+        shown.entry(ScreeningId(row.screening)).or_default().hidden_version = row.version;
+    }
+    Ok(shown)
+}
+
+/// Writes what changed.
+pub(crate) async fn save(
+    transaction: &impl ConnectionTrait,
+    shown: &BTreeMap<ScreeningId, Shown>,
+) -> Result<(), DbErr> {
+    let rows: Vec<_> = shown.values().filter_map(|shown| shown.item.as_ref()).map(item::ActiveModel::from).collect();
+    if !rows.is_empty() {
+        use item::Column;
+        let replace = OnConflict::column(Column::Screening)
+            .update_columns([
+                Column::Customer,
+                Column::Version,
+                Column::HospitalDisplayName,
+                Column::Date,
+                Column::TimeZone,
+                Column::State,
+                Column::Reason,
+                Column::Message,
+                Column::UpdateTime,
+            ])
+            .to_owned();
+        item::Entity::insert_many(rows).on_conflict(replace).exec_without_returning(transaction).await?;
+    }
+    let rows: Vec<_> = shown
+        .iter()
+        .filter(|(_, shown)| shown.hidden_version > 0)
+        .map(|(screening, shown)| hidden::ActiveModel {
+            screening: Set(screening.0),
+            version: Set(shown.hidden_version),
+        })
+        .collect();
+    if !rows.is_empty() {
+        use hidden::Column;
+        let replace = OnConflict::column(Column::Screening).update_column(Column::Version).to_owned();
+        hidden::Entity::insert_many(rows).on_conflict(replace).exec_without_returning(transaction).await?;
+    }
+    Ok(())
+}
+
+/// The greatest version of a screening that has been taken in, 0 for none.
+pub(crate) async fn seen_version(connection: &impl ConnectionTrait, screening: ScreeningId) -> Result<i64, DbErr> {
+    let shown = item::Entity::find_by_id(screening.0).one(connection).await?.map_or(0, |row| row.version);
+    let hidden = hidden::Entity::find_by_id(screening.0).one(connection).await?.map_or(0, |row| row.version);
+    Ok(shown.max(hidden))
+}
+
+/// A customer's active bookings from this date on. There is at most one a date, so they are few.
+pub(crate) async fn active(
+    connection: &impl ConnectionTrait,
+    customer: &CustomerId,
+    from: Date,
+) -> Result<Vec<Item>, DbErr> {
+    use item::Column;
+    let states = State::ALL.iter().filter(|state| state.is_active()).map(|state| state.number());
+    let rows = item::Entity::find()
+        .filter(Column::Customer.eq(customer.to_string()))
+        .filter(Column::Date.gte(from.to_string()))
+        .filter(Column::State.is_in(states))
+        .all(connection)
+        .await?;
+    rows.into_iter().map(Item::try_from).collect()
+}
+
+/// The kinds of the keys of [`list`]'s order.
+pub(crate) const KEYS: [KeyKind; 2] = [KeyKind::Text, KeyKind::Text];
+
+/// A page of a customer's bookings, latest date first, and the token of the next one.
+pub(crate) async fn list(
+    connection: &impl ConnectionTrait,
+    customer: &CustomerId,
+    asked: &Page,
+) -> Result<(Vec<Item>, String), DbErr> {
+    use item::Column;
+    let select = item::Entity::find().filter(Column::Customer.eq(customer.to_string()));
+    let columns = [(Column::Date, Direction::Descending), (Column::Screening, Direction::Descending)];
+    let rows = page(select, &columns, asked).all(connection).await?;
+    let (rows, next) =
+        split(rows, asked, |row| vec![Key::Text(row.date.clone()), Key::Text(row.screening.to_string())]);
+    Ok((rows.into_iter().map(Item::try_from).collect::<Result<_, _>>()?, next))
+}

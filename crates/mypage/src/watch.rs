@@ -1,0 +1,147 @@
+//! Watching a page: a snapshot or a resumed position, then every change in order, and heartbeats in between.
+//!
+//! The stream is pulled: nothing is read before the client has taken what came before it, so a slow client holds one
+//! small batch of changes, and no task or queue of its own. What it has not read waits in the table; what waits there for
+//! too long is removed, and the stream then ends with CURSOR_EXPIRED. Deadlines and the drain end it from outside.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use ::store::read;
+use domain::ids::CustomerId;
+use domain::mypage::{Item, ResumeToken};
+use fault::{Fault, Reason};
+use futures::Stream;
+use futures::stream::try_unfold;
+use jiff::Timestamp;
+use tokio::time::{Instant, timeout_at};
+
+use crate::app::{Page, Pages};
+use crate::decode::Watch;
+use crate::hub::{Hub, Subscription};
+use crate::store::changes::{self, Change};
+use crate::store::pages;
+
+/// One message of a stream, and where to resume after it.
+#[derive(Debug)]
+pub(crate) struct Told {
+    pub(crate) what: What,
+    pub(crate) token: ResumeToken,
+}
+
+/// What a message tells.
+#[derive(Debug)]
+pub(crate) enum What {
+    /// The whole page.
+    Snapshot(Page),
+    /// One booking after a change.
+    Changed(Item),
+    /// Nothing but that the stream is alive, and the time.
+    Alive(Timestamp),
+}
+
+/// Changes read at once.
+const BATCH: u64 = 64;
+
+struct Watcher {
+    pages: Pages,
+    subscription: Subscription,
+    customer: CustomerId,
+    token: ResumeToken,
+    snapshot: Option<Page>,
+    changes: VecDeque<Change>,
+    heartbeat: Duration,
+    silent_since: Instant,
+}
+
+/// Opens a stream.
+///
+/// # Errors
+/// CURSOR_EXPIRED where the changes after the position are no longer kept.
+pub(crate) async fn watch(
+    pages: Pages,
+    hub: &Hub,
+    heartbeat: Duration,
+    query: Watch,
+) -> Result<impl Stream<Item = Result<Told, Fault>> + Send + use<>, Fault> {
+    let Watch { customer, from } = query;
+    let subscription = hub.subscribe(&customer);
+    let (token, snapshot) = match from {
+        Some(token) => (token, None),
+        None => {
+            let page = pages.page(&customer).await.map_err(read::failed)?;
+            (page.token, Some(page))
+        }
+    };
+    let changes = VecDeque::new();
+    let silent_since = Instant::now();
+    let mut watcher =
+        Watcher { pages, subscription, customer, token, snapshot, changes, heartbeat, silent_since };
+    if watcher.snapshot.is_none() {
+        let epoch = pages::epoch(watcher.pages.database.reader()).await.map_err(read::failed)?;
+        if epoch != token.epoch {
+            return Err(expired());
+        }
+        // so that a position that is no longer kept is refused at once and not in the stream
+        watcher.read().await?;
+    }
+    Ok(try_unfold(watcher, |mut watcher| async {
+        let told = watcher.next().await?;
+        Ok(Some((told, watcher)))
+    }))
+}
+
+impl Watcher {
+    async fn next(&mut self) -> Result<Told, Fault> {
+        let what = match self.snapshot.take() {
+            Some(page) => What::Snapshot(page),
+            None => self.follow().await?,
+        };
+        self.silent_since = Instant::now();
+        Ok(Told { what, token: self.token })
+    }
+
+    /// The next change, or a heartbeat where there is none for long.
+    async fn follow(&mut self) -> Result<What, Fault> {
+        let due = self.silent_since + self.heartbeat;
+        loop {
+            if let Some(Change { position, item }) = self.changes.pop_front() {
+                self.token.position = position;
+                return Ok(What::Changed(item));
+            }
+            let late = Instant::now() >= due;
+            self.read().await?;
+            if late && self.changes.is_empty() {
+                return Ok(What::Alive(self.pages.clock.now()));
+            }
+            if self.changes.is_empty() {
+                // woken or late, there is something to look at
+                drop(timeout_at(due, self.subscription.woken()).await);
+            }
+        }
+    }
+
+    /// Reads the next changes after the position, if there are any.
+    async fn read(&mut self) -> Result<(), Fault> {
+        self.subscription.mark_heard();
+        let connection = self.pages.database.reader();
+        let position = self.token.position;
+        let page = pages::find(connection, &self.customer).await.map_err(read::failed)?;
+        if page.position == position {
+            return Ok(());
+        }
+        let next = changes::read_after(connection, &self.customer, position, BATCH).await.map_err(read::failed)?;
+        // positions have no gaps: another one next means that what came between was removed, and a page that is behind
+        // its own token was restored from an older copy
+        if next.first().map(|change| change.position) != Some(position + 1) {
+            return Err(expired());
+        }
+        self.changes = next.into();
+        Ok(())
+    }
+}
+
+fn expired() -> Fault {
+    let message = "the changes after this resume_token are no longer kept; watch again without one";
+    Fault::new(Reason::CursorExpired, message)
+}

@@ -1,0 +1,240 @@
+//! A my-page service in this process, on a port of its own over a directory of its own, and the events to feed it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use contract::event::v1::event_envelope::Payload;
+use contract::event::v1::{
+    EventEnvelope, ScreeningAttendanceRecorded, ScreeningCancelled, ScreeningConfirmed, ScreeningForceCancelled,
+    ScreeningPending, ScreeningRejected, ScreeningSnapshot,
+};
+use contract::mypage::v1::watch_my_page_response::Event;
+use contract::mypage::v1::{GetMyPageRequest, ListMyPageItemsRequest, MyPage, MyPageItem, WatchMyPageRequest};
+use domain::ids::ScreeningId;
+use domain::token::ConsistencyToken;
+use jiff::SignedDuration;
+use mypage::{Deps, Options, Service};
+use relay::{Handler, Incoming};
+use runtime::Process;
+use runtime::clock::Clock;
+use runtime::identity::{Signer, Verifier};
+use runtime::lifecycle::{DrainTrigger, drain_pair};
+use runtime::server::{Server, ServerOptions};
+use runtime::tasks::Kind;
+use store::Location;
+use store::inbox::Mark;
+use tempfile::TempDir;
+use testkit::{Party, Served, Tokens, in_days, within};
+use tokio::net::TcpListener;
+use tonic::{Status, Streaming};
+use uuid::Uuid;
+
+/// A running service.
+pub(crate) struct House {
+    pub(crate) service: Service,
+    pub(crate) served: Served,
+    process: Process,
+    trigger: DrainTrigger,
+}
+
+/// What a house is built with.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Plan {
+    pub(crate) options: Options,
+    pub(crate) server: ServerOptions,
+    pub(crate) shift: SignedDuration,
+}
+
+impl House {
+    /// Starts one over this directory.
+    pub(crate) async fn open(dir: &Path, plan: Plan) -> Self {
+        let signer = Signer::load_or_create(dir).unwrap();
+        let (trigger, drain) = drain_pair();
+        let process = Process::new(Clock::shifted(plan.shift), drain.clone());
+        let verifier = Verifier::from_jwks(&signer.jwks()).unwrap();
+        let mut server = Server::new(plan.server, verifier, Clock::system());
+        let deps = Deps { location: Location::Sqlite(dir.join("mypage.db")), process: process.clone() };
+        let service = mypage::build(plan.options, deps, &mut server).await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let served = Served::new(listener.local_addr().unwrap(), Tokens::of(dir));
+        process.tasks.spawn(Kind::Essential, "server", server.run(listener, drain));
+        Self { service, served, process, trigger }
+    }
+
+    /// Starts one over a new directory.
+    pub(crate) async fn start(plan: Plan) -> (Self, TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        (Self::open(dir.path(), plan).await, dir)
+    }
+
+    /// Asks it to stop, and does not wait.
+    pub(crate) fn drain(&self) {
+        self.trigger.request();
+    }
+
+    /// Stops it and closes its database.
+    pub(crate) async fn stop(self) {
+        let Self { service, process, trigger, .. } = self;
+        trigger.request();
+        let Service { database, consumers } = service;
+        drop(consumers);
+        assert_eq!(process.tasks.shutdown(Duration::from_secs(20)).await, Vec::<&str>::new());
+        database.close().await;
+    }
+
+    /// What takes events in.
+    pub(crate) fn handler(&self) -> &dyn Handler {
+        self.service.consumers[0].handler.as_ref()
+    }
+
+    /// Feeds events as one batch.
+    pub(crate) async fn feed(&self, events: &[EventEnvelope]) {
+        self.handler().handle(events.iter().map(incoming).collect()).await.unwrap();
+    }
+}
+
+/// An event as it comes by a road without order.
+pub(crate) fn incoming(envelope: &EventEnvelope) -> Incoming {
+    let event_id = envelope.event_id.parse().unwrap();
+    Incoming { envelope: envelope.clone(), event_id, mark: Mark::Unordered { event_id } }
+}
+
+/// The time zone of every booking that has one.
+pub(crate) const ZONE: &str = "Asia/Seoul";
+
+/// A booking whose events are told one after the other.
+#[derive(Debug, Clone)]
+pub(crate) struct Booking {
+    pub(crate) screening: ScreeningId,
+    pub(crate) customer: String,
+    pub(crate) slot: String,
+    /// When its first version is, in seconds since 1970.
+    pub(crate) begin: i64,
+}
+
+impl Booking {
+    /// A booking of this customer for a date so many days from today.
+    pub(crate) fn new(uid: u128, customer: &str, days: i32) -> Self {
+        let begin = 1_800_000_000 + i64::try_from(uid).unwrap() * 1_000;
+        let customer = if customer.is_empty() { String::new() } else { format!("customers/{customer}") };
+        let slot = format!("hospitals/seoul/slots/{}", in_days(ZONE, days));
+        Self { screening: ScreeningId(Uuid::from_u128(uid)), customer, slot, begin }
+    }
+
+    pub(crate) fn name(&self) -> String {
+        self.screening.to_string()
+    }
+
+    pub(crate) fn token(&self, version: i64) -> String {
+        ConsistencyToken { screening: self.screening, version }.encode()
+    }
+
+    /// The event that tells of a version with this state.
+    pub(crate) fn event(&self, version: i64, state: &str) -> EventEnvelope {
+        let screening = Some(ScreeningSnapshot {
+            screening: self.screening.to_string(),
+            customer: self.customer.clone(),
+            slot: self.slot.clone(),
+            date: None,
+            hospital_display_name: if state == "PENDING" { String::new() } else { "Seoul".into() },
+            time_zone: if state == "PENDING" { String::new() } else { ZONE.into() },
+            claim_generation: 1,
+        });
+        let (reason, message, claim_id) = (format!("REASON_{version}"), format!("message {version}"), String::new());
+        let payload = match state {
+            "PENDING" => Payload::ScreeningPending(ScreeningPending { screening }),
+            "CONFIRMED" => Payload::ScreeningConfirmed(ScreeningConfirmed { screening }),
+            "REJECTED" => Payload::ScreeningRejected(ScreeningRejected { screening, reason, claim_id }),
+            "CANCELLED" => Payload::ScreeningCancelled(ScreeningCancelled { screening, reason, message, claim_id }),
+            "FORCE_CANCELLED" => {
+                Payload::ScreeningForceCancelled(ScreeningForceCancelled { screening, reason, message })
+            }
+            _ => {
+                let attended = state == "COMPLETED";
+                Payload::ScreeningAttendanceRecorded(ScreeningAttendanceRecorded { screening, attended })
+            }
+        };
+        EventEnvelope {
+            event_id: Uuid::from_u128(self.screening.0.as_u128() * 100 + u128::from(version.unsigned_abs())).to_string(),
+            aggregate: self.screening.to_string(),
+            aggregate_version: version,
+            occur_time: Some(prost_types::Timestamp { seconds: self.begin + version, nanos: 0 }),
+            producer: "screening".into(),
+            actor: "customer:kim".into(),
+            payload: Some(payload),
+            ..EventEnvelope::default()
+        }
+    }
+
+    /// The events of a whole life.
+    pub(crate) fn life(&self, states: &[&str]) -> Vec<EventEnvelope> {
+        (1..).zip(states).map(|(version, state)| self.event(version, state)).collect()
+    }
+}
+
+/// The name of a customer's page.
+pub(crate) fn page_of(customer: &str) -> String {
+    format!("customers/{customer}/myPage")
+}
+
+pub(crate) async fn get(party: &Party, name: &str, token: &str) -> Result<MyPage, Status> {
+    let request = GetMyPageRequest { name: name.into(), min_consistency_token: token.into() };
+    party.my_page().get_my_page(request).await.map(tonic::Response::into_inner)
+}
+
+/// All bookings of a customer, read in pages of this size.
+pub(crate) async fn list(party: &Party, parent: &str, page_size: i32) -> Result<Vec<MyPageItem>, Status> {
+    let mut request = ListMyPageItemsRequest { parent: parent.into(), page_size, ..Default::default() };
+    let mut items = Vec::new();
+    loop {
+        let page = party.my_page().list_my_page_items(request.clone()).await?.into_inner();
+        items.extend(page.items);
+        if page.next_page_token.is_empty() {
+            return Ok(items);
+        }
+        request.page_token = page.next_page_token;
+    }
+}
+
+/// A stream being read.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    stream: Streaming<contract::mypage::v1::WatchMyPageResponse>,
+    /// Where to resume after the last message read.
+    pub(crate) token: String,
+}
+
+pub(crate) async fn watch(party: &Party, name: &str, token: &str) -> Result<Watch, Status> {
+    let request = WatchMyPageRequest { name: name.into(), resume_token: token.into() };
+    let stream = party.my_page().watch_my_page(request).await?.into_inner();
+    Ok(Watch { stream, token: token.into() })
+}
+
+impl Watch {
+    /// The next message, whatever it is.
+    pub(crate) async fn next(&mut self) -> Result<Event, Status> {
+        let message = within(testkit::patience(), "a message", self.stream.message()).await?;
+        let message = message.expect("a stream that ends tells why");
+        self.token = message.resume_token;
+        Ok(message.event.expect("an event"))
+    }
+
+    /// The next message, which must be a snapshot.
+    pub(crate) async fn snapshot(&mut self) -> MyPage {
+        match self.next().await.unwrap() {
+            Event::Snapshot(page) => page,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The next change: name and version of a screening. Heartbeats before it are passed over.
+    pub(crate) async fn change(&mut self) -> Result<(String, i64), Status> {
+        loop {
+            match self.next().await? {
+                Event::Changed(item) => return Ok((item.screening, item.screening_version)),
+                Event::Heartbeat(_) => {}
+                Event::Snapshot(page) => panic!("{page:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! The use cases: reading, changing and listing bookings here, making and settling them in the modules below.
+//!
+//! A handler may be dropped at any await when its caller gives up; what must not be left half done is a task of its own.
+
+mod create;
+pub(crate) mod in_flight;
+pub(crate) mod reconciler;
+pub(crate) mod refusals;
+pub(crate) mod resolver;
+mod settle;
+mod validate;
+
+use std::time::Duration;
+
+use ::store::Database;
+use ::store::read::failed;
+use domain::access::{Caller, Scope};
+use domain::event::Cause;
+use domain::ids::ScreeningId;
+use domain::request::Request;
+use domain::screening::{self, Command, Party, Screening};
+use fault::Fault;
+use runtime::clock::Clock;
+use runtime::deadline::Deadline;
+use runtime::tasks::Tasks;
+use runtime::trace::TraceContext;
+use tokio::sync::Notify;
+
+use crate::capacity::Capacity;
+use crate::store::list::Listing;
+use crate::unit::{Change, Ledger};
+use crate::{Options, decode, store};
+use in_flight::InFlight;
+use refusals::Refusals;
+
+/// How long a write may take that somebody waits for without a deadline of their own.
+const COMMIT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What every use case works with.
+#[derive(Debug)]
+pub(crate) struct App {
+    /// Hospital.
+    pub(crate) capacity: Capacity,
+    /// The time of day.
+    pub(crate) clock: Clock,
+    /// For reads.
+    pub(crate) database: Database,
+    /// Calls with a request_id that are under way.
+    pub(crate) in_flight: InFlight,
+    /// For writes.
+    pub(crate) ledger: Ledger,
+    /// The configuration.
+    pub(crate) options: Options,
+    /// Tells the resolver that there is a new PENDING booking.
+    pub(crate) parked: Notify,
+    /// Demand that full slots turned away.
+    pub(crate) refusals: Refusals,
+    /// For work that outlives the call that began it.
+    pub(crate) tasks: Tasks,
+}
+
+/// Who asks and in which trace: what every event of a call carries.
+fn cause(caller: &Caller, request: &Request, trace: &TraceContext) -> Cause {
+    Cause {
+        actor: caller.to_string(),
+        request_id: if request.chosen { request.key.id.to_string() } else { String::new() },
+        causation_id: String::new(),
+        traceparent: trace.traceparent(),
+    }
+}
+
+impl App {
+    /// Reads one screening.
+    pub(crate) async fn get(&self, scope: &Scope, id: ScreeningId) -> Result<Screening, Fault> {
+        let found = store::find(self.database.reader(), scope, id).await.map_err(failed)?;
+        found.ok_or_else(|| scope.absent(screening::not_found(id), "screening"))
+    }
+
+    /// Reads one page.
+    pub(crate) async fn list(&self, scope: &Scope, listing: &Listing) -> Result<(Vec<Screening>, String), Fault> {
+        scope.require_filter(&listing.comparisons)?;
+        store::list::list(self.database.reader(), scope, listing).await.map_err(failed)
+    }
+
+    /// Cancels a booking.
+    pub(crate) async fn cancel(
+        &self,
+        caller: &Caller,
+        call: decode::Change,
+        trace: &TraceContext,
+        deadline: Deadline,
+    ) -> Result<Screening, Fault> {
+        let by = if matches!(caller, Caller::Customer(_)) { Party::Customer } else { Party::Admin };
+        let command = Command::Cancel { by, message: call.reason, etag: call.etag };
+        self.change(caller, call.id, command, call.request, trace, deadline).await
+    }
+
+    /// Records that a customer came.
+    pub(crate) async fn complete(
+        &self,
+        caller: &Caller,
+        call: decode::Change,
+        trace: &TraceContext,
+        deadline: Deadline,
+    ) -> Result<Screening, Fault> {
+        self.change(caller, call.id, Command::Complete { etag: call.etag }, call.request, trace, deadline).await
+    }
+
+    /// Records that a customer did not come.
+    pub(crate) async fn mark_no_show(
+        &self,
+        caller: &Caller,
+        call: decode::Change,
+        trace: &TraceContext,
+        deadline: Deadline,
+    ) -> Result<Screening, Fault> {
+        self.change(caller, call.id, Command::MarkNoShow { etag: call.etag }, call.request, trace, deadline).await
+    }
+
+    async fn change(
+        &self,
+        caller: &Caller,
+        id: ScreeningId,
+        command: Command,
+        request: Request,
+        trace: &TraceContext,
+        deadline: Deadline,
+    ) -> Result<Screening, Fault> {
+        let cause = cause(caller, &request, trace);
+        let change = Change { scope: caller.scope()?, cause, request, id, command };
+        self.ledger.change(change, deadline.instant()).await
+    }
+}

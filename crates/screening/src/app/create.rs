@@ -1,0 +1,205 @@
+//! Booking: the steps of the protocol in their order. What each answer leads to is `domain::booking`'s decision.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::store::read::failed;
+use ::store::request_record;
+use domain::access::Caller;
+use domain::booking::{Step, attempt_id, step};
+use domain::event::Cause;
+use domain::ids::ScreeningId;
+use domain::screening::{Booking, Screening, State, Terms, date_conflict};
+use fault::{Fault, Reason};
+use runtime::deadline::Deadline;
+use runtime::entropy::{jittered, uuid_v7};
+use runtime::tasks::Kind;
+use runtime::trace::TraceContext;
+use tokio::time::{Instant, timeout_at};
+
+use super::in_flight::{Entered, in_progress};
+use super::{App, COMMIT_PATIENCE, cause};
+use crate::capacity::{Reserved, unavailable};
+use crate::decode::Create;
+use crate::store;
+use crate::unit::{Book, Booked};
+
+/// Ids a call goes through at most; each but the last was fenced in the short time between two steps.
+const MOST_ATTEMPTS: u32 = 32;
+/// What is kept of the caller's time for the way back.
+const RESERVE: Duration = Duration::from_millis(20);
+/// The pause before a booking whose place is taken is put on a full queue again.
+const QUEUE_PAUSE: Duration = Duration::from_millis(10);
+
+/// A call being served, on its own or by a task that outlives it.
+#[derive(Debug, Clone)]
+pub(super) struct Intent {
+    pub(super) call: Create,
+    pub(super) cause: Cause,
+    pub(super) trace: TraceContext,
+    /// The caller's.
+    pub(super) deadline: Deadline,
+}
+
+impl App {
+    /// Books a place.
+    pub(crate) async fn create(
+        self: &Arc<Self>,
+        caller: &Caller,
+        call: Create,
+        trace: TraceContext,
+        deadline: Deadline,
+    ) -> Result<Screening, Fault> {
+        caller.require_act_for(&call.customer, &call.slot.hospital)?;
+        let intent = Intent { cause: cause(caller, &call.request, &trace), call, trace, deadline };
+        if intent.call.validate_only {
+            return self.validate(&intent).await;
+        }
+        match self.in_flight.enter(&intent.call.request)? {
+            Entered::First(lead, waiting) => {
+                // A place that is taken must be booked, be the caller still there or not.
+                let app = Arc::clone(self);
+                self.tasks.spawn(Kind::Job, "booking", async move { lead.finish(app.book(&intent).await) });
+                waiting.outcome().await
+            }
+            Entered::Again(waiting) => {
+                let limit = deadline.earlier_by(RESERVE).instant();
+                let in_time = timeout_at(limit, waiting.outcome()).await;
+                in_time.unwrap_or_else(|_| Err(in_progress(&intent.call.request.key)))
+            }
+        }
+    }
+
+    async fn book(&self, intent: &Intent) -> Result<Screening, Fault> {
+        if let Some(row) = self.replay(intent).await? {
+            return self.settled(row, intent).await;
+        }
+        for attempt in 0..MOST_ATTEMPTS {
+            let id = self.attempt(intent, attempt);
+            if intent.call.request.chosen
+                && let Some(row) = self.row(id).await?
+            {
+                if row.is_fence() {
+                    continue;
+                }
+                // Its request record was forgotten after a week; the row still tells what the call led to.
+                return self.settled(row, intent).await;
+            }
+            if let Some(screening) = self.try_book(intent, id).await? {
+                return Ok(screening);
+            }
+        }
+        Err(unavailable(&intent.call.slot, "every id of this request was fenced"))
+    }
+
+    /// The id under which the n-th attempt asks for its claim.
+    pub(super) fn attempt(&self, intent: &Intent, attempt: u32) -> ScreeningId {
+        let Create { request, customer, slot, .. } = &intent.call;
+        if request.chosen { attempt_id(&request.key, customer, slot, attempt) } else { ScreeningId(uuid_v7()) }
+    }
+
+    /// What an earlier call with this request_id made, as it is now.
+    ///
+    /// # Errors
+    /// REQUEST_ID_REUSED.
+    pub(super) async fn replay(&self, intent: &Intent) -> Result<Option<Screening>, Fault> {
+        let request = &intent.call.request;
+        if !request.chosen {
+            return Ok(None);
+        }
+        let records = request_record::find(self.database.reader(), &[&request.key]).await.map_err(failed)?;
+        let Some(record) = records.get(&request.key) else { return Ok(None) };
+        request.matches(&record.fingerprint)?;
+        let id = ScreeningId::parse(&record.resource);
+        let id = id.map_err(|_| Fault::internal("a request record names no screening"))?;
+        self.row(id).await
+    }
+
+    /// One row, be it a fence.
+    pub(super) async fn row(&self, id: ScreeningId) -> Result<Option<Screening>, Fault> {
+        let mut rows = store::by_ids(self.database.reader(), [id]).await.map_err(failed)?;
+        Ok(rows.remove(&id))
+    }
+
+    /// Answers a replay; a PENDING booking may be settled on the occasion.
+    async fn settled(&self, row: Screening, intent: &Intent) -> Result<Screening, Fault> {
+        match row.state {
+            State::Pending => Ok(self.settle(&row, &intent.trace, self.hospital_deadline(intent)).await?.row),
+            State::Confirmed
+            | State::Cancelled
+            | State::ForceCancelled
+            | State::Rejected
+            | State::Completed
+            | State::NoShow => Ok(row),
+        }
+    }
+
+    /// Until when Hospital is waited for: what is left of the caller's time, but for the commit and the way back.
+    pub(super) fn hospital_deadline(&self, intent: &Intent) -> Deadline {
+        let reserve = (intent.deadline.remaining() / 10).clamp(RESERVE, Duration::from_millis(250));
+        intent.deadline.earlier_by(reserve).min(Deadline::within(self.options.hospital_timeout))
+    }
+
+    /// Refuses a second active booking of a customer on a date.
+    ///
+    /// # Errors
+    /// CUSTOMER_DATE_CONFLICT.
+    pub(super) async fn require_free_date(&self, intent: &Intent, id: ScreeningId) -> Result<(), Fault> {
+        let place = (intent.call.customer.clone(), intent.call.slot.date);
+        let active = store::active(self.database.reader(), &[&place]).await.map_err(failed)?;
+        active.get(&place).filter(|other| **other != id).map_or(Ok(()), |other| Err(date_conflict(*other)))
+    }
+
+    /// Asks for a place under one id and books it; `None` where that id is used up.
+    async fn try_book(&self, intent: &Intent, id: ScreeningId) -> Result<Option<Screening>, Fault> {
+        self.require_free_date(intent, id).await?;
+        let Create { customer, customer_display_name, slot, accept_pending, .. } = intent.call.clone();
+        let booking = Booking { id, customer, customer_display_name, slot };
+        let (slot, claim) = (&booking.slot, booking.claim());
+        let reserved = self.capacity.reserve(slot, claim, &intent.trace, self.hospital_deadline(intent)).await;
+        match (step(reserved.reply(), accept_pending), reserved) {
+            (Step::Commit, Reserved::Active(terms)) => self.commit(intent, booking, terms, false).await,
+            (Step::Park, _) => {
+                let terms = self.capacity.known_terms(&slot.hospital);
+                let parked = self.commit(intent, booking, terms, true).await;
+                self.parked.notify_one();
+                parked
+            }
+            (Step::PassOn, Reserved::Refused(_, refusal)) => {
+                if refusal.reason() == Reason::SlotFull {
+                    self.refusals.count(slot);
+                }
+                Err(refusal)
+            }
+            (Step::NextAttempt, _) => Ok(None),
+            (Step::GiveUp, Reserved::Unknown(cause)) => Err(unavailable(slot, cause)),
+            (Step::Commit | Step::PassOn | Step::GiveUp, reserved) => {
+                Err(Fault::internal(format!("the protocol does not fit what hospital said: {reserved:?}")))
+            }
+        }
+    }
+
+    /// Writes the booking. Where its place is taken, a full queue is no reason to let go of it.
+    async fn commit(
+        &self,
+        intent: &Intent,
+        booking: Booking,
+        terms: Terms,
+        parked: bool,
+    ) -> Result<Option<Screening>, Fault> {
+        let limit = Instant::now() + COMMIT_PATIENCE;
+        let request = Some(&intent.call.request).filter(|request| request.chosen).cloned();
+        let book = Book { request, cause: intent.cause.clone(), booking, terms, parked };
+        loop {
+            match self.ledger.book(book.clone(), limit).await {
+                Ok(Booked::Row(row)) => return Ok(Some(row)),
+                Ok(Booked::Refused(refusal)) => return Err(refusal),
+                Ok(Booked::Fenced) => return Ok(None),
+                Err(fault) if fault.reason() == Reason::Overloaded && !parked && Instant::now() < limit => {
+                    tokio::time::sleep(jittered(QUEUE_PAUSE)).await;
+                }
+                Err(fault) => return Err(fault),
+            }
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Gives back places that nobody booked, and forgets what need not be remembered any more.
+//!
+//! A claim is watched from the moment its announcement is heard without a booking; the grace then runs by our clock. Whether
+//! it really has none is decided in the transaction that fences it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::store::read::failed;
+use domain::request::RETENTION;
+use fault::Fault;
+use jiff::SignedDuration;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::{App, COMMIT_PATIENCE};
+use crate::store::watch;
+use crate::unit::Command;
+
+/// How often the watched claims are looked at.
+const TICK: Duration = Duration::from_secs(1);
+/// Claims one transaction fences at most.
+const CHUNK: u64 = 500;
+/// How often old request records are forgotten.
+const PURGE_INTERVAL: Duration = Duration::from_secs(60 * 60);
+
+/// Runs until it is cut off.
+pub(crate) async fn run(app: Arc<App>) {
+    let mut ticks = interval(TICK.min(app.options.reconcile_grace.max(Duration::from_millis(10))));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut purged: Option<Instant> = None;
+    loop {
+        ticks.tick().await;
+        if let Err(fault) = fence(&app).await {
+            tracing::warn!(?fault, "claims without a booking are looked at again later");
+        }
+        if purged.is_none_or(|at| at.elapsed() >= PURGE_INTERVAL) {
+            purged = Some(Instant::now());
+            if let Err(fault) = purge(&app).await {
+                tracing::warn!(?fault, "old request records are kept for now");
+            }
+        }
+    }
+}
+
+async fn fence(app: &App) -> Result<(), Fault> {
+    let grace = SignedDuration::try_from(app.options.reconcile_grace).unwrap_or(SignedDuration::MAX);
+    let limit = app.clock.now().checked_sub(grace).unwrap_or(jiff::Timestamp::MIN);
+    loop {
+        let due = watch::due(app.database.reader(), limit, CHUNK).await.map_err(failed)?;
+        let count = due.len() as u64;
+        if count > 0 {
+            app.ledger.done(Command::Fence(due), Instant::now() + COMMIT_PATIENCE).await?;
+        }
+        if count < CHUNK {
+            return Ok(());
+        }
+    }
+}
+
+async fn purge(app: &App) -> Result<(), Fault> {
+    let retention = SignedDuration::try_from(RETENTION).unwrap_or(SignedDuration::MAX);
+    let limit = app.clock.now().checked_sub(retention).unwrap_or(jiff::Timestamp::MIN);
+    app.ledger.done(Command::Purge(limit), Instant::now() + COMMIT_PATIENCE).await
+}

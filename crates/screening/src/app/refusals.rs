@@ -1,0 +1,66 @@
+//! Demand that full slots turned away, counted in memory and reported now and then: a rush on a full slot costs no disk.
+//!
+//! Counts since the last report are lost with the process, no more than a report's interval of them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use domain::access::Caller;
+use domain::ids::SlotId;
+use domain::request::Request;
+use runtime::entropy::uuid_v7;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+
+use super::COMMIT_PATIENCE;
+use crate::NAME;
+use crate::unit::{Command, Ledger, Report};
+
+type Counts = Arc<Mutex<HashMap<SlotId, i64>>>;
+
+/// Where refusals are counted. Once every handle is dropped the reporter reports a last time and ends.
+#[derive(Debug, Clone)]
+pub(crate) struct Refusals {
+    counts: Counts,
+    _alive: mpsc::Sender<()>,
+}
+
+impl Refusals {
+    /// The counter, and the task that reports what it counts.
+    pub(crate) fn new(ledger: Ledger, interval: Duration) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let counts = Counts::default();
+        let (alive, ended) = mpsc::channel(1);
+        let reporter = report(Arc::clone(&counts), ended, ledger, interval);
+        (Self { counts, _alive: alive }, reporter)
+    }
+
+    /// Counts one.
+    pub(crate) fn count(&self, slot: &SlotId) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        *counts.entry(slot.clone()).or_insert(0) += 1;
+    }
+}
+
+async fn report(counts: Counts, mut ended: mpsc::Receiver<()>, ledger: Ledger, interval: Duration) {
+    let mut open = true;
+    while open {
+        open = timeout(interval, ended.recv()).await.is_err();
+        let taken = std::mem::take(&mut *counts.lock().unwrap_or_else(PoisonError::into_inner));
+        if taken.is_empty() {
+            continue;
+        }
+        let mut taken: Vec<_> = taken.into_iter().collect();
+        taken.sort();
+        let nothing = contract::screening::v1::GetScreeningRequest::default();
+        let request = Request::new(&Caller::Service(NAME.to_owned()), "ReportRefusals", None, uuid_v7(), &nothing);
+        let report = Command::Report(Report { request, counts: taken.clone() });
+        if let Err(fault) = ledger.done(report, Instant::now() + COMMIT_PATIENCE).await {
+            tracing::warn!(?fault, "refusals are reported later");
+            let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+            for (slot, count) in taken {
+                *counts.entry(slot).or_insert(0) += count;
+            }
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Settles PENDING bookings once Hospital answers again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::store::read::failed;
+use fault::Fault;
+use futures::future::join_all;
+use runtime::deadline::Deadline;
+use runtime::entropy::jittered;
+use runtime::trace::TraceContext;
+use tokio::time::timeout;
+
+use super::App;
+use super::settle::Settled;
+use crate::store;
+
+/// Bookings asked about at once.
+const CHUNK: u64 = 32;
+/// The pause after a pass that reached Hospital, and the first after one that did not.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+
+/// Runs until it is cut off.
+pub(crate) async fn run(app: Arc<App>) {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match pass(&app).await {
+            Ok(Pass { reached: true, left: 0 }) => {
+                pause = FIRST_PAUSE;
+                // another replica may have parked one and gone
+                drop(timeout(app.options.resolve_pause, app.parked.notified()).await);
+            }
+            Ok(Pass { reached: true, .. }) => pause = FIRST_PAUSE,
+            Ok(Pass { reached: false, .. }) => pause = (pause * 2).min(app.options.resolve_pause),
+            Err(fault) => {
+                tracing::warn!(?fault, "pending bookings are looked at again later");
+                pause = (pause * 2).min(app.options.resolve_pause);
+            }
+        }
+        tokio::time::sleep(jittered(pause)).await;
+    }
+}
+
+/// How a pass over the PENDING bookings went.
+struct Pass {
+    /// Whether Hospital answered.
+    reached: bool,
+    /// How many are still PENDING, as far as the pass came.
+    left: usize,
+}
+
+async fn pass(app: &App) -> Result<Pass, Fault> {
+    let mut after = None;
+    let mut left = 0;
+    loop {
+        let rows = store::pending(app.database.reader(), after, CHUNK).await.map_err(failed)?;
+        let Some(last) = rows.last() else { break };
+        after = Some(last.id);
+        let settled = join_all(rows.iter().map(|row| async {
+            let trace = TraceContext::generate();
+            app.settle(row, &trace, Deadline::within(app.options.hospital_timeout)).await
+        }));
+        let mut reached = false;
+        for settled in settled.await {
+            match settled {
+                Ok(Settled { row, reached: answered }) => {
+                    reached |= answered;
+                    left += usize::from(row.state == domain::screening::State::Pending);
+                }
+                Err(fault) => {
+                    tracing::warn!(?fault, "a pending booking is looked at again later");
+                    left += 1;
+                }
+            }
+        }
+        metrics::gauge!("checkup_screenings_pending").set(left as f64);
+        if !reached {
+            return Ok(Pass { reached: false, left });
+        }
+    }
+    metrics::gauge!("checkup_screenings_pending").set(left as f64);
+    Ok(Pass { reached: true, left })
+}

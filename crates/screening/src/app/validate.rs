@@ -1,0 +1,69 @@
+//! `validate_only`: what a booking would be answered now, without asking for a place or writing anything.
+
+use domain::booking::{Step, step};
+use domain::capacity::judge_booking;
+use domain::screening::{Booking, Command, Decision, Screening, Terms, apply, decide};
+use domain::window::zone_name;
+use fault::{Fault, Reason};
+use ::store::{micros, timestamp};
+
+use super::App;
+use super::create::Intent;
+use domain::booking::Reply;
+
+impl App {
+    /// Judges a booking.
+    pub(super) async fn validate(&self, intent: &Intent) -> Result<Screening, Fault> {
+        if let Some(row) = self.replay(intent).await? {
+            return Ok(row);
+        }
+        let mut attempt = 0;
+        let id = loop {
+            let id = self.attempt(intent, attempt);
+            match self.row(id).await? {
+                None => break id,
+                Some(row) if row.is_fence() => attempt += 1,
+                Some(row) => return Ok(row),
+            }
+        };
+        self.require_free_date(intent, id).await?;
+        let slot = &intent.call.slot;
+        let (terms, parked) = match self.capacity.prospect(slot, &intent.trace, self.hospital_deadline(intent)).await {
+            Ok(prospect) => {
+                judge_booking(slot, prospect.venue.as_ref(), prospect.offer, self.clock.now())?;
+                let venue = prospect.venue.ok_or_else(|| Fault::internal("a hospital that is not there was accepted"))?;
+                let terms = Terms {
+                    hospital_display_name: prospect.hospital_display_name,
+                    time_zone: zone_name(&venue.time_zone).to_owned(),
+                    cancellation_close_time: Some(venue.policy.cancellation_close(slot.date, &venue.time_zone)),
+                };
+                (terms, false)
+            }
+            Err(fault) if fault.reason() == Reason::HospitalUnavailable => {
+                match step(Reply::Unknown, intent.call.accept_pending) {
+                    Step::Park => (self.capacity.known_terms(&slot.hospital), true),
+                    Step::GiveUp | Step::Commit | Step::NextAttempt | Step::PassOn => return Err(fault),
+                }
+            }
+            Err(fault) => return Err(fault),
+        };
+        let booking = Booking {
+            id,
+            customer: intent.call.customer.clone(),
+            customer_display_name: intent.call.customer_display_name.clone(),
+            slot: slot.clone(),
+        };
+        let command = if parked {
+            Command::Park { booking, terms, conflict: None }
+        } else {
+            Command::Confirm { booking, terms, conflict: None }
+        };
+        let now = timestamp(micros(self.clock.now()));
+        match decide(None, &command, now)? {
+            Decision::Change(event) => Ok(apply(None, &event, now)),
+            Decision::Refuse(..) | Decision::Keep | Decision::Fenced | Decision::Ignore(_) => {
+                Err(Fault::internal("a booking without a row was decided as if it had one"))
+            }
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! What Hospital announces: places taken and taken away, once, twice, late, or before there is a booking.
+
+use contract::event::v1::event_envelope::Payload;
+use contract::screening::v1::screening::State;
+use domain::capacity::ClaimState;
+use fault::Reason;
+use screening::Options;
+use store::dead_letter::{self, DeadLetter};
+use store::inbox::{self, Mark};
+use testkit::{eventually, refused};
+
+use crate::hospital::{Fate, Gate};
+use crate::world::{World, ask, ask_once, book, cancel, claim, list, names, options, read};
+
+#[tokio::test]
+async fn bookings_of_a_deleted_hospital_are_force_cancelled_once() {
+    let world = World::start().await;
+    let slot = world.slot("seoul", 7, 9);
+    let mut made = Vec::new();
+    for customer in ["kim", "park", "choi"] {
+        made.push(book(&world.customer(customer).await, ask(customer, &slot)).await.unwrap());
+    }
+    world.hospital.delete(&slot.hospital, "the building is unsafe");
+    let events = world.hospital.events();
+    world.feed(&events).await;
+    world.feed(&events).await;
+    let admin = world.admin("seoul").await;
+    for screening in &made {
+        let seen = read(&admin, &screening.name).await.unwrap();
+        assert_eq!((seen.state(), seen.version), (State::ForceCancelled, 2));
+        assert_eq!(seen.state_reason, "HOSPITAL_DELETED");
+        assert_eq!(seen.state_message, "the building is unsafe");
+        let facts = world.facts_of(&screening.name).await;
+        assert_eq!(names(&facts), ["screening_confirmed", "screening_force_cancelled"]);
+        let Some(Payload::ScreeningForceCancelled(fact)) = &facts[1].payload else { panic!() };
+        assert_eq!((fact.reason.as_str(), fact.message.as_str()), ("HOSPITAL_DELETED", "the building is unsafe"));
+        assert_eq!(facts[1].actor, "admin:lee");
+        assert!(events.iter().any(|event| event.event_id == facts[1].causation_id));
+        assert!(!facts[1].traceparent.is_empty());
+    }
+    let refusal = refused(cancel(&admin, &made[0].name).await, Reason::ScreeningStateInvalid);
+    assert_eq!(refusal.value("state"), "FORCE_CANCELLED");
+}
+
+/// R5 and R6, seen from the row.
+#[tokio::test]
+async fn a_revocation_that_comes_after_a_cancel_is_recorded_as_ignored() {
+    let world = World::start().await;
+    let slot = world.slot("seoul", 7, 9);
+    let kim = world.customer("kim").await;
+    let made = book(&kim, ask("kim", &slot)).await.unwrap();
+    cancel(&kim, &made.name).await.unwrap();
+    world.hospital.delete(&slot.hospital, "closing down");
+    world.deliver().await;
+    assert_eq!(read(&kim, &made.name).await.unwrap().state(), State::Cancelled);
+    let reader = world.desk.service.database.reader();
+    assert_eq!(inbox::ignored_of(reader, &made.name).await.unwrap().len(), 1);
+    assert_eq!(world.hospital.claim(claim(&made)).map(|state| state != ClaimState::Active), Some(true));
+}
+
+/// R4 with the worst timing: the place is taken away before its booking is written.
+#[tokio::test]
+async fn a_revocation_without_a_row_keeps_the_late_commit_out() {
+    let patient = std::time::Duration::from_secs(30);
+    let world =
+        World::start_with(Options { hospital_attempt: patient, hospital_timeout: patient, ..options() }).await;
+    let slot = world.slot("seoul", 7, 9);
+    let kim = world.customer("kim").await;
+    let gate = Gate::closed();
+    world.hospital.next([Fate::AnswerAfter(gate.clone())]);
+    let call = testkit::start_together(1, |_| {
+        let (kim, request) = (kim.clone(), ask_once("kim", &slot));
+        async move { book(&kim, request).await }
+    });
+    eventually("the place to be taken", async || match world.hospital.active().len() {
+        1 => Ok(()),
+        taken => Err(format!("{taken} are")),
+    })
+    .await;
+    world.hospital.delete(&slot.hospital, "closing down");
+    world.deliver().await;
+    assert_eq!(names(&world.announced().await), ["screening_force_cancelled"]);
+    gate.open();
+    refused(testkit::gather(call).await.remove(0), Reason::HospitalDeleted);
+    assert_eq!(list(&world.admin("*").await, "").await.unwrap(), []);
+    assert_eq!(world.hospital.active(), []);
+}
+
+#[tokio::test]
+async fn a_place_with_a_booking_is_left_alone_however_often_it_is_announced() {
+    let world = World::start_with(Options { reconcile_grace: std::time::Duration::from_millis(30), ..options() }).await;
+    let slot = world.slot("seoul", 7, 9);
+    let kim = world.customer("kim").await;
+    let gate = Gate::closed();
+    world.hospital.next([Fate::AnswerAfter(gate.clone())]);
+    let call = testkit::start_together(1, |_| {
+        let (kim, request) = (kim.clone(), ask("kim", &slot));
+        async move { book(&kim, request).await.unwrap() }
+    });
+    eventually("the place to be taken", async || match world.hospital.active().len() {
+        1 => Ok(()),
+        taken => Err(format!("{taken} are")),
+    })
+    .await;
+    gate.open();
+    let made = testkit::gather(call).await.remove(0);
+    let events = world.hospital.events();
+    world.feed(&events).await;
+    world.feed(&events).await;
+    // an orphan beside it shows that the reconciler has been at work since
+    world.hospital.next([Fate::LoseAnswer, Fate::LoseAnswer, Fate::LoseAnswer]);
+    refused(book(&world.customer("park").await, ask("park", &slot)).await, Reason::HospitalUnavailable);
+    eventually("the orphan's end", async || {
+        world.deliver().await;
+        let active = world.hospital.active();
+        if active == [claim(&made)] { Ok(()) } else { Err(format!("{active:?}")) }
+    })
+    .await;
+    assert_eq!(read(&kim, &made.name).await.unwrap(), made);
+}
+
+#[tokio::test]
+async fn a_malformed_event_harms_nobody_and_can_be_buried() {
+    let world = World::start().await;
+    let slot = world.slot("seoul", 7, 9);
+    let made = book(&world.customer("kim").await, ask("kim", &slot)).await.unwrap();
+    world.hospital.delete(&slot.hospital, "closing down");
+    let mut events = world.hospital.events();
+    let mut broken = events[0].clone();
+    let Some(Payload::CapacityReserved(fact)) = &mut broken.payload else { panic!("{broken:?}") };
+    fact.claim_id = "7".into();
+    broken.event_id = runtime::entropy::uuid_v4().to_string();
+    events.push(broken.clone());
+    let handler = &world.desk.service.consumers[0].handler;
+    let incoming = |envelope: &contract::event::v1::EventEnvelope| {
+        let event_id = envelope.event_id.parse().unwrap();
+        relay::Incoming { envelope: envelope.clone(), event_id, mark: Mark::Unordered { event_id } }
+    };
+    let refusal = handler.handle(events.iter().map(incoming).collect()).await.unwrap_err();
+    assert_eq!(refusal.reason(), Reason::Internal);
+    let letter = DeadLetter {
+        consumer: world.desk.service.consumers[0].name.into(),
+        event_id: broken.event_id.clone(),
+        subject: "checkup.v1.claim.capacity_reserved.x".into(),
+        payload: Vec::new(),
+        error: "malformed".into(),
+        attempts: 10,
+        time: jiff::Timestamp::UNIX_EPOCH,
+    };
+    for _ in 0..2 {
+        handler.bury(letter.clone(), incoming(&broken).mark).await.unwrap();
+    }
+    let reader = world.desk.service.database.reader();
+    assert_eq!(dead_letter::count(reader).await.unwrap(), 1);
+    world.feed(&events[..events.len() - 1]).await;
+    assert_eq!(read(&world.admin("*").await, &made.name).await.unwrap().state(), State::ForceCancelled);
+}

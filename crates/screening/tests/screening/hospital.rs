@@ -1,0 +1,398 @@
+//! A hospital in memory: the real rules of claims, and answers that go astray when a test wants them to.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use contract::event::v1::EventEnvelope;
+use contract::hospital::v1 as message;
+use contract::hospital::v1::capacity_service_server::{CapacityService, CapacityServiceServer};
+use contract::hospital::v1::hospital_service_server::{HospitalService, HospitalServiceServer};
+use domain::capacity::{self, Claim, ClaimState, Fact, RevokeReason, Slot, SlotState};
+use domain::civil::{encode_date, encode_time, time_zone};
+use domain::event::{Cause, envelope};
+use domain::hospital::{self, Draft, Hospital};
+use domain::ids::{ClaimId, HospitalId, SlotId};
+use domain::window::BookingPolicy;
+use fault::Fault;
+use jiff::Timestamp;
+use runtime::clock::Clock;
+use runtime::entropy::{uuid_v4, uuid_v7};
+use runtime::status::status;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status, async_trait};
+
+/// Opens once, for everybody who waits.
+#[derive(Debug, Clone)]
+pub(crate) struct Gate(Arc<watch::Sender<bool>>);
+
+impl Gate {
+    pub(crate) fn closed() -> Self {
+        Self(Arc::new(watch::Sender::new(false)))
+    }
+
+    pub(crate) fn open(&self) {
+        self.0.send_replace(true);
+    }
+
+    async fn passed(&self) {
+        self.0.subscribe().wait_for(|open| *open).await.expect("the gate is still there");
+    }
+}
+
+/// What happens to one ReserveCapacity.
+#[derive(Debug, Clone)]
+pub(crate) enum Fate {
+    /// It is lost on its way there.
+    LoseRequest,
+    /// Its answer is lost.
+    LoseAnswer,
+    /// It arrives when the gate opens.
+    ArriveAfter(Gate),
+    /// Its answer arrives when the gate opens.
+    AnswerAfter(Gate),
+    /// It is refused, whatever the rules say.
+    Refuse(Fault),
+}
+
+#[derive(Debug, Default)]
+struct State {
+    hospitals: HashMap<HospitalId, Hospital>,
+    slots: HashMap<SlotId, Slot>,
+    claims: HashMap<ClaimId, Claim>,
+    events: Vec<EventEnvelope>,
+    fates: VecDeque<Fate>,
+    reserves: Vec<ClaimId>,
+}
+
+/// A cheap handle.
+#[derive(Debug, Clone)]
+pub(crate) struct FakeHospital {
+    clock: Clock,
+    state: Arc<Mutex<State>>,
+}
+
+impl FakeHospital {
+    /// Starts to serve on a port of its own.
+    pub(crate) async fn start(clock: Clock) -> (Self, SocketAddr) {
+        let hospital = Self { clock, state: Arc::default() };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let serving = tonic::transport::Server::builder()
+            .add_service(CapacityServiceServer::new(hospital.clone()))
+            .add_service(HospitalServiceServer::new(hospital.clone()))
+            .serve_with_incoming(TcpListenerStream::new(listener));
+        #[allow(clippy::disallowed_methods, reason = "a peer of the process under test, which has no owner there")]
+        tokio::spawn(serving);
+        (hospital, addr)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Opens a slot, and its hospital where there is none.
+    pub(crate) fn open(&self, slot: &SlotId, capacity: i32) {
+        self.open_under(slot, capacity, BookingPolicy::default());
+    }
+
+    /// The same, with a policy for a hospital that is new.
+    pub(crate) fn open_under(&self, slot: &SlotId, capacity: i32, policy: BookingPolicy) {
+        let now = self.now();
+        let mut state = self.state();
+        state.hospitals.entry(slot.hospital.clone()).or_insert_with(|| {
+            let time_zone = time_zone("Asia/Seoul").unwrap();
+            let draft = Draft { display_name: format!("Clinic {}", slot.hospital.segment()), time_zone, policy };
+            hospital::register(&slot.hospital, uuid_v7(), &draft, None, now).unwrap().0
+        });
+        let slot = Slot {
+            id: slot.clone(),
+            capacity,
+            booked: 0,
+            state: SlotState::Open,
+            version: 1,
+            admin_version: 1,
+            create_time: now,
+            update_time: now,
+        };
+        state.slots.insert(slot.id.clone(), slot);
+    }
+
+    pub(crate) fn set_capacity(&self, slot: &SlotId, capacity: i32) {
+        self.state().slots.get_mut(slot).unwrap().capacity = capacity;
+    }
+
+    /// Stops sales.
+    pub(crate) fn close(&self, slot: &SlotId) {
+        self.state().slots.get_mut(slot).unwrap().state = SlotState::Closed;
+    }
+
+    /// Deletes a hospital and revokes its claims.
+    pub(crate) fn delete(&self, id: &HospitalId, reason: &str) {
+        let now = self.now();
+        let mut state = self.state();
+        let deleted = hospital::delete(&state.hospitals[id], 1, true, reason, "", now).unwrap().unwrap().0;
+        state.hospitals.insert(id.clone(), deleted);
+        let claims: Vec<_> = state.claims.values().filter(|claim| claim.slot.hospital == *id).cloned().collect();
+        for claim in claims {
+            let step =
+                capacity::revoke(&claim, &state.slots[&claim.slot], RevokeReason::HospitalDeleted, reason, now);
+            state.keep(step, now);
+        }
+    }
+
+    /// Decides what happens to the next reserves; those after them are simply answered.
+    pub(crate) fn next(&self, fates: impl IntoIterator<Item = Fate>) {
+        self.state().fates.extend(fates);
+    }
+
+    /// Answers the next reserves after all.
+    pub(crate) fn forget_fates(&self) {
+        self.state().fates.clear();
+    }
+
+    /// The claims that reserves have arrived for, repetitions included.
+    pub(crate) fn reserves(&self) -> Vec<ClaimId> {
+        self.state().reserves.clone()
+    }
+
+    /// What became of a claim.
+    pub(crate) fn claim(&self, id: ClaimId) -> Option<ClaimState> {
+        self.state().claims.get(&id).map(|claim| claim.state)
+    }
+
+    /// Every claim that holds a place.
+    pub(crate) fn active(&self) -> Vec<ClaimId> {
+        let state = self.state();
+        state.claims.values().filter(|claim| claim.state == ClaimState::Active).map(|claim| claim.id).collect()
+    }
+
+    /// What it has announced.
+    pub(crate) fn events(&self) -> Vec<EventEnvelope> {
+        self.state().events.clone()
+    }
+
+    /// Hears that a booking was given up.
+    pub(crate) fn hear_of_the_end(&self, slot: &SlotId, claim: ClaimId) {
+        self.release_now(slot, claim).unwrap();
+    }
+
+    fn reserve_now(&self, slot: &SlotId, id: ClaimId) -> Result<message::CapacityClaim, Fault> {
+        let now = self.now();
+        let mut state = self.state();
+        let hospital = state.hospitals.get(&slot.hospital);
+        let step = capacity::reserve(slot, id, state.claims.get(&id), hospital, state.slots.get(slot), now)?;
+        let terms = hospital.map(|hospital| hospital.terms(slot.date));
+        state.keep(step, now);
+        let mut answer = state.answer(id);
+        answer.terms = terms.map(|terms| message::BookingTerms {
+            hospital_display_name: terms.hospital_display_name,
+            time_zone: terms.time_zone,
+            cancellation_close_time: Some(encode_time(terms.cancellation_close_time)),
+        });
+        Ok(answer)
+    }
+
+    fn release_now(&self, slot: &SlotId, id: ClaimId) -> Result<message::CapacityClaim, Fault> {
+        let now = self.now();
+        let mut state = self.state();
+        let step = capacity::release(slot, id, state.claims.get(&id), state.slots.get(slot), now)?;
+        state.keep(step, now);
+        Ok(state.answer(id))
+    }
+}
+
+impl State {
+    fn keep(&mut self, step: capacity::Step, now: Timestamp) {
+        let capacity::Step { claim, slot, fact } = step;
+        if let Some(slot) = slot {
+            self.slots.insert(slot.id.clone(), slot);
+        }
+        self.claims.insert(claim.id, claim);
+        if let Some(Fact { aggregate, version, payload }) = fact {
+            let cause = Cause {
+                actor: "admin:lee".into(),
+                request_id: String::new(),
+                causation_id: String::new(),
+                traceparent: String::new(),
+            };
+            self.events.push(envelope("hospital", &cause, now, uuid_v4(), aggregate, version, payload));
+        }
+    }
+
+    fn answer(&self, id: ClaimId) -> message::CapacityClaim {
+        let claim = &self.claims[&id];
+        message::CapacityClaim {
+            claim_id: id.to_string(),
+            slot: claim.slot.to_string(),
+            state: claim.state.message().into(),
+            slot_version: claim.slot_version,
+            ..message::CapacityClaim::default()
+        }
+    }
+}
+
+fn lost() -> Status {
+    Status::unavailable("the connection broke")
+}
+
+#[async_trait]
+impl CapacityService for FakeHospital {
+    async fn reserve_capacity(
+        &self,
+        request: Request<message::ReserveCapacityRequest>,
+    ) -> Result<Response<message::CapacityClaim>, Status> {
+        let message::ReserveCapacityRequest { slot, claim_id } = request.into_inner();
+        let (slot, claim) = (SlotId::parse(&slot).unwrap(), ClaimId::parse(&claim_id).unwrap());
+        let fate = {
+            let mut state = self.state();
+            state.reserves.push(claim);
+            state.fates.pop_front()
+        };
+        let answer = match fate {
+            None => self.reserve_now(&slot, claim),
+            Some(Fate::LoseRequest) => return Err(lost()),
+            Some(Fate::LoseAnswer) => {
+                self.reserve_now(&slot, claim).unwrap();
+                return Err(lost());
+            }
+            Some(Fate::ArriveAfter(gate)) => {
+                // it arrives even when nobody waits for its answer any more
+                let hospital = self.clone();
+                #[allow(clippy::disallowed_methods, reason = "what is on its way belongs to nobody")]
+                let arrival = tokio::spawn(async move {
+                    gate.passed().await;
+                    hospital.reserve_now(&slot, claim)
+                });
+                arrival.await.unwrap()
+            }
+            Some(Fate::AnswerAfter(gate)) => {
+                let answer = self.reserve_now(&slot, claim);
+                gate.passed().await;
+                answer
+            }
+            Some(Fate::Refuse(fault)) => Err(fault),
+        };
+        answer.map(Response::new).map_err(status)
+    }
+
+    async fn release_capacity(
+        &self,
+        request: Request<message::ReleaseCapacityRequest>,
+    ) -> Result<Response<message::CapacityClaim>, Status> {
+        let message::ReleaseCapacityRequest { slot, claim_id } = request.into_inner();
+        let (slot, claim) = (SlotId::parse(&slot).unwrap(), ClaimId::parse(&claim_id).unwrap());
+        self.release_now(&slot, claim).map(Response::new).map_err(status)
+    }
+
+    async fn get_capacity_claim(
+        &self,
+        _: Request<message::GetCapacityClaimRequest>,
+    ) -> Result<Response<message::CapacityClaim>, Status> {
+        Err(Status::unimplemented("not asked for"))
+    }
+
+    async fn list_capacity_claims(
+        &self,
+        _: Request<message::ListCapacityClaimsRequest>,
+    ) -> Result<Response<message::ListCapacityClaimsResponse>, Status> {
+        Err(Status::unimplemented("not asked for"))
+    }
+}
+
+/// The methods of HospitalService that Screening never calls.
+macro_rules! not_asked_for {
+    ($($method:ident($request:ident) -> $answer:ident;)+) => {
+        #[async_trait]
+        impl HospitalService for FakeHospital {
+            async fn get_hospital(
+                &self,
+                request: Request<message::GetHospitalRequest>,
+            ) -> Result<Response<message::Hospital>, Status> {
+                self.read_hospital(&request.into_inner().name).map(Response::new).map_err(status)
+            }
+
+            async fn get_slot(
+                &self,
+                request: Request<message::GetSlotRequest>,
+            ) -> Result<Response<message::Slot>, Status> {
+                self.read_slot(&request.into_inner().name).map(Response::new).map_err(status)
+            }
+
+            $(
+                async fn $method(
+                    &self,
+                    _: Request<message::$request>,
+                ) -> Result<Response<message::$answer>, Status> {
+                    Err(Status::unimplemented("not asked for"))
+                }
+            )+
+        }
+    };
+}
+
+not_asked_for! {
+    create_hospital(CreateHospitalRequest) -> Hospital;
+    list_hospitals(ListHospitalsRequest) -> ListHospitalsResponse;
+    update_hospital(UpdateHospitalRequest) -> Hospital;
+    delete_hospital(DeleteHospitalRequest) -> Hospital;
+    create_slot(CreateSlotRequest) -> Slot;
+    batch_create_slots(BatchCreateSlotsRequest) -> BatchCreateSlotsResponse;
+    list_slots(ListSlotsRequest) -> ListSlotsResponse;
+    set_slot_capacity(SetSlotCapacityRequest) -> Slot;
+    close_slot(CloseSlotRequest) -> Slot;
+    reopen_slot(ReopenSlotRequest) -> Slot;
+    search_availability(SearchAvailabilityRequest) -> SearchAvailabilityResponse;
+    create_capacity_request(CreateCapacityRequestRequest) -> CapacityRequest;
+    get_capacity_request(GetCapacityRequestRequest) -> CapacityRequest;
+    list_capacity_requests(ListCapacityRequestsRequest) -> ListCapacityRequestsResponse;
+    approve_capacity_request(ApproveCapacityRequestRequest) -> CapacityRequest;
+    reject_capacity_request(RejectCapacityRequestRequest) -> CapacityRequest;
+}
+
+impl FakeHospital {
+    fn read_hospital(&self, name: &str) -> Result<message::Hospital, Fault> {
+        let id = HospitalId::parse(name).unwrap();
+        let state = self.state();
+        let found = state.hospitals.get(&id).ok_or_else(|| hospital::hospital_not_found(&id))?;
+        let duration = |duration: jiff::SignedDuration| {
+            Some(prost_types::Duration { seconds: duration.as_secs(), nanos: duration.subsec_nanos() })
+        };
+        Ok(message::Hospital {
+            name: id.to_string(),
+            display_name: found.display_name.clone(),
+            time_zone: domain::window::zone_name(&found.time_zone).to_owned(),
+            state: found.state() as i32,
+            booking_policy: Some(message::BookingPolicy {
+                min_notice: duration(found.policy.min_notice),
+                max_advance: duration(found.policy.max_advance),
+                cancellation_cutoff: duration(found.policy.cancellation_cutoff),
+            }),
+            ..message::Hospital::default()
+        })
+    }
+
+    fn read_slot(&self, name: &str) -> Result<message::Slot, Fault> {
+        let id = SlotId::parse(name).unwrap();
+        let state = self.state();
+        if !state.hospitals.contains_key(&id.hospital) {
+            return Err(hospital::hospital_not_found(&id.hospital));
+        }
+        let found = state.slots.get(&id).ok_or_else(|| capacity::slot_not_found(&id))?;
+        Ok(message::Slot {
+            name: id.to_string(),
+            date: Some(encode_date(id.date)),
+            capacity: found.capacity,
+            booked_count: found.booked,
+            remaining_count: found.remaining(),
+            state: found.state as i32,
+            ..message::Slot::default()
+        })
+    }
+}

@@ -1,0 +1,238 @@
+//! R15: what nobody knows the outcome of is never guessed. A retry continues it, or a fence ends it.
+
+use std::time::{Duration, Instant};
+
+use contract::event::v1::event_envelope::Payload;
+use contract::screening::v1::CreateScreeningRequest;
+use contract::screening::v1::screening::State;
+use domain::capacity::ClaimState;
+use domain::ids::{ClaimId, ScreeningId};
+use fault::{Fault, Reason};
+use jiff::SignedDuration;
+use screening::Options;
+use testkit::{Direction, eventually, refused};
+use tonic::Code;
+
+use crate::hospital::{Fate, Gate};
+use crate::world::{World, ask, ask_once, book, claim, list, options};
+
+/// Hospital hears from nobody again and again.
+fn lost(fate: Fate) -> [Fate; 3] {
+    [fate.clone(), fate.clone(), fate]
+}
+
+fn soon() -> Options {
+    Options { reconcile_grace: Duration::from_millis(50), ..options() }
+}
+
+/// Brings events over until the claim has ended.
+async fn until_given_back(world: &World, claim: ClaimId) {
+    eventually("the place to be given back", async || {
+        world.deliver().await;
+        match world.hospital.claim(claim) {
+            Some(ClaimState::Released) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn r15_a_lost_answer_is_asked_for_again_within_the_call() {
+    let world = World::start().await;
+    let slot = world.slot("seoul", 7, 1);
+    world.hospital.next([Fate::LoseAnswer, Fate::LoseRequest]);
+    let made = book(&world.customer("kim").await, ask("kim", &slot)).await.unwrap();
+    assert_eq!(world.hospital.reserves(), [claim(&made); 3]);
+    assert_eq!(world.hospital.active(), [claim(&made)]);
+}
+
+#[tokio::test]
+async fn r15_after_a_lost_answer_the_same_request_continues() {
+    let world = World::start().await;
+    let slot = world.slot("seoul", 7, 1);
+    let kim = world.customer("kim").await;
+    world.hospital.next(lost(Fate::LoseAnswer));
+    let request = ask_once("kim", &slot);
+    let refusal = refused(book(&kim, request.clone()).await, Reason::HospitalUnavailable);
+    assert_eq!(refusal.code, Code::Unavailable);
+    assert!(refusal.retry_after.is_some());
+    let taken = world.hospital.active();
+    assert_eq!(taken.len(), 1);
+    assert_eq!(list(&kim, "").await.unwrap(), []);
+    assert_eq!(world.announced().await, []);
+
+    // coming back with accept_pending is the same booking too
+    let patient = CreateScreeningRequest { accept_pending: true, ..request };
+    let made = book(&kim, patient).await.unwrap();
+    assert_eq!(made.state(), State::Confirmed);
+    assert_eq!([claim(&made)], taken[..]);
+}
+
+#[tokio::test]
+async fn r15_what_nobody_retries_is_fenced_and_given_back() {
+    let world = World::start_with(soon()).await;
+    let slot = world.slot("seoul", 7, 1);
+    let kim = world.customer("kim").await;
+    world.hospital.next(lost(Fate::LoseAnswer));
+    let request = ask_once("kim", &slot);
+    refused(book(&kim, request.clone()).await, Reason::HospitalUnavailable);
+    let first = world.hospital.active()[0];
+    until_given_back(&world, first).await;
+
+    let events = world.facts_of(&first.screening.to_string()).await;
+    let Some(Payload::ScreeningRejected(fact)) = &events[0].payload else { panic!("{events:?}") };
+    assert_eq!((fact.claim_id.clone(), fact.reason.as_str()), (first.to_string(), "HOSPITAL_UNAVAILABLE"));
+    assert_eq!(fact.screening.as_ref().unwrap().customer, "");
+    assert_eq!(events[0].actor, "service:screening");
+    assert!(world.hospital.events().iter().any(|event| event.event_id == events[0].causation_id));
+    // a fence is shown to nobody
+    assert_eq!(list(&world.admin("*").await, "").await.unwrap(), []);
+    refused(crate::world::read(&world.admin("*").await, &first.screening.to_string()).await, Reason::ScreeningNotFound);
+
+    // the request, sent again, is judged afresh under a new name, and repeats answer that
+    let made = book(&kim, request.clone()).await.unwrap();
+    assert_ne!(claim(&made), first);
+    assert_eq!(book(&kim, request).await.unwrap(), made);
+    world.deliver().await;
+    assert_eq!(world.hospital.active(), [claim(&made)]);
+}
+
+#[tokio::test]
+async fn r15_a_commit_that_comes_after_the_fence_fails_and_another_place_is_asked_for() {
+    let patient = Duration::from_secs(30);
+    let world = World::start_with(Options { hospital_attempt: patient, hospital_timeout: patient, ..soon() }).await;
+    let slot = world.slot("seoul", 7, 1);
+    let kim = world.customer("kim").await;
+    let gate = Gate::closed();
+    world.hospital.next([Fate::AnswerAfter(gate.clone())]);
+    let request = ask_once("kim", &slot);
+    let call = {
+        let (kim, request) = (kim.clone(), request.clone());
+        testkit::start_together(1, move |_| {
+            let (kim, request) = (kim.clone(), request.clone());
+            async move { book(&kim, request).await.unwrap() }
+        })
+    };
+    eventually("the place to be taken", async || match world.hospital.active().as_slice() {
+        [_] => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    let first = world.hospital.active()[0];
+    until_given_back(&world, first).await;
+    gate.open();
+    let made = testkit::gather(call).await.remove(0);
+    assert_eq!(made.state(), State::Confirmed);
+    assert_ne!(claim(&made), first);
+    assert_eq!(world.hospital.active(), [claim(&made)]);
+    assert_eq!(world.hospital.claim(first), Some(ClaimState::Released));
+}
+
+#[tokio::test]
+async fn r15_a_request_that_arrives_after_its_fence_finds_the_claim_ended() {
+    let world = World::start_with(soon()).await;
+    let slot = world.slot("seoul", 7, 2);
+    let kim = world.customer("kim").await;
+    let gate = Gate::closed();
+    // the first copy arrives late, the others bring the place but not the answer
+    world.hospital.next([Fate::ArriveAfter(gate.clone()), Fate::LoseAnswer, Fate::LoseAnswer]);
+    refused(book(&kim, ask_once("kim", &slot)).await, Reason::HospitalUnavailable);
+    let first = world.hospital.active()[0];
+    until_given_back(&world, first).await;
+    gate.open();
+    let made = book(&kim, ask("kim", &slot)).await.unwrap();
+    world.deliver().await;
+    assert_eq!(world.hospital.active(), [claim(&made)]);
+    assert_eq!(world.hospital.claim(first), Some(ClaimState::Released));
+}
+
+#[tokio::test]
+async fn out_of_reach_is_said_within_the_callers_time_and_within_our_own() {
+    let world = World::start_with(Options { hospital_timeout: Duration::from_millis(400), ..options() }).await;
+    let slot = world.slot("seoul", 7, 1);
+    world.wire.blackhole(Direction::ToServer);
+    let kim = world.customer("kim").await;
+    for (deadline, limit) in [(Duration::from_millis(250), 250), (Duration::from_secs(20), 2_000)] {
+        let begin = Instant::now();
+        let hurried = kim.clone().with_deadline(deadline);
+        let refusal = refused(book(&hurried, ask_once("kim", &slot)).await, Reason::HospitalUnavailable);
+        assert!(refusal.retry_after.is_some());
+        assert_eq!(refusal.value("slot"), slot.to_string());
+        assert!(begin.elapsed() <= Duration::from_millis(limit), "{:?}", begin.elapsed());
+        refused(
+            book(&hurried, CreateScreeningRequest { validate_only: true, ..ask_once("kim", &slot) }).await,
+            Reason::HospitalUnavailable,
+        );
+    }
+    world.wire.refuse();
+    let begin = Instant::now();
+    refused(book(&kim, ask("kim", &slot)).await, Reason::HospitalUnavailable);
+    assert!(begin.elapsed() < Duration::from_secs(2), "a refused connection is known at once: {:?}", begin.elapsed());
+}
+
+#[tokio::test]
+async fn only_what_hospital_decided_is_passed_on() {
+    let world = World::start().await;
+    let slot = world.slot("seoul", 7, 1);
+    let kim = world.customer("kim").await;
+    for (said, heard) in [
+        (Reason::NotReady, Reason::HospitalUnavailable),
+        (Reason::Internal, Reason::HospitalUnavailable),
+        (Reason::RoleRequired, Reason::HospitalUnavailable),
+        (Reason::CredentialsInvalid, Reason::HospitalUnavailable),
+        (Reason::Overloaded, Reason::Overloaded),
+        (Reason::SlotClosed, Reason::SlotClosed),
+    ] {
+        world.hospital.next(lost(Fate::Refuse(Fault::new(said, "so it is"))));
+        refused(book(&kim, ask_once("kim", &slot)).await, heard);
+        world.hospital.forget_fates();
+    }
+}
+
+#[tokio::test]
+async fn a_caller_who_gives_up_loses_nothing_and_doubles_nothing() {
+    let world = World::start().await;
+    let slot = world.slot("seoul", 7, 5);
+    let gate = Gate::closed();
+    world.hospital.next([Fate::AnswerAfter(gate.clone())]);
+    let request = ask_once("kim", &slot);
+    {
+        // the client drops the call while the place is being taken
+        let kim = world.customer("kim").await;
+        let call = book(&kim, request.clone());
+        let taken = eventually("the place to be taken", async || match world.hospital.active().len() {
+            1 => Ok(()),
+            taken => Err(format!("{taken} are")),
+        });
+        tokio::select! {
+            answer = call => panic!("{answer:?}"),
+            () = taken => {}
+        }
+    }
+    gate.open();
+    let kim = world.customer("kim").await;
+    let seen = eventually("the booking", async || match list(&kim, "").await.unwrap().as_slice() {
+        [one] => Ok(one.clone()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    assert_eq!(book(&kim, request).await.unwrap(), seen);
+    world.deliver().await;
+    assert_eq!(world.hospital.active(), [claim(&seen)]);
+    assert_eq!(world.announced().await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_claim_is_watched_over_a_restart() {
+    let world = World::start().await;
+    let slot = world.slot("seoul", 7, 1);
+    let kim = world.customer("kim").await;
+    world.hospital.next(lost(Fate::LoseAnswer));
+    refused(book(&kim, ask_once("kim", &slot)).await, Reason::HospitalUnavailable);
+    let orphan = world.hospital.active()[0];
+    world.deliver().await;
+    let world = world.restarted(options(), SignedDuration::from_hours(2)).await;
+    until_given_back(&world, orphan).await;
+    assert_eq!(ScreeningId::parse(&world.announced().await[0].aggregate).unwrap(), orphan.screening);
+}

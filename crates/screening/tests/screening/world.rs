@@ -1,0 +1,254 @@
+//! The service in this process over a directory of its own, its hospital behind a wire that can break, and the road between
+//! their events.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use contract::event::v1::EventEnvelope;
+use contract::event::v1::event_envelope::Payload;
+use contract::screening::v1 as message;
+use domain::ids::{ClaimId, CustomerId, HospitalId, ScreeningId, SlotId};
+use jiff::SignedDuration;
+use jiff::civil::Date;
+use message::screening::State;
+use prost::Message;
+use relay::Incoming;
+use runtime::Process;
+use runtime::client::{ClientOptions, connect};
+use runtime::clock::Clock;
+use runtime::entropy::uuid_v4;
+use runtime::identity::{Signer, TokenSource, Verifier};
+use runtime::lifecycle::{DrainTrigger, drain_pair};
+use runtime::server::{Server, ServerOptions};
+use runtime::tasks::Kind;
+use screening::{Deps, Options, Service};
+use store::Location;
+use store::inbox::Mark;
+use tempfile::TempDir;
+use testkit::{FaultProxy, Party, Served, Tokens, eventually};
+use tokio::net::TcpListener;
+use tonic::Status;
+
+use crate::hospital::FakeHospital;
+
+/// A grace that no test runs into by accident.
+const NEVER: Duration = Duration::from_secs(3_600);
+
+/// What the tests run with: quick to notice, never by accident.
+pub(crate) fn options() -> Options {
+    Options {
+        hospital_timeout: Duration::from_secs(2),
+        hospital_attempt: Duration::from_secs(1),
+        reconcile_grace: NEVER,
+        resolve_pause: Duration::from_millis(200),
+        report_interval: Duration::from_millis(50),
+        ..Options::default()
+    }
+}
+
+/// The service, running.
+pub(crate) struct Desk {
+    pub(crate) service: Service,
+    pub(crate) served: Served,
+    process: Process,
+    trigger: DrainTrigger,
+}
+
+/// Everything a test has.
+pub(crate) struct World {
+    pub(crate) hospital: FakeHospital,
+    pub(crate) wire: FaultProxy,
+    pub(crate) desk: Desk,
+    delivered: Mutex<(HashSet<String>, i64)>,
+    dir: TempDir,
+}
+
+async fn open(dir: &Path, options: Options, clock: Clock, hospital: &str) -> Desk {
+    let signer = Signer::load_or_create(dir).unwrap();
+    let (trigger, drain) = drain_pair();
+    let process = Process::new(clock, drain.clone());
+    let verifier = Verifier::from_jwks(&signer.jwks()).unwrap();
+    let mut server = Server::new(ServerOptions::default(), verifier, Clock::system());
+    let deps = Deps {
+        location: Location::Sqlite(dir.join("screening.db")),
+        process: process.clone(),
+        hospital: connect(hospital.parse().unwrap(), ClientOptions::default()),
+        token: TokenSource::minted(signer, "screening"),
+    };
+    let service = screening::build(options, deps, &mut server).await.unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let served = Served::new(listener.local_addr().unwrap(), Tokens::of(dir));
+    process.tasks.spawn(Kind::Essential, "server", server.run(listener, drain));
+    Desk { service, served, process, trigger }
+}
+
+impl Desk {
+    async fn stop(self) {
+        let Self { service, process, trigger, served: _ } = self;
+        trigger.request();
+        let Service { database, consumers } = service;
+        drop(consumers);
+        assert_eq!(process.tasks.shutdown(Duration::from_secs(20)).await, Vec::<&str>::new());
+        database.close().await;
+    }
+}
+
+impl World {
+    pub(crate) async fn start() -> Self {
+        Self::start_with(options()).await
+    }
+
+    pub(crate) async fn start_with(options: Options) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (hospital, addr) = FakeHospital::start(Clock::system()).await;
+        let wire = FaultProxy::start().await;
+        wire.forward_to(addr);
+        let desk = open(dir.path(), options, Clock::system(), &wire.uri()).await;
+        Self { hospital, wire, desk, delivered: Mutex::default(), dir }
+    }
+
+    /// Stops the service and starts it again over the same directory, later by this much.
+    pub(crate) async fn restarted(self, options: Options, later: SignedDuration) -> Self {
+        let Self { hospital, wire, desk, delivered, dir } = self;
+        desk.stop().await;
+        let desk = open(dir.path(), options, Clock::shifted(later), &wire.uri()).await;
+        Self { hospital, wire, desk, delivered, dir }
+    }
+
+    pub(crate) async fn customer(&self, id: &str) -> Party {
+        self.desk.served.customer(id).await
+    }
+
+    pub(crate) async fn admin(&self, hospitals: &str) -> Party {
+        self.desk.served.party(Some(self.desk.served.tokens().admin("lee", hospitals))).await
+    }
+
+    /// A slot some days from now, at a hospital of its own, with this capacity.
+    pub(crate) fn slot(&self, hospital: &str, days: i64, capacity: i32) -> SlotId {
+        let slot = slot(hospital, days);
+        self.hospital.open(&slot, capacity);
+        slot
+    }
+
+    /// Everything this service has announced.
+    pub(crate) async fn announced(&self) -> Vec<EventEnvelope> {
+        let rows = store::outbox::read_after(self.desk.service.database.reader(), 0, 10_000).await.unwrap();
+        rows.iter().map(|row| EventEnvelope::decode(row.payload.as_slice()).unwrap()).collect()
+    }
+
+    /// What it has announced of one screening, in order.
+    pub(crate) async fn facts_of(&self, name: &str) -> Vec<EventEnvelope> {
+        let mut events = self.announced().await;
+        events.retain(|event| event.aggregate == name);
+        events
+    }
+
+    /// Hands the service events of the hospital, as a road without order does.
+    pub(crate) async fn feed(&self, events: &[EventEnvelope]) {
+        let batch = events.iter().map(|envelope| {
+            let event_id = envelope.event_id.parse().unwrap();
+            Incoming { envelope: envelope.clone(), event_id, mark: Mark::Unordered { event_id } }
+        });
+        self.desk.service.consumers[0].handler.handle(batch.collect()).await.unwrap();
+    }
+
+    /// Brings every event that is on its way to the other side, both ways.
+    pub(crate) async fn deliver(&self) {
+        let (mut known, position) = self.delivered.lock().unwrap().clone();
+        let mut news = self.hospital.events();
+        news.retain(|event| known.insert(event.event_id.clone()));
+        self.feed(&news).await;
+        let rows = store::outbox::read_after(self.desk.service.database.reader(), position, 10_000).await.unwrap();
+        for row in &rows {
+            let event = EventEnvelope::decode(row.payload.as_slice()).unwrap();
+            let (snapshot, claim) = match event.payload.unwrap() {
+                Payload::ScreeningRejected(fact) => (fact.screening.unwrap(), fact.claim_id),
+                Payload::ScreeningCancelled(fact) => (fact.screening.unwrap(), fact.claim_id),
+                _ => continue,
+            };
+            let slot = SlotId::parse(&snapshot.slot).unwrap();
+            self.hospital.hear_of_the_end(&slot, ClaimId::parse(&claim).unwrap());
+        }
+        let position = rows.last().map_or(position, |row| row.position);
+        *self.delivered.lock().unwrap() = (known, position);
+    }
+
+    /// Waits until a screening is in a state.
+    pub(crate) async fn becomes(&self, party: &Party, name: &str, state: State) -> message::Screening {
+        eventually(&format!("{name} to be {state:?}"), async || {
+            let seen = read(party, name).await.map_err(|status| format!("{status:?}"))?;
+            if seen.state() == state { Ok(seen) } else { Err(format!("{seen:?}")) }
+        })
+        .await
+    }
+}
+
+/// A slot's id, some days from now in the hospitals' zone.
+pub(crate) fn slot(hospital: &str, days: i64) -> SlotId {
+    let days = i32::try_from(days).unwrap();
+    SlotId { hospital: HospitalId::from_segment(hospital).unwrap(), date: testkit::in_days("Asia/Seoul", days) }
+}
+
+/// A date's hours from now, for clocks that are to stand on it.
+pub(crate) fn until(date: Date, hour: i8) -> SignedDuration {
+    let there = date.at(hour, 0, 0, 0).in_tz("Asia/Seoul").unwrap().timestamp();
+    there.duration_since(Clock::system().now())
+}
+
+/// A request to book, without a request_id.
+pub(crate) fn ask(customer: &str, slot: &SlotId) -> message::CreateScreeningRequest {
+    message::CreateScreeningRequest {
+        screening: Some(message::Screening {
+            customer: CustomerId::from_segment(customer).unwrap().to_string(),
+            slot: slot.to_string(),
+            ..message::Screening::default()
+        }),
+        ..message::CreateScreeningRequest::default()
+    }
+}
+
+/// The same, with a request_id of its own.
+pub(crate) fn ask_once(customer: &str, slot: &SlotId) -> message::CreateScreeningRequest {
+    message::CreateScreeningRequest { request_id: uuid_v4().to_string(), ..ask(customer, slot) }
+}
+
+/// The same, willing to wait for the hospital.
+pub(crate) fn ask_patiently(customer: &str, slot: &SlotId) -> message::CreateScreeningRequest {
+    message::CreateScreeningRequest { accept_pending: true, ..ask_once(customer, slot) }
+}
+
+pub(crate) async fn book(
+    party: &Party,
+    request: message::CreateScreeningRequest,
+) -> Result<message::Screening, Status> {
+    party.screening().create_screening(request).await.map(tonic::Response::into_inner)
+}
+
+pub(crate) async fn read(party: &Party, name: &str) -> Result<message::Screening, Status> {
+    let request = message::GetScreeningRequest { name: name.to_owned() };
+    party.screening().get_screening(request).await.map(tonic::Response::into_inner)
+}
+
+pub(crate) async fn cancel(party: &Party, name: &str) -> Result<message::Screening, Status> {
+    let request =
+        message::CancelScreeningRequest { name: name.to_owned(), ..message::CancelScreeningRequest::default() };
+    party.screening().cancel_screening(request).await.map(tonic::Response::into_inner)
+}
+
+pub(crate) async fn list(party: &Party, filter: &str) -> Result<Vec<message::Screening>, Status> {
+    let request =
+        message::ListScreeningsRequest { filter: filter.to_owned(), ..message::ListScreeningsRequest::default() };
+    party.screening().list_screenings(request).await.map(|answer| answer.into_inner().screenings)
+}
+
+/// The claim of a screening.
+pub(crate) fn claim(screening: &message::Screening) -> ClaimId {
+    ClaimId { screening: ScreeningId::parse(&screening.name).unwrap(), generation: screening.claim_generation }
+}
+
+/// The facts' names, in order.
+pub(crate) fn names(events: &[EventEnvelope]) -> Vec<&'static str> {
+    events.iter().map(|event| domain::event::fact(event.payload.as_ref().unwrap()).1).collect()
+}
