@@ -73,7 +73,9 @@ impl Assembly {
         let Parts { settings, data, process, .. } = parts;
         let (location, process) = (data.database(service), (*process).clone());
         let token = || TokenSource::minted(parts.signer.clone(), service.name());
-        let cannot_open = |error: store::Error| Failure::failed(chain(&error));
+        let cannot_open = |error: store::Error| {
+            Failure::failed(format!("{}; restore it, or choose another directory with --data-dir", chain(&error)))
+        };
         let (database, consumers) = match service {
             Service::Hospital => {
                 let deps = hospital::Deps { location, process };
@@ -99,7 +101,7 @@ impl Assembly {
             Service::Marketing => {
                 let hospital = hospital_channel(&settings.marketing_hospital, parts.addr)?;
                 let deps = marketing::Deps { location, process, hospital, token: token() };
-                let built = marketing::build(settings.marketing.clone(), deps, server).await.map_err(cannot_open)?;
+                let built = marketing::build(settings.marketing, deps, server).await.map_err(cannot_open)?;
                 (built.database, built.consumers)
             }
         };

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use runtime::Process;
 use runtime::clock::Clock;
-use runtime::identity::{Signer, Verifier};
+use runtime::identity::Verifier;
 use runtime::lifecycle::{DrainTrigger, drain_pair};
 use runtime::tasks::Kind;
 use tokio::net::TcpListener;
@@ -17,6 +17,7 @@ use crate::assembly::{Assembly, Parts};
 use crate::config::Settings;
 use crate::data_dir::DataDir;
 use crate::exit::{Failure, chain};
+use crate::identity;
 use crate::service::Service;
 
 /// How long the services may take to stop.
@@ -39,7 +40,7 @@ impl Embedded {
     pub async fn start(services: &BTreeSet<Service>, settings: &Settings, dir: &Path) -> Result<Self, Failure> {
         let cannot = |why: String| Failure::failed(format!("cannot start the services: {why}"));
         let data = DataDir::open(dir)?;
-        let signer = Signer::load_or_create(data.path()).map_err(|error| cannot(chain(&error)))?;
+        let signer = identity::signer(data.path())?;
         let verifier = Verifier::from_jwks(&signer.jwks()).map_err(|error| cannot(chain(&error)))?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(|error| cannot(chain(&error)))?;
         let addr = listener.local_addr().map_err(|error| cannot(chain(&error)))?;

@@ -1,10 +1,31 @@
 //! Whose tokens a process accepts: those of its own key, and those of the issuers its configuration names.
 
-use runtime::identity::{Signer, Verifier};
+use std::path::Path;
+
+use runtime::identity::{IdentityError, Signer, Verifier};
 use serde_json::Value;
 
 use crate::config::IdentityOptions;
 use crate::exit::{Failure, chain};
+
+/// The key of a data directory, made where there is none.
+///
+/// # Errors
+/// Where it cannot be used.
+pub fn signer(dir: &Path) -> Result<Signer, Failure> {
+    Signer::load_or_create(dir).map_err(|error| {
+        let why = chain(&error);
+        Failure::failed(match error {
+            // it says itself what to do
+            IdentityError::Exposed { .. } => why,
+            IdentityError::File { .. } => format!("{why}; choose another directory with --data-dir"),
+            IdentityError::Key(_) => {
+                let path = dir.join(Signer::FILE);
+                format!("{why}: restore {} or remove it, and every token made so far is worthless", path.display())
+            }
+        })
+    })
+}
 
 /// A verifier that knows the directory's own key and the configured ones.
 ///

@@ -19,10 +19,11 @@ use runtime::identity::{Claims, Hospitals, Role, Signer, TokenSource};
 use runtime::status::refusal_of;
 use runtime::trace::TraceContext;
 use tonic::transport::{Channel, Uri};
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 
 use crate::cli::TargetArgs;
 use crate::exit::{Failure, chain};
+use crate::identity;
 
 /// How long a call of a tool may take: far more than any needs, and an end to every hang.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -165,7 +166,7 @@ impl Wallet {
             let help = "name the data directory of the running process with --data-dir, or give tokens with --token";
             return Err(Failure::failed(format!("there is no signing key in {dir}; {help}")));
         }
-        let signer = Signer::load_or_create(dir).map_err(|error| Failure::failed(chain(&error)))?;
+        let signer = identity::signer(dir)?;
         Ok(Self(Tokens::Made(signer)))
     }
 
@@ -230,15 +231,18 @@ fn claims_of(token: &str) -> Option<Claims> {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()
 }
 
-/// A status in one line: the reason and its values where a service of ours made it.
+/// A status in one line: the reason where a service of ours made it, with its values but for the names of things, which whoever
+/// made the call knows.
 #[must_use]
 pub fn describe(status: &Status) -> String {
     match refusal_of(status) {
         Some(refusal) => {
-            let values: Vec<String> = refusal.metadata.iter().map(|(key, value)| format!("{key}: {value}")).collect();
-            let values = if values.is_empty() { String::new() } else { format!(" {{{}}}", values.join(", ")) };
-            format!("{:?} {}{values}", status.code(), refusal.reason.name())
+            let told = refusal.metadata.iter().filter(|(_, value)| !value.contains('/'));
+            let values: Vec<String> = told.map(|(key, value)| format!("{key} {value}")).collect();
+            let values = if values.is_empty() { String::new() } else { format!(" ({})", values.join(", ")) };
+            format!("{}{values}", refusal.reason.name())
         }
+        None if status.code() == Code::Unimplemented => "not served there".to_owned(),
         None => format!("{:?}: {}", status.code(), status.message()),
     }
 }

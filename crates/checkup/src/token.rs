@@ -1,9 +1,10 @@
 //! `checkup token`: prints a token for a caller, signed with the key of a data directory.
 
-use runtime::identity::{Claims, Hospitals, Role, Signer};
+use runtime::identity::{Claims, Hospitals, Role};
 
 use crate::cli::TokenArgs;
 use crate::exit::{Exit, Failure, chain};
+use crate::identity;
 use crate::terminal;
 
 /// Prints the bare token and nothing else.
@@ -12,7 +13,7 @@ use crate::terminal;
 /// Where no such caller can exist, or the key cannot be used.
 pub fn run(args: TokenArgs) -> Result<Exit, Failure> {
     let claims = claims(&args)?;
-    let signer = Signer::load_or_create(&args.data_dir).map_err(|error| Failure::failed(chain(&error)))?;
+    let signer = identity::signer(&args.data_dir)?;
     let token = signer.sign(&claims).map_err(|error| Failure::failed(chain(&error)))?;
     terminal::print(&format!("{token}\n"));
     Ok(Exit::Ok)

@@ -9,7 +9,6 @@ use runtime::Process;
 use runtime::admin::Admin;
 use runtime::clock::Clock;
 use runtime::deadline::Deadline;
-use runtime::identity::Signer;
 use runtime::lifecycle::{drain_pair, signals};
 use runtime::server::Server;
 use runtime::tasks::Kind;
@@ -56,7 +55,7 @@ pub async fn run(args: UpArgs, started: Instant) -> Result<Exit, Failure> {
     process.tasks.spawn(Kind::Helper, "signals", on_signal);
     let admin = serve_admin(admin_listener, &process)?;
 
-    let signer = Signer::load_or_create(data.path()).map_err(|error| Failure::failed(chain(&error)))?;
+    let signer = identity::signer(data.path())?;
     let verifier = identity::verifier(&signer, &settings.identity)?;
     let addr = local_addr(&listener)?;
     let parts = Parts { settings: &settings, data: &data, signer: &signer, process: &process, addr: own_addr(addr) };

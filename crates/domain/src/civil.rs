@@ -5,7 +5,7 @@
 use fault::{Reason, Violations};
 use jiff::Timestamp;
 use jiff::civil::Date;
-use jiff::tz::TimeZone;
+use jiff::tz::{Offset, TimeZone};
 
 /// Reads a complete civil date; a missing, partial or impossible one is a violation.
 pub fn decode_date(
@@ -61,6 +61,12 @@ pub fn time_zone(name: &str) -> Option<TimeZone> {
 #[must_use]
 pub fn today(now: Timestamp, zone: &TimeZone) -> Date {
     zone.to_datetime(now).date()
+}
+
+/// Stands in for a zone that is not known: nowhere does a day end later than in it, so what is over there is over.
+#[must_use]
+pub fn last_zone() -> TimeZone {
+    TimeZone::fixed(Offset::constant(-12))
 }
 
 /// The instant a date begins in a zone; where midnight is skipped by a clock change, the first instant after it.

@@ -4,24 +4,25 @@
 //! deletion only begins here; revoking the claims one chunk after the other is the service's work, and
 //! [`finish_deletion`] ends it.
 
-use contract::event::v1::event_envelope::Payload;
-use contract::event::v1::{
-    CapacityIncreaseDecided, CapacityIncreaseRequested, HospitalDeleted, HospitalDeletionStarted, HospitalRegistered,
-    HospitalUpdated,
+mod request;
+
+pub use request::{
+    CapacityRequest, REQUEST_LIFETIME, RequestState, Wish, approve, ask_for_capacity, capacity_request_not_found,
+    reject,
 };
+
+use contract::event::v1::event_envelope::Payload;
+use contract::event::v1::{HospitalDeleted, HospitalDeletionStarted, HospitalRegistered, HospitalUpdated};
 use contract::hospital::v1 as message;
 use fault::{Fault, Reason};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
-use crate::capacity::{CapacityChange, Fact, MAX_CAPACITY, Slot, field_invalid, require_on_sale, set_capacity};
-use crate::ids::{CapacityRequestId, HospitalId, SlotId};
+use crate::capacity::{Fact, field_invalid};
+use crate::ids::HospitalId;
 use crate::token::check_etag;
-use crate::window::{BookingPolicy, refuse_past, zone_name};
-
-/// How long a capacity request can be decided where the caller names no end.
-pub const REQUEST_LIFETIME: SignedDuration = SignedDuration::from_hours(14 * 24);
+use crate::window::{BookingPolicy, zone_name};
 
 /// Whether a hospital is open for business. The numbers are those of the contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -145,14 +146,6 @@ pub fn hospital_deleted(hospital: &HospitalId) -> Fault {
         .about("Hospital", hospital)
 }
 
-/// NOT_FOUND for a capacity request.
-#[must_use]
-pub fn capacity_request_not_found(request: &CapacityRequestId) -> Fault {
-    Fault::new(Reason::CapacityRequestNotFound, format!("{request} does not exist"))
-        .with("capacityRequest", request)
-        .about("CapacityRequest", request)
-}
-
 /// What a new hospital is to be like.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Draft {
@@ -225,7 +218,7 @@ pub fn update(
     now: Timestamp,
 ) -> Result<Option<(Hospital, Fact)>, Fault> {
     hospital.require_active()?;
-    check_etag(etag, hospital.version)?;
+    check_etag(etag, hospital.version).map_err(|fault| fault.about("Hospital", &hospital.id))?;
     let zone = zone_name(&hospital.time_zone);
     if change.time_zone.as_deref().is_some_and(|wanted| wanted != zone) {
         return Err(field_invalid("hospital.time_zone", format!("never changes; it is {zone}")));
@@ -274,7 +267,7 @@ pub fn delete(
     if hospital.deletion.is_some() {
         return Ok(None);
     }
-    check_etag(etag, hospital.version)?;
+    check_etag(etag, hospital.version).map_err(|fault| fault.about("Hospital", &hospital.id))?;
     if active > 0 && !force {
         let message = format!("{} has {active} active bookings; force cancels them", hospital.id);
         return Err(Fault::new(Reason::HospitalHasBookings, message)
@@ -312,198 +305,6 @@ pub fn finish_deletion(hospital: &Hospital, revoked: i64, now: Timestamp) -> (Ho
 #[must_use]
 pub fn count(number: i64) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
-}
-
-/// What was decided about a capacity request. The numbers are those of the contract.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(i32)]
-pub enum RequestState {
-    /// Waits for an admin.
-    Pending = message::capacity_request::State::Pending as i32,
-    /// The capacity was raised; final.
-    Approved = message::capacity_request::State::Approved as i32,
-    /// Final.
-    Rejected = message::capacity_request::State::Rejected as i32,
-    /// Nobody decided in time; final. Never stored: it follows from the time.
-    Expired = message::capacity_request::State::Expired as i32,
-}
-
-impl RequestState {
-    /// The state with this number.
-    #[must_use]
-    pub fn from_number(number: i32) -> Option<Self> {
-        [Self::Pending, Self::Approved, Self::Rejected, Self::Expired].into_iter().find(|state| *state as i32 == number)
-    }
-
-    /// The contract's state.
-    #[must_use]
-    pub fn message(self) -> message::capacity_request::State {
-        match self {
-            Self::Pending => message::capacity_request::State::Pending,
-            Self::Approved => message::capacity_request::State::Approved,
-            Self::Rejected => message::capacity_request::State::Rejected,
-            Self::Expired => message::capacity_request::State::Expired,
-        }
-    }
-}
-
-/// A request for more places on a slot.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CapacityRequest {
-    /// Which one.
-    pub id: CapacityRequestId,
-    /// On which slot.
-    pub slot: SlotId,
-    /// How many more places.
-    pub additional: i32,
-    /// Why.
-    pub justification: String,
-    /// What was decided; EXPIRED only in [`CapacityRequest::state_at`].
-    pub decision: RequestState,
-    /// What the admin who decided wrote.
-    pub note: String,
-    /// Its version: of its events, and its etag.
-    pub version: i64,
-    /// When it was made.
-    pub create_time: Timestamp,
-    /// Until when it can be decided.
-    pub expire_time: Timestamp,
-}
-
-/// What a new capacity request asks for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wish {
-    /// On which slot.
-    pub slot: SlotId,
-    /// How many more places, at least one.
-    pub additional: i32,
-    /// Why.
-    pub justification: String,
-    /// Until when it can be decided.
-    pub expire_time: Option<Timestamp>,
-}
-
-impl CapacityRequest {
-    /// Its state at a time.
-    #[must_use]
-    pub fn state_at(&self, now: Timestamp) -> RequestState {
-        if self.decision == RequestState::Pending && self.expire_time <= now {
-            RequestState::Expired
-        } else {
-            self.decision
-        }
-    }
-
-    fn require_pending(&self, etag: &str, now: Timestamp) -> Result<(), Fault> {
-        check_etag(etag, self.version)?;
-        let state = self.state_at(now);
-        if state == RequestState::Pending {
-            return Ok(());
-        }
-        let state = state.message().as_str_name();
-        Err(Fault::new(Reason::CapacityRequestDecided, format!("{} is {state} already", self.id))
-            .with("capacityRequest", &self.id)
-            .with("state", state)
-            .about("CapacityRequest", &self.id))
-    }
-
-    fn decided(&self, decision: RequestState, note: &str) -> (Self, Fact) {
-        let decided = Self { decision, note: note.to_owned(), version: self.version + 1, ..self.clone() };
-        let fact = decided.fact(Payload::CapacityIncreaseDecided(CapacityIncreaseDecided {
-            capacity_request: self.id.to_string(),
-            slot: self.slot.to_string(),
-            approved: decision == RequestState::Approved,
-            note: note.to_owned(),
-        }));
-        (decided, fact)
-    }
-
-    fn fact(&self, payload: Payload) -> Fact {
-        Fact { aggregate: self.id.to_string(), version: self.version, payload }
-    }
-}
-
-/// Asks a hospital for more places on one of its slots.
-///
-/// # Errors
-/// HOSPITAL_DELETED; DATE_IN_PAST; FIELD_INVALID where the capacity would exceed what a slot may have or the request would
-/// expire at once.
-pub fn ask_for_capacity(
-    id: CapacityRequestId,
-    wish: &Wish,
-    hospital: &Hospital,
-    slot: &Slot,
-    now: Timestamp,
-) -> Result<(CapacityRequest, Fact), Fault> {
-    hospital.require_active()?;
-    refuse_past(slot.id.date, &hospital.time_zone, now)?;
-    if i64::from(slot.capacity) + i64::from(wish.additional) > i64::from(MAX_CAPACITY) {
-        let description = format!("would lead above {MAX_CAPACITY}; the slot has {} places", slot.capacity);
-        return Err(field_invalid("capacity_request.additional_capacity", description));
-    }
-    let expire_time = match wish.expire_time {
-        None => now.checked_add(REQUEST_LIFETIME).unwrap_or(Timestamp::MAX),
-        Some(time) if time > now => time,
-        Some(time) => {
-            let description = format!("must be later than now, which is {now}; it is {time}");
-            return Err(field_invalid("capacity_request.expire_time", description));
-        }
-    };
-    let request = CapacityRequest {
-        id,
-        slot: wish.slot.clone(),
-        additional: wish.additional,
-        justification: wish.justification.clone(),
-        decision: RequestState::Pending,
-        note: String::new(),
-        version: 1,
-        create_time: now,
-        expire_time,
-    };
-    let fact = request.fact(Payload::CapacityIncreaseRequested(CapacityIncreaseRequested {
-        capacity_request: request.id.to_string(),
-        slot: request.slot.to_string(),
-        additional_capacity: request.additional,
-    }));
-    Ok((request, fact))
-}
-
-/// Approves a capacity request: the raised slot and what happened, in this order.
-///
-/// # Errors
-/// HOSPITAL_DELETED, ETAG_MISMATCH, CAPACITY_REQUEST_DECIDED, SLOT_CLOSED, or FIELD_INVALID where the capacity would exceed
-/// what a slot may have.
-pub fn approve(
-    request: &CapacityRequest,
-    hospital: &Hospital,
-    slot: &Slot,
-    note: &str,
-    etag: &str,
-    now: Timestamp,
-) -> Result<(CapacityRequest, Slot, Vec<Fact>), Fault> {
-    hospital.require_active()?;
-    request.require_pending(etag, now)?;
-    require_on_sale(slot)?;
-    let raised = set_capacity(slot, CapacityChange::By(request.additional), "", Some(&request.id), now)?;
-    let (slot, changed) = raised.ok_or_else(|| Fault::internal(format!("{} asks for no place", request.id)))?;
-    let (decided, decision) = request.decided(RequestState::Approved, note);
-    Ok((decided, slot, vec![changed, decision]))
-}
-
-/// Rejects a capacity request.
-///
-/// # Errors
-/// HOSPITAL_DELETED, ETAG_MISMATCH or CAPACITY_REQUEST_DECIDED.
-pub fn reject(
-    request: &CapacityRequest,
-    hospital: &Hospital,
-    note: &str,
-    etag: &str,
-    now: Timestamp,
-) -> Result<(CapacityRequest, Fact), Fault> {
-    hospital.require_active()?;
-    request.require_pending(etag, now)?;
-    Ok(request.decided(RequestState::Rejected, note))
 }
 
 #[cfg(test)]

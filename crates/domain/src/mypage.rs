@@ -8,7 +8,6 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use fault::Fault;
 use jiff::Timestamp;
 use jiff::civil::Date;
-use jiff::tz::{Offset, TimeZone};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -51,8 +50,8 @@ impl Item {
     /// is over everywhere.
     #[must_use]
     pub fn is_upcoming(&self, now: Timestamp) -> bool {
-        let today =
-            civil::time_zone(&self.time_zone).map_or_else(|| earliest_today(now), |zone| civil::today(now, &zone));
+        let zone = civil::time_zone(&self.time_zone).unwrap_or_else(civil::last_zone);
+        let today = civil::today(now, &zone);
         self.state.is_active() && self.date >= today
     }
 
@@ -70,12 +69,6 @@ impl Item {
             update_time: fact.occur_time,
         }
     }
-}
-
-/// The date it is where the day ends last: no zone is behind it, so nothing before it can be upcoming anywhere.
-#[must_use]
-pub fn earliest_today(now: Timestamp) -> Date {
-    civil::today(now, &TimeZone::fixed(Offset::constant(-12)))
 }
 
 /// All the view holds of one screening.

@@ -1,6 +1,6 @@
 //! A screening's life: which transitions there are, what each of them needs, and the fact each announces.
 //!
-//! [`decide`] judges a command against the stored row, [`apply`] makes the row that follows from what was decided, and
+//! [`decide()`] judges a command against the stored row, [`apply()`] makes the row that follows from what was decided, and
 //! [`payload`] writes the fact for others. How a place is asked of Hospital before a row exists is
 //! [`crate::booking`]'s; whether Hospital gives one is Hospital's.
 

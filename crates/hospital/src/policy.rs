@@ -115,7 +115,10 @@ mod tests {
     fn an_event_names_the_place_it_frees() {
         let claim = format!("{}.1", Uuid::from_u128(9));
         let place = read(rejected("hospitals/seoul/slots/2027-01-04", &claim)).unwrap().place.unwrap();
-        assert_eq!((place.slot.to_string().as_str(), place.claim.to_string()), ("hospitals/seoul/slots/2027-01-04", claim));
+        assert_eq!(
+            (place.slot.to_string().as_str(), place.claim.to_string()),
+            ("hospitals/seoul/slots/2027-01-04", claim)
+        );
         assert_eq!(place.cause.actor, "service:hospital");
         assert_eq!(place.cause.causation_id, Uuid::from_u128(7).to_string());
     }

@@ -2,10 +2,9 @@
 
 use ::store::{Database, micros, read};
 use domain::access::Scope;
-use domain::demand::{Signal, WINDOW};
-use domain::mypage::earliest_today;
+use domain::civil::{last_zone, today};
+use domain::demand::{Signal, of_late};
 use fault::Fault;
-use jiff::Timestamp;
 use runtime::clock::Clock;
 use sea_orm::DbErr;
 
@@ -42,10 +41,10 @@ impl Signals {
     async fn read(&self, scope: &Scope, query: List) -> Result<(Vec<Counted>, String), DbErr> {
         let List { filter, order, page } = query;
         let (connection, now) = (self.database.reader(), self.clock.now());
-        let present = Present { now: micros(now), earliest: earliest_today(now) };
+        let present = Present { now: micros(now), earliest: today(now, &last_zone()) };
         let (signals, next) = list(connection, scope, present, &filter, order, &page).await?;
         let slots: Vec<String> = signals.iter().map(|signal| signal.slot.to_string()).collect();
-        let since = micros(now.checked_sub(WINDOW).unwrap_or(Timestamp::MIN));
+        let since = micros(of_late(now));
         let bookings = count_bookings(connection, &slots, since).await?;
         let refused = count_refusals(connection, &slots, since).await?;
         let counted = signals.into_iter().zip(&slots).map(|(signal, slot)| Counted {

@@ -18,6 +18,8 @@ const FIELDS: &[Field] = &[
     Field { name: "fill_ratio", kind: Kind::Number },
 ];
 
+const ORDERS: &[&str] = &["date", "fill_ratio"];
+
 const BY_DATE: Order = Order { field: "date", descending: false };
 
 /// The most places one proposal may ask for.
@@ -43,11 +45,13 @@ pub(crate) struct Propose {
 pub(crate) fn list(request: ListDemandSignalsRequest) -> Result<List, Fault> {
     let ListDemandSignalsRequest { page_size, page_token, filter, order_by } = request;
     let mut violations = Violations::new();
-    let comparisons = filter::decode(&mut violations, &filter, FIELDS);
-    let order = Order::decode(&mut violations, &order_by, &["date", "fill_ratio"], BY_DATE);
+    // The token cannot be read without the order, whose own violation comes after it.
+    let order = Order::decode(&mut Violations::new(), &order_by, ORDERS, BY_DATE);
     let direction = if order.descending { "desc" } else { "asc" };
     let binding = ["ListDemandSignals", &filter, order.field, direction];
     let page = Page::decode(&mut violations, page_size, &page_token, &binding, &keys(order));
+    let comparisons = filter::decode(&mut violations, &filter, FIELDS);
+    Order::decode(&mut violations, &order_by, ORDERS, BY_DATE);
     violations.finish()?;
     Ok(List { filter: comparisons, order, page })
 }
@@ -55,8 +59,7 @@ pub(crate) fn list(request: ListDemandSignalsRequest) -> Result<List, Fault> {
 pub(crate) fn propose(request: ProposeCapacityIncreaseRequest) -> Result<Propose, Fault> {
     let ProposeCapacityIncreaseRequest { slot, additional_capacity, justification, request_id } = request;
     let mut violations = Violations::new();
-    let slot =
-        violations.take("slot", SlotId::parse(&slot).map_err(|malformed| (Reason::FieldInvalid, malformed.0)));
+    let slot = violations.take("slot", SlotId::parse(&slot).map_err(|malformed| (Reason::FieldInvalid, malformed.0)));
     if !(1..=MOST_PLACES).contains(&additional_capacity) {
         violations.add("additional_capacity", Reason::FieldInvalid, format!("must be 1 to {MOST_PLACES}"));
     }

@@ -96,7 +96,7 @@ fn index<T: Iden + 'static, C: Iden + Copy + 'static>(name: &str, table: T, colu
     index
 }
 
-/// Both orders of the list, for everybody and for one hospital, and the removal of what is over.
+/// Both orders of the list, for everybody and for one hospital.
 fn signal_indexes() -> Vec<IndexCreateStatement> {
     use signal::{Column, Entity};
     vec![
@@ -104,7 +104,6 @@ fn signal_indexes() -> Vec<IndexCreateStatement> {
         index("signal_by_fill_ratio", Entity, &[Column::FillRatio, Column::Slot]),
         index("signal_of_hospital_by_date", Entity, &[Column::Hospital, Column::Date, Column::Slot]),
         index("signal_of_hospital_by_fill_ratio", Entity, &[Column::Hospital, Column::FillRatio, Column::Slot]),
-        index("signal_by_end_time", Entity, &[Column::EndTime]),
     ]
 }
 

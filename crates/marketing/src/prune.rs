@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use ::store::{Writer, micros};
-use domain::demand::WINDOW;
+use ::store::Writer;
+use domain::demand::of_late;
 use fault::Fault;
 use runtime::clock::Clock;
 use tokio::time::{Instant, sleep};
@@ -34,8 +34,8 @@ impl Pruner {
     }
 
     async fn prune(&self) -> Result<(), Fault> {
-        let older_than = self.clock.now().checked_sub(WINDOW).map_or(i64::MIN, micros);
-        while self.writer.submit(Command::Prune { older_than }, Instant::now() + PATIENCE).await? {}
+        let since = of_late(self.clock.now());
+        while self.writer.submit(Command::Prune { since }, Instant::now() + PATIENCE).await? {}
         Ok(())
     }
 }

@@ -5,7 +5,7 @@ pub(crate) mod sets;
 pub(crate) mod signals;
 
 use sea_orm::entity::prelude::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter};
-use sea_orm::{QueryOrder, QuerySelect};
+use sea_orm::{QueryOrder, QuerySelect, TryGetable, Value};
 
 /// What is stored and cannot be read: a defect, or another version's row.
 fn corrupt(what: &str, value: impl std::fmt::Debug) -> DbErr {
@@ -15,26 +15,24 @@ fn corrupt(what: &str, value: impl std::fmt::Debug) -> DbErr {
 /// Rows one transaction removes, but for those of the very same time as the last one.
 const CHUNK: u64 = 1_000;
 
-/// Removes the oldest rows whose time in `column` is before `limit`, a chunk of them; whether there may be more.
-async fn prune<E: EntityTrait>(
-    transaction: &impl ConnectionTrait,
-    column: E::Column,
-    limit: i64,
-) -> Result<bool, DbErr> {
-    let last: Option<i64> = E::find()
+/// Removes the oldest rows whose time or date in `column` is before `limit`, a chunk of them; whether there may be more.
+async fn prune<E, T>(transaction: &impl ConnectionTrait, column: E::Column, limit: T) -> Result<bool, DbErr>
+where
+    E: EntityTrait,
+    T: Into<Value> + TryGetable + Clone + Send,
+{
+    let last: Option<T> = E::find()
         .select_only()
         .column(column)
-        .filter(column.lt(limit))
+        .filter(column.lt(limit.clone()))
         .order_by_asc(column)
         .offset(CHUNK - 1)
         .limit(1)
         .into_tuple()
         .one(transaction)
         .await?;
-    let removed = match last {
-        Some(last) => column.lte(last),
-        None => column.lt(limit),
-    };
+    let more = last.is_some();
+    let removed = last.map_or_else(|| column.lt(limit), |last| column.lte(last));
     E::delete_many().filter(removed).exec(transaction).await?;
-    Ok(last.is_some())
+    Ok(more)
 }

@@ -7,8 +7,11 @@ use ::store::dead_letter::{self, DeadLetter};
 use ::store::inbox::{self, Mark};
 use ::store::{Unit, micros};
 use async_trait::async_trait;
-use domain::demand::{Fact, Hospital, Signal, WINDOW};
+use domain::civil::{last_zone, today};
+use domain::demand::{Fact, Hospital, Signal, of_late};
 use domain::ids::{HospitalId, SlotId};
+use jiff::Timestamp;
+use jiff::civil::Date;
 use runtime::clock::Clock;
 use sea_orm::{DatabaseTransaction, DbErr};
 
@@ -28,8 +31,8 @@ pub(crate) enum Command {
     Consume(&'static str, Vec<Arrived>),
     /// Keeps an event that a consumer cannot take in.
     Bury(&'static str, DeadLetter, Mark),
-    /// Removes a chunk of what counted before this time, in microseconds, and no longer does.
-    Prune { older_than: i64 },
+    /// Removes a chunk of what counted before this time, and no longer does.
+    Prune { since: Timestamp },
 }
 
 /// The writer's unit. A command's answer is whether the same command would find more to do.
@@ -47,7 +50,7 @@ impl Demand {
         if facts.is_empty() {
             return Ok(());
         }
-        let since = micros(self.clock.now().checked_sub(WINDOW).unwrap_or(jiff::Timestamp::MIN));
+        let since = of_late(self.clock.now());
         let known = fold_hospitals(transaction, facts).await?;
         let facts: Vec<&Fact> = facts.iter().copied().filter(|fact| !is_gone(&known, fact.hospital())).collect();
         fold_signals(transaction, &facts, &known, since).await?;
@@ -55,12 +58,12 @@ impl Demand {
             Fact::Booked { screening, slot, time } => Some(sets::booking_row(*screening, slot, *time)),
             _ => None,
         });
-        sets::save_bookings(transaction, bookings.collect(), since).await?;
+        sets::save_bookings(transaction, bookings.collect(), micros(since)).await?;
         let refusals = facts.iter().filter_map(|fact| match fact {
             Fact::Refused { event_id, slot, count, time } => Some(sets::refusal_row(*event_id, slot, *count, *time)),
             _ => None,
         });
-        sets::save_refusals(transaction, refusals.collect(), since).await
+        sets::save_refusals(transaction, refusals.collect(), micros(since)).await
     }
 }
 
@@ -81,8 +84,11 @@ async fn fold_hospitals(transaction: &DatabaseTransaction, facts: &[&Fact]) -> R
             known.entry(hospital.clone()).or_default().apply(fact);
         }
     }
-    let changed: Known =
-        known.iter().filter(|(id, now)| before.get(*id) != Some(*now)).map(|(id, now)| (id.clone(), now.clone())).collect();
+    let changed: Known = known
+        .iter()
+        .filter(|(id, now)| before.get(*id) != Some(*now))
+        .map(|(id, now)| (id.clone(), now.clone()))
+        .collect();
     hospitals::save(transaction, &changed).await?;
     let (gone, located): (Vec<_>, Vec<_>) = changed.iter().partition(|(_, hospital)| hospital.gone);
     signals::delete_of(transaction, gone.into_iter().map(|(id, _)| id)).await?;
@@ -104,24 +110,28 @@ async fn fold_signals(
     transaction: &DatabaseTransaction,
     facts: &[&Fact],
     known: &Known,
-    since: i64,
+    since: Timestamp,
 ) -> Result<(), DbErr> {
     let slots: BTreeSet<&SlotId> = facts.iter().filter_map(|fact| slot_of(fact)).collect();
     let mut rows = signals::load_for_update(transaction, &slots).await?;
     for fact in facts {
         let Some(slot) = slot_of(fact) else { continue };
-        let row = rows.entry(slot.clone()).or_insert_with(|| signals::Row {
-            signal: Signal::unknown(slot.clone()),
-            end_time: end_of(known, slot),
-        });
+        let row = rows
+            .entry(slot.clone())
+            .or_insert_with(|| signals::Row { signal: Signal::unknown(slot.clone()), end_time: end_of(known, slot) });
         match fact {
             Fact::Places(places) => row.signal.apply(places),
             Fact::Booked { time, .. } | Fact::Refused { time, .. } => row.signal.touch(*time),
             Fact::Located { .. } | Fact::Gone { .. } => {}
         }
     }
-    rows.retain(|_, row| row.end_time >= since);
+    rows.retain(|slot, _| slot.date >= first_kept(since));
     signals::save(transaction, &rows).await
+}
+
+/// The first date that is not removed: before it, every date was over everywhere.
+fn first_kept(since: Timestamp) -> Date {
+    today(since, &last_zone())
 }
 
 fn slot_of(fact: &Fact) -> Option<&SlotId> {
@@ -155,10 +165,10 @@ impl Unit for Demand {
                     }
                     false
                 }
-                Command::Prune { older_than } => {
-                    let bookings = sets::prune_bookings(transaction, *older_than).await?;
-                    let refusals = sets::prune_refusals(transaction, *older_than).await?;
-                    bookings | refusals | signals::prune(transaction, *older_than).await?
+                Command::Prune { since } => {
+                    let bookings = sets::prune_bookings(transaction, micros(*since)).await?;
+                    let refusals = sets::prune_refusals(transaction, micros(*since)).await?;
+                    bookings | refusals | signals::prune(transaction, first_kept(*since)).await?
                 }
             };
             answers.push(more);

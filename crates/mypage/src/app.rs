@@ -1,8 +1,9 @@
 //! The use cases: reads of one customer's page.
 
 use ::store::{Database, read};
+use domain::civil::{last_zone, today};
 use domain::ids::CustomerId;
-use domain::mypage::{Ahead, Item, ResumeToken, ahead, earliest_today};
+use domain::mypage::{Ahead, Item, ResumeToken, ahead};
 use domain::token::ConsistencyToken;
 use fault::Fault;
 use jiff::Timestamp;
@@ -59,7 +60,7 @@ impl Pages {
         let mut page = pages::find(connection, customer).await?;
         loop {
             let now = self.clock.now();
-            let active = items::active(connection, customer, earliest_today(now)).await?;
+            let active = items::active(connection, customer, today(now, &last_zone())).await?;
             let after = pages::find(connection, customer).await?;
             if after == page {
                 let token = ResumeToken { epoch, position: page.position };

@@ -89,8 +89,7 @@ pub struct Service {
     pub consumers: Vec<Consumer>,
 }
 
-/// A command is a whole batch of events, so a few of them fill a transaction, and the statements stay below the number of
-/// bound values that databases allow.
+/// A command is a whole batch of events, so a few of them fill a transaction.
 const WRITER: WriterOptions = WriterOptions { queue: 64, batch: 4 };
 
 /// Opens the database, starts the writer and the removal of old changes, and adds the gRPC service to the server.

@@ -75,8 +75,7 @@ pub(crate) async fn watch(
     };
     let changes = VecDeque::new();
     let silent_since = Instant::now();
-    let mut watcher =
-        Watcher { pages, subscription, customer, token, snapshot, changes, heartbeat, silent_since };
+    let mut watcher = Watcher { pages, subscription, customer, token, snapshot, changes, heartbeat, silent_since };
     if watcher.snapshot.is_none() {
         let epoch = pages::epoch(watcher.pages.database.reader()).await.map_err(read::failed)?;
         if epoch != token.epoch {

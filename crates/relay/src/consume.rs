@@ -222,7 +222,10 @@ impl Reader {
         let mut pause = self.options.first_pause;
         loop {
             match self.consumer.handler.handle(batch.clone()).await {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    batch.iter().for_each(|event| self.log(event));
+                    return Ok(());
+                }
                 Err(fault) if fault.code() == Code::Internal => return Err(fault),
                 Err(fault) => {
                     tracing::warn!(consumer = self.consumer.name, ?fault, "waiting to apply events");
@@ -231,6 +234,14 @@ impl Reader {
                 }
             }
         }
+    }
+
+    /// Leaves a mark in the log under the trace of the call that began it all.
+    fn log(&self, event: &Incoming) {
+        let EventEnvelope { aggregate, aggregate_version, traceparent, .. } = &event.envelope;
+        let trace = traceparent.split('-').nth(1).unwrap_or_default();
+        let (consumer, event) = (self.consumer.name, event.event_id);
+        tracing::debug!(consumer, %event, aggregate, version = aggregate_version, trace, "event applied");
     }
 
     async fn bury(&self, delivery: &Delivery, error: &str, attempts: i32) {

@@ -19,6 +19,8 @@ const FIELDS: &[Field] = &[
     Field { name: "date", kind: Kind::Date },
 ];
 
+const ORDERS: &[&str] = &["create_time", "date"];
+
 const NEWEST_FIRST: Order = Order { field: "create_time", descending: true };
 
 /// Asks for one reservation.
@@ -44,7 +46,8 @@ pub(crate) struct ListHistory {
 }
 
 fn reservation(violations: &mut Violations, field: &str, name: &str) -> Option<ScreeningId> {
-    violations.take(field, ScreeningId::parse_reservation(name).map_err(|malformed| (Reason::FieldInvalid, malformed.0)))
+    violations
+        .take(field, ScreeningId::parse_reservation(name).map_err(|malformed| (Reason::FieldInvalid, malformed.0)))
 }
 
 pub(crate) fn get(request: GetReservationRequest) -> Result<Get, Fault> {
@@ -58,11 +61,13 @@ pub(crate) fn get(request: GetReservationRequest) -> Result<Get, Fault> {
 pub(crate) fn list(request: ListReservationsRequest) -> Result<List, Fault> {
     let ListReservationsRequest { page_size, page_token, filter, order_by } = request;
     let mut violations = Violations::new();
-    let comparisons = filter::decode(&mut violations, &filter, FIELDS);
-    let order = Order::decode(&mut violations, &order_by, &["create_time", "date"], NEWEST_FIRST);
+    // The token cannot be read without the order, whose own violation comes after it.
+    let order = Order::decode(&mut Violations::new(), &order_by, ORDERS, NEWEST_FIRST);
     let direction = if order.descending { "desc" } else { "asc" };
     let binding = ["ListReservations", &filter, order.field, direction];
     let page = Page::decode(&mut violations, page_size, &page_token, &binding, &store::keys(order));
+    let comparisons = filter::decode(&mut violations, &filter, FIELDS);
+    Order::decode(&mut violations, &order_by, ORDERS, NEWEST_FIRST);
     violations.finish()?;
     Ok(List { filter: comparisons, order, page })
 }

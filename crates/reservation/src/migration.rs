@@ -1,7 +1,7 @@
 //! The ledger's own tables. Names are recorded in the database and never change.
 
-use ::store::migration::schema::{big_integer, integer, string, text, uuid};
 use ::store::migration::prelude::*;
+use ::store::migration::schema::{big_integer, integer, string, text, uuid};
 use ::store::migration::{MigrationTrait, MigratorTrait, SchemaManager, common};
 
 use crate::store::{history, reservation, unregistered};

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ::store::query::{Direction, condition, page, split};
+use ::store::query::{self, Direction, apart, condition, upsert_all};
 use ::store::{micros, timestamp};
 use domain::access::Scope;
 use domain::filter::{Comparison, Value as Operand};
@@ -15,7 +15,7 @@ use domain::reservation::{Entry, Ledger, Reservation, State};
 use sea_orm::ActiveValue::Set;
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::OnConflict;
-use sea_orm::{Condition, QueryOrder, QuerySelect, Value};
+use sea_orm::{Condition, Iterable, QueryOrder, QuerySelect, Value};
 
 pub(crate) mod reservation {
     //! One row a reservation.
@@ -186,23 +186,9 @@ pub(crate) async fn save(
 ) -> Result<(), DbErr> {
     let reservations = ledgers.values().filter_map(|ledger| ledger.reservation.as_ref());
     let rows: Vec<_> = reservations.map(reservation::ActiveModel::from).collect();
-    if !rows.is_empty() {
-        use reservation::Column;
-        let replace = OnConflict::column(Column::Screening)
-            .update_columns([
-                Column::Customer,
-                Column::Hospital,
-                Column::Slot,
-                Column::Date,
-                Column::State,
-                Column::ScreeningVersion,
-                Column::Version,
-                Column::CreateTime,
-                Column::UpdateTime,
-            ])
-            .to_owned();
-        reservation::Entity::insert_many(rows).on_conflict(replace).exec_without_returning(transaction).await?;
-    }
+    let columns = reservation::Column::iter().filter(|column| !matches!(column, reservation::Column::Screening));
+    let replace = OnConflict::column(reservation::Column::Screening).update_columns(columns).to_owned();
+    upsert_all(transaction, rows, &replace).await?;
     let unseen = ledgers.iter().filter(|(_, ledger)| ledger.unregistered_version > 0);
     let rows: Vec<_> = unseen
         .map(|(screening, ledger)| unregistered::ActiveModel {
@@ -210,26 +196,18 @@ pub(crate) async fn save(
             version: Set(ledger.unregistered_version),
         })
         .collect();
-    if !rows.is_empty() {
-        use unregistered::Column;
-        let replace = OnConflict::column(Column::Screening).update_column(Column::Version).to_owned();
-        unregistered::Entity::insert_many(rows).on_conflict(replace).exec_without_returning(transaction).await?;
-    }
-    Ok(())
+    let replace =
+        OnConflict::column(unregistered::Column::Screening).update_column(unregistered::Column::Version).to_owned();
+    upsert_all(transaction, rows, &replace).await
 }
 
 /// Adds entries to the history, which keeps the first one of a version.
 pub(crate) async fn save_history(transaction: &impl ConnectionTrait, entries: Vec<Entry>) -> Result<(), DbErr> {
     use history::Column;
-    if entries.is_empty() {
-        return Ok(());
-    }
     let keep = OnConflict::columns([Column::Screening, Column::Version])
         .do_nothing_on([Column::Screening, Column::Version])
         .to_owned();
-    let rows = entries.into_iter().map(history::ActiveModel::from);
-    history::Entity::insert_many(rows).on_conflict(keep).exec_without_returning(transaction).await?;
-    Ok(())
+    upsert_all(transaction, entries.into_iter().map(history::ActiveModel::from).collect(), &keep).await
 }
 
 /// The greatest version of a screening that has been taken in, 0 for none.
@@ -282,12 +260,13 @@ pub(crate) async fn list(
     let column = if by_date { Column::Date } else { Column::CreateTime };
     let direction = if order.descending { Direction::Descending } else { Direction::Ascending };
     let columns = [(column, direction), (Column::Screening, direction)];
-    let select = reservation::Entity::find().filter(within(scope)).filter(matching(filter));
-    let rows = page(select, &columns, asked).all(connection).await?;
-    let (rows, next) = split(rows, asked, |row| {
+    let select = |scope| reservation::Entity::find().filter(within(scope)).filter(matching(filter));
+    let selects = apart(scope).iter().map(select).collect();
+    let keys = |row: &reservation::Model| {
         let first = if by_date { Key::Text(row.date.clone()) } else { Key::Int(row.create_time) };
         vec![first, Key::Text(row.screening.to_string())]
-    });
+    };
+    let (rows, next) = query::list(connection, selects, &columns, asked, keys).await?;
     Ok((rows.into_iter().map(Reservation::try_from).collect::<Result<_, _>>()?, next))
 }
 
@@ -316,7 +295,8 @@ pub(crate) async fn list_history(
 ) -> Result<(Vec<Entry>, String), DbErr> {
     use history::Column;
     let select = history::Entity::find().filter(Column::Screening.eq(of.screening.0));
-    let rows = page(select, &[(Column::Version, Direction::Ascending)], asked).all(connection).await?;
-    let (rows, next) = split(rows, asked, |row| vec![Key::Int(row.version)]);
+    let columns = [(Column::Version, Direction::Ascending)];
+    let keys = |row: &history::Model| vec![Key::Int(row.version)];
+    let (rows, next) = query::list(connection, vec![select], &columns, asked, keys).await?;
     Ok((rows.into_iter().map(Entry::try_from).collect::<Result<_, _>>()?, next))
 }

@@ -11,10 +11,10 @@ use contract::hospital::v1::capacity_service_client::CapacityServiceClient;
 use contract::hospital::v1::hospital_service_client::HospitalServiceClient;
 use domain::booking::{Ended, Reply};
 use domain::capacity::{Offer, Venue};
-use domain::civil::decode_time;
+use domain::civil::{decode_time, time_zone};
 use domain::ids::{ClaimId, HospitalId, SlotId};
 use domain::screening::Terms;
-use fault::{Fault, Reason};
+use fault::{Code, Fault, Reason};
 use runtime::client::{Outgoing, is_unreachable};
 use runtime::deadline::Deadline;
 use runtime::entropy::jittered;
@@ -114,12 +114,14 @@ impl Capacity {
             })
             .await;
         match answer {
-            Ok(claim) => {
-                let terms = read_terms(claim.terms.unwrap_or_default());
-                self.known.put(&slot.hospital, &terms);
-                Reserved::Active(terms)
-            }
-            Err(Failure::Refused(fault, reply)) => Reserved::Refused(reply, fault),
+            Ok(claim) => match claim.terms.and_then(read_terms) {
+                Some(terms) => {
+                    self.known.put(&slot.hospital, &terms);
+                    Reserved::Active(terms)
+                }
+                None => Reserved::Unknown("hospital gave a place without its terms".to_owned()),
+            },
+            Err(Failure::Refused(fault, reply)) => Reserved::Refused(reply, about(fault, slot)),
             Err(Failure::Silent(cause)) => Reserved::Unknown(cause),
         }
     }
@@ -145,6 +147,8 @@ impl Capacity {
                 message::capacity_claim::State::Revoked => Some(Ended::Revoked),
                 message::capacity_claim::State::Active | message::capacity_claim::State::Unspecified => None,
             },
+            // where there is no such slot there is nothing to bar
+            Err(Failure::Refused(fault, _)) if fault.code() == Code::NotFound => Some(Ended::Released),
             Err(Failure::Refused(fault, _)) => {
                 tracing::warn!(%claim, ?fault, "hospital refused a release");
                 None
@@ -249,10 +253,21 @@ fn found<A>(slot: &SlotId, answer: Result<A, Failure>, missing: Reason) -> Resul
     }
 }
 
-fn read_terms(terms: message::BookingTerms) -> Terms {
-    let message::BookingTerms { hospital_display_name, time_zone, cancellation_close_time } = terms;
-    let cancellation_close_time = cancellation_close_time.as_ref().and_then(decode_time);
-    Terms { hospital_display_name, time_zone, cancellation_close_time }
+/// Reads the terms of a place; none that cannot be kept to.
+fn read_terms(terms: message::BookingTerms) -> Option<Terms> {
+    let message::BookingTerms { hospital_display_name, time_zone: zone, cancellation_close_time } = terms;
+    time_zone(&zone)?;
+    let cancellation_close_time = Some(cancellation_close_time.as_ref().and_then(decode_time)?);
+    Some(Terms { hospital_display_name, time_zone: zone, cancellation_close_time })
+}
+
+/// Names the thing a refusal of a place is about; statuses say it in words that do not come back.
+fn about(refusal: Fault, slot: &SlotId) -> Fault {
+    match refusal.reason() {
+        Reason::HospitalNotFound | Reason::HospitalDeleted => refusal.about("Hospital", &slot.hospital),
+        Reason::SlotNotFound | Reason::SlotClosed | Reason::SlotFull => refusal.about("Slot", slot),
+        _ => refusal,
+    }
 }
 
 /// The refusal of a call whose outcome is not known.

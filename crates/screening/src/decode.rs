@@ -126,12 +126,8 @@ pub(crate) fn cancel(caller: &Caller, message: message::CancelScreeningRequest) 
     text::check(&mut violations, "reason", &reason, 0, REMARK_MAX);
     text::check(&mut violations, "etag", &etag, 0, MACHINE_TEXT_MAX);
     let request_id = decode_id(&mut violations, "request_id", &request_id);
-    let canonical = message::CancelScreeningRequest {
-        name,
-        reason: reason.clone(),
-        etag: etag.clone(),
-        request_id: String::new(),
-    };
+    let canonical =
+        message::CancelScreeningRequest { name, reason: reason.clone(), etag: etag.clone(), request_id: String::new() };
     let request = request(caller, "CancelScreening", request_id, &canonical);
     violations.finish_with(id.map(|id| Change { id, reason, etag, request }))
 }
@@ -168,8 +164,7 @@ fn attendance(
 }
 
 /// The states a filter may name.
-const STATES: &[&str] =
-    &["PENDING", "CONFIRMED", "CANCELLED", "FORCE_CANCELLED", "REJECTED", "COMPLETED", "NO_SHOW"];
+const STATES: &[&str] = &["PENDING", "CONFIRMED", "CANCELLED", "FORCE_CANCELLED", "REJECTED", "COMPLETED", "NO_SHOW"];
 
 /// What the list can be filtered by.
 const FIELDS: &[Field] = &[
@@ -231,10 +226,7 @@ mod tests {
         };
         let fault = create(&kim(), message).unwrap_err();
         let fields: Vec<_> = fault.violations().iter().map(|violation| violation.field.as_str()).collect();
-        assert_eq!(
-            fields,
-            ["screening.customer", "screening.customer_display_name", "screening.slot", "request_id"]
-        );
+        assert_eq!(fields, ["screening.customer", "screening.customer_display_name", "screening.slot", "request_id"]);
         let fault = create(&kim(), message::CreateScreeningRequest::default()).unwrap_err();
         assert_eq!(fault.violations()[0].field, "screening");
     }

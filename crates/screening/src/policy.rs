@@ -19,7 +19,7 @@ use relay::{Consumer, Handler, Incoming};
 use runtime::trace::TraceContext;
 use tokio::time::Instant;
 
-use crate::unit::{Command, Heard, Ledger, News};
+use crate::unit::{Command, Heard, Ledger, News, ours};
 
 /// The consumer of Hospital's claims.
 pub(crate) const CONSUMER: &str = "screening-capacity";
@@ -58,8 +58,9 @@ impl Handler for Claims {
 fn read(incoming: Incoming) -> Result<Heard, Malformed> {
     let Incoming { envelope, event_id, mark } = incoming;
     let cause = Cause {
-        actor: envelope.actor,
-        request_id: String::new(),
+        // who took the place away is who ends the booking
+        actor: if envelope.actor.is_empty() { ours() } else { envelope.actor },
+        request_id: envelope.request_id,
         causation_id: envelope.event_id,
         traceparent: TraceContext::from_traceparent_or_new(&envelope.traceparent).traceparent(),
     };

@@ -14,7 +14,7 @@ use domain::ids::{CustomerId, ScreeningId};
 use domain::screening::{Screening, State};
 use jiff::civil::Date;
 use sea_orm::entity::prelude::*;
-use sea_orm::sea_query::Condition;
+use sea_orm::sea_query::{Condition, Expr, ExprTrait};
 use sea_orm::{DbErr, QueryOrder, QuerySelect};
 
 use row::{Column, Entity};
@@ -88,13 +88,39 @@ pub(crate) async fn active(
     Ok(found)
 }
 
+/// What stands where a booking wants to go: the row that has its id already, and the other active booking of the customer on
+/// that date.
+pub(crate) async fn standing(
+    connection: &impl ConnectionTrait,
+    id: ScreeningId,
+    (customer, date): (&CustomerId, Date),
+) -> Result<(Option<Screening>, Option<ScreeningId>), DbErr> {
+    let states = State::ALL.iter().filter(|state| state.is_active()).map(|state| state.number());
+    let active = Condition::all()
+        .add(Column::Customer.eq(customer.segment()))
+        .add(Column::SlotDate.eq(date.to_string()))
+        .add(Column::State.is_in(states));
+    let either = Condition::any().add(Column::Id.eq(id.0)).add(active);
+    let (mut own, mut other) = (None, None);
+    for row in Entity::find().filter(either).all(connection).await? {
+        if row.id == id.0 {
+            own = Some(row.into_domain()?);
+        } else {
+            other = Some(ScreeningId(row.id));
+        }
+    }
+    Ok((own, other))
+}
+
 /// PENDING bookings in the order of their ids, after one.
 pub(crate) async fn pending(
     connection: &impl ConnectionTrait,
     after: Option<ScreeningId>,
     limit: u64,
 ) -> Result<Vec<Screening>, DbErr> {
-    let mut select = Entity::find().filter(Column::State.eq(State::Pending.number()));
+    // written out and not bound, or SQLite cannot know that the index of the PENDING rows will do
+    let state = Expr::cust(State::Pending.number().to_string());
+    let mut select = Entity::find().filter(Expr::col(Column::State).eq(state));
     if let Some(after) = after {
         select = select.filter(Column::Id.gt(after.0));
     }

@@ -3,6 +3,8 @@
 //! A batch is loaded at once, decided command by command over a working copy, and saved at once. Running a committed batch
 //! again changes nothing: bookings by their ids, other calls by their request records, events by their inbox marks.
 
+#[cfg(test)]
+mod tests;
 mod work;
 
 use std::collections::HashSet;
@@ -70,7 +72,7 @@ pub(crate) struct Book {
 #[derive(Debug)]
 pub(crate) enum Booked {
     /// There is this booking.
-    Row(Screening),
+    Row(Box<Screening>),
     /// The caller is refused.
     Refused(Fault),
     /// The id is used up.
@@ -156,7 +158,7 @@ pub(crate) enum Answer {
     /// Of a [`Command::Book`].
     Booked(Booked),
     /// Of a [`Command::Settle`] or a [`Command::Change`].
-    Row(Result<Screening, Fault>),
+    Row(Result<Box<Screening>, Fault>),
     /// Of the others.
     Done,
 }
@@ -285,7 +287,7 @@ impl Ledger {
 
     async fn row(&self, command: Command, deadline: Instant) -> Result<Screening, Fault> {
         match self.writer.submit(command, deadline).await? {
-            Answer::Row(row) => row,
+            Answer::Row(row) => row.map(|row| *row),
             Answer::Booked(_) | Answer::Done => Err(mismatch()),
         }
     }

@@ -1,9 +1,12 @@
 //! Statements every slice needs: set-wise inserts, keyset pages, and the SQL of filters.
 
+use std::cmp::Ordering;
+
+use domain::access::Scope;
 use domain::filter::{Comparison, Operator, Value as Operand};
 use domain::page::{Key, Page};
 use sea_orm::entity::prelude::*;
-use sea_orm::sea_query::{Condition, Expr, ExprTrait, Func, LikeExpr, Order, SimpleExpr};
+use sea_orm::sea_query::{Condition, Expr, ExprTrait, Func, LikeExpr, OnConflict, Order, SimpleExpr};
 use sea_orm::{ColumnType, IntoActiveModel, Iterable, QueryFilter, QueryOrder, QuerySelect, Select, Value};
 
 /// SQLite refuses statements with more bound values than this (SQLITE_MAX_VARIABLE_NUMBER).
@@ -18,14 +21,37 @@ where
     A: ActiveModelTrait + Send,
     <A::Entity as EntityTrait>::Model: IntoActiveModel<A>,
 {
-    let columns = <A::Entity as EntityTrait>::Column::iter().count();
-    let most = MAX_BINDINGS / columns;
-    let mut rows = rows.into_iter().peekable();
-    while rows.peek().is_some() {
-        let chunk: Vec<A> = rows.by_ref().take(most).collect();
+    for chunk in chunks(rows) {
         A::Entity::insert_many(chunk).exec_without_returning(transaction).await?;
     }
     Ok(())
+}
+
+/// Inserts rows likewise, and does with those that are there already what `conflict` says.
+///
+/// # Errors
+/// What the database says.
+pub async fn upsert_all<A>(
+    transaction: &impl ConnectionTrait,
+    rows: Vec<A>,
+    conflict: &OnConflict,
+) -> Result<(), DbErr>
+where
+    A: ActiveModelTrait + Send,
+    <A::Entity as EntityTrait>::Model: IntoActiveModel<A>,
+{
+    for chunk in chunks(rows) {
+        let insert = A::Entity::insert_many(chunk).on_conflict(conflict.clone());
+        insert.exec_without_returning(transaction).await?;
+    }
+    Ok(())
+}
+
+/// Cuts rows into statements.
+fn chunks<A: ActiveModelTrait>(rows: Vec<A>) -> impl Iterator<Item = Vec<A>> {
+    let most = MAX_BINDINGS / <A::Entity as EntityTrait>::Column::iter().count();
+    let mut rows = rows.into_iter().peekable();
+    std::iter::from_fn(move || rows.peek().is_some().then(|| rows.by_ref().take(most).collect()))
 }
 
 /// Which way a column of an order runs.
@@ -97,6 +123,58 @@ fn key_value<C: ColumnTrait>(column: &C, key: &Key) -> Value {
         Key::Int(number) => (*number).into(),
         Key::Real(number) => (*number).into(),
     }
+}
+
+/// Hospitals that are each asked for a page of their own.
+const APART: std::ops::RangeInclusive<usize> = 2..=16;
+
+/// The scopes to ask for one list, each with a select of its own: an index yields one hospital's rows in order, but not
+/// those of several together, and sorting them all costs a page as much as the whole list.
+#[must_use]
+pub fn apart(scope: &Scope) -> Vec<Scope> {
+    match scope {
+        Scope::Hospitals(listed) if APART.contains(&listed.len()) => {
+            listed.iter().map(|hospital| Scope::Hospitals([hospital.clone()].into())).collect()
+        }
+        Scope::Everything | Scope::Customer(_) | Scope::Hospitals(_) => vec![scope.clone()],
+    }
+}
+
+/// One page of several disjoint selects together, and the token of the next one; see [`page()`] and [`split`].
+///
+/// # Errors
+/// What the database says.
+pub async fn list<E: EntityTrait>(
+    connection: &impl ConnectionTrait,
+    selects: Vec<Select<E>>,
+    columns: &[(E::Column, Direction)],
+    asked: &Page,
+    keys: impl Fn(&E::Model) -> Vec<Key>,
+) -> Result<(Vec<E::Model>, String), DbErr> {
+    let pages = selects.into_iter().map(|select| page(select, columns, asked).all(connection));
+    let pages = futures::future::try_join_all(pages).await?;
+    let several = pages.len() > 1;
+    let mut rows: Vec<E::Model> = pages.into_iter().flatten().collect();
+    if several {
+        let directions: Vec<Direction> = columns.iter().map(|(_, direction)| *direction).collect();
+        rows.sort_by(|one, other| compare_keys(&keys(one), &keys(other), &directions));
+    }
+    Ok(split(rows, asked, keys))
+}
+
+/// The order of two rows as the database has it: texts by bytes, in which UUIDs agree with their hyphenated form.
+fn compare_keys(one: &[Key], other: &[Key], directions: &[Direction]) -> Ordering {
+    let parts = one.iter().zip(other).zip(directions).map(|((one, other), direction)| {
+        let order = match (one, other) {
+            (Key::Text(one), Key::Text(other)) => one.cmp(other),
+            (Key::Int(one), Key::Int(other)) => one.cmp(other),
+            (Key::Real(one), Key::Real(other)) => one.total_cmp(other),
+            // the same column has the same kind in every row
+            (Key::Text(_) | Key::Int(_) | Key::Real(_), _) => Ordering::Equal,
+        };
+        if *direction == Direction::Descending { order.reverse() } else { order }
+    });
+    parts.fold(Ordering::Equal, Ordering::then)
 }
 
 /// Cuts the extra row off, and makes the token of the next page where there was one.

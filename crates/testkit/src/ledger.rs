@@ -160,7 +160,8 @@ impl Ledger {
         for one in active.filter(|one| !accounted.contains(one.name.as_str())) {
             // Each unknown explains one active screening, no more.
             if !possible.remove(&(one.customer.clone(), one.slot.clone())) {
-                wrong.push(format!("{} of {} on {} was never answered nor asked for", one.name, one.customer, one.slot));
+                wrong
+                    .push(format!("{} of {} on {} was never answered nor asked for", one.name, one.customer, one.slot));
             }
         }
         wrong

@@ -24,11 +24,7 @@ pub async fn eventually<T>(what: &str, look: impl AsyncFnMut() -> Result<T, Stri
 }
 
 /// Looks until `look` answers `Ok`; panics with the last `Err` after `limit`, which is then part of what is tested.
-pub async fn eventually_within<T>(
-    limit: Duration,
-    what: &str,
-    mut look: impl AsyncFnMut() -> Result<T, String>,
-) -> T {
+pub async fn eventually_within<T>(limit: Duration, what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
     let end = Instant::now() + limit;
     loop {
         let seen = match timeout(end.saturating_duration_since(Instant::now()).max(BETWEEN_LOOKS), look()).await {

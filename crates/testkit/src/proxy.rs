@@ -9,9 +9,9 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 
 /// Which way bytes go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,30 +170,39 @@ async fn carry(
     }
 }
 
+/// Carries one direction. Reading and writing are apart, so that a delay delays everything alike and adds nothing up.
 async fn pump(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     direction: Direction,
     mut forecast: watch::Receiver<Weather>,
 ) {
-    let mut buffer = vec![0; 64 * 1024];
-    loop {
-        let read = from.read(&mut buffer).await.unwrap_or(0);
-        if forecast.wait_for(|weather| !weather.swallows(direction)).await.is_err() {
-            return;
+    let (sender, mut on_the_way) = mpsc::channel::<(Instant, Vec<u8>)>(64);
+    let latency = forecast.clone();
+    let reading = async move {
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            let read = from.read(&mut buffer).await.unwrap_or(0);
+            let due = Instant::now() + latency.borrow().latency;
+            // Nothing is the end of the stream, and travels like everything else.
+            if sender.send((due, buffer[..read].to_vec())).await.is_err() || read == 0 {
+                return;
+            }
         }
-        if read == 0 {
-            let _ = to.shutdown().await;
-            return;
+    };
+    let writing = async move {
+        while let Some((due, bytes)) = on_the_way.recv().await {
+            sleep_until(due).await;
+            if forecast.wait_for(|weather| !weather.swallows(direction)).await.is_err() {
+                return;
+            }
+            let delivered = if bytes.is_empty() { to.shutdown().await } else { to.write_all(&bytes).await };
+            if delivered.is_err() {
+                return;
+            }
         }
-        let latency = forecast.borrow().latency;
-        if !latency.is_zero() {
-            sleep(latency).await;
-        }
-        if to.write_all(&buffer[..read]).await.is_err() {
-            return;
-        }
-    }
+    };
+    tokio::join!(reading, writing);
 }
 
 #[cfg(test)]
@@ -233,6 +242,21 @@ mod tests {
         assert_eq!(echoed(&mut client).await, None);
         proxy.heal();
         assert_eq!(echoed(&mut client).await, Some(b'b'));
+    }
+
+    #[tokio::test]
+    async fn a_delay_is_not_added_up() {
+        let (proxy, mut client) = behind().await;
+        proxy.latency(Duration::from_millis(30));
+        let begun = Instant::now();
+        for byte in 0..20 {
+            client.write_all(&[byte]).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        let mut echoed = [0; 20];
+        client.read_exact(&mut echoed).await.unwrap();
+        assert!(begun.elapsed() >= Duration::from_millis(60), "both ways");
+        assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
     }
 
     #[tokio::test]

@@ -97,7 +97,10 @@ mod tests {
     #[test]
     fn the_same_seed_gives_the_same_numbers() {
         let (mut one, mut other) = (Random::new(7), Random::new(7));
-        assert_eq!((0..9).map(|_| one.number()).collect::<Vec<_>>(), (0..9).map(|_| other.number()).collect::<Vec<_>>());
+        assert_eq!(
+            (0..9).map(|_| one.number()).collect::<Vec<_>>(),
+            (0..9).map(|_| other.number()).collect::<Vec<_>>()
+        );
         assert_eq!(one.uuid(), other.uuid());
         assert_ne!(one.fork().number(), one.fork().number());
     }

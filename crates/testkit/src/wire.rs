@@ -61,7 +61,12 @@ impl Wire {
     ///
     /// # Errors
     /// Where the connection or the stream breaks before a status.
-    pub async fn call_with_frame(&self, path: &str, headers: &[(&str, &str)], frame: &[u8]) -> Result<WireAnswer, String> {
+    pub async fn call_with_frame(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        frame: &[u8],
+    ) -> Result<WireAnswer, String> {
         let text = |error: h2::Error| error.to_string();
         let mut sender = self.sender.clone().ready().await.map_err(text)?;
         let (answer, mut body) = sender.send_request(self.head(path, headers)?, false).map_err(text)?;

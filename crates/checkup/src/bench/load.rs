@@ -11,6 +11,7 @@ use domain::ids::{ClaimId, ScreeningId};
 use fault::Reason;
 use hdrhistogram::Histogram;
 use jiff::ToSpan;
+use jiff::civil::Date;
 use runtime::clock::Clock;
 use runtime::entropy;
 use runtime::status::reason_of;
@@ -23,7 +24,7 @@ use crate::party::{Party, Target, Wallet, describe};
 /// Places of a slot: the most there can be.
 const PLACES: i32 = 100_000;
 /// Slots to go on with when one is full.
-const SLOTS: usize = 100;
+const SLOTS: i64 = 100;
 /// Connections the callers share: one carries fewer calls than a machine can answer.
 const CONNECTIONS: usize = 4;
 /// Runs before anything is measured.
@@ -90,37 +91,43 @@ struct Shared {
     slots: Vec<String>,
     /// The slot all callers are on.
     current: AtomicUsize,
+    /// Tells this run's customers from those of others.
+    run: String,
     /// Numbers customers: one has one booking a date.
     customers: AtomicUsize,
+}
+
+impl Shared {
+    /// Somebody who has booked nothing yet.
+    fn customer(&self) -> String {
+        format!("customers/bench-{}-{}", self.run, self.customers.fetch_add(1, Ordering::Relaxed))
+    }
 }
 
 impl Load {
     pub(super) async fn prepare(target: &Target, wallet: &Wallet) -> Result<Self, Failure> {
         let admin =
             wallet.admin(target).ok_or_else(|| Failure::usage("bench needs an admin's token: give it with --token"))?;
-        let run = entropy::uuid_v4().simple().to_string();
+        let run = entropy::uuid_v4().simple().to_string()[..12].to_owned();
         let begin = Clock::system().now().to_zoned(jiff::tz::TimeZone::UTC).date() + 30.days();
-        let slot = |offset: usize| hospital::Slot {
-            date: Some(encode_date(begin + i64::try_from(offset).unwrap_or(0).days())),
-            capacity: PLACES,
-            ..Default::default()
-        };
+        let dates: Vec<Date> = (0..SLOTS).map(|offset| begin + offset.days()).collect();
+        let slot =
+            |date: &Date| hospital::Slot { date: Some(encode_date(*date)), capacity: PLACES, ..Default::default() };
         let request = admin.request(hospital::CreateHospitalRequest {
             hospital: Some(hospital::Hospital {
                 display_name: "Bench".to_owned(),
                 time_zone: "UTC".to_owned(),
                 ..Default::default()
             }),
-            hospital_id: format!("bench-{}", &run[..12]),
-            initial_slots: (0..SLOTS).map(slot).collect(),
+            hospital_id: format!("bench-{run}"),
+            initial_slots: dates.iter().map(slot).collect(),
             request_id: String::new(),
         });
         let made = admin.hospital().create_hospital(request).await;
         let made = made.map_err(|status| Failure::failed(format!("CreateHospital failed: {}", describe(&status))))?;
         let name = made.into_inner().name;
-        let slots =
-            (0..SLOTS).map(|offset| format!("{name}/slots/{}", begin + i64::try_from(offset).unwrap_or(0).days()));
-        let shared = Shared { slots: slots.collect(), current: AtomicUsize::new(0), customers: AtomicUsize::new(0) };
+        let slots = dates.iter().map(|date| format!("{name}/slots/{date}")).collect();
+        let shared = Shared { slots, current: AtomicUsize::new(0), customers: AtomicUsize::new(0), run };
         let (reserving, target) = (wallet.service(target, "screening"), target.clone());
         Ok(Self { admin, reserving, target, hospital: name, shared: Arc::new(shared) })
     }
@@ -188,7 +195,7 @@ async fn call_until(
         }
         let outcome = match kind {
             Kind::Naive | Kind::Coalesced => reserve(&party, slot).await,
-            Kind::Booking => book(&party, slot, shared.customers.fetch_add(1, Ordering::Relaxed)).await,
+            Kind::Booking => book(&party, slot, shared.customer()).await,
         };
         let now = Instant::now();
         let counts = since >= begin && now <= end;
@@ -204,7 +211,7 @@ async fn call_until(
                     refused += u64::from(counts);
                 }
                 _ => {
-                    return Err(Failure::failed(format!("a call failed: {}: {}", describe(&status), status.message())));
+                    return Err(Failure::failed(format!("a call failed: {}", describe(&status))));
                 }
             },
         }
@@ -217,12 +224,8 @@ async fn reserve(party: &Party, slot: &str) -> Result<(), Status> {
     party.capacity().reserve_capacity(party.request(request)).await.map(drop)
 }
 
-async fn book(admin: &Party, slot: &str, customer: usize) -> Result<(), Status> {
-    let wanted = screening::Screening {
-        customer: format!("customers/bench-{customer}"),
-        slot: slot.to_owned(),
-        ..Default::default()
-    };
+async fn book(admin: &Party, slot: &str, customer: String) -> Result<(), Status> {
+    let wanted = screening::Screening { customer, slot: slot.to_owned(), ..Default::default() };
     let request = screening::CreateScreeningRequest {
         screening: Some(wanted),
         request_id: entropy::uuid_v4().to_string(),

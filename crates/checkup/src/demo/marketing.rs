@@ -7,7 +7,7 @@ use contract::screening::v1::screening::State as ScreeningState;
 use fault::Reason;
 use runtime::entropy;
 
-use super::rows::{Play, book, create_hospital, create_screening, delete_hospital, get_slot};
+use super::rows::{Play, book, create_hospital, create_screening, delete_hospital, get_slot, short};
 use super::stage::{Stage, Stop, expect};
 use crate::party::Party;
 
@@ -87,11 +87,4 @@ async fn approve(stage: &mut Stage, admin: &Party, name: &str) -> Result<(), Sto
     };
     let decided = stage.call("HospitalService.ApproveCapacityRequest", call, shown).await?;
     expect(decided.state() == CapacityRequestState::Approved, || "the request was to be APPROVED".to_owned())
-}
-
-/// The last two segments of a name: enough to recognise it in a table.
-fn short(name: &str) -> String {
-    let mut segments: Vec<&str> = name.rsplitn(3, '/').take(2).collect();
-    segments.reverse();
-    segments.join("/")
 }

@@ -13,20 +13,19 @@ pub(super) fn is_ok(rows: &[Row]) -> bool {
 }
 
 pub(super) fn text(addr: &str, rows: &[Row]) -> String {
-    let mut table = table(&["#", "", "requirement", "called", "came back", "took"]);
+    let mut table = table(&["#", "requirement", "called", "came back", "took"]);
     for row in rows {
         let sign = match row.outcome {
             Outcome::Ok => "✓",
             Outcome::Failed(_) => "✗",
             Outcome::Skipped(_) => "–",
         };
-        let mut head = [row.number.to_string(), sign.to_owned(), row.requirement.to_owned()];
+        let mut head = [format!("{} {sign}", row.number), row.requirement.to_owned()];
         for call in &row.calls {
-            let took = if call.waited { format!("shown after {}", span(call.took)) } else { span(call.took) };
-            let [row_number, sign, requirement] = std::mem::take(&mut head);
+            let took = if call.waited { format!("after {}", span(call.took)) } else { span(call.took) };
+            let [row_number, requirement] = std::mem::take(&mut head);
             table.add_row([
                 number(row_number),
-                sign.into(),
                 requirement.into(),
                 call.method.into(),
                 call.answer.as_str().into(),
@@ -34,17 +33,10 @@ pub(super) fn text(addr: &str, rows: &[Row]) -> String {
             ]);
         }
         if let Outcome::Failed(problem) | Outcome::Skipped(problem) = &row.outcome {
-            let [row_number, sign, requirement] = std::mem::take(&mut head);
+            let [row_number, requirement] = std::mem::take(&mut head);
             let what = if matches!(row.outcome, Outcome::Skipped(_)) { "(skipped)" } else { "(failed)" };
             let problem = problem.as_str();
-            table.add_row([
-                number(row_number),
-                sign.into(),
-                requirement.into(),
-                what.into(),
-                problem.into(),
-                "".into(),
-            ]);
+            table.add_row([number(row_number), requirement.into(), what.into(), problem.into(), "".into()]);
         }
     }
     let tally = |wanted: fn(&Outcome) -> bool| rows.iter().filter(|row| wanted(&row.outcome)).count();

@@ -26,16 +26,16 @@ const FAREWELL: &str = "the clinic moves; please book elsewhere";
 
 /// The requirements in the words of the scenario; how each is played is the method of its number.
 const REQUIREMENTS: [&str; 13] = [
-    "an admin registers a hospital, its dates, its places",
+    "an admin registers a hospital with dates",
     "a customer requests a screening",
-    "the places of that hospital and date go down",
+    "the places of that date go down",
     "the screening is confirmed",
     "Reservation registers it",
     "the customer cancels",
     "the places go back up",
     "Reservation shows it cancelled",
     "an admin deletes the hospital",
-    "the bookings of that hospital change",
+    "its bookings change",
     "Reservation shows them force-cancelled",
     "a customer looks at bookings and history",
     "marketing joins and asks for more places",
@@ -305,6 +305,18 @@ fn stands(row: &screening::Screening) -> String {
     format!("{}{reason}, version {}", row.state().as_str_name(), row.version)
 }
 
+/// Enough of a name to recognise it in a table.
+pub(super) fn short(name: &str) -> String {
+    const SHOWN: usize = 8;
+    match name.rsplit_once('/') {
+        Some((kind, id)) if id.len() > SHOWN && id.is_char_boundary(SHOWN) => {
+            let kind = kind.rsplit('/').next().unwrap_or(kind);
+            format!("{kind}/{}…", &id[..SHOWN])
+        }
+        _ => name.to_owned(),
+    }
+}
+
 fn places(slot: &hospital::Slot) -> String {
     format!("{} of {} places left", slot.remaining_count, slot.capacity)
 }
@@ -367,6 +379,6 @@ pub(super) async fn create_screening(
     customer: &Party,
     slot: &str,
 ) -> Result<screening::Screening, Stop> {
-    let shown = |row: &screening::Screening| format!("{} {}", row.name, row.state().as_str_name());
+    let shown = |row: &screening::Screening| format!("{}, {}", short(&row.name), stands(row));
     stage.call("ScreeningService.CreateScreening", book(customer, slot), shown).await
 }

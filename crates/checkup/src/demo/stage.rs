@@ -60,7 +60,7 @@ impl Stage {
             }
             Err(status) => {
                 self.note(method, describe(&status), since, false);
-                Err(Stop::Wrong(format!("{method} was refused: {}", status.message())))
+                Err(Stop::Wrong("it was to be answered OK".to_owned()))
             }
         }
     }
@@ -76,7 +76,7 @@ impl Stage {
         match call.await {
             Ok(_) => {
                 self.note(method, "OK".to_owned(), since, false);
-                Err(Stop::Wrong(format!("{method} was to be refused with {}", reason.name())))
+                Err(Stop::Wrong(format!("it was to be refused with {}", reason.name())))
             }
             Err(status) => {
                 self.note(method, describe(&status), since, false);
@@ -84,7 +84,7 @@ impl Stage {
                 if as_expected {
                     Ok(())
                 } else {
-                    Err(Stop::Wrong(format!("{method} was to be refused with {}", reason.name())))
+                    Err(Stop::Wrong(format!("it was to be refused with {}", reason.name())))
                 }
             }
         }
@@ -114,14 +114,14 @@ impl Stage {
                     let may_come = matches!(status.code(), Code::NotFound | Code::PermissionDenied | Code::Unavailable);
                     if !may_come {
                         self.note(method, describe(&status), since, true);
-                        return Err(Stop::Wrong(format!("{method} was refused: {}", status.message())));
+                        return Err(Stop::Wrong("it was to be answered OK".to_owned()));
                     }
                     describe(&status)
                 }
             };
             if since.elapsed() >= PATIENCE {
                 self.note(method, seen, since, true);
-                return Err(Stop::Wrong(format!("{method} did not show it within {PATIENCE:?}")));
+                return Err(Stop::Wrong(format!("it did not show within {PATIENCE:?}")));
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSES.1);

@@ -9,7 +9,7 @@ use contract::mypage::v1 as mypage;
 use contract::reservation::v1 as reservation;
 use contract::screening::v1 as screening;
 use domain::ids::{CustomerId, HospitalId};
-use domain::invariants::Ledgers;
+use domain::invariants::{ClaimRow, Ledgers, SlotRow};
 use futures::{StreamExt, TryStreamExt, stream};
 use tonic::{Code, Response, Status};
 
@@ -55,7 +55,7 @@ pub(super) async fn read<T>(
                 tokio::time::sleep(pause).await;
                 pause *= 2;
             }
-            _ => return Err(Failure::failed(format!("{what} failed: {}: {}", describe(&status), status.message()))),
+            _ => return Err(Failure::failed(format!("{what} failed: {}", describe(&status)))),
         }
     }
 }
@@ -140,38 +140,44 @@ impl Reader {
                 ledgers.deleted.insert(id);
             }
         }
-        self.progress.phase("slots", Some(hospitals.len() as u64));
-        let progress = self.progress.clone();
-        let slots: Vec<Vec<hospital::Slot>> = stream::iter(hospitals.into_iter().map(|(_, name)| {
-            let (auditor, progress) = (auditor.clone(), progress.clone());
-            async move {
-                let slots = slots_of(&auditor, &name).await;
-                progress.done(1);
-                slots
-            }
-        }))
-        .buffered(ABREAST)
-        .try_collect()
-        .await?;
-        let slots: Vec<hospital::Slot> = slots.into_iter().flatten().collect();
-        let slots = slots.iter().map(|row| self.names.slot_row(row)).collect::<Result<Vec<_>, _>>()?;
+        let slots = self.read_slots(hospitals.into_iter().map(|(_, name)| name).collect()).await?;
+        ledgers.claims = Some(self.read_claims(&slots).await?);
+        ledgers.slots = Some(slots);
+        Ok(())
+    }
 
+    async fn read_slots(&mut self, hospitals: Vec<String>) -> Result<Vec<SlotRow>, Failure> {
+        self.progress.phase("slots", Some(hospitals.len() as u64));
+        let mut found = Vec::new();
+        let mut lists = stream::iter(hospitals.into_iter().map(|name| {
+            let auditor = self.auditor.clone();
+            async move { slots_of(&auditor, &name).await }
+        }))
+        .buffer_unordered(ABREAST);
+        while let Some(rows) = lists.try_next().await? {
+            for row in &rows {
+                found.push(self.names.slot_row(row)?);
+            }
+            self.progress.done(1);
+        }
+        Ok(found)
+    }
+
+    async fn read_claims(&mut self, slots: &[SlotRow]) -> Result<Vec<ClaimRow>, Failure> {
         self.progress.phase("claims", Some(slots.len() as u64));
-        let mut claims = Vec::new();
+        let mut found = Vec::new();
         let mut lists = stream::iter(slots.iter().map(|row| {
-            let (auditor, name) = (auditor.clone(), row.slot.to_string());
+            let (auditor, name) = (self.auditor.clone(), row.slot.to_string());
             async move { claims_of(&auditor, &name).await }
         }))
         .buffer_unordered(ABREAST);
         while let Some(rows) = lists.try_next().await? {
-            for row in rows {
-                claims.push(self.names.claim_row(&row)?);
+            for row in &rows {
+                found.push(self.names.claim_row(row)?);
             }
             self.progress.done(1);
         }
-        drop(lists);
-        (ledgers.slots, ledgers.claims) = (Some(slots), Some(claims));
-        Ok(())
+        Ok(found)
     }
 
     async fn read_screenings(&mut self, ledgers: &mut Ledgers) -> Result<(), Failure> {

@@ -59,15 +59,13 @@ impl Report {
             ("screenings", screenings),
             ("reservations", reservations),
             ("my-page items", items),
+            ("customers", items.map(|_| customers)),
         ];
         let read: Vec<String> = ledgers
             .into_iter()
-            .filter_map(|(what, rows)| rows.map(|rows| format!("{} {what}", count(rows as u64))))
+            .filter_map(|(what, rows)| rows.map(|rows| format!("{what} {}", count(rows as u64))))
             .collect();
-        let mut text = format!("read {} of {} customers\n", read.join(", "), count(customers as u64));
-        if read.is_empty() {
-            text = "there is no service to read\n".to_owned();
-        }
+        let mut text = format!("read: {}\n", if read.is_empty() { "nothing".to_owned() } else { read.join(", ") });
         if !self.skipped.is_empty() {
             text += &format!("skipped, not there: {}\n", self.skipped.join(", "));
         }

@@ -63,15 +63,20 @@ fn the_default_document_says_what_the_code_does() {
     assert!(settings.clock_offset.is_zero());
     assert!(settings.screening_hospital.is_empty() && settings.marketing_hospital.is_empty());
     assert_eq!(*relay, relay::ConsumeOptions::default());
-    let same = [
-        ("server", format!("{server:?}"), format!("{:?}", runtime::server::ServerOptions::default())),
-        ("hospital", format!("{hospital:?}"), format!("{:?}", hospital::Options::default())),
-        ("screening", format!("{screening:?}"), format!("{:?}", screening::Options::default())),
-        ("reservation", format!("{reservation:?}"), format!("{:?}", reservation::Options::default())),
-        ("mypage", format!("{mypage:?}"), format!("{:?}", mypage::Options::default())),
-        ("marketing", format!("{marketing:?}"), format!("{:?}", marketing::Options::default())),
+    let sections = [
+        ("server", format!("{server:#?}"), format!("{:#?}", runtime::server::ServerOptions::default())),
+        ("hospital", format!("{hospital:#?}"), format!("{:#?}", hospital::Options::default())),
+        ("screening", format!("{screening:#?}"), format!("{:#?}", screening::Options::default())),
+        ("reservation", format!("{reservation:#?}"), format!("{:#?}", reservation::Options::default())),
+        ("mypage", format!("{mypage:#?}"), format!("{:#?}", mypage::Options::default())),
+        ("marketing", format!("{marketing:#?}"), format!("{:#?}", marketing::Options::default())),
     ];
-    for (section, document, code) in same {
+    for (section, document, code) in sections {
         assert_eq!(document, code, "section {section}");
+        // an option that falls back to its default when it is missing can be missing here, and then nobody can set it
+        let keys = config.section::<toml::Table>(section).unwrap();
+        for option in code.lines().filter_map(|line| line.strip_prefix("    ")?.split_once(':')).map(|(name, _)| name) {
+            assert!(option.starts_with(' ') || keys.contains_key(option), "{section}.{option} is not in the document");
+        }
     }
 }

@@ -108,6 +108,22 @@ async fn up_refuses_what_it_cannot_have_with_a_sentence() {
 }
 
 #[tokio::test]
+async fn up_refuses_damaged_files_and_says_which() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = DataDir::new();
+    let data = dir.path().to_string_lossy().into_owned();
+    let up = ["up", "--data-dir", &data, "--addr", "127.0.0.1:0"];
+    let key = dir.path().join("signing-key.pem");
+    std::fs::write(&key, "no key").unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    ended(&launch().run(&up).await, 1, "signing-key.pem or remove it");
+    std::fs::remove_file(&key).unwrap();
+    std::fs::write(dir.path().join("hospital.db"), "no database, but long enough to be taken for one".repeat(100))
+        .unwrap();
+    ended(&launch().run(&up).await, 1, "hospital.db");
+}
+
+#[tokio::test]
 async fn a_token_is_all_that_is_printed_and_the_first_one_makes_the_key() {
     let dir = DataDir::new();
     let data = dir.path().join("fresh").to_string_lossy().into_owned();

@@ -16,10 +16,7 @@ use tonic::{Request, Response, Status};
 
 use crate::launch;
 
-async fn reservation_of(
-    party: &Party,
-    one: &screening::Screening,
-) -> Result<reservation::Reservation, Status> {
+async fn reservation_of(party: &Party, one: &screening::Screening) -> Result<reservation::Reservation, Status> {
     let request = GetReservationRequest {
         name: one.name.replace("screenings/", "reservations/"),
         min_consistency_token: one.consistency_token.clone(),

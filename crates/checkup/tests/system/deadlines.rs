@@ -62,18 +62,14 @@ async fn the_server_answers_a_deadline_that_has_passed() {
         for path in crate::fuzz::methods() {
             let headers = [("grpc-timeout", timeout), ("authorization", bearer.as_str())];
             let answer = wire.call(&format!("/{path}"), &headers, &[]).await.expect("an answer");
-            if answer.status.code() == Code::Ok {
-                assert_eq!(timeout, "999u", "{path} in no time at all");
-                continue;
-            }
-            let refusal = Refusal::of(&answer.status).unwrap_or_else(|| panic!("{path}: {:?}", answer.status));
-            if refusal.code == Code::DeadlineExceeded {
-                assert_eq!(refusal.reason, "DEADLINE_EXCEEDED");
-            } else {
-                let at_the_door = matches!(refusal.code, Code::PermissionDenied | Code::InvalidArgument);
-                assert!(at_the_door, "{path} within {timeout}: {refusal:?}");
-            }
+            refused(Err::<(), _>(answer.status), Reason::DeadlineExceeded);
         }
+    }
+    // With a little more time, whatever comes first is a whole answer.
+    for path in crate::fuzz::methods() {
+        let headers = [("grpc-timeout", "7m"), ("authorization", bearer.as_str())];
+        let status = wire.call(&format!("/{path}"), &headers, &[]).await.expect("an answer").status;
+        assert!(status.code() == Code::Ok || Refusal::of(&status).is_some(), "{path}: {status:?}");
     }
     let answer = wire.call("/checkup.hospital.v1.HospitalService/ListHospitals", &[("grpc-timeout", "10S")], &[]).await;
     assert_eq!(answer.expect("an answer").status.code(), Code::Ok, "the connection is as good as new");
@@ -144,7 +140,8 @@ async fn state_of(party: &Party, name: &str, state: State) -> Screening {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pending_booking_is_confirmed_or_rejected_once_hospital_is_back() {
     let (proxy, checkup, slots) = behind_a_proxy("pending", 1).await;
-    let (kim, lee, park) = (checkup.customer("kim").await, checkup.customer("lee").await, checkup.customer("park").await);
+    let (kim, lee, park) =
+        (checkup.customer("kim").await, checkup.customer("lee").await, checkup.customer("park").await);
     let wait = Duration::from_secs(3);
     let request_id = seed("pending").uuid().to_string();
     proxy.refuse();

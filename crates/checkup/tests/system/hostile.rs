@@ -7,9 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use contract::hospital::v1 as hospital;
+use fault::Reason;
 use hospital::{GetHospitalRequest, ListHospitalsRequest};
-use testkit::{Checkup, Desk, Wire, eventually, frame_of, gather, patience, seed, within};
+use testkit::{Answer, Checkup, Desk, Held, RawMethod, Wire};
+use testkit::{call_raw, eventually, frame_of, gather, patience, refused, seed, within};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -45,7 +48,7 @@ impl Honest {
         let stopped = Arc::clone(&stop);
         let work = tokio::spawn(async move {
             let mut rounds = 0;
-            while !stopped.load(Ordering::Relaxed) {
+            while rounds == 0 || !stopped.load(Ordering::Relaxed) {
                 let booked = within(ANSWERED, "a booking", desk.book("kim", &slot, "")).await.expect("a place");
                 within(ANSWERED, "a cancel", desk.cancel(&booked.name, "")).await.expect("cancelled");
                 within(ANSWERED, "a read", desk.slot(&slot)).await.expect("the slot");
@@ -96,7 +99,8 @@ async fn oversized_messages_and_headers_are_refused() {
         let request = GetHospitalRequest { name: "x".repeat(megabytes * 1024 * 1024) };
         let stranger = checkup.stranger().await;
         let status = stranger.hospital().get_hospital(request).await.expect_err("too much");
-        let transport = [Code::OutOfRange, Code::ResourceExhausted, Code::InvalidArgument, Code::Unknown, Code::Internal];
+        let transport =
+            [Code::OutOfRange, Code::ResourceExhausted, Code::InvalidArgument, Code::Unknown, Code::Internal];
         assert!(transport.contains(&status.code()), "{status:?}");
         let mut client = stranger.hospital();
         let list = client.list_hospitals(ListHospitalsRequest::default());
@@ -170,27 +174,57 @@ async fn slow_and_silent_clients_by_the_hundred_hold_nobody_up() {
     honest.was_served(&mut checkup).await;
 }
 
+/// Begins calls on a new connection and leaves them there, as many as the server lets in.
+async fn hold_calls(addr: SocketAddr, most: usize) -> (Wire, Vec<Held>) {
+    let wire = Wire::connect(addr).await.expect("a connection");
+    let mut held = Vec::new();
+    while held.len() < most {
+        let open = wire.open_and_hold(METHOD, &[]);
+        match tokio::time::timeout(Duration::from_millis(100), open).await {
+            Ok(Ok(call)) => held.push(call),
+            Ok(Err(_)) | Err(_) => break,
+        }
+    }
+    (wire, held)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn streams_without_number_are_bounded() {
+async fn calls_without_number_on_one_connection_are_bounded() {
     let mut checkup = launch().start().await;
     let honest = Honest::at_work(&checkup).await;
-    let bearer = format!("Bearer {}", checkup.tokens().customer("crowd"));
-    let mut connections = Vec::new();
-    let mut held = Vec::new();
-    for _ in 0..10 {
-        let wire = Wire::connect(checkup.addr()).await.expect("a connection");
-        for _ in 0..1_000 {
-            let headers = [("authorization", bearer.as_str())];
-            let open = wire.open_and_hold(METHOD, &headers);
-            // The connection's limit is reached when the server lets no more in.
-            match tokio::time::timeout(Duration::from_millis(50), open).await {
-                Ok(Ok(stream)) => held.push(stream),
-                Ok(Err(_)) | Err(_) => break,
-            }
-        }
-        connections.push(wire);
+    let (wire, held) = hold_calls(checkup.addr(), 20_000).await;
+    println!("{} calls were begun on one connection", held.len());
+    honest.was_served(&mut checkup).await;
+    drop((held, wire));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_without_number_on_many_connections_are_answered_or_turned_away_at_once() {
+    let mut checkup = launch().start().await;
+    let mut crowd = Vec::new();
+    for _ in 0..12 {
+        crowd.push(hold_calls(checkup.addr(), 1_000).await);
     }
-    println!("{} calls were begun and left there", held.len());
+    // Full is a definite answer, given at once; health does not depend on it.
+    let stranger = checkup.stranger().await;
+    for _ in 0..20 {
+        let mut client = stranger.hospital();
+        let list = client.list_hospitals(ListHospitalsRequest::default());
+        match within(Duration::from_secs(1), "an answer", list).await {
+            Ok(_) => {}
+            refusal => drop(refused(refusal, Reason::Overloaded)),
+        }
+    }
+    let health = RawMethod::new("grpc.health.v1.Health", "Check");
+    let answer = call_raw(&stranger, &health, Bytes::new(), Duration::from_secs(1)).await;
+    assert!(matches!(answer, Answer::Messages(_)), "a busy process is not a dead one: {answer:?}");
+    drop(crowd);
+    eventually("the crowd to be forgotten", async || {
+        let list = ListHospitalsRequest::default();
+        stranger.hospital().list_hospitals(list).await.map_err(|status| status.to_string())
+    })
+    .await;
+    let honest = Honest::at_work(&checkup).await;
     honest.was_served(&mut checkup).await;
 }
 

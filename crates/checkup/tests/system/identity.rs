@@ -56,6 +56,12 @@ const ACCESS: &[(&str, &str, &[&str])] = &[
     ("checkup.marketing.v1.MarketingService", "ProposeCapacityIncrease", &["admin", "marketing"]),
 ];
 
+/// The roles a method lets in.
+pub(crate) fn allowed(service: &str, method: &str) -> &'static [&'static str] {
+    let row = ACCESS.iter().find(|(listed, name, _)| *listed == service && *name == method);
+    row.map_or(&[], |(_, _, roles)| *roles)
+}
+
 /// Everybody who can call.
 const ROLES: &[&str] = &["customer", "admin", "auditor", "screening", "marketing", "reservation"];
 

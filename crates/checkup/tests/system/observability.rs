@@ -27,7 +27,9 @@ async fn metrics(checkup: &Checkup) -> Result<String, String> {
 /// The value of the one sample of a metric that has these labels.
 fn sample(page: &str, name: &str, labels: &[&str]) -> Option<f64> {
     let line = page.lines().find(|line| {
-        line.starts_with(name) && line[name.len()..].starts_with(['{', ' ']) && labels.iter().all(|label| line.contains(label))
+        line.starts_with(name)
+            && line[name.len()..].starts_with(['{', ' '])
+            && labels.iter().all(|label| line.contains(label))
     })?;
     line.rsplit(' ').next()?.parse().ok()
 }
@@ -52,7 +54,10 @@ async fn the_admin_port_tells_whether_it_lives_and_what_it_does() {
     .await;
     for service in ["hospital", "screening"] {
         let label = format!("service=\"{service}\"");
-        assert!(page.lines().any(|line| line.starts_with("checkup_writer_batch_size") && line.contains(&label)), "{page}");
+        assert!(
+            page.lines().any(|line| line.starts_with("checkup_writer_batch_size") && line.contains(&label)),
+            "{page}"
+        );
     }
     eventually("the refusal to be counted by its reason", async || {
         let page = metrics(&checkup).await?;

@@ -33,12 +33,8 @@ async fn walk(
     let mut seen = Vec::new();
     let mut page_token = String::new();
     loop {
-        let request = ListScreeningsRequest {
-            page_size,
-            page_token,
-            filter: filter.to_owned(),
-            order_by: order_by.to_owned(),
-        };
+        let request =
+            ListScreeningsRequest { page_size, page_token, filter: filter.to_owned(), order_by: order_by.to_owned() };
         let (rows, next) = page(party, request).await.expect("a page");
         assert!(rows.len() <= usize::try_from(page_size).unwrap_or(0));
         seen.extend(rows);
@@ -133,7 +129,9 @@ async fn orders_and_filters_do_what_they_say() {
         (format!("date>={cutoff}"), expected(&|one| !before(one))),
         (
             format!("date>{} AND date<={} AND customer=\"customers/lee\"", day(6), day(8)),
-            expected(&|one| one.customer == "customers/lee" && (one.slot.ends_with(&day(7)) || one.slot.ends_with(&day(8)))),
+            expected(&|one| {
+                one.customer == "customers/lee" && (one.slot.ends_with(&day(7)) || one.slot.ends_with(&day(8)))
+            }),
         ),
     ];
     for (filter, expected) in cases {
@@ -155,7 +153,9 @@ async fn a_token_continues_only_what_it_came_from() {
     };
     let (_, token) = page(&auditor, ask("", "state=CONFIRMED", "date")).await.expect("a page");
     page(&auditor, ask(&token, "state=CONFIRMED", "date")).await.expect("the same list");
-    for (filter, order_by) in [("", "date"), ("state=CONFIRMED", ""), ("state=PENDING", "date"), ("state=CONFIRMED", "date desc")] {
+    for (filter, order_by) in
+        [("", "date"), ("state=CONFIRMED", ""), ("state=PENDING", "date"), ("state=CONFIRMED", "date desc")]
+    {
         refused(page(&auditor, ask(&token, filter, order_by)).await, Reason::PageTokenInvalid);
     }
     let mut size = ask(&token, "state=CONFIRMED", "date");

@@ -51,7 +51,11 @@ async fn snapshot(stream: &mut Streaming<WatchMyPageResponse>) -> (MyPage, Strin
 }
 
 /// Changes until the screening is seen in the version, the latest of each screening.
-async fn until(stream: &mut Streaming<WatchMyPageResponse>, screening: &str, version: i64) -> (Vec<MyPageItem>, String) {
+async fn until(
+    stream: &mut Streaming<WatchMyPageResponse>,
+    screening: &str,
+    version: i64,
+) -> (Vec<MyPageItem>, String) {
     let mut changes = Vec::new();
     loop {
         let (item, token) = next_change(stream).await;
@@ -183,12 +187,54 @@ async fn a_stream_survives_a_restart_by_its_token_and_is_told_when_the_service_g
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_shows_signs_of_life_and_ends_at_its_deadline() {
-    let checkup = launch().start().await;
+    let checkup = launch().set("mypage.heartbeat", "300ms").start().await;
+    let kim = checkup.customer("kim").await;
+    let mut request =
+        Request::new(WatchMyPageRequest { name: "customers/kim/myPage".to_owned(), ..Default::default() });
+    request.set_timeout(Duration::from_millis(1_500));
+    let mut stream = kim.my_page().watch_my_page(request).await.expect("a stream").into_inner();
+    snapshot(&mut stream).await;
+    let mut beats = 0;
+    let end = within(patience(), "the stream to end", async {
+        loop {
+            match stream.message().await {
+                Ok(Some(WatchMyPageResponse { event: Some(Event::Heartbeat(_)), resume_token })) => {
+                    assert!(!resume_token.is_empty());
+                    beats += 1;
+                }
+                Ok(Some(other)) => panic!("nothing happened, and still {other:?}"),
+                end => return end,
+            }
+        }
+    })
+    .await;
+    refused(end, Reason::DeadlineExceeded);
+    assert!((2..=5).contains(&beats), "{beats} heartbeats in a second and a half");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_that_is_too_old_is_told_so() {
+    let short = launch().set("mypage.change_count", 5).set("mypage.prune_interval", "100ms");
+    let checkup = short.start().await;
+    let slot = Desk::of(&checkup.admin().await).open("forgetful", &[7], 50).await.remove(0);
     let kim = checkup.customer("kim").await;
     let mut stream = watch(&kim, "kim", "").await.expect("a stream");
-    snapshot(&mut stream).await;
-    let beat = within(Duration::from_secs(18), "a heartbeat", stream.message()).await;
-    let beat = beat.expect("the stream goes on").expect("a message");
-    assert!(matches!(beat.event, Some(Event::Heartbeat(_))), "{beat:?}");
-    assert!(!beat.resume_token.is_empty());
+    let (_, old) = snapshot(&mut stream).await;
+    drop(stream);
+    // Twenty changes of other people's pages push kim's position out of what is kept.
+    for customer in 0..20 {
+        let customer = format!("customer-{customer}");
+        Desk::of(&checkup.customer(&customer).await).book(&customer, &slot, "").await.expect("a place");
+    }
+    let refusal = eventually("the old position to be forgotten", async || match watch(&kim, "kim", &old).await {
+        Ok(mut stream) => match tokio::time::timeout(Duration::from_millis(100), stream.message()).await {
+            Ok(Err(status)) => Ok(refused(Err::<(), _>(status), Reason::CursorExpired)),
+            other => Err(format!("still resumed: {other:?}")),
+        },
+        refusal => Ok(refused(refusal.map(|_| ()), Reason::CursorExpired)),
+    })
+    .await;
+    assert_eq!(refusal.retry_after, None);
+    let mut again = watch(&kim, "kim", "").await.expect("without a token it begins anew");
+    assert_eq!(snapshot(&mut again).await.0.active_count, 0);
 }

@@ -49,7 +49,11 @@ async fn booking_and_cancelling_go_on_without_the_views() {
         eventually("the ledger to catch up", async || {
             let rows = reservations(&checkup).await.map_err(|status| status.to_string())?;
             let cancelled = rows.iter().filter(|row| row.state().as_str_name() == "CANCELLED").count();
-            if (rows.len(), cancelled) == (20, 10) { Ok(()) } else { Err(format!("{} rows, {cancelled} cancelled", rows.len())) }
+            if (rows.len(), cancelled) == (20, 10) {
+                Ok(())
+            } else {
+                Err(format!("{} rows, {cancelled} cancelled", rows.len()))
+            }
         })
         .await;
         let verified = checkup.run(&["verify", "--settle", "5s"]).await;
@@ -119,7 +123,7 @@ async fn sigterm_lets_the_call_in_flight_finish() {
     let slot = Desk::of(&checkup.admin().await).open("last-call", &[7, 8], 5).await;
     let kim = checkup.customer("kim").await;
     Desk::of(&kim).book("kim", &slot[0], "").await.expect("the way is open");
-    proxy.latency(Duration::from_millis(700));
+    proxy.latency(Duration::from_millis(400));
     let in_flight = {
         let (desk, slot) = (Desk::of(&kim), slot[1].clone());
         tokio::spawn(async move { desk.book("kim", &slot, "").await })

@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use contract::hospital::v1 as message;
+use jiff::Timestamp;
 use jiff::civil::date;
 use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
-use crate::civil::begin_of;
-use crate::hospital::{self, Deletion};
-use crate::ids::{HospitalId, ScreeningId};
+use crate::civil::{begin_of, time_zone};
+use crate::hospital::{self, Deletion, Hospital};
+use crate::ids::{ClaimId, HospitalId, ScreeningId, SlotId};
+use crate::window::BookingPolicy;
 
 fn now() -> Timestamp {
     "2026-12-01T00:00:00Z".parse().unwrap()

@@ -3,8 +3,9 @@
 use jiff::civil::date;
 
 use super::*;
-use crate::capacity::{SlotState, open_slot};
+use crate::capacity::{MAX_CAPACITY, Slot, SlotState, open_slot};
 use crate::civil::time_zone;
+use crate::ids::CapacityRequestId;
 
 fn now() -> Timestamp {
     "2026-12-01T00:00:00Z".parse().unwrap()

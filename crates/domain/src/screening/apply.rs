@@ -11,7 +11,7 @@ use super::{Booking, Event, Screening, State, Terms};
 use crate::civil::encode_date;
 use crate::ids::{ClaimId, SlotId};
 
-/// The row after a transition that [`decide`] allowed.
+/// The row after a transition that [`super::decide()`] allowed.
 #[must_use]
 pub fn apply(row: Option<&Screening>, event: &Event, now: Timestamp) -> Screening {
     if let Event::GivenUp(reason) = event {
@@ -111,7 +111,7 @@ fn fence(claim: ClaimId, slot: &SlotId, now: Timestamp) -> Screening {
     }
 }
 
-/// The row of a transition that only an existing row can make; [`decide`] never allows it without one.
+/// The row of a transition that only an existing row can make; [`super::decide()`] never allows it without one.
 fn expected(row: Option<&Screening>) -> Screening {
     row.cloned().expect("a transition of an existing screening")
 }

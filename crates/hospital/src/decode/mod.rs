@@ -12,9 +12,7 @@ pub(crate) use capacity::{
     approve_capacity_request, claim, create_capacity_request, get_capacity_request, list_capacity_claims,
     list_capacity_requests, reject_capacity_request,
 };
-pub(crate) use hospital::{
-    create_hospital, delete_hospital, get_hospital, list_hospitals, update_hospital,
-};
+pub(crate) use hospital::{create_hospital, delete_hospital, get_hospital, list_hospitals, update_hospital};
 pub(crate) use slot::{
     batch_create_slots, close_slot, create_slot, get_slot, list_slots, reopen_slot, search_availability,
     set_slot_capacity,

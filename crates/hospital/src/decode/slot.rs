@@ -26,7 +26,17 @@ const MAX_SEARCH_DAYS: i32 = 62;
 /// Hospitals named in one search at most.
 const MAX_SEARCH_HOSPITALS: usize = 100;
 
-fn new_slot(violations: &mut Violations, path: &str, slot: &Slot) -> Option<NewSlot> {
+/// Reads one slot of those to be opened together; `dates` are those of the slots before it.
+fn new_slot(
+    violations: &mut Violations,
+    path: &str,
+    slot: Option<&Slot>,
+    dates: &mut BTreeSet<Date>,
+) -> Option<NewSlot> {
+    let Some(slot) = slot else {
+        required(violations, path);
+        return None;
+    };
     let Slot {
         name: _,
         date,
@@ -40,8 +50,12 @@ fn new_slot(violations: &mut Violations, path: &str, slot: &Slot) -> Option<NewS
         etag: _,
     } = slot;
     let date = decode_date(violations, &format!("{path}.date"), *date);
+    let once = date.filter(|date| dates.insert(*date));
+    if let Some(date) = date.filter(|_| once.is_none()) {
+        violations.add(format!("{path}.date"), Reason::FieldInvalid, format!("{date} is there twice"));
+    }
     let fits = capacity_fits(violations, &format!("{path}.capacity"), *capacity);
-    date.filter(|_| fits).map(|date| NewSlot { date, capacity: *capacity })
+    once.filter(|_| fits).map(|date| NewSlot { date, capacity: *capacity })
 }
 
 fn capacity_fits(violations: &mut Violations, field: &str, capacity: i32) -> bool {
@@ -52,6 +66,14 @@ fn capacity_fits(violations: &mut Violations, field: &str, capacity: i32) -> boo
     fits
 }
 
+fn too_many(violations: &mut Violations, list: &str, count: usize) -> bool {
+    let too_many = count > MAX_SLOTS;
+    if too_many {
+        violations.add(list, Reason::FieldInvalid, format!("must have at most {MAX_SLOTS} entries, has {count}"));
+    }
+    too_many
+}
+
 /// Reads slots to be opened together, with the path of each.
 pub(super) fn new_slots<'a>(
     violations: &mut Violations,
@@ -59,24 +81,11 @@ pub(super) fn new_slots<'a>(
     slots: impl ExactSizeIterator<Item = (String, Option<&'a Slot>)>,
 ) -> Option<Vec<NewSlot>> {
     let count = slots.len();
-    if count > MAX_SLOTS {
-        violations.add(list, Reason::FieldInvalid, format!("must have at most {MAX_SLOTS} entries, has {count}"));
+    if too_many(violations, list, count) {
         return None;
     }
     let mut dates = BTreeSet::new();
-    let mut read = Vec::with_capacity(count);
-    for (path, slot) in slots {
-        let Some(slot) = slot else {
-            required(violations, &path);
-            continue;
-        };
-        let Some(new) = new_slot(violations, &path, slot) else { continue };
-        if dates.insert(new.date) {
-            read.push(new);
-        } else {
-            violations.add(format!("{path}.date"), Reason::FieldInvalid, format!("{} is there twice", new.date));
-        }
-    }
+    let read: Vec<NewSlot> = slots.filter_map(|(path, slot)| new_slot(violations, &path, slot, &mut dates)).collect();
     (read.len() == count).then_some(read)
 }
 
@@ -103,21 +112,7 @@ pub(crate) fn batch_create_slots(message: &BatchCreateSlotsRequest) -> Result<As
     if requests.is_empty() {
         required(&mut violations, "requests");
     }
-    let within_limit = requests.iter().take(MAX_SLOTS).enumerate();
-    for (i, CreateSlotRequest { parent: nested, slot: _, request_id: nested_id }) in within_limit {
-        if !nested.is_empty() && nested != parent {
-            violations.add(format!("requests[{i}].parent"), Reason::FieldInvalid, "must be empty or the batch's parent");
-        }
-        if !nested_id.is_empty() {
-            violations.add(format!("requests[{i}].request_id"), Reason::FieldInvalid, "must be empty inside of a batch");
-        }
-    }
-    let numbered = requests.iter().enumerate();
-    let slots = new_slots(
-        &mut violations,
-        "requests",
-        numbered.map(|(i, nested)| (format!("requests[{i}].slot"), nested.slot.as_ref())),
-    );
+    let slots = nested_slots(&mut violations, parent, requests);
     let request_id = decode_id(&mut violations, "request_id", request_id);
     let decoded = hospital.zip(slots).map(|(hospital, slots)| Asked {
         hospital: hospital.clone(),
@@ -125,6 +120,33 @@ pub(crate) fn batch_create_slots(message: &BatchCreateSlotsRequest) -> Result<As
         change: Change::CreateSlots { hospital, slots },
     });
     violations.finish_with(decoded)
+}
+
+/// Reads the requests inside of a batch, field by field.
+fn nested_slots(violations: &mut Violations, parent: &str, requests: &[CreateSlotRequest]) -> Option<Vec<NewSlot>> {
+    if too_many(violations, "requests", requests.len()) {
+        return None;
+    }
+    let mut dates = BTreeSet::new();
+    let mut read = Vec::with_capacity(requests.len());
+    for (i, CreateSlotRequest { parent: nested, slot, request_id }) in requests.iter().enumerate() {
+        if !nested.is_empty() && nested != parent {
+            violations.add(
+                format!("requests[{i}].parent"),
+                Reason::FieldInvalid,
+                "must be empty or the batch's parent",
+            );
+        }
+        read.extend(new_slot(violations, &format!("requests[{i}].slot"), slot.as_ref(), &mut dates));
+        if !request_id.is_empty() {
+            violations.add(
+                format!("requests[{i}].request_id"),
+                Reason::FieldInvalid,
+                "must be empty inside of a batch",
+            );
+        }
+    }
+    (read.len() == requests.len()).then_some(read)
 }
 
 /// Reads GetSlot.
@@ -157,11 +179,7 @@ pub(crate) fn list_slots(message: &ListSlotsRequest) -> Result<List<(HospitalId,
     let start = optional_date(&mut violations, "start_date", *start_date);
     let end = optional_date(&mut violations, "end_date", *end_date);
     ordered(&mut violations, start, end);
-    let decoded = hospital.map(|hospital| List {
-        parent: (hospital, Dates { start, end }),
-        filter: Vec::new(),
-        page,
-    });
+    let decoded = hospital.map(|hospital| List { parent: (hospital, Dates { start, end }), filter: Vec::new(), page });
     violations.finish_with(decoded)
 }
 
@@ -291,7 +309,7 @@ mod tests {
         let fault = batch_create_slots(&message).unwrap_err();
         assert_eq!(
             fields(&fault),
-            ["requests[1].parent", "requests[2].request_id", "requests[1].slot.date", "requests[3].slot"]
+            ["requests[1].parent", "requests[1].slot.date", "requests[2].request_id", "requests[3].slot"]
         );
         message.requests = (0..367).map(|_| nested(1, "", "")).collect();
         assert_eq!(fields(&batch_create_slots(&message).unwrap_err()), ["requests"]);
@@ -340,7 +358,8 @@ mod tests {
             page_token,
             ..Default::default()
         };
-        let first = search_availability(&search(["hospitals/seoul", "hospitals/busan", "hospitals/seoul"], String::new()));
+        let first =
+            search_availability(&search(["hospitals/seoul", "hospitals/busan", "hospitals/seoul"], String::new()));
         let keys = [domain::page::Key::Text("2027-01-01".into()), domain::page::Key::Text("busan".into())];
         let token = first.unwrap().page.next_token(&keys);
         let again = search(["hospitals/busan", "hospitals/seoul", "hospitals/busan"], token.clone());
@@ -352,7 +371,12 @@ mod tests {
     #[test]
     fn lists_take_open_ranges() {
         let list = |start_date, end_date| {
-            list_slots(&ListSlotsRequest { parent: "hospitals/seoul".into(), start_date, end_date, ..Default::default() })
+            list_slots(&ListSlotsRequest {
+                parent: "hospitals/seoul".into(),
+                start_date,
+                end_date,
+                ..Default::default()
+            })
         };
         assert!(list(None, None).is_ok());
         assert!(list(date(2), None).is_ok());

@@ -46,11 +46,7 @@ impl Rpc {
 
 /// What every method reads of a call besides its message.
 fn call_of<T>(request: &Request<T>) -> Call {
-    Call {
-        caller: call::caller(request),
-        trace: call::trace(request),
-        deadline: Deadline::from_request(request),
-    }
+    Call { caller: call::caller(request), trace: call::trace(request), deadline: Deadline::from_request(request) }
 }
 
 fn identify(call: &Call, method: &'static str, id: Option<Uuid>, bare: &impl Message) -> Identity {

@@ -9,9 +9,9 @@ use domain::filter::{Comparison, Operator, Value as Operand};
 use domain::hospital::{CapacityRequest, Hospital, HospitalState, RequestState};
 use domain::ids::{CapacityRequestId, ClaimId, HospitalId, SlotId};
 use domain::page::{Key, Page};
+use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::{TimeZone, offset};
-use jiff::Timestamp;
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::{Condition, ExprTrait};
 use sea_orm::{QueryFilter, QuerySelect, Value};
@@ -239,14 +239,15 @@ pub(crate) async fn claims(
         Operand::Text(name) => State::from_str_name(name).map(|state| Value::from(state as i32)),
         Operand::Date(_) | Operand::Number(_) => None,
     };
-    let select = claim::Entity::find()
-        .filter(claim::Column::Slot.eq(slot_key(slot)))
-        .filter(query::condition(filter, |_| claim::Column::State, number));
+    let select = claim::Entity::find().filter(claim::Column::Slot.eq(slot_key(slot))).filter(query::condition(
+        filter,
+        |_| claim::Column::State,
+        number,
+    ));
     let order = [(claim::Column::Screening, Direction::Ascending), (claim::Column::Generation, Direction::Ascending)];
     let rows = query::page(select, &order, page).all(connection).await?;
-    let (rows, next) = query::split(rows, page, |row| {
-        vec![Key::Text(row.screening.to_string()), Key::Int(i64::from(row.generation))]
-    });
+    let (rows, next) =
+        query::split(rows, page, |row| vec![Key::Text(row.screening.to_string()), Key::Int(i64::from(row.generation))]);
     Ok((rows.into_iter().map(Claim::try_from).collect::<Result<_, _>>()?, next))
 }
 
@@ -295,4 +296,3 @@ fn request_condition(comparison: &Comparison, now: Timestamp) -> Condition {
     };
     if comparison.operator == Operator::NotEqual { equal.not() } else { equal }
 }
-

@@ -1,8 +1,8 @@
 //! From commands to changes of the world, through the rules of `domain`. A refusal leaves the world as it was.
 
 use domain::capacity::{
-    CapacityChange, Fact, Slot, close_slot, open_slot, release, reopen_slot, reserve, revoke,
-    set_capacity, slot_not_found, withdraw_slot,
+    CapacityChange, Fact, Slot, close_slot, open_slot, release, reopen_slot, reserve, revoke, set_capacity,
+    slot_not_found, withdraw_slot,
 };
 use domain::event::Cause;
 use domain::hospital::{
@@ -170,7 +170,8 @@ impl World {
         let Some((deleted, facts)) = hospital::delete(hospital, self.active(id), force, reason, etag, self.now)? else {
             return self.told_hospital(hospital);
         };
-        let slots: Vec<Slot> = self.slots.iter().filter(|(slot, _)| slot.hospital == *id).map(|(_, slot)| slot.clone()).collect();
+        let slots: Vec<Slot> =
+            self.slots.iter().filter(|(slot, _)| slot.hospital == *id).map(|(_, slot)| slot.clone()).collect();
         for slot in slots {
             self.slots.put(slot.id.clone(), withdraw_slot(&slot, self.now));
         }
@@ -246,8 +247,13 @@ impl World {
     }
 
     fn begin_revocation(&mut self, target: Target, message: &str, cause: &Cause, revoked: i64) {
-        let revocation =
-            Revocation { target: target.clone(), message: message.to_owned(), revoked, cursor: None, cause: cause.clone() };
+        let revocation = Revocation {
+            target: target.clone(),
+            message: message.to_owned(),
+            revoked,
+            cursor: None,
+            cause: cause.clone(),
+        };
         self.revocations.put(target, revocation);
     }
 
@@ -289,7 +295,8 @@ impl World {
     fn end_revocation(&mut self, revocation: &Revocation, revoked: i64) {
         self.revocations.remove(&revocation.target);
         let Target::Hospital(id) = &revocation.target else { return };
-        let Some(hospital) = self.hospitals.get(id).filter(|hospital| hospital.state() == HospitalState::Deleting) else {
+        let Some(hospital) = self.hospitals.get(id).filter(|hospital| hospital.state() == HospitalState::Deleting)
+        else {
             return;
         };
         let (deleted, fact) = finish_deletion(hospital, revoked, self.now);

@@ -13,8 +13,9 @@ mod world;
 use async_trait::async_trait;
 use runtime::clock::Clock;
 use sea_orm::{DatabaseTransaction, DbErr};
+use store::dead_letter::{self, DeadLetter};
 use store::inbox::{self, Mark};
-use store::{Unit, dead_letter, micros, request_record, timestamp};
+use store::{Unit, micros, request_record, timestamp};
 
 use self::plan::Plan;
 use self::world::World;
@@ -67,8 +68,7 @@ impl Unit for HospitalUnit {
                 Command::Ask(ask) => *answer = Some(world.ask(ask)),
                 Command::Revoke(target) => *answer = Some(Ok(Outcome::Revoked { more: world.revoke_chunk(target) })),
                 Command::Bury(letter, mark) => {
-                    inbox::admit(transaction, policy::CONSUMER, &[mark]).await?;
-                    dead_letter::put(transaction, letter).await?;
+                    bury(transaction, letter, mark).await?;
                     *answer = Some(Ok(Outcome::Done));
                 }
                 Command::Purge(before) => {
@@ -79,8 +79,22 @@ impl Unit for HospitalUnit {
         }
         world.save(transaction).await?;
         inbox::record_ignored(transaction, ignored).await?;
-        answers.into_iter().map(|answer| answer.ok_or_else(|| DbErr::Custom("a command without answer".into()))).collect()
+        answers
+            .into_iter()
+            .map(|answer| answer.ok_or_else(|| DbErr::Custom("a command without answer".into())))
+            .collect()
     }
+}
+
+/// Keeps a dead letter and marks its event as seen. Run again it does nothing, but for an event without a readable id, where
+/// one letter too many is better than one too few.
+async fn bury(transaction: &DatabaseTransaction, letter: &DeadLetter, mark: &Mark) -> Result<(), DbErr> {
+    let fresh = inbox::admit(transaction, policy::CONSUMER, &[mark]).await?;
+    let nameless = matches!(mark, Mark::Unordered { event_id } if event_id.is_nil());
+    if nameless || fresh == [true] {
+        dead_letter::put(transaction, letter).await?;
+    }
+    Ok(())
 }
 
 /// Which events of the batch are new, in order, all of them marked as seen.

@@ -45,7 +45,9 @@ impl Plan {
                     plan.place(place);
                 }
                 Command::Release(place) => plan.place(place),
-                Command::Consume(events) => events.iter().filter_map(|event| event.place.as_ref()).for_each(|place| plan.place(place)),
+                Command::Consume(events) => {
+                    events.iter().filter_map(|event| event.place.as_ref()).for_each(|place| plan.place(place))
+                }
                 Command::Ask(ask) => plan.ask(ask),
                 Command::Revoke(target) => {
                     plan.revocations.insert(target.clone());

@@ -11,9 +11,9 @@ use domain::request::RequestKey;
 use jiff::Timestamp;
 use runtime::entropy;
 use sea_orm::entity::prelude::*;
+use store::outbox;
 use store::query::insert_all;
 use store::request_record::{self, Record};
-use store::outbox;
 
 use super::table::Table;
 use crate::NAME;
@@ -54,7 +54,8 @@ pub(super) struct World {
 impl World {
     /// How many places are booked at a hospital whose bookings are counted.
     pub(super) fn active(&self, hospital: &HospitalId) -> i64 {
-        let loaded = self.slots.iter().filter(|(id, _)| id.hospital == *hospital).map(|(_, slot)| i64::from(slot.booked));
+        let loaded =
+            self.slots.iter().filter(|(id, _)| id.hospital == *hospital).map(|(_, slot)| i64::from(slot.booked));
         self.elsewhere.get(hospital).copied().unwrap_or(0) + loaded.sum::<i64>()
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ::store::query::upsert_all;
 use domain::demand::Hospital;
 use domain::ids::HospitalId;
 use sea_orm::ActiveValue::Set;
@@ -50,16 +51,12 @@ pub(crate) async fn save(
     transaction: &impl ConnectionTrait,
     hospitals: &BTreeMap<HospitalId, Hospital>,
 ) -> Result<(), DbErr> {
-    use hospital::{ActiveModel, Column, Entity};
-    if hospitals.is_empty() {
-        return Ok(());
-    }
+    use hospital::{ActiveModel, Column};
     let rows = hospitals.iter().map(|(id, hospital)| ActiveModel {
         hospital: Set(id.to_string()),
         time_zone: Set(hospital.time_zone.clone()),
         gone: Set(hospital.gone),
     });
     let replace = OnConflict::column(Column::Hospital).update_columns([Column::TimeZone, Column::Gone]).to_owned();
-    Entity::insert_many(rows).on_conflict(replace).exec_without_returning(transaction).await?;
-    Ok(())
+    upsert_all(transaction, rows.collect(), &replace).await
 }

@@ -4,12 +4,12 @@
 use std::collections::HashMap;
 
 use ::store::micros;
+use ::store::query::upsert_all;
 use domain::ids::{ScreeningId, SlotId};
 use jiff::Timestamp;
-use sea_orm::ActiveValue::Set;
+use sea_orm::QuerySelect;
 use sea_orm::entity::prelude::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, Uuid};
 use sea_orm::sea_query::{Alias, ExprTrait, OnConflict};
-use sea_orm::QuerySelect;
 
 #[expect(unreachable_pub, reason = "the entity macro emits pub items")]
 pub(crate) mod booking {
@@ -64,14 +64,10 @@ pub(crate) async fn save_bookings(
     rows: Vec<booking::Model>,
     since: i64,
 ) -> Result<(), DbErr> {
-    use booking::{ActiveModel, Column, Entity};
-    let late: Vec<_> = rows.into_iter().filter(|row| row.time >= since).map(ActiveModel::from).collect();
-    if late.is_empty() {
-        return Ok(());
-    }
+    use booking::{ActiveModel, Column};
+    let late = rows.into_iter().filter(|row| row.time >= since).map(ActiveModel::from);
     let keep = OnConflict::column(Column::Screening).do_nothing_on([Column::Screening]).to_owned();
-    Entity::insert_many(late).on_conflict(keep).exec_without_returning(transaction).await?;
-    Ok(())
+    upsert_all(transaction, late.collect(), &keep).await
 }
 
 /// Keeps those that are not older than `since`.
@@ -80,14 +76,10 @@ pub(crate) async fn save_refusals(
     rows: Vec<refusal::Model>,
     since: i64,
 ) -> Result<(), DbErr> {
-    use refusal::{ActiveModel, Column, Entity};
-    let late: Vec<_> = rows.into_iter().filter(|row| row.time >= since).map(ActiveModel::from).collect();
-    if late.is_empty() {
-        return Ok(());
-    }
+    use refusal::{ActiveModel, Column};
+    let late = rows.into_iter().filter(|row| row.time >= since).map(ActiveModel::from);
     let keep = OnConflict::column(Column::EventId).do_nothing_on([Column::EventId]).to_owned();
-    Entity::insert_many(late).on_conflict(keep).exec_without_returning(transaction).await?;
-    Ok(())
+    upsert_all(transaction, late.collect(), &keep).await
 }
 
 /// How many bookings each of these slots got since then; slots without any are not in the map.
@@ -127,10 +119,10 @@ pub(crate) async fn count_refusals(
 
 /// Removes a chunk of the bookings before this time; whether there may be more.
 pub(crate) async fn prune_bookings(transaction: &impl ConnectionTrait, older_than: i64) -> Result<bool, DbErr> {
-    super::prune::<booking::Entity>(transaction, booking::Column::Time, older_than).await
+    super::prune::<booking::Entity, _>(transaction, booking::Column::Time, older_than).await
 }
 
 /// Removes a chunk of the refusals before this time; whether there may be more.
 pub(crate) async fn prune_refusals(transaction: &impl ConnectionTrait, older_than: i64) -> Result<bool, DbErr> {
-    super::prune::<refusal::Entity>(transaction, refusal::Column::Time, older_than).await
+    super::prune::<refusal::Entity, _>(transaction, refusal::Column::Time, older_than).await
 }

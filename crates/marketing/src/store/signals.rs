@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ::store::query::{Direction, condition, page, split};
+use ::store::query::{self, Direction, apart, condition, upsert_all};
 use ::store::{micros, timestamp};
 use domain::access::Scope;
 use domain::demand::Signal;
@@ -13,7 +13,7 @@ use jiff::civil::Date;
 use sea_orm::ActiveValue::Set;
 use sea_orm::entity::prelude::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter};
 use sea_orm::sea_query::OnConflict;
-use sea_orm::{Condition, QueryOrder, QuerySelect};
+use sea_orm::{Condition, Iterable, QueryOrder, QuerySelect};
 
 use super::corrupt;
 
@@ -99,9 +99,6 @@ pub(crate) async fn delete_of(
 
 /// Writes signals.
 pub(crate) async fn save(transaction: &impl ConnectionTrait, rows: &BTreeMap<SlotId, Row>) -> Result<(), DbErr> {
-    if rows.is_empty() {
-        return Ok(());
-    }
     let rows = rows.values().map(|Row { signal, end_time }| ActiveModel {
         slot: Set(signal.slot.to_string()),
         hospital: Set(signal.slot.hospital.to_string()),
@@ -113,23 +110,14 @@ pub(crate) async fn save(transaction: &impl ConnectionTrait, rows: &BTreeMap<Slo
         end_time: Set(*end_time),
         update_time: Set(micros(signal.update_time)),
     });
-    let replace = OnConflict::column(Column::Slot)
-        .update_columns([
-            Column::SlotVersion,
-            Column::Capacity,
-            Column::Booked,
-            Column::FillRatio,
-            Column::EndTime,
-            Column::UpdateTime,
-        ])
-        .to_owned();
-    Entity::insert_many(rows).on_conflict(replace).exec_without_returning(transaction).await?;
-    Ok(())
+    let columns = Column::iter().filter(|column| !matches!(column, Column::Slot));
+    let replace = OnConflict::column(Column::Slot).update_columns(columns).to_owned();
+    upsert_all(transaction, rows.collect(), &replace).await
 }
 
-/// Removes a chunk of the signals whose date was over before this time; whether there may be more.
-pub(crate) async fn prune(transaction: &impl ConnectionTrait, older_than: i64) -> Result<bool, DbErr> {
-    super::prune::<Entity>(transaction, Column::EndTime, older_than).await
+/// Removes a chunk of the signals of the dates before this one; whether there may be more.
+pub(crate) async fn prune(transaction: &impl ConnectionTrait, date: Date) -> Result<bool, DbErr> {
+    super::prune::<Entity, _>(transaction, Column::Date, date.to_string()).await
 }
 
 /// The kinds of the keys of [`list`]'s orders: the ordered column, then the slot.
@@ -152,7 +140,7 @@ fn within(scope: &Scope) -> Condition {
 }
 
 /// What is listed when: slots whose date is not over at `now`, in microseconds. `earliest` is the date it is at least
-/// everywhere then; it adds nothing but a place for the index to begin.
+/// everywhere then; it only shows the index of dates where a first page begins.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Present {
     pub(crate) now: i64,
@@ -177,17 +165,22 @@ pub(crate) async fn list(
         "fill_ratio" => Column::FillRatio,
         _ => Column::Date,
     };
-    let select = Entity::find()
-        .filter(Column::SlotVersion.gt(0))
-        .filter(Column::EndTime.gt(present.now))
-        .filter(Column::Date.gte(present.earliest.to_string()))
-        .filter(within(scope))
-        .filter(condition(filter, field, |_, _| None));
-    let rows = page(select, &columns, asked).all(connection).await?;
-    let (rows, next) = split(rows, asked, |row| {
+    // later pages begin at their token, and a second lower bound would keep the index from it
+    let begin = (!by_ratio && asked.after.is_none()).then(|| Column::Date.gte(present.earliest.to_string()));
+    let select = |scope| {
+        Entity::find()
+            .filter(Column::SlotVersion.gt(0))
+            .filter(Column::EndTime.gt(present.now))
+            .filter(Condition::all().add_option(begin.clone()))
+            .filter(within(scope))
+            .filter(condition(filter, field, |_, _| None))
+    };
+    let selects = apart(scope).iter().map(select).collect();
+    let keys = |row: &Model| {
         let first = if by_ratio { Key::Real(row.fill_ratio) } else { Key::Text(row.date.clone()) };
         vec![first, Key::Text(row.slot.clone())]
-    });
+    };
+    let (rows, next) = query::list(connection, selects, &columns, asked, keys).await?;
     let signals = rows.into_iter().map(|row| Row::try_from(row).map(|row| row.signal));
     Ok((signals.collect::<Result<_, _>>()?, next))
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ::store::query::{Direction, page, split};
+use ::store::query::{self, Direction, upsert_all};
 use ::store::{micros, timestamp};
 use domain::ids::{CustomerId, ScreeningId, parse_date};
 use domain::mypage::{Item, Shown};
@@ -12,7 +12,7 @@ use jiff::civil::Date;
 use sea_orm::ActiveValue::Set;
 use sea_orm::entity::prelude::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter};
 use sea_orm::sea_query::OnConflict;
-use sea_orm::{QueryOrder, QuerySelect};
+use sea_orm::{Iterable, QueryOrder, QuerySelect};
 
 use super::corrupt;
 
@@ -124,23 +124,9 @@ pub(crate) async fn save(
     shown: &BTreeMap<ScreeningId, Shown>,
 ) -> Result<(), DbErr> {
     let rows: Vec<_> = shown.values().filter_map(|shown| shown.item.as_ref()).map(item::ActiveModel::from).collect();
-    if !rows.is_empty() {
-        use item::Column;
-        let replace = OnConflict::column(Column::Screening)
-            .update_columns([
-                Column::Customer,
-                Column::Version,
-                Column::HospitalDisplayName,
-                Column::Date,
-                Column::TimeZone,
-                Column::State,
-                Column::Reason,
-                Column::Message,
-                Column::UpdateTime,
-            ])
-            .to_owned();
-        item::Entity::insert_many(rows).on_conflict(replace).exec_without_returning(transaction).await?;
-    }
+    let columns = item::Column::iter().filter(|column| !matches!(column, item::Column::Screening));
+    let replace = OnConflict::column(item::Column::Screening).update_columns(columns).to_owned();
+    upsert_all(transaction, rows, &replace).await?;
     let rows: Vec<_> = shown
         .iter()
         .filter(|(_, shown)| shown.hidden_version > 0)
@@ -149,12 +135,8 @@ pub(crate) async fn save(
             version: Set(shown.hidden_version),
         })
         .collect();
-    if !rows.is_empty() {
-        use hidden::Column;
-        let replace = OnConflict::column(Column::Screening).update_column(Column::Version).to_owned();
-        hidden::Entity::insert_many(rows).on_conflict(replace).exec_without_returning(transaction).await?;
-    }
-    Ok(())
+    let replace = OnConflict::column(hidden::Column::Screening).update_column(hidden::Column::Version).to_owned();
+    upsert_all(transaction, rows, &replace).await
 }
 
 /// The greatest version of a screening that has been taken in, 0 for none.
@@ -193,8 +175,7 @@ pub(crate) async fn list(
     use item::Column;
     let select = item::Entity::find().filter(Column::Customer.eq(customer.to_string()));
     let columns = [(Column::Date, Direction::Descending), (Column::Screening, Direction::Descending)];
-    let rows = page(select, &columns, asked).all(connection).await?;
-    let (rows, next) =
-        split(rows, asked, |row| vec![Key::Text(row.date.clone()), Key::Text(row.screening.to_string())]);
+    let keys = |row: &item::Model| vec![Key::Text(row.date.clone()), Key::Text(row.screening.to_string())];
+    let (rows, next) = query::list(connection, vec![select], &columns, asked, keys).await?;
     Ok((rows.into_iter().map(Item::try_from).collect::<Result<_, _>>()?, next))
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ::store::query::upsert_all;
 use ::store::{micros, timestamp};
 use domain::ids::CustomerId;
 use jiff::Timestamp;
@@ -106,9 +107,6 @@ pub(crate) async fn save(
     transaction: &impl ConnectionTrait,
     pages: &BTreeMap<CustomerId, PageRow>,
 ) -> Result<(), DbErr> {
-    if pages.is_empty() {
-        return Ok(());
-    }
     let rows = pages.iter().map(|(customer, row)| page::ActiveModel {
         customer: Set(customer.to_string()),
         position: Set(row.position),
@@ -117,8 +115,7 @@ pub(crate) async fn save(
     let replace = OnConflict::column(page::Column::Customer)
         .update_columns([page::Column::Position, page::Column::UpdateTime])
         .to_owned();
-    page::Entity::insert_many(rows).on_conflict(replace).exec_without_returning(transaction).await?;
-    Ok(())
+    upsert_all(transaction, rows.collect(), &replace).await
 }
 
 /// Which life of the view this is: another one after it was built anew.

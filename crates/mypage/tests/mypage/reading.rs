@@ -75,9 +75,8 @@ async fn what_lies_ahead_moves_with_the_date() {
     let dir = tempfile::tempdir().unwrap();
     let house = House::open(dir.path(), Plan::default()).await;
     house.feed(&Booking::new(1, "kim", 2).life(&["CONFIRMED"])).await;
-    let count = async |house: &House| {
-        get(&house.served.customer("kim").await, &page_of("kim"), "").await.unwrap().active_count
-    };
+    let count =
+        async |house: &House| get(&house.served.customer("kim").await, &page_of("kim"), "").await.unwrap().active_count;
     assert_eq!(count(&house).await, 1);
     house.stop().await;
     let plan = Plan { shift: SignedDuration::from_hours(3 * 24), ..Plan::default() };

@@ -155,7 +155,8 @@ impl Booking {
             }
         };
         EventEnvelope {
-            event_id: Uuid::from_u128(self.screening.0.as_u128() * 100 + u128::from(version.unsigned_abs())).to_string(),
+            event_id: Uuid::from_u128(self.screening.0.as_u128() * 100 + u128::from(version.unsigned_abs()))
+                .to_string(),
             aggregate: self.screening.to_string(),
             aggregate_version: version,
             occur_time: Some(prost_types::Timestamp { seconds: self.begin + version, nanos: 0 }),

@@ -17,8 +17,10 @@ use crate::support::{Booking, House, get, history, incoming, shuffle, told};
 
 const SLOT: &str = "hospitals/seoul/slots/2027-03-01";
 
-/// Lives of screenings, and what the ledger ends with.
-const LIVES: &[(&[&str], &[(i64, State)])] = &[
+/// The life of a screening, and the history the ledger ends with.
+type Life = (&'static [&'static str], &'static [(i64, State)]);
+
+const LIVES: &[Life] = &[
     (&["PENDING"], &[]),
     (&["REJECTED"], &[]),
     (&["PENDING", "REJECTED"], &[]),
@@ -28,10 +30,7 @@ const LIVES: &[(&[&str], &[(i64, State)])] = &[
     (&["CONFIRMED", "CANCELLED"], &[(1, State::Registered), (2, State::Cancelled)]),
     (&["CONFIRMED", "FORCE_CANCELLED"], &[(1, State::Registered), (2, State::ForceCancelled)]),
     (&["CONFIRMED", "COMPLETED"], &[(1, State::Registered), (2, State::Completed)]),
-    (
-        &["CONFIRMED", "NO_SHOW", "COMPLETED"],
-        &[(1, State::Registered), (2, State::NoShow), (3, State::Completed)],
-    ),
+    (&["CONFIRMED", "NO_SHOW", "COMPLETED"], &[(1, State::Registered), (2, State::NoShow), (3, State::Completed)]),
     (
         &["PENDING", "CONFIRMED", "NO_SHOW", "COMPLETED"],
         &[(2, State::Registered), (3, State::NoShow), (4, State::Completed)],
@@ -101,10 +100,8 @@ async fn r16_any_delivery_ends_in_the_same_ledger() {
         assert_eq!(shown.update_time.unwrap().seconds, booking.begin + version, "{life:?}");
         assert_eq!(told(&history(&auditor, &booking.name(), 2).await.unwrap()), *ends, "{life:?}");
     }
-    let expected: BTreeMap<String, State> = bookings
-        .iter()
-        .filter_map(|(booking, _, ends)| Some((booking.name(), ends.last()?.1)))
-        .collect();
+    let expected: BTreeMap<String, State> =
+        bookings.iter().filter_map(|(booking, _, ends)| Some((booking.name(), ends.last()?.1))).collect();
     assert_eq!(announced(&house).await, expected);
     house.stop().await;
 }

@@ -10,8 +10,12 @@ use tonic::Status;
 use crate::support::{Booking, House, history};
 
 async fn list(party: &Party, filter: &str, order_by: &str) -> Result<Vec<Reservation>, Status> {
-    let mut request =
-        ListReservationsRequest { filter: filter.into(), order_by: order_by.into(), page_size: 7, ..Default::default() };
+    let mut request = ListReservationsRequest {
+        filter: filter.into(),
+        order_by: order_by.into(),
+        page_size: 7,
+        ..Default::default()
+    };
     let mut found = Vec::new();
     loop {
         let page = party.reservation().list_reservations(request.clone()).await?.into_inner();
@@ -31,10 +35,10 @@ fn names(found: &[Reservation]) -> Vec<&str> {
 /// 24 bookings of two customers at two hospitals on twelve dates; the later the booking, the earlier the date.
 async fn populate(house: &House) -> Vec<Booking> {
     let mut bookings = Vec::new();
-    for uid in 1..=24 {
+    for uid in 1..=24_u128 {
         let customer = if uid % 2 == 0 { "kim" } else { "lee" };
         let hospital = if uid % 3 == 0 { "busan" } else { "seoul" };
-        let slot = format!("hospitals/{hospital}/slots/2027-03-{:02}", 25 - (uid + 1) / 2);
+        let slot = format!("hospitals/{hospital}/slots/2027-03-{:02}", 25 - uid.div_ceil(2));
         let booking = Booking::new(uid, customer, &slot);
         let states: &[&str] = if uid % 4 == 0 { &["CONFIRMED", "CANCELLED"] } else { &["CONFIRMED"] };
         house.feed(&booking.life(states)).await;
@@ -64,8 +68,13 @@ async fn everybody_lists_their_own() {
     refused(list(&busan, r#"slot="hospitals/seoul/slots/2027-03-24""#, "").await, Reason::NotOwner);
 
     let both = house.served.party(Some(house.served.tokens().admin("cho", "busan,seoul"))).await;
-    for all in [&both, &house.served.admin().await, &house.served.auditor().await] {
-        assert_eq!(list(all, "", "").await.unwrap().len(), 24);
+    let auditor = house.served.auditor().await;
+    for order_by in ["", "create_time", "date", "date desc"] {
+        let all = list(&auditor, "", order_by).await.unwrap();
+        assert_eq!(all.len(), 24);
+        for party in [&both, &house.served.admin().await] {
+            assert_eq!(list(party, "", order_by).await.unwrap(), all, "{order_by}");
+        }
     }
     house.stop().await;
 }

@@ -67,12 +67,12 @@ async fn every_wrong_field_is_named_at_once() {
         filter: "state=PENDING".into(),
         order_by: "name".into(),
     };
-    let refusal = refused(kim.reservation().list_reservations(request).await, Reason::FilterInvalid);
+    let refusal = refused(kim.reservation().list_reservations(request).await, Reason::FieldInvalid);
     let complaints = [
-        ("filter", "FILTER_INVALID"),
-        ("order_by", "FIELD_INVALID"),
         ("page_size", "FIELD_INVALID"),
         ("page_token", "PAGE_TOKEN_INVALID"),
+        ("filter", "FILTER_INVALID"),
+        ("order_by", "FIELD_INVALID"),
     ];
     assert_eq!(refusal.complaints(), complaints);
     let request = ListReservationHistoryRequest { parent: "x".into(), page_size: -1, page_token: "?".into() };

@@ -41,6 +41,17 @@ pub(super) struct Intent {
     pub(super) deadline: Deadline,
 }
 
+/// What stands where a booking wants to go.
+#[derive(Debug)]
+pub(super) enum Place {
+    /// Nothing.
+    Free,
+    /// A fence: this id is used up.
+    Fenced,
+    /// This very booking. Its request record was forgotten after a week; the row still tells what the call led to.
+    Booked(Box<Screening>),
+}
+
 impl App {
     /// Books a place.
     pub(crate) async fn create(
@@ -76,17 +87,14 @@ impl App {
         }
         for attempt in 0..MOST_ATTEMPTS {
             let id = self.attempt(intent, attempt);
-            if intent.call.request.chosen
-                && let Some(row) = self.row(id).await?
-            {
-                if row.is_fence() {
-                    continue;
+            match self.place(intent, id).await? {
+                Place::Fenced => {}
+                Place::Booked(row) => return self.settled(*row, intent).await,
+                Place::Free => {
+                    if let Some(screening) = self.try_book(intent, id).await? {
+                        return Ok(screening);
+                    }
                 }
-                // Its request record was forgotten after a week; the row still tells what the call led to.
-                return self.settled(row, intent).await;
-            }
-            if let Some(screening) = self.try_book(intent, id).await? {
-                return Ok(screening);
             }
         }
         Err(unavailable(&intent.call.slot, "every id of this request was fenced"))
@@ -116,7 +124,7 @@ impl App {
     }
 
     /// One row, be it a fence.
-    pub(super) async fn row(&self, id: ScreeningId) -> Result<Option<Screening>, Fault> {
+    async fn row(&self, id: ScreeningId) -> Result<Option<Screening>, Fault> {
         let mut rows = store::by_ids(self.database.reader(), [id]).await.map_err(failed)?;
         Ok(rows.remove(&id))
     }
@@ -140,19 +148,23 @@ impl App {
         intent.deadline.earlier_by(reserve).min(Deadline::within(self.options.hospital_timeout))
     }
 
-    /// Refuses a second active booking of a customer on a date.
+    /// Looks whether a booking can go where it wants to.
     ///
     /// # Errors
     /// CUSTOMER_DATE_CONFLICT.
-    pub(super) async fn require_free_date(&self, intent: &Intent, id: ScreeningId) -> Result<(), Fault> {
-        let place = (intent.call.customer.clone(), intent.call.slot.date);
-        let active = store::active(self.database.reader(), &[&place]).await.map_err(failed)?;
-        active.get(&place).filter(|other| **other != id).map_or(Ok(()), |other| Err(date_conflict(*other)))
+    pub(super) async fn place(&self, intent: &Intent, id: ScreeningId) -> Result<Place, Fault> {
+        let Create { customer, slot, .. } = &intent.call;
+        let standing = store::standing(self.database.reader(), id, (customer, slot.date)).await;
+        match standing.map_err(failed)? {
+            (Some(row), _) if row.is_fence() => Ok(Place::Fenced),
+            (Some(row), _) => Ok(Place::Booked(Box::new(row))),
+            (None, Some(other)) => Err(date_conflict(other)),
+            (None, None) => Ok(Place::Free),
+        }
     }
 
     /// Asks for a place under one id and books it; `None` where that id is used up.
     async fn try_book(&self, intent: &Intent, id: ScreeningId) -> Result<Option<Screening>, Fault> {
-        self.require_free_date(intent, id).await?;
         let Create { customer, customer_display_name, slot, accept_pending, .. } = intent.call.clone();
         let booking = Booking { id, customer, customer_display_name, slot };
         let (slot, claim) = (&booking.slot, booking.claim());
@@ -192,11 +204,16 @@ impl App {
         let book = Book { request, cause: intent.cause.clone(), booking, terms, parked };
         loop {
             match self.ledger.book(book.clone(), limit).await {
-                Ok(Booked::Row(row)) => return Ok(Some(row)),
+                Ok(Booked::Row(row)) => return Ok(Some(*row)),
                 Ok(Booked::Refused(refusal)) => return Err(refusal),
                 Ok(Booked::Fenced) => return Ok(None),
                 Err(fault) if fault.reason() == Reason::Overloaded && !parked && Instant::now() < limit => {
                     tokio::time::sleep(jittered(QUEUE_PAUSE)).await;
+                }
+                // the time that ran out is ours, not the caller's
+                Err(fault) if fault.reason() == Reason::DeadlineExceeded => {
+                    let message = "the booking could not be written in time; send the same request_id again";
+                    return Err(Fault::new(Reason::NotReady, message));
                 }
                 Err(fault) => return Err(fault),
             }

@@ -90,7 +90,7 @@ impl Waiting {
     pub(crate) async fn outcome(mut self) -> Outcome {
         match self.found.wait_for(Option::is_some).await {
             Ok(outcome) => outcome.clone().unwrap_or_else(|| Err(in_progress(&self.key))),
-            Err(_) => Err(Fault::new(Reason::NotReady, "the service is stopping; send the same request_id again")),
+            Err(_) => Err(Fault::new(Reason::NotReady, "the call was cut off; send the same request_id again")),
         }
     }
 }

@@ -25,6 +25,7 @@ const PURGE_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
 /// Runs until it is cut off.
 pub(crate) async fn run(app: Arc<App>) {
+    // a shorter grace wants a closer look
     let mut ticks = interval(TICK.min(app.options.reconcile_grace.max(Duration::from_millis(10))));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut purged: Option<Instant> = None;

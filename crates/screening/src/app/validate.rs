@@ -1,15 +1,14 @@
 //! `validate_only`: what a booking would be answered now, without asking for a place or writing anything.
 
-use domain::booking::{Step, step};
+use ::store::{micros, timestamp};
+use domain::booking::{Reply, Step, step};
 use domain::capacity::judge_booking;
 use domain::screening::{Booking, Command, Decision, Screening, Terms, apply, decide};
 use domain::window::zone_name;
 use fault::{Fault, Reason};
-use ::store::{micros, timestamp};
 
 use super::App;
-use super::create::Intent;
-use domain::booking::Reply;
+use super::create::{Intent, Place};
 
 impl App {
     /// Judges a booking.
@@ -20,18 +19,18 @@ impl App {
         let mut attempt = 0;
         let id = loop {
             let id = self.attempt(intent, attempt);
-            match self.row(id).await? {
-                None => break id,
-                Some(row) if row.is_fence() => attempt += 1,
-                Some(row) => return Ok(row),
+            match self.place(intent, id).await? {
+                Place::Free => break id,
+                Place::Fenced => attempt += 1,
+                Place::Booked(row) => return Ok(*row),
             }
         };
-        self.require_free_date(intent, id).await?;
         let slot = &intent.call.slot;
         let (terms, parked) = match self.capacity.prospect(slot, &intent.trace, self.hospital_deadline(intent)).await {
             Ok(prospect) => {
                 judge_booking(slot, prospect.venue.as_ref(), prospect.offer, self.clock.now())?;
-                let venue = prospect.venue.ok_or_else(|| Fault::internal("a hospital that is not there was accepted"))?;
+                let venue =
+                    prospect.venue.ok_or_else(|| Fault::internal("a hospital that is not there was accepted"))?;
                 let terms = Terms {
                     hospital_display_name: prospect.hospital_display_name,
                     time_zone: zone_name(&venue.time_zone).to_owned(),

@@ -66,10 +66,7 @@ pub(crate) async fn insert(transaction: &impl ConnectionTrait, orphans: &[Orphan
 }
 
 /// Forgets what was watched of these screenings.
-pub(crate) async fn delete(
-    transaction: &impl ConnectionTrait,
-    screenings: &HashSet<ScreeningId>,
-) -> Result<(), DbErr> {
+pub(crate) async fn delete(transaction: &impl ConnectionTrait, screenings: &HashSet<ScreeningId>) -> Result<(), DbErr> {
     if screenings.is_empty() {
         return Ok(());
     }
@@ -79,11 +76,7 @@ pub(crate) async fn delete(
 }
 
 /// Those heard of before `limit`, oldest first.
-pub(crate) async fn due(
-    connection: &impl ConnectionTrait,
-    limit: Timestamp,
-    most: u64,
-) -> Result<Vec<Orphan>, DbErr> {
+pub(crate) async fn due(connection: &impl ConnectionTrait, limit: Timestamp, most: u64) -> Result<Vec<Orphan>, DbErr> {
     let rows = Entity::find()
         .filter(Column::SeenTime.lte(micros(limit)))
         .order_by_asc(Column::SeenTime)

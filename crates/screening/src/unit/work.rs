@@ -94,8 +94,8 @@ impl Work {
     pub(super) fn run(&mut self, command: &Command) -> Answer {
         match command {
             Command::Book(book) => Answer::Booked(self.book(book)),
-            Command::Settle(settle) => Answer::Row(self.settle(settle)),
-            Command::Change(change) => Answer::Row(self.change(change)),
+            Command::Settle(settle) => Answer::Row(self.settle(settle).map(Box::new)),
+            Command::Change(change) => Answer::Row(self.change(change).map(Box::new)),
             Command::Consume(events) => {
                 for event in events {
                     if self.fresh.next() == Some(true) {
@@ -133,7 +133,7 @@ impl Work {
         match self.replay(request.as_ref()) {
             Err(fault) => return Booked::Refused(fault),
             // A retry may bring the place that its PENDING first call could not get; other answers stand.
-            Ok(Some(row)) if row.id != booking.id => return Booked::Row(row),
+            Ok(Some(row)) if row.id != booking.id => return Booked::Row(Box::new(row)),
             Ok(_) => {}
         }
         let taken = self.active.get(&(booking.customer.clone(), booking.slot.date));
@@ -149,14 +149,14 @@ impl Work {
             Ok(Decision::Change(event)) => {
                 let row = self.transition(id, &event, cause);
                 self.record(request.as_ref(), &row);
-                Booked::Row(row)
+                Booked::Row(Box::new(row))
             }
             Ok(Decision::Refuse(event, fault)) => {
                 self.transition(id, &event, cause);
                 Booked::Refused(fault)
             }
             Ok(Decision::Keep) => match self.row(id) {
-                Some(row) => Booked::Row(row.clone()),
+                Some(row) => Booked::Row(Box::new(row.clone())),
                 None => Booked::Refused(Fault::internal("a booking was kept that is not there")),
             },
             Ok(Decision::Fenced) => Booked::Fenced,
@@ -325,12 +325,8 @@ impl Work {
     }
 
     fn keep(&mut self, request: &Request, resource: String) {
-        let record = Record {
-            key: request.key.clone(),
-            fingerprint: request.fingerprint.to_vec(),
-            resource,
-            time: self.now,
-        };
+        let record =
+            Record { key: request.key.clone(), fingerprint: request.fingerprint.to_vec(), resource, time: self.now };
         self.records.insert(request.key.clone(), record.clone());
         self.effects.records.push(record);
     }

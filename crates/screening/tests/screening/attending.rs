@@ -35,7 +35,10 @@ async fn attendance_is_recorded_when_the_date_has_come() {
     let admin = world.admin("seoul").await;
     let early = refused(complete(&admin, came, "").await, Reason::DateNotReached);
     assert_eq!(early.value("timeZone"), "Asia/Seoul");
-    assert_eq!((early.value("today"), early.value("screening")), (&*testkit::in_days("Asia/Seoul", 0).to_string(), &**came));
+    assert_eq!(
+        (early.value("today"), early.value("screening")),
+        (&*testkit::in_days("Asia/Seoul", 0).to_string(), &**came)
+    );
 
     let world = world.restarted(options(), until(slot.date, 9)).await;
     let admin = world.admin("seoul").await;

@@ -138,5 +138,8 @@ async fn a_name_that_is_none_is_a_wrong_field() {
         assert_eq!(refused(read(&kim, name).await, Reason::FieldInvalid).fields(), ["name"]);
     }
     let unknown = slot("seoul", 7);
-    assert_eq!(refused(book(&kim, ask("kim", &unknown)).await, Reason::HospitalNotFound).value("hospital"), "hospitals/seoul");
+    assert_eq!(
+        refused(book(&kim, ask("kim", &unknown)).await, Reason::HospitalNotFound).value("hospital"),
+        "hospitals/seoul"
+    );
 }

@@ -37,6 +37,9 @@ async fn bookings_of_a_deleted_hospital_are_force_cancelled_once() {
         assert_eq!(facts[1].actor, "admin:lee");
         assert!(events.iter().any(|event| event.event_id == facts[1].causation_id));
         assert!(!facts[1].traceparent.is_empty());
+        // the second delivery was not even looked at
+        let reader = world.desk.service.database.reader();
+        assert_eq!(inbox::ignored_of(reader, &screening.name).await.unwrap(), Vec::<String>::new());
     }
     let refusal = refused(cancel(&admin, &made[0].name).await, Reason::ScreeningStateInvalid);
     assert_eq!(refusal.value("state"), "FORCE_CANCELLED");
@@ -62,8 +65,7 @@ async fn a_revocation_that_comes_after_a_cancel_is_recorded_as_ignored() {
 #[tokio::test]
 async fn a_revocation_without_a_row_keeps_the_late_commit_out() {
     let patient = std::time::Duration::from_secs(30);
-    let world =
-        World::start_with(Options { hospital_attempt: patient, hospital_timeout: patient, ..options() }).await;
+    let world = World::start_with(Options { hospital_attempt: patient, hospital_timeout: patient, ..options() }).await;
     let slot = world.slot("seoul", 7, 9);
     let kim = world.customer("kim").await;
     let gate = Gate::closed();

@@ -141,8 +141,7 @@ impl FakeHospital {
         state.hospitals.insert(id.clone(), deleted);
         let claims: Vec<_> = state.claims.values().filter(|claim| claim.slot.hospital == *id).cloned().collect();
         for claim in claims {
-            let step =
-                capacity::revoke(&claim, &state.slots[&claim.slot], RevokeReason::HospitalDeleted, reason, now);
+            let step = capacity::revoke(&claim, &state.slots[&claim.slot], RevokeReason::HospitalDeleted, reason, now);
             state.keep(step, now);
         }
     }

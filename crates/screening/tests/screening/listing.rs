@@ -59,7 +59,10 @@ async fn each_caller_sees_their_rows_newest_first() {
     assert_eq!(list(&everybody, "").await.unwrap(), all);
     assert_eq!(list(&world.admin("*").await, "").await.unwrap(), all);
     assert_eq!(list(&world.admin("seoul,busan,jeju").await, "").await.unwrap(), all);
-    assert_eq!(names(&list(&world.customer("kim").await, "").await.unwrap()), of(&|row| row.customer == "customers/kim"));
+    assert_eq!(
+        names(&list(&world.customer("kim").await, "").await.unwrap()),
+        of(&|row| row.customer == "customers/kim")
+    );
     let at_busan = of(&|row| row.slot.starts_with("hospitals/busan"));
     assert_eq!(names(&list(&world.admin("busan").await, "").await.unwrap()), at_busan);
     assert_eq!(list(&world.admin("").await, "").await.unwrap(), []);
@@ -151,12 +154,8 @@ async fn rows_that_come_between_two_pages_disturb_nothing() {
         ..ListScreeningsRequest::default()
     };
     refused(auditor.screening().list_screenings(other).await, Reason::PageTokenInvalid);
-    let wrong = ListScreeningsRequest {
-        page_size: -1,
-        page_token: "x".into(),
-        filter: "x".into(),
-        order_by: "colour".into(),
-    };
+    let wrong =
+        ListScreeningsRequest { page_size: -1, page_token: "x".into(), filter: "x".into(), order_by: "colour".into() };
     let refusal = refused(auditor.screening().list_screenings(wrong).await, Reason::FieldInvalid);
     assert_eq!(
         refusal.complaints(),

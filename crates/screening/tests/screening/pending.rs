@@ -95,8 +95,8 @@ async fn a_parked_booking_that_was_cancelled_stays_cancelled_and_frees_its_claim
 
 #[tokio::test]
 async fn a_repetition_settles_a_parked_booking_at_once() {
-    let world = World::start_with(screening::Options { resolve_pause: std::time::Duration::from_secs(600), ..options() })
-        .await;
+    let world =
+        World::start_with(screening::Options { resolve_pause: std::time::Duration::from_secs(600), ..options() }).await;
     let slot = world.slot("seoul", 7, 1);
     let kim = world.customer("kim").await;
     world.hospital.next(lost(Fate::LoseRequest));

@@ -71,9 +71,12 @@ async fn r8_concurrent_duplicates_are_one_booking_with_one_answer() {
         let (kim, request) = (kim.clone(), if i % 2 == 0 { request.clone() } else { upper.clone() });
         async move { book(&kim, request).await.unwrap() }
     });
-    eventually("the first call", async || {
-        if world.hospital.reserves().is_empty() { Err("not there".into()) } else { Ok(()) }
-    })
+    eventually(
+        "the first call",
+        async || {
+            if world.hospital.reserves().is_empty() { Err("not there".into()) } else { Ok(()) }
+        },
+    )
     .await;
 
     // a duplicate in a hurry, and one that means something else
@@ -137,8 +140,9 @@ async fn r12_at_two_hospitals_on_one_date_one_booking_wins_and_the_other_place_i
     let kim = world.customer("kim").await;
     let gate = Gate::closed();
     world.hospital.next([Fate::AnswerAfter(gate.clone()), Fate::AnswerAfter(gate.clone())]);
+    let requests = [ask_once("kim", &seoul), ask_once("kim", &busan)];
     let calls = start_together(2, |i| {
-        let (kim, request) = (kim.clone(), ask_once("kim", if i == 0 { &seoul } else { &busan }));
+        let (kim, request) = (kim.clone(), requests[i].clone());
         async move { book(&kim, request).await }
     });
     eventually("both places to be taken", async || match world.hospital.active().len() {
@@ -155,8 +159,17 @@ async fn r12_at_two_hospitals_on_one_date_one_booking_wins_and_the_other_place_i
     world.deliver().await;
     assert_eq!(world.hospital.active(), [claim(&made)]);
     // what only gave the place back is nobody's booking
-    assert_eq!(list(&kim, "").await.unwrap(), [made]);
+    assert_eq!(list(&kim, "").await.unwrap(), std::slice::from_ref(&made));
     assert_eq!(list(&world.admin("*").await, "").await.unwrap().len(), 1);
+
+    // the loser's request, sent again, is judged afresh each time
+    let loser = requests.into_iter().find(|request| request.screening.as_ref().unwrap().slot != made.slot).unwrap();
+    refused(book(&kim, loser.clone()).await, Reason::CustomerDateConflict);
+    cancel(&kim, &made.name).await.unwrap();
+    let second = book(&kim, loser.clone()).await.unwrap();
+    assert_eq!(book(&kim, loser).await.unwrap(), second);
+    world.deliver().await;
+    assert_eq!(world.hospital.active(), [claim(&second)]);
 }
 
 #[tokio::test]

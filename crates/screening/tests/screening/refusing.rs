@@ -42,11 +42,12 @@ async fn refusals_keep_their_reason_and_values_and_store_nothing() {
     for (slot, reason, keys) in hopeless(&world) {
         let called = refused(book(&kim, ask_once("kim", &slot)).await, reason);
         for key in keys {
-            called.value(key);
+            assert!(!called.value(key).is_empty(), "{key}");
         }
         let judged = CreateScreeningRequest { validate_only: true, ..ask_once("kim", &slot) };
         let judged = refused(book(&kim, judged).await, reason);
         assert_eq!(judged.code, called.code);
+        assert_eq!((&judged.resource, &judged.preconditions), (&called.resource, &called.preconditions));
         assert_eq!(judged.metadata.keys().collect::<Vec<_>>(), called.metadata.keys().collect::<Vec<_>>());
         for steady in ["slot", "hospital", "remaining", "today", "timeZone", "opensAt", "closesAt"] {
             assert_eq!(judged.metadata.get(steady), called.metadata.get(steady), "{steady}");
@@ -120,7 +121,8 @@ async fn demand_that_a_full_slot_turned_away_is_reported() {
 
 #[tokio::test]
 async fn what_was_counted_is_reported_before_the_end() {
-    let world = World::start_with(screening::Options { report_interval: Duration::from_secs(3_600), ..options() }).await;
+    let world =
+        World::start_with(screening::Options { report_interval: Duration::from_secs(3_600), ..options() }).await;
     let full = world.slot("full", 7, 0);
     refused(book(&world.customer("kim").await, ask("kim", &full)).await, Reason::SlotFull);
     let world = world.restarted(options(), SignedDuration::ZERO).await;

@@ -2,11 +2,11 @@
 //! that a message gets past the door.
 
 use contract::screening::v1::Screening;
-use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, Value};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
-use testkit::{Checkup, Desk};
+use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, Value};
+use testkit::{Checkup, Desk, in_days};
 
 /// Messages inside messages, at most.
 const DEPTH: usize = 4;
@@ -31,7 +31,11 @@ impl Vocabulary {
             booked.push(admin.book(customer, &slots[slot], "").await.expect("a place"));
         }
         Self {
-            hospitals: vec!["hospitals/fuzzed-one".to_owned(), "hospitals/fuzzed-two".to_owned(), "hospitals/none".to_owned()],
+            hospitals: vec![
+                "hospitals/fuzzed-one".to_owned(),
+                "hospitals/fuzzed-two".to_owned(),
+                "hospitals/none".to_owned(),
+            ],
             slots,
             screenings: booked.iter().map(|one| one.name.clone()).collect(),
             tokens: booked.into_iter().map(|one| one.consistency_token).collect(),
@@ -59,10 +63,14 @@ impl Vocabulary {
             "time_zone" => owned(&["Asia/Seoul", "Pacific/Kiritimati", "America/St_Johns", "UTC"]),
             "min_consistency_token" => self.tokens.clone(),
             "etag" => owned(&["\"1\"", "\"2\"", "\"0\""]),
-            "filter" => owned(&["state=CONFIRMED", "date>=2027-01-01 AND state=CANCELLED", "display_name:\"a\"", "state="]),
+            "filter" => {
+                owned(&["state=CONFIRMED", "date>=2027-01-01 AND state=CANCELLED", "display_name:\"a\"", "state="])
+            }
             "order_by" => owned(&["date", "create_time desc", "fill_ratio", "nonsense"]),
             "paths" => owned(&["display_name", "booking_policy", "booking_policy.min_notice", "*", "nonsense"]),
-            "request_id" => owned(&["7f2c1a9e-3b44-4c6e-9a51-0d8e6c1b2f30", "7f2c1a9e-3b44-4c6e-9a51-0d8e6c1b2f31", "7"]),
+            "request_id" => {
+                owned(&["7f2c1a9e-3b44-4c6e-9a51-0d8e6c1b2f30", "7f2c1a9e-3b44-4c6e-9a51-0d8e6c1b2f31", "7"])
+            }
             _ => owned(&["", "a word", "검진"]),
         }
     }
@@ -72,69 +80,99 @@ impl Vocabulary {
     }
 }
 
+/// How far from sense a message is: out of a hundred, how often a field is missing and how often a value is strange.
+#[derive(Debug, Clone, Copy)]
+struct Wildness {
+    missing: u32,
+    strange: u32,
+}
+
+/// Nearly right: gets past the door, often enough.
+const TAME: Wildness = Wildness { missing: 12, strange: 3 };
+/// Anything.
+const WILD: Wildness = Wildness { missing: 30, strange: 40 };
+
 /// Any message of a type.
 pub(super) fn any_message(descriptor: &MessageDescriptor, vocabulary: &Vocabulary) -> BoxedStrategy<DynamicMessage> {
-    message(descriptor, vocabulary, DEPTH)
+    let of = |wildness| Builder { vocabulary: vocabulary.clone(), wildness }.message(descriptor, DEPTH);
+    prop_oneof![2 => of(TAME), 1 => of(WILD)].boxed()
 }
 
-fn message(descriptor: &MessageDescriptor, vocabulary: &Vocabulary, depth: usize) -> BoxedStrategy<DynamicMessage> {
-    let present = if depth == 0 { 0.0 } else { 0.75 };
-    let fields: Vec<BoxedStrategy<Option<(FieldDescriptor, Value)>>> = descriptor
-        .fields()
-        .map(|field| {
-            let value = if field.is_list() {
-                vec(value(&field, vocabulary, depth), 0..4).prop_map(Value::List).boxed()
-            } else {
-                value(&field, vocabulary, depth)
-            };
-            proptest::option::weighted(present, value.prop_map(move |value| (field.clone(), value))).boxed()
-        })
-        .collect();
-    let descriptor = descriptor.clone();
-    fields
-        .prop_map(move |fields| {
-            let mut message = DynamicMessage::new(descriptor.clone());
-            // Of the fields of a oneof the last one stays.
-            fields.into_iter().flatten().for_each(|(field, value)| message.set_field(&field, value));
-            message
-        })
-        .boxed()
+/// Builds the strategies of one kind of message.
+struct Builder {
+    vocabulary: Vocabulary,
+    wildness: Wildness,
 }
 
-fn value(field: &FieldDescriptor, vocabulary: &Vocabulary, depth: usize) -> BoxedStrategy<Value> {
-    match field.kind() {
-        Kind::Bool => any::<bool>().prop_map(Value::Bool).boxed(),
-        Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => number(field).prop_map(Value::I32).boxed(),
-        Kind::Int64 | Kind::Sint64 | Kind::Sfixed64 => {
-            let seconds = [0, 1, -1, 3600, 31_622_400, 31_622_401, i64::MAX, i64::MIN, 253_402_300_800].to_vec();
-            prop_oneof![2 => select(seconds), 1 => any::<i64>()].prop_map(Value::I64).boxed()
-        }
-        Kind::Uint32 | Kind::Fixed32 => any::<u32>().prop_map(Value::U32).boxed(),
-        Kind::Uint64 | Kind::Fixed64 => any::<u64>().prop_map(Value::U64).boxed(),
-        Kind::Float => any::<f32>().prop_map(Value::F32).boxed(),
-        Kind::Double => any::<f64>().prop_map(Value::F64).boxed(),
-        Kind::Bytes => vec(any::<u8>(), 0..40).prop_map(|bytes| Value::Bytes(bytes.into())).boxed(),
-        Kind::Enum(_) => prop_oneof![-2..12, Just(i32::MAX)].prop_map(Value::EnumNumber).boxed(),
-        Kind::String => text(vocabulary.fitting(field)).prop_map(Value::String).boxed(),
-        Kind::Message(inner) => message(&inner, vocabulary, depth.saturating_sub(1)).prop_map(Value::Message).boxed(),
+impl Builder {
+    fn message(&self, descriptor: &MessageDescriptor, depth: usize) -> BoxedStrategy<DynamicMessage> {
+        let present = if depth == 0 { 0.0 } else { f64::from(100 - self.wildness.missing) / 100.0 };
+        let fields: Vec<BoxedStrategy<Option<(FieldDescriptor, Value)>>> = descriptor
+            .fields()
+            .map(|field| {
+                let value = if field.is_list() {
+                    vec(self.value(&field, depth), 0..4).prop_map(Value::List).boxed()
+                } else {
+                    self.value(&field, depth)
+                };
+                proptest::option::weighted(present, value.prop_map(move |value| (field.clone(), value))).boxed()
+            })
+            .collect();
+        let descriptor = descriptor.clone();
+        fields
+            .prop_map(move |fields| {
+                let mut message = DynamicMessage::new(descriptor.clone());
+                // Of the fields of a oneof the last one stays.
+                fields.into_iter().flatten().for_each(|(field, value)| message.set_field(&field, value));
+                message
+            })
+            .boxed()
     }
-}
 
-/// Numbers at every edge; of dates, often enough ones that exist.
-fn number(field: &FieldDescriptor) -> BoxedStrategy<i32> {
-    let sensible: Vec<i32> = match field.name() {
-        "year" => vec![1, 1970, 2026, 2027, 9999, 10_000],
-        "month" => (0..=13).collect(),
-        "day" => (0..=32).collect(),
-        "nanos" => vec![0, 999_999_999, 1_000_000_000, -1],
-        "page_size" => vec![0, 1, 50, 1000, 1001, -1],
-        _ => vec![0, 1, 2, 3, 100, 100_000, 100_001, -1],
-    };
-    prop_oneof![4 => select(sensible), 1 => any::<i32>(), 1 => Just(i32::MAX), 1 => Just(i32::MIN)].boxed()
-}
+    fn value(&self, field: &FieldDescriptor, depth: usize) -> BoxedStrategy<Value> {
+        match field.kind() {
+            Kind::Bool => any::<bool>().prop_map(Value::Bool).boxed(),
+            Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => self.number(field).prop_map(Value::I32).boxed(),
+            Kind::Int64 | Kind::Sint64 | Kind::Sfixed64 => {
+                let seconds = [0, 1, -1, 3600, 31_622_400, 31_622_401, i64::MAX, i64::MIN, 253_402_300_800].to_vec();
+                prop_oneof![self.sense() => select(seconds), self.wildness.strange => any::<i64>()]
+                    .prop_map(Value::I64)
+                    .boxed()
+            }
+            Kind::Uint32 | Kind::Fixed32 => any::<u32>().prop_map(Value::U32).boxed(),
+            Kind::Uint64 | Kind::Fixed64 => any::<u64>().prop_map(Value::U64).boxed(),
+            Kind::Float => any::<f32>().prop_map(Value::F32).boxed(),
+            Kind::Double => any::<f64>().prop_map(Value::F64).boxed(),
+            Kind::Bytes => vec(any::<u8>(), 0..40).prop_map(|bytes| Value::Bytes(bytes.into())).boxed(),
+            Kind::Enum(_) => prop_oneof![-2..12, Just(i32::MAX)].prop_map(Value::EnumNumber).boxed(),
+            Kind::String => self.text(field).prop_map(Value::String).boxed(),
+            Kind::Message(inner) => self.message(&inner, depth.saturating_sub(1)).prop_map(Value::Message).boxed(),
+        }
+    }
 
-fn text(fitting: Vec<String>) -> BoxedStrategy<String> {
-    let strange = vec(any::<char>(), 0..40).prop_map(|characters| characters.into_iter().collect());
-    let long = (1_usize..3_000).prop_map(|length| "나".repeat(length));
-    prop_oneof![8 => select(fitting), 2 => strange, 1 => long, 1 => Just(String::new())].boxed()
+    /// Numbers at every edge; of dates, often enough ones that exist.
+    fn number(&self, field: &FieldDescriptor) -> BoxedStrategy<i32> {
+        let sensible: Vec<i32> = match field.name() {
+            "year" => (0..2).map(|years| i32::from(in_days(Desk::ZONE, years * 366).year())).collect(),
+            "month" => (1..=12).collect(),
+            "day" => (1..=29).collect(),
+            "nanos" => vec![0, 999_999_999, 1_000_000_000, -1],
+            "page_size" => vec![0, 1, 50, 1000, 1001, -1],
+            _ => vec![0, 1, 2, 3, 100, 100_000, 100_001, -1],
+        };
+        let extreme = prop_oneof![any::<i32>(), -2..40, Just(i32::MAX), Just(i32::MIN)];
+        prop_oneof![self.sense() => select(sensible), self.wildness.strange => extreme].boxed()
+    }
+
+    fn text(&self, field: &FieldDescriptor) -> BoxedStrategy<String> {
+        let noise = vec(any::<char>(), 0..40).prop_map(|characters| characters.into_iter().collect());
+        let long = (1_usize..3_000).prop_map(|length| "나".repeat(length));
+        let strange = prop_oneof![2 => noise, 1 => long, 1 => Just(String::new())];
+        prop_oneof![self.sense() => select(self.vocabulary.fitting(field)), self.wildness.strange => strange].boxed()
+    }
+
+    /// How often a value makes sense.
+    fn sense(&self) -> u32 {
+        100 - self.wildness.strange
+    }
 }

@@ -131,7 +131,8 @@ async fn hospitals_are_changed_and_deleted_by_good_requests_only() {
     let admin = admin_of(&checkup).await;
     Desk::of(&admin).open("steady", &[7], 5).await;
     let update = async |hospital: Hospital, paths: &[&str]| {
-        let mask = (!paths.is_empty()).then(|| FieldMask { paths: paths.iter().map(|path| (*path).to_owned()).collect() });
+        let mask =
+            (!paths.is_empty()).then(|| FieldMask { paths: paths.iter().map(|path| (*path).to_owned()).collect() });
         admin.hospital().update_hospital(UpdateHospitalRequest { hospital: Some(hospital), update_mask: mask }).await
     };
     let steady = || Hospital { name: "hospitals/steady".to_owned(), ..Hospital::default() };
@@ -220,15 +221,11 @@ async fn slots_are_opened_and_changed_by_good_requests_only() {
     assert_eq!(made.slots.len(), 366);
 
     let set = async |name: &str, change: Option<Change>, etag: &str| {
-        let request = SetSlotCapacityRequest {
-            name: name.to_owned(),
-            change,
-            etag: etag.to_owned(),
-            request_id: String::new(),
-        };
+        let request =
+            SetSlotCapacityRequest { name: name.to_owned(), change, etag: etag.to_owned(), request_id: String::new() };
         admin.hospital().set_slot_capacity(request).await
     };
-    complains(set(&name, None, "").await, &[("change", FIELD)]);
+    complains(set(&name, None, "").await, &[("capacity", FIELD)]);
     complains(set(&nowhere, Some(Change::Capacity(100_001)), "e").await, &[("name", FIELD), ("capacity", FIELD)]);
     complains(set(&name, Some(Change::Capacity(-1)), "e").await, &[("capacity", FIELD)]);
     for delta in [-6, 99_996, i32::MIN, i32::MAX] {
@@ -239,7 +236,8 @@ async fn slots_are_opened_and_changed_by_good_requests_only() {
 
     let close = CloseSlotRequest { name: nowhere.clone(), reason: "a\nb".to_owned(), ..CloseSlotRequest::default() };
     complains(admin.hospital().close_slot(close).await, &[("name", FIELD), ("reason", FIELD)]);
-    let reopen = ReopenSlotRequest { name: nowhere.clone(), request_id: "0".repeat(37), ..ReopenSlotRequest::default() };
+    let reopen =
+        ReopenSlotRequest { name: nowhere.clone(), request_id: "0".repeat(37), ..ReopenSlotRequest::default() };
     complains(admin.hospital().reopen_slot(reopen).await, &[("name", FIELD), ("request_id", REQUEST_ID)]);
     complains(admin.hospital().get_slot(GetSlotRequest { name: nowhere }).await, &[("name", FIELD)]);
 }
@@ -326,7 +324,7 @@ async fn capacity_requests_and_claims_are_checked_too() {
         slot: "hospitals/another/slots/2030-01-01".to_owned(),
         additional_capacity: 0,
         justification: hangul(501),
-        expire_time: Some(Timestamp { seconds: 1, nanos: 0 }),
+        expire_time: Some(Timestamp { seconds: i64::MAX, nanos: -1 }),
         ..CapacityRequest::default()
     };
     complains(
@@ -338,16 +336,29 @@ async fn capacity_requests_and_claims_are_checked_too() {
             ("capacity_request.expire_time", FIELD),
         ],
     );
+    let over = CapacityRequest {
+        slot: slot.clone(),
+        additional_capacity: 1,
+        expire_time: Some(Timestamp { seconds: 1, nanos: 0 }),
+        ..CapacityRequest::default()
+    };
+    complains(create(Some(over), "").await, &[("capacity_request.expire_time", FIELD)]);
     let most = CapacityRequest {
         slot: slot.clone(),
-        additional_capacity: 100_000,
+        additional_capacity: 99_995,
         justification: hangul(500),
         ..CapacityRequest::default()
     };
     let made = create(Some(most), "").await.expect("accepted").into_inner();
+    let raise = SetSlotCapacityRequest {
+        name: slot.clone(),
+        change: Some(Change::Delta(1)),
+        ..SetSlotCapacityRequest::default()
+    };
+    admin.hospital().set_slot_capacity(raise).await.expect("one more meanwhile");
     let approve = ApproveCapacityRequestRequest { name: made.name, ..ApproveCapacityRequestRequest::default() };
     let refusal = refused(admin.hospital().approve_capacity_request(approve).await, Reason::FieldInvalid);
-    assert_eq!(refusal.violations.len(), 1, "105000 places are too many: {refusal:#?}");
+    assert_eq!(refusal.violations.len(), 1, "100001 places are too many: {refusal:#?}");
     let approve = ApproveCapacityRequestRequest {
         name: "hospitals/steady/capacityRequests/1".to_owned(),
         note: hangul(501),

@@ -173,10 +173,7 @@ async fn views_are_read_by_good_requests_only() {
     let checkup = launch().start().await;
     let auditor = checkup.auditor().await;
     let get = GetReservationRequest { name: "reservations/1".to_owned(), min_consistency_token: "?".to_owned() };
-    complains(
-        auditor.reservation().get_reservation(get).await,
-        &[("name", FIELD), ("min_consistency_token", FIELD)],
-    );
+    complains(auditor.reservation().get_reservation(get).await, &[("name", FIELD), ("min_consistency_token", FIELD)]);
     let list = ListReservationsRequest {
         page_size: -9,
         page_token: "t".to_owned(),
@@ -208,8 +205,11 @@ async fn views_are_read_by_good_requests_only() {
         auditor.my_page().list_my_page_items(items).await,
         &[("parent", FIELD), ("page_size", FIELD), ("page_token", TOKEN), ("min_consistency_token", FIELD)],
     );
-    let watch = WatchMyPageRequest { name: "myPage".to_owned(), resume_token: "r".to_owned() };
-    complains(auditor.my_page().watch_my_page(watch).await, &[("name", FIELD), ("resume_token", TOKEN)]);
+    // A resume token is bound to the page, so it can only be judged beside a good name.
+    for (name, expected) in [("myPage", ("name", FIELD)), ("customers/kim/myPage", ("resume_token", TOKEN))] {
+        let watch = WatchMyPageRequest { name: name.to_owned(), resume_token: "r".to_owned() };
+        complains(auditor.my_page().watch_my_page(watch).await, &[expected]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -231,7 +231,10 @@ async fn proposals_are_checked_before_they_travel() {
     );
     let slot = format!("hospitals/abcd/slots/{}", in_days(Desk::ZONE, 7));
     complains(propose(slot.clone(), 100_001, String::new(), "").await, &[("additional_capacity", FIELD)]);
-    complains(propose(slot, -1, "a\tb".to_owned(), "").await, &[("additional_capacity", FIELD), ("justification", FIELD)]);
+    complains(
+        propose(slot, -1, "a\tb".to_owned(), "").await,
+        &[("additional_capacity", FIELD), ("justification", FIELD)],
+    );
     let list = ListDemandSignalsRequest {
         page_size: -1,
         page_token: "t".to_owned(),

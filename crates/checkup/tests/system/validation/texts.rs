@@ -77,7 +77,8 @@ async fn people_may_write_what_they_like_but_control_characters() {
         complains(register(text).await, &[("hospital.display_name", FIELD)]);
     }
     let emoji = "👩🏽‍⚕️";
-    for text in ["삼성병원", " ", emoji, "'; DROP TABLE hospital; --", "<script>alert(1)</script>", "\u{202e}tfel"] {
+    for text in ["삼성병원", " ", emoji, "'; DROP TABLE hospital; --", "<script>alert(1)</script>", "\u{202e}tfel"]
+    {
         let made = register(text).await.unwrap_or_else(|status| panic!("{text:?}: {status:?}")).into_inner();
         assert_eq!(made.display_name, text, "kept to the letter");
     }
@@ -92,20 +93,14 @@ async fn people_may_write_what_they_like_but_control_characters() {
         }),
         ..CreateScreeningRequest::default()
     };
-    complains(
-        admin.screening().create_screening(request.clone()).await,
-        &[("screening.customer_display_name", FIELD)],
-    );
+    complains(admin.screening().create_screening(request.clone()).await, &[("screening.customer_display_name", FIELD)]);
     let mut request = request;
     if let Some(screening) = request.screening.as_mut() {
         screening.customer_display_name = "김 \u{1F600}".to_owned();
     }
     let booked = admin.screening().create_screening(request).await.expect("accepted").into_inner();
-    let cancel = CancelScreeningRequest {
-        name: booked.name,
-        reason: "검".repeat(500),
-        ..CancelScreeningRequest::default()
-    };
+    let cancel =
+        CancelScreeningRequest { name: booked.name, reason: "검".repeat(500), ..CancelScreeningRequest::default() };
     let cancelled = admin.screening().cancel_screening(cancel).await.expect("500 characters").into_inner();
     assert_eq!(cancelled.state_message, "검".repeat(500));
     assert_eq!(cancelled.customer_display_name, "김 \u{1F600}");

@@ -1,0 +1,97 @@
+//! Whether a place can be taken now, judged alike where places are taken and where it is only asked.
+
+use contract::hospital::v1 as message;
+use fault::{Fault, Reason};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use super::slot::{Slot, SlotState, slot_closed, slot_not_found};
+use crate::civil::time_zone;
+use crate::hospital::{Hospital, HospitalState, hospital_deleted, hospital_not_found};
+use crate::ids::SlotId;
+use crate::window::BookingPolicy;
+
+/// A hospital, as far as a booking is judged by it.
+#[derive(Debug, Clone)]
+pub struct Venue {
+    /// Whether it is open for business.
+    pub active: bool,
+    /// The zone of its dates.
+    pub time_zone: TimeZone,
+    /// Its policy.
+    pub policy: BookingPolicy,
+}
+
+impl From<&Hospital> for Venue {
+    fn from(hospital: &Hospital) -> Self {
+        let active = hospital.state() == HospitalState::Active;
+        Self { active, time_zone: hospital.time_zone.clone(), policy: hospital.policy }
+    }
+}
+
+impl Venue {
+    /// Reads what GetHospital answered; `None` where it is not as the contract says.
+    #[must_use]
+    pub fn from_message(hospital: &message::Hospital) -> Option<Self> {
+        let offset = |duration: Option<prost_types::Duration>, default| match duration {
+            None => Some(default),
+            Some(duration) => jiff::SignedDuration::try_from(std::time::Duration::try_from(duration).ok()?).ok(),
+        };
+        let policy = hospital.booking_policy.unwrap_or_default();
+        let default = BookingPolicy::default();
+        Some(Self {
+            active: hospital.state() == message::hospital::State::Active,
+            time_zone: time_zone(&hospital.time_zone)?,
+            policy: BookingPolicy {
+                min_notice: offset(policy.min_notice, default.min_notice)?,
+                max_advance: offset(policy.max_advance, default.max_advance)?,
+                cancellation_cutoff: offset(policy.cancellation_cutoff, default.cancellation_cutoff)?,
+            },
+        })
+    }
+}
+
+/// A slot, as far as a booking is judged by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Offer {
+    /// Whether it is on sale.
+    pub open: bool,
+    /// How many places are left.
+    pub remaining: i32,
+}
+
+impl From<&Slot> for Offer {
+    fn from(slot: &Slot) -> Self {
+        Self { open: slot.state == SlotState::Open, remaining: slot.remaining() }
+    }
+}
+
+impl From<&message::Slot> for Offer {
+    fn from(slot: &message::Slot) -> Self {
+        Self { open: slot.state() == message::slot::State::Open, remaining: slot.remaining_count }
+    }
+}
+
+/// Whether a place on a slot can be taken now; the one place that knows the order of refusals. `None` stands for a hospital
+/// or a slot that does not exist.
+///
+/// # Errors
+/// HOSPITAL_NOT_FOUND, HOSPITAL_DELETED, SLOT_NOT_FOUND, DATE_IN_PAST, OUTSIDE_BOOKING_WINDOW, SLOT_CLOSED or SLOT_FULL.
+pub fn judge_booking(slot: &SlotId, venue: Option<&Venue>, offer: Option<Offer>, now: Timestamp) -> Result<(), Fault> {
+    let venue = venue.ok_or_else(|| hospital_not_found(&slot.hospital))?;
+    if !venue.active {
+        return Err(hospital_deleted(&slot.hospital));
+    }
+    let offer = offer.ok_or_else(|| slot_not_found(slot))?;
+    venue.policy.judge(slot.date, &venue.time_zone, now)?;
+    if !offer.open {
+        return Err(slot_closed(slot));
+    }
+    if offer.remaining <= 0 {
+        return Err(Fault::new(Reason::SlotFull, format!("{slot} has no place left"))
+            .with("slot", slot)
+            .with("remaining", offer.remaining)
+            .about("Slot", slot));
+    }
+    Ok(())
+}

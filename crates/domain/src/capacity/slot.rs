@@ -1,0 +1,263 @@
+//! Slots, and what admins change about them.
+
+use contract::event::v1::event_envelope::Payload;
+use contract::event::v1::{SlotCapacityChanged, SlotClosed, SlotOpened};
+use contract::hospital::v1 as message;
+use fault::{Fault, Reason};
+use jiff::Timestamp;
+
+use super::{Fact, field_invalid};
+use crate::civil::encode_date;
+use crate::hospital::{Hospital, hospital_deleted};
+use crate::ids::{CapacityRequestId, SlotId};
+use crate::token::check_etag;
+use crate::window::refuse_past;
+
+/// The largest capacity a slot may have.
+pub const MAX_CAPACITY: i32 = 100_000;
+
+/// Whether a date is on sale. The numbers are those of the contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(i32)]
+pub enum SlotState {
+    /// On sale.
+    Open = message::slot::State::Open as i32,
+    /// Taken off sale by an admin.
+    Closed = message::slot::State::Closed as i32,
+    /// Its hospital is being or has been deleted.
+    Deleted = message::slot::State::Deleted as i32,
+}
+
+impl SlotState {
+    /// The state with this number.
+    #[must_use]
+    pub fn from_number(number: i32) -> Option<Self> {
+        [Self::Open, Self::Closed, Self::Deleted].into_iter().find(|state| *state as i32 == number)
+    }
+}
+
+/// The places a hospital offers on one date.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slot {
+    /// Which one.
+    pub id: SlotId,
+    /// How many places there are.
+    pub capacity: i32,
+    /// How many ACTIVE claims there are; never more than `capacity`.
+    pub booked: i32,
+    /// Whether it is on sale.
+    pub state: SlotState,
+    /// Counts every change, bookings included.
+    pub version: i64,
+    /// Counts what admins changed: the version of its events, and its etag.
+    pub admin_version: i64,
+    /// When it was opened first.
+    pub create_time: Timestamp,
+    /// When an admin changed it last.
+    pub update_time: Timestamp,
+}
+
+impl Slot {
+    /// How many places are left.
+    #[must_use]
+    pub fn remaining(&self) -> i32 {
+        self.capacity - self.booked
+    }
+
+    /// The slot after a change by an admin.
+    fn administered(&self, now: Timestamp) -> Self {
+        Self { version: self.version + 1, admin_version: self.admin_version + 1, update_time: now, ..self.clone() }
+    }
+
+    /// The slot with one claim more or less.
+    pub(super) fn counting(&self, difference: i32) -> Self {
+        Self { version: self.version + 1, booked: self.booked + difference, ..self.clone() }
+    }
+
+    fn fact(&self, payload: Payload) -> Fact {
+        Fact { aggregate: self.id.to_string(), version: self.admin_version, payload }
+    }
+
+    fn opened(&self) -> Fact {
+        self.fact(Payload::SlotOpened(SlotOpened {
+            slot: self.id.to_string(),
+            date: Some(encode_date(self.id.date)),
+            capacity: self.capacity,
+            slot_version: self.version,
+            booked_count: self.booked,
+        }))
+    }
+
+    fn require_hospital(&self) -> Result<(), Fault> {
+        match self.state {
+            SlotState::Open | SlotState::Closed => Ok(()),
+            SlotState::Deleted => Err(hospital_deleted(&self.id.hospital)),
+        }
+    }
+}
+
+/// NOT_FOUND for a slot.
+#[must_use]
+pub fn slot_not_found(slot: &SlotId) -> Fault {
+    Fault::new(Reason::SlotNotFound, format!("{slot} does not exist")).with("slot", slot).about("Slot", slot)
+}
+
+pub(super) fn slot_closed(slot: &SlotId) -> Fault {
+    Fault::new(Reason::SlotClosed, format!("{slot} is not on sale")).with("slot", slot).about("Slot", slot)
+}
+
+/// Opens a date.
+///
+/// # Errors
+/// HOSPITAL_DELETED, DATE_IN_PAST or SLOT_ALREADY_EXISTS.
+pub fn open_slot(
+    hospital: &Hospital,
+    date: jiff::civil::Date,
+    capacity: i32,
+    existing: Option<&Slot>,
+    now: Timestamp,
+) -> Result<(Slot, Fact), Fault> {
+    hospital.require_active()?;
+    refuse_past(date, &hospital.time_zone, now)?;
+    let id = SlotId { hospital: hospital.id.clone(), date };
+    if existing.is_some() {
+        let fault = Fault::new(Reason::SlotAlreadyExists, format!("{id} exists already"));
+        return Err(fault.with("slot", &id).about("Slot", &id));
+    }
+    let slot = Slot {
+        id,
+        capacity,
+        booked: 0,
+        state: SlotState::Open,
+        version: 1,
+        admin_version: 1,
+        create_time: now,
+        update_time: now,
+    };
+    let fact = slot.opened();
+    Ok((slot, fact))
+}
+
+/// How a capacity is to change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CapacityChange {
+    /// To this.
+    To(i32),
+    /// By this.
+    By(i32),
+}
+
+/// Sets or shifts a capacity; `None` where that changes nothing. `request` is the capacity request that asked for it.
+///
+/// # Errors
+/// HOSPITAL_DELETED, ETAG_MISMATCH, FIELD_INVALID where the outcome is not a capacity, or CAPACITY_BELOW_BOOKED.
+pub fn set_capacity(
+    slot: &Slot,
+    change: CapacityChange,
+    etag: &str,
+    request: Option<&CapacityRequestId>,
+    now: Timestamp,
+) -> Result<Option<(Slot, Fact)>, Fault> {
+    slot.require_hospital()?;
+    check_etag(etag, slot.admin_version).map_err(|fault| fault.about("Slot", &slot.id))?;
+    let (field, wanted) = match change {
+        CapacityChange::To(capacity) => ("capacity", i64::from(capacity)),
+        CapacityChange::By(delta) => ("delta", i64::from(slot.capacity) + i64::from(delta)),
+    };
+    let capacity = i32::try_from(wanted).ok().filter(|capacity| (0..=MAX_CAPACITY).contains(capacity));
+    let field = if request.is_some() { "name" } else { field };
+    let Some(capacity) = capacity else {
+        return Err(field_invalid(
+            field,
+            format!("would lead to a capacity of {wanted}; it must be 0..{MAX_CAPACITY}"),
+        ));
+    };
+    if capacity < slot.booked {
+        let message = format!("{} has {} places booked, more than the capacity of {capacity}", slot.id, slot.booked);
+        return Err(Fault::new(Reason::CapacityBelowBooked, message)
+            .with("slot", &slot.id)
+            .with("bookedCount", slot.booked)
+            .with("requestedCapacity", capacity)
+            .about("Slot", &slot.id));
+    }
+    if capacity == slot.capacity {
+        return Ok(None);
+    }
+    let changed = Slot { capacity, ..slot.administered(now) };
+    let fact = changed.fact(Payload::SlotCapacityChanged(SlotCapacityChanged {
+        slot: slot.id.to_string(),
+        old_capacity: slot.capacity,
+        new_capacity: capacity,
+        booked_count: changed.booked,
+        capacity_request: request.map(ToString::to_string).unwrap_or_default(),
+        slot_version: changed.version,
+    }));
+    Ok(Some((changed, fact)))
+}
+
+/// Takes a date off sale; `None` where that changes nothing. With `cancel_bookings` the caller revokes the slot's claims.
+///
+/// # Errors
+/// HOSPITAL_DELETED or ETAG_MISMATCH.
+pub fn close_slot(
+    slot: &Slot,
+    cancel_bookings: bool,
+    reason: &str,
+    etag: &str,
+    now: Timestamp,
+) -> Result<Option<(Slot, Fact)>, Fault> {
+    slot.require_hospital()?;
+    check_etag(etag, slot.admin_version).map_err(|fault| fault.about("Slot", &slot.id))?;
+    let cancels = cancel_bookings && slot.booked > 0;
+    if slot.state == SlotState::Closed && !cancels {
+        return Ok(None);
+    }
+    let closed = Slot { state: SlotState::Closed, ..slot.administered(now) };
+    let fact = closed.fact(Payload::SlotClosed(SlotClosed {
+        slot: slot.id.to_string(),
+        bookings_cancelled: cancel_bookings,
+        reason: reason.to_owned(),
+        slot_version: closed.version,
+        capacity: closed.capacity,
+        booked_count: closed.booked,
+    }));
+    Ok(Some((closed, fact)))
+}
+
+/// Puts a closed date on sale again; `None` where that changes nothing. `revoking` says that its claims are still being
+/// revoked: a place booked now could not be told from those.
+///
+/// # Errors
+/// HOSPITAL_DELETED, ETAG_MISMATCH, or REQUEST_IN_PROGRESS while its bookings are being cancelled.
+pub fn reopen_slot(slot: &Slot, etag: &str, revoking: bool, now: Timestamp) -> Result<Option<(Slot, Fact)>, Fault> {
+    slot.require_hospital()?;
+    check_etag(etag, slot.admin_version).map_err(|fault| fault.about("Slot", &slot.id))?;
+    if slot.state == SlotState::Open {
+        return Ok(None);
+    }
+    if revoking {
+        let message = format!("{} bookings of {} are still being cancelled", slot.booked, slot.id);
+        return Err(Fault::new(Reason::RequestInProgress, message)
+            .with("slot", &slot.id)
+            .with("bookedCount", slot.booked)
+            .about("Slot", &slot.id));
+    }
+    let opened = Slot { state: SlotState::Open, ..slot.administered(now) };
+    let fact = opened.opened();
+    Ok(Some((opened, fact)))
+}
+
+/// The slot of a hospital whose deletion begins. No event reports it but the hospital's own, so its event version stands.
+#[must_use]
+pub fn withdraw_slot(slot: &Slot, now: Timestamp) -> Slot {
+    Slot { state: SlotState::Deleted, version: slot.version + 1, update_time: now, ..slot.clone() }
+}
+
+/// Refuses to approve more places for a date that is not on sale.
+///
+/// # Errors
+/// HOSPITAL_DELETED or SLOT_CLOSED.
+pub(crate) fn require_on_sale(slot: &Slot) -> Result<(), Fault> {
+    slot.require_hospital()?;
+    if slot.state == SlotState::Open { Ok(()) } else { Err(slot_closed(&slot.id)) }
+}

@@ -1,0 +1,158 @@
+//! Places given back by events: once each, in any order, whatever comes with them.
+
+use contract::event::v1::event_envelope::Payload;
+use contract::event::v1::{EventEnvelope, ScreeningCancelled, ScreeningRejected, ScreeningSnapshot};
+use contract::hospital::v1;
+use fault::Reason;
+use relay::{Handler, Incoming};
+use store::dead_letter::DeadLetter;
+use store::inbox::Mark;
+use testkit::refused;
+use uuid::Uuid;
+use v1::capacity_claim::State;
+
+use crate::support::{House, assert_slot_adds_up, claim, claims, facts, get_slot, reserve};
+
+fn handler(house: &House) -> &dyn Handler {
+    house.service.consumers[0].handler.as_ref()
+}
+
+/// The event of this number: the claim of the same number is cancelled, or rejected where the number is odd.
+fn event(slot: &str, number: u128, mark: impl FnOnce(Uuid) -> Mark) -> Incoming {
+    let event_id = Uuid::from_u128(1_000_000 + number);
+    let screening = Some(ScreeningSnapshot { slot: slot.into(), ..ScreeningSnapshot::default() });
+    let claim_id = claim(number);
+    let payload = if number.is_multiple_of(2) {
+        Payload::ScreeningCancelled(ScreeningCancelled { screening, claim_id, ..ScreeningCancelled::default() })
+    } else {
+        Payload::ScreeningRejected(ScreeningRejected { screening, claim_id, reason: "SLOT_FULL".into() })
+    };
+    let envelope = EventEnvelope {
+        event_id: event_id.to_string(),
+        aggregate: format!("screenings/{}", Uuid::from_u128(number)),
+        aggregate_version: 2,
+        actor: "customer:kim".into(),
+        request_id: "asked".into(),
+        traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into(),
+        payload: Some(payload),
+        ..EventEnvelope::default()
+    };
+    Incoming { envelope, event_id, mark: mark(event_id) }
+}
+
+fn unordered(event_id: Uuid) -> Mark {
+    Mark::Unordered { event_id }
+}
+
+fn ordered(position: i64) -> impl FnOnce(Uuid) -> Mark {
+    move |_| Mark::Ordered { source: "screening".into(), position }
+}
+
+#[tokio::test]
+async fn the_consumer_hears_of_what_ends_a_booking_without_attendance() {
+    let (house, _dir) = House::start().await;
+    let [consumer] = house.service.consumers.as_slice() else { panic!("one consumer") };
+    assert_eq!(consumer.name, "hospital-releases");
+    assert_eq!(
+        consumer.filter,
+        ["checkup.v1.screening.screening_cancelled.*", "checkup.v1.screening.screening_rejected.*"]
+    );
+    house.stop().await;
+}
+
+#[tokio::test]
+async fn an_event_gives_a_place_back_once() {
+    let (house, _dir) = House::start().await;
+    let slot = house.slot("seoul", 10).await;
+    let screening = house.screening().await;
+    for number in 0..6 {
+        reserve(&screening, &slot, &claim(number)).await.unwrap();
+    }
+    let batch: Vec<Incoming> = (0..4).map(|number| event(&slot, number, unordered)).collect();
+    for _ in 0..3 {
+        handler(&house).handle(batch.clone()).await.unwrap();
+    }
+    assert_eq!(assert_slot_adds_up(&screening, &slot).await.booked_count, 2);
+    let events = house.sound_events().await;
+    assert_eq!(facts(&events)["capacity_released"], 4);
+    let told = events.last().unwrap();
+    assert_eq!(told.actor, "service:hospital");
+    assert_eq!(
+        (told.request_id.as_str(), told.causation_id.as_str()),
+        ("asked", batch[3].event_id.to_string().as_str())
+    );
+    assert!(told.traceparent.contains("4bf92f3577b34da6a3ce929d0e0e4736"));
+    house.stop().await;
+}
+
+#[tokio::test]
+async fn an_ordered_road_is_remembered_by_its_cursor() {
+    let (house, _dir) = House::start().await;
+    let slot = house.slot("seoul", 10).await;
+    let screening = house.screening().await;
+    reserve(&screening, &slot, &claim(2)).await.unwrap();
+    handler(&house).handle(vec![event(&slot, 2, ordered(7))]).await.unwrap();
+    handler(&house).handle(vec![event(&slot, 4, ordered(7)), event(&slot, 6, ordered(9))]).await.unwrap();
+    let ended = claims(&screening, &slot, "").await;
+    let ids: Vec<_> = ended.iter().map(|claim| claim.claim_id.clone()).collect();
+    assert_eq!(ids, [claim(2), claim(6)], "what was seen before is not looked at again");
+    let cursors = store::inbox::cursors(house.service.database.reader(), "hospital-releases").await.unwrap();
+    assert_eq!(cursors["screening"], 9);
+    house.stop().await;
+}
+
+#[tokio::test]
+async fn a_release_that_comes_before_its_reserve_leaves_a_tombstone() {
+    let (house, _dir) = House::start().await;
+    let slot = house.slot("seoul", 10).await;
+    let screening = house.screening().await;
+    let nowhere = "hospitals/nowhere/slots/2999-01-01";
+    handler(&house).handle(vec![event(&slot, 1, unordered), event(nowhere, 3, unordered)]).await.unwrap();
+    let late = refused(reserve(&screening, &slot, &claim(1)).await, Reason::ClaimTerminated);
+    assert_eq!(late.value("state"), "RELEASED");
+    refused(reserve(&screening, nowhere, &claim(3)).await, Reason::ClaimTerminated);
+    let after = get_slot(&screening, &slot).await;
+    assert_eq!((after.booked_count, after.version), (0, 1), "a tombstone takes and gives no place");
+    assert_eq!(claims(&screening, &slot, "state=RELEASED").await[0].state(), State::Released);
+    house.sound_events().await;
+    house.stop().await;
+}
+
+#[tokio::test]
+async fn an_event_that_names_another_slot_is_recorded_as_ignored() {
+    let (house, _dir) = House::start().await;
+    let slots = house.hospital("seoul", &[1, 2], 10).await;
+    let screening = house.screening().await;
+    reserve(&screening, &slots[0], &claim(2)).await.unwrap();
+    handler(&house).handle(vec![event(&slots[1], 2, unordered)]).await.unwrap();
+    assert_eq!(get_slot(&screening, &slots[0]).await.booked_count, 1);
+    let reasons = store::inbox::ignored_of(house.service.database.reader(), &claim(2)).await.unwrap();
+    assert_eq!(reasons.len(), 1);
+    house.stop().await;
+}
+
+#[tokio::test]
+async fn a_broken_event_is_blamed_and_can_be_buried() {
+    let (house, _dir) = House::start().await;
+    let slot = house.slot("seoul", 10).await;
+    let screening = house.screening().await;
+    reserve(&screening, &slot, &claim(2)).await.unwrap();
+    let broken = event("hospitals/seoul/slots/yesterday", 4, unordered);
+    let fault = handler(&house).handle(vec![event(&slot, 2, unordered), broken.clone()]).await.unwrap_err();
+    assert_eq!(fault.code(), fault::Code::Internal);
+    assert_eq!(get_slot(&screening, &slot).await.booked_count, 1, "nothing of the batch happened");
+    let letter = DeadLetter {
+        consumer: "hospital-releases".into(),
+        event_id: broken.event_id.to_string(),
+        subject: "checkup.v1.screening.screening_cancelled.x".into(),
+        payload: vec![1, 2, 3],
+        error: "malformed slot".into(),
+        attempts: 10,
+        time: house.now(),
+    };
+    handler(&house).bury(letter, broken.mark).await.unwrap();
+    assert_eq!(store::dead_letter::count(house.service.database.reader()).await.unwrap(), 1);
+    handler(&house).handle(vec![event(&slot, 2, unordered)]).await.unwrap();
+    assert_eq!(get_slot(&screening, &slot).await.booked_count, 0);
+    house.stop().await;
+}

@@ -1,0 +1,284 @@
+//! A hospital service in this process, where it is noon in Seoul, and short calls to it.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use contract::event::v1::EventEnvelope;
+use contract::event::v1::event_envelope::Payload;
+use contract::hospital::v1 as message;
+use hospital::{Migrator, Options, Service};
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp, ToSpan};
+use message::{
+    CapacityClaim, CreateHospitalRequest, GetHospitalRequest, GetSlotRequest, Hospital, ListCapacityClaimsRequest,
+    ReleaseCapacityRequest, ReserveCapacityRequest, Slot,
+};
+use prost::Message;
+use runtime::Process;
+use runtime::clock::Clock;
+use runtime::entropy;
+use runtime::identity::{Signer, Verifier};
+use runtime::lifecycle::{DrainTrigger, drain_pair};
+use runtime::server::{Server, ServerOptions};
+use runtime::tasks::Kind;
+use store::{Database, Location, Nemesis, Verdict};
+use tempfile::TempDir;
+use testkit::{Party, Served, Tokens, day_of};
+use tokio::net::TcpListener;
+use tonic::{Response, Status};
+use uuid::Uuid;
+
+/// The zone of hospitals made here.
+pub(crate) const ZONE: &str = "Asia/Seoul";
+/// The name of the database's file.
+pub(crate) const FILE: &str = "hospital.db";
+
+/// A clock on which it is noon in Seoul, so that no test begins on one date and ends on the next.
+pub(crate) fn noon() -> Clock {
+    let now = Clock::system().now().to_zoned(TimeZone::get(ZONE).unwrap());
+    let noon = now.with().hour(12).minute(0).second(0).subsec_nanosecond(0).build().unwrap();
+    Clock::shifted(noon.timestamp().duration_since(now.timestamp()))
+}
+
+/// Lets a number of commits pass and loses every later one.
+#[derive(Debug)]
+pub(crate) struct Budget(AtomicI64);
+
+impl Budget {
+    pub(crate) fn unlimited() -> Arc<Self> {
+        Arc::new(Self(AtomicI64::new(i64::MAX)))
+    }
+
+    pub(crate) fn set(&self, commits: i64) {
+        self.0.store(commits, Ordering::SeqCst);
+    }
+}
+
+impl Nemesis for Budget {
+    fn at_commit(&self) -> Verdict {
+        if self.0.fetch_sub(1, Ordering::SeqCst) > 0 { Verdict::Commit } else { Verdict::Lose }
+    }
+}
+
+/// A running service.
+pub(crate) struct House {
+    pub(crate) service: Service,
+    pub(crate) served: Served,
+    clock: Clock,
+    process: Process,
+    trigger: DrainTrigger,
+}
+
+impl House {
+    /// Starts one over this directory.
+    pub(crate) async fn open(dir: &Path, clock: Clock, nemesis: Option<Arc<dyn Nemesis>>) -> Self {
+        let signer = Signer::load_or_create(dir).unwrap();
+        let (trigger, drain) = drain_pair();
+        let process = Process::new(clock, drain.clone());
+        let verifier = Verifier::from_jwks(&signer.jwks()).unwrap();
+        let mut server = Server::new(ServerOptions::default(), verifier, Clock::system());
+        let mut database = Database::open::<Migrator>(&Location::Sqlite(dir.join(FILE))).await.unwrap();
+        if let Some(nemesis) = nemesis {
+            database = database.with_nemesis(nemesis);
+        }
+        let service = hospital::build_on(Options::default(), database, &process, &mut server);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let served = Served::new(listener.local_addr().unwrap(), Tokens::of(dir));
+        process.tasks.spawn(Kind::Essential, "server", server.run(listener, drain));
+        Self { service, served, clock, process, trigger }
+    }
+
+    /// Starts one over a new directory.
+    pub(crate) async fn start() -> (Self, TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        (Self::open(dir.path(), noon(), None).await, dir)
+    }
+
+    /// Starts one over a new directory whose commits have this fate.
+    pub(crate) async fn start_under(nemesis: Arc<dyn Nemesis>) -> (Self, TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        (Self::open(dir.path(), noon(), Some(nemesis)).await, dir)
+    }
+
+    /// Stops it and closes its database.
+    pub(crate) async fn stop(self) {
+        let Self { service, process, trigger, .. } = self;
+        trigger.request();
+        let Service { database, consumers } = service;
+        drop(consumers);
+        assert_eq!(process.tasks.shutdown(Duration::from_secs(20)).await, Vec::<&str>::new());
+        database.close().await;
+    }
+
+    /// The date that many days from today where the hospitals are.
+    pub(crate) fn day(&self, days: i32) -> Date {
+        self.clock.now().to_zoned(TimeZone::get(ZONE).unwrap()).date() + days.days()
+    }
+
+    /// The present instant of the service.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    pub(crate) async fn admin(&self) -> Party {
+        self.served.admin().await
+    }
+
+    pub(crate) async fn admin_of(&self, hospitals: &str) -> Party {
+        self.served.party(Some(self.served.tokens().admin("lee", hospitals))).await
+    }
+
+    pub(crate) async fn anybody(&self) -> Party {
+        self.served.party(None).await
+    }
+
+    pub(crate) async fn screening(&self) -> Party {
+        self.served.service("screening").await
+    }
+
+    pub(crate) async fn marketing(&self) -> Party {
+        self.served.service("marketing").await
+    }
+
+    /// The request for a hospital with slots of this capacity on these days from today.
+    pub(crate) fn draft(&self, id: &str, days: &[i32], capacity: i32) -> CreateHospitalRequest {
+        let slot = |days: &i32| Slot { date: Some(day_of(self.day(*days))), capacity, ..Slot::default() };
+        CreateHospitalRequest {
+            hospital: Some(Hospital {
+                display_name: format!("Hospital {id}"),
+                time_zone: ZONE.into(),
+                ..Hospital::default()
+            }),
+            hospital_id: id.into(),
+            initial_slots: days.iter().map(slot).collect(),
+            request_id: String::new(),
+        }
+    }
+
+    /// Makes a hospital as [`House::draft`] says; returns the names of its slots.
+    pub(crate) async fn hospital(&self, id: &str, days: &[i32], capacity: i32) -> Vec<String> {
+        let request = self.draft(id, days, capacity);
+        self.admin().await.hospital().create_hospital(request).await.unwrap();
+        days.iter().map(|days| format!("hospitals/{id}/slots/{}", self.day(*days))).collect()
+    }
+
+    /// Makes a hospital with one slot tomorrow; returns the slot's name.
+    pub(crate) async fn slot(&self, id: &str, capacity: i32) -> String {
+        self.hospital(id, &[1], capacity).await.remove(0)
+    }
+
+    /// Every event so far, in the order they are told.
+    pub(crate) async fn events(&self) -> Vec<EventEnvelope> {
+        let mut events = Vec::new();
+        let mut position = 0;
+        loop {
+            let rows = store::outbox::read_after(self.service.database.reader(), position, 1_000).await.unwrap();
+            let Some(last) = rows.last() else { return events };
+            position = last.position;
+            events.extend(rows.iter().map(|row| EventEnvelope::decode(row.payload.as_slice()).unwrap()));
+        }
+    }
+
+    /// Every event so far; versions of each aggregate are contiguous, ids unique, and the slot they tell of is never over.
+    pub(crate) async fn sound_events(&self) -> Vec<EventEnvelope> {
+        let events = self.events().await;
+        let mut versions: BTreeMap<&str, i64> = BTreeMap::new();
+        let mut ids = HashSet::new();
+        for event in &events {
+            let version = versions.entry(&event.aggregate).or_insert(0);
+            assert_eq!(event.aggregate_version, *version + 1, "{} skips or repeats a version", event.aggregate);
+            *version += 1;
+            assert!(ids.insert(&event.event_id), "an event id is there twice");
+            assert_eq!(event.producer, "hospital");
+            if let Some((capacity, booked, remaining)) = counts(event.payload.as_ref().unwrap()) {
+                assert!((0..=capacity).contains(&booked), "{event:?}");
+                assert_eq!(remaining, capacity - booked);
+            }
+        }
+        events
+    }
+}
+
+/// Capacity, booked and remaining places that an event about a claim tells.
+fn counts(payload: &Payload) -> Option<(i32, i32, i32)> {
+    match payload {
+        Payload::CapacityReserved(fact) => Some((fact.capacity, fact.booked_count, fact.remaining_count)),
+        Payload::CapacityReleased(fact) => Some((fact.capacity, fact.booked_count, fact.remaining_count)),
+        Payload::CapacityRevoked(fact) => Some((fact.capacity, fact.booked_count, fact.remaining_count)),
+        _ => None,
+    }
+}
+
+/// How many events there are of each fact.
+pub(crate) fn facts(events: &[EventEnvelope]) -> BTreeMap<&'static str, usize> {
+    let mut facts = BTreeMap::new();
+    for event in events {
+        *facts.entry(domain::event::fact(event.payload.as_ref().unwrap()).1).or_insert(0) += 1;
+    }
+    facts
+}
+
+/// The claim id made of a number.
+pub(crate) fn claim(number: u128) -> String {
+    format!("{}.1", Uuid::from_u128(number))
+}
+
+/// A request_id nobody used.
+pub(crate) fn request_id() -> String {
+    entropy::uuid_v4().to_string()
+}
+
+pub(crate) async fn reserve(party: &Party, slot: &str, claim_id: &str) -> Result<CapacityClaim, Status> {
+    let request = ReserveCapacityRequest { slot: slot.into(), claim_id: claim_id.into() };
+    party.capacity().reserve_capacity(request).await.map(Response::into_inner)
+}
+
+pub(crate) async fn release(party: &Party, slot: &str, claim_id: &str) -> Result<CapacityClaim, Status> {
+    let request = ReleaseCapacityRequest { slot: slot.into(), claim_id: claim_id.into() };
+    party.capacity().release_capacity(request).await.map(Response::into_inner)
+}
+
+pub(crate) async fn get_slot(party: &Party, name: &str) -> Slot {
+    party.hospital().get_slot(GetSlotRequest { name: name.into() }).await.unwrap().into_inner()
+}
+
+pub(crate) async fn get_hospital(party: &Party, name: &str) -> Hospital {
+    party.hospital().get_hospital(GetHospitalRequest { name: name.into() }).await.unwrap().into_inner()
+}
+
+/// Every claim of a slot that a filter lets through, read in pages.
+pub(crate) async fn claims(party: &Party, slot: &str, filter: &str) -> Vec<CapacityClaim> {
+    let mut request = ListCapacityClaimsRequest {
+        slot: slot.into(),
+        page_size: 900,
+        page_token: String::new(),
+        filter: filter.into(),
+    };
+    let mut claims = Vec::new();
+    loop {
+        let page = party.capacity().list_capacity_claims(request.clone()).await.unwrap().into_inner();
+        claims.extend(page.claims);
+        if page.next_page_token.is_empty() {
+            return claims;
+        }
+        request.page_token = page.next_page_token;
+    }
+}
+
+/// The slot's counts are those of its claims.
+pub(crate) async fn assert_slot_adds_up(party: &Party, slot: &str) -> Slot {
+    let active = claims(party, slot, "state=ACTIVE").await.len();
+    let slot = get_slot(party, slot).await;
+    assert_eq!(usize::try_from(slot.booked_count).unwrap(), active);
+    assert_eq!(slot.remaining_count, slot.capacity - slot.booked_count);
+    slot
+}
+
+/// A duration of the contract.
+pub(crate) fn hours(hours: i64) -> Option<prost_types::Duration> {
+    Some(prost_types::Duration { seconds: SignedDuration::from_hours(hours).as_secs(), nanos: 0 })
+}

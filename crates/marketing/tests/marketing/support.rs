@@ -1,0 +1,208 @@
+//! A marketing service in this process, on a port of its own over a directory of its own, and the events to feed it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use contract::event::v1::event_envelope::Payload;
+use contract::event::v1::{
+    CapacityReleased, CapacityReserved, EventEnvelope, HospitalDeleted, HospitalDeletionStarted, HospitalRegistered,
+    ScreeningConfirmed, ScreeningRefused, ScreeningSnapshot, SlotCapacityChanged, SlotClosed, SlotOpened,
+};
+use contract::marketing::v1::{DemandSignal, ListDemandSignalsRequest};
+use domain::civil::encode_time;
+use jiff::SignedDuration;
+use marketing::{Deps, Options, Service};
+use relay::{Handler, Incoming};
+use runtime::Process;
+use runtime::client::{ClientOptions, connect};
+use runtime::clock::Clock;
+use runtime::entropy::uuid_v4;
+use runtime::identity::{Signer, TokenSource, Verifier};
+use runtime::lifecycle::{DrainTrigger, drain_pair};
+use runtime::server::{Server, ServerOptions};
+use runtime::tasks::Kind;
+use store::Location;
+use store::inbox::Mark;
+use tempfile::TempDir;
+use testkit::{Party, Served, Tokens, in_days, slot_name};
+use tokio::net::TcpListener;
+use tonic::Status;
+
+/// A running service.
+pub(crate) struct House {
+    pub(crate) service: Service,
+    pub(crate) served: Served,
+    process: Process,
+    trigger: DrainTrigger,
+}
+
+/// What a house is built with.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Plan {
+    pub(crate) options: Options,
+    pub(crate) shift: SignedDuration,
+    /// Where Hospital listens; nowhere unless said.
+    pub(crate) hospital: Option<String>,
+}
+
+impl House {
+    /// Starts one over this directory.
+    pub(crate) async fn open(dir: &Path, plan: Plan) -> Self {
+        let signer = Signer::load_or_create(dir).unwrap();
+        let (trigger, drain) = drain_pair();
+        let process = Process::new(Clock::shifted(plan.shift), drain.clone());
+        let verifier = Verifier::from_jwks(&signer.jwks()).unwrap();
+        let mut server = Server::new(ServerOptions::default(), verifier, Clock::system());
+        // nobody listens on the discard port
+        let hospital = plan.hospital.unwrap_or_else(|| "http://127.0.0.1:9".into());
+        let deps = Deps {
+            location: Location::Sqlite(dir.join("marketing.db")),
+            process: process.clone(),
+            hospital: connect(hospital.parse().unwrap(), ClientOptions::default()),
+            token: TokenSource::minted(signer, marketing::NAME),
+        };
+        let service = marketing::build(plan.options, deps, &mut server).await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let served = Served::new(listener.local_addr().unwrap(), Tokens::of(dir));
+        process.tasks.spawn(Kind::Essential, "server", server.run(listener, drain));
+        Self { service, served, process, trigger }
+    }
+
+    /// Starts one over a new directory.
+    pub(crate) async fn start(plan: Plan) -> (Self, TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        (Self::open(dir.path(), plan).await, dir)
+    }
+
+    /// Stops it and closes its database.
+    pub(crate) async fn stop(self) {
+        let Self { service, process, trigger, .. } = self;
+        trigger.request();
+        let Service { database, consumers } = service;
+        drop(consumers);
+        assert_eq!(process.tasks.shutdown(Duration::from_secs(20)).await, Vec::<&str>::new());
+        database.close().await;
+    }
+
+    /// What takes the events of this producer in.
+    pub(crate) fn handler(&self, producer: &str) -> &dyn Handler {
+        let name = format!("marketing-{producer}");
+        let consumer = self.service.consumers.iter().find(|consumer| consumer.name == name).unwrap();
+        consumer.handler.as_ref()
+    }
+
+    /// Feeds events as a batch to each consumer that wants them.
+    pub(crate) async fn feed(&self, events: &[EventEnvelope]) {
+        for producer in ["hospital", "screening"] {
+            let own = events.iter().filter(|event| event.producer == producer);
+            self.handler(producer).handle(own.map(incoming).collect()).await.unwrap();
+        }
+    }
+}
+
+/// An event as it comes by a road without order.
+pub(crate) fn incoming(envelope: &EventEnvelope) -> Incoming {
+    let event_id = envelope.event_id.parse().unwrap();
+    Incoming { envelope: envelope.clone(), event_id, mark: Mark::Unordered { event_id } }
+}
+
+/// The time zone of every hospital.
+pub(crate) const ZONE: &str = "Asia/Seoul";
+
+/// The slot of `hospitals/{hospital}` so many days from today.
+pub(crate) fn slot(hospital: &str, days: i32) -> String {
+    slot_name(&format!("hospitals/{hospital}"), in_days(ZONE, days))
+}
+
+/// An event that happened so many hours ago.
+pub(crate) fn event(producer: &str, hours_ago: i64, payload: Payload) -> EventEnvelope {
+    EventEnvelope {
+        event_id: uuid_v4().to_string(),
+        aggregate_version: 1,
+        occur_time: Some(encode_time(Clock::system().now() - SignedDuration::from_hours(hours_ago))),
+        producer: producer.into(),
+        payload: Some(payload),
+        ..EventEnvelope::default()
+    }
+}
+
+pub(crate) fn registered(hospital: &str) -> EventEnvelope {
+    let hospital = format!("hospitals/{hospital}");
+    let payload = HospitalRegistered { hospital, display_name: "A hospital".into(), time_zone: ZONE.into() };
+    event("hospital", 0, Payload::HospitalRegistered(payload))
+}
+
+pub(crate) fn deletion(hospital: &str) -> [EventEnvelope; 2] {
+    let hospital = format!("hospitals/{hospital}");
+    let started = HospitalDeletionStarted { hospital: hospital.clone(), ..HospitalDeletionStarted::default() };
+    let ended = HospitalDeleted { hospital, ..HospitalDeleted::default() };
+    [
+        event("hospital", 0, Payload::HospitalDeletionStarted(started)),
+        event("hospital", 0, Payload::HospitalDeleted(ended)),
+    ]
+}
+
+/// What Hospital tells when a slot comes to this version, in whichever of its words.
+pub(crate) fn places(slot: &str, slot_version: i64, capacity: i32, booked_count: i32, word: u64) -> EventEnvelope {
+    let slot = slot.to_owned();
+    let payload = match word % 5 {
+        0 => Payload::SlotOpened(SlotOpened { slot, capacity, slot_version, booked_count, date: None }),
+        1 => Payload::SlotCapacityChanged(SlotCapacityChanged {
+            slot,
+            new_capacity: capacity,
+            booked_count,
+            slot_version,
+            ..SlotCapacityChanged::default()
+        }),
+        2 => Payload::SlotClosed(SlotClosed { slot, slot_version, capacity, booked_count, ..SlotClosed::default() }),
+        3 => Payload::CapacityReserved(CapacityReserved {
+            slot,
+            slot_version,
+            capacity,
+            booked_count,
+            ..CapacityReserved::default()
+        }),
+        _ => Payload::CapacityReleased(CapacityReleased {
+            slot,
+            slot_version,
+            capacity,
+            booked_count,
+            ..CapacityReleased::default()
+        }),
+    };
+    event("hospital", 1, payload)
+}
+
+pub(crate) fn booked(slot: &str, hours_ago: i64) -> EventEnvelope {
+    let screening = Some(ScreeningSnapshot {
+        screening: format!("screenings/{}", uuid_v4()),
+        customer: "customers/kim".into(),
+        slot: slot.into(),
+        ..ScreeningSnapshot::default()
+    });
+    event("screening", hours_ago, Payload::ScreeningConfirmed(ScreeningConfirmed { screening }))
+}
+
+pub(crate) fn refusals(slot: &str, count: i64, hours_ago: i64) -> EventEnvelope {
+    let payload = ScreeningRefused { slot: slot.into(), reason: "SLOT_FULL".into(), count };
+    event("screening", hours_ago, Payload::ScreeningRefused(payload))
+}
+
+/// All signals, read in pages of three.
+pub(crate) async fn list(party: &Party, filter: &str, order_by: &str) -> Result<Vec<DemandSignal>, Status> {
+    let mut request = ListDemandSignalsRequest {
+        filter: filter.into(),
+        order_by: order_by.into(),
+        page_size: 3,
+        ..ListDemandSignalsRequest::default()
+    };
+    let mut found = Vec::new();
+    loop {
+        let page = party.marketing().list_demand_signals(request.clone()).await?.into_inner();
+        found.extend(page.signals);
+        if page.next_page_token.is_empty() {
+            return Ok(found);
+        }
+        request.page_token = page.next_page_token;
+    }
+}
