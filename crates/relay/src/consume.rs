@@ -245,10 +245,13 @@ impl Reader {
     }
 
     async fn bury(&self, delivery: &Delivery, error: &str, attempts: i32) {
-        let event_id = EventEnvelope::decode(delivery.message.payload.as_slice()).map(|envelope| envelope.event_id);
+        let payload = delivery.message.payload.as_slice();
+        let event_id = EventEnvelope::decode(payload).map(|envelope| envelope.event_id).unwrap_or_default();
+        // What has no readable id is recognised by its bytes.
+        let seen = Uuid::try_parse(&event_id).unwrap_or_else(|_| Uuid::new_v5(&Uuid::NAMESPACE_OID, payload));
         let letter = DeadLetter {
             consumer: self.consumer.name.to_owned(),
-            event_id: event_id.unwrap_or_default(),
+            event_id,
             subject: delivery.message.subject.clone(),
             payload: delivery.message.payload.clone(),
             error: error.to_owned(),
@@ -258,7 +261,7 @@ impl Reader {
         tracing::error!(consumer = self.consumer.name, subject = letter.subject, error, "event kept as a dead letter");
         metrics::counter!("checkup_dead_letters_total", "consumer" => self.consumer.name).increment(1);
         let mut pause = self.options.first_pause;
-        while let Err(fault) = self.consumer.handler.bury(letter.clone(), mark(delivery, Uuid::nil())).await {
+        while let Err(fault) = self.consumer.handler.bury(letter.clone(), mark(delivery, seen)).await {
             tracing::warn!(consumer = self.consumer.name, ?fault, "waiting to keep a dead letter");
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(self.options.last_pause);

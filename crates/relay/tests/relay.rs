@@ -66,8 +66,9 @@ impl Unit for Ledger {
                     outbox::append(transaction, effects).await?;
                 }
                 Command::Bury(letter, mark) => {
-                    inbox::admit(transaction, "ledger", &[mark]).await?;
-                    dead_letter::put(transaction, letter).await?;
+                    if inbox::admit(transaction, "ledger", &[mark]).await? == [true] {
+                        dead_letter::put(transaction, letter).await?;
+                    }
                 }
             }
         }
@@ -193,8 +194,8 @@ async fn a_store_in_trouble_is_waited_for_and_buries_nothing() {
     assert_eq!(dead_letter::count(consuming.database.reader()).await.expect("counted"), 0);
 }
 
-/// A road that repeats and reorders, as a broker may, by a fixed schedule; now and then an undecodable message comes.
-struct Chaos(Vec<EventEnvelope>);
+/// A road that repeats and reorders, as a broker may, by a fixed schedule, with one undecodable message in the middle.
+struct Chaos(Vec<EventEnvelope>, Vec<u8>);
 
 struct ChaosSubscription(VecDeque<Vec<Delivery>>);
 
@@ -216,7 +217,7 @@ impl Subscribe for Chaos {
         // A permutation: 7 is prime to the number of deliveries.
         let count = deliveries.len();
         let mut permuted: Vec<_> = (0..count).map(|at| deliveries[at * 7 % count].clone()).collect();
-        permuted.insert(count / 2, deliver(vec![0xff; 3], count));
+        permuted.insert(count / 2, deliver(self.1.clone(), count));
         Ok(Box::new(ChaosSubscription(permuted.chunks(13).map(<[Delivery]>::to_vec).collect())))
     }
 }
@@ -247,11 +248,12 @@ impl Subscription for ChaosSubscription {
 #[tokio::test]
 async fn duplicates_and_disorder_have_no_effect_of_their_own() {
     let consuming = side().await;
-    let road = Arc::new(Chaos((1..=101).map(event).collect()));
-    let _first = start(&consuming, road.clone(), 0);
+    let road = |broken| Arc::new(Chaos((1..=101).map(event).collect(), vec![0xff, broken]));
+    let _first = start(&consuming, road(1), 0);
     let mut seen = effects(&consuming, 101).await;
-    // A second delivery of everything, as after a lost acknowledgement; its broken message shows that it was all read.
-    let _second = start(&consuming, road, 0);
+    // A second delivery of everything, as after a lost acknowledgement; its own broken message shows that it was read.
+    let _second = start(&consuming, road(1), 0);
+    let _third = start(&consuming, road(2), 0);
     let mut commits = consuming.database.commits();
     let both = async {
         while dead_letter::count(consuming.database.reader()).await.expect("counted") < 2 {

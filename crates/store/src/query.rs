@@ -31,11 +31,7 @@ where
 ///
 /// # Errors
 /// What the database says.
-pub async fn upsert_all<A>(
-    transaction: &impl ConnectionTrait,
-    rows: Vec<A>,
-    conflict: &OnConflict,
-) -> Result<(), DbErr>
+pub async fn upsert_all<A>(transaction: &impl ConnectionTrait, rows: Vec<A>, conflict: &OnConflict) -> Result<(), DbErr>
 where
     A: ActiveModelTrait + Send,
     <A::Entity as EntityTrait>::Model: IntoActiveModel<A>,

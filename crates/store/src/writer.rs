@@ -203,6 +203,11 @@ impl<U: Unit> Worker<U> {
                 Err(failure) => failure,
             };
             match &failure {
+                // Another replica may have written the same key just before; a second look then finds its row.
+                Failure::Content(_) if attempt == 1 => {
+                    attempt += 1;
+                    continue;
+                }
                 Failure::Content(_) => return Err(failure),
                 Failure::Store(_) | Failure::Unknown(_) if attempt == ATTEMPTS => return Err(failure),
                 Failure::Store(cause) | Failure::Unknown(cause) => {

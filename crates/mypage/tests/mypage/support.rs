@@ -38,11 +38,19 @@ pub(crate) struct House {
 }
 
 /// What a house is built with.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) options: Options,
     pub(crate) server: ServerOptions,
     pub(crate) shift: SignedDuration,
+}
+
+impl Default for Plan {
+    /// A stream that misses a wake-up looks again at its next heartbeat, so there is none: a missed one must show.
+    fn default() -> Self {
+        let options = Options { heartbeat: Duration::from_secs(3_600), ..Options::default() };
+        Self { options, server: ServerOptions::default(), shift: SignedDuration::ZERO }
+    }
 }
 
 impl House {

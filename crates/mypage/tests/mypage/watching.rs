@@ -12,8 +12,11 @@ use tonic::transport::Endpoint;
 
 use crate::support::{Booking, House, Plan, get, page_of, watch};
 
-fn plan(options: Options) -> Plan {
-    Plan { options, ..Plan::default() }
+/// The usual plan with other options.
+fn plan(change: impl FnOnce(&mut Options)) -> Plan {
+    let mut plan = Plan::default();
+    change(&mut plan.options);
+    plan
 }
 
 /// How many changes are kept.
@@ -128,8 +131,7 @@ async fn every_watcher_hears_of_every_change() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn silence_is_broken_by_heartbeats() {
-    let options = Options { heartbeat: Duration::from_millis(50), ..Options::default() };
-    let (house, _dir) = House::start(plan(options)).await;
+    let (house, _dir) = House::start(plan(|options| options.heartbeat = Duration::from_millis(50))).await;
     let kim = house.served.customer("kim").await;
     let mut stream = watch(&kim, &page_of("kim"), "").await.unwrap();
     stream.snapshot().await;
@@ -173,12 +175,12 @@ async fn a_token_that_is_not_this_pages_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_position_expires_with_the_changes_after_it_and_not_before() {
-    let interval = Duration::from_millis(10);
-    for options in [
-        Options { change_age: Duration::ZERO, prune_interval: interval, ..Options::default() },
-        Options { change_count: 0, prune_interval: interval, ..Options::default() },
-    ] {
-        let (house, _dir) = House::start(plan(options)).await;
+    let limits: [fn(&mut Options); 2] =
+        [|options| options.change_age = Duration::ZERO, |options| options.change_count = 0];
+    for limit in limits {
+        let mut plan = plan(limit);
+        plan.options.prune_interval = Duration::from_millis(10);
+        let (house, _dir) = House::start(plan).await;
         let kim = house.served.customer("kim").await;
         let before = get(&kim, &page_of("kim"), "").await.unwrap().applied_token;
         house.feed(&Booking::new(1, "kim", 4).life(&["PENDING", "CONFIRMED"])).await;
@@ -198,8 +200,11 @@ async fn a_position_expires_with_the_changes_after_it_and_not_before() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_newest_changes_are_kept() {
-    let options = Options { change_count: 5, prune_interval: Duration::from_millis(10), ..Options::default() };
-    let (house, _dir) = House::start(plan(options)).await;
+    let plan = plan(|options| {
+        options.change_count = 5;
+        options.prune_interval = Duration::from_millis(10);
+    });
+    let (house, _dir) = House::start(plan).await;
     let kim = house.served.customer("kim").await;
     house.feed(&Booking::new(1, "kim", 4).life(&["PENDING"])).await;
     let position = get(&kim, &page_of("kim"), "").await.unwrap().applied_token;
@@ -221,8 +226,11 @@ async fn the_newest_changes_are_kept() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_does_not_read_piles_up_nothing() {
-    let options = Options { change_count: 10, prune_interval: Duration::from_millis(10), ..Options::default() };
-    let (house, _dir) = House::start(plan(options)).await;
+    let plan = plan(|options| {
+        options.change_count = 10;
+        options.prune_interval = Duration::from_millis(10);
+    });
+    let (house, _dir) = House::start(plan).await;
     let endpoint = Endpoint::from_shared(format!("http://{}", house.served.addr())).unwrap();
     let narrow = endpoint.initial_stream_window_size(16_384).initial_connection_window_size(65_535);
     let kim = Party::new(narrow.connect().await.unwrap(), Some(&house.served.tokens().customer("kim")));
