@@ -26,12 +26,13 @@ pub async fn eventually<T>(what: &str, look: impl AsyncFnMut() -> Result<T, Stri
 /// Looks until `look` answers `Ok`; panics with the last `Err` after `limit`, which is then part of what is tested.
 pub async fn eventually_within<T>(limit: Duration, what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
     let end = Instant::now() + limit;
+    let mut seen = String::from("nothing");
     loop {
-        let seen = match timeout(end.saturating_duration_since(Instant::now()).max(BETWEEN_LOOKS), look()).await {
+        match timeout(end.saturating_duration_since(Instant::now()), look()).await {
             Ok(Ok(found)) => return found,
-            Ok(Err(seen)) => seen,
-            Err(_) => "the look itself did not end".to_owned(),
-        };
+            Ok(Err(now)) => seen = now,
+            Err(_) => panic!("waited {limit:?} for {what}; the last look did not end, the one before saw: {seen}"),
+        }
         assert!(Instant::now() < end, "waited {limit:?} for {what}; last seen: {seen}");
         sleep(BETWEEN_LOOKS).await;
     }
