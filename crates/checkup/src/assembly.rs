@@ -83,7 +83,7 @@ impl Assembly {
                 (built.database, built.consumers)
             }
             Service::Screening => {
-                let hospital = hospital_channel(&settings.screening_hospital, parts.addr)?;
+                let hospital = hospital_channel(settings.screening_hospital.as_ref(), parts.addr)?;
                 let deps = screening::Deps { location, process, hospital, token: token() };
                 let built = screening::build(settings.screening.clone(), deps, server).await.map_err(cannot_open)?;
                 (built.database, built.consumers)
@@ -99,7 +99,7 @@ impl Assembly {
                 (built.database, built.consumers)
             }
             Service::Marketing => {
-                let hospital = hospital_channel(&settings.marketing_hospital, parts.addr)?;
+                let hospital = hospital_channel(settings.marketing_hospital.as_ref(), parts.addr)?;
                 let deps = marketing::Deps { location, process, hospital, token: token() };
                 let built = marketing::build(settings.marketing, deps, server).await.map_err(cannot_open)?;
                 (built.database, built.consumers)
@@ -134,10 +134,10 @@ impl Assembly {
 }
 
 /// A connection to Hospital: where the configuration says, otherwise in this process.
-fn hospital_channel(configured: &str, addr: SocketAddr) -> Result<Channel, Failure> {
-    let uri = if configured.is_empty() { format!("http://{addr}") } else { configured.to_owned() };
-    let uri: Uri = uri
-        .parse()
-        .map_err(|_| Failure::usage(format!("hospital_address {uri} is not of the form http://HOST:PORT")))?;
+fn hospital_channel(configured: Option<&Uri>, addr: SocketAddr) -> Result<Channel, Failure> {
+    let uri = match configured {
+        Some(uri) => uri.clone(),
+        None => format!("http://{addr}").parse().map_err(|_| Failure::failed(format!("{addr} makes no address")))?,
+    };
     Ok(connect(uri, ClientOptions::default()))
 }

@@ -12,6 +12,7 @@ use runtime::server::ServerOptions;
 use runtime::telemetry::{Format, TelemetryOptions};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use tonic::transport::Uri;
 
 use crate::cli::{ConfigArgs, ConfigCommand};
 use crate::exit::{Exit, Failure, chain};
@@ -35,16 +36,16 @@ pub struct Settings {
     pub relay: relay::ConsumeOptions,
     /// Hospital's own.
     pub hospital: hospital::Options,
-    /// Where Screening finds Hospital; empty: in this process.
-    pub screening_hospital: String,
+    /// Where Screening finds Hospital; `None`: in this process.
+    pub screening_hospital: Option<Uri>,
     /// Screening's own.
     pub screening: screening::Options,
     /// Reservation's own.
     pub reservation: reservation::Options,
     /// MyPage's own.
     pub mypage: mypage::Options,
-    /// Where Marketing finds Hospital; empty: in this process.
-    pub marketing_hospital: String,
+    /// Where Marketing finds Hospital; `None`: in this process.
+    pub marketing_hospital: Option<Uri>,
     /// Marketing's own.
     pub marketing: marketing::Options,
 }
@@ -193,18 +194,29 @@ fn calling<T: DeserializeOwned>(
     config: &Config,
     name: &str,
     errors: &mut Vec<ConfigError>,
-) -> (Option<String>, Option<T>) {
+) -> (Option<Option<Uri>>, Option<T>) {
     const ADDRESS: &str = "hospital_address";
-    let address = section(config, &format!("{name}.{ADDRESS}"), errors);
-    let rest = section::<toml::Table>(config, name, errors).and_then(|mut table| {
-        table.remove(ADDRESS);
-        let wrong = |error: toml::de::Error| {
-            let (origin, key, problem) = (Origin::Several, name.to_owned(), error.message().to_owned());
-            errors.push(ConfigError { origin, key, problem });
-        };
-        toml::Value::Table(table).try_into().map_err(wrong).ok()
+    let wrong = |key: String, problem: String| ConfigError { origin: Origin::Several, key, problem };
+    let key = format!("{name}.{ADDRESS}");
+    let address = section::<String>(config, &key, errors).and_then(|text| {
+        let address = hospital_address(&text);
+        address.map_err(|problem| errors.push(wrong(key, problem))).ok()
     });
-    (address, rest)
+    let options = section::<toml::Table>(config, name, errors).and_then(|mut table| {
+        table.remove(ADDRESS);
+        let options = toml::Value::Table(table).try_into();
+        options.map_err(|error: toml::de::Error| errors.push(wrong(name.to_owned(), error.message().to_owned()))).ok()
+    });
+    (address, options)
+}
+
+fn hospital_address(text: &str) -> Result<Option<Uri>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let uri: Option<Uri> = text.parse().ok();
+    let usable = uri.filter(|uri| uri.scheme_str() == Some("http") && uri.host().is_some_and(|host| !host.is_empty()));
+    usable.map(Some).ok_or_else(|| format!("{text:?} is not of the form http://HOST:PORT"))
 }
 
 impl From<TelemetrySection> for TelemetryOptions {

@@ -7,17 +7,13 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use jiff::{Timestamp, ToSpan};
+use runtime::entropy;
 use runtime::identity::{Claims, Hospitals, Role, Signer};
 
 use crate::service::Service;
 
 /// How long the printed tokens are good for.
 const TTL: Duration = Duration::from_secs(24 * 60 * 60);
-/// The customer of the printed lines.
-const CUSTOMER: &str = "kim";
-/// The hospital of the printed lines.
-const HOSPITAL: &str = "seoul-clinic";
-
 /// What there is to say of a process that serves.
 #[derive(Debug)]
 pub struct Welcome {
@@ -57,9 +53,12 @@ impl Welcome {
 
     /// The lines to paste; none where tokens cannot be made, which the log has said.
     fn lines(&self, now: Timestamp) -> Option<String> {
-        let token = |role, subject, hospitals| self.signer.sign(&Claims::new(role, subject, hospitals, TTL)).ok();
+        // names of their own, so that the lines work again after a restart on the same data
+        let run: String = entropy::bytes::<2>().iter().map(|byte| format!("{byte:02x}")).collect();
+        let (kim, clinic) = (format!("kim-{run}"), format!("clinic-{run}"));
+        let token = |role, subject: &str, hospitals| self.signer.sign(&Claims::new(role, subject, hospitals, TTL)).ok();
         let admin = token(Role::Admin, "admin", Some(Hospitals::One("*".to_owned())))?;
-        let (customer, auditor) = (token(Role::Customer, CUSTOMER, None)?, token(Role::Auditor, "auditor", None)?);
+        let (customer, auditor) = (token(Role::Customer, &kim, None)?, token(Role::Auditor, "auditor", None)?);
         let date = now.to_zoned(jiff::tz::TimeZone::UTC).date().checked_add(14.days()).ok()?;
         let addr = self.addr;
         let mut text = String::new();
@@ -78,17 +77,17 @@ impl Welcome {
             let (year, month, day) = (date.year(), date.month(), date.day());
             let slot = format!(r#"{{"date":{{"year":{year},"month":{month},"day":{day}}},"capacity":10}}"#);
             let hospital = r#"{"displayName":"Seoul Clinic","timeZone":"Asia/Seoul"}"#;
-            let body = format!(r#"{{"hospitalId":"{HOSPITAL}","hospital":{hospital},"initialSlots":[{slot}]}}"#);
+            let body = format!(r#"{{"hospitalId":"{clinic}","hospital":{hospital},"initialSlots":[{slot}]}}"#);
             call("a hospital with ten places on a date", "ADMIN", "hospital.v1.HospitalService/CreateHospital", &body);
         }
         if self.services.contains(&Service::Screening) {
-            let slot = format!("hospitals/{HOSPITAL}/slots/{date}");
-            let body = format!(r#"{{"screening":{{"customer":"customers/{CUSTOMER}","slot":"{slot}"}}}}"#);
+            let slot = format!("hospitals/{clinic}/slots/{date}");
+            let body = format!(r#"{{"screening":{{"customer":"customers/{kim}","slot":"{slot}"}}}}"#);
             call("a booking", "CUSTOMER", "screening.v1.ScreeningService/CreateScreening", &body);
             call("every booking", "AUDITOR", "screening.v1.ScreeningService/ListScreenings", "{}");
         }
         if self.services.contains(&Service::MyPage) {
-            let body = format!(r#"{{"name":"customers/{CUSTOMER}/myPage"}}"#);
+            let body = format!(r#"{{"name":"customers/{kim}/myPage"}}"#);
             call("what the customer sees", "CUSTOMER", "mypage.v1.MyPageService/GetMyPage", &body);
         }
         Some(text)

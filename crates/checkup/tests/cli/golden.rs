@@ -61,7 +61,7 @@ fn the_default_document_says_what_the_code_does() {
     let settings = Settings::of(&config).unwrap();
     let Settings { server, relay, hospital, screening, reservation, mypage, marketing, .. } = &settings;
     assert!(settings.clock_offset.is_zero());
-    assert!(settings.screening_hospital.is_empty() && settings.marketing_hospital.is_empty());
+    assert!(settings.screening_hospital.is_none() && settings.marketing_hospital.is_none());
     assert_eq!(*relay, relay::ConsumeOptions::default());
     let sections = [
         ("server", format!("{server:#?}"), format!("{:#?}", runtime::server::ServerOptions::default())),

@@ -46,6 +46,12 @@ async fn a_wrong_configuration_is_64_and_every_mistake_is_named() {
         ended(&finished, 64, "surprise: is not a known key");
     }
     ended(&launch().run(&[&["config", "check"][..], &mistakes[4..]].concat()).await, 64, "telemetry");
+    let nonsense = ["config", "check", "--set", "screening.hospital_address=nonsense"];
+    ended(
+        &launch().run(&nonsense).await,
+        64,
+        "screening.hospital_address: \"nonsense\" is not of the form http://HOST:PORT",
+    );
     ended(&launch().run(&["config", "check", "--config", "/nowhere/checkup.toml"]).await, 64, "/nowhere/checkup.toml");
 
     let fine = launch().run(&["config", "dump", "--set", "server.max_calls=7"]).await;

@@ -8,7 +8,8 @@ use contract::screening::v1::screening::State;
 use fault::Reason;
 use marketing::{DemandSignal, ListDemandSignalsRequest};
 use reservation::ListReservationsRequest;
-use testkit::{Answer, Checkup, Desk, Direction, FaultProxy, RawMethod, call_raw, eventually, refused};
+use testkit::{Answer, Checkup, Desk, Direction, FaultProxy, RawMethod, Refusal};
+use testkit::{call_raw, eventually, gather, refused, start_together};
 use tonic::Code;
 
 use crate::launch;
@@ -143,6 +144,55 @@ async fn sigterm_lets_the_call_in_flight_finish() {
     let checkup = launch.set("screening.hospital_address", "").start().await;
     let seen = Desk::of(&checkup.auditor().await).screening(&booked.name).await.expect("it is there");
     assert_eq!(seen.state(), State::Confirmed);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sigterm_under_load_ends_every_call_with_its_own_outcome() {
+    const CALLERS: usize = 16;
+    let checkup = launch().start().await;
+    let slot = Desk::of(&checkup.admin().await).open("rush-hour", &[7], 100_000).await.remove(0);
+    let callers = checkup.served().customers("caller", CALLERS, 4).await;
+    let work = start_together(CALLERS, |i| {
+        let (desk, slot, customer) = (Desk::of(&callers[i]), slot.clone(), format!("caller-{i}"));
+        async move {
+            let mut last = Vec::new();
+            loop {
+                let booked = match desk.book(&customer, &slot, "").await {
+                    Ok(booked) => booked.name,
+                    Err(status) => return (last, status),
+                };
+                match desk.cancel(&booked, "").await {
+                    Ok(cancelled) => last = vec![(cancelled.name, State::Cancelled)],
+                    Err(status) => return (vec![(booked, State::Confirmed)], status),
+                }
+            }
+        }
+    });
+    let reader = Desk::of(&checkup.stranger().await);
+    eventually("the load to be on", async || {
+        let slot = reader.slot(&slot).await.map_err(|status| status.to_string())?;
+        if slot.version > 100 { Ok(()) } else { Err(format!("{} changes", slot.version)) }
+    })
+    .await;
+    checkup.terminate();
+    let ends = gather(work).await;
+    drop((reader, callers));
+    let (code, launch) = checkup.ended().await;
+    assert_eq!(code, Some(0));
+    for (_, status) in &ends {
+        // Turned away at the door, or a connection that takes no new call: never a call that was begun and then dropped.
+        match Refusal::of(status) {
+            Some(refusal) => assert_eq!(refusal.reason, "NOT_READY", "{refusal:#?}"),
+            None => assert!(matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled), "{status:?}"),
+        }
+    }
+    let checkup = launch.start().await;
+    let auditor = Desk::of(&checkup.auditor().await);
+    for (name, state) in ends.iter().flat_map(|(last, _)| last) {
+        assert_eq!(auditor.screening(name).await.expect("what was answered is there").state(), *state);
+    }
+    let verified = checkup.run(&["verify", "--settle", "5s"]).await;
+    assert_eq!(verified.code, Some(0), "{verified:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
