@@ -43,7 +43,8 @@ pub struct Options {
     /// The longest a single request to Hospital is waited for before the same one is sent again.
     #[serde(with = "runtime::config::duration")]
     pub hospital_attempt: Duration,
-    /// How long a place may be taken without a booking before it is given back.
+    /// How long a place may be taken without a booking before it is given back. However short, it is safe: a booking that
+    /// comes later meets the fence and asks for another place.
     #[serde(with = "runtime::config::duration")]
     pub reconcile_grace: Duration,
     /// The longest pause between two tries to settle PENDING bookings.
@@ -64,7 +65,7 @@ impl Default for Options {
         Self {
             hospital_timeout: Duration::from_secs(5),
             hospital_attempt: Duration::from_secs(2),
-            reconcile_grace: Duration::from_secs(10),
+            reconcile_grace: Duration::from_secs(2),
             resolve_pause: Duration::from_secs(5),
             report_interval: Duration::from_secs(2),
             queue,

@@ -132,7 +132,7 @@ async fn verify(checkup: &Checkup, when: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_kills_lose_nothing_and_double_nothing() {
     let mut random = seed("crash");
-    let mut checkup = launch().set("screening.reconcile_grace", "2s").start().await;
+    let mut checkup = launch().start().await;
     let admin = Desk::of(&checkup.admin().await);
     let mut slots = admin.open("roomy", &(5..35).collect::<Vec<_>>(), 200).await;
     slots.extend(admin.open("narrow", &(40..50).collect::<Vec<_>>(), 4).await);
