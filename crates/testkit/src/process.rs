@@ -185,7 +185,8 @@ impl Launch {
         let mut command = Command::new(&self.binary);
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // The developer's own settings are not part of a test.
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CHECKUP_")) {
+        let own = |name: &str| name.starts_with("CHECKUP_") || name == "RUST_LOG";
+        for (name, _) in std::env::vars().filter(|(name, _)| own(name)) {
             command.env_remove(name);
         }
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));

@@ -210,13 +210,13 @@ async fn calls_without_number_on_many_connections_are_answered_or_turned_away_at
     for _ in 0..20 {
         let mut client = stranger.hospital();
         let list = client.list_hospitals(ListHospitalsRequest::default());
-        match within(Duration::from_secs(1), "an answer", list).await {
+        match within(ANSWERED, "an answer", list).await {
             Ok(_) => {}
             refusal => drop(refused(refusal, Reason::Overloaded)),
         }
     }
     let health = RawMethod::new("grpc.health.v1.Health", "Check");
-    let answer = call_raw(&stranger, &health, Bytes::new(), Duration::from_secs(1)).await;
+    let answer = call_raw(&stranger, &health, Bytes::new(), ANSWERED).await;
     assert!(matches!(answer, Answer::Messages(_)), "a busy process is not a dead one: {answer:?}");
     drop(crowd);
     eventually("the crowd to be forgotten", async || {

@@ -9,6 +9,7 @@ mod crash;
 mod deadlines;
 mod demo;
 mod errors;
+mod flows;
 mod fuzz;
 mod hostile;
 mod identity;
