@@ -137,6 +137,7 @@ impl Reader {
     /// Reads until the road fails; a new subscription then starts from what was committed.
     async fn read(&self, mut subscription: Box<dyn Subscription>) {
         let lag = metrics::gauge!("checkup_consumer_lag", "consumer" => self.consumer.name);
+        self.age(None);
         let applied = metrics::counter!("checkup_consumer_events_total", "consumer" => self.consumer.name);
         let mut measured: Option<Instant> = None;
         loop {
@@ -162,6 +163,7 @@ impl Reader {
             }
             if let Ok(0) = subscription.lag().await {
                 lag.set(0.0);
+                self.age(None);
             }
         }
     }
@@ -217,10 +219,19 @@ impl Reader {
         }
     }
 
+    /// How long the oldest event at hand has waited since it was put into its outbox; none waits where there is none.
+    fn age(&self, oldest: Option<&Incoming>) {
+        let occurred = oldest.and_then(|incoming| incoming.envelope.occur_time);
+        let occurred = occurred.and_then(|time| domain::civil::decode_time(&time));
+        let age = occurred.map_or(0.0, |occurred| self.clock.now().duration_since(occurred).as_secs_f64());
+        metrics::gauge!("checkup_outbox_age_seconds", "consumer" => self.consumer.name).set(age.max(0.0));
+    }
+
     /// Hands a batch to the handler; waits out every fault that does not blame the batch.
     async fn attempt(&self, batch: Vec<Incoming>) -> Result<(), Fault> {
         let mut pause = self.options.first_pause;
         loop {
+            self.age(batch.first());
             match self.consumer.handler.handle(batch.clone()).await {
                 Ok(()) => {
                     batch.iter().for_each(|event| self.log(event));

@@ -17,7 +17,7 @@ use std::time::Duration;
 use axum::response::IntoResponse;
 use futures::Stream;
 use tokio::net::TcpListener;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::server::NamedService;
@@ -28,7 +28,7 @@ use tonic_health::server::{HealthReporter, HealthService};
 use tower::Service;
 
 use self::accept::{Connection, Incoming};
-use self::door::{Door, Rules};
+use self::door::{Door, End, Rules};
 use self::methods::DESCRIPTOR_SETS;
 use crate::clock::Clock;
 use crate::entropy;
@@ -104,18 +104,19 @@ impl Server {
         self
     }
 
-    /// Serves until the drain has ended: NOT_SERVING, the drain delay, GOAWAY and no new connections, and a bounded wait
-    /// for the calls under way. Connections that are still open then are cut.
+    /// Serves until the drain has ended: NOT_SERVING, the drain delay, then no new connections and calls, a bounded wait for
+    /// the calls under way, and GOAWAY. Connections that are still open then are cut. GOAWAY comes last because calls under
+    /// way may need others over the connections of this very process.
     ///
     /// # Errors
     /// When serving cannot begin, or ends by itself.
     pub async fn run(self, listener: TcpListener, drain: Drain) -> Result<(), Error> {
         let health = Health::new(&self.names).await;
-        let (goaway, cut) = (CancellationToken::new(), CancellationToken::new());
-        let rules = Rules::new(&self.options, self.verifier, self.clock, self.readiness.clone(), goaway.clone())?;
+        let end = End::default();
+        let rules = Rules::new(&self.options, self.verifier, self.clock, self.readiness.clone(), end.clone())?;
         let routes = with_reflection(self.routes.add_service(health.service()))?;
-        let incoming = Incoming::new(listener, &self.options, cut.clone()).into_stream();
-        let mut serving = Box::pin(serve(&self.options, Arc::new(rules), routes, incoming, goaway.clone()));
+        let incoming = Incoming::new(listener, &self.options, end.leaving.clone(), end.cut.clone()).into_stream();
+        let mut serving = Box::pin(serve(&self.options, Arc::new(rules), routes, incoming, end.goaway.clone()));
         let until_goaway = async {
             tokio::select! {
                 () = self.readiness.ready() => {
@@ -126,18 +127,24 @@ impl Server {
             }
             health.set(ServingStatus::NotServing).await;
             tokio::time::sleep(self.options.drain_delay).await;
-            goaway.cancel();
+            end.leaving.cancel();
+            end.under_way.close();
+            let limit = Instant::now() + self.options.drain_timeout;
+            // Whoever is not done then is cut off below.
+            let _ = timeout_at(limit, end.under_way.wait()).await;
+            end.goaway.cancel();
+            limit
         };
-        tokio::select! {
+        let limit = tokio::select! {
             ended = &mut serving => return ended.and(Err(Error::Ended)),
-            () = until_goaway => {}
-        }
+            limit = until_goaway => limit,
+        };
         // the library waits for every connection, however long that takes
-        if let Ok(ended) = timeout(self.options.drain_timeout, &mut serving).await {
+        if let Ok(ended) = timeout_at(limit, &mut serving).await {
             return ended;
         }
         tracing::warn!(after = ?self.options.drain_timeout, "cutting the connections that are still open");
-        cut.cancel();
+        end.cut.cancel();
         let _ = timeout(Duration::from_secs(1), &mut serving).await;
         Ok(())
     }

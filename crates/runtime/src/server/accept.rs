@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use futures::{FutureExt, Stream};
+use futures::{FutureExt, Stream, StreamExt};
 use metrics::{counter, gauge};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -39,6 +39,7 @@ pub(super) struct Incoming {
     half_open: VecDeque<Arc<Opening>>,
     max_half_open: usize,
     handshake_timeout: Duration,
+    leaving: CancellationToken,
     cut: CancellationToken,
 }
 
@@ -50,24 +51,32 @@ struct Opening {
 }
 
 impl Incoming {
-    /// All connections end when `cut` is cancelled.
-    pub(super) fn new(listener: TcpListener, options: &ServerOptions, cut: CancellationToken) -> Self {
+    /// No connection is taken any more once `leaving` is cancelled, and all of them end when `cut` is.
+    pub(super) fn new(
+        listener: TcpListener,
+        options: &ServerOptions,
+        leaving: CancellationToken,
+        cut: CancellationToken,
+    ) -> Self {
         Self {
             listener,
             established: Arc::new(Semaphore::new(options.max_connections)),
             half_open: VecDeque::new(),
             max_half_open: options.max_half_open,
             handshake_timeout: options.handshake_timeout,
+            leaving,
             cut,
         }
     }
 
-    /// Accepts for ever.
+    /// Accepts until the server leaves. The stream does not end then: its end would close every connection.
     pub(super) fn into_stream(self) -> impl Stream<Item = Result<Connection, Infallible>> {
-        futures::stream::unfold(self, |mut incoming| async move {
+        let leaving = self.leaving.clone();
+        let accepted = futures::stream::unfold(self, |mut incoming| async move {
             let connection = incoming.accept().await;
             Some((Ok(connection), incoming))
-        })
+        });
+        accepted.take_until(leaving.cancelled_owned()).chain(futures::stream::pending())
     }
 
     async fn accept(&mut self) -> Connection {

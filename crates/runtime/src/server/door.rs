@@ -17,6 +17,8 @@ use http::{HeaderMap, Request, Response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tower::Service;
@@ -44,7 +46,20 @@ pub(super) struct Rules {
     streams: Arc<Semaphore>,
     default_deadline: Duration,
     max_deadline: Duration,
-    goaway: CancellationToken,
+    end: End,
+}
+
+/// The stages of the server's end.
+#[derive(Debug, Clone, Default)]
+pub(super) struct End {
+    /// New calls are refused, but for those that calls under way make.
+    pub(super) leaving: CancellationToken,
+    /// The unary calls of others that are under way.
+    pub(super) under_way: TaskTracker,
+    /// Connections are told to go, and streams end.
+    pub(super) goaway: CancellationToken,
+    /// Connections are cut.
+    pub(super) cut: CancellationToken,
 }
 
 impl Rules {
@@ -53,7 +68,7 @@ impl Rules {
         verifier: Verifier,
         clock: Clock,
         readiness: Readiness,
-        goaway: CancellationToken,
+        end: End,
     ) -> Result<Self, prost::DecodeError> {
         Ok(Self {
             methods: Methods::from_descriptors(options.max_calls)?,
@@ -63,7 +78,7 @@ impl Rules {
             streams: Arc::new(Semaphore::new(options.max_streams)),
             default_deadline: options.default_deadline,
             max_deadline: options.max_deadline,
-            goaway,
+            end,
         })
     }
 
@@ -102,6 +117,7 @@ impl Rules {
         let deadline = self.deadline(method, named);
         let caller = self.caller(method, request.headers())?;
         record.caller(&caller);
+        let _under_way = self.let_in(method, &caller)?;
         // A timer would be late: it counts in milliseconds.
         if deadline.has_passed() {
             return Err(Fault::new(Reason::DeadlineExceeded, "the deadline has passed"));
@@ -116,7 +132,24 @@ impl Rules {
             Ok(Err(panic)) => return Err(Fault::internal(panic_text(panic.as_ref()))),
             Err(_) => return Err(Fault::new(Reason::DeadlineExceeded, "the deadline has passed")),
         };
-        Ok((response, admission.stream(named.map(|_| deadline), &self.goaway)))
+        if is_undecodable(response.headers()) {
+            return Err(Fault::new(Reason::FieldInvalid, "the request is not an encoded message of this method"));
+        }
+        Ok((response, admission.stream(named.map(|_| deadline), &self.end.goaway)))
+    }
+
+    /// Refuses new calls once the server is leaving, and counts the others until their answer has begun. Our own services
+    /// are let in to the end: the calls under way need them.
+    fn let_in(&self, method: &Method, caller: &Caller) -> Result<Option<TaskTrackerToken>, Fault> {
+        if method.infrastructure || matches!(caller, Caller::Service(_)) {
+            return Ok(None);
+        }
+        // Counted before looked at, so that nobody slips in between.
+        let token = (!method.streams).then(|| self.end.under_way.token());
+        if self.end.leaving.is_cancelled() {
+            return Err(Fault::new(Reason::NotReady, "the server is shutting down; send the same request again"));
+        }
+        Ok(token)
     }
 
     /// A place among the calls in flight. Health is answered even when there is none: a busy process is not a dead one.
@@ -158,6 +191,12 @@ impl Rules {
             )),
         }
     }
+}
+
+/// Whether the library could not decode the request. It says INTERNAL then, which a mesh would hold against this process;
+/// an INTERNAL of ours carries its details.
+fn is_undecodable(headers: &HeaderMap) -> bool {
+    headers.get("grpc-status").is_some_and(|status| status == "13") && !headers.contains_key("grpc-status-details-bin")
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
