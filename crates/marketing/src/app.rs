@@ -40,13 +40,14 @@ impl Signals {
 
     async fn read(&self, scope: &Scope, query: List) -> Result<(Vec<Counted>, String), DbErr> {
         let List { filter, order, page } = query;
-        let (connection, now) = (self.database.reader(), self.clock.now());
+        // Counts and signals come from one commit, or an answer could show refusals without the bookings before them.
+        let (snapshot, now) = (self.database.snapshot().await?, self.clock.now());
         let present = Present { now: micros(now), earliest: today(now, &last_zone()) };
-        let (signals, next) = list(connection, scope, present, &filter, order, &page).await?;
+        let (signals, next) = list(&snapshot, scope, present, &filter, order, &page).await?;
         let slots: Vec<String> = signals.iter().map(|signal| signal.slot.to_string()).collect();
         let since = micros(of_late(now));
-        let bookings = count_bookings(connection, &slots, since).await?;
-        let refused = count_refusals(connection, &slots, since).await?;
+        let bookings = count_bookings(&snapshot, &slots, since).await?;
+        let refused = count_refusals(&snapshot, &slots, since).await?;
         let counted = signals.into_iter().zip(&slots).map(|(signal, slot)| Counted {
             signal,
             bookings: bookings.get(slot).copied().unwrap_or(0),

@@ -97,10 +97,18 @@ impl Database {
         self
     }
 
-    /// A pool for reads outside of the writer. Each statement sees the last commit; use a transaction for several.
+    /// A pool for reads outside of the writer. Each statement sees the last commit; see [`Database::snapshot`].
     #[must_use]
     pub fn reader(&self) -> &DatabaseConnection {
         &self.reader
+    }
+
+    /// A reading transaction, for answers made of several statements: all of them see the same commit.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn snapshot(&self) -> Result<DatabaseTransaction, DbErr> {
+        self.reader.begin().await
     }
 
     /// Counts the writer's commits; it changes after each of them, and never before its rows can be read.
