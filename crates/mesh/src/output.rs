@@ -1,0 +1,81 @@
+//! What a child process prints, readable while it runs and after it has ended.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use crate::Error;
+
+/// More than any announcement or stack trace, and nothing to a process that runs for days.
+const KEPT_LINES: usize = 4_000;
+
+/// The last lines of a child, both streams, in the order they came. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Output(Arc<Mutex<Held>>);
+
+#[derive(Debug, Default)]
+struct Held {
+    lines: VecDeque<String>,
+    copy: Option<File>,
+}
+
+impl Output {
+    /// Adds what comes from `stream`, on a thread of its own, so that a full pipe never stops the child.
+    pub(crate) fn collect(&self, stream: impl Read + Send + 'static) {
+        let output = self.clone();
+        thread::spawn(move || {
+            let mut reader = BufReader::new(stream);
+            let mut line = Vec::new();
+            // A child that is killed may leave half a line of any bytes behind.
+            while matches!(reader.read_until(b'\n', &mut line), Ok(read) if read > 0) {
+                let mut held = output.held();
+                if held.lines.len() == KEPT_LINES {
+                    held.lines.pop_front();
+                }
+                if let Some(copy) = &mut held.copy {
+                    // a full disk is no reason to stop the child
+                    let _ = copy.write_all(&line);
+                }
+                held.lines.push_back(String::from_utf8_lossy(&line).trim_end().to_owned());
+                line.clear();
+            }
+        });
+    }
+
+    /// Adds the lines to a file as well, those that came already included.
+    ///
+    /// # Errors
+    /// [`Error::System`] where it cannot be written.
+    pub fn copy_to(&self, path: &Path) -> Result<(), Error> {
+        let doing = || format!("write {}", path.display());
+        let file = File::options().create(true).append(true).open(path);
+        let mut file = file.map_err(|cause| Error::System { doing: doing(), cause })?;
+        let mut held = self.held();
+        for line in &held.lines {
+            writeln!(file, "{line}").map_err(|cause| Error::System { doing: doing(), cause })?;
+        }
+        held.copy = Some(file);
+        Ok(())
+    }
+
+    /// The first thing that `look` finds in a line.
+    pub fn find<T>(&self, look: impl FnMut(&String) -> Option<T>) -> Option<T> {
+        self.held().lines.iter().find_map(look)
+    }
+
+    /// The last `count` lines as one text.
+    #[must_use]
+    pub fn tail(&self, count: usize) -> String {
+        let held = self.held();
+        let lines = &held.lines;
+        let last: Vec<&str> = lines.iter().skip(lines.len().saturating_sub(count)).map(String::as_str).collect();
+        last.join("\n")
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

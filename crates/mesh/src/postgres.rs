@@ -1,0 +1,245 @@
+//! A private PostgreSQL server.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use std::os::unix::process::CommandExt;
+
+use rustix::process::Signal;
+
+use crate::child::Child;
+use crate::home::{Home, User};
+use crate::programs::PostgresPrograms;
+use crate::{Error, Output, port};
+
+/// How long a start, a stop or a command may take; recovery after an immediate stop is part of a start.
+const LIMIT: Duration = Duration::from_secs(60);
+const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
+const SHOWN_LINES: usize = 20;
+/// How long the server of a process that was killed may need to follow it.
+const PREDECESSOR: Duration = Duration::from_secs(10);
+/// A port that was free can be taken before the server has it.
+const PORTS_TRIED: usize = 5;
+pub(crate) const SUPERUSER: &str = "postgres";
+
+/// A server of its own on a free port of 127.0.0.1, without passwords, with the durability of production. It ends with its
+/// handle.
+#[derive(Debug)]
+pub struct Postgres {
+    child: Option<Child>,
+    log: Output,
+    programs: PostgresPrograms,
+    user: Option<User>,
+    port: u16,
+    home: Home,
+}
+
+impl Postgres {
+    /// Starts one with a new temporary directory, which is removed with the handle.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] where PostgreSQL is not installed, otherwise why it did not start.
+    pub async fn start() -> Result<Self, Error> {
+        Self::start_at(Home::temporary("postgres")?).await
+    }
+
+    /// Starts one whose data is in `directory` and stays there, for the next start too. Run as root, the server runs as the
+    /// user `postgres`, and so it must be able to reach the directory.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_in(directory: &Path) -> Result<Self, Error> {
+        Self::start_at(Home::kept(directory)?).await
+    }
+
+    async fn start_at(home: Home) -> Result<Self, Error> {
+        let (programs, user) = (PostgresPrograms::find()?, User::instead_of_root()?);
+        if let Some(user) = user {
+            user.own(home.path())?;
+        }
+        let mut server = Self { child: None, log: Output::default(), programs, user, port: port::free()?, home };
+        if !server.data_dir().join("PG_VERSION").exists() {
+            server.initialise().await?;
+        }
+        let mut ports_tried = 1;
+        let end = Instant::now() + PREDECESSOR;
+        while ports_tried < PORTS_TRIED {
+            match server.launch().await {
+                // whoever was killed here a moment ago takes its server along, but not at once
+                Err(Error::Failed { output, .. }) if output.contains("postmaster.pid") && Instant::now() < end => {
+                    tokio::time::sleep(BETWEEN_LOOKS).await;
+                    continue;
+                }
+                Err(Error::Failed { output, .. }) if output.contains("Address already in use") => {
+                    server.port = port::free()?;
+                }
+                other => return other.map(|()| server),
+            }
+            ports_tried += 1;
+        }
+        server.launch().await.map(|()| server)
+    }
+
+    /// The address of a database, for clients.
+    #[must_use]
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://{SUPERUSER}@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// Makes an empty database.
+    ///
+    /// # Errors
+    /// [`Error::Failed`], for example where there is one of that name.
+    pub async fn create_database(&self, name: &str) -> Result<(), Error> {
+        create_database(&self.programs.program("psql"), &self.url("postgres"), name).await
+    }
+
+    /// Runs SQL with `psql`; what it prints, unaligned and without headings.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] with what the server said.
+    pub async fn sql(&self, database: &str, statement: &str) -> Result<String, Error> {
+        sql(&self.programs.program("psql"), &self.url(database), statement).await
+    }
+
+    /// Where it listens on 127.0.0.1, also after a restart.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The process to signal; `None` while stopped.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::pid)
+    }
+
+    /// Where its files are.
+    #[must_use]
+    pub fn data_dir(&self) -> PathBuf {
+        self.home.path().join("data")
+    }
+
+    /// What it logged since it was last started.
+    #[must_use]
+    pub fn log(&self) -> &Output {
+        &self.log
+    }
+
+    /// Stops it as a crash would: nothing is flushed, every connection is cut, the next start recovers from the log.
+    ///
+    /// # Errors
+    /// [`Error::Late`].
+    pub async fn stop_immediate(&mut self) -> Result<(), Error> {
+        self.stop(Signal::QUIT).await
+    }
+
+    /// Stops it in an orderly way: transactions are rolled back, connections cut, files flushed.
+    ///
+    /// # Errors
+    /// [`Error::Late`].
+    pub async fn stop_fast(&mut self) -> Result<(), Error> {
+        self.stop(Signal::INT).await
+    }
+
+    /// Starts it again on the same port and data; stops it first, in an orderly way, where it runs.
+    ///
+    /// # Errors
+    /// Why it does not start.
+    pub async fn restart(&mut self) -> Result<(), Error> {
+        self.stop_fast().await?;
+        self.launch().await
+    }
+
+    async fn stop(&mut self, signal: Signal) -> Result<(), Error> {
+        if let Some(child) = &mut self.child {
+            child.end(signal, LIMIT).await?;
+            self.child = None;
+        }
+        Ok(())
+    }
+
+    async fn initialise(&self) -> Result<(), Error> {
+        let mut command = self.command("initdb");
+        command.args(["--username", SUPERUSER, "--auth", "trust", "--encoding", "UTF8", "--locale", "C"]);
+        // Nothing of a new, empty server is worth a sync; what it does later is synced.
+        command.args(["--no-sync", "--no-instructions", "--pgdata"]).arg(self.data_dir());
+        run("initdb", command).await.map(drop)
+    }
+
+    async fn launch(&mut self) -> Result<(), Error> {
+        let mut command = self.command("postgres");
+        command.arg("-D").arg(self.data_dir()).arg("-p").arg(self.port.to_string());
+        for setting in ["listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=300"] {
+            command.args(["-c", setting]);
+        }
+        // SIGQUIT ends the sessions too; SIGKILL would leave them to notice by themselves.
+        let mut child = Child::spawn("postgres", command, Signal::QUIT, self.home.scratch())?;
+        self.log = child.output().clone();
+        self.ready(&mut child, Instant::now() + LIMIT).await?;
+        self.child = Some(child);
+        Ok(())
+    }
+
+    async fn ready(&self, child: &mut Child, end: Instant) -> Result<(), Error> {
+        loop {
+            let mut look = self.command("pg_isready");
+            look.args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-q"]);
+            if run("pg_isready", look).await.is_ok() {
+                return Ok(());
+            }
+            if child.has_ended().is_some() {
+                return Err(Error::Failed { what: "postgres ended".into(), output: self.log.tail(SHOWN_LINES) });
+            }
+            if Instant::now() >= end {
+                let what = "postgres did not answer".into();
+                return Err(Error::Late { what, limit: LIMIT, output: self.log.tail(SHOWN_LINES) });
+            }
+            tokio::time::sleep(BETWEEN_LOOKS).await;
+        }
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(self.programs.program(program));
+        // The caller's own directory may be closed to the server's user, and its PG… variables are about another server.
+        command.current_dir(self.home.path());
+        without_defaults(&mut command);
+        if let Some(User { uid, gid }) = self.user {
+            command.uid(uid).gid(gid);
+        }
+        command
+    }
+}
+
+fn without_defaults(command: &mut Command) {
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PG")) {
+        command.env_remove(name);
+    }
+}
+
+pub(crate) async fn create_database(psql: &Path, url: &str, name: &str) -> Result<(), Error> {
+    let name = name.replace('"', "\"\"");
+    sql(psql, url, &format!("CREATE DATABASE \"{name}\"")).await.map(drop)
+}
+
+pub(crate) async fn sql(psql: &Path, url: &str, statement: &str) -> Result<String, Error> {
+    let mut command = Command::new(psql);
+    without_defaults(&mut command);
+    command.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", url, "-c", statement]);
+    run("psql", command).await
+}
+
+/// Runs a command to its end; what it wrote for its caller.
+async fn run(what: &str, mut command: Command) -> Result<String, Error> {
+    command.stdin(Stdio::null());
+    let mut command = tokio::process::Command::from(command);
+    let output = tokio::time::timeout(LIMIT, command.kill_on_drop(true).output()).await;
+    let late = |_| Error::Late { what: format!("{what} did not end"), limit: LIMIT, output: String::new() };
+    let output = output.map_err(late)?.map_err(Error::system(format!("run {what}")))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned());
+    }
+    let output = String::from_utf8_lossy(&output.stderr).trim_end().to_owned();
+    Err(Error::Failed { what: format!("{what} failed"), output })
+}

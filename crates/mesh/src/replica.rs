@@ -1,0 +1,247 @@
+//! One replica of a service: a process that can be started, asked how it is, stopped, killed and paused.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::child::Child;
+use crate::{Error, Output};
+
+const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
+/// How long an answer on the admin port is waited for.
+const LOOK: Duration = Duration::from_millis(500);
+/// How long an orderly end may take: the drain, and then some.
+const STOP: Duration = Duration::from_secs(30);
+const SHOWN_LINES: usize = 30;
+
+/// Where a replica is.
+#[derive(Debug, Clone)]
+pub(crate) struct Spot {
+    pub(crate) service: String,
+    pub(crate) index: usize,
+    pub(crate) port: u16,
+    pub(crate) admin_port: u16,
+    pub(crate) directory: PathBuf,
+}
+
+/// How a replica is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// It runs and does not answer yet.
+    Starting,
+    /// It answers and waits for this before it serves.
+    Waiting(String),
+    /// It serves.
+    Serving,
+    /// It ended by itself; how.
+    Ended(String),
+    /// It was stopped.
+    Stopped,
+}
+
+impl std::fmt::Display for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Starting => f.write_str("starting"),
+            Self::Waiting(what) => write!(f, "waiting for {what}"),
+            Self::Serving => f.write_str("serving"),
+            Self::Ended(how) => write!(f, "ended ({how})"),
+            Self::Stopped => f.write_str("stopped"),
+        }
+    }
+}
+
+/// A replica. It ends with its handle.
+#[derive(Debug)]
+pub struct Replica {
+    spot: Spot,
+    binary: PathBuf,
+    configuration: PathBuf,
+    /// What all replicas are told besides.
+    common: Vec<String>,
+    /// What only this one is told.
+    settings: Vec<String>,
+    child: Option<Child>,
+    /// How it ended last, where it did so by itself.
+    ended: Option<ExitStatus>,
+    output: Output,
+}
+
+impl Replica {
+    pub(crate) fn new(spot: Spot, binary: PathBuf, configuration: PathBuf, common: Vec<String>) -> Self {
+        let (settings, output) = (Vec::new(), Output::default());
+        Self { spot, binary, configuration, common, settings, child: None, ended: None, output }
+    }
+
+    /// The service.
+    #[must_use]
+    pub fn service(&self) -> &str {
+        &self.spot.service
+    }
+
+    /// Which of its replicas, from 0.
+    #[must_use]
+    pub fn index(&self) -> usize {
+        self.spot.index
+    }
+
+    /// `hospital-0`.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("{}-{}", self.spot.service, self.spot.index)
+    }
+
+    /// Where it serves, also after a restart.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.spot.port).into()
+    }
+
+    /// Where its admin pages are.
+    #[must_use]
+    pub fn admin_addr(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.spot.admin_port).into()
+    }
+
+    /// `http://HOST:PORT`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.addr())
+    }
+
+    /// What it wrote since it was last started.
+    #[must_use]
+    pub fn output(&self) -> &Output {
+        &self.output
+    }
+
+    /// The process; `None` where there is none.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::pid)
+    }
+
+    /// Tells only this replica, from its next start on: `KEY=VALUE`. Replaces what it was told before.
+    pub fn set(&mut self, settings: &[&str]) {
+        self.settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
+    }
+
+    /// Starts it; does not wait until it serves.
+    ///
+    /// # Errors
+    /// Where it cannot be run.
+    pub fn start(&mut self) -> Result<(), Error> {
+        let Spot { service, directory, .. } = &self.spot;
+        let mut command = Command::new(&self.binary);
+        command.args(["serve", service]).arg("--config").arg(&self.configuration).arg("--data-dir").arg(directory);
+        command.arg("--addr").arg(self.addr().to_string()).arg("--admin-addr").arg(self.admin_addr().to_string());
+        for setting in self.common.iter().chain(&self.settings) {
+            command.arg("--set").arg(setting);
+        }
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CHECKUP_")) {
+            command.env_remove(name);
+        }
+        std::fs::create_dir_all(directory).map_err(Error::system(format!("make {}", directory.display())))?;
+        let child = Child::spawn(self.name(), command, Signal::TERM, None)?;
+        self.output = child.output().clone();
+        self.output.copy_to(&directory.join("log"))?;
+        (self.child, self.ended) = (Some(child), None);
+        Ok(())
+    }
+
+    /// How it is.
+    pub async fn state(&mut self) -> State {
+        if let Some(status) = self.child.as_mut().and_then(Child::has_ended) {
+            (self.child, self.ended) = (None, Some(status));
+        }
+        match (&self.child, self.ended) {
+            (None, Some(status)) => State::Ended(status.to_string()),
+            (None, None) => State::Stopped,
+            (Some(_), _) => match timeout(LOOK, ask(self.admin_addr())).await {
+                Ok(Ok((200, _))) => State::Serving,
+                Ok(Ok((_, body))) => State::Waiting(body.trim().to_owned()),
+                Ok(Err(_)) | Err(_) => State::Starting,
+            },
+        }
+    }
+
+    /// Waits until it serves.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] where it ended instead, [`Error::Late`] where it does not after `limit`.
+    pub async fn ready(&mut self, limit: Duration) -> Result<(), Error> {
+        let end = Instant::now() + limit;
+        loop {
+            let state = self.state().await;
+            let output = || self.output.tail(SHOWN_LINES);
+            match state {
+                State::Serving => return Ok(()),
+                State::Ended(_) | State::Stopped => {
+                    return Err(Error::Failed { what: format!("{} {state}", self.name()), output: output() });
+                }
+                State::Starting | State::Waiting(_) if Instant::now() >= end => {
+                    return Err(Error::Late { what: format!("{} is {state}", self.name()), limit, output: output() });
+                }
+                State::Starting | State::Waiting(_) => sleep(BETWEEN_LOOKS).await,
+            }
+        }
+    }
+
+    /// Stops it in an orderly way.
+    ///
+    /// # Errors
+    /// [`Error::Late`].
+    pub async fn stop(&mut self) -> Result<(), Error> {
+        self.signal(Signal::CONT);
+        self.end(Signal::TERM).await
+    }
+
+    /// `kill -9`.
+    ///
+    /// # Errors
+    /// [`Error::Late`].
+    pub async fn kill(&mut self) -> Result<(), Error> {
+        self.end(Signal::KILL).await
+    }
+
+    /// SIGSTOP: connections stay, nothing is answered.
+    pub fn pause(&mut self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// SIGCONT.
+    pub fn resume(&mut self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&mut self, signal: Signal) {
+        if let Some(child) = &mut self.child {
+            child.signal(signal);
+        }
+    }
+
+    async fn end(&mut self, signal: Signal) -> Result<(), Error> {
+        if let Some(child) = &mut self.child {
+            child.end(signal, STOP).await?;
+            (self.child, self.ended) = (None, None);
+        }
+        Ok(())
+    }
+}
+
+/// What the admin page `/ready` says: the status and the text.
+async fn ask(admin: SocketAddr) -> std::io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect(admin).await?;
+    stream.write_all(b"GET /ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+    let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default();
+    Ok((status, body))
+}

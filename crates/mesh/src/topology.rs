@@ -1,0 +1,229 @@
+//! A whole mesh on loopback: PostgreSQL, nats-server, and replicas of services, all real processes of their own.
+//!
+//! It is what `make mesh` shows and what the chaos tests break. Services are names here, and the binary that runs them is
+//! given: this crate starts `BINARY serve NAME` and knows nothing of what that does.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::replica::{Replica, Spot};
+use crate::{Error, Nats, Postgres, port};
+
+/// How long `migrate` may take.
+const MIGRATE: Duration = Duration::from_secs(60);
+
+/// How many replicas of what.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    /// The program.
+    pub binary: PathBuf,
+    /// Where data, keys, logs and the configuration are; kept.
+    pub directory: PathBuf,
+    /// Services by name and how often each runs.
+    pub replicas: Vec<(String, usize)>,
+    /// Services by name that keep a file a replica instead of a database that all of them share.
+    pub in_files: Vec<String>,
+    /// What every replica is told besides: `KEY=VALUE`.
+    pub settings: Vec<String>,
+    /// Another place for PostgreSQL's files than the directory.
+    pub postgres: Option<PathBuf>,
+}
+
+impl Layout {
+    /// The mesh of the README: two replicas of what takes the load, one of the others.
+    #[must_use]
+    pub fn new(binary: impl Into<PathBuf>, directory: impl Into<PathBuf>) -> Self {
+        let replicas = [("hospital", 2), ("screening", 2), ("reservation", 1), ("mypage", 2), ("marketing", 1)];
+        Self {
+            binary: binary.into(),
+            directory: directory.into(),
+            replicas: replicas.map(|(name, count)| (name.to_owned(), count)).into(),
+            in_files: vec!["mypage".to_owned()],
+            settings: Vec::new(),
+            postgres: None,
+        }
+    }
+
+    /// Another number of replicas of a service.
+    #[must_use]
+    pub fn replicas(mut self, service: &str, count: usize) -> Self {
+        for (name, replicas) in &mut self.replicas {
+            if name == service {
+                *replicas = count;
+            }
+        }
+        self
+    }
+
+    fn services(&self) -> impl Iterator<Item = &str> {
+        self.replicas.iter().map(|(name, _)| name.as_str())
+    }
+
+    fn has_database(&self, service: &str) -> bool {
+        self.in_files.iter().all(|name| name != service)
+    }
+}
+
+/// A running mesh. It ends with its handle; what it stored stays in its directory.
+#[derive(Debug)]
+pub struct Mesh {
+    layout: Layout,
+    // replicas end before what they depend on
+    replicas: Vec<Replica>,
+    nats: Nats,
+    postgres: Postgres,
+}
+
+impl Mesh {
+    /// Starts the servers, brings the databases up to date and starts every replica; does not wait until those serve. `say` is
+    /// told what is being done.
+    ///
+    /// # Errors
+    /// What is missing, or does not start.
+    pub async fn start(layout: Layout, mut say: impl FnMut(&str)) -> Result<Self, Error> {
+        let directory = &layout.directory;
+        std::fs::create_dir_all(directory).map_err(Error::system(format!("make {}", directory.display())))?;
+        say("starting PostgreSQL and nats-server");
+        let (postgres_dir, nats_dir) =
+            (layout.postgres.clone().unwrap_or_else(|| directory.join("postgres")), directory.join("nats"));
+        let (postgres, nats) = tokio::join!(Postgres::start_in(&postgres_dir), Nats::start_in(&nats_dir));
+        let (postgres, nats) = (postgres?, nats?);
+        for service in layout.services().filter(|service| layout.has_database(service)) {
+            let there = format!("SELECT 1 FROM pg_database WHERE datname = '{service}'");
+            if postgres.sql("postgres", &there).await?.is_empty() {
+                postgres.create_database(service).await?;
+            }
+        }
+        let mut mesh = Self { replicas: Vec::new(), nats, postgres, layout };
+        mesh.place()?;
+        mesh.write_configuration()?;
+        say("bringing the databases up to date");
+        mesh.migrate().await?;
+        say("starting the services");
+        for replica in &mut mesh.replicas {
+            replica.start()?;
+        }
+        Ok(mesh)
+    }
+
+    /// Gives every replica its ports and its directory.
+    fn place(&mut self) -> Result<(), Error> {
+        for (service, count) in self.layout.replicas.clone() {
+            for index in 0..count {
+                let spot = Spot {
+                    service: service.clone(),
+                    index,
+                    port: port::free()?,
+                    admin_port: port::free()?,
+                    directory: self.layout.directory.join(format!("{service}-{index}")),
+                };
+                let (binary, settings) = (self.layout.binary.clone(), self.layout.settings.clone());
+                self.replicas.push(Replica::new(spot, binary, self.configuration(), settings));
+            }
+        }
+        Ok(())
+    }
+
+    /// The configuration that every process of the mesh is started with.
+    #[must_use]
+    pub fn configuration(&self) -> PathBuf {
+        self.layout.directory.join("mesh.toml")
+    }
+
+    fn write_configuration(&self) -> Result<(), Error> {
+        let mut text = String::from("# Written by the mesh at every start.\n");
+        // writing to a String cannot fail
+        let _ = writeln!(text, "[identity]\nkey_dir = {:?}", self.layout.directory);
+        let _ = writeln!(text, "[events]\nnats = {:?}", self.nats.url());
+        let hospitals: Vec<String> = self.of("hospital").map(Replica::url).collect();
+        for service in self.layout.services() {
+            let _ = writeln!(text, "[{service}]");
+            if self.layout.has_database(service) {
+                let _ = writeln!(text, "database = {:?}", self.postgres.url(service));
+            }
+            if matches!(service, "screening" | "marketing") {
+                let _ = writeln!(text, "hospital_address = {:?}", hospitals.join(","));
+            }
+        }
+        let path = self.configuration();
+        std::fs::write(&path, text).map_err(Error::system(format!("write {}", path.display())))
+    }
+
+    async fn migrate(&self) -> Result<(), Error> {
+        let mut command = Command::new(&self.layout.binary);
+        command.arg("migrate").arg("--config").arg(self.configuration());
+        let mut child = crate::child::Child::spawn("checkup migrate", command, Signal::TERM, None)?;
+        let status = child.ended(MIGRATE).await?;
+        if status.success() {
+            return Ok(());
+        }
+        Err(Error::Failed { what: "checkup migrate failed".to_owned(), output: child.output().tail(20) })
+    }
+
+    /// Where everything is.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.layout.directory
+    }
+
+    /// The database server.
+    pub fn postgres(&mut self) -> &mut Postgres {
+        &mut self.postgres
+    }
+
+    /// The broker.
+    pub fn nats(&mut self) -> &mut Nats {
+        &mut self.nats
+    }
+
+    /// Every replica, in the order of the layout.
+    #[must_use]
+    pub fn replicas(&self) -> &[Replica] {
+        &self.replicas
+    }
+
+    /// Every replica, to be stopped and started.
+    pub fn replicas_mut(&mut self) -> &mut [Replica] {
+        &mut self.replicas
+    }
+
+    /// The replicas of one service.
+    pub fn of(&self, service: &str) -> impl Iterator<Item = &Replica> {
+        self.replicas.iter().filter(move |replica| replica.service() == service)
+    }
+
+    /// One replica of a service.
+    pub fn replica(&mut self, service: &str, index: usize) -> Option<&mut Replica> {
+        self.replicas.iter_mut().find(|replica| replica.service() == service && replica.index() == index)
+    }
+
+    /// Waits until every replica serves.
+    ///
+    /// # Errors
+    /// [`Error::Late`] with the end of what the first one wrote that does not.
+    pub async fn ready(&mut self, limit: Duration) -> Result<(), Error> {
+        let end = tokio::time::Instant::now() + limit;
+        for replica in &mut self.replicas {
+            replica.ready(end.saturating_duration_since(tokio::time::Instant::now())).await?;
+        }
+        Ok(())
+    }
+
+    /// Stops the services, then what they depend on, each in an orderly way.
+    ///
+    /// # Errors
+    /// The first that did not end; the others have been stopped all the same.
+    pub async fn stop(mut self) -> Result<(), Error> {
+        let stopping = self.replicas.iter_mut().map(Replica::stop);
+        let mut outcome = Ok(());
+        for stopped in futures::future::join_all(stopping).await {
+            outcome = outcome.and(stopped);
+        }
+        let (nats, postgres) = tokio::join!(self.nats.stop(), self.postgres.stop_fast());
+        outcome.and(nats).and(postgres)
+    }
+}
