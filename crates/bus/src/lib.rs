@@ -1,9 +1,11 @@
-//! How events travel between services: a port, and the road it has without a broker.
+//! How events travel between services: a port, the road it has without a broker, and the road over NATS JetStream.
 //!
-//! [`Subscribe`] is what a consumer sees. [`tail::Tailer`] serves it by reading the producers' own logs, in order, in the
-//! same process; a broker serves it by durable consumers. It knows messages, not what they mean, and no database.
+//! [`Subscribe`] is what a consumer sees and [`Publish`] what a producer's relay sees. [`tail::Tailer`] serves consumers by
+//! reading the producers' own logs, in order, in the same process, and needs no publishing. [`jetstream::JetStream`] serves
+//! both sides by one stream. It knows messages, not what they mean, and no database.
 
+pub mod jetstream;
 mod port;
 pub mod tail;
 
-pub use port::{Delivery, Error, Message, Place, Subscribe, Subscription};
+pub use port::{Delivery, Error, Message, Outbound, Place, Publish, StreamState, Subscribe, Subscription};

@@ -7,6 +7,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// One event as bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +17,15 @@ pub struct Message {
     pub subject: String,
     /// The encoded envelope.
     pub payload: Vec<u8>,
+}
+
+/// One event on its way out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outbound {
+    /// The event's id: what a broker recognises a repetition by.
+    pub id: String,
+    /// The event.
+    pub message: Message,
 }
 
 /// Where a delivery stands on its road.
@@ -43,15 +54,58 @@ pub struct Delivery {
     pub place: Place,
 }
 
-/// Why a road does not deliver at the moment; it may again later.
+/// Why a road does not carry at the moment; it may again later.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot read events from {source_name}")]
+#[error("events do not pass {source_name}")]
 pub struct Error {
     /// The producer or broker.
     pub source_name: String,
     /// Why.
     #[source]
     pub cause: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl Error {
+    /// Something went wrong at this producer or broker.
+    pub fn new(source_name: impl Into<String>, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self { source_name: source_name.into(), cause: cause.into() }
+    }
+}
+
+/// What a broker holds at the moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamState {
+    /// Changes when the stream was made anew, and with it every sequence.
+    pub identity: String,
+    /// The sequence of the oldest event; one after `last` where there is none.
+    pub first: u64,
+    /// The sequence of the newest event there ever was, 0 where there never was one.
+    pub last: u64,
+}
+
+/// Hands events to a broker.
+#[async_trait]
+pub trait Publish: Send + Sync {
+    /// Sends all of them, in this order and without waiting between them, and waits for the acknowledgements until
+    /// `deadline`, one deadline for all. The result of each: its sequence in the stream. An event that the broker has under
+    /// this id already is not stored again and has the sequence it got the first time. An event whose result is an error may
+    /// be stored all the same.
+    async fn publish(&self, events: &[Outbound], deadline: Instant) -> Vec<Result<u64, Error>>;
+
+    /// What the broker holds. Makes the stream where it is missing.
+    ///
+    /// # Errors
+    /// [`Error`].
+    async fn state(&self) -> Result<StreamState, Error>;
+
+    /// The id of the event at a sequence; `None` where there is none, or none any more.
+    ///
+    /// # Errors
+    /// [`Error`].
+    async fn id_at(&self, sequence: u64) -> Result<Option<String>, Error>;
+
+    /// Counts the connections made. A change is a reason to look at [`Self::state`] again.
+    fn connections(&self) -> watch::Receiver<u64>;
 }
 
 /// One consumer's view of the events it asked for.
@@ -70,10 +124,11 @@ pub trait Subscription: Send {
     /// [`Error`]; the deliveries may then come again.
     async fn acknowledge(&mut self, deliveries: &[Delivery]) -> Result<(), Error>;
 
-    /// Asks for deliveries again after a pause.
+    /// Asks for deliveries again after a pause; what follows them overtakes them meanwhile. Only where their place is
+    /// [`Place::Unordered`]: on a road in strict order nothing can be put off, its consumer insists on what is at hand.
     ///
     /// # Errors
-    /// [`Error`]; they come again all the same, by time-out.
+    /// [`Error`], always where the road is in strict order. Otherwise the deliveries come again all the same, by time-out.
     async fn postpone(&mut self, deliveries: &[Delivery], pause: Duration) -> Result<(), Error>;
 
     /// Events that wait for this consumer, as far as the road can tell.

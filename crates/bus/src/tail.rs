@@ -3,7 +3,7 @@
 //! Nothing is kept here. The consumer's cursor lives in its own database and moves in the transaction of the effect, so an
 //! acknowledgement has nothing left to do.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::future::select_all;
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use crate::port::{Delivery, Error, Message, Place, Subscribe, Subscription, matches};
 
@@ -80,7 +79,7 @@ impl Subscribe for Tailer {
             unread: true,
             log: Arc::clone(log),
         });
-        Ok(Box::new(Tails { tails: tails.collect(), filter: filter.to_vec(), next: 0, again: VecDeque::new() }))
+        Ok(Box::new(Tails { tails: tails.collect(), filter: filter.to_vec(), next: 0 }))
     }
 }
 
@@ -100,8 +99,6 @@ struct Tails {
     filter: Vec<String>,
     /// Whose turn it is, so that a busy log cannot starve the others.
     next: usize,
-    /// What was postponed, with the time it is due, oldest first.
-    again: VecDeque<(Instant, Vec<Delivery>)>,
 }
 
 impl Tails {
@@ -126,7 +123,6 @@ impl Tails {
     }
 
     async fn wait(&mut self) {
-        let due = self.again.front().map(|(due, _)| *due);
         let changes = self.tails.iter_mut().map(|tail| {
             Box::pin(async {
                 match tail.changes.changed().await {
@@ -137,17 +133,10 @@ impl Tails {
             })
         });
         let changes: Vec<_> = changes.collect();
-        let any = async {
-            if changes.is_empty() {
-                std::future::pending::<()>().await;
-            } else {
-                select_all(changes).await;
-            }
-        };
-        match due {
-            Some(due) => drop(tokio::time::timeout_at(due, any).await),
-            None => any.await,
+        if changes.is_empty() {
+            std::future::pending::<()>().await;
         }
+        select_all(changes).await;
     }
 }
 
@@ -175,13 +164,6 @@ impl Tail {
 impl Subscription for Tails {
     async fn next(&mut self, limit: usize) -> Result<Vec<Delivery>, Error> {
         loop {
-            // Order must hold: while something is postponed, nothing that comes after it may overtake it.
-            if let Some((due, _)) = self.again.front() {
-                tokio::time::sleep_until(*due).await;
-                if let Some((_, deliveries)) = self.again.pop_front() {
-                    return Ok(deliveries);
-                }
-            }
             let found = self.read(limit.max(1)).await?;
             if !found.is_empty() {
                 return Ok(found);
@@ -194,9 +176,8 @@ impl Subscription for Tails {
         Ok(())
     }
 
-    async fn postpone(&mut self, deliveries: &[Delivery], pause: Duration) -> Result<(), Error> {
-        self.again.push_back((Instant::now() + pause, deliveries.to_vec()));
-        Ok(())
+    async fn postpone(&mut self, _deliveries: &[Delivery], _pause: Duration) -> Result<(), Error> {
+        Err(Error::new("a producer's log", "it is read in order: nothing can be put off"))
     }
 
     async fn lag(&mut self) -> Result<u64, Error> {

@@ -1,0 +1,219 @@
+//! The road over NATS JetStream: one stream for every event of the system, kept in files.
+//!
+//! The broker may be absent, restarted, paused or wiped at any time. [`JetStream`] connects again for ever, makes the stream
+//! and its consumers where they are missing, and answers every call within seconds: with a result or with an [`Error`] that
+//! leaves it to the caller to try again. What a broker lost is for the producers to publish again; they see by
+//! [`StreamState`](crate::StreamState) that something is missing.
+
+mod durable;
+mod ordered;
+mod publish;
+mod pull;
+mod stream;
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use async_nats::connection::State;
+use async_nats::jetstream::Context;
+use async_nats::{Client, ConnectOptions, Event, ServerAddr};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout, timeout_at};
+
+pub use durable::Durable;
+pub use ordered::Ordered;
+
+use crate::port::Error;
+
+/// How long one question to the broker may take.
+const ANSWER: Duration = Duration::from_secs(5);
+/// The third unanswered ping ends a connection, so a broker that hangs is noticed within three of these.
+const PING_INTERVAL: Duration = Duration::from_secs(2);
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(2);
+/// The client tells its state only to those who ask.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
+const LAST_PAUSE: Duration = Duration::from_millis(500);
+
+/// Where the broker is, and what the stream is held to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JetStreamOptions {
+    /// One server or several of one cluster, separated by commas: `nats://user:password@host:4222`.
+    pub url: String,
+    /// The stream's name: letters, digits, `-` and `_`.
+    pub stream: String,
+    /// On how many servers of a cluster the stream is kept.
+    pub replicas: usize,
+    /// Bytes of events it holds; then it refuses new ones, and producers keep theirs.
+    pub max_bytes: i64,
+    /// How long it holds an event; zero for as long as there is room.
+    pub max_age: Duration,
+    /// How long it remembers an event's id after storing it.
+    pub duplicate_window: Duration,
+    /// How long a durable consumer may hold an event before another one gets it; also how long what a consumer held when
+    /// it crashed is out of reach.
+    pub ack_wait: Duration,
+}
+
+impl JetStreamOptions {
+    /// The defaults, with the broker at `url`: stream `checkup`, one replica, 4 GiB, no age limit, ids remembered for ten
+    /// minutes, events held for thirty seconds.
+    #[must_use]
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            stream: "checkup".into(),
+            replicas: 1,
+            max_bytes: 4 << 30,
+            max_age: Duration::ZERO,
+            duplicate_window: Duration::from_secs(600),
+            ack_wait: Duration::from_secs(30),
+        }
+    }
+}
+
+struct Shared {
+    client: Client,
+    context: Context,
+    options: JetStreamOptions,
+    connections: watch::Sender<u64>,
+}
+
+/// A broker; a cheap handle. It implements [`Publish`](crate::Publish).
+#[derive(Clone)]
+pub struct JetStream(Arc<Shared>);
+
+impl fmt::Debug for JetStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.0.client.connection_state();
+        f.debug_struct("JetStream").field("stream", &self.0.options.stream).field("connection", &state).finish()
+    }
+}
+
+impl JetStream {
+    /// Connects in the background, for ever; does not wait for the broker.
+    ///
+    /// # Errors
+    /// [`Error`] only where the options cannot be used at all.
+    pub async fn connect(options: JetStreamOptions) -> Result<Self, Error> {
+        let unusable = |cause: String| Error::new(&options.stream, cause);
+        let named = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if options.stream.is_empty() || !options.stream.chars().all(named) {
+            return Err(unusable("a stream's name consists of letters, digits, - and _".into()));
+        }
+        let servers: Result<Vec<ServerAddr>, _> = options.url.split(',').map(|url| url.trim().parse()).collect();
+        let servers =
+            servers.map_err(|error| unusable(format!("{} is no address of a broker: {error}", options.url)))?;
+        let connections = watch::Sender::new(0);
+        let counted = connections.clone();
+        let connecting = ConnectOptions::new()
+            .name("checkup")
+            .retry_on_initial_connect()
+            .max_reconnects(None)
+            .connection_timeout(CONNECTION_TIMEOUT)
+            .ping_interval(PING_INTERVAL)
+            .request_timeout(Some(ANSWER))
+            .reconnect_delay_callback(pause)
+            .event_callback(move |event| {
+                if event == Event::Connected {
+                    counted.send_modify(|count| *count += 1);
+                }
+                std::future::ready(())
+            });
+        let client = connecting.connect(servers).await.map_err(|error| Error::new(&options.stream, error))?;
+        let context = async_nats::jetstream::new(client.clone());
+        Ok(Self(Arc::new(Shared { client, context, options, connections })))
+    }
+
+    /// Subscriptions by durable consumers: every replica of a service takes part in the same one, events are acknowledged one
+    /// by one and may come again and in any order.
+    #[must_use]
+    pub fn durable(&self) -> Durable {
+        Durable(Arc::clone(&self.0))
+    }
+
+    /// Subscriptions in strict order for a reader that is alone with its database and keeps its own cursor there.
+    #[must_use]
+    pub fn ordered(&self) -> Ordered {
+        Ordered(Arc::clone(&self.0))
+    }
+
+    /// Sends what is on its way, for at most a few seconds, and ends the connection, for every other handle too.
+    pub async fn close(self) {
+        // A broker that is away has nothing to be sent, and a client without one waits for it.
+        let _ = timeout(CONNECTION_TIMEOUT, self.0.client.flush()).await;
+        let _ = timeout(CONNECTION_TIMEOUT, self.0.client.drain()).await;
+    }
+}
+
+impl Shared {
+    fn connects(&self) -> u64 {
+        self.client.statistics().connects.load(Ordering::Relaxed)
+    }
+
+    fn connection(&self) -> Connection {
+        let changes = self.connections.subscribe();
+        Connection { number: self.connects(), changes }
+    }
+
+    fn error(&self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+        Error::new(&self.options.stream, cause)
+    }
+
+    /// Waits for the broker's answer, not for ever.
+    async fn answer<T, E>(&self, question: impl Future<Output = Result<T, E>>) -> Result<T, Error>
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        self.ask(question).await?.map_err(|error| self.error(error))
+    }
+
+    /// As [`Self::answer`], where it matters what the broker says instead.
+    async fn ask<T>(&self, question: impl Future<Output = T>) -> Result<T, Error> {
+        let end = Instant::now() + ANSWER;
+        self.connected(end).await.map_err(|error| self.error(error))?;
+        timeout_at(end, question).await.map_err(|_| self.error("the broker does not answer"))
+    }
+
+    /// Waits for a connection. What is sent before there is one would wait in the client's queue, and leave after its deadline.
+    async fn connected(&self, deadline: Instant) -> Result<(), String> {
+        let mut connections = self.connections.subscribe();
+        while self.client.connection_state() != State::Connected {
+            if Instant::now() >= deadline {
+                return Err("not connected".into());
+            }
+            let look = deadline.min(Instant::now() + BETWEEN_LOOKS);
+            let _ = timeout_at(look, connections.changed()).await;
+        }
+        Ok(())
+    }
+}
+
+/// One connection: the one that existed when this was made.
+struct Connection {
+    /// How many the client had made by then. It counts before it says that it is connected, and calls back later.
+    number: u64,
+    changes: watch::Receiver<u64>,
+}
+
+impl Connection {
+    /// Waits until there is another one.
+    async fn replaced(&mut self, shared: &Shared) {
+        while shared.connects() == self.number {
+            if self.changes.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+/// Before the first try nothing, then more, and never long: the broker may be back at any moment.
+fn pause(attempts: usize) -> Duration {
+    match u32::try_from(attempts) {
+        Ok(attempts @ 2..=9) => Duration::from_millis(1 << attempts).min(LAST_PAUSE),
+        Ok(0 | 1) => Duration::ZERO,
+        _ => LAST_PAUSE,
+    }
+}

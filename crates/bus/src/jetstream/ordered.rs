@@ -1,0 +1,133 @@
+//! Readers in strict order that keep their own cursor.
+//!
+//! The broker keeps nothing for them. A consumer lives as long as its connection: whatever happens to that, the reader gets
+//! an error and subscribes again from the cursor in its own database.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::pull::Config;
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy};
+use async_trait::async_trait;
+
+use super::pull::Pull;
+use super::stream::identity;
+use super::{Connection, Shared};
+use crate::port::{Delivery, Error, Message, Place, Subscribe, Subscription};
+
+/// After this long without a reader the broker forgets a consumer.
+const FORGOTTEN: Duration = Duration::from_secs(30);
+
+/// Serves subscriptions of single readers. Their source is `{stream}@{identity}`: a stream that was made anew is another
+/// source, and is read from its first event.
+#[derive(Clone)]
+pub struct Ordered(pub(super) Arc<Shared>);
+
+impl fmt::Debug for Ordered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Ordered").field(&self.0.options.stream).finish()
+    }
+}
+
+#[async_trait]
+impl Subscribe for Ordered {
+    async fn subscribe(
+        &self,
+        _name: &str,
+        filter: &[String],
+        from: HashMap<String, i64>,
+    ) -> Result<Box<dyn Subscription>, Error> {
+        let info = self.0.stream().await?;
+        let connection = self.0.connection();
+        let base = format!("{}@{}", self.0.options.stream, identity(&info));
+        let (source, position) = cursor(base, info.state.last_sequence, &from);
+        let config = Config {
+            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: position + 1 },
+            ack_policy: AckPolicy::None,
+            filter_subjects: filter.to_vec(),
+            inactive_threshold: FORGOTTEN,
+            memory_storage: true,
+            num_replicas: 1,
+            ..Config::default()
+        };
+        let pull = Pull::begin(&self.0, config).await?;
+        Ok(Box::new(Reader { shared: Arc::clone(&self.0), pull, source, connection, delivered: 0 }))
+    }
+}
+
+/// Where a reader goes on. One that has read more than the stream holds has read what a power failure took from the broker:
+/// other events get those sequences now, so it begins anew, under a name that its old cursor does not belong to.
+fn cursor(base: String, last: u64, from: &HashMap<String, i64>) -> (String, u64) {
+    let position = |source: &str| u64::try_from(from.get(source).copied().unwrap_or(0)).unwrap_or(0);
+    let mut source = base.clone();
+    let mut generation = 0;
+    while position(&source) > last {
+        generation += 1;
+        source = format!("{base}.{generation}");
+    }
+    let position = position(&source);
+    (source, position)
+}
+
+struct Reader {
+    shared: Arc<Shared>,
+    pull: Pull,
+    source: String,
+    connection: Connection,
+    /// How many events this consumer has handed over; the broker counts them too.
+    delivered: u64,
+}
+
+#[async_trait]
+impl Subscription for Reader {
+    async fn next(&mut self, limit: usize) -> Result<Vec<Delivery>, Error> {
+        let messages = tokio::select! {
+            biased;
+            () = self.connection.replaced(&self.shared) => return Err(self.shared.error("the connection was lost")),
+            messages = self.pull.take(&self.shared, limit) => messages?,
+        };
+        let mut deliveries = Vec::with_capacity(messages.len());
+        for message in messages {
+            let info = message.info().map_err(|error| self.shared.error(error))?;
+            if info.consumer_sequence != self.delivered + 1 {
+                return Err(self.shared.error("events were lost on the way"));
+            }
+            self.delivered += 1;
+            let position = i64::try_from(info.stream_sequence).map_err(|error| self.shared.error(error))?;
+            let subject = message.message.subject.to_string();
+            let message = Message { subject, payload: message.message.payload.to_vec() };
+            deliveries.push(Delivery { message, place: Place::Ordered { source: self.source.clone(), position } });
+        }
+        Ok(deliveries)
+    }
+
+    async fn acknowledge(&mut self, _deliveries: &[Delivery]) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn postpone(&mut self, _deliveries: &[Delivery], _pause: Duration) -> Result<(), Error> {
+        Err(self.shared.error("it is read in order: nothing can be put off"))
+    }
+
+    /// Zero where the reader has what matches of everything in the stream.
+    async fn lag(&mut self) -> Result<u64, Error> {
+        let info = self.pull.info(&self.shared).await?;
+        Ok(info.num_pending + info.delivered.consumer_sequence.saturating_sub(self.delivered))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_beyond_the_end_is_not_used() {
+        let from = HashMap::from([("s@1".to_owned(), 5), ("s@1.1".to_owned(), 3)]);
+        assert_eq!(cursor("s@1".into(), 5, &from), ("s@1".into(), 5));
+        assert_eq!(cursor("s@1".into(), 4, &from), ("s@1.1".into(), 3));
+        assert_eq!(cursor("s@1".into(), 2, &from), ("s@1.2".into(), 0));
+        assert_eq!(cursor("s@2".into(), 0, &from), ("s@2".into(), 0));
+    }
+}

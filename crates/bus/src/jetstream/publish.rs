@@ -1,0 +1,156 @@
+//! Publishing: a window of events under one deadline.
+//!
+//! Acknowledgements come to an inbox of the window's own. The client's request machinery would do, but it remembers every
+//! request whose answer was lost with a connection for as long as the process lives.
+
+use std::ops::Range;
+
+use async_nats::header::NATS_MESSAGE_ID;
+use async_nats::jetstream::publish::PublishAck;
+use async_nats::jetstream::response::Response;
+use async_nats::{HeaderMap, HeaderValue, Message, StatusCode, Subscriber};
+use async_trait::async_trait;
+use futures::StreamExt;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+use super::{JetStream, Shared};
+use crate::port::{Error, Outbound, Publish, StreamState};
+
+/// The server refuses what it has not stored yet beyond ten thousand events of a stream.
+const IN_FLIGHT: usize = 4_000;
+const LATE: &str = "not acknowledged in time";
+
+/// What became of one event.
+#[derive(Clone)]
+enum Fate {
+    Unknown,
+    Stored(u64),
+    /// Nobody listens to its subject.
+    NoStream,
+    Refused(String),
+}
+
+#[async_trait]
+impl Publish for JetStream {
+    async fn publish(&self, events: &[Outbound], deadline: Instant) -> Vec<Result<u64, Error>> {
+        let mut fates = vec![Fate::Unknown; events.len()];
+        let mut reason = LATE.to_owned();
+        for start in (0..events.len()).step_by(IN_FLIGHT) {
+            let window = start..events.len().min(start + IN_FLIGHT);
+            if let Err(failed) = self.0.window(events, window, &mut fates, deadline).await {
+                reason = failed;
+                break;
+            }
+        }
+        let result = |fate| match fate {
+            Fate::Stored(sequence) => Ok(sequence),
+            Fate::Refused(refusal) => Err(self.0.error(refusal)),
+            Fate::NoStream => Err(self.0.error("there is no stream")),
+            Fate::Unknown => Err(self.0.error(reason.clone())),
+        };
+        fates.into_iter().map(result).collect()
+    }
+
+    async fn state(&self) -> Result<StreamState, Error> {
+        self.0.stream_state().await
+    }
+
+    async fn id_at(&self, sequence: u64) -> Result<Option<String>, Error> {
+        self.0.message_id_at(sequence).await
+    }
+
+    fn connections(&self) -> watch::Receiver<u64> {
+        self.0.connections.subscribe()
+    }
+}
+
+impl Shared {
+    /// Publishes a part of the events; once more where there was no stream, after making it.
+    async fn window(
+        &self,
+        events: &[Outbound],
+        window: Range<usize>,
+        fates: &mut [Fate],
+        deadline: Instant,
+    ) -> Result<(), String> {
+        self.attempt(events, window.clone().collect(), fates, deadline).await?;
+        let missed: Vec<usize> = window.filter(|index| matches!(fates[*index], Fate::NoStream)).collect();
+        if missed.is_empty() {
+            return Ok(());
+        }
+        match timeout_at(deadline, self.stream()).await {
+            Ok(Ok(_)) => self.attempt(events, missed, fates, deadline).await,
+            Ok(Err(error)) => Err(format!("cannot make the stream: {}", error.cause)),
+            Err(_) => Err("cannot make the stream in time".into()),
+        }
+    }
+
+    /// Sends the events of these indexes and notes what the broker says of each; what goes wrong for all is the error.
+    async fn attempt(
+        &self,
+        events: &[Outbound],
+        indexes: Vec<usize>,
+        fates: &mut [Fate],
+        deadline: Instant,
+    ) -> Result<(), String> {
+        self.connected(deadline).await?;
+        let mut connection = self.connection();
+        let inbox = self.client.new_inbox();
+        let subscribed = timeout_at(deadline, self.client.subscribe(format!("{inbox}.*"))).await;
+        let mut acknowledgements = subscribed.map_err(|_| LATE)?.map_err(|error| error.to_string())?;
+        let mut waiting = 0;
+        for index in indexes {
+            let Outbound { id, message } = &events[index];
+            let Ok(id) = id.parse::<HeaderValue>() else {
+                fates[index] = Fate::Refused(format!("{id:?} is no event id"));
+                continue;
+            };
+            let mut headers = HeaderMap::new();
+            headers.insert(NATS_MESSAGE_ID, id);
+            let (subject, reply) = (message.subject.clone(), format!("{inbox}.{index}"));
+            let payload = message.payload.clone().into();
+            let sending = self.client.publish_with_reply_and_headers(subject, reply, headers, payload);
+            match timeout_at(deadline, sending).await.map_err(|_| LATE)? {
+                Ok(()) => waiting += 1,
+                // Too large, or no subject at all: the others may pass.
+                Err(error) => fates[index] = Fate::Refused(error.to_string()),
+            }
+        }
+        tokio::select! {
+            biased;
+            collected = collect(&mut acknowledgements, waiting, fates, deadline) => collected,
+            // What was sent over another connection is not answered any more.
+            () = connection.replaced(self) => Err("the connection was lost".into()),
+        }
+    }
+}
+
+async fn collect(
+    acknowledgements: &mut Subscriber,
+    mut waiting: usize,
+    fates: &mut [Fate],
+    deadline: Instant,
+) -> Result<(), String> {
+    while waiting > 0 {
+        let answer = timeout_at(deadline, acknowledgements.next()).await.map_err(|_| LATE)?;
+        let answer = answer.ok_or("the client was closed")?;
+        let index = answer.subject.rsplit('.').next().and_then(|index| index.parse::<usize>().ok());
+        if let Some(fate) = index.and_then(|index| fates.get_mut(index)) {
+            *fate = read(&answer);
+            waiting -= 1;
+        }
+    }
+    Ok(())
+}
+
+fn read(answer: &Message) -> Fate {
+    if answer.status == Some(StatusCode::NO_RESPONDERS) {
+        return Fate::NoStream;
+    }
+    match serde_json::from_slice::<Response<PublishAck>>(&answer.payload) {
+        Ok(Response::Ok(stored)) => Fate::Stored(stored.sequence),
+        Ok(Response::Err { error }) => Fate::Refused(error.to_string()),
+        Err(error) => Fate::Refused(format!("unreadable acknowledgement: {error}")),
+    }
+}
