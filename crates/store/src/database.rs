@@ -1,44 +1,76 @@
-//! One service's database: a single writing connection and a small pool that only reads.
+//! One service's database: a writing connection of its own and a small pool that reads.
 //!
 //! SQLite runs in WAL with synchronous=FULL, and every write transaction begins IMMEDIATE: a deferred one that upgrades
-//! fails at once when another commit came in between, whatever the busy timeout.
+//! fails at once when another commit came in between, whatever the busy timeout. PostgreSQL runs READ COMMITTED: units lock
+//! rows first and read afterwards, and every statement sees what was committed before it.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sea_orm::{
-    ConnectOptions, DatabaseConnection, DatabaseTransaction, DbErr, SqliteTransactionMode, TransactionOptions,
+    ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, SqliteTransactionMode, Statement, TransactionOptions,
     TransactionTrait,
 };
 use sea_orm_migration::MigratorTrait;
 use tokio::sync::watch;
 
-/// Where a database is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Location {
-    /// One file, made when it is missing; its `-wal` and `-shm` files lie beside it.
-    Sqlite(PathBuf),
-}
+use crate::connection::{Pools, Purpose, Reader, Snapshot, connect};
+use crate::location::Location;
+use crate::migration;
+use crate::simulation::step;
 
 /// Why a database could not be opened.
 #[derive(Debug)]
 pub struct Error {
     location: Location,
-    cause: DbErr,
+    cause: Cause,
+}
+
+#[derive(Debug)]
+enum Cause {
+    Database(DbErr),
+    /// Migrations that have not been applied, or whose table is not there.
+    Pending(Vec<String>),
+    Collation(String),
+}
+
+impl Error {
+    /// Whether trying again later may help: the server was not reached.
+    #[must_use]
+    pub fn is_unreachable(&self) -> bool {
+        match &self.cause {
+            Cause::Database(cause) => !crate::writer::is_content(cause),
+            Cause::Pending(_) | Cause::Collation(_) => false,
+        }
+    }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Location::Sqlite(path) = &self.location;
-        write!(f, "cannot open the database {}", path.display())
+        let location = &self.location;
+        match &self.cause {
+            Cause::Database(_) => write!(f, "cannot open the database {location}"),
+            Cause::Pending(names) => write!(
+                f,
+                "the database {location} lacks the migrations {}; run `checkup migrate` first",
+                names.join(", ")
+            ),
+            Cause::Collation(found) => write!(
+                f,
+                "the database {location} has the collation {found}, and lists would come out of order; make it with \
+                 `createdb --template template0 --locale C`"
+            ),
+        }
     }
 }
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.cause)
+        match &self.cause {
+            Cause::Database(cause) => Some(cause),
+            Cause::Pending(_) | Cause::Collation(_) => None,
+        }
     }
 }
 
@@ -59,35 +91,78 @@ pub trait Nemesis: Send + Sync {
     fn at_commit(&self) -> Verdict;
 }
 
-const READERS: u32 = 2;
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// A cheap handle.
 #[derive(Clone)]
 pub struct Database {
-    writer: DatabaseConnection,
-    reader: DatabaseConnection,
+    location: Arc<Location>,
+    reader: Reader,
     commits: Arc<watch::Sender<u64>>,
     nemesis: Option<Arc<dyn Nemesis>>,
 }
 
 impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Database").field("commits", &*self.commits.borrow()).finish_non_exhaustive()
+        f.debug_struct("Database").field("location", &self.location).finish_non_exhaustive()
     }
 }
 
 impl Database {
-    /// Opens the database, making it and running `M`'s migrations where needed.
+    /// Opens the database. A file is made and migrated by `M` where needed; a PostgreSQL database has to be there, migrated by
+    /// [`Database::migrate`] and ordered by bytes, because pages of several lists are merged outside of it.
     ///
     /// # Errors
-    /// [`Error`] where the file cannot be opened or a migration fails.
+    /// [`Error`] where it cannot be reached, is not as it has to be, or a migration fails.
     pub async fn open<M: MigratorTrait>(location: &Location) -> Result<Self, Error> {
         let failed = |cause| Error { location: location.clone(), cause };
-        let writer = connect(location, 1, false).await.map_err(failed)?;
-        M::up(&writer, None).await.map_err(failed)?;
-        let reader = connect(location, READERS, true).await.map_err(failed)?;
-        Ok(Self { writer, reader, commits: Arc::new(watch::Sender::new(0)), nemesis: None })
+        let database = |cause| failed(Cause::Database(cause));
+        let writer = connect(location, Purpose::Write).await.map_err(database)?;
+        match location {
+            Location::Sqlite(_) => step(M::up(&writer, None)).await.map_err(database)?,
+            Location::Postgres(_) => {
+                let pending = migration::pending::<M>(&writer).await.map_err(database)?;
+                if !pending.is_empty() {
+                    return Err(failed(Cause::Pending(pending)));
+                }
+                let collation = collation(&writer).await.map_err(database)?;
+                if !matches!(collation.as_str(), "C" | "POSIX" | "C.UTF-8" | "C.utf8") {
+                    return Err(failed(Cause::Collation(collation)));
+                }
+            }
+        }
+        let reader = connect(location, Purpose::Read).await.map_err(database)?;
+        Ok(Self {
+            location: Arc::new(location.clone()),
+            reader: Reader::new(Pools { writer, reader }),
+            commits: Arc::new(watch::Sender::new(0)),
+            nemesis: None,
+        })
+    }
+
+    /// Whether the database can be connected to; a file always can, or else opening it says why not.
+    ///
+    /// # Errors
+    /// [`Error`] where it cannot.
+    pub async fn reach(location: &Location) -> Result<(), Error> {
+        let failed = |cause| Error { location: location.clone(), cause: Cause::Database(cause) };
+        if matches!(location, Location::Postgres(_)) {
+            connect(location, Purpose::Migrate).await.map_err(failed)?.close().await.map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Brings the schema up to date and says which migrations that took. Several processes may do so at once: on PostgreSQL they
+    /// take turns. Migrations that this version does not know are left alone, so an older version may run it too.
+    ///
+    /// # Errors
+    /// [`Error`] where it cannot be reached, or a migration fails.
+    pub async fn migrate<M: MigratorTrait>(location: &Location) -> Result<Vec<String>, Error> {
+        let failed = |cause| Error { location: location.clone(), cause: Cause::Database(cause) };
+        let connection = connect(location, Purpose::Migrate).await.map_err(failed)?;
+        let migrated = step(migration::migrate::<M>(&connection)).await;
+        let closed = connection.close().await;
+        let applied = migrated.map_err(failed)?;
+        closed.map_err(failed)?;
+        Ok(applied)
     }
 
     /// Puts every later commit of this handle and its clones under a nemesis.
@@ -97,9 +172,15 @@ impl Database {
         self
     }
 
-    /// A pool for reads outside of the writer. Each statement sees the last commit; see [`Database::snapshot`].
+    /// Where it is.
     #[must_use]
-    pub fn reader(&self) -> &DatabaseConnection {
+    pub fn location(&self) -> &Location {
+        &self.location
+    }
+
+    /// For reads outside of the writer. Each statement sees the last commit; see [`Database::snapshot`].
+    #[must_use]
+    pub fn reader(&self) -> &Reader {
         &self.reader
     }
 
@@ -107,22 +188,34 @@ impl Database {
     ///
     /// # Errors
     /// What the database says.
-    pub async fn snapshot(&self) -> Result<DatabaseTransaction, DbErr> {
-        self.reader.begin().await
+    pub async fn snapshot(&self) -> Result<Snapshot, DbErr> {
+        self.reader.snapshot().await
     }
 
-    /// Counts the writer's commits; it changes after each of them, and never before its rows can be read.
+    /// Counts the commits of this handle and its clones; it changes after each of them, and never before its rows can be read.
+    /// Other processes on the same database commit unheard.
     #[must_use]
     pub fn commits(&self) -> watch::Receiver<u64> {
         self.commits.subscribe()
     }
 
+    /// Whether rows are locked one by one, and other processes may write as well.
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(*self.location, Location::Postgres(_))
+    }
+
+    /// Begins a write of the writer.
     pub(crate) async fn begin(&self) -> Result<DatabaseTransaction, DbErr> {
         let options = TransactionOptions {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..TransactionOptions::default()
         };
-        self.writer.begin_with_options(options).await
+        self.reader.pools().writer.begin_with_options(options).await
+    }
+
+    /// Begins a small write beside the writer, which need not wait for it where the database locks rows.
+    pub(crate) async fn begin_beside(&self) -> Result<DatabaseTransaction, DbErr> {
+        if self.is_shared() { self.reader.pools().reader.begin().await } else { self.begin().await }
     }
 
     pub(crate) async fn commit(&self, transaction: DatabaseTransaction) -> Result<(), DbErr> {
@@ -141,40 +234,40 @@ impl Database {
         Ok(())
     }
 
+    /// Turns away from connections whose server stopped answering: packets that vanish end no connection by themselves, and a
+    /// pool goes on handing them out. Later statements use new ones.
+    pub(crate) async fn reconnect(&self) {
+        /// How long old connections may take to say good-bye before they are just dropped.
+        const PARTING: Duration = Duration::from_secs(1);
+        let fresh = async {
+            let writer = connect(&self.location, Purpose::Write).await?;
+            let reader = connect(&self.location, Purpose::Read).await?;
+            Ok::<_, DbErr>(Pools { writer, reader })
+        };
+        match fresh.await {
+            Ok(pools) => {
+                let Pools { writer, reader } = self.reader.replace(pools);
+                let parting = async { tokio::join!(writer.close(), reader.close()) };
+                // what does not end by itself ends when the server notices
+                let _ = tokio::time::timeout(PARTING, parting).await;
+            }
+            Err(error) => tracing::warn!(%error, database = %self.location, "cannot connect again yet"),
+        }
+    }
+
     /// Closes both pools; SQLite then folds its write-ahead log into the file.
     pub async fn close(self) {
-        for pool in [self.reader, self.writer] {
-            if let Err(error) = pool.close().await {
+        let Pools { writer, reader } = self.reader.pools();
+        for pool in [reader, writer] {
+            if let Err(error) = step(pool.close()).await {
                 tracing::warn!(%error, "database did not close cleanly");
             }
         }
     }
 }
 
-async fn connect(location: &Location, connections: u32, read_only: bool) -> Result<DatabaseConnection, DbErr> {
-    let Location::Sqlite(path) = location;
-    let path = path.clone();
-    let mut options = ConnectOptions::new("sqlite::memory:");
-    options
-        .max_connections(connections)
-        .min_connections(u32::from(!read_only))
-        .test_before_acquire(false)
-        .acquire_timeout(BUSY_TIMEOUT)
-        .sqlx_logging(false)
-        .map_sqlx_sqlite_opts(move |sqlite| {
-            let sqlite = sqlite
-                .in_memory(false)
-                .shared_cache(false)
-                .filename(&path)
-                .create_if_missing(!read_only)
-                .read_only(read_only)
-                .busy_timeout(BUSY_TIMEOUT)
-                .foreign_keys(false);
-            if read_only { sqlite } else { sqlite.pragma("journal_mode", "WAL").pragma("synchronous", "FULL") }
-        });
-    if !read_only {
-        // The writing connection is never given up: reopening it would cost every cached statement.
-        options.map_sqlx_sqlite_pool_opts(|pool| pool.idle_timeout(None).max_lifetime(None));
-    }
-    sea_orm::Database::connect(options).await
+async fn collation(connection: &impl ConnectionTrait) -> Result<String, DbErr> {
+    let sql = "SELECT datcollate::text FROM pg_database WHERE datname = current_database()";
+    let row = connection.query_one_raw(Statement::from_string(DbBackend::Postgres, sql)).await?;
+    row.map_or_else(|| Ok(String::new()), |row| row.try_get_by_index(0))
 }

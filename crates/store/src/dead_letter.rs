@@ -1,10 +1,16 @@
-//! Events that a consumer could not apply, kept with their bytes and the error.
+//! Events that a consumer could not apply, kept with their bytes and the error, and the way back for them.
+//!
+//! Whoever wants one applied again asks for it here; the consumer, wherever it runs, looks for such wishes and grants them.
 
 use jiff::Timestamp;
 use sea_orm::ActiveValue::{NotSet, Set};
-use sea_orm::PaginatorTrait;
 use sea_orm::entity::prelude::*;
+use sea_orm::sea_query::ExprTrait;
+use sea_orm::{IntoActiveModel, PaginatorTrait, QueryOrder, QuerySelect};
 
+use crate::database::Database;
+use crate::inbox;
+use crate::simulation::step;
 use crate::time::micros;
 
 /// The row of a [`DeadLetter`].
@@ -29,6 +35,8 @@ pub struct Model {
     pub attempts: i32,
     /// Microseconds since 1970.
     pub bury_time: i64,
+    /// When somebody asked for it to be applied again; microseconds since 1970.
+    pub replay_time: Option<i64>,
 }
 
 impl ActiveModelBehavior for ActiveModel {}
@@ -66,6 +74,7 @@ pub async fn put(transaction: &impl ConnectionTrait, letter: &DeadLetter) -> Res
         error: Set(letter.error.clone()),
         attempts: Set(letter.attempts),
         bury_time: Set(micros(letter.time)),
+        replay_time: Set(None),
     };
     Entity::insert(row).exec_without_returning(transaction).await?;
     Ok(())
@@ -77,4 +86,94 @@ pub async fn put(transaction: &impl ConnectionTrait, letter: &DeadLetter) -> Res
 /// What the database says.
 pub async fn count(connection: &impl ConnectionTrait) -> Result<u64, DbErr> {
     Entity::find().count(connection).await
+}
+
+/// At most `limit` of them after this id, oldest first.
+///
+/// # Errors
+/// What the database says.
+pub async fn list(connection: &impl ConnectionTrait, after: i64, limit: u64) -> Result<Vec<Model>, DbErr> {
+    Entity::find().filter(Column::Id.gt(after)).order_by_asc(Column::Id).limit(limit).all(connection).await
+}
+
+/// One of them.
+///
+/// # Errors
+/// What the database says.
+pub async fn get(connection: &impl ConnectionTrait, id: i64) -> Result<Option<Model>, DbErr> {
+    Entity::find_by_id(id).one(connection).await
+}
+
+/// Asks its consumer to apply one again: its event counts as not seen from now on. False where there is no such letter.
+///
+/// # Errors
+/// What the database says.
+pub async fn ask_for_replay(database: &Database, id: i64, now: Timestamp) -> Result<bool, DbErr> {
+    step(async {
+        let transaction = database.begin_beside().await?;
+        let Some(letter) = Entity::find_by_id(id).lock_exclusive().one(&transaction).await? else {
+            transaction.rollback().await?;
+            return Ok(false);
+        };
+        inbox::forget(&transaction, &letter.consumer, seen_as(&letter.event_id, &letter.payload)).await?;
+        let mut letter = letter.into_active_model();
+        letter.replay_time = Set(Some(micros(now)));
+        Entity::update(letter).exec(&transaction).await?;
+        database.commit(transaction).await?;
+        Ok(true)
+    })
+    .await
+}
+
+/// The letters of a consumer that somebody asked to have applied again, oldest first.
+///
+/// # Errors
+/// What the database says.
+pub async fn asked_for(connection: &impl ConnectionTrait, consumer: &str, limit: u64) -> Result<Vec<Model>, DbErr> {
+    Entity::find()
+        .filter(Column::Consumer.eq(consumer))
+        .filter(Column::ReplayTime.is_not_null())
+        .order_by_asc(Column::Id)
+        .limit(limit)
+        .all(connection)
+        .await
+}
+
+/// Keeps one that could not be applied again, with the new error, until somebody asks once more.
+///
+/// # Errors
+/// What the database says.
+pub async fn keep(database: &Database, id: i64, error: &str) -> Result<(), DbErr> {
+    step(async {
+        let transaction = database.begin_beside().await?;
+        Entity::update_many()
+            .col_expr(Column::ReplayTime, Expr::val(Option::<i64>::None))
+            .col_expr(Column::Error, Expr::val(error))
+            .col_expr(Column::Attempts, Expr::col(Column::Attempts).add(1))
+            .filter(Column::Id.eq(id))
+            .exec(&transaction)
+            .await?;
+        database.commit(transaction).await
+    })
+    .await
+}
+
+/// Removes one for good. False where there is no such letter.
+///
+/// # Errors
+/// What the database says.
+pub async fn remove(database: &Database, id: i64) -> Result<bool, DbErr> {
+    step(async {
+        let transaction = database.begin_beside().await?;
+        let removed = Entity::delete_by_id(id).exec(&transaction).await?;
+        database.commit(transaction).await?;
+        Ok(removed.rows_affected > 0)
+    })
+    .await
+}
+
+/// What the inbox knows an event by: its id, or where that cannot be read a digest of its bytes.
+#[must_use]
+pub fn seen_as(event_id: &str, payload: &[u8]) -> Uuid {
+    Uuid::try_parse(event_id).unwrap_or_else(|_| Uuid::new_v5(&Uuid::NAMESPACE_OID, payload))
 }

@@ -6,8 +6,11 @@ use jiff::Timestamp;
 use sea_orm::ActiveValue::Set;
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::OnConflict;
+use sea_orm::{QueryOrder, QuerySelect};
 
+use crate::database::Database;
 use crate::query::insert_all;
+use crate::simulation::step;
 use crate::time::micros;
 
 /// How an event is recognised when it comes again.
@@ -178,6 +181,45 @@ async fn admit_unordered(
     insert_all(transaction, rows).await
 }
 
+/// Makes an event new again to a consumer.
+pub(crate) async fn forget(transaction: &impl ConnectionTrait, consumer: &str, event_id: Uuid) -> Result<(), DbErr> {
+    seen::Entity::delete_by_id((consumer.to_owned(), event_id)).exec(transaction).await.map(drop)
+}
+
+/// Events one call of [`prune`] forgets at most.
+const PRUNED: u64 = 5_000;
+
+/// Forgets a chunk of the oldest events of a consumer that were made before `limit`: ids of events begin with their time. One
+/// that comes again after that meets the version its effect left behind. True where there may be more.
+///
+/// # Errors
+/// What the database says.
+pub async fn prune(database: &Database, consumer: &str, limit: Timestamp) -> Result<bool, DbErr> {
+    use seen::{Column, Entity};
+    step(async {
+        let millis = u64::try_from(limit.as_millisecond()).unwrap_or(0);
+        let bound = Uuid::from_u128(u128::from(millis) << 80);
+        let oldest = Entity::find()
+            .select_only()
+            .column(Column::EventId)
+            .filter(Column::Consumer.eq(consumer))
+            .filter(Column::EventId.lt(bound))
+            .order_by_asc(Column::EventId)
+            .limit(PRUNED);
+        let due: Vec<Uuid> = oldest.into_tuple().all(database.reader()).await?;
+        if due.is_empty() {
+            return Ok(false);
+        }
+        let more = due.len() as u64 == PRUNED;
+        let transaction = database.begin_beside().await?;
+        let forgotten = Entity::delete_many().filter(Column::Consumer.eq(consumer));
+        forgotten.filter(Column::EventId.is_in(due)).exec(&transaction).await?;
+        database.commit(transaction).await?;
+        Ok(more)
+    })
+    .await
+}
+
 /// How far a consumer has read each ordered source; a source it never read is not in the map.
 ///
 /// # Errors
@@ -211,7 +253,6 @@ pub async fn record_ignored(transaction: &impl ConnectionTrait, events: Vec<Igno
 /// # Errors
 /// What the database says.
 pub async fn ignored_of(connection: &impl ConnectionTrait, aggregate: &str) -> Result<Vec<String>, DbErr> {
-    use sea_orm::QueryOrder;
     let rows = ignored::Entity::find()
         .filter(ignored::Column::Aggregate.eq(aggregate))
         .order_by_asc(ignored::Column::IgnoreTime)

@@ -1,19 +1,27 @@
 //! What every service's database needs, below its own tables: opening it, the coalescing writer, outbox, inbox, request
 //! records, dead letters and keyset pages.
 //!
-//! It knows no service's tables and no rule. SQL is portable: the same code will run on PostgreSQL.
+//! It knows no service's tables and no rule. SQL is portable: the same code runs on SQLite and on PostgreSQL.
 
+mod connection;
 pub mod database;
 pub mod dead_letter;
 pub mod inbox;
+pub mod lease;
+mod location;
 pub mod migration;
 pub mod outbox;
 pub mod query;
 pub mod read;
 pub mod request_record;
+pub mod simulation;
 pub mod time;
 pub mod writer;
 
-pub use database::{Database, Error, Location, Nemesis, Verdict};
+pub use sea_orm::DbErr;
+
+pub use connection::{Reader, Snapshot};
+pub use database::{Database, Error, Nemesis, Verdict};
+pub use location::{Location, LocationError};
 pub use time::{micros, timestamp};
 pub use writer::{Unit, Writer, WriterOptions};

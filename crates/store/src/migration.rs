@@ -4,15 +4,19 @@
 
 pub use sea_orm_migration::{MigrationTrait, MigratorTrait, SchemaManager, prelude, schema};
 
-use sea_orm_migration::prelude::*;
-use sea_orm_migration::schema::{big_integer, binary, integer, string, text, uuid};
+mod applied;
 
-use crate::{dead_letter, inbox, outbox, request_record};
+use sea_orm::DbBackend;
+use sea_orm_migration::prelude::*;
+use sea_orm_migration::schema::{big_integer, big_integer_null, binary, integer, string, text, uuid, uuid_null};
+
+pub(crate) use self::applied::{migrate, pending};
+use crate::{dead_letter, inbox, lease, outbox, request_record};
 
 /// The migrations of the tables of this crate.
 #[must_use]
 pub fn common() -> Vec<Box<dyn MigrationTrait>> {
-    vec![Box::new(Common)]
+    vec![Box::new(Common), Box::new(Broker)]
 }
 
 struct Common;
@@ -42,6 +46,65 @@ impl MigrationTrait for Common {
             )
             .await
     }
+}
+
+/// What publishing through a broker needs besides.
+struct Broker;
+
+impl MigrationName for Broker {
+    fn name(&self) -> &str {
+        "common_0002_relay_lease_replay"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for Broker {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let published = Table::alter()
+            .table(outbox::Entity)
+            .add_column(big_integer_null(outbox::Column::StreamSequence))
+            .to_owned();
+        manager.alter_table(published).await?;
+        // A file is read in order by its own process and publishes nothing, so there the index would only cost.
+        if manager.get_database_backend() == DbBackend::Postgres {
+            let mut waiting = Index::create();
+            waiting.name("outbox_unpublished").table(outbox::Entity).col(outbox::Column::Position);
+            waiting.and_where(Expr::col(outbox::Column::StreamSequence).is_null());
+            manager.create_index(waiting).await?;
+        }
+        let replay = Table::alter()
+            .table(dead_letter::Entity)
+            .add_column(big_integer_null(dead_letter::Column::ReplayTime))
+            .to_owned();
+        manager.alter_table(replay).await?;
+        manager.create_table(lease_table()).await?;
+        let nobody = Query::insert()
+            .into_table(lease::Entity)
+            .columns([
+                lease::Column::Id,
+                lease::Column::Epoch,
+                lease::Column::ExpireTime,
+                lease::Column::Stream,
+                lease::Column::Sequence,
+            ])
+            .values_panic([lease::ONLY.into(), 0_i64.into(), 0_i64.into(), "".into(), 0_i64.into()])
+            .to_owned();
+        manager.execute(nobody).await
+    }
+}
+
+fn lease_table() -> TableCreateStatement {
+    use lease::{Column, Entity};
+    Table::create()
+        .table(Entity)
+        .col(integer(Column::Id).primary_key())
+        .col(uuid_null(Column::Holder))
+        .col(big_integer(Column::Epoch))
+        .col(big_integer(Column::ExpireTime))
+        .col(string(Column::Stream))
+        .col(big_integer(Column::Sequence))
+        .col(uuid_null(Column::EventId))
+        .to_owned()
 }
 
 fn outbox_table() -> TableCreateStatement {

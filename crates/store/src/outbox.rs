@@ -1,14 +1,21 @@
 //! Events on their way out, written in the transaction of the change they report.
 //!
 //! Positions grow in commit order where one writer owns the file, which is what lets an embedded consumer keep a cursor.
-//! Rows are kept: they are the log that a consumer added later reads from its first event.
+//! Rows are kept: they are the log that a consumer added later reads from its first event, and what a broker that lost its
+//! data is filled from again. Where a broker is used, rows carry the mark that it acknowledged them.
+//!
+//! On a shared database positions are given out before their transactions commit, so one may appear below another that
+//! was read already: what is still to be published is found by the missing mark, never by a position.
 
 use contract::event::v1::EventEnvelope;
+use jiff::Timestamp;
 use prost::Message;
 use sea_orm::entity::prelude::*;
 use sea_orm::{ActiveValue, QueryOrder, QuerySelect};
 
+use crate::database::Database;
 use crate::query::insert_all;
+use crate::simulation::step;
 use crate::time::micros;
 
 /// One event.
@@ -27,6 +34,8 @@ pub struct Model {
     pub payload: Vec<u8>,
     /// Microseconds since 1970.
     pub occur_time: i64,
+    /// The broker's sequence number, once it has acknowledged the event.
+    pub stream_sequence: Option<i64>,
 }
 
 impl ActiveModelBehavior for ActiveModel {}
@@ -46,6 +55,7 @@ pub async fn append(transaction: &impl ConnectionTrait, envelopes: Vec<EventEnve
             subject: ActiveValue::Set(domain::event::subject(&envelope)),
             payload: ActiveValue::Set(envelope.encode_to_vec()),
             occur_time: ActiveValue::Set(micros(occurred)),
+            stream_sequence: ActiveValue::Set(None),
         });
     }
     insert_all(transaction, rows).await
@@ -71,4 +81,63 @@ pub async fn read_after(connection: &impl ConnectionTrait, position: i64, limit:
 pub async fn head(connection: &impl ConnectionTrait) -> Result<i64, DbErr> {
     let newest = Entity::find().select_only().column(Column::Position).order_by_desc(Column::Position).into_tuple();
     Ok(newest.one(connection).await?.unwrap_or(0))
+}
+
+/// The oldest events that no broker has acknowledged.
+///
+/// # Errors
+/// What the database says.
+pub async fn unpublished(connection: &impl ConnectionTrait, limit: u64) -> Result<Vec<Model>, DbErr> {
+    Entity::find()
+        .filter(Column::StreamSequence.is_null())
+        .order_by_asc(Column::Position)
+        .limit(limit)
+        .all(connection)
+        .await
+}
+
+/// How many events no broker has acknowledged, and when the oldest of them occurred, in microseconds since 1970.
+///
+/// # Errors
+/// What the database says.
+pub async fn backlog(connection: &impl ConnectionTrait) -> Result<(i64, Option<i64>), DbErr> {
+    let counted = Entity::find()
+        .select_only()
+        .column_as(Column::Position.count(), "number")
+        .column_as(Column::OccurTime.min(), "oldest")
+        .filter(Column::StreamSequence.is_null());
+    Ok(counted.into_tuple().one(connection).await?.unwrap_or((0, None)))
+}
+
+/// Rows one call of [`prune`] looks at.
+const PRUNED: u64 = 5_000;
+
+/// Removes a chunk of the oldest events: those that were published and occurred before `limit`. True where there may be more.
+///
+/// # Errors
+/// What the database says.
+pub async fn prune(database: &Database, limit: Timestamp) -> Result<bool, DbErr> {
+    step(async {
+        let oldest: Vec<(i64, i64, Option<i64>)> = Entity::find()
+            .select_only()
+            .columns([Column::Position, Column::OccurTime, Column::StreamSequence])
+            .order_by_asc(Column::Position)
+            .limit(PRUNED)
+            .into_tuple()
+            .all(database.reader())
+            .await?;
+        let limit = micros(limit);
+        let looked_at = oldest.len() as u64;
+        let due = oldest.into_iter().filter(|(_, occurred, published)| *occurred < limit && published.is_some());
+        let due: Vec<i64> = due.map(|(position, ..)| position).collect();
+        if due.is_empty() {
+            return Ok(false);
+        }
+        let all = due.len() as u64 == looked_at && looked_at == PRUNED;
+        let transaction = database.begin_beside().await?;
+        Entity::delete_many().filter(Column::Position.is_in(due)).exec(&transaction).await?;
+        database.commit(transaction).await?;
+        Ok(all)
+    })
+    .await
 }

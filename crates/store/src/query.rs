@@ -27,6 +27,45 @@ where
     Ok(())
 }
 
+/// Writes rows of which each says whether it was there: those that were not are inserted, those that were, and that the
+/// transaction has locked, are replaced. A row that somebody else inserted in the meantime is an error and never overwritten;
+/// the batch is then run again with it in view.
+///
+/// # Errors
+/// What the database says.
+pub async fn save_all<A>(
+    transaction: &impl ConnectionTrait,
+    rows: impl IntoIterator<Item = (bool, A)>,
+) -> Result<(), DbErr>
+where
+    A: ActiveModelTrait + Send,
+    <A::Entity as EntityTrait>::Model: IntoActiveModel<A>,
+    <A::Entity as EntityTrait>::PrimaryKey: PrimaryKeyToColumn<Column = <A::Entity as EntityTrait>::Column>,
+{
+    let (known, new): (Vec<_>, Vec<_>) = rows.into_iter().partition(|(known, _)| *known);
+    insert_all(transaction, new.into_iter().map(|(_, row)| row).collect()).await?;
+    replace_all(transaction, known.into_iter().map(|(_, row)| row).collect()).await
+}
+
+/// Replaces rows that are there.
+///
+/// # Errors
+/// What the database says.
+pub async fn replace_all<A>(transaction: &impl ConnectionTrait, rows: Vec<A>) -> Result<(), DbErr>
+where
+    A: ActiveModelTrait + Send,
+    <A::Entity as EntityTrait>::Model: IntoActiveModel<A>,
+    <A::Entity as EntityTrait>::PrimaryKey: PrimaryKeyToColumn<Column = <A::Entity as EntityTrait>::Column>,
+{
+    type Columns<A> = <<A as ActiveModelTrait>::Entity as EntityTrait>::Column;
+    type Keys<A> = <<A as ActiveModelTrait>::Entity as EntityTrait>::PrimaryKey;
+    let is_key = |column: &Columns<A>| Keys::<A>::from_column(*column).is_some();
+    let replace = OnConflict::columns(Columns::<A>::iter().filter(is_key))
+        .update_columns(Columns::<A>::iter().filter(|column| !is_key(column)))
+        .to_owned();
+    upsert_all(transaction, rows, &replace).await
+}
+
 /// Inserts rows likewise, and does with those that are there already what `conflict` says.
 ///
 /// # Errors

@@ -6,6 +6,7 @@ use domain::request::RequestKey;
 use jiff::Timestamp;
 use sea_orm::ActiveValue::Set;
 use sea_orm::entity::prelude::*;
+use sea_orm::{DatabaseTransaction, DbBackend};
 
 use crate::query::insert_all;
 use crate::time::micros;
@@ -69,6 +70,27 @@ pub async fn find(
         }
     }
     Ok(found)
+}
+
+/// Makes sure that nobody answered one of these requests since `found` was read. Call it once the rows that the batch is about
+/// are locked: another replica may have answered the same request while this one waited for them, and what it changed would
+/// be mistaken for somebody else's change.
+///
+/// # Errors
+/// One that has the batch run again, with the new records in view; and what the database says.
+pub async fn still(
+    transaction: &DatabaseTransaction,
+    keys: &[&RequestKey],
+    found: &HashMap<RequestKey, Record>,
+) -> Result<(), DbErr> {
+    if transaction.get_database_backend() != DbBackend::Postgres {
+        // one process writes to a file
+        return Ok(());
+    }
+    if find(transaction, keys).await?.len() == found.len() {
+        return Ok(());
+    }
+    Err(DbErr::Custom("another replica has just answered one of these requests".into()))
 }
 
 /// Keeps records.

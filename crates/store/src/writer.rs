@@ -15,11 +15,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use fault::{Fault, Reason};
 use futures::FutureExt as _;
+use sea_orm::sqlx::{self, error::ErrorKind};
 use sea_orm::{DatabaseTransaction, DbErr, RuntimeErr};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::database::Database;
+use crate::simulation::step;
 
 /// What a slice does with a batch.
 #[async_trait]
@@ -132,9 +134,15 @@ enum Failure {
     Unknown(DbErr),
 }
 
-/// Runs that a batch gets while the store is in trouble before its askers are told.
-const ATTEMPTS: u32 = 4;
+/// Runs that a batch gets while the store is in trouble before its askers are told: with the pauses between them, the time a
+/// database server takes to come back from a crash.
+const ATTEMPTS: u32 = 7;
 const FIRST_PAUSE: Duration = Duration::from_millis(25);
+/// Runs a batch gets before a row in it is blamed; where other processes write too, each may meet another of their rows.
+const LOOKS: u32 = 2;
+const SHARED_LOOKS: u32 = 4;
+/// How long one run of a batch may take on a database across a network, above the server's own limits on a statement.
+const LONGEST_RUN: Duration = Duration::from_secs(6);
 
 struct Worker<U: Unit> {
     name: &'static str,
@@ -195,16 +203,17 @@ impl<U: Unit> Worker<U> {
 
     /// Runs a batch again while that can help.
     async fn persist(&self, jobs: &[Job<U>]) -> Result<Vec<U::Answer>, Failure> {
+        let looks = if self.database.is_shared() { SHARED_LOOKS } else { LOOKS };
         let mut pause = FIRST_PAUSE;
         let mut attempt = 1;
         loop {
-            let failure = match self.attempt(jobs).await {
+            let failure = match self.attempt_in_time(jobs).await {
                 Ok(answers) => return Ok(answers),
                 Err(failure) => failure,
             };
             match &failure {
-                // Another replica may have written the same key just before; a second look then finds its row.
-                Failure::Content(_) if attempt == 1 => {
+                // Another replica may have written the same key just before; another look then finds its row.
+                Failure::Content(_) if attempt < looks => {
                     attempt += 1;
                     continue;
                 }
@@ -217,6 +226,21 @@ impl<U: Unit> Worker<U> {
             tokio::time::sleep(pause).await;
             pause *= 2;
             attempt += 1;
+        }
+    }
+
+    /// A run that a silent server cannot hold up for ever.
+    async fn attempt_in_time(&self, jobs: &[Job<U>]) -> Result<Vec<U::Answer>, Failure> {
+        let attempt = step(self.attempt(jobs));
+        if !self.database.is_shared() {
+            return attempt.await;
+        }
+        match tokio::time::timeout(LONGEST_RUN, attempt).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                self.database.reconnect().await;
+                Err(Failure::Unknown(DbErr::Custom("the database server did not answer in time".into())))
+            }
         }
     }
 
@@ -264,17 +288,28 @@ fn fail<U: Unit>(jobs: Vec<Job<U>>, fault: &Fault) {
 }
 
 /// Whether an error comes from what was written rather than from where it was written.
-fn is_content(error: &DbErr) -> bool {
+pub(crate) fn is_content(error: &DbErr) -> bool {
     let runtime = match error {
         DbErr::Exec(runtime) | DbErr::Query(runtime) => runtime,
         DbErr::Conn(_) | DbErr::ConnectionAcquire(_) => return false,
         _ => return true,
     };
     match runtime {
-        RuntimeErr::SqlxError(cause) => match cause.as_database_error() {
-            Some(database) => !matches!(database.kind(), sea_orm::sqlx::error::ErrorKind::Other),
-            None => false,
+        RuntimeErr::SqlxError(cause) => match cause.as_ref() {
+            sqlx::Error::Database(database) => {
+                // SQLSTATE classes: data, integrity, and a statement that is wrong in itself
+                let blamed = |code: &str| ["22", "23", "42"].iter().any(|class| code.starts_with(class));
+                let code = database.code();
+                !matches!(database.kind(), ErrorKind::Other)
+                    || (code.as_ref().is_some_and(|code| code.len() == SQLSTATE)
+                        && code.is_some_and(|code| blamed(&code)))
+            }
+            sqlx::Error::Encode(_) | sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => true,
+            _ => false,
         },
         RuntimeErr::Internal(_) => true,
     }
 }
+
+/// Characters of a PostgreSQL error code; SQLite's are shorter numbers.
+const SQLSTATE: usize = 5;

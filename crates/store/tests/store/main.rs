@@ -3,7 +3,10 @@
 //! A backend joins by one more line in [`backends`]; every test runs over all of them.
 #![allow(clippy::disallowed_methods, reason = "a test owns what it spawns")]
 
+mod lease;
 mod pages;
+mod schema;
+mod shared;
 mod tables;
 mod writer;
 
@@ -12,8 +15,28 @@ use tables::{Migrator, TestDatabase};
 
 /// A fresh database of every backend this machine has.
 async fn backends() -> Vec<TestDatabase> {
+    let mut backends = vec![sqlite().await];
+    backends.extend(postgres().await);
+    backends
+}
+
+async fn sqlite() -> TestDatabase {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let location = Location::Sqlite(folder.path().join("test.db"));
     let database = Database::open::<Migrator>(&location).await.expect("a database");
-    vec![TestDatabase { name: "sqlite", database, location, _folder: folder }]
+    TestDatabase { name: "sqlite", database, location, _folder: Some(folder) }
+}
+
+/// A fresh database on the test's PostgreSQL server, or none where there is no server.
+async fn postgres() -> Option<TestDatabase> {
+    let location = Location::Postgres(empty().await?);
+    Database::migrate::<Migrator>(&location).await.expect("migrated");
+    let database = Database::open::<Migrator>(&location).await.expect("a database");
+    Some(TestDatabase { name: "postgres", database, location, _folder: None })
+}
+
+/// The address of an empty database on the test's PostgreSQL server, or none where there is no server.
+async fn empty() -> Option<String> {
+    let server = mesh::for_tests::or_skip("PostgreSQL", mesh::for_tests::postgres().await)?;
+    Some(server.database("store").await.expect("an empty database"))
 }

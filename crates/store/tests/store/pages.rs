@@ -17,12 +17,15 @@ use crate::backends;
 use crate::tables::{Migrator, account};
 
 /// A transaction of the test's own, on a second writing connection.
-async fn writing(backend: &crate::tables::TestDatabase) -> sea_orm::DatabaseConnection {
-    let store::Location::Sqlite(path) = &backend.location;
-    sea_orm::Database::connect(format!("sqlite://{}", path.display())).await.expect("a connection")
+pub(crate) async fn writing(backend: &crate::tables::TestDatabase) -> sea_orm::DatabaseConnection {
+    let url = match &backend.location {
+        store::Location::Sqlite(path) => format!("sqlite://{}", path.display()),
+        store::Location::Postgres(url) => url.clone(),
+    };
+    sea_orm::Database::connect(url).await.expect("a connection")
 }
 
-fn envelope(number: u128) -> contract::event::v1::EventEnvelope {
+pub(crate) fn envelope(number: u128) -> contract::event::v1::EventEnvelope {
     use contract::event::v1::event_envelope::Payload;
     contract::event::v1::EventEnvelope {
         event_id: Uuid::from_u128(number).to_string(),

@@ -32,7 +32,7 @@ pub(crate) struct TestDatabase {
     pub(crate) database: Database,
     pub(crate) location: Location,
     /// Removed with the test.
-    pub(crate) _folder: TempDir,
+    pub(crate) _folder: Option<TempDir>,
 }
 
 pub(crate) struct Migrator;
@@ -75,6 +75,12 @@ pub(crate) const MOST: i64 = 1_000;
 pub(crate) enum Command {
     /// Sets an account to an amount; an amount above [`MOST`] breaks the table's rule.
     Put(i64, i64),
+    /// Reads an account, and inserts it where it is not there.
+    Insert(i64),
+    /// Makes an account with this label.
+    Label(i64, &'static str),
+    /// Sets an account to an amount and then holds the transaction open until the gate is.
+    Hold(i64, i64, &'static Gate),
     /// Panics.
     Panic,
     /// Limits how many pages the file may have, as a full disk would.
@@ -111,11 +117,23 @@ impl Unit for Accountant {
         let mut answers = Vec::new();
         for command in batch {
             match command {
-                Command::Put(id, amount) => {
-                    let row = account::ActiveModel { id: Set(*id), amount: Set(*amount), label: Set("x".repeat(200)) };
-                    let replace =
-                        OnConflict::column(account::Column::Id).update_column(account::Column::Amount).to_owned();
-                    account::Entity::insert(row).on_conflict(replace).exec_without_returning(transaction).await?;
+                Command::Put(id, amount) => put(transaction, *id, *amount).await?,
+                Command::Insert(id) => {
+                    if account::Entity::find_by_id(*id).one(transaction).await?.is_none() {
+                        let row = account::ActiveModel { id: Set(*id), amount: Set(1), label: Set(String::new()) };
+                        account::Entity::insert(row).exec_without_returning(transaction).await?;
+                    }
+                }
+                Command::Label(id, label) => {
+                    let row = account::ActiveModel { id: Set(*id), amount: Set(1), label: Set((*label).to_owned()) };
+                    account::Entity::insert(row).exec_without_returning(transaction).await?;
+                }
+                Command::Hold(id, amount, gate) => {
+                    put(transaction, *id, *amount).await?;
+                    gate.arrived.add_permits(1);
+                    if let Ok(permit) = gate.open.acquire().await {
+                        permit.forget();
+                    }
                 }
                 Command::Panic => panic!("asked to"),
                 Command::LimitPages(pages) => {
@@ -123,13 +141,21 @@ impl Unit for Accountant {
                 }
                 Command::Wait(gate) => {
                     gate.arrived.add_permits(1);
-                    drop(gate.open.acquire().await);
+                    if let Ok(permit) = gate.open.acquire().await {
+                        permit.forget();
+                    }
                 }
             }
             answers.push(Ok(batch.len()));
         }
         Ok(answers)
     }
+}
+
+async fn put(transaction: &DatabaseTransaction, id: i64, amount: i64) -> Result<(), DbErr> {
+    let row = account::ActiveModel { id: Set(id), amount: Set(amount), label: Set("x".repeat(200)) };
+    let replace = OnConflict::column(account::Column::Id).update_column(account::Column::Amount).to_owned();
+    account::Entity::insert(row).on_conflict(replace).exec_without_returning(transaction).await.map(drop)
 }
 
 pub(crate) async fn amounts(database: &Database) -> Vec<(i64, i64)> {

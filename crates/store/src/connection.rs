@@ -1,0 +1,237 @@
+//! Connections: how a pool of either backend is set up, and the pool that reads.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sea_orm::sqlx;
+use sea_orm::{
+    AccessMode, ConnectOptions, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult,
+    IsolationLevel, QueryResult, RuntimeErr, Statement, TransactionOptions, TransactionTrait,
+};
+
+use crate::location::Location;
+use crate::simulation::step;
+
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// The writer's own, and the only one that writes on SQLite.
+    Write,
+    /// Reads, and on PostgreSQL the small writes beside the writer's.
+    Read,
+    /// Changes of the schema.
+    Migrate,
+}
+
+impl Purpose {
+    fn connections(self, location: &Location) -> u32 {
+        match (self, location) {
+            (Self::Write | Self::Migrate, _) => 1,
+            (Self::Read, Location::Sqlite(_)) => 2,
+            (Self::Read, Location::Postgres(_)) => POSTGRES_READERS,
+        }
+    }
+}
+
+/// A client that stops in the middle of a transaction, or whose packets vanish, keeps its row locks; these end it. One of
+/// our statements takes milliseconds.
+const POSTGRES_LIMITS: [(&str, &str); 7] = [
+    ("idle_in_transaction_session_timeout", "3s"),
+    ("lock_timeout", "2s"),
+    ("statement_timeout", "5s"),
+    ("tcp_user_timeout", "5s"),
+    ("tcp_keepalives_idle", "2"),
+    ("tcp_keepalives_interval", "1"),
+    ("tcp_keepalives_count", "3"),
+];
+
+/// Opens a pool.
+pub(crate) async fn connect(location: &Location, purpose: Purpose) -> Result<DatabaseConnection, DbErr> {
+    let mut options = match location {
+        Location::Sqlite(path) => sqlite(path.clone(), purpose),
+        Location::Postgres(url) => postgres(url, purpose),
+    };
+    options
+        .max_connections(purpose.connections(location))
+        .min_connections(u32::from(purpose != Purpose::Read))
+        .test_before_acquire(false)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .sqlx_logging(false);
+    step(sea_orm::Database::connect(options)).await
+}
+
+fn sqlite(path: std::path::PathBuf, purpose: Purpose) -> ConnectOptions {
+    let mut options = ConnectOptions::new("sqlite::memory:");
+    options.map_sqlx_sqlite_opts(move |sqlite| {
+        let read_only = purpose == Purpose::Read;
+        let sqlite = sqlite
+            .in_memory(false)
+            .shared_cache(false)
+            .filename(&path)
+            .create_if_missing(!read_only)
+            .read_only(read_only)
+            .busy_timeout(ACQUIRE_TIMEOUT)
+            .foreign_keys(false);
+        if read_only { sqlite } else { sqlite.pragma("journal_mode", "WAL").pragma("synchronous", "FULL") }
+    });
+    if purpose != Purpose::Read {
+        // The writing connection is never given up: reopening it would cost every cached statement.
+        options.map_sqlx_sqlite_pool_opts(|pool| pool.idle_timeout(None).max_lifetime(None));
+    }
+    options
+}
+
+fn postgres(url: &str, purpose: Purpose) -> ConnectOptions {
+    let mut options = ConnectOptions::new(url);
+    options.map_sqlx_postgres_opts(move |postgres| {
+        let postgres = postgres.application_name("checkup");
+        if purpose == Purpose::Migrate { postgres } else { postgres.options(POSTGRES_LIMITS) }
+    });
+    if purpose == Purpose::Write {
+        options.map_sqlx_postgres_pool_opts(|pool| pool.idle_timeout(None).max_lifetime(None));
+    }
+    options
+}
+
+/// The pools of a database, replaced together when the server behind them may be gone.
+#[derive(Clone)]
+pub(crate) struct Pools {
+    pub(crate) writer: DatabaseConnection,
+    pub(crate) reader: DatabaseConnection,
+}
+
+/// The connections that read. Each statement sees the last commit.
+#[derive(Clone)]
+pub struct Reader {
+    pools: Arc<RwLock<Pools>>,
+}
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reader").finish_non_exhaustive()
+    }
+}
+
+impl Reader {
+    pub(crate) fn new(pools: Pools) -> Self {
+        Self { pools: Arc::new(RwLock::new(pools)) }
+    }
+
+    pub(crate) fn pools(&self) -> Pools {
+        // pools are replaced whole, so they are whole even where a holder panicked
+        self.pools.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn replace(&self, pools: Pools) -> Pools {
+        std::mem::replace(&mut *self.pools.write().unwrap_or_else(PoisonError::into_inner), pools)
+    }
+
+    pub(crate) async fn snapshot(&self) -> Result<Snapshot, DbErr> {
+        let pool = self.pools().reader;
+        let options = match pool.get_database_backend() {
+            DbBackend::Postgres => TransactionOptions {
+                isolation_level: Some(IsolationLevel::RepeatableRead),
+                access_mode: Some(AccessMode::ReadOnly),
+                ..TransactionOptions::default()
+            },
+            _ => TransactionOptions::default(),
+        };
+        step(pool.begin_with_options(options)).await.map(Snapshot)
+    }
+}
+
+/// A reading transaction: all its statements see the same commit.
+#[derive(Debug)]
+pub struct Snapshot(DatabaseTransaction);
+
+/// Readers a server's restart can leave broken, each of which says so once.
+const POSTGRES_READERS: u32 = 8;
+
+impl Reader {
+    /// Asks until a connection answers: one that broke while nobody used it says so only when it is used, and a read may be
+    /// asked again.
+    async fn ask<A, F>(&self, ask: impl Fn(DatabaseConnection) -> F) -> Result<A, DbErr>
+    where
+        F: Future<Output = Result<A, DbErr>>,
+    {
+        let mut asked = 0;
+        loop {
+            let answer = step(ask(self.pools().reader)).await;
+            asked += 1;
+            match answer {
+                Err(error) if is_broken(&error) && asked <= POSTGRES_READERS => {}
+                answer => return answer,
+            }
+        }
+    }
+}
+
+/// Whether the connection was found broken, rather than refused or answered.
+fn is_broken(error: &DbErr) -> bool {
+    let (DbErr::Query(RuntimeErr::SqlxError(cause)) | DbErr::Exec(RuntimeErr::SqlxError(cause))) = error else {
+        return false;
+    };
+    match cause.as_ref() {
+        sqlx::Error::Io(_) => true,
+        // what a server that is shut down tells its sessions
+        sqlx::Error::Database(said) => said.code().is_some_and(|code| code.starts_with("57P")),
+        _ => false,
+    }
+}
+
+#[async_trait]
+impl ConnectionTrait for Reader {
+    fn get_database_backend(&self) -> DbBackend {
+        self.pools().reader.get_database_backend()
+    }
+
+    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+        step(self.pools().reader.execute_raw(statement)).await
+    }
+
+    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+        step(self.pools().reader.execute_unprepared(sql)).await
+    }
+
+    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        self.ask(|pool| {
+            let statement = statement.clone();
+            async move { pool.query_one_raw(statement).await }
+        })
+        .await
+    }
+
+    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        self.ask(|pool| {
+            let statement = statement.clone();
+            async move { pool.query_all_raw(statement).await }
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl ConnectionTrait for Snapshot {
+    fn get_database_backend(&self) -> DbBackend {
+        self.0.get_database_backend()
+    }
+
+    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+        step(self.0.execute_raw(statement)).await
+    }
+
+    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+        step(self.0.execute_unprepared(sql)).await
+    }
+
+    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        step(self.0.query_one_raw(statement)).await
+    }
+
+    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        step(self.0.query_all_raw(statement)).await
+    }
+}

@@ -1,0 +1,242 @@
+//! Who publishes a service's events: one process at a time, by a row with a term and an epoch.
+//!
+//! The lease keeps several relays from publishing everything twice; it does not have to be safe, because a repeated event is
+//! recognised. What has to be safe is the mark that an event *was* published, and that is bound to the epoch: a process that
+//! slept through the loss of its lease can mark nothing any more, so what its successor decided to publish again stays
+//! to be published. Terms are judged by the database's clock, which all processes share.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use sea_orm::ActiveValue::Set;
+use sea_orm::entity::prelude::*;
+use sea_orm::sea_query::{Alias, ExprTrait, Query, TableRef, ValueTuple};
+use sea_orm::{DatabaseTransaction, DbBackend, IntoActiveModel, QueryOrder, QuerySelect, Statement};
+
+use crate::database::Database;
+use crate::outbox;
+use crate::simulation::step;
+use crate::time::micros;
+
+/// The key of the only row.
+pub(crate) const ONLY: i32 = 1;
+
+/// The row.
+#[sea_orm::model]
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "relay_lease")]
+pub struct Model {
+    /// Always the same.
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub id: i32,
+    /// The relay that has it, or had it last.
+    pub holder: Option<Uuid>,
+    /// Counts its holders.
+    pub epoch: i64,
+    /// When it is free to be taken; microseconds since 1970.
+    pub expire_time: i64,
+    /// The identity of the stream that the marks in the outbox speak of; empty before the first one.
+    pub stream: String,
+    /// The greatest sequence that this stream acknowledged.
+    pub sequence: i64,
+    /// The event it acknowledged with it.
+    pub event_id: Option<Uuid>,
+}
+
+impl ActiveModelBehavior for ActiveModel {}
+
+/// A lease that was granted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// Its holder's number.
+    pub epoch: i64,
+    /// The stream that the marks speak of; empty before the first one.
+    pub stream: String,
+    /// The greatest sequence this stream acknowledged and the event it belongs to, where there is one.
+    pub newest: Option<(u64, Uuid)>,
+}
+
+/// An event that a stream acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Published {
+    /// Its position in the outbox.
+    pub position: i64,
+    /// Its id.
+    pub event_id: Uuid,
+    /// Its sequence in the stream.
+    pub sequence: u64,
+}
+
+/// Takes the lease where it is free, or renews it where `holder` has it; `None` where another one does. `now` is this
+/// process's clock; it counts only where the database has none of its own.
+///
+/// # Errors
+/// What the database says.
+pub async fn acquire(
+    database: &Database,
+    holder: Uuid,
+    term: Duration,
+    now: Timestamp,
+) -> Result<Option<Lease>, DbErr> {
+    step(async {
+        let transaction = database.begin_beside().await?;
+        let Some(row) = locked(&transaction).await? else { return Ok(None) };
+        let now = clock(&transaction, now).await?;
+        let own = row.holder == Some(holder);
+        if !own && row.expire_time > now {
+            transaction.rollback().await?;
+            return Ok(None);
+        }
+        let epoch = if own { row.epoch } else { row.epoch + 1 };
+        let newest = row.event_id.and_then(|id| Some((u64::try_from(row.sequence).ok()?, id)));
+        let lease = Lease { epoch, stream: row.stream.clone(), newest };
+        let mut row = row.into_active_model();
+        row.holder = Set(Some(holder));
+        row.epoch = Set(epoch);
+        row.expire_time = Set(now.saturating_add(i64::try_from(term.as_micros()).unwrap_or(i64::MAX)));
+        Entity::update(row).exec(&transaction).await?;
+        database.commit(transaction).await?;
+        Ok(Some(lease))
+    })
+    .await
+}
+
+/// Gives the lease back before its term, so that a successor need not wait for it.
+///
+/// # Errors
+/// What the database says; the term then ends it.
+pub async fn release(database: &Database, epoch: i64) -> Result<(), DbErr> {
+    in_epoch(database, epoch, async |_, row| {
+        row.holder = Set(None);
+        row.expire_time = Set(0);
+        Ok(())
+    })
+    .await
+    .map(drop)
+}
+
+/// Marks events as published in `stream`; false where the epoch is over and nothing was marked.
+///
+/// # Errors
+/// What the database says.
+pub async fn mark(database: &Database, epoch: i64, stream: &str, events: &[Published]) -> Result<bool, DbErr> {
+    let Some(newest) = events.iter().max_by_key(|event| event.sequence) else { return Ok(true) };
+    in_epoch(database, epoch, async |transaction, row| {
+        for chunk in events.chunks(MARKS) {
+            mark_chunk(transaction, chunk).await?;
+        }
+        let sequence = i64::try_from(newest.sequence).unwrap_or(i64::MAX);
+        // a repetition is acknowledged with the sequence of the first time
+        if row.stream.as_ref() != stream || row.event_id.as_ref().is_none() || *row.sequence.as_ref() < sequence {
+            row.stream = Set(stream.to_owned());
+            row.sequence = Set(sequence);
+            row.event_id = Set(Some(newest.event_id));
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Events one statement marks, well below the limit on bound values.
+const MARKS: usize = 1_000;
+
+async fn mark_chunk(transaction: &DatabaseTransaction, events: &[Published]) -> Result<(), DbErr> {
+    let marks = Alias::new("mark");
+    let field = |name: &str| Expr::col((marks.clone(), Alias::new(name)));
+    let values = events.iter().map(|event| {
+        let sequence = i64::try_from(event.sequence).unwrap_or(i64::MAX);
+        ValueTuple::Two(event.position.into(), sequence.into())
+    });
+    let mut statement = Query::update();
+    statement
+        .table(outbox::Entity)
+        .from(TableRef::ValuesList(values.collect(), marks.clone().into()))
+        .value(outbox::Column::StreamSequence, field("column2"))
+        .and_where(Expr::col((outbox::Entity, outbox::Column::Position)).eq(field("column1")));
+    transaction.execute(&statement).await.map(drop)
+}
+
+/// Rows one transaction takes the marks from.
+const UNMARKED: u64 = 10_000;
+
+/// Takes all marks away, so that everything the outbox still holds is published again, into `stream`; false where the epoch is
+/// over. Interrupted, it is begun again: the lease names the new stream only at the end.
+///
+/// # Errors
+/// What the database says.
+pub async fn publish_again(database: &Database, epoch: i64, stream: &str) -> Result<bool, DbErr> {
+    use outbox::Column as Outbox;
+    loop {
+        let mut left = false;
+        let current = in_epoch(database, epoch, async |transaction, row| {
+            let marked: Vec<i64> = outbox::Entity::find()
+                .select_only()
+                .column(Outbox::Position)
+                .filter(Outbox::StreamSequence.is_not_null())
+                .order_by_desc(Outbox::Position)
+                .limit(UNMARKED)
+                .into_tuple()
+                .all(transaction)
+                .await?;
+            left = marked.len() as u64 == UNMARKED;
+            if let (Some(last), Some(first)) = (marked.first(), marked.last()) {
+                outbox::Entity::update_many()
+                    .col_expr(Outbox::StreamSequence, Expr::val(Option::<i64>::None))
+                    .filter(Outbox::Position.between(*first, *last))
+                    .exec(transaction)
+                    .await?;
+            }
+            if !left {
+                row.stream = Set(stream.to_owned());
+                row.sequence = Set(0);
+                row.event_id = Set(None);
+            }
+            Ok(())
+        });
+        if !current.await? {
+            return Ok(false);
+        }
+        if !left {
+            return Ok(true);
+        }
+    }
+}
+
+/// Does something that only the holder of this epoch may do; false where that is somebody else by now.
+async fn in_epoch(
+    database: &Database,
+    epoch: i64,
+    act: impl AsyncFnOnce(&DatabaseTransaction, &mut ActiveModel) -> Result<(), DbErr>,
+) -> Result<bool, DbErr> {
+    step(async {
+        let transaction = database.begin_beside().await?;
+        // whoever takes the lease over waits for this lock, so the epoch holds until the commit
+        let row = locked(&transaction).await?.filter(|row| row.epoch == epoch);
+        let Some(row) = row else {
+            transaction.rollback().await?;
+            return Ok(false);
+        };
+        let mut row = row.into_active_model();
+        act(&transaction, &mut row).await?;
+        if row.is_changed() {
+            Entity::update(row).exec(&transaction).await?;
+        }
+        database.commit(transaction).await?;
+        Ok(true)
+    })
+    .await
+}
+
+async fn locked(transaction: &DatabaseTransaction) -> Result<Option<Model>, DbErr> {
+    Entity::find_by_id(ONLY).lock_exclusive().one(transaction).await
+}
+
+/// The time that all holders agree on.
+async fn clock(transaction: &DatabaseTransaction, now: Timestamp) -> Result<i64, DbErr> {
+    if transaction.get_database_backend() != DbBackend::Postgres {
+        return Ok(micros(now));
+    }
+    let sql = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+    let row = transaction.query_one_raw(Statement::from_string(DbBackend::Postgres, sql)).await?;
+    row.map_or_else(|| Ok(micros(now)), |row| row.try_get_by_index(0))
+}

@@ -1,0 +1,46 @@
+//! Which migrations a database has, and bringing it the ones it lacks.
+//!
+//! Names that this version does not know belong to a newer one and are no concern of it: versions run side by side while they
+//! are rolled out, and migrations only add.
+
+use std::collections::BTreeSet;
+
+use sea_orm::{DatabaseConnection, DbBackend, DbErr, EntityTrait, QuerySelect, Statement};
+use sea_orm_migration::prelude::*;
+use sea_orm_migration::seaql_migrations;
+
+use crate::simulation::step;
+
+/// The key of the lock under which processes take turns: any number that nothing else in the database uses.
+const TURN: i64 = 0x63_6865_636b_7570;
+
+/// The migrations of `M` that the database has not had, in order.
+pub(crate) async fn pending<M: MigratorTrait>(connection: &DatabaseConnection) -> Result<Vec<String>, DbErr> {
+    step(async {
+        let manager = SchemaManager::new(connection);
+        let applied = if manager.has_table("seaql_migrations").await? {
+            let names = seaql_migrations::Entity::find().select_only().column(seaql_migrations::Column::Version);
+            names.into_tuple::<String>().all(connection).await?
+        } else {
+            Vec::new()
+        };
+        let applied: BTreeSet<String> = applied.into_iter().collect();
+        let names = M::migrations().iter().map(|migration| migration.name().to_owned()).collect::<Vec<_>>();
+        Ok(names.into_iter().filter(|name| !applied.contains(name)).collect())
+    })
+    .await
+}
+
+/// Applies what is pending and says what that was. The connection has to be the only one of its pool: the turn belongs to it,
+/// and ends with it.
+pub(crate) async fn migrate<M: MigratorTrait>(connection: &DatabaseConnection) -> Result<Vec<String>, DbErr> {
+    if connection.get_database_backend() == DbBackend::Postgres {
+        let turn = Statement::from_sql_and_values(DbBackend::Postgres, "SELECT pg_advisory_lock($1)", [TURN.into()]);
+        connection.execute_raw(turn).await?;
+    }
+    let pending = pending::<M>(connection).await?;
+    if !pending.is_empty() {
+        M::up(connection, None).await?;
+    }
+    Ok(pending)
+}
