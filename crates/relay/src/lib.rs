@@ -1,10 +1,25 @@
 //! Between a service's tables and the roads events travel: the only crate that knows both `store` and `bus`.
 //!
-//! Outwards an [`OutboxLog`] shows a producer's outbox as a log. Inwards [`consume`] hands batches to a service's
+//! Outwards [`publish`] brings a service's outbox to a broker, or an [`OutboxLog`] shows it as a log where there is none. Inwards [`consume`] hands batches to a service's
 //! [`Handler`], which applies them together with their inbox marks in one transaction. What an event means is not known here.
 
+mod apply;
 mod consume;
 mod log;
+mod publish;
+mod upkeep;
 
 pub use consume::{ConsumeOptions, Consumer, Handler, Incoming, consume};
 pub use log::OutboxLog;
+pub use publish::{PublishOptions, publish};
+
+/// An error and its causes on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text = format!("{text}: {next}");
+        cause = next.source();
+    }
+    text
+}

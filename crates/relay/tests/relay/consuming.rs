@@ -1,6 +1,5 @@
 //! Events from a real outbox through a real inbox: each takes effect once, in spite of duplicates, reordering, redelivery,
 //! poison and a store that fails.
-#![allow(clippy::disallowed_methods, reason = "a test owns what it spawns")]
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -10,119 +9,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bus::tail::Tailer;
 use bus::{Delivery, Error, Message, Place, Subscribe, Subscription};
-use contract::event::v1::event_envelope::Payload;
-use contract::event::v1::{EventEnvelope, ScreeningRefused};
-use fault::{Fault, Reason};
+use contract::event::v1::EventEnvelope;
+use jiff::Timestamp;
 use prost::Message as _;
-use relay::{ConsumeOptions, Consumer, Handler, Incoming, OutboxLog, consume};
+use relay::{ConsumeOptions, Consumer, OutboxLog, consume};
 use runtime::clock::Clock;
-use runtime::lifecycle::{DrainTrigger, drain_pair};
-use sea_orm::{DatabaseTransaction, DbErr};
-use store::dead_letter::{self, DeadLetter};
-use store::inbox::{self, Mark};
-use store::migration::{MigrationTrait, MigratorTrait, common};
-use store::{Database, Location, Unit, Writer, WriterOptions, outbox};
-use tempfile::TempDir;
-use tokio::time::{Instant, timeout};
-use uuid::Uuid;
+use runtime::lifecycle::{DrainTrigger, Readiness, drain_pair};
+use store::{dead_letter, outbox};
+use tokio::time::timeout;
 
-struct Migrator;
-
-impl MigratorTrait for Migrator {
-    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        common()
-    }
-}
-
-/// A producer that appends, and a consumer whose effect is one row in its own outbox for every event it admits.
-enum Command {
-    Produce(Vec<EventEnvelope>),
-    Consume(Vec<Incoming>),
-    Bury(DeadLetter, Mark),
-}
-
-struct Ledger;
-
-const POISON: &str = "poison";
-
-#[async_trait]
-impl Unit for Ledger {
-    type Command = Command;
-    type Answer = ();
-
-    async fn execute(&self, transaction: &DatabaseTransaction, batch: &[&Command]) -> Result<Vec<()>, DbErr> {
-        for command in batch {
-            match command {
-                Command::Produce(events) => outbox::append(transaction, events.clone()).await?,
-                Command::Consume(events) => {
-                    let marks: Vec<_> = events.iter().map(|event| &event.mark).collect();
-                    let fresh = inbox::admit(transaction, "ledger", &marks).await?;
-                    let effects =
-                        events.iter().zip(fresh).filter(|(_, fresh)| *fresh).map(|(event, _)| event.envelope.clone());
-                    let effects: Vec<_> = effects.collect();
-                    if effects.iter().any(|event| event.aggregate == POISON) {
-                        return Err(DbErr::Custom("poison".into()));
-                    }
-                    outbox::append(transaction, effects).await?;
-                }
-                Command::Bury(letter, mark) => {
-                    if inbox::admit(transaction, "ledger", &[mark]).await? == [true] {
-                        dead_letter::put(transaction, letter).await?;
-                    }
-                }
-            }
-        }
-        Ok(batch.iter().map(|_| ()).collect())
-    }
-}
-
-struct Applier {
-    writer: Writer<Ledger>,
-    /// Refusals of a store in trouble before it works.
-    troubles: AtomicU32,
-}
-
-#[async_trait]
-impl Handler for Applier {
-    async fn handle(&self, batch: Vec<Incoming>) -> Result<(), Fault> {
-        if self.troubles.load(Ordering::Relaxed) > 0 {
-            self.troubles.fetch_sub(1, Ordering::Relaxed);
-            return Err(Fault::new(Reason::NotReady, "not now"));
-        }
-        self.writer.submit(Command::Consume(batch), soon()).await
-    }
-
-    async fn bury(&self, letter: DeadLetter, mark: Mark) -> Result<(), Fault> {
-        self.writer.submit(Command::Bury(letter, mark), soon()).await
-    }
-}
-
-fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(20)
-}
-
-struct Side {
-    database: Database,
-    writer: Writer<Ledger>,
-    _folder: TempDir,
-}
-
-async fn side() -> Side {
-    let folder = tempfile::tempdir().expect("a folder");
-    let database = Database::open::<Migrator>(&Location::Sqlite(folder.path().join("s.db"))).await.expect("opened");
-    let (writer, run) = Writer::new("test", Ledger, database.clone(), WriterOptions::default());
-    drop(tokio::spawn(run));
-    Side { database, writer, _folder: folder }
-}
-
-fn event(number: u128) -> EventEnvelope {
-    EventEnvelope {
-        event_id: Uuid::from_u128(number).to_string(),
-        aggregate: format!("hospitals/h{number}"),
-        payload: Some(Payload::ScreeningRefused(ScreeningRefused::default())),
-        ..EventEnvelope::default()
-    }
-}
+use crate::support::{Applier, Command, POISON, Side, event, side, soon};
 
 fn start(consuming: &Side, road: Arc<dyn Subscribe>, troubles: u32) -> DrainTrigger {
     let (trigger, drain) = drain_pair();
@@ -135,7 +31,7 @@ fn start(consuming: &Side, road: Arc<dyn Subscribe>, troubles: u32) -> DrainTrig
     };
     let pauses = Duration::from_millis(1);
     let options = ConsumeOptions { attempts: 3, first_pause: pauses, last_pause: pauses, ..ConsumeOptions::default() };
-    drop(tokio::spawn(consume(consumer, road, options, Clock::system(), drain)));
+    drop(tokio::spawn(consume(consumer, road, options, Clock::system(), drain, None)));
     trigger
 }
 
@@ -264,4 +160,84 @@ async fn duplicates_and_disorder_have_no_effect_of_their_own() {
     assert_eq!(effects(&consuming, 101).await.len(), 101);
     seen.sort_unstable();
     assert_eq!(seen, (1..=101).collect::<Vec<u128>>());
+}
+
+/// An event that fails for a while must not hold up those behind it where the road keeps no order, and is not lost.
+#[tokio::test]
+async fn an_event_that_fails_is_overtaken_and_comes_again() {
+    let consuming = side().await;
+    let mut events: Vec<_> = (1..=50).map(event).collect();
+    events[0].aggregate = POISON.into();
+    let _running = start(&consuming, Arc::new(Chaos(events, vec![0xff])), 0);
+    let others = effects(&consuming, 49).await;
+    assert!(!others.contains(&1), "{others:?}");
+    buried(&consuming, 2).await;
+}
+
+/// Waits until so many dead letters are kept.
+async fn buried(side: &Side, count: u64) -> Vec<dead_letter::Model> {
+    let mut commits = side.database.commits();
+    let wait = async {
+        loop {
+            let letters = dead_letter::list(side.database.reader(), 0, 100).await.expect("letters");
+            if letters.len() as u64 == count {
+                return letters;
+            }
+            commits.changed().await.expect("the database lives");
+        }
+    };
+    timeout(Duration::from_secs(20), wait).await.expect("the dead letters in time")
+}
+
+#[tokio::test]
+async fn a_dead_letter_is_applied_again_when_somebody_asks_and_its_cause_is_gone() {
+    let (producing, consuming) = (side().await, side().await);
+    let mut events: Vec<_> = (1..=10).map(event).collect();
+    events[4].aggregate = POISON.into();
+    producing.writer.submit(Command::Produce(events), soon()).await.expect("produced");
+    let _running = start(&consuming, tail(&producing), 0);
+    effects(&consuming, 9).await;
+    let letter = buried(&consuming, 1).await.remove(0);
+
+    // Asked too early it stays, with one try more.
+    assert!(dead_letter::ask_for_replay(&consuming.database, letter.id, Timestamp::now()).await.expect("asked"));
+    let mut commits = consuming.database.commits();
+    let tried = async {
+        loop {
+            let row = dead_letter::get(consuming.database.reader(), letter.id).await.expect("read").expect("kept");
+            if row.attempts > letter.attempts {
+                return row;
+            }
+            commits.changed().await.expect("the database lives");
+        }
+    };
+    assert_eq!(timeout(Duration::from_secs(20), tried).await.expect("tried in time").replay_time, None);
+
+    consuming.poisonous.store(false, Ordering::Relaxed);
+    assert!(dead_letter::ask_for_replay(&consuming.database, letter.id, Timestamp::now()).await.expect("asked"));
+    assert_eq!(effects(&consuming, 10).await[9], 5);
+    buried(&consuming, 0).await;
+    assert!(!dead_letter::ask_for_replay(&consuming.database, letter.id, Timestamp::now()).await.expect("asked"));
+}
+
+#[tokio::test]
+async fn a_consumer_says_when_it_has_caught_up() {
+    let (producing, consuming) = (side().await, side().await);
+    producing.produce(1..=300).await;
+    let readiness = Readiness::new();
+    let latch = readiness.latch("events");
+    let (_trigger, drain) = drain_pair();
+    let handler = Applier { writer: consuming.writer.clone(), troubles: AtomicU32::new(3) };
+    let consumer = Consumer {
+        name: "ledger",
+        filter: vec![domain::event::subject_filter("slot", "screening_refused")],
+        handler: Arc::new(handler),
+        database: consuming.database.clone(),
+    };
+    let road = tail(&producing);
+    let consuming_task = consume(consumer, road, ConsumeOptions::default(), Clock::system(), drain, Some(latch));
+    drop(tokio::spawn(consuming_task));
+    assert!(!readiness.is_ready());
+    timeout(Duration::from_secs(20), readiness.ready()).await.expect("it catches up");
+    assert_eq!(effects(&consuming, 300).await.len(), 300);
 }

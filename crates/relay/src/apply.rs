@@ -1,0 +1,198 @@
+//! From deliveries to effects: whole batches where that works, single events where it does not, and dead letters at the end.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bus::{Delivery, Place};
+use contract::event::v1::EventEnvelope;
+use fault::{Code, Fault};
+use prost::Message as _;
+use runtime::clock::Clock;
+use store::dead_letter::{DeadLetter, seen_as};
+use store::inbox::Mark;
+use uuid::Uuid;
+
+use crate::consume::{ConsumeOptions, Consumer, Incoming};
+
+/// Applies the deliveries of one consumer.
+pub(crate) struct Applier {
+    pub(crate) consumer: Consumer,
+    options: ConsumeOptions,
+    clock: Clock,
+    /// Tries of the events that were put off. The broker counts deliveries, but a delivery may end without a try.
+    tries: HashMap<Uuid, i32>,
+}
+
+/// What has to come again, each after a pause.
+pub(crate) type Later = Vec<(Delivery, Duration)>;
+
+impl Applier {
+    pub(crate) fn new(consumer: Consumer, options: ConsumeOptions, clock: Clock) -> Self {
+        Self { consumer, options, clock, tries: HashMap::new() }
+    }
+
+    /// Returns once every delivery has been applied or kept as a dead letter, but for those that have to come again.
+    pub(crate) async fn apply(&mut self, deliveries: &[Delivery]) -> Later {
+        let mut later = Later::new();
+        let mut batch = Vec::with_capacity(deliveries.len());
+        for delivery in deliveries {
+            match decode(delivery) {
+                Ok(Some(incoming)) => batch.push((delivery, incoming)),
+                Ok(None) => {
+                    // A newer producer's fact: nothing here can know it, so it is counted and passed over.
+                    metrics::counter!("checkup_consumer_unknown_total", "consumer" => self.consumer.name).increment(1);
+                }
+                Err(error) => {
+                    // What stands before the broken event is applied before it is marked as seen: marks are in order.
+                    self.apply_decoded(std::mem::take(&mut batch), &mut later).await;
+                    self.bury(delivery, &error, 1).await;
+                }
+            }
+        }
+        self.apply_decoded(batch, &mut later).await;
+        later
+    }
+
+    async fn apply_decoded(&mut self, batch: Vec<(&Delivery, Incoming)>, later: &mut Later) {
+        let mut todo = vec![batch];
+        while let Some(mut batch) = todo.pop() {
+            let Some((first, _)) = batch.first() else { continue };
+            let first = *first;
+            let events: Vec<_> = batch.iter().map(|(_, incoming)| incoming.clone()).collect();
+            match events.as_slice() {
+                [alone] => match first.place {
+                    Place::Ordered { .. } => self.insist(first, alone).await,
+                    Place::Unordered { .. } => later.extend(self.try_once(first, alone).await),
+                },
+                _ => {
+                    if self.attempt(events).await.is_err() {
+                        let second = batch.split_off(batch.len() / 2);
+                        todo.push(second);
+                        todo.push(batch);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tries one event until it is applied or buried: what comes after it must not overtake it.
+    async fn insist(&self, delivery: &Delivery, event: &Incoming) {
+        for attempt in 1..=self.options.attempts {
+            let Err(fault) = self.attempt(vec![event.clone()]).await else { return };
+            self.warn(event, &fault, attempt);
+            if attempt == self.options.attempts {
+                self.bury(delivery, &format!("{fault:?}"), attempt).await;
+            } else {
+                tokio::time::sleep(self.pause(attempt)).await;
+            }
+        }
+    }
+
+    /// Tries one event; where that fails, it comes again later, or is buried after its last try.
+    async fn try_once(&mut self, delivery: &Delivery, event: &Incoming) -> Option<(Delivery, Duration)> {
+        let Err(fault) = self.attempt(vec![event.clone()]).await else {
+            self.tries.remove(&event.event_id);
+            return None;
+        };
+        let attempt = self.tries.entry(event.event_id).and_modify(|tries| *tries += 1).or_insert(1);
+        let attempt = *attempt;
+        self.warn(event, &fault, attempt);
+        if attempt < self.options.attempts {
+            return Some((delivery.clone(), self.pause(attempt)));
+        }
+        self.bury(delivery, &format!("{fault:?}"), attempt).await;
+        self.tries.remove(&event.event_id);
+        None
+    }
+
+    fn warn(&self, event: &Incoming, fault: &Fault, attempt: i32) {
+        tracing::warn!(consumer = self.consumer.name, event = %event.event_id, ?fault, attempt, "event not applied");
+    }
+
+    fn pause(&self, attempt: i32) -> Duration {
+        let doublings = u32::try_from(attempt - 1).unwrap_or(0).min(16);
+        (self.options.first_pause * 2_u32.pow(doublings)).min(self.options.last_pause)
+    }
+
+    /// How long the oldest event at hand has waited since it was put into its outbox; none waits where there is none.
+    pub(crate) fn age(&self, oldest: Option<&Incoming>) {
+        let occurred = oldest.and_then(|incoming| incoming.envelope.occur_time);
+        let occurred = occurred.and_then(|time| domain::civil::decode_time(&time));
+        let age = occurred.map_or(0.0, |occurred| self.clock.now().duration_since(occurred).as_secs_f64());
+        metrics::gauge!("checkup_outbox_age_seconds", "consumer" => self.consumer.name).set(age.max(0.0));
+    }
+
+    /// Hands a batch to the handler; waits out every fault that does not blame the batch.
+    async fn attempt(&self, batch: Vec<Incoming>) -> Result<(), Fault> {
+        let mut pause = self.options.first_pause;
+        loop {
+            self.age(batch.first());
+            match self.consumer.handler.handle(batch.clone()).await {
+                Ok(()) => {
+                    batch.iter().for_each(|event| self.log(event));
+                    return Ok(());
+                }
+                Err(fault) if fault.code() == Code::Internal => return Err(fault),
+                Err(fault) => {
+                    tracing::warn!(consumer = self.consumer.name, ?fault, "waiting to apply events");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(self.options.last_pause);
+                }
+            }
+        }
+    }
+
+    /// Leaves a mark in the log under the trace of the call that began it all.
+    fn log(&self, event: &Incoming) {
+        let EventEnvelope { aggregate, aggregate_version, traceparent, .. } = &event.envelope;
+        let trace = traceparent.split('-').nth(1).unwrap_or_default();
+        let (consumer, event) = (self.consumer.name, event.event_id);
+        tracing::debug!(consumer, %event, aggregate, version = aggregate_version, trace, "event applied");
+    }
+
+    async fn bury(&self, delivery: &Delivery, error: &str, attempts: i32) {
+        let payload = delivery.message.payload.as_slice();
+        let event_id = EventEnvelope::decode(payload).map(|envelope| envelope.event_id).unwrap_or_default();
+        let seen = seen_as(&event_id, payload);
+        let letter = DeadLetter {
+            consumer: self.consumer.name.to_owned(),
+            event_id,
+            subject: delivery.message.subject.clone(),
+            payload: delivery.message.payload.clone(),
+            error: error.to_owned(),
+            attempts,
+            time: self.clock.now(),
+        };
+        tracing::error!(consumer = self.consumer.name, subject = letter.subject, error, "event kept as a dead letter");
+        metrics::counter!("checkup_dead_letters_total", "consumer" => self.consumer.name).increment(1);
+        let mut pause = self.options.first_pause;
+        while let Err(fault) = self.consumer.handler.bury(letter.clone(), mark(&delivery.place, seen)).await {
+            tracing::warn!(consumer = self.consumer.name, ?fault, "waiting to keep a dead letter");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(self.options.last_pause);
+        }
+    }
+}
+
+/// Reads a delivery; `None` for an envelope without a payload this version knows.
+fn decode(delivery: &Delivery) -> Result<Option<Incoming>, String> {
+    read(&delivery.message.payload, |event_id| mark(&delivery.place, event_id))
+}
+
+/// Reads an event; `None` for an envelope without a payload this version knows.
+pub(crate) fn read(payload: &[u8], mark: impl FnOnce(Uuid) -> Mark) -> Result<Option<Incoming>, String> {
+    let envelope = EventEnvelope::decode(payload).map_err(|error| format!("undecodable envelope: {error}"))?;
+    if envelope.payload.is_none() {
+        return Ok(None);
+    }
+    let event_id = Uuid::try_parse(&envelope.event_id).map_err(|error| format!("malformed event_id: {error}"))?;
+    let mark = mark(event_id);
+    Ok(Some(Incoming { envelope, event_id, mark }))
+}
+
+fn mark(place: &Place, event_id: Uuid) -> Mark {
+    match place {
+        Place::Ordered { source, position } => Mark::Ordered { source: source.clone(), position: *position },
+        Place::Unordered { .. } => Mark::Unordered { event_id },
+    }
+}

@@ -1,0 +1,323 @@
+//! The loop that brings one service's events to the broker.
+//!
+//! One process a service does it at a time, by a lease. It takes what carries no mark, oldest first, sends a window of it at once,
+//! and marks what the broker acknowledged; the rest stays and is sent again, under the same ids. An acknowledgement is not
+//! durability: a broker may lose what it acknowledged, or come back empty. So the marks name the stream they speak of, and
+//! where it is not that stream any more, or the newest acknowledged event is not in it, all marks are taken away and
+//! everything the outbox still holds is published once more.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bus::{Message, Outbound, Publish, StreamState};
+use jiff::SignedDuration;
+use runtime::clock::Clock;
+use runtime::entropy::uuid_v4;
+use runtime::lifecycle::Drain;
+use store::lease::{self, Lease, Published};
+use store::{Database, DbErr, outbox, timestamp};
+use tokio::time::{Instant, sleep, timeout};
+use uuid::Uuid;
+
+use crate::chain;
+
+/// Patience of a relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PublishOptions {
+    /// Events sent before the first acknowledgement is waited for.
+    pub window: usize,
+    /// How long the acknowledgements of a window are waited for, all together.
+    pub timeout: Duration,
+    /// How long the lease of a process that is gone keeps the others waiting.
+    pub term: Duration,
+    /// How long published events are kept, to fill a broker from that lost its data.
+    pub retention: Duration,
+}
+
+impl Default for PublishOptions {
+    fn default() -> Self {
+        Self {
+            window: 512,
+            timeout: Duration::from_secs(2),
+            term: Duration::from_secs(5),
+            retention: Duration::from_secs(72 * 60 * 60),
+        }
+    }
+}
+
+/// The pause between two looks at an outbox that was empty: it doubles from the first to the last. Commits of this process
+/// end it at once; those of other replicas do not.
+const FIRST_IDLE: Duration = Duration::from_millis(5);
+const LAST_IDLE: Duration = Duration::from_millis(40);
+/// The pause after something failed.
+const TROUBLE: Duration = Duration::from_millis(250);
+/// How often the stream is looked at without a reason.
+const LOOK: Duration = Duration::from_secs(5);
+/// How often the backlog is measured, and old rows are removed.
+const MEASURE: Duration = Duration::from_secs(1);
+const PRUNE: Duration = Duration::from_secs(60);
+
+/// Publishes the events of the service `name` until the drain is requested.
+pub async fn publish(
+    name: &'static str,
+    database: Database,
+    road: Arc<dyn Publish>,
+    options: PublishOptions,
+    clock: Clock,
+    drain: Drain,
+) {
+    let relay = Relay { name, database, road, options, clock, holder: uuid_v4() };
+    tokio::select! {
+        biased;
+        () = drain.requested() => relay.resign().await,
+        () = relay.run() => {}
+    }
+}
+
+/// Why a term of publishing ended before its time.
+#[derive(Debug)]
+enum Trouble {
+    Store(DbErr),
+    Broker(bus::Error),
+}
+
+impl From<DbErr> for Trouble {
+    fn from(cause: DbErr) -> Self {
+        Self::Store(cause)
+    }
+}
+
+impl From<bus::Error> for Trouble {
+    fn from(cause: bus::Error) -> Self {
+        Self::Broker(cause)
+    }
+}
+
+struct Relay {
+    name: &'static str,
+    database: Database,
+    road: Arc<dyn Publish>,
+    options: PublishOptions,
+    clock: Clock,
+    holder: Uuid,
+}
+
+/// When something was last done.
+struct Since(Instant);
+
+impl Since {
+    fn due(&mut self, interval: Duration) -> bool {
+        let due = self.0.elapsed() >= interval;
+        if due {
+            self.0 = Instant::now();
+        }
+        due
+    }
+}
+
+impl Relay {
+    async fn run(&self) {
+        let leading = metrics::gauge!("checkup_relay_leading", "service" => self.name);
+        loop {
+            match self.lease().await {
+                Ok(Some(lease)) => {
+                    tracing::info!(service = self.name, epoch = lease.epoch, "publishing events");
+                    leading.set(1.0);
+                    self.lead(lease).await;
+                    leading.set(0.0);
+                }
+                // another replica publishes
+                Ok(None) => sleep(self.options.term / 10).await,
+                Err(error) => {
+                    tracing::warn!(service = self.name, %error, "cannot ask for the lease of the relay");
+                    sleep(TROUBLE).await;
+                }
+            }
+        }
+    }
+
+    async fn lease(&self) -> Result<Option<Lease>, DbErr> {
+        lease::acquire(&self.database, self.holder, self.options.term, self.clock.now()).await
+    }
+
+    /// Gives the lease to the next at once.
+    async fn resign(&self) {
+        const PATIENCE: Duration = Duration::from_secs(1);
+        let resigned = async {
+            if let Some(lease) = self.lease().await? {
+                lease::release(&self.database, lease.epoch).await?;
+            }
+            Ok::<_, DbErr>(())
+        };
+        // without it the term ends by itself
+        let _ = timeout(PATIENCE, resigned).await;
+    }
+
+    /// Publishes for as long as the lease can be renewed.
+    async fn lead(&self, lease: Lease) {
+        let mut term = Term { relay: self, lease, stream: None, renewed: Since(Instant::now()) };
+        let mut warned = false;
+        loop {
+            match term.publish().await {
+                Ok(()) => return tracing::info!(service = self.name, "another process publishes now"),
+                Err(trouble) => {
+                    let why = match &trouble {
+                        Trouble::Store(cause) => chain(cause),
+                        Trouble::Broker(cause) => chain(cause),
+                    };
+                    // the rows wait, so one line is enough until it works again
+                    if !std::mem::replace(&mut warned, !matches!(trouble, Trouble::Store(_))) {
+                        tracing::warn!(service = self.name, why, "events wait to be published");
+                    }
+                    sleep(TROUBLE).await;
+                }
+            }
+            if matches!(term.renew().await, Ok(false)) {
+                return;
+            }
+        }
+    }
+}
+
+/// One holder's time.
+struct Term<'a> {
+    relay: &'a Relay,
+    lease: Lease,
+    /// The stream as it was checked; unknown before that, and after trouble.
+    stream: Option<String>,
+    renewed: Since,
+}
+
+impl Term<'_> {
+    /// Whether the lease still is ours.
+    async fn renew(&mut self) -> Result<bool, DbErr> {
+        let renewed = self.relay.lease().await?;
+        let ours = renewed.filter(|lease| lease.epoch == self.lease.epoch);
+        self.renewed = Since(Instant::now());
+        Ok(match ours {
+            Some(lease) => {
+                self.lease = lease;
+                true
+            }
+            None => false,
+        })
+    }
+
+    /// Publishes until the lease is another's.
+    async fn publish(&mut self) -> Result<(), Trouble> {
+        let Relay { name, database, road, options, .. } = self.relay;
+        let (mut connections, mut commits) = (road.connections(), database.commits());
+        let (mut looked, mut measured, mut pruned) =
+            (Since(Instant::now()), Since(Instant::now()), Since(Instant::now()));
+        let published = metrics::counter!("checkup_relay_published_total", "service" => *name);
+        let mut idle = FIRST_IDLE;
+        self.stream = None;
+        loop {
+            if self.renewed.due(options.term / 5) && !self.renew().await? {
+                return Ok(());
+            }
+            if connections.has_changed().unwrap_or(false) || looked.due(LOOK) {
+                connections.mark_unchanged();
+                self.stream = None;
+            }
+            let Some(stream) = self.stream().await? else { return Ok(()) };
+            if measured.due(MEASURE) {
+                self.measure().await?;
+            }
+            if pruned.due(PRUNE) {
+                self.prune().await?;
+            }
+            commits.mark_unchanged();
+            let rows = outbox::unpublished(database.reader(), options.window as u64).await?;
+            if rows.is_empty() {
+                drop(timeout(idle, commits.changed()).await);
+                idle = (idle * 2).min(LAST_IDLE);
+                continue;
+            }
+            idle = FIRST_IDLE;
+            let (acknowledged, failed) = self.send(rows).await;
+            published.increment(acknowledged.len() as u64);
+            if !lease::mark(database, self.lease.epoch, &stream, &acknowledged).await? {
+                return Ok(());
+            }
+            if let Some(error) = failed {
+                return Err(error.into());
+            }
+        }
+    }
+
+    /// The stream that can be published to: checked, and where it is not the one the marks speak of, or has lost what it
+    /// acknowledged, with no mark left. `None` where the lease is another's.
+    async fn stream(&mut self) -> Result<Option<String>, Trouble> {
+        if let Some(stream) = &self.stream {
+            return Ok(Some(stream.clone()));
+        }
+        let Relay { name, database, road, .. } = self.relay;
+        if !self.renew().await? {
+            return Ok(None);
+        }
+        let state = road.state().await?;
+        if self.has_lost(&state).await? {
+            let first = self.lease.stream.is_empty();
+            if !first {
+                tracing::warn!(service = name, stream = state.identity, "the broker lost events; publishing all again");
+                metrics::counter!("checkup_relay_republished_total", "service" => *name).increment(1);
+            }
+            if !lease::publish_again(database, self.lease.epoch, &state.identity).await? {
+                return Ok(None);
+            }
+            self.renew().await?;
+        }
+        self.stream = Some(state.identity.clone());
+        Ok(Some(state.identity))
+    }
+
+    async fn has_lost(&self, state: &StreamState) -> Result<bool, bus::Error> {
+        if self.lease.stream != state.identity {
+            return Ok(true);
+        }
+        let Some((sequence, event_id)) = self.lease.newest else { return Ok(false) };
+        if sequence > state.last {
+            return Ok(true);
+        }
+        // what is older than the stream's first event has left it by age
+        let aged = sequence < state.first;
+        Ok(!aged && self.relay.road.id_at(sequence).await? != Some(event_id.to_string()))
+    }
+
+    /// Sends a window; what was acknowledged, and the first error.
+    async fn send(&self, rows: Vec<outbox::Model>) -> (Vec<Published>, Option<bus::Error>) {
+        let sent: Vec<(i64, Uuid)> = rows.iter().map(|row| (row.position, row.event_id)).collect();
+        let outbound = rows.into_iter().map(|row| Outbound {
+            id: row.event_id.to_string(),
+            message: Message { subject: row.subject, payload: row.payload },
+        });
+        let deadline = Instant::now() + self.relay.options.timeout;
+        let results = self.relay.road.publish(&outbound.collect::<Vec<_>>(), deadline).await;
+        let (mut acknowledged, mut failed) = (Vec::with_capacity(sent.len()), None);
+        for ((position, event_id), result) in sent.into_iter().zip(results) {
+            match result {
+                Ok(sequence) => acknowledged.push(Published { position, event_id, sequence }),
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        (acknowledged, failed)
+    }
+
+    async fn measure(&self) -> Result<(), DbErr> {
+        let Relay { name, database, clock, .. } = self.relay;
+        let (waiting, oldest) = outbox::backlog(database.reader()).await?;
+        let age = oldest.map_or(0.0, |oldest| clock.now().duration_since(timestamp(oldest)).as_secs_f64());
+        metrics::gauge!("checkup_relay_backlog", "service" => *name).set(waiting as f64);
+        metrics::gauge!("checkup_relay_oldest_seconds", "service" => *name).set(age.max(0.0));
+        Ok(())
+    }
+
+    async fn prune(&self) -> Result<(), DbErr> {
+        let Relay { database, clock, options, .. } = self.relay;
+        let retention = SignedDuration::try_from(options.retention).unwrap_or(SignedDuration::MAX);
+        let limit = clock.now().checked_sub(retention).unwrap_or(jiff::Timestamp::MIN);
+        // a chunk at a time, so that publishing goes on
+        outbox::prune(database, limit).await.map(drop)
+    }
+}

@@ -1,0 +1,189 @@
+//! From the outbox to the broker, by whichever replica has the lease.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bus::jetstream::{JetStream, JetStreamOptions};
+use bus::{Publish, Subscribe};
+use contract::event::v1::EventEnvelope;
+use mesh::Nats;
+use prost::Message as _;
+use relay::{PublishOptions, publish};
+use runtime::clock::Clock;
+use runtime::lifecycle::{DrainTrigger, drain_pair};
+use store::outbox;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use crate::support::{Broker, Side, replicas, side};
+
+/// Short terms: a test waits for their end.
+const OPTIONS: PublishOptions = PublishOptions {
+    window: 64,
+    timeout: Duration::from_secs(2),
+    term: Duration::from_millis(300),
+    retention: Duration::from_secs(3_600),
+};
+
+fn start(side: &Side, road: Arc<dyn Publish>) -> (DrainTrigger, JoinHandle<()>) {
+    let (trigger, drain) = drain_pair();
+    let publishing = publish("test", side.database.clone(), road, OPTIONS, Clock::system(), drain);
+    (trigger, tokio::spawn(publishing))
+}
+
+async fn all_marked(side: &Side) {
+    let wait = async {
+        while outbox::backlog(side.database.reader()).await.expect("a backlog").0 > 0 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    timeout(Duration::from_secs(20), wait).await.expect("everything is marked in time");
+}
+
+#[tokio::test]
+async fn what_is_committed_is_published_in_order() {
+    let (producing, broker) = (side().await, Broker::new());
+    producing.produce(1..=200).await;
+    let _running = start(&producing, Arc::new(broker.clone()));
+    producing.produce(201..=400).await;
+    broker.holds(1..=400).await;
+    assert_eq!(broker.events(), (1..=400).collect::<Vec<u128>>());
+    all_marked(&producing).await;
+}
+
+#[tokio::test]
+async fn a_broker_that_is_away_is_waited_for() {
+    let (producing, broker) = (side().await, Broker::new());
+    broker.away(true);
+    let _running = start(&producing, Arc::new(broker.clone()));
+    producing.produce(1..=100).await;
+    broker.away(false);
+    broker.holds(1..=100).await;
+    broker.away(true);
+    producing.produce(101..=200).await;
+    broker.away(false);
+    broker.holds(1..=200).await;
+}
+
+#[tokio::test]
+async fn everything_is_published_again_to_a_broker_that_comes_back_empty() {
+    let (producing, broker) = (side().await, Broker::new());
+    producing.produce(1..=150).await;
+    let _running = start(&producing, Arc::new(broker.clone()));
+    broker.holds(1..=150).await;
+    all_marked(&producing).await;
+    broker.wipe();
+    producing.produce(151..=160).await;
+    broker.holds(1..=160).await;
+}
+
+/// The tail it lost is grown over by others' events: the number of events alone would not show the loss.
+#[tokio::test]
+async fn everything_is_published_again_to_a_broker_that_lost_its_tail() {
+    let (producing, broker) = (side().await, Broker::new());
+    producing.produce(1..=100).await;
+    let _running = start(&producing, Arc::new(broker.clone()));
+    broker.holds(1..=100).await;
+    all_marked(&producing).await;
+    broker.lose_tail(30, 40);
+    broker.holds(1..=100).await;
+}
+
+#[tokio::test]
+async fn events_that_the_broker_let_go_by_age_are_not_published_again() {
+    let (producing, broker) = (side().await, Broker::new());
+    producing.produce(1..=50).await;
+    let (trigger, task) = start(&producing, Arc::new(broker.clone()));
+    broker.holds(1..=50).await;
+    all_marked(&producing).await;
+    trigger.request();
+    task.await.expect("it ends");
+    broker.age(51);
+    let acknowledged = broker.acknowledged();
+    let _again = start(&producing, Arc::new(broker.clone()));
+    producing.produce(51..=60).await;
+    broker.holds(1..=60).await;
+    all_marked(&producing).await;
+    assert_eq!(broker.acknowledged(), acknowledged + 10);
+}
+
+#[tokio::test]
+async fn two_replicas_publish_once_and_one_takes_over_from_the_other() {
+    let Some([one, other]) = replicas().await else { return };
+    let broker = Broker::new();
+    let (trigger, first) = start(&one, Arc::new(broker.clone()));
+    let _second = start(&other, Arc::new(broker.clone()));
+    let producing = async {
+        for round in 0..10_u128 {
+            one.produce(round * 100 + 1..=round * 100 + 50).await;
+            other.produce(round * 100 + 51..=round * 100 + 100).await;
+            if round == 4 {
+                // killed, not drained: its lease has to run out
+                first.abort();
+            }
+        }
+    };
+    producing.await;
+    broker.holds(1..=1_000).await;
+    all_marked(&one).await;
+    drop(trigger);
+}
+
+/// A leader stands still between the broker's acknowledgement and its mark; meanwhile another takes over, and the broker loses
+/// everything. Its late mark must not say of the new stream what was true of the old one. The mutant: marks without the epoch.
+#[tokio::test]
+async fn a_leader_that_slept_marks_nothing() {
+    let Some([slow, quick]) = replicas().await else { return };
+    let broker = Broker::new();
+    let stuck = broker.that_waits();
+    slow.produce(1..=50).await;
+    let (_asleep, _task) = start(&slow, Arc::new(stuck.clone()));
+    broker.holds(1..=50).await;
+    broker.wipe();
+    let _awake = start(&quick, Arc::new(broker.clone()));
+    // The new leader has published everything again; once more it is lost, right before the old one wakes.
+    broker.holds(1..=50).await;
+    all_marked(&quick).await;
+    broker.wipe();
+    stuck.gate.add_permits(1);
+    broker.holds(1..=50).await;
+}
+
+/// The real broker: killed and wiped in the middle, nothing is missing in the end.
+#[tokio::test]
+async fn nothing_is_lost_with_jetstream() {
+    let Some(mut server) = mesh::for_tests::or_skip("nats-server", Nats::start().await) else { return };
+    let producing = side().await;
+    let road = JetStream::connect(JetStreamOptions::new(server.url())).await.expect("usable options");
+    let _running = start(&producing, Arc::new(road.clone()));
+    producing.produce(1..=300).await;
+    server.kill().await.expect("killed");
+    producing.produce(301..=600).await;
+    server.restart().await.expect("started");
+    all_marked(&producing).await;
+    server.wipe().await.expect("wiped");
+    producing.produce(601..=700).await;
+    server.restart().await.expect("started");
+
+    let filter = [domain::event::subject_filter("slot", "screening_refused")];
+    let read = async {
+        let mut numbers = std::collections::BTreeSet::new();
+        while numbers.len() < 700 {
+            let Ok(mut subscription) = road.ordered().subscribe("reader", &filter, Default::default()).await else {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                continue;
+            };
+            while numbers.len() < 700 {
+                let Ok(found) = subscription.next(256).await else { break };
+                for delivery in found {
+                    let envelope = EventEnvelope::decode(delivery.message.payload.as_slice()).expect("an event");
+                    numbers.insert(Uuid::try_parse(&envelope.event_id).expect("an id").as_u128());
+                }
+            }
+        }
+        numbers
+    };
+    let numbers = timeout(Duration::from_secs(30), read).await.expect("all events in time");
+    assert_eq!(numbers, (1..=700).collect());
+}

@@ -1,0 +1,293 @@
+//! A producer, a consumer, and a broker in memory that can be told what to lose.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bus::{Error, Outbound, Publish, StreamState};
+use contract::event::v1::event_envelope::Payload;
+use contract::event::v1::{EventEnvelope, ScreeningRefused};
+use fault::{Fault, Reason};
+use relay::{Handler, Incoming};
+use sea_orm::{DatabaseTransaction, DbErr};
+use store::dead_letter::{self, DeadLetter};
+use store::inbox::{self, Mark};
+use store::migration::{MigrationTrait, MigratorTrait, common};
+use store::{Database, Location, Unit, Writer, WriterOptions, outbox};
+use tempfile::TempDir;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, timeout};
+use uuid::Uuid;
+
+pub(crate) struct Migrator;
+
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        common()
+    }
+}
+
+/// A producer that appends, and a consumer whose effect is one row in its own outbox for every event it admits.
+pub(crate) enum Command {
+    Produce(Vec<EventEnvelope>),
+    Consume(Vec<Incoming>),
+    Bury(DeadLetter, Mark),
+}
+
+pub(crate) struct Ledger {
+    /// Whether poison harms.
+    poisonous: Arc<AtomicBool>,
+}
+
+/// The aggregate of an event that cannot be applied while [`Applier::poisonous`] is set.
+pub(crate) const POISON: &str = "poison";
+
+#[async_trait]
+impl Unit for Ledger {
+    type Command = Command;
+    type Answer = ();
+
+    async fn execute(&self, transaction: &DatabaseTransaction, batch: &[&Command]) -> Result<Vec<()>, DbErr> {
+        for command in batch {
+            match command {
+                Command::Produce(events) => outbox::append(transaction, events.clone()).await?,
+                Command::Consume(events) => {
+                    let marks: Vec<_> = events.iter().map(|event| &event.mark).collect();
+                    let fresh = inbox::admit(transaction, "ledger", &marks).await?;
+                    let effects =
+                        events.iter().zip(fresh).filter(|(_, fresh)| *fresh).map(|(event, _)| event.envelope.clone());
+                    let effects: Vec<_> = effects.collect();
+                    let harms = self.poisonous.load(Ordering::Relaxed);
+                    if harms && effects.iter().any(|event| event.aggregate == POISON) {
+                        return Err(DbErr::Custom("poison".into()));
+                    }
+                    outbox::append(transaction, effects).await?;
+                }
+                Command::Bury(letter, mark) => {
+                    if inbox::admit(transaction, "ledger", &[mark]).await? == [true] {
+                        dead_letter::put(transaction, letter).await?;
+                    }
+                }
+            }
+        }
+        Ok(batch.iter().map(|_| ()).collect())
+    }
+}
+
+pub(crate) struct Applier {
+    pub(crate) writer: Writer<Ledger>,
+    /// Refusals of a store in trouble before it works.
+    pub(crate) troubles: AtomicU32,
+}
+
+#[async_trait]
+impl Handler for Applier {
+    async fn handle(&self, batch: Vec<Incoming>) -> Result<(), Fault> {
+        if self.troubles.load(Ordering::Relaxed) > 0 {
+            self.troubles.fetch_sub(1, Ordering::Relaxed);
+            return Err(Fault::new(Reason::NotReady, "not now"));
+        }
+        self.writer.submit(Command::Consume(batch), soon()).await
+    }
+
+    async fn bury(&self, letter: DeadLetter, mark: Mark) -> Result<(), Fault> {
+        self.writer.submit(Command::Bury(letter, mark), soon()).await
+    }
+}
+
+pub(crate) fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(20)
+}
+
+pub(crate) struct Side {
+    pub(crate) database: Database,
+    pub(crate) writer: Writer<Ledger>,
+    /// Whether poison harms here.
+    pub(crate) poisonous: Arc<AtomicBool>,
+    _folder: Option<TempDir>,
+}
+
+/// A database of its own, in a file.
+pub(crate) async fn side() -> Side {
+    let folder = tempfile::tempdir().expect("a folder");
+    let location = Location::Sqlite(folder.path().join("s.db"));
+    let database = Database::open::<Migrator>(&location).await.expect("opened");
+    Side::on(database, Some(folder))
+}
+
+/// A database on the test's PostgreSQL server, twice: as two replicas have it. None where there is no server.
+pub(crate) async fn replicas() -> Option<[Side; 2]> {
+    let server = mesh::for_tests::or_skip("PostgreSQL", mesh::for_tests::postgres().await)?;
+    let location = Location::Postgres(server.database("relay").await.expect("an empty database"));
+    Database::migrate::<Migrator>(&location).await.expect("migrated");
+    let open = || Database::open::<Migrator>(&location);
+    let (one, other) = tokio::join!(open(), open());
+    Some([one, other].map(|database| Side::on(database.expect("opened"), None)))
+}
+
+impl Side {
+    fn on(database: Database, folder: Option<TempDir>) -> Self {
+        let poisonous = Arc::new(AtomicBool::new(true));
+        let ledger = Ledger { poisonous: Arc::clone(&poisonous) };
+        let (writer, run) = Writer::new("test", ledger, database.clone(), WriterOptions::default());
+        drop(tokio::spawn(run));
+        Self { database, writer, poisonous, _folder: folder }
+    }
+
+    pub(crate) async fn produce(&self, events: impl IntoIterator<Item = u128>) {
+        let events = events.into_iter().map(event).collect();
+        self.writer.submit(Command::Produce(events), soon()).await.expect("produced");
+    }
+}
+
+pub(crate) fn event(number: u128) -> EventEnvelope {
+    EventEnvelope {
+        event_id: Uuid::from_u128(number).to_string(),
+        aggregate: format!("hospitals/h{number}"),
+        payload: Some(Payload::ScreeningRefused(ScreeningRefused::default())),
+        ..EventEnvelope::default()
+    }
+}
+
+/// What a broker holds: the id of each event, by sequence.
+#[derive(Default)]
+struct Held {
+    identity: u64,
+    /// Sequences below this have been lost by age.
+    first: u64,
+    ids: Vec<String>,
+    /// Every id ever acknowledged, in order, through all losses.
+    history: Vec<String>,
+    away: bool,
+}
+
+/// A broker in memory.
+#[derive(Clone)]
+pub(crate) struct Broker {
+    held: Arc<Mutex<Held>>,
+    connections: Arc<watch::Sender<u64>>,
+    /// Taken by each publish after the broker has stored everything and before it acknowledges.
+    pub(crate) gate: Arc<Semaphore>,
+}
+
+impl Broker {
+    pub(crate) fn new() -> Self {
+        let held = Held { first: 1, ..Held::default() };
+        let gate = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
+        Self { held: Arc::new(Mutex::new(held)), connections: Arc::new(watch::Sender::new(0)), gate }
+    }
+
+    /// The same broker, whose acknowledgements wait for the gate.
+    pub(crate) fn that_waits(&self) -> Self {
+        Self { gate: Arc::new(Semaphore::new(0)), ..self.clone() }
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The numbers of the events it holds, in its order.
+    pub(crate) fn events(&self) -> Vec<u128> {
+        self.held().ids.iter().map(|id| Uuid::try_parse(id).expect("an id").as_u128()).collect()
+    }
+
+    /// How often it has acknowledged anything.
+    pub(crate) fn acknowledged(&self) -> usize {
+        self.held().history.len()
+    }
+
+    /// Comes back empty, as another stream.
+    pub(crate) fn wipe(&self) {
+        let mut held = self.held();
+        held.identity += 1;
+        held.ids.clear();
+        drop(held);
+        self.connections.send_modify(|count| *count += 1);
+    }
+
+    /// Comes back without its newest events, and takes in others in their place.
+    pub(crate) fn lose_tail(&self, count: usize, others: usize) {
+        let mut held = self.held();
+        let left = held.ids.len() - count;
+        held.ids.truncate(left);
+        held.ids.extend((0..others).map(|number| Uuid::from_u128(1 << 100 | number as u128).to_string()));
+        drop(held);
+        self.connections.send_modify(|count| *count += 1);
+    }
+
+    /// Forgets its oldest events by age.
+    pub(crate) fn age(&self, first: u64) {
+        self.held().first = first;
+    }
+
+    /// Answers nothing any more, or again.
+    pub(crate) fn away(&self, away: bool) {
+        self.held().away = away;
+    }
+
+    /// Waits until it holds exactly these events besides those of others, in whatever order.
+    pub(crate) async fn holds(&self, expected: impl IntoIterator<Item = u128>) {
+        let mut expected: Vec<u128> = expected.into_iter().collect();
+        expected.sort_unstable();
+        let wait = async {
+            loop {
+                let mut events = self.events();
+                events.retain(|event| *event < 1 << 100);
+                events.sort_unstable();
+                if events == expected {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        if timeout(Duration::from_secs(20), wait).await.is_err() {
+            panic!("{} events of {} are there", self.events().len(), expected.len());
+        }
+    }
+}
+
+#[async_trait]
+impl Publish for Broker {
+    async fn publish(&self, events: &[Outbound], _deadline: Instant) -> Vec<Result<u64, Error>> {
+        let results = {
+            let mut held = self.held();
+            let away = held.away;
+            events
+                .iter()
+                .map(|event| {
+                    if away {
+                        return Err(Error::new("memory", "away"));
+                    }
+                    let known = held.ids.iter().position(|id| *id == event.id);
+                    let at = known.unwrap_or_else(|| {
+                        held.ids.push(event.id.clone());
+                        held.ids.len() - 1
+                    });
+                    held.history.push(event.id.clone());
+                    Ok(at as u64 + 1)
+                })
+                .collect()
+        };
+        drop(self.gate.acquire().await);
+        results
+    }
+
+    async fn state(&self) -> Result<StreamState, Error> {
+        let held = self.held();
+        if held.away {
+            return Err(Error::new("memory", "away"));
+        }
+        Ok(StreamState { identity: held.identity.to_string(), first: held.first, last: held.ids.len() as u64 })
+    }
+
+    async fn id_at(&self, sequence: u64) -> Result<Option<String>, Error> {
+        let held = self.held();
+        let index = usize::try_from(sequence).ok().and_then(|sequence| sequence.checked_sub(1));
+        Ok(index.filter(|_| sequence >= held.first).and_then(|index| held.ids.get(index).cloned()))
+    }
+
+    fn connections(&self) -> watch::Receiver<u64> {
+        self.connections.subscribe()
+    }
+}
