@@ -21,16 +21,17 @@ use ::store::{Database, Location, Writer, WriterOptions};
 use contract::marketing::v1::marketing_service_server::MarketingServiceServer;
 use relay::Consumer;
 use runtime::Process;
+use runtime::client::Replicas;
 use runtime::config::duration;
 use runtime::identity::TokenSource;
 use runtime::limited;
 use runtime::server::Server;
 use runtime::tasks::Kind;
 use serde::{Deserialize, Serialize};
-use tonic::transport::Channel;
+
+pub use crate::migration::Migrator;
 
 use crate::app::Signals;
-use crate::migration::Migrator;
 use crate::policy::Facts;
 use crate::propose::Proposals;
 use crate::prune::Pruner;
@@ -66,7 +67,7 @@ pub struct Deps {
     /// The process it runs in.
     pub process: Process,
     /// Where Hospital is.
-    pub hospital: Channel,
+    pub hospital: Replicas,
     /// What it presents there.
     pub token: TokenSource,
 }

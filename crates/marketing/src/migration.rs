@@ -9,7 +9,8 @@ use crate::store::sets::{booking, refusal};
 use crate::store::signals::signal;
 
 /// The common tables and the demand's.
-pub(crate) struct Migrator;
+#[derive(Debug)]
+pub struct Migrator;
 
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {

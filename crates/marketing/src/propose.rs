@@ -1,6 +1,7 @@
 //! The use case of proposing more places: the proposal becomes a capacity request at Hospital, which remembers it.
 //!
-//! Nothing is kept here. A retry reaches Hospital under the same request_id and finds what the first call made.
+//! Nothing is kept here. A retry reaches Hospital under the same request_id and finds what the first call made; a proposal
+//! without a request_id is sent once.
 
 use std::time::Duration;
 
@@ -9,28 +10,29 @@ use contract::hospital::v1::{CapacityRequest, CreateCapacityRequestRequest};
 use domain::access::Caller;
 use domain::demand::forwarded_request_id;
 use fault::{Fault, Reason};
-use runtime::client::{Outgoing, is_unreachable};
+use runtime::client::{Outgoing, Replicas, is_unreachable};
 use runtime::deadline::Deadline;
 use runtime::identity::TokenSource;
 use runtime::status::refusal_of;
 use runtime::trace::TraceContext;
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use crate::decode::Propose;
 
 /// What is kept of the caller's time for the way back.
 const RESERVE: Duration = Duration::from_millis(50);
+/// How long a replica is waited for while there is another one to ask.
+const ATTEMPT: Duration = Duration::from_secs(2);
 
 /// Makes proposals.
 #[derive(Debug)]
 pub(crate) struct Proposals {
-    hospital: Channel,
+    hospital: Replicas,
     token: TokenSource,
 }
 
 impl Proposals {
-    pub(crate) fn new(hospital: Channel, token: TokenSource) -> Self {
+    pub(crate) fn new(hospital: Replicas, token: TokenSource) -> Self {
         Self { hospital, token }
     }
 
@@ -43,19 +45,39 @@ impl Proposals {
         deadline: Deadline,
     ) -> Result<String, Fault> {
         let Propose { slot, additional_capacity, justification, request_id } = command;
+        let slot_name = slot.to_string();
         let message = CreateCapacityRequestRequest {
             parent: slot.hospital.to_string(),
             capacity_request: Some(CapacityRequest {
-                slot: slot.to_string(),
+                slot: slot_name.clone(),
                 additional_capacity,
                 justification,
                 ..CapacityRequest::default()
             }),
             request_id: request_id.map(|chosen| forwarded_request_id(caller, chosen).to_string()).unwrap_or_default(),
         };
-        let request = Outgoing::reserving(RESERVE).request(message, &self.token, trace, deadline);
-        let answer = HospitalServiceClient::new(self.hospital.clone()).create_capacity_request(request).await;
-        answer.map(|made| made.into_inner().name).map_err(|refused| passed_on(&refused))
+        let mut route = self.hospital.route(&slot_name);
+        loop {
+            let attempt = route.next_attempt();
+            let more = !message.request_id.is_empty() && route.has_untried();
+            let limit = if more { deadline.min(Deadline::within(ATTEMPT)) } else { deadline };
+            let request = Outgoing::reserving(RESERVE).request(message.clone(), &self.token, trace, limit);
+            let answer = HospitalServiceClient::new(attempt.channel()).create_capacity_request(request).await;
+            match answer {
+                Err(status) if is_unreachable(&status) => {
+                    if !deadline.earlier_by(RESERVE).has_passed() {
+                        attempt.failed();
+                    }
+                    if !more || deadline.has_passed() {
+                        return Err(passed_on(&status));
+                    }
+                }
+                answered => {
+                    attempt.answered();
+                    return answered.map(|made| made.into_inner().name).map_err(|refused| passed_on(&refused));
+                }
+            }
+        }
     }
 }
 

@@ -89,14 +89,15 @@ async fn fold_hospitals(transaction: &DatabaseTransaction, facts: &[&Fact]) -> R
         .filter(|(id, now)| before.get(*id) != Some(*now))
         .map(|(id, now)| (id.clone(), now.clone()))
         .collect();
-    hospitals::save(transaction, &changed).await?;
+    hospitals::save(transaction, &before, &changed).await?;
     let (gone, located): (Vec<_>, Vec<_>) = changed.iter().partition(|(_, hospital)| hospital.gone);
     signals::delete_of(transaction, gone.into_iter().map(|(id, _)| id)).await?;
     let mut moved = signals::load_of_for_update(transaction, located.into_iter().map(|(id, _)| id)).await?;
     for signal in moved.values_mut() {
         signal.end_time = end_of(&known, &signal.signal.slot);
     }
-    signals::save(transaction, &moved).await?;
+    let stored = moved.keys().cloned().collect();
+    signals::save(transaction, &stored, &moved).await?;
     Ok(known)
 }
 
@@ -114,6 +115,7 @@ async fn fold_signals(
 ) -> Result<(), DbErr> {
     let slots: BTreeSet<&SlotId> = facts.iter().filter_map(|fact| slot_of(fact)).collect();
     let mut rows = signals::load_for_update(transaction, &slots).await?;
+    let stored = rows.keys().cloned().collect();
     for fact in facts {
         let Some(slot) = slot_of(fact) else { continue };
         let row = rows
@@ -126,7 +128,7 @@ async fn fold_signals(
         }
     }
     rows.retain(|slot, _| slot.date >= first_kept(since));
-    signals::save(transaction, &rows).await
+    signals::save(transaction, &stored, &rows).await
 }
 
 /// The first date that is not removed: before it, every date was over everywhere.

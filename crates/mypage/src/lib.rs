@@ -29,9 +29,10 @@ use runtime::server::Server;
 use runtime::tasks::Kind;
 use serde::{Deserialize, Serialize};
 
+pub use crate::migration::Migrator;
+
 use crate::app::Pages;
 use crate::hub::Hub;
-use crate::migration::Migrator;
 use crate::policy::Screenings;
 use crate::prune::Pruner;
 use crate::rpc::Rpc;

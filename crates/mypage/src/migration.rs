@@ -10,7 +10,8 @@ use sea_orm::EntityTrait;
 use crate::store::{changes, items, pages};
 
 /// The common tables and the view's.
-pub(crate) struct Migrator;
+#[derive(Debug)]
+pub struct Migrator;
 
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {

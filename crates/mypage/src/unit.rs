@@ -1,13 +1,13 @@
 //! The writer's unit: folds events into items, and notes each change under the next position of its customer's page.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use ::store::dead_letter::{self, DeadLetter};
 use ::store::inbox::{self, Mark};
 use ::store::{Unit, micros};
 use async_trait::async_trait;
 use domain::ids::{CustomerId, ScreeningId};
-use domain::mypage::{Item, Shown};
+use domain::mypage::Item;
 use domain::screening_fact::ScreeningFact;
 use runtime::clock::Clock;
 use sea_orm::{DatabaseTransaction, DbErr};
@@ -56,12 +56,11 @@ impl View {
                 changed.extend(shown.item.clone());
             }
         }
-        let touched: BTreeMap<ScreeningId, Shown> =
-            after.into_iter().filter(|(screening, shown)| before.get(screening) != Some(shown)).collect();
-        items::save(transaction, &touched).await?;
+        items::save(transaction, &before, &after).await?;
 
         let customers: BTreeSet<&CustomerId> = changed.iter().map(|item| &item.customer).collect();
         let mut pages = pages::load_for_update(transaction, &customers).await?;
+        let known: BTreeSet<CustomerId> = pages.keys().cloned().collect();
         let numbered = changed
             .into_iter()
             .map(|item| {
@@ -69,7 +68,7 @@ impl View {
                 (page.advance(item.update_time), item)
             })
             .collect();
-        pages::save(transaction, &pages).await?;
+        pages::save(transaction, &known, &pages).await?;
         changes::append(transaction, numbered, micros(self.clock.now())).await
     }
 }

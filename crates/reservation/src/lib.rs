@@ -23,8 +23,9 @@ use runtime::server::Server;
 use runtime::tasks::Kind;
 use serde::{Deserialize, Serialize};
 
+pub use crate::migration::Migrator;
+
 use crate::app::Ledgers;
-use crate::migration::Migrator;
 use crate::policy::Screenings;
 use crate::rpc::Rpc;
 use crate::unit::Ledger;

@@ -7,7 +7,8 @@ use ::store::migration::{MigrationTrait, MigratorTrait, SchemaManager, common};
 use crate::store::{history, reservation, unregistered};
 
 /// The common tables and the ledger's.
-pub(crate) struct Migrator;
+#[derive(Debug)]
+pub struct Migrator;
 
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {

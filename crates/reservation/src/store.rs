@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ::store::query::{self, Direction, apart, condition, upsert_all};
+use ::store::query::{self, Direction, apart, condition, save_all, upsert_all};
 use ::store::{micros, timestamp};
 use domain::access::Scope;
 use domain::filter::{Comparison, Value as Operand};
@@ -15,7 +15,7 @@ use domain::reservation::{Entry, Ledger, Reservation, State};
 use sea_orm::ActiveValue::Set;
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::OnConflict;
-use sea_orm::{Condition, Iterable, QueryOrder, QuerySelect, Value};
+use sea_orm::{Condition, QueryOrder, QuerySelect, Value};
 
 pub(crate) mod reservation {
     //! One row a reservation.
@@ -179,26 +179,23 @@ pub(crate) async fn load_for_update(
     Ok(ledgers)
 }
 
-/// Writes ledgers that changed.
+/// Writes the ledgers that are not as they were loaded.
 pub(crate) async fn save(
     transaction: &impl ConnectionTrait,
-    ledgers: &BTreeMap<ScreeningId, Ledger>,
+    before: &BTreeMap<ScreeningId, Ledger>,
+    after: &BTreeMap<ScreeningId, Ledger>,
 ) -> Result<(), DbErr> {
-    let reservations = ledgers.values().filter_map(|ledger| ledger.reservation.as_ref());
-    let rows: Vec<_> = reservations.map(reservation::ActiveModel::from).collect();
-    let columns = reservation::Column::iter().filter(|column| !matches!(column, reservation::Column::Screening));
-    let replace = OnConflict::column(reservation::Column::Screening).update_columns(columns).to_owned();
-    upsert_all(transaction, rows, &replace).await?;
-    let unseen = ledgers.iter().filter(|(_, ledger)| ledger.unregistered_version > 0);
-    let rows: Vec<_> = unseen
-        .map(|(screening, ledger)| unregistered::ActiveModel {
-            screening: Set(screening.0),
-            version: Set(ledger.unregistered_version),
-        })
-        .collect();
-    let replace =
-        OnConflict::column(unregistered::Column::Screening).update_column(unregistered::Column::Version).to_owned();
-    upsert_all(transaction, rows, &replace).await
+    let changed = || after.iter().filter(|(screening, ledger)| before.get(screening) != Some(ledger));
+    let reservations = changed().filter_map(|(screening, ledger)| {
+        let known = before.get(screening).is_some_and(|before| before.reservation.is_some());
+        Some((known, reservation::ActiveModel::from(ledger.reservation.as_ref()?)))
+    });
+    save_all(transaction, reservations.collect::<Vec<_>>()).await?;
+    let unregistered = changed().filter(|(_, ledger)| ledger.unregistered_version > 0).map(|(screening, ledger)| {
+        let known = before.get(screening).is_some_and(|before| before.unregistered_version > 0);
+        (known, unregistered::ActiveModel { screening: Set(screening.0), version: Set(ledger.unregistered_version) })
+    });
+    save_all(transaction, unregistered.collect::<Vec<_>>()).await
 }
 
 /// Adds entries to the history, which keeps the first one of a version.

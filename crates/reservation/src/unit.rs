@@ -1,6 +1,6 @@
 //! The writer's unit: loads the ledgers a batch of events is about, folds, and saves them with history and announcements.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use ::store::dead_letter::{self, DeadLetter};
 use ::store::inbox::{self, Mark};
@@ -10,7 +10,7 @@ use contract::event::v1::event_envelope::Payload;
 use contract::event::v1::{EventEnvelope, ReservationChanged, ReservationRegistered};
 use domain::event::{Cause, envelope};
 use domain::ids::ScreeningId;
-use domain::reservation::{Announced, Announcement, Ledger as Fold};
+use domain::reservation::{Announced, Announcement};
 use domain::screening_fact::ScreeningFact;
 use runtime::clock::Clock;
 use runtime::entropy::uuid_v7;
@@ -62,9 +62,7 @@ impl Ledger {
                 envelopes.push(self.announce(*event_id, fact, announcement));
             }
         }
-        let changed: BTreeMap<ScreeningId, Fold> =
-            after.into_iter().filter(|(screening, ledger)| before.get(screening) != Some(ledger)).collect();
-        store::save(transaction, &changed).await?;
+        store::save(transaction, &before, &after).await?;
         store::save_history(transaction, entries).await?;
         outbox::append(transaction, envelopes).await
     }

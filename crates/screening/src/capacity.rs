@@ -1,6 +1,7 @@
 //! Hospital, as Screening sees it: asking for places, giving them back, and what every answer or silence means.
 //!
 //! A request is repeated only while nothing came back, always for the same claim, so that a repetition takes no second place.
+//! What is asked of one slot goes to one replica of Hospital, whose writer then works on it in one transaction.
 
 mod terms;
 
@@ -15,22 +16,25 @@ use domain::civil::{decode_time, time_zone};
 use domain::ids::{ClaimId, HospitalId, SlotId};
 use domain::screening::Terms;
 use fault::{Code, Fault, Reason};
-use runtime::client::{Outgoing, is_unreachable};
+use runtime::client::{Outgoing, Replicas, is_unreachable};
 use runtime::deadline::Deadline;
 use runtime::entropy::jittered;
 use runtime::identity::TokenSource;
 use runtime::status::refusal_of;
 use runtime::trace::TraceContext;
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 
 use terms::KnownHospitals;
 
-/// Times the same request is sent while nothing comes back.
-const ATTEMPTS: u32 = 3;
-/// The pause before the second; it doubles.
+/// Times the same request is sent to every replica while nothing comes back.
+const ROUNDS: u32 = 3;
+/// The pause before the second round; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(25);
+
+/// A silence shorter than this says nothing about a replica: its caller had no time.
+const JUDGED_AFTER: Duration = Duration::from_millis(250);
 
 /// What came back for a ReserveCapacity.
 #[derive(Debug)]
@@ -68,8 +72,7 @@ pub(crate) struct Prospect {
 /// A cheap handle on Hospital.
 #[derive(Debug)]
 pub(crate) struct Capacity {
-    claims: CapacityServiceClient<Channel>,
-    hospitals: HospitalServiceClient<Channel>,
+    replicas: Replicas,
     token: TokenSource,
     attempt: Duration,
     known: KnownHospitals,
@@ -83,14 +86,8 @@ enum Failure {
 
 impl Capacity {
     /// `attempt` is the longest a single request is waited for.
-    pub(crate) fn new(channel: Channel, token: TokenSource, attempt: Duration) -> Self {
-        Self {
-            claims: CapacityServiceClient::new(channel.clone()),
-            hospitals: HospitalServiceClient::new(channel),
-            token,
-            attempt,
-            known: KnownHospitals::default(),
-        }
+    pub(crate) fn new(replicas: Replicas, token: TokenSource, attempt: Duration) -> Self {
+        Self { replicas, token, attempt, known: KnownHospitals::default() }
     }
 
     /// What is known of a hospital from earlier answers; empty where nothing is.
@@ -108,8 +105,8 @@ impl Capacity {
     ) -> Reserved {
         let message = message::ReserveCapacityRequest { slot: slot.to_string(), claim_id: claim.to_string() };
         let answer = self
-            .insist(message, trace, deadline, |request| {
-                let mut client = self.claims.clone();
+            .insist(slot, message, trace, deadline, |channel, request| {
+                let mut client = CapacityServiceClient::new(channel);
                 async move { client.reserve_capacity(request).await }
             })
             .await;
@@ -136,8 +133,8 @@ impl Capacity {
     ) -> Option<Ended> {
         let message = message::ReleaseCapacityRequest { slot: slot.to_string(), claim_id: claim.to_string() };
         let answer = self
-            .insist(message, trace, deadline, |request| {
-                let mut client = self.claims.clone();
+            .insist(slot, message, trace, deadline, |channel, request| {
+                let mut client = CapacityServiceClient::new(channel);
                 async move { client.release_capacity(request).await }
             })
             .await;
@@ -165,13 +162,13 @@ impl Capacity {
         deadline: Deadline,
     ) -> Result<Prospect, Fault> {
         let name = slot.hospital.to_string();
-        let hospital = self.insist(message::GetHospitalRequest { name }, trace, deadline, |request| {
-            let mut client = self.hospitals.clone();
+        let hospital = self.insist(slot, message::GetHospitalRequest { name }, trace, deadline, |channel, request| {
+            let mut client = HospitalServiceClient::new(channel);
             async move { client.get_hospital(request).await }
         });
         let name = slot.to_string();
-        let offered = self.insist(message::GetSlotRequest { name }, trace, deadline, |request| {
-            let mut client = self.hospitals.clone();
+        let offered = self.insist(slot, message::GetSlotRequest { name }, trace, deadline, |channel, request| {
+            let mut client = HospitalServiceClient::new(channel);
             async move { client.get_slot(request).await }
         });
         let (hospital, offered) = tokio::join!(hospital, offered);
@@ -188,38 +185,54 @@ impl Capacity {
         Ok(Prospect { venue, offer: offered.as_ref().map(Offer::from), hospital_display_name })
     }
 
-    /// Sends a request until something comes back, a few times at most.
+    /// Sends a request until something comes back, a few times at most: first to the replica that the slot belongs to, then
+    /// to the others at once, and after a pause to all of them again.
     async fn insist<M, A, F>(
         &self,
+        slot: &SlotId,
         message: M,
         trace: &TraceContext,
         deadline: Deadline,
-        call: impl Fn(tonic::Request<M>) -> F,
+        call: impl Fn(Channel, tonic::Request<M>) -> F,
     ) -> Result<A, Failure>
     where
         M: Clone,
         F: Future<Output = Result<Response<A>, Status>>,
     {
+        let mut route = self.replicas.route(&slot.to_string());
         let mut pause = FIRST_PAUSE;
-        let mut attempt = 1;
+        let mut round = 1;
         loop {
+            let (attempt, begun) = (route.next_attempt(), Instant::now());
             let limit = deadline.min(Deadline::within(self.attempt));
             let request = Outgoing::default().request(message.clone(), &self.token, trace, limit);
             // the channel may still be waiting for a connection when the request's own timeout has not begun
-            let cause = match timeout_at(limit.instant(), call(request)).await {
-                Ok(Ok(answer)) => return Ok(answer.into_inner()),
-                Ok(Err(status)) if !is_unreachable(&status) => return Err(refusal(&status)),
+            let cause = match timeout_at(limit.instant(), call(attempt.channel(), request)).await {
+                Ok(Ok(answer)) => {
+                    attempt.answered();
+                    return Ok(answer.into_inner());
+                }
+                Ok(Err(status)) if !is_unreachable(&status) => {
+                    attempt.answered();
+                    return Err(refusal(&status));
+                }
                 Ok(Err(status)) => format!("{:?}: {}", status.code(), status.message()),
                 Err(_) => "no answer in time".to_owned(),
             };
-            let pause_now = jittered(pause);
-            if attempt == ATTEMPTS || deadline.remaining() <= pause_now {
-                tracing::warn!(attempt, cause, "hospital is out of reach");
+            if !deadline.has_passed() || begun.elapsed() >= JUDGED_AFTER {
+                attempt.failed();
+            }
+            let pause_now = if route.has_untried() { Duration::ZERO } else { jittered(pause) };
+            let over = round == ROUNDS && !route.has_untried();
+            if over || deadline.remaining() <= pause_now {
+                tracing::warn!(round, cause, "hospital is out of reach");
                 return Err(Failure::Silent(cause));
             }
-            tokio::time::sleep(pause_now).await;
-            pause *= 2;
-            attempt += 1;
+            if !route.has_untried() {
+                tokio::time::sleep(pause_now).await;
+                pause *= 2;
+                round += 1;
+            }
         }
     }
 }

@@ -19,11 +19,13 @@ use std::time::Duration;
 use ::store::{Database, Location, WriterOptions};
 use contract::screening::v1::screening_service_server::ScreeningServiceServer;
 use runtime::Process;
+use runtime::client::Replicas;
 use runtime::identity::TokenSource;
 use runtime::server::Server;
 use runtime::tasks::Kind;
 use serde::Deserialize;
-use tonic::transport::Channel;
+
+pub use crate::migration::Migrator;
 
 use crate::app::refusals::Refusals;
 use crate::app::{App, reconciler, resolver};
@@ -82,7 +84,7 @@ pub struct Deps {
     /// The process it is part of.
     pub process: Process,
     /// Where Hospital is.
-    pub hospital: Channel,
+    pub hospital: Replicas,
     /// How it proves to Hospital who it is.
     pub token: TokenSource,
 }
@@ -102,7 +104,7 @@ pub struct Service {
 /// Where the database cannot be opened.
 pub async fn build(options: Options, deps: Deps, server: &mut Server) -> Result<Service, ::store::Error> {
     let Deps { location, process, hospital, token } = deps;
-    let database = Database::open::<migration::Migrator>(&location).await?;
+    let database = Database::open::<Migrator>(&location).await?;
     let sizes = WriterOptions { queue: options.queue, batch: options.batch };
     let unit = ScreeningUnit::new(process.clock);
     let (writer, writing) = ::store::Writer::new(NAME, unit, database.clone(), sizes);

@@ -8,7 +8,8 @@ use sea_orm::ColumnTrait;
 use crate::store::{refusal, row, watch};
 
 /// Every table, in order.
-pub(crate) struct Migrator;
+#[derive(Debug)]
+pub struct Migrator;
 
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {

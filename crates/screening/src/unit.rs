@@ -226,6 +226,7 @@ async fn load(transaction: &DatabaseTransaction, batch: &[&Command], now: Timest
     let records = request_record::find(transaction, &keys).await?;
     ids.extend(records.values().filter_map(|record| ScreeningId::parse(&record.resource).ok()));
     let rows = if ids.is_empty() { Default::default() } else { store::by_ids_for_update(transaction, ids).await? };
+    request_record::still(transaction, &keys, &records).await?;
     let active = store::active(transaction, &wanted.iter().collect::<Vec<_>>()).await?;
     let versions = store::refusal::versions(transaction, slots).await?;
     let fresh = if marks.is_empty() { Vec::new() } else { inbox::admit(transaction, CONSUMER, &marks).await? };

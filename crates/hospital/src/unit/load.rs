@@ -12,7 +12,7 @@ use domain::ids::{CapacityRequestId, HospitalId};
 use domain::request::RequestKey;
 use jiff::Timestamp;
 use sea_orm::entity::prelude::*;
-use sea_orm::{Condition, QueryOrder, QuerySelect};
+use sea_orm::{Condition, DatabaseTransaction, QueryOrder, QuerySelect};
 use store::request_record::{self, Record};
 
 use super::CHUNK;
@@ -24,11 +24,7 @@ use crate::store::{KEYS, capacity_request, claim, hospital, read, revocation, sl
 
 impl World {
     /// Loads what the plan names and what those rows name in turn.
-    pub(super) async fn load(
-        transaction: &impl ConnectionTrait,
-        mut plan: Plan,
-        now: Timestamp,
-    ) -> Result<Self, DbErr> {
+    pub(super) async fn load(transaction: &DatabaseTransaction, mut plan: Plan, now: Timestamp) -> Result<Self, DbErr> {
         let keys: Vec<&RequestKey> = plan.keys.iter().collect();
         let records = request_record::find(transaction, &keys).await?;
         plan.replays(&records);
@@ -38,6 +34,8 @@ impl World {
         let mut hospitals = lock_hospitals(transaction, &plan).await?;
         let chunks = load_chunks(transaction, &mut plan, &revocations).await?;
         let slots = lock_slots(transaction, &plan).await?;
+        let keys: Vec<&RequestKey> = plan.keys.iter().collect();
+        request_record::still(transaction, &keys, &records).await?;
         let claims = load_claims(transaction, &plan).await?;
         let unread: Vec<&str> =
             plan.hospitals.iter().filter(|id| !plan.changing.contains(*id)).map(HospitalId::segment).collect();

@@ -12,14 +12,14 @@ use jiff::Timestamp;
 use runtime::entropy;
 use sea_orm::entity::prelude::*;
 use store::outbox;
-use store::query::insert_all;
+use store::query::{insert_all, replace_all};
 use store::request_record::{self, Record};
 
 use super::table::Table;
 use crate::NAME;
 use crate::store::read::HospitalView;
 use crate::store::revocation::{Revocation, Target};
-use crate::store::{capacity_request, claim, hospital, replace_all, revocation, slot};
+use crate::store::{capacity_request, claim, hospital, revocation, slot};
 
 /// The claims a revocation comes to next, in order.
 pub(super) type Chunk = Vec<(SlotId, ClaimId)>;

@@ -2,12 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ::store::query::upsert_all;
+use ::store::query::save_all;
 use domain::demand::Hospital;
 use domain::ids::HospitalId;
 use sea_orm::ActiveValue::Set;
 use sea_orm::entity::prelude::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter};
-use sea_orm::sea_query::OnConflict;
 use sea_orm::{QueryOrder, QuerySelect};
 
 use super::corrupt;
@@ -46,17 +45,19 @@ pub(crate) async fn load_for_update(
     rows.into_iter().map(read).collect()
 }
 
-/// Writes hospitals.
+/// Writes hospitals, of which those `before` were there.
 pub(crate) async fn save(
     transaction: &impl ConnectionTrait,
+    before: &BTreeMap<HospitalId, Hospital>,
     hospitals: &BTreeMap<HospitalId, Hospital>,
 ) -> Result<(), DbErr> {
-    use hospital::{ActiveModel, Column};
-    let rows = hospitals.iter().map(|(id, hospital)| ActiveModel {
-        hospital: Set(id.to_string()),
-        time_zone: Set(hospital.time_zone.clone()),
-        gone: Set(hospital.gone),
+    let rows = hospitals.iter().map(|(id, hospital)| {
+        let row = hospital::ActiveModel {
+            hospital: Set(id.to_string()),
+            time_zone: Set(hospital.time_zone.clone()),
+            gone: Set(hospital.gone),
+        };
+        (before.contains_key(id), row)
     });
-    let replace = OnConflict::column(Column::Hospital).update_columns([Column::TimeZone, Column::Gone]).to_owned();
-    upsert_all(transaction, rows.collect(), &replace).await
+    save_all(transaction, rows.collect::<Vec<_>>()).await
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ::store::query::{self, Direction, apart, condition, upsert_all};
+use ::store::query::{self, Direction, apart, condition, save_all};
 use ::store::{micros, timestamp};
 use domain::access::Scope;
 use domain::demand::Signal;
@@ -12,8 +12,7 @@ use domain::page::{Key, KeyKind, Order, Page};
 use jiff::civil::Date;
 use sea_orm::ActiveValue::Set;
 use sea_orm::entity::prelude::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter};
-use sea_orm::sea_query::OnConflict;
-use sea_orm::{Condition, Iterable, QueryOrder, QuerySelect};
+use sea_orm::{Condition, QueryOrder, QuerySelect};
 
 use super::corrupt;
 
@@ -97,22 +96,27 @@ pub(crate) async fn delete_of(
     Ok(())
 }
 
-/// Writes signals.
-pub(crate) async fn save(transaction: &impl ConnectionTrait, rows: &BTreeMap<SlotId, Row>) -> Result<(), DbErr> {
-    let rows = rows.values().map(|Row { signal, end_time }| ActiveModel {
-        slot: Set(signal.slot.to_string()),
-        hospital: Set(signal.slot.hospital.to_string()),
-        date: Set(signal.slot.date.to_string()),
-        slot_version: Set(signal.slot_version),
-        capacity: Set(signal.capacity),
-        booked: Set(signal.booked),
-        fill_ratio: Set(signal.fill_ratio()),
-        end_time: Set(*end_time),
-        update_time: Set(micros(signal.update_time)),
+/// Writes signals, of which those were there.
+pub(crate) async fn save(
+    transaction: &impl ConnectionTrait,
+    known: &BTreeSet<SlotId>,
+    rows: &BTreeMap<SlotId, Row>,
+) -> Result<(), DbErr> {
+    let rows = rows.iter().map(|(slot, Row { signal, end_time })| {
+        let row = ActiveModel {
+            slot: Set(slot.to_string()),
+            hospital: Set(slot.hospital.to_string()),
+            date: Set(slot.date.to_string()),
+            slot_version: Set(signal.slot_version),
+            capacity: Set(signal.capacity),
+            booked: Set(signal.booked),
+            fill_ratio: Set(signal.fill_ratio()),
+            end_time: Set(*end_time),
+            update_time: Set(micros(signal.update_time)),
+        };
+        (known.contains(slot), row)
     });
-    let columns = Column::iter().filter(|column| !matches!(column, Column::Slot));
-    let replace = OnConflict::column(Column::Slot).update_columns(columns).to_owned();
-    upsert_all(transaction, rows.collect(), &replace).await
+    save_all(transaction, rows.collect::<Vec<_>>()).await
 }
 
 /// Removes a chunk of the signals of the dates before this one; whether there may be more.

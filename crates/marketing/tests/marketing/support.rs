@@ -14,7 +14,7 @@ use jiff::SignedDuration;
 use marketing::{Deps, Options, Service};
 use relay::{Handler, Incoming};
 use runtime::Process;
-use runtime::client::{ClientOptions, connect};
+use runtime::client::{ClientOptions, Replicas};
 use runtime::clock::Clock;
 use runtime::entropy::uuid_v4;
 use runtime::identity::{Signer, TokenSource, Verifier};
@@ -58,7 +58,7 @@ impl House {
         let deps = Deps {
             location: Location::Sqlite(dir.join("marketing.db")),
             process: process.clone(),
-            hospital: connect(hospital.parse().unwrap(), ClientOptions::default()),
+            hospital: Replicas::connect(&[hospital.parse().unwrap()], ClientOptions::default()),
             token: TokenSource::minted(signer, marketing::NAME),
         };
         let service = marketing::build(plan.options, deps, &mut server).await.unwrap();

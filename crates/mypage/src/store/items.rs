@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ::store::query::{self, Direction, upsert_all};
+use ::store::query::{self, Direction, save_all};
 use ::store::{micros, timestamp};
 use domain::ids::{CustomerId, ScreeningId, parse_date};
 use domain::mypage::{Item, Shown};
@@ -11,8 +11,7 @@ use domain::screening::State;
 use jiff::civil::Date;
 use sea_orm::ActiveValue::Set;
 use sea_orm::entity::prelude::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter};
-use sea_orm::sea_query::OnConflict;
-use sea_orm::{Iterable, QueryOrder, QuerySelect};
+use sea_orm::{QueryOrder, QuerySelect};
 
 use super::corrupt;
 
@@ -118,25 +117,23 @@ pub(crate) async fn load_for_update(
     Ok(shown)
 }
 
-/// Writes what changed.
+/// Writes what is not as it was loaded.
 pub(crate) async fn save(
     transaction: &impl ConnectionTrait,
-    shown: &BTreeMap<ScreeningId, Shown>,
+    before: &BTreeMap<ScreeningId, Shown>,
+    after: &BTreeMap<ScreeningId, Shown>,
 ) -> Result<(), DbErr> {
-    let rows: Vec<_> = shown.values().filter_map(|shown| shown.item.as_ref()).map(item::ActiveModel::from).collect();
-    let columns = item::Column::iter().filter(|column| !matches!(column, item::Column::Screening));
-    let replace = OnConflict::column(item::Column::Screening).update_columns(columns).to_owned();
-    upsert_all(transaction, rows, &replace).await?;
-    let rows: Vec<_> = shown
-        .iter()
-        .filter(|(_, shown)| shown.hidden_version > 0)
-        .map(|(screening, shown)| hidden::ActiveModel {
-            screening: Set(screening.0),
-            version: Set(shown.hidden_version),
-        })
-        .collect();
-    let replace = OnConflict::column(hidden::Column::Screening).update_column(hidden::Column::Version).to_owned();
-    upsert_all(transaction, rows, &replace).await
+    let changed = || after.iter().filter(|(screening, shown)| before.get(screening) != Some(shown));
+    let items = changed().filter_map(|(screening, shown)| {
+        let known = before.get(screening).is_some_and(|before| before.item.is_some());
+        Some((known, item::ActiveModel::from(shown.item.as_ref()?)))
+    });
+    save_all(transaction, items.collect::<Vec<_>>()).await?;
+    let hidden = changed().filter(|(_, shown)| shown.hidden_version > 0).map(|(screening, shown)| {
+        let known = before.get(screening).is_some_and(|before| before.hidden_version > 0);
+        (known, hidden::ActiveModel { screening: Set(screening.0), version: Set(shown.hidden_version) })
+    });
+    save_all(transaction, hidden.collect::<Vec<_>>()).await
 }
 
 /// The greatest version of a screening that has been taken in, 0 for none.

@@ -2,13 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ::store::query::upsert_all;
+use ::store::query::save_all;
 use ::store::{micros, timestamp};
 use domain::ids::CustomerId;
 use jiff::Timestamp;
 use sea_orm::ActiveValue::Set;
 use sea_orm::entity::prelude::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, Uuid};
-use sea_orm::sea_query::OnConflict;
 use sea_orm::{QueryOrder, QuerySelect};
 
 use super::corrupt;
@@ -102,20 +101,21 @@ pub(crate) async fn find(connection: &impl ConnectionTrait, customer: &CustomerI
     Ok(row.map(PageRow::from).unwrap_or_default())
 }
 
-/// Writes pages.
+/// Writes pages, of which those were there.
 pub(crate) async fn save(
     transaction: &impl ConnectionTrait,
+    known: &BTreeSet<CustomerId>,
     pages: &BTreeMap<CustomerId, PageRow>,
 ) -> Result<(), DbErr> {
-    let rows = pages.iter().map(|(customer, row)| page::ActiveModel {
-        customer: Set(customer.to_string()),
-        position: Set(row.position),
-        update_time: Set(row.update_time.map_or(0, micros)),
+    let rows = pages.iter().map(|(customer, row)| {
+        let page = page::ActiveModel {
+            customer: Set(customer.to_string()),
+            position: Set(row.position),
+            update_time: Set(row.update_time.map_or(0, micros)),
+        };
+        (known.contains(customer), page)
     });
-    let replace = OnConflict::column(page::Column::Customer)
-        .update_columns([page::Column::Position, page::Column::UpdateTime])
-        .to_owned();
-    upsert_all(transaction, rows.collect(), &replace).await
+    save_all(transaction, rows.collect::<Vec<_>>()).await
 }
 
 /// Which life of the view this is: another one after it was built anew.

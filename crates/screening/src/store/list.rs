@@ -47,7 +47,7 @@ const SEPARATELY: std::ops::RangeInclusive<usize> = 2..=16;
 
 /// One page, and the token of the next.
 pub(crate) async fn list(
-    connection: &DatabaseConnection,
+    connection: &impl ConnectionTrait,
     scope: &Scope,
     listing: &Listing,
 ) -> Result<(Vec<Screening>, String), DbErr> {
@@ -69,7 +69,7 @@ pub(crate) async fn list(
 }
 
 /// A page and one row more.
-async fn select(connection: &DatabaseConnection, scope: &Scope, listing: &Listing) -> Result<Vec<Model>, DbErr> {
+async fn select(connection: &impl ConnectionTrait, scope: &Scope, listing: &Listing) -> Result<Vec<Model>, DbErr> {
     let direction = if listing.order.descending { Direction::Descending } else { Direction::Ascending };
     let first = if listing.order.field == "date" { Column::SlotDate } else { Column::CreateTime };
     let rows = Entity::find().filter(visible(scope)).filter(filter(&listing.comparisons));

@@ -1,12 +1,13 @@
 //! The table that numbers the reports of refused demand, slot by slot.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
+use ::store::query::save_all;
 use domain::ids::SlotId;
 use sea_orm::ActiveValue::Set;
 use sea_orm::DbErr;
 use sea_orm::entity::prelude::*;
-use sea_orm::sea_query::OnConflict;
+use sea_orm::{QueryOrder, QuerySelect};
 
 use super::row;
 
@@ -24,7 +25,8 @@ pub(crate) struct Model {
 
 impl ActiveModelBehavior for ActiveModel {}
 
-/// The versions of the last reports of these slots, and perhaps of others.
+/// The versions of the last reports of these slots, and perhaps of others, locked until the transaction ends where the database
+/// locks rows.
 pub(crate) async fn versions<'a>(
     connection: &impl ConnectionTrait,
     slots: impl IntoIterator<Item = &'a SlotId>,
@@ -37,23 +39,26 @@ pub(crate) async fn versions<'a>(
     let rows = Entity::find()
         .filter(Column::Hospital.is_in(hospitals))
         .filter(Column::SlotDate.is_in(dates))
+        .order_by_asc(Column::Hospital)
+        .order_by_asc(Column::SlotDate)
+        .lock_exclusive()
         .all(connection)
         .await?;
     rows.into_iter().map(|row| Ok((row::slot(&row.hospital, &row.slot_date)?, row.version))).collect()
 }
 
-/// Keeps the versions of reports that were made.
-pub(crate) async fn save(transaction: &impl ConnectionTrait, versions: &HashMap<SlotId, i64>) -> Result<(), DbErr> {
-    if versions.is_empty() {
-        return Ok(());
-    }
-    let rows = versions.iter().map(|(slot, version)| ActiveModel {
-        hospital: Set(slot.hospital.segment().to_owned()),
-        slot_date: Set(slot.date.to_string()),
-        version: Set(*version),
+/// Keeps the versions of reports that were made; of each, whether the slot had one before.
+pub(crate) async fn save(
+    transaction: &impl ConnectionTrait,
+    versions: &BTreeMap<SlotId, (bool, i64)>,
+) -> Result<(), DbErr> {
+    let rows = versions.iter().map(|(slot, (known, version))| {
+        let row = ActiveModel {
+            hospital: Set(slot.hospital.segment().to_owned()),
+            slot_date: Set(slot.date.to_string()),
+            version: Set(*version),
+        };
+        (*known, row)
     });
-    let key = [Column::Hospital, Column::SlotDate];
-    let replace = OnConflict::columns(key).update_column(Column::Version).to_owned();
-    Entity::insert_many(rows).on_conflict(replace).exec_without_returning(transaction).await?;
-    Ok(())
+    save_all(transaction, rows.collect::<Vec<_>>()).await
 }

@@ -1,6 +1,6 @@
 //! A batch being decided: the working copy of what was loaded, and the effects that come of it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use ::store::dead_letter::DeadLetter;
 use ::store::inbox::Ignored;
@@ -33,8 +33,8 @@ pub(super) struct Effects {
     pub(super) watched: Vec<Orphan>,
     /// Screenings whose claims need no watch any more.
     pub(super) unwatched: HashSet<ScreeningId>,
-    /// Versions of the reports made.
-    pub(super) reported: HashMap<SlotId, i64>,
+    /// Versions of the reports made, and whether the slot had one before.
+    pub(super) reported: BTreeMap<SlotId, (bool, i64)>,
     /// Events that changed nothing.
     pub(super) ignored: Vec<Ignored>,
     /// Facts for others, in the order they came about.
@@ -264,9 +264,11 @@ impl Work {
             return;
         }
         for (slot, count) in &report.counts {
+            let stored =
+                self.effects.reported.get(slot).map_or(self.versions.contains_key(slot), |(stored, _)| *stored);
             let version = self.versions.entry(slot.clone()).or_insert(0);
             *version += 1;
-            self.effects.reported.insert(slot.clone(), *version);
+            self.effects.reported.insert(slot.clone(), (stored, *version));
             let (slot, count, reason) = (slot.to_string(), *count, Reason::SlotFull.name().to_owned());
             let aggregate = format!("{slot}/refusals");
             let fact = Payload::ScreeningRefused(ScreeningRefused { slot, reason, count });

@@ -16,7 +16,7 @@ use message::screening::State;
 use prost::Message;
 use relay::Incoming;
 use runtime::Process;
-use runtime::client::{ClientOptions, connect};
+use runtime::client::{ClientOptions, Replicas};
 use runtime::clock::Clock;
 use runtime::entropy::uuid_v4;
 use runtime::identity::{Signer, TokenSource, Verifier};
@@ -74,7 +74,7 @@ async fn open(dir: &Path, options: Options, clock: Clock, hospital: &str) -> Des
     let deps = Deps {
         location: Location::Sqlite(dir.join("screening.db")),
         process: process.clone(),
-        hospital: connect(hospital.parse().unwrap(), ClientOptions::default()),
+        hospital: Replicas::connect(&[hospital.parse().unwrap()], ClientOptions::default()),
         token: TokenSource::minted(signer, "screening"),
     };
     let service = screening::build(options, deps, &mut server).await.unwrap();
