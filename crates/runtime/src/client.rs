@@ -1,6 +1,8 @@
 //! Calls to other services: the channel, what every call carries, and what a failed one means.
 //!
-//! It neither retries nor picks a replica: who calls knows which calls may be repeated.
+//! It does not retry: who calls knows which calls may be repeated. [`Replicas`] says where each attempt goes.
+
+mod replicas;
 
 use std::time::Duration;
 
@@ -13,8 +15,10 @@ use crate::identity::TokenSource;
 use crate::status::reason_of;
 use crate::trace::{TRACEPARENT, TraceContext};
 
+pub use self::replicas::{Attempt, Replicas, Route};
+
 /// How a channel notices that its peer is gone.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct ClientOptions {
     /// Longest wait for a connection.
     pub connect_timeout: Duration,
@@ -23,6 +27,8 @@ pub struct ClientOptions {
     pub keepalive_interval: Duration,
     /// Gives a connection up when a ping stays unanswered for so long.
     pub keepalive_timeout: Duration,
+    /// Connections to each replica, at least one. One is worked on by one thread at a time, at either end.
+    pub connections: usize,
 }
 
 impl Default for ClientOptions {
@@ -31,6 +37,7 @@ impl Default for ClientOptions {
             connect_timeout: Duration::from_secs(2),
             keepalive_interval: Duration::from_secs(2),
             keepalive_timeout: Duration::from_secs(2),
+            connections: 2,
         }
     }
 }
@@ -42,9 +49,15 @@ const MAX_HEADERS: u32 = 64 * 1024;
 /// calls, when there are too many. Calls that run out of time count, so the library's 1,024 is too little for a busy day.
 const MAX_RESET_STREAMS: usize = 16 * 1024;
 
-/// A channel that connects when it is first used and again whenever it has to: it never fails, its calls do.
+/// One channel that connects when it is first used and again whenever it has to: it never fails, its calls do. Tools call
+/// through it; services have [`Replicas`].
 #[must_use]
 pub fn connect(uri: Uri, options: ClientOptions) -> Channel {
+    endpoint(uri, options).connect_lazy()
+}
+
+/// What [`connect`] connects to, for those who bring a connector of their own.
+pub fn endpoint(uri: Uri, options: ClientOptions) -> Endpoint {
     Endpoint::from(uri)
         .connect_timeout(options.connect_timeout)
         .tcp_nodelay(true)
@@ -53,7 +66,20 @@ pub fn connect(uri: Uri, options: ClientOptions) -> Channel {
         .keep_alive_while_idle(true)
         .http2_max_header_list_size(MAX_HEADERS)
         .http2_max_local_error_reset_streams(MAX_RESET_STREAMS)
-        .connect_lazy()
+}
+
+/// Reads the addresses of replicas as a configuration writes them: `http://HOST:PORT`, separated by commas.
+///
+/// # Errors
+/// What is wrong, in words for whoever wrote it.
+pub fn addresses(text: &str) -> Result<Vec<Uri>, String> {
+    let address = |text: &str| {
+        let uri: Option<Uri> = text.parse().ok();
+        let usable =
+            uri.filter(|uri| uri.scheme_str() == Some("http") && uri.host().is_some_and(|host| !host.is_empty()));
+        usable.ok_or_else(|| format!("{text:?} is not of the form http://HOST:PORT"))
+    };
+    text.split(',').map(|part| address(part.trim())).collect()
 }
 
 /// Makes the requests of outgoing calls.
@@ -137,6 +163,15 @@ mod tests {
         assert!(is_unreachable(&Status::unimplemented("")));
         assert!(is_deadline(&Status::cancelled("Timeout expired")));
         assert!(!is_deadline(&Status::cancelled("operation was canceled")));
+    }
+
+    #[test]
+    fn addresses_are_separated_by_commas() {
+        let two = addresses("http://10.0.0.1:8080, http://hospital-1:8080").unwrap();
+        assert_eq!(two, ["http://10.0.0.1:8080", "http://hospital-1:8080"].map(Uri::from_static));
+        for wrong in ["", "http://a:1,", "hospital:8080", "https://a:1", "http://:1"] {
+            assert!(addresses(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -11,7 +11,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// The machine's clock.
+    /// The machine's clock, or that of the simulation this process is, see [`crate::simulation`].
     #[must_use]
     pub fn system() -> Self {
         Self { offset: SignedDuration::ZERO }
@@ -27,7 +27,7 @@ impl Clock {
     #[must_use]
     pub fn now(&self) -> Timestamp {
         #[allow(clippy::disallowed_methods, reason = "the one place that reads the time of day")]
-        let real = Timestamp::now();
+        let real = crate::simulation::now().unwrap_or_else(Timestamp::now);
         let limit = if self.offset.is_negative() { Timestamp::MIN } else { Timestamp::MAX };
         real.checked_add(self.offset).unwrap_or(limit)
     }

@@ -1,6 +1,7 @@
 //! The only source of randomness: ids, trace ids, keys and jitter all come from here.
 //!
-//! Rules never draw a random number; whoever calls them hands the id in.
+//! Rules never draw a random number; whoever calls them hands the id in. In a simulation everything is drawn from its seed,
+//! see [`crate::simulation`].
 
 #![allow(clippy::disallowed_methods, reason = "the one place that draws random numbers")]
 
@@ -8,16 +9,18 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use crate::simulation;
+
 /// A time-ordered id, for things the server names: pages and indexes follow the order of creation.
 #[must_use]
 pub fn uuid_v7() -> Uuid {
-    Uuid::now_v7()
+    simulation::uuid_v7().unwrap_or_else(Uuid::now_v7)
 }
 
 /// An id that tells nothing, not even when it was made.
 #[must_use]
 pub fn uuid_v4() -> Uuid {
-    Uuid::new_v4()
+    uuid::Builder::from_random_bytes(bytes()).into_uuid()
 }
 
 /// Bytes fit for a key.
@@ -27,6 +30,9 @@ pub fn uuid_v4() -> Uuid {
 #[must_use]
 pub fn bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
+    if simulation::fill(&mut bytes) {
+        return bytes;
+    }
     getrandom::fill(&mut bytes).expect("the operating system has no randomness to give");
     bytes
 }

@@ -16,6 +16,7 @@ pub mod lifecycle;
 pub mod metrics;
 mod process;
 pub mod server;
+pub mod simulation;
 pub mod status;
 pub mod tasks;
 pub mod telemetry;

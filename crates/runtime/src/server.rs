@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use axum::response::IntoResponse;
 use futures::Stream;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
@@ -35,6 +35,7 @@ use crate::entropy;
 use crate::identity::Verifier;
 use crate::lifecycle::{Drain, Readiness};
 
+pub use self::accept::Listener;
 pub use self::options::ServerOptions;
 
 /// Largest message a service decodes, in bytes. The largest legitimate one, 366 slots at once, has a tenth of it, and
@@ -110,7 +111,7 @@ impl Server {
     ///
     /// # Errors
     /// When serving cannot begin, or ends by itself.
-    pub async fn run(self, listener: TcpListener, drain: Drain) -> Result<(), Error> {
+    pub async fn run(self, listener: impl Listener, drain: Drain) -> Result<(), Error> {
         let health = Health::new(&self.names).await;
         let end = End::default();
         let rules = Rules::new(&self.options, self.verifier, self.clock, self.readiness.clone(), end.clone())?;
@@ -119,6 +120,7 @@ impl Server {
         let mut serving = Box::pin(serve(&self.options, Arc::new(rules), routes, incoming, end.goaway.clone()));
         let until_goaway = async {
             tokio::select! {
+                biased;
                 () = self.readiness.ready() => {
                     health.set(ServingStatus::Serving).await;
                     drain.requested().await;
@@ -136,6 +138,7 @@ impl Server {
             limit
         };
         let limit = tokio::select! {
+            biased;
             ended = &mut serving => return ended.and(Err(Error::Ended)),
             limit = until_goaway => limit,
         };
@@ -188,7 +191,7 @@ async fn serve(
     options: &ServerOptions,
     rules: Arc<Rules>,
     routes: Routes,
-    incoming: impl Stream<Item = Result<Connection, Infallible>>,
+    incoming: impl Stream<Item = Result<Connection<impl AsyncRead + AsyncWrite + Unpin + Send + 'static>, Infallible>>,
     goaway: CancellationToken,
 ) -> Result<(), Error> {
     let door = Door::new(rules, routes.prepare());

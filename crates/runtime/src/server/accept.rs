@@ -20,7 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic::transport::server::Connected;
 
 use super::ServerOptions;
 use crate::metrics::{CONNECTIONS, CONNECTIONS_REFUSED};
@@ -31,10 +31,34 @@ const PREFACE: usize = 24;
 /// How long to wait after a failed accept: it is out of file descriptors, and trying at once would only burn the CPU.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// Where a server's connections come from: the machine's network, or one that only behaves like one.
+pub trait Listener: Send + 'static {
+    /// A connection.
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// Waits for the next one. Dropped before it is there, it loses none.
+    ///
+    /// # Errors
+    /// Where there is none to be had at the moment.
+    fn accept(&mut self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+impl Listener for TcpListener {
+    type Stream = TcpStream;
+
+    async fn accept(&mut self) -> io::Result<TcpStream> {
+        let (stream, _) = TcpListener::accept(self).await?;
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "cannot set TCP_NODELAY");
+        }
+        Ok(stream)
+    }
+}
+
 /// The connections of a listener.
 #[derive(Debug)]
-pub(super) struct Incoming {
-    listener: TcpListener,
+pub(super) struct Incoming<L> {
+    listener: L,
     established: Arc<Semaphore>,
     half_open: VecDeque<Arc<Opening>>,
     max_half_open: usize,
@@ -50,10 +74,10 @@ struct Opening {
     evicted: CancellationToken,
 }
 
-impl Incoming {
+impl<L: Listener> Incoming<L> {
     /// No connection is taken any more once `leaving` is cancelled, and all of them end when `cut` is.
     pub(super) fn new(
-        listener: TcpListener,
+        listener: L,
         options: &ServerOptions,
         leaving: CancellationToken,
         cut: CancellationToken,
@@ -70,7 +94,7 @@ impl Incoming {
     }
 
     /// Accepts until the server leaves. The stream does not end then: its end would close every connection.
-    pub(super) fn into_stream(self) -> impl Stream<Item = Result<Connection, Infallible>> {
+    pub(super) fn into_stream(self) -> impl Stream<Item = Result<Connection<L::Stream>, Infallible>> {
         let leaving = self.leaving.clone();
         let accepted = futures::stream::unfold(self, |mut incoming| async move {
             let connection = incoming.accept().await;
@@ -79,10 +103,10 @@ impl Incoming {
         accepted.take_until(leaving.cancelled_owned()).chain(futures::stream::pending())
     }
 
-    async fn accept(&mut self) -> Connection {
+    async fn accept(&mut self) -> Connection<L::Stream> {
         loop {
             match self.listener.accept().await {
-                Ok((stream, _)) => return self.admit(stream),
+                Ok(stream) => return self.admit(stream),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(PAUSE).await;
@@ -91,10 +115,7 @@ impl Incoming {
         }
     }
 
-    fn admit(&mut self, stream: TcpStream) -> Connection {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "cannot set TCP_NODELAY");
-        }
+    fn admit(&mut self, stream: L::Stream) -> Connection<L::Stream> {
         self.half_open.retain(|opening| !opening.over.load(Ordering::Relaxed));
         while self.half_open.len() >= self.max_half_open.max(1) {
             if let Some(oldest) = self.half_open.pop_front() {
@@ -161,27 +182,25 @@ enum State {
 
 /// An accepted connection.
 #[derive(Debug)]
-pub(super) struct Connection {
-    stream: TcpStream,
+pub(super) struct Connection<S> {
+    stream: S,
     state: State,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
-impl Drop for Connection {
+impl<S> Drop for Connection<S> {
     fn drop(&mut self) {
         gauge!(CONNECTIONS).decrement(1.0);
     }
 }
 
-impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+impl<S> Connected for Connection<S> {
+    type ConnectInfo = ();
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
-    }
+    fn connect_info(&self) {}
 }
 
-impl AsyncRead for Connection {
+impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         // the protocol always reads, so this is where a connection notices that it has to end
@@ -203,7 +222,7 @@ impl AsyncRead for Connection {
     }
 }
 
-impl AsyncWrite for Connection {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }

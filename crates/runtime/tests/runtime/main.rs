@@ -8,5 +8,6 @@ mod door;
 mod drain;
 mod identity;
 mod limits;
+mod replicas;
 mod signals;
 mod support;

@@ -147,6 +147,11 @@ impl Running {
     }
 
     pub(crate) async fn start_with(options: ServerOptions, probe: Probe, readiness: Readiness) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_on(listener, options, probe, readiness)
+    }
+
+    pub(crate) fn start_on(listener: TcpListener, options: ServerOptions, probe: Probe, readiness: Readiness) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let signer = Signer::load_or_create(dir.path()).unwrap();
         let verifier = Verifier::from_jwks(&signer.jwks()).unwrap();
@@ -154,7 +159,6 @@ impl Running {
         server
             .add(limited!(MarketingServiceServer::new(probe.clone())))
             .add(limited!(MyPageServiceServer::new(probe.clone())));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let (trigger, drain) = drain_pair();
         let ended = tokio::spawn(server.run(listener, drain.clone()));

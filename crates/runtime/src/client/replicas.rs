@@ -1,0 +1,334 @@
+//! Which replica a call goes to: the one its key belongs to, the next one while that is out of reach.
+//!
+//! It sends nothing and repeats nothing; who calls asks for an attempt, makes it, and tells how it went. The replicas are
+//! the listed addresses. A name is one replica however many addresses it resolves to: behind a name somebody else, such
+//! as a sidecar, balances, and two balancers would work against each other.
+
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+use tonic::transport::{Channel, Uri};
+
+use super::{ClientOptions, connect};
+use crate::entropy::jittered;
+use crate::lifecycle::lock;
+
+/// How long a replica is passed over after its first failure; it doubles with each further one.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// The longest a replica is passed over before another call tries it.
+const LAST_PAUSE: Duration = Duration::from_secs(5);
+
+/// The replicas of a service; a cheap handle.
+///
+/// All calls for one key meet at one replica as long as it answers, whoever makes them: every process that lists the same
+/// addresses, in the same spelling and any order, prefers the same one.
+#[derive(Clone)]
+pub struct Replicas(Arc<[Replica]>);
+
+/// One address and what is known of it.
+struct Replica {
+    address: String,
+    lanes: Vec<Lane>,
+    turn: AtomicUsize,
+    health: Mutex<Health>,
+}
+
+/// A connection.
+struct Lane {
+    channel: Channel,
+    under_way: AtomicUsize,
+}
+
+/// How the calls to a replica went lately.
+#[derive(Debug, Clone, Copy, Default)]
+struct Health {
+    failures: u32,
+    passed_over_until: Option<Instant>,
+}
+
+/// The replicas in the order of a key.
+#[derive(Debug, Clone)]
+pub struct Route {
+    replicas: Replicas,
+    /// Those not tried yet in this round, the preferred one first.
+    untried: Vec<usize>,
+    order: Vec<usize>,
+}
+
+/// A call that is about to be made. Dropped without a word, it says nothing about the replica: its caller went away.
+#[derive(Debug)]
+pub struct Attempt {
+    replicas: Replicas,
+    replica: usize,
+    lane: usize,
+    probes: bool,
+}
+
+impl fmt::Debug for Replicas {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|replica| &replica.address)).finish()
+    }
+}
+
+impl Replicas {
+    /// Replicas at these addresses, each with as many connections as the options say, made when they are first used and
+    /// again whenever they have to be: this never fails, calls do.
+    ///
+    /// # Panics
+    /// Without an address, and outside of a tokio runtime.
+    #[must_use]
+    pub fn connect(addresses: &[Uri], options: ClientOptions) -> Self {
+        Self::over(addresses.iter().map(|address| {
+            let lanes = (0..options.connections.max(1)).map(|_| connect(address.clone(), options));
+            (address.to_string(), lanes.collect())
+        }))
+    }
+
+    /// Replicas that are reached over these channels, by name: for networks that are not the machine's.
+    ///
+    /// # Panics
+    /// Without a replica, or with one that has no channel.
+    #[must_use]
+    pub fn over(replicas: impl IntoIterator<Item = (String, Vec<Channel>)>) -> Self {
+        let replicas: Arc<[Replica]> =
+            replicas.into_iter().map(|(address, lanes)| Replica::new(address, lanes)).collect();
+        assert!(!replicas.is_empty(), "a service has at least one replica");
+        Self(replicas)
+    }
+
+    /// The only replica there is, over this channel.
+    #[must_use]
+    pub fn single(channel: Channel) -> Self {
+        Self::over([(String::new(), vec![channel])])
+    }
+
+    /// The way of a request: first to the replica that its key belongs to.
+    #[must_use]
+    pub fn route(&self, key: &str) -> Route {
+        let mut order: Vec<usize> = (0..self.0.len()).collect();
+        if order.len() > 1 {
+            // the highest weight wins; the index makes the order whole where an address is listed twice
+            order.sort_by_cached_key(|index| (std::cmp::Reverse(weight(&self.0[*index].address, key)), *index));
+        }
+        Route { replicas: self.clone(), untried: order.clone(), order }
+    }
+}
+
+/// The weight of a key at an address: rendezvous hashing, so that a replica that comes or goes moves no keys but its own.
+/// The standard library's hasher would do, were it the same in every build.
+fn weight(address: &str, key: &str) -> u64 {
+    let digest = Sha256::new().chain_update(address).chain_update([0]).chain_update(key).finalize();
+    let mut first = [0; 8];
+    first.copy_from_slice(&digest[..8]);
+    u64::from_be_bytes(first)
+}
+
+impl Replica {
+    fn new(address: String, lanes: Vec<Channel>) -> Self {
+        assert!(!lanes.is_empty(), "a replica has at least one connection");
+        let lanes = lanes.into_iter().map(|channel| Lane { channel, under_way: AtomicUsize::new(0) }).collect();
+        Self { address, lanes, turn: AtomicUsize::new(0), health: Mutex::default() }
+    }
+
+    /// The connection with the fewest calls under way, in turn where several have.
+    fn take_lane(&self) -> usize {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let in_turn = (0..self.lanes.len()).map(|step| turn.wrapping_add(step) % self.lanes.len());
+        let least = in_turn.min_by_key(|lane| self.lanes[*lane].under_way.load(Ordering::Relaxed)).unwrap_or_default();
+        self.lanes[least].under_way.fetch_add(1, Ordering::Relaxed);
+        least
+    }
+
+    /// Whether a call may prefer this replica now, and whether that call is the one that finds out if it is back.
+    fn offers(&self, now: Instant) -> bool {
+        lock(&self.health).passed_over_until.is_none_or(|until| until <= now)
+    }
+
+    /// A call takes it. Where it was passed over, others pass it over until this call has told how it went.
+    fn take(&self, now: Instant) -> bool {
+        let mut health = lock(&self.health);
+        let probes = health.failures > 0 && health.passed_over_until.is_some_and(|until| until <= now);
+        if probes {
+            health.passed_over_until = Some(now + pause_after(health.failures));
+        }
+        probes
+    }
+
+    fn answered(&self) {
+        let before = std::mem::take(&mut *lock(&self.health));
+        if before.failures > 0 {
+            tracing::info!(address = self.address, "a replica answers again");
+        }
+    }
+
+    fn failed(&self, probe: bool) {
+        let now = Instant::now();
+        let mut health = lock(&self.health);
+        // what was under way together failed together, which counts once
+        if !probe && health.passed_over_until.is_some_and(|until| until > now) {
+            return;
+        }
+        if health.failures == 0 {
+            tracing::warn!(address = self.address, "a replica is out of reach");
+        }
+        health.failures = health.failures.saturating_add(1);
+        health.passed_over_until = Some(now + jittered(pause_after(health.failures)));
+    }
+}
+
+/// How long a replica is passed over after so many failures in a row.
+fn pause_after(failures: u32) -> Duration {
+    let doubled = 2_u32.saturating_pow(failures.saturating_sub(1));
+    FIRST_PAUSE.saturating_mul(doubled).min(LAST_PAUSE)
+}
+
+impl Route {
+    /// The next attempt: at the first replica in the key's order that was not tried yet and is not passed over; where all
+    /// others are passed over, at the first of those. Once every replica was tried it begins anew.
+    pub fn next_attempt(&mut self) -> Attempt {
+        if self.untried.is_empty() {
+            self.untried.clone_from(&self.order);
+        }
+        let now = Instant::now();
+        let offered = self.untried.iter().position(|index| self.replicas.0[*index].offers(now));
+        let replica = self.untried.remove(offered.unwrap_or_default());
+        let taken = &self.replicas.0[replica];
+        let probes = taken.take(now);
+        Attempt { lane: taken.take_lane(), replicas: self.replicas.clone(), replica, probes }
+    }
+
+    /// Whether there is a replica that the request was not sent to since the route began, or began anew: an attempt there
+    /// need not wait.
+    #[must_use]
+    pub fn has_untried(&self) -> bool {
+        !self.untried.is_empty()
+    }
+}
+
+impl Attempt {
+    /// What to call through.
+    #[must_use]
+    pub fn channel(&self) -> Channel {
+        self.lane().channel.clone()
+    }
+
+    /// Where it goes to, for logs.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.replicas.0[self.replica].address
+    }
+
+    /// The service answered, be it with a refusal.
+    pub fn answered(self) {
+        self.replicas.0[self.replica].answered();
+    }
+
+    /// Nothing came back, see [`super::is_unreachable`]: the replica is passed over for a while that grows.
+    pub fn failed(self) {
+        self.replicas.0[self.replica].failed(self.probes);
+    }
+
+    fn lane(&self) -> &Lane {
+        &self.replicas.0[self.replica].lanes[self.lane]
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.lane().under_way.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn three() -> Replicas {
+        let addresses = ["http://a:1", "http://b:1", "http://c:1"].map(Uri::from_static);
+        Replicas::connect(&addresses, ClientOptions::default())
+    }
+
+    fn key(i: usize) -> String {
+        format!("hospitals/h/slots/{i}")
+    }
+
+    fn preferred(replicas: &Replicas, key: &str) -> String {
+        replicas.route(key).next_attempt().address().to_owned()
+    }
+
+    #[tokio::test]
+    async fn keys_spread_and_only_those_of_a_lost_replica_move() {
+        let all = three();
+        let two = Replicas::connect(&["http://c:1", "http://a:1"].map(Uri::from_static), ClientOptions::default());
+        let mut counts = std::collections::BTreeMap::<String, usize>::new();
+        for i in 0..3_000 {
+            let at = preferred(&all, &key(i));
+            if !at.starts_with("http://b") {
+                assert_eq!(preferred(&two, &key(i)), at);
+            }
+            *counts.entry(at).or_default() += 1;
+        }
+        assert!(counts.len() == 3 && counts.values().all(|count| (800..1_200).contains(count)), "{counts:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failed_replica_is_passed_over_and_one_call_finds_out_when_it_is_back() {
+        let replicas = three();
+        let mut route = replicas.route("k");
+        let first = route.next_attempt();
+        let lost = first.address().to_owned();
+        // those that fail together count once
+        let together = replicas.route("k").next_attempt();
+        first.failed();
+        together.failed();
+        assert_ne!(preferred(&replicas, "k"), lost);
+        tokio::time::advance(FIRST_PAUSE * 3 / 2).await;
+        let probe = replicas.route("k").next_attempt();
+        assert_eq!(probe.address(), lost);
+        assert_ne!(preferred(&replicas, "k"), lost, "one probe at a time");
+        probe.failed();
+        tokio::time::advance(FIRST_PAUSE * 3 / 2).await;
+        assert_ne!(preferred(&replicas, "k"), lost, "the pause has doubled");
+        tokio::time::advance(FIRST_PAUSE * 3).await;
+        replicas.route("k").next_attempt().answered();
+        assert_eq!(preferred(&replicas, "k"), lost);
+        assert_eq!(preferred(&replicas, "k"), lost);
+        assert_eq!(pause_after(1_000), LAST_PAUSE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_route_goes_through_all_even_when_none_answers() {
+        let replicas = three();
+        for _ in 0..2 {
+            let mut route = replicas.route("k");
+            for round in 0..2 {
+                let mut tried: Vec<String> = Vec::new();
+                while tried.is_empty() || route.has_untried() {
+                    let attempt = route.next_attempt();
+                    tried.push(attempt.address().to_owned());
+                    attempt.failed();
+                }
+                tried.sort();
+                assert_eq!(tried, ["http://a:1/", "http://b:1/", "http://c:1/"], "round {round}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn calls_go_over_the_connection_with_the_fewest() {
+        let address = [Uri::from_static("http://a:1")];
+        let replicas = Replicas::connect(&address, ClientOptions { connections: 3, ..ClientOptions::default() });
+        let held: Vec<Attempt> = (0..6).map(|_| replicas.route("k").next_attempt()).collect();
+        let under_way =
+            || replicas.0[0].lanes.iter().map(|lane| lane.under_way.load(Ordering::Relaxed)).collect::<Vec<_>>();
+        assert_eq!(under_way(), [2, 2, 2]);
+        let lane = held[0].lane;
+        held.into_iter().filter(|attempt| attempt.lane == lane).for_each(Attempt::answered);
+        assert_eq!(under_way().iter().sum::<usize>(), 0, "whoever is dropped is under way no more");
+        assert_eq!(replicas.route("k").next_attempt().address(), "http://a:1/");
+    }
+}
