@@ -237,9 +237,15 @@ impl Term<'_> {
             idle = FIRST_IDLE;
             let (acknowledged, failed) = self.send(rows).await;
             published.increment(acknowledged.len() as u64);
+            if !self.is_intact().await? {
+                // What was sent may have grown over the loss; marked, it would hide it.
+                self.stream = None;
+                continue;
+            }
             if !lease::mark(database, self.lease.epoch, &stream, &acknowledged).await? {
                 return Ok(());
             }
+            self.remember(&acknowledged);
             if let Some(error) = failed {
                 return Err(error.into());
             }
@@ -263,13 +269,30 @@ impl Term<'_> {
                 tracing::warn!(service = name, stream = state.identity, "the broker lost events; publishing all again");
                 metrics::counter!("checkup_relay_republished_total", "service" => *name).increment(1);
             }
-            if !lease::publish_again(database, self.lease.epoch, &state.identity).await? {
+            if !lease::publish_again(database, self.lease.epoch, &state.identity).await? || !self.renew().await? {
                 return Ok(None);
             }
-            self.renew().await?;
         }
         self.stream = Some(state.identity.clone());
         Ok(Some(state.identity))
+    }
+
+    /// Whether the stream still holds the newest event that was marked before, or is known to have let it go by age.
+    async fn is_intact(&self) -> Result<bool, bus::Error> {
+        let Some((sequence, event_id)) = self.lease.newest else { return Ok(true) };
+        if self.relay.road.id_at(sequence).await? == Some(event_id.to_string()) {
+            return Ok(true);
+        }
+        Ok(!self.has_lost(&self.relay.road.state().await?).await?)
+    }
+
+    /// Keeps in mind what the lease's row has been told by the mark.
+    fn remember(&mut self, acknowledged: &[Published]) {
+        let newest = acknowledged.iter().max_by_key(|event| event.sequence);
+        let known = self.lease.newest.map_or(0, |(sequence, _)| sequence);
+        if let Some(newest) = newest.filter(|newest| newest.sequence > known) {
+            self.lease.newest = Some((newest.sequence, newest.event_id));
+        }
     }
 
     async fn has_lost(&self, state: &StreamState) -> Result<bool, bus::Error> {

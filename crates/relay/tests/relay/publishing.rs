@@ -90,6 +90,20 @@ async fn everything_is_published_again_to_a_broker_that_lost_its_tail() {
     broker.holds(1..=100).await;
 }
 
+/// What is published next grows over the loss at once: its acknowledgements are newer than anything before.
+#[tokio::test]
+async fn a_loss_in_the_middle_of_publishing_is_noticed() {
+    let (producing, broker) = (side().await, Broker::new());
+    producing.produce(1..=100).await;
+    let _running = start(&producing, Arc::new(broker.clone()));
+    broker.holds(1..=100).await;
+    all_marked(&producing).await;
+    broker.lose_unnoticed(20);
+    producing.produce(101..=160).await;
+    broker.holds(1..=160).await;
+    all_marked(&producing).await;
+}
+
 #[tokio::test]
 async fn events_that_the_broker_let_go_by_age_are_not_published_again() {
     let (producing, broker) = (side().await, Broker::new());

@@ -160,6 +160,8 @@ struct Held {
     /// Every id ever acknowledged, in order, through all losses.
     history: Vec<String>,
     away: bool,
+    /// Events to lose right before the next ones are stored.
+    losing: usize,
 }
 
 /// A broker in memory.
@@ -216,6 +218,11 @@ impl Broker {
         self.connections.send_modify(|count| *count += 1);
     }
 
+    /// Loses its newest events unnoticed, in the moment before it stores the next ones.
+    pub(crate) fn lose_unnoticed(&self, count: usize) {
+        self.held().losing = count;
+    }
+
     /// Forgets its oldest events by age.
     pub(crate) fn age(&self, first: u64) {
         self.held().first = first;
@@ -253,6 +260,8 @@ impl Publish for Broker {
         let results = {
             let mut held = self.held();
             let away = held.away;
+            let left = held.ids.len() - std::mem::take(&mut held.losing);
+            held.ids.truncate(left);
             events
                 .iter()
                 .map(|event| {

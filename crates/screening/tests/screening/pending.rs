@@ -167,7 +167,7 @@ async fn parked_bookings_outlive_a_restart() {
     let mut parked = Vec::new();
     for i in 0..40 {
         let customer = format!("customer-{i}");
-        let party = world.customer(&customer).await.with_deadline(std::time::Duration::from_millis(300));
+        let party = world.customer(&customer).await.with_deadline(std::time::Duration::from_secs(2));
         parked.push((customer.clone(), book(&party, ask_patiently(&customer, &slot)).await.unwrap().name));
     }
     let world = world.restarted(options(), SignedDuration::ZERO).await;

@@ -1,0 +1,194 @@
+//! Reads the services and judges what they say: on the way, that no slot is oversold; in the end, that all agree.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use contract::hospital::v1 as hospital;
+use contract::hospital::v1::capacity_service_client::CapacityServiceClient;
+use contract::hospital::v1::hospital_service_client::HospitalServiceClient;
+use contract::mypage::v1 as mypage;
+use contract::mypage::v1::my_page_service_client::MyPageServiceClient;
+use contract::reservation::v1 as reservation;
+use contract::reservation::v1::reservation_service_client::ReservationServiceClient;
+use contract::screening::v1 as screening;
+use contract::screening::v1::screening::State;
+use contract::screening::v1::screening_service_client::ScreeningServiceClient;
+use domain::ids::{ClaimId, CustomerId, HospitalId, ScreeningId, SlotId};
+use domain::invariants::{ClaimRow, ItemRow, Ledgers, ReservationRow, ScreeningRow, SlotRow, check};
+use runtime::client::Replicas;
+use tokio::time::{Instant, sleep};
+
+use crate::caller::{Answer, Caller};
+use crate::net::replicas;
+use crate::plan::{HOSPITALS, PAGES, RESERVATION, SCREENINGS};
+
+/// How often slots are looked at while things go on.
+const LOOK: Duration = Duration::from_millis(100);
+/// How long everything may take to come to rest after the last blow.
+pub(crate) const REST: Duration = Duration::from_secs(30);
+/// Rows a list gives at once; more than a run makes.
+const PAGE: i32 = 1_000;
+
+/// Why a look at a service came to nothing: it did not answer, or said what cannot be.
+type Look<T> = Result<T, String>;
+
+/// One look.
+macro_rules! look {
+    ($caller:expr, $replicas:expr, $client:ident, $method:ident, $message:expr) => {{
+        let answer = $caller
+            .ask($replicas, concat!("reads ", stringify!($method)), $message, 2, |channel, request| async move {
+                $client::new(channel).$method(request).await
+            })
+            .await;
+        match answer {
+            Answer::Is(answer) => Ok(answer),
+            Answer::Refused(reason) => Err(format!("{}: {}", stringify!($method), reason.name())),
+            Answer::Unknown => Err(format!("{} came to nothing", stringify!($method))),
+        }
+    }};
+}
+
+/// Looks until all is well, or for too long.
+pub(crate) async fn run(mut caller: Caller) -> turmoil::Result {
+    let hospitals = replicas(&HOSPITALS);
+    while !caller.stage.is_healed() {
+        sleep(LOOK).await;
+        // whoever does not answer now is asked again soon
+        let _ = slots(&mut caller, &hospitals).await;
+    }
+    let begun = Instant::now();
+    loop {
+        sleep(LOOK * 3).await;
+        let wrong = look(&mut caller, &hospitals).await;
+        let quiet = caller.site.broker.is_quiet();
+        if wrong.is_empty() && quiet {
+            caller.site.trace.note("auditor", "finds", "nothing wrong");
+            return Ok(());
+        }
+        let broken = caller.ledger.seen_broken();
+        if begun.elapsed() > REST || !broken.is_empty() {
+            let quiet = if quiet { "" } else { "; events are still on their way" };
+            return Err(format!("{}{quiet}", wrong.join("; ")).into());
+        }
+    }
+}
+
+/// Everything there is, and what is wrong with it.
+async fn look(caller: &mut Caller, hospitals: &Replicas) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for page in PAGES {
+        match ledgers(caller, hospitals, page).await {
+            Ok(ledgers) => {
+                let found = check(&ledgers);
+                wrong.extend(found.iter().map(|found| format!("{}: {}", found.subject, found.detail)));
+                wrong.extend(caller.ledger.check(ledgers.screenings.as_deref().unwrap_or_default()));
+            }
+            Err(why) => wrong.push(why),
+        }
+    }
+    wrong
+}
+
+async fn slots(caller: &mut Caller, hospitals: &Replicas) -> Look<(Vec<hospital::Hospital>, Vec<SlotRow>)> {
+    let request = hospital::ListHospitalsRequest { page_size: PAGE, show_deleted: true, ..Default::default() };
+    let listed = look!(caller, hospitals, HospitalServiceClient, list_hospitals, request)?.hospitals;
+    let mut rows = Vec::new();
+    for one in &listed {
+        let request = hospital::ListSlotsRequest { parent: one.name.clone(), page_size: PAGE, ..Default::default() };
+        for slot in look!(caller, hospitals, HospitalServiceClient, list_slots, request)?.slots {
+            let hospital::Slot { capacity, booked_count, remaining_count, .. } = slot;
+            if booked_count > capacity || remaining_count != capacity - booked_count {
+                let counts = format!("{booked_count} booked, {remaining_count} left of {capacity}");
+                caller.ledger.broken(format!("{} is oversold: {counts}", slot.name));
+            }
+            rows.push(SlotRow { slot: slot_id(&slot.name)?, capacity, booked_count, remaining_count });
+        }
+    }
+    Ok((listed, rows))
+}
+
+async fn ledgers(caller: &mut Caller, hospitals: &Replicas, page: &'static str) -> Look<Ledgers> {
+    let (listed, slots) = slots(caller, hospitals).await?;
+    let gone = listed.iter().filter(|one| one.state() == hospital::hospital::State::Deleted);
+    let gone = gone.map(|one| HospitalId::parse(&one.name).map_err(|malformed| malformed.0));
+    let mut claims = Vec::new();
+    for row in &slots {
+        let slot = row.slot.to_string();
+        let filter = "state!=RELEASED".to_owned();
+        let request = hospital::ListCapacityClaimsRequest { slot, filter, page_size: PAGE, ..Default::default() };
+        for claim in look!(caller, hospitals, CapacityServiceClient, list_capacity_claims, request)?.claims {
+            let id = ClaimId::parse(&claim.claim_id).map_err(|malformed| malformed.0)?;
+            claims.push(ClaimRow { claim: id, slot: row.slot.clone(), state: claim.state() });
+        }
+    }
+    let request = screening::ListScreeningsRequest { page_size: PAGE, ..Default::default() };
+    let found = look!(caller, &replicas(&SCREENINGS), ScreeningServiceClient, list_screenings, request)?;
+    let screenings: Vec<ScreeningRow> = found.screenings.iter().map(screening_row).collect::<Look<_>>()?;
+    let request = reservation::ListReservationsRequest { page_size: PAGE, ..Default::default() };
+    let found = look!(caller, &replicas(&[RESERVATION]), ReservationServiceClient, list_reservations, request)?;
+    let reservations: Look<Vec<_>> = found.reservations.iter().map(reservation_row).collect();
+    let customers: BTreeSet<_> = screenings.iter().map(|row| row.customer.clone()).collect();
+    let mut items = Vec::new();
+    for customer in customers {
+        let parent = format!("{customer}/myPage");
+        let request = mypage::ListMyPageItemsRequest { parent, page_size: PAGE, ..Default::default() };
+        let found = look!(caller, &replicas(&[page]), MyPageServiceClient, list_my_page_items, request)?;
+        let rows: Look<Vec<_>> = found.items.iter().map(|item| item_row(&customer, item)).collect();
+        items.extend(rows?);
+    }
+    Ok(Ledgers {
+        slots: Some(slots),
+        claims: Some(claims),
+        deleted: gone.collect::<Look<_>>()?,
+        screenings: Some(screenings),
+        reservations: Some(reservations?),
+        items: Some(items),
+    })
+}
+
+fn slot_id(name: &str) -> Look<Arc<SlotId>> {
+    SlotId::parse(name).map(Arc::new).map_err(|malformed| malformed.0)
+}
+
+fn customer_id(name: &str) -> Look<Arc<CustomerId>> {
+    CustomerId::parse(name).map(Arc::new).map_err(|malformed| malformed.0)
+}
+
+fn screening_id(name: &str) -> Look<ScreeningId> {
+    ScreeningId::parse(name).map_err(|malformed| malformed.0)
+}
+
+fn screening_row(row: &screening::Screening) -> Look<ScreeningRow> {
+    Ok(ScreeningRow {
+        screening: screening_id(&row.name)?,
+        customer: customer_id(&row.customer)?,
+        slot: slot_id(&row.slot)?,
+        state: row.state(),
+        claim_generation: row.claim_generation,
+        version: row.version,
+    })
+}
+
+fn reservation_row(row: &reservation::Reservation) -> Look<ReservationRow> {
+    Ok(ReservationRow {
+        screening: screening_id(&row.screening)?,
+        customer: customer_id(&row.customer)?,
+        slot: slot_id(&row.slot)?,
+        state: row.state(),
+        version: row.screening_version,
+    })
+}
+
+fn item_row(customer: &Arc<CustomerId>, row: &mypage::MyPageItem) -> Look<ItemRow> {
+    let date = row.date.as_ref().and_then(|date| {
+        jiff::civil::Date::new(date.year.try_into().ok()?, date.month.try_into().ok()?, date.day.try_into().ok()?).ok()
+    });
+    Ok(ItemRow {
+        screening: screening_id(&row.screening)?,
+        customer: Arc::clone(customer),
+        date: date.ok_or_else(|| format!("{} has no date", row.screening))?,
+        state: State::from_str_name(&row.state).unwrap_or(State::Unspecified),
+        version: row.screening_version,
+    })
+}

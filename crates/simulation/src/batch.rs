@@ -1,0 +1,128 @@
+//! Many seeds, one process each.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::mutant::Mutant;
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// The `simulate` binary.
+    pub program: PathBuf,
+    /// The first seed.
+    pub first: u64,
+    /// How many.
+    pub count: u64,
+    /// Processes at a time.
+    pub jobs: usize,
+    /// A bug to plant in all of them.
+    pub mutant: Option<Mutant>,
+    /// Ends with the first seed that fails.
+    pub until_found: bool,
+}
+
+/// How a seed ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// Whether nothing was wrong.
+    pub ok: bool,
+    /// The line that the run printed.
+    pub line: String,
+}
+
+/// How a batch went.
+#[derive(Debug, Clone)]
+pub struct Summary {
+    /// Every seed that was run, in order.
+    pub ended: BTreeMap<u64, Ended>,
+    /// How long all of it took.
+    pub elapsed: Duration,
+}
+
+impl Summary {
+    /// Seeds a minute of real time.
+    #[must_use]
+    pub fn rate(&self) -> f64 {
+        self.ended.len() as f64 * 60.0 / self.elapsed.as_secs_f64().max(f64::EPSILON)
+    }
+
+    /// The seeds that failed, and their lines.
+    pub fn failures(&self) -> impl Iterator<Item = (u64, &str)> {
+        self.ended.iter().filter(|(_, ended)| !ended.ok).map(|(seed, ended)| (*seed, ended.line.as_str()))
+    }
+}
+
+impl Batch {
+    /// Runs it; `tell` is told of every seed as it ends.
+    ///
+    /// # Errors
+    /// Where a process cannot be started.
+    pub fn run(&self, tell: impl Fn(u64, &Ended) + Sync) -> io::Result<Summary> {
+        let (next, over, begun) = (AtomicU64::new(self.first), AtomicBool::new(false), Instant::now());
+        let (ended, failed) = (Mutex::new(BTreeMap::new()), Mutex::new(None));
+        let last = self.first.saturating_add(self.count);
+        std::thread::scope(|scope| {
+            for _ in 0..self.jobs.max(1) {
+                scope.spawn(|| {
+                    while !over.load(Ordering::Relaxed) {
+                        let seed = next.fetch_add(1, Ordering::Relaxed);
+                        if seed >= last {
+                            return;
+                        }
+                        match self.one(seed) {
+                            Ok(one) => {
+                                tell(seed, &one);
+                                if self.until_found && !one.ok {
+                                    over.store(true, Ordering::Relaxed);
+                                }
+                                ended.lock().unwrap_or_else(PoisonError::into_inner).insert(seed, one);
+                            }
+                            Err(error) => {
+                                over.store(true, Ordering::Relaxed);
+                                *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(error) => Err(error),
+            None => {
+                let ended = ended.into_inner().unwrap_or_else(PoisonError::into_inner);
+                Ok(Summary { ended, elapsed: begun.elapsed() })
+            }
+        }
+    }
+
+    /// What repeats a seed on a command line.
+    #[must_use]
+    pub fn repeat(&self, seed: u64) -> String {
+        let mutant = self.mutant.map(|mutant| format!(" --mutant {mutant}")).unwrap_or_default();
+        format!("cargo run -p simulation -- --seed {seed}{mutant} --trace")
+    }
+
+    fn one(&self, seed: u64) -> io::Result<Ended> {
+        let mut command = Command::new(&self.program);
+        command.arg("--seed").arg(seed.to_string()).stdin(Stdio::null()).stderr(Stdio::piped());
+        if let Some(mutant) = self.mutant {
+            command.arg("--mutant").arg(mutant.name());
+        }
+        let output = command.output()?;
+        let mut line = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        if line.is_empty() {
+            // it died before it could say anything: its last words are the reason
+            let words = String::from_utf8_lossy(&output.stderr);
+            let words =
+                words.lines().find(|line| line.contains("panicked") || line.contains("cannot")).unwrap_or("no word");
+            line = format!("seed {seed} ended with {}: {words}", output.status);
+        }
+        Ok(Ended { ok: output.status.success(), line })
+    }
+}

@@ -1,0 +1,317 @@
+//! Those who call: customers, an admin, and what they have in common.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use contract::hospital::v1 as hospital;
+use contract::hospital::v1::hospital_service_client::HospitalServiceClient;
+use contract::screening::v1 as screening;
+use contract::screening::v1::screening_service_client::ScreeningServiceClient;
+use fault::Reason;
+use runtime::client::{Outgoing, Replicas, is_unreachable};
+use runtime::deadline::Deadline;
+use runtime::identity::{Claims, Hospitals, Role, TokenSource};
+use runtime::status::reason_of;
+use runtime::trace::TraceContext;
+use tokio::time::{sleep, timeout_at};
+use tonic::transport::Channel;
+use tonic::{Code, Request, Response, Status};
+
+use crate::chance::Chance;
+use crate::host::Site;
+use crate::ledger::{Asked, Cancelled, Ledger};
+use crate::net::replicas;
+use crate::plan::{HOSPITALS, SCREENINGS};
+use crate::stage::Stage;
+
+/// What a call may take.
+const DEADLINE: Duration = Duration::from_secs(2);
+/// Times a request is sent.
+const TRIES: u32 = 4;
+
+/// Somebody who calls.
+pub(crate) struct Caller {
+    pub(crate) name: String,
+    pub(crate) site: Arc<Site>,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) stage: Arc<Stage>,
+    pub(crate) chance: Chance,
+    tokens: TokenSource,
+}
+
+/// How a request ended.
+#[derive(Debug)]
+pub(crate) enum Answer<T> {
+    /// So.
+    Is(T),
+    /// It was refused, and nothing was done by any attempt.
+    Refused(Reason),
+    /// Nobody can say.
+    Unknown,
+}
+
+impl Caller {
+    pub(crate) fn new(
+        name: &str,
+        role: Role,
+        site: &Arc<Site>,
+        ledger: &Arc<Ledger>,
+        stage: &Arc<Stage>,
+        chance: Chance,
+    ) -> Self {
+        let hospitals = (role == Role::Admin).then(|| Hospitals::One("*".into()));
+        let claims = Claims::new(role, name, hospitals, Duration::from_secs(24 * 60 * 60));
+        let token = site.signer.sign(&claims).unwrap_or_default();
+        Self {
+            name: name.to_owned(),
+            site: Arc::clone(site),
+            ledger: Arc::clone(ledger),
+            stage: Arc::clone(stage),
+            chance,
+            tokens: TokenSource::fixed(&token),
+        }
+    }
+
+    /// Sends a request until it is answered, a few times at most.
+    pub(crate) async fn ask<M: Clone, A, F>(
+        &mut self,
+        replicas: &Replicas,
+        what: &str,
+        message: M,
+        tries: u32,
+        call: impl Fn(Channel, Request<M>) -> F,
+    ) -> Answer<A>
+    where
+        F: Future<Output = Result<Response<A>, Status>>,
+    {
+        let mut route = replicas.route(&self.name);
+        let mut silent = false;
+        for _ in 0..tries {
+            let attempt = route.next_attempt();
+            let deadline = Deadline::within(DEADLINE);
+            let request =
+                Outgoing::default().request(message.clone(), &self.tokens, &TraceContext::generate(), deadline);
+            let answer = timeout_at(deadline.instant(), call(attempt.channel(), request)).await;
+            let status = match answer {
+                Ok(Ok(answer)) => {
+                    attempt.answered();
+                    self.ledger.called(false);
+                    return Answer::Is(answer.into_inner());
+                }
+                Ok(Err(status)) => status,
+                Err(_) => Status::deadline_exceeded("given up"),
+            };
+            let reason = reason_of(&status);
+            self.site.trace.note(&self.name, what, format_args!("{:?} {reason:?}", status.code()));
+            // refusals of the simulation itself, and what no service may ever answer
+            let defect =
+                matches!(status.code(), Code::InvalidArgument | Code::PermissionDenied | Code::Unauthenticated)
+                    || matches!(status.code(), Code::Internal | Code::DataLoss) && reason.is_some();
+            if defect {
+                self.ledger.broken(format!("{what} was answered {status:?}"));
+            }
+            let again = is_unreachable(&status) || matches!(status.code(), Code::Aborted | Code::ResourceExhausted);
+            if again {
+                attempt.failed()
+            } else {
+                attempt.answered()
+            }
+            match reason {
+                Some(reason) if !again => {
+                    self.ledger.called(silent);
+                    return if silent { Answer::Unknown } else { Answer::Refused(reason) };
+                }
+                _ => silent |= reason.is_none_or(|reason| reason != Reason::Overloaded),
+            }
+            let pause = self.chance.between(Duration::from_millis(20), Duration::from_millis(400));
+            sleep(pause).await;
+        }
+        self.ledger.called(true);
+        Answer::Unknown
+    }
+
+    /// A customer's day.
+    pub(crate) async fn customer(mut self) -> turmoil::Result {
+        let slots = self.stage.opened().await;
+        let screenings = replicas(&SCREENINGS);
+        let mut own: Vec<String> = Vec::new();
+        for _ in 0..self.site.plan.operations {
+            let pause = self.chance.between(Duration::ZERO, Duration::from_millis(300));
+            sleep(pause).await;
+            if !own.is_empty() && self.chance.one_in(3) {
+                // the newest one most of the time: what is not settled yet is what breaks
+                let back = if self.chance.one_in(3) { self.chance.below(own.len() as u64) } else { 0 };
+                let name = own.remove(own.len() - 1 - usize::try_from(back).unwrap_or_default());
+                self.cancel(&screenings, name).await;
+            } else {
+                let slot = self.chance.pick(&slots);
+                own.extend(self.book(&screenings, slot).await);
+            }
+        }
+        self.stage.leave();
+        Ok(())
+    }
+
+    async fn book(&mut self, screenings: &Replicas, slot: String) -> Option<String> {
+        let customer = format!("customers/{}", self.name);
+        let message = screening::CreateScreeningRequest {
+            screening: Some(screening::Screening {
+                customer: customer.clone(),
+                slot: slot.clone(),
+                ..screening::Screening::default()
+            }),
+            request_id: runtime::entropy::uuid_v4().to_string(),
+            accept_pending: self.chance.one_in(self.site.plan.pending),
+            ..screening::CreateScreeningRequest::default()
+        };
+        let what = format!("books {slot}");
+        let call =
+            |channel, request| async move { ScreeningServiceClient::new(channel).create_screening(request).await };
+        let mut answer = self.ask(screenings, &what, message.clone(), TRIES, call).await;
+        if self.chance.one_in(4) {
+            // the same request again, as a client does that lost the answer after it came
+            let again = self.ask(screenings, &what, message, TRIES, call).await;
+            answer = self.same(&what, answer, again);
+        }
+        self.site.trace.note(&self.name, &what, told(&answer));
+        match answer {
+            Answer::Is(booked) => {
+                let (name, state) = (booked.name.clone(), booked.state());
+                self.ledger.asked(&customer, Asked::Booked { name: name.clone(), state });
+                Some(name)
+            }
+            Answer::Unknown => {
+                self.ledger.asked(&customer, Asked::Unknown);
+                None
+            }
+            Answer::Refused(_) => None,
+        }
+    }
+
+    /// Two answers to one request: what is known then.
+    fn same(
+        &self,
+        what: &str,
+        first: Answer<screening::Screening>,
+        again: Answer<screening::Screening>,
+    ) -> Answer<screening::Screening> {
+        match (first, again) {
+            (Answer::Is(first), Answer::Is(again)) => {
+                if first.name != again.name {
+                    self.ledger.broken(format!("{what} was answered {} and then {}", first.name, again.name));
+                }
+                Answer::Is(first)
+            }
+            (Answer::Is(booked), Answer::Refused(reason)) => {
+                self.ledger.broken(format!("{what} was answered {} and then {reason:?}", booked.name));
+                Answer::Is(booked)
+            }
+            (Answer::Is(booked), _) | (_, Answer::Is(booked)) => Answer::Is(booked),
+            (Answer::Refused(reason), Answer::Refused(_)) => Answer::Refused(reason),
+            (Answer::Unknown, _) | (_, Answer::Unknown) => Answer::Unknown,
+        }
+    }
+
+    async fn cancel(&mut self, screenings: &Replicas, name: String) {
+        let request_id = runtime::entropy::uuid_v4().to_string();
+        let message = screening::CancelScreeningRequest { name: name.clone(), request_id, ..Default::default() };
+        let what = format!("cancels {name}");
+        self.ledger.cancelled(&name, Cancelled::Maybe);
+        let answer = self
+            .ask(screenings, &what, message, TRIES, |channel, request| async move {
+                ScreeningServiceClient::new(channel).cancel_screening(request).await
+            })
+            .await;
+        self.site.trace.note(&self.name, &what, told(&answer));
+        if matches!(answer, Answer::Is(_)) {
+            self.ledger.cancelled(&name, Cancelled::Acknowledged);
+        }
+    }
+
+    /// The admin's day: opens the hospitals, and deletes some of them later.
+    pub(crate) async fn admin(mut self) -> turmoil::Result {
+        const PATIENCE: u32 = 200;
+        let hospitals = replicas(&HOSPITALS);
+        let mut slots = Vec::new();
+        for (index, capacities) in self.site.plan.capacities.clone().into_iter().enumerate() {
+            let message = opening(index, &capacities);
+            let what = format!("opens hospitals/seoul-{index}");
+            let answer = self
+                .ask(&hospitals, &what, message, PATIENCE, |channel, request| async move {
+                    HospitalServiceClient::new(channel).create_hospital(request).await
+                })
+                .await;
+            self.site.trace.note(&self.name, &what, told(&answer));
+            slots.extend(
+                (0..capacities.len()).map(|slot| format!("hospitals/seoul-{index}/slots/2027-03-0{}", slot + 1)),
+            );
+        }
+        self.stage.open(slots);
+        for index in 0..self.site.plan.deletions {
+            let pause = self.chance.between(Duration::from_secs(1), Duration::from_secs(4));
+            sleep(pause).await;
+            let name = format!("hospitals/seoul-{index}");
+            self.ledger.deleting(&name);
+            let message = hospital::DeleteHospitalRequest {
+                name: name.clone(),
+                force: true,
+                reason: "closed".into(),
+                request_id: runtime::entropy::uuid_v4().to_string(),
+                ..hospital::DeleteHospitalRequest::default()
+            };
+            let what = format!("deletes {name}");
+            let answer = self
+                .ask(&hospitals, &what, message, PATIENCE, |channel, request| async move {
+                    HospitalServiceClient::new(channel).delete_hospital(request).await
+                })
+                .await;
+            self.site.trace.note(&self.name, &what, told(&answer));
+        }
+        self.stage.leave();
+        Ok(())
+    }
+}
+
+fn opening(index: usize, capacities: &[i32]) -> hospital::CreateHospitalRequest {
+    let slot = |(day, capacity): (i32, &i32)| hospital::Slot {
+        date: Some(contract::google::r#type::Date { year: 2027, month: 3, day }),
+        capacity: *capacity,
+        ..hospital::Slot::default()
+    };
+    hospital::CreateHospitalRequest {
+        hospital_id: format!("seoul-{index}"),
+        hospital: Some(hospital::Hospital {
+            display_name: format!("Hospital {index}"),
+            time_zone: "Asia/Seoul".into(),
+            ..hospital::Hospital::default()
+        }),
+        initial_slots: (1..).zip(capacities).map(slot).collect(),
+        request_id: runtime::entropy::uuid_v4().to_string(),
+    }
+}
+
+/// An answer in a word.
+fn told<T: std::fmt::Debug + Named>(answer: &Answer<T>) -> String {
+    match answer {
+        Answer::Is(it) => it.label(),
+        Answer::Refused(reason) => reason.name().to_owned(),
+        Answer::Unknown => "UNKNOWN".to_owned(),
+    }
+}
+
+/// What a trace calls an answer.
+trait Named {
+    fn label(&self) -> String;
+}
+
+impl Named for screening::Screening {
+    fn label(&self) -> String {
+        format!("{} is {:?} v{}", self.name, self.state(), self.version)
+    }
+}
+
+impl Named for hospital::Hospital {
+    fn label(&self) -> String {
+        format!("{} is {:?}", self.name, self.state())
+    }
+}

@@ -1,0 +1,175 @@
+//! The real services on simulated hosts: each is built as its process would build it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bus::Subscribe;
+use jiff::SignedDuration;
+use relay::{ConsumeOptions, Consumer, PublishOptions};
+use runtime::Process;
+use runtime::clock::Clock;
+use runtime::identity::{Signer, TokenSource, Verifier};
+use runtime::lifecycle::{Drain, drain_pair};
+use runtime::server::{Server, ServerOptions};
+use runtime::tasks::Kind;
+use store::{Database, Location, Nemesis, Verdict};
+use tokio::runtime::Handle;
+
+use crate::chance::Chance;
+use crate::mutant::Mutant;
+use crate::net::{Port, replicas};
+use crate::plan::{HOSPITALS, HOSTS, Plan};
+use crate::road::{Broker, Durable, Ordered, Sender};
+use crate::trace::Trace;
+use crate::watch::Watched;
+use crate::{sabotage, watermark};
+
+/// For how long a relay is the only one of its service.
+const TERM: Duration = Duration::from_secs(1);
+
+/// What all hosts have in common.
+#[derive(Debug)]
+pub(crate) struct Site {
+    pub(crate) plan: Plan,
+    pub(crate) data: PathBuf,
+    /// Where databases are worked on.
+    pub(crate) side: Handle,
+    pub(crate) signer: Signer,
+    pub(crate) broker: Broker,
+    pub(crate) trace: Trace,
+    /// One commit in so many goes wrong; 0: none.
+    pub(crate) commits: Arc<AtomicU64>,
+}
+
+/// A service that is being built on a host.
+struct Build {
+    site: Arc<Site>,
+    host: &'static str,
+    process: Process,
+    server: Server,
+    drain: Drain,
+}
+
+/// What a service turned out to be.
+struct Built {
+    name: &'static str,
+    database: Database,
+    consumers: Vec<Consumer>,
+    announces: bool,
+}
+
+/// Decides over commits by the simulation's own chance.
+struct Commits {
+    one_in: Arc<AtomicU64>,
+    chance: std::sync::Mutex<Chance>,
+}
+
+impl Nemesis for Commits {
+    fn at_commit(&self) -> Verdict {
+        let one_in = self.one_in.load(Ordering::Relaxed);
+        let mut chance = self.chance.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match (chance.one_in(one_in), chance.one_in(2)) {
+            (true, true) => Verdict::CommitAndFail,
+            (true, false) => Verdict::Lose,
+            (false, _) => Verdict::Commit,
+        }
+    }
+}
+
+/// Runs a host until it is crashed.
+pub(crate) async fn run(site: Arc<Site>, host: &'static str) -> turmoil::Result {
+    let skew = HOSTS.iter().position(|other| *other == host).and_then(|index| site.plan.skews.get(index));
+    let clock = Clock::shifted(SignedDuration::from_secs(skew.copied().unwrap_or_default()));
+    // nobody drains: a simulated process is killed
+    let (_trigger, drain) = drain_pair();
+    let process = Process::new(clock, drain.clone());
+    let verifier = Verifier::from_jwks(&site.signer.jwks())?;
+    let server = Server::new(ServerOptions::default(), verifier, Clock::system());
+    let mut build = Build { site, host, process, server, drain };
+    let built = match host.split('-').next().unwrap_or_default() {
+        "hospital" => build.hospital().await?,
+        "screening" => build.screening().await?,
+        "reservation" => build.reservation().await?,
+        _ => build.mypage().await?,
+    };
+    if let Location::Sqlite(path) = built.database.location() {
+        sabotage::plant(build.site.plan.mutant, built.name, path, &build.site.side)?;
+    }
+    build.serve(built).await
+}
+
+impl Build {
+    fn location(&self, name: &str) -> Location {
+        Location::Sqlite(self.site.data.join(format!("{name}.db")))
+    }
+
+    async fn hospital(&mut self) -> Result<Built, store::Error> {
+        let location = self.location("hospital");
+        let database = Database::open::<hospital::Migrator>(&location).await?;
+        let seed = runtime::entropy::bytes();
+        let chance = std::sync::Mutex::new(Chance::new(u64::from_be_bytes(seed)));
+        let database = database.with_nemesis(Arc::new(Commits { one_in: Arc::clone(&self.site.commits), chance }));
+        let built = hospital::build_on(hospital::Options::default(), database, &self.process, &mut self.server);
+        Ok(Built { name: hospital::NAME, database: built.database, consumers: built.consumers, announces: true })
+    }
+
+    async fn screening(&mut self) -> Result<Built, store::Error> {
+        let deps = screening::Deps {
+            location: self.location("screening"),
+            process: self.process.clone(),
+            hospital: replicas(&HOSPITALS),
+            token: TokenSource::minted(self.site.signer.clone(), screening::NAME),
+        };
+        let Plan { grace, patience: (hospital_timeout, hospital_attempt), .. } = self.site.plan;
+        let options = screening::Options {
+            reconcile_grace: grace,
+            hospital_timeout,
+            hospital_attempt,
+            ..screening::Options::default()
+        };
+        let built = screening::build(options, deps, &mut self.server).await?;
+        Ok(Built { name: screening::NAME, database: built.database, consumers: built.consumers, announces: true })
+    }
+
+    async fn reservation(&mut self) -> Result<Built, store::Error> {
+        let deps = reservation::Deps { location: self.location("reservation"), process: self.process.clone() };
+        let built = reservation::build(reservation::Options::default(), deps, &mut self.server).await?;
+        Ok(Built { name: reservation::NAME, database: built.database, consumers: built.consumers, announces: true })
+    }
+
+    async fn mypage(&mut self) -> Result<Built, store::Error> {
+        let deps = mypage::Deps { location: self.location(self.host), process: self.process.clone() };
+        let built = mypage::build(mypage::Options::default(), deps, &mut self.server).await?;
+        Ok(Built { name: mypage::NAME, database: built.database, consumers: built.consumers, announces: false })
+    }
+
+    /// Joins the service to the road, and serves.
+    async fn serve(self, built: Built) -> turmoil::Result {
+        let Self { site, host, process, server, drain } = self;
+        let Built { name, database, consumers, announces } = built;
+        let sender = Sender::new(&site.broker, host);
+        let road: Arc<dyn Subscribe> =
+            if name == mypage::NAME { Arc::new(Ordered(sender.clone())) } else { Arc::new(Durable(sender.clone())) };
+        let options = ConsumeOptions { last_pause: Duration::from_secs(1), ..ConsumeOptions::default() };
+        for consumer in consumers {
+            let consumer = Watched::over(consumer, host, &site);
+            let task = relay::consume(consumer, Arc::clone(&road), options, process.clock, drain.clone(), None);
+            process.tasks.spawn(Kind::Loop, "consumer", task);
+        }
+        if announces && site.plan.mutant == Some(Mutant::WatermarkRelay) {
+            process.tasks.spawn(Kind::Loop, "relay", watermark::publish(database.clone(), Arc::new(sender)));
+        } else if announces {
+            let options = PublishOptions { term: TERM, window: site.plan.window, ..PublishOptions::default() };
+            let task = relay::publish(name, database.clone(), Arc::new(sender), options, process.clock, drain.clone());
+            process.tasks.spawn(Kind::Loop, "relay", task);
+        }
+        let port = Port::open().await?;
+        tokio::select! {
+            biased;
+            why = process.tasks.failed() => Err(why.into()),
+            served = server.run(port, drain) => Ok(served?),
+        }
+    }
+}

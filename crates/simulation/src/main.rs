@@ -1,0 +1,93 @@
+//! `simulate`: one seed, or many, one process each.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{ArgGroup, Parser};
+use indicatif::{ProgressBar, ProgressStyle};
+use simulation::{Batch, Mutant};
+
+/// Runs the whole mesh in one thread, repeatable by a seed. Exit status 0: all ledgers agreed; 1: they did not.
+#[derive(Debug, Parser)]
+#[command(name = "simulate", group = ArgGroup::new("what").required(true))]
+struct Args {
+    /// The seed to run.
+    #[arg(long, group = "what")]
+    seed: Option<u64>,
+    /// How many seeds to run.
+    #[arg(long, group = "what")]
+    seeds: Option<u64>,
+    /// The first of them.
+    #[arg(long, default_value_t = 1, conflicts_with = "seed")]
+    first: u64,
+    /// Processes at a time; by default as many as there are cores.
+    #[arg(long, conflicts_with = "seed")]
+    jobs: Option<usize>,
+    /// A bug to plant, to see whether it is found.
+    #[arg(long)]
+    mutant: Option<Mutant>,
+    /// Print everything that happens to standard error.
+    #[arg(long, requires = "seed")]
+    trace: bool,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let done = match args.seed {
+        Some(seed) => one(seed, &args),
+        None => many(&args),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("cannot simulate: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn one(seed: u64, args: &Args) -> std::io::Result<bool> {
+    if let Ok(filter) = tracing_subscriber::EnvFilter::try_from_default_env() {
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    }
+    watch(seed);
+    let outcome = simulation::run(seed, args.mutant, args.trace)?;
+    println!("seed {seed} {outcome}");
+    Ok(outcome.wrong.is_none())
+}
+
+/// Ends a run that does not come forward any more: no simulated clock can.
+fn watch(seed: u64) {
+    const LONGEST: Duration = Duration::from_secs(180);
+    std::thread::spawn(move || {
+        std::thread::sleep(LONGEST);
+        println!("seed {seed} hangs: it is not over after {LONGEST:?} of real time");
+        std::process::exit(1);
+    });
+}
+
+fn many(args: &Args) -> std::io::Result<bool> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let batch = Batch {
+        program: std::env::current_exe()?,
+        first: args.first,
+        count: args.seeds.unwrap_or_default(),
+        jobs: args.jobs.unwrap_or(cores),
+        mutant: args.mutant,
+        until_found: false,
+    };
+    let style = "{bar:32} {pos}/{len} seeds, {per_sec}, {eta} left {msg}";
+    let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let bar = ProgressBar::new(batch.count).with_style(style);
+    let summary = batch.run(|seed, ended| {
+        bar.inc(1);
+        if !ended.ok {
+            bar.suspend(|| println!("{}\n  {}", ended.line, batch.repeat(seed)));
+        }
+    })?;
+    bar.finish_and_clear();
+    let failed = summary.failures().count();
+    println!("{} seeds, {failed} failed, {:.0} seeds a minute", summary.ended.len(), summary.rate());
+    Ok(failed == 0)
+}

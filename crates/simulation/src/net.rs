@@ -1,0 +1,48 @@
+//! The simulated network under the real server and the real client.
+
+use std::io;
+use std::net::Ipv4Addr;
+
+use hyper_util::rt::TokioIo;
+use runtime::client::{ClientOptions, Replicas, endpoint};
+use runtime::server::Listener;
+use tonic::transport::{Channel, Uri};
+use tower::service_fn;
+use turmoil::net::{TcpListener, TcpStream};
+
+/// Where every host serves.
+const PORT: u16 = 8080;
+
+/// The port of a host.
+pub(crate) struct Port(TcpListener);
+
+impl Port {
+    /// Listens on the host that is running.
+    pub(crate) async fn open() -> io::Result<Self> {
+        TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).await.map(Self)
+    }
+}
+
+impl Listener for Port {
+    type Stream = TcpStream;
+
+    async fn accept(&mut self) -> io::Result<TcpStream> {
+        self.0.accept().await.map(|(stream, _)| stream)
+    }
+}
+
+/// A connection to a host, made when it is needed.
+pub(crate) fn channel(host: &str) -> Channel {
+    let uri = Uri::try_from(format!("http://{host}:{PORT}")).unwrap_or_default();
+    let connect = service_fn(|uri: Uri| async move {
+        let host = uri.host().unwrap_or_default().to_owned();
+        let stream = TcpStream::connect((host, uri.port_u16().unwrap_or(PORT))).await?;
+        Ok::<_, io::Error>(TokioIo::new(stream))
+    });
+    endpoint(uri, ClientOptions::default()).connect_with_connector_lazy(connect)
+}
+
+/// The replicas of a service on these hosts.
+pub(crate) fn replicas(hosts: &[&'static str]) -> Replicas {
+    Replicas::over(hosts.iter().map(|host| ((*host).to_owned(), vec![channel(host), channel(host)])))
+}

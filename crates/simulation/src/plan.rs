@@ -1,0 +1,177 @@
+//! What a seed stands for: who takes part, what they do, and what goes wrong when.
+
+use std::time::Duration;
+
+use crate::chance::Chance;
+use crate::mutant::Mutant;
+use crate::road::Manners;
+
+/// The hosts of Hospital, which share a database.
+pub(crate) const HOSPITALS: [&str; 2] = ["hospital-0", "hospital-1"];
+/// The hosts of Screening, which share a database.
+pub(crate) const SCREENINGS: [&str; 2] = ["screening-0", "screening-1"];
+/// The host of Reservation.
+pub(crate) const RESERVATION: &str = "reservation-0";
+/// The hosts of MyPage, each with a view of its own.
+pub(crate) const PAGES: [&str; 2] = ["mypage-0", "mypage-1"];
+
+/// Every host that serves.
+pub(crate) const HOSTS: [&str; 7] =
+    [HOSPITALS[0], HOSPITALS[1], SCREENINGS[0], SCREENINGS[1], RESERVATION, PAGES[0], PAGES[1]];
+
+/// Where customers call from.
+pub(crate) const CUSTOMERS: [&str; 6] =
+    ["customer-0", "customer-1", "customer-2", "customer-3", "customer-4", "customer-5"];
+
+/// One thing that goes wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Blow {
+    /// A process is killed and started again after a while.
+    Crash { host: &'static str, down: Duration },
+    /// A link between a host and some others does not do what it should.
+    Link { one: &'static str, others: &'static [&'static str], how: How, lasts: Duration },
+    /// A host does not reach the broker.
+    Cut { host: &'static str, lasts: Duration },
+    /// The broker is away.
+    BrokerDown { lasts: Duration },
+    /// The broker loses its newest events.
+    ForgetTail { count: usize },
+    /// The broker loses everything.
+    Wipe,
+    /// For a while, one commit in so many is lost, and as many more are done but reported as failed.
+    Commits { one_in: u64, lasts: Duration },
+}
+
+/// What is the matter with a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum How {
+    /// Nothing passes.
+    Cut,
+    /// What the one sends is lost.
+    Mute,
+    /// What is sent to the one is lost.
+    Deaf,
+    /// Everything arrives late, all at once.
+    Late,
+    /// Every message takes its time, up to this many milliseconds.
+    Slow(u64),
+}
+
+/// A run.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) mutant: Option<Mutant>,
+    /// One booking in so many accepts PENDING.
+    pub(crate) pending: u64,
+    /// Customers that book and cancel.
+    pub(crate) customers: usize,
+    /// What each of them does.
+    pub(crate) operations: usize,
+    /// Hospitals there are, and the capacity of each of their slots.
+    pub(crate) capacities: Vec<Vec<i32>>,
+    /// Hospitals that are deleted on the way.
+    pub(crate) deletions: usize,
+    /// The longest way of a message.
+    pub(crate) latency: Duration,
+    /// How often a link breaks; per message.
+    pub(crate) fail_rate: f64,
+    pub(crate) manners: Manners,
+    /// Events a relay sends at once.
+    pub(crate) window: usize,
+    /// How long a claim may be without a booking.
+    pub(crate) grace: Duration,
+    /// How long Screening waits for Hospital, and for a single request to it.
+    pub(crate) patience: (Duration, Duration),
+    /// The longest time a consumer takes before it begins to apply a batch.
+    pub(crate) work: Duration,
+    /// How far the clock of each host is off, in seconds.
+    pub(crate) skews: Vec<i64>,
+    pub(crate) blows: Vec<(Duration, Blow)>,
+    pub(crate) chance: Chance,
+}
+
+/// When the load should be over: blows come before that.
+const LOAD: Duration = Duration::from_secs(4);
+
+/// What Screening's patience may be.
+const PATIENCES: [(Duration, Duration); 3] = [
+    (Duration::from_millis(300), Duration::from_millis(100)),
+    (Duration::from_secs(1), Duration::from_millis(400)),
+    (Duration::from_secs(5), Duration::from_secs(2)),
+];
+
+impl Plan {
+    /// The run of a seed.
+    pub(crate) fn of(seed: u64, mutant: Option<Mutant>) -> Self {
+        let mut chance = Chance::new(seed);
+        let hospitals = 1 + chance.below(2);
+        let slots = |chance: &mut Chance| (0..2 + chance.below(4)).map(|_| capacity(chance)).collect();
+        let capacities: Vec<Vec<i32>> = (0..hospitals).map(|_| slots(&mut chance)).collect();
+        // a storm around the relays: slow acknowledgements, and a broker that is emptied again and again
+        let storm = chance.one_in(8) || mutant == Some(Mutant::LeaseWithoutEpoch);
+        let skewed = chance.one_in(3);
+        let skew = |chance: &mut Chance| if skewed { i64::try_from(chance.below(600)).unwrap_or(0) - 300 } else { 0 };
+        let mut blows: Vec<_> = (0..3 + chance.below(8)).map(|_| blow(&mut chance)).collect();
+        if storm {
+            let at = |chance: &mut Chance| chance.between(Duration::from_secs(1), LOAD);
+            blows.extend((0..2).map(|_| (at(&mut chance), Blow::Wipe)));
+        }
+        blows.sort_by_key(|(at, _)| *at);
+        Self {
+            mutant,
+            pending: chance.pick(&[1, 2, 4]),
+            customers: 3 + usize::try_from(chance.below(4)).unwrap_or_default().min(CUSTOMERS.len() - 3),
+            operations: 12 + usize::try_from(chance.below(8)).unwrap_or_default(),
+            capacities,
+            deletions: usize::from(chance.one_in(3)),
+            latency: Duration::from_millis(2 + chance.below(20)),
+            fail_rate: if chance.one_in(3) { 0.003 } else { 0.0 },
+            manners: Manners {
+                repeats: chance.pick(&[0, 3, 6]),
+                silent: chance.pick(&[0, 4, 10]),
+                deaf: chance.pick(&[0, 6, 12]),
+                delay: Duration::from_millis(chance.below(400)),
+                slow: if storm { 4 } else { chance.pick(&[0, 5, 15]) },
+                blind: mutant == Some(Mutant::BlindCursor),
+                hasty: mutant == Some(Mutant::AckBeforeCommit),
+            },
+            window: if storm { 1 } else { chance.pick(&[1, 2, 8, 512]) },
+            grace: Duration::from_millis(chance.pick(&[10, 50, 200, 2_000])),
+            patience: chance.pick(&PATIENCES),
+            work: Duration::from_millis(chance.pick(&[0, 30, 100])),
+            skews: HOSTS.iter().map(|_| skew(&mut chance)).collect(),
+            blows,
+            chance,
+        }
+    }
+}
+
+fn capacity(chance: &mut Chance) -> i32 {
+    i32::try_from(1 + chance.below(6)).unwrap_or(1)
+}
+
+fn blow(chance: &mut Chance) -> (Duration, Blow) {
+    let at = chance.between(Duration::from_millis(300), LOAD);
+    let lasts = chance.between(Duration::from_millis(100), Duration::from_secs(4));
+    let host = chance.pick(&HOSTS);
+    let blow = match chance.below(16) {
+        0..3 => Blow::Crash { host, down: lasts / 4 },
+        3..9 => link(chance, lasts),
+        9 => Blow::Link { one: chance.pick(&CUSTOMERS[..3]), others: &SCREENINGS, how: How::Deaf, lasts: lasts / 2 },
+        10 => Blow::Cut { host, lasts: lasts / 2 },
+        11 => Blow::BrokerDown { lasts: lasts / 2 },
+        12 | 13 => Blow::ForgetTail { count: 1 + usize::try_from(chance.below(12)).unwrap_or_default() },
+        14 => Blow::Wipe,
+        _ => Blow::Commits { one_in: 2 + chance.below(8), lasts },
+    };
+    (at, blow)
+}
+
+/// Between Screening and Hospital for the most part: that is where calls are made.
+fn link(chance: &mut Chance, lasts: Duration) -> Blow {
+    let slow = How::Slow(50 + chance.below(2_000));
+    let how = chance.pick(&[How::Cut, How::Mute, How::Deaf, How::Late, slow, slow, slow]);
+    let lasts = if how == How::Late { lasts / 3 } else { lasts };
+    let others: [&'static [&'static str]; 4] = [&HOSPITALS, &HOSPITALS, &HOSPITALS[..1], &HOSPITALS[1..]];
+    Blow::Link { one: chance.pick(&SCREENINGS), others: chance.pick(&others), how, lasts }
+}

@@ -1,0 +1,264 @@
+//! The road of events: a broker that lives outside of every host and keeps no more promises than a real one.
+//!
+//! It repeats, delays and reorders; acknowledgements get lost in both directions; it goes away for a while, forgets the end of
+//! its stream or all of it. What it never does is to make an event up.
+
+mod ports;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bus::{Message, StreamState};
+use tokio::sync::watch;
+
+use crate::chance::Chance;
+use crate::clock;
+
+pub(crate) use ports::{Durable, Ordered, Sender};
+
+/// How long a delivery may stay without an acknowledgement before it comes again.
+const ACK_WAIT: Duration = Duration::from_millis(1_500);
+
+/// How badly it behaves. A rate is "once in so many"; 0 is never.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Manners {
+    /// Events that are delivered again although they were acknowledged.
+    pub(crate) repeats: u64,
+    /// Acknowledgements to the publisher that get lost.
+    pub(crate) silent: u64,
+    /// Acknowledgements of consumers that get lost.
+    pub(crate) deaf: u64,
+    /// The longest delay of a delivery; each has its own, so they overtake each other.
+    pub(crate) delay: Duration,
+    /// Calls of publishers that take far longer than their deadline, as those of a process that is stopped meanwhile.
+    pub(crate) slow: u64,
+    /// Readers in order are not told that the end of the stream was lost.
+    pub(crate) blind: bool,
+    /// Deliveries count as acknowledged when they are handed over.
+    pub(crate) hasty: bool,
+}
+
+/// The broker; a cheap handle.
+#[derive(Debug, Clone)]
+pub(crate) struct Broker {
+    state: Arc<Mutex<State>>,
+    changed: Arc<watch::Sender<u64>>,
+    connections: Arc<watch::Sender<u64>>,
+}
+
+#[derive(Debug)]
+struct State {
+    chance: Chance,
+    manners: Manners,
+    stream: Option<Stream>,
+    streams_made: u64,
+    tails_lost: u64,
+    down: bool,
+    cut: BTreeSet<String>,
+}
+
+#[derive(Debug, Default)]
+struct Stream {
+    identity: String,
+    /// From sequence 1 on.
+    events: Vec<Stored>,
+    by_id: BTreeMap<String, u64>,
+    consumers: BTreeMap<String, Reader>,
+}
+
+#[derive(Debug, Clone)]
+struct Stored {
+    id: String,
+    message: Message,
+}
+
+/// A durable consumer, as the broker keeps it.
+#[derive(Debug, Default)]
+struct Reader {
+    filter: Vec<String>,
+    /// Everything up to here was looked at.
+    seen: u64,
+    /// What was not acknowledged, and when it is to be delivered.
+    due: BTreeMap<u64, Duration>,
+    /// What was acknowledged and is to be delivered once more.
+    again: BTreeSet<u64>,
+}
+
+impl Broker {
+    pub(crate) fn new(chance: Chance) -> Self {
+        let manners = Manners::default();
+        let state =
+            State { chance, manners, stream: None, streams_made: 0, tails_lost: 0, down: false, cut: BTreeSet::new() };
+        let changed = Arc::new(watch::Sender::new(0));
+        Self { state: Arc::new(Mutex::new(state)), changed, connections: Arc::new(watch::Sender::new(0)) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake(&self) {
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    /// Behaves like this from now on.
+    pub(crate) fn behave(&self, manners: Manners) {
+        self.lock().manners = manners;
+        self.wake();
+    }
+
+    /// Goes away, or comes back.
+    pub(crate) fn set_down(&self, down: bool) {
+        self.lock().down = down;
+        self.connections.send_modify(|count| *count += 1);
+        self.wake();
+    }
+
+    /// Cuts a host off, or lets it in again.
+    pub(crate) fn set_cut(&self, host: &str, cut: bool) {
+        let mut state = self.lock();
+        let _ = if cut { state.cut.insert(host.to_owned()) } else { state.cut.remove(host) };
+        drop(state);
+        self.connections.send_modify(|count| *count += 1);
+        self.wake();
+    }
+
+    /// Forgets the newest events, as a machine that lost its power before it wrote them: the stream is the same.
+    pub(crate) fn forget_tail(&self, count: usize) -> usize {
+        let mut state = self.lock();
+        state.tails_lost += 1;
+        let Some(stream) = &mut state.stream else { return 0 };
+        let kept = stream.events.len().saturating_sub(count);
+        let lost = stream.events.split_off(kept);
+        for stored in &lost {
+            stream.by_id.remove(&stored.id);
+        }
+        for reader in stream.consumers.values_mut() {
+            reader.seen = reader.seen.min(kept as u64);
+            reader.due.retain(|sequence, _| *sequence <= kept as u64);
+            reader.again.retain(|sequence| *sequence <= kept as u64);
+        }
+        drop(state);
+        self.connections.send_modify(|count| *count += 1);
+        self.wake();
+        lost.len()
+    }
+
+    /// Loses everything it ever had.
+    pub(crate) fn wipe(&self) {
+        self.lock().stream = None;
+        self.connections.send_modify(|count| *count += 1);
+        self.wake();
+    }
+
+    /// Whether everything was delivered and acknowledged by every consumer there is.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let state = self.lock();
+        state.stream.as_ref().is_none_or(|stream| {
+            let last = stream.events.len() as u64;
+            stream.consumers.values().all(|reader| reader.seen == last && reader.due.is_empty())
+        })
+    }
+
+    /// Events it has.
+    pub(crate) fn len(&self) -> usize {
+        self.lock().stream.as_ref().map_or(0, |stream| stream.events.len())
+    }
+}
+
+impl State {
+    fn reachable_from(&self, host: &str) -> bool {
+        !self.down && !self.cut.contains(host)
+    }
+
+    fn stream(&mut self) -> &mut Stream {
+        let made = &mut self.streams_made;
+        self.stream.get_or_insert_with(|| {
+            *made += 1;
+            Stream { identity: format!("{made}"), ..Stream::default() }
+        })
+    }
+
+    fn description(&mut self) -> StreamState {
+        let stream = self.stream();
+        StreamState { identity: stream.identity.clone(), first: 1, last: stream.events.len() as u64 }
+    }
+
+    /// What readers in order call this stream. It has another name after it lost its end: other events get those sequences
+    /// then, and a cursor beyond the loss would pass them over.
+    fn source(&mut self) -> String {
+        let losses = if self.manners.blind { 0 } else { self.tails_lost };
+        format!("checkup@{}.{losses}", self.stream().identity)
+    }
+
+    fn store(&mut self, id: &str, message: &Message) -> u64 {
+        let stream = self.stream();
+        if let Some(sequence) = stream.by_id.get(id) {
+            return *sequence;
+        }
+        stream.events.push(Stored { id: id.to_owned(), message: message.clone() });
+        let sequence = stream.events.len() as u64;
+        stream.by_id.insert(id.to_owned(), sequence);
+        sequence
+    }
+
+    /// What this consumer may have now, at most so many; none where it has to wait, and until when.
+    fn deliver(
+        &mut self,
+        name: &str,
+        filter: &[String],
+        limit: usize,
+    ) -> Result<Vec<(u64, Message)>, Option<Duration>> {
+        let (manners, now) = (self.manners, clock::elapsed());
+        let mut chance = self.chance.fork();
+        let stream = self.stream();
+        let reader = stream.consumers.entry(name.to_owned()).or_default();
+        reader.filter = filter.to_vec();
+        for (index, stored) in stream.events.iter().enumerate().skip(usize::try_from(reader.seen).unwrap_or_default()) {
+            if reader.filter.iter().any(|filter| matches(filter, &stored.message.subject)) {
+                reader.due.insert(index as u64 + 1, now + chance.between(Duration::ZERO, manners.delay));
+            }
+        }
+        reader.seen = stream.events.len() as u64;
+        let mut ready: Vec<(Duration, u64)> =
+            reader.due.iter().filter(|(_, due)| **due <= now).map(|(sequence, due)| (*due, *sequence)).collect();
+        ready.sort();
+        ready.truncate(limit);
+        if ready.is_empty() {
+            return Err(reader.due.values().min().copied());
+        }
+        for (_, sequence) in &ready {
+            if manners.hasty {
+                reader.due.remove(sequence);
+            } else {
+                reader.due.insert(*sequence, now + ACK_WAIT);
+            }
+        }
+        let message = |sequence: u64| stream.events[usize::try_from(sequence).unwrap_or(1) - 1].message.clone();
+        Ok(ready.into_iter().map(|(_, sequence)| (sequence, message(sequence))).collect())
+    }
+
+    fn acknowledge(&mut self, name: &str, sequences: &[u64]) {
+        let (manners, now) = (self.manners, clock::elapsed());
+        let mut chance = self.chance.fork();
+        let Some(reader) = self.stream().consumers.get_mut(name) else { return };
+        for sequence in sequences {
+            if chance.one_in(manners.deaf) {
+                continue;
+            }
+            let repeated = chance.one_in(manners.repeats) && reader.again.insert(*sequence);
+            if repeated && reader.due.contains_key(sequence) {
+                reader.due.insert(*sequence, now + chance.between(Duration::ZERO, manners.delay * 4));
+            } else {
+                reader.due.remove(sequence);
+            }
+        }
+    }
+}
+
+/// Whether a subject matches a filter: tokens between dots, a star for any one of them.
+fn matches(filter: &str, subject: &str) -> bool {
+    let (wanted, given): (Vec<_>, Vec<_>) = (filter.split('.').collect(), subject.split('.').collect());
+    wanted.len() == given.len() && wanted.iter().zip(&given).all(|(wanted, given)| *wanted == "*" || wanted == given)
+}

@@ -1,0 +1,279 @@
+//! The broker as the services see it: the ports of `bus`, from one host.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bus::{Delivery, Error, Outbound, Place, Publish, StreamState, Subscribe, Subscription};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+
+use super::{Broker, matches};
+use crate::clock;
+
+/// How long a broker that is away is waited for before that is an error.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// The longest way of a message there and back.
+const WAY: Duration = Duration::from_millis(10);
+
+fn unreachable() -> Error {
+    Error::new("broker", "out of reach")
+}
+
+/// The broker from one host, for those who publish.
+#[derive(Debug, Clone)]
+pub(crate) struct Sender {
+    broker: Broker,
+    host: Arc<str>,
+}
+
+impl Sender {
+    pub(crate) fn new(broker: &Broker, host: &str) -> Self {
+        Self { broker: broker.clone(), host: host.into() }
+    }
+
+    /// The way there and back, if there is one.
+    async fn travel(&self) -> Result<(), Error> {
+        let (way, reachable) = {
+            let mut state = self.broker.lock();
+            (state.chance.between(Duration::from_millis(1), WAY), state.reachable_from(&self.host))
+        };
+        sleep(if reachable { way } else { PATIENCE }).await;
+        if self.broker.lock().reachable_from(&self.host) { Ok(()) } else { Err(unreachable()) }
+    }
+}
+
+#[async_trait]
+impl Publish for Sender {
+    async fn publish(&self, events: &[Outbound], deadline: Instant) -> Vec<Result<u64, Error>> {
+        if self.travel().await.is_err() {
+            sleep_until(deadline).await;
+            return events.iter().map(|_| Err(unreachable())).collect();
+        }
+        let (acknowledged, slow) = {
+            let mut state = self.broker.lock();
+            let manners = state.manners;
+            let acknowledged: Vec<_> = events
+                .iter()
+                .map(|event| {
+                    let sequence = state.store(&event.id, &event.message);
+                    if state.chance.one_in(manners.silent) { Err(unreachable()) } else { Ok(sequence) }
+                })
+                .collect();
+            // a process that is stopped in the middle of a call finds its answer late, whatever the deadline was
+            let slow = state.chance.one_in(manners.slow).then(|| state.chance.between(PATIENCE, PATIENCE * 20));
+            (acknowledged, slow)
+        };
+        self.broker.wake();
+        if let Some(slow) = slow {
+            sleep(slow).await;
+        }
+        acknowledged
+    }
+
+    async fn state(&self) -> Result<StreamState, Error> {
+        self.travel().await?;
+        Ok(self.broker.lock().description())
+    }
+
+    async fn id_at(&self, sequence: u64) -> Result<Option<String>, Error> {
+        self.travel().await?;
+        let mut state = self.broker.lock();
+        let index = usize::try_from(sequence).unwrap_or_default().checked_sub(1);
+        Ok(index.and_then(|index| state.stream().events.get(index)).map(|stored| stored.id.clone()))
+    }
+
+    fn connections(&self) -> watch::Receiver<u64> {
+        self.broker.connections.subscribe()
+    }
+}
+
+/// Shared durable consumers, seen from one host.
+#[derive(Debug, Clone)]
+pub(crate) struct Durable(pub(crate) Sender);
+
+/// A reader that keeps its own cursor, seen from one host.
+#[derive(Debug, Clone)]
+pub(crate) struct Ordered(pub(crate) Sender);
+
+#[async_trait]
+impl Subscribe for Durable {
+    async fn subscribe(
+        &self,
+        name: &str,
+        filter: &[String],
+        _: HashMap<String, i64>,
+    ) -> Result<Box<dyn Subscription>, Error> {
+        self.0.travel().await?;
+        let changes = self.0.broker.changed.subscribe();
+        Ok(Box::new(DurableReader { at: self.0.clone(), name: name.to_owned(), filter: filter.to_vec(), changes }))
+    }
+}
+
+struct DurableReader {
+    at: Sender,
+    name: String,
+    filter: Vec<String>,
+    changes: watch::Receiver<u64>,
+}
+
+fn sequences(deliveries: &[Delivery]) -> Vec<u64> {
+    let sequence = |delivery: &Delivery| match delivery.place {
+        Place::Unordered { sequence } => Some(sequence),
+        Place::Ordered { .. } => None,
+    };
+    deliveries.iter().filter_map(sequence).collect()
+}
+
+#[async_trait]
+impl Subscription for DurableReader {
+    async fn next(&mut self, limit: usize) -> Result<Vec<Delivery>, Error> {
+        loop {
+            self.changes.mark_unchanged();
+            let delivered = {
+                let mut state = self.at.broker.lock();
+                if !state.reachable_from(&self.at.host) {
+                    return Err(unreachable());
+                }
+                state.deliver(&self.name, &self.filter, limit.max(1))
+            };
+            match delivered {
+                Ok(events) => {
+                    let place = |sequence| Place::Unordered { sequence };
+                    let events = events.into_iter();
+                    return Ok(events.map(|(at, message)| Delivery { message, place: place(at) }).collect());
+                }
+                Err(due) => wait(&mut self.changes, due).await,
+            }
+        }
+    }
+
+    async fn acknowledge(&mut self, deliveries: &[Delivery]) -> Result<(), Error> {
+        let mut state = self.at.broker.lock();
+        if !state.reachable_from(&self.at.host) {
+            return Err(unreachable());
+        }
+        state.acknowledge(&self.name, &sequences(deliveries));
+        Ok(())
+    }
+
+    async fn postpone(&mut self, deliveries: &[Delivery], pause: Duration) -> Result<(), Error> {
+        let mut state = self.at.broker.lock();
+        if let Some(reader) = state.stream().consumers.get_mut(&self.name) {
+            for sequence in sequences(deliveries) {
+                reader.due.insert(sequence, clock::elapsed() + pause);
+            }
+        }
+        Ok(())
+    }
+
+    async fn lag(&mut self) -> Result<u64, Error> {
+        let mut state = self.at.broker.lock();
+        let stream = state.stream();
+        let last = stream.events.len() as u64;
+        Ok(stream.consumers.get(&self.name).map_or(last, |reader| reader.due.len() as u64 + last - reader.seen))
+    }
+}
+
+/// Waits for news, or until something is due.
+async fn wait(changes: &mut watch::Receiver<u64>, due: Option<Duration>) {
+    let news = changes.changed();
+    match due {
+        // a millisecond more than it takes, because the simulated clock moves in steps
+        Some(due) => {
+            let until = Instant::now() + due.saturating_sub(clock::elapsed()) + Duration::from_millis(1);
+            drop(timeout_at(until, news).await);
+        }
+        None => drop(news.await),
+    }
+}
+
+#[async_trait]
+impl Subscribe for Ordered {
+    async fn subscribe(
+        &self,
+        _: &str,
+        filter: &[String],
+        from: HashMap<String, i64>,
+    ) -> Result<Box<dyn Subscription>, Error> {
+        // from here on a lost connection is noticed
+        let (connections, changes) = (self.0.broker.connections.subscribe(), self.0.broker.changed.subscribe());
+        self.0.travel().await?;
+        let (source, position) = {
+            let mut state = self.0.broker.lock();
+            cursor(&state.source(), state.description().last, &from)
+        };
+        let filter = filter.to_vec();
+        Ok(Box::new(OrderedReader { at: self.0.clone(), source, position, filter, changes, connections }))
+    }
+}
+
+/// Where a reader goes on: as the real road has it, one that has read more than there is begins anew under another name.
+fn cursor(base: &str, last: u64, from: &HashMap<String, i64>) -> (String, u64) {
+    let position = |source: &str| u64::try_from(from.get(source).copied().unwrap_or_default()).unwrap_or_default();
+    let names = (0..).map(|generation| if generation == 0 { base.to_owned() } else { format!("{base}.{generation}") });
+    let found = names.map(|name| (position(&name), name)).find(|(position, _)| *position <= last);
+    found.map_or_else(|| (base.to_owned(), 0), |(position, name)| (name, position))
+}
+
+struct OrderedReader {
+    at: Sender,
+    source: String,
+    position: u64,
+    filter: Vec<String>,
+    changes: watch::Receiver<u64>,
+    connections: watch::Receiver<u64>,
+}
+
+impl OrderedReader {
+    fn read(&mut self, limit: usize) -> Result<Vec<Delivery>, Error> {
+        let mut state = self.at.broker.lock();
+        if !state.reachable_from(&self.at.host) || self.connections.has_changed().unwrap_or(true) {
+            return Err(unreachable());
+        }
+        let stream = state.stream();
+        let from = usize::try_from(self.position).unwrap_or(usize::MAX);
+        let mut found = Vec::new();
+        for (index, stored) in stream.events.iter().enumerate().skip(from) {
+            if found.len() == limit {
+                break;
+            }
+            self.position = index as u64 + 1;
+            if self.filter.iter().any(|filter| matches(filter, &stored.message.subject)) {
+                let position = i64::try_from(self.position).unwrap_or(i64::MAX);
+                let place = Place::Ordered { source: self.source.clone(), position };
+                found.push(Delivery { message: stored.message.clone(), place });
+            }
+        }
+        Ok(found)
+    }
+}
+
+#[async_trait]
+impl Subscription for OrderedReader {
+    async fn next(&mut self, limit: usize) -> Result<Vec<Delivery>, Error> {
+        loop {
+            self.changes.mark_unchanged();
+            let found = self.read(limit.max(1))?;
+            if !found.is_empty() {
+                return Ok(found);
+            }
+            wait(&mut self.changes, None).await;
+        }
+    }
+
+    async fn acknowledge(&mut self, _: &[Delivery]) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn postpone(&mut self, _: &[Delivery], _: Duration) -> Result<(), Error> {
+        Err(Error::new("broker", "a road in strict order puts nothing off"))
+    }
+
+    async fn lag(&mut self) -> Result<u64, Error> {
+        let state = self.at.broker.lock();
+        let last = state.stream.as_ref().map_or(0, |stream| stream.events.len() as u64);
+        Ok(last.saturating_sub(self.position))
+    }
+}

@@ -1,0 +1,123 @@
+//! One run: builds the mesh of a seed, lets it live, and judges it.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use runtime::identity::{Role, Signer};
+use turmoil::Builder;
+
+use crate::caller::Caller;
+use crate::host::{self, Site};
+use crate::ledger::Ledger;
+use crate::mutant::Mutant;
+use crate::nemesis::Nemesis;
+use crate::plan::{CUSTOMERS, HOSTS, Plan};
+use crate::road::Broker;
+use crate::stage::Stage;
+use crate::trace::Trace;
+use crate::{audit, clock};
+
+/// How far the simulated clock moves at once.
+const TICK: Duration = Duration::from_millis(10);
+/// When the blows end, whatever the callers still have to do.
+const LATEST: Duration = Duration::from_secs(40);
+
+/// What came of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// The hash of all that happened.
+    pub hash: String,
+    /// How long it was, on its own clock.
+    pub simulated: Duration,
+    /// Calls that callers made, and those of them that came to no answer.
+    pub calls: (u64, u64),
+    /// Blows that were dealt.
+    pub blows: usize,
+    /// What is wrong; none where nothing is.
+    pub wrong: Option<String>,
+}
+
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { hash, simulated, calls: (calls, unknown), blows, wrong } = self;
+        let (simulated, wrong) = (simulated.as_secs_f64(), wrong.as_deref().unwrap_or("ok"));
+        write!(f, "hash {hash}, {simulated:.1} s, {calls} calls, {unknown} unknown, {blows} blows: {wrong}")
+    }
+}
+
+/// Runs a seed. The process is this simulation from then on: it can run no second one.
+///
+/// # Errors
+/// Where it cannot be set up.
+pub fn run(seed: u64, mutant: Option<Mutant>, printed: bool) -> std::io::Result<Outcome> {
+    runtime::simulation::begin(seed, clock::now);
+    let side = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    store::simulation::block_on(side.handle().clone());
+    let data = tempfile::Builder::new().prefix("checkup-simulation-").tempdir_in(scratch())?;
+    let mut plan = Plan::of(seed, mutant);
+    let broker = Broker::new(plan.chance.fork());
+    broker.behave(plan.manners);
+    let signer = Signer::load_or_create(data.path()).map_err(std::io::Error::other)?;
+    let (trace, commits) = (Trace::new(printed), Arc::new(AtomicU64::new(0)));
+    let side_handle = side.handle().clone();
+    let site = Site { plan, data: data.path().to_owned(), side: side_handle, signer, broker, trace, commits };
+    let outcome = simulate(seed, Arc::new(site));
+    // the drivers' threads may still look at files that are gone; nobody waits for them
+    side.shutdown_background();
+    Ok(outcome)
+}
+
+/// Where databases cost no disk, if there is such a place.
+fn scratch() -> std::path::PathBuf {
+    let memory = std::path::Path::new("/dev/shm");
+    if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() }
+}
+
+fn simulate(seed: u64, site: Arc<Site>) -> Outcome {
+    let plan = site.plan.clone();
+    let mut chance = plan.chance.clone();
+    let mut sim = Builder::new()
+        .rng_seed(seed)
+        .tick_duration(TICK)
+        .simulation_duration(LATEST * 4)
+        .min_message_latency(Duration::from_millis(1))
+        .max_message_latency(plan.latency)
+        .fail_rate(plan.fail_rate)
+        .repair_rate(0.2)
+        .tcp_capacity(4_096)
+        .build();
+    // long ways are as likely as short ones
+    sim.set_message_latency_curve(1.0);
+    for name in HOSTS {
+        let site = Arc::clone(&site);
+        sim.host(name, move || host::run(Arc::clone(&site), name));
+    }
+    let (ledger, stage) = (Arc::<Ledger>::default(), Arc::new(Stage::new(plan.customers + 1)));
+    let mut caller = |name: &str, role| Caller::new(name, role, &site, &ledger, &stage, chance.fork());
+    sim.client("admin", caller("admin", Role::Admin).admin());
+    for name in &CUSTOMERS[..plan.customers] {
+        sim.client(*name, caller(name, Role::Customer).customer());
+    }
+    sim.client("auditor", audit::run(caller("auditor", Role::Auditor)));
+
+    let mut nemesis = Nemesis::new(&site);
+    let wrong = loop {
+        clock::set(sim.elapsed());
+        if !stage.is_healed() {
+            nemesis.act(&mut sim);
+            if stage.is_over() || sim.elapsed() > LATEST {
+                nemesis.heal(&mut sim);
+                stage.heal();
+            }
+        }
+        match sim.step() {
+            Ok(true) => break None,
+            Ok(false) => {}
+            Err(why) => break Some(why.to_string()),
+        }
+    };
+    let wrong = wrong.or_else(|| ledger.seen_broken().first().cloned());
+    let hash = site.trace.hash();
+    Outcome { hash, simulated: sim.elapsed(), calls: ledger.calls(), blows: nemesis.dealt, wrong }
+}

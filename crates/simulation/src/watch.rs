@@ -1,0 +1,61 @@
+//! Takes down what every consumer applies, and has it take its time.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use fault::Fault;
+use relay::{Consumer, Handler, Incoming};
+use store::dead_letter::DeadLetter;
+use store::inbox::Mark;
+
+use crate::chance::Chance;
+use crate::host::Site;
+
+/// A handler that is watched.
+pub(crate) struct Watched {
+    inner: Arc<dyn Handler>,
+    who: String,
+    site: Arc<Site>,
+    chance: Mutex<Chance>,
+}
+
+impl Watched {
+    /// The consumer, watched.
+    pub(crate) fn over(consumer: Consumer, host: &str, site: &Arc<Site>) -> Consumer {
+        let who = format!("{host}/{}", consumer.name);
+        let chance = Mutex::new(Chance::new(u64::from_be_bytes(runtime::entropy::bytes())));
+        let handler = Self { inner: Arc::clone(&consumer.handler), who, site: Arc::clone(site), chance };
+        let handler = Arc::new(handler);
+        Consumer { handler, ..consumer }
+    }
+}
+
+#[async_trait]
+impl Handler for Watched {
+    async fn handle(&self, batch: Vec<Incoming>) -> Result<(), Fault> {
+        let what = batch.iter().map(|event| {
+            let fact = event.envelope.payload.as_ref().map_or("nothing", |payload| domain::event::fact(payload).1);
+            format!("{fact} {} v{}", event.envelope.aggregate, event.envelope.aggregate_version)
+        });
+        let what: Vec<String> = what.collect();
+        let work = {
+            let mut chance = self.chance.lock().unwrap_or_else(PoisonError::into_inner);
+            chance.between(Duration::ZERO, self.site.plan.work)
+        };
+        tokio::time::sleep(work).await;
+        let outcome = self.inner.handle(batch).await;
+        let told = outcome.as_ref().map_or_else(|fault| fault.reason().name(), |()| "applied");
+        for event in what {
+            self.site.trace.note(&self.who, &event, told);
+        }
+        outcome
+    }
+
+    async fn bury(&self, letter: DeadLetter, mark: Mark) -> Result<(), Fault> {
+        let what = format!("{} ({})", letter.subject, letter.error);
+        let outcome = self.inner.bury(letter, mark).await;
+        self.site.trace.note(&self.who, &what, "BURIED");
+        outcome
+    }
+}

@@ -1,0 +1,53 @@
+//! Seeds of the simulation, each in a process of its own: that they repeat, that the real services pass them, and that
+//! planted bugs do not.
+//!
+//! A seed that fails is printed with the command that repeats it.
+
+use std::process::Command;
+
+use simulation::{Batch, Mutant};
+
+/// The seeds that every change has to pass. `make simulate` runs more.
+const SEEDS: u64 = 500;
+
+fn batch(first: u64, count: u64) -> Batch {
+    let jobs = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let program = env!("CARGO_BIN_EXE_simulate").into();
+    Batch { program, first, count, jobs, mutant: None, until_found: false }
+}
+
+#[test]
+fn a_seed_repeats() {
+    for seed in [3, 7, 11, 12] {
+        let lines: Vec<_> = (0..3)
+            .map(|_| Command::new(env!("CARGO_BIN_EXE_simulate")).arg("--seed").arg(seed.to_string()).output().unwrap())
+            .map(|output| String::from_utf8(output.stdout).unwrap())
+            .collect();
+        assert!(lines[0].contains("hash "), "{lines:?}");
+        assert!(lines.iter().all(|line| *line == lines[0]), "{lines:#?}");
+    }
+}
+
+#[test]
+fn all_ledgers_agree_in_the_end_whatever_goes_wrong() {
+    let batch = batch(1, SEEDS);
+    let summary = batch.run(|_, _| {}).unwrap();
+    eprintln!("{} seeds, {:.0} a minute", summary.ended.len(), summary.rate());
+    let failed: Vec<String> =
+        summary.failures().map(|(seed, line)| format!("{line}\n  {}", batch.repeat(seed))).collect();
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+#[test]
+fn planted_bugs_are_found() {
+    let planted = Mutant::ALL.into_iter().filter_map(|mutant| Some((mutant, mutant.found_within()?)));
+    for (mutant, seeds) in planted {
+        let batch = Batch { mutant: Some(mutant), until_found: true, ..batch(1, seeds) };
+        let summary = batch.run(|_, _| {}).unwrap();
+        let found: Vec<_> = summary.failures().collect();
+        assert!(!found.is_empty(), "{mutant} was not found by {} seeds", summary.ended.len());
+        let line: String = found[0].1.chars().take(300).collect();
+        assert!(!line.contains("hangs") && !line.contains("panicked"), "{mutant}: {line}");
+        eprintln!("{mutant}: found by seed {} after {} seeds: {line}", found[0].0, summary.ended.len());
+    }
+}
