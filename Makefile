@@ -1,9 +1,9 @@
-# The commands to remember; `make` alone lists them. Rust is all that `run` and `test` need.
+# The commands to remember; `make` alone lists them. Rust is all that `run` needs; what else is used, `make tools` installs.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run demo verify bench test check tools
+.PHONY: help run mesh demo verify bench chaos simulate test check tools
 
 # Options for the command that is run: make run ARGS='--addr 127.0.0.1:9000'
 ARGS ?=
@@ -11,12 +11,17 @@ CARGO ?= cargo
 BUF_VERSION := 1.75.0
 NATS_VERSION := 2.15.1
 TARGET := $(or $(CARGO_TARGET_DIR),target)
+# How many runs `simulate` makes.
+SEEDS ?= 1000
 
 help: ## lists these
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## starts all five services on 127.0.0.1:8080, data in ./data (the first build takes minutes)
 	$(CARGO) run --release -p checkup -- up $(ARGS)
+
+mesh: tools ## starts a whole mesh on 127.0.0.1:8080: PostgreSQL, NATS and replicas of every service, data in ./data-mesh
+	$(CARGO) run --release -p checkup -- mesh $(ARGS)
 
 demo: ## plays the scenario against what `make run` started
 	$(CARGO) run --release -p checkup -- demo $(ARGS)
@@ -27,15 +32,34 @@ verify: ## checks that the services of what `make run` started agree
 bench: ## measures bookings a second, with the baseline beside them
 	$(CARGO) run --release -p checkup -- bench $(ARGS)
 
-# cargo's own output stays visible; the last line counts what it said. A test binary that does not compile or dies leaves no
-# result line behind, so cargo's status counts too.
-test: ## runs every test and counts them
-	@mkdir -p $(TARGET)
-	@status=0; $(CARGO) test --workspace --no-fail-fast 2>&1 | tee $(TARGET)/test.log || status=$$?; \
+chaos: tools ## breaks a mesh under load, fault by fault, and prints what became of every booking (tens of minutes)
+	$(CARGO) build --release -p checkup
+	$(CARGO) run --release -p chaos -- --binary $(TARGET)/release/checkup $(ARGS)
+
+simulate: ## runs whole meshes in simulated time, SEEDS=1000 of them, each repeatable by its seed
+	$(CARGO) run --release -p simulation -- --seeds $(SEEDS) $(ARGS)
+
+# Everything once, then the races of the contract again against a mesh. cargo's own output stays visible; the last line counts what
+# it said. A test binary that does not compile or dies leaves no result line behind, so cargo's status counts too. Where the servers
+# are installed a test that cannot start them fails; elsewhere it says that it was skipped.
+MESH_TESTS := races:: flows:: demo:: rebuild::
+test: tools ## runs every test and counts them
+	@mkdir -p $(TARGET); : > $(TARGET)/test.log; \
+	if [ -x .tools/venv/bin/nats-server ] && { command -v postgres || ls /usr/lib/postgresql/*/bin/postgres; } >/dev/null 2>&1; then \
+		export CHECKUP_REQUIRE_SERVERS=1; fi; \
+	status=0; run() { "$$@" 2>&1 | tee -a $(TARGET)/test.log || status=$$?; }; \
+	run $(CARGO) test --workspace --no-fail-fast; \
+	if [ -n "$${CHECKUP_REQUIRE_SERVERS:-}" ]; then \
+		echo; echo 'The races of the contract again, against PostgreSQL, JetStream and replicas:'; \
+		CHECKUP_TEST_TOPOLOGY=mesh CHECKUP_TEST_PATIENCE=40 \
+			run $(CARGO) test -p checkup --test system -- --test-threads=2 $(MESH_TESTS); \
+	else echo 'skipped: the races of the contract against a mesh (no PostgreSQL or nats-server)'; fi; \
 	awk -v status=$$status ' \
 		/^test result: / { passed += $$4; failed += $$6 } \
+		/^skipped: / { skipped += 1 } \
 		END { \
 			if (status != 0 && failed == 0) { print "cargo failed, or a test did not end: see above"; failed = 1 } \
+			if (skipped > 0) printf "%d skipped for want of a server: see above\n", skipped; \
 			printf "%d passed, %d failed\n", passed, failed; \
 			exit (status != 0 || failed > 0) \
 		}' $(TARGET)/test.log

@@ -1,26 +1,32 @@
-//! Puts services together into one process: any subset, joined by calls over loopback and by events from outbox to inbox.
+//! Puts services together into one process: any subset, joined by calls and by events from outbox to inbox.
 //!
 //! It knows which services there are and what each needs, not what any of them does.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
-use bus::Subscribe;
+use bus::jetstream::JetStream;
 use bus::tail::{Log, Tailer};
+use bus::{Publish, Subscribe};
+use mypage::Views;
 use relay::{Consumer, OutboxLog};
 use runtime::Process;
-use runtime::client::{ClientOptions, connect};
+use runtime::client::{ClientOptions, Replicas};
 use runtime::clock::Clock;
-use runtime::identity::{Signer, TokenSource, Verifier};
+use runtime::identity::Verifier;
+use runtime::lifecycle::Latch;
 use runtime::server::Server;
 use runtime::tasks::Kind;
-use store::Database;
-use tonic::transport::{Channel, Uri};
+use store::inbox;
+use store::{Database, Location};
+use tonic::transport::Uri;
 
 use crate::config::Settings;
-use crate::data_dir::DataDir;
 use crate::exit::{Failure, chain};
+use crate::identity::OwnTokens;
+use crate::rebuild::{Builder, Feed, Keeper, ViewFiles};
 use crate::service::Service;
 
 /// What services are put together from.
@@ -28,21 +34,45 @@ use crate::service::Service;
 pub struct Parts<'a> {
     /// What is configured.
     pub settings: &'a Settings,
-    /// Where the data is.
-    pub data: &'a DataDir,
-    /// Makes the services' own tokens.
-    pub signer: &'a Signer,
+    /// Where the data of each service is.
+    pub locations: &'a BTreeMap<Service, Location>,
+    /// How events travel.
+    pub road: &'a Road,
+    /// How services prove who they are.
+    pub tokens: &'a OwnTokens,
     /// What every component is given.
     pub process: &'a Process,
     /// Where the process will listen.
     pub addr: SocketAddr,
 }
 
+/// How events travel between services.
+#[derive(Debug, Clone)]
+pub enum Road {
+    /// Consumers read the outboxes of the producers in this process.
+    Tail,
+    /// Through a broker, to and from other processes.
+    Broker(JetStream),
+}
+
 /// The services of a process.
 #[derive(Debug, Default)]
 pub struct Assembly {
     databases: Vec<(Service, Database)>,
-    consumers: Vec<Consumer>,
+    consumers: Vec<(Service, Consumer)>,
+    view: Option<Kept>,
+}
+
+/// The view of my-page, whose database may be another one later. It announces nothing, so nobody reads its outbox.
+struct Kept {
+    views: Views,
+    fed: Option<(Feed, Arc<dyn Subscribe>)>,
+}
+
+impl std::fmt::Debug for Kept {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kept").field("views", &self.views).finish_non_exhaustive()
+    }
 }
 
 impl Assembly {
@@ -62,20 +92,25 @@ impl Assembly {
         server = server.ready_when(parts.process.readiness.clone());
         let mut assembly = Self::default();
         for service in services {
-            assembly.add(*service, parts, &mut server).await?;
+            // boxed: building any of the five would make this future, and every one around it, large
+            Box::pin(assembly.add(*service, parts, &mut server)).await?;
         }
-        assembly.join(parts);
+        assembly.join(parts).await?;
         latch.release();
         Ok((assembly, server))
     }
 
     async fn add(&mut self, service: Service, parts: &Parts<'_>, server: &mut Server) -> Result<(), Failure> {
-        let Parts { settings, data, process, .. } = parts;
-        let (location, process) = (data.database(service), (*process).clone());
-        let token = || TokenSource::minted(parts.signer.clone(), service.name());
-        let cannot_open = |error: store::Error| {
-            Failure::failed(format!("{}; restore it, or choose another directory with --data-dir", chain(&error)))
+        let Parts { settings, locations, process, .. } = parts;
+        let process = (*process).clone();
+        let location = locations.get(&service).cloned();
+        let location = location.ok_or_else(|| Failure::usage(format!("{service} has no database")))?;
+        let token = || parts.tokens.of(service);
+        let help = match &location {
+            Location::Sqlite(_) => "; restore it, or choose another place for it",
+            Location::Postgres(_) => "",
         };
+        let cannot_open = |error: store::Error| Failure::failed(format!("{}{help}", chain(&error)));
         let (database, consumers) = match service {
             Service::Hospital => {
                 let deps = hospital::Deps { location, process };
@@ -83,7 +118,7 @@ impl Assembly {
                 (built.database, built.consumers)
             }
             Service::Screening => {
-                let hospital = hospital_channel(settings.screening_hospital.as_ref(), parts.addr)?;
+                let hospital = hospital(&settings.screening_hospital, parts.addr)?;
                 let deps = screening::Deps { location, process, hospital, token: token() };
                 let built = screening::build(settings.screening.clone(), deps, server).await.map_err(cannot_open)?;
                 (built.database, built.consumers)
@@ -96,48 +131,178 @@ impl Assembly {
             Service::MyPage => {
                 let deps = mypage::Deps { location, process };
                 let built = mypage::build(settings.mypage, deps, server).await.map_err(cannot_open)?;
-                (built.database, built.consumers)
+                self.consumers.extend(built.consumers.into_iter().map(|consumer| (service, consumer)));
+                self.view = Some(Kept { views: built.views, fed: None });
+                return Ok(());
             }
             Service::Marketing => {
-                let hospital = hospital_channel(settings.marketing_hospital.as_ref(), parts.addr)?;
+                let hospital = hospital(&settings.marketing_hospital, parts.addr)?;
                 let deps = marketing::Deps { location, process, hospital, token: token() };
                 let built = marketing::build(settings.marketing, deps, server).await.map_err(cannot_open)?;
                 (built.database, built.consumers)
             }
         };
         self.databases.push((service, database));
-        self.consumers.extend(consumers);
+        self.consumers.extend(consumers.into_iter().map(|consumer| (service, consumer)));
         Ok(())
     }
 
-    /// Brings the events of every service to the consumers of every other. A consumer that is new to its database starts with the
+    /// Brings events from the services' outboxes to those who consume them.
+    async fn join(&mut self, parts: &Parts<'_>) -> Result<(), Failure> {
+        match parts.road {
+            Road::Tail => self.join_here(parts),
+            Road::Broker(broker) => {
+                self.publish(parts, broker);
+                self.consume(parts, broker).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The events of every service here reach the consumers of every other. A consumer that is new to its database starts with the
     /// first event there is.
-    fn join(&mut self, parts: &Parts<'_>) {
+    fn join_here(&mut self, parts: &Parts<'_>) {
         let logs = self
             .databases
             .iter()
             .map(|(service, database)| Arc::new(OutboxLog::new(service.name(), database.clone())) as Arc<dyn Log>);
         let road: Arc<dyn Subscribe> = Arc::new(Tailer::new(logs.collect()));
-        let Process { clock, tasks, drain, .. } = parts.process;
-        for consumer in self.consumers.drain(..) {
-            let (name, options) = (consumer.name, parts.settings.relay);
-            tasks.spawn(Kind::Loop, name, relay::consume(consumer, Arc::clone(&road), options, *clock, drain.clone()));
+        for (service, consumer) in std::mem::take(&mut self.consumers) {
+            self.start(parts, service, consumer, &road, None);
         }
     }
 
-    /// Closes the databases; nothing may use them any more.
+    /// Every outbox is brought to the broker.
+    fn publish(&self, parts: &Parts<'_>, broker: &JetStream) {
+        let Process { clock, tasks, drain, .. } = parts.process;
+        let road: Arc<dyn Publish> = Arc::new(broker.clone());
+        for (service, database) in &self.databases {
+            let (name, options, road) = (service.name(), parts.settings.publish, Arc::clone(&road));
+            let publishing = relay::publish(name, database.clone(), road, options, *clock, drain.clone());
+            tasks.spawn(Kind::Loop, publisher(*service), publishing);
+        }
+    }
+
+    /// Every consumer hears from the broker: one with a file of its own reads everything itself, in order; the replicas on a
+    /// shared database share the work. A new file knows nothing yet, so its service waits until it has caught up.
+    async fn consume(&mut self, parts: &Parts<'_>, broker: &JetStream) -> Result<(), Failure> {
+        let shared: Arc<dyn Subscribe> = Arc::new(broker.durable());
+        let alone: Arc<dyn Subscribe> = Arc::new(broker.ordered());
+        for (service, consumer) in std::mem::take(&mut self.consumers) {
+            match consumer.database.location() {
+                Location::Postgres(_) => self.start(parts, service, consumer, &shared, None),
+                Location::Sqlite(_) => {
+                    let cursors = inbox::cursors(consumer.database.reader(), consumer.name).await;
+                    let cursors = cursors.map_err(|error| Failure::failed(format!("{service}: {error}")))?;
+                    let latch = cursors.is_empty().then(|| parts.process.readiness.latch(consumer.name));
+                    self.start(parts, service, consumer, &alone, latch);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts the loop that brings a consumer its events. My-page's can be stopped by itself.
+    fn start(
+        &mut self,
+        parts: &Parts<'_>,
+        service: Service,
+        consumer: Consumer,
+        road: &Arc<dyn Subscribe>,
+        caught_up: Option<Latch>,
+    ) {
+        let (process, options, travelled) = (parts.process, parts.settings.consume, Arc::clone(road));
+        if let (Service::MyPage, Some(view)) = (service, &mut self.view) {
+            view.fed = Some((Feed::start(process, consumer, travelled, options, caught_up), Arc::clone(road)));
+            return;
+        }
+        let name = consumer.name;
+        let consuming = relay::consume(consumer, travelled, options, process.clock, process.drain.clone(), caught_up);
+        process.tasks.spawn(Kind::Loop, name, consuming);
+    }
+
+    /// What answers requests to build the view of my-page anew, in this data directory.
+    pub fn keeper(&mut self, parts: &Parts<'_>, directory: &Path) -> Keeper {
+        let files = ViewFiles::of(directory);
+        let here = files.current().map(|current| Location::Sqlite(files.path(current)));
+        let builder = match &mut self.view {
+            None => Err("my-page does not run in that process".to_owned()),
+            Some(view) if here.is_ok_and(|here| here == *view.views.database().location()) => {
+                let fed = view.fed.take().ok_or_else(|| "nothing brings it events".to_owned());
+                let (views, options, process) = (view.views.clone(), parts.settings.consume, parts.process.clone());
+                fed.map(|(feed, road)| Builder { views, feed: Some(feed), road, options, process })
+            }
+            Some(view) => Err(format!(
+                "my-page has its view in {}; only one in the data directory can be built anew",
+                view.views.database().location()
+            )),
+        };
+        Keeper::new(files, builder)
+    }
+
+    /// Lets go of everything that keeps background work alive, but for the databases, which that work still needs to end.
+    #[must_use]
+    pub fn retire(self) -> Databases {
+        let view = self.view.map(|view| view.views.database());
+        Databases(self.databases.into_iter().map(|(_, database)| database).chain(view).collect())
+    }
+}
+
+/// The databases of services that serve no more.
+#[derive(Debug)]
+pub struct Databases(Vec<Database>);
+
+impl Databases {
+    /// Closes them; nothing may use them any more.
     pub async fn close(self) {
-        for (_, database) in self.databases {
+        for database in self.0 {
             database.close().await;
         }
     }
 }
 
-/// A connection to Hospital: where the configuration says, otherwise in this process.
-fn hospital_channel(configured: Option<&Uri>, addr: SocketAddr) -> Result<Channel, Failure> {
-    let uri = match configured {
-        Some(uri) => uri.clone(),
-        None => format!("http://{addr}").parse().map_err(|_| Failure::failed(format!("{addr} makes no address")))?,
-    };
-    Ok(connect(uri, ClientOptions::default()))
+/// The name of the task that publishes a service's events.
+const fn publisher(service: Service) -> &'static str {
+    match service {
+        Service::Hospital => "hospital-relay",
+        Service::Screening => "screening-relay",
+        Service::Reservation => "reservation-relay",
+        Service::MyPage => "mypage-relay",
+        Service::Marketing => "marketing-relay",
+    }
+}
+
+/// The replicas of Hospital: where the configuration says, otherwise in this process.
+fn hospital(configured: &[Uri], addr: SocketAddr) -> Result<Replicas, Failure> {
+    let own = || format!("http://{addr}").parse().map_err(|_| Failure::failed(format!("{addr} makes no address")));
+    let addresses = if configured.is_empty() { vec![own()?] } else { configured.to_vec() };
+    Ok(Replicas::connect(&addresses, ClientOptions::default()))
+}
+
+/// Opens a service's database, for tools that work beside the service.
+///
+/// # Errors
+/// Where it cannot be opened.
+pub async fn open(service: Service, location: &Location) -> Result<Database, store::Error> {
+    match service {
+        Service::Hospital => Database::open::<hospital::Migrator>(location).await,
+        Service::Screening => Database::open::<screening::Migrator>(location).await,
+        Service::Reservation => Database::open::<reservation::Migrator>(location).await,
+        Service::MyPage => Database::open::<mypage::Migrator>(location).await,
+        Service::Marketing => Database::open::<marketing::Migrator>(location).await,
+    }
+}
+
+/// Brings the schema of a service's database up to date; the names of the migrations that took.
+///
+/// # Errors
+/// Where the database cannot be reached, or a migration fails.
+pub async fn migrate(service: Service, location: &Location) -> Result<Vec<String>, store::Error> {
+    match service {
+        Service::Hospital => Database::migrate::<hospital::Migrator>(location).await,
+        Service::Screening => Database::migrate::<screening::Migrator>(location).await,
+        Service::Reservation => Database::migrate::<reservation::Migrator>(location).await,
+        Service::MyPage => Database::migrate::<mypage::Migrator>(location).await,
+        Service::Marketing => Database::migrate::<marketing::Migrator>(location).await,
+    }
 }

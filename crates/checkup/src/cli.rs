@@ -9,10 +9,13 @@ use clap::builder::styling::AnsiColor;
 use clap::{Args, Parser, Subcommand};
 use runtime::identity::{Hospitals, Role};
 
+use crate::dead_letters::LetterId;
 use crate::service::Service;
 
 /// Where the data is when nobody says otherwise.
 pub const DATA_DIR: &str = "data";
+/// Where the data of a mesh is when nobody says otherwise.
+pub const MESH_DIR: &str = "data-mesh";
 /// Where a process listens when nobody says otherwise, and where one is looked for.
 pub const ADDR: &str = "127.0.0.1:8080";
 
@@ -43,6 +46,12 @@ pub struct Cli {
 pub enum Command {
     /// Runs the services on one address, with their data in one directory
     Up(UpArgs),
+    /// Runs services of a mesh: their data in PostgreSQL, their events through NATS, as many replicas as you start
+    Serve(ServeArgs),
+    /// Brings the databases of a mesh up to date, before its services start
+    Migrate(MigrateArgs),
+    /// Runs a whole mesh on this machine: PostgreSQL, NATS and replicas of every service, behind one address
+    Mesh(MeshArgs),
     /// Prints a token for a caller
     Token(TokenArgs),
     /// Plays the thirteen rows of the scenario against a running process and prints what came back
@@ -51,6 +60,11 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Measures how many bookings a second this machine carries
     Bench(BenchArgs),
+    /// Shows events that could not be applied, has them applied again, or removes them
+    #[command(subcommand)]
+    DeadLetters(DeadLettersCommand),
+    /// Builds a service's view anew from the events while the old one serves
+    Rebuild(RebuildArgs),
     /// Shows or checks the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -96,6 +110,123 @@ pub struct UpArgs {
     /// Permits addresses that other machines can reach; calls and tokens are not encrypted here
     #[arg(long)]
     pub allow_remote: bool,
+}
+
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  checkup serve hospital --config mesh.toml
+  checkup serve screening --config mesh.toml --addr 127.0.0.1:9002 --admin-addr 127.0.0.1:9102
+  CHECKUP_MYPAGE__DATABASE=sqlite:/var/lib/mypage.db checkup serve mypage --config mesh.toml
+
+The configuration needs events.nats; the database of every service named here, or else it is a file in --data-dir; \
+screening.hospital_address and marketing.hospital_address; and identity.jwks_file or identity.key_dir. `checkup config dump` \
+explains them. Run `checkup migrate` first.
+
+The first line on standard output is `checkup is serving on ADDR`, printed once calls are answered. A database server or a \
+broker that is away is waited for. A my-page on a new file of its own serves once it has read the events there are. SIGTERM \
+and Ctrl-C let calls finish; a second one ends the process at once.
+
+Exit status: 0 after a drain; 1 where it cannot start or cannot go on; 64 for a wrong command line or configuration.";
+
+/// `checkup serve`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = SERVE_EXAMPLES)]
+pub struct ServeArgs {
+    /// What to run: hospital, screening, reservation, mypage, marketing
+    #[arg(required = true, value_name = "SERVICE")]
+    pub services: Vec<Service>,
+    /// Where services without a configured database keep a file each. One process at a time
+    #[arg(long, value_name = "DIR", default_value = DATA_DIR)]
+    pub data_dir: PathBuf,
+    /// Where to serve gRPC; port 0 takes a free one
+    #[arg(long, value_name = "HOST:PORT", default_value = ADDR)]
+    pub addr: SocketAddr,
+    /// Where to serve /live, /ready and /metrics; port 0 takes a free one
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:0")]
+    pub admin_addr: SocketAddr,
+    /// Configuration file (TOML) over the defaults
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Sets one configuration key; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Permits addresses that other machines can reach; calls and tokens are not encrypted here
+    #[arg(long)]
+    pub allow_remote: bool,
+}
+
+const MIGRATE_EXAMPLES: &str = "\
+Examples:
+  checkup migrate --config mesh.toml
+  checkup migrate hospital --set hospital.database=postgres://postgres@127.0.0.1/hospital
+
+Run again it does nothing, and several at once take turns. Migrations only add, so the services of the version before go on \
+meanwhile. The databases have to be there, with the collation C: createdb --template template0 --locale C NAME.
+
+Exit status: 0; 1 where a database cannot be reached or brought up to date; 64 for a wrong command line or configuration.";
+
+/// `checkup migrate`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = MIGRATE_EXAMPLES)]
+pub struct MigrateArgs {
+    /// Whose databases [default: all that are configured]
+    #[arg(value_name = "SERVICE")]
+    pub services: Vec<Service>,
+    /// Configuration file (TOML) over the defaults
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Sets one configuration key; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+const MESH_EXAMPLES: &str = "\
+Examples:
+  checkup mesh
+  checkup mesh --replicas hospital=3,screening=3 --set hospital.batch=64
+  checkup mesh & checkup demo --data-dir data-mesh && checkup verify --data-dir data-mesh
+
+Needs the programs of PostgreSQL 15 or newer and of nats-server 2.12 or newer; `make tools` installs them. The first line on \
+standard output is `checkup is serving on ADDR`, printed once every replica serves; then come a line a process, and a line \
+whenever one changes. A replica that ends by itself is started again. Ctrl-C stops all of them; the data stays.
+
+Exit status: 0 after a stop; 1 where something is missing or does not start; 64 for a wrong command line.";
+
+/// `checkup mesh`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = MESH_EXAMPLES)]
+pub struct MeshArgs {
+    /// Where data, logs, the signing key and the configuration are; made when it is not there. One mesh at a time
+    #[arg(long, value_name = "DIR", default_value = MESH_DIR)]
+    pub data_dir: PathBuf,
+    /// Where to serve gRPC, for all services; port 0 takes a free one
+    #[arg(long, value_name = "HOST:PORT", default_value = ADDR)]
+    pub addr: SocketAddr,
+    /// How often a service runs [default: hospital=2,screening=2,reservation=1,mypage=2,marketing=1]
+    #[arg(long, value_name = "NAME=N,…", value_delimiter = ',')]
+    pub replicas: Vec<Replicas>,
+    /// Sets one configuration key for every process; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+/// How often a service runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replicas {
+    /// Which.
+    pub service: Service,
+    /// How often, 1 to 9.
+    pub count: usize,
+}
+
+impl std::str::FromStr for Replicas {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (service, count) = text.split_once('=').ok_or("write NAME=N, for example hospital=3")?;
+        let count = count.parse().ok().filter(|count| (1..=9).contains(count));
+        Ok(Self { service: service.parse()?, count: count.ok_or("a service runs 1 to 9 times")? })
+    }
 }
 
 const TOKEN_EXAMPLES: &str = "\
@@ -242,6 +373,121 @@ pub struct BenchArgs {
     /// Prints JSON instead of a table
     #[arg(long)]
     pub json: bool,
+}
+
+const DEAD_LETTERS_EXAMPLES: &str = "\
+Examples:
+  checkup dead-letters list --data-dir data
+  checkup dead-letters show hospital/12 --config data-mesh/mesh.toml
+  checkup dead-letters replay hospital/12 hospital/13
+  checkup dead-letters replay --all --wait 1m
+  checkup dead-letters drop screening/7
+
+Works on the services' databases, while they run or not. An event that was tried in vain ten times is kept here with its bytes \
+and the error, and those behind it go on. Replay asks the service's own consumer to try again, which it does within a second; \
+an event that others have overtaken meanwhile changes nothing, as its version says. Drop removes for good.
+
+Exit status: 0; 1 where a letter is not there or was not applied; 64 for a wrong command line or configuration.";
+
+/// `checkup dead-letters`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum DeadLettersCommand {
+    /// Lists the dead letters of all services that can be found
+    #[command(after_help = DEAD_LETTERS_EXAMPLES)]
+    List {
+        /// Which databases.
+        #[command(flatten)]
+        stores: StoresArgs,
+        /// Prints JSON instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+    /// Prints one with its event
+    #[command(after_help = DEAD_LETTERS_EXAMPLES)]
+    Show {
+        /// Which databases.
+        #[command(flatten)]
+        stores: StoresArgs,
+        /// Which letter
+        #[arg(value_name = "SERVICE/NUMBER")]
+        letter: LetterId,
+    },
+    /// Has letters applied again
+    #[command(after_help = DEAD_LETTERS_EXAMPLES)]
+    Replay {
+        /// Which databases.
+        #[command(flatten)]
+        stores: StoresArgs,
+        /// Which letters
+        #[arg(value_name = "SERVICE/NUMBER", required_unless_present = "all")]
+        letters: Vec<LetterId>,
+        /// All of them
+        #[arg(long, conflicts_with = "letters")]
+        all: bool,
+        /// How long to wait for the outcome
+        #[arg(long, value_name = "SPAN", default_value = "10s", value_parser = humantime::parse_duration)]
+        wait: Duration,
+    },
+    /// Removes letters for good
+    #[command(after_help = DEAD_LETTERS_EXAMPLES)]
+    Drop {
+        /// Which databases.
+        #[command(flatten)]
+        stores: StoresArgs,
+        /// Which letters
+        #[arg(value_name = "SERVICE/NUMBER", required = true)]
+        letters: Vec<LetterId>,
+    },
+}
+
+/// Where services' databases are looked for.
+#[derive(Debug, Clone, Args)]
+pub struct StoresArgs {
+    /// A data directory, for services that the configuration gives no database
+    #[arg(long, value_name = "DIR", default_value = DATA_DIR)]
+    pub data_dir: PathBuf,
+    /// Configuration file (TOML) over the defaults
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Sets one configuration key; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+const REBUILD_EXAMPLES: &str = "\
+Examples:
+  checkup rebuild mypage
+  checkup rebuild mypage --data-dir /var/lib/checkup --wait 1h
+  for i in 0 1; do checkup rebuild mypage --data-dir data-mesh/mypage-$i; done
+
+Asks the process that runs on the data directory. It reads every event from the first one into a second file, while the first \
+one answers; once that has caught up, it takes its place, no call fails, and the old file is removed. Streams end with \
+CURSOR_EXPIRED and begin again, for their resume_tokens mean nothing to the new view. Every replica has a directory of its own \
+and is asked by itself. Ctrl-C ends the waiting and not the rebuild; the command typed again waits for it on. A process that \
+ends in the middle begins with the old view, and has to be asked again.
+
+Exit status: 0 once the new view answers; 1 where nothing runs there, it failed, or --wait was too short; 64 for a wrong command \
+line or configuration.";
+
+/// `checkup rebuild`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = REBUILD_EXAMPLES)]
+pub struct RebuildArgs {
+    /// Whose view: mypage
+    #[arg(value_name = "SERVICE")]
+    pub service: Service,
+    /// The data directory of the process that has the view
+    #[arg(long, value_name = "DIR", default_value = DATA_DIR)]
+    pub data_dir: PathBuf,
+    /// How long to wait for the new view
+    #[arg(long, value_name = "SPAN", default_value = "10m", value_parser = humantime::parse_duration)]
+    pub wait: Duration,
+    /// Configuration file (TOML) over the defaults
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Sets one configuration key; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
 }
 
 const CONFIG_EXAMPLES: &str = "\

@@ -6,16 +6,20 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bus::jetstream::JetStreamOptions;
 use jiff::SignedDuration;
+use runtime::client;
 use runtime::config::{Config, ConfigError, Layers, Origin, duration, offset};
 use runtime::server::ServerOptions;
 use runtime::telemetry::{Format, TelemetryOptions};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use store::Location;
 use tonic::transport::Uri;
 
 use crate::cli::{ConfigArgs, ConfigCommand};
 use crate::exit::{Exit, Failure, chain};
+use crate::service::Service;
 use crate::terminal;
 
 /// Every key with its default and what it means: the manual, and the schema.
@@ -32,20 +36,26 @@ pub struct Settings {
     pub identity: IdentityOptions,
     /// What is logged.
     pub telemetry: TelemetryOptions,
+    /// The broker that `serve` needs; `None`: not configured.
+    pub events: Option<JetStreamOptions>,
     /// Patience of the consumers of events.
-    pub relay: relay::ConsumeOptions,
+    pub consume: relay::ConsumeOptions,
+    /// Patience of the publishers of events.
+    pub publish: relay::PublishOptions,
+    /// Where services have their data that have a place of their own.
+    pub databases: BTreeMap<Service, Location>,
     /// Hospital's own.
     pub hospital: hospital::Options,
-    /// Where Screening finds Hospital; `None`: in this process.
-    pub screening_hospital: Option<Uri>,
+    /// The replicas of Hospital that Screening calls; none: the one in this process.
+    pub screening_hospital: Vec<Uri>,
     /// Screening's own.
     pub screening: screening::Options,
     /// Reservation's own.
     pub reservation: reservation::Options,
     /// MyPage's own.
     pub mypage: mypage::Options,
-    /// Where Marketing finds Hospital; `None`: in this process.
-    pub marketing_hospital: Option<Uri>,
+    /// The replicas of Hospital that Marketing calls; none: the one in this process.
+    pub marketing_hospital: Vec<Uri>,
     /// Marketing's own.
     pub marketing: marketing::Options,
 }
@@ -64,6 +74,26 @@ struct ClockSection {
 pub struct IdentityOptions {
     /// A JWKS document with keys whose tokens are accepted besides the directory's own; empty: none.
     pub jwks_file: PathBuf,
+    /// The directory of the key that services started with `serve` share; empty: none.
+    pub key_dir: PathBuf,
+    /// The file with the current token of such a service; empty: none.
+    pub token_file: PathBuf,
+}
+
+/// Section `events`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EventsSection {
+    nats: String,
+    stream: String,
+    replicas: usize,
+    max_bytes: i64,
+    #[serde(with = "duration")]
+    max_age: Duration,
+    #[serde(with = "duration")]
+    duplicate_window: Duration,
+    #[serde(with = "duration")]
+    acknowledge_wait: Duration,
 }
 
 /// Section `telemetry`.
@@ -86,6 +116,15 @@ enum LogFormat {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RelaySection {
+    window: usize,
+    #[serde(with = "duration")]
+    publish_timeout: Duration,
+    #[serde(with = "duration")]
+    lease: Duration,
+    #[serde(with = "duration")]
+    outbox_retention: Duration,
+    #[serde(with = "duration")]
+    inbox_retention: Duration,
     batch: usize,
     attempts: i32,
     #[serde(with = "duration")]
@@ -159,29 +198,35 @@ impl Settings {
         let server = section(config, "server", &mut errors);
         let identity = section(config, "identity", &mut errors);
         let telemetry: Option<TelemetrySection> = section(config, "telemetry", &mut errors);
+        let events: Option<EventsSection> = section(config, "events", &mut errors);
         let relay: Option<RelaySection> = section(config, "relay", &mut errors);
-        let hospital = section(config, "hospital", &mut errors);
-        let (screening_hospital, screening) = calling(config, "screening", &mut errors);
-        let reservation = section(config, "reservation", &mut errors);
-        let mypage = section(config, "mypage", &mut errors);
-        let (marketing_hospital, marketing) = calling(config, "marketing", &mut errors);
+        let mut databases = BTreeMap::new();
+        let (_, hospital) = service(config, Service::Hospital, &mut databases, &mut errors);
+        let (screening_hospital, screening) = service(config, Service::Screening, &mut databases, &mut errors);
+        let (_, reservation) = service(config, Service::Reservation, &mut databases, &mut errors);
+        let (_, mypage) = service(config, Service::MyPage, &mut databases, &mut errors);
+        let (marketing_hospital, marketing) = service(config, Service::Marketing, &mut databases, &mut errors);
         let settings = (|| {
+            let relay = relay?;
             Some(Self {
                 clock_offset: clock?.offset,
                 server: server?,
                 identity: identity?,
                 telemetry: telemetry?.into(),
-                relay: relay?.into(),
+                events: events?.options(),
+                publish: relay.publish(),
+                consume: relay.consume(),
+                databases,
                 hospital: hospital?,
-                screening_hospital: screening_hospital?,
+                screening_hospital,
                 screening: screening?,
                 reservation: reservation?,
                 mypage: mypage?,
-                marketing_hospital: marketing_hospital?,
+                marketing_hospital,
                 marketing: marketing?,
             })
         })();
-        settings.ok_or(errors)
+        settings.filter(|_| errors.is_empty()).ok_or(errors)
     }
 }
 
@@ -189,34 +234,31 @@ fn section<T: DeserializeOwned>(config: &Config, name: &str, errors: &mut Vec<Co
     config.section(name).map_err(|error| errors.push(error)).ok()
 }
 
-/// The section of a service that calls Hospital: where that is, which is for the assembly to know, and the service's own options.
-fn calling<T: DeserializeOwned>(
+/// The section of a service: its own options, and what is for the assembly to know, its database and the Hospitals it calls.
+fn service<T: DeserializeOwned>(
     config: &Config,
-    name: &str,
+    service: Service,
+    databases: &mut BTreeMap<Service, Location>,
     errors: &mut Vec<ConfigError>,
-) -> (Option<Option<Uri>>, Option<T>) {
-    const ADDRESS: &str = "hospital_address";
+) -> (Vec<Uri>, Option<T>) {
+    let name = service.name();
     let wrong = |key: String, problem: String| ConfigError { origin: Origin::Several, key, problem };
-    let key = format!("{name}.{ADDRESS}");
-    let address = section::<String>(config, &key, errors).and_then(|text| {
-        let address = hospital_address(&text);
-        address.map_err(|problem| errors.push(wrong(key, problem))).ok()
-    });
-    let options = section::<toml::Table>(config, name, errors).and_then(|mut table| {
-        table.remove(ADDRESS);
-        let options = toml::Value::Table(table).try_into();
-        options.map_err(|error: toml::de::Error| errors.push(wrong(name.to_owned(), error.message().to_owned()))).ok()
-    });
-    (address, options)
-}
-
-fn hospital_address(text: &str) -> Result<Option<Uri>, String> {
-    if text.is_empty() {
-        return Ok(None);
+    let Some(mut table) = section::<toml::Table>(config, name, errors) else { return (Vec::new(), None) };
+    let mut take =
+        |key: &str| table.remove(key).and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default();
+    let (database, hospital) = (take("database"), take("hospital_address"));
+    if !database.is_empty() {
+        match database.parse() {
+            Ok(location) => drop(databases.insert(service, location)),
+            Err(error) => errors.push(wrong(format!("{name}.database"), error.to_string())),
+        }
     }
-    let uri: Option<Uri> = text.parse().ok();
-    let usable = uri.filter(|uri| uri.scheme_str() == Some("http") && uri.host().is_some_and(|host| !host.is_empty()));
-    usable.map(Some).ok_or_else(|| format!("{text:?} is not of the form http://HOST:PORT"))
+    let addresses = if hospital.is_empty() { Ok(Vec::new()) } else { client::addresses(&hospital) };
+    let addresses = addresses.map_err(|problem| errors.push(wrong(format!("{name}.hospital_address"), problem)));
+    let options = toml::Value::Table(table).try_into();
+    let options =
+        options.map_err(|error: toml::de::Error| errors.push(wrong(name.to_owned(), error.message().to_owned())));
+    (addresses.unwrap_or_default(), options.ok())
 }
 
 impl From<TelemetrySection> for TelemetryOptions {
@@ -230,10 +272,31 @@ impl From<TelemetrySection> for TelemetryOptions {
     }
 }
 
-impl From<RelaySection> for relay::ConsumeOptions {
-    fn from(section: RelaySection) -> Self {
-        let RelaySection { batch, attempts, first_pause, last_pause } = section;
-        Self { batch, attempts, first_pause, last_pause }
+impl EventsSection {
+    fn options(self) -> Option<JetStreamOptions> {
+        let Self { nats, stream, replicas, max_bytes, max_age, duplicate_window, acknowledge_wait } = self;
+        let options = JetStreamOptions {
+            url: nats,
+            stream,
+            replicas,
+            max_bytes,
+            max_age,
+            duplicate_window,
+            ack_wait: acknowledge_wait,
+        };
+        (!options.url.is_empty()).then_some(options)
+    }
+}
+
+impl RelaySection {
+    fn publish(&self) -> relay::PublishOptions {
+        let Self { window, publish_timeout: timeout, lease: term, outbox_retention: retention, .. } = *self;
+        relay::PublishOptions { window, timeout, term, retention }
+    }
+
+    fn consume(&self) -> relay::ConsumeOptions {
+        let Self { batch, attempts, first_pause, last_pause, inbox_retention: memory, .. } = *self;
+        relay::ConsumeOptions { batch, attempts, first_pause, last_pause, memory }
     }
 }
 

@@ -1,12 +1,13 @@
 //! The data directory of an embedded process: made when it is missing, and used by one process at a time.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{Read, Seek, Write};
+use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use store::Location;
 
 use crate::exit::{Failure, chain};
+use crate::rebuild::ViewFiles;
 use crate::service::Service;
 
 /// The name of the lock file. It stays when the process ends: the lock is what counts, and the system gives that up with the
@@ -51,10 +52,46 @@ impl DataDir {
         &self.path
     }
 
-    /// Where a service's data is.
+    /// Where a service's data is. For my-page that is the view in use; others, which a rebuild that was cut off left behind, are
+    /// removed.
     #[must_use]
     pub fn database(&self, service: Service) -> Location {
-        Location::Sqlite(self.path.join(format!("{service}.db")))
+        if service == Service::MyPage
+            && let Err(error) = ViewFiles::of(&self.path).settle()
+        {
+            tracing::warn!(error = chain(&error), "cannot remove what a rebuild left behind");
+        }
+        Location::Sqlite(file(&self.path, service))
+    }
+}
+
+/// The file that a service uses in a data directory, whether it is there or not.
+#[must_use]
+pub fn file(directory: &Path, service: Service) -> PathBuf {
+    match service {
+        Service::MyPage => {
+            let files = ViewFiles::of(directory);
+            // a pointer that cannot be read is said where the view is opened; the first one can always be built from the events
+            files.path(files.current().unwrap_or(1))
+        }
+        _ => directory.join(format!("{service}.db")),
+    }
+}
+
+/// Whether a process uses this data directory.
+///
+/// # Errors
+/// Where that cannot be found out.
+pub fn is_in_use(directory: &Path) -> io::Result<bool> {
+    let lock = match File::open(directory.join(LOCK)) {
+        Ok(lock) => lock,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    match lock.try_lock_shared() {
+        Ok(()) => Ok(false),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(error)) => Err(error),
     }
 }
 
@@ -78,10 +115,13 @@ mod tests {
     #[test]
     fn a_directory_has_one_user_at_a_time_and_names_it() {
         let dir = std::env::temp_dir().join(format!("checkup-lock-{}", runtime::entropy::uuid_v4()));
+        assert!(!is_in_use(&dir).unwrap());
         let first = DataDir::open(&dir).unwrap();
+        assert!(is_in_use(&dir).unwrap());
         let refused = DataDir::open(&dir).unwrap_err();
         assert!(refused.message.contains(&format!("pid {}", std::process::id())), "{refused}");
         drop(first);
+        assert!(!is_in_use(&dir).unwrap());
         assert_eq!(DataDir::open(&dir).unwrap().path(), dir);
         fs::remove_dir_all(dir).unwrap();
     }

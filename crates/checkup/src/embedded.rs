@@ -13,11 +13,11 @@ use runtime::lifecycle::{DrainTrigger, drain_pair};
 use runtime::tasks::Kind;
 use tokio::net::TcpListener;
 
-use crate::assembly::{Assembly, Parts};
+use crate::assembly::{Assembly, Parts, Road};
 use crate::config::Settings;
 use crate::data_dir::DataDir;
 use crate::exit::{Failure, chain};
-use crate::identity;
+use crate::identity::{self, OwnTokens};
 use crate::service::Service;
 
 /// How long the services may take to stop.
@@ -42,12 +42,15 @@ impl Embedded {
         let data = DataDir::open(dir)?;
         let signer = identity::signer(data.path())?;
         let verifier = Verifier::from_jwks(&signer.jwks()).map_err(|error| cannot(chain(&error)))?;
+        let locations = services.iter().map(|service| (*service, data.database(*service))).collect();
+        let tokens = OwnTokens::Made(signer);
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(|error| cannot(chain(&error)))?;
         let addr = listener.local_addr().map_err(|error| cannot(chain(&error)))?;
 
         let (trigger, drain) = drain_pair();
         let process = Process::new(Clock::system(), drain.clone());
-        let parts = Parts { settings, data: &data, signer: &signer, process: &process, addr };
+        let parts =
+            Parts { settings, locations: &locations, road: &Road::Tail, tokens: &tokens, process: &process, addr };
         let (assembly, server) = Assembly::build(services, &parts, verifier).await?;
         process.tasks.spawn(Kind::Essential, "server", async move {
             // the directory stays locked for as long as its services run
@@ -66,7 +69,8 @@ impl Embedded {
     /// Stops them.
     pub async fn stop(self) {
         self.trigger.request();
+        let databases = self.assembly.retire();
         self.process.tasks.shutdown(STOP_TIMEOUT).await;
-        self.assembly.close().await;
+        databases.close().await;
     }
 }

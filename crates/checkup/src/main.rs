@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use checkup::cli::{Cli, Command};
 use checkup::exit::{Exit, Failure};
-use checkup::{bench, config, demo, token, up, verify};
+use checkup::{bench, config, dead_letters, demo, mesh, migrate, rebuild, serve, token, up, verify};
 use clap::Parser;
 use tokio::runtime::{Builder, Runtime};
 
@@ -27,10 +27,15 @@ fn main() -> ExitCode {
 fn run(command: Command, started: Instant) -> Result<Exit, Failure> {
     match command {
         Command::Up(args) => runtime()?.block_on(up::run(args, started)),
+        Command::Serve(args) => runtime()?.block_on(serve::run(args, started)),
+        Command::Migrate(args) => runtime()?.block_on(migrate::run(args)),
+        Command::Mesh(args) => runtime()?.block_on(mesh::run(args, started)),
         Command::Token(args) => token::run(args),
         Command::Demo(args) => runtime()?.block_on(demo::run(args)),
         Command::Verify(args) => runtime()?.block_on(verify::run(args)),
         Command::Bench(args) => runtime()?.block_on(bench::run(args)),
+        Command::DeadLetters(command) => runtime()?.block_on(dead_letters::run(command)),
+        Command::Rebuild(args) => runtime()?.block_on(rebuild::run(args)),
         Command::Config(command) => config::run(command),
     }
 }

@@ -19,16 +19,16 @@ const TTL: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct Welcome {
     /// Where it serves.
     pub addr: SocketAddr,
-    /// Where its admin pages are.
-    pub admin: SocketAddr,
+    /// Where its admin pages are, where it has one place for them.
+    pub admin: Option<SocketAddr>,
     /// Where its data is.
-    pub data: PathBuf,
+    pub data: Option<PathBuf>,
     /// What it runs.
     pub services: BTreeSet<Service>,
     /// When it began to start.
     pub started: Instant,
-    /// Makes the tokens.
-    pub signer: Signer,
+    /// Makes the tokens of the lines to paste; none are printed without it.
+    pub signer: Option<Signer>,
 }
 
 impl Welcome {
@@ -39,9 +39,9 @@ impl Welcome {
         let names: Vec<&str> = services.iter().map(|service| service.name()).collect();
         let mut text = format!(
             "checkup is serving on {addr}\n\
-             admin on http://{admin} (/live /ready /metrics)\n\
-             data in {}, started in {} ms, services: {}\n",
-            data.display(),
+             {}{}started in {} ms, services: {}\n",
+            admin.map(|admin| format!("admin on http://{admin} (/live /ready /metrics)\n")).unwrap_or_default(),
+            data.as_ref().map(|data| format!("data in {}, ", data.display())).unwrap_or_default(),
             started.elapsed().as_millis(),
             names.join(", "),
         );
@@ -53,10 +53,11 @@ impl Welcome {
 
     /// The lines to paste; none where tokens cannot be made, which the log has said.
     fn lines(&self, now: Timestamp) -> Option<String> {
+        let signer = self.signer.as_ref()?;
         // names of their own, so that the lines work again after a restart on the same data
         let run: String = entropy::bytes::<2>().iter().map(|byte| format!("{byte:02x}")).collect();
         let (kim, clinic) = (format!("kim-{run}"), format!("clinic-{run}"));
-        let token = |role, subject: &str, hospitals| self.signer.sign(&Claims::new(role, subject, hospitals, TTL)).ok();
+        let token = |role, subject: &str, hospitals| signer.sign(&Claims::new(role, subject, hospitals, TTL)).ok();
         let admin = token(Role::Admin, "admin", Some(Hospitals::One("*".to_owned())))?;
         let (customer, auditor) = (token(Role::Customer, &kim, None)?, token(Role::Auditor, "auditor", None)?);
         let date = now.to_zoned(jiff::tz::TimeZone::UTC).date().checked_add(14.days()).ok()?;

@@ -138,6 +138,8 @@ impl Mesh {
         let mut text = String::from("# Written by the mesh at every start.\n");
         // writing to a String cannot fail
         let _ = writeln!(text, "[identity]\nkey_dir = {:?}", self.layout.directory);
+        // long enough for whoever asks a replica whether it is ready to stop sending it calls
+        let _ = writeln!(text, "[server]\ndrain_delay = \"300ms\"");
         let _ = writeln!(text, "[events]\nnats = {:?}", self.nats.url());
         let hospitals: Vec<String> = self.of("hospital").map(Replica::url).collect();
         for service in self.layout.services() {

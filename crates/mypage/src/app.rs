@@ -11,7 +11,7 @@ use runtime::clock::Clock;
 use sea_orm::DbErr;
 use tokio::time::Instant;
 
-use crate::decode::{Get, List};
+use crate::decode::List;
 use crate::store::{items, pages};
 
 /// A customer's page at one position.
@@ -34,20 +34,13 @@ impl Pages {
         Self { database, clock }
     }
 
-    /// A page, not from before the write the query names.
-    pub(crate) async fn get(&self, query: Get, deadline: Instant) -> Result<Page, Fault> {
-        self.wait_for(query.not_before, deadline).await?;
-        self.page(&query.customer).await.map_err(read::failed)
-    }
-
-    /// A page of bookings and the token of the next one, not from before the write the query names.
-    pub(crate) async fn list(&self, query: List, deadline: Instant) -> Result<(Vec<Item>, String), Fault> {
-        self.wait_for(query.not_before, deadline).await?;
+    /// A page of bookings and the token of the next one.
+    pub(crate) async fn list(&self, query: &List) -> Result<(Vec<Item>, String), Fault> {
         items::list(self.database.reader(), &query.customer, &query.page).await.map_err(read::failed)
     }
 
-    async fn wait_for(&self, token: Option<ConsistencyToken>, deadline: Instant) -> Result<(), Fault> {
-        let Some(token) = token else { return Ok(()) };
+    /// Waits until this view has taken in the write a token names.
+    pub(crate) async fn wait_for(&self, token: ConsistencyToken, deadline: Instant) -> Result<(), Fault> {
         let seen = || items::seen_version(self.database.reader(), token.screening);
         read::wait_for(&self.database, token, deadline, seen).await
     }

@@ -6,6 +6,7 @@
 mod app;
 mod decode;
 mod encode;
+mod generation;
 mod hub;
 mod migration;
 mod policy;
@@ -15,28 +16,21 @@ mod store;
 mod unit;
 mod watch;
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use ::store::{Database, Location, Writer, WriterOptions};
+use ::store::{Database, Location};
 use contract::mypage::v1::my_page_service_server::MyPageServiceServer;
-use jiff::SignedDuration;
 use relay::Consumer;
 use runtime::Process;
 use runtime::config::duration;
 use runtime::limited;
 use runtime::server::Server;
-use runtime::tasks::Kind;
 use serde::{Deserialize, Serialize};
 
+pub use crate::generation::{View, Views};
 pub use crate::migration::Migrator;
 
-use crate::app::Pages;
-use crate::hub::Hub;
-use crate::policy::Screenings;
-use crate::prune::Pruner;
 use crate::rpc::Rpc;
-use crate::unit::View;
 
 /// The service's name, for ever: its database and its metrics are called so.
 pub const NAME: &str = "mypage";
@@ -88,39 +82,18 @@ pub struct Service {
     pub database: Database,
     /// The events it wants.
     pub consumers: Vec<Consumer>,
+    /// The view that answers calls, for those who build it anew.
+    pub views: Views,
 }
-
-/// A command is a whole batch of events, so a few of them fill a transaction.
-const WRITER: WriterOptions = WriterOptions { queue: 64, batch: 4 };
 
 /// Opens the database, starts the writer and the removal of old changes, and adds the gRPC service to the server.
 ///
 /// # Errors
 /// Where the database cannot be opened.
 pub async fn build(options: Options, deps: Deps, server: &mut Server) -> Result<Service, ::store::Error> {
-    let Options { heartbeat, change_age, change_count, prune_interval } = options;
     let Deps { location, process } = deps;
-    let database = Database::open::<Migrator>(&location).await?;
-    let (writer, run) = Writer::new(NAME, View::new(process.clock), database.clone(), WRITER);
-    process.tasks.spawn(Kind::Essential, "mypage-writer", run);
-    let pruner = Pruner {
-        age: SignedDuration::try_from(change_age).unwrap_or(SignedDuration::MAX),
-        count: change_count,
-        interval: prune_interval.max(SHORTEST_INTERVAL),
-        clock: process.clock,
-        writer: writer.clone(),
-    };
-    process.tasks.spawn(Kind::Loop, "mypage-prune", pruner.run());
-
-    let hub = Hub::default();
-    let pages = Pages::new(database.clone(), process.clock);
-    let rpc = Rpc::new(pages, hub.clone(), heartbeat.max(SHORTEST_INTERVAL));
-    server.add(limited!(MyPageServiceServer::new(rpc)));
-    let screenings = Consumer {
-        name: policy::SCREENINGS,
-        filter: domain::screening_fact::subjects(),
-        handler: Arc::new(Screenings::new(writer, hub)),
-        database: database.clone(),
-    };
-    Ok(Service { database, consumers: vec![screenings] })
+    let views = Views::begin(options, process, &location).await?;
+    let consumer = views.consumer();
+    server.add(limited!(MyPageServiceServer::new(Rpc::new(views.clone(), options.heartbeat.max(SHORTEST_INTERVAL)))));
+    Ok(Service { database: consumer.database.clone(), consumers: vec![consumer], views })
 }

@@ -14,7 +14,7 @@ use relay::{Handler, Incoming};
 use tokio::time::Instant;
 
 use crate::hub::Hub;
-use crate::unit::{Arrived, Command, View};
+use crate::unit::{Arrived, Command, Fold};
 
 /// The durable consumer of Screening's events.
 pub(crate) const SCREENINGS: &str = "mypage-screenings";
@@ -25,12 +25,12 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Hands events to the writer.
 #[derive(Debug)]
 pub(crate) struct Screenings {
-    writer: Writer<View>,
+    writer: Writer<Fold>,
     hub: Hub,
 }
 
 impl Screenings {
-    pub(crate) fn new(writer: Writer<View>, hub: Hub) -> Self {
+    pub(crate) fn new(writer: Writer<Fold>, hub: Hub) -> Self {
         Self { writer, hub }
     }
 

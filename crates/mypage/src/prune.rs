@@ -8,7 +8,7 @@ use jiff::SignedDuration;
 use runtime::clock::Clock;
 use tokio::time::{Instant, sleep};
 
-use crate::unit::{Command, View};
+use crate::unit::{Command, Fold};
 
 /// How long a chunk may wait for its commit.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -20,7 +20,7 @@ pub(crate) struct Pruner {
     pub(crate) count: u64,
     pub(crate) interval: Duration,
     pub(crate) clock: Clock,
-    pub(crate) writer: Writer<View>,
+    pub(crate) writer: Writer<Fold>,
 }
 
 impl Pruner {

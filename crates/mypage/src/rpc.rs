@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::time::Duration;
 
+use ::store::read;
 use contract::mypage::v1::my_page_service_server::MyPageService;
 use contract::mypage::v1::{
     GetMyPageRequest, ListMyPageItemsRequest, ListMyPageItemsResponse, MyPage, WatchMyPageRequest, WatchMyPageResponse,
@@ -16,8 +17,7 @@ use runtime::deadline::Deadline;
 use runtime::status::status;
 use tonic::{Request, Response, Status};
 
-use crate::app::Pages;
-use crate::hub::Hub;
+use crate::generation::Views;
 use crate::watch::watch;
 use crate::{decode, encode};
 
@@ -26,30 +26,30 @@ type Messages = Pin<Box<dyn Stream<Item = Result<WatchMyPageResponse, Status>> +
 /// Serves MyPageService.
 #[derive(Debug)]
 pub(crate) struct Rpc {
-    pages: Pages,
-    hub: Hub,
+    views: Views,
     heartbeat: Duration,
 }
 
 impl Rpc {
-    pub(crate) fn new(pages: Pages, hub: Hub, heartbeat: Duration) -> Self {
-        Self { pages, hub, heartbeat }
+    pub(crate) fn new(views: Views, heartbeat: Duration) -> Self {
+        Self { views, heartbeat }
     }
 
     async fn get(&self, request: Request<GetMyPageRequest>) -> Result<MyPage, Fault> {
         let (caller, deadline) = (reader(&request)?, Deadline::from_request(&request));
         let query = decode::get(request.into_inner())?;
         require_page_of(&caller, &query.customer)?;
-        let customer = query.customer.clone();
-        let found = self.pages.get(query, deadline.instant()).await?;
-        Ok(encode::page(&customer, found))
+        let generation = self.views.not_before(query.not_before, deadline.instant()).await?;
+        let found = generation.pages.page(&query.customer).await.map_err(read::failed)?;
+        Ok(encode::page(&query.customer, found))
     }
 
     async fn list(&self, request: Request<ListMyPageItemsRequest>) -> Result<ListMyPageItemsResponse, Fault> {
         let (caller, deadline) = (reader(&request)?, Deadline::from_request(&request));
         let query = decode::list(request.into_inner())?;
         require_page_of(&caller, &query.customer)?;
-        let (found, next_page_token) = self.pages.list(query, deadline.instant()).await?;
+        let generation = self.views.not_before(query.not_before, deadline.instant()).await?;
+        let (found, next_page_token) = generation.pages.list(&query).await?;
         Ok(ListMyPageItemsResponse { items: found.into_iter().map(encode::item).collect(), next_page_token })
     }
 
@@ -58,7 +58,7 @@ impl Rpc {
         let query = decode::watch(request.into_inner())?;
         require_page_of(&caller, &query.customer)?;
         let customer = query.customer.clone();
-        let told = watch(self.pages.clone(), &self.hub, self.heartbeat, query).await?;
+        let told = watch(self.views.current(), self.heartbeat, query).await?;
         Ok(Box::pin(told.map(move |told| told.map(|told| encode::told(&customer, told)).map_err(status))))
     }
 }

@@ -35,11 +35,11 @@ pub(crate) enum Command {
 
 /// The writer's unit. A command's answer is whether the same command would find more to do.
 #[derive(Debug)]
-pub(crate) struct View {
+pub(crate) struct Fold {
     clock: Clock,
 }
 
-impl View {
+impl Fold {
     pub(crate) fn new(clock: Clock) -> Self {
         Self { clock }
     }
@@ -74,7 +74,7 @@ impl View {
 }
 
 #[async_trait]
-impl Unit for View {
+impl Unit for Fold {
     type Command = Command;
     type Answer = bool;
 

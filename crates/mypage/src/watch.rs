@@ -2,9 +2,11 @@
 //!
 //! The stream is pulled: nothing is read before the client has taken what came before it, so a slow client holds one
 //! small batch of changes, and no task or queue of its own. What it has not read waits in the table; what waits there for
-//! too long is removed, and the stream then ends with CURSOR_EXPIRED. Deadlines and the drain end it from outside.
+//! too long is removed, and the stream then ends with CURSOR_EXPIRED. So does the stream of a view that was replaced by one
+//! built anew: its positions mean nothing there. Deadlines and the drain end it from outside.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::store::read;
@@ -16,9 +18,10 @@ use futures::stream::try_unfold;
 use jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
 
-use crate::app::{Page, Pages};
+use crate::app::Page;
 use crate::decode::Watch;
-use crate::hub::{Hub, Subscription};
+use crate::generation::Generation;
+use crate::hub::Subscription;
 use crate::store::changes::{self, Change};
 use crate::store::pages;
 
@@ -44,7 +47,7 @@ pub(crate) enum What {
 const BATCH: u64 = 64;
 
 struct Watcher {
-    pages: Pages,
+    generation: Arc<Generation>,
     subscription: Subscription,
     customer: CustomerId,
     token: ResumeToken,
@@ -59,25 +62,24 @@ struct Watcher {
 /// # Errors
 /// CURSOR_EXPIRED where the changes after the position are no longer kept.
 pub(crate) async fn watch(
-    pages: Pages,
-    hub: &Hub,
+    generation: Arc<Generation>,
     heartbeat: Duration,
     query: Watch,
 ) -> Result<impl Stream<Item = Result<Told, Fault>> + Send + use<>, Fault> {
     let Watch { customer, from } = query;
-    let subscription = hub.subscribe(&customer);
+    let subscription = generation.hub.subscribe(&customer);
     let (token, snapshot) = match from {
         Some(token) => (token, None),
         None => {
-            let page = pages.page(&customer).await.map_err(read::failed)?;
+            let page = generation.pages.page(&customer).await.map_err(read::failed)?;
             (page.token, Some(page))
         }
     };
     let changes = VecDeque::new();
     let silent_since = Instant::now();
-    let mut watcher = Watcher { pages, subscription, customer, token, snapshot, changes, heartbeat, silent_since };
+    let mut watcher = Watcher { generation, subscription, customer, token, snapshot, changes, heartbeat, silent_since };
     if watcher.snapshot.is_none() {
-        let epoch = pages::epoch(watcher.pages.database.reader()).await.map_err(read::failed)?;
+        let epoch = pages::epoch(watcher.generation.pages.database.reader()).await.map_err(read::failed)?;
         if epoch != token.epoch {
             return Err(expired());
         }
@@ -104,6 +106,9 @@ impl Watcher {
     async fn follow(&mut self) -> Result<What, Fault> {
         let due = self.silent_since + self.heartbeat;
         loop {
+            if self.generation.is_retired() {
+                return Err(expired());
+            }
             if let Some(Change { position, item }) = self.changes.pop_front() {
                 self.token.position = position;
                 return Ok(What::Changed(item));
@@ -111,11 +116,14 @@ impl Watcher {
             let late = Instant::now() >= due;
             self.read().await?;
             if late && self.changes.is_empty() {
-                return Ok(What::Alive(self.pages.clock.now()));
+                return Ok(What::Alive(self.generation.pages.clock.now()));
             }
             if self.changes.is_empty() {
-                // woken or late, there is something to look at
-                drop(timeout_at(due, self.subscription.woken()).await);
+                // woken, late or replaced, there is something to look at
+                tokio::select! {
+                    _ = timeout_at(due, self.subscription.woken()) => {}
+                    () = self.generation.retired() => {}
+                }
             }
         }
     }
@@ -123,7 +131,7 @@ impl Watcher {
     /// Reads the next changes after the position, if there are any.
     async fn read(&mut self) -> Result<(), Fault> {
         self.subscription.mark_heard();
-        let connection = self.pages.database.reader();
+        let connection = self.generation.pages.database.reader();
         let position = self.token.position;
         let page = pages::find(connection, &self.customer).await.map_err(read::failed)?;
         if page.position == position {

@@ -8,7 +8,7 @@ use std::process::Command;
 use simulation::{Batch, Mutant};
 
 /// The seeds that every change has to pass. `make simulate` runs more.
-const SEEDS: u64 = 500;
+const SEEDS: u64 = 200;
 
 fn batch(first: u64, count: u64) -> Batch {
     let jobs = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);

@@ -70,6 +70,34 @@ pub struct Cancelling {
     pub outcome: Outcome<()>,
 }
 
+/// How an answer and what is there disagree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wrong {
+    /// What was answered is not there, or not as it was answered.
+    Lost,
+    /// Something is there once more than anybody asked for.
+    Doubled,
+}
+
+/// A disagreement between what was answered and what is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// Of which kind.
+    pub wrong: Wrong,
+    /// What, for people.
+    pub what: String,
+}
+
+impl Finding {
+    fn lost(what: String) -> Self {
+        Self { wrong: Wrong::Lost, what }
+    }
+
+    fn doubled(what: String) -> Self {
+        Self { wrong: Wrong::Doubled, what }
+    }
+}
+
 /// What a screening is seen as, later.
 #[derive(Debug, Clone)]
 pub struct Sighting {
@@ -134,12 +162,18 @@ impl Ledger {
     /// unknown. Nothing else is active: each active screening is an answered booking or the effect of an unknown one.
     #[must_use]
     pub fn disagreements(&self, seen: &[Sighting]) -> Vec<String> {
+        self.findings(seen).into_iter().map(|finding| finding.what).collect()
+    }
+
+    /// The same, each with its kind.
+    #[must_use]
+    pub fn findings(&self, seen: &[Sighting]) -> Vec<Finding> {
         let held = self.held();
         let mut wrong = Vec::new();
         let mut by_name: BTreeMap<&str, &Sighting> = BTreeMap::new();
         for one in seen {
             if by_name.insert(&one.name, one).is_some() {
-                wrong.push(format!("{} is listed twice", one.name));
+                wrong.push(Finding::doubled(format!("{} is listed twice", one.name)));
             }
         }
         let mut accounted = BTreeSet::new();
@@ -147,8 +181,10 @@ impl Ledger {
         for booking in held.iter() {
             match &booking.outcome {
                 Outcome::Done(name) => {
-                    accounted.insert(name.as_str());
-                    wrong.extend(check_answered(booking, name, by_name.get(name.as_str()).copied()));
+                    if !accounted.insert(name.as_str()) {
+                        wrong.push(Finding::lost(format!("{name} was answered to two requests")));
+                    }
+                    wrong.extend(check_answered(booking, name, by_name.get(name.as_str()).copied()).map(Finding::lost));
                 }
                 Outcome::Unknown => {
                     possible.insert((format!("customers/{}", booking.customer), booking.slot.clone()));
@@ -160,11 +196,20 @@ impl Ledger {
         for one in active.filter(|one| !accounted.contains(one.name.as_str())) {
             // Each unknown explains one active screening, no more.
             if !possible.remove(&(one.customer.clone(), one.slot.clone())) {
-                wrong
-                    .push(format!("{} of {} on {} was never answered nor asked for", one.name, one.customer, one.slot));
+                let what = format!("{} of {} on {} was never answered nor asked for", one.name, one.customer, one.slot);
+                wrong.push(Finding::doubled(what));
             }
         }
         wrong
+    }
+
+    /// At most `count` bookings that were answered, spread over the whole run.
+    #[must_use]
+    pub fn sample(&self, count: usize) -> Vec<Booking> {
+        let held = self.held();
+        let answered: Vec<&Booking> = held.iter().filter(|one| matches!(one.outcome, Outcome::Done(_))).collect();
+        let step = answered.len().div_ceil(count.max(1)).max(1);
+        answered.into_iter().step_by(step).cloned().collect()
     }
 
     fn held(&self) -> MutexGuard<'_, Vec<Booking>> {

@@ -51,10 +51,38 @@ impl DataDir {
     }
 }
 
+/// Names the topology that tests run against: `embedded`, or `mesh`.
+const TOPOLOGY: &str = "CHECKUP_TEST_TOPOLOGY";
+
+/// What a test runs against. Everything it does goes through one address in either.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Topology {
+    /// `checkup up`: one process.
+    Embedded,
+    /// `checkup mesh`: PostgreSQL, nats-server and replicas of every service.
+    Mesh,
+}
+
+impl Topology {
+    /// The one that the environment asks for.
+    ///
+    /// # Panics
+    /// Where it asks for one that there is not.
+    #[must_use]
+    pub fn asked_for() -> Self {
+        match std::env::var(TOPOLOGY).as_deref() {
+            Err(_) | Ok("embedded") => Self::Embedded,
+            Ok("mesh") => Self::Mesh,
+            Ok(other) => panic!("{TOPOLOGY} is embedded or mesh, not {other:?}"),
+        }
+    }
+}
+
 /// How to run the binary.
 #[derive(Debug, Clone)]
 pub struct Launch {
     binary: PathBuf,
+    topology: Topology,
     data: DataDir,
     arguments: Vec<String>,
     variables: Vec<(String, String)>,
@@ -83,10 +111,19 @@ pub struct StartFailure {
 }
 
 impl Launch {
-    /// Runs this binary on a new data directory: `Launch::new(env!("CARGO_BIN_EXE_checkup"))`.
+    /// Runs this binary on a new data directory, in the topology that the environment asks for:
+    /// `Launch::new(env!("CARGO_BIN_EXE_checkup"))`.
     #[must_use]
     pub fn new(binary: impl Into<PathBuf>) -> Self {
-        Self { binary: binary.into(), data: DataDir::new(), arguments: Vec::new(), variables: Vec::new() }
+        let (binary, topology) = (binary.into(), Topology::asked_for());
+        Self { binary, topology, data: DataDir::new(), arguments: Vec::new(), variables: Vec::new() }
+    }
+
+    /// In this topology, whatever the environment asks for.
+    #[must_use]
+    pub fn topology(mut self, topology: Topology) -> Self {
+        self.topology = topology;
+        self
     }
 
     /// Uses this data directory, for example that of a process that was killed.
@@ -142,7 +179,15 @@ impl Launch {
     /// # Panics
     /// Where the binary cannot be run at all.
     pub async fn try_start(&self) -> Result<Checkup, StartFailure> {
-        let mut command = self.command(&["up", "--addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0"]);
+        let mut command = match self.topology {
+            Topology::Embedded => self.command(&["up", "--addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0"]),
+            Topology::Mesh => {
+                // PostgreSQL runs as another user where the tests run as root
+                let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+                std::fs::set_permissions(self.data.path(), open).expect("our own directory");
+                self.command(&["mesh", "--addr", "127.0.0.1:0"])
+            }
+        };
         command.arg("--data-dir").arg(self.data.path()).args(&self.arguments);
         let mut child = command.spawn().expect("the binary runs");
         let stdout = Output::collect(child.stdout.take().expect("a piped stdout"));
@@ -389,7 +434,9 @@ impl Checkup {
         self.terminate();
         let stderr = self.process.stderr.clone();
         let (code, launch) = self.ended().await;
-        assert_eq!(code, Some(0), "an orderly stop ends with 0\n{}", stderr.tail(SHOWN_LINES));
+        let said = stderr.tail(SHOWN_LINES);
+        assert_eq!(code, Some(0), "an orderly stop ends with 0\n{said}");
+        assert!(!said.contains("did not finish in time"), "an orderly stop cuts nothing off\n{said}");
         launch
     }
 }

@@ -90,6 +90,12 @@ impl FaultProxy {
         Self { addr, target, weather, accepting }
     }
 
+    /// Where to connect instead of to the target.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
     /// Where to connect instead of to the target, as a URI.
     #[must_use]
     pub fn uri(&self) -> String {

@@ -14,7 +14,7 @@ use testkit::{Desk, Party, refused, rush};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
-use crate::launch;
+use crate::{embedded, launch};
 
 async fn reservation_of(party: &Party, one: &screening::Screening) -> Result<reservation::Reservation, Status> {
     let request = GetReservationRequest {
@@ -88,7 +88,7 @@ async fn a_view_that_cannot_catch_up_says_so_before_the_deadline() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_of_a_pending_booking_works_too() {
-    let checkup = launch().without("hospital").start().await;
+    let checkup = embedded().without("hospital").start().await;
     let kim = checkup.customer("kim").await;
     let slot = format!("hospitals/far-away/slots/{}", testkit::in_days(Desk::ZONE, 7));
     let request = screening::CreateScreeningRequest {

@@ -9,7 +9,7 @@ use testkit::{connect, eventually, gather, seed};
 use tonic::Status;
 use tonic::transport::Channel;
 
-use crate::launch;
+use crate::embedded;
 use crate::races::{all_screenings, claims};
 
 /// How often the process is killed.
@@ -132,7 +132,7 @@ async fn verify(checkup: &Checkup, when: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_kills_lose_nothing_and_double_nothing() {
     let mut random = seed("crash");
-    let mut checkup = launch().start().await;
+    let mut checkup = embedded().start().await;
     let admin = Desk::of(&checkup.admin().await);
     let mut slots = admin.open("roomy", &(5..35).collect::<Vec<_>>(), 200).await;
     slots.extend(admin.open("narrow", &(40..50).collect::<Vec<_>>(), 4).await);

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use testkit::{DataDir, Desk, eventually};
 
-use crate::launch;
+use crate::{embedded, launch};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_demo_plays_all_thirteen_rows_again_and_again() {
@@ -56,7 +56,7 @@ fn remove_store(from: &Path, service: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn verify_names_what_a_stale_backup_forgot() {
-    let checkup = launch().start().await;
+    let checkup = embedded().start().await;
     let slot = Desk::of(&checkup.admin().await).open("backed-up", &[7], 5).await.remove(0);
     Desk::of(&checkup.customer("kim").await).book("kim", &slot, "").await.expect("a place");
     let launch = checkup.stop().await;
@@ -87,7 +87,7 @@ async fn verify_names_what_a_stale_backup_forgot() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn verify_waits_for_events_and_skips_who_is_not_there() {
-    let checkup = launch().without("reservation,mypage,marketing").start().await;
+    let checkup = embedded().without("reservation,mypage,marketing").start().await;
     let slot = Desk::of(&checkup.admin().await).open("quiet", &[7], 5).await.remove(0);
     let kim = Desk::of(&checkup.customer("kim").await);
     let booked = kim.book("kim", &slot, "").await.expect("a place");

@@ -18,8 +18,8 @@ use prost_types::FieldMask;
 use testkit::{Desk, Party, day_of, eventually, in_days, refused, rush, seed};
 use tonic::{Response, Status};
 
-use crate::launch;
 use crate::races::{all_screenings, claims};
+use crate::{embedded, launch};
 
 async fn propose(marketing: &Party, slot: &str, request_id: &str) -> Result<String, Status> {
     let request = ProposeCapacityIncreaseRequest {
@@ -177,7 +177,7 @@ async fn closing_a_slot_can_cancel_its_bookings_and_reopening_starts_empty() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_deletion_survives_being_killed_in_the_middle() {
     const BOOKINGS: usize = 1_300;
-    let checkup = launch().start().await;
+    let checkup = embedded().start().await;
     let slots = Desk::of(&checkup.admin().await).open("large", &[7, 8], 1_000).await;
     let channels = checkup.served().connections(4).await;
     let token = checkup.tokens().admin("root", "*");

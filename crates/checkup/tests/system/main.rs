@@ -6,6 +6,7 @@
 
 mod consistency;
 mod crash;
+mod dead_letters;
 mod deadlines;
 mod demo;
 mod errors;
@@ -16,13 +17,20 @@ mod identity;
 mod observability;
 mod paging;
 mod races;
+mod rebuild;
 mod streams;
 mod topology;
 mod validation;
 
-use testkit::Launch;
+use testkit::{Launch, Topology};
 
-/// The binary under test, on a new data directory.
+/// The binary under test in one process, on a new data directory: for what only that can do, such as leaving services out.
+fn embedded() -> Launch {
+    launch().topology(Topology::Embedded)
+}
+
+/// The binary under test, on a new data directory, in the topology the suite is run for: `CHECKUP_TEST_TOPOLOGY=mesh` runs the
+/// same tests against PostgreSQL, JetStream and replicas.
 fn launch() -> Launch {
     Launch::new(env!("CARGO_BIN_EXE_checkup"))
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use testkit::{Checkup, Desk, Direction, FaultProxy, eventually, get};
 use tonic::Request;
 
-use crate::launch;
+use crate::embedded;
 
 /// Metrics an alarm is built on.
 const METRICS: &[&str] = &[
@@ -36,7 +36,7 @@ fn sample(page: &str, name: &str, labels: &[&str]) -> Option<f64> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_admin_port_tells_whether_it_lives_and_what_it_does() {
-    let checkup = launch().start().await;
+    let checkup = embedded().start().await;
     for path in ["/live", "/ready"] {
         assert_eq!(get(checkup.admin_addr(), path).await.expect("a page").status, 200, "{path}");
     }
@@ -77,7 +77,7 @@ async fn the_admin_port_tells_whether_it_lives_and_what_it_does() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_goes_is_not_ready_and_still_alive() {
     let proxy = FaultProxy::start().await;
-    let checkup = launch().set("screening.hospital_address", proxy.uri()).start().await;
+    let checkup = embedded().set("screening.hospital_address", proxy.uri()).start().await;
     proxy.forward_to(checkup.addr());
     let slot = Desk::of(&checkup.admin().await).open("leaving", &[7], 5).await.remove(0);
     let kim = Desk::of(&checkup.customer("kim").await);
@@ -116,7 +116,7 @@ fn log(checkup: &Checkup) -> Vec<Value> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_trace_follows_a_booking_through_calls_and_events() {
     const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
-    let checkup = launch().set("telemetry.filter", "debug").start().await;
+    let checkup = embedded().set("telemetry.filter", "debug").start().await;
     let slot = Desk::of(&checkup.admin().await).open("traced", &[7], 5).await.remove(0);
     let kim = checkup.customer("kim").await;
     let mut request = Request::new(CreateScreeningRequest {

@@ -12,7 +12,7 @@ use testkit::{Answer, Checkup, Desk, Direction, FaultProxy, RawMethod, Refusal};
 use testkit::{call_raw, eventually, gather, refused, start_together};
 use tonic::Code;
 
-use crate::launch;
+use crate::{embedded, launch};
 
 async fn reservations(checkup: &Checkup) -> Result<Vec<reservation::Reservation>, tonic::Status> {
     let request = ListReservationsRequest { page_size: 1_000, ..ListReservationsRequest::default() };
@@ -22,7 +22,7 @@ async fn reservations(checkup: &Checkup) -> Result<Vec<reservation::Reservation>
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn booking_and_cancelling_go_on_without_the_views() {
-    let asleep = launch().without("reservation,mypage,marketing");
+    let asleep = embedded().without("reservation,mypage,marketing");
     let checkup = asleep.start().await;
     let slots = Desk::of(&checkup.admin().await).open("half-asleep", &(5..25).collect::<Vec<_>>(), 5).await;
     let kim = Desk::of(&checkup.customer("kim").await);
@@ -65,7 +65,7 @@ async fn booking_and_cancelling_go_on_without_the_views() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn marketing_joins_late_and_starts_from_the_first_event() {
-    let before = launch().without("marketing");
+    let before = embedded().without("marketing");
     let checkup = before.start().await;
     let slots = Desk::of(&checkup.admin().await).open("popular", &[7, 8], 2).await;
     for customer in ["kim", "lee", "park", "choi", "jung"] {
@@ -96,7 +96,7 @@ async fn marketing_joins_late_and_starts_from_the_first_event() {
 
     // It leaves again, and nobody notices.
     let data = checkup.stop().await.data().clone();
-    let checkup = launch().on(&data).without("marketing").start().await;
+    let checkup = embedded().on(&data).without("marketing").start().await;
     Desk::of(&checkup.customer("lee").await).book("lee", &slots[1], "").await.expect("a place");
 }
 

@@ -11,7 +11,7 @@ use domain::screening::State;
 use jiff::civil::Date;
 use sea_orm::ActiveValue::Set;
 use sea_orm::entity::prelude::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter};
-use sea_orm::{QueryOrder, QuerySelect};
+use sea_orm::{PaginatorTrait, QueryOrder, QuerySelect};
 
 use super::corrupt;
 
@@ -134,6 +134,11 @@ pub(crate) async fn save(
         (known, hidden::ActiveModel { screening: Set(screening.0), version: Set(shown.hidden_version) })
     });
     save_all(transaction, hidden.collect::<Vec<_>>()).await
+}
+
+/// How many there are, of all customers.
+pub(crate) async fn count(connection: &impl ConnectionTrait) -> Result<u64, DbErr> {
+    item::Entity::find().count(connection).await
 }
 
 /// The greatest version of a screening that has been taken in, 0 for none.

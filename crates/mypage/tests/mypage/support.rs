@@ -84,8 +84,9 @@ impl House {
     pub(crate) async fn stop(self) {
         let Self { service, process, trigger, .. } = self;
         trigger.request();
-        let Service { database, consumers } = service;
-        drop(consumers);
+        let Service { consumers, views, database: _ } = service;
+        let database = views.database();
+        drop((consumers, views));
         assert_eq!(process.tasks.shutdown(Duration::from_secs(20)).await, Vec::<&str>::new());
         database.close().await;
     }

@@ -120,9 +120,9 @@ pub(crate) async fn side() -> Side {
 pub(crate) async fn replicas() -> Option<[Side; 2]> {
     let server = mesh::for_tests::or_skip("PostgreSQL", mesh::for_tests::postgres().await)?;
     let location = Location::Postgres(server.database("relay").await.expect("an empty database"));
-    Database::migrate::<Migrator>(&location).await.expect("migrated");
+    Box::pin(Database::migrate::<Migrator>(&location)).await.expect("migrated");
     let open = || Database::open::<Migrator>(&location);
-    let (one, other) = tokio::join!(open(), open());
+    let (one, other) = (Box::pin(open()).await, Box::pin(open()).await);
     Some([one, other].map(|database| Side::on(database.expect("opened"), None)))
 }
 

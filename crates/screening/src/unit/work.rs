@@ -265,7 +265,7 @@ impl Work {
         }
         for (slot, count) in &report.counts {
             let stored =
-                self.effects.reported.get(slot).map_or(self.versions.contains_key(slot), |(stored, _)| *stored);
+                self.effects.reported.get(slot).map_or_else(|| self.versions.contains_key(slot), |(stored, _)| *stored);
             let version = self.versions.entry(slot.clone()).or_insert(0);
             *version += 1;
             self.effects.reported.insert(slot.clone(), (stored, *version));

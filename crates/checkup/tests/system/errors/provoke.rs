@@ -22,7 +22,7 @@ use testkit::{day_of, eventually, gather, in_days, refused, seed, start_together
 use tonic::{Request, Response, Status};
 
 use super::Seen;
-use crate::launch;
+use crate::{embedded, launch};
 
 const CLAIM: &str = "01890a5d-ac96-774b-bcce-b302099a8057.1";
 const SCREENING: &str = "screenings/01890a5d-ac96-774b-bcce-b302099a8057";
@@ -199,7 +199,7 @@ pub(super) async fn at_the_door(seen: &mut Seen) {
 
 /// Hospital is not there at all.
 pub(super) async fn without_hospital(seen: &mut Seen) {
-    let checkup = launch().without("hospital").start().await;
+    let checkup = embedded().without("hospital").start().await;
     let kim = checkup.customer("kim").await;
     let slot = format!("hospitals/closed-down/slots/{}", in_days(Desk::ZONE, 7));
     seen.note(refused(Desk::of(&kim).book("kim", &slot, "").await, Reason::HospitalUnavailable));

@@ -14,7 +14,7 @@ use testkit::{Checkup, Desk, Party, eventually, gather, refused, refused_one_of,
 use tonic::{Response, Status};
 
 use super::{all_screenings, claims};
-use crate::launch;
+use crate::{embedded, launch};
 
 const REASON: &str = "the building is sold";
 
@@ -183,7 +183,7 @@ async fn r05_the_first_transition_of_a_row_wins_against_the_deletion() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r06_no_late_event_resurrects_a_final_state() {
     const CUSTOMERS: usize = 12;
-    let start = launch().without("reservation,mypage,marketing");
+    let start = embedded().without("reservation,mypage,marketing");
     let checkup = start.start().await;
     let customers = checkup.served().customers("guest", CUSTOMERS, 4).await;
     let (slot, names) = booked_up(&checkup, "late-news", &customers, "guest").await;
@@ -226,7 +226,7 @@ async fn r06_no_late_event_resurrects_a_final_state() {
     checkup.stop().await;
 
     // Those who slept hear the whole story at once, the bookings long after their end; twice, after a kill.
-    let awake = launch().on(start.data());
+    let awake = embedded().on(start.data());
     let checkup = awake.start().await;
     let launch = checkup.kill().await;
     let checkup = launch.start().await;

@@ -11,7 +11,7 @@ use reservation::ListReservationHistoryRequest;
 use testkit::{Checkup, Desk, Launch, Party, eventually, rush, seed};
 
 use super::all_screenings;
-use crate::launch;
+use crate::embedded;
 
 const CUSTOMERS: usize = 10;
 
@@ -77,14 +77,14 @@ async fn check_page(auditor: &Party, customer: &str, screenings: &[Screening]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r16_those_who_slept_end_with_the_same_story() {
-    let asleep = launch().without("reservation,mypage,marketing");
+    let asleep = embedded().without("reservation,mypage,marketing");
     let checkup = asleep.start().await;
     let admin = Desk::of(&checkup.admin().await);
     let slots = admin.open("history", &[7, 8], 100).await;
     let mut screenings = some_history(&checkup, "early", &slots).await;
     checkup.stop().await;
 
-    let awake = launch().on(asleep.data());
+    let awake = embedded().on(asleep.data());
     let checkup = awake.start().await;
     screenings.extend(some_history(&checkup, "late", &slots).await);
     let auditor = checkup.auditor().await;
@@ -96,7 +96,7 @@ async fn r16_those_who_slept_end_with_the_same_story() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r16_listeners_killed_while_they_listen_apply_nothing_twice() {
     let mut random = seed("r16");
-    let asleep: Launch = launch().without("reservation,mypage,marketing");
+    let asleep: Launch = embedded().without("reservation,mypage,marketing");
     let checkup = asleep.start().await;
     let slots = Desk::of(&checkup.admin().await).open("stutter", &[7, 8], 1_000).await;
     let mut screenings = Vec::new();
@@ -104,7 +104,7 @@ async fn r16_listeners_killed_while_they_listen_apply_nothing_twice() {
         screenings.extend(some_history(&checkup, &format!("wave{wave}"), &slots).await);
     }
     checkup.stop().await;
-    let awake = launch().on(asleep.data());
+    let awake = embedded().on(asleep.data());
     for _ in 0..5 {
         let checkup = awake.start().await;
         // A nemesis schedule: somewhere in the middle of the catching up.

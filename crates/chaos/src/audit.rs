@@ -1,0 +1,184 @@
+//! After the load: every call is settled, every service must agree, and every answer that was given must be true.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::Duration;
+
+use contract::screening::v1::ListScreeningsRequest;
+use futures::{StreamExt, stream};
+use mesh::Mesh;
+use serde_json::Value;
+use testkit::{Booking, Outcome, Party, Sighting, Wrong};
+use tokio::process::Command;
+use tokio::time::Instant;
+
+use crate::Error;
+use crate::load::{Desk, Told};
+use crate::pool::{Patience, channel};
+use crate::router::Router;
+
+/// How long an unknown call is sent again and again.
+const UNTIL_KNOWN: Duration = Duration::from_secs(60);
+/// Calls at a time.
+const ABREAST: usize = 64;
+/// Answered bookings that are asked for once more.
+const REPLAYED: usize = 200;
+/// Examples of one kind that are shown.
+const SHOWN: usize = 5;
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(crate) struct Audit {
+    pub(crate) lost: usize,
+    pub(crate) doubled: usize,
+    pub(crate) oversold: u64,
+    pub(crate) complaints: Vec<String>,
+    pub(crate) settled: Duration,
+}
+
+impl Audit {
+    /// Settles everything, then compares. The mesh must be whole again.
+    ///
+    /// # Errors
+    /// Where something cannot be read.
+    pub(crate) async fn of(
+        mesh: &Mesh,
+        binary: &Path,
+        desk: &Desk,
+        told: &Told,
+        settle: Duration,
+    ) -> Result<Self, Error> {
+        let mut audit = Self::default();
+        let begun = Instant::now();
+        resend(desk, told).await;
+        let (_, unknown) = told.ledger.counts();
+        if unknown > 0 {
+            audit.complaints.push(format!("{unknown} bookings are unknown after {UNTIL_KNOWN:?} of asking"));
+        }
+        for index in 0..2 {
+            audit.verify(mesh, binary, index, settle).await?;
+        }
+        audit.settled = begun.elapsed();
+        audit.replay(desk, told).await;
+        let seen = sightings(desk).await?;
+        for finding in told.ledger.findings(&seen) {
+            let count = match finding.wrong {
+                Wrong::Lost => &mut audit.lost,
+                Wrong::Doubled => &mut audit.doubled,
+            };
+            *count += 1;
+            if *count <= SHOWN {
+                audit.complaints.push(format!("{:?}: {}", finding.wrong, finding.what));
+            }
+        }
+        Ok(audit)
+    }
+
+    /// `checkup verify` over the replicas of this number, or the last ones of services that have fewer.
+    async fn verify(&mut self, mesh: &Mesh, binary: &Path, index: usize, settle: Duration) -> Result<(), Error> {
+        let mut channels = HashMap::new();
+        for replica in mesh.replicas().iter().filter(|replica| replica.index() <= index) {
+            channels.insert(replica.service().to_owned(), channel(replica.addr())?);
+        }
+        let router = Router::start(channels).await?;
+        let mut command = Command::new(binary);
+        command.arg("verify").arg("--addr").arg(router.addr().to_string());
+        command.arg("--data-dir").arg(mesh.directory());
+        command.arg("--settle").arg(format!("{}s", settle.as_secs())).arg("--json");
+        let output = command.kill_on_drop(true).output().await.map_err(Error::system("run checkup verify"))?;
+        let report: Value = serde_json::from_slice(&output.stdout).map_err(|error| {
+            let said = String::from_utf8_lossy(&output.stderr);
+            Error::failed(format!("checkup verify said no JSON ({error}): {said}"))
+        })?;
+        let rows = |key: &str| report[key].as_array().cloned().unwrap_or_default();
+        let disagreements = rows("disagreements");
+        self.oversold += disagreements.iter().filter(|row| row["rule"] == "capacity-holds").count() as u64;
+        let mut by_rule: HashMap<String, Vec<&Value>> = HashMap::new();
+        for row in &disagreements {
+            by_rule.entry(row["rule"].as_str().unwrap_or_default().to_owned()).or_default().push(row);
+        }
+        for (rule, rows) in by_rule {
+            let examples: Vec<String> = rows.iter().take(SHOWN).map(ToString::to_string).collect();
+            self.complaints.push(format!("verify, replicas {index}: {} × {rule}: {}", rows.len(), examples.join(" ")));
+        }
+        for key in ["moving", "skipped"] {
+            let rows = rows(key);
+            if let Some(first) = rows.first() {
+                self.complaints.push(format!("verify, replicas {index}: {} {key}, for example {first}", rows.len()));
+            }
+        }
+        if disagreements.is_empty() && report["ok"] != true {
+            self.complaints.push(format!("verify, replicas {index}, is not content: {report}"));
+        }
+        Ok(())
+    }
+
+    /// A request that was answered is answered by the same booking, however often it comes.
+    async fn replay(&mut self, desk: &Desk, told: &Told) {
+        let again = Told::new(Vec::new());
+        let asked = told.ledger.sample(REPLAYED).into_iter().map(|booking| {
+            let again = &again;
+            async move {
+                let mut repeated = Booking { outcome: Outcome::Unknown, cancelling: None, ..booking.clone() };
+                desk.book(again, &token(desk, &booking), &mut repeated, Patience::until_known(UNTIL_KNOWN)).await;
+                (booking, repeated)
+            }
+        });
+        let mut answers = stream::iter(asked).buffer_unordered(ABREAST);
+        while let Some((before, now)) = answers.next().await {
+            // answered with the state it has by now, which is no booking any more where it was cancelled
+            let is_over = matches!(&now.outcome, Outcome::Refused(state) if state.ends_with("CANCELLED"));
+            if now.outcome != before.outcome && !(is_over && before.cancelling.is_some()) {
+                self.doubled += 1;
+                self.complaints.push(format!("a repeated request is answered {:?}: {before:?}", now.outcome));
+            }
+        }
+        self.complaints.extend(again.complaints());
+    }
+}
+
+fn token(desk: &Desk, booking: &Booking) -> String {
+    desk.tokens.customer(&booking.customer)
+}
+
+/// Sends every call again whose outcome is unknown, with the same request_id, until there is none or nobody answers.
+async fn resend(desk: &Desk, told: &Told) {
+    let end = Instant::now() + UNTIL_KNOWN;
+    loop {
+        let unknown = told.ledger.take_unknown();
+        let done = unknown.is_empty() || Instant::now() >= end;
+        let settled = unknown.into_iter().map(|mut booking| async {
+            if !done {
+                let (token, patience) = (token(desk, &booking), Patience::until_known(UNTIL_KNOWN));
+                if booking.outcome == Outcome::Unknown {
+                    desk.book(told, &token, &mut booking, patience).await;
+                } else {
+                    desk.cancel(told, &token, &mut booking, patience).await;
+                }
+            }
+            told.ledger.note(booking);
+        });
+        stream::iter(settled).buffer_unordered(ABREAST).collect::<Vec<()>>().await;
+        if done {
+            return;
+        }
+    }
+}
+
+/// Every screening there is.
+async fn sightings(desk: &Desk) -> Result<Vec<Sighting>, Error> {
+    let (mut seen, mut page_token) = (Vec::new(), String::new());
+    let auditor = Party::new(desk.screening.next(), Some(&desk.tokens.auditor()));
+    loop {
+        let order_by = "create_time".to_owned();
+        let request =
+            ListScreeningsRequest { page_size: 1_000, page_token, order_by, ..ListScreeningsRequest::default() };
+        let page = auditor.screening().list_screenings(request).await.map_err(Error::call("ListScreenings"))?;
+        let page = page.into_inner();
+        seen.extend(page.screenings.into_iter().map(Sighting::from));
+        if page.next_page_token.is_empty() {
+            return Ok(seen);
+        }
+        page_token = page.next_page_token;
+    }
+}

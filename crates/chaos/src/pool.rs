@@ -1,0 +1,136 @@
+//! The replicas of a service as a well-behaved client sees them: one after the other, the next one where one does not answer.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use testkit::{Outcome, Party, Refusal};
+use tokio::time::{Instant, sleep};
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::Error;
+
+/// Connections to each replica.
+const CONNECTIONS: usize = 2;
+const CONNECT: Duration = Duration::from_secs(1);
+const KEEPALIVE: Duration = Duration::from_secs(2);
+const LAST_PAUSE: Duration = Duration::from_secs(1);
+/// Refusals that say "not now".
+const NOT_NOW: [&str; 2] = ["OVERLOADED", "REQUEST_IN_PROGRESS"];
+
+/// The replicas of one service. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Pool(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    channels: Vec<Channel>,
+    turn: AtomicUsize,
+}
+
+/// How long a client goes on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    /// Sends a call at most this often, each time with the same request_id.
+    pub(crate) attempts: u32,
+    /// The deadline of each.
+    pub(crate) deadline: Duration,
+    /// The pause after the first; it doubles up to a second.
+    pub(crate) pause: Duration,
+    /// Begins no attempt later than this after the first.
+    pub(crate) limit: Duration,
+}
+
+impl Patience {
+    /// A person's: half a dozen tries in a few seconds.
+    pub(crate) const CUSTOMER: Self = Self {
+        attempts: 7,
+        deadline: Duration::from_secs(4),
+        pause: Duration::from_millis(40),
+        limit: Duration::from_secs(8),
+    };
+
+    /// Of somebody who wants to know, in the end.
+    #[must_use]
+    pub(crate) fn until_known(limit: Duration) -> Self {
+        let (deadline, pause) = (Duration::from_secs(10), Duration::from_millis(40));
+        Self { attempts: u32::MAX, deadline, pause, limit }
+    }
+}
+
+/// How a call ended, after all its attempts.
+#[derive(Debug)]
+pub(crate) struct Ended<T> {
+    /// What the client knows.
+    pub(crate) outcome: Outcome<T>,
+    /// How often it was sent.
+    pub(crate) attempts: u32,
+}
+
+impl Pool {
+    /// The replicas at these addresses. Connects when it is called, and again for ever.
+    ///
+    /// # Errors
+    /// Where an address makes no endpoint.
+    pub(crate) fn of(addrs: impl IntoIterator<Item = SocketAddr>) -> Result<Self, Error> {
+        let addrs: Vec<SocketAddr> = addrs.into_iter().collect();
+        // neighbours are different replicas
+        let channels = std::iter::repeat_n(addrs, CONNECTIONS).flatten().map(channel).collect::<Result<_, _>>()?;
+        Ok(Self(Arc::new(Inner { channels, turn: AtomicUsize::new(0) })))
+    }
+
+    /// The connection whose turn it is.
+    #[must_use]
+    pub(crate) fn next(&self) -> Channel {
+        let Inner { channels, turn } = self.0.as_ref();
+        channels[turn.fetch_add(1, Ordering::Relaxed) % channels.len()].clone()
+    }
+
+    /// Calls until the answer is definite or patience ends: the next replica each time, after a growing pause.
+    ///
+    /// # Errors
+    /// A status that no client should ever see.
+    pub(crate) async fn call<T, F>(
+        &self,
+        token: &str,
+        patience: Patience,
+        call: impl Fn(Party) -> F,
+    ) -> Result<Ended<T>, String>
+    where
+        F: Future<Output = Result<T, Status>>,
+    {
+        let begun = Instant::now();
+        let mut pause = patience.pause;
+        let mut attempts = 0;
+        let first = self.0.turn.fetch_add(1, Ordering::Relaxed);
+        loop {
+            let channels = &self.0.channels;
+            let channel = channels[(first + attempts as usize) % channels.len()].clone();
+            let result = call(Party::new(channel, Some(token)).with_deadline(patience.deadline)).await;
+            attempts += 1;
+            let hint = result.as_ref().err().and_then(Refusal::of).and_then(|refusal| refusal.retry_after);
+            let outcome = match Outcome::of(result)? {
+                Outcome::Refused(reason) if NOT_NOW.contains(&reason.as_str()) => Outcome::Unknown,
+                outcome => outcome,
+            };
+            let over = attempts >= patience.attempts || begun.elapsed() >= patience.limit;
+            if over || !matches!(outcome, Outcome::Unknown) {
+                return Ok(Ended { outcome, attempts });
+            }
+            sleep(pause.max(hint.unwrap_or_default()).min(LAST_PAUSE)).await;
+            pause = (pause * 2).min(LAST_PAUSE);
+        }
+    }
+}
+
+/// A connection that is made when it is needed.
+pub(crate) fn channel(addr: SocketAddr) -> Result<Channel, Error> {
+    let endpoint = Endpoint::from_shared(format!("http://{addr}"));
+    let endpoint = endpoint.map_err(|error| Error::failed(format!("{addr} is no address: {error}")))?;
+    let endpoint = endpoint.connect_timeout(CONNECT).tcp_nodelay(true);
+    let endpoint = endpoint.http2_keep_alive_interval(KEEPALIVE).keep_alive_timeout(KEEPALIVE);
+    Ok(endpoint.keep_alive_while_idle(true).connect_lazy())
+}

@@ -1,0 +1,339 @@
+//! A mesh under load, to be broken by a scenario: from its start to the row of the table.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use contract::hospital::v1 as hospital;
+use mesh::{Layout, Mesh, Replica};
+use tempfile::TempDir;
+use testkit::{Party, Random, Tokens, day_of, in_days};
+use tokio::time::{Instant, sleep};
+
+use crate::Error;
+use crate::audit::Audit;
+use crate::load::{Desk, Load, Pressure, Slot, Told};
+use crate::pool::Pool;
+use crate::row::{Back, Row};
+use crate::sampler::Sampler;
+
+/// How long the mesh, or a replica, may take to serve.
+pub(crate) const START: Duration = Duration::from_secs(60);
+/// What a process logs that has to end before its work does.
+const CUT_OFF: [&str; 2] = ["tasks did not finish in time", "cutting the connections that are still open"];
+/// What is not measured: connections are made, caches are filled.
+const WARM_UP: Duration = Duration::from_millis(1_500);
+/// The first slot, small and wanted by all, and the others.
+const CAPACITIES: [i32; 6] = [24, 100_000, 100_000, 100_000, 100_000, 400];
+const ZONE: &str = "Asia/Seoul";
+
+/// How long and how hard.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The program under test.
+    pub binary: PathBuf,
+    /// The load.
+    pub pressure: Pressure,
+    /// How long it runs before the first fault.
+    pub steady: Duration,
+    /// How long a fault lasts that lasts.
+    pub fault: Duration,
+    /// How long the load goes on after each.
+    pub after: Duration,
+    /// How often a fault comes.
+    pub rounds: u32,
+    /// Bookings, where they are counted.
+    pub bookings: usize,
+    /// How long services may take to agree after the load.
+    pub settle: Duration,
+    /// Whether logs and data are kept where something is wrong.
+    pub keep: bool,
+    /// What random choices follow from.
+    pub seed: u64,
+}
+
+/// What a scenario wants to be different from the mesh of the README.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Setup {
+    pub(crate) replicas: Vec<(&'static str, usize)>,
+    pub(crate) settings: Vec<String>,
+    pub(crate) postgres: Option<PathBuf>,
+    /// No load: the scenario makes its own.
+    pub(crate) idle: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Mark {
+    /// Where the search for the old rate begins.
+    from: Instant,
+    /// Where a fault that lasts began.
+    lasted_from: Option<Instant>,
+}
+
+/// A mesh under load.
+#[derive(Debug)]
+pub(crate) struct Run {
+    load: Option<Load>,
+    sampler: Sampler,
+    pub(crate) mesh: Mesh,
+    pub(crate) desk: Desk,
+    pub(crate) hospital: Pool,
+    pub(crate) told: Arc<Told>,
+    pub(crate) plan: Plan,
+    pub(crate) random: Random,
+    pub(crate) notes: Vec<String>,
+    begun: Instant,
+    ended: Option<Instant>,
+    steady: (Instant, Instant),
+    marks: Vec<Mark>,
+    // last: everything else lives in it
+    directory: TempDir,
+}
+
+impl Run {
+    /// Starts a mesh and its load, and lets it run for a while. `wire` is told of the mesh before it is waited for.
+    ///
+    /// # Errors
+    /// Where the mesh does not start.
+    pub(crate) async fn start(plan: &Plan, setup: Setup, wire: impl FnOnce(&mut Mesh)) -> Result<Self, Error> {
+        let directory = directory()?;
+        let mut layout = Layout::new(&plan.binary, directory.path());
+        for (service, count) in &setup.replicas {
+            layout = layout.replicas(service, *count);
+        }
+        layout.settings = setup.settings;
+        layout.postgres = setup.postgres;
+        let mut mesh = Mesh::start(layout, |_| {}).await?;
+        wire(&mut mesh);
+        mesh.ready(START).await?;
+        let tokens = Tokens::of(directory.path());
+        let hospital = Pool::of(mesh.of("hospital").map(Replica::addr))?;
+        let desk = Desk { screening: Pool::of(mesh.of("screening").map(Replica::addr))?, tokens };
+        let capacities: Vec<i32> = if setup.idle { Vec::new() } else { CAPACITIES.to_vec() };
+        let slots = open(&hospital, &desk.tokens, "busy", &capacities).await?;
+        let told = Arc::new(Told::new(slots));
+        let auditor = desk.tokens.auditor();
+        let sampler = Sampler::start(&hospital, &desk.screening, &auditor, "hospitals/busy", &told);
+        let mut random = Random::new(plan.seed);
+        let now = Instant::now();
+        let load = (!setup.idle).then(|| Load::start(&desk, &told, plan.pressure, &mut random));
+        let (plan, marks, notes) = (plan.clone(), Vec::new(), Vec::new());
+        let steady = (now, now);
+        let mut run = Self {
+            load,
+            sampler,
+            mesh,
+            desk,
+            hospital,
+            told,
+            plan,
+            random,
+            notes,
+            begun: now,
+            ended: None,
+            steady,
+            marks,
+            directory,
+        };
+        if run.load.is_some() {
+            sleep(WARM_UP).await;
+            run.steady.0 = Instant::now();
+            sleep(run.plan.steady).await;
+            run.steady.1 = Instant::now();
+        }
+        Ok(run)
+    }
+
+    /// A fault of a moment happens now: its effect is measured from here.
+    pub(crate) fn strikes(&mut self) {
+        self.struck(Instant::now());
+    }
+
+    /// A fault of a moment happened then.
+    pub(crate) fn struck(&mut self, at: Instant) {
+        self.marks.push(Mark { from: at, lasted_from: None });
+    }
+
+    /// A fault that began then is over: its effect is measured from here.
+    pub(crate) fn is_over(&mut self, begun: Instant) {
+        self.marks.push(Mark { from: Instant::now(), lasted_from: Some(begun) });
+    }
+
+    /// One replica, to break it.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub(crate) fn replica(&mut self, service: &str, index: usize) -> Result<&mut Replica, Error> {
+        let missing = || Error::failed(format!("there is no {service}-{index}"));
+        self.mesh.replica(service, index).ok_or_else(missing)
+    }
+
+    /// Stops a replica in an orderly way and starts it again; how long it was away. A stop that had to be cut off is noted.
+    ///
+    /// # Errors
+    /// Where it does not stop, or does not serve again.
+    pub(crate) async fn restart(&mut self, service: &str, index: usize) -> Result<Duration, Error> {
+        let begun = Instant::now();
+        let replica = self.replica(service, index)?;
+        replica.stop().await?;
+        let cut = |line: &String| CUT_OFF.iter().any(|said| line.contains(said)).then(|| line.clone());
+        let cut = replica.output().find(cut);
+        replica.start()?;
+        replica.ready(START).await?;
+        let name = replica.name();
+        self.notes.extend(cut.map(|line| format!("the stop of {name} was cut off: {line}")));
+        Ok(begun.elapsed())
+    }
+
+    /// An admin of every hospital.
+    pub(crate) fn admin(&self) -> Party {
+        Party::new(self.hospital.next(), Some(&self.desk.tokens.admin("root", "*")))
+    }
+
+    /// Lets the load go on for a while.
+    pub(crate) async fn goes_on(&self, span: Duration) {
+        sleep(span).await;
+    }
+
+    /// Takes what is called the rate before the fault from the next moments, after something else went on until now.
+    pub(crate) async fn restart_steady(&mut self) {
+        self.steady.0 = Instant::now();
+        sleep(self.plan.steady).await;
+        self.steady.1 = Instant::now();
+    }
+
+    /// Ends the load before the scenario does.
+    pub(crate) async fn stop_load(&mut self) {
+        if let Some(load) = self.load.take() {
+            self.ended.get_or_insert_with(Instant::now);
+            load.stop().await;
+        }
+    }
+
+    /// What the ledger is about, where the scenario makes its own load.
+    pub(crate) fn sell(&mut self, slots: Vec<Slot>) {
+        self.told = Arc::new(Told::new(slots));
+        self.begun = Instant::now();
+        let parent = self.told.slots().first().and_then(|slot| slot.name.split_once("/slots/"));
+        let parent = parent.map(|(hospital, _)| hospital.to_owned()).unwrap_or_default();
+        let auditor = self.desk.tokens.auditor();
+        self.sampler = Sampler::start(&self.hospital, &self.desk.screening, &auditor, &parent, &self.told);
+    }
+
+    /// Ends the load and judges what was done.
+    ///
+    /// # Errors
+    /// Where the mesh does not become whole again, or cannot be read.
+    pub(crate) async fn finish(mut self, scenario: &'static str, fault: impl Into<String>) -> Result<Row, Error> {
+        self.stop_load().await;
+        let end = self.ended.unwrap_or_else(Instant::now);
+        let load = end - self.begun;
+        let (rate, back) = self.throughput(end);
+        let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let (calls, unknown) = (count(&self.told.calls), count(&self.told.unknown));
+        let audit = match self.audit().await {
+            Ok(audit) => audit,
+            Err(error) => {
+                let kept = self.directory.keep();
+                return Err(Error::failed(format!("{error}; logs and data are in {}", kept.display())));
+            }
+        };
+        let effects = [count(&self.told.effects[0]), count(&self.told.effects[1])];
+        let oversold = count(&self.told.oversold) + audit.oversold;
+        let mut complaints = [self.told.complaints(), audit.complaints].concat();
+        let looks = self.sampler.looks();
+        drop(self.sampler);
+        if let Err(error) = self.mesh.stop().await {
+            complaints.push(format!("the mesh does not stop: {error}"));
+        }
+        let Audit { lost, doubled, settled, .. } = audit;
+        let (fault, notes) = (fault.into(), self.notes);
+        let row = Row {
+            scenario,
+            fault,
+            load,
+            calls,
+            rate,
+            effects,
+            unknown,
+            back,
+            lost,
+            doubled,
+            oversold,
+            complaints,
+            looks,
+            settled,
+            notes,
+        };
+        Ok(if row.is_clean() || !self.plan.keep { row } else { keep(row, self.directory, self.plan.seed) })
+    }
+
+    async fn audit(&mut self) -> Result<Audit, Error> {
+        self.mesh.ready(START).await?;
+        let settle = self.plan.settle;
+        Audit::of(&self.mesh, &self.plan.binary, &self.desk, &self.told, settle).await
+    }
+
+    /// The rate before the faults, and how long the worst of them was felt. Notes the rate while those lasted that last.
+    fn throughput(&mut self, end: Instant) -> (f64, Back) {
+        let answers = &self.told.answers;
+        let rate = answers.rate(self.steady.0, self.steady.1);
+        let mut back = Back::NotMeasured;
+        let mut lowest: Option<f64> = None;
+        for (index, mark) in self.marks.iter().enumerate() {
+            let next = self.marks.get(index + 1).map(|next| next.lasted_from.unwrap_or(next.from));
+            let felt = answers.back_after(rate, mark.from, next.unwrap_or(end));
+            back = back.worst(felt.map_or(Back::NotSeen, Back::After));
+            if let Some(begun) = mark.lasted_from {
+                let during = answers.rate(begun, mark.from) / rate.max(1.0) * 100.0;
+                lowest = Some(lowest.map_or(during, |lowest| lowest.min(during)));
+            }
+        }
+        self.notes.extend(lowest.map(|percent| format!("{percent:.0} % of the rate meanwhile")));
+        (rate, back)
+    }
+}
+
+/// Leaves the logs and the data of a run for whoever wants to know what happened.
+fn keep(mut row: Row, directory: TempDir, seed: u64) -> Row {
+    let kept = directory.keep();
+    row.complaints.push(format!("seed {seed}; logs and data are in {}", kept.display()));
+    row
+}
+
+/// A temporary directory that PostgreSQL can reach under a user of its own.
+pub(crate) fn directory() -> Result<TempDir, Error> {
+    use std::os::unix::fs::PermissionsExt;
+    let everybody = std::fs::Permissions::from_mode(0o755);
+    let made = tempfile::Builder::new().prefix("checkup-chaos-").permissions(everybody).tempdir();
+    made.map_err(Error::system("make a temporary directory"))
+}
+
+/// Registers a hospital with one slot of each capacity, on days that can be booked.
+pub(crate) async fn open(pool: &Pool, tokens: &Tokens, id: &str, capacities: &[i32]) -> Result<Vec<Slot>, Error> {
+    let days = (20..).zip(capacities).map(|(day, capacity)| (in_days(ZONE, day), *capacity));
+    let days: Vec<_> = days.collect();
+    let initial = days.iter().map(|(date, capacity)| hospital::Slot {
+        date: Some(day_of(*date)),
+        capacity: *capacity,
+        ..hospital::Slot::default()
+    });
+    let request = hospital::CreateHospitalRequest {
+        hospital: Some(hospital::Hospital {
+            display_name: format!("Hospital {id}"),
+            time_zone: ZONE.to_owned(),
+            ..hospital::Hospital::default()
+        }),
+        hospital_id: id.to_owned(),
+        initial_slots: initial.collect(),
+        request_id: String::new(),
+    };
+    let admin = Party::new(pool.next(), Some(&tokens.admin("root", "*")));
+    admin.hospital().create_hospital(request).await.map_err(Error::call("CreateHospital"))?;
+    let slot = |(date, capacity): &(_, i32)| Slot {
+        name: testkit::slot_name(&format!("hospitals/{id}"), *date),
+        capacity: *capacity,
+    };
+    Ok(days.iter().map(slot).collect())
+}

@@ -1,0 +1,99 @@
+//! Looks at the slots all the time, whatever is broken: no read may ever show one that is sold beyond its capacity.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use contract::hospital::v1::ListSlotsRequest;
+use contract::screening::v1::ListScreeningsRequest;
+use testkit::Party;
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::load::{Slot, Told};
+use crate::pool::Pool;
+
+const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
+const DEADLINE: Duration = Duration::from_secs(1);
+
+/// Reads until its handle goes.
+#[derive(Debug)]
+pub(crate) struct Sampler {
+    looks: Arc<AtomicU64>,
+    reading: [JoinHandle<()>; 2],
+}
+
+impl Drop for Sampler {
+    fn drop(&mut self) {
+        self.reading.iter().for_each(JoinHandle::abort);
+    }
+}
+
+impl Sampler {
+    /// Reads every slot of this hospital from Hospital, and the confirmed bookings of the first slot from Screening.
+    pub(crate) fn start(hospital: &Pool, screening: &Pool, auditor: &str, parent: &str, told: &Arc<Told>) -> Self {
+        let looks = Arc::new(AtomicU64::new(0));
+        let slots = Look { told: Arc::clone(told), looks: Arc::clone(&looks), auditor: auditor.to_owned() };
+        let bookings = Look { told: Arc::clone(told), looks: Arc::clone(&looks), auditor: auditor.to_owned() };
+        let reading = [
+            tokio::spawn(slots.at_slots(hospital.clone(), parent.to_owned())),
+            tokio::spawn(bookings.at_bookings(screening.clone())),
+        ];
+        Self { looks, reading }
+    }
+
+    /// Reads that were answered.
+    pub(crate) fn looks(&self) -> u64 {
+        self.looks.load(Ordering::Relaxed)
+    }
+}
+
+struct Look {
+    told: Arc<Told>,
+    looks: Arc<AtomicU64>,
+    auditor: String,
+}
+
+impl Look {
+    async fn at_slots(self, pool: Pool, parent: String) {
+        let mut ticks = interval(BETWEEN_LOOKS);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            ticks.tick().await;
+            let request = ListSlotsRequest { parent: parent.clone(), page_size: 1_000, ..ListSlotsRequest::default() };
+            let party = self.party(&pool);
+            let Ok(answer) = party.hospital().list_slots(request).await else { continue };
+            self.looks.fetch_add(1, Ordering::Relaxed);
+            for slot in answer.into_inner().slots.into_iter().filter(|slot| slot.booked_count > slot.capacity) {
+                self.oversold(format!("{} shows {} of {}", slot.name, slot.booked_count, slot.capacity));
+            }
+        }
+    }
+
+    async fn at_bookings(self, pool: Pool) {
+        let Some(Slot { name, capacity }) = self.told.slots().first().cloned() else { return };
+        let mut ticks = interval(BETWEEN_LOOKS);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            ticks.tick().await;
+            let filter = format!("slot=\"{name}\" AND state=CONFIRMED");
+            let request = ListScreeningsRequest { page_size: 1_000, filter, ..ListScreeningsRequest::default() };
+            let party = self.party(&pool);
+            let Ok(answer) = party.screening().list_screenings(request).await else { continue };
+            self.looks.fetch_add(1, Ordering::Relaxed);
+            let confirmed = answer.into_inner().screenings.len();
+            if confirmed > usize::try_from(capacity).unwrap_or(0) {
+                self.oversold(format!("{name} shows {confirmed} confirmed bookings of {capacity}"));
+            }
+        }
+    }
+
+    fn party(&self, pool: &Pool) -> Party {
+        Party::new(pool.next(), Some(&self.auditor)).with_deadline(DEADLINE)
+    }
+
+    fn oversold(&self, what: String) {
+        self.told.oversold.fetch_add(1, Ordering::Relaxed);
+        self.told.complain(what);
+    }
+}

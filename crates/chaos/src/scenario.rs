@@ -1,0 +1,210 @@
+//! The scenarios: what is broken, how long, and how often.
+
+mod broker;
+mod clock;
+mod commit;
+mod damage;
+mod deletion;
+mod disk;
+mod flash;
+mod network;
+mod process;
+mod twice;
+
+pub use damage::damage;
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::Error;
+use crate::load::Pressure;
+use crate::row::Row;
+use crate::run::Plan;
+
+/// One way to break a mesh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scenario {
+    /// `kill -9` of a replica of each service in turn.
+    Kill,
+    /// PostgreSQL stopped without a checkpoint and started again.
+    Postgres,
+    /// A replica of Hospital stopped in the middle of a transaction.
+    Freeze,
+    /// Nothing passes between Screening and Hospital: one way, the other way, both.
+    Partition,
+    /// The broker is away.
+    NatsDown,
+    /// `kill -9` of the broker, again and again.
+    NatsKill,
+    /// The broker loses everything it had.
+    NatsWipe,
+    /// Every event is published once more, as another message.
+    Twice,
+    /// Commits take effect and their answers are lost.
+    Commit,
+    /// A hospital with many bookings is deleted.
+    Deletion,
+    /// The clock of one process is wrong, by turns.
+    Clock,
+    /// The disk of the databases is full.
+    Disk,
+    /// Events that nobody can read or apply.
+    Poison,
+    /// Every replica of every service is stopped and started in turn.
+    Rolling,
+    /// Everybody wants the same date at once.
+    Flash,
+}
+
+/// How long a scenario takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Seconds: whether it holds.
+    Short,
+    /// As long as the faults take that are promised to be survived.
+    Full,
+}
+
+impl Scenario {
+    /// Every one of them.
+    pub const ALL: [Self; 15] = [
+        Self::Kill,
+        Self::Postgres,
+        Self::Freeze,
+        Self::Partition,
+        Self::NatsDown,
+        Self::NatsKill,
+        Self::NatsWipe,
+        Self::Twice,
+        Self::Commit,
+        Self::Deletion,
+        Self::Clock,
+        Self::Disk,
+        Self::Poison,
+        Self::Rolling,
+        Self::Flash,
+    ];
+
+    /// Its name, as it is typed.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kill => "kill",
+            Self::Postgres => "postgres",
+            Self::Freeze => "freeze",
+            Self::Partition => "partition",
+            Self::NatsDown => "nats-down",
+            Self::NatsKill => "nats-kill",
+            Self::NatsWipe => "nats-wipe",
+            Self::Twice => "twice",
+            Self::Commit => "commit",
+            Self::Deletion => "deletion",
+            Self::Clock => "clock",
+            Self::Disk => "disk",
+            Self::Poison => "poison",
+            Self::Rolling => "rolling",
+            Self::Flash => "flash",
+        }
+    }
+
+    /// What it does, in a line.
+    #[must_use]
+    pub const fn about(self) -> &'static str {
+        match self {
+            Self::Kill => "kill -9 of a replica of each service in turn",
+            Self::Postgres => "PostgreSQL stopped immediate and restarted",
+            Self::Freeze => "SIGSTOP of a Hospital replica in mid-transaction",
+            Self::Partition => "partition Screening–Hospital: each way, and both",
+            Self::NatsDown => "NATS down",
+            Self::NatsKill => "kill -9 of NATS, again and again",
+            Self::NatsWipe => "NATS killed and its volume wiped",
+            Self::Twice => "every event published again under a new message id",
+            Self::Commit => "commits applied, their answers cut off",
+            Self::Deletion => "a hospital with many bookings deleted",
+            Self::Clock => "the clock of one process 5 min ahead, then behind",
+            Self::Disk => "the databases' disk full",
+            Self::Poison => "events nobody can read or apply",
+            Self::Rolling => "rolling restart of every service, 2 replicas each",
+            Self::Flash => "flash sale: one slot, everybody at once",
+        }
+    }
+
+    /// How it is played, with a binary and a seed.
+    #[must_use]
+    pub fn plan(self, form: Form, binary: PathBuf, seed: u64) -> Plan {
+        let seconds = Duration::from_secs;
+        let full = form == Form::Full;
+        let (fault, rounds) = match (self, full) {
+            (Self::NatsDown, true) => (seconds(60), 1),
+            (Self::NatsDown, false) => (seconds(4), 1),
+            (Self::NatsKill, true) => (seconds(1), 25),
+            (Self::NatsKill, false) => (Duration::from_millis(300), 5),
+            (Self::Commit, true) => (Duration::from_millis(400), 50),
+            (Self::Commit, false) => (Duration::from_millis(200), 8),
+            (Self::Postgres, true) => (seconds(0), 3),
+            (Self::NatsWipe, true) => (seconds(5), 2),
+            (Self::Kill, true) => (seconds(2), 1),
+            (_, true) => (seconds(10), 1),
+            (Self::Partition, false) => (seconds(2), 1),
+            (_, false) => (seconds(1), 1),
+        };
+        let bookings = match (self, full) {
+            (Self::Deletion, true) => 100_000,
+            (Self::Deletion, false) => 600,
+            (_, true) => 50_000,
+            (_, false) => 1_500,
+        };
+        Plan {
+            binary,
+            pressure: if full {
+                Pressure { rate: 1_200.0, callers: 96 }
+            } else {
+                Pressure { rate: 200.0, callers: 24 }
+            },
+            steady: if full { seconds(5) } else { Duration::from_millis(700) },
+            fault,
+            after: if full { seconds(8) } else { Duration::from_millis(1_200) },
+            rounds,
+            bookings,
+            settle: seconds(60),
+            keep: true,
+            seed,
+        }
+    }
+
+    /// Plays it.
+    ///
+    /// # Errors
+    /// Where it could not be played; what the mesh did wrong is in the row.
+    pub async fn run(self, plan: &Plan) -> Result<Row, Error> {
+        let name = self.name();
+        match self {
+            Self::Kill => process::kill(name, plan).await,
+            Self::Postgres => process::postgres(name, plan).await,
+            Self::Freeze => process::freeze(name, plan).await,
+            Self::Partition => network::partition(name, plan).await,
+            Self::NatsDown => broker::down(name, plan).await,
+            Self::NatsKill => broker::kill(name, plan).await,
+            Self::NatsWipe => broker::wipe(name, plan).await,
+            Self::Twice => twice::twice(name, plan).await,
+            Self::Commit => commit::commit(name, plan).await,
+            Self::Deletion => deletion::deletion(name, plan).await,
+            Self::Clock => clock::clock(name, plan).await,
+            Self::Disk => disk::disk(name, plan).await,
+            Self::Poison => twice::poison(name, plan).await,
+            Self::Rolling => process::rolling(name, plan).await,
+            Self::Flash => flash::flash(name, plan).await,
+        }
+    }
+}
+
+impl FromStr for Scenario {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|scenario| scenario.name() == text);
+        let names = || Self::ALL.map(Self::name).join(", ");
+        found.ok_or_else(|| format!("there is no scenario {text}; there are {}", names()))
+    }
+}

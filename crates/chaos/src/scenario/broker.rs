@@ -1,0 +1,85 @@
+//! The broker goes, and what it had with it.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use crate::Error;
+use crate::row::Row;
+use crate::run::{Plan, Run, Setup};
+
+/// The services whose events wait in a database.
+const PRODUCERS: [&str; 3] = ["hospital", "screening", "reservation"];
+const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
+const DRAINED: Duration = Duration::from_secs(120);
+
+/// Events that wait for the broker.
+async fn backlog(run: &mut Run) -> Result<u64, Error> {
+    let mut waiting = 0;
+    for service in PRODUCERS {
+        let count = "SELECT count(*) FROM outbox WHERE stream_sequence IS NULL";
+        let count = run.mesh.postgres().sql(service, count).await?;
+        waiting += count.parse::<u64>().map_err(|_| Error::failed(format!("{service} has {count} events waiting")))?;
+    }
+    Ok(waiting)
+}
+
+/// Waits until no more events wait than load alone makes; how long that took.
+async fn drained(run: &mut Run) -> Result<Duration, Error> {
+    let begun = Instant::now();
+    // what a second of load leaves behind, at most
+    let few = run.plan.pressure.rate as u64;
+    while backlog(run).await? > few {
+        if begun.elapsed() > DRAINED {
+            return Err(Error::failed(format!("{} events wait after {DRAINED:?}", backlog(run).await?)));
+        }
+        sleep(BETWEEN_LOOKS).await;
+    }
+    Ok(begun.elapsed())
+}
+
+/// The broker is away for a while.
+pub(super) async fn down(name: &'static str, plan: &Plan) -> Result<Row, Error> {
+    let mut run = Run::start(plan, Setup::default(), |_| {}).await?;
+    let begun = Instant::now();
+    run.mesh.nats().stop().await?;
+    run.goes_on(plan.fault).await;
+    let waiting = backlog(&mut run).await?;
+    run.mesh.nats().restart().await?;
+    run.is_over(begun);
+    let drained = drained(&mut run).await?;
+    run.goes_on(plan.after).await;
+    run.notes.push(format!("{waiting} events published within {:.1} s", drained.as_secs_f64()));
+    run.finish(name, format!("NATS down {} s", plan.fault.as_secs())).await
+}
+
+/// The broker is killed again and again.
+pub(super) async fn kill(name: &'static str, plan: &Plan) -> Result<Row, Error> {
+    let mut run = Run::start(plan, Setup::default(), |_| {}).await?;
+    let begun = Instant::now();
+    for _ in 0..plan.rounds {
+        run.mesh.nats().kill().await?;
+        run.mesh.nats().restart().await?;
+        let span = plan.fault.mul_f64(run.random.below(1_000) as f64 / 1_000.0);
+        run.goes_on(span).await;
+    }
+    run.is_over(begun);
+    run.goes_on(plan.after).await;
+    run.finish(name, format!("kill -9 of NATS ×{}", plan.rounds)).await
+}
+
+/// The broker comes back without anything it had.
+pub(super) async fn wipe(name: &'static str, plan: &Plan) -> Result<Row, Error> {
+    let mut run = Run::start(plan, Setup::default(), |_| {}).await?;
+    for _ in 0..plan.rounds {
+        let begun = Instant::now();
+        run.mesh.nats().wipe().await?;
+        run.goes_on(plan.fault).await;
+        run.mesh.nats().restart().await?;
+        run.is_over(begun);
+        run.goes_on(plan.after).await;
+    }
+    let events = run.mesh.postgres().sql("screening", "SELECT count(*) FROM outbox").await?;
+    run.notes.push(format!("{events} events of Screening to publish again"));
+    run.finish(name, format!("NATS killed and its volume wiped ×{}", plan.rounds)).await
+}

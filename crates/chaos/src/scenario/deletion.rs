@@ -1,0 +1,118 @@
+//! A hospital that is deleted with everything that was booked there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use contract::hospital::v1::{DeleteHospitalRequest, ListSlotsRequest};
+use contract::screening::v1::ListScreeningsRequest;
+use futures::{StreamExt, stream};
+use testkit::{Booking, Outcome, Party};
+use tokio::time::{Instant, sleep};
+
+use crate::Error;
+use crate::load::Told;
+use crate::pool::Patience;
+use crate::row::Row;
+use crate::run::{Plan, Run, Setup};
+
+/// Dates the hospital has, and so bookings a customer.
+const DATES: usize = 100;
+const ABREAST: usize = 128;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
+const LIMIT: Duration = Duration::from_secs(180);
+const DOOMED: &str = "hospitals/doomed";
+
+/// Bookings are made, then the hospital is deleted while others go on booking elsewhere.
+pub(super) async fn deletion(name: &'static str, plan: &Plan) -> Result<Row, Error> {
+    let mut run = Run::start(plan, Setup::default(), |_| {}).await?;
+    let dates = DATES.min(plan.bookings / 20).max(1);
+    let customers = plan.bookings.div_ceil(dates);
+    let places = vec![i32::try_from(customers).unwrap_or(i32::MAX); dates];
+    let slots = crate::run::open(&run.hospital, &run.desk.tokens, "doomed", &places).await?;
+    let told = Arc::new(Told::new(slots));
+    let begun = Instant::now();
+    fill(&mut run, &told, customers).await?;
+    run.notes.push(format!("{} bookings made in {:.0} s", customers * dates, begun.elapsed().as_secs_f64()));
+    run.restart_steady().await;
+
+    let (admin, begun) = (run.admin(), Instant::now());
+    let request = DeleteHospitalRequest {
+        name: DOOMED.to_owned(),
+        force: true,
+        reason: "closed".to_owned(),
+        ..DeleteHospitalRequest::default()
+    };
+    admin.hospital().delete_hospital(request).await.map_err(Error::call("DeleteHospital"))?;
+    let revoked = until(begun, async || Ok(places_taken(&admin).await? == 0)).await?;
+    let auditor = Party::new(run.desk.screening.next(), Some(&run.desk.tokens.auditor()));
+    let cancelled = until(begun, async || Ok(confirmed(&auditor).await? == 0)).await?;
+    run.is_over(begun);
+    run.goes_on(plan.after).await;
+    run.notes.push(format!(
+        "places given back after {:.1} s, bookings cancelled after {:.1} s",
+        revoked.as_secs_f64(),
+        cancelled.as_secs_f64()
+    ));
+    run.finish(name, format!("a hospital with {} bookings deleted", customers * dates)).await
+}
+
+/// Books every date for every customer.
+async fn fill(run: &mut Run, told: &Arc<Told>, customers: usize) -> Result<(), Error> {
+    let desk = run.desk.clone();
+    let slots: Vec<String> = told.slots().iter().map(|slot| slot.name.clone()).collect();
+    let seeds: Vec<_> = (0..customers).map(|_| run.random.fork()).collect();
+    let filled = seeds.into_iter().enumerate().map(|(index, mut random)| {
+        let (desk, told, slots) = (desk.clone(), Arc::clone(told), slots.clone());
+        let each = async move {
+            let customer = format!("d{index}");
+            let token = desk.tokens.customer(&customer);
+            for slot in slots {
+                let mut booking = Booking {
+                    customer: customer.clone(),
+                    slot,
+                    request_id: random.uuid().to_string(),
+                    outcome: Outcome::Unknown,
+                    cancelling: None,
+                };
+                desk.book(&told, &token, &mut booking, Patience::until_known(LIMIT)).await;
+                told.ledger.note(booking);
+            }
+        };
+        async move { tokio::spawn(each).await }
+    });
+    let mut filling = stream::iter(filled).buffer_unordered(ABREAST);
+    while let Some(filled) = filling.next().await {
+        filled.map_err(|error| Error::failed(format!("a caller failed: {error}")))?;
+    }
+    drop(filling);
+    let (made, wanted) = (told.ledger.counts().0, customers * told.slots().len());
+    if made != wanted {
+        return Err(Error::failed(format!("{made} of {wanted} bookings were made: {:?}", told.refusals())));
+    }
+    Ok(())
+}
+
+/// Looks until it is so; how long after `begun` that was.
+async fn until(begun: Instant, mut look: impl AsyncFnMut() -> Result<bool, Error>) -> Result<Duration, Error> {
+    while !look().await? {
+        if begun.elapsed() > LIMIT {
+            return Err(Error::failed(format!("bookings of a deleted hospital are left after {LIMIT:?}")));
+        }
+        sleep(BETWEEN_LOOKS).await;
+    }
+    Ok(begun.elapsed())
+}
+
+async fn places_taken(admin: &Party) -> Result<i64, Error> {
+    let request = ListSlotsRequest { parent: DOOMED.to_owned(), page_size: 1_000, ..ListSlotsRequest::default() };
+    let page = admin.hospital().list_slots(request).await.map_err(Error::call("ListSlots"))?;
+    Ok(page.into_inner().slots.iter().map(|slot| i64::from(slot.booked_count)).sum())
+}
+
+/// Confirmed bookings there, at most one.
+async fn confirmed(auditor: &Party) -> Result<usize, Error> {
+    let filter = format!("hospital=\"{DOOMED}\" AND state=CONFIRMED");
+    let request = ListScreeningsRequest { page_size: 1, filter, ..ListScreeningsRequest::default() };
+    let page = auditor.screening().list_screenings(request).await.map_err(Error::call("ListScreenings"))?;
+    Ok(page.into_inner().screenings.len())
+}

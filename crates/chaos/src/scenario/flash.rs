@@ -1,0 +1,74 @@
+//! Everybody wants the same date.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{StreamExt, stream};
+use hdrhistogram::Histogram;
+use testkit::{Booking, Outcome};
+use tokio::time::Instant;
+
+use crate::Error;
+use crate::load::Told;
+use crate::pool::Patience;
+use crate::row::Row;
+use crate::run::{Plan, Run, Setup};
+
+/// Requests under way at a time.
+const ABREAST: usize = 256;
+/// One place for so many requests.
+const REQUESTS_A_PLACE: usize = 50;
+
+/// One slot; each customer asks once.
+pub(super) async fn flash(name: &'static str, plan: &Plan) -> Result<Row, Error> {
+    let mut run = Run::start(plan, Setup { idle: true, ..Setup::default() }, |_| {}).await?;
+    let capacity = plan.bookings.div_ceil(REQUESTS_A_PLACE);
+    let places = i32::try_from(capacity).unwrap_or(i32::MAX);
+    let slots = crate::run::open(&run.hospital, &run.desk.tokens, "flash", &[places]).await?;
+    run.sell(slots);
+    let (told, slot) = (Arc::clone(&run.told), run.told.slots()[0].name.clone());
+    let bookings: Vec<Booking> = (0..plan.bookings)
+        .map(|index| Booking {
+            customer: format!("f{index}"),
+            slot: slot.clone(),
+            request_id: run.random.uuid().to_string(),
+            outcome: Outcome::Unknown,
+            cancelling: None,
+        })
+        .collect();
+    // made before, as a customer's token would be
+    let tokens: Vec<String> = bookings.iter().map(|booking| run.desk.tokens.customer(&booking.customer)).collect();
+    let mut spans = Histogram::<u64>::new_with_max(600_000_000, 3).map_err(|error| Error::failed(error.to_string()))?;
+    let begun = Instant::now();
+    let asked = bookings.into_iter().zip(tokens).map(|(booking, token)| {
+        let (told, desk) = (Arc::clone(&told), run.desk.clone());
+        async move { tokio::spawn(async move { ask(&desk, &told, &token, booking).await }).await }
+    });
+    let mut answers = stream::iter(asked).buffer_unordered(ABREAST);
+    while let Some(span) = answers.next().await {
+        let span = span.map_err(|error| Error::failed(format!("a caller failed: {error}")))?;
+        spans.saturating_record(u64::try_from(span.as_micros()).unwrap_or(u64::MAX));
+    }
+    drop(answers);
+    let took = begun.elapsed();
+    let confirmed = told.ledger.counts().0;
+    run.notes.push(format!(
+        "{confirmed} of {capacity} places confirmed; {:.0} answers/s, p50 {:.0} ms, p99 {:.0} ms",
+        plan.bookings as f64 / took.as_secs_f64(),
+        spans.value_at_quantile(0.5) as f64 / 1_000.0,
+        spans.value_at_quantile(0.99) as f64 / 1_000.0
+    ));
+    let mut row = run.finish(name, format!("flash sale: {capacity} places, {} requests", plan.bookings)).await?;
+    let confirmed = usize::try_from(row.effects[0]).unwrap_or(usize::MAX);
+    if confirmed != capacity {
+        row.complaints.push(format!("{confirmed} bookings were confirmed for {capacity} places"));
+    }
+    Ok(row)
+}
+
+async fn ask(desk: &crate::load::Desk, told: &Told, token: &str, mut booking: Booking) -> Duration {
+    let begun = Instant::now();
+    desk.book(told, token, &mut booking, Patience::CUSTOMER).await;
+    told.ledger.note(booking);
+    begun.elapsed()
+}

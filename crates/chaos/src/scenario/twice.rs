@@ -1,0 +1,165 @@
+//! Somebody else publishes to the stream: everything again, or nonsense.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use bus::jetstream::{JetStream, JetStreamOptions};
+use bus::{Message, Outbound, Place, Publish, Subscribe, Subscription};
+use contract::event::v1::event_envelope::Payload;
+use contract::event::v1::{CapacityReserved, EventEnvelope, ScreeningConfirmed};
+use prost::Message as _;
+use tokio::time::{Instant, sleep, timeout};
+use uuid::Uuid;
+
+use crate::Error;
+use crate::row::Row;
+use crate::run::{Plan, Run, Setup};
+
+const AT_ONCE: usize = 256;
+const PUBLISH: Duration = Duration::from_secs(10);
+const SILENCE: Duration = Duration::from_millis(300);
+const BURIED: Duration = Duration::from_secs(60);
+const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
+
+async fn connect(run: &mut Run) -> Result<JetStream, Error> {
+    let connected = JetStream::connect(JetStreamOptions::new(run.mesh.nats().url())).await;
+    connected.map_err(|error| Error::failed(format!("cannot connect to the broker: {error:?}")))
+}
+
+/// Publishes these as new messages; their places in the stream.
+async fn publish(broker: &JetStream, messages: Vec<Message>) -> Result<Vec<u64>, Error> {
+    let outbound = |message| Outbound { id: Uuid::new_v4().to_string(), message };
+    let events: Vec<Outbound> = messages.into_iter().map(outbound).collect();
+    let results = broker.publish(&events, Instant::now() + PUBLISH).await;
+    let results: Result<Vec<u64>, bus::Error> = results.into_iter().collect();
+    results.map_err(|error| Error::failed(format!("cannot publish: {error:?}")))
+}
+
+/// Copies of everything that others published, while the load runs and until nothing follows.
+struct Copier {
+    broker: JetStream,
+    reading: Box<dyn Subscription>,
+    /// Copies, which are not copied again.
+    own: HashSet<i64>,
+    copied: usize,
+}
+
+impl Copier {
+    async fn new(run: &mut Run) -> Result<Self, Error> {
+        let broker = connect(run).await?;
+        let everything = ["checkup.v1.>".to_owned()];
+        let reading = broker.ordered().subscribe("copier", &everything, HashMap::new()).await;
+        let reading = reading.map_err(|error| Error::failed(format!("cannot read the stream: {error:?}")))?;
+        Ok(Self { broker, reading, own: HashSet::new(), copied: 0 })
+    }
+
+    /// Until then, or until nothing follows.
+    async fn copy_until(&mut self, end: Option<Instant>) -> Result<(), Error> {
+        loop {
+            if end.is_some_and(|end| Instant::now() >= end) {
+                return Ok(());
+            }
+            let Ok(read) = timeout(SILENCE, self.reading.next(AT_ONCE)).await else {
+                if end.is_none() {
+                    return Ok(());
+                }
+                continue;
+            };
+            let read = read.map_err(|error| Error::failed(format!("cannot read the stream: {error:?}")))?;
+            let copies = read.into_iter().filter(|delivery| match &delivery.place {
+                Place::Ordered { position, .. } => !self.own.remove(position),
+                Place::Unordered { .. } => true,
+            });
+            let copies: Vec<Message> = copies.map(|delivery| delivery.message).collect();
+            self.copied += copies.len();
+            let sequences = publish(&self.broker, copies).await?;
+            self.own.extend(sequences.into_iter().filter_map(|sequence| i64::try_from(sequence).ok()));
+        }
+    }
+}
+
+/// Every event comes a second time, later, under another message id, so that the broker does not recognise it.
+pub(super) async fn twice(name: &'static str, plan: &Plan) -> Result<Row, Error> {
+    let mut run = Run::start(plan, Setup::default(), |_| {}).await?;
+    let mut copier = Copier::new(&mut run).await?;
+    let begun = Instant::now();
+    copier.copy_until(Some(begun + plan.fault)).await?;
+    run.is_over(begun);
+    run.goes_on(plan.after).await;
+    run.stop_load().await;
+    copier.copy_until(None).await?;
+    let copied = copier.copied;
+    if copied == 0 {
+        return Err(Error::failed("there was nothing to publish twice"));
+    }
+    copier.broker.close().await;
+    run.notes.push(format!("{copied} events twice"));
+    run.finish(name, "every event published again under a new message id").await
+}
+
+/// Events that are no envelopes, and envelopes whose facts cannot be true.
+fn nonsense() -> Vec<Message> {
+    let facts = [
+        ("screening.screening_confirmed", Payload::ScreeningConfirmed(ScreeningConfirmed::default())),
+        ("claim.capacity_reserved", Payload::CapacityReserved(CapacityReserved::default())),
+    ];
+    let mut messages = Vec::new();
+    for (index, (subject, payload)) in facts.into_iter().enumerate() {
+        let subject = format!("checkup.v1.{subject}.poison_{index}");
+        messages.push(Message { subject: subject.clone(), payload: b"\xff\xff not an envelope".to_vec() });
+        let envelope = EventEnvelope {
+            event_id: Uuid::new_v4().to_string(),
+            aggregate: "nothing/there".to_owned(),
+            aggregate_version: 1,
+            producer: "nobody".to_owned(),
+            payload: Some(payload),
+            ..EventEnvelope::default()
+        };
+        messages.push(Message { subject, payload: envelope.encode_to_vec() });
+    }
+    messages
+}
+
+async fn dead_letters(run: &mut Run) -> Result<Vec<(String, u64)>, Error> {
+    let mut letters = Vec::new();
+    for service in ["hospital", "screening", "reservation", "marketing"] {
+        let count = run.mesh.postgres().sql(service, "SELECT count(*) FROM dead_letter").await?;
+        letters.push((service.to_owned(), count.parse().unwrap_or(0)));
+    }
+    Ok(letters)
+}
+
+/// Nonsense on the stream: it becomes dead letters, and everything else goes on.
+pub(super) async fn poison(name: &'static str, plan: &Plan) -> Result<Row, Error> {
+    const ATTEMPTS: &str = "relay.attempts=4";
+    let mut run = Run::start(plan, Setup { settings: vec![ATTEMPTS.to_owned()], ..Setup::default() }, |_| {}).await?;
+    let broker = connect(&mut run).await?;
+    let messages = nonsense();
+    let published = messages.len();
+    run.strikes();
+    publish(&broker, messages).await?;
+    broker.close().await;
+    let begun = Instant::now();
+    // Reservation hears of screenings, so it is sure to be given half of them.
+    let letters = loop {
+        let letters = dead_letters(&mut run).await?;
+        if letters.iter().any(|(service, count)| service == "reservation" && *count >= 2) {
+            break letters;
+        }
+        if begun.elapsed() > BURIED {
+            return Err(Error::failed(format!("after {BURIED:?} the dead letters are {letters:?}")));
+        }
+        sleep(BETWEEN_LOOKS).await;
+    };
+    let buried = begun.elapsed();
+    run.goes_on(plan.fault).await;
+    run.goes_on(plan.after).await;
+    let letters: Vec<String> = letters
+        .into_iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(service, count)| format!("{service} {count}"))
+        .collect();
+    let buried = buried.as_secs_f64();
+    run.notes.push(format!("dead letters within {buried:.1} s: {}", letters.join(", ")));
+    run.finish(name, format!("{published} events nobody can read or apply")).await
+}

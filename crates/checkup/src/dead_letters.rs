@@ -1,0 +1,242 @@
+//! `checkup dead-letters`: what consumers could not apply, shown, applied again, or removed.
+//!
+//! It works on the services' databases, next to the processes that use them: a letter that is to be applied again is only
+//! marked here; the service's own consumer does it, under its own rules.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write};
+use std::path::Path;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use contract::event::v1::EventEnvelope;
+use prost::Message;
+use runtime::clock::Clock;
+use serde_json::json;
+use store::dead_letter::{self, Model};
+use store::{Database, DbErr, Location, timestamp};
+
+use crate::assembly;
+use crate::cli::{DeadLettersCommand, StoresArgs};
+use crate::config::Sources;
+use crate::data_dir::file;
+use crate::exit::{Exit, Failure, chain};
+use crate::service::Service;
+use crate::terminal;
+
+/// Letters read in one statement.
+const CHUNK: u64 = 500;
+/// Characters of an error in a list.
+const SHOWN: usize = 60;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
+
+/// A letter's name: `hospital/12`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LetterId {
+    /// Whose database it is in.
+    pub service: Service,
+    /// Its number there.
+    pub number: i64,
+}
+
+impl fmt::Display for LetterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.service, self.number)
+    }
+}
+
+impl FromStr for LetterId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (service, number) =
+            text.split_once('/').ok_or("a dead letter is called SERVICE/NUMBER, as `list` shows it")?;
+        let number = number.parse().map_err(|_| format!("{number:?} is no number"))?;
+        Ok(Self { service: service.parse()?, number })
+    }
+}
+
+/// Runs one of the commands.
+///
+/// # Errors
+/// Where a database cannot be used, or a letter is not there.
+pub async fn run(command: DeadLettersCommand) -> Result<Exit, Failure> {
+    match command {
+        DeadLettersCommand::List { stores, json } => list(&Stores::open(&stores, None).await?, json).await,
+        DeadLettersCommand::Show { stores, letter } => {
+            show(&Stores::open(&stores, Some(&[letter])).await?, letter).await
+        }
+        DeadLettersCommand::Replay { stores, letters, all, wait } => {
+            let named = (!all).then_some(letters.as_slice());
+            let stores = Stores::open(&stores, named).await?;
+            let letters = if all { stores.letters().await?.into_keys().collect() } else { letters };
+            replay(&stores, &letters, wait).await
+        }
+        DeadLettersCommand::Drop { stores, letters } => {
+            remove(&Stores::open(&stores, Some(&letters)).await?, &letters).await
+        }
+    }
+}
+
+/// The databases that were found.
+struct Stores(BTreeMap<Service, Database>);
+
+impl Stores {
+    /// Opens the databases that the configuration names and those in the data directory; only those of `named` letters, where
+    /// there are any.
+    async fn open(args: &StoresArgs, named: Option<&[LetterId]>) -> Result<Self, Failure> {
+        let settings = Sources::of_process(args.config.as_deref(), &args.set).settings()?;
+        let mut locations = settings.databases;
+        for service in Service::ALL {
+            let file = file(&args.data_dir, service);
+            if file.is_file() {
+                locations.entry(service).or_insert(Location::Sqlite(file));
+            }
+        }
+        if let Some(named) = named {
+            locations.retain(|service, _| named.iter().any(|letter| letter.service == *service));
+            if let Some(letter) = named.iter().find(|letter| !locations.contains_key(&letter.service)) {
+                return Err(nowhere(&letter.service.to_string(), &args.data_dir));
+            }
+        }
+        if locations.is_empty() {
+            return Err(nowhere("any service", &args.data_dir));
+        }
+        let mut stores = BTreeMap::new();
+        for (service, location) in locations {
+            let opened = assembly::open(service, &location).await;
+            stores.insert(service, opened.map_err(|error| Failure::failed(chain(&error)))?);
+        }
+        Ok(Self(stores))
+    }
+
+    fn of(&self, letter: LetterId) -> Result<&Database, Failure> {
+        self.0.get(&letter.service).ok_or_else(|| missing(letter))
+    }
+
+    async fn letters(&self) -> Result<BTreeMap<LetterId, Model>, Failure> {
+        let mut letters = BTreeMap::new();
+        for (service, database) in &self.0 {
+            let mut after = 0;
+            loop {
+                let rows = dead_letter::list(database.reader(), after, CHUNK).await.map_err(failed)?;
+                let Some(last) = rows.last() else { break };
+                after = last.id;
+                letters.extend(rows.into_iter().map(|row| (LetterId { service: *service, number: row.id }, row)));
+            }
+        }
+        Ok(letters)
+    }
+
+    async fn get(&self, letter: LetterId) -> Result<Option<Model>, Failure> {
+        dead_letter::get(self.of(letter)?.reader(), letter.number).await.map_err(failed)
+    }
+}
+
+fn nowhere(whose: &str, directory: &Path) -> Failure {
+    let help = "name the data directory with --data-dir, or the configuration of the mesh with --config";
+    Failure::failed(format!("there is no database of {whose} in {}; {help}", directory.display()))
+}
+
+fn missing(letter: LetterId) -> Failure {
+    Failure::failed(format!("there is no dead letter {letter}; `checkup dead-letters list` shows those there are"))
+}
+
+fn failed(error: DbErr) -> Failure {
+    Failure::failed(format!("the database does not answer: {}", chain(&error)))
+}
+
+async fn list(stores: &Stores, json: bool) -> Result<Exit, Failure> {
+    let letters = stores.letters().await?;
+    if json {
+        let rows = letters.iter().map(|(id, letter)| {
+            json!({
+                "letter": id.to_string(),
+                "consumer": letter.consumer,
+                "event_id": letter.event_id,
+                "subject": letter.subject,
+                "attempts": letter.attempts,
+                "time": timestamp(letter.bury_time).to_string(),
+                "error": letter.error,
+                "replay_asked": letter.replay_time.is_some(),
+            })
+        });
+        terminal::print(&format!("{}\n", serde_json::Value::from_iter(rows)));
+        return Ok(Exit::Ok);
+    }
+    if letters.is_empty() {
+        terminal::print("no dead letters\n");
+        return Ok(Exit::Ok);
+    }
+    let mut table = terminal::table(&["letter", "consumer", "event", "subject", "tries", "since", "error"]);
+    for (id, letter) in &letters {
+        let error: String = letter.error.lines().next().unwrap_or_default().chars().take(SHOWN).collect();
+        table.add_row([
+            id.to_string(),
+            letter.consumer.clone(),
+            letter.event_id.clone(),
+            letter.subject.clone(),
+            letter.attempts.to_string(),
+            timestamp(letter.bury_time).strftime("%F %T").to_string(),
+            error,
+        ]);
+    }
+    terminal::print(&format!("{table}\n"));
+    Ok(Exit::Ok)
+}
+
+async fn show(stores: &Stores, id: LetterId) -> Result<Exit, Failure> {
+    let letter = stores.get(id).await?.ok_or_else(|| missing(id))?;
+    let mut text = String::new();
+    let Model { consumer, event_id, subject, payload, error, attempts, .. } = &letter;
+    // writing to a String cannot fail
+    let _ = writeln!(text, "letter    {id}\nconsumer  {consumer}\nevent     {event_id}\nsubject   {subject}");
+    let _ = writeln!(text, "tries     {attempts}, since {}", timestamp(letter.bury_time));
+    let _ = writeln!(text, "error     {error}\n");
+    let _ = match EventEnvelope::decode(payload.as_slice()) {
+        Ok(envelope) => writeln!(text, "{envelope:#?}"),
+        Err(error) => {
+            let bytes: String = payload.iter().map(|byte| format!("{byte:02x}")).collect();
+            writeln!(text, "not an event ({error}); its {} bytes: {bytes}", payload.len())
+        }
+    };
+    terminal::print(&text);
+    Ok(Exit::Ok)
+}
+
+async fn replay(stores: &Stores, letters: &[LetterId], wait: Duration) -> Result<Exit, Failure> {
+    for letter in letters {
+        let asked = dead_letter::ask_for_replay(stores.of(*letter)?, letter.number, Clock::system().now()).await;
+        if !asked.map_err(failed)? {
+            return Err(missing(*letter));
+        }
+    }
+    let limit = Instant::now() + wait;
+    let mut all_applied = true;
+    for letter in letters {
+        let outcome = loop {
+            match stores.get(*letter).await? {
+                None => break Ok(()),
+                Some(row) if row.replay_time.is_none() => break Err(format!("not applied: {}", row.error)),
+                Some(_) if Instant::now() >= limit => break Err("not tried yet: does its service run?".to_owned()),
+                Some(_) => tokio::time::sleep(BETWEEN_LOOKS).await,
+            }
+        };
+        all_applied &= outcome.is_ok();
+        terminal::print(&match outcome {
+            Ok(()) => format!("{letter}: applied\n"),
+            Err(why) => format!("{letter}: {why}\n"),
+        });
+    }
+    Ok(if all_applied { Exit::Ok } else { Exit::Failed })
+}
+
+async fn remove(stores: &Stores, letters: &[LetterId]) -> Result<Exit, Failure> {
+    for letter in letters {
+        if !dead_letter::remove(stores.of(*letter)?, letter.number).await.map_err(failed)? {
+            return Err(missing(*letter));
+        }
+        terminal::print(&format!("{letter}: dropped\n"));
+    }
+    Ok(Exit::Ok)
+}

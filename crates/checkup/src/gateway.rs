@@ -1,0 +1,204 @@
+//! One address for a mesh on loopback: every call goes to a replica of the service it names.
+//!
+//! It stands where a cluster has Istio's gateway, for people with grpcurl and for the tools of this binary, and does what they
+//! would miss: it leaves out replicas that are not ready, takes another where one cannot be connected to, and sends one caller's
+//! calls of my-page to one replica, because a resume token belongs to the file it was made from. It decides nothing and reads
+//! no message.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use fault::{Fault, Reason};
+use futures::future::BoxFuture;
+use http::request::Parts;
+use http::{HeaderValue, Request, Response};
+use http_body_util::{BodyExt, Full, Limited};
+use runtime::client::{ClientOptions, connect};
+use runtime::deadline::Deadline;
+use runtime::server::MAX_MESSAGE;
+use runtime::status::status;
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::transport::Channel;
+use tower::{Service, ServiceExt};
+
+use crate::exit::chain;
+use crate::service::Service as CheckupService;
+
+/// Connections to each replica.
+const CONNECTIONS: usize = 2;
+/// Streams a client may have open on one connection.
+const STREAMS: u32 = 4_096;
+
+/// One replica, and whether calls are to be sent to it.
+#[derive(Debug)]
+pub struct Upstream {
+    channels: Vec<Channel>,
+    ready: AtomicBool,
+    next: AtomicUsize,
+}
+
+impl Upstream {
+    /// A replica that is not ready yet.
+    ///
+    /// # Errors
+    /// Where the address is none.
+    pub fn new(addr: SocketAddr) -> Result<Self, http::uri::InvalidUri> {
+        let uri: http::Uri = format!("http://{addr}").parse()?;
+        let channels = (0..CONNECTIONS).map(|_| connect(uri.clone(), ClientOptions::default())).collect();
+        Ok(Self { channels, ready: AtomicBool::new(false), next: AtomicUsize::new(0) })
+    }
+
+    /// Takes it in, or leaves it out.
+    pub fn set_ready(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Relaxed);
+    }
+
+    fn channel(&self) -> Channel {
+        self.channels[self.next.fetch_add(1, Ordering::Relaxed) % self.channels.len()].clone()
+    }
+}
+
+/// The replicas by the middle of their methods' names: `hospital` of `checkup.hospital.v1.HospitalService`.
+#[derive(Debug, Clone)]
+pub struct Gateway {
+    upstreams: Arc<HashMap<String, Vec<Arc<Upstream>>>>,
+    /// Who answers what no service does: reflection and health.
+    any: String,
+    turn: Arc<AtomicUsize>,
+}
+
+impl Gateway {
+    /// Routes to these; `any` names the service that is asked what is asked of nobody in particular.
+    #[must_use]
+    pub fn new(upstreams: HashMap<String, Vec<Arc<Upstream>>>, any: &str) -> Self {
+        Self { upstreams: Arc::new(upstreams), any: any.to_owned(), turn: Arc::default() }
+    }
+
+    /// Serves until `stop` comes.
+    ///
+    /// # Errors
+    /// Where the transport fails.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), tonic::transport::Error> {
+        tonic::transport::Server::builder()
+            .max_concurrent_streams(STREAMS)
+            .tcp_nodelay(true)
+            .serve_with_incoming_shutdown(self, TcpListenerStream::new(listener), stop)
+            .await
+    }
+
+    /// The replicas a call may go to, those that are ready first, each call, or each caller, beginning with another one.
+    fn candidates(&self, head: &Parts) -> Vec<Arc<Upstream>> {
+        let path = head.uri.path();
+        let service = path.strip_prefix("/checkup.").and_then(|rest| rest.split('.').next()).unwrap_or(&self.any);
+        let Some(replicas) = self.upstreams.get(service) else { return Vec::new() };
+        let first = if service == CheckupService::MyPage.name() {
+            let mut hasher = DefaultHasher::new();
+            head.headers.get(http::header::AUTHORIZATION).map(HeaderValue::as_bytes).hash(&mut hasher);
+            hasher.finish() as usize % replicas.len()
+        } else {
+            self.turn.fetch_add(1, Ordering::Relaxed)
+        };
+        let turned = (0..replicas.len()).map(|index| Arc::clone(&replicas[(first + index) % replicas.len()]));
+        let (ready, others): (Vec<_>, Vec<_>) = turned.partition(|replica| replica.ready.load(Ordering::Relaxed));
+        ready.into_iter().chain(others).collect()
+    }
+
+    async fn forward(self, request: Request<Body>) -> Response<Body> {
+        let (head, body) = request.into_parts();
+        // Requests are small and no method streams them, so one can be sent again.
+        let message = match Limited::new(body, MAX_MESSAGE).collect().await {
+            Ok(message) => message.to_bytes(),
+            Err(error) => {
+                let why = "the request cannot be read, or is larger than 256 KiB";
+                return refuse(Fault::new(Reason::FieldInvalid, why).caused_by(error));
+            }
+        };
+        let candidates = self.candidates(&head);
+        if candidates.is_empty() {
+            return Status::unimplemented("no service of this mesh has this method").into_http();
+        }
+        let mut why = String::new();
+        for upstream in candidates {
+            let request = Request::from_parts(head.clone(), Body::new(Full::new(message.clone())));
+            let mut channel = upstream.channel();
+            let answer = match channel.ready().await {
+                Ok(channel) => channel.call(request).await,
+                Err(error) => Err(error),
+            };
+            match answer {
+                Ok(response) => return response,
+                Err(error) if is_late(&error) => return late(),
+                Err(error) => {
+                    why = chain(&error);
+                    // what was sent may have taken effect, and only its caller knows whether it may be sent again
+                    if !was_not_sent(&error) {
+                        break;
+                    }
+                }
+            }
+        }
+        refuse(Fault::new(Reason::NotReady, "no replica answers; send the same request again").caused_by(why))
+    }
+}
+
+fn refuse(fault: Fault) -> Response<Body> {
+    status(fault).into_http()
+}
+
+fn late() -> Response<Body> {
+    refuse(Fault::new(Reason::DeadlineExceeded, "the deadline has passed"))
+}
+
+/// The causes of an error, itself first.
+fn causes(error: &tonic::transport::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error as &(dyn std::error::Error + 'static)), |error| error.source())
+}
+
+/// Whether nobody listened.
+fn was_not_sent(error: &tonic::transport::Error) -> bool {
+    let refused = |error: &std::io::Error| error.kind() == ErrorKind::ConnectionRefused;
+    causes(error).any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(refused))
+}
+
+/// Whether the channel gave the call up because its time was over.
+fn is_late(error: &tonic::transport::Error) -> bool {
+    causes(error).any(|cause| cause.is::<tonic::TimeoutExpired>())
+}
+
+impl Service<Request<Body>> for Gateway {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        // The library would answer too, without a reason.
+        const AHEAD_OF_THE_LIBRARY: Duration = Duration::from_millis(2);
+        let gateway = self.clone();
+        let named =
+            request.headers().get("grpc-timeout").and_then(|value| Deadline::parse_timeout(value.to_str().ok()?));
+        Box::pin(async move {
+            let Some(named) = named else { return Ok(gateway.forward(request).await) };
+            let limit = named.saturating_sub(AHEAD_OF_THE_LIBRARY);
+            Ok(timeout(limit, gateway.forward(request)).await.unwrap_or_else(|_| late()))
+        })
+    }
+}

@@ -1,0 +1,147 @@
+//! `checkup rebuild`: has a view built anew from the events, while the old one answers.
+//!
+//! The command only asks: the process that runs on the data directory does it, see [`Keeper`]. Both speak through files there, so
+//! that nothing listens for it, and whoever may use the directory may ask.
+
+mod feed;
+mod files;
+mod keeper;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use store::Location;
+use tokio::time::sleep;
+
+pub use feed::Feed;
+pub use files::{Report, State, ViewFiles};
+pub use keeper::{Builder, Keeper};
+
+use crate::cli::RebuildArgs;
+use crate::config::Sources;
+use crate::data_dir;
+use crate::exit::{Exit, Failure, chain};
+use crate::service::Service;
+use crate::terminal::{self, Progress};
+
+const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
+/// How long a running process may take to begin.
+const TAKEN: Duration = Duration::from_secs(10);
+
+/// Asks, and waits until the new view answers.
+///
+/// # Errors
+/// Where there is nobody to ask, or it does not come to an end.
+pub async fn run(args: RebuildArgs) -> Result<Exit, Failure> {
+    let settings = Sources::of_process(args.config.as_deref(), &args.set).settings()?;
+    if args.service != Service::MyPage {
+        return Err(Failure::usage(format!("{} cannot be built anew while it runs; only mypage can", args.service)));
+    }
+    match settings.databases.get(&Service::MyPage) {
+        None => {}
+        Some(location @ Location::Postgres(_)) => {
+            return Err(Failure::usage(format!(
+                "mypage.database is {location}, which its replicas share; only a view in a data directory can be built anew \
+                 beside itself"
+            )));
+        }
+        Some(location) => {
+            return Err(Failure::usage(format!(
+                "mypage.database is {location}; only a view in a data directory can be built anew beside itself"
+            )));
+        }
+    }
+    let directory = &args.data_dir;
+    if !is_in_use(directory)? {
+        let help = "start it and ask again; a process that starts without a view builds one by itself";
+        return Err(Failure::failed(format!(
+            "no process runs on {}, and nothing was done; {help}",
+            directory.display()
+        )));
+    }
+    let files = ViewFiles::of(directory);
+    let (request, joined) = files.ask().map_err(|error| unusable(directory, &error))?;
+    if joined {
+        eprintln!("a rebuild is under way already; waiting for it");
+    }
+    let waiting = Waiting { directory, files, request, asked: Instant::now(), progress: Progress::new() };
+    let report = waiting.done(args.wait).await;
+    waiting.progress.clear();
+    let report = report?;
+    let took = terminal::span(waiting.asked.elapsed());
+    terminal::print(&format!("mypage was built anew from {} events in {took}\n", terminal::count(report.applied)));
+    Ok(Exit::Ok)
+}
+
+fn is_in_use(directory: &Path) -> Result<bool, Failure> {
+    data_dir::is_in_use(directory).map_err(|error| unusable(directory, &error))
+}
+
+fn unusable(directory: &Path, error: &std::io::Error) -> Failure {
+    let (directory, why) = (directory.display(), chain(error));
+    Failure::failed(format!(
+        "cannot use the data directory {directory} ({why}); name that of the process with --data-dir"
+    ))
+}
+
+/// Somebody who waits for the end of a rebuild.
+struct Waiting<'a> {
+    directory: &'a Path,
+    files: ViewFiles,
+    request: String,
+    asked: Instant,
+    progress: Progress,
+}
+
+impl Waiting<'_> {
+    /// The report of the view that answers now.
+    async fn done(&self, wait: Duration) -> Result<Report, Failure> {
+        let mut shown: Option<u64> = None;
+        loop {
+            let report = self.files.told(&self.request);
+            match &report {
+                Some(Report { state: State::Done, .. }) => {}
+                Some(Report { state: State::Failed(why), .. }) => {
+                    return Err(Failure::failed(format!("mypage was not built anew: {why}")));
+                }
+                Some(report) => {
+                    let before = shown.unwrap_or_else(|| {
+                        self.progress.phase("events applied", Some(report.applied + report.waiting));
+                        0
+                    });
+                    self.progress.done(report.applied.saturating_sub(before));
+                    shown = Some(report.applied.max(before));
+                }
+                None => {}
+            }
+            match report {
+                Some(report) if report.state == State::Done => return Ok(report),
+                report => self.is_worth_waiting(report.is_some(), wait)?,
+            }
+            sleep(BETWEEN_LOOKS).await;
+        }
+    }
+
+    fn is_worth_waiting(&self, taken: bool, wait: Duration) -> Result<(), Failure> {
+        let wanted = self.files.asked().map_err(|error| unusable(self.directory, &error))?;
+        let is_wanted = wanted.is_some_and(|request| request == self.request);
+        // answered since its report was looked at, or nobody is left who could
+        let is_answered = self.files.told(&self.request).is_some_and(|report| report.state != State::Building);
+        if !is_answered && (!is_wanted || !is_in_use(self.directory)?) {
+            let help = "the old view stays in use; ask again once it runs";
+            return Err(Failure::failed(format!("the process ended before the new view was there; {help}")));
+        }
+        let waited = self.asked.elapsed();
+        if !taken && waited >= TAKEN {
+            let _ = self.files.withdraw();
+            let help = "each replica of a mesh has a directory of its own, such as data-mesh/mypage-0";
+            let directory = self.directory.display();
+            return Err(Failure::failed(format!("the process on {directory} does not answer; {help}")));
+        }
+        if waited >= wait {
+            let help = "it goes on, and the old view answers meanwhile; the same command waits for it on";
+            return Err(Failure::failed(format!("the new view was not there within {}; {help}", terminal::span(wait))));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,132 @@
+//! What brings events to one generation of the view, and what it tells of its progress.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bus::{Delivery, Error, Subscribe, Subscription};
+use relay::{ConsumeOptions, Consumer};
+use runtime::Process;
+use runtime::lifecycle::{DrainTrigger, Latch, drain_pair};
+use runtime::tasks::Kind;
+use tokio::time::timeout;
+
+/// Brings events to a consumer until it is dropped, or the process stops.
+#[derive(Debug)]
+pub struct Feed {
+    // losing it is what stops the feed
+    _stop: DrainTrigger,
+}
+
+impl Feed {
+    /// Starts it. `caught_up` is released once nothing waits for the consumer any more.
+    #[must_use]
+    pub fn start(
+        process: &Process,
+        consumer: Consumer,
+        road: Arc<dyn Subscribe>,
+        options: ConsumeOptions,
+        caught_up: Option<Latch>,
+    ) -> Self {
+        let Process { clock, tasks, drain, .. } = process;
+        let (stop, stopped) = drain_pair();
+        let (name, end) = (consumer.name, drain.clone());
+        // boxed, so that it holds nothing of its view once it has stopped
+        let consuming = Box::pin(relay::consume(consumer, road, options, *clock, stopped.clone(), caught_up));
+        tasks.spawn(Kind::Loop, name, async move {
+            {
+                let consuming = consuming;
+                tokio::select! {
+                    biased;
+                    () = end.requested() => {}
+                    () = consuming => {}
+                }
+            }
+            if stopped.is_requested() {
+                // a task that ends early would stop the process
+                end.requested().await;
+            }
+        });
+        Self { _stop: stop }
+    }
+}
+
+/// How far a new view is.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    applied: AtomicU64,
+    waiting: AtomicU64,
+    caught_up: AtomicBool,
+}
+
+impl Progress {
+    /// Events applied, and those that are still to be read.
+    pub(super) fn figures(&self) -> (u64, u64) {
+        (self.applied.load(Ordering::Relaxed), self.waiting.load(Ordering::Relaxed))
+    }
+
+    /// Nobody asks any more.
+    pub(super) fn finish(&self) {
+        self.caught_up.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A road that tells how far its traveller is.
+pub(super) struct Counted {
+    road: Arc<dyn Subscribe>,
+    progress: Arc<Progress>,
+}
+
+impl Counted {
+    pub(super) fn new(road: Arc<dyn Subscribe>, progress: Arc<Progress>) -> Self {
+        Self { road, progress }
+    }
+}
+
+#[tonic::async_trait]
+impl Subscribe for Counted {
+    async fn subscribe(
+        &self,
+        name: &str,
+        filter: &[String],
+        from: HashMap<String, i64>,
+    ) -> Result<Box<dyn Subscription>, Error> {
+        let inner = self.road.subscribe(name, filter, from).await?;
+        Ok(Box::new(CountedSubscription { inner, progress: Arc::clone(&self.progress) }))
+    }
+}
+
+struct CountedSubscription {
+    inner: Box<dyn Subscription>,
+    progress: Arc<Progress>,
+}
+
+/// How long it is waited for an event before the lag is measured once more: where nothing that is left to read matches, none comes.
+const LOOK: Duration = Duration::from_millis(100);
+
+#[tonic::async_trait]
+impl Subscription for CountedSubscription {
+    async fn next(&mut self, limit: usize) -> Result<Vec<Delivery>, Error> {
+        if self.progress.caught_up.load(Ordering::Relaxed) {
+            return self.inner.next(limit).await;
+        }
+        // nothing is lost where this is dropped
+        timeout(LOOK, self.inner.next(limit)).await.unwrap_or_else(|_| Ok(Vec::new()))
+    }
+
+    async fn acknowledge(&mut self, deliveries: &[Delivery]) -> Result<(), Error> {
+        self.progress.applied.fetch_add(deliveries.len() as u64, Ordering::Relaxed);
+        self.inner.acknowledge(deliveries).await
+    }
+
+    async fn postpone(&mut self, deliveries: &[Delivery], pause: Duration) -> Result<(), Error> {
+        self.inner.postpone(deliveries, pause).await
+    }
+
+    async fn lag(&mut self) -> Result<u64, Error> {
+        let waiting = self.inner.lag().await?;
+        self.progress.waiting.store(waiting, Ordering::Relaxed);
+        Ok(waiting)
+    }
+}

@@ -1,0 +1,206 @@
+//! The process's side of a rebuild: it looks for requests in its data directory, builds the view anew beside the one in use, and
+//! puts it in place.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bus::Subscribe;
+use mypage::{View, Views};
+use relay::{ConsumeOptions, Consumer};
+use runtime::Process;
+use runtime::lifecycle::Readiness;
+use store::{Database, DbErr, Location, inbox};
+use tokio::time::{Instant, sleep};
+
+use super::feed::{Counted, Feed, Progress};
+use super::files::{Report, State, ViewFiles};
+use crate::exit::chain;
+
+/// How often requests are looked for.
+const LOOK: Duration = Duration::from_millis(500);
+/// How often progress is told.
+const TELL: Duration = Duration::from_millis(200);
+/// How long the new view may take for the last events that the old one has seen.
+const LAST_STEP: Duration = Duration::from_secs(5);
+const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
+/// How long calls may go on using a view that was replaced.
+const PARTING: Duration = Duration::from_secs(30);
+
+/// Answers requests for a rebuild for as long as the process runs.
+#[derive(Debug)]
+pub struct Keeper {
+    files: ViewFiles,
+    // or why there is nothing to build
+    builder: Result<Builder, String>,
+}
+
+/// What builds a view anew.
+pub struct Builder {
+    /// The view in use.
+    pub views: Views,
+    /// What feeds it; none while it stands still.
+    pub feed: Option<Feed>,
+    /// Where its events come from.
+    pub road: Arc<dyn Subscribe>,
+    /// How they are applied.
+    pub options: ConsumeOptions,
+    /// What tasks belong to.
+    pub process: Process,
+}
+
+impl std::fmt::Debug for Builder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Builder").field("views", &self.views).finish_non_exhaustive()
+    }
+}
+
+impl Keeper {
+    /// Answers the requests in this directory: with a rebuild, or with the reason why there can be none.
+    #[must_use]
+    pub fn new(files: ViewFiles, builder: Result<Builder, String>) -> Self {
+        Self { files, builder }
+    }
+
+    /// Runs until it is cut off.
+    pub async fn run(mut self) {
+        loop {
+            sleep(LOOK).await;
+            match self.files.asked() {
+                Ok(Some(request)) => self.answer(request).await,
+                Ok(None) => {}
+                Err(error) => tracing::warn!(error = chain(&error), "cannot look for requests to rebuild"),
+            }
+        }
+    }
+
+    async fn answer(&mut self, request: String) {
+        let progress = Arc::new(Progress::default());
+        let built = match &mut self.builder {
+            Ok(builder) => builder.rebuild(&self.files, &request, &progress).await,
+            Err(why) => Err(why.clone()),
+        };
+        let (applied, waiting) = progress.figures();
+        let state = match built {
+            Ok(()) => {
+                tracing::info!(applied, "the view was built anew");
+                State::Done
+            }
+            Err(why) => {
+                tracing::warn!(why, "the view was not built anew; the old one stays in use");
+                State::Failed(why)
+            }
+        };
+        tell(&self.files, &Report { request, state, applied, waiting });
+        if let Err(error) = self.files.withdraw() {
+            tracing::warn!(error = chain(&error), "cannot remove an answered request to rebuild");
+        }
+    }
+}
+
+fn tell(files: &ViewFiles, report: &Report) {
+    // who waits for it looks again, and gives up in the end
+    if let Err(error) = files.tell(report) {
+        tracing::warn!(error = chain(&error), "cannot tell how far the rebuild is");
+    }
+}
+
+impl Builder {
+    /// Builds the view anew and puts it in place.
+    async fn rebuild(&mut self, files: &ViewFiles, request: &str, progress: &Arc<Progress>) -> Result<(), String> {
+        let (old, next) = (files.current().map_err(cannot)?, files.next().map_err(cannot)?);
+        let location = Location::Sqlite(files.path(next));
+        let view = match self.views.open(&location).await {
+            Ok(view) => view,
+            Err(error) => return Err(give_up(files, next, chain(&error))),
+        };
+
+        let readiness = Readiness::new();
+        let latch = readiness.latch("the new view");
+        let road: Arc<dyn Subscribe> = Arc::new(Counted::new(Arc::clone(&self.road), Arc::clone(progress)));
+        let feed = Feed::start(&self.process, view.consumer(), road, self.options, Some(latch));
+        catch_up(files, request, progress, &readiness).await;
+        progress.finish();
+
+        // The old view stands still for the last step, so that no page goes back in time.
+        self.feed = None;
+        if let Err(why) = self.use_instead(files, (old, next), &view).await {
+            self.feed = Some(self.feed(self.views.consumer()));
+            drop(feed);
+            view.close(PARTING).await;
+            return Err(give_up(files, next, why));
+        }
+        self.feed = Some(feed);
+        self.views.replace(view).close(PARTING).await;
+        files.remove(old).map_err(|error| {
+            format!("the new view is in use, but {} cannot be removed ({})", files.path(old).display(), chain(&error))
+        })
+    }
+
+    /// Writes down that the new view is in use, once nothing is lost with the old one.
+    async fn use_instead(&self, files: &ViewFiles, (old, next): (u32, u32), view: &View) -> Result<(), String> {
+        let unread = |error: DbErr| format!("the views cannot be compared ({})", chain(&error));
+        follow(&self.views.database(), view).await.map_err(unread)?;
+        let (had, has) = (self.views.bookings().await.map_err(unread)?, view.bookings().await.map_err(unread)?);
+        if has < had {
+            // a stream with a limit, or one that was filled again after a loss, no longer holds every event
+            return Err(format!(
+                "the events there are make {has} bookings, and the old view shows {had}; to have it built from those all the \
+                 same, stop the process, remove {} and start it",
+                files.path(old).display()
+            ));
+        }
+        // From here on a process that ends begins with the new view.
+        files.put_in_use(next).map_err(|error| {
+            // it may have been written and not be safe yet
+            let back = files.put_in_use(old).err().map(|error| format!("; {}", chain(&error))).unwrap_or_default();
+            format!("{}{back}", cannot(error))
+        })
+    }
+
+    fn feed(&self, consumer: Consumer) -> Feed {
+        Feed::start(&self.process, consumer, Arc::clone(&self.road), self.options, None)
+    }
+}
+
+fn cannot(error: std::io::Error) -> String {
+    format!("the data directory cannot be used ({})", chain(&error))
+}
+
+/// Removes a view that nobody has used, and says why.
+fn give_up(files: &ViewFiles, generation: u32, why: String) -> String {
+    if let Err(error) = files.remove(generation) {
+        // the next start tries again
+        tracing::warn!(error = chain(&error), "the new view cannot be removed");
+    }
+    why
+}
+
+/// Waits until nothing more waits for the new view.
+async fn catch_up(files: &ViewFiles, request: &str, progress: &Progress, readiness: &Readiness) {
+    loop {
+        let (applied, waiting) = progress.figures();
+        tell(files, &Report { request: request.to_owned(), state: State::Building, applied, waiting });
+        tokio::select! {
+            () = readiness.ready() => return,
+            () = sleep(TELL) => {}
+        }
+    }
+}
+
+/// Waits until the new view has read as far as the old one, which gets nothing more, so that no page goes back in time. A
+/// source that only the old one knows is gone, and so is not waited for.
+async fn follow(old: &Database, new: &View) -> Result<(), DbErr> {
+    let limit = Instant::now() + LAST_STEP;
+    let consumer = new.consumer();
+    let seen = inbox::cursors(old.reader(), consumer.name).await?;
+    loop {
+        let read = inbox::cursors(consumer.database.reader(), consumer.name).await?;
+        if read.iter().all(|(source, position)| seen.get(source).is_none_or(|seen| position >= seen)) {
+            return Ok(());
+        }
+        if Instant::now() >= limit {
+            return Err(DbErr::Custom("the last events did not come in time".into()));
+        }
+        sleep(BETWEEN_LOOKS).await;
+    }
+}

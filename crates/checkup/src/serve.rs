@@ -1,0 +1,55 @@
+//! `checkup serve`: some services of a mesh, with their data in databases and their events through a broker.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use runtime::telemetry;
+use store::Location;
+
+use crate::cli::ServeArgs;
+use crate::config::{Settings, Sources};
+use crate::data_dir::DataDir;
+use crate::exit::{Exit, Failure};
+use crate::host::{self, Addrs, Plan};
+use crate::identity::OwnTokens;
+use crate::service::Service;
+
+/// Runs until a signal asks for the end, or something fails that the process cannot do without.
+///
+/// # Errors
+/// Where it cannot start, or cannot go on.
+pub async fn run(args: ServeArgs, started: Instant) -> Result<Exit, Failure> {
+    let settings = Sources::of_process(args.config.as_deref(), &args.set).settings()?;
+    let services: BTreeSet<Service> = args.services.iter().copied().collect();
+    let Some(broker) = settings.events.clone() else {
+        let help = "set events.nats, for example --set events.nats=nats://127.0.0.1:4222; `checkup up` needs none";
+        return Err(Failure::usage(format!("services that run apart need a broker; {help}")));
+    };
+    for (service, configured) in
+        [(Service::Screening, &settings.screening_hospital), (Service::Marketing, &settings.marketing_hospital)]
+    {
+        if services.contains(&service) && configured.is_empty() && !services.contains(&Service::Hospital) {
+            return Err(Failure::usage(format!(
+                "{service} calls Hospital, which is not in this process; set {service}.hospital_address"
+            )));
+        }
+    }
+    let addrs = Addrs { serve: args.addr, admin: args.admin_addr, allow_remote: args.allow_remote };
+    host::refuse_remote(addrs)?;
+    let _telemetry = telemetry::init(&settings.telemetry);
+    let tokens = OwnTokens::configured(&settings.identity)?;
+    let in_files = services.iter().any(|service| !settings.databases.contains_key(service));
+    let data = in_files.then(|| DataDir::open(&args.data_dir)).transpose()?;
+    let locations = locations(&services, &settings, data.as_ref());
+    let plan = Plan { settings, services, addrs, locations, data, tokens, broker: Some(broker), started };
+    Box::pin(host::run(plan)).await
+}
+
+/// Where each service has its data: where the configuration says, otherwise in a file of the directory.
+fn locations(services: &BTreeSet<Service>, settings: &Settings, data: Option<&DataDir>) -> BTreeMap<Service, Location> {
+    let location = |service: &Service| {
+        let configured = settings.databases.get(service).cloned();
+        configured.or_else(|| data.map(|data| data.database(*service)))
+    };
+    services.iter().filter_map(|service| Some((*service, location(service)?))).collect()
+}

@@ -1,0 +1,89 @@
+//! Every fault that the mesh promises to survive, in its short form: real processes, real servers, customers who never stop.
+//!
+//! What is asserted is correctness: nothing lost, doubled or oversold, and all services agree. How fast the mesh is back is
+//! for `make chaos`, which plays the same scenarios for longer, under more load and with a release build.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use chaos::{Error, Form, Row, Scenario};
+use mesh::for_tests::or_skip;
+use testkit::seed;
+
+/// Bookings that were confirmed at the least, or there was no load to speak of.
+const CONFIRMED: u64 = 10;
+
+/// The row of a scenario that was played and found nothing wrong; `None` where this machine cannot play it, which is said.
+async fn survives(scenario: Scenario) -> Option<Row> {
+    let seed = seed(scenario.name()).number();
+    let plan = scenario.plan(Form::Short, PathBuf::from(env!("CARGO_BIN_EXE_checkup")), seed);
+    let row = match scenario.run(&plan).await {
+        Ok(row) => row,
+        Err(Error::Server(error)) => return or_skip("a mesh", Err(error)),
+        Err(Error::Skipped(why)) => {
+            // not with eprintln: the harness keeps that to itself when the test passes
+            let _ = writeln!(std::io::stderr(), "skipped: {}: {why}", scenario.name());
+            return None;
+        }
+        Err(error) => panic!("{} could not be played: {error}", scenario.name()),
+    };
+    println!("{}", row.text());
+    assert!(row.is_clean(), "{}", row.text());
+    assert!(row.effects[0] >= CONFIRMED && row.looks > 0, "there was hardly any load: {row:?}");
+    Some(row)
+}
+
+macro_rules! survives {
+    ($($test:ident: $scenario:ident,)*) => {
+        $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $test() {
+            survives(Scenario::$scenario).await;
+        })*
+    };
+}
+
+survives! {
+    kill_of_a_replica_of_each_service: Kill,
+    postgres_stopped_immediate: Postgres,
+    hospital_stands_still_in_mid_transaction: Freeze,
+    partition_between_screening_and_hospital: Partition,
+    nats_down: NatsDown,
+    nats_killed_again_and_again: NatsKill,
+    nats_loses_its_volume: NatsWipe,
+    every_event_published_twice: Twice,
+    commits_applied_and_their_answers_lost: Commit,
+    hospital_deleted_under_load: Deletion,
+    clock_of_one_process_is_wrong: Clock,
+    disk_of_the_databases_is_full: Disk,
+    poison_events: Poison,
+    rolling_restart_of_every_service: Rolling,
+    flash_sale: Flash,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damage_is_found() {
+    let binary = PathBuf::from(env!("CARGO_BIN_EXE_checkup"));
+    let mut plan = Scenario::Kill.plan(Form::Short, binary, seed("damage").number());
+    (plan.settle, plan.keep) = (Duration::ZERO, false);
+    let row = match chaos::damage(&plan).await {
+        Ok(row) => row,
+        Err(Error::Server(error)) => {
+            let _ = or_skip::<()>("a mesh", Err(error));
+            return;
+        }
+        Err(error) => panic!("there is nothing to be found: {error}"),
+    };
+    println!("{}", row.text());
+    let found = row.lost >= 1 && row.doubled >= 1 && row.oversold >= 1;
+    assert!(found && row.complaints.iter().any(|complaint| complaint.starts_with("verify")), "{}", row.text());
+}
+
+#[test]
+fn every_scenario_has_a_name_of_its_own_that_can_be_typed() {
+    for scenario in Scenario::ALL {
+        assert_eq!(scenario.name().parse(), Ok(scenario));
+        assert!(!scenario.about().is_empty());
+    }
+    assert!("earthquake".parse::<Scenario>().is_err_and(|why| why.contains("nats-wipe")));
+}
