@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::child::Child;
+use crate::topology::without_settings;
 use crate::{Error, Output};
 
 const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
@@ -144,9 +145,7 @@ impl Replica {
         for setting in self.common.iter().chain(&self.settings) {
             command.arg("--set").arg(setting);
         }
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CHECKUP_")) {
-            command.env_remove(name);
-        }
+        without_settings(&mut command);
         std::fs::create_dir_all(directory).map_err(Error::system(format!("make {}", directory.display())))?;
         let child = Child::spawn(self.name(), command, Signal::TERM, None)?;
         self.output = child.output().clone();

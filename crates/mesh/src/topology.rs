@@ -68,6 +68,13 @@ impl Layout {
     }
 }
 
+/// Takes the caller's own settings away: a process of the mesh is told everything by its configuration and its flags.
+pub(crate) fn without_settings(command: &mut Command) {
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CHECKUP_")) {
+        command.env_remove(name);
+    }
+}
+
 /// A running mesh. It ends with its handle; what it stored stays in its directory.
 #[derive(Debug)]
 pub struct Mesh {
@@ -158,6 +165,7 @@ impl Mesh {
     async fn migrate(&self) -> Result<(), Error> {
         let mut command = Command::new(&self.layout.binary);
         command.arg("migrate").arg("--config").arg(self.configuration());
+        without_settings(&mut command);
         let mut child = crate::child::Child::spawn("checkup migrate", command, Signal::TERM, None)?;
         let status = child.ended(MIGRATE).await?;
         if status.success() {
