@@ -31,15 +31,14 @@ impl Mutant {
         Self::BlindCursor,
     ];
 
-    /// How many seeds, from the first on, are enough to find it; none where 300 did not do: that a lease has an epoch is shown by
-    /// the tests of `store` and `relay` alone.
+    /// How many seeds, from the first on, are enough to find it, by experience: what a seed does changes with the code it runs. None
+    /// where that is not known: an early acknowledgement shows in one seed of about a hundred, and that a lease has an epoch is
+    /// shown by the tests of `store` and `relay` alone, 300 seeds did not.
     #[must_use]
     pub const fn found_within(self) -> Option<u64> {
         match self {
-            Self::NoFence | Self::NoTombstone | Self::AckBeforeCommit | Self::WatermarkRelay | Self::BlindCursor => {
-                Some(100)
-            }
-            Self::LeaseWithoutEpoch => None,
+            Self::NoFence | Self::NoTombstone | Self::WatermarkRelay | Self::BlindCursor => Some(150),
+            Self::AckBeforeCommit | Self::LeaseWithoutEpoch => None,
         }
     }
 
