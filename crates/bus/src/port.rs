@@ -112,7 +112,8 @@ pub trait Publish: Send + Sync {
 #[async_trait]
 pub trait Subscription: Send {
     /// Waits until something is there and hands over at most `limit` deliveries. What was handed over and not settled is not
-    /// handed over again by this subscription, but by the next one of the same consumer.
+    /// handed over again by this subscription, but by the next one of the same consumer. Nothing is lost where the wait is
+    /// given up.
     ///
     /// # Errors
     /// [`Error`]; the next call tries again.

@@ -19,7 +19,7 @@ use runtime::lifecycle::{Drain, Latch};
 use store::Database;
 use store::dead_letter::DeadLetter;
 use store::inbox::{self, Mark};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use crate::apply::Applier;
@@ -126,8 +126,10 @@ struct Reader {
     caught_up: Option<Latch>,
 }
 
-/// How often the lag is measured while events flow.
+/// How often the lag is measured until nothing waits.
 const LAG_INTERVAL: Duration = Duration::from_secs(1);
+/// The same while somebody waits for the consumer to catch up: where nothing that is left to read concerns it, no event tells.
+const CATCHING_UP: Duration = Duration::from_millis(100);
 
 impl Reader {
     async fn run(mut self, road: Arc<dyn Subscribe>) {
@@ -161,27 +163,33 @@ impl Reader {
         let lag = metrics::gauge!("checkup_consumer_lag", "consumer" => name);
         self.applier.age(None);
         let applied = metrics::counter!("checkup_consumer_events_total", "consumer" => name);
-        let mut measured: Option<Instant> = None;
+        let mut due = Instant::now();
+        // Whether nothing waited when the lag was last measured, and nothing has come since.
+        let mut settled = false;
         let mut worked = false;
         loop {
-            if self.caught_up.is_some() || measured.is_none_or(|at| at.elapsed() >= LAG_INTERVAL) {
-                measured = Some(Instant::now());
+            if !settled && Instant::now() >= due {
                 if let Ok(waiting) = subscription.lag().await {
                     lag.set(waiting as f64);
-                    if waiting == 0 {
-                        self.applier.age(None);
-                        self.caught_up.take().into_iter().for_each(Latch::release);
-                    }
+                    settled = waiting == 0;
                 }
+                if settled {
+                    self.applier.age(None);
+                    self.caught_up.take().into_iter().for_each(Latch::release);
+                }
+                due = Instant::now() + if self.caught_up.is_some() { CATCHING_UP } else { LAG_INTERVAL };
             }
-            let deliveries = match subscription.next(self.options.batch).await {
-                Ok(deliveries) => deliveries,
-                Err(error) => {
+            let next = subscription.next(self.options.batch);
+            let next = if settled { Ok(next.await) } else { timeout_at(due, next).await };
+            let deliveries = match next {
+                Err(_) => continue,
+                Ok(Ok(deliveries)) => deliveries,
+                Ok(Err(error)) => {
                     tracing::warn!(consumer = name, error = chain(&error), "cannot read events");
                     return worked;
                 }
             };
-            worked = true;
+            (worked, settled) = (true, false);
             let count = deliveries.len() as u64;
             let later = self.applier.apply(&deliveries).await;
             applied.increment(count - later.len() as u64);
@@ -194,10 +202,6 @@ impl Reader {
             if let Err(error) = told {
                 tracing::warn!(consumer = name, error = chain(&error), "cannot acknowledge events");
                 return worked;
-            }
-            if let Ok(0) = subscription.lag().await {
-                lag.set(0.0);
-                self.applier.age(None);
             }
         }
     }

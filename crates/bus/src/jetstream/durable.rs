@@ -104,8 +104,10 @@ impl Subscription for Reader {
             tokio::select! {
                 messages = self.pull.take(&self.shared, limit) => break messages?,
                 () = self.connection.replaced(&self.shared) => {
-                    self.connection = self.shared.connection();
+                    let connection = self.shared.connection();
                     self.same_stream().await?;
+                    // only now: given up before, the wait has to look again
+                    self.connection = connection;
                 }
             }
         };

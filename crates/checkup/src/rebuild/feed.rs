@@ -2,15 +2,15 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bus::{Delivery, Error, Subscribe, Subscription};
 use relay::{ConsumeOptions, Consumer};
 use runtime::Process;
 use runtime::lifecycle::{DrainTrigger, Latch, drain_pair};
 use runtime::tasks::Kind;
-use tokio::time::timeout;
 
 /// Brings events to a consumer until it is dropped, or the process stops.
 #[derive(Debug)]
@@ -57,18 +57,12 @@ impl Feed {
 pub(super) struct Progress {
     applied: AtomicU64,
     waiting: AtomicU64,
-    caught_up: AtomicBool,
 }
 
 impl Progress {
     /// Events applied, and those that are still to be read.
     pub(super) fn figures(&self) -> (u64, u64) {
         (self.applied.load(Ordering::Relaxed), self.waiting.load(Ordering::Relaxed))
-    }
-
-    /// Nobody asks any more.
-    pub(super) fn finish(&self) {
-        self.caught_up.store(true, Ordering::Relaxed);
     }
 }
 
@@ -84,7 +78,7 @@ impl Counted {
     }
 }
 
-#[tonic::async_trait]
+#[async_trait]
 impl Subscribe for Counted {
     async fn subscribe(
         &self,
@@ -102,17 +96,10 @@ struct CountedSubscription {
     progress: Arc<Progress>,
 }
 
-/// How long it is waited for an event before the lag is measured once more: where nothing that is left to read matches, none comes.
-const LOOK: Duration = Duration::from_millis(100);
-
-#[tonic::async_trait]
+#[async_trait]
 impl Subscription for CountedSubscription {
     async fn next(&mut self, limit: usize) -> Result<Vec<Delivery>, Error> {
-        if self.progress.caught_up.load(Ordering::Relaxed) {
-            return self.inner.next(limit).await;
-        }
-        // nothing is lost where this is dropped
-        timeout(LOOK, self.inner.next(limit)).await.unwrap_or_else(|_| Ok(Vec::new()))
+        self.inner.next(limit).await
     }
 
     async fn acknowledge(&mut self, deliveries: &[Delivery]) -> Result<(), Error> {

@@ -119,7 +119,6 @@ impl Builder {
         let road: Arc<dyn Subscribe> = Arc::new(Counted::new(Arc::clone(&self.road), Arc::clone(progress)));
         let feed = Feed::start(&self.process, view.consumer(), road, self.options, Some(latch));
         catch_up(files, request, progress, &readiness).await;
-        progress.finish();
 
         // The old view stands still for the last step, so that no page goes back in time.
         self.feed = None;
