@@ -151,21 +151,27 @@ pub struct Snapshot(DatabaseTransaction);
 const POSTGRES_READERS: u32 = 8;
 
 impl Reader {
-    /// Asks until a connection answers: one that broke while nobody used it says so only when it is used, and a read may be
-    /// asked again.
-    async fn ask<A, F>(&self, ask: impl Fn(DatabaseConnection) -> F) -> Result<A, DbErr>
+    /// Asks until a connection answers: one to a server that broke while nobody used it says so only when it is used, and a read
+    /// may be asked again.
+    async fn ask<A, F>(
+        &self,
+        statement: Statement,
+        ask: impl Fn(DatabaseConnection, Statement) -> F,
+    ) -> Result<A, DbErr>
     where
         F: Future<Output = Result<A, DbErr>>,
     {
-        let mut asked = 0;
-        loop {
-            let answer = step(ask(self.pools().reader)).await;
-            asked += 1;
-            match answer {
-                Err(error) if is_broken(&error) && asked <= POSTGRES_READERS => {}
+        let pool = self.pools().reader;
+        if pool.get_database_backend() != DbBackend::Postgres {
+            return step(ask(pool, statement)).await;
+        }
+        for _ in 0..POSTGRES_READERS {
+            match step(ask(self.pools().reader, statement.clone())).await {
+                Err(error) if is_broken(&error) => {}
                 answer => return answer,
             }
         }
+        step(ask(self.pools().reader, statement)).await
     }
 }
 
@@ -197,19 +203,11 @@ impl ConnectionTrait for Reader {
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        self.ask(|pool| {
-            let statement = statement.clone();
-            async move { pool.query_one_raw(statement).await }
-        })
-        .await
+        self.ask(statement, |pool, statement| async move { pool.query_one_raw(statement).await }).await
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        self.ask(|pool| {
-            let statement = statement.clone();
-            async move { pool.query_all_raw(statement).await }
-        })
-        .await
+        self.ask(statement, |pool, statement| async move { pool.query_all_raw(statement).await }).await
     }
 }
 
