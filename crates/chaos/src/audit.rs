@@ -1,21 +1,24 @@
 //! After the load: every call is settled, every service must agree, and every answer that was given must be true.
 
 use std::collections::HashMap;
+use std::future::pending;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use checkup::gateway::{Gateway, Upstream};
 use contract::screening::v1::ListScreeningsRequest;
 use futures::{StreamExt, stream};
 use mesh::Mesh;
 use serde_json::Value;
 use testkit::{Booking, Outcome, Party, Sighting, Wrong};
+use tokio::net::TcpListener;
 use tokio::process::Command;
 use tokio::time::Instant;
 
 use crate::Error;
 use crate::load::{Desk, Told};
-use crate::pool::{Patience, channel};
-use crate::router::Router;
+use crate::pool::Patience;
 
 /// How long an unknown call is sent again and again.
 const UNTIL_KNOWN: Duration = Duration::from_secs(60);
@@ -76,16 +79,23 @@ impl Audit {
 
     /// `checkup verify` over the replicas of this number, or the last ones of services that have fewer.
     async fn verify(&mut self, mesh: &Mesh, binary: &Path, index: usize, settle: Duration) -> Result<(), Error> {
-        let mut channels = HashMap::new();
+        let mut upstreams = HashMap::new();
         for replica in mesh.replicas().iter().filter(|replica| replica.index() <= index) {
-            channels.insert(replica.service().to_owned(), channel(replica.addr())?);
+            let upstream = Upstream::new(replica.addr()).map_err(|error| Error::failed(error.to_string()))?;
+            upstreams.insert(replica.service().to_owned(), vec![Arc::new(upstream)]);
         }
-        let router = Router::start(channels).await?;
+        let listener = TcpListener::bind("127.0.0.1:0").await.map_err(Error::system("listen on a free port"))?;
+        let addr = listener.local_addr().map_err(Error::system("listen on a free port"))?;
         let mut command = Command::new(binary);
-        command.arg("verify").arg("--addr").arg(router.addr().to_string());
+        command.arg("verify").arg("--addr").arg(addr.to_string());
         command.arg("--data-dir").arg(mesh.directory());
         command.arg("--settle").arg(format!("{}s", settle.as_secs())).arg("--json");
-        let output = command.kill_on_drop(true).output().await.map_err(Error::system("run checkup verify"))?;
+        let output = tokio::select! {
+            output = command.kill_on_drop(true).output() => output.map_err(Error::system("run checkup verify"))?,
+            served = Gateway::new(upstreams, "hospital").serve(listener, pending()) => {
+                return Err(Error::failed(format!("the gateway ended: {served:?}")));
+            }
+        };
         let report: Value = serde_json::from_slice(&output.stdout).map_err(|error| {
             let said = String::from_utf8_lossy(&output.stderr);
             Error::failed(format!("checkup verify said no JSON ({error}): {said}"))

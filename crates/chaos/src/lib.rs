@@ -9,7 +9,6 @@ mod audit;
 mod error;
 mod load;
 mod pool;
-mod router;
 mod row;
 mod run;
 mod sampler;

@@ -127,7 +127,7 @@ impl Pool {
 }
 
 /// A connection that is made when it is needed.
-pub(crate) fn channel(addr: SocketAddr) -> Result<Channel, Error> {
+fn channel(addr: SocketAddr) -> Result<Channel, Error> {
     let endpoint = Endpoint::from_shared(format!("http://{addr}"));
     let endpoint = endpoint.map_err(|error| Error::failed(format!("{addr} is no address: {error}")))?;
     let endpoint = endpoint.connect_timeout(CONNECT).tcp_nodelay(true);
