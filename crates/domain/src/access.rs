@@ -134,12 +134,6 @@ impl Caller {
         }
     }
 
-    /// Whether this is an auditor.
-    #[must_use]
-    pub fn is_auditor(&self) -> bool {
-        matches!(self, Self::Auditor(_))
-    }
-
     /// The first check of methods that write a customer's screenings: customers and admins.
     ///
     /// # Errors

@@ -7,6 +7,7 @@
 
 mod client;
 mod http1;
+mod launch;
 mod ledger;
 mod output;
 mod patience;
@@ -22,10 +23,11 @@ mod wire;
 
 pub use client::{Authorised, Credentials, Party, Served, connect};
 pub use http1::{Page, get};
+pub use launch::{DataDir, Finished, Launch, StartFailure, Topology};
 pub use ledger::{Booking, Cancelling, Finding, Ledger, Outcome, Sighting, Wrong};
 pub use output::Output;
 pub use patience::{eventually, eventually_within, patience, within};
-pub use process::{Checkup, DataDir, Finished, Launch, StartFailure, Topology};
+pub use process::Checkup;
 pub use proxy::{Direction, FaultProxy};
 pub use raw::{Answer, RawMethod, call_raw, frame_of};
 pub use refusal::{Refusal, refused, refused_one_of};

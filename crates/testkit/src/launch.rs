@@ -1,0 +1,215 @@
+//! How the real binary is run: on which data, in which topology, with which settings.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use tempfile::TempDir;
+
+use crate::patience::patience;
+use crate::process::{Checkup, Process};
+
+/// A data directory that is removed with its last handle.
+#[derive(Debug, Clone)]
+pub struct DataDir(Arc<TempDir>);
+
+impl Default for DataDir {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl DataDir {
+    /// An empty one.
+    ///
+    /// # Panics
+    /// Where the temporary directory cannot be written.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Arc::new(tempfile::Builder::new().prefix("checkup-").tempdir().expect("a temporary directory")))
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+/// Names the topology that tests run against: `embedded`, or `mesh`.
+const TOPOLOGY: &str = "CHECKUP_TEST_TOPOLOGY";
+
+/// What a test runs against. Everything it does goes through one address in either.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Topology {
+    /// `checkup up`: one process.
+    Embedded,
+    /// `checkup mesh`: PostgreSQL, nats-server and replicas of every service.
+    Mesh,
+}
+
+impl Topology {
+    /// The one that the environment asks for.
+    ///
+    /// # Panics
+    /// Where it asks for one that there is not.
+    #[must_use]
+    pub fn asked_for() -> Self {
+        match std::env::var(TOPOLOGY).as_deref() {
+            Err(_) | Ok("embedded") => Self::Embedded,
+            Ok("mesh") => Self::Mesh,
+            Ok(other) => panic!("{TOPOLOGY} is embedded or mesh, not {other:?}"),
+        }
+    }
+}
+
+/// How to run the binary.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    binary: PathBuf,
+    topology: Topology,
+    data: DataDir,
+    arguments: Vec<String>,
+    variables: Vec<(String, String)>,
+}
+
+/// What a command that ended by itself left behind.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    /// How it ended; `None` after a signal.
+    pub code: Option<i32>,
+    /// Everything it wrote for its caller.
+    pub stdout: String,
+    /// Everything it wrote for the operator.
+    pub stderr: String,
+}
+
+/// A process that ended, or stayed silent, instead of serving.
+#[derive(Debug, Clone)]
+pub struct StartFailure {
+    /// How it ended; `None` where it was still running, or was killed by a signal.
+    pub code: Option<i32>,
+    /// Everything it wrote for its caller.
+    pub stdout: String,
+    /// Everything it wrote for the operator.
+    pub stderr: String,
+}
+
+impl Launch {
+    /// Runs this binary on a new data directory, in the topology that the environment asks for:
+    /// `Launch::new(env!("CARGO_BIN_EXE_checkup"))`.
+    #[must_use]
+    pub fn new(binary: impl Into<PathBuf>) -> Self {
+        let (binary, topology) = (binary.into(), Topology::asked_for());
+        Self { binary, topology, data: DataDir::new(), arguments: Vec::new(), variables: Vec::new() }
+    }
+
+    /// In this topology, whatever the environment asks for.
+    #[must_use]
+    pub fn topology(mut self, topology: Topology) -> Self {
+        self.topology = topology;
+        self
+    }
+
+    /// Uses this data directory, for example that of a process that was killed.
+    #[must_use]
+    pub fn on(mut self, data: &DataDir) -> Self {
+        self.data = data.clone();
+        self
+    }
+
+    /// Leaves services out, by comma-separated name.
+    #[must_use]
+    pub fn without(mut self, services: &str) -> Self {
+        self.arguments.extend(["--without".to_owned(), services.to_owned()]);
+        self
+    }
+
+    /// Overrides one configuration key: `.set("screening.hospital_address", proxy.uri())`.
+    #[must_use]
+    pub fn set(mut self, key: &str, value: impl std::fmt::Display) -> Self {
+        self.arguments.extend(["--set".to_owned(), format!("{key}={value}")]);
+        self
+    }
+
+    /// Sets one environment variable of the child.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The data directory it will use.
+    #[must_use]
+    pub fn data(&self) -> &DataDir {
+        &self.data
+    }
+
+    /// Starts `checkup up` on free ports and waits until it says that it is serving.
+    ///
+    /// # Panics
+    /// Where it does not.
+    pub async fn start(&self) -> Checkup {
+        match self.try_start().await {
+            Ok(checkup) => checkup,
+            Err(failure) => panic!("checkup did not start: {failure:#?}"),
+        }
+    }
+
+    /// Starts `checkup up`, for tests of what refuses to start.
+    ///
+    /// # Errors
+    /// What the process said instead of serving.
+    ///
+    /// # Panics
+    /// Where the binary cannot be run at all.
+    pub async fn try_start(&self) -> Result<Checkup, StartFailure> {
+        let mut command = match self.topology {
+            Topology::Embedded => self.command(&["up", "--addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0"]),
+            Topology::Mesh => {
+                // PostgreSQL runs as another user where the tests run as root
+                let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+                std::fs::set_permissions(self.data.path(), open).expect("our own directory");
+                self.command(&["mesh", "--addr", "127.0.0.1:0"])
+            }
+        };
+        command.arg("--data-dir").arg(self.data.path()).args(&self.arguments);
+        let mut process = Process::spawn(command);
+        match process.serving().await {
+            Ok(addr) => Ok(Checkup::new(addr, process, self.clone())),
+            Err(code) => Err(process.into_failure(code)),
+        }
+    }
+
+    /// Runs another command of the binary, for example `verify --addr …`, to its end.
+    ///
+    /// # Panics
+    /// Where it does not end within twice the suite's patience.
+    pub async fn run(&self, arguments: &[&str]) -> Finished {
+        let mut command = self.command(arguments);
+        command.stdin(Stdio::null());
+        let mut child = tokio::process::Command::from(command);
+        let running = child.kill_on_drop(true).output();
+        let output = match tokio::time::timeout(patience() * 2, running).await {
+            Ok(output) => output.expect("the binary runs"),
+            Err(_) => panic!("checkup {} did not end", arguments.join(" ")),
+        };
+        Finished {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // The developer's own settings are not part of a test.
+        let own = |name: &str| name.starts_with("CHECKUP_") || name == "RUST_LOG";
+        for (name, _) in std::env::vars().filter(|(name, _)| own(name)) {
+            command.env_remove(name);
+        }
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command
+    }
+}
