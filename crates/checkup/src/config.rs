@@ -3,7 +3,7 @@
 //! `checkup config check` and `dump` are here too. How layers are laid over each other is `runtime::config`'s.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bus::jetstream::JetStreamOptions;
@@ -147,11 +147,11 @@ pub struct Sources {
 impl Sources {
     /// A file, this process's environment and flags.
     #[must_use]
-    pub fn of_process(file: Option<&Path>, flags: &[String]) -> Self {
+    pub fn of_process(args: &ConfigArgs) -> Self {
         // a variable that is not text is none of ours
         let env =
             std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        Self { file: file.map(Path::to_owned), env: env.collect(), flags: flags.to_vec() }
+        Self { file: args.config.clone(), env: env.collect(), flags: args.set.clone() }
     }
 
     /// The effective document.
@@ -307,11 +307,11 @@ impl RelaySection {
 pub fn run(command: ConfigCommand) -> Result<Exit, Failure> {
     match command {
         ConfigCommand::Check(args) => {
-            sources(&args).settings()?;
+            Sources::of_process(&args).settings()?;
             terminal::print("the configuration is good\n");
         }
         ConfigCommand::Dump(args) => {
-            let sources = sources(&args);
+            let sources = Sources::of_process(&args);
             sources.settings()?;
             let config = sources.load()?;
             let is_default = config == Config::load(DEFAULT, &Layers::default()).map_err(|errors| wrong(&errors))?;
@@ -320,8 +320,4 @@ pub fn run(command: ConfigCommand) -> Result<Exit, Failure> {
         }
     }
     Ok(Exit::Ok)
-}
-
-fn sources(args: &ConfigArgs) -> Sources {
-    Sources::of_process(args.config.as_deref(), &args.set)
 }

@@ -85,7 +85,7 @@ impl Stores {
     /// Opens the databases that the configuration names and those in the data directory; only those of `named` letters, where
     /// there are any.
     async fn open(args: &StoresArgs, named: Option<&[LetterId]>) -> Result<Self, Failure> {
-        let settings = Sources::of_process(args.config.as_deref(), &args.set).settings()?;
+        let settings = Sources::of_process(&args.config).settings()?;
         let mut locations = settings.databases;
         for service in Service::ALL {
             let file = file(&args.data_dir, service);

@@ -21,6 +21,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 use crate::assembly::{Assembly, Parts, Road};
+use crate::cli::ListenArgs;
 use crate::config::Settings;
 use crate::data_dir::DataDir;
 use crate::exit::{Exit, Failure, chain};
@@ -42,7 +43,7 @@ pub struct Plan {
     /// The services.
     pub services: BTreeSet<Service>,
     /// Where to serve.
-    pub addrs: Addrs,
+    pub listen: ListenArgs,
     /// Where the data of each service is.
     pub locations: BTreeMap<Service, Location>,
     /// The directory that this process alone may use, where it has one.
@@ -55,25 +56,14 @@ pub struct Plan {
     pub started: Instant,
 }
 
-/// Where a process listens.
-#[derive(Debug, Clone, Copy)]
-pub struct Addrs {
-    /// For gRPC.
-    pub serve: SocketAddr,
-    /// For the admin pages.
-    pub admin: SocketAddr,
-    /// Whether other machines may reach it.
-    pub allow_remote: bool,
-}
-
 /// Runs until a signal asks for the end, or something fails that the process cannot do without.
 ///
 /// # Errors
 /// Where it cannot start, or cannot go on.
 pub async fn run(plan: Plan) -> Result<Exit, Failure> {
-    let Plan { settings, services, addrs, locations, data, tokens, broker, started } = plan;
-    let listener = listen(addrs.serve, "--addr")?;
-    let admin_listener = listen(addrs.admin, "--admin-addr")?;
+    let Plan { settings, services, listen, locations, data, tokens, broker, started } = plan;
+    let listener = bind(listen.addr, "--addr")?;
+    let admin_listener = bind(listen.admin_addr, "--admin-addr")?;
 
     let (trigger, drain) = drain_pair();
     let process = Process::new(Clock::shifted(settings.clock_offset), drain.clone());
@@ -173,9 +163,9 @@ async fn serve(server: Server, listener: TcpListener, process: &Process) -> Resu
 ///
 /// # Errors
 /// Where an address is not of this machine and nobody said that it may be.
-pub fn refuse_remote(addrs: Addrs) -> Result<(), Failure> {
-    for (flag, addr) in [("--addr", addrs.serve), ("--admin-addr", addrs.admin)] {
-        if !addr.ip().is_loopback() && !addrs.allow_remote {
+pub fn refuse_remote(listen: ListenArgs) -> Result<(), Failure> {
+    for (flag, addr) in [("--addr", listen.addr), ("--admin-addr", listen.admin_addr)] {
+        if !addr.ip().is_loopback() && !listen.allow_remote {
             let help = "neither calls nor tokens are encrypted here; add --allow-remote if that is meant";
             return Err(Failure::usage(format!("{flag} {addr} can be reached from other machines, and {help}")));
         }
@@ -183,7 +173,7 @@ pub fn refuse_remote(addrs: Addrs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn listen(addr: SocketAddr, flag: &str) -> Result<TcpListener, Failure> {
+fn bind(addr: SocketAddr, flag: &str) -> Result<TcpListener, Failure> {
     let refused = |error: std::io::Error| {
         let why = chain(&error);
         let help = match error.kind() {

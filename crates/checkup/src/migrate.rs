@@ -17,7 +17,7 @@ use crate::terminal;
 /// # Errors
 /// Where no database is configured, cannot be reached, or a migration fails.
 pub async fn run(args: MigrateArgs) -> Result<Exit, Failure> {
-    let settings = Sources::of_process(args.config.as_deref(), &args.set).settings()?;
+    let settings = Sources::of_process(&args.config).settings()?;
     let quiet = TelemetryOptions { level: "warn".to_owned(), ..settings.telemetry.clone() };
     let _telemetry = telemetry::init(&quiet);
     let services = if args.services.is_empty() { settings.databases.keys().copied().collect() } else { args.services };

@@ -33,7 +33,7 @@ const TAKEN: Duration = Duration::from_secs(10);
 /// # Errors
 /// Where there is nobody to ask, or it does not come to an end.
 pub async fn run(args: RebuildArgs) -> Result<Exit, Failure> {
-    let settings = Sources::of_process(args.config.as_deref(), &args.set).settings()?;
+    let settings = Sources::of_process(&args.config).settings()?;
     if args.service != Service::MyPage {
         return Err(Failure::usage(format!("{} cannot be built anew while it runs; only mypage can", args.service)));
     }

@@ -10,7 +10,7 @@ use crate::cli::ServeArgs;
 use crate::config::{Settings, Sources};
 use crate::data_dir::DataDir;
 use crate::exit::{Exit, Failure};
-use crate::host::{self, Addrs, Plan};
+use crate::host::{self, Plan};
 use crate::identity::OwnTokens;
 use crate::service::Service;
 
@@ -19,7 +19,7 @@ use crate::service::Service;
 /// # Errors
 /// Where it cannot start, or cannot go on.
 pub async fn run(args: ServeArgs, started: Instant) -> Result<Exit, Failure> {
-    let settings = Sources::of_process(args.config.as_deref(), &args.set).settings()?;
+    let settings = Sources::of_process(&args.config).settings()?;
     let services: BTreeSet<Service> = args.services.iter().copied().collect();
     let Some(broker) = settings.events.clone() else {
         let help = "set events.nats, for example --set events.nats=nats://127.0.0.1:4222; `checkup up` needs none";
@@ -34,14 +34,13 @@ pub async fn run(args: ServeArgs, started: Instant) -> Result<Exit, Failure> {
             )));
         }
     }
-    let addrs = Addrs { serve: args.addr, admin: args.admin_addr, allow_remote: args.allow_remote };
-    host::refuse_remote(addrs)?;
+    host::refuse_remote(args.listen)?;
     let _telemetry = telemetry::init(&settings.telemetry);
     let tokens = OwnTokens::configured(&settings.identity)?;
     let in_files = services.iter().any(|service| !settings.databases.contains_key(service));
     let data = in_files.then(|| DataDir::open(&args.data_dir)).transpose()?;
     let locations = locations(&services, &settings, data.as_ref());
-    let plan = Plan { settings, services, addrs, locations, data, tokens, broker: Some(broker), started };
+    let plan = Plan { settings, services, listen: args.listen, locations, data, tokens, broker: Some(broker), started };
     Box::pin(host::run(plan)).await
 }
 

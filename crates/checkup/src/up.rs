@@ -8,7 +8,7 @@ use crate::cli::UpArgs;
 use crate::config::Sources;
 use crate::data_dir::DataDir;
 use crate::exit::{Exit, Failure};
-use crate::host::{self, Addrs, Plan};
+use crate::host::{self, Plan};
 use crate::identity::{self, OwnTokens};
 use crate::service::Service;
 
@@ -17,7 +17,7 @@ use crate::service::Service;
 /// # Errors
 /// Where it cannot start, or cannot go on.
 pub async fn run(args: UpArgs, started: Instant) -> Result<Exit, Failure> {
-    let settings = Sources::of_process(args.config.as_deref(), &args.set).settings()?;
+    let settings = Sources::of_process(&args.config).settings()?;
     let elsewhere = settings.databases.keys().next();
     if let Some(service) = elsewhere {
         let help = "`up` has its data in --data-dir; run `checkup serve` with that database";
@@ -30,12 +30,12 @@ pub async fn run(args: UpArgs, started: Instant) -> Result<Exit, Failure> {
     if services.is_empty() {
         return Err(Failure::usage("--without leaves no service to run"));
     }
-    let addrs = Addrs { serve: args.addr, admin: args.admin_addr, allow_remote: args.allow_remote };
-    host::refuse_remote(addrs)?;
+    host::refuse_remote(args.listen)?;
     let _telemetry = telemetry::init(&settings.telemetry);
     let data = DataDir::open(&args.data_dir)?;
     let tokens = OwnTokens::Made(identity::signer(data.path())?);
     let locations = services.iter().map(|service| (*service, data.database(*service))).collect();
-    let plan = Plan { settings, services, addrs, locations, data: Some(data), tokens, broker: None, started };
+    let plan =
+        Plan { settings, services, listen: args.listen, locations, data: Some(data), tokens, broker: None, started };
     Box::pin(host::run(plan)).await
 }

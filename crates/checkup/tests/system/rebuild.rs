@@ -6,15 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use contract::mypage::v1 as mypage;
+use contract::mypage::v1::GetMyPageRequest;
+use contract::mypage::v1::watch_my_page_response::Event;
 use fault::Reason;
-use mypage::watch_my_page_response::Event;
-use mypage::{GetMyPageRequest, WatchMyPageRequest, WatchMyPageResponse};
 use store::migration::prelude::{ConnectionTrait, sea_orm};
 use testkit::{Checkup, Desk, Finished, Party, Topology, eventually, patience, refused, rush, within};
 use tokio::task::JoinHandle;
-use tonic::{Request, Status, Streaming};
 
+use crate::streams::watch;
 use crate::{embedded, launch};
 
 /// Makes every event a transaction of its own, so that a rebuild takes long enough to be met in the middle.
@@ -168,15 +167,6 @@ async fn book_one(checkup: &Checkup, slot: &str) {
         GetMyPageRequest { name: "customers/kim/myPage".to_owned(), min_consistency_token: booked.consistency_token };
     let page = kim.my_page().get_my_page(page).await.expect("the view is fed").into_inner();
     assert_eq!(page.active_count, 1);
-}
-
-async fn watch(party: &Party, customer: &str, resume_token: &str) -> Result<Streaming<WatchMyPageResponse>, Status> {
-    let mut request = Request::new(WatchMyPageRequest {
-        name: format!("customers/{customer}/myPage"),
-        resume_token: resume_token.to_owned(),
-    });
-    request.set_timeout(Duration::from_secs(600));
-    party.my_page().watch_my_page(request).await.map(tonic::Response::into_inner)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

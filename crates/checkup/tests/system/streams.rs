@@ -13,7 +13,11 @@ use tonic::{Request, Status, Streaming};
 use crate::launch;
 
 /// Opens a stream that may stay for long.
-async fn watch(party: &Party, customer: &str, resume_token: &str) -> Result<Streaming<WatchMyPageResponse>, Status> {
+pub(crate) async fn watch(
+    party: &Party,
+    customer: &str,
+    resume_token: &str,
+) -> Result<Streaming<WatchMyPageResponse>, Status> {
     let mut request = Request::new(WatchMyPageRequest {
         name: format!("customers/{customer}/myPage"),
         resume_token: resume_token.to_owned(),

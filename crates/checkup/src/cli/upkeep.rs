@@ -1,0 +1,160 @@
+//! The commands that look after databases, views and the configuration.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+use super::{ConfigArgs, DATA_DIR};
+use crate::dead_letters::LetterId;
+use crate::service::Service;
+
+const MIGRATE_EXAMPLES: &str = "\
+Examples:
+  checkup migrate --config mesh.toml
+  checkup migrate hospital --set hospital.database=postgres://postgres@127.0.0.1/hospital
+
+Run again it does nothing, and several at once take turns. Migrations only add, so the services of the version before go on \
+meanwhile. The databases have to be there, with the collation C: createdb --template template0 --locale C NAME.
+
+Exit status: 0; 1 where a database cannot be reached or brought up to date; 64 for a wrong command line or configuration.";
+
+/// `checkup migrate`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = MIGRATE_EXAMPLES)]
+pub struct MigrateArgs {
+    /// Whose databases [default: all that are configured]
+    #[arg(value_name = "SERVICE")]
+    pub services: Vec<Service>,
+    /// What is configured.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+const DEAD_LETTERS_EXAMPLES: &str = "\
+Examples:
+  checkup dead-letters list --data-dir data
+  checkup dead-letters show hospital/12 --config data-mesh/mesh.toml
+  checkup dead-letters replay hospital/12 hospital/13
+  checkup dead-letters replay --all --wait 1m
+  checkup dead-letters drop screening/7
+
+Works on the services' databases, while they run or not. An event that was tried in vain ten times is kept here with its bytes \
+and the error, and those behind it go on. Replay asks the service's own consumer to try again, which it does within a second; \
+an event that others have overtaken meanwhile changes nothing, as its version says. Drop removes for good.
+
+Exit status: 0; 1 where a letter is not there or was not applied; 64 for a wrong command line or configuration.";
+
+/// `checkup dead-letters`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum DeadLettersCommand {
+    /// Lists the dead letters of all services that can be found
+    #[command(after_help = DEAD_LETTERS_EXAMPLES)]
+    List {
+        /// Which databases.
+        #[command(flatten)]
+        stores: StoresArgs,
+        /// Prints JSON instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+    /// Prints one with its event
+    #[command(after_help = DEAD_LETTERS_EXAMPLES)]
+    Show {
+        /// Which databases.
+        #[command(flatten)]
+        stores: StoresArgs,
+        /// Which letter
+        #[arg(value_name = "SERVICE/NUMBER")]
+        letter: LetterId,
+    },
+    /// Has letters applied again
+    #[command(after_help = DEAD_LETTERS_EXAMPLES)]
+    Replay {
+        /// Which databases.
+        #[command(flatten)]
+        stores: StoresArgs,
+        /// Which letters
+        #[arg(value_name = "SERVICE/NUMBER", required_unless_present = "all")]
+        letters: Vec<LetterId>,
+        /// All of them
+        #[arg(long, conflicts_with = "letters")]
+        all: bool,
+        /// How long to wait for the outcome
+        #[arg(long, value_name = "SPAN", default_value = "10s", value_parser = humantime::parse_duration)]
+        wait: Duration,
+    },
+    /// Removes letters for good
+    #[command(after_help = DEAD_LETTERS_EXAMPLES)]
+    Drop {
+        /// Which databases.
+        #[command(flatten)]
+        stores: StoresArgs,
+        /// Which letters
+        #[arg(value_name = "SERVICE/NUMBER", required = true)]
+        letters: Vec<LetterId>,
+    },
+}
+
+/// Where services' databases are looked for.
+#[derive(Debug, Clone, Args)]
+pub struct StoresArgs {
+    /// A data directory, for services that the configuration gives no database
+    #[arg(long, value_name = "DIR", default_value = DATA_DIR)]
+    pub data_dir: PathBuf,
+    /// What is configured.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+const REBUILD_EXAMPLES: &str = "\
+Examples:
+  checkup rebuild mypage
+  checkup rebuild mypage --data-dir /var/lib/checkup --wait 1h
+  for i in 0 1; do checkup rebuild mypage --data-dir data-mesh/mypage-$i; done
+
+Asks the process that runs on the data directory. It reads every event from the first one into a second file, while the first \
+one answers; once that has caught up, it takes its place, no call fails, and the old file is removed. Streams end with \
+CURSOR_EXPIRED and begin again, for their resume_tokens mean nothing to the new view. Every replica has a directory of its own \
+and is asked by itself. Ctrl-C ends the waiting and not the rebuild; the command typed again waits for it on. A process that \
+ends in the middle begins with the old view, and has to be asked again.
+
+Exit status: 0 once the new view answers; 1 where nothing runs there, it failed, or --wait was too short; 64 for a wrong command \
+line or configuration.";
+
+/// `checkup rebuild`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = REBUILD_EXAMPLES)]
+pub struct RebuildArgs {
+    /// Whose view: mypage
+    #[arg(value_name = "SERVICE")]
+    pub service: Service,
+    /// The data directory of the process that has the view
+    #[arg(long, value_name = "DIR", default_value = DATA_DIR)]
+    pub data_dir: PathBuf,
+    /// How long to wait for the new view
+    #[arg(long, value_name = "SPAN", default_value = "10m", value_parser = humantime::parse_duration)]
+    pub wait: Duration,
+    /// What is configured.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+const CONFIG_EXAMPLES: &str = "\
+Examples:
+  checkup config dump
+  checkup config dump --set hospital.batch=64
+  checkup config check --config /etc/checkup.toml
+
+Exit status: 0; 64 where the configuration is wrong: every mistake is named at once.";
+
+/// `checkup config`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum ConfigCommand {
+    /// Checks a configuration without starting anything
+    #[command(after_help = CONFIG_EXAMPLES)]
+    Check(ConfigArgs),
+    /// Prints the configuration that `up` would run with; without flags, the commented default document
+    #[command(after_help = CONFIG_EXAMPLES)]
+    Dump(ConfigArgs),
+}
