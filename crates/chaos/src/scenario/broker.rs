@@ -38,6 +38,21 @@ async fn drained(run: &mut Run) -> Result<Duration, Error> {
     Ok(begun.elapsed())
 }
 
+/// Kills of which some are sure to find a window of events half stored; the other half then comes after what followed it.
+const SURELY_FELT: u32 = 20;
+
+/// Events that stand in the stream behind one that their producer made later.
+async fn overtaken(run: &mut Run) -> Result<u64, Error> {
+    let mut overtaken = 0;
+    for service in PRODUCERS {
+        let count = "SELECT count(*) FROM (SELECT stream_sequence AS own, max(stream_sequence) OVER (ORDER BY position) AS newest \
+                     FROM outbox WHERE stream_sequence IS NOT NULL) AS published WHERE own < newest";
+        let count = run.mesh.postgres().sql(service, count).await?;
+        overtaken += count.parse::<u64>().map_err(|_| Error::failed(format!("{service} says {count:?}")))?;
+    }
+    Ok(overtaken)
+}
+
 /// The broker is away for a while.
 pub(super) async fn down(name: &'static str, plan: &Plan) -> Result<Row, Error> {
     let mut run = Run::start(plan, Setup::default(), |_| {}).await?;
@@ -65,6 +80,13 @@ pub(super) async fn kill(name: &'static str, plan: &Plan) -> Result<Row, Error> 
     }
     run.is_over(begun);
     run.goes_on(plan.after).await;
+    run.stop_load().await;
+    drained(&mut run).await?;
+    let overtaken = overtaken(&mut run).await?;
+    if overtaken == 0 && plan.rounds >= SURELY_FELT {
+        return Err(Error::failed("no event was overtaken by a later one: the kills were not felt"));
+    }
+    run.notes.push(format!("{overtaken} events came after later ones"));
     run.finish(name, format!("kill -9 of NATS ×{}", plan.rounds)).await
 }
 
