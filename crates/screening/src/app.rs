@@ -12,8 +12,8 @@ mod validate;
 
 use std::time::Duration;
 
-use ::store::Database;
 use ::store::read::failed;
+use ::store::{Database, Lookups};
 use domain::access::{Caller, Scope};
 use domain::event::Cause;
 use domain::ids::ScreeningId;
@@ -28,6 +28,7 @@ use tokio::sync::Notify;
 
 use crate::capacity::Capacity;
 use crate::store::list::Listing;
+use crate::store::standing::Standings;
 use crate::unit::{Change, Ledger};
 use crate::{Options, decode, store};
 use in_flight::InFlight;
@@ -55,6 +56,8 @@ pub(crate) struct App {
     pub(crate) parked: Notify,
     /// Demand that full slots turned away.
     pub(crate) refusals: Refusals,
+    /// What stands where bookings want to go.
+    pub(crate) standings: Lookups<Standings>,
     /// For work that outlives the call that began it.
     pub(crate) tasks: Tasks,
 }

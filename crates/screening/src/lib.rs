@@ -30,6 +30,7 @@ pub use crate::migration::Migrator;
 use crate::app::refusals::Refusals;
 use crate::app::{App, reconciler, resolver};
 use crate::capacity::Capacity;
+use crate::store::standing::Standings;
 use crate::unit::{Ledger, ScreeningUnit};
 
 /// The service's name: of its identity, its producer of events, and its metrics.
@@ -114,6 +115,9 @@ pub async fn build(options: Options, deps: Deps, server: &mut Server) -> Result<
     let (refusals, reporting) = Refusals::new(ledger.clone(), options.report_interval);
     process.tasks.spawn(Kind::Job, "screening-refusals", reporting);
 
+    let (standings, looking) = ::store::Lookups::new(Standings, database.clone());
+    process.tasks.spawn(Kind::Essential, "screening-lookups", looking);
+
     let app = Arc::new(App {
         capacity: Capacity::new(hospital, token, options.hospital_attempt),
         clock: process.clock,
@@ -123,6 +127,7 @@ pub async fn build(options: Options, deps: Deps, server: &mut Server) -> Result<
         options,
         parked: tokio::sync::Notify::new(),
         refusals,
+        standings,
         tasks: process.tasks.clone(),
     });
     process.tasks.spawn(Kind::Loop, "screening-reconciler", reconciler::run(Arc::clone(&app)));

@@ -5,6 +5,7 @@
 pub(crate) mod list;
 pub(crate) mod refusal;
 pub(crate) mod row;
+pub(crate) mod standing;
 pub(crate) mod watch;
 
 use std::collections::HashMap;
@@ -86,30 +87,6 @@ pub(crate) async fn active(
         found.insert((row::customer(&customer)?, row::date(&date)?), ScreeningId(id));
     }
     Ok(found)
-}
-
-/// What stands where a booking wants to go: the row that has its id already, and the other active booking of the customer on
-/// that date.
-pub(crate) async fn standing(
-    connection: &impl ConnectionTrait,
-    id: ScreeningId,
-    (customer, date): (&CustomerId, Date),
-) -> Result<(Option<Screening>, Option<ScreeningId>), DbErr> {
-    let states = State::ALL.iter().filter(|state| state.is_active()).map(|state| state.number());
-    let active = Condition::all()
-        .add(Column::Customer.eq(customer.segment()))
-        .add(Column::SlotDate.eq(date.to_string()))
-        .add(Column::State.is_in(states));
-    let either = Condition::any().add(Column::Id.eq(id.0)).add(active);
-    let (mut own, mut other) = (None, None);
-    for row in Entity::find().filter(either).all(connection).await? {
-        if row.id == id.0 {
-            own = Some(row.into_domain()?);
-        } else {
-            other = Some(ScreeningId(row.id));
-        }
-    }
-    Ok((own, other))
 }
 
 /// PENDING bookings in the order of their ids, after one.

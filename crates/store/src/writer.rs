@@ -102,10 +102,7 @@ impl<U: Unit> Writer<U> {
     pub async fn submit(&self, command: U::Command, deadline: Instant) -> Result<U::Answer, Fault> {
         let (answer, answered) = oneshot::channel();
         self.queue.try_send(Job { command, deadline, answer }).map_err(|refused| match refused {
-            mpsc::error::TrySendError::Full(_) => {
-                Fault::new(Reason::Overloaded, "the service is overloaded; back off and send the same request again")
-                    .retry_after(Duration::from_millis(200))
-            }
+            mpsc::error::TrySendError::Full(_) => overloaded(),
             mpsc::error::TrySendError::Closed(_) => not_ready("the writer has stopped"),
         })?;
         match tokio::time::timeout_at(deadline, answered).await {
@@ -114,6 +111,15 @@ impl<U: Unit> Writer<U> {
             Err(_) => Err(deadline_exceeded()),
         }
     }
+}
+
+/// When to come back to a full queue.
+const BACK_OFF: Duration = Duration::from_millis(200);
+
+/// The refusal of a full queue: nothing was done, so the same request may come again.
+pub(crate) fn overloaded() -> Fault {
+    Fault::new(Reason::Overloaded, "the service is overloaded; back off and send the same request again")
+        .retry_after(BACK_OFF)
 }
 
 fn not_ready(cause: impl fmt::Display) -> Fault {

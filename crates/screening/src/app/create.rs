@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::store::read::failed;
-use ::store::request_record;
 use domain::access::Caller;
 use domain::booking::{Step, attempt_id, step};
 use domain::event::Cause;
@@ -21,7 +19,7 @@ use super::in_flight::{Entered, in_progress};
 use super::{App, COMMIT_PATIENCE, cause};
 use crate::capacity::{Reserved, unavailable};
 use crate::decode::Create;
-use crate::store;
+use crate::store::standing::Question;
 use crate::unit::{Book, Booked};
 
 /// Ids a call goes through at most; each but the last was fenced in the short time between two steps.
@@ -48,7 +46,8 @@ pub(super) enum Place {
     Free,
     /// A fence: this id is used up.
     Fenced,
-    /// This very booking. Its request record was forgotten after a week; the row still tells what the call led to.
+    /// This very booking, as it is now. Where its request record was forgotten after a week, the row still tells what the call
+    /// led to.
     Booked(Box<Screening>),
 }
 
@@ -82,9 +81,6 @@ impl App {
     }
 
     async fn book(&self, intent: &Intent) -> Result<Screening, Fault> {
-        if let Some(row) = self.replay(intent).await? {
-            return self.settled(row, intent).await;
-        }
         for attempt in 0..MOST_ATTEMPTS {
             let id = self.attempt(intent, attempt);
             match self.place(intent, id).await? {
@@ -106,29 +102,6 @@ impl App {
         if request.chosen { attempt_id(&request.key, customer, slot, attempt) } else { ScreeningId(uuid_v7()) }
     }
 
-    /// What an earlier call with this request_id made, as it is now.
-    ///
-    /// # Errors
-    /// REQUEST_ID_REUSED.
-    pub(super) async fn replay(&self, intent: &Intent) -> Result<Option<Screening>, Fault> {
-        let request = &intent.call.request;
-        if !request.chosen {
-            return Ok(None);
-        }
-        let records = request_record::find(self.database.reader(), &[&request.key]).await.map_err(failed)?;
-        let Some(record) = records.get(&request.key) else { return Ok(None) };
-        request.matches(&record.fingerprint)?;
-        let id = ScreeningId::parse(&record.resource);
-        let id = id.map_err(|_| Fault::internal("a request record names no screening"))?;
-        self.row(id).await
-    }
-
-    /// One row, be it a fence.
-    async fn row(&self, id: ScreeningId) -> Result<Option<Screening>, Fault> {
-        let mut rows = store::by_ids(self.database.reader(), [id]).await.map_err(failed)?;
-        Ok(rows.remove(&id))
-    }
-
     /// Answers a replay; a PENDING booking may be settled on the occasion.
     async fn settled(&self, row: Screening, intent: &Intent) -> Result<Screening, Fault> {
         match row.state {
@@ -148,14 +121,20 @@ impl App {
         intent.deadline.earlier_by(reserve).min(Deadline::within(self.options.hospital_timeout))
     }
 
-    /// Looks whether a booking can go where it wants to.
+    /// Looks whether a booking can go where it wants to, and whether an earlier call with this request_id made it already.
     ///
     /// # Errors
-    /// CUSTOMER_DATE_CONFLICT.
+    /// REQUEST_ID_REUSED, CUSTOMER_DATE_CONFLICT.
     pub(super) async fn place(&self, intent: &Intent, id: ScreeningId) -> Result<Place, Fault> {
-        let Create { customer, slot, .. } = &intent.call;
-        let standing = store::standing(self.database.reader(), id, (customer, slot.date)).await;
-        match standing.map_err(failed)? {
+        let Create { request, customer, slot, .. } = &intent.call;
+        let key = request.chosen.then(|| request.key.clone());
+        let standing = self.standings.ask(Question { key, id, place: (customer.clone(), slot.date) }).await?;
+        if let Some((record, row)) = standing.answered {
+            request.matches(&record.fingerprint)?;
+            let row = row.ok_or_else(|| Fault::internal("a request record names no screening"))?;
+            return Ok(Place::Booked(Box::new(row)));
+        }
+        match (standing.own, standing.other) {
             (Some(row), _) if row.is_fence() => Ok(Place::Fenced),
             (Some(row), _) => Ok(Place::Booked(Box::new(row))),
             (None, Some(other)) => Err(date_conflict(other)),

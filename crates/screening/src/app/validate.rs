@@ -13,9 +13,6 @@ use super::create::{Intent, Place};
 impl App {
     /// Judges a booking.
     pub(super) async fn validate(&self, intent: &Intent) -> Result<Screening, Fault> {
-        if let Some(row) = self.replay(intent).await? {
-            return Ok(row);
-        }
         let mut attempt = 0;
         let id = loop {
             let id = self.attempt(intent, attempt);

@@ -1,0 +1,103 @@
+//! Coalesced reads: while one look at the database runs, the questions that arrive form the next, so that a rush costs a few
+//! statements a look and not a few a question. Somebody who asks alone waits for nobody.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use fault::Fault;
+use sea_orm::DbErr;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::connection::Reader;
+use crate::database::Database;
+use crate::read::failed;
+use crate::writer::overloaded;
+
+/// What a slice looks up.
+#[async_trait]
+pub trait Lookup: Send + Sync + 'static {
+    /// What is asked.
+    type Question: Send + Sync + 'static;
+    /// What is there.
+    type Answer: Send + 'static;
+
+    /// Answers each question, in order. What was committed before the first of them was asked is seen.
+    async fn look(&self, reader: &Reader, questions: &[&Self::Question]) -> Result<Vec<Self::Answer>, DbErr>;
+}
+
+/// Questions that one look answers at most.
+const MOST: usize = 256;
+/// Questions that may wait; as many as a writer's commands.
+const WAITING: usize = 4_096;
+
+struct Asked<L: Lookup> {
+    question: L::Question,
+    answer: oneshot::Sender<Result<L::Answer, Fault>>,
+}
+
+/// The handle that asks.
+pub struct Lookups<L: Lookup> {
+    queue: mpsc::Sender<Asked<L>>,
+}
+
+impl<L: Lookup> fmt::Debug for Lookups<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lookups").field("free", &self.queue.capacity()).finish()
+    }
+}
+
+impl<L: Lookup> Lookups<L> {
+    /// Makes a handle and the loop that serves it, which ends with the handle.
+    pub fn new(lookup: L, database: Database) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let (queue, mut waiting) = mpsc::channel::<Asked<L>>(WAITING);
+        let lookup = Arc::new(lookup);
+        let looking = async move {
+            let mut asked = Vec::with_capacity(MOST);
+            while waiting.recv_many(&mut asked, MOST).await > 0 {
+                asked.retain(|asked| !asked.answer.is_closed());
+                let questions: Vec<&L::Question> = asked.iter().map(|asked| &asked.question).collect();
+                let found = match lookup.look(database.reader(), &questions).await {
+                    Ok(answers) if answers.len() == asked.len() => Ok(answers),
+                    Ok(_) => Err(Fault::internal("a lookup did not answer every question")),
+                    Err(cause) => Err(failed(cause)),
+                };
+                answer(&mut asked, found);
+            }
+        };
+        (Self { queue }, looking)
+    }
+
+    /// Asks and waits for the answer.
+    ///
+    /// # Errors
+    /// NOT_READY where the database does not answer, OVERLOADED where too many wait.
+    pub async fn ask(&self, question: L::Question) -> Result<L::Answer, Fault> {
+        let (answer, answered) = oneshot::channel();
+        self.queue.try_send(Asked { question, answer }).map_err(|refused| match refused {
+            mpsc::error::TrySendError::Full(_) => overloaded(),
+            mpsc::error::TrySendError::Closed(_) => stopped(),
+        })?;
+        answered.await.unwrap_or_else(|_| Err(stopped()))
+    }
+}
+
+/// Whoever stopped waiting has dropped the other end.
+fn answer<L: Lookup>(asked: &mut Vec<Asked<L>>, found: Result<Vec<L::Answer>, Fault>) {
+    match found {
+        Ok(answers) => {
+            for (asked, answer) in asked.drain(..).zip(answers) {
+                drop(asked.answer.send(Ok(answer)));
+            }
+        }
+        Err(fault) => {
+            for asked in asked.drain(..) {
+                drop(asked.answer.send(Err(fault.clone())));
+            }
+        }
+    }
+}
+
+fn stopped() -> Fault {
+    failed(DbErr::Custom("the service is stopping".to_owned()))
+}
