@@ -10,11 +10,17 @@ use sha2::{Digest, Sha256};
 use crate::ids::{CustomerId, ScreeningId, SlotId};
 use crate::request::RequestKey;
 
+/// Bytes of the time at the beginning of a UUID of version 7 (RFC 9562, section 5.7).
+const TIME: usize = 6;
+
 /// The id of the n-th attempt (from 0) at what a request asks for. A retry of the request finds the same id and so asks
 /// for the same claim; when an attempt was fenced, its id is used up and the next one takes over.
 ///
 /// What is booked for whom is part of it and how to treat an unreachable Hospital is not, so that a caller who comes back
 /// with `accept_pending` goes on with the claim its first call may have taken.
+///
+/// A request_id that begins with its time (UUID version 7) hands it on: bookings made together then lie together in every
+/// index by screening, in five databases. What tells ids of one millisecond apart is still 74 bits of the digest.
 #[must_use]
 pub fn attempt_id(request: &RequestKey, customer: &CustomerId, slot: &SlotId, attempt: u32) -> ScreeningId {
     let mut hash = Sha256::new();
@@ -27,6 +33,9 @@ pub fn attempt_id(request: &RequestKey, customer: &CustomerId, slot: &SlotId, at
     let digest: [u8; 32] = hash.finalize().into();
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&digest[..16]);
+    if request.id.get_version_num() == 7 {
+        bytes[..TIME].copy_from_slice(&request.id.as_bytes()[..TIME]);
+    }
     ScreeningId(uuid::Builder::from_custom_bytes(bytes).into_uuid())
 }
 
@@ -172,6 +181,19 @@ mod tests {
         assert!(!others.contains(&id));
         assert_eq!(id.0.get_version_num(), 8);
         assert_eq!(id.0.get_variant(), uuid::Variant::RFC4122);
+    }
+
+    #[test]
+    fn the_time_of_a_request_id_orders_bookings_and_identifies_none() {
+        let kim = CustomerId::from_segment("kim").unwrap();
+        let slot = SlotId::parse("hospitals/seoul/slots/2027-01-04").unwrap();
+        let at = |millis: u64, rest: u8| {
+            let request = uuid::Builder::from_unix_timestamp_millis(millis, &[rest; 10]).into_uuid();
+            attempt_id(&key("customer:kim", request.as_u128()), &kim, &slot, 0)
+        };
+        assert!(at(1_000, 255) < at(1_001, 0));
+        assert_ne!(at(1_000, 1), at(1_000, 2));
+        assert_eq!(at(1_000, 1).0.get_version_num(), 8);
     }
 
     #[test]

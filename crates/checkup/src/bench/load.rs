@@ -228,7 +228,7 @@ async fn book(admin: &Party, slot: &str, customer: String) -> Result<(), Status>
     let wanted = screening::Screening { customer, slot: slot.to_owned(), ..Default::default() };
     let request = screening::CreateScreeningRequest {
         screening: Some(wanted),
-        request_id: entropy::uuid_v4().to_string(),
+        request_id: entropy::uuid_v7().to_string(),
         ..Default::default()
     };
     admin.screening().create_screening(admin.request(request)).await.map(drop)
