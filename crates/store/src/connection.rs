@@ -63,6 +63,12 @@ pub(crate) async fn connect(location: &Location, purpose: Purpose) -> Result<Dat
     step(sea_orm::Database::connect(options)).await
 }
 
+/// Pages of 4 KiB that the write-ahead log takes before they are copied into the file; the library's 1,000 are full many times
+/// a second in a rush, and most pages are then written again soon after. It is also what a start after a crash has to read.
+const CHECKPOINT_PAGES: u32 = 8_000;
+/// Pages the writing connection keeps in memory, once it has needed them.
+const CACHED_PAGES: u32 = 4_000;
+
 fn sqlite(path: std::path::PathBuf, purpose: Purpose) -> ConnectOptions {
     let mut options = ConnectOptions::new("sqlite::memory:");
     options.map_sqlx_sqlite_opts(move |sqlite| {
@@ -75,7 +81,11 @@ fn sqlite(path: std::path::PathBuf, purpose: Purpose) -> ConnectOptions {
             .read_only(read_only)
             .busy_timeout(ACQUIRE_TIMEOUT)
             .foreign_keys(false);
-        if read_only { sqlite } else { sqlite.pragma("journal_mode", "WAL").pragma("synchronous", "FULL") }
+        if read_only {
+            return sqlite;
+        }
+        let sqlite = sqlite.pragma("journal_mode", "WAL").pragma("synchronous", "FULL");
+        sqlite.pragma("wal_autocheckpoint", CHECKPOINT_PAGES.to_string()).pragma("cache_size", CACHED_PAGES.to_string())
     });
     if purpose != Purpose::Read {
         // The writing connection is never given up: reopening it would cost every cached statement.
