@@ -78,11 +78,11 @@ check: tools ## holds the code to its rules: format, lints, documentation, contr
 	.ci/proto
 	$(CARGO) test -p checkup --test cli architecture
 
-# As root, with Debian's buildah and musl-tools, and `rustup target add $(MUSL)`. Only cargo may want the network.
+# With Debian's buildah and musl-tools, and `rustup target add $(MUSL)`. Only cargo may want the network; only buildah wants root.
 image: ## builds IMAGE=checkup:dev, a static binary on an empty base, and runs it
 	@rustup target list --installed | grep -qx $(MUSL) || { echo 'run: rustup target add $(MUSL)' >&2; exit 1; }
 	$(CARGO) build --release --locked --target $(MUSL) -p checkup --config 'profile.release.strip="debuginfo"'
-	k8s/image/build $(TARGET)/$(MUSL)/release/checkup $(IMAGE)
+	$(if $(filter-out 0,$(shell id -u)),sudo) k8s/image/build $(TARGET)/$(MUSL)/release/checkup $(IMAGE)
 
 mesh-check: .tools/kubernetes ## holds k8s/ to Kubernetes' schemas, to the code and to itself, without a cluster
 	.ci/kubernetes
