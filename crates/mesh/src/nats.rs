@@ -31,6 +31,7 @@ pub struct Nats {
     program: PathBuf,
     port: u16,
     home: Home,
+    guard: Option<(String, String)>,
 }
 
 impl Nats {
@@ -50,8 +51,22 @@ impl Nats {
         Self::start_at(Home::kept(directory)?).await
     }
 
+    /// Starts one with a new temporary directory that lets nobody in but who shows this name and this password.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_guarded(user: &str, password: &str) -> Result<Self, Error> {
+        let mut server = Self::stopped(Home::temporary("nats")?)?;
+        server.guard = Some((user.to_owned(), password.to_owned()));
+        server.start_somewhere().await
+    }
+
     async fn start_at(home: Home) -> Result<Self, Error> {
-        let mut server = Self::stopped(home)?;
+        Self::stopped(home)?.start_somewhere().await
+    }
+
+    async fn start_somewhere(self) -> Result<Self, Error> {
+        let mut server = self;
         for _ in 1..PORTS_TRIED {
             match server.launch().await {
                 Err(Error::Failed { output, .. }) if output.contains("address already in use") => {
@@ -73,7 +88,7 @@ impl Nats {
 
     fn stopped(home: Home) -> Result<Self, Error> {
         let (program, port) = (programs::nats_server()?, port::free()?);
-        Ok(Self { child: None, log: Output::default(), program, port, home })
+        Ok(Self { child: None, log: Output::default(), program, port, home, guard: None })
     }
 
     /// Its address, for clients.
@@ -179,6 +194,9 @@ impl Nats {
         let mut command = Command::new(&self.program);
         command.arg("--config").arg(configuration).args(["--addr", "127.0.0.1", "--port", &self.port.to_string()]);
         command.arg("--store_dir").arg(self.store_dir());
+        if let Some((user, password)) = &self.guard {
+            command.args(["--user", user, "--pass", password]);
+        }
         let mut child = Child::spawn("nats-server", command, Signal::KILL, self.home.scratch())?;
         self.log = child.output().clone();
         ready(&mut child, self.port, Instant::now() + LIMIT).await?;

@@ -11,6 +11,7 @@ mod publish;
 mod pull;
 mod stream;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use std::time::Duration;
 use async_nats::connection::State;
 use async_nats::jetstream::Context;
 use async_nats::{Client, ConnectOptions, Event, ServerAddr};
+use percent_encoding::percent_decode_str;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -40,7 +42,8 @@ const LAST_PAUSE: Duration = Duration::from_millis(500);
 /// Where the broker is, and what the stream is held to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JetStreamOptions {
-    /// One server or several of one cluster, separated by commas: `nats://user:password@host:4222`.
+    /// One server or several of one cluster, separated by commas: `nats://user:password@host:4222`. The first that names a user
+    /// speaks for all of them.
     pub url: String,
     /// The stream's name: letters, digits, `-` and `_`.
     pub stream: String,
@@ -104,8 +107,8 @@ impl JetStream {
             return Err(unusable("a stream's name consists of letters, digits, - and _".into()));
         }
         let servers: Result<Vec<ServerAddr>, _> = options.url.split(',').map(|url| url.trim().parse()).collect();
-        let servers =
-            servers.map_err(|error| unusable(format!("{} is no address of a broker: {error}", options.url)))?;
+        // without the text itself, which may hold a password
+        let servers = servers.map_err(|error| unusable(format!("that is no address of a broker: {error}")))?;
         let connections = watch::Sender::new(0);
         let counted = connections.clone();
         let connecting = ConnectOptions::new()
@@ -122,6 +125,7 @@ impl JetStream {
                 }
                 std::future::ready(())
             });
+        let connecting = with_credentials(connecting, &servers).map_err(unusable)?;
         let client = connecting.connect(servers).await.map_err(|error| Error::new(&options.stream, error))?;
         let context = async_nats::jetstream::new(client.clone());
         Ok(Self(Arc::new(Shared { client, context, options, connections })))
@@ -207,6 +211,21 @@ impl Connection {
             }
         }
     }
+}
+
+/// Who we are to the broker, as the first address says that says so. The client reads addresses for their hosts alone. A name without
+/// a password is a token, as other clients of NATS have it; characters that mean something in an address are written as %40.
+fn with_credentials(connecting: ConnectOptions, servers: &[ServerAddr]) -> Result<ConnectOptions, String> {
+    let Some(address) = servers.iter().find(|address| address.has_user_pass()) else { return Ok(connecting) };
+    let plain = |text: &str| {
+        let decoded = percent_decode_str(text).decode_utf8();
+        decoded.map(Cow::into_owned).map_err(|_| "the broker's user or password is not UTF-8".to_owned())
+    };
+    let user = plain(address.username().unwrap_or_default())?;
+    Ok(match address.password() {
+        Some(password) => connecting.user_and_password(user, plain(password)?),
+        None => connecting.token(user),
+    })
 }
 
 /// Before the first try nothing, then more, and never long: the broker may be back at any moment.

@@ -50,6 +50,25 @@ async fn an_event_is_stored_once_whoever_publishes_it_again() {
 }
 
 #[tokio::test]
+async fn a_broker_that_asks_who_we_are_is_told_what_the_address_says() {
+    let Some(server) = or_skip("NATS", Nats::start_guarded("checkup", "p@ss/word").await) else { return };
+    let stranger = connect(&server).await;
+    let address = server.url().replace("nats://", "nats://checkup:p%40ss%2Fword@");
+    // the second has no name of its own, as those that the servers tell each other have none
+    let bus = JetStream::connect(JetStreamOptions::new(format!("{address},{}", server.url()))).await.unwrap();
+    assert_eq!(publish(&bus, &outbound(0..3)).await, [1, 2, 3]);
+    let refused = stranger.publish(&outbound(3..4), Instant::now() + Duration::from_secs(1)).await;
+    assert!(refused.iter().all(Result::is_err), "{refused:?}");
+    let unusable = JetStream::connect(JetStreamOptions::new("nats://checkup:secret@host:port")).await.unwrap_err();
+    assert!(!chain(&unusable).contains("secret"), "{unusable:?}");
+}
+
+/// An error with everything below it.
+fn chain(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {}", chain(source)))
+}
+
+#[tokio::test]
 async fn a_large_window_is_stored_in_its_order_and_read_in_it() {
     let Some(server) = or_skip("NATS", Nats::start().await) else { return };
     let bus = connect(&server).await;
