@@ -5,7 +5,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -73,8 +73,8 @@ impl Signer {
             }
             read => read.map_err(failed)?,
         };
-        let mode = fs::metadata(&path).map_err(failed)?.permissions().mode();
-        if mode & 0o077 != 0 {
+        let found = fs::metadata(&path).map_err(failed)?;
+        if is_exposed(found.mode(), found.uid(), rustix::process::geteuid().as_raw()) {
             return Err(IdentityError::Exposed { path });
         }
         Self::from_pem(&pem)
@@ -106,6 +106,13 @@ impl Signer {
     }
 }
 
+/// Whether others may read a key file than those who should: its owner, or, of a file of root's, its group. The latter is how
+/// Kubernetes hands a Secret to a process that is not root.
+fn is_exposed(mode: u32, owner: u32, process: u32) -> bool {
+    let permitted = if owner == 0 && process != 0 { 0o640 } else { 0o700 };
+    mode & 0o777 & !permitted != 0
+}
+
 /// Makes the key file whole or not at all: written beside it, forced to disk, then linked to its name, which fails where
 /// another process was quicker.
 fn create(dir: &Path, path: &Path) -> io::Result<()> {
@@ -129,7 +136,29 @@ fn create(dir: &Path, path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
+
+    #[test]
+    fn a_key_of_roots_may_be_read_by_the_group_and_nobody_else() {
+        let (root, us) = (0, 65_532);
+        for (mode, owner, process) in
+            [(0o600, us, us), (0o400, us, us), (0o440, root, us), (0o640, root, us), (0o600, root, root)]
+        {
+            assert!(!is_exposed(0o100_000 | mode, owner, process), "{mode:o} of {owner} for {process}");
+        }
+        for (mode, owner, process) in [
+            (0o440, us, us),
+            (0o644, root, us),
+            (0o460, root, us),
+            (0o444, root, us),
+            (0o440, root, root),
+            (0o440, 1_000, us),
+        ] {
+            assert!(is_exposed(0o100_000 | mode, owner, process), "{mode:o} of {owner} for {process}");
+        }
+    }
 
     #[test]
     fn all_who_start_at_once_share_one_key_that_only_the_owner_reads() {
