@@ -15,6 +15,7 @@ pub mod exit;
 pub mod gateway;
 pub mod host;
 pub mod identity;
+pub mod jwks;
 pub mod mesh;
 pub mod migrate;
 pub mod party;

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use checkup::cli::{Cli, Command};
 use checkup::exit::{Exit, Failure};
-use checkup::{bench, config, dead_letters, demo, mesh, migrate, rebuild, serve, token, up, verify};
+use checkup::{bench, config, dead_letters, demo, jwks, mesh, migrate, rebuild, serve, token, up, verify};
 use clap::Parser;
 use tokio::runtime::{Builder, Runtime};
 
@@ -31,6 +31,7 @@ fn run(command: Command, started: Instant) -> Result<Exit, Failure> {
         Command::Migrate(args) => runtime()?.block_on(migrate::run(args)),
         Command::Mesh(args) => runtime()?.block_on(mesh::run(args, started)),
         Command::Token(args) => token::run(args),
+        Command::Jwks(args) => jwks::run(args),
         Command::Demo(args) => runtime()?.block_on(demo::run(args)),
         Command::Verify(args) => runtime()?.block_on(verify::run(args)),
         Command::Bench(args) => runtime()?.block_on(bench::run(args)),

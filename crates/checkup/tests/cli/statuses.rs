@@ -138,3 +138,17 @@ async fn a_token_is_all_that_is_printed_and_the_first_one_makes_the_key() {
     let lines: Vec<&str> = made.stdout.lines().collect();
     assert!(matches!(lines[..], [token] if token.split('.').count() == 3), "{made:?}");
 }
+
+#[tokio::test]
+async fn jwks_are_the_public_half_of_the_key_that_signs_and_nothing_else() {
+    let dir = DataDir::new();
+    let data = dir.path().join("fresh").to_string_lossy().into_owned();
+    let made = launch().run(&["jwks", "--data-dir", &data]).await;
+    assert_eq!(made.code, Some(0), "{made:?}");
+    let document: serde_json::Value = serde_json::from_str(&made.stdout).unwrap();
+    let keys = document["keys"].as_array().unwrap();
+    assert!(matches!(&keys[..], [key] if key["kty"] == "OKP" && key.get("d").is_none()), "{made:?}");
+    let verifier = runtime::identity::Verifier::from_jwks(&made.stdout).unwrap();
+    let token = launch().run(&["token", "--data-dir", &data, "--role", "admin", "--subject", "lee"]).await.stdout;
+    assert!(verifier.verify(token.trim()).is_ok());
+}
