@@ -4,8 +4,8 @@
 //! `GOLDEN=update` rewrites `golden/api.txt`, and stores the bytes of event samples that are not stored yet. It never
 //! touches bytes that are.
 
-use std::collections::BTreeSet;
-use std::fmt::Display;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Display};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -14,7 +14,8 @@ use contract::event::v1::EventEnvelope;
 use prost::Message;
 use prost_reflect::text_format::FormatOptions;
 use prost_reflect::{
-    DescriptorPool, DynamicMessage, EnumDescriptor, FieldDescriptor, FileDescriptor, Kind, MessageDescriptor, Value,
+    DescriptorPool, DynamicMessage, EnumDescriptor, FieldDescriptor, FileDescriptor, Kind, MessageDescriptor,
+    MethodDescriptor, Value,
 };
 use similar::TextDiff;
 
@@ -99,7 +100,8 @@ mod api {
                     };
                     let input = side(method.input(), method.is_client_streaming());
                     let output = side(method.output(), method.is_server_streaming());
-                    format!("  {}({input}): {output}\n", method.name())
+                    let rest = rest(&method).map_or_else(String::new, |rule| format!(" = {rule}"));
+                    format!("  {}({input}): {output}{rest}\n", method.name())
                 });
                 format!("\nservice {}\n{}", service.name(), methods.collect::<String>())
             });
@@ -174,6 +176,151 @@ fn every_field_of_a_request_or_resource_says_how_it_behaves() {
         .map(|field| field.full_name().to_owned())
         .collect();
     assert!(silent.is_empty(), "without google.api.field_behavior: {silent:#?}");
+}
+
+/// A method as REST, from its `google.api.http`.
+struct Rest {
+    verb: String,
+    path: String,
+    /// The field that the body is, `*` for what the path does not name, or nothing.
+    body: String,
+}
+
+impl Display for Rest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.verb, self.path)?;
+        if self.body.is_empty() { Ok(()) } else { write!(f, " {}", self.body) }
+    }
+}
+
+impl Rest {
+    /// The variables of the path: the field each fills, and the pattern it has to match.
+    fn variables(&self) -> Vec<(&str, &str)> {
+        let variables = self.path.split('{').skip(1).map(|rest| rest.split('}').next().unwrap_or_default());
+        variables.map(|variable| variable.split_once('=').unwrap_or((variable, "*"))).collect()
+    }
+
+    /// What a proxy tells methods apart by: the names of variables do not count.
+    fn route(&self) -> String {
+        let mut path = self.path.clone();
+        for (field, pattern) in self.variables() {
+            path = path.replace(&format!("{{{field}={pattern}}}"), pattern).replace(&format!("{{{field}}}"), pattern);
+        }
+        format!("{} {path}", self.verb)
+    }
+}
+
+/// How a method is called with JSON over HTTP, if it may be.
+fn rest(method: &MethodDescriptor) -> Option<Rest> {
+    let extension = method.parent_pool().get_extension_by_name("google.api.http").expect("the option is known");
+    let options = method.options();
+    if !options.has_extension(&extension) {
+        return None;
+    }
+    let rule = options.get_extension(&extension).as_message().expect("it is a message").clone();
+    let text = |field: &str| rule.get_field_by_name(field).and_then(|value| value.as_str().map(str::to_owned));
+    let additional = rule.get_field_by_name("additional_bindings").expect("its field");
+    assert!(additional.as_list().is_some_and(<[Value]>::is_empty), "{}: one way is enough", method.full_name());
+    let verbs = ["get", "put", "post", "delete", "patch"].into_iter();
+    let used = verbs.filter_map(|verb| Some((verb, text(verb).filter(|path| !path.is_empty())?)));
+    let (verb, path) = used.last().unwrap_or_else(|| panic!("{} has no verb", method.full_name()));
+    Some(Rest { verb: verb.to_uppercase(), path, body: text("body").unwrap_or_default() })
+}
+
+/// REST is the mesh's translation of these annotations, so they are as binding as names.
+mod rest_annotations {
+    use super::*;
+
+    /// Services that nobody outside of the mesh calls.
+    const INTERNAL: [&str; 1] = ["checkup.hospital.v1.CapacityService"];
+
+    fn methods() -> Vec<MethodDescriptor> {
+        files()
+            .iter()
+            .flat_map(|file| file.services().collect::<Vec<_>>())
+            .flat_map(|service| service.methods().collect::<Vec<_>>())
+            .collect()
+    }
+
+    fn public() -> Vec<(MethodDescriptor, Rest)> {
+        methods().into_iter().filter_map(|method| rest(&method).map(|rule| (method, rule))).collect()
+    }
+
+    /// Whether a path is below one that a gateway opens.
+    fn is_open(path: &str) -> bool {
+        let collections = ["hospitals", "screenings", "reservations", "marketing"];
+        let below = |root: &str| {
+            path.strip_prefix(root)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || rest.starts_with(':'))
+        };
+        collections.iter().any(|collection| below(&format!("/v1/{collection}"))) || below("/v1/customers/*/myPage")
+    }
+
+    #[test]
+    fn are_on_every_public_method_and_on_no_internal_one() {
+        for method in methods() {
+            let internal = INTERNAL.contains(&method.parent_service().full_name());
+            assert_eq!(rest(&method).is_none(), internal, "google.api.http of {}", method.full_name());
+        }
+    }
+
+    #[test]
+    fn lead_to_one_method_each_below_the_paths_that_are_open() {
+        let mut taken = BTreeMap::new();
+        for (method, rule) in public() {
+            let route = rule.route();
+            let path = route.split_once(' ').map_or("", |(_, path)| path);
+            assert!(is_open(path), "{}: {path} is below no open path", method.full_name());
+            if let Some(other) = taken.insert(route.clone(), method.full_name().to_owned()) {
+                panic!("{other} and {} are both {route}", method.full_name());
+            }
+        }
+        assert!(!is_open("/v1/hospitalsearch") && !is_open("/v1/customers/*") && is_open("/v1/hospitals:search"));
+    }
+
+    #[test]
+    fn name_fields_that_there_are() {
+        for (method, rule) in public() {
+            let field = |path: &str| {
+                let mut of = Some(method.input());
+                let mut found = None;
+                for name in path.split('.') {
+                    found = of.as_ref().and_then(|message| message.get_field_by_name(name));
+                    of = found.as_ref().and_then(|field| field.kind().as_message().cloned());
+                }
+                found.unwrap_or_else(|| panic!("{} has no field {path}", method.input().full_name()))
+            };
+            for (variable, pattern) in rule.variables() {
+                assert_eq!(field(variable).kind(), Kind::String, "{}: {variable}", method.full_name());
+                assert!(!pattern.is_empty(), "{}: {variable}", method.full_name());
+            }
+            if !["", "*"].contains(&rule.body.as_str()) {
+                assert!(field(&rule.body).kind().as_message().is_some(), "{}: {}", method.full_name(), rule.body);
+            }
+            let changes = !["GET", "DELETE"].contains(&rule.verb.as_str());
+            assert_eq!(!rule.body.is_empty(), changes, "{}: a body belongs to {}", method.full_name(), rule.verb);
+            reaches_every_required_field(&method, &rule);
+        }
+    }
+
+    /// What is neither in the path nor in the body travels in the query, where a message or a list of them finds no room
+    /// (dates do: `start_date.year=2027`).
+    fn reaches_every_required_field(method: &MethodDescriptor, rule: &Rest) {
+        if rule.body == "*" {
+            return;
+        }
+        for field in method.input().fields() {
+            let in_path = rule.variables().iter().any(|(variable, _)| *variable == field.name());
+            if in_path || field.name() == rule.body {
+                continue;
+            }
+            let message = field.kind().as_message().map(|of| of.full_name().to_owned());
+            let fits = message.as_deref().is_none_or(|name| {
+                !field.is_list() && ["google.type.Date", "google.protobuf.FieldMask"].contains(&name)
+            });
+            assert!(fits, "{}: {} does not fit into a query string", method.full_name(), field.name());
+        }
+    }
 }
 
 mod comments {
