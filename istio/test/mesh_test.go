@@ -1,0 +1,246 @@
+// Package mesh holds the manifests of ../ to what they are for: by Istio's schemas and validation, and by the Envoy configuration that
+// Istio's own control plane makes of them. Needs no cluster and no network.
+package mesh
+
+import (
+	"strings"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+)
+
+func shipped(t *testing.T) *Manifests {
+	t.Helper()
+	manifests, err := load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return manifests
+}
+
+func TestWhatIsShippedIsRight(t *testing.T) {
+	manifests := shipped(t)
+	if len(manifests.Objects) < 20 {
+		t.Fatalf("only %d objects were rendered", len(manifests.Objects))
+	}
+	for _, problem := range audit(t, manifests) {
+		t.Error(problem)
+	}
+}
+
+// Every rule of the audit is known to see what it is for: each mutant breaks one thing, and has to be found out by the words that
+// belong to it.
+func TestMutantsAreFoundOut(t *testing.T) {
+	mutants := []struct {
+		name   string
+		mutate func(*Manifests)
+		found  string
+	}{
+		{"a field that does not exist", set("DestinationRule", "hospital", 50.0, "trafficPolicy", "outlierDetection", "maxEjectionPercnt"), "unknown field"},
+		{"a number out of its range", set("DestinationRule", "hospital", int64(300), "trafficPolicy", "outlierDetection", "maxEjectionPercent"), "is not in range"},
+		{"errors counted by a field that Istio ignores", func(m *Manifests) {
+			unset("DestinationRule", "hospital", "trafficPolicy", "outlierDetection", "consecutiveGatewayErrors")(m)
+			set("DestinationRule", "hospital", int64(5), "trafficPolicy", "outlierDetection", "consecutiveErrors")(m)
+		}, "deprecated"},
+		{"nothing counted", unset("DestinationRule", "mypage", "trafficPolicy", "outlierDetection", "consecutiveGatewayErrors"), "not by gateway errors"},
+		{"ejection by defects", unset("DestinationRule", "hospital", "trafficPolicy", "outlierDetection", "consecutive5xxErrors"), "by defects"},
+		{"a share of which nobody is ejected", set("DestinationRule", "screening", int64(49), "trafficPolicy", "outlierDetection", "maxEjectionPercent"), "a share of 49 %"},
+		{"a share that may be everybody", set("DestinationRule", "screening", int64(100), "trafficPolicy", "outlierDetection", "maxEjectionPercent"), "a share of 100 %"},
+		{"no breaker at callers", unset("DestinationRule", "hospital", "trafficPolicy", "connectionPool", "http", "http2MaxRequests"), "screening: breaker of hospital"},
+		{"no breaker at the pod", unset("Sidecar", "hospital", "inboundConnectionPool"), "hospital itself: breaker of hospital"},
+		{"a rule for another host", set("DestinationRule", "reservation", "reservations.checkup.svc.cluster.local", "host"), "gateway: breaker of reservation"},
+		{"a limit of connections", set("DestinationRule", "hospital", int64(1), "trafficPolicy", "connectionPool", "tcp", "maxConnections"), "limit of connections"},
+		{"no retry budget", unset("DestinationRule", "hospital", "trafficPolicy", "retryBudget"), "no retry budget"},
+		{"slots spread over replicas", set("DestinationRule", "hospital", map[string]any{"simple": "LEAST_REQUEST"}, "trafficPolicy", "loadBalancer"), "instead of a hash"},
+		{"slots by another header", set("DestinationRule", "hospital", "slot", "trafficPolicy", "loadBalancer", "consistentHash", "httpHeaderName"), "is not sent by checkup-slot"},
+		{"no warm-up", unset("DestinationRule", "screening", "trafficPolicy", "loadBalancer", "warmup"), "without a warm-up"},
+
+		{"a typo in the path of a route", path("VirtualService", "screening", "CreateScreening", "CreateScreenings"), "no method has the path"},
+		{"a typo in the path of a policy", path("AuthorizationPolicy", "screening-from-gateway", "CancelScreening", "CancelScreenin"), "no method has the path"},
+		{"a method without a route", path("VirtualService", "screening", "MarkNoShow", "CreateScreening"), "MarkNoShow has no route"},
+		{"a route for what is internal", path("VirtualService", "hospital", "CapacityService/GetCapacityClaim", "CapacityService/ReserveCapacity"), "has a route and should have none"},
+		{"a route that takes everything", edit("VirtualService", "marketing", "http", func(routes []any) { delete(routes[0].(map[string]any), "match") }), "takes every method"},
+		{"a route to another service", onRoute("screening", "reads", "route", []any{map[string]any{"destination": map[string]any{
+			"host": "reservation.checkup.svc.cluster.local", "port": map[string]any{"number": int64(8080)}}}}), "GetScreening leads to"},
+		{"a route to another port", onRoute("screening", "reads", "route", []any{map[string]any{"destination": map[string]any{
+			"host": "screening.checkup.svc.cluster.local", "port": map[string]any{"number": int64(50051)}}}}), "GetScreening leads to"},
+		{"a timeout on a stream", onRoute("mypage", "streams", "timeout", "60s"), "ends after 1m0s"},
+		{"no timeout on a call", onRoute("screening", "writes", "timeout", nil), "is not bounded"},
+		{"a booking cut off while it waits for Hospital", onRoute("screening", "booking", "timeout", "5s"), "before screening.hospital_timeout"},
+		{"a place cut off while it is asked for", onRoute("hospital-mesh", "places", "timeout", "2s"), "before screening.hospital_attempt"},
+		{"a view cut off while it catches up", onRoute("mypage", "consistent-reads", "timeout", "3s"), "before the wait for a view"},
+		{"a booking repeated", onRoute("screening", "booking", "retries", map[string]any{"attempts": int64(2)}), "CreateScreening is repeated"},
+		{"a proposal repeated", onRoute("marketing", "proposals", "retries", map[string]any{"attempts": int64(1), "retryOn": "unavailable"}), "ProposeCapacityIncrease is repeated"},
+		{"a stream repeated", onRoute("mypage", "streams", "retries", map[string]any{"attempts": int64(1), "retryOn": "unavailable"}), "WatchMyPage is repeated"},
+		{"repeated at the replica that failed", retries("hospital-mesh", "places", func(policy map[string]any) { delete(policy, "retryIgnorePreviousHosts") }), "repeated at the replica that failed"},
+		{"one try that ends the call", retries("hospital", "reads", func(policy map[string]any) { policy["retryOn"] = "unavailable" }), "ends after one try"},
+		{"a read that nobody repeats", onRoute("reservation", "reads", "retries", map[string]any{"attempts": int64(0)}), "could be repeated"},
+		{"everything repeated by default", install(nil, "meshConfig", "defaultHttpRetryPolicy"), "repeats calls by default"},
+
+		{"a missing policy", remove("AuthorizationPolicy", "hospital-from-screening"), "sa/screening with the token \"\" to /checkup.hospital.v1.CapacityService/ReserveCapacity: false"},
+		{"nothing refused by default", remove("AuthorizationPolicy", "deny-all"), "stranger admits"},
+		{"a door for everybody", set("AuthorizationPolicy", "mypage-from-gateway", []any{map[string]any{}}, "rules"), "mypage admits cluster.local/ns/checkup/sa/stranger"},
+		{"places for the gateway", path("AuthorizationPolicy", "hospital-from-gateway", "CapacityService/GetCapacityClaim", "CapacityService/ReserveCapacity"), "istio-ingressgateway-service-account with the token \"an auditor's\" to /checkup.hospital.v1.CapacityService/ReserveCapacity: true"},
+		{"claims for everybody", edit("AuthorizationPolicy", "hospital-from-gateway", "rules", func(rules []any) { delete(rules[2].(map[string]any), "when") }), "with the token \"a customer's\" to /checkup.hospital.v1.CapacityService/GetCapacityClaim: true"},
+		{"another identity of the gateway", func(m *Manifests) {
+			edit("AuthorizationPolicy", "marketing-from-gateway", "rules", func(rules []any) {
+				sources := rules[0].(map[string]any)["from"].([]any)[0].(map[string]any)["source"].(map[string]any)
+				sources["principals"] = []any{"cluster.local/ns/istio-ingress/sa/istio-ingressgateway"}
+			})(m)
+		}, "ListDemandSignals: false"},
+		{"a policy for another pod", set("AuthorizationPolicy", "reservation-from-gateway", "reservations", "selector", "matchLabels", "app.kubernetes.io/name"), "reservation admits"},
+		{"plaintext", set("PeerAuthentication", "default", "PERMISSIVE", "mtls", "mode"), "what is not mutual TLS"},
+		{"no encryption asked for", remove("PeerAuthentication", "default"), "what is not mutual TLS"},
+		{"no tokens checked", remove("RequestAuthentication", "tokens"), "checks no tokens"},
+		{"tokens of another issuer", edit("RequestAuthentication", "tokens", "jwtRules", func(rules []any) { rules[0].(map[string]any)["issuer"] = "somebody" }), "another issuer"},
+		{"tokens that are not passed on", edit("RequestAuthentication", "tokens", "jwtRules", func(rules []any) { delete(rules[0].(map[string]any), "forwardOriginalToken") }), "or keeps them"},
+		{"a key that is none", edit("RequestAuthentication", "tokens", "jwtRules", func(rules []any) { rules[0].(map[string]any)["jwks"] = "from jwks.json" }), "jwks parse error"},
+
+		{"no REST", remove("EnvoyFilter", "transcoder"), "descriptors"},
+		{"REST of an internal service", transcode(func(config map[string]any) {
+			config["services"] = append(config["services"].([]any), "checkup.hospital.v1.CapacityService")
+		}), "gateway: translates"},
+		{"errors not translated", transcode(func(config map[string]any) { delete(config, "convert_grpc_status") }), "without descriptors, errors or routes"},
+		{"no gRPC-web", remove("EnvoyFilter", "grpc-web"), "grpc_web is out of place"},
+		{"no limit", remove("EnvoyFilter", "rate-limit"), "has no rate limit"},
+		{"a limit behind what it protects", edit("EnvoyFilter", "rate-limit", "configPatches", func(patches []any) {
+			match := patches[0].(map[string]any)["match"].(map[string]any)["listener"].(map[string]any)["filterChain"].(map[string]any)["filter"].(map[string]any)
+			match["subFilter"] = map[string]any{"name": "envoy.filters.http.router"}
+			patches[0].(map[string]any)["patch"].(map[string]any)["operation"] = "INSERT_BEFORE"
+		}), "limits last"},
+		{"a limit that callers repeat against", edit("EnvoyFilter", "rate-limit", "configPatches", func(patches []any) {
+			delete(patches[0].(map[string]any)["patch"].(map[string]any)["value"].(map[string]any)["typed_config"].(map[string]any), "rate_limited_as_resource_exhausted")
+		}), "a limited call is UNAVAILABLE"},
+		{"no browsers", onRoute("screening", "booking", "corsPolicy", nil), "browsers cannot call"},
+
+		{"a way to everybody", set("Sidecar", "screening", []any{map[string]any{"hosts": []any{"./*"}}}, "egress"), "screening reaches"},
+		{"no scope", remove("Sidecar", "default"), "stranger reaches"},
+		{"a way out", install("ALLOW_ANY", "meshConfig", "outboundTrafficPolicy", "mode"), "let out what they do not know"},
+		{"no traces", install([]any{}, "meshConfig", "extensionProviders"), "traces nothing"},
+		{"no log", remove("Telemetry", "default"), "logs nothing"},
+		{"no counters", install(nil, "meshConfig", "defaultConfig", "proxyStatsMatcher"), "counters of breakers"},
+		{"no gateway", install([]any{}, "components", "ingressGateways"), "no gateway"},
+		{"a profile with a typo", install(true, "meshConfg"), "unknown field"},
+	}
+	whole := shipped(t)
+	for _, mutant := range mutants {
+		t.Run(strings.ReplaceAll(mutant.name, " ", "-"), func(t *testing.T) {
+			broken := whole.clone()
+			mutant.mutate(broken)
+			problems := audit(t, broken)
+			for _, problem := range problems {
+				if strings.Contains(problem, mutant.found) {
+					return
+				}
+			}
+			t.Errorf("nobody said %q, but:\n%s", mutant.found, strings.Join(problems, "\n"))
+		})
+	}
+}
+
+// The ways to break a manifest. Each of them panics where there is nothing to break, so that no mutant is the shipped manifest.
+
+func must(manifests *Manifests, kind, name string) *unstructured.Unstructured {
+	object := manifests.find(kind, name)
+	if object == nil {
+		panic("there is no " + kind + " " + name)
+	}
+	return object
+}
+
+func set(kind, name string, value any, path ...string) func(*Manifests) {
+	return func(m *Manifests) {
+		if err := unstructured.SetNestedField(must(m, kind, name).Object, value, append([]string{"spec"}, path...)...); err != nil {
+			panic(err)
+		}
+	}
+}
+
+func unset(kind, name string, path ...string) func(*Manifests) {
+	return func(m *Manifests) {
+		object := must(m, kind, name)
+		if spec(object, path...) == nil {
+			panic("nothing to unset")
+		}
+		unstructured.RemoveNestedField(object.Object, append([]string{"spec"}, path...)...)
+	}
+}
+
+// edit changes a list of a spec in place.
+func edit(kind, name, list string, change func([]any)) func(*Manifests) {
+	return func(m *Manifests) { change(spec(must(m, kind, name), list).([]any)) }
+}
+
+func remove(kind, name string) func(*Manifests) {
+	return func(m *Manifests) {
+		object := must(m, kind, name)
+		var rest []*unstructured.Unstructured
+		for _, other := range m.Objects {
+			if other != object {
+				rest = append(rest, other)
+			}
+		}
+		m.Objects = rest
+	}
+}
+
+// path changes a method's path in a route or policy.
+func path(kind, name, from, to string) func(*Manifests) {
+	return func(m *Manifests) {
+		object := must(m, kind, name)
+		text, err := object.MarshalJSON()
+		if err != nil || !strings.Contains(string(text), from+`"`) {
+			panic("no path ends with " + from)
+		}
+		if err := object.UnmarshalJSON([]byte(strings.ReplaceAll(string(text), from+`"`, to+`"`))); err != nil {
+			panic(err)
+		}
+	}
+}
+
+// onRoute changes a field of a named route; nil takes it away.
+func onRoute(service, name, field string, value any) func(*Manifests) {
+	return edit("VirtualService", service, "http", func(routes []any) {
+		for _, one := range routes {
+			if one := one.(map[string]any); one["name"] == name {
+				one[field] = value
+				if value == nil {
+					delete(one, field)
+				}
+				return
+			}
+		}
+		panic("there is no route " + name)
+	})
+}
+
+func retries(service, name string, change func(map[string]any)) func(*Manifests) {
+	return edit("VirtualService", service, "http", func(routes []any) {
+		for _, one := range routes {
+			if one := one.(map[string]any); one["name"] == name {
+				change(one["retries"].(map[string]any))
+				return
+			}
+		}
+		panic("there is no route " + name)
+	})
+}
+
+func transcode(change func(map[string]any)) func(*Manifests) {
+	return edit("EnvoyFilter", "transcoder", "configPatches", func(patches []any) {
+		value := patches[0].(map[string]any)["patch"].(map[string]any)["value"].(map[string]any)
+		change(value["typed_config"].(map[string]any))
+	})
+}
+
+// install changes the profile; nil takes a field away.
+func install(value any, path ...string) func(*Manifests) {
+	return func(m *Manifests) {
+		at := append([]string{"spec"}, path...)
+		if value == nil {
+			unstructured.RemoveNestedField(m.Install[0].Object, at...)
+		} else if err := unstructured.SetNestedField(m.Install[0].Object, value, at...); err != nil {
+			panic(err)
+		}
+	}
+}
