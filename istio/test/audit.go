@@ -83,6 +83,9 @@ var wantedBreakers = map[string][2]uint32{
 // Audit says everything that is wrong with the manifests: on paper, and with what Istio makes of them.
 func audit(t test.Failer, manifests *Manifests) []string {
 	problems := validate(manifests)
+	if len(problems) > 0 {
+		return problems // Istio would not take them, so there is nothing to derive
+	}
 	text, _ := descriptorsOf(manifests)
 	contract, err := readContract(text)
 	if err != nil {

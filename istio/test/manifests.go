@@ -25,11 +25,11 @@ type Manifests struct {
 
 // load renders the folder above this one.
 func load() (*Manifests, error) {
-	rendered, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), "..")
+	built, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), "..")
 	if err != nil {
 		return nil, err
 	}
-	text, err := rendered.AsYaml()
+	text, err := built.AsYaml()
 	if err != nil {
 		return nil, err
 	}
@@ -105,11 +105,17 @@ func id(object *unstructured.Unstructured) string {
 	return fmt.Sprintf("%s %s/%s", object.GetKind(), object.GetNamespace(), object.GetName())
 }
 
+// rendered profiles: most mutants share one, and charts take their time.
+var rendered = map[string][]*unstructured.Unstructured{}
+
 // installed renders what istioctl would apply, by Istio's own charts.
 func (m *Manifests) installed() ([]*unstructured.Unstructured, error) {
 	text, err := encode(m.Install)
 	if err != nil {
 		return nil, err
+	}
+	if made, known := rendered[text]; known {
+		return made, nil
 	}
 	file, err := os.CreateTemp("", "install-*.yaml")
 	if err != nil {
@@ -133,5 +139,6 @@ func (m *Manifests) installed() ([]*unstructured.Unstructured, error) {
 			objects = append(objects, manifest.Unstructured)
 		}
 	}
+	rendered[text] = objects
 	return objects, nil
 }
