@@ -37,42 +37,52 @@ type Mesh struct {
 }
 
 // workload is what Istio's registry is made from: a Service, one pod and its EndpointSlice. k8s/ says them at length.
-func workload(name, namespace, account, address, labels, portName string, servicePort, podPort int) string {
+type workload struct {
+	name, namespace, account string
+	clusterIP, podIP         string
+	labels                   string
+	portName                 string
+	servicePort, podPort     int
+}
+
+func (w workload) String() string {
 	return fmt.Sprintf(`
 apiVersion: v1
 kind: Service
 metadata: {name: %[1]s, namespace: %[2]s}
 spec:
-  clusterIP: 10.1.%[4]s
-  selector: {%[5]s}
-  ports: [{name: %[6]s, port: %[7]d, targetPort: %[8]d, protocol: TCP}]
+  clusterIP: %[4]s
+  selector: {%[6]s}
+  ports: [{name: %[7]s, port: %[8]d, targetPort: %[9]d, protocol: TCP}]
 ---
 apiVersion: v1
 kind: Pod
-metadata: {name: %[1]s-0, namespace: %[2]s, labels: {%[5]s}}
+metadata: {name: %[1]s-0, namespace: %[2]s, labels: {%[6]s, security.istio.io/tlsMode: istio}}
 spec: {serviceAccountName: %[3]s, containers: [{name: checkup, image: checkup}]}
-status: {phase: Running, podIP: 10.2.%[4]s, podIPs: [{ip: 10.2.%[4]s}], conditions: [{type: Ready, status: "True"}]}
+status: {phase: Running, podIP: %[5]s, podIPs: [{ip: %[5]s}], conditions: [{type: Ready, status: "True"}]}
 ---
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
 metadata: {name: %[1]s-a, namespace: %[2]s, labels: {kubernetes.io/service-name: %[1]s}}
 addressType: IPv4
 endpoints:
-  - {addresses: [10.2.%[4]s], conditions: {ready: true}, targetRef: {kind: Pod, name: %[1]s-0, namespace: %[2]s}}
-ports: [{name: %[6]s, port: %[8]d, protocol: TCP}]
-`, name, namespace, account, address, labels, portName, servicePort, podPort)
+  - {addresses: [%[5]s], conditions: {ready: true}, targetRef: {kind: Pod, name: %[1]s-0, namespace: %[2]s}}
+ports: [{name: %[7]s, port: %[9]d, protocol: TCP}]
+`, w.name, w.namespace, w.account, w.clusterIP, w.podIP, w.labels, w.portName, w.servicePort, w.podPort)
 }
 
 // registry is the cluster: the five services, a pod that has no business with them, the gateway, and a collector of traces.
 func registry(account string) string {
 	var all []string
 	for i, name := range append(services[:len(services):len(services)], "stranger") {
-		address, labels := fmt.Sprintf("0.%d", i+1), "app.kubernetes.io/name: "+name
-		all = append(all, workload(name, "checkup", name, address, labels, "grpc", port, port))
+		all = append(all, workload{
+			name, "checkup", name, fmt.Sprintf("10.1.0.%d", i+1), fmt.Sprintf("10.2.0.%d", i+1),
+			"app.kubernetes.io/name: " + name, "grpc", port, port,
+		}.String())
 	}
 	all = append(all,
-		workload("istio-ingressgateway", "istio-ingress", account, "1.1", "istio: ingressgateway", "https", 443, 8443),
-		workload("otel-collector", "observability", "otel", "2.1", "app: otel", "grpc-otlp", 4317, 4317))
+		workload{"istio-ingressgateway", "istio-ingress", account, "10.1.1.1", "10.2.1.1", "istio: ingressgateway", "https", 443, 8443}.String(),
+		workload{"otel-collector", "observability", "otel", "10.1.2.1", "10.2.2.1", "app: otel", "grpc-otlp", 4317, 4317}.String())
 	return strings.Join(all, "---")
 }
 

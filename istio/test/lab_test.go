@@ -1,0 +1,593 @@
+package mesh
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	transport "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	secret "github.com/envoyproxy/go-control-plane/envoy/service/secret/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	meshconfig "istio.io/api/mesh/v1alpha1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"istio.io/istio/pilot/pkg/features"
+	"istio.io/istio/pilot/test/xds"
+)
+
+// The loopback mesh: Istio's control plane in this process, an Envoy beside every process of checkup and one at the door, mutual TLS
+// with identities made here, the shipped manifests. What differs from a cluster is said where it is done.
+
+// Where things are: every pod and every caller's way to Hospital has a loopback address of its own, since a sidecar has the Service's port.
+func podIP(index int) string { return fmt.Sprintf("127.77.0.%d", index+1) }
+
+// A caller reaches Hospital through its own sidecar, by the name in its /etc/hosts.
+func wayIP(index int) string { return fmt.Sprintf("127.77.1.%d", index+1) }
+
+type lab struct {
+	t          *testing.T
+	dir        string
+	checkup    string
+	envoy      string
+	authority  *authority
+	door       string // HOST:PORT of the gateway
+	xds        string
+	ports      map[string]int // of the processes themselves
+	sidecars   map[string]int // admin ports of the Envoys
+	credential string
+}
+
+func tool(t *testing.T, name string) string {
+	path := os.Getenv(name)
+	if path == "" {
+		t.Skipf("%s names no program; .ci/istio-lab does", name)
+	}
+	return path
+}
+
+func freePort(t *testing.T) int {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	return listener.Addr().(*net.TCPAddr).Port
+}
+
+// start runs a program until the test ends; what it said is kept, and shown where the test failed.
+func (l *lab) start(name string, command *exec.Cmd) {
+	l.t.Helper()
+	path := filepath.Join(l.dir, name+".log")
+	out, err := os.Create(path)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	command.Stdout, command.Stderr = out, out
+	// It dies with this process, however that ends.
+	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := command.Start(); err != nil {
+		l.t.Fatal(err)
+	}
+	l.t.Cleanup(func() {
+		_ = command.Process.Kill()
+		_ = command.Wait()
+		out.Close()
+		if text, _ := os.ReadFile(path); l.t.Failed() {
+			l.t.Logf("the end of %s:\n%s", name, text[max(0, len(text)-3000):])
+		}
+	})
+}
+
+// eventually waits for something to hold, and says what did not.
+func (l *lab) eventually(what string, holds func() error) {
+	l.t.Helper()
+	var err error
+	for end := time.Now().Add(60 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		if err = holds(); err == nil {
+			return
+		}
+	}
+	l.t.Fatalf("%s: %v", what, err)
+}
+
+// authority is the mesh's own certificate authority.
+type authority struct {
+	certificate *x509.Certificate
+	key         *ecdsa.PrivateKey
+	root        []byte
+}
+
+func newAuthority(t *testing.T) *authority {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "lab"}, NotBefore: time.Now().Add(-time.Hour),
+		NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &authority{certificate, key, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})}
+}
+
+// issue makes a certificate for an identity, or for a host's name.
+func (a *authority) issue(t *testing.T, name string) (chain, private []byte) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	if strings.HasPrefix(name, "spiffe://") {
+		identity, _ := url.Parse(name)
+		template.URIs = []*url.URL{identity}
+	} else {
+		template.DNSNames = []string{name}
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, a.certificate, key.Public(), a.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw})
+}
+
+// secrets stands for the agent beside an Envoy: it gives it its certificate and the root.
+type secrets struct {
+	secret.UnimplementedSecretDiscoveryServiceServer
+	own  *transport.Secret
+	host *transport.Secret
+	root *transport.Secret
+}
+
+func inline(text []byte) *core.DataSource {
+	return &core.DataSource{Specifier: &core.DataSource_InlineBytes{InlineBytes: text}}
+}
+
+func certificate(chain, key []byte) *transport.Secret {
+	return &transport.Secret{Type: &transport.Secret_TlsCertificate{TlsCertificate: &transport.TlsCertificate{
+		CertificateChain: inline(chain), PrivateKey: inline(key)}}}
+}
+
+func (s *secrets) StreamSecrets(stream secret.SecretDiscoveryService_StreamSecretsServer) error {
+	for {
+		request, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		if request.ResponseNonce != "" { // an acknowledgement; secrets do not change here
+			continue
+		}
+		response := &discovery.DiscoveryResponse{VersionInfo: "1", Nonce: "1", TypeUrl: request.TypeUrl}
+		for _, name := range request.ResourceNames {
+			wanted := s.own
+			switch {
+			case name == "ROOTCA":
+				wanted = s.root
+			case strings.HasPrefix(name, "file-cert:"):
+				wanted = s.host
+			}
+			one := proto.Clone(wanted).(*transport.Secret)
+			one.Name = name
+			packed, err := anypb.New(one)
+			if err != nil {
+				return err
+			}
+			response.Resources = append(response.Resources, packed)
+		}
+		if err := stream.Send(response); err != nil {
+			return err
+		}
+	}
+}
+
+func (l *lab) serveSecrets(account, namespace string) int {
+	own := certificate(l.authority.issue(l.t, fmt.Sprintf("spiffe://cluster.local/ns/%s/sa/%s", namespace, account)))
+	server := grpc.NewServer()
+	secret.RegisterSecretDiscoveryServiceServer(server, &secrets{
+		own:  own,
+		host: certificate(l.authority.issue(l.t, host)),
+		root: &transport.Secret{Type: &transport.Secret_ValidationContext{ValidationContext: &transport.CertificateValidationContext{
+			TrustedCa: inline(l.authority.root)}}},
+	})
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	go func() { _ = server.Serve(listener) }()
+	l.t.Cleanup(server.Stop)
+	return listener.Addr().(*net.TCPAddr).Port
+}
+
+// proxy starts an Envoy that is configured as Istio's agent would have it.
+func (l *lab) proxy(name, kind, ip, namespace, account, label string) {
+	l.t.Helper()
+	key, value, _ := strings.Cut(label, ": ")
+	h2 := map[string]any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": map[string]any{
+		"@type":                "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+		"explicit_http_config": map[string]any{"http2_protocol_options": map[string]any{}},
+	}}
+	static := func(cluster, address string) map[string]any {
+		to, port, _ := net.SplitHostPort(address)
+		return map[string]any{
+			"name": cluster, "type": "STATIC", "connect_timeout": "1s", "typed_extension_protocol_options": h2,
+			"load_assignment": map[string]any{"cluster_name": cluster, "endpoints": []any{map[string]any{"lb_endpoints": []any{map[string]any{
+				"endpoint": map[string]any{"address": map[string]any{"socket_address": map[string]any{"address": to, "port_value": json.Number(port)}}}}}}}},
+		}
+	}
+	ads := map[string]any{"ads": map[string]any{}, "initial_fetch_timeout": "0s", "resource_api_version": "V3"}
+	l.sidecars[name] = freePort(l.t)
+	bootstrap := map[string]any{
+		"node": map[string]any{
+			"id": fmt.Sprintf("%s~%s~%s-0.%s~%s.svc.cluster.local", kind, ip, name, namespace, namespace), "cluster": name,
+			"metadata": map[string]any{
+				"ISTIO_VERSION": "1.31.0", "CLUSTER_ID": "Kubernetes", "NAMESPACE": namespace, "SERVICE_ACCOUNT": account,
+				"LABELS": map[string]string{key: value}, "INSTANCE_IPS": ip, "INTERCEPTION_MODE": "NONE", "PROXY_CONFIG": map[string]any{},
+			},
+		},
+		"dynamic_resources": map[string]any{
+			"lds_config": ads, "cds_config": ads,
+			"ads_config": map[string]any{
+				"api_type": "GRPC", "transport_api_version": "V3", "set_node_on_first_message_only": true,
+				"grpc_services": []any{map[string]any{"envoy_grpc": map[string]any{"cluster_name": "xds-grpc"}}},
+			},
+		},
+		"static_resources": map[string]any{"clusters": []any{
+			static("xds-grpc", l.xds), static("sds-grpc", fmt.Sprintf("127.0.0.1:%d", l.serveSecrets(account, namespace))),
+		}},
+		"admin": map[string]any{"address": map[string]any{"socket_address": map[string]any{"address": "127.0.0.1", "port_value": l.sidecars[name]}}},
+	}
+	text, err := json.Marshal(bootstrap)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	file := filepath.Join(l.dir, name+"-envoy.json")
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		l.t.Fatal(err)
+	}
+	l.start(name+"-envoy", exec.Command(l.envoy, "-c", file, "--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"))
+}
+
+// stats reads an Envoy's counters.
+func (l *lab) stats(name, filter string) map[string]int {
+	l.t.Helper()
+	response, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/stats?filter=%s", l.sidecars[name], url.QueryEscape(filter)))
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	defer response.Body.Close()
+	text, _ := io.ReadAll(response.Body)
+	counters := map[string]int{}
+	for line := range strings.Lines(string(text)) {
+		var value int
+		key, rest, _ := strings.Cut(strings.TrimSpace(line), ": ")
+		if _, err := fmt.Sscan(rest, &value); err == nil {
+			counters[key] = value
+		}
+	}
+	return counters
+}
+
+// onLoopback changes of the manifests what a cluster would have otherwise: no redirection of traffic (so listeners are named), keys made
+// here, any host, no collector, no counters by Istio's own filters.
+func (l *lab) onLoopback(manifests *Manifests) {
+	jwks := l.jwks()
+	for _, object := range manifests.Objects {
+		switch object.GetKind() {
+		case "Sidecar":
+			index := indexOf(object.GetName())
+			if index < 0 {
+				continue
+			}
+			l.setIn(object, []any{map[string]any{
+				"port": map[string]any{"number": int64(port), "protocol": "GRPC", "name": "grpc"}, "bind": podIP(index), "captureMode": "NONE",
+				"defaultEndpoint": fmt.Sprintf("127.0.0.1:%d", l.ports[object.GetName()]),
+			}}, "ingress")
+			if object.GetName() == "screening" || object.GetName() == "marketing" {
+				l.setIn(object, []any{map[string]any{
+					"port": map[string]any{"number": int64(port), "protocol": "GRPC", "name": "grpc"}, "bind": wayIP(index), "captureMode": "NONE",
+					"hosts": []any{"./hospital.checkup.svc.cluster.local"},
+				}}, "egress")
+			}
+		case "RequestAuthentication":
+			rules := spec(object, "jwtRules").([]any)
+			rules[0].(map[string]any)["jwks"] = jwks
+		case "Gateway":
+			servers := spec(object, "servers").([]any)
+			servers[0].(map[string]any)["hosts"] = []any{"*"}
+			servers[0].(map[string]any)["tls"] = map[string]any{"mode": "SIMPLE", "serverCertificate": "/lab/tls.crt", "privateKey": "/lab/tls.key"}
+		case "VirtualService":
+			if hosts := spec(object, "hosts").([]any); hosts[0] == host {
+				l.setIn(object, []any{"*"}, "hosts")
+			}
+		}
+	}
+}
+
+func (l *lab) setIn(object *unstructured.Unstructured, value any, path ...string) {
+	if err := unstructured.SetNestedField(object.Object, value, append([]string{"spec"}, path...)...); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+func indexOf(service string) int {
+	for i, name := range services {
+		if name == service {
+			return i
+		}
+	}
+	return -1
+}
+
+// jwks is the public half of the key that `checkup token` signs with, as README.md says to make it.
+func (l *lab) jwks() string {
+	l.token("customer", "kim") // makes the key where there is none
+	text, err := os.ReadFile(filepath.Join(l.credential, "signing-key.pem"))
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	block, _ := pem.Decode(text)
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	x := base64.RawURLEncoding.EncodeToString(key.(ed25519.PrivateKey).Public().(ed25519.PublicKey))
+	return fmt.Sprintf(`{"keys": [{"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "x": %q}]}`, x)
+}
+
+func (l *lab) token(role, subject string) string {
+	l.t.Helper()
+	out, err := exec.Command(l.checkup, "token", "--data-dir", l.credential, "--role", role, "--subject", subject).Output()
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// startLab brings the mesh up with every service, one replica each.
+func startLab(t *testing.T) *lab {
+	l := &lab{
+		t: t, dir: t.TempDir(), checkup: tool(t, "CHECKUP"), envoy: tool(t, "ENVOY"), authority: newAuthority(t),
+		ports: map[string]int{}, sidecars: map[string]int{},
+	}
+	nats := tool(t, "NATS_SERVER")
+	l.credential = filepath.Join(l.dir, "keys")
+	for _, name := range services {
+		l.ports[name] = freePort(t)
+	}
+
+	// Upstream's Envoy has none of Istio's own extensions.
+	features.MetadataExchange, features.ALPNFilter = false, false
+	manifests, err := load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	installed, err := manifests.installed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, account, err := meshConfigOf(installed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.DefaultProviders = &meshconfig.MeshConfig_DefaultProviders{}
+	l.onLoopback(manifests)
+	text, err := encode(manifests.Objects)
+	if err != nil {
+		t.Fatal(err)
+	}
+	door := freePort(t)
+	var cluster []string
+	for i, name := range services {
+		cluster = append(cluster, workload{name, "checkup", name, fmt.Sprintf("10.1.0.%d", i+1), podIP(i), "app.kubernetes.io/name: " + name, "grpc", port, port}.String())
+	}
+	cluster = append(cluster, workload{"istio-ingressgateway", "istio-ingress", account, "10.1.1.1", "127.77.0.100", "istio: ingressgateway", "https", 443, door}.String())
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.xds, l.door = listener.Addr().String(), fmt.Sprintf("127.0.0.1:%d", door)
+	xds.NewFakeDiscoveryServer(t, xds.FakeOptions{
+		ConfigString: text, KubernetesObjectString: strings.Join(cluster, "---"), MeshConfig: config,
+		ListenerBuilder: func() (net.Listener, error) { return listener, nil },
+	})
+
+	broker := freePort(t)
+	l.start("nats", exec.Command(nats, "-a", "127.0.0.1", "-p", fmt.Sprint(broker), "-js", "-sd", filepath.Join(l.dir, "nats")))
+	for i, name := range services {
+		l.proxy(name, "sidecar", podIP(i), "checkup", name, "app.kubernetes.io/name: "+name)
+		l.serve(i, name, broker)
+	}
+	l.proxy("gateway", "router", "127.77.0.100", "istio-ingress", account, "istio: ingressgateway")
+	l.eventually("the mesh answers", func() error {
+		for _, path := range []string{"/v1/hospitals", "/v1/screenings", "/v1/reservations", "/v1/customers/kim/myPage", "/v1/marketing/demandSignals"} {
+			token := l.token("auditor", "kang")
+			if status, body := l.rest("GET", path, token, ""); status != 200 {
+				return fmt.Errorf("%s: %d %s", path, status, body)
+			}
+		}
+		return nil
+	})
+	return l
+}
+
+// serve starts a process of checkup. It finds Hospital by its name, which leads to its own sidecar: in a cluster by redirection, here by
+// an /etc/hosts of its own.
+func (l *lab) serve(index int, name string, broker int) {
+	hosts := filepath.Join(l.dir, name+".hosts")
+	own, err := os.ReadFile("/etc/hosts")
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	line := wayIP(index) + " hospital.checkup.svc.cluster.local\n"
+	if err := os.WriteFile(hosts, append([]byte(line), own...), 0o644); err != nil {
+		l.t.Fatal(err)
+	}
+	l.start(name, exec.Command("unshare", "--mount", "--map-root-user", "sh", "-c",
+		`hosts=$1; shift; mount --bind "$hosts" /etc/hosts && exec "$@"`, "sh", hosts,
+		l.checkup, "serve", name, "--data-dir", filepath.Join(l.dir, name), "--addr", fmt.Sprintf("127.0.0.1:%d", l.ports[name]),
+		"--set", "identity.key_dir="+l.credential, "--set", fmt.Sprintf("events.nats=nats://127.0.0.1:%d", broker),
+		"--set", fmt.Sprintf("screening.hospital_address=http://hospital.checkup.svc.cluster.local:%d", port),
+		"--set", fmt.Sprintf("marketing.hospital_address=http://hospital.checkup.svc.cluster.local:%d", port)))
+}
+
+// outside is a client that trusts the door's certificate.
+func (l *lab) outside(protocols ...string) *tls.Config {
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(l.authority.root)
+	return &tls.Config{RootCAs: roots, ServerName: host, NextProtos: protocols}
+}
+
+func (l *lab) http(method, path string, headers map[string]string, body []byte) (*http.Response, []byte) {
+	l.t.Helper()
+	request, err := http.NewRequestWithContext(context.Background(), method, "https://"+l.door+path, bytes.NewReader(body))
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	request.Host = host
+	for key, value := range headers {
+		request.Header.Set(key, value)
+	}
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: l.outside(), DisableKeepAlives: true}, Timeout: 20 * time.Second}
+	response, err := client.Do(request)
+	if err != nil {
+		return &http.Response{}, []byte(err.Error())
+	}
+	defer response.Body.Close()
+	text, _ := io.ReadAll(response.Body)
+	return response, text
+}
+
+func (l *lab) rest(method, path, token, body string) (int, string) {
+	l.t.Helper()
+	headers := map[string]string{"content-type": "application/json"}
+	if token != "" {
+		headers["authorization"] = "Bearer " + token
+	}
+	response, text := l.http(method, path, headers, []byte(body))
+	return response.StatusCode, string(text)
+}
+
+// plain opens a port without TLS that leads to the door: the tools of the binary speak none.
+func (l *lab) plain() string {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.t.Cleanup(func() { listener.Close() })
+	go func() {
+		for {
+			inner, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer inner.Close()
+				outer, err := tls.Dial("tcp", l.door, l.outside("h2"))
+				if err != nil {
+					return
+				}
+				defer outer.Close()
+				go func() { _, _ = io.Copy(outer, inner); _ = outer.CloseWrite() }()
+				_, _ = io.Copy(inner, outer)
+			}()
+		}
+	}()
+	return listener.Addr().String()
+}
+
+func TestLoopbackMesh(t *testing.T) {
+	l := startLab(t)
+	admin, kim, lee := l.token("admin", "lee"), l.token("customer", "kim"), l.token("customer", "park")
+	date := time.Now().Add(30 * 24 * time.Hour)
+	slot := "hospitals/han-river/slots/" + date.Format("2006-01-02")
+	expect := func(what string, status, wanted int, body, part string) {
+		t.Helper()
+		if status != wanted || !strings.Contains(body, part) {
+			t.Errorf("%s: %d %s", what, status, body)
+		}
+	}
+
+	t.Run("REST", func(t *testing.T) {
+		status, body := l.rest("POST", "/v1/hospitals", admin, fmt.Sprintf(`{"hospitalId":"han-river","hospital":{"displayName":"한강검진센터","timeZone":"Asia/Seoul"},
+			"initialSlots":[{"date":{"year":%d,"month":%d,"day":%d},"capacity":1}]}`, date.Year(), date.Month(), date.Day()))
+		expect("a hospital is registered", status, 200, body, `"name":"hospitals/han-river"`)
+		status, body = l.rest("POST", "/v1/screenings?requestId=7f2c1a9e-3b44-4c6e-9a51-0d8e6c1b2f30", kim, fmt.Sprintf(`{"customer":"customers/kim","slot":%q}`, slot))
+		expect("a place is booked", status, 200, body, `"state":"CONFIRMED"`)
+		status, body = l.rest("GET", "/v1/"+slot, "", "")
+		expect("a read without a token", status, 200, body, `"bookedCount":1,"remainingCount":0`)
+		status, body = l.rest("POST", "/v1/screenings", lee, fmt.Sprintf(`{"customer":"customers/park","slot":%q}`, slot))
+		expect("a full slot", status, 400, body, `"reason":"SLOT_FULL"`)
+		status, body = l.rest("GET", "/v1/hospitals/nowhere", "", "")
+		expect("a hospital that is not there", status, 404, body, `"reason":"HOSPITAL_NOT_FOUND"`)
+		status, body = l.rest("GET", "/v1/nowhere", "", "")
+		expect("a path that no method has", status, 404, body, "no method has this path")
+		status, body = l.rest("GET", "/v1/hospitals?pageSiz=1", "", "")
+		expect("a misspelt parameter", status, 400, body, "")
+		status, body = l.rest("GET", "/v1/hospitals?pageSize=1&showDeleted=true", "", "")
+		expect("parameters by their names in JSON", status, 200, body, "han-river")
+		year, month, day := date.Date()
+		status, body = l.rest("GET", fmt.Sprintf("/v1/hospitals/han-river/slots?startDate.year=%d&startDate.month=%d&startDate.day=%d", year, month, day), "", "")
+		expect("a date in the query", status, 200, body, slot)
+		status, body = l.rest("GET", "/v1/customers/kim/myPage", kim, "")
+		expect("my page", status, 200, body, `"customers/kim/myPage"`)
+	})
+
+	t.Run("tokens", func(t *testing.T) {
+		status, body := l.rest("GET", "/v1/screenings", "", "")
+		expect("no token", status, 401, body, `"reason":"CREDENTIALS_MISSING"`)
+		status, body = l.rest("GET", "/v1/hospitals", kim[:len(kim)-8]+"AAAAAAAA", "")
+		expect("a token with another signature", status, 401, body, "Jwt verification fails")
+		status, body = l.rest("POST", "/v1/hospitals", kim, `{"hospital":{"displayName":"x","timeZone":"Asia/Seoul"}}`)
+		expect("a customer who registers a hospital", status, 403, body, `"reason":"ROLE_REQUIRED"`)
+	})
+
+	t.Run("the tools of the binary", func(t *testing.T) {
+		through := l.plain()
+		for _, command := range [][]string{{"demo"}, {"verify", "--settle", "20s"}} {
+			out, err := exec.Command(l.checkup, append(command, "--addr", through, "--data-dir", l.credential)...).CombinedOutput()
+			t.Logf("checkup %s:\n%s", command[0], out)
+			if err != nil {
+				t.Errorf("checkup %s: %v", command[0], err)
+			}
+		}
+	})
+}
