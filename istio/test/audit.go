@@ -214,8 +214,8 @@ func routing(mesh *Mesh, contract *Contract) (problems []string) {
 			problems = append(problems, "gateway: "+path+" has no route without a timeout")
 		}
 	}
-	if found := look(mesh.Proxies["gateway"].Routes, host, "/v1/nowhere"); found.GetDirectResponse().GetStatus() != 404 {
-		problems = append(problems, "gateway: a REST path that no method has is not 404")
+	if found := look(mesh.Proxies["gateway"].Routes, host, "/v1/hospitals"); found.GetTypedPerFilterConfig()["envoy.filters.http.cors"] == nil {
+		problems = append(problems, "gateway: browsers cannot call /v1/hospitals")
 	}
 	return append(problems, patience(mesh)...)
 }
@@ -580,6 +580,9 @@ func gateway(mesh *Mesh, contract *Contract) (problems []string) {
 	}
 	if len(json.GetProtoDescriptorBin()) == 0 || !json.GetConvertGrpcStatus() || json.GetMatchIncomingRequestRoute() {
 		problems = append(problems, "gateway: translates without descriptors, errors or routes")
+	}
+	if !json.GetRequestValidationOptions().GetRejectUnknownMethod() || !json.GetRequestValidationOptions().GetRejectUnknownQueryParameters() {
+		problems = append(problems, "gateway: sends on what no method has")
 	}
 	for _, detail := range []string{"ErrorInfo", "BadRequest", "RetryInfo", "PreconditionFailure", "ResourceInfo"} {
 		if !contract.messages["google.rpc."+detail] {

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/descriptorpb"
 )
 
@@ -58,6 +59,7 @@ type Contract struct {
 	Methods  []Method
 	services []string
 	messages map[string]bool
+	files    *protoregistry.Files
 }
 
 func readContract(descriptors string) (*Contract, error) {
@@ -73,7 +75,7 @@ func readContract(descriptors string) (*Contract, error) {
 	if err != nil {
 		return nil, err
 	}
-	contract := &Contract{messages: map[string]bool{}}
+	contract := &Contract{messages: map[string]bool{}, files: files}
 	files.RangeFiles(func(file protoreflect.FileDescriptor) bool {
 		for i := range file.Messages().Len() {
 			contract.messages[string(file.Messages().Get(i).FullName())] = true

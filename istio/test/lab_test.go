@@ -31,8 +31,17 @@ import (
 	transport "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	secret "github.com/envoyproxy/go-control-plane/envoy/service/secret/v3"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/dynamicpb"
 	"google.golang.org/protobuf/types/known/anypb"
 	meshconfig "istio.io/api/mesh/v1alpha1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -61,6 +70,9 @@ type lab struct {
 	ports      map[string]int // of the processes themselves
 	sidecars   map[string]int // admin ports of the Envoys
 	credential string
+	account    string
+	contract   *Contract
+	processes  map[string]*exec.Cmd
 }
 
 func tool(t *testing.T, name string) string {
@@ -94,6 +106,7 @@ func (l *lab) start(name string, command *exec.Cmd) {
 	if err := command.Start(); err != nil {
 		l.t.Fatal(err)
 	}
+	l.processes[name] = command
 	l.t.Cleanup(func() {
 		_ = command.Process.Kill()
 		_ = command.Wait()
@@ -382,11 +395,11 @@ func (l *lab) token(role, subject string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// startLab brings the mesh up with every service, one replica each.
-func startLab(t *testing.T) *lab {
+// startLab brings the mesh up with every service, one replica each. `change` may alter the manifests before.
+func startLab(t *testing.T, change func(*Manifests)) *lab {
 	l := &lab{
 		t: t, dir: t.TempDir(), checkup: tool(t, "CHECKUP"), envoy: tool(t, "ENVOY"), authority: newAuthority(t),
-		ports: map[string]int{}, sidecars: map[string]int{},
+		ports: map[string]int{}, sidecars: map[string]int{}, processes: map[string]*exec.Cmd{},
 	}
 	nats := tool(t, "NATS_SERVER")
 	l.credential = filepath.Join(l.dir, "keys")
@@ -409,6 +422,12 @@ func startLab(t *testing.T) *lab {
 		t.Fatal(err)
 	}
 	config.DefaultProviders = &meshconfig.MeshConfig_DefaultProviders{}
+	descriptors, _ := descriptorsOf(manifests)
+	if l.contract, err = readContract(descriptors); err != nil {
+		t.Fatal(err)
+	}
+	l.account = account
+	change(manifests)
 	l.onLoopback(manifests)
 	text, err := encode(manifests.Objects)
 	if err != nil {
@@ -535,7 +554,7 @@ func (l *lab) plain() string {
 }
 
 func TestLoopbackMesh(t *testing.T) {
-	l := startLab(t)
+	l := startLab(t, func(*Manifests) {})
 	admin, kim, lee := l.token("admin", "lee"), l.token("customer", "kim"), l.token("customer", "park")
 	date := time.Now().Add(30 * 24 * time.Hour)
 	slot := "hospitals/han-river/slots/" + date.Format("2006-01-02")
@@ -559,7 +578,7 @@ func TestLoopbackMesh(t *testing.T) {
 		status, body = l.rest("GET", "/v1/hospitals/nowhere", "", "")
 		expect("a hospital that is not there", status, 404, body, `"reason":"HOSPITAL_NOT_FOUND"`)
 		status, body = l.rest("GET", "/v1/nowhere", "", "")
-		expect("a path that no method has", status, 404, body, "no method has this path")
+		expect("a path that no method has", status, 404, body, "")
 		status, body = l.rest("GET", "/v1/hospitals?pageSiz=1", "", "")
 		expect("a misspelt parameter", status, 400, body, "")
 		status, body = l.rest("GET", "/v1/hospitals?pageSize=1&showDeleted=true", "", "")
@@ -580,6 +599,92 @@ func TestLoopbackMesh(t *testing.T) {
 		expect("a customer who registers a hospital", status, 403, body, `"reason":"ROLE_REQUIRED"`)
 	})
 
+	t.Run("gRPC", func(t *testing.T) {
+		call := l.dial(l.door, l.outside("h2"))
+		got, err := call("hospital.v1.HospitalService/GetSlot", "", fmt.Sprintf(`{"name": %q}`, slot))
+		if err != nil || !strings.Contains(got, `"bookedCount":1`) {
+			t.Errorf("GetSlot: %s %v", got, err)
+		}
+		_, err = call("screening.v1.ScreeningService/CreateScreening", kim, fmt.Sprintf(`{"screening": {"customer": "customers/kim", "slot": %q}}`, slot))
+		refused(t, err, codes.AlreadyExists, "CUSTOMER_DATE_CONFLICT")
+		_, err = call("hospital.v1.HospitalService/GetSlot", "not.a.token", fmt.Sprintf(`{"name": %q}`, slot))
+		refused(t, err, codes.Unauthenticated, "")
+		_, err = call("hospital.v1.CapacityService/ReserveCapacity", admin, fmt.Sprintf(`{"slot": %q, "claimId": "7f2c1a9e-3b44-4c6e-9a51-0d8e6c1b2f30.1"}`, slot))
+		refused(t, err, codes.Unimplemented, "") // it has no route
+	})
+
+	t.Run("gRPC-web", func(t *testing.T) {
+		message := l.message("checkup.hospital.v1.GetSlotRequest", fmt.Sprintf(`{"name": %q}`, slot))
+		frame := append([]byte{0, 0, 0, 0, byte(len(message))}, message...)
+		response, body := l.http("POST", "/checkup.hospital.v1.HospitalService/GetSlot", map[string]string{
+			"content-type": "application/grpc-web+proto", "x-grpc-web": "1", "origin": "https://www.checkup.example.com"}, frame)
+		if response.StatusCode != 200 || !strings.HasPrefix(response.Header.Get("content-type"), "application/grpc-web") ||
+			!bytes.Contains(body, []byte("grpc-status:0")) || !bytes.Contains(body, []byte(slot)) {
+			t.Errorf("%d %v %q", response.StatusCode, response.Header, body)
+		}
+		if response.Header.Get("access-control-allow-origin") != "https://www.checkup.example.com" {
+			t.Errorf("a browser would not show it: %v", response.Header)
+		}
+		for path, origin := range map[string]string{
+			"/checkup.hospital.v1.HospitalService/GetSlot": "https://www.checkup.example.com",
+			"/v1/" + slot: "https://www.checkup.example.com", "/v1/hospitals": "https://elsewhere.example.com",
+		} {
+			response, _ := l.http("OPTIONS", path, map[string]string{"origin": origin, "access-control-request-method": "POST"}, nil)
+			allowed := response.Header.Get("access-control-allow-origin") != ""
+			if allowed != (origin == "https://www.checkup.example.com") {
+				t.Errorf("preflight of %s from %s: %v", path, origin, response.Header)
+			}
+		}
+	})
+
+	t.Run("identities", func(t *testing.T) {
+		reserve := fmt.Sprintf(`{"slot": %q, "claimId": "7f2c1a9e-3b44-4c6e-9a51-0d8e6c1b2f31.1"}`, slot)
+		hospital := podIP(0) + ":8080"
+		denied := "RBAC: access denied"
+		service := l.token("service", "screening")
+		for identity, method := range map[string]string{
+			"checkup/sa/stranger": "hospital.v1.HospitalService/GetSlot", "checkup/sa/marketing": "hospital.v1.CapacityService/ReserveCapacity",
+			"checkup/sa/mypage": "hospital.v1.HospitalService/GetSlot", "istio-ingress/sa/" + l.account: "hospital.v1.CapacityService/ReserveCapacity",
+			"checkup/sa/screening": "hospital.v1.HospitalService/DeleteHospital", "other/sa/screening": "hospital.v1.CapacityService/ReserveCapacity",
+		} {
+			body := fmt.Sprintf(`{"name": %q}`, slot)
+			if strings.HasSuffix(method, "ReserveCapacity") {
+				body = reserve
+			}
+			// a token that the service itself would take: what refuses is the mesh
+			_, err := l.dial(hospital, l.inside("spiffe://cluster.local/ns/"+identity))(method, service, body)
+			if status.Code(err) != codes.PermissionDenied || status.Convert(err).Message() != denied {
+				t.Errorf("%s at %s: %v", identity, method, err)
+			}
+		}
+		screening := l.dial(hospital, l.inside("spiffe://cluster.local/ns/checkup/sa/screening"))
+		_, err := screening("hospital.v1.CapacityService/ReserveCapacity", service, reserve)
+		refused(t, err, codes.FailedPrecondition, "SLOT_FULL")
+		_, err = screening("hospital.v1.CapacityService/ReserveCapacity", "", reserve)
+		refused(t, err, codes.Unauthenticated, "CREDENTIALS_MISSING")
+		_, err = screening("hospital.v1.CapacityService/ReserveCapacity", kim, reserve)
+		refused(t, err, codes.PermissionDenied, "ROLE_REQUIRED")
+
+		door := l.dial(hospital, l.inside("spiffe://cluster.local/ns/istio-ingress/sa/"+l.account))
+		claims := fmt.Sprintf(`{"slot": %q}`, slot)
+		if _, err := door("hospital.v1.CapacityService/ListCapacityClaims", l.token("auditor", "kang"), claims); err != nil {
+			t.Errorf("an auditor: %v", err)
+		}
+		if _, err := door("hospital.v1.CapacityService/ListCapacityClaims", admin, claims); status.Convert(err).Message() != denied {
+			t.Errorf("an admin: %v", err)
+		}
+
+		for what, config := range map[string]*tls.Config{
+			"plaintext": nil, "no certificate": {InsecureSkipVerify: true, NextProtos: []string{"h2"}},
+			"a certificate of another authority": newLabTLS(t, newAuthority(t), "spiffe://cluster.local/ns/checkup/sa/screening"),
+		} {
+			_, err := l.dial(hospital, config)("hospital.v1.HospitalService/GetSlot", service, fmt.Sprintf(`{"name": %q}`, slot))
+			if status.Code(err) != codes.Unavailable {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+	})
+
 	t.Run("the tools of the binary", func(t *testing.T) {
 		through := l.plain()
 		for _, command := range [][]string{{"demo"}, {"verify", "--settle", "20s"}} {
@@ -590,4 +695,176 @@ func TestLoopbackMesh(t *testing.T) {
 			}
 		}
 	})
+	t.Run("refusals eject nobody and are not repeated", func(t *testing.T) {
+		call := l.dial(l.door, l.outside("h2"))
+		const counters = "ejections_enforced_total|upstream_rq_retry$|upstream_rq_active_overflow"
+		before := map[string]int{}
+		for _, proxy := range []string{"gateway", "screening", "hospital"} {
+			before[proxy] = total(l.stats(proxy, counters)) // the mesh's start is no quiet time
+		}
+		for _, refusal := range []struct {
+			code                        codes.Code
+			reason, method, token, body string
+		}{
+			{codes.InvalidArgument, "FIELD_INVALID", "hospital.v1.HospitalService/GetHospital", "", `{"name": "x"}`},
+			{codes.InvalidArgument, "PAGE_TOKEN_INVALID", "hospital.v1.HospitalService/ListHospitals", "", `{"pageToken": "x"}`},
+			{codes.NotFound, "HOSPITAL_NOT_FOUND", "hospital.v1.HospitalService/GetHospital", "", `{"name": "hospitals/nowhere"}`},
+			{codes.AlreadyExists, "HOSPITAL_ALREADY_EXISTS", "hospital.v1.HospitalService/CreateHospital", admin, `{"hospitalId": "han-river", "hospital": {"displayName": "x", "timeZone": "Asia/Seoul"}}`},
+			{codes.AlreadyExists, "CUSTOMER_DATE_CONFLICT", "screening.v1.ScreeningService/CreateScreening", kim, fmt.Sprintf(`{"screening": {"customer": "customers/kim", "slot": %q}}`, slot)},
+			{codes.FailedPrecondition, "SLOT_FULL", "screening.v1.ScreeningService/CreateScreening", lee, fmt.Sprintf(`{"screening": {"customer": "customers/park", "slot": %q}}`, slot)},
+			{codes.Aborted, "ETAG_MISMATCH", "hospital.v1.HospitalService/SetSlotCapacity", admin, fmt.Sprintf(`{"name": %q, "capacity": 3, "etag": "stale"}`, slot)},
+			{codes.Unauthenticated, "CREDENTIALS_MISSING", "screening.v1.ScreeningService/ListScreenings", "", `{}`},
+			{codes.PermissionDenied, "ROLE_REQUIRED", "hospital.v1.HospitalService/DeleteHospital", kim, `{"name": "hospitals/han-river"}`},
+			{codes.PermissionDenied, "NOT_OWNER", "mypage.v1.MyPageService/GetMyPage", lee, `{"name": "customers/kim/myPage"}`},
+		} {
+			for range 1000 {
+				_, err := call(refusal.method, refusal.token, refusal.body)
+				if !refused(t, err, refusal.code, refusal.reason) {
+					break
+				}
+			}
+		}
+		for proxy, before := range before {
+			if counted := total(l.stats(proxy, counters)) - before; counted != 0 {
+				t.Errorf("%s: %d ejections, retries or overflows", proxy, counted)
+			}
+		}
+		if answered := total(l.stats("gateway", "cluster.outbound.*upstream_rq_completed")); answered < 10_000 {
+			t.Errorf("only %d calls were counted", answered)
+		}
+	})
+
+	t.Run("what may be repeated is, and nothing else", func(t *testing.T) {
+		_ = l.processes["hospital"].Process.Kill()
+		call := l.dial(l.door, l.outside("h2"))
+		before := total(l.stats("gateway", "upstream_rq_retry$"))
+		_, err := call("hospital.v1.HospitalService/CreateHospital", admin, `{"hospital": {"displayName": "x", "timeZone": "Asia/Seoul"}}`)
+		if status.Code(err) != codes.Unavailable {
+			t.Errorf("a write: %v", err)
+		}
+		if after := total(l.stats("gateway", "upstream_rq_retry$")); after != before {
+			t.Errorf("a write was repeated %d times", after-before)
+		}
+		_, err = call("hospital.v1.HospitalService/GetSlot", "", fmt.Sprintf(`{"name": %q}`, slot))
+		if status.Code(err) != codes.Unavailable {
+			t.Errorf("a read: %v", err)
+		}
+		if after := total(l.stats("gateway", "upstream_rq_retry$")); after == before {
+			t.Error("a read was not repeated")
+		}
+	})
+}
+
+// TestLoopbackLimit has a bucket of five, so that a slow machine empties it too.
+func TestLoopbackLimit(t *testing.T) {
+	l := startLab(t, edit("EnvoyFilter", "rate-limit", "configPatches", func(patches []any) {
+		config := patches[0].(map[string]any)["patch"].(map[string]any)["value"].(map[string]any)["typed_config"].(map[string]any)
+		config["token_bucket"] = map[string]any{"max_tokens": int64(5), "tokens_per_fill": int64(5), "fill_interval": "1s"}
+	}))
+	call, limited := l.dial(l.door, l.outside("h2")), 0
+	l.eventually("a call passes", func() error {
+		_, err := call("hospital.v1.HospitalService/ListHospitals", "", `{}`)
+		return err
+	})
+	for range 50 {
+		_, err := call("hospital.v1.HospitalService/ListHospitals", "", `{}`)
+		if err != nil {
+			limited++
+			refused(t, err, codes.ResourceExhausted, "")
+		}
+	}
+	if limited == 0 {
+		t.Error("50 calls passed a bucket of five")
+	}
+}
+
+func total(counters map[string]int) (sum int) {
+	for _, value := range counters {
+		sum += value
+	}
+	return sum
+}
+
+// refused says whether a call was answered with this code and, where one is named, this reason in its ErrorInfo.
+func refused(t *testing.T, err error, code codes.Code, reason string) bool {
+	t.Helper()
+	got := status.Convert(err)
+	named := ""
+	for _, detail := range got.Details() {
+		if info, ok := detail.(*errdetails.ErrorInfo); ok {
+			named = info.Reason
+		}
+	}
+	if got.Code() != code || named != reason {
+		t.Errorf("%s %q (%s) instead of %s %q", got.Code(), named, got.Message(), code, reason)
+		return false
+	}
+	return true
+}
+
+// inside is a client with an identity of the mesh.
+func (l *lab) inside(identity string) *tls.Config { return newLabTLS(l.t, l.authority, identity) }
+
+func newLabTLS(t *testing.T, authority *authority, identity string) *tls.Config {
+	t.Helper()
+	pair, err := tls.X509KeyPair(authority.issue(t, identity))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Whom it reaches is not in question here.
+	return &tls.Config{Certificates: []tls.Certificate{pair}, InsecureSkipVerify: true, NextProtos: []string{"h2"}}
+}
+
+// dial returns how to call a method there, with JSON on both sides; nil is no TLS.
+func (l *lab) dial(address string, config *tls.Config) func(method, token, body string) (string, error) {
+	l.t.Helper()
+	secure := insecure.NewCredentials()
+	if config != nil {
+		secure = credentials.NewTLS(config)
+	}
+	connection, err := grpc.NewClient(address, grpc.WithTransportCredentials(secure), grpc.WithAuthority(host), grpc.WithDisableServiceConfig())
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.t.Cleanup(func() { connection.Close() })
+	return func(method, token, body string) (string, error) {
+		service, name, _ := strings.Cut("checkup."+method, "/")
+		found, err := l.contract.files.FindDescriptorByName(protoreflect.FullName(service + "." + name))
+		if err != nil {
+			return "", err
+		}
+		descriptor := found.(protoreflect.MethodDescriptor)
+		request, answer := dynamicpb.NewMessage(descriptor.Input()), dynamicpb.NewMessage(descriptor.Output())
+		if err := protojson.Unmarshal([]byte(body), request); err != nil {
+			return "", err
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		if token != "" {
+			ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token)
+		}
+		if err := connection.Invoke(ctx, "/"+service+"/"+name, request, answer); err != nil {
+			return "", err
+		}
+		text, err := json.Marshal(json.RawMessage(protojson.Format(answer)))
+		return string(text), err
+	}
+}
+
+// message encodes a message written in JSON.
+func (l *lab) message(name, body string) []byte {
+	l.t.Helper()
+	found, err := l.contract.files.FindDescriptorByName(protoreflect.FullName(name))
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	message := dynamicpb.NewMessage(found.(protoreflect.MessageDescriptor))
+	if err := protojson.Unmarshal([]byte(body), message); err != nil {
+		l.t.Fatal(err)
+	}
+	encoded, err := proto.Marshal(message)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return encoded
 }

@@ -117,6 +117,8 @@ func TestMutantsAreFoundOut(t *testing.T) {
 			config["services"] = append(config["services"].([]any), "checkup.hospital.v1.CapacityService")
 		}), "gateway: translates"},
 		{"errors not translated", transcode(func(config map[string]any) { delete(config, "convert_grpc_status") }), "without descriptors, errors or routes"},
+		{"paths and parameters of no method sent on", transcode(func(config map[string]any) { delete(config, "request_validation_options") }), "sends on what no method has"},
+		{"no browsers for REST", remove("VirtualService", "rest"), "browsers cannot call /v1/hospitals"},
 		{"no gRPC-web", remove("EnvoyFilter", "grpc-web"), "grpc_web is out of place"},
 		{"no limit", remove("EnvoyFilter", "rate-limit"), "has no rate limit"},
 		{"a limit behind what it protects", edit("EnvoyFilter", "rate-limit", "configPatches", func(patches []any) {
