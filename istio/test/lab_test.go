@@ -44,6 +44,7 @@ import (
 	"google.golang.org/protobuf/types/dynamicpb"
 	"google.golang.org/protobuf/types/known/anypb"
 	meshconfig "istio.io/api/mesh/v1alpha1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"istio.io/istio/pilot/pkg/features"
@@ -53,11 +54,18 @@ import (
 // The loopback mesh: Istio's control plane in this process, an Envoy beside every process of checkup and one at the door, mutual TLS
 // with identities made here, the shipped manifests. What differs from a cluster is said where it is done.
 
-// Where things are: every pod and every caller's way to Hospital has a loopback address of its own, since a sidecar has the Service's port.
-func podIP(index int) string { return fmt.Sprintf("127.77.0.%d", index+1) }
+// Where things are. Every pod, every caller's way to Hospital and every Envoy's admin page has a loopback address of its own, since a
+// sidecar has the Service's port. Ports lie below those that the system hands out, or somebody would have one before it is bound.
+func address(kind, index int) string {
+	return fmt.Sprintf("127.%d.%d.%d", 64+os.Getpid()%128, kind, index+1)
+}
+
+func podIP(index int) string { return address(0, index) }
 
 // A caller reaches Hospital through its own sidecar, by the name in its /etc/hosts.
-func wayIP(index int) string { return fmt.Sprintf("127.77.1.%d", index+1) }
+func wayIP(index int) string { return address(1, index) }
+
+func fixedPort(index int) int { return 20_000 + os.Getpid()%1_000*10 + index }
 
 type lab struct {
 	t          *testing.T
@@ -67,8 +75,8 @@ type lab struct {
 	authority  *authority
 	door       string // HOST:PORT of the gateway
 	xds        string
-	ports      map[string]int // of the processes themselves
-	sidecars   map[string]int // admin ports of the Envoys
+	ports      map[string]int    // of the processes themselves
+	sidecars   map[string]string // addresses of the Envoys' admin pages
 	credential string
 	account    string
 	contract   *Contract
@@ -81,15 +89,6 @@ func tool(t *testing.T, name string) string {
 		t.Skipf("%s names no program; .ci/istio-lab does", name)
 	}
 	return path
-}
-
-func freePort(t *testing.T) int {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	return listener.Addr().(*net.TCPAddr).Port
 }
 
 // start runs a program until the test ends; what it said is kept, and shown where the test failed.
@@ -253,7 +252,11 @@ func (l *lab) serveSecrets(account, namespace string) int {
 // proxy starts an Envoy that is configured as Istio's agent would have it.
 func (l *lab) proxy(name, kind, ip, namespace, account, label string) {
 	l.t.Helper()
-	key, value, _ := strings.Cut(label, ": ")
+	labels := map[string]string{}
+	for _, one := range strings.Split(label, ", ") {
+		key, value, _ := strings.Cut(one, ": ")
+		labels[key] = value
+	}
 	h2 := map[string]any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": map[string]any{
 		"@type":                "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
 		"explicit_http_config": map[string]any{"http2_protocol_options": map[string]any{}},
@@ -267,13 +270,13 @@ func (l *lab) proxy(name, kind, ip, namespace, account, label string) {
 		}
 	}
 	ads := map[string]any{"ads": map[string]any{}, "initial_fetch_timeout": "0s", "resource_api_version": "V3"}
-	l.sidecars[name] = freePort(l.t)
+	l.sidecars[name] = address(2, len(l.sidecars))
 	bootstrap := map[string]any{
 		"node": map[string]any{
 			"id": fmt.Sprintf("%s~%s~%s-0.%s~%s.svc.cluster.local", kind, ip, name, namespace, namespace), "cluster": name,
 			"metadata": map[string]any{
 				"ISTIO_VERSION": "1.31.0", "CLUSTER_ID": "Kubernetes", "NAMESPACE": namespace, "SERVICE_ACCOUNT": account,
-				"LABELS": map[string]string{key: value}, "INSTANCE_IPS": ip, "INTERCEPTION_MODE": "NONE", "PROXY_CONFIG": map[string]any{},
+				"LABELS": labels, "INSTANCE_IPS": ip, "INTERCEPTION_MODE": "NONE", "PROXY_CONFIG": map[string]any{},
 			},
 		},
 		"dynamic_resources": map[string]any{
@@ -286,7 +289,7 @@ func (l *lab) proxy(name, kind, ip, namespace, account, label string) {
 		"static_resources": map[string]any{"clusters": []any{
 			static("xds-grpc", l.xds), static("sds-grpc", fmt.Sprintf("127.0.0.1:%d", l.serveSecrets(account, namespace))),
 		}},
-		"admin": map[string]any{"address": map[string]any{"socket_address": map[string]any{"address": "127.0.0.1", "port_value": l.sidecars[name]}}},
+		"admin": map[string]any{"address": map[string]any{"socket_address": map[string]any{"address": l.sidecars[name], "port_value": 9901}}},
 	}
 	text, err := json.Marshal(bootstrap)
 	if err != nil {
@@ -302,7 +305,7 @@ func (l *lab) proxy(name, kind, ip, namespace, account, label string) {
 // stats reads an Envoy's counters.
 func (l *lab) stats(name, filter string) map[string]int {
 	l.t.Helper()
-	response, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/stats?filter=%s", l.sidecars[name], url.QueryEscape(filter)))
+	response, err := http.Get(fmt.Sprintf("http://%s:9901/stats?filter=%s", l.sidecars[name], url.QueryEscape(filter)))
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -323,10 +326,19 @@ func (l *lab) stats(name, filter string) map[string]int {
 // here, any host, no collector, no counters by Istio's own filters.
 func (l *lab) onLoopback(manifests *Manifests) {
 	jwks := l.jwks()
+	// The second replica's sidecar has an address of its own. The older of two that select a pod counts.
+	other := manifests.find("Sidecar", "hospital").DeepCopy()
+	other.SetName(second)
+	other.SetCreationTimestamp(metav1.Unix(1, 0))
+	l.setIn(other, "second", "workloadSelector", "labels", "lab")
+	manifests.Objects = append([]*unstructured.Unstructured{other}, manifests.Objects...)
 	for _, object := range manifests.Objects {
 		switch object.GetKind() {
 		case "Sidecar":
 			index := indexOf(object.GetName())
+			if object.GetName() == second {
+				index = len(services)
+			}
 			if index < 0 {
 				continue
 			}
@@ -395,16 +407,19 @@ func (l *lab) token(role, subject string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// startLab brings the mesh up with every service, one replica each. `change` may alter the manifests before.
-func startLab(t *testing.T, change func(*Manifests)) *lab {
+// second is another replica of Hospital, on a database of its own: it shows where calls go, not what comes of them.
+const second = "hospital-second"
+
+// startLab brings the mesh up with every service, one replica each, or two of Hospital. `change` may alter the manifests before.
+func startLab(t *testing.T, hospitals int, change func(*Manifests)) *lab {
 	l := &lab{
 		t: t, dir: t.TempDir(), checkup: tool(t, "CHECKUP"), envoy: tool(t, "ENVOY"), authority: newAuthority(t),
-		ports: map[string]int{}, sidecars: map[string]int{}, processes: map[string]*exec.Cmd{},
+		ports: map[string]int{}, sidecars: map[string]string{}, processes: map[string]*exec.Cmd{},
 	}
 	nats := tool(t, "NATS_SERVER")
 	l.credential = filepath.Join(l.dir, "keys")
-	for _, name := range services {
-		l.ports[name] = freePort(t)
+	for i, name := range append(services[:len(services):len(services)], second) {
+		l.ports[name] = fixedPort(i)
 	}
 
 	// Upstream's Envoy has none of Istio's own extensions.
@@ -433,12 +448,18 @@ func startLab(t *testing.T, change func(*Manifests)) *lab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	door := freePort(t)
+	door := fixedPort(8)
 	var cluster []string
 	for i, name := range services {
 		cluster = append(cluster, workload{name, "checkup", name, fmt.Sprintf("10.1.0.%d", i+1), podIP(i), "app.kubernetes.io/name: " + name, "grpc", port, port}.String())
 	}
-	cluster = append(cluster, workload{"istio-ingressgateway", "istio-ingress", account, "10.1.1.1", "127.77.0.100", "istio: ingressgateway", "https", 443, door}.String())
+	if hospitals == 2 {
+		pod := workload{"hospital", "checkup", "hospital", "10.1.0.1", podIP(len(services)), "app.kubernetes.io/name: hospital, lab: second", "grpc", port, port}
+		_, pods, _ := strings.Cut(pod.String(), "---") // the Service is there
+		pods = strings.NewReplacer("hospital-0", "hospital-1", "hospital-a", "hospital-b").Replace(pods)
+		cluster = append(cluster, pods)
+	}
+	cluster = append(cluster, workload{"istio-ingressgateway", "istio-ingress", account, "10.1.1.1", address(0, 99), "istio: ingressgateway", "https", 443, door}.String())
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -449,13 +470,17 @@ func startLab(t *testing.T, change func(*Manifests)) *lab {
 		ListenerBuilder: func() (net.Listener, error) { return listener, nil },
 	})
 
-	broker := freePort(t)
+	broker := fixedPort(9)
 	l.start("nats", exec.Command(nats, "-a", "127.0.0.1", "-p", fmt.Sprint(broker), "-js", "-sd", filepath.Join(l.dir, "nats")))
 	for i, name := range services {
 		l.proxy(name, "sidecar", podIP(i), "checkup", name, "app.kubernetes.io/name: "+name)
 		l.serve(i, name, broker)
 	}
-	l.proxy("gateway", "router", "127.77.0.100", "istio-ingress", account, "istio: ingressgateway")
+	if hospitals == 2 {
+		l.proxy(second, "sidecar", podIP(len(services)), "checkup", "hospital", "app.kubernetes.io/name: hospital, lab: second")
+		l.serve(0, second, broker)
+	}
+	l.proxy("gateway", "router", address(0, 99), "istio-ingress", account, "istio: ingressgateway")
 	l.eventually("the mesh answers", func() error {
 		for _, path := range []string{"/v1/hospitals", "/v1/screenings", "/v1/reservations", "/v1/customers/kim/myPage", "/v1/marketing/demandSignals"} {
 			token := l.token("auditor", "kang")
@@ -482,7 +507,7 @@ func (l *lab) serve(index int, name string, broker int) {
 	}
 	l.start(name, exec.Command("unshare", "--mount", "--map-root-user", "sh", "-c",
 		`hosts=$1; shift; mount --bind "$hosts" /etc/hosts && exec "$@"`, "sh", hosts,
-		l.checkup, "serve", name, "--data-dir", filepath.Join(l.dir, name), "--addr", fmt.Sprintf("127.0.0.1:%d", l.ports[name]),
+		l.checkup, "serve", strings.TrimSuffix(name, "-second"), "--data-dir", filepath.Join(l.dir, name), "--addr", fmt.Sprintf("127.0.0.1:%d", l.ports[name]),
 		"--set", "identity.key_dir="+l.credential, "--set", fmt.Sprintf("events.nats=nats://127.0.0.1:%d", broker),
 		"--set", fmt.Sprintf("screening.hospital_address=http://hospital.checkup.svc.cluster.local:%d", port),
 		"--set", fmt.Sprintf("marketing.hospital_address=http://hospital.checkup.svc.cluster.local:%d", port)))
@@ -554,7 +579,7 @@ func (l *lab) plain() string {
 }
 
 func TestLoopbackMesh(t *testing.T) {
-	l := startLab(t, func(*Manifests) {})
+	l := startLab(t, 1, func(*Manifests) {})
 	admin, kim, lee := l.token("admin", "lee"), l.token("customer", "kim"), l.token("customer", "park")
 	date := time.Now().Add(30 * 24 * time.Hour)
 	slot := "hospitals/han-river/slots/" + date.Format("2006-01-02")
@@ -757,7 +782,7 @@ func TestLoopbackMesh(t *testing.T) {
 
 // TestLoopbackLimit has a bucket of five, so that a slow machine empties it too.
 func TestLoopbackLimit(t *testing.T) {
-	l := startLab(t, edit("EnvoyFilter", "rate-limit", "configPatches", func(patches []any) {
+	l := startLab(t, 1, edit("EnvoyFilter", "rate-limit", "configPatches", func(patches []any) {
 		config := patches[0].(map[string]any)["patch"].(map[string]any)["value"].(map[string]any)["typed_config"].(map[string]any)
 		config["token_bucket"] = map[string]any{"max_tokens": int64(5), "tokens_per_fill": int64(5), "fill_interval": "1s"}
 	}))
@@ -776,6 +801,60 @@ func TestLoopbackLimit(t *testing.T) {
 	if limited == 0 {
 		t.Error("50 calls passed a bucket of five")
 	}
+}
+
+// TestLoopbackAffinity books at many dates with two replicas of Hospital: all calls for one date go to one of them. The binary names the
+// slot in every call, Screening's proxy hashes what it is told.
+func TestLoopbackAffinity(t *testing.T) {
+	l := startLab(t, 2, func(*Manifests) {})
+	call := l.dial(l.door, l.outside("h2"))
+	used := map[string]int{}
+	for day := range 20 {
+		before := l.hosts("screening")
+		slot := fmt.Sprintf("hospitals/han-river/slots/2027-03-%02d", day+1)
+		for i := range 5 {
+			customer := fmt.Sprintf("c-%d-%d", day, i)
+			// Neither database knows the hospital, which is an answer too.
+			_, err := call("screening.v1.ScreeningService/CreateScreening", l.token("customer", customer),
+				fmt.Sprintf(`{"screening": {"customer": "customers/%s", "slot": %q}}`, customer, slot))
+			refused(t, err, codes.NotFound, "HOSPITAL_NOT_FOUND")
+		}
+		var at []string
+		for address, calls := range l.hosts("screening") {
+			if calls != before[address] {
+				at = append(at, address)
+				used[address]++
+			}
+		}
+		if len(at) != 1 {
+			t.Errorf("calls for %s went to %v", slot, at)
+		}
+	}
+	if len(used) != 2 {
+		t.Errorf("dates are spread over %v", used)
+	}
+}
+
+// hosts counts the calls a proxy has sent to each replica of Hospital.
+func (l *lab) hosts(name string) map[string]int {
+	l.t.Helper()
+	response, err := http.Get(fmt.Sprintf("http://%s:9901/clusters", l.sidecars[name]))
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	defer response.Body.Close()
+	text, _ := io.ReadAll(response.Body)
+	counted := map[string]int{}
+	for line := range strings.Lines(string(text)) {
+		parts := strings.Split(strings.TrimSpace(line), "::")
+		var calls int
+		if len(parts) == 4 && strings.HasPrefix(parts[0], "outbound|8080||hospital.") && parts[2] == "rq_total" {
+			if _, err := fmt.Sscan(parts[3], &calls); err == nil {
+				counted[parts[1]] = calls
+			}
+		}
+	}
+	return counted
 }
 
 func total(counters map[string]int) (sum int) {
