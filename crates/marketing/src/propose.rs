@@ -62,6 +62,7 @@ impl Proposals {
             let more = !message.request_id.is_empty() && route.has_untried();
             let limit = if more { deadline.min(Deadline::within(ATTEMPT)) } else { deadline };
             let request = Outgoing::reserving(RESERVE).request(message.clone(), &self.token, trace, limit);
+            let request = route.about_slot(request);
             let answer = HospitalServiceClient::new(attempt.channel()).create_capacity_request(request).await;
             match answer {
                 Err(status) if is_unreachable(&status) => {

@@ -15,7 +15,7 @@ use crate::identity::TokenSource;
 use crate::status::reason_of;
 use crate::trace::{TRACEPARENT, TraceContext};
 
-pub use self::replicas::{Attempt, Replicas, Route};
+pub use self::replicas::{Attempt, Replicas, Route, SLOT};
 
 /// How a channel notices that its peer is gone.
 #[derive(Debug, Clone, Copy)]

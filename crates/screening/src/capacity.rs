@@ -206,6 +206,7 @@ impl Capacity {
             let (attempt, begun) = (route.next_attempt(), Instant::now());
             let limit = deadline.min(Deadline::within(self.attempt));
             let request = Outgoing::default().request(message.clone(), &self.token, trace, limit);
+            let request = route.about_slot(request);
             // the channel may still be waiting for a connection when the request's own timeout has not begun
             let cause = match timeout_at(limit.instant(), call(attempt.channel(), request)).await {
                 Ok(Ok(answer)) => {

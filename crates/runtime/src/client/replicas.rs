@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
+use tonic::Request;
+use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::{Channel, Uri};
 
 use super::{ClientOptions, connect};
@@ -21,6 +23,10 @@ use crate::lifecycle::lock;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// The longest a replica is passed over before another call tries it.
 const LAST_PAUSE: Duration = Duration::from_secs(5);
+
+/// The metadata that names the slot a call is about. Where one name stands for all replicas, somebody else chooses among them,
+/// and a mesh that hashes this header keeps the calls for one slot together as [`Replicas::route`] would.
+pub const SLOT: &str = "checkup-slot";
 
 /// The replicas of a service; a cheap handle.
 ///
@@ -54,6 +60,8 @@ struct Health {
 #[derive(Debug, Clone)]
 pub struct Route {
     replicas: Replicas,
+    /// The key as metadata; none where it is not written in ASCII, which keys that are slots are.
+    key: Option<AsciiMetadataValue>,
     /// Those not tried yet in this round, the preferred one first.
     untried: Vec<usize>,
     order: Vec<usize>,
@@ -114,7 +122,8 @@ impl Replicas {
             // the highest weight wins; the index makes the order whole where an address is listed twice
             order.sort_by_cached_key(|index| (std::cmp::Reverse(weight(&self.0[*index].address, key)), *index));
         }
-        Route { replicas: self.clone(), untried: order.clone(), order }
+        let named = if key.is_ascii() { key.parse().ok() } else { None };
+        Route { replicas: self.clone(), key: named, untried: order.clone(), order }
     }
 }
 
@@ -199,6 +208,15 @@ impl Route {
         let taken = &self.replicas.0[replica];
         let probes = taken.take(now);
         Attempt { lane: taken.take_lane(), replicas: self.replicas.clone(), replica, probes }
+    }
+
+    /// The request with the key in its metadata, see [`SLOT`].
+    #[must_use]
+    pub fn about_slot<M>(&self, mut request: Request<M>) -> Request<M> {
+        if let Some(key) = &self.key {
+            request.metadata_mut().insert(SLOT, key.clone());
+        }
+        request
     }
 
     /// Whether there is a replica that the request was not sent to since the route began, or began anew: an attempt there
@@ -316,6 +334,13 @@ mod tests {
                 assert_eq!(tried, ["http://a:1/", "http://b:1/", "http://c:1/"], "round {round}");
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_request_names_its_slot_for_those_who_balance_instead() {
+        let named = |key: &str| three().route(key).about_slot(Request::new(())).metadata().get(SLOT).cloned();
+        assert_eq!(named("hospitals/h/slots/2027-03-02").unwrap(), "hospitals/h/slots/2027-03-02");
+        assert_eq!(named("병원"), None);
     }
 
     #[tokio::test]

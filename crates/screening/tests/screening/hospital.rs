@@ -16,6 +16,7 @@ use domain::ids::{ClaimId, HospitalId, SlotId};
 use domain::window::BookingPolicy;
 use fault::Fault;
 use jiff::Timestamp;
+use runtime::client::SLOT;
 use runtime::clock::Clock;
 use runtime::entropy::{uuid_v4, uuid_v7};
 use runtime::status::status;
@@ -237,6 +238,15 @@ impl State {
     }
 }
 
+/// Refuses a call that does not name its slot: a mesh would send it to any replica.
+fn require_slot<M>(request: &Request<M>, about: &str) -> Result<(), Status> {
+    let named = request.metadata().get(SLOT).and_then(|slot| slot.to_str().ok()).unwrap_or_default();
+    if named.starts_with(about) && SlotId::parse(named).is_ok() {
+        return Ok(());
+    }
+    Err(Status::internal(format!("a call about {about} names the slot {named:?}")))
+}
+
 fn lost() -> Status {
     Status::unavailable("the connection broke")
 }
@@ -247,6 +257,7 @@ impl CapacityService for FakeHospital {
         &self,
         request: Request<message::ReserveCapacityRequest>,
     ) -> Result<Response<message::CapacityClaim>, Status> {
+        require_slot(&request, &request.get_ref().slot)?;
         let message::ReserveCapacityRequest { slot, claim_id } = request.into_inner();
         let (slot, claim) = (SlotId::parse(&slot).unwrap(), ClaimId::parse(&claim_id).unwrap());
         let fate = {
@@ -285,6 +296,7 @@ impl CapacityService for FakeHospital {
         &self,
         request: Request<message::ReleaseCapacityRequest>,
     ) -> Result<Response<message::CapacityClaim>, Status> {
+        require_slot(&request, &request.get_ref().slot)?;
         let message::ReleaseCapacityRequest { slot, claim_id } = request.into_inner();
         let (slot, claim) = (SlotId::parse(&slot).unwrap(), ClaimId::parse(&claim_id).unwrap());
         self.release_now(&slot, claim).map(Response::new).map_err(status)
@@ -314,6 +326,7 @@ macro_rules! not_asked_for {
                 &self,
                 request: Request<message::GetHospitalRequest>,
             ) -> Result<Response<message::Hospital>, Status> {
+                require_slot(&request, &request.get_ref().name)?;
                 self.read_hospital(&request.into_inner().name).map(Response::new).map_err(status)
             }
 
@@ -321,6 +334,7 @@ macro_rules! not_asked_for {
                 &self,
                 request: Request<message::GetSlotRequest>,
             ) -> Result<Response<message::Slot>, Status> {
+                require_slot(&request, &request.get_ref().name)?;
                 self.read_slot(&request.into_inner().name).map(Response::new).map_err(status)
             }
 
