@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run mesh demo verify bench chaos simulate test check image mesh-check tools
+.PHONY: help run mesh demo verify bench chaos simulate test check image mesh-check mesh-lab tools
 
 # Options for the command that is run: make run ARGS='--addr 127.0.0.1:9000'
 ARGS ?=
@@ -84,8 +84,13 @@ image: ## builds IMAGE=checkup:dev, a static binary on an empty base, and runs i
 	$(CARGO) build --release --locked --target $(MUSL) -p checkup --config 'profile.release.strip="debuginfo"'
 	$(if $(filter-out 0,$(shell id -u)),sudo) k8s/image/build $(TARGET)/$(MUSL)/release/checkup $(IMAGE)
 
-mesh-check: .tools/kubernetes ## holds k8s/ to Kubernetes' schemas, to the code and to itself, without a cluster
+mesh-check: tools .tools/kubernetes ## holds k8s/ and istio/ to their schemas, to the code and to what Istio makes of them; no cluster
 	.ci/kubernetes
+	.ci/istio
+
+mesh-lab: tools ## runs demo, verify and refusals through Istio's control plane and real Envoys on loopback
+	$(CARGO) build --release -p checkup
+	.ci/istio-lab
 
 # A package manager other than Debian's, or a user who may not use it, is told what to install.
 tools: .tools/buf-$(BUF_VERSION) .tools/nats-server-$(NATS_VERSION) ## installs buf, nats-server (both under .tools) and PostgreSQL
