@@ -1,108 +1,130 @@
-//! `checkup bench`: how many bookings a second this machine carries, with the baseline beside it in the same run.
-//!
-//! A closed loop: so many callers, each with one call under way. Client and services share the machine, so the figures are those
-//! of the whole. It judges no answer beyond OK and refused; `verify` does that.
+//! `checkup bench`: runs the instrument, shows how far it is, prints and writes what came of it.
 
-mod load;
-mod report;
-
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
-use crate::cli::{BenchArgs, TargetArgs};
-use crate::config::{Settings, Sources};
-use crate::embedded::Embedded;
+use ::bench::{Error, Item, Plan, Report, Sizes, Step};
+
+use crate::cli::{BenchArgs, BenchItem};
 use crate::exit::{Exit, Failure, chain};
-use crate::party::{Target, Wallet};
 use crate::service::Service;
 use crate::terminal::{self, Progress};
 
-use load::{Kind, Load, Measured};
-use report::Report;
-
-/// Turns each kind of writer gets at a number of callers: the machine's other load then meets both.
-const TURNS: u32 = 2;
-/// Commands one transaction takes: the baseline's, and the product's default.
-const NAIVE_BATCH: usize = 1;
+/// Runs before anything is measured.
+const WARM_UP: Duration = Duration::from_millis(500);
+/// The same, and each side of a pair, where everything is short.
+const SHORT: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(300)];
 
 /// Measures and prints.
 ///
 /// # Errors
 /// Where something cannot be measured.
 pub async fn run(args: BenchArgs) -> Result<Exit, Failure> {
+    if let Some(addr) = args.serve_hello {
+        return ::bench::hello::serve(addr).await.map(|()| Exit::Ok).map_err(failure);
+    }
+    let plan = plan(&args)?;
+    // before half an hour has passed
+    for path in [&args.write, &args.json].into_iter().flatten().filter(|path| path.as_os_str() != "-") {
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        std::fs::create_dir_all(directory).map_err(|error| cannot_write(path, &error))?;
+    }
     let progress = Progress::new();
-    let measured = match &args.addr {
-        Some(addr) => remote(&args, addr, &progress).await,
-        None => local(&args, &progress).await,
+    let say = |step| match step {
+        Step::Phase(name, steps) => progress.phase(name, steps),
+        Step::Done => progress.done(1),
+    };
+    let measured = tokio::select! {
+        measured = ::bench::run(&plan, &say) => measured.map_err(failure),
+        // what was started ends with what is dropped here
+        () = interrupted() => Err(Failure::failed("interrupted; nothing was written")),
     };
     progress.clear();
-    let report = measured?;
-    terminal::print(&if args.json { format!("{:#}\n", report.json()) } else { report.text() });
-    Ok(Exit::Ok)
+    finish(&args, &measured?)
 }
 
-/// Whole bookings against a running process.
-async fn remote(args: &BenchArgs, addr: &str, progress: &Progress) -> Result<Report, Failure> {
-    let (data_dir, tokens) = (args.data_dir.clone(), args.tokens.clone());
-    let target_args = TargetArgs { addr: addr.to_owned(), data_dir, tokens };
-    let wallet = Wallet::open(&target_args)?;
-    let target = Target::reach(addr).await?;
-    let load = Load::prepare(&target, &wallet).await?;
-    let span = Duration::from_secs(args.seconds);
-    progress.phase("measuring", Some(args.callers.len() as u64));
-    let mut results = Vec::new();
-    for callers in &args.callers {
-        results.push(load.measure(Kind::Booking, *callers, span).await?);
-        progress.done(1);
-    }
-    load.tidy_up().await;
-    Ok(Report { place: format!("the process on {addr}"), seconds: args.seconds, results })
-}
-
-/// Both kinds of writer by turns, and whole bookings, on services of our own.
-async fn local(args: &BenchArgs, progress: &Progress) -> Result<Report, Failure> {
-    let dir = tempfile::Builder::new().prefix("checkup-bench-").tempdir();
-    let dir = dir.map_err(|error| Failure::failed(format!("cannot make a temporary directory: {}", chain(&error))))?;
-    let one_each = vec![format!("hospital.batch={NAIVE_BATCH}")];
-    let naive = Stand::start(dir.path().join("naive"), &[Service::Hospital], one_each).await?;
-    let coalesced = Stand::start(dir.path().join("coalesced"), &[Service::Hospital], Vec::new()).await?;
-    let whole = Stand::start(dir.path().join("whole"), &Service::ALL, Vec::new()).await?;
-
-    progress.phase("measuring", Some(args.callers.len() as u64 * u64::from(2 * TURNS + 1)));
-    let span = Duration::from_secs(args.seconds);
-    let mut results = Vec::new();
-    for callers in &args.callers {
-        let (mut one, mut many) = (Measured::none(Kind::Naive, *callers), Measured::none(Kind::Coalesced, *callers));
-        for _ in 0..TURNS {
-            one.add(naive.load.measure(Kind::Naive, *callers, span / TURNS).await?);
-            progress.done(1);
-            many.add(coalesced.load.measure(Kind::Coalesced, *callers, span / TURNS).await?);
-            progress.done(1);
+fn plan(args: &BenchArgs) -> Result<Plan, Failure> {
+    let mut items: Vec<Item> = Vec::new();
+    for item in &args.items {
+        match item {
+            BenchItem::All => items.extend(Item::ALL),
+            BenchItem::One(one) => items.push(*one),
         }
-        results.extend([one, many, whole.load.measure(Kind::Booking, *callers, span).await?]);
-        progress.done(1);
     }
-    for stand in [naive, coalesced, whole] {
-        stand.services.stop().await;
+    if items.is_empty() {
+        items.extend(Item::ALL);
     }
-    Ok(Report { place: format!("services of its own in {}", dir.path().display()), seconds: args.seconds, results })
+    items.sort_unstable();
+    items.dedup();
+    if let Some(needed) = args.without.iter().find(|service| matches!(service, Service::Hospital | Service::Screening))
+    {
+        return Err(Failure::usage(format!("--without {needed}: there is no booking without it")));
+    }
+    let sizes = if args.short { Sizes::SHORT } else { Sizes::WHOLE };
+    let [warm_up, span] = if args.short { SHORT } else { [WARM_UP, Duration::from_secs(args.seconds)] };
+    let binary = std::env::current_exe().map_err(|error| Failure::failed(format!("cannot find myself: {error}")))?;
+    Ok(Plan {
+        binary,
+        items,
+        topology: args.topology,
+        pairs: args.pairs,
+        span,
+        warm_up,
+        connections: args.connections.into(),
+        without: args.without.iter().map(ToString::to_string).collect(),
+        settings: args.set.clone(),
+        sizes: Sizes {
+            rows: args.rows.unwrap_or(sizes.rows),
+            bookings: args.bookings.unwrap_or(sizes.bookings),
+            ..sizes
+        },
+    })
 }
 
-/// Services to be measured, and the load for them.
-struct Stand {
-    services: Embedded,
-    load: Load,
+/// Ctrl-C, or a request to end. Without a way to hear of them the run goes on to its end.
+async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
+    tokio::select! {
+        heard = tokio::signal::ctrl_c() => if heard.is_err() { std::future::pending().await },
+        _ = terminate.recv() => {}
+    }
 }
 
-impl Stand {
-    async fn start(dir: PathBuf, services: &[Service], flags: Vec<String>) -> Result<Self, Failure> {
-        // the defaults, whatever the environment says: figures are to be comparable
-        let settings: Settings = Sources { flags, ..Sources::default() }.settings()?;
-        let services = Embedded::start(&services.iter().copied().collect(), &settings, &dir).await?;
-        let addr: SocketAddr = services.addr();
-        let target = Target::reach(&addr.to_string()).await?;
-        let load = Load::prepare(&target, &Wallet::of_directory(&dir)?).await?;
-        Ok(Self { services, load })
+fn finish(args: &BenchArgs, report: &Report) -> Result<Exit, Failure> {
+    let json = format!("{:#}\n", report.json());
+    match &args.json {
+        Some(path) if path.as_os_str() == "-" => terminal::print(&json),
+        Some(path) => {
+            write(path, &json)?;
+            terminal::print(&report.text());
+        }
+        None => terminal::print(&report.text()),
+    }
+    if let Some(path) = &args.write {
+        for (path, text) in report.document(path).map_err(failure)? {
+            write(&path, &text)?;
+        }
+    }
+    let broken = report.broken();
+    if broken.is_empty() {
+        Ok(Exit::Ok)
+    } else {
+        Err(Failure::failed(format!("no noise explains {}", broken.join("; "))))
+    }
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    std::fs::write(path, text).map_err(|error| cannot_write(path, &error))
+}
+
+fn cannot_write(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::failed(format!("cannot write {}: {}", path.display(), chain(error)))
+}
+
+fn failure(error: Error) -> Failure {
+    match error {
+        Error::Usage(what) => Failure::usage(what),
+        error => Failure::failed(chain(&error)),
     }
 }

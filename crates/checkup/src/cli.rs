@@ -12,7 +12,7 @@ use clap::builder::styling::AnsiColor;
 use clap::{Args, Parser, Subcommand};
 
 pub use serving::{MeshArgs, Replicas, ServeArgs, UpArgs};
-pub use tools::{BenchArgs, DemoArgs, TokenArgs, VerifyArgs};
+pub use tools::{BenchArgs, BenchItem, DemoArgs, TokenArgs, VerifyArgs};
 pub use upkeep::{ConfigCommand, DeadLettersCommand, MigrateArgs, RebuildArgs, StoresArgs};
 
 /// Where the data is when nobody says otherwise.
@@ -63,7 +63,7 @@ pub enum Command {
     Demo(DemoArgs),
     /// Checks that the services of a running process agree on every booking
     Verify(VerifyArgs),
-    /// Measures how many bookings a second this machine carries
+    /// Measures the services against baselines of the same run: rates, latencies, costs
     Bench(BenchArgs),
     /// Shows events that could not be applied, has them applied again, or removes them
     #[command(subcommand)]

@@ -10,7 +10,6 @@ pub mod config;
 pub mod data_dir;
 pub mod dead_letters;
 pub mod demo;
-pub mod embedded;
 pub mod exit;
 pub mod gateway;
 pub mod host;

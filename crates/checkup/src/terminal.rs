@@ -1,5 +1,6 @@
 //! What a person sees: tables, progress and, on a terminal only, colour.
 
+use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
@@ -79,7 +80,7 @@ impl Progress {
     }
 
     /// Begins a phase of so many steps, or of as many as it turns out to be.
-    pub fn phase(&self, name: &'static str, steps: Option<u64>) {
+    pub fn phase(&self, name: impl Into<Cow<'static, str>>, steps: Option<u64>) {
         let template = match steps {
             Some(_) => "{spinner} {msg} {wide_bar} {human_pos}/{human_len} {elapsed}",
             None => "{spinner} {msg} {human_pos} {elapsed}",

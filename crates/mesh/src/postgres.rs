@@ -103,6 +103,15 @@ impl Postgres {
         sql(&self.programs.program("psql"), &self.url(database), statement).await
     }
 
+    /// A client program of the same installation, such as `pgbench`, without settings that the caller's environment has for
+    /// other servers. It is told where to connect by its arguments.
+    #[must_use]
+    pub fn client(&self, program: &str) -> Command {
+        let mut command = Command::new(self.programs.program(program));
+        without_defaults(&mut command);
+        command
+    }
+
     /// Where it listens on 127.0.0.1, also after a restart.
     #[must_use]
     pub fn port(&self) -> u16 {

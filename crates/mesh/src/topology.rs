@@ -185,6 +185,18 @@ impl Mesh {
         &mut self.postgres
     }
 
+    /// The process of the database server; `None` while stopped.
+    #[must_use]
+    pub fn postgres_pid(&self) -> Option<u32> {
+        self.postgres.pid()
+    }
+
+    /// The process of the broker; `None` while stopped.
+    #[must_use]
+    pub fn nats_pid(&self) -> Option<u32> {
+        self.nats.pid()
+    }
+
     /// The broker.
     pub fn nats(&mut self) -> &mut Nats {
         &mut self.nats

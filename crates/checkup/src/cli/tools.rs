@@ -1,12 +1,16 @@
-//! The commands that call a running process, and what they need.
+//! The commands that call running processes, and what they need.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
+use bench::{Item, Topology};
 use clap::Args;
 use runtime::identity::{Hospitals, Role};
 
 use super::{DATA_DIR, TargetArgs};
+use crate::service::Service;
 
 const TOKEN_EXAMPLES: &str = "\
 Examples:
@@ -102,40 +106,93 @@ pub struct VerifyArgs {
 
 const BENCH_EXAMPLES: &str = "\
 Examples:
-  checkup bench
-  checkup bench --callers 64 --seconds 3 --json
-  checkup bench --addr 127.0.0.1:8080 --data-dir data
+  checkup bench P1
+  checkup bench P3 P9 --topology embedded --seconds 2
+  checkup bench P2 --without reservation,mypage,marketing --set hospital.batch=64
+  checkup bench all --write docs/benchmarks.md
+  checkup bench P4 --json - | jq '.sections[].figures[] | select(.met == false)'
 
-Without --addr it runs the services in this process, on a temporary directory, and measures on one hot slot, by turns in the \
-same run: one transaction a request; the writer that puts waiting requests into one transaction; whole bookings. Both kinds of \
-writer use the same code, the same SQLite settings and the same gRPC path. Trust the ratio: the absolute figures move with the \
-machine's other load. With --addr it measures whole bookings against that process, in a hospital it makes and deletes again.
+What can be measured; where a topology is not named, at every place it has:
+  P1  mesh, embedded  a place on one hot slot, against one transaction a request
+  P2  mesh            a whole booking on PostgreSQL, against a hello-world call
+  P3  embedded        a whole booking on SQLite, against a hello-world call
+  P4  embedded, mesh  a flash sale, against a hello-world call
+  P5  embedded, mesh  how long a cancelled place takes to be free, and a booking to be on my page
+  P6  embedded, mesh  a hospital with many bookings is deleted under load
+  P7  mesh            a page of every list at many rows, against the first page at few
+  P8  embedded, mesh  idle memory of a service, and its start
+  P9  embedded, mesh  one caller, one booking, against the disk
+  curves              rate against callers and latency against rate, for the plots
 
---json prints one object: `machine`, `settings` and `results`, each with `what`, `callers`, `rate`, `p50_ms`, `p99_ms`, `calls` \
-and `refused`; `ratios` sets coalesced against naive.
+Starts processes of its own, in temporary directories, and ends them; Ctrl-C does too. Every ratio is taken by turns, at least \
+five pairs, and shown with its median and its ends: trust ratios, absolute figures move with the machine's other load. Rates \
+come from a closed loop, latencies of an open one count from the time at which a call was due. A mesh needs PostgreSQL and \
+nats-server; `make tools` installs them. Everything takes about half an hour.
 
-Exit status: 0; 1 where something could not be measured; 64 for a wrong command line.";
+--json prints one object: `machine`, `settings` and `sections`, each with `item`, `topology`, `figures` (`values`, `goal`, `met`), \
+`sides` (`rate`, `p50_ms`, `p99_ms`, `p999_ms`), `rows` and `notes`.
+
+Exit status: 0, also where a goal is not met; 1 where something could not be measured, or a figure is what no noise explains (P1 \
+below 8 times, P4 not exactly its places, P7 above 3 times); 64 for a wrong command line.";
 
 /// `checkup bench`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = BENCH_EXAMPLES)]
 pub struct BenchArgs {
-    /// A running process to measure instead of services of its own
-    #[arg(long, value_name = "HOST:PORT")]
-    pub addr: Option<String>,
-    /// The data directory of that process, to make tokens with
-    #[arg(long, value_name = "DIR", default_value = DATA_DIR, conflicts_with = "tokens")]
-    pub data_dir: PathBuf,
-    /// An admin's token to use instead, where the data directory is out of reach
-    #[arg(long = "token", value_name = "TOKEN", requires = "addr")]
-    pub tokens: Vec<String>,
-    /// How many callers wait for an answer at a time, one measurement each
-    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "64,256", value_parser = clap::value_parser!(u32).range(1..=4096))]
-    pub callers: Vec<u32>,
-    /// How long to measure each kind at each number of callers
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    /// Goals P1 to P9, curves, or all [default: all]
+    #[arg(value_name = "WHAT")]
+    pub items: Vec<BenchItem>,
+    /// How the services run: embedded or mesh [default: each that the goal has]
+    #[arg(long, value_name = "HOW")]
+    pub topology: Option<Topology>,
+    /// Pairs of a measurement and its baseline
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(5..=100))]
+    pub pairs: u32,
+    /// How long each side of a pair is measured
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub seconds: u64,
-    /// Prints JSON instead of a table
-    #[arg(long)]
-    pub json: bool,
+    /// Connections that the callers share, to the baseline's server too
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub connections: u16,
+    /// P7: rows of a list
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(10_000..=10_000_000))]
+    pub rows: Option<u64>,
+    /// P6: bookings of the hospital
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
+    pub bookings: Option<u32>,
+    /// Services to leave out where a measurement can do without: reservation, mypage, marketing
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    pub without: Vec<Service>,
+    /// Sets one configuration key of every service; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Small sizes and short turns: shows that everything can be measured, and what is broken beyond noise
+    #[arg(long, conflicts_with = "seconds")]
+    pub short: bool,
+    /// Writes JSON to this file; to standard output, instead of the tables, with -
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Writes the tables as Markdown to this file, the plots beside it
+    #[arg(long, value_name = "FILE")]
+    pub write: Option<PathBuf>,
+    /// Serves the call that does nothing; what the baselines run
+    #[arg(long, value_name = "HOST:PORT", hide = true)]
+    pub serve_hello: Option<SocketAddr>,
+}
+
+/// What can be named on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BenchItem {
+    /// Everything.
+    All,
+    /// One.
+    One(Item),
+}
+
+impl FromStr for BenchItem {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "all" { Ok(Self::All) } else { text.parse().map(Self::One) }
+    }
 }

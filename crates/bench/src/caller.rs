@@ -1,0 +1,127 @@
+//! Who calls: connections, and the metadata every call carries. The same for the services and for the baseline.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use contract::hospital::v1::capacity_service_client::CapacityServiceClient;
+use contract::hospital::v1::hospital_service_client::HospitalServiceClient;
+use contract::marketing::v1::marketing_service_client::MarketingServiceClient;
+use contract::mypage::v1::my_page_service_client::MyPageServiceClient;
+use contract::reservation::v1::reservation_service_client::ReservationServiceClient;
+use contract::screening::v1::screening_service_client::ScreeningServiceClient;
+use runtime::client::{ClientOptions, connect};
+use runtime::identity::{Claims, Hospitals, Role, Signer};
+use tonic::Request;
+use tonic::metadata::AsciiMetadataValue;
+use tonic::transport::{Channel, Uri};
+
+use crate::Error;
+
+/// How long a call may take: far more than any needs.
+const DEADLINE: Duration = Duration::from_secs(30);
+/// How long a token is valid: longer than any measurement.
+const TTL: Duration = Duration::from_secs(6 * 60 * 60);
+
+/// What a token says.
+#[derive(Debug, Clone)]
+pub(crate) struct Token(AsciiMetadataValue);
+
+impl Token {
+    fn made(signer: &Signer, role: Role, subject: &str) -> Result<Self, Error> {
+        let hospitals = (role == Role::Admin).then(|| Hospitals::One("*".to_owned()));
+        let signed = signer.sign(&Claims::new(role, subject, hospitals, TTL));
+        let signed = signed.map_err(|error| Error::failed(format!("cannot make a token: {error}")))?;
+        let bearer = format!("Bearer {signed}").parse();
+        bearer.map(Self).map_err(|_| Error::failed("a token is no header value"))
+    }
+
+    /// An admin of every hospital.
+    pub(crate) fn admin(signer: &Signer) -> Result<Self, Error> {
+        Self::made(signer, Role::Admin, "bench-admin")
+    }
+
+    /// Somebody who reads everything.
+    pub(crate) fn auditor(signer: &Signer) -> Result<Self, Error> {
+        Self::made(signer, Role::Auditor, "bench-auditor")
+    }
+
+    /// The service that reserves places.
+    pub(crate) fn screening(signer: &Signer) -> Result<Self, Error> {
+        Self::made(signer, Role::Service, "screening")
+    }
+
+    /// A customer.
+    pub(crate) fn customer(signer: &Signer, id: &str) -> Result<Self, Error> {
+        Self::made(signer, Role::Customer, id)
+    }
+}
+
+/// Connections to one address that callers share.
+#[derive(Debug, Clone)]
+pub(crate) struct Lines(Vec<Channel>);
+
+impl Lines {
+    pub(crate) fn to(addr: SocketAddr, connections: usize) -> Result<Self, Error> {
+        let uri: Uri = format!("http://{addr}").parse().map_err(|_| Error::failed(format!("{addr} is no address")))?;
+        Ok(Self((0..connections.max(1)).map(|_| connect(uri.clone(), ClientOptions::default())).collect()))
+    }
+
+    /// The connection of a caller.
+    pub(crate) fn channel(&self, caller: usize) -> Channel {
+        self.0[caller % self.0.len()].clone()
+    }
+}
+
+/// Somebody with a token.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller {
+    lines: Lines,
+    token: Token,
+}
+
+impl Caller {
+    pub(crate) fn new(lines: Lines, token: Token) -> Self {
+        Self { lines, token }
+    }
+
+    /// A request of this caller.
+    pub(crate) fn request<T>(&self, message: T) -> Request<T> {
+        self.request_as(&self.token, message)
+    }
+
+    /// A request of somebody else over the same connections.
+    pub(crate) fn request_as<T>(&self, token: &Token, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.metadata_mut().insert("authorization", token.0.clone());
+        request.set_timeout(DEADLINE);
+        request
+    }
+
+    pub(crate) fn channel(&self, caller: usize) -> Channel {
+        self.lines.channel(caller)
+    }
+
+    pub(crate) fn capacity(&self, caller: usize) -> CapacityServiceClient<Channel> {
+        CapacityServiceClient::new(self.channel(caller))
+    }
+
+    pub(crate) fn hospital(&self) -> HospitalServiceClient<Channel> {
+        HospitalServiceClient::new(self.channel(0))
+    }
+
+    pub(crate) fn screening(&self, caller: usize) -> ScreeningServiceClient<Channel> {
+        ScreeningServiceClient::new(self.channel(caller))
+    }
+
+    pub(crate) fn reservation(&self) -> ReservationServiceClient<Channel> {
+        ReservationServiceClient::new(self.channel(0))
+    }
+
+    pub(crate) fn my_page(&self, caller: usize) -> MyPageServiceClient<Channel> {
+        MyPageServiceClient::new(self.channel(caller))
+    }
+
+    pub(crate) fn marketing(&self) -> MarketingServiceClient<Channel> {
+        MarketingServiceClient::new(self.channel(0))
+    }
+}

@@ -1,0 +1,27 @@
+//! The document of a run, for the repository: nobody writes it by hand.
+
+use std::path::{Path, PathBuf};
+
+use crate::{Error, Report};
+
+/// What stands above the tables.
+const HEAD: &str = "\
+# Benchmarks
+
+Written by `checkup bench --write`; do not edit. Every ratio was taken by turns in one run, a pair at a time: the median, and in
+brackets the smallest and the largest of the pairs. Rates come from closed loops, where every caller waits for its answer; the
+latencies of open loops count from the time at which a call was due, so a call that had to wait to be sent is as late as its
+caller would find it. Callers, services, databases and broker share the machine. Trust ratios; absolute figures move with the
+machine's other load.
+
+";
+
+impl Report {
+    /// The files of the document: where each goes, and its text. Plots are beside it.
+    ///
+    /// # Errors
+    /// Where a plot cannot be drawn.
+    pub fn document(&self, path: &Path) -> Result<Vec<(PathBuf, String)>, Error> {
+        Ok(vec![(path.to_owned(), format!("{HEAD}{}", self.markdown()))])
+    }
+}

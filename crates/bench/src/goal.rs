@@ -1,0 +1,94 @@
+//! One file a goal: what is started, what is measured by turns, what comes of it.
+
+mod booking;
+mod flash;
+mod hot_slot;
+mod idle;
+mod lag;
+mod single;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::hello::{Baseline, Greeting};
+use crate::load::{Measured, Work, closed, open};
+use crate::machine::Servers;
+use crate::section::Section;
+use crate::stand::{Services, Setup, Stand};
+use crate::{Error, Item, Plan, Step, Topology};
+
+/// What of the rate of the closed loop an open loop asks for: enough to be busy, not enough to build a queue.
+const SHARE: f64 = 0.6;
+
+/// What every measurement needs.
+pub(crate) struct Bench<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) topology: Topology,
+    pub(crate) say: &'a (dyn Fn(Step) + Sync),
+    /// What the servers of a mesh are, once one has run.
+    pub(crate) servers: Option<Servers>,
+}
+
+impl Bench<'_> {
+    /// Measures one item.
+    pub(crate) async fn measure(&mut self, item: Item) -> Result<Section, Error> {
+        match item {
+            Item::P1 => hot_slot::measure(self).await,
+            Item::P2 | Item::P3 => booking::measure(self, item).await,
+            Item::P4 => flash::measure(self).await,
+            Item::P5 => lag::measure(self).await,
+            Item::P8 => idle::measure(self).await,
+            Item::P9 => single::measure(self).await,
+            _ => unimplemented!(),
+        }
+    }
+
+    /// Starts services, and says so.
+    async fn stand(&mut self, item: Item, setup: &Setup) -> Result<Stand, Error> {
+        (self.say)(Step::Phase(format!("{} {}: starting", item.name(), self.topology), None));
+        let mut stand = Stand::start(self.plan, self.topology, setup).await?;
+        if self.servers.is_none()
+            && let Services::Mesh(mesh) = &mut stand.services
+        {
+            self.servers = Some(Servers::ask(mesh).await?);
+        }
+        Ok(stand)
+    }
+
+    /// Starts the baseline's server and makes sure that it answers.
+    async fn baseline(&self, stand: &Stand) -> Result<(Baseline, Arc<Greeting>), Error> {
+        let (baseline, greeting) = Baseline::start(self.plan, &stand.signer).await?;
+        baseline.check().await?;
+        Ok((baseline, Arc::new(greeting)))
+    }
+
+    /// The phase of the measurement begins.
+    fn phase(&self, item: Item, steps: u32) {
+        (self.say)(Step::Phase(format!("{} {}", item.name(), self.topology), Some(u64::from(steps))));
+    }
+
+    fn done(&self) {
+        (self.say)(Step::Done);
+    }
+
+    /// A closed loop, once everything rests.
+    async fn closed<W: Work>(&self, stand: &Stand, work: &Arc<W>, callers: usize) -> Result<Measured, Error> {
+        stand.rest().await;
+        let measured = closed(work, callers, self.plan.warm_up, self.plan.span).await?;
+        self.done();
+        Ok(measured)
+    }
+
+    /// An open loop, once everything rests.
+    async fn open<W: Work>(&self, stand: &Stand, work: &Arc<W>, rate: f64) -> Result<Measured, Error> {
+        stand.rest().await;
+        let measured = open(work, rate, self.plan.warm_up, self.plan.span).await?;
+        self.done();
+        Ok(measured)
+    }
+}
+
+/// How the time of the callers' own process went.
+pub(crate) fn own_cpu() -> Duration {
+    crate::proc::cpu(std::process::id())
+}

@@ -1,0 +1,64 @@
+//! P2 and P3: the whole booking on one hot slot, by turns with a hello-world call.
+
+use std::sync::Arc;
+
+use super::{Bench, SHARE, own_cpu};
+use crate::caller::Token;
+use crate::cost::Bill;
+use crate::hot::{Book, Hot, PLACES};
+use crate::section::{Bound, Figure, Section, Side};
+use crate::stand::Setup;
+use crate::{Error, Item};
+
+/// Callers at a time.
+const CALLERS: usize = 256;
+
+pub(super) async fn measure(bench: &mut Bench<'_>, item: Item) -> Result<Section, Error> {
+    let mut stand = bench.stand(item, &Setup::default()).await?;
+    let (_baseline, greeting) = bench.baseline(&stand).await?;
+    let hot = Hot::open(&stand.caller("hospital", Token::admin(&stand.signer)?)?, "bench-hot", PLACES).await?;
+    let caller = stand.caller("screening", Token::admin(&stand.signer)?)?;
+    let book = Arc::new(Book { caller, hot });
+
+    let load = format!("closed, {CALLERS} callers");
+    let mut hello = Side::new("hello-world", &*load);
+    let mut booking = Side::new("CreateScreening", &*load);
+    let mut unhurried = Side::new("CreateScreening", format!("open, {:.0} % of its rate", SHARE * 100.0));
+    let (mut bookings, mut own) = (0, std::time::Duration::ZERO);
+    stand.rest().await;
+    let before = Bill::of(&mut stand).await?;
+    bench.phase(item, bench.plan.pairs * 3);
+    for _ in 0..bench.plan.pairs {
+        hello.push(&bench.closed(&stand, &greeting, CALLERS).await?);
+        book.hot.fresh();
+        let used = own_cpu();
+        let measured = bench.closed(&stand, &book, CALLERS).await?;
+        booking.push(&measured);
+        book.hot.fresh();
+        let open = bench.open(&stand, &book, measured.rate() * SHARE).await?;
+        unhurried.push(&open);
+        own += own_cpu().saturating_sub(used);
+        bookings += measured.worked + open.worked;
+    }
+    let caught_up = stand.rest().await;
+    let after = Bill::of(&mut stand).await?;
+
+    let mut section = Section::new(item, bench.topology);
+    let ratio = Figure::new("rate against hello-world", "×", booking.rate.over(&hello.rate));
+    section.figures = vec![
+        ratio.goal(Bound::AtLeast(0.25)),
+        Figure::new("p50, open loop", "ms", unhurried.latency[0].clone()),
+        Figure::new("p99, open loop", "ms", unhurried.latency[1].clone()),
+    ];
+    section.sides = vec![hello, booking, unhurried];
+    let mut cost = after.since(&before, bookings);
+    cost.rows
+        .push(vec!["the callers".to_owned(), crate::series::figure(own.as_secs_f64() * 1e6 / bookings.max(1) as f64)]);
+    section.rows.push(cost);
+    section.notes.push(format!(
+        "after the last turn the processes rested within {:.1} s: that long the views needed to catch up",
+        caught_up.as_secs_f64()
+    ));
+    stand.stop().await?;
+    Ok(section)
+}

@@ -1,0 +1,120 @@
+//! P4: a flash sale. Few places, many askers, each with a token of their own; by turns with a hello-world call.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use fault::Reason;
+use runtime::status::reason_of;
+use tonic::Status;
+
+use super::{Bench, SHARE};
+use crate::caller::{Caller, Token};
+use crate::hot::{Hot, booking};
+use crate::load::{Answer, Work, all, closed, open};
+use crate::section::{Bound, Figure, Section, Side};
+use crate::series::Series;
+use crate::stand::{Setup, Stand};
+use crate::{Error, Item};
+
+/// Callers at a time.
+const CALLERS: usize = 256;
+
+/// Askers of one slot. A refusal for want of places is what they are asked for; a place they get is counted apart.
+struct Sale {
+    caller: Caller,
+    slot: String,
+    askers: Vec<(String, Token)>,
+    next: AtomicUsize,
+    confirmed: AtomicU64,
+    put_off: AtomicU64,
+}
+
+impl Work for Sale {
+    async fn call(&self, caller: usize) -> Result<Answer, Status> {
+        let (customer, token) = &self.askers[self.next.fetch_add(1, Ordering::Relaxed) % self.askers.len()];
+        let request = self.caller.request_as(token, booking(customer.clone(), self.slot.clone()));
+        match self.caller.screening(caller).create_screening(request).await {
+            Ok(_) => {
+                self.confirmed.fetch_add(1, Ordering::Relaxed);
+                Ok(Answer::Refused)
+            }
+            Err(status) => match reason_of(&status) {
+                Some(Reason::SlotFull) => Ok(Answer::Done),
+                // who has a place and asks again, in the turns after the sale
+                Some(Reason::CustomerDateConflict) => Ok(Answer::Refused),
+                Some(Reason::Overloaded | Reason::HospitalUnavailable | Reason::DeadlineExceeded) => {
+                    self.put_off.fetch_add(1, Ordering::Relaxed);
+                    Ok(Answer::Refused)
+                }
+                _ => Err(status),
+            },
+        }
+    }
+}
+
+pub(super) async fn measure(bench: &mut Bench<'_>) -> Result<Section, Error> {
+    let stand = bench.stand(Item::P4, &Setup::default()).await?;
+    let (_baseline, greeting) = bench.baseline(&stand).await?;
+    let admin = stand.caller("hospital", Token::admin(&stand.signer)?)?;
+    let places = i32::try_from(bench.plan.sizes.places).unwrap_or(i32::MAX);
+    let hot = Hot::open(&admin, "bench-flash", places).await?;
+    let load = format!("closed, {CALLERS} callers");
+    let mut hello = Side::new("hello-world", &*load);
+    let mut rush = Side::new("the sale: refused for want of places", &*load);
+    let mut refused = Side::new("CreateScreening on the full slot", &*load);
+    let mut unhurried =
+        Side::new("CreateScreening on the full slot", format!("open, {:.0} % of its rate", SHARE * 100.0));
+    let (mut confirmed, mut put_off) = (Series::default(), 0);
+    bench.phase(Item::P4, bench.plan.pairs * 4);
+    for round in 0..bench.plan.pairs {
+        hello.push(&bench.closed(&stand, &greeting, CALLERS).await?);
+        hot.fresh();
+        let slot = hot.slot().map_err(Error::call("the next slot"))?.to_owned();
+        let sale = Arc::new(prepare(bench, &stand, round, slot)?);
+        stand.rest().await;
+        rush.push(&all(&sale, CALLERS, sale.askers.len()).await?);
+        bench.done();
+        confirmed.push(sale.confirmed.load(Ordering::Relaxed) as f64);
+        let measured = closed(&sale, CALLERS, bench.plan.warm_up, bench.plan.span).await?;
+        refused.push(&measured);
+        bench.done();
+        unhurried.push(&open(&sale, measured.rate() * SHARE, bench.plan.warm_up, bench.plan.span).await?);
+        bench.done();
+        put_off += sale.put_off.load(Ordering::Relaxed);
+        // nobody who was refused got a place afterwards
+        let more = sale.confirmed.load(Ordering::Relaxed) as f64;
+        if more > confirmed.max() {
+            confirmed.push(more);
+        }
+    }
+    let mut section = Section::new(Item::P4, bench.topology);
+    let exactly = f64::from(bench.plan.sizes.places);
+    let [fewest, most] = [confirmed.min(), confirmed.max()].map(|value| [value].into_iter().collect::<Series>());
+    section.figures = vec![
+        Figure::new("rate of refusals against hello-world", "×", refused.rate.over(&hello.rate))
+            .goal(Bound::AtLeast(0.3)),
+        Figure::new("p99 of refusals, open loop", "ms", unhurried.p99().clone()).goal(Bound::AtMost(50.0)),
+        Figure::new("p99 of the sale itself, closed loop", "ms", rush.p99().clone()).goal(Bound::AtMost(50.0)),
+        Figure::new("confirmed, most", "", most).goal(Bound::AtMost(exactly)).limit(Bound::AtMost(exactly)),
+        Figure::new("confirmed, fewest", "", fewest).goal(Bound::AtLeast(exactly)),
+    ];
+    section.sides = vec![hello, rush, refused, unhurried];
+    section.notes.push(format!(
+        "{} places, {} askers a round, each with a token of their own; {put_off} calls were put off for want of room",
+        bench.plan.sizes.places, bench.plan.sizes.askers
+    ));
+    stand.stop().await?;
+    Ok(section)
+}
+
+/// Tokens are made before, as customers have theirs before a sale.
+fn prepare(bench: &Bench<'_>, stand: &Stand, round: u32, slot: String) -> Result<Sale, Error> {
+    let asker = |index| {
+        let id = format!("asker-{round}-{index}");
+        Ok((format!("customers/{id}"), Token::customer(&stand.signer, &id)?))
+    };
+    let askers = (0..bench.plan.sizes.askers).map(asker).collect::<Result<Vec<_>, Error>>()?;
+    let caller = stand.caller("screening", Token::admin(&stand.signer)?)?;
+    let (next, confirmed, put_off) = (AtomicUsize::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    Ok(Sale { caller, slot, askers, next, confirmed, put_off })
+}

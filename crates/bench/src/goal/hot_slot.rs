@@ -1,0 +1,132 @@
+//! P1: places on one hot slot. By turns: a row-locking transaction a request (pgbench, on the same server), one transaction a
+//! request through the service, and the service as it is shipped.
+
+use std::sync::Arc;
+
+use super::Bench;
+use crate::caller::Token;
+use crate::hot::{Hot, PLACES, Reserve};
+use crate::load::Measured;
+use crate::pgbench::Pgbench;
+use crate::section::{Bound, Figure, Section, Side};
+use crate::stand::{Services, Setup, Stand};
+use crate::{Error, Item, Topology};
+
+/// Callers at a time.
+const CALLERS: usize = 64;
+/// One transaction a request.
+const NAIVE: &str = "hospital.batch=1";
+
+/// The service twice: one transaction a request, and as it is shipped.
+struct Both {
+    naive: Arc<Reserve>,
+    shipped: Arc<Reserve>,
+}
+
+pub(super) async fn measure(bench: &mut Bench<'_>) -> Result<Section, Error> {
+    match bench.topology {
+        Topology::Mesh => on_postgres(bench).await,
+        Topology::Embedded => on_sqlite(bench).await,
+    }
+}
+
+/// Two replicas on one database, and a database of pgbench's own on the same server.
+async fn on_postgres(bench: &mut Bench<'_>) -> Result<Section, Error> {
+    let setup = Setup { only: &["hospital"], replicas: &[("hospital", 2)], ..Setup::default() };
+    let mut stand = bench.stand(Item::P1, &setup).await?;
+    let mesh = stand.mesh()?;
+    let replica = mesh.replica("hospital", 0).ok_or_else(|| Error::failed("there is no hospital"))?;
+    replica.stop().await?;
+    replica.set(&[NAIVE]);
+    replica.start()?;
+    replica.ready(crate::stand::START).await?;
+    let pgbench = Pgbench::prepare(mesh.postgres()).await?;
+    let Services::Mesh(mesh) = &stand.services else { return Err(Error::failed("this is no mesh")) };
+    let addresses: Vec<_> = mesh.of("hospital").map(mesh::Replica::addr).collect();
+    let mut works = Vec::new();
+    for (addr, id) in addresses.into_iter().zip(["bench-naive", "bench-shipped"]) {
+        works.push(reserve(bench, &stand, addr, id).await?);
+    }
+    let (Some(shipped), Some(naive)) = (works.pop(), works.pop()) else { return Err(Error::failed("two are needed")) };
+    let section = turns(bench, &stand, &stand, &Both { naive, shipped }, Some(&pgbench)).await;
+    stand.stop().await?;
+    section
+}
+
+/// Two processes, each with a file of its own.
+async fn on_sqlite(bench: &mut Bench<'_>) -> Result<Section, Error> {
+    let only = Setup { only: &["hospital"], ..Setup::default() };
+    let shipped = bench.stand(Item::P1, &only).await?;
+    let naive = bench.stand(Item::P1, &Setup { settings: vec![NAIVE.to_owned()], ..only }).await?;
+    let both = Both {
+        naive: reserve(bench, &naive, naive.addr("hospital")?, "bench-naive").await?,
+        shipped: reserve(bench, &shipped, shipped.addr("hospital")?, "bench-shipped").await?,
+    };
+    let section = turns(bench, &naive, &shipped, &both, None).await;
+    naive.stop().await?;
+    shipped.stop().await?;
+    section
+}
+
+async fn reserve(
+    bench: &Bench<'_>,
+    stand: &Stand,
+    addr: std::net::SocketAddr,
+    id: &str,
+) -> Result<Arc<Reserve>, Error> {
+    let lines = crate::caller::Lines::to(addr, bench.plan.connections)?;
+    let caller = |token| crate::caller::Caller::new(lines.clone(), token);
+    let hot = Hot::open(&caller(Token::admin(&stand.signer)?), id, PLACES).await?;
+    Ok(Arc::new(Reserve { caller: caller(Token::screening(&stand.signer)?), hot }))
+}
+
+async fn turns(
+    bench: &Bench<'_>,
+    naive_stand: &Stand,
+    stand: &Stand,
+    both: &Both,
+    pgbench: Option<&Pgbench>,
+) -> Result<Section, Error> {
+    let load = format!("closed, {CALLERS} callers");
+    let mut locking = Side::new("a row-locking transaction a request (pgbench)", &*load);
+    let mut naive = Side::new("ReserveCapacity, one transaction a request", &*load);
+    let mut shipped = Side::new("ReserveCapacity", &*load);
+    let mut open = Side::new("ReserveCapacity", format!("open, {:.0} % of its rate", super::SHARE * 100.0));
+    bench.phase(Item::P1, bench.plan.pairs * (3 + u32::from(pgbench.is_some())));
+    let reserve = async |work: &Arc<Reserve>, stand: &Stand| -> Result<Measured, Error> {
+        work.hot.fresh();
+        bench.closed(stand, work, CALLERS).await
+    };
+    for _ in 0..bench.plan.pairs {
+        if let Some(pgbench) = pgbench {
+            stand.rest().await;
+            locking.push(&pgbench.run(CALLERS, bench.plan.span).await?);
+            bench.done();
+        }
+        naive.push(&reserve(&both.naive, naive_stand).await?);
+        let measured = reserve(&both.shipped, stand).await?;
+        shipped.push(&measured);
+        both.shipped.hot.fresh();
+        open.push(&bench.open(stand, &both.shipped, measured.rate() * super::SHARE).await?);
+    }
+    let mut section = Section::new(Item::P1, bench.topology);
+    let against = |baseline: &Side, what: &str| {
+        [
+            Figure::new(format!("rate against {what}"), "×", shipped.rate.over(&baseline.rate)),
+            Figure::new(format!("p99 against {what}, times lower"), "×", baseline.p99().over(shipped.p99())),
+        ]
+    };
+    let through = against(&naive, "one transaction a request through the service");
+    if pgbench.is_some() {
+        let [rate, p99] = against(&locking, "a row-locking transaction a request");
+        section.figures =
+            vec![rate.goal(Bound::AtLeast(17.0)).limit(Bound::AtLeast(8.0)), p99.goal(Bound::AtLeast(40.0))];
+        section.figures.extend(through);
+        section.sides = vec![locking, naive, shipped, open];
+    } else {
+        let [rate, p99] = through;
+        section.figures = vec![rate.limit(Bound::AtLeast(8.0)), p99];
+        section.sides = vec![naive, shipped, open];
+    }
+    Ok(section)
+}

@@ -1,0 +1,168 @@
+//! P5: under a steady load of bookings, how long a booking takes to be on my page and a cancelled place to be free.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use contract::hospital::v1::{GetCapacityClaimRequest, capacity_claim};
+use contract::mypage::v1::GetMyPageRequest;
+use contract::screening::v1::{CancelScreeningRequest, Screening};
+use hdrhistogram::Histogram;
+use runtime::entropy;
+use tokio::time::{Instant, sleep};
+use tonic::Status;
+
+use super::Bench;
+use crate::caller::{Caller, Token};
+use crate::hot::{Hot, PLACES, booking};
+use crate::load::{Answer, Work, histogram, open};
+use crate::section::{Bound, Figure, Section, Side};
+use crate::series::Series;
+use crate::stand::{Setup, Stand};
+use crate::{Error, Item, Topology};
+
+/// One of so many bookings is followed: what follows it is load as well.
+const FOLLOWED: usize = 20;
+/// How often a place is asked for whether it is free.
+const LOOK: Duration = Duration::from_millis(1);
+/// How long is waited for it.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Bookings, some of which are followed and cancelled.
+struct Followed {
+    customers: Caller,
+    views: Caller,
+    places: Caller,
+    hot: Arc<Hot>,
+    count: AtomicUsize,
+    /// Microseconds from the answer to my page, and from the answer of the cancelling to the free place.
+    lags: Mutex<[Histogram<u64>; 2]>,
+}
+
+impl Work for Followed {
+    async fn call(&self, caller: usize) -> Result<Answer, Status> {
+        let request = self.customers.request(booking(self.hot.customer(), self.hot.slot()?.to_owned()));
+        let made = self.customers.screening(caller).create_screening(request).await?.into_inner();
+        Ok(if made.state() == contract::screening::v1::screening::State::Confirmed {
+            Answer::Done
+        } else {
+            Answer::Refused
+        })
+    }
+}
+
+/// The bookings that are followed.
+struct Following(Arc<Followed>);
+
+impl Work for Following {
+    async fn call(&self, caller: usize) -> Result<Answer, Status> {
+        if !self.0.count.fetch_add(1, Ordering::Relaxed).is_multiple_of(FOLLOWED) {
+            return self.0.call(caller).await;
+        }
+        let Followed { customers, views, places, hot, lags, .. } = &*self.0;
+        let request = customers.request(booking(hot.customer(), hot.slot()?.to_owned()));
+        let made = customers.screening(caller).create_screening(request).await?.into_inner();
+        let shown = shown(views, caller, &made).await?;
+        let name = made.name.clone();
+        let request = customers.request(CancelScreeningRequest {
+            name,
+            reason: "measured".to_owned(),
+            request_id: entropy::uuid_v7().to_string(),
+            ..Default::default()
+        });
+        customers.screening(caller).cancel_screening(request).await?;
+        let back = back(places, caller, &made).await?;
+        let mut lags = lags.lock().unwrap_or_else(PoisonError::into_inner);
+        for (histogram, lag) in lags.iter_mut().zip([shown, back]) {
+            histogram.saturating_record(u64::try_from(lag.as_micros()).unwrap_or(u64::MAX));
+        }
+        // it took much longer than a booking does, which is no latency of one
+        Ok(Answer::Refused)
+    }
+}
+
+/// How long until my page is not from before the booking.
+async fn shown(views: &Caller, caller: usize, made: &Screening) -> Result<Duration, Status> {
+    let since = Instant::now();
+    let request = views.request(GetMyPageRequest {
+        name: format!("{}/myPage", made.customer),
+        min_consistency_token: made.consistency_token.clone(),
+    });
+    let page = views.my_page(caller).get_my_page(request).await?.into_inner();
+    let there = page.upcoming.iter().any(|item| item.screening == made.name);
+    if there { Ok(since.elapsed()) } else { Err(Status::data_loss("my page does not show the booking")) }
+}
+
+/// How long until the place is free.
+async fn back(places: &Caller, caller: usize, made: &Screening) -> Result<Duration, Status> {
+    let since = Instant::now();
+    let claim_id = format!("{}.1", made.name.trim_start_matches("screenings/"));
+    loop {
+        let request = places.request(GetCapacityClaimRequest { slot: made.slot.clone(), claim_id: claim_id.clone() });
+        let claim = places.capacity(caller).get_capacity_claim(request).await?.into_inner();
+        if claim.state() == capacity_claim::State::Released {
+            return Ok(since.elapsed());
+        }
+        if since.elapsed() > PATIENCE {
+            return Err(Status::deadline_exceeded("the place of a cancelled booking does not become free"));
+        }
+        sleep(LOOK).await;
+    }
+}
+
+pub(super) async fn measure(bench: &mut Bench<'_>) -> Result<Section, Error> {
+    let stand = bench.stand(Item::P5, &Setup::default()).await?;
+    let followed = followed(&stand).await?;
+    let rate = bench.plan.sizes.lag_rate;
+    let mut side = Side::new("CreateScreening", format!("open, {rate} a second"));
+    let mut lags: [[Series; 2]; 2] = Default::default();
+    bench.phase(Item::P5, bench.plan.pairs);
+    for _ in 0..bench.plan.pairs {
+        stand.rest().await;
+        followed.hot.fresh();
+        let fresh = [histogram(), histogram()];
+        *followed.lags.lock().unwrap_or_else(PoisonError::into_inner) = fresh;
+        let work = Arc::new(Following(Arc::clone(&followed)));
+        side.push(&open(&work, rate, bench.plan.warm_up, bench.plan.span).await?);
+        let taken = followed.lags.lock().unwrap_or_else(PoisonError::into_inner);
+        for (series, histogram) in lags.iter_mut().zip(taken.iter()) {
+            series[0].push(histogram.value_at_quantile(0.5) as f64 / 1_000.0);
+            series[1].push(histogram.value_at_quantile(0.99) as f64 / 1_000.0);
+        }
+        bench.done();
+    }
+    let bound = Bound::AtMost(if bench.topology == Topology::Mesh { 150.0 } else { 50.0 });
+    let [[shown_half, shown], [back_half, back]] = lags;
+    let mut section = Section::new(Item::P5, bench.topology);
+    section.figures = vec![
+        Figure::new("confirmed → my page shows it, p99", "ms", shown).goal(bound),
+        Figure::new("confirmed → my page shows it, p50", "ms", shown_half),
+        Figure::new("cancelled → the place is free, p99", "ms", back).goal(bound),
+        Figure::new("cancelled → the place is free, p50", "ms", back_half),
+        Figure::new("share of the asked-for rate that was answered", "×", {
+            let kept = 1.0 - 1.0 / FOLLOWED as f64;
+            side.rate.values().iter().map(|answered| answered / (rate * kept)).collect()
+        }),
+    ];
+    section.sides = vec![side];
+    section.notes.push(format!(
+        "lags count from the answer to the caller; one of {FOLLOWED} bookings is followed and cancelled, and those are the refused \
+         ones of the table; my page is asked with the booking's consistency token, the place every millisecond"
+    ));
+    stand.stop().await?;
+    Ok(section)
+}
+
+async fn followed(stand: &Stand) -> Result<Arc<Followed>, Error> {
+    let hot = Hot::open(&stand.caller("hospital", Token::admin(&stand.signer)?)?, "bench-lag", PLACES).await?;
+    Ok(Arc::new(Followed {
+        customers: stand.caller("screening", Token::admin(&stand.signer)?)?,
+        views: stand.caller("mypage", Token::auditor(&stand.signer)?)?,
+        places: stand.caller("hospital", Token::screening(&stand.signer)?)?,
+        hot,
+        count: AtomicUsize::new(0),
+        lags: Mutex::new([histogram(), histogram()]),
+    }))
+}

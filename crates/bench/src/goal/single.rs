@@ -1,0 +1,45 @@
+//! P9: one caller, one booking at a time, nobody else; by turns with what the disk needs to make a commit durable.
+
+use std::sync::Arc;
+
+use super::Bench;
+use crate::caller::Token;
+use crate::hot::{Book, Hot, PLACES};
+use crate::section::{Bound, Figure, Section, Side};
+use crate::series::Series;
+use crate::stand::Setup;
+use crate::{Error, Item, fsync};
+
+/// Commits that one booking waits for.
+const COMMITS: f64 = 3.0;
+/// What everything else may take, in milliseconds.
+const REST: f64 = 1.0;
+
+pub(super) async fn measure(bench: &mut Bench<'_>) -> Result<Section, Error> {
+    let stand = bench.stand(Item::P9, &Setup::default()).await?;
+    let hot = Hot::open(&stand.caller("hospital", Token::admin(&stand.signer)?)?, "bench-quiet", PLACES).await?;
+    let book = Arc::new(Book { caller: stand.caller("screening", Token::admin(&stand.signer)?)?, hot });
+
+    let mut booking = Side::new("CreateScreening", "closed, 1 caller");
+    let mut disk = Series::default();
+    bench.phase(Item::P9, bench.plan.pairs);
+    for _ in 0..bench.plan.pairs {
+        stand.rest().await;
+        disk.push(fsync::median(stand.directory()).await?);
+        booking.push(&bench.closed(&stand, &book, 1).await?);
+    }
+    let allowed: Series = disk.values().iter().map(|sync| COMMITS * sync + REST).collect();
+    let mut section = Section::new(Item::P9, bench.topology);
+    let p50 = booking.latency[0].clone();
+    section.figures = vec![
+        Figure::new("p50 against three syncs of the disk and 1 ms", "×", p50.over(&allowed)).goal(Bound::AtMost(1.0)),
+        Figure::new("p50", "ms", p50),
+        Figure::new("one sync of the disk, p50", "ms", disk),
+    ];
+    section.sides = vec![booking];
+    section
+        .notes
+        .push("a sync of the disk is fdatasync after 4 KiB at the end of a file beside the services' own".to_owned());
+    stand.stop().await?;
+    Ok(section)
+}

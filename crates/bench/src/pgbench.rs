@@ -1,0 +1,85 @@
+//! One row-locking transaction a request, by PostgreSQL's own tool: what a booking would be without the coalescing writer.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use mesh::Postgres;
+use tempfile::TempDir;
+
+use crate::Error;
+use crate::load::{Measured, histogram};
+
+const DATABASE: &str = "bench_baseline";
+const TABLES: &str = "\
+    CREATE TABLE slot (id integer PRIMARY KEY, capacity integer NOT NULL, booked integer NOT NULL CHECK (booked <= capacity));\
+    CREATE TABLE claim (id uuid PRIMARY KEY, slot integer NOT NULL, taken timestamptz NOT NULL);\
+    CREATE TABLE event (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, payload text NOT NULL);\
+    INSERT INTO slot VALUES (1, 2000000000, 0);";
+/// Takes the place, then writes the claim and the event of it, as the service does.
+const SCRIPT: &str = "\
+BEGIN;
+UPDATE slot SET booked = booked + 1 WHERE id = 1 AND booked < capacity;
+INSERT INTO claim VALUES (gen_random_uuid(), 1, now());
+INSERT INTO event (payload) VALUES (repeat('x', 200));
+COMMIT;
+";
+/// How much longer than it measures the tool may take.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// A database of its own, and how to load it.
+#[derive(Debug)]
+pub(crate) struct Pgbench {
+    program: PathBuf,
+    url: String,
+    scratch: TempDir,
+}
+
+impl Pgbench {
+    /// Makes the database.
+    pub(crate) async fn prepare(postgres: &Postgres) -> Result<Self, Error> {
+        postgres.create_database(DATABASE).await?;
+        postgres.sql(DATABASE, TABLES).await?;
+        let scratch = tempfile::tempdir().map_err(Error::system("make a temporary directory"))?;
+        std::fs::write(scratch.path().join("script.sql"), SCRIPT).map_err(Error::system("write a script"))?;
+        let program = postgres.client("pgbench").get_program().into();
+        Ok(Self { program, url: postgres.url(DATABASE), scratch })
+    }
+
+    /// So many sessions for so long, in whole seconds, at least two: they connect first.
+    pub(crate) async fn run(&self, callers: usize, span: Duration) -> Result<Measured, Error> {
+        let seconds = span.as_secs_f64().ceil().max(2.0) as u64;
+        let mut command = tokio::process::Command::new(&self.program);
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PG")) {
+            command.env_remove(name);
+        }
+        command.args(["-n", "-M", "prepared", "-j", "2", "-l", "--log-prefix", "taken", "-f", "script.sql"]);
+        command.args(["-c", &callers.to_string(), "-T", &seconds.to_string(), &self.url]);
+        command.current_dir(self.scratch.path()).stdin(Stdio::null()).kill_on_drop(true);
+        let output = tokio::time::timeout(span + GRACE, command.output()).await;
+        let output = output.map_err(|_| Error::failed("pgbench did not end"))?;
+        let output = output.map_err(Error::system("run pgbench, which comes with PostgreSQL's server package"))?;
+        if !output.status.success() {
+            return Err(Error::failed(format!("pgbench failed: {}", String::from_utf8_lossy(&output.stderr).trim())));
+        }
+        self.read(Duration::from_secs(seconds))
+    }
+
+    /// The logs: a line a transaction, its microseconds in the third column.
+    fn read(&self, took: Duration) -> Result<Measured, Error> {
+        let mut latency = histogram();
+        let entries = std::fs::read_dir(self.scratch.path()).map_err(Error::system("read the logs of pgbench"))?;
+        for entry in entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with("taken.")) {
+            let text = std::fs::read_to_string(entry.path()).map_err(Error::system("read a log of pgbench"))?;
+            for micros in text.lines().filter_map(|line| line.split(' ').nth(2)?.parse().ok()) {
+                latency.saturating_record(micros);
+            }
+            std::fs::remove_file(entry.path()).map_err(Error::system("remove a log of pgbench"))?;
+        }
+        let done = latency.len();
+        if done == 0 {
+            return Err(Error::failed("pgbench committed nothing"));
+        }
+        Ok(Measured { took, done, refused: 0, worked: done, latency, unsent: 0 })
+    }
+}

@@ -1,0 +1,116 @@
+//! Values of the pairs of one run: their median and how far apart they are.
+
+use serde_json::{Value, json};
+
+/// A value a pair, in the order of the pairs.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Series(Vec<f64>);
+
+impl Series {
+    /// One more.
+    pub fn push(&mut self, value: f64) {
+        self.0.push(value);
+    }
+
+    /// Every value.
+    #[must_use]
+    pub fn values(&self) -> &[f64] {
+        &self.0
+    }
+
+    /// The middle; 0 without values.
+    #[must_use]
+    pub fn median(&self) -> f64 {
+        let mut sorted = self.0.clone();
+        sorted.sort_by(f64::total_cmp);
+        match sorted.len() {
+            0 => 0.0,
+            count if count % 2 == 1 => sorted[count / 2],
+            count => f64::midpoint(sorted[count / 2 - 1], sorted[count / 2]),
+        }
+    }
+
+    /// The smallest; 0 without values.
+    #[must_use]
+    pub fn min(&self) -> f64 {
+        self.0.iter().copied().min_by(f64::total_cmp).unwrap_or_default()
+    }
+
+    /// The largest; 0 without values.
+    #[must_use]
+    pub fn max(&self) -> f64 {
+        self.0.iter().copied().max_by(f64::total_cmp).unwrap_or_default()
+    }
+
+    /// One series over another, pair by pair.
+    #[must_use]
+    pub fn over(&self, other: &Self) -> Self {
+        self.0.iter().zip(&other.0).map(|(one, other)| one / other.max(f64::MIN_POSITIVE)).collect()
+    }
+
+    /// For scripts.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        json!({ "median": self.median(), "min": self.min(), "max": self.max(), "values": self.0 })
+    }
+
+    /// For people: `12.3 (11.0–13.1)`, or the value alone where there is one.
+    #[must_use]
+    pub fn text(&self) -> String {
+        if self.0.len() == 1 {
+            return figure(self.median());
+        }
+        format!("{} ({}–{})", figure(self.median()), figure(self.min()), figure(self.max()))
+    }
+}
+
+impl FromIterator<f64> for Series {
+    fn from_iter<T: IntoIterator<Item = f64>>(values: T) -> Self {
+        Self(values.into_iter().collect())
+    }
+}
+
+/// A number with as many digits as tell something, thousands set apart.
+#[must_use]
+pub(crate) fn figure(value: f64) -> String {
+    let digits = match value.abs() {
+        value if value >= 100.0 => 0,
+        value if value >= 10.0 => 1,
+        value if value >= 1.0 => 2,
+        _ => 3,
+    };
+    let text = format!("{value:.digits$}");
+    let (whole, rest) = text.split_once('.').map_or((text.as_str(), None), |(whole, rest)| (whole, Some(rest)));
+    let (sign, whole) = whole.strip_prefix('-').map_or(("", whole), |whole| ("-", whole));
+    let mut grouped = String::from(sign);
+    for (index, digit) in whole.chars().enumerate() {
+        if index > 0 && (whole.len() - index).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    rest.map_or_else(|| grouped.clone(), |rest| format!("{grouped}.{rest}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_series_has_a_middle_and_two_ends() {
+        let series: Series = [3.0, 1.0, 2.0].into_iter().collect();
+        assert_eq!((series.median(), series.min(), series.max()), (2.0, 1.0, 3.0));
+        let even: Series = [4.0, 1.0, 2.0, 3.0].into_iter().collect();
+        assert_eq!(even.median(), 2.5);
+        assert_eq!(Series::default().median(), 0.0);
+        let halves: Series = [2.0, 1.0, 1.0].into_iter().collect();
+        assert_eq!(series.over(&halves).values(), [1.5, 1.0, 2.0]);
+        assert_eq!(series.text(), "2.00 (1.00–3.00)");
+    }
+
+    #[test]
+    fn figures_are_written_to_be_read() {
+        let written = [0.1234, 1.234, 12.34, 123.4, 1234.5, -1_234_567.0].map(figure);
+        assert_eq!(written, ["0.123", "1.23", "12.3", "123", "1,234", "-1,234,567"]);
+    }
+}

@@ -1,0 +1,88 @@
+//! All services in one process, with its data in one directory.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use mesh::child::Child;
+use mesh::{Signal, port};
+use tokio::time::{Instant, sleep};
+
+use super::START;
+use crate::Error;
+
+/// What the process prints once it serves.
+pub(crate) const GREETING: &str = "checkup is serving on";
+/// How long an orderly end may take.
+const STOP: Duration = Duration::from_secs(30);
+const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
+
+/// `checkup up`, which may be stopped and started.
+#[derive(Debug)]
+pub(crate) struct Embedded {
+    binary: PathBuf,
+    directory: PathBuf,
+    left_out: Vec<String>,
+    settings: Vec<String>,
+    port: u16,
+    admin_port: u16,
+    child: Option<Child>,
+}
+
+impl Embedded {
+    pub(crate) fn new(
+        binary: PathBuf,
+        directory: &Path,
+        left_out: Vec<String>,
+        settings: Vec<String>,
+    ) -> Result<Self, Error> {
+        let (port, admin_port) = (port::free()?, port::free()?);
+        Ok(Self { binary, directory: directory.to_owned(), left_out, settings, port, admin_port, child: None })
+    }
+
+    pub(crate) fn addr(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::pid)
+    }
+
+    /// Starts it and waits until it says that it serves; how long that took.
+    pub(crate) async fn start(&mut self) -> Result<Duration, Error> {
+        let mut command = Command::new(&self.binary);
+        let admin: SocketAddr = (Ipv4Addr::LOCALHOST, self.admin_port).into();
+        command.arg("up").arg("--data-dir").arg(&self.directory).arg("--addr").arg(self.addr().to_string());
+        command.arg("--admin-addr").arg(admin.to_string());
+        if !self.left_out.is_empty() {
+            command.arg("--without").arg(self.left_out.join(","));
+        }
+        for setting in &self.settings {
+            command.arg("--set").arg(setting);
+        }
+        // the defaults, whatever the environment says: figures are to be comparable
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CHECKUP_")) {
+            command.env_remove(name);
+        }
+        let begun = Instant::now();
+        let mut child = Child::spawn("checkup up", command, Signal::TERM, None)?;
+        while child.output().find(|line| line.contains(GREETING).then_some(())).is_none() {
+            if child.has_ended().is_some() || begun.elapsed() > START {
+                return Err(Error::failed(format!("the services do not serve:\n{}", child.output().tail(20))));
+            }
+            sleep(BETWEEN_LOOKS).await;
+        }
+        let took = begun.elapsed();
+        self.child = Some(child);
+        Ok(took)
+    }
+
+    /// Stops it in an orderly way; what it stored stays.
+    pub(crate) async fn stop(&mut self) -> Result<(), Error> {
+        if let Some(mut child) = self.child.take() {
+            child.end(Signal::TERM, STOP).await?;
+        }
+        Ok(())
+    }
+}
