@@ -50,6 +50,11 @@ impl Token {
         Self::made(signer, Role::Service, "screening")
     }
 
+    /// The service that asks for more places.
+    pub(crate) fn marketing(signer: &Signer) -> Result<Self, Error> {
+        Self::made(signer, Role::Service, "marketing")
+    }
+
     /// A customer.
     pub(crate) fn customer(signer: &Signer, id: &str) -> Result<Self, Error> {
         Self::made(signer, Role::Customer, id)

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{Error, Report};
+use crate::{Error, Report, plot};
 
 /// What stands above the tables.
 const HEAD: &str = "\
@@ -22,6 +22,16 @@ impl Report {
     /// # Errors
     /// Where a plot cannot be drawn.
     pub fn document(&self, path: &Path) -> Result<Vec<(PathBuf, String)>, Error> {
-        Ok(vec![(path.to_owned(), format!("{HEAD}{}", self.markdown()))])
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        let (mut files, mut pictures) = (Vec::new(), String::new());
+        for section in &self.sections {
+            for (ending, picture) in plot::plots(section)? {
+                let name = format!("{stem}-{ending}");
+                pictures += &format!("![{}]({name})\n", ending.trim_end_matches(".svg").replace('-', ", "));
+                files.push((path.with_file_name(name), picture));
+            }
+        }
+        files.push((path.to_owned(), format!("{HEAD}{}{pictures}", self.markdown())));
+        Ok(files)
     }
 }

@@ -1,10 +1,13 @@
 //! One file a goal: what is started, what is measured by turns, what comes of it.
 
 mod booking;
+mod curves;
+mod deletion;
 mod flash;
 mod hot_slot;
 mod idle;
 mod lag;
+mod pages;
 mod single;
 
 use std::sync::Arc;
@@ -37,9 +40,11 @@ impl Bench<'_> {
             Item::P2 | Item::P3 => booking::measure(self, item).await,
             Item::P4 => flash::measure(self).await,
             Item::P5 => lag::measure(self).await,
+            Item::P6 => deletion::measure(self).await,
+            Item::P7 => pages::measure(self).await,
             Item::P8 => idle::measure(self).await,
             Item::P9 => single::measure(self).await,
-            _ => unimplemented!(),
+            Item::Curves => curves::measure(self).await,
         }
     }
 

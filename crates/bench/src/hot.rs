@@ -22,7 +22,7 @@ pub(crate) const PLACES: i32 = 100_000;
 /// Slots to go on with when one is full.
 const SLOTS: i64 = 100;
 /// Days from now to the first of them.
-const AHEAD: i64 = 30;
+pub(crate) const AHEAD: i64 = 30;
 
 /// A hospital of its own with slots to be booked one after the other.
 #[derive(Debug)]
@@ -76,6 +76,11 @@ impl Hot {
     fn at(&self, index: usize) -> Result<&str, Status> {
         let full = || Status::out_of_range("every slot is full; measure for a shorter time");
         self.slots.get(index).map(String::as_str).ok_or_else(full)
+    }
+
+    /// One slot after the other.
+    pub(crate) fn any(&self, index: usize) -> &str {
+        &self.slots[index % self.slots.len()]
     }
 
     /// Somebody who has booked nothing yet.

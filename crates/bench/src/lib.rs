@@ -16,6 +16,7 @@ mod load;
 mod machine;
 mod pgbench;
 mod plan;
+mod plot;
 mod proc;
 mod report;
 mod section;

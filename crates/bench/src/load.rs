@@ -6,7 +6,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -153,13 +153,24 @@ pub(crate) async fn open<W: Work>(
     warm_up: Duration,
     span: Duration,
 ) -> Result<Measured, Error> {
+    open_until(work, rate, warm_up, span, &AtomicBool::new(false)).await
+}
+
+/// The same, until something is over if that is earlier.
+pub(crate) async fn open_until<W: Work>(
+    work: &Arc<W>,
+    rate: f64,
+    warm_up: Duration,
+    span: Duration,
+    over: &AtomicBool,
+) -> Result<Measured, Error> {
     let start = Instant::now();
     let (begin, end) = (start + warm_up, start + warm_up + span);
     let due = |index: usize| start + Duration::from_secs_f64(index as f64 / rate.max(0.1));
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let (mut tasks, mut index, mut measured) = (JoinSet::new(), 0, Measured::none(span));
-    while due(index) < end {
+    while due(index) < end && !over.load(Ordering::Relaxed) {
         ticks.tick().await;
         while let Some(ended) = tasks.try_join_next() {
             let (answer, latency, counts) = outcome(ended)?;
@@ -178,11 +189,15 @@ pub(crate) async fn open<W: Work>(
             });
         }
     }
-    sleep_until(end).await;
+    if !over.load(Ordering::Relaxed) {
+        sleep_until(end).await;
+    }
     while let Some(ended) = tasks.join_next().await {
         let (answer, latency, counts) = outcome(ended)?;
         measured.count(answer, latency, counts);
     }
+    // where the last answers came late, the rate was not kept
+    measured.took = begin.elapsed();
     Ok(measured)
 }
 

@@ -186,7 +186,7 @@ impl Sizes {
     };
     /// What fits into a test.
     pub const SHORT: Self =
-        Self { places: 50, askers: 1_000, lag_rate: 50.0, bookings: 500, rows: 100_000, starts: 1, callers: 16 };
+        Self { places: 50, askers: 1_000, lag_rate: 50.0, bookings: 500, rows: 10_000, starts: 1, callers: 16 };
 }
 
 impl Plan {

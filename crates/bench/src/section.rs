@@ -68,10 +68,13 @@ impl Figure {
         self.goal.map(|goal| goal.holds(self.values.median()))
     }
 
-    /// Whether it is what no noise explains.
+    /// Whether it is what no noise explains: not even its best pair is within the limit.
     #[must_use]
     pub fn broken(&self) -> bool {
-        self.limit.is_some_and(|limit| !limit.holds(self.values.median()))
+        self.limit.is_some_and(|limit| match limit {
+            Bound::AtLeast(_) => !limit.holds(self.values.max()),
+            Bound::AtMost(_) => !limit.holds(self.values.min()),
+        })
     }
 
     /// Its values, for people.
@@ -211,6 +214,8 @@ mod tests {
         assert_eq!((figure.met(), figure.broken()), (Some(false), false));
         assert_eq!(figure.text(), "9.00 (7.00–30.0) ×");
         assert_eq!(figure.verdict(), "≥ 17.0: not met");
+        let slow: Series = [2.0, 3.0].into_iter().collect();
+        assert!(Figure::new("ratio", "×", slow).limit(Bound::AtLeast(8.0)).broken());
         let more = Figure::new("lag", "ms", [3.0].into_iter().collect()).limit(Bound::AtMost(2.0));
         assert!(more.broken() && more.met().is_none());
     }

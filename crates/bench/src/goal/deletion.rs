@@ -1,0 +1,136 @@
+//! P6: a hospital with many bookings is deleted while others go on booking elsewhere; by turns with the same load alone.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use contract::hospital::v1::{DeleteHospitalRequest, GetHospitalRequest, hospital};
+use contract::screening::v1::ListScreeningsRequest;
+use tokio::time::{Instant, sleep};
+use tonic::Status;
+
+use super::Bench;
+use crate::caller::{Caller, Token};
+use crate::hot::{Hot, PLACES, Reserve, booking};
+use crate::load::{Answer, Work, all, open_until};
+use crate::section::{Bound, Figure, Section, Side};
+use crate::series::Series;
+use crate::stand::{Setup, Stand};
+use crate::{Error, Item};
+
+/// Callers that make the bookings.
+const CALLERS: usize = 256;
+/// What of the load of P5 goes on meanwhile.
+const LOAD: f64 = 0.25;
+/// How often it is looked whether all are cancelled.
+const LOOK: Duration = Duration::from_millis(50);
+/// How long that may take before it is given up.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Bookings of the hospital that is to go, over all of its slots.
+struct Fill {
+    caller: Caller,
+    hot: Arc<Hot>,
+    count: AtomicUsize,
+}
+
+impl Work for Fill {
+    async fn call(&self, caller: usize) -> Result<Answer, Status> {
+        let slot = self.hot.any(self.count.fetch_add(1, Ordering::Relaxed)).to_owned();
+        let request = booking(self.hot.customer(), slot);
+        self.caller.screening(caller).create_screening(self.caller.request(request)).await.map(|_| Answer::Done)
+    }
+}
+
+pub(super) async fn measure(bench: &mut Bench<'_>) -> Result<Section, Error> {
+    let stand = bench.stand(Item::P6, &Setup::default()).await?;
+    let admin = stand.caller("hospital", Token::admin(&stand.signer)?)?;
+    let reserve = Arc::new(Reserve {
+        caller: stand.caller("hospital", Token::screening(&stand.signer)?)?,
+        hot: Hot::open(&admin, "bench-other", PLACES).await?,
+    });
+    let rate = bench.plan.sizes.lag_rate * LOAD;
+    let load = format!("open, {rate} a second");
+    let mut alone = Side::new("ReserveCapacity elsewhere", &*load);
+    let mut meanwhile = Side::new("ReserveCapacity elsewhere, during the deletion", &*load);
+    let (mut places, mut bookings) = (Series::default(), Series::default());
+    bench.phase(Item::P6, bench.plan.pairs * 3);
+    for round in 0..bench.plan.pairs {
+        let doomed = fill(bench, &stand, &admin, round).await?;
+        bench.done();
+        alone.push(&bench.open(&stand, &reserve, rate).await?);
+        stand.rest().await;
+        let over = AtomicBool::new(false);
+        let deleting = async {
+            let taken = delete(&stand, &admin, &doomed.hospital).await;
+            over.store(true, Ordering::Relaxed);
+            taken
+        };
+        let (taken, measured) = tokio::join!(deleting, open_until(&reserve, rate, Duration::ZERO, PATIENCE, &over));
+        let (back, cancelled) = taken?;
+        places.push(back.as_secs_f64());
+        bookings.push(cancelled.as_secs_f64());
+        meanwhile.push(&measured?);
+        bench.done();
+    }
+    let mut section = Section::new(Item::P6, bench.topology);
+    section.figures = vec![
+        Figure::new("until every booking is force-cancelled", "s", bookings).goal(Bound::AtMost(5.0)),
+        Figure::new("until every place is revoked", "s", places),
+        Figure::new("p99 of the others against the same load alone", "×", meanwhile.p99().over(alone.p99()))
+            .goal(Bound::AtMost(2.0)),
+    ];
+    section.sides = vec![alone, meanwhile];
+    section.notes.push(format!("{} bookings on 100 dates, made through the services", bench.plan.sizes.bookings));
+    stand.stop().await?;
+    Ok(section)
+}
+
+async fn fill(bench: &Bench<'_>, stand: &Stand, admin: &Caller, round: u32) -> Result<Arc<Hot>, Error> {
+    let hot = Hot::open(admin, &format!("bench-doomed-{round}"), PLACES).await?;
+    let caller = stand.caller("screening", Token::admin(&stand.signer)?)?;
+    let work = Arc::new(Fill { caller, hot: Arc::clone(&hot), count: AtomicUsize::new(0) });
+    let wanted = bench.plan.sizes.bookings;
+    let made = all(&work, CALLERS, wanted as usize).await?;
+    if made.done != u64::from(wanted) {
+        return Err(Error::failed(format!("only {} bookings were made", made.done)));
+    }
+    Ok(hot)
+}
+
+/// How long until no place is taken, and until no booking is left that is not cancelled.
+async fn delete(stand: &Stand, admin: &Caller, hospital: &str) -> Result<(Duration, Duration), Error> {
+    let auditor = stand.caller("screening", Token::auditor(&stand.signer)?)?;
+    let since = Instant::now();
+    let request = admin.request(DeleteHospitalRequest {
+        name: hospital.to_owned(),
+        force: true,
+        reason: "measured".to_owned(),
+        ..Default::default()
+    });
+    admin.hospital().delete_hospital(request).await.map_err(Error::call("DeleteHospital"))?;
+    let mut back = None;
+    while since.elapsed() < PATIENCE {
+        if back.is_none() {
+            let request = admin.request(GetHospitalRequest { name: hospital.to_owned() });
+            let shown = admin.hospital().get_hospital(request).await.map_err(Error::call("GetHospital"))?;
+            if shown.get_ref().state() == hospital::State::Deleted {
+                back = Some(since.elapsed());
+            }
+        }
+        if let Some(back) = back
+            && !has_confirmed(&auditor, hospital).await?
+        {
+            return Ok((back, since.elapsed()));
+        }
+        sleep(LOOK).await;
+    }
+    Err(Error::failed(format!("{hospital} is not gone after {} s", PATIENCE.as_secs())))
+}
+
+async fn has_confirmed(auditor: &Caller, hospital: &str) -> Result<bool, Error> {
+    let filter = format!("hospital=\"{hospital}\" AND state=CONFIRMED");
+    let request = auditor.request(ListScreeningsRequest { page_size: 1, filter, ..Default::default() });
+    let page = auditor.screening(0).list_screenings(request).await.map_err(Error::call("ListScreenings"))?;
+    Ok(!page.get_ref().screenings.is_empty())
+}

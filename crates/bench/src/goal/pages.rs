@@ -1,0 +1,139 @@
+//! P7: pages of long lists, by turns with the first page of a short one. Two meshes of the same kind, one with few rows and one
+//! with many.
+//!
+//! One hospital, one booking and what follows from them are made through the services; further rows are copies of theirs, with
+//! other ids and times, inserted into the databases by SQL: a million bookings by calls would take far longer than to read them.
+
+mod lists;
+mod rows;
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Bench;
+use crate::load::histogram;
+use crate::section::{Bound, Figure, Rows, Section};
+use crate::series::{Series, figure};
+use crate::stand::{Setup, Stand};
+use crate::{Error, Item};
+
+use lists::{List, lists};
+
+/// Rows of the short lists.
+const FEW: u64 = 1_000;
+/// Rows of a page whose time is taken: what a caller gets who names no number.
+const PAGE: i32 = 50;
+/// Rows of the pages on the way to the middle: the most there can be.
+const STRIDE: i32 = 1_000;
+/// Pages a median is taken of.
+const CALLS: u32 = 20;
+
+/// The times of one list.
+struct Times {
+    name: &'static str,
+    middle: String,
+    passed: u64,
+    few: Series,
+    first: Series,
+    deep: Series,
+}
+
+pub(super) async fn measure(bench: &mut Bench<'_>) -> Result<Section, Error> {
+    let (short, _) = prepare(bench, FEW).await?;
+    let (long, inserted) = prepare(bench, bench.plan.sizes.rows).await?;
+    let (short_lists, long_lists) = (lists(&short)?, lists(&long)?);
+    bench.phase(Item::P7, bench.plan.pairs + long_lists.len() as u32);
+    let mut times = Vec::new();
+    for list in &long_lists {
+        let (middle, passed) = walk(list, bench.plan.sizes.rows / 2).await?;
+        let [few, first, deep] = std::array::from_fn(|_| Series::default());
+        times.push(Times { name: list.name, middle, passed, few, first, deep });
+        bench.done();
+    }
+    long.rest().await;
+    for _ in 0..bench.plan.pairs {
+        for (times, (short, long)) in times.iter_mut().zip(short_lists.iter().zip(&long_lists)) {
+            times.few.push(page(short, "").await?);
+            times.first.push(page(long, "").await?);
+            times.few.push(page(short, "").await?);
+            times.deep.push(page(long, &times.middle).await?);
+        }
+        bench.done();
+    }
+    let mut section = Section::new(Item::P7, bench.topology);
+    for times in &times {
+        let few = |turn: usize| times.few.values().iter().skip(turn).step_by(2).copied().collect::<Series>();
+        for (what, values) in [("first", times.first.over(&few(0))), ("a page in the middle", times.deep.over(&few(1)))]
+        {
+            let figure = Figure::new(format!("{}, {what}", times.name), "×", values);
+            section.figures.push(figure.goal(Bound::AtMost(1.5)).limit(Bound::AtMost(3.0)));
+        }
+    }
+    section.rows.push(table(&times));
+    let rows = bench.plan.sizes.rows;
+    section.notes.push(format!(
+        "{} rows against {FEW}; inserted by SQL in {:.0} s as copies of rows that the services made, then VACUUM ANALYZE; {PAGE} \
+         rows a page",
+        figure(rows as f64),
+        inserted.as_secs_f64()
+    ));
+    short.stop().await?;
+    long.stop().await?;
+    Ok(section)
+}
+
+/// A mesh with everything in PostgreSQL and so many rows in every list; how long inserting them took.
+async fn prepare(bench: &mut Bench<'_>, count: u64) -> Result<(Stand, Duration), Error> {
+    let mut stand = bench.stand(Item::P7, &Setup { no_files: true, ..Setup::default() }).await?;
+    rows::template(&stand).await?;
+    stand.rest().await;
+    let begun = Instant::now();
+    rows::multiply(&mut stand, count, &|| bench.done(), &|steps| bench.phase(Item::P7, steps)).await?;
+    let took = begun.elapsed();
+    stand.rest().await;
+    Ok((stand, took))
+}
+
+/// Goes through so many rows, or to the last page; the token of the page there, and how many rows were passed.
+async fn walk(list: &List, rows: u64) -> Result<(String, u64), Error> {
+    let (mut token, mut passed) = (String::new(), 0);
+    loop {
+        let page = (list.fetch)(token.clone(), STRIDE).await.map_err(Error::call(list.name))?;
+        passed += page.rows as u64;
+        if page.next.is_empty() {
+            // the list is no longer than this; the page before the last is as deep as it gets
+            return Ok((token, passed - page.rows as u64));
+        }
+        token = page.next;
+        if passed >= rows {
+            return Ok((token, passed));
+        }
+    }
+}
+
+/// The median time of a page, in milliseconds.
+async fn page(list: &List, token: &str) -> Result<f64, Error> {
+    let mut taken = histogram();
+    for _ in 0..CALLS {
+        let since = Instant::now();
+        (list.fetch)(token.to_owned(), PAGE).await.map_err(Error::call(list.name))?;
+        taken.saturating_record(u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX));
+    }
+    Ok(taken.value_at_quantile(0.5) as f64 / 1_000.0)
+}
+
+fn table(times: &[Times]) -> Rows {
+    let row = |times: &Times| {
+        let mut row = vec![times.name.to_owned()];
+        row.extend([&times.few, &times.first, &times.deep].map(Series::text));
+        row.push(figure(times.passed as f64));
+        row
+    };
+    let header = ["list", "few rows, first: ms", "many rows, first: ms", "in the middle: ms", "rows before it"];
+    Rows {
+        title: format!("median of {CALLS} pages a turn"),
+        header: header.map(str::to_owned).into(),
+        rows: times.iter().map(row).collect(),
+    }
+}

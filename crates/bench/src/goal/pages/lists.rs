@@ -1,0 +1,103 @@
+//! Every list of the contract that grows, as something that is asked for a page.
+
+use contract::hospital::v1 as hospital;
+use contract::marketing::v1::ListDemandSignalsRequest;
+use contract::mypage::v1::ListMyPageItemsRequest;
+use contract::reservation::v1::ListReservationsRequest;
+use contract::screening::v1::ListScreeningsRequest;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use jiff::ToSpan;
+use runtime::clock::Clock;
+use tonic::Status;
+
+use super::rows::{CUSTOMER, HOSPITAL};
+use crate::Error;
+use crate::caller::{Caller, Token};
+use crate::hot::{AHEAD, day};
+use crate::stand::Stand;
+
+/// How many rows came, and how to ask for those after them.
+pub(super) struct Page {
+    pub(super) rows: usize,
+    pub(super) next: String,
+}
+
+type Fetch = Box<dyn Fn(String, i32) -> BoxFuture<'static, Result<Page, Status>> + Send + Sync>;
+
+/// A list.
+pub(super) struct List {
+    pub(super) name: &'static str,
+    /// Takes a page token and a size.
+    pub(super) fetch: Fetch,
+}
+
+/// One list: who asks, through which client, for what, and where the rows are.
+macro_rules! list {
+    ($name:expr, $caller:expr, $client:ident($($index:expr)?).$method:ident, $request:expr, $rows:ident) => {{
+        let (caller, request): (Caller, _) = ($caller.clone(), $request);
+        let fetch: Fetch = Box::new(move |page_token, page_size| {
+            let (caller, mut request) = (caller.clone(), request.clone());
+            (request.page_token, request.page_size) = (page_token, page_size);
+            async move {
+                let page = caller.$client($($index)?).$method(caller.request(request)).await?.into_inner();
+                Ok(Page { rows: page.$rows.len(), next: page.next_page_token })
+            }
+            .boxed()
+        });
+        List { name: $name, fetch }
+    }};
+}
+
+/// Those of a mesh whose rows are multiplied.
+pub(super) fn lists(stand: &Stand) -> Result<Vec<List>, Error> {
+    let auditor = |service| stand.caller(service, Token::auditor(&stand.signer)?);
+    let (hospitals, screenings) = (auditor("hospital")?, auditor("screening")?);
+    let begin = Clock::system().now().to_zoned(jiff::tz::TimeZone::UTC).date() + AHEAD.days();
+    let slot = format!("hospitals/{HOSPITAL}/slots/{begin}");
+    let (start_date, end_date) = (Some(day(begin)), Some(day(begin + 31.days())));
+    let of_hospital =
+        ListScreeningsRequest { filter: format!("hospital=\"hospitals/{HOSPITAL}\""), ..Default::default() };
+    let by_date = ListScreeningsRequest { order_by: "date".to_owned(), ..of_hospital.clone() };
+    let search = hospital::SearchAvailabilityRequest { start_date, end_date, ..Default::default() };
+    let claims = hospital::ListCapacityClaimsRequest { slot, ..Default::default() };
+    let parent = format!("hospitals/{HOSPITAL}");
+    let requests = hospital::ListCapacityRequestsRequest { parent, ..Default::default() };
+    let items = ListMyPageItemsRequest { parent: format!("customers/{CUSTOMER}/myPage"), ..Default::default() };
+    Ok(vec![
+        list!("ListScreenings", screenings, screening(0).list_screenings, ListScreeningsRequest::default(), screenings),
+        list!("ListScreenings of a hospital", screenings, screening(0).list_screenings, of_hospital, screenings),
+        list!("ListScreenings of a hospital by date", screenings, screening(0).list_screenings, by_date, screenings),
+        list!(
+            "ListReservations",
+            auditor("reservation")?,
+            reservation().list_reservations,
+            ListReservationsRequest::default(),
+            reservations
+        ),
+        list!("ListMyPageItems of a customer", auditor("mypage")?, my_page(0).list_my_page_items, items, items),
+        list!(
+            "ListHospitals",
+            hospitals,
+            hospital().list_hospitals,
+            hospital::ListHospitalsRequest::default(),
+            hospitals
+        ),
+        list!("SearchAvailability of a month", hospitals, hospital().search_availability, search, slots),
+        list!("ListCapacityClaims of a slot", hospitals, capacity(0).list_capacity_claims, claims, claims),
+        list!(
+            "ListCapacityRequests of a hospital",
+            hospitals,
+            hospital().list_capacity_requests,
+            requests,
+            capacity_requests
+        ),
+        list!(
+            "ListDemandSignals",
+            stand.caller("marketing", Token::admin(&stand.signer)?)?,
+            marketing().list_demand_signals,
+            ListDemandSignalsRequest::default(),
+            signals
+        ),
+    ])
+}

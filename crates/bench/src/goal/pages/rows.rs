@@ -1,0 +1,126 @@
+//! The rows of the long lists: some that the services make, and copies of those.
+
+use contract::hospital::v1::{CapacityRequest, CreateCapacityRequestRequest};
+use runtime::entropy;
+
+use crate::Error;
+use crate::caller::Token;
+use crate::hot::{Hot, booking};
+use crate::stand::Stand;
+
+/// The hospital whose rows are copied.
+pub(super) const HOSPITAL: &str = "bench-many";
+/// The customer whose rows are copied.
+pub(super) const CUSTOMER: &str = "many";
+/// Places of a slot: there may be more.
+const PLACES: i32 = 50_000;
+/// Copies one statement makes: a statement is not waited for without end.
+const CHUNK: u64 = 50_000;
+/// A table, and what its copies have of their own: `t` is the row that is copied, `i` the number of the copy.
+struct Copies {
+    database: &'static str,
+    table: &'static str,
+    changed: &'static str,
+    /// One of so many.
+    each: u64,
+}
+
+/// Copies of slots belong to copies of hospitals.
+const COPIES: [Copies; 8] = [
+    Copies {
+        database: "hospital",
+        table: "hospital",
+        changed: "'id', t.id || '-' || i, 'uid', gen_random_uuid(), 'create_time', t.create_time + i",
+        each: 10,
+    },
+    Copies {
+        database: "hospital",
+        table: "slot",
+        changed: "'id', replace(replace(t.id, t.hospital, t.hospital || '-' || i / 100), t.date, (t.date::date + i % 100)::text), \
+                  'hospital', t.hospital || '-' || i / 100, 'date', (t.date::date + i % 100)::text",
+        each: 1,
+    },
+    Copies { database: "hospital", table: "claim", changed: "'screening', gen_random_uuid()", each: 1 },
+    Copies {
+        database: "hospital",
+        table: "capacity_request",
+        changed: "'uid', gen_random_uuid(), 'create_time', t.create_time + i",
+        each: 1,
+    },
+    Copies {
+        database: "screening",
+        table: "screening",
+        changed: "'id', gen_random_uuid(), 'customer', t.customer || '-' || i, 'create_time', t.create_time + i",
+        each: 1,
+    },
+    Copies {
+        database: "reservation",
+        table: "reservation",
+        changed: "'screening', gen_random_uuid(), 'customer', t.customer || '-' || i, 'create_time', t.create_time + i",
+        each: 1,
+    },
+    Copies {
+        database: "mypage",
+        table: "item",
+        changed: "'screening', gen_random_uuid(), 'date', (t.date::date + i % 3650)::text",
+        each: 1,
+    },
+    Copies {
+        database: "marketing",
+        table: "signal",
+        changed: "'slot', replace(replace(t.slot, t.hospital, t.hospital || '-' || i / 100), t.date, (t.date::date + i % 100)::text), \
+                  'hospital', t.hospital || '-' || i / 100, 'date', (t.date::date + i % 100)::text, 'end_time', t.end_time + i",
+        each: 1,
+    },
+];
+
+/// Has the services make a hospital, a booking and a request for more places.
+pub(super) async fn template(stand: &Stand) -> Result<(), Error> {
+    let admin = stand.caller("hospital", Token::admin(&stand.signer)?)?;
+    let hot = Hot::open(&admin, HOSPITAL, PLACES).await?;
+    let slot = hot.any(0).to_owned();
+    let customers = stand.caller("screening", Token::admin(&stand.signer)?)?;
+    let request = customers.request(booking(format!("customers/{CUSTOMER}"), slot.clone()));
+    customers.screening(0).create_screening(request).await.map_err(Error::call("CreateScreening"))?;
+    let asked = CreateCapacityRequestRequest {
+        parent: hot.hospital.clone(),
+        capacity_request: Some(CapacityRequest {
+            slot,
+            additional_capacity: 1,
+            justification: "measured".to_owned(),
+            ..Default::default()
+        }),
+        request_id: entropy::uuid_v4().to_string(),
+    };
+    let marketing = stand.caller("hospital", Token::marketing(&stand.signer)?)?;
+    let asked = marketing.hospital().create_capacity_request(marketing.request(asked)).await;
+    asked.map(drop).map_err(Error::call("CreateCapacityRequest"))
+}
+
+/// Copies the rows until every table has so many. `phase` is told how many steps there are, `done` of each.
+pub(super) async fn multiply(
+    stand: &mut Stand,
+    count: u64,
+    done: &(dyn Fn() + Sync),
+    phase: &(dyn Fn(u32) + Sync),
+) -> Result<(), Error> {
+    let postgres = stand.mesh()?.postgres();
+    let chunks: u64 = COPIES.iter().map(|copies| (count / copies.each).div_ceil(CHUNK)).sum();
+    phase(u32::try_from(chunks).unwrap_or(u32::MAX));
+    for Copies { database, table, changed, each } in COPIES {
+        let wanted = count / each;
+        let mut from = 1;
+        while from <= wanted {
+            let to = (from + CHUNK - 1).min(wanted);
+            let statement = format!(
+                "INSERT INTO {table} SELECT r.* FROM (SELECT * FROM {table} ORDER BY 1 LIMIT 1) t, generate_series({from}, {to}) i, \
+                 LATERAL jsonb_populate_record(t::{table}, jsonb_build_object('i', i, {changed})) r"
+            );
+            postgres.sql(database, &statement).await?;
+            from = to + 1;
+            done();
+        }
+        postgres.sql(database, &format!("VACUUM (ANALYZE) {table}")).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,95 @@
+//! The instrument in its short form: that everything it builds on works, and that no figure is what no noise explains.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use mesh::for_tests::or_skip;
+use serde_json::Value;
+
+fn bench(arguments: &[&str], scratch: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_checkup"));
+    command.arg("bench").args(arguments).env("TMPDIR", scratch).stdin(Stdio::null());
+    command
+}
+
+fn scratch() -> tempfile::TempDir {
+    use std::os::unix::fs::PermissionsExt;
+    // PostgreSQL has to reach it as a user of its own
+    let everybody = std::fs::Permissions::from_mode(0o755);
+    tempfile::Builder::new().prefix("checkup-bench-test-").permissions(everybody).tempdir().unwrap()
+}
+
+fn figures(output: &Output) -> Vec<(String, f64)> {
+    let text = String::from_utf8_lossy(&output.stdout);
+    let report: Value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("no JSON: {output:?}"));
+    let sections = report["sections"].as_array().unwrap();
+    let figures = sections.iter().flat_map(|section| section["figures"].as_array().unwrap());
+    let figure = |figure: &Value| {
+        (figure["name"].as_str().unwrap().to_owned(), figure["values"]["median"].as_f64().unwrap_or(f64::INFINITY))
+    };
+    figures.map(figure).collect()
+}
+
+/// Status 0 says that no limit is broken: P1 below 8 times, P4 more than its places, P7 above 3 times.
+fn measures(items: &[&str]) {
+    let scratch = scratch();
+    let output = bench(&[items, &["--short", "--json", "-"]].concat(), scratch.path()).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    for (name, median) in figures(&output) {
+        println!("{name}: {median:.2}");
+    }
+    assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0, "everything is removed");
+}
+
+#[test]
+fn no_figure_of_the_embedded_topology_is_what_no_noise_explains() {
+    measures(&["P1", "P4", "--topology", "embedded"]);
+}
+
+#[tokio::test]
+async fn no_figure_of_the_mesh_is_what_no_noise_explains() {
+    let Some(_) = or_skip("PostgreSQL", mesh::Postgres::start().await) else { return };
+    let Some(_) = or_skip("nats-server", mesh::Nats::absent()) else { return };
+    measures(&["P1", "P7", "--topology", "mesh"]);
+}
+
+#[test]
+fn an_interrupted_run_leaves_nothing_behind() {
+    let scratch = scratch();
+    let mut command = bench(&["P3", "--seconds", "60"], scratch.path());
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let end = Instant::now() + Duration::from_secs(30);
+    let serves = || {
+        let homes = std::fs::read_dir(scratch.path()).unwrap().flatten();
+        homes.into_iter().any(|home| home.path().join("hospital.db").exists())
+    };
+    while !serves() {
+        assert!(Instant::now() < end && child.try_wait().unwrap().is_none(), "nothing is started");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let interrupted = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(interrupted.success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("interrupted"), "{output:?}");
+    assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0, "everything is removed");
+}
+
+#[test]
+fn what_makes_no_sense_is_said_before_anything_is_started() {
+    for (wrong, sentence) in [
+        (&["P10"][..], "P1 to P9"),
+        (&["P2", "--topology", "embedded"], "P3 is the same, embedded"),
+        (&["P3", "--topology", "mesh"], "P3 is not measured"),
+        (&["P1", "--topology", "cloud"], "embedded or mesh"),
+        (&["P1", "--pairs", "4"], "5..=100"),
+        (&["P1", "--without", "hospital"], "no booking without it"),
+        (&["P5", "--short", "--seconds", "2"], "cannot be used with"),
+    ] {
+        let output = bench(wrong, Path::new("/nonexistent")).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(64), "{wrong:?}: {said}");
+        assert!(said.contains(sentence), "{wrong:?}: {said}");
+    }
+}
