@@ -1,6 +1,10 @@
 //! What one booking costs: time by process, bytes written, commits.
 
+use std::net::SocketAddr;
 use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::section::Rows;
 use crate::series::figure;
@@ -22,22 +26,36 @@ struct Used {
 #[derive(Debug)]
 pub(crate) struct Bill {
     used: Vec<Used>,
-    wal: Option<Wal>,
+    durable: Durable,
 }
 
-/// What PostgreSQL has logged.
-#[derive(Debug, Clone, Copy, Default)]
-struct Wal {
-    bytes: f64,
-    syncs: f64,
-    commits: f64,
+/// What was made durable: all that PostgreSQL's log tells, or what the writers of an embedded process count.
+#[derive(Debug, Clone, Copy)]
+enum Durable {
+    Postgres { bytes: f64, syncs: f64, commits: f64 },
+    Sqlite { commits: f64 },
+}
+
+impl Durable {
+    /// The columns: bytes logged, syncs of the log, commits. SQLite syncs its log once a commit, and where it checkpoints.
+    fn columns(self, before: Self, each: impl Fn(f64) -> String) -> [String; 3] {
+        match (self, before) {
+            (Self::Postgres { bytes, syncs, commits }, Self::Postgres { bytes: b, syncs: s, commits: c }) => {
+                [each(bytes - b), each(syncs - s), each(commits - c)]
+            }
+            (Self::Sqlite { commits }, Self::Sqlite { commits: before }) => {
+                [String::new(), String::new(), each(commits - before)]
+            }
+            _ => Default::default(),
+        }
+    }
 }
 
 impl Bill {
     /// Until now. On PostgreSQL it waits until every session has reported.
     pub(crate) async fn of(stand: &mut Stand) -> Result<Self, Error> {
-        let wal = match &mut stand.services {
-            Services::Embedded(_) => None,
+        let durable = match &mut stand.services {
+            Services::Embedded(embedded) => Durable::Sqlite { commits: commits(embedded.admin_addr()).await? },
             Services::Mesh(mesh) => {
                 tokio::time::sleep(REPORTED).await;
                 let query = "SELECT pg_current_wal_lsn() - '0/0', (SELECT wal_sync FROM pg_stat_wal), \
@@ -45,7 +63,7 @@ impl Bill {
                 let text = mesh.postgres().sql("postgres", query).await?;
                 let mut fields = text.split('|').map(|field| field.trim().parse().unwrap_or_default());
                 let mut next = || fields.next().unwrap_or_default();
-                Some(Wal { bytes: next(), syncs: next(), commits: next() })
+                Durable::Postgres { bytes: next(), syncs: next(), commits: next() }
             }
         };
         let used = stand.processes().into_iter().map(|(name, pids)| Used {
@@ -53,7 +71,7 @@ impl Bill {
             cpu: pids.iter().map(|pid| proc::cpu(*pid)).sum(),
             written: pids.iter().map(|pid| proc::written(*pid)).sum(),
         });
-        Ok(Self { used: used.collect(), wal })
+        Ok(Self { used: used.collect(), durable })
     }
 
     /// What was used since an earlier moment for so many bookings.
@@ -69,14 +87,7 @@ impl Bill {
             rows.push(vec![used.name.clone(), each(cpu), each(written), String::new(), String::new(), String::new()]);
         }
         let mut total = vec!["together".to_owned(), each(micros), each(bytes)];
-        match (self.wal, before.wal) {
-            (Some(after), Some(before)) => total.extend([
-                each(after.bytes - before.bytes),
-                each(after.syncs - before.syncs),
-                each(after.commits - before.commits),
-            ]),
-            _ => total.extend([String::new(), String::new(), String::new()]),
-        }
+        total.extend(self.durable.columns(before.durable, each));
         rows.push(total);
         let header = ["process", "CPU µs", "bytes written", "WAL bytes", "WAL syncs", "commits"];
         Rows {
@@ -85,4 +96,17 @@ impl Bill {
             rows,
         }
     }
+}
+
+/// Transactions that the writers of a process have committed, as its metrics count them.
+async fn commits(admin: SocketAddr) -> Result<f64, Error> {
+    let asked = async {
+        let mut stream = TcpStream::connect(admin).await?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.map(|_| answer)
+    };
+    let answer = asked.await.map_err(Error::system("read the metrics"))?;
+    let counts = answer.lines().filter(|line| line.starts_with("checkup_writer_batch_seconds_count"));
+    Ok(counts.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
 }

@@ -55,6 +55,10 @@ pub(super) async fn measure(bench: &mut Bench<'_>, item: Item) -> Result<Section
     cost.rows
         .push(vec!["the callers".to_owned(), crate::series::figure(own.as_secs_f64() * 1e6 / bookings.max(1) as f64)]);
     section.rows.push(cost);
+    section.notes.push(
+        "commits: PostgreSQL's own count of all services, or what the writers of the embedded services count"
+            .to_owned(),
+    );
     section.notes.push(format!(
         "after the last turn the processes rested within {:.1} s: that long the views needed to catch up",
         caught_up.as_secs_f64()

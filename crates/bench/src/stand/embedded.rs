@@ -45,6 +45,10 @@ impl Embedded {
         (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
+    pub(crate) fn admin_addr(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.admin_port).into()
+    }
+
     pub(crate) fn pid(&self) -> Option<u32> {
         self.child.as_ref().map(Child::pid)
     }
@@ -52,9 +56,8 @@ impl Embedded {
     /// Starts it and waits until it says that it serves; how long that took.
     pub(crate) async fn start(&mut self) -> Result<Duration, Error> {
         let mut command = Command::new(&self.binary);
-        let admin: SocketAddr = (Ipv4Addr::LOCALHOST, self.admin_port).into();
         command.arg("up").arg("--data-dir").arg(&self.directory).arg("--addr").arg(self.addr().to_string());
-        command.arg("--admin-addr").arg(admin.to_string());
+        command.arg("--admin-addr").arg(self.admin_addr().to_string());
         if !self.left_out.is_empty() {
             command.arg("--without").arg(self.left_out.join(","));
         }
