@@ -1,12 +1,14 @@
 //! P2 and P3: the whole booking on one hot slot, by turns with a hello-world call.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Bench, SHARE, own_cpu};
 use crate::caller::Token;
 use crate::cost::Bill;
 use crate::hot::{Book, Hot, PLACES};
-use crate::section::{Bound, Figure, Section, Side};
+use crate::section::{Bound, Figure, Rows, Section, Side};
+use crate::series::figure;
 use crate::stand::Setup;
 use crate::{Error, Item};
 
@@ -24,7 +26,7 @@ pub(super) async fn measure(bench: &mut Bench<'_>, item: Item) -> Result<Section
     let mut hello = Side::new("hello-world", &*load);
     let mut booking = Side::new("CreateScreening", &*load);
     let mut unhurried = Side::new("CreateScreening", format!("open, {:.0} % of its rate", SHARE * 100.0));
-    let (mut bookings, mut own) = (0, std::time::Duration::ZERO);
+    let (mut bookings, mut own) = (0, Duration::ZERO);
     stand.rest().await;
     let before = Bill::of(&mut stand).await?;
     bench.phase(item, bench.plan.pairs * 3);
@@ -51,10 +53,7 @@ pub(super) async fn measure(bench: &mut Bench<'_>, item: Item) -> Result<Section
         Figure::new("p99, open loop", "ms", unhurried.latency[1].clone()),
     ];
     section.sides = vec![hello, booking, unhurried];
-    let mut cost = after.since(&before, bookings);
-    cost.rows
-        .push(vec!["the callers".to_owned(), crate::series::figure(own.as_secs_f64() * 1e6 / bookings.max(1) as f64)]);
-    section.rows.push(cost);
+    section.rows.push(cost(&before, &after, bookings, own));
     section.notes.push(
         "commits: PostgreSQL's own count of all services, or what the writers of the embedded services count"
             .to_owned(),
@@ -65,4 +64,11 @@ pub(super) async fn measure(bench: &mut Bench<'_>, item: Item) -> Result<Section
     ));
     stand.stop().await?;
     Ok(section)
+}
+
+/// The services' cost, and beside it that of the callers.
+fn cost(before: &Bill, after: &Bill, bookings: u64, own: Duration) -> Rows {
+    let mut cost = after.since(before, bookings);
+    cost.rows.push(vec!["the callers".to_owned(), figure(own.as_secs_f64() * 1e6 / bookings.max(1) as f64)]);
+    cost
 }

@@ -111,25 +111,27 @@ async fn turns(
         both.shipped.hot.fresh();
         open.push(&bench.open(stand, &both.shipped, measured.rate() * super::SHARE).await?);
     }
+    Ok(section(bench.topology, pgbench.map(|_| locking), [naive, shipped, open]))
+}
+
+fn section(topology: Topology, locking: Option<Side>, sides: [Side; 3]) -> Section {
+    let [naive, shipped, _] = &sides;
     let against = |baseline: &Side, what: &str| {
         [
             Figure::new(format!("rate against {what}"), "×", shipped.rate.over(&baseline.rate)),
             Figure::new(format!("p99 against {what}, times lower"), "×", baseline.p99().over(shipped.p99())),
         ]
     };
-    let [through, through_p99] = against(&naive, "one transaction a request through the service");
+    let [through, through_p99] = against(naive, "one transaction a request through the service");
     // SQLite's transactions are cheap: where the compiler does not optimise, the rest of a call hides them
-    let held = bench.topology == Topology::Mesh || !cfg!(debug_assertions);
+    let held = topology == Topology::Mesh || !cfg!(debug_assertions);
     let mut figures = vec![if held { through.limit(Bound::AtLeast(FLOOR)) } else { through }, through_p99];
-    if pgbench.is_some() {
-        let [rate, p99] = against(&locking, "a row-locking transaction a request");
+    if let Some(locking) = &locking {
+        let [rate, p99] = against(locking, "a row-locking transaction a request");
         let rate = rate.goal(Bound::AtLeast(17.0));
         let rate = if cfg!(debug_assertions) { rate } else { rate.limit(Bound::AtLeast(FLOOR)) };
         figures.splice(0..0, [rate, p99.goal(Bound::AtLeast(40.0))]);
     }
-    let mut sides = vec![naive, shipped, open];
-    if pgbench.is_some() {
-        sides.insert(0, locking);
-    }
-    Ok(Section { figures, sides, ..Section::new(Item::P1, bench.topology) })
+    let sides = locking.into_iter().chain(sides).collect();
+    Section { figures, sides, ..Section::new(Item::P1, topology) }
 }

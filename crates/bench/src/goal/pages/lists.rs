@@ -53,6 +53,7 @@ macro_rules! list {
 pub(super) fn lists(stand: &Stand) -> Result<Vec<List>, Error> {
     let auditor = |service| stand.caller(service, Token::auditor(&stand.signer)?);
     let (hospitals, screenings) = (auditor("hospital")?, auditor("screening")?);
+    let (ledger, all_hospitals) = (auditor("reservation")?, hospital::ListHospitalsRequest::default());
     let begin = Clock::system().now().to_zoned(jiff::tz::TimeZone::UTC).date() + AHEAD.days();
     let slot = format!("hospitals/{HOSPITAL}/slots/{begin}");
     let (start_date, end_date) = (Some(day(begin)), Some(day(begin + 31.days())));
@@ -70,19 +71,13 @@ pub(super) fn lists(stand: &Stand) -> Result<Vec<List>, Error> {
         list!("ListScreenings of a hospital by date", screenings, screening(0).list_screenings, by_date, screenings),
         list!(
             "ListReservations",
-            auditor("reservation")?,
+            ledger,
             reservation().list_reservations,
             ListReservationsRequest::default(),
             reservations
         ),
         list!("ListMyPageItems of a customer", auditor("mypage")?, my_page(0).list_my_page_items, items, items),
-        list!(
-            "ListHospitals",
-            hospitals,
-            hospital().list_hospitals,
-            hospital::ListHospitalsRequest::default(),
-            hospitals
-        ),
+        list!("ListHospitals", hospitals, hospital().list_hospitals, all_hospitals, hospitals),
         list!("SearchAvailability of a month", hospitals, hospital().search_availability, search, slots),
         list!("ListCapacityClaims of a slot", hospitals, capacity(0).list_capacity_claims, claims, claims),
         list!(
