@@ -84,8 +84,11 @@ impl Measured {
         self.done as f64 / self.took.as_secs_f64().max(f64::MIN_POSITIVE)
     }
 
-    /// Milliseconds at a quantile.
+    /// Milliseconds at a quantile; not a number where no call was answered.
     pub(crate) fn at(&self, quantile: f64) -> f64 {
+        if self.latency.is_empty() {
+            return f64::NAN;
+        }
         self.latency.value_at_quantile(quantile) as f64 / 1_000.0
     }
 }

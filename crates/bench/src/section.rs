@@ -62,18 +62,21 @@ impl Figure {
         self
     }
 
-    /// Whether its median is what it is to be; `None` without a goal.
+    /// Whether its median is what it is to be, which nothing measured is not; `None` without a goal.
     #[must_use]
     pub fn met(&self) -> Option<bool> {
         self.goal.map(|goal| goal.holds(self.values.median()))
     }
 
-    /// Whether it is what no noise explains: not even its best pair is within the limit.
+    /// Whether it is what no noise explains: not even its best pair is within the limit. Noise explains that nothing was measured.
     #[must_use]
     pub fn broken(&self) -> bool {
-        self.limit.is_some_and(|limit| match limit {
-            Bound::AtLeast(_) => !limit.holds(self.values.max()),
-            Bound::AtMost(_) => !limit.holds(self.values.min()),
+        self.limit.is_some_and(|limit| {
+            let best = match limit {
+                Bound::AtLeast(_) => self.values.max(),
+                Bound::AtMost(_) => self.values.min(),
+            };
+            !best.is_nan() && !limit.holds(best)
         })
     }
 

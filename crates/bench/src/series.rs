@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-/// A value a pair, in the order of the pairs.
+/// A value a pair, in the order of the pairs. Not a number stands where a pair gave none; it counts neither way.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Series(Vec<f64>);
 
@@ -18,34 +18,40 @@ impl Series {
         &self.0
     }
 
-    /// The middle; 0 without values.
+    fn sorted(&self) -> Vec<f64> {
+        let mut sorted: Vec<f64> = self.0.iter().copied().filter(|value| !value.is_nan()).collect();
+        sorted.sort_by(f64::total_cmp);
+        sorted
+    }
+
+    /// The middle; not a number without values.
     #[must_use]
     pub fn median(&self) -> f64 {
-        let mut sorted = self.0.clone();
-        sorted.sort_by(f64::total_cmp);
+        let sorted = self.sorted();
         match sorted.len() {
-            0 => 0.0,
+            0 => f64::NAN,
             count if count % 2 == 1 => sorted[count / 2],
             count => f64::midpoint(sorted[count / 2 - 1], sorted[count / 2]),
         }
     }
 
-    /// The smallest; 0 without values.
+    /// The smallest; not a number without values.
     #[must_use]
     pub fn min(&self) -> f64 {
-        self.0.iter().copied().min_by(f64::total_cmp).unwrap_or_default()
+        self.sorted().first().copied().unwrap_or(f64::NAN)
     }
 
-    /// The largest; 0 without values.
+    /// The largest; not a number without values.
     #[must_use]
     pub fn max(&self) -> f64 {
-        self.0.iter().copied().max_by(f64::total_cmp).unwrap_or_default()
+        self.sorted().last().copied().unwrap_or(f64::NAN)
     }
 
-    /// One series over another, pair by pair.
+    /// One series over another, pair by pair. Over nothing there is no ratio.
     #[must_use]
     pub fn over(&self, other: &Self) -> Self {
-        self.0.iter().zip(&other.0).map(|(one, other)| one / other.max(f64::MIN_POSITIVE)).collect()
+        let ratio = |(one, other): (&f64, &f64)| if *other > 0.0 { one / other } else { f64::NAN };
+        self.0.iter().zip(&other.0).map(ratio).collect()
     }
 
     /// For scripts.
@@ -57,8 +63,10 @@ impl Series {
     /// For people: `12.3 (11.0–13.1)`, or the value alone where there is one.
     #[must_use]
     pub fn text(&self) -> String {
-        if self.0.len() == 1 {
-            return figure(self.median());
+        match self.sorted().len() {
+            0 => return "nothing measured".to_owned(),
+            1 => return figure(self.median()),
+            _ => {}
         }
         format!("{} ({}–{})", figure(self.median()), figure(self.min()), figure(self.max()))
     }
@@ -102,10 +110,13 @@ mod tests {
         assert_eq!((series.median(), series.min(), series.max()), (2.0, 1.0, 3.0));
         let even: Series = [4.0, 1.0, 2.0, 3.0].into_iter().collect();
         assert_eq!(even.median(), 2.5);
-        assert_eq!(Series::default().median(), 0.0);
+        assert!(Series::default().median().is_nan());
         let halves: Series = [2.0, 1.0, 1.0].into_iter().collect();
         assert_eq!(series.over(&halves).values(), [1.5, 1.0, 2.0]);
         assert_eq!(series.text(), "2.00 (1.00–3.00)");
+        let nothing: Series = [0.0, 0.0, 1.0].into_iter().collect();
+        assert_eq!(series.over(&nothing).text(), "2.00");
+        assert_eq!(series.over(&[0.0, 0.0, 0.0].into_iter().collect()).text(), "nothing measured");
     }
 
     #[test]
