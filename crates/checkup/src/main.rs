@@ -7,7 +7,13 @@ use checkup::cli::{Cli, Command};
 use checkup::exit::{Exit, Failure};
 use checkup::{bench, config, dead_letters, demo, jwks, mesh, migrate, rebuild, serve, token, up, verify};
 use clap::Parser;
+use mimalloc::MiMalloc;
 use tokio::runtime::{Builder, Runtime};
+
+/// Calls allocate on one thread and free on another, which this allocator is made for. An image on an empty base would otherwise
+/// have that of musl, which serialises all threads.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     let started = Instant::now();
