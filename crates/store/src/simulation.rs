@@ -18,9 +18,9 @@ pub fn block_on(side: Handle) {
     drop(SIDE.set(side));
 }
 
-/// One step: awaited as usual, or, in a simulation, run to its end on the spot.
+/// One step: awaited as usual, or, in a simulation, run to its end on the spot. A step within a step is part of it.
 pub(crate) async fn step<F: Future>(step: F) -> F::Output {
-    match SIDE.get() {
+    match SIDE.get().filter(|_| futures::executor::enter().is_ok()) {
         None => step.await,
         Some(side) => {
             let _entered = side.enter();
