@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use sea_orm::{
     ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, SqliteTransactionMode, Statement, TransactionOptions,
     TransactionTrait,
@@ -86,7 +87,11 @@ pub enum Verdict {
 }
 
 /// Decides the fate of commits in tests. Production has none.
+#[async_trait]
 pub trait Nemesis: Send + Sync {
+    /// Looks at a transaction that is about to be committed, or not: its rows are in it, and nobody else can see them.
+    async fn before_commit(&self, _transaction: &DatabaseTransaction) {}
+
     /// Called once before each commit.
     fn at_commit(&self) -> Verdict;
 }
@@ -219,6 +224,9 @@ impl Database {
     }
 
     pub(crate) async fn commit(&self, transaction: DatabaseTransaction) -> Result<(), DbErr> {
+        if let Some(nemesis) = &self.nemesis {
+            nemesis.before_commit(&transaction).await;
+        }
         match self.nemesis.as_ref().map_or(Verdict::Commit, |nemesis| nemesis.at_commit()) {
             Verdict::Commit => transaction.commit().await?,
             Verdict::Lose => {
