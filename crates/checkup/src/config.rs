@@ -291,7 +291,7 @@ impl EventsSection {
 impl RelaySection {
     fn publish(&self) -> relay::PublishOptions {
         let Self { window, publish_timeout: timeout, lease: term, outbox_retention: retention, .. } = *self;
-        relay::PublishOptions { window, timeout, term, retention }
+        relay::PublishOptions { window, timeout, term, retention, ..relay::PublishOptions::default() }
     }
 
     fn consume(&self) -> relay::ConsumeOptions {

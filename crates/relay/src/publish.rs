@@ -30,6 +30,9 @@ pub struct PublishOptions {
     pub timeout: Duration,
     /// How long the lease of a process that is gone keeps the others waiting.
     pub term: Duration,
+    /// The longest pause between two looks at an outbox that was empty. Commits of this process end it at once; those of other
+    /// replicas do not.
+    pub idle: Duration,
     /// How long published events are kept, to fill a broker from that lost its data.
     pub retention: Duration,
 }
@@ -40,15 +43,14 @@ impl Default for PublishOptions {
             window: 512,
             timeout: Duration::from_secs(2),
             term: Duration::from_secs(5),
+            idle: Duration::from_millis(40),
             retention: Duration::from_secs(72 * 60 * 60),
         }
     }
 }
 
-/// The pause between two looks at an outbox that was empty: it doubles from the first to the last. Commits of this process
-/// end it at once; those of other replicas do not.
+/// The first pause between two looks at an outbox that was empty; it doubles.
 const FIRST_IDLE: Duration = Duration::from_millis(5);
-const LAST_IDLE: Duration = Duration::from_millis(40);
 /// The pause after something failed.
 const TROUBLE: Duration = Duration::from_millis(250);
 /// How often the stream is looked at without a reason.
@@ -231,7 +233,7 @@ impl Term<'_> {
             let rows = outbox::unpublished(database.reader(), options.window as u64).await?;
             if rows.is_empty() {
                 drop(timeout(idle, commits.changed()).await);
-                idle = (idle * 2).min(LAST_IDLE);
+                idle = (idle * 2).min(options.idle);
                 continue;
             }
             idle = FIRST_IDLE;

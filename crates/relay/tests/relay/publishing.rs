@@ -23,6 +23,7 @@ const OPTIONS: PublishOptions = PublishOptions {
     window: 64,
     timeout: Duration::from_secs(2),
     term: Duration::from_millis(300),
+    idle: Duration::from_millis(40),
     retention: Duration::from_secs(3_600),
 };
 
