@@ -65,8 +65,12 @@ pub struct View {
 
 impl View {
     async fn open(options: Options, process: &Process, location: &Location) -> Result<Self, Error> {
-        let Options { heartbeat: _, change_age, change_count, prune_interval } = options;
         let database = Database::open::<Migrator>(location).await?;
+        Ok(Self::over(options, process, database))
+    }
+
+    fn over(options: Options, process: &Process, database: Database) -> Self {
+        let Options { heartbeat: _, change_age, change_count, prune_interval } = options;
         let (retire, retired) = drain_pair();
         let (held, unused) = drain_pair();
         let (writing, written) = drain_pair();
@@ -102,7 +106,7 @@ impl View {
         };
         let pages = Pages::new(database, process.clock);
         let generation = Arc::new(Generation { pages, hub, retired, _held: held });
-        Ok(Self { generation, consumer, retire, unused, written })
+        Self { generation, consumer, retire, unused, written }
     }
 
     /// The events it wants. Whoever brings them has to stop before the view is closed.
@@ -148,9 +152,9 @@ pub struct Views {
 
 impl Views {
     /// With the view in this database in use.
-    pub(crate) async fn begin(options: Options, process: Process, location: &Location) -> Result<Self, Error> {
-        let first = View::open(options, &process, location).await?;
-        Ok(Self { options, process, current: Arc::new(RwLock::new(first)) })
+    pub(crate) fn begin(options: Options, process: Process, database: Database) -> Self {
+        let first = View::over(options, &process, database);
+        Self { options, process, current: Arc::new(RwLock::new(first)) }
     }
 
     /// Opens another one beside that in use. Nobody reads it until it is [put in place](Views::replace).

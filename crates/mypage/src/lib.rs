@@ -92,8 +92,14 @@ pub struct Service {
 /// Where the database cannot be opened.
 pub async fn build(options: Options, deps: Deps, server: &mut Server) -> Result<Service, ::store::Error> {
     let Deps { location, process } = deps;
-    let views = Views::begin(options, process, &location).await?;
+    let database = Database::open::<Migrator>(&location).await?;
+    Ok(build_on(options, database, process, server))
+}
+
+/// [`build`] on a database that is open already, under [`Migrator`].
+pub fn build_on(options: Options, database: Database, process: Process, server: &mut Server) -> Service {
+    let views = Views::begin(options, process, database);
     let consumer = views.consumer();
     server.add(limited!(MyPageServiceServer::new(Rpc::new(views.clone(), options.heartbeat.max(SHORTEST_INTERVAL)))));
-    Ok(Service { database: consumer.database.clone(), consumers: vec![consumer], views })
+    Service { database: consumer.database.clone(), consumers: vec![consumer], views }
 }

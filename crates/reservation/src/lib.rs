@@ -64,9 +64,14 @@ const WRITER: WriterOptions = WriterOptions { queue: 64, batch: 4 };
 /// # Errors
 /// Where the database cannot be opened.
 pub async fn build(options: Options, deps: Deps, server: &mut Server) -> Result<Service, ::store::Error> {
-    let Options {} = options;
     let Deps { location, process } = deps;
     let database = Database::open::<Migrator>(&location).await?;
+    Ok(build_on(options, database, &process, server))
+}
+
+/// [`build`] on a database that is open already, under [`Migrator`].
+pub fn build_on(options: Options, database: Database, process: &Process, server: &mut Server) -> Service {
+    let Options {} = options;
     let (writer, run) = Writer::new(NAME, Ledger::new(process.clock), database.clone(), WRITER);
     process.tasks.spawn(Kind::Essential, "reservation-writer", run);
 
@@ -77,5 +82,5 @@ pub async fn build(options: Options, deps: Deps, server: &mut Server) -> Result<
         handler: Arc::new(Screenings::new(writer)),
         database: database.clone(),
     };
-    Ok(Service { database, consumers: vec![screenings] })
+    Service { database, consumers: vec![screenings] }
 }

@@ -18,6 +18,9 @@ use std::time::Duration;
 
 use ::store::{Database, Location, WriterOptions};
 use contract::screening::v1::screening_service_server::ScreeningServiceServer;
+use domain::screening::{Command, Decision, Screening, decide};
+use fault::Fault;
+use jiff::Timestamp;
 use runtime::Process;
 use runtime::client::Replicas;
 use runtime::identity::TokenSource;
@@ -99,15 +102,23 @@ pub struct Service {
     pub consumers: Vec<relay::Consumer>,
 }
 
+/// What decides about a booking: `domain::screening::decide`, or, where it is to be seen whether they would be missed, other rules.
+pub type Rules = fn(Option<&Screening>, &Command, Timestamp) -> Result<Decision, Fault>;
+
 /// Opens the database, starts the writer and the background work, and adds the gRPC service.
 ///
 /// # Errors
 /// Where the database cannot be opened.
 pub async fn build(options: Options, deps: Deps, server: &mut Server) -> Result<Service, ::store::Error> {
-    let Deps { location, process, hospital, token } = deps;
-    let database = Database::open::<Migrator>(&location).await?;
+    let database = Database::open::<Migrator>(&deps.location).await?;
+    Ok(build_on(options, database, decide, deps, server))
+}
+
+/// [`build`] on a database that is open already, under [`Migrator`], and by these rules.
+pub fn build_on(options: Options, database: Database, rules: Rules, deps: Deps, server: &mut Server) -> Service {
+    let Deps { location: _, process, hospital, token } = deps;
     let sizes = WriterOptions { queue: options.queue, batch: options.batch };
-    let unit = ScreeningUnit::new(process.clock);
+    let unit = ScreeningUnit::new(process.clock, rules);
     let (writer, writing) = ::store::Writer::new(NAME, unit, database.clone(), sizes);
     process.tasks.spawn(Kind::Essential, "screening-writer", writing);
 
@@ -134,5 +145,5 @@ pub async fn build(options: Options, deps: Deps, server: &mut Server) -> Result<
     process.tasks.spawn(Kind::Loop, "screening-resolver", resolver::run(Arc::clone(&app)));
     server.add(runtime::limited!(ScreeningServiceServer::new(rpc::Rpc::new(app))));
     let consumers = policy::consumers(&ledger, &database);
-    Ok(Service { database, consumers })
+    Service { database, consumers }
 }

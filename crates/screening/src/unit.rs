@@ -25,6 +25,7 @@ use sea_orm::{DatabaseTransaction, DbErr};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::Rules;
 use crate::policy::CONSUMER;
 use crate::store;
 use crate::store::watch::{self, Orphan};
@@ -167,11 +168,12 @@ pub(crate) enum Answer {
 #[derive(Debug)]
 pub(crate) struct ScreeningUnit {
     clock: Clock,
+    rules: Rules,
 }
 
 impl ScreeningUnit {
-    pub(crate) fn new(clock: Clock) -> Self {
-        Self { clock }
+    pub(crate) fn new(clock: Clock, rules: Rules) -> Self {
+        Self { clock, rules }
     }
 }
 
@@ -183,7 +185,7 @@ impl Unit for ScreeningUnit {
     async fn execute(&self, transaction: &DatabaseTransaction, batch: &[&Command]) -> Result<Vec<Answer>, DbErr> {
         // as precise as it is stored, so that an answer and a later read say the same
         let now = timestamp(micros(self.clock.now()));
-        let mut work = load(transaction, batch, now).await?;
+        let mut work = load(transaction, batch, self.rules, now).await?;
         let answers = batch.iter().map(|command| work.run(command)).collect();
         save(transaction, work, batch).await?;
         Ok(answers)
@@ -191,7 +193,12 @@ impl Unit for ScreeningUnit {
 }
 
 /// Reads, in one statement a table, what the batch is about; and which of its events are new.
-async fn load(transaction: &DatabaseTransaction, batch: &[&Command], now: Timestamp) -> Result<Work, DbErr> {
+async fn load(
+    transaction: &DatabaseTransaction,
+    batch: &[&Command],
+    rules: Rules,
+    now: Timestamp,
+) -> Result<Work, DbErr> {
     let (mut keys, mut ids, mut wanted, mut marks, mut slots) = (vec![], HashSet::new(), vec![], vec![], vec![]);
     for command in batch {
         match command {
@@ -230,7 +237,7 @@ async fn load(transaction: &DatabaseTransaction, batch: &[&Command], now: Timest
     let active = store::active(transaction, &wanted.iter().collect::<Vec<_>>()).await?;
     let versions = store::refusal::versions(transaction, slots).await?;
     let fresh = if marks.is_empty() { Vec::new() } else { inbox::admit(transaction, CONSUMER, &marks).await? };
-    Ok(Work::new(now, records, rows, active, versions, fresh))
+    Ok(Work::new((now, rules), records, rows, active, versions, fresh))
 }
 
 /// Writes, in one statement a table, what was decided.

@@ -36,7 +36,7 @@ impl Bench {
         let fates = std::sync::Arc::new(Fates(Mutex::default()));
         let nemesis: std::sync::Arc<dyn Nemesis> = fates.clone();
         let database = database.with_nemesis(nemesis);
-        let unit = ScreeningUnit::new(Clock::system());
+        let unit = ScreeningUnit::new(Clock::system(), screening::decide);
         let (writer, writing) = Writer::new("screening", unit, database.clone(), WriterOptions::default());
         #[allow(clippy::disallowed_methods, reason = "the test has no process that could own it")]
         tokio::spawn(writing);

@@ -10,13 +10,14 @@ use contract::event::v1::{EventEnvelope, ScreeningRefused};
 use domain::event::{Cause, envelope};
 use domain::ids::{ScreeningId, SlotId};
 use domain::request::{Request, RequestKey};
-use domain::screening::{self, Decision, Event, Screening, apply, decide, payload};
+use domain::screening::{self, Decision, Event, Screening, apply, payload};
 use fault::{Fault, Reason};
 use jiff::Timestamp;
 use runtime::entropy::uuid_v7;
 
 use super::{Answer, Book, Booked, Change, Command, Heard, News, Report, Settle};
 use crate::NAME;
+use crate::Rules;
 use crate::store::CustomerDate;
 use crate::store::watch::Orphan;
 
@@ -55,6 +56,7 @@ struct Entry {
 #[derive(Debug)]
 pub(super) struct Work {
     now: Timestamp,
+    rules: Rules,
     records: HashMap<RequestKey, Record>,
     rows: HashMap<ScreeningId, Entry>,
     /// Touched rows, in the order they were first touched.
@@ -68,7 +70,7 @@ pub(super) struct Work {
 
 impl Work {
     pub(super) fn new(
-        now: Timestamp,
+        (now, rules): (Timestamp, Rules),
         records: HashMap<RequestKey, Record>,
         rows: HashMap<ScreeningId, Screening>,
         active: HashMap<CustomerDate, ScreeningId>,
@@ -77,7 +79,7 @@ impl Work {
     ) -> Self {
         let rows = rows.into_iter().map(|(id, row)| (id, Entry { row, stored: true, touched: false })).collect();
         let (order, effects) = (Vec::new(), Effects::default());
-        Self { now, records, rows, order, active, versions, fresh: fresh.into_iter(), effects }
+        Self { now, rules, records, rows, order, active, versions, fresh: fresh.into_iter(), effects }
     }
 
     pub(super) fn into_effects(mut self) -> Effects {
@@ -145,7 +147,7 @@ impl Work {
             screening::Command::Confirm { booking, terms, conflict }
         };
         let id = book.booking.id;
-        match decide(self.row(id), &command, self.now) {
+        match (self.rules)(self.row(id), &command, self.now) {
             Ok(Decision::Change(event)) => {
                 let row = self.transition(id, &event, cause);
                 self.record(request.as_ref(), &row);
@@ -166,7 +168,7 @@ impl Work {
     }
 
     fn settle(&mut self, settle: &Settle) -> Result<Screening, Fault> {
-        match decide(self.row(settle.id), &settle.command, self.now)? {
+        match (self.rules)(self.row(settle.id), &settle.command, self.now)? {
             Decision::Change(event) => Ok(self.transition(settle.id, &event, &settle.cause)),
             Decision::Keep => {
                 self.row(settle.id).cloned().ok_or_else(|| Fault::internal("a booking was kept that is not there"))
@@ -188,7 +190,7 @@ impl Work {
         if let Some(row) = self.replay(Some(request))? {
             return Ok(row);
         }
-        match decide(self.row(*id), command, self.now)? {
+        match (self.rules)(self.row(*id), command, self.now)? {
             Decision::Change(event) => {
                 let row = self.transition(*id, &event, cause);
                 self.record(Some(request), &row);
@@ -217,7 +219,7 @@ impl Work {
                 let (claim, slot, cause, message) = (*claim, slot.clone(), *reason, message.clone());
                 let id = claim.screening;
                 let command = screening::Command::Revoke { claim, slot, cause, message };
-                match decide(self.row(id), &command, self.now) {
+                match (self.rules)(self.row(id), &command, self.now) {
                     Ok(Decision::Change(change)) => {
                         self.transition(id, &change, &event.cause);
                     }
@@ -246,7 +248,7 @@ impl Work {
         let id = orphan.claim.screening;
         self.effects.unwatched.insert(id);
         let command = screening::Command::Fence { claim: orphan.claim, slot: orphan.slot.clone() };
-        if let Ok(Decision::Change(event)) = decide(self.row(id), &command, self.now) {
+        if let Ok(Decision::Change(event)) = (self.rules)(self.row(id), &command, self.now) {
             let cause = Cause {
                 actor: ours(),
                 request_id: String::new(),
