@@ -23,8 +23,10 @@ use crate::caller::{Answer, Caller};
 use crate::net::replicas;
 use crate::plan::{HOSPITALS, PAGES, RESERVATION, SCREENINGS};
 
-/// How often slots are looked at while things go on.
-const LOOK: Duration = Duration::from_millis(100);
+/// The longest pause between two looks at the slots while things go on.
+const LOOK: Duration = Duration::from_millis(500);
+/// How often it is looked whether everything has come to rest.
+const SETTLE: Duration = Duration::from_millis(100);
 /// How long everything may take to come to rest after the last blow.
 pub(crate) const REST: Duration = Duration::from_secs(30);
 /// Rows a list gives at once; more than a run makes.
@@ -53,15 +55,20 @@ macro_rules! look {
 pub(crate) async fn run(mut caller: Caller) -> turmoil::Result {
     let hospitals = replicas(&HOSPITALS);
     while !caller.stage.is_healed() {
-        sleep(LOOK).await;
+        let pause = caller.chance.between(Duration::from_millis(50), LOOK);
+        sleep(pause).await;
         // whoever does not answer now is asked again soon
         let _ = slots(&mut caller, &hospitals).await;
     }
     let begun = Instant::now();
     loop {
-        sleep(LOOK * 3).await;
-        let wrong = look(&mut caller, &hospitals).await;
+        sleep(SETTLE).await;
         let quiet = caller.site.broker.is_quiet();
+        if !quiet && begun.elapsed() < REST {
+            // what is on its way would be missed
+            continue;
+        }
+        let wrong = look(&mut caller, &hospitals).await;
         if wrong.is_empty() && quiet {
             caller.site.trace.note("auditor", "finds", "nothing wrong");
             return Ok(());

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::mutant::Mutant;
+use crate::schema;
 
 /// What to run.
 #[derive(Debug, Clone)]
@@ -64,6 +65,7 @@ impl Batch {
     /// # Errors
     /// Where a process cannot be started.
     pub fn run(&self, tell: impl Fn(u64, &Ended) + Sync) -> io::Result<Summary> {
+        let schemas = schema::make()?;
         let (next, over, begun) = (AtomicU64::new(self.first), AtomicBool::new(false), Instant::now());
         let (ended, failed) = (Mutex::new(BTreeMap::new()), Mutex::new(None));
         let last = self.first.saturating_add(self.count);
@@ -75,7 +77,7 @@ impl Batch {
                         if seed >= last {
                             return;
                         }
-                        match self.one(seed) {
+                        match self.one(seed, schemas.path()) {
                             Ok(one) => {
                                 tell(seed, &one);
                                 if self.until_found && !one.ok {
@@ -108,9 +110,15 @@ impl Batch {
         format!("cargo run -p simulation -- --seed {seed}{mutant} --trace")
     }
 
-    fn one(&self, seed: u64) -> io::Result<Ended> {
+    fn one(&self, seed: u64, schemas: &Path) -> io::Result<Ended> {
         let mut command = Command::new(&self.program);
-        command.arg("--seed").arg(seed.to_string()).stdin(Stdio::null()).stderr(Stdio::piped());
+        command
+            .arg("--seed")
+            .arg(seed.to_string())
+            .arg("--schemas")
+            .arg(schemas)
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped());
         if let Some(mutant) = self.mutant {
             command.arg("--mutant").arg(mutant.name());
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use contract::hospital::v1 as hospital;
 use contract::hospital::v1::hospital_service_client::HospitalServiceClient;
 use contract::screening::v1 as screening;
+use contract::screening::v1::screening::State;
 use contract::screening::v1::screening_service_client::ScreeningServiceClient;
 use fault::Reason;
 use runtime::client::{Outgoing, Replicas, is_unreachable};
@@ -145,14 +146,19 @@ impl Caller {
                 self.cancel(&screenings, name).await;
             } else {
                 let slot = self.chance.pick(&slots);
-                own.extend(self.book(&screenings, slot).await);
+                match self.book(&screenings, slot).await {
+                    Some((name, State::Pending)) if self.chance.one_in(self.site.plan.rash) => {
+                        self.cancel(&screenings, name).await;
+                    }
+                    booked => own.extend(booked.map(|(name, _)| name)),
+                }
             }
         }
         self.stage.leave();
         Ok(())
     }
 
-    async fn book(&mut self, screenings: &Replicas, slot: String) -> Option<String> {
+    async fn book(&mut self, screenings: &Replicas, slot: String) -> Option<(String, State)> {
         let customer = format!("customers/{}", self.name);
         let message = screening::CreateScreeningRequest {
             screening: Some(screening::Screening {
@@ -178,7 +184,7 @@ impl Caller {
             Answer::Is(booked) => {
                 let (name, state) = (booked.name.clone(), booked.state());
                 self.ledger.asked(&customer, Asked::Booked { name: name.clone(), state });
-                Some(name)
+                Some((name, state))
             }
             Answer::Unknown => {
                 self.ledger.asked(&customer, Asked::Unknown);

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bus::Subscribe;
@@ -14,20 +13,23 @@ use runtime::identity::{Signer, TokenSource, Verifier};
 use runtime::lifecycle::{Drain, drain_pair};
 use runtime::server::{Server, ServerOptions};
 use runtime::tasks::Kind;
-use store::{Database, Location, Nemesis, Verdict};
+use store::migration::MigratorTrait;
+use store::{Database, Location};
 use tokio::runtime::Handle;
 
-use crate::chance::Chance;
+use crate::commits::{Commits, Fates};
 use crate::mutant::Mutant;
 use crate::net::{Port, replicas};
 use crate::plan::{HOSPITALS, HOSTS, Plan};
 use crate::road::{Broker, Durable, Ordered, Sender};
 use crate::trace::Trace;
 use crate::watch::Watched;
-use crate::{sabotage, watermark};
+use crate::{sabotage, schema, watermark};
 
 /// For how long a relay is the only one of its service.
 const TERM: Duration = Duration::from_secs(1);
+/// How often a relay looks for what another replica has committed; seldom, because looking costs more than half of what is done.
+const IDLE: Duration = Duration::from_millis(80);
 
 /// What all hosts have in common.
 #[derive(Debug)]
@@ -39,8 +41,9 @@ pub(crate) struct Site {
     pub(crate) signer: Signer,
     pub(crate) broker: Broker,
     pub(crate) trace: Trace,
-    /// One commit in so many goes wrong; 0: none.
-    pub(crate) commits: Arc<AtomicU64>,
+    pub(crate) fates: Arc<Fates>,
+    /// What consumers have applied, for a planted bug.
+    pub(crate) applied: sabotage::Applied,
 }
 
 /// A service that is being built on a host.
@@ -58,24 +61,6 @@ struct Built {
     database: Database,
     consumers: Vec<Consumer>,
     announces: bool,
-}
-
-/// Decides over commits by the simulation's own chance.
-struct Commits {
-    one_in: Arc<AtomicU64>,
-    chance: std::sync::Mutex<Chance>,
-}
-
-impl Nemesis for Commits {
-    fn at_commit(&self) -> Verdict {
-        let one_in = self.one_in.load(Ordering::Relaxed);
-        let mut chance = self.chance.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        match (chance.one_in(one_in), chance.one_in(2)) {
-            (true, true) => Verdict::CommitAndFail,
-            (true, false) => Verdict::Lose,
-            (false, _) => Verdict::Commit,
-        }
-    }
 }
 
 /// Runs a host until it is crashed.
@@ -101,23 +86,26 @@ pub(crate) async fn run(site: Arc<Site>, host: &'static str) -> turmoil::Result 
 }
 
 impl Build {
+    /// Opens a database whose commits are at the mercy of the nemesis.
+    async fn open<M: MigratorTrait>(&self, name: &str) -> Result<Database, store::Error> {
+        let database = Database::open::<M>(&self.location(name)).await?;
+        let leak = (self.site.plan.mutant == Some(Mutant::PublishBeforeCommit)).then(|| self.site.broker.clone());
+        Ok(database.with_nemesis(Arc::new(Commits::of(self.host, &self.site.fates, leak))))
+    }
+
     fn location(&self, name: &str) -> Location {
-        Location::Sqlite(self.site.data.join(format!("{name}.db")))
+        schema::location(&self.site.data, name)
     }
 
     async fn hospital(&mut self) -> Result<Built, store::Error> {
-        let location = self.location("hospital");
-        let database = Database::open::<hospital::Migrator>(&location).await?;
-        let seed = runtime::entropy::bytes();
-        let chance = std::sync::Mutex::new(Chance::new(u64::from_be_bytes(seed)));
-        let database = database.with_nemesis(Arc::new(Commits { one_in: Arc::clone(&self.site.commits), chance }));
+        let database = self.open::<hospital::Migrator>(hospital::NAME).await?;
         let built = hospital::build_on(hospital::Options::default(), database, &self.process, &mut self.server);
         Ok(Built { name: hospital::NAME, database: built.database, consumers: built.consumers, announces: true })
     }
 
     async fn screening(&mut self) -> Result<Built, store::Error> {
         let deps = screening::Deps {
-            location: self.location("screening"),
+            location: self.location(screening::NAME),
             process: self.process.clone(),
             hospital: replicas(&HOSPITALS),
             token: TokenSource::minted(self.site.signer.clone(), screening::NAME),
@@ -129,19 +117,23 @@ impl Build {
             hospital_attempt,
             ..screening::Options::default()
         };
-        let built = screening::build(options, deps, &mut self.server).await?;
+        let database = self.open::<screening::Migrator>(screening::NAME).await?;
+        let rules = sabotage::rules(self.site.plan.mutant);
+        let built = screening::build_on(options, database, rules, deps, &mut self.server);
         Ok(Built { name: screening::NAME, database: built.database, consumers: built.consumers, announces: true })
     }
 
     async fn reservation(&mut self) -> Result<Built, store::Error> {
-        let deps = reservation::Deps { location: self.location("reservation"), process: self.process.clone() };
-        let built = reservation::build(reservation::Options::default(), deps, &mut self.server).await?;
+        let database = self.open::<reservation::Migrator>(reservation::NAME).await?;
+        let options = reservation::Options::default();
+        let built = reservation::build_on(options, database, &self.process, &mut self.server);
         Ok(Built { name: reservation::NAME, database: built.database, consumers: built.consumers, announces: true })
     }
 
     async fn mypage(&mut self) -> Result<Built, store::Error> {
-        let deps = mypage::Deps { location: self.location(self.host), process: self.process.clone() };
-        let built = mypage::build(mypage::Options::default(), deps, &mut self.server).await?;
+        let database = self.open::<mypage::Migrator>(self.host).await?;
+        let process = self.process.clone();
+        let built = mypage::build_on(mypage::Options::default(), database, process, &mut self.server);
         Ok(Built { name: mypage::NAME, database: built.database, consumers: built.consumers, announces: false })
     }
 
@@ -154,14 +146,15 @@ impl Build {
             if name == mypage::NAME { Arc::new(Ordered(sender.clone())) } else { Arc::new(Durable(sender.clone())) };
         let options = ConsumeOptions { last_pause: Duration::from_secs(1), ..ConsumeOptions::default() };
         for consumer in consumers {
-            let consumer = Watched::over(consumer, host, &site);
+            let consumer = Watched::over(sabotage::over(consumer, &site), host, &site);
             let task = relay::consume(consumer, Arc::clone(&road), options, process.clock, drain.clone(), None);
             process.tasks.spawn(Kind::Loop, "consumer", task);
         }
         if announces && site.plan.mutant == Some(Mutant::WatermarkRelay) {
             process.tasks.spawn(Kind::Loop, "relay", watermark::publish(database.clone(), Arc::new(sender)));
         } else if announces {
-            let options = PublishOptions { term: TERM, window: site.plan.window, ..PublishOptions::default() };
+            let window = site.plan.window;
+            let options = PublishOptions { term: TERM, idle: IDLE, window, ..PublishOptions::default() };
             let task = relay::publish(name, database.clone(), Arc::new(sender), options, process.clock, drain.clone());
             process.tasks.spawn(Kind::Loop, "relay", task);
         }

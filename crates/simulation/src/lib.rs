@@ -8,11 +8,13 @@
 //! A process runs one seed: counters of the libraries live as long as the process, and what they count would differ in a second
 //! run. The `simulate` binary starts one process a seed.
 
+mod aim;
 mod audit;
 mod batch;
 mod caller;
 mod chance;
 mod clock;
+mod commits;
 mod host;
 mod ledger;
 mod mutant;
@@ -22,6 +24,7 @@ mod plan;
 mod road;
 mod run;
 mod sabotage;
+mod schema;
 mod stage;
 mod trace;
 mod watch;
@@ -29,4 +32,5 @@ mod watermark;
 
 pub use batch::{Batch, Ended, Summary};
 pub use mutant::Mutant;
-pub use run::{Outcome, run};
+pub use run::{Outcome, Run, run};
+pub use schema::make as schemas;

@@ -1,11 +1,12 @@
 //! `simulate`: one seed, or many, one process each.
 
-use std::process::ExitCode;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use clap::{ArgGroup, Parser};
 use indicatif::{ProgressBar, ProgressStyle};
-use simulation::{Batch, Mutant};
+use simulation::{Batch, Mutant, Run};
 
 /// Runs the whole mesh in one thread, repeatable by a seed. Exit status 0: all ledgers agreed; 1: they did not.
 #[derive(Debug, Parser)]
@@ -29,6 +30,9 @@ struct Args {
     /// Print everything that happens to standard error.
     #[arg(long, requires = "seed")]
     trace: bool,
+    /// Start from the migrated databases in this directory.
+    #[arg(long, requires = "seed", hide = true)]
+    schemas: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -48,13 +52,23 @@ fn main() -> ExitCode {
 }
 
 fn one(seed: u64, args: &Args) -> std::io::Result<bool> {
+    let Some(schemas) = args.schemas.clone() else { return afresh() };
     if let Ok(filter) = tracing_subscriber::EnvFilter::try_from_default_env() {
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     }
     watch(seed);
-    let outcome = simulation::run(seed, args.mutant, args.trace)?;
+    let run = Run { seed, mutant: args.mutant, printed: args.trace, schemas };
+    let outcome = simulation::run(run)?;
     println!("seed {seed} {outcome}");
     Ok(outcome.wrong.is_none())
+}
+
+/// Runs the seed as a batch does: on copies, in a process that has done nothing else.
+fn afresh() -> std::io::Result<bool> {
+    let schemas = simulation::schemas()?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(std::env::args_os().skip(1)).arg("--schemas").arg(schemas.path());
+    Ok(command.status()?.success())
 }
 
 /// Ends a run that does not come forward any more: no simulated clock can.

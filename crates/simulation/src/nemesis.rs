@@ -1,11 +1,11 @@
 //! Deals the blows of a plan, and heals what they did.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use turmoil::Sim;
 
+use crate::commits::Fate;
 use crate::host::Site;
 use crate::plan::{Blow, CUSTOMERS, HOSTS, How};
 use crate::road::Manners;
@@ -48,7 +48,13 @@ impl Nemesis {
                         self.sort();
                     }
                 }
-                Act::End(blow) => self.end(sim, &blow),
+                Act::End(blow) => {
+                    self.end(sim, &blow);
+                    if let Blow::Choke { host, down, .. } = blow {
+                        self.due.push((sim.elapsed(), Act::Begin(Blow::Crash { host, down })));
+                        self.sort();
+                    }
+                }
             }
         }
     }
@@ -68,7 +74,8 @@ impl Nemesis {
                 sim.release(*one, *other);
             }
         }
-        self.site.commits.store(0, Ordering::Relaxed);
+        self.site.fates.clear(&HOSTS);
+        self.site.broker.settle();
         self.site.broker.set_down(false);
         let Manners { blind, hasty, .. } = self.site.plan.manners;
         self.site.broker.behave(Manners { blind, hasty, ..Manners::default() });
@@ -77,7 +84,7 @@ impl Nemesis {
 
     /// How long it lasts; none where it is over at once.
     fn begin(&self, sim: &mut Sim<'_>, blow: &Blow) -> Option<Duration> {
-        let Site { broker, trace, commits, .. } = &*self.site;
+        let Site { broker, trace, fates, .. } = &*self.site;
         let mut outcome = String::new();
         let lasts = match blow {
             Blow::Crash { host, down } => {
@@ -113,9 +120,17 @@ impl Nemesis {
                 broker.wipe();
                 None
             }
-            Blow::Commits { one_in, lasts } => {
-                commits.store(*one_in, Ordering::Relaxed);
+            Blow::Commits { hosts, one_in, lasts } => {
+                fates.set(hosts, Fate::Doubtful(*one_in));
                 Some(*lasts)
+            }
+            Blow::Choke { host, lasts, .. } => {
+                fates.set(&[host], Fate::Lost);
+                Some(*lasts)
+            }
+            Blow::Stall { hosts, lasts } => {
+                broker.stall(hosts, *lasts);
+                None
             }
         };
         trace.note("nemesis", &format!("{blow:?}"), format_args!("begins{outcome}"));
@@ -123,7 +138,7 @@ impl Nemesis {
     }
 
     fn end(&self, sim: &mut Sim<'_>, blow: &Blow) {
-        let Site { broker, trace, commits, .. } = &*self.site;
+        let Site { broker, trace, fates, .. } = &*self.site;
         match blow {
             Blow::Crash { host, .. } => sim.bounce(*host),
             Blow::Link { one, others, how, .. } => {
@@ -139,8 +154,9 @@ impl Nemesis {
             }
             Blow::Cut { host, .. } => broker.set_cut(host, false),
             Blow::BrokerDown { .. } => broker.set_down(false),
-            Blow::ForgetTail { .. } | Blow::Wipe => {}
-            Blow::Commits { .. } => commits.store(0, Ordering::Relaxed),
+            Blow::ForgetTail { .. } | Blow::Wipe | Blow::Stall { .. } => {}
+            Blow::Commits { hosts, .. } => fates.clear(hosts),
+            Blow::Choke { host, .. } => fates.clear(&[host]),
         }
         trace.note("nemesis", &format!("{blow:?}"), "ends");
     }

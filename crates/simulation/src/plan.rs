@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::aim::Aim;
 use crate::chance::Chance;
 use crate::mutant::Mutant;
 use crate::road::Manners;
@@ -14,6 +15,9 @@ pub(crate) const SCREENINGS: [&str; 2] = ["screening-0", "screening-1"];
 pub(crate) const RESERVATION: &str = "reservation-0";
 /// The hosts of MyPage, each with a view of its own.
 pub(crate) const PAGES: [&str; 2] = ["mypage-0", "mypage-1"];
+
+/// The hosts of each service.
+const SERVICES: [&[&str]; 4] = [&HOSPITALS, &SCREENINGS, &[RESERVATION], &PAGES];
 
 /// Every host that serves.
 pub(crate) const HOSTS: [&str; 7] =
@@ -38,8 +42,12 @@ pub(crate) enum Blow {
     ForgetTail { count: usize },
     /// The broker loses everything.
     Wipe,
-    /// For a while, one commit in so many is lost, and as many more are done but reported as failed.
-    Commits { one_in: u64, lasts: Duration },
+    /// For a while, one commit in so many of these hosts goes wrong: half of those are lost, half are done and reported as failed.
+    Commits { hosts: &'static [&'static str], one_in: u64, lasts: Duration },
+    /// A host commits nothing for a while, and is killed before it could: whatever it had begun is not done.
+    Choke { host: &'static str, lasts: Duration, down: Duration },
+    /// A relay of these hosts is stopped in the middle of a window for longer than its lease, and the broker loses that window.
+    Stall { hosts: &'static [&'static str], lasts: Duration },
 }
 
 /// What is the matter with a link.
@@ -63,6 +71,8 @@ pub(crate) struct Plan {
     pub(crate) mutant: Option<Mutant>,
     /// One booking in so many accepts PENDING.
     pub(crate) pending: u64,
+    /// One PENDING answer in so many is cancelled at once.
+    pub(crate) rash: u64,
     /// Customers that book and cancel.
     pub(crate) customers: usize,
     /// What each of them does.
@@ -91,7 +101,7 @@ pub(crate) struct Plan {
 }
 
 /// When the load should be over: blows come before that.
-const LOAD: Duration = Duration::from_secs(4);
+const LOAD: Duration = Duration::from_secs(3);
 
 /// What Screening's patience may be.
 const PATIENCES: [(Duration, Duration); 3] = [
@@ -108,20 +118,21 @@ impl Plan {
         let slots = |chance: &mut Chance| (0..2 + chance.below(4)).map(|_| capacity(chance)).collect();
         let capacities: Vec<Vec<i32>> = (0..hospitals).map(|_| slots(&mut chance)).collect();
         // a storm around the relays: slow acknowledgements, and a broker that is emptied again and again
-        let storm = chance.one_in(8) || mutant == Some(Mutant::LeaseWithoutEpoch);
+        let storm = chance.one_in(8);
         let skewed = chance.one_in(3);
         let skew = |chance: &mut Chance| if skewed { i64::try_from(chance.below(600)).unwrap_or(0) - 300 } else { 0 };
-        let mut blows: Vec<_> = (0..3 + chance.below(8)).map(|_| blow(&mut chance)).collect();
+        let aim = Aim::draw(&mut chance);
+        let mut blows: Vec<_> = (0..aim.others(&mut chance)).map(|_| blow(&mut chance)).collect();
         if storm {
             let at = |chance: &mut Chance| chance.between(Duration::from_secs(1), LOAD);
             blows.extend((0..2).map(|_| (at(&mut chance), Blow::Wipe)));
         }
-        blows.sort_by_key(|(at, _)| *at);
-        Self {
+        let mut plan = Self {
             mutant,
+            rash: chance.pick(&[0, 4]),
             pending: chance.pick(&[1, 2, 4]),
             customers: 3 + usize::try_from(chance.below(4)).unwrap_or_default().min(CUSTOMERS.len() - 3),
-            operations: 12 + usize::try_from(chance.below(8)).unwrap_or_default(),
+            operations: 8 + usize::try_from(chance.below(6)).unwrap_or_default(),
             capacities,
             deletions: usize::from(chance.one_in(3)),
             latency: Duration::from_millis(2 + chance.below(20)),
@@ -135,14 +146,17 @@ impl Plan {
                 blind: mutant == Some(Mutant::BlindCursor),
                 hasty: mutant == Some(Mutant::AckBeforeCommit),
             },
-            window: if storm { 1 } else { chance.pick(&[1, 2, 8, 512]) },
-            grace: Duration::from_millis(chance.pick(&[10, 50, 200, 2_000])),
+            window: if storm { 1 } else { chance.pick(&[2, 4, 8, 512]) },
+            grace: Duration::from_millis(chance.pick(&[30, 100, 300, 2_000])),
             patience: chance.pick(&PATIENCES),
             work: Duration::from_millis(chance.pick(&[0, 30, 100])),
             skews: HOSTS.iter().map(|_| skew(&mut chance)).collect(),
             blows,
-            chance,
-        }
+            chance: chance.fork(),
+        };
+        aim.take(&mut plan, &mut chance);
+        plan.blows.sort_by_key(|(at, _)| *at);
+        plan
     }
 }
 
@@ -154,7 +168,7 @@ fn blow(chance: &mut Chance) -> (Duration, Blow) {
     let at = chance.between(Duration::from_millis(300), LOAD);
     let lasts = chance.between(Duration::from_millis(100), Duration::from_secs(4));
     let host = chance.pick(&HOSTS);
-    let blow = match chance.below(16) {
+    let blow = match chance.below(20) {
         0..3 => Blow::Crash { host, down: lasts / 4 },
         3..9 => link(chance, lasts),
         9 => Blow::Link { one: chance.pick(&CUSTOMERS[..3]), others: &SCREENINGS, how: How::Deaf, lasts: lasts / 2 },
@@ -162,7 +176,9 @@ fn blow(chance: &mut Chance) -> (Duration, Blow) {
         11 => Blow::BrokerDown { lasts: lasts / 2 },
         12 | 13 => Blow::ForgetTail { count: 1 + usize::try_from(chance.below(12)).unwrap_or_default() },
         14 => Blow::Wipe,
-        _ => Blow::Commits { one_in: 2 + chance.below(8), lasts },
+        15 | 16 => Blow::Commits { hosts: chance.pick(&SERVICES), one_in: 2 + chance.below(8), lasts },
+        17 | 18 => Blow::Choke { host, lasts: Duration::from_millis(100) + lasts / 8, down: lasts / 4 },
+        _ => Blow::Stall { hosts: chance.pick(&SERVICES[..2]), lasts: Duration::from_millis(1_500) + lasts / 2 },
     };
     (at, blow)
 }

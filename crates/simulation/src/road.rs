@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bus::{Message, StreamState};
+use bus::{Message, Outbound, StreamState};
 use tokio::sync::watch;
 
 use crate::chance::Chance;
@@ -19,6 +19,8 @@ pub(crate) use ports::{Durable, Ordered, Sender};
 
 /// How long a delivery may stay without an acknowledgement before it comes again.
 const ACK_WAIT: Duration = Duration::from_millis(1_500);
+/// How long a broker that is away is waited for before that is an error.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// How badly it behaves. A rate is "once in so many"; 0 is never.
 #[derive(Debug, Clone, Copy, Default)]
@@ -39,6 +41,15 @@ pub(crate) struct Manners {
     pub(crate) hasty: bool,
 }
 
+/// What is going to happen to somebody who publishes: the broker acknowledges a window and loses it at once, as one that fails
+/// before it has written anything; the acknowledgements take this long; and until some time after that it does not take the older
+/// half of those events again.
+#[derive(Debug, Clone, Copy)]
+struct Stall {
+    hosts: &'static [&'static str],
+    lasts: Duration,
+}
+
 /// The broker; a cheap handle.
 #[derive(Debug, Clone)]
 pub(crate) struct Broker {
@@ -56,6 +67,9 @@ struct State {
     tails_lost: u64,
     down: bool,
     cut: BTreeSet<String>,
+    stall: Option<Stall>,
+    /// Events that are not taken before this time.
+    refused: (BTreeSet<String>, Duration),
 }
 
 #[derive(Debug, Default)]
@@ -88,8 +102,17 @@ struct Reader {
 impl Broker {
     pub(crate) fn new(chance: Chance) -> Self {
         let manners = Manners::default();
-        let state =
-            State { chance, manners, stream: None, streams_made: 0, tails_lost: 0, down: false, cut: BTreeSet::new() };
+        let state = State {
+            chance,
+            manners,
+            stream: None,
+            streams_made: 0,
+            tails_lost: 0,
+            down: false,
+            cut: BTreeSet::new(),
+            stall: None,
+            refused: (BTreeSet::new(), Duration::ZERO),
+        };
         let changed = Arc::new(watch::Sender::new(0));
         Self { state: Arc::new(Mutex::new(state)), changed, connections: Arc::new(watch::Sender::new(0)) }
     }
@@ -126,23 +149,31 @@ impl Broker {
 
     /// Forgets the newest events, as a machine that lost its power before it wrote them: the stream is the same.
     pub(crate) fn forget_tail(&self, count: usize) -> usize {
-        let mut state = self.lock();
-        state.tails_lost += 1;
-        let Some(stream) = &mut state.stream else { return 0 };
-        let kept = stream.events.len().saturating_sub(count);
-        let lost = stream.events.split_off(kept);
-        for stored in &lost {
-            stream.by_id.remove(&stored.id);
-        }
-        for reader in stream.consumers.values_mut() {
-            reader.seen = reader.seen.min(kept as u64);
-            reader.due.retain(|sequence, _| *sequence <= kept as u64);
-            reader.again.retain(|sequence| *sequence <= kept as u64);
-        }
-        drop(state);
+        let lost = self.lock().forget_tail(count).len();
         self.connections.send_modify(|count| *count += 1);
         self.wake();
-        lost.len()
+        lost
+    }
+
+    /// The next window of new events that one of these hosts sends stalls for so long.
+    pub(crate) fn stall(&self, hosts: &'static [&'static str], lasts: Duration) {
+        self.lock().stall = Some(Stall { hosts, lasts });
+    }
+
+    /// Nothing stalls or is refused from now on.
+    pub(crate) fn settle(&self) {
+        let mut state = self.lock();
+        (state.stall, state.refused.1) = (None, Duration::ZERO);
+    }
+
+    /// Takes an event from a host without a word, if it gets here.
+    pub(crate) fn leak(&self, host: &str, id: &str, message: &Message) {
+        let mut state = self.lock();
+        if state.reachable_from(host) {
+            state.store(id, message);
+        }
+        drop(state);
+        self.wake();
     }
 
     /// Loses everything it ever had.
@@ -190,6 +221,42 @@ impl State {
     fn source(&mut self) -> String {
         let losses = if self.manners.blind { 0 } else { self.tails_lost };
         format!("checkup@{}.{losses}", self.stream().identity)
+    }
+
+    /// The events that were lost.
+    fn forget_tail(&mut self, count: usize) -> Vec<Stored> {
+        self.tails_lost += 1;
+        let Some(stream) = &mut self.stream else { return Vec::new() };
+        let kept = stream.events.len().saturating_sub(count);
+        let lost = stream.events.split_off(kept);
+        for stored in &lost {
+            stream.by_id.remove(&stored.id);
+        }
+        for reader in stream.consumers.values_mut() {
+            reader.seen = reader.seen.min(kept as u64);
+            reader.due.retain(|sequence, _| *sequence <= kept as u64);
+            reader.again.retain(|sequence| *sequence <= kept as u64);
+        }
+        lost
+    }
+
+    /// What becomes of a window that a host sends: the sequences of those that were stored, and how long all of it takes.
+    fn take(&mut self, host: &str, events: &[Outbound]) -> (Vec<Option<u64>>, Option<Duration>) {
+        let before = self.stream().events.len();
+        let refused = |state: &Self, id: &str| state.refused.1 > clock::elapsed() && state.refused.0.contains(id);
+        let sequences: Vec<Option<u64>> = events
+            .iter()
+            .map(|event| (!refused(self, &event.id)).then(|| self.store(&event.id, &event.message)))
+            .collect();
+        let fresh = self.stream().events.len() - before;
+        let Some(stall) = self.stall.take_if(|stall| fresh > 0 && stall.hosts.contains(&host)) else {
+            // a process that is stopped in the middle of a call finds its answer late, whatever the deadline was
+            let slow = self.chance.one_in(self.manners.slow);
+            return (sequences, slow.then(|| self.chance.between(PATIENCE, PATIENCE * 20)));
+        };
+        let older = self.forget_tail(fresh).into_iter().take(fresh.div_ceil(2)).map(|stored| stored.id);
+        self.refused = (older.collect(), clock::elapsed() + stall.lasts + PATIENCE);
+        (sequences, Some(stall.lasts))
     }
 
     fn store(&mut self, id: &str, message: &Message) -> u64 {

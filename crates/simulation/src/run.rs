@@ -1,7 +1,7 @@
 //! One run: builds the mesh of a seed, lets it live, and judges it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use runtime::identity::{Role, Signer};
@@ -14,9 +14,10 @@ use crate::mutant::Mutant;
 use crate::nemesis::Nemesis;
 use crate::plan::{CUSTOMERS, HOSTS, Plan};
 use crate::road::Broker;
+use crate::sabotage::Applied;
 use crate::stage::Stage;
 use crate::trace::Trace;
-use crate::{audit, clock};
+use crate::{audit, clock, schema};
 
 /// How far the simulated clock moves at once.
 const TICK: Duration = Duration::from_millis(10);
@@ -46,32 +47,41 @@ impl std::fmt::Display for Outcome {
     }
 }
 
+/// What to run.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// Everything follows from it.
+    pub seed: u64,
+    /// A bug to plant.
+    pub mutant: Option<Mutant>,
+    /// Whether all that happens is written to standard error.
+    pub printed: bool,
+    /// Where [migrated databases](crate::schemas) are to start from. Made in this process they would change what it counts.
+    pub schemas: PathBuf,
+}
+
 /// Runs a seed. The process is this simulation from then on: it can run no second one.
 ///
 /// # Errors
 /// Where it cannot be set up.
-pub fn run(seed: u64, mutant: Option<Mutant>, printed: bool) -> std::io::Result<Outcome> {
+pub fn run(run: Run) -> std::io::Result<Outcome> {
+    let Run { seed, mutant, printed, schemas } = run;
     runtime::simulation::begin(seed, clock::now);
     let side = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     store::simulation::block_on(side.handle().clone());
-    let data = tempfile::Builder::new().prefix("checkup-simulation-").tempdir_in(scratch())?;
+    let data = schema::scratch()?;
+    schema::copy(&schemas, data.path())?;
     let mut plan = Plan::of(seed, mutant);
     let broker = Broker::new(plan.chance.fork());
     broker.behave(plan.manners);
     let signer = Signer::load_or_create(data.path()).map_err(std::io::Error::other)?;
-    let (trace, commits) = (Trace::new(printed), Arc::new(AtomicU64::new(0)));
-    let side_handle = side.handle().clone();
-    let site = Site { plan, data: data.path().to_owned(), side: side_handle, signer, broker, trace, commits };
+    let (trace, side_handle) = (Trace::new(printed), side.handle().clone());
+    let (data_path, fates, applied) = (data.path().to_owned(), Arc::default(), Applied::default());
+    let site = Site { plan, data: data_path, side: side_handle, signer, broker, trace, fates, applied };
     let outcome = simulate(seed, Arc::new(site));
     // the drivers' threads may still look at files that are gone; nobody waits for them
     side.shutdown_background();
     Ok(outcome)
-}
-
-/// Where databases cost no disk, if there is such a place.
-fn scratch() -> std::path::PathBuf {
-    let memory = std::path::Path::new("/dev/shm");
-    if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() }
 }
 
 fn simulate(seed: u64, site: Arc<Site>) -> Outcome {

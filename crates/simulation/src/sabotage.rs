@@ -1,24 +1,44 @@
-//! Plants bugs where a precaution is a row: what would have been written is taken away again.
+//! Plants bugs: where a precaution is a row, what would have been written is taken away again; where it is a rule or a handler,
+//! another one is put in its place.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use async_trait::async_trait;
+use contract::event::v1::ScreeningSnapshot;
+use contract::event::v1::event_envelope::Payload;
+use domain::screening::{Command, Decision, Event, Screening, State, decide};
+use fault::Fault;
+use jiff::Timestamp;
+use relay::{Consumer, Handler, Incoming};
 use sea_orm::ConnectionTrait;
+use store::Location;
+use store::dead_letter::DeadLetter;
+use store::inbox::Mark;
 use tokio::runtime::Handle;
+use uuid::Uuid;
 
+use crate::host::Site;
 use crate::mutant::Mutant;
 
 /// Plants what a mutant does to the database of a service. `side` is where databases are worked on.
 pub(crate) fn plant(mutant: Option<Mutant>, service: &str, database: &Path, side: &Handle) -> turmoil::Result {
     let Some(sql) = mutant.and_then(|mutant| trigger(mutant, service)) else { return Ok(()) };
+    execute(sql, database, side)
+}
+
+/// Does something to a database behind its service's back.
+fn execute(sql: &str, database: &Path, side: &Handle) -> turmoil::Result {
     let url = format!("sqlite://{}", database.display());
-    let planting = async {
+    let executing = async {
         let connection = sea_orm::Database::connect(url).await?;
         connection.execute_unprepared(sql).await?;
         connection.close().await
     };
     // on a thread of its own: this one is inside of a runtime that must not be blocked, says tokio, and is to be, say we
-    let planted = std::thread::scope(|scope| scope.spawn(|| side.block_on(planting)).join());
-    planted.map_err(|_| "planting a bug panicked")?.map_err(Into::into)
+    let executed = std::thread::scope(|scope| scope.spawn(|| side.block_on(executing)).join());
+    executed.map_err(|_| "planting a bug panicked")?.map_err(Into::into)
 }
 
 fn trigger(mutant: Mutant, service: &str) -> Option<&'static str> {
@@ -38,4 +58,78 @@ fn trigger(mutant: Mutant, service: &str) -> Option<&'static str> {
         ),
         _ => None,
     }
+}
+
+/// What Screening decides by.
+pub(crate) fn rules(mutant: Option<Mutant>) -> screening::Rules {
+    if mutant == Some(Mutant::ConfirmWithoutGuard) { unguarded } else { decide }
+}
+
+/// The rules but for the guard: a place that was granted confirms its booking, whatever has become of that meanwhile.
+fn unguarded(row: Option<&Screening>, command: &Command, now: Timestamp) -> Result<Decision, Fault> {
+    match (row, command) {
+        (Some(row), Command::Confirm { booking, terms, .. }) if !row.is_fence() && row.state != State::Confirmed => {
+            Ok(Decision::Change(Event::Confirmed(booking.clone(), terms.clone())))
+        }
+        _ => decide(row, command, now),
+    }
+}
+
+/// The consumer with what a mutant makes of it.
+pub(crate) fn over(consumer: Consumer, site: &Arc<Site>) -> Consumer {
+    let Location::Sqlite(database) = consumer.database.location().clone() else { return consumer };
+    let counts = site.plan.mutant == Some(Mutant::ReplayTwice) && consumer.name == "hospital-releases";
+    if !counts {
+        return consumer;
+    }
+    let inner = Arc::clone(&consumer.handler);
+    let handler = Arc::new(Counting { inner, database, site: Arc::clone(site) });
+    Consumer { handler, ..consumer }
+}
+
+/// Events that were applied by anybody.
+#[derive(Debug, Default)]
+pub(crate) struct Applied(Mutex<BTreeSet<Uuid>>);
+
+impl Applied {
+    /// Whether it was applied before.
+    fn again(&self, event: Uuid) -> bool {
+        !self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(event)
+    }
+}
+
+/// A handler that gives places back by counting them: one more for each time an event comes.
+struct Counting {
+    inner: Arc<dyn Handler>,
+    database: PathBuf,
+    site: Arc<Site>,
+}
+
+#[async_trait]
+impl Handler for Counting {
+    async fn handle(&self, batch: Vec<Incoming>) -> Result<(), Fault> {
+        let events: Vec<_> = batch.iter().map(|event| (event.event_id, slot(event))).collect();
+        self.inner.handle(batch).await?;
+        let again = events.into_iter().filter(|(event, _)| self.site.applied.again(*event));
+        for slot in again.filter_map(|(_, slot)| slot) {
+            let slot = slot.replace("hospitals/", "").replace("slots/", "");
+            let sql = format!("UPDATE slot SET booked_count = max(booked_count - 1, 0) WHERE id = '{slot}'");
+            execute(&sql, &self.database, &self.site.side).map_err(|error| Fault::internal(error.to_string()))?;
+        }
+        Ok(())
+    }
+
+    async fn bury(&self, letter: DeadLetter, mark: Mark) -> Result<(), Fault> {
+        self.inner.bury(letter, mark).await
+    }
+}
+
+/// The slot whose place an event gives back.
+fn slot(event: &Incoming) -> Option<String> {
+    let ScreeningSnapshot { slot, .. } = match event.envelope.payload.clone()? {
+        Payload::ScreeningCancelled(cancelled) if !cancelled.claim_id.is_empty() => cancelled.screening?,
+        Payload::ScreeningRejected(rejected) if !rejected.claim_id.is_empty() => rejected.screening?,
+        _ => return None,
+    };
+    Some(slot)
 }

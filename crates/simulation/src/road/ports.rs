@@ -9,11 +9,9 @@ use bus::{Delivery, Error, Outbound, Place, Publish, StreamState, Subscribe, Sub
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
-use super::{Broker, matches};
+use super::{Broker, PATIENCE, matches};
 use crate::clock;
 
-/// How long a broker that is away is waited for before that is an error.
-const PATIENCE: Duration = Duration::from_millis(500);
 /// The longest way of a message there and back.
 const WAY: Duration = Duration::from_millis(10);
 
@@ -51,20 +49,19 @@ impl Publish for Sender {
             sleep_until(deadline).await;
             return events.iter().map(|_| Err(unreachable())).collect();
         }
-        let (acknowledged, slow) = {
+        let (acknowledged, slow, lost) = {
             let mut state = self.broker.lock();
-            let manners = state.manners;
-            let acknowledged: Vec<_> = events
-                .iter()
-                .map(|event| {
-                    let sequence = state.store(&event.id, &event.message);
-                    if state.chance.one_in(manners.silent) { Err(unreachable()) } else { Ok(sequence) }
-                })
-                .collect();
-            // a process that is stopped in the middle of a call finds its answer late, whatever the deadline was
-            let slow = state.chance.one_in(manners.slow).then(|| state.chance.between(PATIENCE, PATIENCE * 20));
-            (acknowledged, slow)
+            let lost = state.tails_lost;
+            let (sequences, slow) = state.take(&self.host, events);
+            let silent = state.manners.silent;
+            let told =
+                |sequence: Option<u64>| sequence.filter(|_| !state.chance.one_in(silent)).ok_or_else(unreachable);
+            let acknowledged: Vec<_> = sequences.into_iter().map(told).collect();
+            (acknowledged, slow, state.tails_lost > lost)
         };
+        if lost {
+            self.broker.connections.send_modify(|count| *count += 1);
+        }
         self.broker.wake();
         if let Some(slow) = slow {
             sleep(slow).await;

@@ -1,0 +1,86 @@
+//! The fate of commits: which of them are lost, and what gets out before them.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use bus::Message;
+use sea_orm::DatabaseTransaction;
+use store::{Nemesis, Verdict, outbox};
+
+use crate::chance::Chance;
+use crate::road::Broker;
+
+/// What happens to the commits of a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// One in so many is lost, or done and reported as failed.
+    Doubtful(u64),
+    /// All are lost.
+    Lost,
+}
+
+/// The hosts whose commits go wrong.
+#[derive(Debug, Default)]
+pub(crate) struct Fates(Mutex<BTreeMap<&'static str, Fate>>);
+
+impl Fates {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, Fate>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// This is what happens to the commits of these hosts.
+    pub(crate) fn set(&self, hosts: &[&'static str], fate: Fate) {
+        self.lock().extend(hosts.iter().map(|host| (*host, fate)));
+    }
+
+    /// Nothing happens to the commits of these hosts.
+    pub(crate) fn clear(&self, hosts: &[&'static str]) {
+        self.lock().retain(|host, _| !hosts.contains(host));
+    }
+}
+
+/// Decides over the commits of one host by the simulation's own chance.
+pub(crate) struct Commits {
+    host: &'static str,
+    fates: Arc<Fates>,
+    chance: Mutex<Chance>,
+    /// Where events go that are not committed yet: a planted bug.
+    leak: Option<Broker>,
+}
+
+impl Commits {
+    pub(crate) fn of(host: &'static str, fates: &Arc<Fates>, leak: Option<Broker>) -> Self {
+        let chance = Chance::new(u64::from_be_bytes(runtime::entropy::bytes()));
+        Self { host, fates: Arc::clone(fates), chance: Mutex::new(chance), leak }
+    }
+}
+
+/// Events of a transaction that are looked at; more than one ever writes.
+const MOST: u64 = 1_000;
+
+#[async_trait]
+impl Nemesis for Commits {
+    async fn before_commit(&self, transaction: &DatabaseTransaction) {
+        let Some(broker) = &self.leak else { return };
+        // those of earlier transactions that are not published yet go along: the broker knows them by their ids later
+        let rows = outbox::unpublished(transaction, MOST).await.unwrap_or_default();
+        for row in rows {
+            broker.leak(self.host, &row.event_id.to_string(), &Message { subject: row.subject, payload: row.payload });
+        }
+    }
+
+    fn at_commit(&self) -> Verdict {
+        let fate = self.fates.lock().get(self.host).copied();
+        let mut chance = self.chance.lock().unwrap_or_else(PoisonError::into_inner);
+        match fate {
+            Some(Fate::Lost) => Verdict::Lose,
+            Some(Fate::Doubtful(one_in)) => match (chance.one_in(one_in), chance.one_in(2)) {
+                (true, true) => Verdict::CommitAndFail,
+                (true, false) => Verdict::Lose,
+                (false, _) => Verdict::Commit,
+            },
+            None => Verdict::Commit,
+        }
+    }
+}
