@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use runtime::client::{ClientOptions, Replicas, endpoint};
@@ -12,6 +13,9 @@ use turmoil::net::{TcpListener, TcpStream};
 
 /// Where every host serves.
 const PORT: u16 = 8080;
+
+/// Longer than any run takes.
+const FOR_EVER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The port of a host.
 pub(crate) struct Port(TcpListener);
@@ -39,7 +43,10 @@ pub(crate) fn channel(host: &str) -> Channel {
         let stream = TcpStream::connect((host, uri.port_u16().unwrap_or(PORT))).await?;
         Ok::<_, io::Error>(TokioIo::new(stream))
     });
-    endpoint(uri, ClientOptions::default()).connect_with_connector_lazy(connect)
+    // The library forgets a call that was given up after a second of the machine's time, not of ours, and answers what comes for it
+    // later with a frame more: how fast the machine is would decide what happens.
+    let endpoint = endpoint(uri, ClientOptions::default()).http2_reset_stream_duration(FOR_EVER);
+    endpoint.http2_max_concurrent_reset_streams(usize::MAX).connect_with_connector_lazy(connect)
 }
 
 /// The replicas of a service on these hosts.
