@@ -221,9 +221,9 @@ fn rest(method: &MethodDescriptor) -> Option<Rest> {
     let text = |field: &str| rule.get_field_by_name(field).and_then(|value| value.as_str().map(str::to_owned));
     let additional = rule.get_field_by_name("additional_bindings").expect("its field");
     assert!(additional.as_list().is_some_and(<[Value]>::is_empty), "{}: one way is enough", method.full_name());
-    let verbs = ["get", "put", "post", "delete", "patch"].into_iter();
-    let used = verbs.filter_map(|verb| Some((verb, text(verb).filter(|path| !path.is_empty())?)));
-    let (verb, path) = used.last().unwrap_or_else(|| panic!("{} has no verb", method.full_name()));
+    let mut verbs = ["get", "put", "post", "delete", "patch"].into_iter();
+    let used = verbs.find_map(|verb| Some((verb, text(verb).filter(|path| !path.is_empty())?)));
+    let (verb, path) = used.unwrap_or_else(|| panic!("{} has no verb", method.full_name()));
     Some(Rest { verb: verb.to_uppercase(), path, body: text("body").unwrap_or_default() })
 }
 
