@@ -12,7 +12,7 @@ use clap::builder::styling::AnsiColor;
 use clap::{Args, Parser, Subcommand};
 
 pub use serving::{MeshArgs, Replicas, ServeArgs, UpArgs};
-pub use tools::{BenchArgs, BenchItem, DemoArgs, TokenArgs, VerifyArgs};
+pub use tools::{BenchArgs, BenchItem, DemoArgs, JwksArgs, TokenArgs, VerifyArgs};
 pub use upkeep::{ConfigCommand, DeadLettersCommand, MigrateArgs, RebuildArgs, StoresArgs};
 
 /// Where the data is when nobody says otherwise.
@@ -98,26 +98,6 @@ pub struct ConfigArgs {
     /// Sets one configuration key; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
-}
-
-const JWKS_EXAMPLES: &str = "\
-Examples:
-  checkup jwks --data-dir data > jwks.json
-  checkup serve hospital --set identity.jwks_file=jwks.json --config mesh.toml
-  kubectl create configmap checkup-jwks --from-file=jwks.json
-
-Prints a JWKS document: for processes that accept tokens and must not be able to make them, and for a gateway or a mesh that \
-checks tokens itself. A directory without a key gets one.
-
-Exit status: 0; 1 where the key cannot be used; 64 for a wrong command line.";
-
-/// `checkup jwks`.
-#[derive(Debug, Clone, Args)]
-#[command(after_help = JWKS_EXAMPLES)]
-pub struct JwksArgs {
-    /// The directory with the signing key
-    #[arg(long, value_name = "DIR", default_value = DATA_DIR)]
-    pub data_dir: PathBuf,
 }
 
 /// Which running process, and how to be let in.

@@ -46,6 +46,26 @@ pub struct TokenArgs {
     pub ttl: Duration,
 }
 
+const JWKS_EXAMPLES: &str = "\
+Examples:
+  checkup jwks --data-dir data > jwks.json
+  checkup serve hospital --set identity.jwks_file=jwks.json --config mesh.toml
+  kubectl create configmap checkup-jwks --from-file=jwks.json
+
+Prints a JWKS document: for processes that accept tokens and must not be able to make them, and for a gateway or a mesh that \
+checks tokens itself. A directory without a key gets one.
+
+Exit status: 0; 1 where the key cannot be used; 64 for a wrong command line.";
+
+/// `checkup jwks`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = JWKS_EXAMPLES)]
+pub struct JwksArgs {
+    /// The directory with the signing key
+    #[arg(long, value_name = "DIR", default_value = DATA_DIR)]
+    pub data_dir: PathBuf,
+}
+
 const DEMO_EXAMPLES: &str = "\
 Examples:
   checkup demo
