@@ -23,7 +23,7 @@ pub enum Mutant {
     PublishBeforeCommit,
     /// An event is acknowledged before its effect is committed: the broker counts as settled what it has handed over.
     AckBeforeCommit,
-    /// A relay remembers how far it has read instead of which events were acknowledged: see [`crate::watermark`].
+    /// A relay remembers how far it has read instead of which events were acknowledged.
     WatermarkRelay,
     /// A relay marks events whether or not it still has the lease: a trigger in every database keeps the epoch of the lease at 1.
     LeaseWithoutEpoch,

@@ -80,12 +80,12 @@ async fn tools_without_a_process_or_a_key_say_what_to_do() {
     drop(free);
     let dir = DataDir::new();
     let data = dir.path().to_string_lossy().into_owned();
-    for command in ["demo", "verify", "bench"] {
+    for command in ["demo", "verify"] {
         let finished = launch().run(&[command, "--addr", &addr, "--data-dir", &data]).await;
         ended(&finished, 1, "there is no signing key in");
     }
     launch().run(&["token", "--data-dir", &data, "--role", "auditor", "--subject", "kang"]).await;
-    for command in ["demo", "verify", "bench"] {
+    for command in ["demo", "verify"] {
         let finished = launch().run(&[command, "--addr", &addr, "--data-dir", &data]).await;
         ended(&finished, 1, "start a process with `checkup up`");
         let nowhere = launch().run(&[command, "--addr", "nowhere", "--data-dir", &data]).await;
