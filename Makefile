@@ -36,7 +36,7 @@ demo: ## plays the scenario against what `make run` started
 verify: ## checks that the services of what `make run` started agree
 	$(CARGO) run --release -p checkup -- verify $(ARGS)
 
-bench: tools ## measures the services against baselines of the same run (about half an hour; ARGS='P1 P3' for less)
+bench: tools ## measures the services against baselines of the same run (long; ARGS='P1 P3' for some of them)
 	$(CARGO) run --release -p checkup -- bench $(ARGS)
 
 chaos: tools ## breaks a mesh under load, fault by fault, and prints what became of every booking (tens of minutes)

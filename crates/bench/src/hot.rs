@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use contract::google::r#type::Date;
 use contract::hospital::v1 as hospital;
 use contract::screening::v1 as screening;
+use domain::civil::encode_date;
 use fault::Reason;
 use jiff::ToSpan;
 use runtime::clock::Clock;
@@ -42,7 +42,7 @@ impl Hot {
         let begin = Clock::system().now().to_zoned(jiff::tz::TimeZone::UTC).date() + AHEAD.days();
         let dates: Vec<jiff::civil::Date> = (0..SLOTS).map(|offset| begin + offset.days()).collect();
         let slot = |date: &jiff::civil::Date| hospital::Slot {
-            date: Some(day(*date)),
+            date: Some(encode_date(*date)),
             capacity: places,
             ..Default::default()
         };
@@ -100,11 +100,6 @@ impl Hot {
             _ => Err(status),
         }
     }
-}
-
-/// A date as the contract writes it.
-pub(crate) fn day(date: jiff::civil::Date) -> Date {
-    Date { year: date.year().into(), month: date.month().into(), day: date.day().into() }
 }
 
 /// ReserveCapacity, as Screening calls it.

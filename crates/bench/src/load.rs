@@ -63,7 +63,7 @@ impl Measured {
         match answer {
             Answer::Done if counts => {
                 self.done += 1;
-                self.latency.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
+                record(&mut self.latency, latency);
             }
             Answer::Refused if counts => self.refused += 1,
             Answer::Done | Answer::Refused => {}
@@ -86,11 +86,18 @@ impl Measured {
 
     /// Milliseconds at a quantile; not a number where no call was answered.
     pub(crate) fn at(&self, quantile: f64) -> f64 {
-        if self.latency.is_empty() {
-            return f64::NAN;
-        }
-        self.latency.value_at_quantile(quantile) as f64 / 1_000.0
+        milliseconds(&self.latency, quantile)
     }
+}
+
+/// Milliseconds at a quantile of microseconds; not a number where there is none.
+pub(crate) fn milliseconds(micros: &Histogram<u64>, quantile: f64) -> f64 {
+    if micros.is_empty() { f64::NAN } else { micros.value_at_quantile(quantile) as f64 / 1_000.0 }
+}
+
+/// Records a time in microseconds; one beyond the bounds as the bound.
+pub(crate) fn record(micros: &mut Histogram<u64>, time: Duration) {
+    micros.saturating_record(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
 }
 
 /// Microseconds up to two minutes, to three digits.

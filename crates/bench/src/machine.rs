@@ -78,12 +78,6 @@ impl Machine {
         }
     }
 
-    /// The cores there are.
-    #[must_use]
-    pub fn cores(&self) -> usize {
-        self.cores
-    }
-
     /// Names and values, for people. The load at the end is that of the moment.
     #[must_use]
     pub fn lines(&self) -> Vec<(&'static str, String)> {

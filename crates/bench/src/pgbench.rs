@@ -1,5 +1,6 @@
 //! One row-locking transaction a request, by PostgreSQL's own tool: what a booking would be without the coalescing writer.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
@@ -31,6 +32,8 @@ const GRACE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(crate) struct Pgbench {
     program: PathBuf,
+    /// What of the caller's environment is meant for other servers.
+    unset: Vec<OsString>,
     url: String,
     scratch: TempDir,
 }
@@ -42,17 +45,16 @@ impl Pgbench {
         postgres.sql(DATABASE, TABLES).await?;
         let scratch = tempfile::tempdir().map_err(Error::system("make a temporary directory"))?;
         std::fs::write(scratch.path().join("script.sql"), SCRIPT).map_err(Error::system("write a script"))?;
-        let program = postgres.client("pgbench").get_program().into();
-        Ok(Self { program, url: postgres.url(DATABASE), scratch })
+        let client = postgres.client("pgbench");
+        let unset = client.get_envs().filter(|(_, value)| value.is_none()).map(|(name, _)| name.to_owned()).collect();
+        Ok(Self { program: client.get_program().into(), unset, url: postgres.url(DATABASE), scratch })
     }
 
     /// So many sessions for so long, in whole seconds, at least two: they connect first.
     pub(crate) async fn run(&self, callers: usize, span: Duration) -> Result<Measured, Error> {
         let seconds = span.as_secs_f64().ceil().max(2.0) as u64;
         let mut command = tokio::process::Command::new(&self.program);
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PG")) {
-            command.env_remove(name);
-        }
+        self.unset.iter().for_each(|name| drop(command.env_remove(name)));
         command.args(["-n", "-M", "prepared", "-j", "2", "-l", "--log-prefix", "taken", "-f", "script.sql"]);
         command.args(["-c", &callers.to_string(), "-T", &seconds.to_string(), &self.url]);
         command.current_dir(self.scratch.path()).stdin(Stdio::null()).kill_on_drop(true);

@@ -24,7 +24,7 @@ pub async fn run(args: BenchArgs) -> Result<Exit, Failure> {
         return ::bench::hello::serve(addr).await.map(|()| Exit::Ok).map_err(failure);
     }
     let plan = plan(&args)?;
-    // before half an hour has passed
+    // before anything is measured, which takes long
     for path in [&args.write, &args.json].into_iter().flatten().filter(|path| path.as_os_str() != "-") {
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
         std::fs::create_dir_all(directory).map_err(|error| cannot_write(path, &error))?;

@@ -22,4 +22,4 @@ pub use output::Output;
 pub use postgres::Postgres;
 pub use replica::{Replica, State};
 pub use rustix::process::Signal;
-pub use topology::{Layout, Mesh};
+pub use topology::{Layout, Mesh, without_settings};

@@ -69,7 +69,7 @@ impl Layout {
 }
 
 /// Takes the caller's own settings away: a process of the mesh is told everything by its configuration and its flags.
-pub(crate) fn without_settings(command: &mut Command) {
+pub fn without_settings(command: &mut Command) {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CHECKUP_")) {
         command.env_remove(name);
     }

@@ -17,7 +17,7 @@ use tonic::Status;
 use super::Bench;
 use crate::caller::{Caller, Token};
 use crate::hot::{Hot, PLACES, booking};
-use crate::load::{Answer, Work, histogram, open};
+use crate::load::{Answer, Work, histogram, milliseconds, open, record};
 use crate::section::{Bound, Figure, Section, Side};
 use crate::series::Series;
 use crate::stand::{Setup, Stand};
@@ -76,7 +76,7 @@ impl Work for Following {
         let back = back(places, caller, &made).await?;
         let mut lags = lags.lock().unwrap_or_else(PoisonError::into_inner);
         for (histogram, lag) in lags.iter_mut().zip([shown, back]) {
-            histogram.saturating_record(u64::try_from(lag.as_micros()).unwrap_or(u64::MAX));
+            record(histogram, lag);
         }
         // it took much longer than a booking does, which is no latency of one
         Ok(Answer::Refused)
@@ -131,8 +131,8 @@ pub(super) async fn measure(bench: &mut Bench<'_>) -> Result<Section, Error> {
         side.push(&measured);
         let taken = followed.lags.lock().unwrap_or_else(PoisonError::into_inner);
         for (series, histogram) in lags.iter_mut().zip(taken.iter()) {
-            series[0].push(histogram.value_at_quantile(0.5) as f64 / 1_000.0);
-            series[1].push(histogram.value_at_quantile(0.99) as f64 / 1_000.0);
+            series[0].push(milliseconds(histogram, 0.5));
+            series[1].push(milliseconds(histogram, 0.99));
         }
         bench.done();
     }

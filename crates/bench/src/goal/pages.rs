@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Bench;
-use crate::load::histogram;
+use crate::load::{histogram, milliseconds, record};
 use crate::section::{Bound, Figure, Rows, Section};
 use crate::series::{Series, figure};
 use crate::stand::{Setup, Stand};
@@ -34,7 +34,8 @@ struct Times {
     name: &'static str,
     middle: String,
     passed: u64,
-    few: Series,
+    /// The first page of the short list beside `first`, and beside `deep`.
+    few: [Series; 2],
     first: Series,
     deep: Series,
 }
@@ -47,25 +48,26 @@ pub(super) async fn measure(bench: &mut Bench<'_>) -> Result<Section, Error> {
     let mut times = Vec::new();
     for list in &long_lists {
         let (middle, passed) = walk(list, bench.plan.sizes.rows / 2).await?;
-        let [few, first, deep] = std::array::from_fn(|_| Series::default());
+        let (few, first, deep) = Default::default();
         times.push(Times { name: list.name, middle, passed, few, first, deep });
         bench.done();
     }
     long.rest().await;
     for _ in 0..bench.plan.pairs {
         for (times, (short, long)) in times.iter_mut().zip(short_lists.iter().zip(&long_lists)) {
-            times.few.push(page(short, "").await?);
+            times.few[0].push(page(short, "").await?);
             times.first.push(page(long, "").await?);
-            times.few.push(page(short, "").await?);
+            times.few[1].push(page(short, "").await?);
             times.deep.push(page(long, &times.middle).await?);
         }
         bench.done();
     }
     let mut section = Section::new(Item::P7, bench.topology);
     for times in &times {
-        let few = |turn: usize| times.few.values().iter().skip(turn).step_by(2).copied().collect::<Series>();
-        for (what, values) in [("first", times.first.over(&few(0))), ("a page in the middle", times.deep.over(&few(1)))]
-        {
+        let [beside_first, beside_deep] = &times.few;
+        let ratios =
+            [("first", times.first.over(beside_first)), ("a page in the middle", times.deep.over(beside_deep))];
+        for (what, values) in ratios {
             let figure = Figure::new(format!("{}, {what}", times.name), "×", values);
             section.figures.push(figure.goal(Bound::AtMost(1.5)).limit(Bound::AtMost(3.0)));
         }
@@ -118,15 +120,15 @@ async fn page(list: &List, token: &str) -> Result<f64, Error> {
     for _ in 0..CALLS {
         let since = Instant::now();
         (list.fetch)(token.to_owned(), PAGE).await.map_err(Error::call(list.name))?;
-        taken.saturating_record(u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX));
+        record(&mut taken, since.elapsed());
     }
-    Ok(taken.value_at_quantile(0.5) as f64 / 1_000.0)
+    Ok(milliseconds(&taken, 0.5))
 }
 
 fn table(times: &[Times]) -> Rows {
     let row = |times: &Times| {
         let mut row = vec![times.name.to_owned()];
-        row.extend([&times.few, &times.first, &times.deep].map(Series::text));
+        row.extend([&times.few[0], &times.first, &times.deep].map(Series::text));
         row.push(figure(times.passed as f64));
         row
     };

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use mesh::child::Child;
-use mesh::{Signal, port};
+use mesh::{Signal, port, without_settings};
 use tokio::time::{Instant, sleep};
 
 use super::START;
@@ -64,10 +64,7 @@ impl Embedded {
         for setting in &self.settings {
             command.arg("--set").arg(setting);
         }
-        // the defaults, whatever the environment says: figures are to be comparable
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CHECKUP_")) {
-            command.env_remove(name);
-        }
+        without_settings(&mut command);
         let begun = Instant::now();
         let mut child = Child::spawn("checkup up", command, Signal::TERM, None)?;
         while child.output().find(|line| line.contains(GREETING).then_some(())).is_none() {

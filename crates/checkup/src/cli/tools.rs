@@ -147,7 +147,7 @@ What can be measured; where a topology is not named, at every place it has:
 Starts processes of its own, in temporary directories, and ends them; Ctrl-C does too. Every ratio is taken by turns, at least \
 five pairs, and shown with its median and its ends: trust ratios, absolute figures move with the machine's other load. Rates \
 come from a closed loop, latencies of an open one count from the time at which a call was due. A mesh needs PostgreSQL and \
-nats-server; `make tools` installs them. Everything takes about half an hour.
+nats-server; `make tools` installs them.
 
 --json prints one object: `machine`, `settings` and `sections`, each with `item`, `topology`, `figures` (`values`, `goal`, `met`), \
 `sides` (`rate`, `p50_ms`, `p99_ms`, `p999_ms`), `rows` and `notes`.

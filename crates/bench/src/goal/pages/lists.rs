@@ -5,6 +5,7 @@ use contract::marketing::v1::ListDemandSignalsRequest;
 use contract::mypage::v1::ListMyPageItemsRequest;
 use contract::reservation::v1::ListReservationsRequest;
 use contract::screening::v1::ListScreeningsRequest;
+use domain::civil::encode_date;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use jiff::ToSpan;
@@ -14,7 +15,7 @@ use tonic::Status;
 use super::rows::{CUSTOMER, HOSPITAL};
 use crate::Error;
 use crate::caller::{Caller, Token};
-use crate::hot::{AHEAD, day};
+use crate::hot::AHEAD;
 use crate::stand::Stand;
 
 /// How many rows came, and how to ask for those after them.
@@ -56,7 +57,7 @@ pub(super) fn lists(stand: &Stand) -> Result<Vec<List>, Error> {
     let (ledger, all_hospitals) = (auditor("reservation")?, hospital::ListHospitalsRequest::default());
     let begin = Clock::system().now().to_zoned(jiff::tz::TimeZone::UTC).date() + AHEAD.days();
     let slot = format!("hospitals/{HOSPITAL}/slots/{begin}");
-    let (start_date, end_date) = (Some(day(begin)), Some(day(begin + 31.days())));
+    let (start_date, end_date) = (Some(encode_date(begin)), Some(encode_date(begin + 31.days())));
     let of_hospital =
         ListScreeningsRequest { filter: format!("hospital=\"hospitals/{HOSPITAL}\""), ..Default::default() };
     let by_date = ListScreeningsRequest { order_by: "date".to_owned(), ..of_hospital.clone() };
