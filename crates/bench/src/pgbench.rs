@@ -54,7 +54,9 @@ impl Pgbench {
     pub(crate) async fn run(&self, callers: usize, span: Duration) -> Result<Measured, Error> {
         let seconds = span.as_secs_f64().ceil().max(2.0) as u64;
         let mut command = tokio::process::Command::new(&self.program);
-        self.unset.iter().for_each(|name| drop(command.env_remove(name)));
+        for name in &self.unset {
+            command.env_remove(name);
+        }
         command.args(["-n", "-M", "prepared", "-j", "2", "-l", "--log-prefix", "taken", "-f", "script.sql"]);
         command.args(["-c", &callers.to_string(), "-T", &seconds.to_string(), &self.url]);
         command.current_dir(self.scratch.path()).stdin(Stdio::null()).kill_on_drop(true);
