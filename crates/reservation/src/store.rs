@@ -5,7 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ::store::query::{self, Direction, apart, condition, save_all, upsert_all};
+use ::store::query::{self, Direction, apart, condition};
+use ::store::rows::{among, insert_missing, save_all};
 use ::store::{micros, timestamp};
 use domain::access::Scope;
 use domain::filter::{Comparison, Value as Operand};
@@ -14,7 +15,6 @@ use domain::page::{Key, KeyKind, Order, Page};
 use domain::reservation::{Entry, Ledger, Reservation, State};
 use sea_orm::ActiveValue::Set;
 use sea_orm::entity::prelude::*;
-use sea_orm::sea_query::OnConflict;
 use sea_orm::{Condition, QueryOrder, QuerySelect, Value};
 
 pub(crate) mod reservation {
@@ -167,12 +167,12 @@ pub(crate) async fn load_for_update(
         return Ok(ledgers);
     }
     let ids = || screenings.iter().map(|screening| screening.0);
-    let select = reservation::Entity::find().filter(reservation::Column::Screening.is_in(ids()));
+    let select = reservation::Entity::find().filter(among(transaction, reservation::Column::Screening, ids()));
     for row in select.order_by_asc(reservation::Column::Screening).lock_exclusive().all(transaction).await? {
         let ledger = ledgers.entry(ScreeningId(row.screening)).or_default();
         ledger.reservation = Some(Reservation::try_from(row)?);
     }
-    let select = unregistered::Entity::find().filter(unregistered::Column::Screening.is_in(ids()));
+    let select = unregistered::Entity::find().filter(among(transaction, unregistered::Column::Screening, ids()));
     for row in select.order_by_asc(unregistered::Column::Screening).lock_exclusive().all(transaction).await? {
         ledgers.entry(ScreeningId(row.screening)).or_default().unregistered_version = row.version;
     }
@@ -200,11 +200,7 @@ pub(crate) async fn save(
 
 /// Adds entries to the history, which keeps the first one of a version.
 pub(crate) async fn save_history(transaction: &impl ConnectionTrait, entries: Vec<Entry>) -> Result<(), DbErr> {
-    use history::Column;
-    let keep = OnConflict::columns([Column::Screening, Column::Version])
-        .do_nothing_on([Column::Screening, Column::Version])
-        .to_owned();
-    upsert_all(transaction, entries.into_iter().map(history::ActiveModel::from).collect(), &keep).await
+    insert_missing(transaction, entries.into_iter().map(history::ActiveModel::from).collect()).await
 }
 
 /// The greatest version of a screening that has been taken in, 0 for none.

@@ -8,8 +8,9 @@ pub(crate) mod row;
 pub(crate) mod standing;
 pub(crate) mod watch;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
+use ::store::rows::among;
 use domain::access::Scope;
 use domain::ids::{CustomerId, ScreeningId};
 use domain::screening::{Screening, State};
@@ -45,7 +46,8 @@ pub(crate) async fn by_ids(
     connection: &impl ConnectionTrait,
     ids: impl IntoIterator<Item = ScreeningId>,
 ) -> Result<HashMap<ScreeningId, Screening>, DbErr> {
-    collect(Entity::find().filter(Column::Id.is_in(ids.into_iter().map(|id| id.0))).all(connection).await?)
+    let ids = among(connection, Column::Id, ids.into_iter().map(|id| id.0));
+    collect(Entity::find().filter(ids).all(connection).await?)
 }
 
 /// The same, locked until the transaction ends where the database locks rows.
@@ -53,8 +55,8 @@ pub(crate) async fn by_ids_for_update(
     transaction: &impl ConnectionTrait,
     ids: impl IntoIterator<Item = ScreeningId>,
 ) -> Result<HashMap<ScreeningId, Screening>, DbErr> {
-    let select = Entity::find().filter(Column::Id.is_in(ids.into_iter().map(|id| id.0)));
-    collect(select.order_by_asc(Column::Id).lock_exclusive().all(transaction).await?)
+    let ids = among(transaction, Column::Id, ids.into_iter().map(|id| id.0));
+    collect(Entity::find().filter(ids).order_by_asc(Column::Id).lock_exclusive().all(transaction).await?)
 }
 
 fn collect(rows: Vec<row::Model>) -> Result<HashMap<ScreeningId, Screening>, DbErr> {
@@ -72,12 +74,13 @@ pub(crate) async fn active(
     if wanted.is_empty() {
         return Ok(HashMap::new());
     }
+    let dates: HashSet<Date> = wanted.iter().map(|(_, date)| *date).collect();
     let states = State::ALL.iter().filter(|state| state.is_active()).map(|state| state.number());
     let rows: Vec<(Uuid, String, String)> = Entity::find()
         .select_only()
         .columns([Column::Id, Column::Customer, Column::SlotDate])
-        .filter(Column::Customer.is_in(wanted.iter().map(|(customer, _)| customer.segment())))
-        .filter(Column::SlotDate.is_in(wanted.iter().map(|(_, date)| date.to_string())))
+        .filter(among(connection, Column::Customer, wanted.iter().map(|(customer, _)| customer.segment())))
+        .filter(among(connection, Column::SlotDate, dates.into_iter().map(|date| date.to_string())))
         .filter(Column::State.is_in(states))
         .into_tuple()
         .all(connection)

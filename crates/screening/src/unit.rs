@@ -233,7 +233,10 @@ async fn load(
     let records = request_record::find(transaction, &keys).await?;
     ids.extend(records.values().filter_map(|record| ScreeningId::parse(&record.resource).ok()));
     let rows = if ids.is_empty() { Default::default() } else { store::by_ids_for_update(transaction, ids).await? };
-    request_record::still(transaction, &keys, &records).await?;
+    if !rows.is_empty() {
+        // nobody was waited for where nothing was locked
+        request_record::still(transaction, &keys, &records).await?;
+    }
     let active = store::active(transaction, &wanted.iter().collect::<Vec<_>>()).await?;
     let versions = store::refusal::versions(transaction, slots).await?;
     let fresh = if marks.is_empty() { Vec::new() } else { inbox::admit(transaction, CONSUMER, &marks).await? };
@@ -243,8 +246,8 @@ async fn load(
 /// Writes, in one statement a table, what was decided.
 async fn save(transaction: &DatabaseTransaction, work: Work, batch: &[&Command]) -> Result<(), DbErr> {
     let effects = work.into_effects();
-    store::row::update(transaction, &effects.changed.iter().collect::<Vec<_>>()).await?;
-    store::row::insert(transaction, &effects.created.iter().collect::<Vec<_>>()).await?;
+    store::row::update(transaction, effects.changed).await?;
+    store::row::insert(transaction, effects.created).await?;
     request_record::insert(transaction, effects.records).await?;
     watch::insert(transaction, &effects.watched).await?;
     watch::delete(transaction, &effects.unwatched).await?;

@@ -9,7 +9,7 @@ use sea_orm::sea_query::OnConflict;
 use sea_orm::{QueryOrder, QuerySelect};
 
 use crate::database::Database;
-use crate::query::insert_all;
+use crate::rows::{among, insert_all};
 use crate::simulation::step;
 use crate::time::micros;
 
@@ -165,7 +165,7 @@ async fn admit_unordered(
     }
     let known = seen::Entity::find()
         .filter(seen::Column::Consumer.eq(consumer))
-        .filter(seen::Column::EventId.is_in(ids))
+        .filter(among(transaction, seen::Column::EventId, ids))
         .all(transaction)
         .await?;
     let mut known: HashSet<Uuid> = known.into_iter().map(|row| row.event_id).collect();

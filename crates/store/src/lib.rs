@@ -15,6 +15,7 @@ pub mod outbox;
 pub mod query;
 pub mod read;
 pub mod request_record;
+pub mod rows;
 pub mod simulation;
 pub mod time;
 pub mod writer;

@@ -14,7 +14,7 @@ use sea_orm::entity::prelude::*;
 use sea_orm::{ActiveValue, QueryOrder, QuerySelect};
 
 use crate::database::Database;
-use crate::query::insert_all;
+use crate::rows::insert_all;
 use crate::simulation::step;
 use crate::time::micros;
 

@@ -1,4 +1,4 @@
-//! Statements every slice needs: set-wise inserts, keyset pages, and the SQL of filters.
+//! Reads every slice needs: keyset pages, and the SQL of filters.
 
 use std::cmp::Ordering;
 
@@ -6,88 +6,8 @@ use domain::access::Scope;
 use domain::filter::{Comparison, Operator, Value as Operand};
 use domain::page::{Key, Page};
 use sea_orm::entity::prelude::*;
-use sea_orm::sea_query::{Condition, Expr, ExprTrait, Func, LikeExpr, OnConflict, Order, SimpleExpr};
-use sea_orm::{ColumnType, IntoActiveModel, Iterable, QueryFilter, QueryOrder, QuerySelect, Select, Value};
-
-/// SQLite refuses statements with more bound values than this (SQLITE_MAX_VARIABLE_NUMBER).
-const MAX_BINDINGS: usize = 32_766;
-
-/// Inserts rows in this order, in as few statements as the database's limit on bound values allows.
-///
-/// # Errors
-/// What the database says.
-pub async fn insert_all<A>(transaction: &impl ConnectionTrait, rows: Vec<A>) -> Result<(), DbErr>
-where
-    A: ActiveModelTrait + Send,
-    <A::Entity as EntityTrait>::Model: IntoActiveModel<A>,
-{
-    for chunk in chunks(rows) {
-        A::Entity::insert_many(chunk).exec_without_returning(transaction).await?;
-    }
-    Ok(())
-}
-
-/// Writes rows of which each says whether it was there: those that were not are inserted, those that were, and that the
-/// transaction has locked, are replaced. A row that somebody else inserted in the meantime is an error and never overwritten;
-/// the batch is then run again with it in view.
-///
-/// # Errors
-/// What the database says.
-pub async fn save_all<A>(
-    transaction: &impl ConnectionTrait,
-    rows: impl IntoIterator<Item = (bool, A)>,
-) -> Result<(), DbErr>
-where
-    A: ActiveModelTrait + Send,
-    <A::Entity as EntityTrait>::Model: IntoActiveModel<A>,
-    <A::Entity as EntityTrait>::PrimaryKey: PrimaryKeyToColumn<Column = <A::Entity as EntityTrait>::Column>,
-{
-    let (known, new): (Vec<_>, Vec<_>) = rows.into_iter().partition(|(known, _)| *known);
-    insert_all(transaction, new.into_iter().map(|(_, row)| row).collect()).await?;
-    replace_all(transaction, known.into_iter().map(|(_, row)| row).collect()).await
-}
-
-/// Replaces rows that are there.
-///
-/// # Errors
-/// What the database says.
-pub async fn replace_all<A>(transaction: &impl ConnectionTrait, rows: Vec<A>) -> Result<(), DbErr>
-where
-    A: ActiveModelTrait + Send,
-    <A::Entity as EntityTrait>::Model: IntoActiveModel<A>,
-    <A::Entity as EntityTrait>::PrimaryKey: PrimaryKeyToColumn<Column = <A::Entity as EntityTrait>::Column>,
-{
-    type Columns<A> = <<A as ActiveModelTrait>::Entity as EntityTrait>::Column;
-    type Keys<A> = <<A as ActiveModelTrait>::Entity as EntityTrait>::PrimaryKey;
-    let is_key = |column: &Columns<A>| Keys::<A>::from_column(*column).is_some();
-    let replace = OnConflict::columns(Columns::<A>::iter().filter(is_key))
-        .update_columns(Columns::<A>::iter().filter(|column| !is_key(column)))
-        .to_owned();
-    upsert_all(transaction, rows, &replace).await
-}
-
-/// Inserts rows likewise, and does with those that are there already what `conflict` says.
-///
-/// # Errors
-/// What the database says.
-pub async fn upsert_all<A>(transaction: &impl ConnectionTrait, rows: Vec<A>, conflict: &OnConflict) -> Result<(), DbErr>
-where
-    A: ActiveModelTrait + Send,
-    <A::Entity as EntityTrait>::Model: IntoActiveModel<A>,
-{
-    for chunk in chunks(rows) {
-        let insert = A::Entity::insert_many(chunk).on_conflict(conflict.clone());
-        insert.exec_without_returning(transaction).await?;
-    }
-    Ok(())
-}
-
-/// Cuts rows into statements.
-fn chunks<A: ActiveModelTrait>(rows: Vec<A>) -> impl Iterator<Item = Vec<A>> {
-    let most = MAX_BINDINGS / <A::Entity as EntityTrait>::Column::iter().count();
-    let mut rows = rows.into_iter().peekable();
-    std::iter::from_fn(move || rows.peek().is_some().then(|| rows.by_ref().take(most).collect()))
-}
+use sea_orm::sea_query::{Condition, Expr, ExprTrait, Func, LikeExpr, Order, SimpleExpr};
+use sea_orm::{ColumnType, QueryFilter, QueryOrder, QuerySelect, Select, Value};
 
 /// Which way a column of an order runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

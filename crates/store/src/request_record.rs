@@ -8,7 +8,7 @@ use sea_orm::ActiveValue::Set;
 use sea_orm::entity::prelude::*;
 use sea_orm::{DatabaseTransaction, DbBackend};
 
-use crate::query::insert_all;
+use crate::rows::{among, insert_all};
 use crate::time::micros;
 
 /// The row of a [`Record`].
@@ -59,7 +59,8 @@ pub async fn find(
     if keys.is_empty() {
         return Ok(HashMap::new());
     }
-    let rows = Entity::find().filter(Column::Id.is_in(keys.iter().map(|key| key.id))).all(connection).await?;
+    let ids = among(connection, Column::Id, keys.iter().map(|key| key.id));
+    let rows = Entity::find().filter(ids).all(connection).await?;
     let mut found = HashMap::new();
     for row in rows {
         let key = keys.iter().find(|key| key.id == row.id && key.caller == row.caller && key.method == row.method);

@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use sea_orm::entity::prelude::*;
 use sea_orm::{Condition, DatabaseTransaction, QueryOrder, QuerySelect};
 use store::request_record::{self, Record};
+use store::rows::among;
 
 use super::CHUNK;
 use super::plan::Plan;
@@ -146,8 +147,10 @@ async fn lock_slots(transaction: &impl ConnectionTrait, plan: &Plan) -> Result<V
     let keys: Vec<String> = plan.slots.iter().filter(|id| !plan.whole.contains(&id.hospital)).map(slot_key).collect();
     let mut slots = Vec::with_capacity(keys.len());
     let whole = plan.whole.iter().map(HospitalId::segment);
-    let mut lists: Vec<Condition> =
-        keys.chunks(KEYS).map(|keys| Condition::any().add(slot::Column::Id.is_in(keys))).collect();
+    let mut lists: Vec<Condition> = keys
+        .chunks(KEYS)
+        .map(|keys| Condition::any().add(among(transaction, slot::Column::Id, keys.to_vec())))
+        .collect();
     if !plan.whole.is_empty() {
         let first = lists.pop().unwrap_or_else(Condition::any);
         lists.push(first.add(slot::Column::Hospital.is_in(whole)));
@@ -165,7 +168,8 @@ async fn load_claims(transaction: &impl ConnectionTrait, plan: &Plan) -> Result<
     let screenings: Vec<Uuid> = plan.screenings.iter().copied().collect();
     let mut claims = Vec::with_capacity(screenings.len());
     for keys in screenings.chunks(KEYS) {
-        let rows = claim::Entity::find().filter(claim::Column::Screening.is_in(keys.iter().copied()));
+        let keys = among(transaction, claim::Column::Screening, keys.iter().copied());
+        let rows = claim::Entity::find().filter(keys);
         for row in rows.all(transaction).await? {
             claims.push(Claim::try_from(row)?);
         }

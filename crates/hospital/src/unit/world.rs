@@ -12,8 +12,8 @@ use jiff::Timestamp;
 use runtime::entropy;
 use sea_orm::entity::prelude::*;
 use store::outbox;
-use store::query::{insert_all, replace_all};
 use store::request_record::{self, Record};
+use store::rows::{insert_all, replace_all};
 
 use super::table::Table;
 use crate::NAME;

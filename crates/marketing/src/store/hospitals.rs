@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ::store::query::save_all;
+use ::store::rows::{among, save_all};
 use domain::demand::Hospital;
 use domain::ids::HospitalId;
 use sea_orm::ActiveValue::Set;
-use sea_orm::entity::prelude::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter};
+use sea_orm::entity::prelude::{ConnectionTrait, DbErr, EntityTrait, QueryFilter};
 use sea_orm::{QueryOrder, QuerySelect};
 
 use super::corrupt;
@@ -36,7 +36,7 @@ pub(crate) async fn load_for_update(
     named: &BTreeSet<&HospitalId>,
 ) -> Result<BTreeMap<HospitalId, Hospital>, DbErr> {
     use hospital::{Column, Entity};
-    let select = Entity::find().filter(Column::Hospital.is_in(named.iter().map(ToString::to_string)));
+    let select = Entity::find().filter(among(transaction, Column::Hospital, named.iter().map(ToString::to_string)));
     let rows = select.order_by_asc(Column::Hospital).lock_exclusive().all(transaction).await?;
     let read = |row: hospital::Model| {
         let id = HospitalId::parse(&row.hospital).map_err(|_| corrupt("hospital", &row.hospital))?;

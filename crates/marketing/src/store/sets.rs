@@ -4,12 +4,12 @@
 use std::collections::HashMap;
 
 use ::store::micros;
-use ::store::query::upsert_all;
+use ::store::rows::{among, insert_missing};
 use domain::ids::{ScreeningId, SlotId};
 use jiff::Timestamp;
 use sea_orm::QuerySelect;
 use sea_orm::entity::prelude::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, Uuid};
-use sea_orm::sea_query::{Alias, ExprTrait, OnConflict};
+use sea_orm::sea_query::{Alias, ExprTrait};
 
 #[expect(unreachable_pub, reason = "the entity macro emits pub items")]
 pub(crate) mod booking {
@@ -64,10 +64,9 @@ pub(crate) async fn save_bookings(
     rows: Vec<booking::Model>,
     since: i64,
 ) -> Result<(), DbErr> {
-    use booking::{ActiveModel, Column};
+    use booking::ActiveModel;
     let late = rows.into_iter().filter(|row| row.time >= since).map(ActiveModel::from);
-    let keep = OnConflict::column(Column::Screening).do_nothing_on([Column::Screening]).to_owned();
-    upsert_all(transaction, late.collect(), &keep).await
+    insert_missing(transaction, late.collect()).await
 }
 
 /// Keeps those that are not older than `since`.
@@ -76,10 +75,9 @@ pub(crate) async fn save_refusals(
     rows: Vec<refusal::Model>,
     since: i64,
 ) -> Result<(), DbErr> {
-    use refusal::{ActiveModel, Column};
+    use refusal::ActiveModel;
     let late = rows.into_iter().filter(|row| row.time >= since).map(ActiveModel::from);
-    let keep = OnConflict::column(Column::EventId).do_nothing_on([Column::EventId]).to_owned();
-    upsert_all(transaction, late.collect(), &keep).await
+    insert_missing(transaction, late.collect()).await
 }
 
 /// How many bookings each of these slots got since then; slots without any are not in the map.
@@ -93,7 +91,7 @@ pub(crate) async fn count_bookings(
         .select_only()
         .column(Column::Slot)
         .column_as(Column::Screening.count(), "number")
-        .filter(Column::Slot.is_in(slots))
+        .filter(among(connection, Column::Slot, slots.to_vec()))
         .filter(Column::Time.gte(since))
         .group_by(Column::Slot);
     Ok(counted.into_tuple::<(String, i64)>().all(connection).await?.into_iter().collect())
@@ -111,7 +109,7 @@ pub(crate) async fn count_refusals(
         .column(Column::Slot)
         // without the cast, some databases answer a sum of integers as a decimal
         .column_as(Column::Number.sum().cast_as(Alias::new("bigint")), "number")
-        .filter(Column::Slot.is_in(slots))
+        .filter(among(connection, Column::Slot, slots.to_vec()))
         .filter(Column::Time.gte(since))
         .group_by(Column::Slot);
     Ok(counted.into_tuple::<(String, i64)>().all(connection).await?.into_iter().collect())

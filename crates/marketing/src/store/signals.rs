@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ::store::query::{self, Direction, apart, condition, save_all};
+use ::store::query::{self, Direction, apart, condition};
+use ::store::rows::{among, save_all};
 use ::store::{micros, timestamp};
 use domain::access::Scope;
 use domain::demand::Signal;
@@ -71,7 +72,7 @@ pub(crate) async fn load_for_update(
     transaction: &impl ConnectionTrait,
     slots: &BTreeSet<&SlotId>,
 ) -> Result<BTreeMap<SlotId, Row>, DbErr> {
-    let select = Entity::find().filter(Column::Slot.is_in(slots.iter().map(ToString::to_string)));
+    let select = Entity::find().filter(among(transaction, Column::Slot, slots.iter().map(ToString::to_string)));
     by_slot(select.order_by_asc(Column::Slot).lock_exclusive().all(transaction).await?)
 }
 

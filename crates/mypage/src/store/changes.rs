@@ -2,7 +2,7 @@
 //!
 //! Positions count a customer's changes without gaps, so a reader sees by itself when what it wants has been removed.
 
-use ::store::query::insert_all;
+use ::store::rows::insert_all;
 use ::store::{micros, timestamp};
 use domain::ids::{CustomerId, ScreeningId, parse_date};
 use domain::mypage::Item;

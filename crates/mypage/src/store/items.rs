@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ::store::query::{self, Direction, save_all};
+use ::store::query::{self, Direction};
+use ::store::rows::{among, save_all};
 use ::store::{micros, timestamp};
 use domain::ids::{CustomerId, ScreeningId, parse_date};
 use domain::mypage::{Item, Shown};
@@ -105,12 +106,12 @@ pub(crate) async fn load_for_update(
         return Ok(shown);
     }
     let ids = || screenings.iter().map(|screening| screening.0);
-    let select = item::Entity::find().filter(item::Column::Screening.is_in(ids()));
+    let select = item::Entity::find().filter(among(transaction, item::Column::Screening, ids()));
     for row in select.order_by_asc(item::Column::Screening).lock_exclusive().all(transaction).await? {
         let shown = shown.entry(ScreeningId(row.screening)).or_default();
         shown.item = Some(row.try_into()?);
     }
-    let select = hidden::Entity::find().filter(hidden::Column::Screening.is_in(ids()));
+    let select = hidden::Entity::find().filter(among(transaction, hidden::Column::Screening, ids()));
     for row in select.order_by_asc(hidden::Column::Screening).lock_exclusive().all(transaction).await? {
         shown.entry(ScreeningId(row.screening)).or_default().hidden_version = row.version;
     }

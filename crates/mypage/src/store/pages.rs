@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ::store::query::save_all;
+use ::store::rows::{among, save_all};
 use ::store::{micros, timestamp};
 use domain::ids::CustomerId;
 use jiff::Timestamp;
 use sea_orm::ActiveValue::Set;
-use sea_orm::entity::prelude::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, Uuid};
+use sea_orm::entity::prelude::{ConnectionTrait, DbErr, EntityTrait, QueryFilter, Uuid};
 use sea_orm::{QueryOrder, QuerySelect};
 
 use super::corrupt;
@@ -86,7 +86,7 @@ pub(crate) async fn load_for_update(
         return Ok(BTreeMap::new());
     }
     let names = customers.iter().map(ToString::to_string);
-    let select = page::Entity::find().filter(page::Column::Customer.is_in(names));
+    let select = page::Entity::find().filter(among(transaction, page::Column::Customer, names));
     let rows = select.order_by_asc(page::Column::Customer).lock_exclusive().all(transaction).await?;
     let read = |row: page::Model| {
         let customer = CustomerId::parse(&row.customer).map_err(|_| corrupt("customer", &row.customer))?;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use ::store::query::save_all;
+use ::store::rows::save_all;
 use domain::ids::SlotId;
 use sea_orm::ActiveValue::Set;
 use sea_orm::DbErr;

@@ -1,14 +1,14 @@
 //! The table of screenings.
 
-use ::store::query::insert_all;
+use ::store::rows::{insert_all, replace_all};
 use ::store::{micros, timestamp};
 use domain::ids::{CustomerId, HospitalId, Malformed, ScreeningId, SlotId, parse_date};
 use domain::screening::{Screening, State, Terms};
 use fault::Reason;
 use jiff::civil::Date;
+use sea_orm::ActiveValue::Set;
+use sea_orm::DbErr;
 use sea_orm::entity::prelude::*;
-use sea_orm::sea_query::{Alias, Expr, ExprTrait, Query, TableRef, ValueTuple};
-use sea_orm::{DbErr, IntoActiveModel};
 
 /// One screening. Columns hold the last segments of resource names.
 #[sea_orm::model]
@@ -91,95 +91,51 @@ impl Model {
     }
 }
 
-impl From<&Screening> for Model {
-    fn from(screening: &Screening) -> Self {
+impl From<Screening> for ActiveModel {
+    fn from(screening: Screening) -> Self {
+        let Screening {
+            id,
+            customer,
+            customer_display_name,
+            slot,
+            terms,
+            state,
+            state_reason,
+            state_message,
+            given_up,
+            generation,
+            version,
+            create_time,
+            update_time,
+        } = screening;
         Self {
-            id: screening.id.0,
-            customer: screening.customer.as_ref().map(|customer| customer.segment().to_owned()),
-            customer_display_name: screening.customer_display_name.clone(),
-            hospital: screening.slot.hospital.segment().to_owned(),
-            slot_date: screening.slot.date.to_string(),
-            hospital_display_name: screening.terms.hospital_display_name.clone(),
-            time_zone: screening.terms.time_zone.clone(),
-            cancellation_close_time: screening.terms.cancellation_close_time.map(micros),
-            state: screening.state.number(),
-            state_reason: screening.state_reason.clone(),
-            state_message: screening.state_message.clone(),
-            given_up: screening.given_up.map(Reason::name).unwrap_or_default().to_owned(),
-            claim_generation: screening.generation,
-            version: screening.version,
-            create_time: micros(screening.create_time),
-            update_time: micros(screening.update_time),
+            id: Set(id.0),
+            customer: Set(customer.map(|customer| customer.segment().to_owned())),
+            customer_display_name: Set(customer_display_name),
+            hospital: Set(slot.hospital.segment().to_owned()),
+            slot_date: Set(slot.date.to_string()),
+            hospital_display_name: Set(terms.hospital_display_name),
+            time_zone: Set(terms.time_zone),
+            cancellation_close_time: Set(terms.cancellation_close_time.map(micros)),
+            state: Set(state.number()),
+            state_reason: Set(state_reason),
+            state_message: Set(state_message),
+            given_up: Set(given_up.map(Reason::name).unwrap_or_default().to_owned()),
+            claim_generation: Set(generation),
+            version: Set(version),
+            create_time: Set(micros(create_time)),
+            update_time: Set(micros(update_time)),
         }
     }
 }
 
 /// Inserts rows that were not there. It never overwrites: a row that came in between is an error, and the batch is decided
 /// again with it in view.
-pub(crate) async fn insert(transaction: &impl ConnectionTrait, rows: &[&Screening]) -> Result<(), DbErr> {
-    let rows = rows.iter().map(|row| Model::from(*row).into_active_model().reset_all());
-    insert_all(transaction, rows.collect()).await
+pub(crate) async fn insert(transaction: &impl ConnectionTrait, rows: Vec<Screening>) -> Result<(), DbErr> {
+    insert_all(transaction, rows.into_iter().map(ActiveModel::from).collect()).await
 }
 
-/// The columns a transition can change, after the id they are found by.
-const CHANGING: [Column; 8] = [
-    Column::State,
-    Column::StateReason,
-    Column::StateMessage,
-    Column::GivenUp,
-    Column::HospitalDisplayName,
-    Column::TimeZone,
-    Column::CancellationCloseTime,
-    Column::Version,
-];
-
-/// Rows one statement changes at most, well below the limits on bound values.
-const CHUNK: usize = 1_000;
-
-/// Writes rows that were there, in one statement for many.
-pub(crate) async fn update(transaction: &impl ConnectionTrait, rows: &[&Screening]) -> Result<(), DbErr> {
-    let changed = Alias::new("changed");
-    let field = |index: usize| Expr::col((changed.clone(), Alias::new(format!("column{index}"))));
-    for chunk in rows.chunks(CHUNK) {
-        let values = chunk.iter().map(|row| {
-            let Model {
-                id,
-                customer: _,
-                customer_display_name: _,
-                hospital: _,
-                slot_date: _,
-                hospital_display_name,
-                time_zone,
-                cancellation_close_time,
-                state,
-                state_reason,
-                state_message,
-                given_up,
-                claim_generation: _,
-                version,
-                create_time: _,
-                update_time,
-            } = Model::from(*row);
-            ValueTuple::Many(vec![
-                id.into(),
-                state.into(),
-                state_reason.into(),
-                state_message.into(),
-                given_up.into(),
-                hospital_display_name.into(),
-                time_zone.into(),
-                cancellation_close_time.into(),
-                version.into(),
-                update_time.into(),
-            ])
-        });
-        let mut statement = Query::update();
-        statement.table(Entity).from(TableRef::ValuesList(values.collect(), changed.clone().into()));
-        for (index, column) in (2..).zip(CHANGING.into_iter().chain([Column::UpdateTime])) {
-            statement.value(column, field(index));
-        }
-        statement.and_where(Expr::col((Entity, Column::Id)).eq(field(1)));
-        transaction.execute(&statement).await?;
-    }
-    Ok(())
+/// Writes rows that were there.
+pub(crate) async fn update(transaction: &impl ConnectionTrait, rows: Vec<Screening>) -> Result<(), DbErr> {
+    replace_all(transaction, rows.into_iter().map(ActiveModel::from).collect()).await
 }

@@ -5,6 +5,7 @@
 
 mod lease;
 mod pages;
+mod rows;
 mod schema;
 mod shared;
 mod tables;

@@ -10,6 +10,7 @@ use sea_orm::{EntityTrait, QueryFilter, TransactionTrait};
 use store::inbox::{self, Ignored, Mark};
 use store::query::{self, Direction};
 use store::request_record::{self, Record};
+use store::rows;
 use store::{Database, outbox};
 use uuid::Uuid;
 
@@ -120,7 +121,7 @@ async fn put(connection: &sea_orm::DatabaseConnection, rows: &[(i64, i64)]) {
         amount: Set(*amount),
         label: Set(format!("Label {id}%")),
     });
-    query::insert_all(connection, rows.collect()).await.expect("inserted");
+    rows::insert_all(connection, rows.collect()).await.expect("inserted");
 }
 
 async fn walk(backend: &crate::tables::TestDatabase, order: &[(account::Column, Direction)]) -> Vec<i64> {
