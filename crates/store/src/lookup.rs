@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::connection::Reader;
 use crate::database::Database;
 use crate::read::failed;
-use crate::writer::overloaded;
+use crate::writer::{gather, overloaded};
 
 /// What a slice looks up.
 #[async_trait]
@@ -54,7 +54,7 @@ impl<L: Lookup> Lookups<L> {
         let lookup = Arc::new(lookup);
         let looking = async move {
             let mut asked = Vec::with_capacity(MOST);
-            while waiting.recv_many(&mut asked, MOST).await > 0 {
+            while gather(&mut waiting, &mut asked, MOST).await > 0 {
                 asked.retain(|asked| !asked.answer.is_closed());
                 let questions: Vec<&L::Question> = asked.iter().map(|asked| &asked.question).collect();
                 let found = match lookup.look(database.reader(), &questions).await {

@@ -1,7 +1,9 @@
 //! The coalescing writer: one loop that turns waiting commands into one transaction.
 //!
-//! While a batch commits the next one forms; there is no linger. One durable commit is shared by every command of its
-//! batch, which is what makes a single hot row fast: see the README's figures. The loop decides nothing; a [`Unit`] does.
+//! While a batch commits the next one forms. Before it is taken, tasks that are ready to run get their turn, for they may be
+//! about to submit; there is no other linger, and where nothing else is ready none at all. One durable commit is shared by
+//! every command of its batch, which is what makes a single hot row fast: see the README's figures. The loop decides
+//! nothing; a [`Unit`] does.
 //!
 //! Failures: a row that breaks a rule of the database fails alone (the batch is run again, halved until the culprit is
 //! found); a store that does not answer fails everybody with NOT_READY; an error at COMMIT is an unknown outcome, so the
@@ -164,7 +166,7 @@ impl<U: Unit> Worker<U> {
         let sizes = metrics::histogram!("checkup_writer_batch_size", "service" => self.name);
         let seconds = metrics::histogram!("checkup_writer_batch_seconds", "service" => self.name);
         let mut jobs = Vec::with_capacity(self.most);
-        while self.waiting.recv_many(&mut jobs, self.most).await > 0 {
+        while gather(&mut self.waiting, &mut jobs, self.most).await > 0 {
             depth.set(self.waiting.len() as f64);
             let batch = still_wanted(&mut jobs);
             if batch.is_empty() {
@@ -271,6 +273,26 @@ impl<U: Unit> Worker<U> {
             }
         }
     }
+}
+
+/// Waits for something, then lets whoever is ready to run come first for as long as that brings more. On a busy process most
+/// of those who are about to ask have not been given their turn yet when the first of them has asked.
+pub(crate) async fn gather<T>(waiting: &mut mpsc::Receiver<T>, taken: &mut Vec<T>, most: usize) -> usize {
+    let mut count = waiting.recv_many(taken, most).await;
+    while count > 0 && count < most {
+        tokio::task::yield_now().await;
+        let before = count;
+        while count < most
+            && let Ok(next) = waiting.try_recv()
+        {
+            taken.push(next);
+            count += 1;
+        }
+        if count == before {
+            break;
+        }
+    }
+    count
 }
 
 /// Takes the jobs somebody still waits for, and answers those whose time is up.

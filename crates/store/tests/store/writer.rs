@@ -58,6 +58,28 @@ async fn waiting_commands_share_a_commit() {
 }
 
 #[tokio::test]
+async fn those_about_to_submit_are_in_the_first_batch() {
+    for backend in backends().await {
+        let writer = start(&backend, WriterOptions::default());
+        let before = *backend.database.commits().borrow();
+        let puts = (0..60).map(|id| {
+            let writer = writer.clone();
+            tokio::spawn(async move {
+                // some have more to do before they submit than others
+                for _ in 0..id % 3 {
+                    tokio::task::yield_now().await;
+                }
+                writer.submit(Command::Put(id, 1), soon()).await
+            })
+        });
+        for put in join_all(puts).await {
+            put.expect("a task").expect("stored").expect("put");
+        }
+        assert_eq!(*backend.database.commits().borrow() - before, 1, "{}", backend.name);
+    }
+}
+
+#[tokio::test]
 async fn a_bad_row_fails_alone() {
     for backend in backends().await {
         let writer = start(&backend, WriterOptions::default());
