@@ -87,18 +87,31 @@ impl Rules {
         let trace = header(request.headers(), TRACEPARENT)
             .map_or_else(TraceContext::generate, TraceContext::from_traceparent_or_new);
         let method = self.methods.find(request.uri().path());
-        let mut record = Record::begin(Arc::clone(&method), &trace);
-        let span = record.span().clone();
+        let mut record = Record::begin(Arc::clone(&method));
+        let admitted = self.admitted(&method, request.headers());
+        let span = record.enter(&trace, admitted.as_ref().ok().map(|admitted| &admitted.caller));
         let (response, stream) = async {
-            match self.answer(routes, request, &method, trace, &record).await {
-                Ok(answered) => answered,
-                Err(fault) => (status(fault).into_http(), None),
-            }
+            let answered = match admitted {
+                Ok(admitted) => self.answer(routes, request, &method, trace, admitted).await,
+                Err(fault) => Err(fault),
+            };
+            answered.unwrap_or_else(|fault| (status(fault).into_http(), None))
         }
         .instrument(span)
         .await;
         record.status_in(response.headers());
         response.map(|body| CallBody::new(body, record, stream))
+    }
+
+    /// Whether a call may begin, and whose it is.
+    fn admitted<'a>(&self, method: &'a Method, headers: &HeaderMap) -> Result<Admitted<'a>, Fault> {
+        if !method.infrastructure && !self.readiness.is_ready() {
+            return Err(Fault::new(Reason::NotReady, "the service is starting"));
+        }
+        let admission = self.admit(method)?;
+        let named = header(headers, "grpc-timeout").and_then(Deadline::parse_timeout);
+        let deadline = self.deadline(method, named);
+        Ok(Admitted { admission, named, deadline, caller: self.caller(method, headers)? })
     }
 
     async fn answer(
@@ -107,16 +120,9 @@ impl Rules {
         mut request: Request<Body>,
         method: &Method,
         trace: TraceContext,
-        record: &Record,
+        admitted: Admitted<'_>,
     ) -> Result<(Response<Body>, Option<Stream>), Fault> {
-        if !method.infrastructure && !self.readiness.is_ready() {
-            return Err(Fault::new(Reason::NotReady, "the service is starting"));
-        }
-        let admission = self.admit(method)?;
-        let named = header(request.headers(), "grpc-timeout").and_then(Deadline::parse_timeout);
-        let deadline = self.deadline(method, named);
-        let caller = self.caller(method, request.headers())?;
-        record.caller(&caller);
+        let Admitted { admission, named, deadline, caller } = admitted;
         let _under_way = self.let_in(method, &caller)?;
         // A timer would be late: it counts in milliseconds.
         if deadline.has_passed() {
@@ -201,6 +207,15 @@ fn is_undecodable(headers: &HeaderMap) -> bool {
 
 fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
+}
+
+/// A call that may begin.
+struct Admitted<'a> {
+    admission: Admission<'a>,
+    /// The time its caller gave it, if it did.
+    named: Option<Duration>,
+    deadline: Deadline,
+    caller: Caller,
 }
 
 /// The place of a call: held until the head of its answer, a stream's until its end.

@@ -1,11 +1,13 @@
 //! What the descriptors say of each method: all the door has to know to treat calls differently.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use prost::{DecodeError, Message};
 use prost_types::FileDescriptorSet;
 use tokio::sync::Semaphore;
+
+use super::record::Meters;
 
 /// The contract, health and reflection, which grpcurl and other clients ask reflection for.
 pub(super) const DESCRIPTOR_SETS: [&[u8]; 2] = [contract::DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET];
@@ -22,6 +24,8 @@ pub(super) struct Method {
     /// The places for unary calls of its service. Each service has its own: a call that makes another one in the same
     /// process could otherwise hold the place that the other one needs.
     pub(super) places: Arc<Semaphore>,
+    /// What counts its calls, once there was one.
+    pub(super) meters: OnceLock<Meters>,
 }
 
 /// Every method of the descriptors, by path.
@@ -47,6 +51,7 @@ impl Methods {
                             streams: method.server_streaming(),
                             infrastructure: file.package().starts_with("grpc."),
                             places: Arc::clone(&places),
+                            meters: OnceLock::new(),
                         };
                         known.insert(format!("/{name}"), Arc::new(entry));
                     }
@@ -55,7 +60,8 @@ impl Methods {
         }
         // one label for all, so that strangers cannot fill the metrics with names
         let places = Arc::new(Semaphore::new(max_calls));
-        let unknown = Arc::new(Method { name: "unknown".into(), streams: false, infrastructure: false, places });
+        let (name, meters) = ("unknown".into(), OnceLock::new());
+        let unknown = Arc::new(Method { name, streams: false, infrastructure: false, places, meters });
         Ok(Self { known, unknown })
     }
 

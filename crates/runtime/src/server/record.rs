@@ -1,14 +1,14 @@
 //! One call in logs and metrics, from its arrival to the end of its answer.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
 use domain::access::Caller;
 use http::HeaderMap;
-use metrics::{counter, gauge, histogram};
+use metrics::{Counter, Histogram, counter, gauge, histogram};
 use tonic::Code;
 use tracing::Span;
-use tracing::field::Empty;
 
 use super::methods::Method;
 use crate::metrics::{CALL_SECONDS, CALLS, CALLS_IN_FLIGHT};
@@ -25,21 +25,22 @@ pub(super) struct Record {
 
 impl Record {
     /// The call begins.
-    pub(super) fn begin(method: Arc<Method>, trace: &TraceContext) -> Self {
-        let span =
-            tracing::info_span!("call", method = %method.name, trace = %trace.trace_id(), caller = Empty, code = Empty);
+    pub(super) fn begin(method: Arc<Method>) -> Self {
         gauge!(CALLS_IN_FLIGHT).increment(1.0);
-        Self { method, span, arrival: Instant::now(), code: None }
+        Self { method, span: Span::none(), arrival: Instant::now(), code: None }
+    }
+
+    /// The span of the call, once it is known who calls, or that it will not be. A field that was added later would have the
+    /// others written anew.
+    pub(super) fn enter(&mut self, trace: &TraceContext, caller: Option<&Caller>) -> Span {
+        let caller = caller.map(tracing::field::display);
+        self.span = tracing::info_span!("call", method = %self.method.name, trace = %trace.trace_id(), caller);
+        self.span.clone()
     }
 
     /// The span of the call.
     pub(super) fn span(&self) -> &Span {
         &self.span
-    }
-
-    /// The caller is known.
-    pub(super) fn caller(&self, caller: &Caller) {
-        self.span.record("caller", tracing::field::display(caller));
     }
 
     /// The answer's status, where these headers or trailers hold one.
@@ -55,16 +56,46 @@ impl Drop for Record {
         let code = code_name(self.code.unwrap_or(Code::Cancelled));
         let elapsed = self.arrival.elapsed();
         gauge!(CALLS_IN_FLIGHT).decrement(1.0);
-        counter!(CALLS, "method" => Arc::clone(&self.method.name), "code" => code).increment(1);
-        histogram!(CALL_SECONDS, "method" => Arc::clone(&self.method.name)).record(elapsed);
-        self.span.record("code", code);
-        self.span.in_scope(|| tracing::debug!(?elapsed, "call answered"));
+        if code == OK {
+            let meters = self.method.meters.get_or_init(|| Meters::of(&self.method));
+            meters.answered.increment(1);
+            meters.seconds.record(elapsed);
+        } else {
+            counter!(CALLS, "method" => Arc::clone(&self.method.name), "code" => code).increment(1);
+            histogram!(CALL_SECONDS, "method" => Arc::clone(&self.method.name)).record(elapsed);
+        }
+        self.span.in_scope(|| tracing::debug!(code, ?elapsed, "call answered"));
+    }
+}
+
+const OK: &str = "OK";
+
+/// What counts the calls of a method that were answered with OK: looking it up by name and labels each time costs more than
+/// counting.
+#[derive(Clone)]
+pub(super) struct Meters {
+    answered: Counter,
+    seconds: Histogram,
+}
+
+impl fmt::Debug for Meters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Meters").finish_non_exhaustive()
+    }
+}
+
+impl Meters {
+    fn of(method: &Method) -> Self {
+        Self {
+            answered: counter!(CALLS, "method" => Arc::clone(&method.name), "code" => OK),
+            seconds: histogram!(CALL_SECONDS, "method" => Arc::clone(&method.name)),
+        }
     }
 }
 
 fn code_name(code: Code) -> &'static str {
     match code {
-        Code::Ok => "OK",
+        Code::Ok => OK,
         Code::Cancelled => "CANCELLED",
         Code::Unknown => "UNKNOWN",
         Code::InvalidArgument => "INVALID_ARGUMENT",
