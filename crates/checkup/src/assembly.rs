@@ -3,7 +3,6 @@
 //! It knows which services there are and what each needs, not what any of them does.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -42,8 +41,6 @@ pub struct Parts<'a> {
     pub tokens: &'a OwnTokens,
     /// What every component is given.
     pub process: &'a Process,
-    /// Where the process will listen.
-    pub addr: SocketAddr,
 }
 
 /// How events travel between services.
@@ -80,7 +77,7 @@ impl Assembly {
     /// that is done.
     ///
     /// # Errors
-    /// Where a database cannot be opened, or an address is none.
+    /// Where a database cannot be opened.
     pub async fn build(
         services: &BTreeSet<Service>,
         parts: &Parts<'_>,
@@ -118,7 +115,7 @@ impl Assembly {
                 (built.database, built.consumers)
             }
             Service::Screening => {
-                let hospital = hospital(&settings.screening_hospital, parts.addr)?;
+                let hospital = hospital(&settings.screening_hospital, server);
                 let deps = screening::Deps { location, process, hospital, token: token() };
                 let built = screening::build(settings.screening.clone(), deps, server).await.map_err(cannot_open)?;
                 (built.database, built.consumers)
@@ -136,7 +133,7 @@ impl Assembly {
                 return Ok(());
             }
             Service::Marketing => {
-                let hospital = hospital(&settings.marketing_hospital, parts.addr)?;
+                let hospital = hospital(&settings.marketing_hospital, server);
                 let deps = marketing::Deps { location, process, hospital, token: token() };
                 let built = marketing::build(settings.marketing, deps, server).await.map_err(cannot_open)?;
                 (built.database, built.consumers)
@@ -273,10 +270,11 @@ const fn publisher(service: Service) -> &'static str {
 }
 
 /// The replicas of Hospital: where the configuration says, otherwise in this process.
-fn hospital(configured: &[Uri], addr: SocketAddr) -> Result<Replicas, Failure> {
-    let own = || format!("http://{addr}").parse().map_err(|_| Failure::failed(format!("{addr} makes no address")));
-    let addresses = if configured.is_empty() { vec![own()?] } else { configured.to_vec() };
-    Ok(Replicas::connect(&addresses, ClientOptions::default()))
+fn hospital(configured: &[Uri], server: &Server) -> Replicas {
+    if configured.is_empty() {
+        return Replicas::here(server.local());
+    }
+    Replicas::connect(configured, ClientOptions::default())
 }
 
 /// Opens a service's database, for tools that work beside the service.

@@ -84,14 +84,7 @@ pub async fn run(plan: Plan) -> Result<Exit, Failure> {
         None => Road::Tail,
         Some(options) => Road::Broker(connect(options).await?),
     };
-    let parts = Parts {
-        settings: &settings,
-        locations: &locations,
-        road: &road,
-        tokens: &tokens,
-        process: &process,
-        addr: own_addr(addr),
-    };
+    let parts = Parts { settings: &settings, locations: &locations, road: &road, tokens: &tokens, process: &process };
     let (mut assembly, server) = Assembly::build(&services, &parts, verifier).await?;
     if let Some(data) = &data {
         process.tasks.spawn(Kind::Loop, "rebuild", assembly.keeper(&parts, data.path()).run());

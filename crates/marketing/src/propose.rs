@@ -63,7 +63,7 @@ impl Proposals {
             let limit = if more { deadline.min(Deadline::within(ATTEMPT)) } else { deadline };
             let request = Outgoing::reserving(RESERVE).request(message.clone(), &self.token, trace, limit);
             let request = route.about_slot(request);
-            let answer = HospitalServiceClient::new(attempt.channel()).create_capacity_request(request).await;
+            let answer = HospitalServiceClient::new(attempt.line()).create_capacity_request(request).await;
             match answer {
                 Err(status) if is_unreachable(&status) => {
                     if !deadline.earlier_by(RESERVE).has_passed() {

@@ -2,6 +2,7 @@
 //!
 //! It does not retry: who calls knows which calls may be repeated. [`Replicas`] says where each attempt goes.
 
+mod line;
 mod replicas;
 
 use std::time::Duration;
@@ -15,6 +16,7 @@ use crate::identity::TokenSource;
 use crate::status::reason_of;
 use crate::trace::{TRACEPARENT, TraceContext};
 
+pub use self::line::Line;
 pub use self::replicas::{Attempt, Replicas, Route, SLOT};
 
 /// How a channel notices that its peer is gone.

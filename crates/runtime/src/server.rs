@@ -6,6 +6,7 @@
 mod accept;
 mod body;
 mod door;
+mod local;
 mod methods;
 mod options;
 mod record;
@@ -36,6 +37,7 @@ use crate::identity::Verifier;
 use crate::lifecycle::{Drain, Readiness};
 
 pub use self::accept::Listener;
+pub use self::local::Local;
 pub use self::options::ServerOptions;
 
 /// Largest message a service decodes, in bytes. The largest legitimate one, 366 slots at once, has a tenth of it, and
@@ -76,6 +78,7 @@ pub struct Server {
     readiness: Readiness,
     routes: Routes,
     names: Vec<&'static str>,
+    local: Local,
 }
 
 impl Server {
@@ -83,7 +86,14 @@ impl Server {
     /// one, for tokens are minted by other processes.
     #[must_use]
     pub fn new(options: ServerOptions, verifier: Verifier, clock: Clock) -> Self {
-        Self { options, verifier, clock, readiness: Readiness::new(), routes: Routes::default(), names: Vec::new() }
+        let (routes, names, local) = (Routes::default(), Vec::new(), Local::default());
+        Self { options, verifier, clock, readiness: Readiness::new(), routes, names, local }
+    }
+
+    /// How services of this process call each other.
+    #[must_use]
+    pub fn local(&self) -> Local {
+        self.local.clone()
     }
 
     /// Answers UNAVAILABLE NOT_READY until `readiness` is released.
@@ -117,7 +127,9 @@ impl Server {
         let rules = Rules::new(&self.options, self.verifier, self.clock, self.readiness.clone(), end.clone())?;
         let routes = with_reflection(self.routes.add_service(health.service()))?;
         let incoming = Incoming::new(listener, &self.options, end.leaving.clone(), end.cut.clone()).into_stream();
-        let mut serving = Box::pin(serve(&self.options, Arc::new(rules), routes, incoming, end.goaway.clone()));
+        let door = Door::new(Arc::new(rules), routes.prepare());
+        let _opened = self.local.open(door.clone());
+        let mut serving = Box::pin(serve(&self.options, door, incoming, end.goaway.clone()));
         let until_goaway = async {
             tokio::select! {
                 biased;
@@ -189,12 +201,10 @@ fn with_reflection(routes: Routes) -> Result<Routes, Error> {
 
 async fn serve(
     options: &ServerOptions,
-    rules: Arc<Rules>,
-    routes: Routes,
+    door: Door,
     incoming: impl Stream<Item = Result<Connection<impl AsyncRead + AsyncWrite + Unpin + Send + 'static>, Infallible>>,
     goaway: CancellationToken,
 ) -> Result<(), Error> {
-    let door = Door::new(rules, routes.prepare());
     transport(options).serve_with_incoming_shutdown(door, incoming, goaway.cancelled_owned()).await?;
     Ok(())
 }

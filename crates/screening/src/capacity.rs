@@ -16,14 +16,13 @@ use domain::civil::{decode_time, time_zone};
 use domain::ids::{ClaimId, HospitalId, SlotId};
 use domain::screening::Terms;
 use fault::{Code, Fault, Reason};
-use runtime::client::{Outgoing, Replicas, is_unreachable};
+use runtime::client::{Line, Outgoing, Replicas, is_unreachable};
 use runtime::deadline::Deadline;
 use runtime::entropy::jittered;
 use runtime::identity::TokenSource;
 use runtime::status::refusal_of;
 use runtime::trace::TraceContext;
 use tokio::time::{Instant, timeout_at};
-use tonic::transport::Channel;
 use tonic::{Response, Status};
 
 use terms::KnownHospitals;
@@ -105,8 +104,8 @@ impl Capacity {
     ) -> Reserved {
         let message = message::ReserveCapacityRequest { slot: slot.to_string(), claim_id: claim.to_string() };
         let answer = self
-            .insist(slot, message, trace, deadline, |channel, request| {
-                let mut client = CapacityServiceClient::new(channel);
+            .insist(slot, message, trace, deadline, |line, request| {
+                let mut client = CapacityServiceClient::new(line);
                 async move { client.reserve_capacity(request).await }
             })
             .await;
@@ -133,8 +132,8 @@ impl Capacity {
     ) -> Option<Ended> {
         let message = message::ReleaseCapacityRequest { slot: slot.to_string(), claim_id: claim.to_string() };
         let answer = self
-            .insist(slot, message, trace, deadline, |channel, request| {
-                let mut client = CapacityServiceClient::new(channel);
+            .insist(slot, message, trace, deadline, |line, request| {
+                let mut client = CapacityServiceClient::new(line);
                 async move { client.release_capacity(request).await }
             })
             .await;
@@ -162,13 +161,13 @@ impl Capacity {
         deadline: Deadline,
     ) -> Result<Prospect, Fault> {
         let name = slot.hospital.to_string();
-        let hospital = self.insist(slot, message::GetHospitalRequest { name }, trace, deadline, |channel, request| {
-            let mut client = HospitalServiceClient::new(channel);
+        let hospital = self.insist(slot, message::GetHospitalRequest { name }, trace, deadline, |line, request| {
+            let mut client = HospitalServiceClient::new(line);
             async move { client.get_hospital(request).await }
         });
         let name = slot.to_string();
-        let offered = self.insist(slot, message::GetSlotRequest { name }, trace, deadline, |channel, request| {
-            let mut client = HospitalServiceClient::new(channel);
+        let offered = self.insist(slot, message::GetSlotRequest { name }, trace, deadline, |line, request| {
+            let mut client = HospitalServiceClient::new(line);
             async move { client.get_slot(request).await }
         });
         let (hospital, offered) = tokio::join!(hospital, offered);
@@ -193,7 +192,7 @@ impl Capacity {
         message: M,
         trace: &TraceContext,
         deadline: Deadline,
-        call: impl Fn(Channel, tonic::Request<M>) -> F,
+        call: impl Fn(Line, tonic::Request<M>) -> F,
     ) -> Result<A, Failure>
     where
         M: Clone,
@@ -208,7 +207,7 @@ impl Capacity {
             let request = Outgoing::default().request(message.clone(), &self.token, trace, limit);
             let request = route.about_slot(request);
             // the channel may still be waiting for a connection when the request's own timeout has not begun
-            let cause = match timeout_at(limit.instant(), call(attempt.channel(), request)).await {
+            let cause = match timeout_at(limit.instant(), call(attempt.line(), request)).await {
                 Ok(Ok(answer)) => {
                     attempt.answered();
                     return Ok(answer.into_inner());

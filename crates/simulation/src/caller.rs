@@ -9,13 +9,12 @@ use contract::screening::v1 as screening;
 use contract::screening::v1::screening::State;
 use contract::screening::v1::screening_service_client::ScreeningServiceClient;
 use fault::Reason;
-use runtime::client::{Outgoing, Replicas, is_unreachable};
+use runtime::client::{Line, Outgoing, Replicas, is_unreachable};
 use runtime::deadline::Deadline;
 use runtime::identity::{Claims, Hospitals, Role, TokenSource};
 use runtime::status::reason_of;
 use runtime::trace::TraceContext;
 use tokio::time::{sleep, timeout_at};
-use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 
 use crate::chance::Chance;
@@ -80,7 +79,7 @@ impl Caller {
         what: &str,
         message: M,
         tries: u32,
-        call: impl Fn(Channel, Request<M>) -> F,
+        call: impl Fn(Line, Request<M>) -> F,
     ) -> Answer<A>
     where
         F: Future<Output = Result<Response<A>, Status>>,
@@ -92,7 +91,7 @@ impl Caller {
             let deadline = Deadline::within(DEADLINE);
             let request =
                 Outgoing::default().request(message.clone(), &self.tokens, &TraceContext::generate(), deadline);
-            let answer = timeout_at(deadline.instant(), call(attempt.channel(), request)).await;
+            let answer = timeout_at(deadline.instant(), call(attempt.line(), request)).await;
             let status = match answer {
                 Ok(Ok(answer)) => {
                     attempt.answered();

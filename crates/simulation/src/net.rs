@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use runtime::client::{ClientOptions, Replicas, endpoint};
+use runtime::client::{ClientOptions, Line, Replicas, endpoint};
 use runtime::server::Listener;
 use tonic::transport::{Channel, Uri};
 use tower::service_fn;
@@ -51,5 +51,7 @@ pub(crate) fn channel(host: &str) -> Channel {
 
 /// The replicas of a service on these hosts.
 pub(crate) fn replicas(hosts: &[&'static str]) -> Replicas {
-    Replicas::over(hosts.iter().map(|host| ((*host).to_owned(), vec![channel(host), channel(host)])))
+    Replicas::over(
+        hosts.iter().map(|host| ((*host).to_owned(), [channel(host), channel(host)].map(Line::Remote).into())),
+    )
 }

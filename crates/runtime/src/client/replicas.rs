@@ -13,11 +13,12 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use tonic::Request;
 use tonic::metadata::AsciiMetadataValue;
-use tonic::transport::{Channel, Uri};
+use tonic::transport::Uri;
 
-use super::{ClientOptions, connect};
+use super::{ClientOptions, Line, connect};
 use crate::entropy::jittered;
 use crate::lifecycle::lock;
+use crate::server::Local;
 
 /// How long a replica is passed over after its first failure; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -43,9 +44,9 @@ struct Replica {
     health: Mutex<Health>,
 }
 
-/// A connection.
+/// One of the ways to a replica.
 struct Lane {
-    channel: Channel,
+    line: Line,
     under_way: AtomicUsize,
 }
 
@@ -91,27 +92,27 @@ impl Replicas {
     #[must_use]
     pub fn connect(addresses: &[Uri], options: ClientOptions) -> Self {
         Self::over(addresses.iter().map(|address| {
-            let lanes = (0..options.connections.max(1)).map(|_| connect(address.clone(), options));
+            let lanes = (0..options.connections.max(1)).map(|_| Line::Remote(connect(address.clone(), options)));
             (address.to_string(), lanes.collect())
         }))
     }
 
-    /// Replicas that are reached over these channels, by name: for networks that are not the machine's.
+    /// Replicas that are reached over these lines, by name: for networks that are not the machine's.
     ///
     /// # Panics
-    /// Without a replica, or with one that has no channel.
+    /// Without a replica, or with one that has no line.
     #[must_use]
-    pub fn over(replicas: impl IntoIterator<Item = (String, Vec<Channel>)>) -> Self {
+    pub fn over(replicas: impl IntoIterator<Item = (String, Vec<Line>)>) -> Self {
         let replicas: Arc<[Replica]> =
             replicas.into_iter().map(|(address, lanes)| Replica::new(address, lanes)).collect();
         assert!(!replicas.is_empty(), "a service has at least one replica");
         Self(replicas)
     }
 
-    /// The only replica there is, over this channel.
+    /// The only replica there is: the server of this process.
     #[must_use]
-    pub fn single(channel: Channel) -> Self {
-        Self::over([(String::new(), vec![channel])])
+    pub fn here(server: Local) -> Self {
+        Self::over([("this process".to_owned(), vec![Line::Here(server)])])
     }
 
     /// The way of a request: first to the replica that its key belongs to.
@@ -137,9 +138,9 @@ fn weight(address: &str, key: &str) -> u64 {
 }
 
 impl Replica {
-    fn new(address: String, lanes: Vec<Channel>) -> Self {
+    fn new(address: String, lanes: Vec<Line>) -> Self {
         assert!(!lanes.is_empty(), "a replica has at least one connection");
-        let lanes = lanes.into_iter().map(|channel| Lane { channel, under_way: AtomicUsize::new(0) }).collect();
+        let lanes = lanes.into_iter().map(|line| Lane { line, under_way: AtomicUsize::new(0) }).collect();
         Self { address, lanes, turn: AtomicUsize::new(0), health: Mutex::default() }
     }
 
@@ -230,8 +231,8 @@ impl Route {
 impl Attempt {
     /// What to call through.
     #[must_use]
-    pub fn channel(&self) -> Channel {
-        self.lane().channel.clone()
+    pub fn line(&self) -> Line {
+        self.lane().line.clone()
     }
 
     /// Where it goes to, for logs.

@@ -34,7 +34,7 @@ async fn ask(replicas: &Replicas, key: &str) -> Option<(String, usize)> {
         let attempt = route.next_attempt();
         let mut request = told("");
         request.set_timeout(PATIENCE);
-        match soon(MarketingServiceClient::new(attempt.channel()).list_demand_signals(request)).await {
+        match soon(MarketingServiceClient::new(attempt.line()).list_demand_signals(request)).await {
             Err(status) if is_unreachable(&status) => attempt.failed(),
             _ => {
                 let address = attempt.address().to_owned();
