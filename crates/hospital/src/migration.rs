@@ -8,7 +8,7 @@ use sea_orm::DbErr;
 use sea_orm::sea_query::{Expr, ExprTrait, Index, Table, TableCreateStatement};
 use store::migration::prelude::MigrationName;
 use store::migration::schema::{big_integer, big_integer_null, integer, integer_null, string, text, uuid, uuid_null};
-use store::migration::{MigrationTrait, MigratorTrait, SchemaManager};
+use store::migration::{MigrationTrait, MigratorTrait, SchemaManager, create_keyed_table};
 
 use crate::store::{capacity_request, claim, hospital, revocation, slot};
 
@@ -37,8 +37,8 @@ impl MigrationName for Capacity {
 impl MigrationTrait for Capacity {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         manager.create_table(hospitals()).await?;
-        manager.create_table(slots()).await?;
-        manager.create_table(claims()).await?;
+        create_keyed_table(manager, slots()).await?;
+        create_keyed_table(manager, claims()).await?;
         manager.create_table(capacity_requests()).await?;
         manager.create_table(revocations()).await?;
         let mut by_hospital = Index::create();

@@ -2,7 +2,7 @@
 
 use ::store::migration::prelude::*;
 use ::store::migration::schema::{big_integer, boolean, double, integer, string, uuid};
-use ::store::migration::{MigrationTrait, MigratorTrait, SchemaManager, common};
+use ::store::migration::{MigrationTrait, MigratorTrait, SchemaManager, common, create_keyed_table};
 
 use crate::store::hospitals::hospital;
 use crate::store::sets::{booking, refusal};
@@ -32,7 +32,7 @@ impl MigrationName for Tables {
 impl MigrationTrait for Tables {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         for table in [hospital_table(), signal_table(), booking_table(), refusal_table()] {
-            manager.create_table(table).await?;
+            create_keyed_table(manager, table).await?;
         }
         for index in signal_indexes().into_iter().chain(set_indexes()) {
             manager.create_index(index).await?;

@@ -2,7 +2,7 @@
 
 use ::store::migration::prelude::*;
 use ::store::migration::schema::{big_integer, integer, string, text, uuid};
-use ::store::migration::{MigrationTrait, MigratorTrait, SchemaManager, common};
+use ::store::migration::{MigrationTrait, MigratorTrait, SchemaManager, common, create_keyed_table};
 use runtime::entropy::uuid_v4;
 use sea_orm::ActiveValue::Set;
 use sea_orm::EntityTrait;
@@ -32,7 +32,10 @@ impl MigrationName for Tables {
 #[async_trait::async_trait]
 impl MigrationTrait for Tables {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        for table in [item_table(), hidden_table(), page_table(), change_table(), life_table()] {
+        for table in [item_table(), hidden_table(), page_table()] {
+            create_keyed_table(manager, table).await?;
+        }
+        for table in [change_table(), life_table()] {
             manager.create_table(table).await?;
         }
         manager.create_index(item_index()).await?;

@@ -2,7 +2,7 @@
 
 use ::store::migration::prelude::*;
 use ::store::migration::schema::{big_integer, integer, string, text, uuid};
-use ::store::migration::{MigrationTrait, MigratorTrait, SchemaManager, common};
+use ::store::migration::{MigrationTrait, MigratorTrait, SchemaManager, common, create_keyed_table};
 
 use crate::store::{history, reservation, unregistered};
 
@@ -29,9 +29,9 @@ impl MigrationName for Tables {
 #[async_trait::async_trait]
 impl MigrationTrait for Tables {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        manager.create_table(reservation_table()).await?;
+        create_keyed_table(manager, reservation_table()).await?;
         manager.create_table(unregistered_table()).await?;
-        manager.create_table(history_table()).await?;
+        create_keyed_table(manager, history_table()).await?;
         for index in reservation_indexes() {
             manager.create_index(index).await?;
         }

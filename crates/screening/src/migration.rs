@@ -1,7 +1,7 @@
 //! Screening's tables. A migration that was released never changes; the next one changes what it made.
 
 use ::store::migration::prelude::*;
-use ::store::migration::{MigrationTrait, MigratorTrait, SchemaManager, common};
+use ::store::migration::{MigrationTrait, MigratorTrait, SchemaManager, common, create_keyed_table};
 use domain::screening::State;
 use sea_orm::ColumnTrait;
 
@@ -30,11 +30,11 @@ impl MigrationName for Screenings {
 #[async_trait::async_trait]
 impl MigrationTrait for Screenings {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        manager.create_table(screening_table()).await?;
+        create_keyed_table(manager, screening_table()).await?;
         for index in screening_indexes() {
             manager.create_index(index).await?;
         }
-        manager.create_table(watch_table()).await?;
+        create_keyed_table(manager, watch_table()).await?;
         let mut due = Index::create();
         due.name("orphan_watch_by_time").table(watch::Entity).col(watch::Column::SeenTime);
         manager.create_index(due).await?;
