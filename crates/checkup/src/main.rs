@@ -1,5 +1,6 @@
 //! The binary: reads the command line, runs one command, ends with its status.
 
+use std::num::NonZero;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -47,10 +48,15 @@ fn run(command: Command, started: Instant) -> Result<Exit, Failure> {
     }
 }
 
-/// Few workers: the services wait for each other and for the disk far more than they compute.
+/// On one or two cores a single thread: what a second one adds is less than what handing work back and forth costs, and databases
+/// have threads or processes of their own. On more, a few: the services wait far more than they compute.
 fn runtime() -> Result<Runtime, Failure> {
-    let workers = std::thread::available_parallelism().map_or(2, |found| found.get().clamp(2, 4));
-    let built = Builder::new_multi_thread().worker_threads(workers).enable_all().build();
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let mut builder = match cores {
+        ..=2 => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
+    };
+    let built = builder.worker_threads(cores.clamp(2, 4)).enable_all().build();
     built.map_err(|error| Failure::failed(format!("cannot start the runtime: {error}")))
 }
 
