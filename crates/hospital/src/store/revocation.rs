@@ -130,22 +130,63 @@ pub(crate) async fn targets(connection: &impl ConnectionTrait, limit: u64) -> Re
     keys.iter().map(|key| Target::from_key(key)).collect()
 }
 
-/// The ACTIVE claims a revocation comes to next, at most `limit`, in the order of slots and claim ids.
-pub(crate) async fn candidates(
+/// Slots in the order of their dates.
+#[derive(Debug)]
+pub(crate) struct Stretch {
+    /// Which ones.
+    pub(crate) slots: Vec<SlotId>,
+    /// Whether nothing is booked behind them.
+    pub(crate) last: bool,
+}
+
+/// The target's slots from `from` on that have something booked, as many as it takes to have `wanted` places booked.
+pub(crate) async fn stretch(
     connection: &impl ConnectionTrait,
     target: &Target,
+    from: Option<&SlotId>,
+    wanted: usize,
+) -> Result<Stretch, DbErr> {
+    let slots = slot::Entity::find().select_only().columns([slot::Column::Id, slot::Column::BookedCount]);
+    let slots = slots.filter(slot::Column::BookedCount.gt(0));
+    let slots = match target {
+        Target::Hospital(hospital) => slots.filter(slot::Column::Hospital.eq(hospital.segment())),
+        Target::Slot(id) => slots.filter(slot::Column::Id.eq(slot_key(id))),
+    };
+    let slots = match from {
+        Some(first) => slots.filter(slot::Column::Date.gte(first.date.to_string())),
+        None => slots,
+    };
+    let booked = slots.order_by_asc(slot::Column::Date).limit(wanted as u64).into_tuple();
+    let booked: Vec<(String, i32)> = booked.all(connection).await?;
+    let (mut slots, mut places) = (Vec::new(), 0);
+    for (key, count) in &booked {
+        if places >= wanted {
+            break;
+        }
+        slots.push(slot_id(key)?);
+        places += usize::try_from(*count).unwrap_or(0);
+    }
+    let last = slots.len() == booked.len() && booked.len() < wanted;
+    Ok(Stretch { slots, last })
+}
+
+/// The ACTIVE claims of these slots behind a cursor, at most `limit`, in the order of slots and claim ids.
+pub(crate) async fn candidates(
+    connection: &impl ConnectionTrait,
+    slots: &[SlotId],
     cursor: Option<&(SlotId, ClaimId)>,
     limit: usize,
 ) -> Result<Vec<Claim>, DbErr> {
     let mut found = Vec::new();
+    let behind = cursor.map(|(slot, _)| slot);
     if let Some((slot, last)) = cursor {
         let after = Expr::tuple([Expr::val(last.screening.0), Expr::val(last.generation)]);
         let position = Expr::tuple([Expr::col(claim::Column::Screening), Expr::col(claim::Column::Generation)]);
         let rest = active_of(vec![slot_key(slot)], limit).filter(position.gt(after));
         found = rest.all(connection).await?;
     }
-    if found.len() < limit {
-        let next = booked_slots(connection, target, cursor.map(|(slot, _)| slot), limit).await?;
+    let next: Vec<String> = slots.iter().filter(|slot| Some(*slot) != behind).map(slot_key).collect();
+    if found.len() < limit && !next.is_empty() {
         found.extend(active_of(next, limit - found.len()).all(connection).await?);
     }
     found.into_iter().map(Claim::try_from).collect()
@@ -159,23 +200,4 @@ fn active_of(slots: Vec<String>, limit: usize) -> Select<claim::Entity> {
         .order_by_asc(claim::Column::Screening)
         .order_by_asc(claim::Column::Generation)
         .limit(limit as u64)
-}
-
-/// The target's slots after `after` that have something booked.
-async fn booked_slots(
-    connection: &impl ConnectionTrait,
-    target: &Target,
-    after: Option<&SlotId>,
-    limit: usize,
-) -> Result<Vec<String>, DbErr> {
-    let slots = slot::Entity::find().select_only().column(slot::Column::Id).filter(slot::Column::BookedCount.gt(0));
-    let slots = match target {
-        Target::Hospital(hospital) => slots.filter(slot::Column::Hospital.eq(hospital.segment())),
-        Target::Slot(id) => slots.filter(slot::Column::Id.eq(slot_key(id))),
-    };
-    let slots = match after {
-        Some(last) => slots.filter(slot::Column::Date.gt(last.date.to_string())),
-        None => slots,
-    };
-    slots.order_by_asc(slot::Column::Date).limit(limit as u64).into_tuple().all(connection).await
 }

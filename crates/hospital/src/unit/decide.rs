@@ -15,7 +15,6 @@ use store::inbox::Ignored;
 use store::request_record::Record;
 use uuid::Uuid;
 
-use super::CHUNK;
 use super::world::World;
 use crate::command::{Answer, Ask, Change, Event, NewSlot, Outcome, Place};
 use crate::store::revocation::{Revocation, Target};
@@ -260,7 +259,8 @@ impl World {
     /// Revokes the claims that were loaded for a target and are still active; says how many.
     fn revoke_candidates(&mut self, target: &Target, message: &str, cause: &Cause) -> i64 {
         let mut revoked = 0;
-        for (slot, claim) in self.chunks.get(target).cloned().unwrap_or_default() {
+        let claims = self.chunks.get(target).map(|chunk| chunk.claims.clone()).unwrap_or_default();
+        for (slot, claim) in claims {
             if let (Some(claim), Some(slot)) = (self.claims.get(&claim), self.slots.get(&slot)) {
                 let step = revoke(claim, slot, target.reason(), message, self.now);
                 revoked += i64::from(self.keep(cause, &step));
@@ -274,13 +274,13 @@ impl World {
         let Some(revocation) = self.revocations.get(target).cloned() else { return false };
         let revoked = revocation.revoked + self.revoke_candidates(target, &revocation.message, &revocation.cause);
         let chunk = self.chunks.get(target);
-        let exhausted = chunk.is_none_or(|chunk| chunk.len() < CHUNK);
+        let exhausted = chunk.is_none_or(|chunk| chunk.last);
         if exhausted && self.booked(target) == 0 {
             self.end_revocation(&revocation, revoked);
             return false;
         }
         // Behind the last claim nothing is left by the rules; if there is, it is looked for from the start.
-        let cursor = chunk.filter(|_| !exhausted).and_then(|chunk| chunk.last().cloned());
+        let cursor = chunk.filter(|_| !exhausted).and_then(|chunk| chunk.claims.last().cloned());
         self.revocations.put(target.clone(), Revocation { revoked, cursor, ..revocation });
         !exhausted
     }

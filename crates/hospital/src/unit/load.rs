@@ -20,7 +20,7 @@ use super::CHUNK;
 use super::plan::Plan;
 use super::table::Table;
 use super::world::{Chunk, World};
-use crate::store::revocation::{Revocation, Target, candidates};
+use crate::store::revocation::{Revocation, Stretch, Target, candidates, stretch};
 use crate::store::{KEYS, capacity_request, claim, hospital, read, revocation, slot, slot_key};
 
 impl World {
@@ -33,11 +33,12 @@ impl World {
         plan.slots.extend(requests.values().map(|request| request.slot.clone()));
         let revocations = lock_revocations(transaction, &plan).await?;
         let mut hospitals = lock_hospitals(transaction, &plan).await?;
-        let chunks = load_chunks(transaction, &mut plan, &revocations).await?;
+        let stretches = plan_chunks(transaction, &mut plan, &revocations).await?;
         let slots = lock_slots(transaction, &plan).await?;
         let keys: Vec<&RequestKey> = plan.keys.iter().collect();
         request_record::still(transaction, &keys, &records).await?;
-        let claims = load_claims(transaction, &plan).await?;
+        let mut claims = load_claims(transaction, &plan).await?;
+        let chunks = load_chunks(transaction, stretches, &revocations, &mut claims).await?;
         let unread: Vec<&str> =
             plan.hospitals.iter().filter(|id| !plan.changing.contains(*id)).map(HospitalId::segment).collect();
         if !unread.is_empty() {
@@ -125,20 +126,38 @@ async fn lock_hospitals(
     hospitals.map(|hospital| hospital.map(|hospital| (hospital.id.clone(), hospital))).collect()
 }
 
-/// The next claims to revoke, for the revocations under way and for cancellations that may begin. Their slots join the plan.
-async fn load_chunks(
+/// The slots with the next claims to revoke, for the revocations under way and for cancellations that may begin. They join the
+/// plan; their claims are read once they are locked, and nobody else can change them.
+async fn plan_chunks(
     transaction: &impl ConnectionTrait,
     plan: &mut Plan,
     revocations: &BTreeMap<Target, Revocation>,
-) -> Result<HashMap<Target, Chunk>, DbErr> {
-    let mut chunks = HashMap::new();
+) -> Result<Vec<(Target, Stretch)>, DbErr> {
+    let mut stretches = Vec::with_capacity(plan.chunks.len());
     for target in plan.chunks.clone() {
         let cursor = revocations.get(&target).and_then(|revocation| revocation.cursor.as_ref());
-        let claims = candidates(transaction, &target, cursor, CHUNK).await?;
-        plan.slots.extend(claims.iter().map(|claim| claim.slot.clone()));
-        plan.screenings.extend(claims.iter().map(|claim| claim.id.screening.0));
-        let claims = claims.into_iter().map(|claim| (claim.slot, claim.id)).collect();
-        chunks.insert(target, claims);
+        let stretch = stretch(transaction, &target, cursor.map(|(slot, _)| slot), CHUNK).await?;
+        plan.slots.extend(stretch.slots.iter().cloned());
+        stretches.push((target, stretch));
+    }
+    Ok(stretches)
+}
+
+/// The claims of those slots; they join the ones that are loaded.
+async fn load_chunks(
+    transaction: &impl ConnectionTrait,
+    stretches: Vec<(Target, Stretch)>,
+    revocations: &BTreeMap<Target, Revocation>,
+    claims: &mut Vec<Claim>,
+) -> Result<HashMap<Target, Chunk>, DbErr> {
+    let mut chunks = HashMap::new();
+    for (target, Stretch { slots, last }) in stretches {
+        let cursor = revocations.get(&target).and_then(|revocation| revocation.cursor.as_ref());
+        let found = candidates(transaction, &slots, cursor, CHUNK).await?;
+        let last = last && found.len() < CHUNK;
+        let named = found.iter().map(|claim| (claim.slot.clone(), claim.id)).collect();
+        claims.extend(found);
+        chunks.insert(target, Chunk { claims: named, last });
     }
     Ok(chunks)
 }

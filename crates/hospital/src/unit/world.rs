@@ -21,8 +21,14 @@ use crate::store::read::HospitalView;
 use crate::store::revocation::{Revocation, Target};
 use crate::store::{capacity_request, claim, hospital, revocation, slot};
 
-/// The claims a revocation comes to next, in order.
-pub(super) type Chunk = Vec<(SlotId, ClaimId)>;
+/// The claims a revocation comes to next.
+#[derive(Debug, Default)]
+pub(super) struct Chunk {
+    /// In order.
+    pub(super) claims: Vec<(SlotId, ClaimId)>,
+    /// Whether there is none behind them.
+    pub(super) last: bool,
+}
 
 /// The rows a batch is about.
 #[derive(Debug)]
