@@ -59,6 +59,20 @@ pub(crate) async fn by_ids_for_update(
     collect(Entity::find().filter(ids).order_by_asc(Column::Id).lock_exclusive().all(transaction).await?)
 }
 
+/// Which of these ids there are rows of. No lock: a row never goes away again.
+pub(crate) async fn present(
+    connection: &impl ConnectionTrait,
+    ids: Vec<ScreeningId>,
+) -> Result<HashSet<ScreeningId>, DbErr> {
+    if ids.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let select = Entity::find().select_only().column(Column::Id);
+    let select = select.filter(Column::Id.is_in(ids.into_iter().map(|id| id.0)));
+    let found: Vec<Uuid> = select.into_tuple().all(connection).await?;
+    Ok(found.into_iter().map(ScreeningId).collect())
+}
+
 fn collect(rows: Vec<row::Model>) -> Result<HashMap<ScreeningId, Screening>, DbErr> {
     rows.into_iter().map(|row| row.into_domain().map(|screening| (screening.id, screening))).collect()
 }

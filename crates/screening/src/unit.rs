@@ -200,6 +200,7 @@ async fn load(
     now: Timestamp,
 ) -> Result<Work, DbErr> {
     let (mut keys, mut ids, mut wanted, mut marks, mut slots) = (vec![], HashSet::new(), vec![], vec![], vec![]);
+    let mut taken = Vec::new();
     for command in batch {
         match command {
             Command::Book(book) => {
@@ -216,10 +217,14 @@ async fn load(
             }
             Command::Consume(events) => {
                 marks.extend(events.iter().map(|event| &event.mark));
-                ids.extend(events.iter().filter_map(|event| match &event.news {
-                    News::Reserved { claim, .. } | News::Revoked { claim, .. } => Some(claim.screening),
-                    News::Other => None,
-                }));
+                for event in events {
+                    match &event.news {
+                        // of a place that was taken only matters whether somebody booked it
+                        News::Reserved { claim, .. } => taken.push(claim.screening),
+                        News::Revoked { claim, .. } => drop(ids.insert(claim.screening)),
+                        News::Other => {}
+                    }
+                }
             }
             Command::Bury(_, mark) => marks.push(mark),
             Command::Fence(orphans) => ids.extend(orphans.iter().map(|orphan| orphan.claim.screening)),
@@ -233,6 +238,7 @@ async fn load(
     let records = request_record::find(transaction, &keys).await?;
     ids.extend(records.values().filter_map(|record| ScreeningId::parse(&record.resource).ok()));
     let rows = if ids.is_empty() { Default::default() } else { store::by_ids_for_update(transaction, ids).await? };
+    let booked = store::present(transaction, taken).await?;
     if !rows.is_empty() {
         // nobody was waited for where nothing was locked
         request_record::still(transaction, &keys, &records).await?;
@@ -240,7 +246,7 @@ async fn load(
     let active = store::active(transaction, &wanted.iter().collect::<Vec<_>>()).await?;
     let versions = store::refusal::versions(transaction, slots).await?;
     let fresh = if marks.is_empty() { Vec::new() } else { inbox::admit(transaction, CONSUMER, &marks).await? };
-    Ok(Work::new((now, rules), records, rows, active, versions, fresh))
+    Ok(Work::new((now, rules), records, (rows, booked), active, versions, fresh))
 }
 
 /// Writes, in one statement a table, what was decided.

@@ -59,6 +59,8 @@ pub(super) struct Work {
     rules: Rules,
     records: HashMap<RequestKey, Record>,
     rows: HashMap<ScreeningId, Entry>,
+    /// Screenings that have a row, of which nothing else matters.
+    booked: HashSet<ScreeningId>,
     /// Touched rows, in the order they were first touched.
     order: Vec<ScreeningId>,
     active: HashMap<CustomerDate, ScreeningId>,
@@ -72,14 +74,14 @@ impl Work {
     pub(super) fn new(
         (now, rules): (Timestamp, Rules),
         records: HashMap<RequestKey, Record>,
-        rows: HashMap<ScreeningId, Screening>,
+        (rows, booked): (HashMap<ScreeningId, Screening>, HashSet<ScreeningId>),
         active: HashMap<CustomerDate, ScreeningId>,
         versions: HashMap<SlotId, i64>,
         fresh: Vec<bool>,
     ) -> Self {
         let rows = rows.into_iter().map(|(id, row)| (id, Entry { row, stored: true, touched: false })).collect();
         let (order, effects) = (Vec::new(), Effects::default());
-        Self { now, rules, records, rows, order, active, versions, fresh: fresh.into_iter(), effects }
+        Self { now, rules, records, rows, booked, order, active, versions, fresh: fresh.into_iter(), effects }
     }
 
     pub(super) fn into_effects(mut self) -> Effects {
@@ -205,7 +207,8 @@ impl Work {
     fn hear(&mut self, event: &Heard) {
         match &event.news {
             News::Reserved { claim, slot } => {
-                if self.row(claim.screening).is_none() {
+                let id = claim.screening;
+                if !self.booked.contains(&id) && self.row(id).is_none() {
                     self.effects.watched.push(Orphan {
                         claim: *claim,
                         slot: slot.clone(),
