@@ -4,6 +4,7 @@
 //! and reorder, and says by [`Place`] how a repetition is recognised.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -34,7 +35,7 @@ pub enum Place {
     /// In a source that is read strictly in order; its consumer keeps one position.
     Ordered {
         /// The producer's name.
-        source: String,
+        source: Arc<str>,
         /// From 1.
         position: i64,
     },
@@ -48,8 +49,8 @@ pub enum Place {
 /// One event, delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
-    /// The event.
-    pub message: Message,
+    /// The event; other consumers of this process may hold the same one.
+    pub message: Arc<Message>,
     /// Where it stands.
     pub place: Place,
 }
@@ -155,8 +156,37 @@ pub trait Subscribe: Send + Sync {
     ) -> Result<Box<dyn Subscription>, Error>;
 }
 
-/// Whether a subject matches a filter.
-pub(crate) fn matches(filter: &str, subject: &str) -> bool {
+/// Subjects that a consumer asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct Filter(Vec<Pattern>);
+
+#[derive(Debug, Clone)]
+enum Pattern {
+    /// A beginning, dot included, that exactly one more token follows: what every consumer here asks for.
+    Followed(String),
+    /// Anything else, token by token.
+    Tokens(String),
+}
+
+impl Filter {
+    pub(crate) fn new(patterns: &[String]) -> Self {
+        let pattern = |text: &String| match text.strip_suffix('*') {
+            Some(begin) if begin.ends_with('.') && !begin.contains('*') => Pattern::Followed(begin.to_owned()),
+            _ => Pattern::Tokens(text.clone()),
+        };
+        Self(patterns.iter().map(pattern).collect())
+    }
+
+    /// Whether one of the patterns matches.
+    pub(crate) fn matches(&self, subject: &str) -> bool {
+        self.0.iter().any(|pattern| match pattern {
+            Pattern::Followed(begin) => subject.strip_prefix(begin.as_str()).is_some_and(|last| !last.contains('.')),
+            Pattern::Tokens(filter) => matches(filter, subject),
+        })
+    }
+}
+
+fn matches(filter: &str, subject: &str) -> bool {
     let mut wanted = filter.split('.');
     let mut given = subject.split('.');
     loop {
@@ -171,13 +201,22 @@ pub(crate) fn matches(filter: &str, subject: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::matches;
+    use super::Filter;
+
+    fn matches(filter: &str, subject: &str) -> bool {
+        Filter::new(&[filter.to_owned()]).matches(subject)
+    }
 
     #[test]
     fn a_star_stands_for_exactly_one_token() {
         assert!(matches("checkup.v1.claim.capacity_reserved.*", "checkup.v1.claim.capacity_reserved.hospitals_a"));
         assert!(!matches("checkup.v1.claim.capacity_reserved.*", "checkup.v1.claim.capacity_reserved"));
+        assert!(!matches("checkup.v1.claim.capacity_reserved.*", "checkup.v1.claim.capacity_reserved.x.y"));
         assert!(!matches("checkup.v1.claim.capacity_reserved.*", "checkup.v1.claim.capacity_released.x"));
         assert!(!matches("checkup.v1.claim.*", "checkup.v1.claim.capacity_reserved.x"));
+        assert!(matches("checkup.*.claim.*", "checkup.v1.claim.capacity_reserved"));
+        assert!(!matches("checkup.*.claim.*", "checkup.v1.slot.capacity_reserved"));
+        assert!(matches("checkup.v1.claim", "checkup.v1.claim"));
+        assert!(!matches("checkup.v1.claim*", "checkup.v1.claims"));
     }
 }

@@ -1,7 +1,10 @@
 //! The road without a broker: a consumer reads the producers' logs itself, each strictly in order.
 //!
 //! Nothing is kept here. The consumer's cursor lives in its own database and moves in the transaction of the effect, so an
-//! acknowledgement has nothing left to do.
+//! acknowledgement has nothing left to do. What the consumers of a process read of a log they read together: see
+//! `shared`.
+
+mod shared;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,8 +14,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::future::select_all;
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 
-use crate::port::{Delivery, Error, Message, Place, Subscribe, Subscription, matches};
+use self::shared::{Rest, SharedLog};
+use crate::port::{Delivery, Error, Filter, Message, Place, Subscribe, Subscription};
 
 /// One entry of a producer's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +25,7 @@ pub struct Entry {
     /// From 1, growing in commit order.
     pub position: i64,
     /// The event.
-    pub message: Message,
+    pub message: Arc<Message>,
 }
 
 /// A producer's log: what is committed to it, in commit order.
@@ -48,7 +53,7 @@ pub trait Log: Send + Sync {
 /// Serves subscriptions from the logs of the producers in this process.
 #[derive(Clone, Default)]
 pub struct Tailer {
-    logs: Vec<Arc<dyn Log>>,
+    logs: Vec<Arc<SharedLog>>,
 }
 
 impl fmt::Debug for Tailer {
@@ -61,7 +66,7 @@ impl Tailer {
     /// Reads these logs.
     #[must_use]
     pub fn new(logs: Vec<Arc<dyn Log>>) -> Self {
-        Self { logs }
+        Self { logs: logs.into_iter().map(|log| Arc::new(SharedLog::new(log))).collect() }
     }
 }
 
@@ -74,20 +79,19 @@ impl Subscribe for Tailer {
         from: HashMap<String, i64>,
     ) -> Result<Box<dyn Subscription>, Error> {
         let tails = self.logs.iter().map(|log| Tail {
+            source: log.name().into(),
             position: from.get(log.name()).copied().unwrap_or(0),
             changes: log.changes(),
             unread: true,
             log: Arc::clone(log),
         });
-        Ok(Box::new(Tails { tails: tails.collect(), filter: filter.to_vec(), next: 0 }))
+        Ok(Box::new(Tails { tails: tails.collect(), filter: Filter::new(filter), next: 0 }))
     }
 }
 
-/// How many entries are read at once while looking for matching ones.
-const READ: usize = 512;
-
 struct Tail {
-    log: Arc<dyn Log>,
+    log: Arc<SharedLog>,
+    source: Arc<str>,
     /// Everything up to here was handed over or did not match.
     position: i64,
     changes: watch::Receiver<u64>,
@@ -96,33 +100,42 @@ struct Tail {
 
 struct Tails {
     tails: Vec<Tail>,
-    filter: Vec<String>,
+    filter: Filter,
     /// Whose turn it is, so that a busy log cannot starve the others.
     next: usize,
 }
 
+/// What reading came to.
+enum Step {
+    Found(Vec<Delivery>),
+    /// All that is there was read.
+    Ended,
+    /// There may be more, which is not read before this.
+    NotBefore(Instant),
+}
+
 impl Tails {
-    /// Reads the logs round-robin until something matches or all are read to their ends.
-    async fn read(&mut self, limit: usize) -> Result<Vec<Delivery>, Error> {
+    /// Reads the logs round-robin until something matches or all are read to their ends, but for one that may not be read yet.
+    async fn read(&mut self, limit: usize) -> Result<Step, Error> {
+        let mut due: Option<Instant> = None;
         for _ in 0..self.tails.len() {
             let index = self.next;
             self.next = (index + 1) % self.tails.len();
-            let tail = &mut self.tails[index];
-            if tail.changes.has_changed().unwrap_or(false) {
-                tail.changes.mark_unchanged();
-                tail.unread = true;
-            }
-            while tail.unread {
-                let found = tail.read(&self.filter, limit).await?;
-                if !found.is_empty() {
-                    return Ok(found);
-                }
+            match self.tails[index].read(&self.filter, limit).await? {
+                Step::Ended => {}
+                Step::NotBefore(at) => due = Some(due.map_or(at, |due| due.min(at))),
+                found @ Step::Found(_) => return Ok(found),
             }
         }
-        Ok(Vec::new())
+        Ok(due.map_or(Step::Ended, Step::NotBefore))
     }
 
-    async fn wait(&mut self) {
+    /// Waits until one of the logs has changed, or until `due`.
+    async fn wait(&mut self, due: Option<Instant>) {
+        if let Some(due) = due {
+            // whatever changes meanwhile is seen at the next look
+            return sleep_until(due).await;
+        }
         let changes = self.tails.iter_mut().map(|tail| {
             Box::pin(async {
                 match tail.changes.changed().await {
@@ -141,22 +154,28 @@ impl Tails {
 }
 
 impl Tail {
-    async fn read(&mut self, filter: &[String], limit: usize) -> Result<Vec<Delivery>, Error> {
-        let entries = self.log.read_after(self.position, READ).await?;
-        self.unread = entries.len() == READ;
-        let mut found = Vec::new();
-        for Entry { position, message } in entries {
-            if found.len() == limit {
-                self.unread = true;
-                break;
+    async fn read(&mut self, filter: &Filter, limit: usize) -> Result<Step, Error> {
+        if self.changes.has_changed().unwrap_or(false) {
+            self.changes.mark_unchanged();
+            self.unread = true;
+        }
+        while self.unread {
+            let wanted = |message: &Message| filter.matches(&message.subject);
+            let walk = self.log.walk(self.position, wanted, limit).await?;
+            self.position = walk.position;
+            self.unread = !matches!(walk.rest, Rest::Ended);
+            if !walk.found.is_empty() {
+                let delivery = |Entry { position, message }| {
+                    let place = Place::Ordered { source: Arc::clone(&self.source), position };
+                    Delivery { message, place }
+                };
+                return Ok(Step::Found(walk.found.into_iter().map(delivery).collect()));
             }
-            self.position = position;
-            if filter.iter().any(|filter| matches(filter, &message.subject)) {
-                let place = Place::Ordered { source: self.log.name().to_owned(), position };
-                found.push(Delivery { message, place });
+            if let Rest::NotBefore(due) = walk.rest {
+                return Ok(Step::NotBefore(due));
             }
         }
-        Ok(found)
+        Ok(Step::Ended)
     }
 }
 
@@ -164,11 +183,11 @@ impl Tail {
 impl Subscription for Tails {
     async fn next(&mut self, limit: usize) -> Result<Vec<Delivery>, Error> {
         loop {
-            let found = self.read(limit.max(1)).await?;
-            if !found.is_empty() {
-                return Ok(found);
+            match self.read(limit.max(1)).await? {
+                Step::Found(found) => return Ok(found),
+                Step::Ended => self.wait(None).await,
+                Step::NotBefore(due) => self.wait(Some(due)).await,
             }
-            self.wait().await;
         }
     }
 

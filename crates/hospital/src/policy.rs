@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use contract::event::v1::event_envelope::Payload;
-use contract::event::v1::{ScreeningCancelled, ScreeningRejected, ScreeningSnapshot};
+use contract::event::v1::{ScreeningCancelled, ScreeningRejected};
 use domain::access::Caller;
 use domain::event::{Cause, subject_filter};
 use domain::ids::{ClaimId, SlotId};
@@ -45,8 +45,8 @@ struct Releases {
 
 #[async_trait]
 impl Handler for Releases {
-    async fn handle(&self, batch: Vec<Incoming>) -> Result<(), Fault> {
-        let events = batch.into_iter().map(read).collect::<Result<_, _>>()?;
+    async fn handle(&self, batch: &[Incoming]) -> Result<(), Fault> {
+        let events = batch.iter().map(read).collect::<Result<_, _>>()?;
         self.submit(Command::Consume(events)).await
     }
 
@@ -61,9 +61,10 @@ impl Releases {
     }
 }
 
-fn read(incoming: Incoming) -> Result<Event, Fault> {
+fn read(incoming: &Incoming) -> Result<Event, Fault> {
     let Incoming { envelope, event_id, mark } = incoming;
-    let (snapshot, claim_id) = match envelope.payload {
+    let (mark, event_id) = (mark.clone(), *event_id);
+    let (snapshot, claim_id) = match &envelope.payload {
         Some(Payload::ScreeningCancelled(ScreeningCancelled { screening, claim_id, reason: _, message: _ })) => {
             (screening, claim_id)
         }
@@ -73,17 +74,17 @@ fn read(incoming: Incoming) -> Result<Event, Fault> {
     if claim_id.is_empty() {
         return Ok(Event { mark, id: event_id, place: None });
     }
-    let ScreeningSnapshot { slot, .. } = snapshot.unwrap_or_default();
+    let slot = snapshot.as_ref().map(|snapshot| snapshot.slot.as_str()).unwrap_or_default();
     let malformed = |field: &str| Fault::internal(format!("the event {event_id} has a malformed {field}"));
     let cause = Cause {
         actor: Caller::Service(NAME.to_owned()).to_string(),
-        request_id: envelope.request_id,
+        request_id: envelope.request_id.clone(),
         causation_id: event_id.to_string(),
         traceparent: TraceContext::from_traceparent_or_new(&envelope.traceparent).traceparent(),
     };
     let place = Place {
-        slot: SlotId::parse(&slot).map_err(|_| malformed("slot"))?,
-        claim: ClaimId::parse(&claim_id).map_err(|_| malformed("claim_id"))?,
+        slot: SlotId::parse(slot).map_err(|_| malformed("slot"))?,
+        claim: ClaimId::parse(claim_id).map_err(|_| malformed("claim_id"))?,
         cause,
     };
     Ok(Event { mark, id: event_id, place: Some(place) })
@@ -91,7 +92,7 @@ fn read(incoming: Incoming) -> Result<Event, Fault> {
 
 #[cfg(test)]
 mod tests {
-    use contract::event::v1::EventEnvelope;
+    use contract::event::v1::{EventEnvelope, ScreeningSnapshot};
     use uuid::Uuid;
 
     use super::*;
@@ -114,7 +115,7 @@ mod tests {
     #[test]
     fn an_event_names_the_place_it_frees() {
         let claim = format!("{}.1", Uuid::from_u128(9));
-        let place = read(rejected("hospitals/seoul/slots/2027-01-04", &claim)).unwrap().place.unwrap();
+        let place = read(&rejected("hospitals/seoul/slots/2027-01-04", &claim)).unwrap().place.unwrap();
         assert_eq!(
             (place.slot.to_string().as_str(), place.claim.to_string()),
             ("hospitals/seoul/slots/2027-01-04", claim)
@@ -125,12 +126,12 @@ mod tests {
 
     #[test]
     fn an_event_without_a_claim_frees_nothing_and_a_broken_one_is_blamed() {
-        assert_eq!(read(rejected("", "")).unwrap().place, None);
+        assert_eq!(read(&rejected("", "")).unwrap().place, None);
         let claim = format!("{}.1", Uuid::from_u128(9));
         for (slot, claim) in [("", claim.as_str()), ("hospitals/seoul/slots/2027-01-04", "x")] {
-            assert_eq!(read(rejected(slot, claim)).unwrap_err().code(), fault::Code::Internal);
+            assert_eq!(read(&rejected(slot, claim)).unwrap_err().code(), fault::Code::Internal);
         }
         let cancelled = ScreeningCancelled { claim_id: claim, ..ScreeningCancelled::default() };
-        assert!(read(incoming(Payload::ScreeningCancelled(cancelled))).is_err());
+        assert!(read(&incoming(Payload::ScreeningCancelled(cancelled))).is_err());
     }
 }

@@ -39,15 +39,15 @@ impl Screenings {
     }
 }
 
-fn decode(incoming: Incoming) -> Result<Arrived, Fault> {
+fn decode(incoming: &Incoming) -> Result<Arrived, Fault> {
     let fact = ScreeningFact::decode(&incoming.envelope).map_err(|malformed| Fault::internal(malformed.0))?;
-    Ok(Arrived { mark: incoming.mark, fact })
+    Ok(Arrived { mark: incoming.mark.clone(), fact })
 }
 
 #[async_trait]
 impl Handler for Screenings {
-    async fn handle(&self, batch: Vec<Incoming>) -> Result<(), Fault> {
-        let arrived = batch.into_iter().map(decode).collect::<Result<Vec<_>, Fault>>()?;
+    async fn handle(&self, batch: &[Incoming]) -> Result<(), Fault> {
+        let arrived = batch.iter().map(decode).collect::<Result<Vec<_>, Fault>>()?;
         let customers: BTreeSet<CustomerId> = arrived
             .iter()
             .filter_map(|event| match &event.fact {

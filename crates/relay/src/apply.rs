@@ -1,6 +1,7 @@
 //! From deliveries to effects: whole batches where that works, single events where it does not, and dead letters at the end.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bus::{Delivery, Place};
@@ -26,6 +27,28 @@ pub(crate) struct Applier {
 /// What has to come again, each after a pause.
 pub(crate) type Later = Vec<(Delivery, Duration)>;
 
+/// Deliveries, and beside each what it says.
+struct Batch<'a> {
+    deliveries: Vec<&'a Delivery>,
+    events: Vec<Incoming>,
+}
+
+impl<'a> Batch<'a> {
+    fn with_capacity(capacity: usize) -> Self {
+        Self { deliveries: Vec::with_capacity(capacity), events: Vec::with_capacity(capacity) }
+    }
+
+    fn push(&mut self, delivery: &'a Delivery, event: Incoming) {
+        self.deliveries.push(delivery);
+        self.events.push(event);
+    }
+
+    fn clear(&mut self) {
+        self.deliveries.clear();
+        self.events.clear();
+    }
+}
+
 impl Applier {
     pub(crate) fn new(consumer: Consumer, options: ConsumeOptions, clock: Clock) -> Self {
         Self { consumer, options, clock, tries: HashMap::new() }
@@ -34,41 +57,42 @@ impl Applier {
     /// Returns once every delivery has been applied or kept as a dead letter, but for those that have to come again.
     pub(crate) async fn apply(&mut self, deliveries: &[Delivery]) -> Later {
         let mut later = Later::new();
-        let mut batch = Vec::with_capacity(deliveries.len());
+        let mut batch = Batch::with_capacity(deliveries.len());
         for delivery in deliveries {
             match decode(delivery) {
-                Ok(Some(incoming)) => batch.push((delivery, incoming)),
+                Ok(Some(incoming)) => batch.push(delivery, incoming),
                 Ok(None) => {
                     // A newer producer's fact: nothing here can know it, so it is counted and passed over.
                     metrics::counter!("checkup_consumer_unknown_total", "consumer" => self.consumer.name).increment(1);
                 }
                 Err(error) => {
                     // What stands before the broken event is applied before it is marked as seen: marks are in order.
-                    self.apply_decoded(std::mem::take(&mut batch), &mut later).await;
+                    self.apply_decoded(&batch, &mut later).await;
+                    batch.clear();
                     self.bury(delivery, &error, 1).await;
                 }
             }
         }
-        self.apply_decoded(batch, &mut later).await;
+        self.apply_decoded(&batch, &mut later).await;
         later
     }
 
-    async fn apply_decoded(&mut self, batch: Vec<(&Delivery, Incoming)>, later: &mut Later) {
-        let mut todo = vec![batch];
-        while let Some(mut batch) = todo.pop() {
-            let Some((first, _)) = batch.first() else { continue };
-            let first = *first;
-            let events: Vec<_> = batch.iter().map(|(_, incoming)| incoming.clone()).collect();
-            match events.as_slice() {
-                [alone] => match first.place {
-                    Place::Ordered { .. } => self.insist(first, alone).await,
-                    Place::Unordered { .. } => later.extend(self.try_once(first, alone).await),
-                },
-                _ => {
+    async fn apply_decoded(&mut self, batch: &Batch<'_>, later: &mut Later) {
+        let mut todo = vec![0..batch.events.len()];
+        while let Some(range) = todo.pop() {
+            match &batch.events[range.clone()] {
+                [] => {}
+                [alone] => {
+                    let delivery = batch.deliveries[range.start];
+                    match delivery.place {
+                        Place::Ordered { .. } => self.insist(delivery, alone).await,
+                        Place::Unordered { .. } => later.extend(self.try_once(delivery, alone).await),
+                    }
+                }
+                events => {
                     if self.attempt(events).await.is_err() {
-                        let second = batch.split_off(batch.len() / 2);
-                        todo.push(second);
-                        todo.push(batch);
+                        let middle = range.start + range.len() / 2;
+                        todo.extend([middle..range.end, range.start..middle]);
                     }
                 }
             }
@@ -78,7 +102,7 @@ impl Applier {
     /// Tries one event until it is applied or buried: what comes after it must not overtake it.
     async fn insist(&self, delivery: &Delivery, event: &Incoming) {
         for attempt in 1..=self.options.attempts {
-            let Err(fault) = self.attempt(vec![event.clone()]).await else { return };
+            let Err(fault) = self.attempt(std::slice::from_ref(event)).await else { return };
             self.warn(event, &fault, attempt);
             if attempt == self.options.attempts {
                 self.bury(delivery, &format!("{fault:?}"), attempt).await;
@@ -90,7 +114,7 @@ impl Applier {
 
     /// Tries one event; where that fails, it comes again later, or is buried after its last try.
     async fn try_once(&mut self, delivery: &Delivery, event: &Incoming) -> Option<(Delivery, Duration)> {
-        let Err(fault) = self.attempt(vec![event.clone()]).await else {
+        let Err(fault) = self.attempt(std::slice::from_ref(event)).await else {
             self.tries.remove(&event.event_id);
             return None;
         };
@@ -123,11 +147,11 @@ impl Applier {
     }
 
     /// Hands a batch to the handler; waits out every fault that does not blame the batch.
-    async fn attempt(&self, batch: Vec<Incoming>) -> Result<(), Fault> {
+    async fn attempt(&self, batch: &[Incoming]) -> Result<(), Fault> {
         let mut pause = self.options.first_pause;
         loop {
             self.age(batch.first());
-            match self.consumer.handler.handle(batch.clone()).await {
+            match self.consumer.handler.handle(batch).await {
                 Ok(()) => {
                     batch.iter().for_each(|event| self.log(event));
                     return Ok(());
@@ -192,7 +216,7 @@ pub(crate) fn read(payload: &[u8], mark: impl FnOnce(Uuid) -> Mark) -> Result<Op
 
 fn mark(place: &Place, event_id: Uuid) -> Mark {
     match place {
-        Place::Ordered { source, position } => Mark::Ordered { source: source.clone(), position: *position },
+        Place::Ordered { source, position } => Mark::Ordered { source: Arc::clone(source), position: *position },
         Place::Unordered { .. } => Mark::Unordered { event_id },
     }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bus::{Delivery, Subscribe, Subscription};
+use bus::{Subscribe, Subscription};
 use contract::event::v1::EventEnvelope;
 use fault::Fault;
 use runtime::clock::Clock;
@@ -44,7 +44,7 @@ pub trait Handler: Send + Sync + 'static {
     ///
     /// # Errors
     /// A fault means that nothing of the batch was applied. An INTERNAL one blames the batch's content.
-    async fn handle(&self, batch: Vec<Incoming>) -> Result<(), Fault>;
+    async fn handle(&self, batch: &[Incoming]) -> Result<(), Fault>;
 
     /// Keeps an event that cannot be applied, and marks it as seen, in one transaction.
     ///
@@ -181,7 +181,7 @@ impl Reader {
             }
             let next = subscription.next(self.options.batch);
             let next = if settled { Ok(next.await) } else { timeout_at(due, next).await };
-            let deliveries = match next {
+            let mut deliveries = match next {
                 Err(_) => continue,
                 Ok(Ok(deliveries)) => deliveries,
                 Ok(Err(error)) => {
@@ -190,12 +190,13 @@ impl Reader {
                 }
             };
             (worked, settled) = (true, false);
-            let count = deliveries.len() as u64;
+            let count = deliveries.len();
             let later = self.applier.apply(&deliveries).await;
-            applied.increment(count - later.len() as u64);
-            let is_settled = |delivery: &&Delivery| later.iter().all(|(late, _)| late.place != delivery.place);
-            let settled: Vec<Delivery> = deliveries.iter().filter(is_settled).cloned().collect();
-            let mut told = subscription.acknowledge(&settled).await;
+            applied.increment((count - later.len()) as u64);
+            if !later.is_empty() {
+                deliveries.retain(|delivery| later.iter().all(|(late, _)| late.place != delivery.place));
+            }
+            let mut told = subscription.acknowledge(&deliveries).await;
             for (delivery, pause) in later {
                 told = told.and(subscription.postpone(std::slice::from_ref(&delivery), pause).await);
             }

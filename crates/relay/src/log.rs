@@ -1,5 +1,7 @@
 //! A producer's outbox as a log that consumers in the same process read.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use bus::tail::{Entry, Log};
 use bus::{Error, Message};
@@ -36,7 +38,7 @@ impl Log for OutboxLog {
         let rows = rows.map_err(|cause| self.failed(cause))?;
         let entry = |row: outbox::Model| Entry {
             position: row.position,
-            message: Message { subject: row.subject, payload: row.payload },
+            message: Arc::new(Message { subject: row.subject, payload: row.payload }),
         };
         Ok(rows.into_iter().map(entry).collect())
     }

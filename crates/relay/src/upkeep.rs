@@ -47,7 +47,7 @@ async fn replay(consumer: &Consumer) -> Result<(), DbErr> {
         let applied = match read(&letter.payload, |event_id| Mark::Unordered { event_id }) {
             // a fact that this version does not know has no effect
             Ok(None) => Ok(()),
-            Ok(Some(event)) => handler.handle(vec![event]).await.map_err(|fault| format!("{fault:?}")),
+            Ok(Some(event)) => handler.handle(&[event]).await.map_err(|fault| format!("{fault:?}")),
             Err(error) => Err(error),
         };
         match applied {

@@ -37,10 +37,10 @@ impl Screenings {
 
 #[async_trait]
 impl Handler for Screenings {
-    async fn handle(&self, batch: Vec<Incoming>) -> Result<(), Fault> {
-        let arrived = batch.into_iter().map(|incoming| {
+    async fn handle(&self, batch: &[Incoming]) -> Result<(), Fault> {
+        let arrived = batch.iter().map(|incoming| {
             let fact = ScreeningFact::decode(&incoming.envelope).map_err(|malformed| Fault::internal(malformed.0))?;
-            Ok(Arrived { mark: incoming.mark, event_id: incoming.event_id, fact })
+            Ok(Arrived { mark: incoming.mark.clone(), event_id: incoming.event_id, fact })
         });
         let arrived = arrived.collect::<Result<_, Fault>>()?;
         self.submit(Command::Consume(arrived)).await

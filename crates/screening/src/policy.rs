@@ -44,8 +44,8 @@ struct Claims {
 
 #[async_trait]
 impl Handler for Claims {
-    async fn handle(&self, batch: Vec<Incoming>) -> Result<(), Fault> {
-        let heard: Result<Vec<_>, Malformed> = batch.into_iter().map(read).collect();
+    async fn handle(&self, batch: &[Incoming]) -> Result<(), Fault> {
+        let heard: Result<Vec<_>, Malformed> = batch.iter().map(read).collect();
         let heard = heard.map_err(|Malformed(what)| Fault::internal(format!("an event is malformed: it {what}")))?;
         self.ledger.done(Command::Consume(heard), Instant::now() + PATIENCE).await
     }
@@ -55,16 +55,16 @@ impl Handler for Claims {
     }
 }
 
-fn read(incoming: Incoming) -> Result<Heard, Malformed> {
+fn read(incoming: &Incoming) -> Result<Heard, Malformed> {
     let Incoming { envelope, event_id, mark } = incoming;
     let cause = Cause {
         // who took the place away is who ends the booking
-        actor: if envelope.actor.is_empty() { ours() } else { envelope.actor },
-        request_id: envelope.request_id,
-        causation_id: envelope.event_id,
+        actor: if envelope.actor.is_empty() { ours() } else { envelope.actor.clone() },
+        request_id: envelope.request_id.clone(),
+        causation_id: envelope.event_id.clone(),
         traceparent: TraceContext::from_traceparent_or_new(&envelope.traceparent).traceparent(),
     };
-    let news = match envelope.payload {
+    let news = match &envelope.payload {
         Some(Payload::CapacityReserved(CapacityReserved {
             slot,
             claim_id,
@@ -72,7 +72,7 @@ fn read(incoming: Incoming) -> Result<Heard, Malformed> {
             slot_version: _,
             capacity: _,
             booked_count: _,
-        })) => News::Reserved { claim: ClaimId::parse(&claim_id)?, slot: SlotId::parse(&slot)? },
+        })) => News::Reserved { claim: ClaimId::parse(claim_id)?, slot: SlotId::parse(slot)? },
         Some(Payload::CapacityRevoked(CapacityRevoked {
             slot,
             claim_id,
@@ -83,13 +83,13 @@ fn read(incoming: Incoming) -> Result<Heard, Malformed> {
             capacity: _,
             booked_count: _,
         })) => News::Revoked {
-            claim: ClaimId::parse(&claim_id)?,
-            slot: SlotId::parse(&slot)?,
-            reason: Revocation::from_name(&reason)
+            claim: ClaimId::parse(claim_id)?,
+            slot: SlotId::parse(slot)?,
+            reason: Revocation::from_name(reason)
                 .ok_or_else(|| Malformed("must give a known reason for a revocation".to_owned()))?,
-            message,
+            message: message.clone(),
         },
         _ => News::Other,
     };
-    Ok(Heard { mark, event_id, cause, news })
+    Ok(Heard { mark: mark.clone(), event_id: *event_id, cause, news })
 }

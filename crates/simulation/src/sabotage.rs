@@ -107,7 +107,7 @@ struct Counting {
 
 #[async_trait]
 impl Handler for Counting {
-    async fn handle(&self, batch: Vec<Incoming>) -> Result<(), Fault> {
+    async fn handle(&self, batch: &[Incoming]) -> Result<(), Fault> {
         let events: Vec<_> = batch.iter().map(|event| (event.event_id, slot(event))).collect();
         self.inner.handle(batch).await?;
         let again = events.into_iter().filter(|(event, _)| self.site.applied.again(*event));

@@ -33,7 +33,7 @@ impl Watched {
 
 #[async_trait]
 impl Handler for Watched {
-    async fn handle(&self, batch: Vec<Incoming>) -> Result<(), Fault> {
+    async fn handle(&self, batch: &[Incoming]) -> Result<(), Fault> {
         let what = batch.iter().map(|event| {
             let fact = event.envelope.payload.as_ref().map_or("nothing", |payload| domain::event::fact(payload).1);
             format!("{fact} {} v{}", event.envelope.aggregate, event.envelope.aggregate_version)

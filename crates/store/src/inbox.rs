@@ -1,6 +1,7 @@
 //! Which events a consumer has applied, remembered in the transaction of their effects.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use sea_orm::ActiveValue::Set;
@@ -19,7 +20,7 @@ pub enum Mark {
     /// By its place in a source that is read in order: one cursor a source is enough.
     Ordered {
         /// The producer whose log it is.
-        source: String,
+        source: Arc<str>,
         /// The position there, from 1.
         position: i64,
     },
@@ -121,18 +122,18 @@ async fn admit_ordered(
         return Ok(());
     }
     let before = cursors(transaction, consumer).await?;
-    let mut after = before.clone();
+    let mut after: HashMap<&str, i64> = before.iter().map(|(source, position)| (source.as_str(), *position)).collect();
     for (mark, fresh) in marks.iter().zip(fresh) {
         if let Mark::Ordered { source, position } = mark {
-            let cursor = after.entry(source.clone()).or_insert(0);
+            let cursor = after.entry(source).or_insert(0);
             *fresh = position > cursor;
             *cursor = (*cursor).max(*position);
         }
     }
-    let moved = after.into_iter().filter(|(source, position)| before.get(source) != Some(position)).map(
+    let moved = after.into_iter().filter(|(source, position)| before.get(*source) != Some(position)).map(
         |(source, position)| cursors::ActiveModel {
             consumer: Set(consumer.to_owned()),
-            source: Set(source),
+            source: Set(source.to_owned()),
             position: Set(position),
         },
     );

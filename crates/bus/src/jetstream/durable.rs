@@ -119,7 +119,7 @@ impl Subscription for Reader {
             }
             let subject = message.message.subject.to_string();
             let message = Message { subject, payload: message.message.payload.to_vec() };
-            deliveries.push(Delivery { message, place: Place::Unordered { sequence } });
+            deliveries.push(Delivery { message: Arc::new(message), place: Place::Unordered { sequence } });
         }
         Ok(deliveries)
     }

@@ -53,6 +53,7 @@ impl Subscribe for Ordered {
             ..Config::default()
         };
         let pull = Pull::begin(&self.0, config).await?;
+        let source = source.into();
         Ok(Box::new(Reader { shared: Arc::clone(&self.0), pull, source, connection, delivered: 0 }))
     }
 }
@@ -74,7 +75,7 @@ fn cursor(base: String, last: u64, from: &HashMap<String, i64>) -> (String, u64)
 struct Reader {
     shared: Arc<Shared>,
     pull: Pull,
-    source: String,
+    source: Arc<str>,
     connection: Connection,
     /// How many events this consumer has handed over; the broker counts them too.
     delivered: u64,
@@ -97,8 +98,8 @@ impl Subscription for Reader {
             self.delivered += 1;
             let position = i64::try_from(info.stream_sequence).map_err(|error| self.shared.error(error))?;
             let subject = message.message.subject.to_string();
-            let message = Message { subject, payload: message.message.payload.to_vec() };
-            deliveries.push(Delivery { message, place: Place::Ordered { source: self.source.clone(), position } });
+            let message = Arc::new(Message { subject, payload: message.message.payload.to_vec() });
+            deliveries.push(Delivery { message, place: Place::Ordered { source: Arc::clone(&self.source), position } });
         }
         Ok(deliveries)
     }

@@ -8,3 +8,4 @@ mod outage;
 mod random;
 mod reader;
 mod roads;
+mod sharing;

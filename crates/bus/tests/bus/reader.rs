@@ -78,7 +78,7 @@ impl Reader {
             let new = match &delivery.place {
                 Place::Unordered { .. } => self.seen.insert(number(delivery)),
                 Place::Ordered { source, position } => {
-                    let cursor = self.cursors.entry(source.clone()).or_default();
+                    let cursor = self.cursors.entry(source.to_string()).or_default();
                     let new = *position > *cursor;
                     *cursor = (*cursor).max(*position);
                     new

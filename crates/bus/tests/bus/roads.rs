@@ -1,5 +1,6 @@
 //! The roads under test. One joins by implementing [`Road`] and by one more line in [`roads`].
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use bus::{Error, Message, Outbound, Publish, Subscribe};
 use mesh::Nats;
 use mesh::for_tests::or_skip;
 use tokio::sync::watch;
+use tokio::task::yield_now;
 use tokio::time::Instant;
 
 use crate::faulty::Faulty;
@@ -34,6 +36,8 @@ pub(crate) fn message(subject: &str, number: u32) -> Message {
 struct MemoryLog {
     name: String,
     entries: Mutex<Vec<Entry>>,
+    /// Entries that were read from it, each as often as that happened.
+    read: AtomicUsize,
     changes: watch::Sender<u64>,
 }
 
@@ -44,8 +48,12 @@ impl Log for MemoryLog {
     }
 
     async fn read_after(&self, position: i64, limit: usize) -> Result<Vec<Entry>, Error> {
+        // as a database that takes its time
+        yield_now().await;
         let entries = self.entries.lock().expect("entries");
-        Ok(entries.iter().filter(|entry| entry.position > position).take(limit).cloned().collect())
+        let found: Vec<Entry> = entries.iter().filter(|entry| entry.position > position).take(limit).cloned().collect();
+        self.read.fetch_add(found.len(), Ordering::Relaxed);
+        Ok(found)
     }
 
     async fn head(&self) -> Result<i64, Error> {
@@ -62,9 +70,17 @@ pub(crate) struct Tail(Vec<Arc<MemoryLog>>);
 impl Default for Tail {
     fn default() -> Self {
         let log = |name: &str| {
-            Arc::new(MemoryLog { name: name.into(), entries: Mutex::default(), changes: watch::Sender::new(0) })
+            let (entries, read, changes) = Default::default();
+            Arc::new(MemoryLog { name: name.into(), entries, read, changes })
         };
         Self(vec![log("hospital"), log("screening")])
+    }
+}
+
+impl Tail {
+    /// Entries that were read from the logs.
+    pub(crate) fn read(&self) -> usize {
+        self.0.iter().map(|log| log.read.load(Ordering::Relaxed)).sum()
     }
 }
 
@@ -84,7 +100,7 @@ impl Road for Tail {
             let mut entries = log.entries.lock().expect("entries");
             for (subject, number) in events {
                 let position = entries.last().map_or(0, |entry| entry.position) + 3;
-                entries.push(Entry { position, message: message(subject, *number) });
+                entries.push(Entry { position, message: Arc::new(message(subject, *number)) });
             }
         }
         log.changes.send_modify(|count| *count += 1);

@@ -1,6 +1,7 @@
 //! Somebody else publishes to the stream: everything again, or nonsense.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bus::jetstream::{JetStream, JetStreamOptions};
@@ -70,7 +71,7 @@ impl Copier {
                 Place::Ordered { position, .. } => !self.own.remove(position),
                 Place::Unordered { .. } => true,
             });
-            let copies: Vec<Message> = copies.map(|delivery| delivery.message).collect();
+            let copies: Vec<Message> = copies.map(|delivery| Arc::unwrap_or_clone(delivery.message)).collect();
             self.copied += copies.len();
             let sequences = publish(&self.broker, copies).await?;
             self.own.extend(sequences.into_iter().filter_map(|sequence| i64::try_from(sequence).ok()));

@@ -70,7 +70,7 @@ async fn an_event_gives_a_place_back_once() {
     }
     let batch: Vec<Incoming> = (0..4).map(|number| event(&slot, number, unordered)).collect();
     for _ in 0..3 {
-        handler(&house).handle(batch.clone()).await.unwrap();
+        handler(&house).handle(&batch).await.unwrap();
     }
     assert_eq!(assert_slot_adds_up(&screening, &slot).await.booked_count, 2);
     let events = house.sound_events().await;
@@ -91,8 +91,8 @@ async fn an_ordered_road_is_remembered_by_its_cursor() {
     let slot = house.slot("seoul", 10).await;
     let screening = house.screening().await;
     reserve(&screening, &slot, &claim(2)).await.unwrap();
-    handler(&house).handle(vec![event(&slot, 2, ordered(7))]).await.unwrap();
-    handler(&house).handle(vec![event(&slot, 4, ordered(7)), event(&slot, 6, ordered(9))]).await.unwrap();
+    handler(&house).handle(&[event(&slot, 2, ordered(7))]).await.unwrap();
+    handler(&house).handle(&[event(&slot, 4, ordered(7)), event(&slot, 6, ordered(9))]).await.unwrap();
     let ended = claims(&screening, &slot, "").await;
     let ids: Vec<_> = ended.iter().map(|claim| claim.claim_id.clone()).collect();
     assert_eq!(ids, [claim(2), claim(6)], "what was seen before is not looked at again");
@@ -107,7 +107,7 @@ async fn a_release_that_comes_before_its_reserve_leaves_a_tombstone() {
     let slot = house.slot("seoul", 10).await;
     let screening = house.screening().await;
     let nowhere = "hospitals/nowhere/slots/2999-01-01";
-    handler(&house).handle(vec![event(&slot, 1, unordered), event(nowhere, 3, unordered)]).await.unwrap();
+    handler(&house).handle(&[event(&slot, 1, unordered), event(nowhere, 3, unordered)]).await.unwrap();
     let late = refused(reserve(&screening, &slot, &claim(1)).await, Reason::ClaimTerminated);
     assert_eq!(late.value("state"), "RELEASED");
     refused(reserve(&screening, nowhere, &claim(3)).await, Reason::ClaimTerminated);
@@ -124,7 +124,7 @@ async fn an_event_that_names_another_slot_is_recorded_as_ignored() {
     let slots = house.hospital("seoul", &[1, 2], 10).await;
     let screening = house.screening().await;
     reserve(&screening, &slots[0], &claim(2)).await.unwrap();
-    handler(&house).handle(vec![event(&slots[1], 2, unordered)]).await.unwrap();
+    handler(&house).handle(&[event(&slots[1], 2, unordered)]).await.unwrap();
     assert_eq!(get_slot(&screening, &slots[0]).await.booked_count, 1);
     let reasons = store::inbox::ignored_of(house.service.database.reader(), &claim(2)).await.unwrap();
     assert_eq!(reasons.len(), 1);
@@ -138,7 +138,7 @@ async fn a_broken_event_is_blamed_and_can_be_buried() {
     let screening = house.screening().await;
     reserve(&screening, &slot, &claim(2)).await.unwrap();
     let broken = event("hospitals/seoul/slots/yesterday", 4, unordered);
-    let fault = handler(&house).handle(vec![event(&slot, 2, unordered), broken.clone()]).await.unwrap_err();
+    let fault = handler(&house).handle(&[event(&slot, 2, unordered), broken.clone()]).await.unwrap_err();
     assert_eq!(fault.code(), fault::Code::Internal);
     assert_eq!(get_slot(&screening, &slot).await.booked_count, 1, "nothing of the batch happened");
     let letter = DeadLetter {
@@ -152,7 +152,7 @@ async fn a_broken_event_is_blamed_and_can_be_buried() {
     };
     handler(&house).bury(letter, broken.mark).await.unwrap();
     assert_eq!(store::dead_letter::count(house.service.database.reader()).await.unwrap(), 1);
-    handler(&house).handle(vec![event(&slot, 2, unordered)]).await.unwrap();
+    handler(&house).handle(&[event(&slot, 2, unordered)]).await.unwrap();
     assert_eq!(get_slot(&screening, &slot).await.booked_count, 0);
     house.stop().await;
 }

@@ -293,7 +293,7 @@ async fn a_broken_event_blames_itself_and_can_be_buried_once() {
     let (house, _dir) = House::start(Plan::default()).await;
     let good = places(&slot("seoul", 5), 1, 4, 0, 0);
     let broken = places("slots/nowhere", 1, 4, 0, 0);
-    let fault = house.handler("hospital").handle(vec![incoming(&good), incoming(&broken)]).await.unwrap_err();
+    let fault = house.handler("hospital").handle(&[incoming(&good), incoming(&broken)]).await.unwrap_err();
     assert_eq!(fault.reason(), Reason::Internal);
     assert!(list(&house.served.auditor().await, "", "").await.unwrap().is_empty());
     let letter = DeadLetter {

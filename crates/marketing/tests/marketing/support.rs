@@ -95,7 +95,7 @@ impl House {
     pub(crate) async fn feed(&self, events: &[EventEnvelope]) {
         for producer in ["hospital", "screening"] {
             let own = events.iter().filter(|event| event.producer == producer);
-            self.handler(producer).handle(own.map(incoming).collect()).await.unwrap();
+            self.handler(producer).handle(&own.map(incoming).collect::<Vec<_>>()).await.unwrap();
         }
     }
 }

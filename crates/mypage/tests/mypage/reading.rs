@@ -229,7 +229,7 @@ async fn a_broken_event_blames_itself_and_can_be_buried_once() {
     let good = Booking::new(1, "kim", 4).event(1, "CONFIRMED");
     let mut broken = Booking::new(2, "kim", 4).event(1, "CONFIRMED");
     broken.occur_time = None;
-    let fault = house.handler().handle(vec![incoming(&good), incoming(&broken)]).await.unwrap_err();
+    let fault = house.handler().handle(&[incoming(&good), incoming(&broken)]).await.unwrap_err();
     assert_eq!(fault.reason(), Reason::Internal);
     let kim = house.served.customer("kim").await;
     assert!(list(&kim, &page_of("kim"), 0).await.unwrap().is_empty());

@@ -13,7 +13,7 @@ use crate::support::{Booking, House, Plan, get, incoming, list, page_of, watch};
 /// Opens another view in this directory and feeds it with these events.
 async fn another(house: &House, location: Location, events: &[EventEnvelope]) -> View {
     let view = house.service.views.open(&location).await.unwrap();
-    view.consumer().handler.handle(events.iter().map(incoming).collect()).await.unwrap();
+    view.consumer().handler.handle(&events.iter().map(incoming).collect::<Vec<_>>()).await.unwrap();
     view
 }
 
@@ -67,7 +67,7 @@ async fn a_stream_of_the_old_view_ends_and_its_token_is_not_mistaken_for_one_of_
     refused(watch(&kim, &page_of("kim"), &stream.token).await.map(drop), Reason::CursorExpired);
     let mut again = watch(&kim, &page_of("kim"), "").await.unwrap();
     assert_eq!(again.snapshot().await.upcoming[0].screening_version, 2);
-    handler.handle(vec![incoming(&booking.event(3, "CANCELLED"))]).await.unwrap();
+    handler.handle(&[incoming(&booking.event(3, "CANCELLED"))]).await.unwrap();
     assert_eq!(again.change().await.unwrap(), (booking.name(), 3));
     drop((stream, again, handler));
     house.stop().await;
@@ -87,7 +87,7 @@ async fn a_read_that_waits_for_an_event_goes_on_waiting_on_the_new_view() {
         get(&kim, &page, "").await.unwrap();
         drop(house.service.views.replace(next));
         // the old view is never told of it
-        handler.handle(booking.life(&["CONFIRMED"]).iter().map(incoming).collect()).await.unwrap();
+        handler.handle(&booking.life(&["CONFIRMED"]).iter().map(incoming).collect::<Vec<_>>()).await.unwrap();
     };
     let (read, ()) = within(patience(), "the read", async { tokio::join!(reading, replacing) }).await;
     assert_eq!(read.unwrap().active_count, 1);

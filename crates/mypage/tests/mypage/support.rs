@@ -98,7 +98,7 @@ impl House {
 
     /// Feeds events as one batch.
     pub(crate) async fn feed(&self, events: &[EventEnvelope]) {
-        self.handler().handle(events.iter().map(incoming).collect()).await.unwrap();
+        self.handler().handle(&events.iter().map(incoming).collect::<Vec<_>>()).await.unwrap();
     }
 }
 

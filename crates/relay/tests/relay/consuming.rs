@@ -105,7 +105,7 @@ impl Subscribe for Chaos {
         _from: HashMap<String, i64>,
     ) -> Result<Box<dyn Subscription>, Error> {
         let deliver = |payload: Vec<u8>, sequence: usize| Delivery {
-            message: Message { subject: "checkup.v1.slot.screening_refused.x".into(), payload },
+            message: Arc::new(Message { subject: "checkup.v1.slot.screening_refused.x".into(), payload }),
             place: Place::Unordered { sequence: sequence as u64 },
         };
         let mut deliveries: Vec<_> =

@@ -83,12 +83,12 @@ pub(crate) struct Applier {
 
 #[async_trait]
 impl Handler for Applier {
-    async fn handle(&self, batch: Vec<Incoming>) -> Result<(), Fault> {
+    async fn handle(&self, batch: &[Incoming]) -> Result<(), Fault> {
         if self.troubles.load(Ordering::Relaxed) > 0 {
             self.troubles.fetch_sub(1, Ordering::Relaxed);
             return Err(Fault::new(Reason::NotReady, "not now"));
         }
-        self.writer.submit(Command::Consume(batch), soon()).await
+        self.writer.submit(Command::Consume(batch.to_vec()), soon()).await
     }
 
     async fn bury(&self, letter: DeadLetter, mark: Mark) -> Result<(), Fault> {

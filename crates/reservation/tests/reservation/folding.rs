@@ -173,7 +173,7 @@ async fn a_broken_event_blames_itself_and_can_be_buried_once() {
     let mut broken = Booking::new(2, "kim", SLOT).event(1, "CONFIRMED");
     broken.aggregate_version = 0;
     let batch = vec![incoming(&good.event(1, "CONFIRMED")), incoming(&broken)];
-    let fault = house.handler().handle(batch).await.unwrap_err();
+    let fault = house.handler().handle(&batch).await.unwrap_err();
     assert_eq!(fault.reason(), Reason::Internal);
     let auditor = house.served.auditor().await;
     refused(get(&auditor, &good.name(), "").await, Reason::ReservationNotFound);

@@ -138,7 +138,7 @@ async fn a_malformed_event_harms_nobody_and_can_be_buried() {
         let event_id = envelope.event_id.parse().unwrap();
         relay::Incoming { envelope: envelope.clone(), event_id, mark: Mark::Unordered { event_id } }
     };
-    let refusal = handler.handle(events.iter().map(incoming).collect()).await.unwrap_err();
+    let refusal = handler.handle(&events.iter().map(incoming).collect::<Vec<_>>()).await.unwrap_err();
     assert_eq!(refusal.reason(), Reason::Internal);
     let letter = DeadLetter {
         consumer: world.desk.service.consumers[0].name.into(),

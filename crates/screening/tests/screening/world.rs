@@ -151,7 +151,7 @@ impl World {
             let event_id = envelope.event_id.parse().unwrap();
             Incoming { envelope: envelope.clone(), event_id, mark: Mark::Unordered { event_id } }
         });
-        self.desk.service.consumers[0].handler.handle(batch.collect()).await.unwrap();
+        self.desk.service.consumers[0].handler.handle(&batch.collect::<Vec<_>>()).await.unwrap();
     }
 
     /// Brings every event that is on its way to the other side, both ways.

@@ -139,7 +139,9 @@ impl Subscription for DurableReader {
                 Ok(events) => {
                     let place = |sequence| Place::Unordered { sequence };
                     let events = events.into_iter();
-                    return Ok(events.map(|(at, message)| Delivery { message, place: place(at) }).collect());
+                    return Ok(events
+                        .map(|(at, message)| Delivery { message: Arc::new(message), place: place(at) })
+                        .collect());
                 }
                 Err(due) => wait(&mut self.changes, due).await,
             }
@@ -239,8 +241,8 @@ impl OrderedReader {
             self.position = index as u64 + 1;
             if self.filter.iter().any(|filter| matches(filter, &stored.message.subject)) {
                 let position = i64::try_from(self.position).unwrap_or(i64::MAX);
-                let place = Place::Ordered { source: self.source.clone(), position };
-                found.push(Delivery { message: stored.message.clone(), place });
+                let place = Place::Ordered { source: self.source.as_str().into(), position };
+                found.push(Delivery { message: Arc::new(stored.message.clone()), place });
             }
         }
         Ok(found)
