@@ -126,6 +126,8 @@ struct RelaySection {
     #[serde(with = "duration")]
     inbox_retention: Duration,
     batch: usize,
+    #[serde(with = "duration")]
+    pace: Duration,
     attempts: i32,
     #[serde(with = "duration")]
     first_pause: Duration,
@@ -295,8 +297,8 @@ impl RelaySection {
     }
 
     fn consume(&self) -> relay::ConsumeOptions {
-        let Self { batch, attempts, first_pause, last_pause, inbox_retention: memory, .. } = *self;
-        relay::ConsumeOptions { batch, attempts, first_pause, last_pause, memory }
+        let Self { batch, pace, attempts, first_pause, last_pause, inbox_retention: memory, .. } = *self;
+        relay::ConsumeOptions { batch, pace, attempts, first_pause, last_pause, memory }
     }
 }
 

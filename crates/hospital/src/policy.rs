@@ -36,6 +36,7 @@ pub(crate) fn consumers(writer: Writer<HospitalUnit>, database: Database) -> Vec
         filter: ["screening_cancelled", "screening_rejected"].map(|fact| subject_filter("screening", fact)).to_vec(),
         handler: Arc::new(Releases { writer }),
         database,
+        pace: None,
     }]
 }
 

@@ -81,6 +81,9 @@ pub struct Service {
     pub consumers: Vec<Consumer>,
 }
 
+/// Demand is looked at by people and plans, to whom a tenth of a second means nothing.
+const PACE: Duration = Duration::from_millis(100);
+
 /// A command is a whole batch of events, so a few of them fill a transaction.
 const WRITER: WriterOptions = WriterOptions { queue: 64, batch: 4 };
 
@@ -102,7 +105,7 @@ pub async fn build(options: Options, deps: Deps, server: &mut Server) -> Result<
     server.add(limited!(MarketingServiceServer::new(rpc)));
     let consumer = |name, filter| {
         let handler = Arc::new(Facts::new(name, writer.clone()));
-        Consumer { name, filter, handler, database: database.clone() }
+        Consumer { name, filter, handler, database: database.clone(), pace: Some(PACE) }
     };
     let consumers = vec![
         consumer(policy::HOSPITAL, domain::demand::hospital_subjects()),

@@ -103,6 +103,7 @@ impl View {
             filter: domain::screening_fact::subjects(),
             handler: Arc::new(Screenings::new(writer, hub.clone())),
             database: database.clone(),
+            pace: None,
         };
         let pages = Pages::new(database, process.clock);
         let generation = Arc::new(Generation { pages, hub, retired, _held: held });

@@ -19,7 +19,7 @@ use runtime::lifecycle::{Drain, Latch};
 use store::Database;
 use store::dead_letter::DeadLetter;
 use store::inbox::{self, Mark};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use uuid::Uuid;
 
 use crate::apply::Applier;
@@ -64,6 +64,8 @@ pub struct Consumer {
     pub handler: Arc<dyn Handler>,
     /// Where its inbox is.
     pub database: Database,
+    /// How far apart its batches begin where nobody minds that it is later than others; see [`ConsumeOptions::pace`].
+    pub pace: Option<Duration>,
 }
 
 impl fmt::Debug for Consumer {
@@ -77,6 +79,10 @@ impl fmt::Debug for Consumer {
 pub struct ConsumeOptions {
     /// Events handed to the handler at once.
     pub batch: usize,
+    /// How long after the beginning of one batch the next one begins at the earliest, so that each takes what has come
+    /// together by then and not every event is a transaction. One that comes after a silence begins at once, and so does
+    /// one behind a batch that was large.
+    pub pace: Duration,
     /// Tries an event gets before it becomes a dead letter.
     pub attempts: i32,
     /// The pause after a first failure; it doubles up to `last_pause`.
@@ -90,7 +96,8 @@ pub struct ConsumeOptions {
 impl Default for ConsumeOptions {
     fn default() -> Self {
         Self {
-            batch: 256,
+            batch: 1_024,
+            pace: Duration::from_millis(10),
             attempts: 10,
             first_pause: Duration::from_millis(50),
             last_pause: Duration::from_secs(5),
@@ -126,6 +133,8 @@ struct Reader {
     caught_up: Option<Latch>,
 }
 
+/// A batch is large from this part of the largest on.
+const LARGE: usize = 4;
 /// How often the lag is measured until nothing waits.
 const LAG_INTERVAL: Duration = Duration::from_secs(1);
 /// The same while somebody waits for the consumer to catch up: where nothing that is left to read concerns it, no event tells.
@@ -167,6 +176,8 @@ impl Reader {
         // Whether nothing waited when the lag was last measured, and nothing has come since.
         let mut settled = false;
         let mut worked = false;
+        let pace = self.applier.consumer.pace.unwrap_or_default().max(self.options.pace);
+        let mut begin = Instant::now();
         loop {
             if !settled && Instant::now() >= due {
                 if let Ok(waiting) = subscription.lag().await {
@@ -179,6 +190,7 @@ impl Reader {
                 }
                 due = Instant::now() + if self.caught_up.is_some() { CATCHING_UP } else { LAG_INTERVAL };
             }
+            sleep_until(begin).await;
             let next = subscription.next(self.options.batch);
             let next = if settled { Ok(next.await) } else { timeout_at(due, next).await };
             let mut deliveries = match next {
@@ -190,6 +202,9 @@ impl Reader {
                 }
             };
             (worked, settled) = (true, false);
+            // behind a large batch there are more, and waiting would save little
+            let large = deliveries.len() * LARGE >= self.options.batch;
+            begin = Instant::now() + if large { Duration::ZERO } else { pace };
             let count = deliveries.len();
             let later = self.applier.apply(&deliveries).await;
             applied.increment((count - later.len()) as u64);

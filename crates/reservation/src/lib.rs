@@ -81,6 +81,7 @@ pub fn build_on(options: Options, database: Database, process: &Process, server:
         filter: domain::screening_fact::subjects(),
         handler: Arc::new(Screenings::new(writer)),
         database: database.clone(),
+        pace: None,
     };
     Service { database, consumers: vec![screenings] }
 }

@@ -35,6 +35,7 @@ pub(crate) fn consumers(ledger: &Ledger, database: &Database) -> Vec<Consumer> {
         filter: filter.into(),
         handler: Arc::new(Claims { ledger: ledger.clone() }),
         database: database.clone(),
+        pace: None,
     }]
 }
 

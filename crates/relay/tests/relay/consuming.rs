@@ -29,6 +29,7 @@ fn start(consuming: &Side, road: Arc<dyn Subscribe>, troubles: u32) -> DrainTrig
         filter: vec![domain::event::subject_filter("slot", "screening_refused")],
         handler: Arc::new(handler),
         database: consuming.database.clone(),
+        pace: None,
     };
     let pauses = Duration::from_millis(1);
     let options = ConsumeOptions { attempts: 3, first_pause: pauses, last_pause: pauses, ..ConsumeOptions::default() };
@@ -240,6 +241,7 @@ async fn a_consumer_says_when_it_has_caught_up() {
         filter: vec![domain::event::subject_filter("slot", "screening_refused")],
         handler: Arc::new(handler),
         database: consuming.database.clone(),
+        pace: None,
     };
     let road = tail(&producing);
     let consuming_task = consume(consumer, road, ConsumeOptions::default(), Clock::system(), drain, Some(latch));
