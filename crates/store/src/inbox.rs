@@ -1,16 +1,16 @@
 //! Which events a consumer has applied, remembered in the transaction of their effects.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use sea_orm::ActiveValue::Set;
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::OnConflict;
-use sea_orm::{QueryOrder, QuerySelect};
+use sea_orm::{DbBackend, QueryOrder, QuerySelect, Statement};
 
 use crate::database::Database;
-use crate::rows::{among, insert_all};
+use crate::rows::{among, array, insert_all};
 use crate::simulation::step;
 use crate::time::micros;
 
@@ -154,7 +154,8 @@ async fn admit_unordered(
     marks: &[&Mark],
     fresh: &mut [bool],
 ) -> Result<(), DbErr> {
-    let ids: HashSet<Uuid> = marks
+    // in order: replicas that remember the same events must not wait for each other in a circle
+    let ids: BTreeSet<Uuid> = marks
         .iter()
         .filter_map(|mark| match mark {
             Mark::Unordered { event_id } => Some(*event_id),
@@ -164,22 +165,55 @@ async fn admit_unordered(
     if ids.is_empty() {
         return Ok(());
     }
-    let known = seen::Entity::find()
-        .filter(seen::Column::Consumer.eq(consumer))
-        .filter(among(transaction, seen::Column::EventId, ids))
-        .all(transaction)
-        .await?;
-    let mut known: HashSet<Uuid> = known.into_iter().map(|row| row.event_id).collect();
-    let mut rows = Vec::new();
+    let mut new = match transaction.get_database_backend() {
+        DbBackend::Postgres => remember_at_once(transaction, consumer, &ids).await?,
+        _ => remember(transaction, consumer, ids).await?,
+    };
     for (mark, fresh) in marks.iter().zip(fresh) {
         if let Mark::Unordered { event_id } = mark {
-            *fresh = known.insert(*event_id);
-            if *fresh {
-                rows.push(seen::ActiveModel { consumer: Set(consumer.to_owned()), event_id: Set(*event_id) });
-            }
+            // twice in one call is new once
+            *fresh = new.remove(event_id);
         }
     }
-    insert_all(transaction, rows).await
+    Ok(())
+}
+
+/// Remembers events; which of them were not yet.
+async fn remember(
+    transaction: &impl ConnectionTrait,
+    consumer: &str,
+    mut ids: BTreeSet<Uuid>,
+) -> Result<BTreeSet<Uuid>, DbErr> {
+    let known: Vec<Uuid> = seen::Entity::find()
+        .select_only()
+        .column(seen::Column::EventId)
+        .filter(seen::Column::Consumer.eq(consumer))
+        .filter(among(transaction, seen::Column::EventId, ids.iter().copied()))
+        .into_tuple()
+        .all(transaction)
+        .await?;
+    for id in known {
+        ids.remove(&id);
+    }
+    let row = |id: &Uuid| seen::ActiveModel { consumer: Set(consumer.to_owned()), event_id: Set(*id) };
+    insert_all(transaction, ids.iter().map(row).collect()).await?;
+    Ok(ids)
+}
+
+/// The same in one statement, whose text does not depend on how many they are. It waits for whoever remembers one of them at
+/// this moment, and where that commits, the event is not new.
+async fn remember_at_once(
+    transaction: &impl ConnectionTrait,
+    consumer: &str,
+    ids: &BTreeSet<Uuid>,
+) -> Result<BTreeSet<Uuid>, DbErr> {
+    const SQL: &str = "INSERT INTO inbox (consumer, event_id) \
+                       SELECT $1, event.id FROM unnest($2::uuid[]) AS event(id) \
+                       ON CONFLICT DO NOTHING RETURNING event_id";
+    let ids = array(ids.iter().copied());
+    let statement = Statement::from_sql_and_values(DbBackend::Postgres, SQL, [consumer.into(), ids]);
+    let rows = transaction.query_all_raw(statement).await?;
+    rows.iter().map(|row| row.try_get_by_index(0)).collect()
 }
 
 /// Makes an event new again to a consumer.

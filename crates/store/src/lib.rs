@@ -1,7 +1,8 @@
 //! What every service's database needs, below its own tables: opening it, the coalescing writer, outbox, inbox, request
 //! records, dead letters and keyset pages.
 //!
-//! It knows no service's tables and no rule. SQL is portable: the same code runs on SQLite and on PostgreSQL.
+//! It knows no service's tables and no rule. SQL is portable: the same code runs on SQLite and on PostgreSQL, but for a few
+//! statements about many rows where the one of PostgreSQL has a form of its own.
 
 mod connection;
 pub mod database;

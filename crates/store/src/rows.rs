@@ -70,6 +70,16 @@ pub async fn save_all<A: ActiveModelTrait>(
     replace_all(transaction, known.into_iter().map(|(_, row)| row).collect()).await
 }
 
+/// Values of one type as one value, for PostgreSQL. There is at least one.
+pub(crate) fn array<V: Into<Value>>(values: impl IntoIterator<Item = V>) -> Value {
+    list(values.into_iter().map(Into::into).collect())
+}
+
+fn list(values: Vec<Value>) -> Value {
+    let element = values.first().map_or(ArrayType::BigInt, Value::array_type);
+    Value::Array(element, Some(Box::new(values)))
+}
+
 /// `column` is one of `values`.
 #[must_use]
 pub fn among<C: ColumnTrait, V: Into<Value>>(
@@ -80,8 +90,7 @@ pub fn among<C: ColumnTrait, V: Into<Value>>(
     let mut values: Vec<Value> = values.into_iter().map(Into::into).collect();
     let Some(last) = values.last().cloned() else { return Expr::val(false) };
     if connection.get_database_backend() == DbBackend::Postgres {
-        let array = Value::Array(last.array_type(), Some(Box::new(values)));
-        return Expr::col((column.entity_name(), column)).eq(PgFunc::any(Expr::val(array)));
+        return Expr::col((column.entity_name(), column)).eq(PgFunc::any(Expr::val(list(values))));
     }
     if values.len() <= MOST_KEYS {
         values.resize(values.len().next_power_of_two(), last);
@@ -140,9 +149,9 @@ fn by_column<A: ActiveModelTrait>(
 ) -> Result<(String, Vec<Value>), DbErr> {
     let (mut arrays, mut selected, mut given, mut names) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut array = |values: Vec<Value>, name: String| -> Result<(), DbErr> {
-        let element = values[0].array_type();
+        let element = values.first().map_or(ArrayType::BigInt, Value::array_type);
         given.push(format!("${}::{}[]", arrays.len() + 1, type_name(&element)?));
-        arrays.push(Value::Array(element, Some(Box::new(values))));
+        arrays.push(list(values));
         names.push(name);
         Ok(())
     };
