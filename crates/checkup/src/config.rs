@@ -118,6 +118,8 @@ enum LogFormat {
 struct RelaySection {
     window: usize,
     #[serde(with = "duration")]
+    publish_pace: Duration,
+    #[serde(with = "duration")]
     publish_timeout: Duration,
     #[serde(with = "duration")]
     lease: Duration,
@@ -292,8 +294,10 @@ impl EventsSection {
 
 impl RelaySection {
     fn publish(&self) -> relay::PublishOptions {
-        let Self { window, publish_timeout: timeout, lease: term, outbox_retention: retention, .. } = *self;
-        relay::PublishOptions { window, timeout, term, retention, ..relay::PublishOptions::default() }
+        let Self {
+            window, publish_pace: pace, publish_timeout: timeout, lease: term, outbox_retention: retention, ..
+        } = *self;
+        relay::PublishOptions { window, pace, timeout, term, retention, ..relay::PublishOptions::default() }
     }
 
     fn consume(&self) -> relay::ConsumeOptions {

@@ -1,7 +1,8 @@
 //! The loop that brings one service's events to the broker.
 //!
 //! One process a service does it at a time, by a lease. It takes what carries no mark, oldest first, sends a window of it at once,
-//! and marks what the broker acknowledged; the rest stays and is sent again, under the same ids. An acknowledgement is not
+//! and marks what the broker acknowledged while the next window is on its way; the rest stays and is sent again, under the same
+//! ids. Where little waits it is given a moment to become more. An acknowledgement is not
 //! durability: a broker may lose what it acknowledged, or come back empty. So the marks name the stream they speak of, and
 //! where it is not that stream any more, or the newest acknowledged event is not in it, all marks are taken away and
 //! everything the outbox still holds is published once more.
@@ -10,13 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bus::{Message, Outbound, Publish, StreamState};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use runtime::clock::Clock;
 use runtime::entropy::uuid_v4;
 use runtime::lifecycle::Drain;
 use store::lease::{self, Lease, Published};
 use store::{Database, DbErr, outbox, timestamp};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use uuid::Uuid;
 
 use crate::chain;
@@ -26,6 +27,9 @@ use crate::chain;
 pub struct PublishOptions {
     /// Events sent before the first acknowledgement is waited for.
     pub window: usize,
+    /// How long after the beginning of one look at the outbox the next one begins at the earliest, unless the last one found
+    /// more than a window: so many commits share the cost of publishing.
+    pub pace: Duration,
     /// How long the acknowledgements of a window are waited for, all together.
     pub timeout: Duration,
     /// How long the lease of a process that is gone keeps the others waiting.
@@ -40,7 +44,8 @@ pub struct PublishOptions {
 impl Default for PublishOptions {
     fn default() -> Self {
         Self {
-            window: 512,
+            window: 1_024,
+            pace: Duration::from_millis(10),
             timeout: Duration::from_secs(2),
             term: Duration::from_secs(5),
             idle: Duration::from_millis(40),
@@ -49,6 +54,8 @@ impl Default for PublishOptions {
     }
 }
 
+/// Windows that one look at the outbox reads at most.
+const WINDOWS: usize = 4;
 /// The first pause between two looks at an outbox that was empty; it doubles.
 const FIRST_IDLE: Duration = Duration::from_millis(5);
 /// The pause after something failed.
@@ -105,6 +112,7 @@ struct Relay {
 }
 
 /// When something was last done.
+#[derive(Clone, Copy)]
 struct Since(Instant);
 
 impl Since {
@@ -127,6 +135,8 @@ impl Relay {
                     leading.set(1.0);
                     self.lead(lease).await;
                     leading.set(0.0);
+                    // what waits is the next one's to tell
+                    self.tell(0, None);
                 }
                 // another replica publishes
                 Ok(None) => sleep(self.options.term / 10).await,
@@ -136,6 +146,13 @@ impl Relay {
                 }
             }
         }
+    }
+
+    /// Shows how many events wait, and since when.
+    fn tell(&self, waiting: i64, oldest: Option<Timestamp>) {
+        let age = oldest.map_or(0.0, |oldest| self.clock.now().duration_since(oldest).as_secs_f64());
+        metrics::gauge!("checkup_relay_backlog", "service" => self.name).set(waiting as f64);
+        metrics::gauge!("checkup_relay_oldest_seconds", "service" => self.name).set(age.max(0.0));
     }
 
     async fn lease(&self) -> Result<Option<Lease>, DbErr> {
@@ -157,7 +174,8 @@ impl Relay {
 
     /// Publishes for as long as the lease can be renewed.
     async fn lead(&self, lease: Lease) {
-        let mut term = Term { relay: self, lease, stream: None, renewed: Since(Instant::now()) };
+        let now = Since(Instant::now());
+        let mut term = Term { relay: self, lease, stream: None, renewed: now, measured: now };
         let mut warned = false;
         loop {
             match term.publish().await {
@@ -188,6 +206,17 @@ struct Term<'a> {
     /// The stream as it was checked; unknown before that, and after trouble.
     stream: Option<String>,
     renewed: Since,
+    measured: Since,
+}
+
+/// What became of a mark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Marked {
+    Done,
+    /// The broker has lost events, so nothing was marked.
+    Lost,
+    /// The lease is another's.
+    Over,
 }
 
 impl Term<'_> {
@@ -207,51 +236,93 @@ impl Term<'_> {
 
     /// Publishes until the lease is another's.
     async fn publish(&mut self) -> Result<(), Trouble> {
-        let Relay { name, database, road, options, .. } = self.relay;
+        let Relay { database, road, options, .. } = self.relay;
         let (mut connections, mut commits) = (road.connections(), database.commits());
-        let (mut looked, mut measured, mut pruned) =
-            (Since(Instant::now()), Since(Instant::now()), Since(Instant::now()));
-        let published = metrics::counter!("checkup_relay_published_total", "service" => *name);
-        let mut idle = FIRST_IDLE;
+        let (mut looked, mut pruned) = (Since(Instant::now()), Since(Instant::now()));
+        let (mut idle, mut begin) = (FIRST_IDLE, Instant::now());
         self.stream = None;
         loop {
             if self.renewed.due(options.term / 5) && !self.renew().await? {
                 return Ok(());
+            }
+            if self.measured.due(MEASURE) {
+                self.measure().await?;
             }
             if connections.has_changed().unwrap_or(false) || looked.due(LOOK) {
                 connections.mark_unchanged();
                 self.stream = None;
             }
             let Some(stream) = self.stream().await? else { return Ok(()) };
-            if measured.due(MEASURE) {
-                self.measure().await?;
-            }
             if pruned.due(PRUNE) {
                 self.prune().await?;
             }
+            sleep_until(begin).await;
+            begin = Instant::now();
             commits.mark_unchanged();
-            let rows = outbox::unpublished(database.reader(), options.window as u64).await?;
+            let limit = options.window.max(1) * WINDOWS;
+            let rows = outbox::unpublished(database.reader(), limit as u64).await?;
             if rows.is_empty() {
                 drop(timeout(idle, commits.changed()).await);
                 idle = (idle * 2).min(options.idle);
                 continue;
             }
             idle = FIRST_IDLE;
-            let (acknowledged, failed) = self.send(rows).await;
-            published.increment(acknowledged.len() as u64);
-            if !self.is_intact().await? {
-                // What was sent may have grown over the loss; marked, it would hide it.
-                self.stream = None;
-                continue;
+            if rows.len() <= options.window {
+                begin += options.pace;
             }
-            if !lease::mark(database, self.lease.epoch, &stream, &acknowledged).await? {
-                return Ok(());
+            match self.windows(&stream, rows).await? {
+                Marked::Done => {}
+                Marked::Lost => self.stream = None,
+                Marked::Over => return Ok(()),
             }
-            self.remember(&acknowledged);
+        }
+    }
+
+    /// Sends rows window by window, each once the one before is acknowledged, and marks that one meanwhile. What was sent when
+    /// something goes wrong, and carries no mark, is sent again.
+    async fn windows(&mut self, stream: &str, rows: Vec<outbox::Model>) -> Result<Marked, Trouble> {
+        let mut acknowledged = Vec::new();
+        let mut rows = rows.into_iter().peekable();
+        while rows.peek().is_some() {
+            if self.renewed.due(self.relay.options.term / 5) && !self.renew().await? {
+                return Ok(Marked::Over);
+            }
+            let window: Vec<_> = rows.by_ref().take(self.relay.options.window.max(1)).collect();
+            let (marked, (sent, failed)) = tokio::join!(self.mark(stream, &acknowledged), self.send(window));
+            match marked? {
+                Marked::Done => self.remember(&acknowledged),
+                marked @ (Marked::Lost | Marked::Over) => return Ok(marked),
+            }
+            acknowledged = sent;
             if let Some(error) = failed {
+                if self.mark(stream, &acknowledged).await? == Marked::Done {
+                    self.remember(&acknowledged);
+                }
                 return Err(error.into());
             }
         }
+        let marked = self.mark(stream, &acknowledged).await?;
+        if marked == Marked::Done {
+            self.remember(&acknowledged);
+        }
+        Ok(marked)
+    }
+
+    /// Marks what was acknowledged, where the broker still holds what it acknowledged before: what was sent since may have grown
+    /// over a loss, and marked, it would hide it.
+    async fn mark(&self, stream: &str, acknowledged: &[Published]) -> Result<Marked, Trouble> {
+        if acknowledged.is_empty() {
+            return Ok(Marked::Done);
+        }
+        if !self.is_intact().await? {
+            return Ok(Marked::Lost);
+        }
+        let Relay { name, database, .. } = self.relay;
+        if !lease::mark(database, self.lease.epoch, stream, acknowledged).await? {
+            return Ok(Marked::Over);
+        }
+        metrics::counter!("checkup_relay_published_total", "service" => *name).increment(acknowledged.len() as u64);
+        Ok(Marked::Done)
     }
 
     /// The stream that can be published to: checked, and where it is not the one the marks speak of, or has lost what it
@@ -330,18 +401,15 @@ impl Term<'_> {
     }
 
     async fn measure(&self) -> Result<(), DbErr> {
-        let Relay { name, database, clock, .. } = self.relay;
-        let (waiting, oldest) = outbox::backlog(database.reader()).await?;
-        let age = oldest.map_or(0.0, |oldest| clock.now().duration_since(timestamp(oldest)).as_secs_f64());
-        metrics::gauge!("checkup_relay_backlog", "service" => *name).set(waiting as f64);
-        metrics::gauge!("checkup_relay_oldest_seconds", "service" => *name).set(age.max(0.0));
+        let (waiting, oldest) = outbox::backlog(self.relay.database.reader()).await?;
+        self.relay.tell(waiting, oldest.map(timestamp));
         Ok(())
     }
 
     async fn prune(&self) -> Result<(), DbErr> {
         let Relay { database, clock, options, .. } = self.relay;
         let retention = SignedDuration::try_from(options.retention).unwrap_or(SignedDuration::MAX);
-        let limit = clock.now().checked_sub(retention).unwrap_or(jiff::Timestamp::MIN);
+        let limit = clock.now().checked_sub(retention).unwrap_or(Timestamp::MIN);
         // a chunk at a time, so that publishing goes on
         outbox::prune(database, limit).await.map(drop)
     }

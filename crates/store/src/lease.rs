@@ -15,6 +15,7 @@ use sea_orm::{DatabaseTransaction, DbBackend, IntoActiveModel, QueryOrder, Query
 
 use crate::database::Database;
 use crate::outbox;
+use crate::postgres::array;
 use crate::simulation::step;
 use crate::time::micros;
 
@@ -141,6 +142,9 @@ pub async fn mark(database: &Database, epoch: i64, stream: &str, events: &[Publi
 const MARKS: usize = 1_000;
 
 async fn mark_chunk(transaction: &DatabaseTransaction, events: &[Published]) -> Result<(), DbErr> {
+    if transaction.get_database_backend() == DbBackend::Postgres {
+        return mark_all(transaction, events).await;
+    }
     let marks = Alias::new("mark");
     let field = |name: &str| Expr::col((marks.clone(), Alias::new(name)));
     let values = events.iter().map(|event| {
@@ -154,6 +158,17 @@ async fn mark_chunk(transaction: &DatabaseTransaction, events: &[Published]) -> 
         .value(outbox::Column::StreamSequence, field("column2"))
         .and_where(Expr::col((outbox::Entity, outbox::Column::Position)).eq(field("column1")));
     transaction.execute(&statement).await.map(drop)
+}
+
+/// The same in one statement whose text is always the same, so that the server parses and plans it once.
+async fn mark_all(transaction: &DatabaseTransaction, events: &[Published]) -> Result<(), DbErr> {
+    const SQL: &str = "UPDATE outbox SET stream_sequence = mark.sequence \
+                       FROM unnest($1::text::bigint[], $2::text::bigint[]) AS mark(position, sequence) \
+                       WHERE outbox.position = mark.position";
+    let positions = array(events.iter().map(|event| event.position));
+    let sequences = array(events.iter().map(|event| i64::try_from(event.sequence).unwrap_or(i64::MAX)));
+    let statement = Statement::from_sql_and_values(DbBackend::Postgres, SQL, [positions.into(), sequences.into()]);
+    transaction.execute_raw(statement).await.map(drop)
 }
 
 /// Rows one transaction takes the marks from.

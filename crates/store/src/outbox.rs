@@ -96,17 +96,20 @@ pub async fn unpublished(connection: &impl ConnectionTrait, limit: u64) -> Resul
         .await
 }
 
-/// How many events no broker has acknowledged, and when the oldest of them occurred, in microseconds since 1970.
+/// How many events no broker has acknowledged, and when the oldest of them occurred, in microseconds since 1970. They are counted
+/// from the oldest to the newest event there is, which is at most a few too many and costs the same however many wait.
 ///
 /// # Errors
 /// What the database says.
 pub async fn backlog(connection: &impl ConnectionTrait) -> Result<(i64, Option<i64>), DbErr> {
-    let counted = Entity::find()
+    let waiting = Entity::find()
         .select_only()
-        .column_as(Column::Position.count(), "number")
-        .column_as(Column::OccurTime.min(), "oldest")
-        .filter(Column::StreamSequence.is_null());
-    Ok(counted.into_tuple().one(connection).await?.unwrap_or((0, None)))
+        .columns([Column::Position, Column::OccurTime])
+        .filter(Column::StreamSequence.is_null())
+        .order_by_asc(Column::Position);
+    let oldest: Option<(i64, i64)> = waiting.into_tuple().one(connection).await?;
+    let Some((position, occurred)) = oldest else { return Ok((0, None)) };
+    Ok((head(connection).await? - position + 1, Some(occurred)))
 }
 
 /// Rows one call of [`prune`] looks at.

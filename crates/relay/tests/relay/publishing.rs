@@ -21,6 +21,7 @@ use crate::support::{Broker, Side, replicas, side};
 /// Short terms: a test waits for their end.
 const OPTIONS: PublishOptions = PublishOptions {
     window: 64,
+    pace: Duration::from_millis(2),
     timeout: Duration::from_secs(2),
     term: Duration::from_millis(300),
     idle: Duration::from_millis(40),
@@ -101,6 +102,20 @@ async fn a_loss_in_the_middle_of_publishing_is_noticed() {
     broker.lose_unnoticed(20);
     producing.produce(101..=160).await;
     broker.holds(1..=160).await;
+    all_marked(&producing).await;
+}
+
+/// Several windows of one look: one is on its way while the one before is marked, and takes the place of what was lost of that.
+#[tokio::test]
+async fn a_loss_between_two_windows_is_noticed() {
+    let (producing, broker) = (side().await, Broker::new());
+    producing.produce(1..=100).await;
+    let _running = start(&producing, Arc::new(broker.clone()));
+    broker.holds(1..=100).await;
+    all_marked(&producing).await;
+    broker.lose_later(20, 2);
+    producing.produce(101..=340).await;
+    broker.holds(1..=340).await;
     all_marked(&producing).await;
 }
 

@@ -160,8 +160,8 @@ struct Held {
     /// Every id ever acknowledged, in order, through all losses.
     history: Vec<String>,
     away: bool,
-    /// Events to lose right before the next ones are stored.
-    losing: usize,
+    /// Events to lose right before others are stored, and by how many calls later.
+    losing: (usize, usize),
 }
 
 /// A broker in memory.
@@ -220,7 +220,12 @@ impl Broker {
 
     /// Loses its newest events unnoticed, in the moment before it stores the next ones.
     pub(crate) fn lose_unnoticed(&self, count: usize) {
-        self.held().losing = count;
+        self.lose_later(count, 0);
+    }
+
+    /// Loses them unnoticed likewise, after so many windows more.
+    pub(crate) fn lose_later(&self, count: usize, windows: usize) {
+        self.held().losing = (count, windows);
     }
 
     /// Forgets its oldest events by age.
@@ -253,8 +258,14 @@ impl Publish for Broker {
         let results = {
             let mut held = self.held();
             let away = held.away;
-            let left = held.ids.len() - std::mem::take(&mut held.losing);
-            held.ids.truncate(left);
+            held.losing = match held.losing {
+                (count, 0) => {
+                    let left = held.ids.len() - count;
+                    held.ids.truncate(left);
+                    (0, 0)
+                }
+                (count, windows) => (count, windows - 1),
+            };
             events
                 .iter()
                 .map(|event| {
