@@ -15,7 +15,7 @@ use sea_orm::{DatabaseTransaction, DbBackend, IntoActiveModel, QueryOrder, Query
 
 use crate::database::Database;
 use crate::outbox;
-use crate::postgres::array;
+use crate::rows::array;
 use crate::simulation::step;
 use crate::time::micros;
 
@@ -163,11 +163,11 @@ async fn mark_chunk(transaction: &DatabaseTransaction, events: &[Published]) -> 
 /// The same in one statement whose text is always the same, so that the server parses and plans it once.
 async fn mark_all(transaction: &DatabaseTransaction, events: &[Published]) -> Result<(), DbErr> {
     const SQL: &str = "UPDATE outbox SET stream_sequence = mark.sequence \
-                       FROM unnest($1::text::bigint[], $2::text::bigint[]) AS mark(position, sequence) \
+                       FROM unnest($1::bigint[], $2::bigint[]) AS mark(position, sequence) \
                        WHERE outbox.position = mark.position";
     let positions = array(events.iter().map(|event| event.position));
     let sequences = array(events.iter().map(|event| i64::try_from(event.sequence).unwrap_or(i64::MAX)));
-    let statement = Statement::from_sql_and_values(DbBackend::Postgres, SQL, [positions.into(), sequences.into()]);
+    let statement = Statement::from_sql_and_values(DbBackend::Postgres, SQL, [positions, sequences]);
     transaction.execute_raw(statement).await.map(drop)
 }
 
