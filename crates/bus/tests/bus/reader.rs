@@ -6,8 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bus::{Delivery, Place, Subscribe, Subscription};
-use testkit::eventually;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 pub(crate) const WANTED: &str = "checkup.v1.screening.screening_cancelled.*";
 /// How long a test waits for what must come.
@@ -49,16 +48,14 @@ impl Reader {
 
     /// The subscription, subscribed.
     pub(crate) async fn subscription(&mut self) -> &mut Box<dyn Subscription> {
-        if self.subscription.is_none() {
-            let Self { road, name, cursors, errors, .. } = self;
-            let subscribed = eventually("a subscription", async || {
-                let subscribed = road.subscribe(name, &[WANTED.to_owned()], cursors.clone()).await;
-                subscribed.map_err(|error| {
-                    errors.push(format!("{error}: {}", error.cause));
-                    format!("{error}: {}", error.cause)
-                })
-            });
-            self.subscription = Some(subscribed.await);
+        while self.subscription.is_none() {
+            match self.road.subscribe(&self.name, &[WANTED.to_owned()], self.cursors.clone()).await {
+                Ok(subscription) => self.subscription = Some(subscription),
+                Err(error) => {
+                    self.errors.push(format!("{error}: {}", error.cause));
+                    sleep(Duration::from_millis(10)).await;
+                }
+            }
         }
         self.subscription.as_mut().expect("a subscription")
     }

@@ -242,13 +242,20 @@ impl Broker {
     pub(crate) async fn holds(&self, expected: impl IntoIterator<Item = u128>) {
         let mut expected: Vec<u128> = expected.into_iter().collect();
         expected.sort_unstable();
-        eventually("the broker to hold the events", async || {
-            let mut events = self.events();
-            events.retain(|event| *event < 1 << 100);
-            events.sort_unstable();
-            if events == expected { Ok(()) } else { Err(format!("{} of {}", events.len(), expected.len())) }
-        })
-        .await;
+        let wait = async {
+            loop {
+                let mut events = self.events();
+                events.retain(|event| *event < 1 << 100);
+                events.sort_unstable();
+                if events == expected {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        if timeout(Duration::from_secs(20), wait).await.is_err() {
+            panic!("{} events of {} are there", self.events().len(), expected.len());
+        }
     }
 }
 
