@@ -78,7 +78,8 @@ impl Applier {
     }
 
     async fn apply_decoded(&mut self, batch: &Batch<'_>, later: &mut Later) {
-        let mut todo = vec![0..batch.events.len()];
+        let whole = 0..batch.events.len();
+        let mut todo = vec![whole];
         while let Some(range) = todo.pop() {
             match &batch.events[range.clone()] {
                 [] => {}

@@ -174,7 +174,7 @@ impl Recent {
     /// Lets go of the oldest.
     fn forget(&mut self) {
         let surplus = self.entries.len().saturating_sub(KEPT);
-        if let Some(last) = self.entries.drain(..surplus).last() {
+        if let Some(last) = self.entries.drain(..surplus).next_back() {
             self.first = last.position;
         }
     }

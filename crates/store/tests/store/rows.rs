@@ -68,8 +68,8 @@ fn row(number: u32) -> mixed::Model {
     mixed::Model {
         key: Uuid::from_u128(u128::from(number)),
         part: number as i32 % 3,
-        note: (number % 2 == 0).then(|| format!("note '{number}'")),
-        amount: (number % 5 != 0).then_some(i64::MIN + i64::from(number)),
+        note: number.is_multiple_of(2).then(|| format!("note '{number}'")),
+        amount: (!number.is_multiple_of(5)).then_some(i64::MIN + i64::from(number)),
         payload: number.to_be_bytes().to_vec(),
         ratio: f64::from(number) / 7.0,
         flag: number.is_multiple_of(4),
