@@ -15,6 +15,7 @@ import (
 	jwt "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/jwt_authn/v3"
 	ratelimit "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/local_ratelimit/v3"
 	hcm "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	uuid "github.com/envoyproxy/go-control-plane/envoy/extensions/request_id/uuid/v3"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"istio.io/istio/pkg/test"
@@ -647,10 +648,23 @@ func observation(mesh *Mesh, _ *Contract) (problems []string) {
 			if len(manager.GetAccessLog()) != 1 {
 				problems = append(problems, name+": logs nothing")
 			}
+			if decides := decidesByRequestID(manager); decides != (name == "gateway") {
+				problems = append(problems, fmt.Sprintf("%s: decides by itself what is traced: %v", name, decides))
+			}
 		}
 	}
 	if len(mesh.Config.GetDefaultConfig().GetProxyStatsMatcher().GetInclusionRegexps()) == 0 {
 		problems = append(problems, "install.yaml: the counters of breakers are left out")
 	}
 	return problems
+}
+
+// decidesByRequestID says whether a proxy samples by x-request-id, which no service hands on, instead of by what `traceparent` says.
+func decidesByRequestID(manager *hcm.HttpConnectionManager) bool {
+	config := &uuid.UuidRequestIdConfig{}
+	extension := manager.GetRequestIdExtension().GetTypedConfig()
+	if extension == nil || extension.UnmarshalTo(config) != nil {
+		return true // Envoy's default
+	}
+	return config.GetUseRequestIdForTraceSampling() == nil || config.GetUseRequestIdForTraceSampling().GetValue()
 }

@@ -135,6 +135,7 @@ func TestMutantsAreFoundOut(t *testing.T) {
 		{"no scope", remove("Sidecar", "default"), "stranger reaches"},
 		{"a way out", install("ALLOW_ANY", "meshConfig", "outboundTrafficPolicy", "mode"), "let out what they do not know"},
 		{"no traces", install([]any{}, "meshConfig", "extensionProviders"), "traces nothing"},
+		{"traces that end at the next proxy", remove("Telemetry", "traces"), "screening: decides by itself"},
 		{"no log", remove("Telemetry", "default"), "logs nothing"},
 		{"no counters", install(nil, "meshConfig", "defaultConfig", "proxyStatsMatcher"), "counters of breakers"},
 		{"no gateway", install([]any{}, "components", "ingressGateways"), "no gateway"},
