@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run mesh demo verify bench chaos simulate test check image mesh-check mesh-lab tools
+.PHONY: help run mesh demo verify bench chaos simulate test check image mesh-check mesh-lab experiment tools
 
 # Options for the command that is run: make run ARGS='--addr 127.0.0.1:9000'
 ARGS ?=
@@ -91,6 +91,12 @@ mesh-check: tools .tools/kubernetes ## holds k8s/ and istio/ to their schemas, t
 mesh-lab: tools ## runs demo, verify and refusals through Istio's control plane and real Envoys on loopback
 	$(CARGO) build --release -p checkup
 	.ci/istio-lab
+
+# One of breaker, ejection, scale, redeploy, configuration, fallback, or all of them.
+NAME ?= all
+experiment: tools ## measures what the mesh does under load and failures, and writes docs/operations.md (NAME=breaker for one; SHORT=1 is a trial)
+	$(CARGO) build --release -p checkup
+	.ci/istio-lab experiment $(NAME)
 
 # A package manager other than Debian's, or a user who may not use it, is told what to install.
 tools: .tools/buf-$(BUF_VERSION) .tools/nats-server-$(NATS_VERSION) ## installs buf, nats-server (both under .tools) and PostgreSQL
