@@ -141,29 +141,36 @@ func (l *lab) watch() *watch {
 	}
 	go func() {
 		defer close(made.done)
-		began, next, before := time.Now(), 1, make([]int64, len(pods))
+		began, looked, before := time.Now(), time.Now(), make([]int64, len(pods))
 		for ; !made.over.Load(); time.Sleep(100 * time.Millisecond) {
-			for _, proxy := range proxies {
-				is, was := total(l.stats(proxy, "cluster.outbound.*hospital.*ejections_active")) > 0, made.ejected[proxy]
-				switch {
-				case is && was[0].IsZero():
-					made.ejected[proxy] = [2]time.Time{time.Now(), {}}
-				case !is && !was[0].IsZero() && was[1].IsZero():
-					made.ejected[proxy] = [2]time.Time{was[0], time.Now()}
-				}
-			}
-			if time.Since(began) < time.Duration(next)*time.Second {
+			made.eject(l, proxies)
+			passed := time.Since(looked)
+			if passed < time.Second {
 				continue
 			}
+			looked = time.Now()
 			for i, pod := range pods {
 				seen := pod.relay.seen.Load()
-				made.lines[i].points = append(made.lines[i].points, plotter.XY{X: float64(next - 1), Y: float64(seen - before[i])})
+				made.lines[i].points = append(made.lines[i].points,
+					plotter.XY{X: looked.Sub(began).Seconds() - passed.Seconds()/2, Y: float64(seen-before[i]) / passed.Seconds()})
 				before[i] = seen
 			}
-			next++
 		}
 	}()
 	return made
+}
+
+// eject looks which proxies have ejected a replica.
+func (w *watch) eject(l *lab, proxies []string) {
+	for _, proxy := range proxies {
+		is, was := total(l.stats(proxy, "cluster.outbound.*hospital.*ejections_active")) > 0, w.ejected[proxy]
+		switch {
+		case is && was[0].IsZero():
+			w.ejected[proxy] = [2]time.Time{time.Now(), {}}
+		case !is && !was[0].IsZero() && was[1].IsZero():
+			w.ejected[proxy] = [2]time.Time{was[0], time.Now()}
+		}
+	}
 }
 
 func (w *watch) stop() {

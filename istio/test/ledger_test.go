@@ -183,3 +183,11 @@ func (l *traffic) compare() (string, error) {
 	}
 	return fmt.Sprintf("%s bookings, %d of them or of cancellations asked for again", thousands(len(there)), asked), nil
 }
+
+func thousands(value int) string {
+	text := fmt.Sprint(value)
+	for i := len(text) - 3; i > 0; i -= 3 {
+		text = text[:i] + "," + text[i:]
+	}
+	return text
+}

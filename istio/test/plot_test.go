@@ -9,6 +9,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 
 	"gonum.org/v1/plot"
@@ -60,9 +61,7 @@ func (p picture) svg() ([]byte, error) {
 		drawing.X.Min, drawing.X.Max = -0.5, float64(len(p.bars))-0.5
 	}
 	drawing.Add(grid)
-	if p.logarithmic {
-		drawing.Y.Scale, drawing.Y.Tick.Marker, drawing.Y.Min = plot.LogScale{}, plot.LogTicks{Prec: -1}, 1
-	}
+	drawing.X.Tick.Marker, drawing.Y.Tick.Marker = plot.TickerFunc(plainTicks), plot.TickerFunc(plainTicks)
 	for i, one := range p.lines {
 		made, err := plotter.NewLine(one.points)
 		if err != nil {
@@ -73,16 +72,19 @@ func (p picture) svg() ([]byte, error) {
 			made.Dashes = []vg.Length{vg.Points(4), vg.Points(3)}
 		}
 		drawing.Add(made)
-		drawing.Legend.Add(one.name+" ", made)
-	}
-	if !p.logarithmic {
-		drawing.Y.Max *= 1.3 // room for the legend
+		drawing.Legend.Add(one.name+"\u00a0\u00a0\u00a0", made)
 	}
 	if err := p.addBars(drawing); err != nil {
 		return nil, err
 	}
 	if err := p.addMarks(drawing); err != nil {
 		return nil, err
+	}
+	drawing.Y.Max *= 1 + 0.12*float64(len(p.lines)) // room for the legend
+	if p.logarithmic {
+		drawing.Y.Scale, drawing.Y.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
+		drawing.Y.Min = math.Pow(10, math.Floor(math.Log10(p.least())))
+		drawing.Y.Max = math.Pow(drawing.Y.Max/drawing.Y.Min, 1.4) * drawing.Y.Min
 	}
 	canvas := vgsvg.NewWith(vgsvg.UseWH(18*vg.Centimeter, 8*vg.Centimeter))
 	drawing.Draw(draw.Crop(draw.New(canvas), vg.Points(4), -vg.Points(8), vg.Points(4), -vg.Points(4)))
@@ -110,8 +112,33 @@ func (p picture) addBars(drawing *plot.Plot) error {
 	return nil
 }
 
+// plainTicks writes numbers as people do.
+func plainTicks(least, most float64) []plot.Tick {
+	ticks := plot.DefaultTicks{}.Ticks(least, most)
+	for i, tick := range ticks {
+		if tick.Label != "" {
+			ticks[i].Label = strconv.FormatFloat(tick.Value, 'f', -1, 64)
+		}
+	}
+	return ticks
+}
+
+// least is the smallest value of all lines, and 1 at least: a logarithm needs one.
+func (p picture) least() float64 {
+	least := math.Inf(1)
+	for _, one := range p.lines {
+		for _, point := range one.points {
+			least = min(least, point.Y)
+		}
+	}
+	if math.IsInf(least, 1) {
+		return 1
+	}
+	return max(1, least)
+}
+
 func (p picture) addMarks(drawing *plot.Plot) error {
-	top := drawing.Y.Max
+	top := drawing.Y.Max * 1.12
 	for _, one := range p.marks {
 		made, err := plotter.NewLine(plotter.XYs{{X: one.x, Y: drawing.Y.Min}, {X: one.x, Y: top}})
 		if err != nil {

@@ -204,11 +204,3 @@ func milliseconds(value float64) string {
 	}
 	return fmt.Sprintf("%s ms", thousands(int(value+0.5)))
 }
-
-func thousands(value int) string {
-	text := fmt.Sprint(value)
-	for i := len(text) - 3; i > 0; i -= 3 {
-		text = text[:i] + "," + text[i:]
-	}
-	return text
-}
