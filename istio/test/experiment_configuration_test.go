@@ -64,6 +64,7 @@ func (l *lab) configured(version *kubernetes) (count int) {
 // heartbeats counts those of a watched page within a time.
 func (l *lab) heartbeats(within time.Duration) (count int) {
 	l.t.Helper()
+	begun := time.Now()
 	ctx, cancel := context.WithTimeout(l.t.Context(), within)
 	defer cancel()
 	client := l.connect(l.door, l.outside("h2"))
@@ -84,7 +85,8 @@ func (l *lab) heartbeats(within time.Duration) (count int) {
 	for snapshots := 0; ; {
 		answer := dynamicpb.NewMessage(method.Output())
 		if err := stream.RecvMsg(answer); err != nil {
-			if snapshots == 0 || ctx.Err() == nil {
+			// whoever notices first that the time is over ends it, each in their own words
+			if snapshots == 0 || time.Since(begun) < within-200*time.Millisecond {
 				l.t.Errorf("the stream ended: %v", err)
 			}
 			return count

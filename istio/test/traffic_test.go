@@ -145,6 +145,10 @@ func (c *caller) call(what, method, token, body string) (*dynamicpb.Message, err
 	if err == nil && what == "book" {
 		one.state = textOf(answer, "state")
 	}
+	if err != nil && one.reason == "" { // a proxy's own words, of which the last tell most
+		words := status.Convert(err).Message()
+		one.reason = "(" + words[max(0, len(words)-60):] + ")"
+	}
 	c.note(one)
 	return answer, err
 }
