@@ -186,9 +186,11 @@ impl App {
         claim.ok_or_else(|| claim_not_found(&id))
     }
 
-    /// A page of a slot's claims.
-    pub(crate) async fn claims(&self, slot: &SlotId, filter: &[Comparison], page: &Page) -> Listed<Claim> {
-        self.slot(slot).await?;
+    /// A page of a slot's claims, or of every slot's.
+    pub(crate) async fn claims(&self, slot: Option<&SlotId>, filter: &[Comparison], page: &Page) -> Listed<Claim> {
+        if let Some(slot) = slot {
+            self.slot(slot).await?;
+        }
         read::claims(self.database.reader(), slot, filter, page).await.map_err(failed)
     }
 

@@ -23,6 +23,8 @@ use crate::terminal::Progress;
 const PAGE: i32 = 1000;
 /// Lists read at the same time, where there are many short ones.
 pub(super) const ABREAST: usize = 16;
+/// The name that stands for every slot where claims are listed.
+const EVERY_SLOT: &str = "hospitals/-/slots/-";
 /// How often a read is repeated that a busy or a starting service did not answer.
 const TRIES: u32 = 5;
 
@@ -141,7 +143,7 @@ impl Reader {
             }
         }
         let slots = self.read_slots(hospitals.into_iter().map(|(_, name)| name).collect()).await?;
-        ledgers.claims = Some(self.read_claims(&slots).await?);
+        ledgers.claims = Some(self.read_claims().await?);
         ledgers.slots = Some(slots);
         Ok(())
     }
@@ -163,20 +165,19 @@ impl Reader {
         Ok(found)
     }
 
-    async fn read_claims(&mut self, slots: &[SlotRow]) -> Result<Vec<ClaimRow>, Failure> {
-        self.progress.phase("claims", Some(slots.len() as u64));
+    /// Those of all slots together: most slots have none, and there may be millions of them.
+    async fn read_claims(&mut self) -> Result<Vec<ClaimRow>, Failure> {
+        self.progress.phase("claims", None);
         let mut found = Vec::new();
-        let mut lists = stream::iter(slots.iter().map(|row| {
-            let (auditor, name) = (self.auditor.clone(), row.slot.to_string());
-            async move { claims_of(&auditor, &name).await }
-        }))
-        .buffer_unordered(ABREAST);
-        while let Some(rows) = lists.try_next().await? {
+        let (progress, names) = (self.progress.clone(), &mut self.names);
+        claims(&self.auditor, EVERY_SLOT, |rows| {
+            progress.done(rows.len() as u64);
             for row in &rows {
-                found.push(self.names.claim_row(row)?);
+                found.push(names.claim_row(row)?);
             }
-            self.progress.done(1);
-        }
+            Ok(())
+        })
+        .await?;
         Ok(found)
     }
 
@@ -287,18 +288,27 @@ async fn slots_of(auditor: &Party, hospital: &str) -> Result<Vec<hospital::Slot>
 /// The claims of a slot that hold a place or were taken back by the hospital.
 pub(super) async fn claims_of(auditor: &Party, slot: &str) -> Result<Vec<hospital::CapacityClaim>, Failure> {
     let mut found = Vec::new();
+    claims(auditor, slot, |rows| {
+        found.extend(rows);
+        Ok(())
+    })
+    .await?;
+    Ok(found)
+}
+
+/// Hands the same of a slot, or of [`EVERY_SLOT`], to `each`, a page at a time.
+async fn claims(
+    auditor: &Party,
+    slot: &str,
+    each: impl FnMut(Vec<hospital::CapacityClaim>) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     let list = async |page_token| {
         let (slot, filter) = (slot.to_owned(), "state!=RELEASED".to_owned());
         let request = hospital::ListCapacityClaimsRequest { slot, page_size: PAGE, page_token, filter };
         let page = auditor.capacity().list_capacity_claims(auditor.request(request)).await?;
         Ok(page.map(|page| (page.claims, page.next_page_token)))
     };
-    pages("ListCapacityClaims", list, |rows| {
-        found.extend(rows);
-        Ok(())
-    })
-    .await?;
-    Ok(found)
+    pages("ListCapacityClaims", list, each).await.map(drop)
 }
 
 /// Every item of a customer's page; `None` where the service is not there.

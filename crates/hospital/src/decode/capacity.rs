@@ -27,12 +27,16 @@ pub(crate) fn claim(slot: &str, claim_id: &str) -> Result<(SlotId, ClaimId), Fau
     violations.finish_with(slot.zip(claim))
 }
 
-/// Reads ListCapacityClaims.
-pub(crate) fn list_capacity_claims(message: &ListCapacityClaimsRequest) -> Result<List<SlotId>, Fault> {
+/// The name that stands for every slot (AIP-159).
+const EVERY_SLOT: &str = "hospitals/-/slots/-";
+
+/// Reads ListCapacityClaims. No slot: those of every slot.
+pub(crate) fn list_capacity_claims(message: &ListCapacityClaimsRequest) -> Result<List<Option<SlotId>>, Fault> {
     const FIELDS: &[Field] = &[Field { name: "state", kind: Kind::OneOf(&["ACTIVE", "RELEASED", "REVOKED"]) }];
     let ListCapacityClaimsRequest { slot, page_size, page_token, filter } = message;
     let mut violations = Violations::new();
-    let parent = name(&mut violations, "slot", slot, SlotId::parse);
+    let parent =
+        if slot == EVERY_SLOT { Some(None) } else { name(&mut violations, "slot", slot, SlotId::parse).map(Some) };
     let binding = ["ListCapacityClaims", slot, filter];
     let page = Page::decode(&mut violations, *page_size, page_token, &binding, &[KeyKind::Text, KeyKind::Int]);
     let filter = filter::decode(&mut violations, filter, FIELDS);

@@ -42,7 +42,7 @@ impl Rpc {
     ) -> Result<ListCapacityClaimsResponse, Fault> {
         require_claim_reader(&call.caller)?;
         let list = decode::list_capacity_claims(message)?;
-        let (claims, next_page_token) = self.app.claims(&list.parent, &list.filter, &list.page).await?;
+        let (claims, next_page_token) = self.app.claims(list.parent.as_ref(), &list.filter, &list.page).await?;
         let claims = claims.iter().map(|claim| encode::claim(claim, None)).collect();
         Ok(ListCapacityClaimsResponse { claims, next_page_token })
     }

@@ -227,10 +227,10 @@ pub(crate) async fn claim(
     Ok(row.map(Claim::try_from).transpose()?.filter(|claim| claim.slot == *slot))
 }
 
-/// A page of a slot's claims, by claim id.
+/// A page of a slot's claims, or of every slot's, by claim id.
 pub(crate) async fn claims(
     connection: &impl ConnectionTrait,
-    slot: &SlotId,
+    slot: Option<&SlotId>,
     filter: &[Comparison],
     page: &Page,
 ) -> Result<(Vec<Claim>, String), DbErr> {
@@ -239,7 +239,8 @@ pub(crate) async fn claims(
         Operand::Text(name) => State::from_str_name(name).map(|state| Value::from(state as i32)),
         Operand::Date(_) | Operand::Number(_) => None,
     };
-    let select = claim::Entity::find().filter(claim::Column::Slot.eq(slot_key(slot))).filter(query::condition(
+    let of_slot = slot.map(|slot| claim::Column::Slot.eq(slot_key(slot)));
+    let select = claim::Entity::find().filter(Condition::all().add_option(of_slot)).filter(query::condition(
         filter,
         |_| claim::Column::State,
         number,

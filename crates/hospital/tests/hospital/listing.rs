@@ -136,9 +136,9 @@ async fn claims_are_listed_by_id_in_pages() {
     }
     reserve(&screening, &slots[1], &claim(4)).await.unwrap();
     crate::support::release(&screening, &slots[0], &claim(7)).await.unwrap();
-    let list = async |filter: &str| {
+    let list = async |slot: &str, filter: &str| {
         let mut request = v1::ListCapacityClaimsRequest {
-            slot: slots[0].clone(),
+            slot: slot.into(),
             page_size: 2,
             filter: filter.into(),
             ..Default::default()
@@ -153,9 +153,13 @@ async fn claims_are_listed_by_id_in_pages() {
             request.page_token = page.next_page_token;
         }
     };
-    assert_eq!(list("").await, [1, 3, 5, 7, 9].map(claim));
-    assert_eq!(list("state=ACTIVE").await, [1, 3, 5, 9].map(claim));
-    assert_eq!(list("state!=ACTIVE").await, [claim(7)]);
+    assert_eq!(list(&slots[0], "").await, [1, 3, 5, 7, 9].map(claim));
+    assert_eq!(list(&slots[0], "state=ACTIVE").await, [1, 3, 5, 9].map(claim));
+    assert_eq!(list(&slots[0], "state!=ACTIVE").await, [claim(7)]);
+    assert_eq!(list("hospitals/-/slots/-", "").await, [1, 3, 4, 5, 7, 9].map(claim));
+    assert_eq!(list("hospitals/-/slots/-", "state=ACTIVE").await, [1, 3, 4, 5, 9].map(claim));
+    let half = v1::ListCapacityClaimsRequest { slot: "hospitals/seoul/slots/-".into(), ..Default::default() };
+    refused(screening.capacity().list_capacity_claims(half).await, Reason::FieldInvalid);
     let wrong = v1::ListCapacityClaimsRequest {
         slot: slots[0].clone(),
         filter: "state=STATE_UNSPECIFIED".into(),
