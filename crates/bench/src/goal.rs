@@ -4,6 +4,7 @@ mod booking;
 mod curves;
 mod deletion;
 mod flash;
+mod growth;
 mod hot_slot;
 mod idle;
 mod lag;
@@ -44,6 +45,7 @@ impl Bench<'_> {
             Item::P7 => pages::measure(self).await,
             Item::P8 => idle::measure(self).await,
             Item::P9 => single::measure(self).await,
+            Item::Growth => growth::measure(self).await,
             Item::Curves => curves::measure(self).await,
         }
     }

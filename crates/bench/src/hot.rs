@@ -140,6 +140,30 @@ impl Work for Book {
     }
 }
 
+/// GetScreening: a read of one row.
+#[derive(Debug)]
+pub(crate) struct ReadOne {
+    caller: Caller,
+    name: String,
+}
+
+impl ReadOne {
+    /// Of a booking that is made for it.
+    pub(crate) async fn of(book: &Book) -> Result<Arc<Self>, Error> {
+        let slot = book.hot.slot().map_err(Error::call("the first slot"))?.to_owned();
+        let request = book.caller.request(booking(book.hot.customer(), slot));
+        let made = book.caller.screening(0).create_screening(request).await.map_err(Error::call("CreateScreening"))?;
+        Ok(Arc::new(Self { caller: book.caller.clone(), name: made.into_inner().name }))
+    }
+}
+
+impl Work for ReadOne {
+    async fn call(&self, caller: usize) -> Result<Answer, Status> {
+        let request = self.caller.request(screening::GetScreeningRequest { name: self.name.clone() });
+        self.caller.screening(caller).get_screening(request).await.map(|_| Answer::Done)
+    }
+}
+
 /// The request of a booking.
 pub(crate) fn booking(customer: String, slot: String) -> screening::CreateScreeningRequest {
     screening::CreateScreeningRequest {

@@ -54,7 +54,7 @@ pub(crate) struct Measured {
 }
 
 impl Measured {
-    fn none(took: Duration) -> Self {
+    pub(crate) fn none(took: Duration) -> Self {
         Self { took, done: 0, refused: 0, worked: 0, latency: histogram(), unsent: 0 }
     }
 

@@ -28,14 +28,27 @@ pub enum Item {
     P8,
     /// One caller, unloaded.
     P9,
+    /// What a hundred times as much of everything changes.
+    Growth,
     /// Rate against callers, latency against rate.
     Curves,
 }
 
 impl Item {
     /// Every one, in the order in which they are measured.
-    pub const ALL: [Self; 10] =
-        [Self::P1, Self::P2, Self::P3, Self::P4, Self::P5, Self::P6, Self::P7, Self::P8, Self::P9, Self::Curves];
+    pub const ALL: [Self; 11] = [
+        Self::P1,
+        Self::P2,
+        Self::P3,
+        Self::P4,
+        Self::P5,
+        Self::P6,
+        Self::P7,
+        Self::P8,
+        Self::P9,
+        Self::Growth,
+        Self::Curves,
+    ];
 
     /// As it is typed.
     #[must_use]
@@ -50,6 +63,7 @@ impl Item {
             Self::P7 => "P7",
             Self::P8 => "P8",
             Self::P9 => "P9",
+            Self::Growth => "growth",
             Self::Curves => "curves",
         }
     }
@@ -67,6 +81,7 @@ impl Item {
             Self::P7 => "a page of every list at many rows, against the first page at few",
             Self::P8 => "idle memory of a service, and its start",
             Self::P9 => "one caller, one booking, against the disk",
+            Self::Growth => "rate, memory, verify, rebuild and deletion with a hundred times as many bookings",
             Self::Curves => "rate against callers and latency against rate, for the plots",
         }
     }
@@ -76,7 +91,7 @@ impl Item {
     pub const fn topologies(self) -> &'static [Topology] {
         match self {
             Self::P2 | Self::P7 => &[Topology::Mesh],
-            Self::P3 => &[Topology::Embedded],
+            Self::P3 | Self::Growth => &[Topology::Embedded],
             Self::P1 => &[Topology::Mesh, Topology::Embedded],
             Self::P4 | Self::P5 | Self::P6 | Self::P8 | Self::P9 | Self::Curves => {
                 &[Topology::Embedded, Topology::Mesh]
@@ -90,7 +105,7 @@ impl FromStr for Item {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let found = Self::ALL.into_iter().find(|item| item.name().eq_ignore_ascii_case(text));
-        found.ok_or_else(|| "name goals P1 to P9, curves or all".to_owned())
+        found.ok_or_else(|| "name goals P1 to P9, growth, curves or all".to_owned())
     }
 }
 
@@ -169,6 +184,14 @@ pub struct Sizes {
     pub rows: u64,
     /// P8: starts of each process.
     pub starts: u32,
+    /// Growth: hospitals at its end.
+    pub hospitals: usize,
+    /// Growth: dates of each.
+    pub dates: usize,
+    /// Growth: bookings at its end.
+    pub screenings: usize,
+    /// Growth: bookings of a hospital that is deleted.
+    pub doomed: usize,
     /// The most callers of the curves.
     pub callers: usize,
 }
@@ -182,11 +205,26 @@ impl Sizes {
         bookings: 100_000,
         rows: 1_000_000,
         starts: 5,
+        hospitals: 10_000,
+        dates: 400,
+        screenings: 1_000_000,
+        doomed: 10_000,
         callers: 1_024,
     };
     /// What fits into a test.
-    pub const SHORT: Self =
-        Self { places: 50, askers: 1_000, lag_rate: 50.0, bookings: 500, rows: 10_000, starts: 1, callers: 16 };
+    pub const SHORT: Self = Self {
+        places: 50,
+        askers: 1_000,
+        lag_rate: 50.0,
+        bookings: 500,
+        rows: 10_000,
+        starts: 1,
+        hospitals: 20,
+        dates: 400,
+        screenings: 2_000,
+        doomed: 200,
+        callers: 16,
+    };
 }
 
 impl Plan {

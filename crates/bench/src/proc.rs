@@ -36,6 +36,13 @@ pub(crate) fn resident(pid: u32) -> u64 {
     value(&text, "VmRSS:").unwrap_or_default() * 1024
 }
 
+/// The most bytes of a process that were ever in memory.
+#[must_use]
+pub(crate) fn most_resident(pid: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    value(&text, "VmHWM:").unwrap_or_default() * 1024
+}
+
 fn value(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
 }

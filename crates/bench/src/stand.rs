@@ -24,7 +24,7 @@ const LOOK: Duration = Duration::from_millis(300);
 /// What of a core they use at most when they rest.
 const RESTING: f64 = 0.06;
 /// How long is waited for that.
-const REST: Duration = Duration::from_secs(60);
+pub(crate) const REST: Duration = Duration::from_secs(60);
 
 /// Which services, and how.
 #[derive(Debug, Clone, Default)]
@@ -146,6 +146,17 @@ impl Stand {
                 return begun.elapsed().saturating_sub(LOOK);
             }
             before = now;
+        }
+    }
+
+    /// Whether the embedded services run, for a message, and their last words where they do not.
+    pub(crate) fn state(&mut self) -> String {
+        match &mut self.services {
+            Services::Embedded(embedded) => embedded.last_words().map_or_else(
+                || "the services still run".to_owned(),
+                |words| format!("the services have ended:\n{words}"),
+            ),
+            Services::Mesh(_) => String::new(),
         }
     }
 

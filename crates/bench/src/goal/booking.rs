@@ -1,4 +1,4 @@
-//! P2 and P3: the whole booking on one hot slot, by turns with a hello-world call.
+//! P2 and P3: the whole booking on one hot slot, by turns with a hello-world call and a read of one row.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,10 +6,10 @@ use std::time::Duration;
 use super::{Bench, SHARE, own_cpu};
 use crate::caller::Token;
 use crate::cost::Bill;
-use crate::hot::{Book, Hot, PLACES};
+use crate::hot::{Book, Hot, PLACES, ReadOne};
 use crate::section::{Bound, Figure, Rows, Section, Side};
 use crate::series::figure;
-use crate::stand::Setup;
+use crate::stand::{Setup, Stand};
 use crate::{Error, Item};
 
 /// Callers at a time.
@@ -29,7 +29,7 @@ pub(super) async fn measure(bench: &mut Bench<'_>, item: Item) -> Result<Section
     let (mut bookings, mut own) = (0, Duration::ZERO);
     stand.rest().await;
     let before = Bill::of(&mut stand).await?;
-    bench.phase(item, bench.plan.pairs * 3);
+    bench.phase(item, bench.plan.pairs * 5);
     for _ in 0..bench.plan.pairs {
         hello.push(&bench.closed(&stand, &greeting, CALLERS).await?);
         book.hot.fresh();
@@ -44,15 +44,18 @@ pub(super) async fn measure(bench: &mut Bench<'_>, item: Item) -> Result<Section
     }
     let caught_up = stand.rest().await;
     let after = Bill::of(&mut stand).await?;
+    // apart, so that the cost of a booking is not that of a read
+    let [reading, beside] = against_a_read(bench, &stand, &book).await?;
 
     let mut section = Section::new(item, bench.topology);
     let ratio = Figure::new("rate against hello-world", "×", booking.rate.over(&hello.rate));
     section.figures = vec![
         ratio.goal(Bound::AtLeast(0.25)),
+        Figure::new("rate against a read of one row", "×", beside.rate.over(&reading.rate)),
         Figure::new("p50, open loop", "ms", unhurried.latency[0].clone()),
         Figure::new("p99, open loop", "ms", unhurried.latency[1].clone()),
     ];
-    section.sides = vec![hello, booking, unhurried];
+    section.sides = vec![hello, booking, unhurried, reading, beside];
     section.rows.push(cost(&before, &after, bookings, own));
     section.notes.push(
         "commits: PostgreSQL's own count of all services, or what the writers of the embedded services count"
@@ -64,6 +67,20 @@ pub(super) async fn measure(bench: &mut Bench<'_>, item: Item) -> Result<Section
     ));
     stand.stop().await?;
     Ok(section)
+}
+
+/// By turns a read of one row and the booking.
+async fn against_a_read(bench: &Bench<'_>, stand: &Stand, book: &Arc<Book>) -> Result<[Side; 2], Error> {
+    let load = format!("closed, {CALLERS} callers");
+    let reads = ReadOne::of(book).await?;
+    let mut reading = Side::new("GetScreening, a read of one row", &*load);
+    let mut booking = Side::new("CreateScreening, beside it", &*load);
+    for _ in 0..bench.plan.pairs {
+        reading.push(&bench.closed(stand, &reads, CALLERS).await?);
+        book.hot.fresh();
+        booking.push(&bench.closed(stand, book, CALLERS).await?);
+    }
+    Ok([reading, booking])
 }
 
 /// The services' cost, and beside it that of the callers.

@@ -28,10 +28,16 @@ const LOOK: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Bookings of the hospital that is to go, over all of its slots.
-struct Fill {
+pub(super) struct Fill {
     caller: Caller,
     hot: Arc<Hot>,
     count: AtomicUsize,
+}
+
+impl Fill {
+    pub(super) fn new(caller: Caller, hot: Arc<Hot>) -> Self {
+        Self { caller, hot, count: AtomicUsize::new(0) }
+    }
 }
 
 impl Work for Fill {
@@ -89,7 +95,7 @@ pub(super) async fn measure(bench: &mut Bench<'_>) -> Result<Section, Error> {
 async fn fill(bench: &Bench<'_>, stand: &Stand, admin: &Caller, round: u32) -> Result<Arc<Hot>, Error> {
     let hot = Hot::open(admin, &format!("bench-doomed-{round}"), PLACES).await?;
     let caller = stand.caller("screening", Token::admin(&stand.signer)?)?;
-    let work = Arc::new(Fill { caller, hot: Arc::clone(&hot), count: AtomicUsize::new(0) });
+    let work = Arc::new(Fill::new(caller, Arc::clone(&hot)));
     let wanted = bench.plan.sizes.bookings;
     let made = all(&work, CALLERS, wanted as usize).await?;
     if made.done != u64::from(wanted) {
@@ -99,7 +105,7 @@ async fn fill(bench: &Bench<'_>, stand: &Stand, admin: &Caller, round: u32) -> R
 }
 
 /// How long until no place is taken, and until no booking is left that is not cancelled.
-async fn delete(stand: &Stand, admin: &Caller, hospital: &str) -> Result<(Duration, Duration), Error> {
+pub(super) async fn delete(stand: &Stand, admin: &Caller, hospital: &str) -> Result<(Duration, Duration), Error> {
     let auditor = stand.caller("screening", Token::auditor(&stand.signer)?)?;
     let since = Instant::now();
     let request = admin.request(DeleteHospitalRequest {

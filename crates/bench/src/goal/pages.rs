@@ -4,21 +4,24 @@
 //! One hospital, one booking and what follows from them are made through the services; further rows are copies of theirs, with
 //! other ids and times, inserted into the databases by SQL: a million bookings by calls would take far longer than to read them.
 
-mod lists;
+pub(super) mod lists;
 mod rows;
 
 use std::time::Duration;
 
+use jiff::ToSpan;
+use runtime::clock::Clock;
 use tokio::time::Instant;
 
 use super::Bench;
+use crate::hot::AHEAD;
 use crate::load::{histogram, milliseconds, record};
 use crate::section::{Bound, Figure, Rows, Section};
 use crate::series::{Series, figure};
 use crate::stand::{Setup, Stand};
 use crate::{Error, Item};
 
-use lists::{List, lists};
+use lists::{List, Subjects, lists};
 
 /// Rows of the short lists.
 const FEW: u64 = 1_000;
@@ -43,7 +46,12 @@ struct Times {
 pub(super) async fn measure(bench: &mut Bench<'_>) -> Result<Section, Error> {
     let (short, _) = prepare(bench, FEW).await?;
     let (long, inserted) = prepare(bench, bench.plan.sizes.rows).await?;
-    let (short_lists, long_lists) = (lists(&short)?, lists(&long)?);
+    let subjects = Subjects {
+        hospital: format!("hospitals/{}", rows::HOSPITAL),
+        customer: format!("customers/{}", rows::CUSTOMER),
+        date: Clock::system().now().to_zoned(jiff::tz::TimeZone::UTC).date() + AHEAD.days(),
+    };
+    let (short_lists, long_lists) = (lists(&short, &subjects)?, lists(&long, &subjects)?);
     bench.phase(Item::P7, bench.plan.pairs + long_lists.len() as u32);
     let mut times = Vec::new();
     for list in &long_lists {
@@ -115,7 +123,7 @@ async fn walk(list: &List, rows: u64) -> Result<(String, u64), Error> {
 }
 
 /// The median time of a page, in milliseconds.
-async fn page(list: &List, token: &str) -> Result<f64, Error> {
+pub(super) async fn page(list: &List, token: &str) -> Result<f64, Error> {
     let mut taken = histogram();
     for _ in 0..CALLS {
         let since = Instant::now();

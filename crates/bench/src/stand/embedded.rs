@@ -53,6 +53,12 @@ impl Embedded {
         self.child.as_ref().map(Child::pid)
     }
 
+    /// What it wrote at last, where it has ended by itself.
+    pub(crate) fn last_words(&mut self) -> Option<String> {
+        let child = self.child.as_mut()?;
+        child.has_ended().map(|status| format!("{status}\n{}", child.output().tail(20)))
+    }
+
     /// Starts it and waits until it says that it serves; how long that took.
     pub(crate) async fn start(&mut self) -> Result<Duration, Error> {
         let mut command = Command::new(&self.binary);

@@ -9,28 +9,26 @@ use domain::civil::encode_date;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use jiff::ToSpan;
-use runtime::clock::Clock;
+use jiff::civil::Date;
 use tonic::Status;
 
-use super::rows::{CUSTOMER, HOSPITAL};
 use crate::Error;
 use crate::caller::{Caller, Token};
-use crate::hot::AHEAD;
 use crate::stand::Stand;
 
 /// How many rows came, and how to ask for those after them.
-pub(super) struct Page {
-    pub(super) rows: usize,
-    pub(super) next: String,
+pub(in crate::goal) struct Page {
+    pub(in crate::goal) rows: usize,
+    pub(in crate::goal) next: String,
 }
 
 type Fetch = Box<dyn Fn(String, i32) -> BoxFuture<'static, Result<Page, Status>> + Send + Sync>;
 
 /// A list.
-pub(super) struct List {
-    pub(super) name: &'static str,
+pub(in crate::goal) struct List {
+    pub(in crate::goal) name: &'static str,
     /// Takes a page token and a size.
-    pub(super) fetch: Fetch,
+    pub(in crate::goal) fetch: Fetch,
 }
 
 /// One list: who asks, through which client, for what, and where the rows are.
@@ -50,22 +48,28 @@ macro_rules! list {
     }};
 }
 
-/// Those of a mesh whose rows are multiplied.
-pub(super) fn lists(stand: &Stand) -> Result<Vec<List>, Error> {
+/// Whose rows are asked for, where a list is somebody's.
+pub(in crate::goal) struct Subjects {
+    pub(in crate::goal) hospital: String,
+    pub(in crate::goal) customer: String,
+    /// The first date.
+    pub(in crate::goal) date: Date,
+}
+
+/// Every list of services that have them.
+pub(in crate::goal) fn lists(stand: &Stand, subjects: &Subjects) -> Result<Vec<List>, Error> {
     let auditor = |service| stand.caller(service, Token::auditor(&stand.signer)?);
     let (hospitals, screenings) = (auditor("hospital")?, auditor("screening")?);
     let (ledger, all_hospitals) = (auditor("reservation")?, hospital::ListHospitalsRequest::default());
-    let begin = Clock::system().now().to_zoned(jiff::tz::TimeZone::UTC).date() + AHEAD.days();
-    let slot = format!("hospitals/{HOSPITAL}/slots/{begin}");
-    let (start_date, end_date) = (Some(encode_date(begin)), Some(encode_date(begin + 31.days())));
-    let of_hospital =
-        ListScreeningsRequest { filter: format!("hospital=\"hospitals/{HOSPITAL}\""), ..Default::default() };
+    let Subjects { hospital: parent, customer, date } = subjects;
+    let slot = format!("{parent}/slots/{date}");
+    let (start_date, end_date) = (Some(encode_date(*date)), Some(encode_date(*date + 31.days())));
+    let of_hospital = ListScreeningsRequest { filter: format!("hospital=\"{parent}\""), ..Default::default() };
     let by_date = ListScreeningsRequest { order_by: "date".to_owned(), ..of_hospital.clone() };
     let search = hospital::SearchAvailabilityRequest { start_date, end_date, ..Default::default() };
     let claims = hospital::ListCapacityClaimsRequest { slot, ..Default::default() };
-    let parent = format!("hospitals/{HOSPITAL}");
-    let requests = hospital::ListCapacityRequestsRequest { parent, ..Default::default() };
-    let items = ListMyPageItemsRequest { parent: format!("customers/{CUSTOMER}/myPage"), ..Default::default() };
+    let requests = hospital::ListCapacityRequestsRequest { parent: parent.clone(), ..Default::default() };
+    let items = ListMyPageItemsRequest { parent: format!("{customer}/myPage"), ..Default::default() };
     Ok(vec![
         list!("ListScreenings", screenings, screening(0).list_screenings, ListScreeningsRequest::default(), screenings),
         list!("ListScreenings of a hospital", screenings, screening(0).list_screenings, of_hospital, screenings),

@@ -1,0 +1,182 @@
+//! Who there is: hospitals with dates, customers who come again, and a hospital that is to go.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use contract::hospital::v1::{self as hospital, BatchCreateSlotsRequest, CreateHospitalRequest, CreateSlotRequest};
+use domain::civil::encode_date;
+use jiff::ToSpan;
+use jiff::civil::Date;
+use runtime::clock::Clock;
+use tokio::time::sleep;
+use tonic::Status;
+
+use crate::caller::{Caller, Token};
+use crate::goal::deletion::Fill;
+use crate::hot::{Hot, booking};
+use crate::load::{Answer, Work};
+use crate::stand::Stand;
+use crate::{Error, Sizes};
+
+/// Dates a hospital can be made with; the others are added.
+const INITIAL: usize = 366;
+/// Dates that can be booked from the first day on: a policy's default looks so far ahead.
+const BOOKABLE: usize = 300;
+/// Places of a slot: never full.
+const PLACES: i32 = 1_000;
+/// Bookings of a customer.
+const EACH: usize = 10;
+/// How often a booking is sent again that got no answer, or was put off.
+const TRIES: u32 = 10;
+/// The pause before the first of them; each next one is as much longer.
+const BACK_OFF: Duration = Duration::from_millis(200);
+/// Customers that take turns: when they have booked so often, others come.
+const TURNS: usize = 1_000;
+
+/// Calls to be made, and by what.
+pub(super) struct Calls<W> {
+    pub(super) work: Arc<W>,
+    pub(super) calls: usize,
+}
+
+/// How many there are of each, so far.
+pub(super) struct Population {
+    sizes: Sizes,
+    dates: Arc<[Date]>,
+    customers: Caller,
+    opened: usize,
+    /// Bookings that were made, those of hospitals that went not among them.
+    pub(super) booked: usize,
+    went: usize,
+}
+
+impl Population {
+    pub(super) fn new(stand: &Stand, sizes: Sizes) -> Result<Self, Error> {
+        // not tomorrow: a date stays bookable until the measurement is over, midnight or not
+        let begin = Clock::system().now().to_zoned(jiff::tz::TimeZone::UTC).date() + 2.days();
+        let dates = (0_i64..).take(sizes.dates).map(|offset| begin + offset.days()).collect();
+        let customers = stand.caller("screening", Token::admin(&stand.signer)?)?;
+        Ok(Self { sizes, dates, customers, opened: 0, booked: 0, went: 0 })
+    }
+
+    pub(super) fn hospital(&self, index: usize) -> String {
+        format!("hospitals/{}", id_of(index))
+    }
+
+    pub(super) fn customer(&self, index: usize) -> String {
+        format!("customers/grown-{index}")
+    }
+
+    /// The first date.
+    pub(super) fn begin(&self) -> Date {
+        self.dates[0]
+    }
+
+    /// Hospitals until there are so many.
+    pub(super) fn hospitals(&mut self, admin: &Caller, until: usize) -> Calls<Opening> {
+        let calls = until.saturating_sub(self.opened);
+        let opening =
+            Opening { admin: admin.clone(), dates: Arc::clone(&self.dates), next: AtomicUsize::new(self.opened) };
+        self.opened = until;
+        Calls { work: Arc::new(opening), calls }
+    }
+
+    /// So many bookings more, over all hospitals there are.
+    pub(super) fn bookings(&mut self, count: usize) -> Arc<Booking> {
+        let next = AtomicUsize::new(self.booked);
+        self.booked += count;
+        Arc::new(Booking {
+            caller: self.customers.clone(),
+            dates: Arc::clone(&self.dates),
+            hospitals: self.opened,
+            next,
+        })
+    }
+
+    /// A hospital of its own, and bookings over all of its slots.
+    pub(super) async fn doomed(&mut self, admin: &Caller) -> Result<(String, Calls<Fill>), Error> {
+        self.went += 1;
+        let hot = Hot::open(admin, &format!("bench-doomed-{}", self.went), PLACES).await?;
+        let calls = self.sizes.doomed;
+        Ok((hot.hospital.clone(), Calls { work: Arc::new(Fill::new(self.customers.clone(), hot)), calls }))
+    }
+}
+
+fn id_of(index: usize) -> String {
+    format!("grown-{index}")
+}
+
+/// An admin who makes one hospital after the other, each with all dates.
+pub(super) struct Opening {
+    admin: Caller,
+    dates: Arc<[Date]>,
+    next: AtomicUsize,
+}
+
+impl Work for Opening {
+    async fn call(&self, _: usize) -> Result<Answer, Status> {
+        let index = self.next.fetch_add(1, Ordering::Relaxed);
+        let (initial, others) = self.dates.split_at(INITIAL.min(self.dates.len()));
+        let request = self.admin.request(CreateHospitalRequest {
+            hospital: Some(hospital::Hospital {
+                display_name: format!("Grown {index}"),
+                time_zone: "UTC".to_owned(),
+                ..Default::default()
+            }),
+            hospital_id: id_of(index),
+            initial_slots: initial.iter().map(slot).collect(),
+            request_id: String::new(),
+        });
+        let parent = self.admin.hospital().create_hospital(request).await?.into_inner().name;
+        if !others.is_empty() {
+            let create =
+                |date| CreateSlotRequest { parent: parent.clone(), slot: Some(slot(date)), ..Default::default() };
+            let requests = others.iter().map(create).collect();
+            let request = BatchCreateSlotsRequest { parent: parent.clone(), requests, ..Default::default() };
+            self.admin.hospital().batch_create_slots(self.admin.request(request)).await?;
+        }
+        Ok(Answer::Done)
+    }
+}
+
+fn slot(date: &Date) -> hospital::Slot {
+    hospital::Slot { date: Some(encode_date(*date)), capacity: PLACES, ..Default::default() }
+}
+
+/// Whether the same request may simply be sent again.
+fn may_come_again(status: &Status) -> bool {
+    use tonic::Code::{Aborted, Cancelled, DeadlineExceeded, ResourceExhausted, Unavailable};
+    matches!(status.code(), Aborted | Cancelled | DeadlineExceeded | ResourceExhausted | Unavailable)
+}
+
+/// Customers who book, each on another date every time.
+pub(super) struct Booking {
+    caller: Caller,
+    dates: Arc<[Date]>,
+    hospitals: usize,
+    next: AtomicUsize,
+}
+
+impl Work for Booking {
+    async fn call(&self, caller: usize) -> Result<Answer, Status> {
+        let index = self.next.fetch_add(1, Ordering::Relaxed);
+        let (customer, round) = (index / (TURNS * EACH) * TURNS + index % TURNS, index / TURNS % EACH);
+        let date = self.dates[(customer * 7 + round) % self.dates.len().min(BOOKABLE)];
+        // a prime spreads neighbours over all hospitals
+        let hospital = id_of(index.wrapping_mul(7_919) % self.hospitals);
+        let slot = format!("hospitals/{hospital}/slots/{date}");
+        let request = booking(format!("customers/grown-{customer}"), slot);
+        let mut tries = 0;
+        // a long run meets what a customer's client meets, and does the same: it sends the same request again
+        loop {
+            let asked = self.caller.request(request.clone());
+            match self.caller.screening(caller).create_screening(asked).await {
+                Ok(_) => return Ok(Answer::Done),
+                Err(status) if tries < TRIES && may_come_again(&status) => tries += 1,
+                Err(status) => return Err(status),
+            }
+            sleep(BACK_OFF * tries).await;
+        }
+    }
+}
