@@ -39,23 +39,25 @@ pub enum Step {
     Done,
 }
 
-/// Measures everything the plan names, one thing after the other.
+/// Measures everything the plan names, one thing after the other. What cannot be measured is named in the report; the rest,
+/// which may have taken an hour, is not lost for it.
 ///
 /// # Errors
-/// [`Error::Usage`] before anything is started; otherwise what could not be measured.
+/// [`Error::Usage`] where what was asked for makes no sense.
 pub async fn run(plan: &Plan, say: &(dyn Fn(Step) + Sync)) -> Result<Report, Error> {
     let stations = plan.stations()?;
     let mut machine = Machine::look();
-    let mut sections = Vec::new();
+    let (mut sections, mut failed) = (Vec::new(), Vec::new());
     for (item, topology) in stations {
         let mut bench = goal::Bench { plan, topology, say, servers: machine.servers.take() };
         // each measurement holds the state of many
         let section = Box::pin(bench.measure(item)).await;
         machine.servers = bench.servers;
-        sections.push(section.map_err(|error| match error {
-            Error::Usage(what) => Error::Usage(format!("{}: {what}", item.name())),
-            error => Error::Failed(format!("{} {topology}: {error}", item.name())),
-        })?);
+        match section {
+            Ok(section) => sections.push(section),
+            Err(Error::Usage(what)) => return Err(Error::Usage(format!("{}: {what}", item.name()))),
+            Err(error) => failed.push(format!("{} {topology}: {error}", item.name())),
+        }
     }
-    Ok(Report::new(plan, machine, sections))
+    Ok(Report::new(plan, machine, sections, failed))
 }

@@ -14,10 +14,12 @@ pub struct Report {
     settings: Vec<(&'static str, String)>,
     /// What came of each item.
     pub sections: Vec<Section>,
+    /// What could not be measured, and why.
+    pub failed: Vec<String>,
 }
 
 impl Report {
-    pub(crate) fn new(plan: &Plan, machine: Machine, sections: Vec<Section>) -> Self {
+    pub(crate) fn new(plan: &Plan, machine: Machine, sections: Vec<Section>, failed: Vec<String>) -> Self {
         let mut settings = vec![
             ("pairs", plan.pairs.to_string()),
             ("each side", format!("{} s after {} s", plan.span.as_secs_f64(), plan.warm_up.as_secs_f64())),
@@ -29,7 +31,7 @@ impl Report {
         if !plan.settings.is_empty() {
             settings.push(("set", plan.settings.join(", ")));
         }
-        Self { machine: machine.lines(), machine_json: machine.json(), settings, sections }
+        Self { machine: machine.lines(), machine_json: machine.json(), settings, sections, failed }
     }
 
     /// Whether a figure is what no noise explains.
@@ -57,7 +59,7 @@ impl Report {
             self.settings.iter().map(|(name, value)| ((*name).to_owned(), value.clone().into())).collect();
         json!({
             "machine": self.machine_json, "settings": settings,
-            "sections": self.sections.iter().map(Section::json).collect::<Vec<_>>(),
+            "failed": self.failed, "sections": self.sections.iter().map(Section::json).collect::<Vec<_>>(),
         })
     }
 
@@ -87,6 +89,9 @@ impl Report {
         let mut text = String::new();
         for (name, value) in self.machine.iter().chain(&self.settings) {
             text += &format!("* {name}: {value}\n");
+        }
+        for what in &self.failed {
+            text += &format!("* could not be measured: {what}\n");
         }
         for section in &self.sections {
             text += &format!("\n## {}\n\n", heading(section));

@@ -106,11 +106,13 @@ fn finish(args: &BenchArgs, report: &Report) -> Result<Exit, Failure> {
             write(&path, &text)?;
         }
     }
-    let broken = report.broken();
-    if broken.is_empty() {
-        Ok(Exit::Ok)
-    } else {
+    let (broken, failed) = (report.broken(), &report.failed);
+    if !failed.is_empty() {
+        Err(Failure::failed(format!("could not be measured: {}", failed.join("; "))))
+    } else if !broken.is_empty() {
         Err(Failure::failed(format!("no noise explains {}", broken.join("; "))))
+    } else {
+        Ok(Exit::Ok)
     }
 }
 

@@ -50,7 +50,7 @@ fn measures(items: &[&str]) {
 
 #[test]
 fn no_figure_of_the_embedded_topology_is_what_no_noise_explains() {
-    measures(&["P1", "P4", "--topology", "embedded"]);
+    measures(&["P1", "P4", "growth", "--topology", "embedded"]);
 }
 
 #[tokio::test]
@@ -80,6 +80,30 @@ fn an_interrupted_run_leaves_nothing_behind() {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stderr).contains("interrupted"), "{output:?}");
     assert_eq!(left_behind(scratch.path()), [""; 0]);
+}
+
+#[test]
+fn what_was_measured_is_kept_where_something_else_cannot_be() {
+    use std::os::unix::fs::PermissionsExt;
+    let (scratch, broken) = (scratch(), tempfile::tempdir().unwrap());
+    // what PostgreSQL's programs are called, and none of them
+    for program in ["postgres", "initdb", "pg_isready", "psql"] {
+        let path = broken.path().join(program);
+        std::fs::write(&path, "#!/bin/sh\n[ \"$1\" = --version ] && echo 'postgres (PostgreSQL) 17.0'\nexit 1\n")
+            .unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let path = format!("{}:{}", broken.path().display(), std::env::var("PATH").unwrap());
+    let written = scratch.path().join("figures.md");
+    let mut command = bench(&["P9", "--short", "--json", "-", "--write"], scratch.path());
+    let output = command.arg(&written).env("PATH", path).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("could not be measured: P9 mesh"), "{said}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let measured: Vec<_> = report["sections"].as_array().unwrap().iter().map(|section| &section["topology"]).collect();
+    assert_eq!(measured, ["embedded"]);
+    assert!(std::fs::read_to_string(written).unwrap().contains("could not be measured: P9 mesh"));
 }
 
 #[test]

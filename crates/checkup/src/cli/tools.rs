@@ -142,6 +142,7 @@ What can be measured; where a topology is not named, at every place it has:
   P7  mesh            a page of every list at many rows, against the first page at few
   P8  embedded, mesh  idle memory of a service, and its start
   P9  embedded, mesh  one caller, one booking, against the disk
+  growth              a million bookings made through the services: rate, memory, pages, verify, rebuild and deletion
   curves              rate against callers and latency against rate, for the plots
 
 Starts processes of its own, in temporary directories, and ends them; Ctrl-C does too. Every ratio is taken by turns, at least \
@@ -149,7 +150,9 @@ five pairs, and shown with its median and its ends: trust ratios, absolute figur
 come from a closed loop, latencies of an open one count from the time at which a call was due. A mesh needs PostgreSQL and \
 nats-server; `make tools` installs them.
 
---json prints one object: `machine`, `settings` and `sections`, each with `item`, `topology`, `figures` (`values`, `goal`, `met`), \
+What cannot be measured is named at the end, and does not keep the rest from being shown and written.
+
+--json prints one object: `machine`, `settings`, `failed` and `sections`, each with `item`, `topology`, `figures` (`values`, `goal`, `met`), \
 `sides` (`rate`, `p50_ms`, `p99_ms`, `p999_ms`), `rows` and `notes`.
 
 Exit status: 0, also where a goal is not met; 1 where something could not be measured, or a figure is what no noise explains (P1 \
@@ -159,7 +162,7 @@ below 8 times, P4 not exactly its places, P7 above 3 times); 64 for a wrong comm
 #[derive(Debug, Clone, Args)]
 #[command(after_help = BENCH_EXAMPLES)]
 pub struct BenchArgs {
-    /// Goals P1 to P9, curves, or all [default: all]
+    /// Goals P1 to P9, growth, curves, or all [default: all]
     #[arg(value_name = "WHAT")]
     pub items: Vec<BenchItem>,
     /// How the services run: embedded or mesh [default: each that the goal has]
