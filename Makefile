@@ -59,7 +59,7 @@ test: tools ## runs every test and counts them
 	if [ -n "$${CHECKUP_REQUIRE_SERVERS:-}" ]; then \
 		echo; echo 'The races of the contract again, against PostgreSQL, JetStream and replicas:'; \
 		CHECKUP_TEST_TOPOLOGY=mesh CHECKUP_TEST_PATIENCE=40 \
-			run $(CARGO) test -p checkup --test system -- --test-threads=2 $(MESH_TESTS); \
+			run $(CARGO) test --workspace --test system -- --test-threads=2 $(MESH_TESTS); \
 	else echo 'skipped: the races of the contract against a mesh (no PostgreSQL or nats-server)'; fi; \
 	awk -v status=$$status ' \
 		/^test result: / { passed += $$4; failed += $$6 } \
@@ -76,7 +76,7 @@ check: tools ## holds the code to its rules: format, lints, documentation, contr
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps
 	.ci/proto
-	$(CARGO) test -p checkup --test cli architecture
+	$(CARGO) test --workspace --test cli architecture
 
 # With Debian's buildah and musl-tools, and `rustup target add $(MUSL)`. Only cargo may want the network; only buildah wants root.
 image: ## builds IMAGE=checkup:dev, a static binary on an empty base, and runs it
