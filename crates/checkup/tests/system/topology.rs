@@ -183,7 +183,11 @@ async fn sigterm_under_load_ends_every_call_with_its_own_outcome() {
         // Turned away at the door, or a connection that takes no new call: never a call that was begun and then dropped.
         match Refusal::of(status) {
             Some(refusal) => assert_eq!(refusal.reason, "NOT_READY", "{refusal:#?}"),
-            None => assert!(matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled), "{status:?}"),
+            // the client library says INTERNAL too, of a call it had not sent yet when GOAWAY came
+            None => assert!(
+                matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal),
+                "{status:?}"
+            ),
         }
     }
     let checkup = launch.start().await;
