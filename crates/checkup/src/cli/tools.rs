@@ -142,7 +142,7 @@ What can be measured; where a topology is not named, at every place it has:
   P7  mesh            a page of every list at many rows, against the first page at few
   P8  embedded, mesh  idle memory of a service, and its start
   P9  embedded, mesh  one caller, one booking, against the disk
-  growth              a million bookings made through the services: rate, memory, pages, verify, rebuild and deletion
+  growth  embedded    a million bookings: rate, memory, pages, verify, rebuild, deletion
   curves              rate against callers and latency against rate, for the plots
 
 Starts processes of its own, in temporary directories, and ends them; Ctrl-C does too. Every ratio is taken by turns, at least \
