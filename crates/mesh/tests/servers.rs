@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use mesh::for_tests::{self, or_skip};
 use mesh::{Nats, Postgres};
+use testkit::eventually;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 
 #[tokio::test]
 async fn postgres_keeps_what_was_committed_through_a_crash() {
@@ -131,11 +132,11 @@ async fn a_server_ends_with_the_process_that_started_it() {
     };
     assert!(running(pid) && Path::new(&store).exists());
     starter.kill().await.unwrap();
-    let end = Instant::now() + Duration::from_secs(20);
-    while running(pid) || Path::new(&store).exists() {
-        assert!(Instant::now() < end, "process {pid} or {store} is still there");
-        sleep(Duration::from_millis(10)).await;
-    }
+    eventually("the server and its store to be gone", async || match (running(pid), Path::new(&store).exists()) {
+        (false, false) => Ok(()),
+        (runs, exists) => Err(format!("process {pid} runs: {runs}; {store} exists: {exists}")),
+    })
+    .await;
 }
 
 /// Whether a process does anything any more; one that has ended and that nobody waits for does not.

@@ -12,6 +12,7 @@ use relay::{PublishOptions, publish};
 use runtime::clock::Clock;
 use runtime::lifecycle::{DrainTrigger, drain_pair};
 use store::outbox;
+use testkit::eventually;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -35,12 +36,11 @@ fn start(side: &Side, road: Arc<dyn Publish>) -> (DrainTrigger, JoinHandle<()>) 
 }
 
 async fn all_marked(side: &Side) {
-    let wait = async {
-        while outbox::backlog(side.database.reader()).await.expect("a backlog").0 > 0 {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    };
-    timeout(Duration::from_secs(20), wait).await.expect("everything is marked in time");
+    eventually("everything to be marked", async || {
+        let waiting = outbox::backlog(side.database.reader()).await.expect("a backlog").0;
+        if waiting == 0 { Ok(()) } else { Err(format!("{waiting} wait")) }
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -200,10 +200,11 @@ async fn nothing_is_lost_with_jetstream() {
     let read = async {
         let mut numbers = std::collections::BTreeSet::new();
         while numbers.len() < 700 {
-            let Ok(mut subscription) = road.ordered().subscribe("reader", &filter, Default::default()).await else {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-                continue;
-            };
+            let mut subscription = eventually("a subscription", async || {
+                let made = road.ordered().subscribe("reader", &filter, Default::default()).await;
+                made.map_err(|error| error.to_string())
+            })
+            .await;
             while numbers.len() < 700 {
                 let Ok(found) = subscription.next(256).await else { break };
                 for delivery in found {

@@ -16,8 +16,9 @@ use store::inbox::{self, Mark};
 use store::migration::{MigrationTrait, MigratorTrait, common};
 use store::{Database, Location, Unit, Writer, WriterOptions, outbox};
 use tempfile::TempDir;
+use testkit::eventually;
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 pub(crate) struct Migrator;
@@ -242,20 +243,13 @@ impl Broker {
     pub(crate) async fn holds(&self, expected: impl IntoIterator<Item = u128>) {
         let mut expected: Vec<u128> = expected.into_iter().collect();
         expected.sort_unstable();
-        let wait = async {
-            loop {
-                let mut events = self.events();
-                events.retain(|event| *event < 1 << 100);
-                events.sort_unstable();
-                if events == expected {
-                    return;
-                }
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-        };
-        if timeout(Duration::from_secs(20), wait).await.is_err() {
-            panic!("{} events of {} are there", self.events().len(), expected.len());
-        }
+        eventually("the events", async || {
+            let mut events = self.events();
+            events.retain(|event| *event < 1 << 100);
+            events.sort_unstable();
+            if events == expected { Ok(()) } else { Err(format!("{} of {}", events.len(), expected.len())) }
+        })
+        .await;
     }
 }
 
