@@ -30,7 +30,7 @@ pub use patience::{eventually, eventually_within, patience, within};
 pub use process::Checkup;
 pub use proxy::{Direction, FaultProxy};
 pub use raw::{Answer, RawMethod, call_raw, frame_of};
-pub use refusal::{Refusal, refused, refused_one_of};
+pub use refusal::{Refusal, is_goaway, refused, refused_one_of};
 pub use rush::{gather, rush, start_together};
 pub use scene::{Desk, day_of, in_days, slot_name};
 pub use seed::{Random, seed};

@@ -124,3 +124,11 @@ pub fn refused_one_of<T: Debug>(result: Result<T, Status>, reasons: &[Reason]) -
     assert!(!refusal.message.is_empty(), "an error says something to people: {refusal:#?}");
     refusal
 }
+
+/// Whether a status is the client library's word for an orderly GOAWAY of the server: the call was not begun there.
+#[must_use]
+pub fn is_goaway(status: &Status) -> bool {
+    let causes = std::iter::successors(std::error::Error::source(status), |cause| cause.source());
+    let mut causes = causes.filter_map(|cause| cause.downcast_ref::<h2::Error>());
+    causes.any(|cause| cause.is_go_away() && cause.is_remote() && cause.reason() == Some(h2::Reason::NO_ERROR))
+}
