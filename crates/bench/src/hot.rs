@@ -24,6 +24,11 @@ const SLOTS: i64 = 100;
 /// Days from now to the first of them.
 pub(crate) const AHEAD: i64 = 30;
 
+/// The date, where hospitals of the measurements are.
+pub(crate) fn today() -> jiff::civil::Date {
+    Clock::system().now().to_zoned(jiff::tz::TimeZone::UTC).date()
+}
+
 /// A hospital of its own with slots to be booked one after the other.
 #[derive(Debug)]
 pub(crate) struct Hot {
@@ -39,7 +44,7 @@ pub(crate) struct Hot {
 impl Hot {
     /// Has an admin make it, with so many places a slot.
     pub(crate) async fn open(admin: &Caller, id: &str, places: i32) -> Result<Arc<Self>, Error> {
-        let begin = Clock::system().now().to_zoned(jiff::tz::TimeZone::UTC).date() + AHEAD.days();
+        let begin = today() + AHEAD.days();
         let dates: Vec<jiff::civil::Date> = (0..SLOTS).map(|offset| begin + offset.days()).collect();
         let slot = |date: &jiff::civil::Date| hospital::Slot {
             date: Some(encode_date(*date)),

@@ -54,7 +54,7 @@ pub(crate) struct Measured {
 }
 
 impl Measured {
-    pub(crate) fn none(took: Duration) -> Self {
+    fn none(took: Duration) -> Self {
         Self { took, done: 0, refused: 0, worked: 0, latency: histogram(), unsent: 0 }
     }
 

@@ -149,14 +149,11 @@ impl Stand {
         }
     }
 
-    /// Whether the embedded services run, for a message, and their last words where they do not.
-    pub(crate) fn state(&mut self) -> String {
+    /// What the embedded services wrote at last, where they have ended by themselves.
+    pub(crate) fn last_words(&mut self) -> Option<String> {
         match &mut self.services {
-            Services::Embedded(embedded) => embedded.last_words().map_or_else(
-                || "the services still run".to_owned(),
-                |words| format!("the services have ended:\n{words}"),
-            ),
-            Services::Mesh(_) => String::new(),
+            Services::Embedded(embedded) => embedded.last_words(),
+            Services::Mesh(_) => None,
         }
     }
 

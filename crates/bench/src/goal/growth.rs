@@ -7,7 +7,6 @@ mod population;
 
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
 use std::time::Duration;
 
 use mesh::Signal;
@@ -23,7 +22,7 @@ use crate::series::{Series, figure};
 use crate::stand::{REST, Setup, Stand};
 use crate::{Error, Item, proc};
 
-use population::{Booking, Population};
+use population::{Population, customer_name, hospital_name};
 
 /// What of the whole there is when it is looked at.
 const STAGES: [f64; 3] = [0.01, 0.1, 1.0];
@@ -66,8 +65,9 @@ pub(super) async fn measure(bench: &mut Bench<'_>) -> Result<Section, Error> {
         match look(bench, &stand, &mut population, share).await {
             Ok(found) => looks.push(found),
             Err(error) => {
-                let (share, state) = (share * 100.0, stand.state());
-                return Err(Error::failed(format!("at {share:.0} % of the whole: {error}; {state}")));
+                let ended = stand.last_words().map(|words| format!("; the services have ended: {words}"));
+                let (share, ended) = (share * 100.0, ended.unwrap_or_default());
+                return Err(Error::failed(format!("at {share:.0} % of the whole: {error}{ended}")));
             }
         }
     }
@@ -77,7 +77,7 @@ pub(super) async fn measure(bench: &mut Bench<'_>) -> Result<Section, Error> {
     section.notes.push(format!(
         "one run, no pairs: everything was made through the services and `checkup verify` found at every stage that all of it \
          agrees; the rate is that of the last {:.0} % of a stage's bookings by {CALLERS} callers, views not waited for; deleted is \
-         a hospital with {} bookings; resident counts what the process maps of its databases",
+         a hospital with {} bookings",
         LAST * 100.0,
         bench.plan.sizes.doomed
     ));
@@ -100,8 +100,7 @@ async fn look(bench: &Bench<'_>, stand: &Stand, population: &mut Population, sha
     settle(stand).await?;
 
     (bench.say)(crate::Step::Phase(format!("{stage}: pages"), None));
-    let subjects =
-        Subjects { hospital: population.hospital(0), customer: population.customer(0), date: population.begin() };
+    let subjects = Subjects { hospital: hospital_name(0), customer: customer_name(0), date: population.begin() };
     let mut times = Vec::new();
     for list in lists(stand, &subjects)? {
         times.push((list.name, pages::page(&list, "").await?));
@@ -135,12 +134,9 @@ async fn look(bench: &Bench<'_>, stand: &Stand, population: &mut Population, sha
 async fn book(population: &mut Population, until: usize) -> Result<Measured, Error> {
     let missing = until.saturating_sub(population.booked);
     let last = ((missing as f64 * LAST) as usize).max(1);
-    let mut measured = Measured::none(Duration::ZERO);
-    for count in [missing.saturating_sub(last), last] {
-        let work: Arc<Booking> = population.bookings(count);
-        measured = expect(all(&work, CALLERS, count).await?, count)?;
-    }
-    Ok(measured)
+    let mut so_many = async |count| expect(all(&population.bookings(count), CALLERS, count).await?, count);
+    so_many(missing.saturating_sub(last)).await?;
+    so_many(last).await
 }
 
 /// A hospital whose places are all booked is deleted; how long until none of its bookings stands.

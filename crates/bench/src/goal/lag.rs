@@ -133,12 +133,12 @@ pub(super) async fn measure(bench: &mut Bench<'_>) -> Result<Section, Error> {
     let bound = Bound::AtMost(if bench.topology == Topology::Mesh { 150.0 } else { 50.0 });
     let mut section = Section::new(Item::P5, bench.topology);
     let at_promised = at(bench, &stand, &followed, promised).await?;
-    section.add(at_promised, promised, Some(bound));
+    add(&mut section, at_promised, promised, Some(bound));
     // where the machine cannot do what is promised, its lag is that of a queue and says nothing of the views
     if most * SHARE < promised {
         let possible = (most * SHARE).floor().max(1.0);
         let at_possible = at(bench, &stand, &followed, possible).await?;
-        section.add(at_possible, possible, None);
+        add(&mut section, at_possible, possible, None);
     }
     section.notes.push(format!(
         "{most:.0} bookings a second are what {CALLERS} callers get here in a closed loop; lags count from the answer to the caller; \
@@ -149,27 +149,20 @@ pub(super) async fn measure(bench: &mut Bench<'_>) -> Result<Section, Error> {
     Ok(section)
 }
 
-impl Section {
-    fn add(&mut self, lags: Lags, rate: f64, bound: Option<Bound>) {
-        let Lags { side, answered, shown, back } = lags;
-        let [shown_half, shown] = shown;
-        let [back_half, back] = back;
-        let late = |name: &str, values| {
-            let figure = Figure::new(format!("{name}, at {rate} a second"), "ms", values);
-            match bound {
-                Some(bound) => figure.goal(bound),
-                None => figure,
-            }
-        };
-        self.figures.extend([
-            late("confirmed → my page shows it, p99", shown),
-            Figure::new("the same, p50", "ms", shown_half),
-            late("cancelled → the place is free, p99", back),
-            Figure::new("the same, p50", "ms", back_half),
-            Figure::new("answered of the asked-for rate", "×", answered),
-        ]);
-        self.sides.push(side);
+/// Puts what came of one rate into the section.
+fn add(section: &mut Section, lags: Lags, rate: f64, bound: Option<Bound>) {
+    let Lags { side, answered, shown, back } = lags;
+    let named = |what: &str, unit, values| Figure::new(format!("{what}, at {rate} a second"), unit, values);
+    for (what, [half, late]) in [("confirmed → my page shows it", shown), ("cancelled → the place is free", back)] {
+        let late = named(&format!("{what}, p99"), "ms", late);
+        section.figures.push(match bound {
+            Some(bound) => late.goal(bound),
+            None => late,
+        });
+        section.figures.push(named(&format!("{what}, p50"), "ms", half));
     }
+    section.figures.push(named("answered of what was asked for", "×", answered));
+    section.sides.push(side);
 }
 
 async fn at(bench: &Bench<'_>, stand: &Stand, followed: &Arc<Followed>, rate: f64) -> Result<Lags, Error> {

@@ -10,11 +10,10 @@ mod rows;
 use std::time::Duration;
 
 use jiff::ToSpan;
-use runtime::clock::Clock;
 use tokio::time::Instant;
 
 use super::Bench;
-use crate::hot::AHEAD;
+use crate::hot::{AHEAD, today};
 use crate::load::{histogram, milliseconds, record};
 use crate::section::{Bound, Figure, Rows, Section};
 use crate::series::{Series, figure};
@@ -49,7 +48,7 @@ pub(super) async fn measure(bench: &mut Bench<'_>) -> Result<Section, Error> {
     let subjects = Subjects {
         hospital: format!("hospitals/{}", rows::HOSPITAL),
         customer: format!("customers/{}", rows::CUSTOMER),
-        date: Clock::system().now().to_zoned(jiff::tz::TimeZone::UTC).date() + AHEAD.days(),
+        date: today() + AHEAD.days(),
     };
     let (short_lists, long_lists) = (lists(&short, &subjects)?, lists(&long, &subjects)?);
     bench.phase(Item::P7, bench.plan.pairs + long_lists.len() as u32);

@@ -8,13 +8,12 @@ use contract::hospital::v1::{self as hospital, BatchCreateSlotsRequest, CreateHo
 use domain::civil::encode_date;
 use jiff::ToSpan;
 use jiff::civil::Date;
-use runtime::clock::Clock;
 use tokio::time::sleep;
 use tonic::Status;
 
 use crate::caller::{Caller, Token};
 use crate::goal::deletion::Fill;
-use crate::hot::{Hot, booking};
+use crate::hot::{Hot, booking, today};
 use crate::load::{Answer, Work};
 use crate::stand::Stand;
 use crate::{Error, Sizes};
@@ -54,18 +53,10 @@ pub(super) struct Population {
 impl Population {
     pub(super) fn new(stand: &Stand, sizes: Sizes) -> Result<Self, Error> {
         // not tomorrow: a date stays bookable until the measurement is over, midnight or not
-        let begin = Clock::system().now().to_zoned(jiff::tz::TimeZone::UTC).date() + 2.days();
+        let begin = today() + 2.days();
         let dates = (0_i64..).take(sizes.dates).map(|offset| begin + offset.days()).collect();
         let customers = stand.caller("screening", Token::admin(&stand.signer)?)?;
         Ok(Self { sizes, dates, customers, opened: 0, booked: 0, went: 0 })
-    }
-
-    pub(super) fn hospital(&self, index: usize) -> String {
-        format!("hospitals/{}", id_of(index))
-    }
-
-    pub(super) fn customer(&self, index: usize) -> String {
-        format!("customers/grown-{index}")
     }
 
     /// The first date.
@@ -105,6 +96,14 @@ impl Population {
 
 fn id_of(index: usize) -> String {
     format!("grown-{index}")
+}
+
+pub(super) fn hospital_name(index: usize) -> String {
+    format!("hospitals/{}", id_of(index))
+}
+
+pub(super) fn customer_name(index: usize) -> String {
+    format!("customers/{}", id_of(index))
 }
 
 /// An admin who makes one hospital after the other, each with all dates.
@@ -164,9 +163,8 @@ impl Work for Booking {
         let (customer, round) = (index / (TURNS * EACH) * TURNS + index % TURNS, index / TURNS % EACH);
         let date = self.dates[(customer * 7 + round) % self.dates.len().min(BOOKABLE)];
         // a prime spreads neighbours over all hospitals
-        let hospital = id_of(index.wrapping_mul(7_919) % self.hospitals);
-        let slot = format!("hospitals/{hospital}/slots/{date}");
-        let request = booking(format!("customers/grown-{customer}"), slot);
+        let hospital = hospital_name(index.wrapping_mul(7_919) % self.hospitals);
+        let request = booking(customer_name(customer), format!("{hospital}/slots/{date}"));
         let mut tries = 0;
         // a long run meets what a customer's client meets, and does the same: it sends the same request again
         loop {
