@@ -52,7 +52,7 @@ func TestExperimentBreaker(t *testing.T) {
 		overflown, ejected = l.counted(overflow, "screening", "hospital")-overflown, l.counted(ejections, "gateway", "screening")-ejected
 		l.apply(func(*Manifests) {}) // the rule counts for whoever compares, too
 		l.limited("1024")
-		r.row(rule.name, thousands(f.fine), f.rate(f.fine, length), f.rate(f.calls, length), f.available(), milliseconds(quantile(f.took, 0.5)),
+		r.row(rule.name, thousands(f.fine), aSecond(f.fine, length), aSecond(f.calls, length), f.available(), milliseconds(quantile(f.took, 0.5)),
 			milliseconds(quantile(f.took, 0.99)), milliseconds(quantile(f.refusals, 0.5)), thousands(overflown), thousands(ejected), r.ledgers(load))
 		if f.fine == 0 {
 			t.Errorf("%s: nobody got a place", rule.name)

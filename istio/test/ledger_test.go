@@ -136,7 +136,7 @@ func (l *traffic) list(state string) (map[string]bool, error) {
 	client, found, page := l.lab.connect(l.lab.door, l.lab.outside("h2")), map[string]bool{}, ""
 	for {
 		ctx, cancel := context.WithTimeout(context.Background(), patienceOfCallers)
-		answer, err := client.call(ctx, "screening.v1.ScreeningService/ListScreenings", l.admin,
+		answer, err := client.call(ctx, "screening.v1.ScreeningService/ListScreenings", l.auditor,
 			fmt.Sprintf(`{"pageSize": 1000, "pageToken": %q, "filter": "state=%s"}`, page, state))
 		cancel()
 		if err != nil {

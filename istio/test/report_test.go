@@ -145,7 +145,6 @@ func table(head []string, rows [][]string) string {
 // figures are what a table says of some answers.
 type figures struct {
 	calls, fine int
-	seconds     float64
 	took        []float64 // of those that were fine, sorted, in milliseconds
 	refusals    []float64 // of the others
 	failures    map[string]int
@@ -158,7 +157,6 @@ func figure(samples []sample, wanted func(sample) bool) figures {
 			continue
 		}
 		made.calls++
-		made.seconds = max(made.seconds, one.at.Seconds())
 		milliseconds := float64(one.took.Microseconds()) / 1000
 		if one.code == codes.OK {
 			made.fine++
@@ -194,8 +192,9 @@ func (f figures) failed() string {
 	return strings.Join(all, ", ")
 }
 
-func (f figures) rate(count int, seconds time.Duration) string {
-	return thousands(int(float64(count) / seconds.Seconds()))
+// aSecond is how many of so many there were each second.
+func aSecond(count int, length time.Duration) string {
+	return thousands(int(float64(count) / length.Seconds()))
 }
 
 func milliseconds(value float64) string {

@@ -49,11 +49,11 @@ type sample struct {
 
 // traffic is what callers have seen.
 type traffic struct {
-	lab   *lab
-	began time.Time
-	admin string
-	books *ledger
-	at    *opened
+	lab     *lab
+	began   time.Time
+	auditor string // a token
+	books   *ledger
+	at      *opened
 	// Whether bookings may be answered PENDING.
 	acceptPending bool
 
@@ -62,7 +62,7 @@ type traffic struct {
 }
 
 func (l *lab) newTraffic(at *opened) *traffic {
-	return &traffic{lab: l, began: time.Now(), admin: l.sign("auditor", "kang"), books: newLedger(), at: at}
+	return &traffic{lab: l, began: time.Now(), auditor: l.sign("auditor", "kang"), books: newLedger(), at: at}
 }
 
 // caller makes one call at a time. Callers share a few connections, as people behind one proxy do.
@@ -192,7 +192,7 @@ func (c *caller) visit() {
 	case 2:
 		_, _ = c.call("page", "mypage.v1.MyPageService/GetMyPage", c.token, fmt.Sprintf(`{"name": "customers/%s/myPage"}`, c.customer))
 	case 3:
-		_, _ = c.call("demand", "marketing.v1.MarketingService/ListDemandSignals", c.admin, `{"pageSize": 10}`)
+		_, _ = c.call("demand", "marketing.v1.MarketingService/ListDemandSignals", c.auditor, `{"pageSize": 10}`)
 	case 4:
 		c.cancel()
 	}
