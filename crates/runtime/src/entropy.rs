@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use rand::Rng;
 use uuid::Uuid;
 
 use crate::simulation;
@@ -23,7 +24,8 @@ pub fn uuid_v4() -> Uuid {
     uuid::Builder::from_random_bytes(bytes()).into_uuid()
 }
 
-/// Bytes fit for a key.
+/// Bytes fit for a key: from the generator of this thread, which the operating system seeds and seeds again, so that not every span
+/// of every call is a system call.
 ///
 /// # Panics
 /// Where the operating system has no randomness to give; nothing in this process could go on then.
@@ -33,7 +35,7 @@ pub fn bytes<const N: usize>() -> [u8; N] {
     if simulation::fill(&mut bytes) {
         return bytes;
     }
-    getrandom::fill(&mut bytes).expect("the operating system has no randomness to give");
+    rand::rng().fill_bytes(&mut bytes);
     bytes
 }
 
