@@ -28,6 +28,7 @@ use tokio::sync::Notify;
 
 use crate::capacity::Capacity;
 use crate::store::list::Listing;
+use crate::store::single::{Singles, Wanted};
 use crate::store::standing::Standings;
 use crate::unit::{Change, Ledger};
 use crate::{Options, decode, store};
@@ -56,6 +57,8 @@ pub(crate) struct App {
     pub(crate) parked: Notify,
     /// Demand that full slots turned away.
     pub(crate) refusals: Refusals,
+    /// Reads of one booking.
+    pub(crate) singles: Lookups<Singles>,
     /// What stands where bookings want to go.
     pub(crate) standings: Lookups<Standings>,
     /// For work that outlives the call that began it.
@@ -75,7 +78,7 @@ fn cause(caller: &Caller, request: &Request, trace: &TraceContext) -> Cause {
 impl App {
     /// Reads one screening.
     pub(crate) async fn get(&self, scope: &Scope, id: ScreeningId) -> Result<Screening, Fault> {
-        let found = store::find(self.database.reader(), scope, id).await.map_err(failed)?;
+        let found = self.singles.ask(Wanted { scope: scope.clone(), id }).await?;
         found.ok_or_else(|| scope.absent(screening::not_found(id), "screening"))
     }
 

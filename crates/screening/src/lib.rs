@@ -33,6 +33,7 @@ pub use crate::migration::Migrator;
 use crate::app::refusals::Refusals;
 use crate::app::{App, reconciler, resolver};
 use crate::capacity::Capacity;
+use crate::store::single::Singles;
 use crate::store::standing::Standings;
 use crate::unit::{Ledger, ScreeningUnit};
 
@@ -128,6 +129,8 @@ pub fn build_on(options: Options, database: Database, rules: Rules, deps: Deps, 
 
     let (standings, looking) = ::store::Lookups::new(Standings, database.clone());
     process.tasks.spawn(Kind::Essential, "screening-lookups", looking);
+    let (singles, reading) = ::store::Lookups::new(Singles, database.clone());
+    process.tasks.spawn(Kind::Essential, "screening-reads", reading);
 
     let app = Arc::new(App {
         capacity: Capacity::new(hospital, token, options.hospital_attempt),
@@ -138,6 +141,7 @@ pub fn build_on(options: Options, database: Database, rules: Rules, deps: Deps, 
         options,
         parked: tokio::sync::Notify::new(),
         refusals,
+        singles,
         standings,
         tasks: process.tasks.clone(),
     });

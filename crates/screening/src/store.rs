@@ -5,6 +5,7 @@
 pub(crate) mod list;
 pub(crate) mod refusal;
 pub(crate) mod row;
+pub(crate) mod single;
 pub(crate) mod standing;
 pub(crate) mod watch;
 
@@ -29,16 +30,6 @@ fn visible(scope: &Scope) -> Condition {
         Scope::Customer(own) => shown.add(Column::Customer.eq(own.segment())),
         Scope::Hospitals(listed) => shown.add(Column::Hospital.is_in(listed.iter().map(|hospital| hospital.segment()))),
     }
-}
-
-/// One screening, if the scope admits it.
-pub(crate) async fn find(
-    connection: &impl ConnectionTrait,
-    scope: &Scope,
-    id: ScreeningId,
-) -> Result<Option<Screening>, DbErr> {
-    let found = Entity::find_by_id(id.0).filter(visible(scope)).one(connection).await?;
-    found.map(row::Model::into_domain).transpose()
 }
 
 /// Rows by id, fences included: for the protocol, not for callers.
