@@ -24,7 +24,7 @@ mod series;
 mod stand;
 
 pub use error::Error;
-pub use machine::Machine;
+pub use machine::{Machine, Withheld};
 pub use plan::{Item, Plan, Sizes, Topology};
 pub use report::Report;
 pub use section::{Bound, Curve, Figure, Rows, Section, Side};

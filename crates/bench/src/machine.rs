@@ -21,6 +21,7 @@ pub struct Machine {
     /// PostgreSQL and nats-server, once a mesh has said theirs.
     pub(crate) servers: Option<Servers>,
     load_before: String,
+    withheld: Withheld,
 }
 
 /// Versions of what a mesh runs on.
@@ -59,6 +60,49 @@ fn load() -> String {
     read("/proc/loadavg").split(' ').take(3).collect::<Vec<_>>().join(" ")
 }
 
+/// What of the processors' time a hypervisor gives to others from a moment on: on a shared machine the one thing that no pair of
+/// measurements can leave out. Zero where the system does not tell.
+#[derive(Debug, Clone, Copy)]
+pub struct Withheld {
+    begun: Times,
+}
+
+/// Since the machine started, in ticks of all processors together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Times {
+    all: u64,
+    stolen: u64,
+}
+
+impl Times {
+    /// Of the first line of `/proc/stat`: proc(5) names its columns, of which the eighth is stolen and those behind it are counted
+    /// in the first two already.
+    fn parse(stat: &str) -> Self {
+        let line = stat.lines().next().unwrap_or_default();
+        let columns: Vec<u64> = line.split_whitespace().skip(1).take(8).map_while(|text| text.parse().ok()).collect();
+        Self { all: columns.iter().sum(), stolen: columns.get(7).copied().unwrap_or_default() }
+    }
+}
+
+impl Withheld {
+    /// From now on.
+    #[must_use]
+    pub fn from_now() -> Self {
+        Self { begun: Times::parse(&read("/proc/stat")) }
+    }
+
+    /// Until now, in per cent of all there was.
+    #[must_use]
+    pub fn percent(&self) -> f64 {
+        self.percent_at(Times::parse(&read("/proc/stat")))
+    }
+
+    fn percent_at(&self, now: Times) -> f64 {
+        let all = now.all.saturating_sub(self.begun.all);
+        now.stolen.saturating_sub(self.begun.stolen) as f64 * 100.0 / all.max(1) as f64
+    }
+}
+
 impl Machine {
     /// This machine, now.
     #[must_use]
@@ -75,6 +119,7 @@ impl Machine {
             commit: commit(),
             servers: None,
             load_before: load(),
+            withheld: Withheld::from_now(),
         }
     }
 
@@ -90,6 +135,7 @@ impl Machine {
             lines.push(("servers", format!("PostgreSQL {postgres}, nats-server {nats}")));
         }
         lines.push(("load average", format!("{} before, {} after", self.load_before, load())));
+        lines.push(("processors withheld by the hypervisor", format!("{:.0} % of the time", self.withheld.percent())));
         lines
     }
 
@@ -102,6 +148,7 @@ impl Machine {
             "postgres": self.servers.as_ref().map(|servers| &servers.postgres),
             "nats": self.servers.as_ref().map(|servers| &servers.nats),
             "load_before": self.load_before, "load_after": load(),
+            "withheld_percent": self.withheld.percent(),
         })
     }
 }
@@ -116,4 +163,18 @@ fn commit() -> Option<String> {
     let commit = git(&["rev-parse", "--short=12", "HEAD"])?;
     let changed = git(&["status", "--porcelain"]).is_some_and(|changed| !changed.is_empty());
     Some(if changed { format!("{commit} with changes") } else { commit })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_eighth_column_is_what_a_hypervisor_gave_to_others() {
+        let begun = Times::parse("cpu  100 10 20 500 5 0 3 40 7 0\ncpu0 1 2 3 4 5 6 7 8 9 10\n");
+        assert_eq!(begun, Times { all: 678, stolen: 40 });
+        let now = Times::parse("cpu  150 10 40 520 5 0 3 50 9 0\n");
+        assert!((Withheld { begun }.percent_at(now) - 10.0).abs() < f64::EPSILON);
+        assert_eq!(Times::parse(""), Times { all: 0, stolen: 0 });
+    }
 }
