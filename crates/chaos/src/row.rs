@@ -59,6 +59,8 @@ pub struct Row {
     pub looks: u64,
     /// From the end of the load until every call was settled and all services agreed.
     pub settled: Duration,
+    /// What of the processors' time a hypervisor gave to others while the load ran, in per cent.
+    pub withheld: f64,
     /// Figures of its own.
     pub notes: Vec<String>,
 }
@@ -94,7 +96,9 @@ impl Row {
 
     fn note(&self) -> String {
         let settled = format!("agreed {:.1} s after the load", self.settled.as_secs_f64());
-        self.notes.iter().map(String::as_str).chain([settled.as_str()]).collect::<Vec<_>>().join("; ")
+        let withheld = format!("{:.0} % of the processors withheld meanwhile", self.withheld);
+        let own = self.notes.iter().map(String::as_str);
+        own.chain([settled.as_str(), withheld.as_str()]).collect::<Vec<_>>().join("; ")
     }
 
     /// The lines above the first row, for a terminal.
@@ -140,7 +144,7 @@ impl Row {
             "calls": self.calls, "rate": self.rate, "confirmed": self.effects[0], "cancelled": self.effects[1],
             "unknown": self.unknown, "back_after_seconds": back, "back_measured": self.back != Back::NotMeasured,
             "lost": self.lost, "doubled": self.doubled, "oversold": self.oversold, "looks": self.looks,
-            "settled_seconds": self.settled.as_secs_f64(), "complaints": self.complaints, "notes": self.notes,
+            "settled_seconds": self.settled.as_secs_f64(), "withheld_percent": self.withheld, "complaints": self.complaints, "notes": self.notes,
         })
     }
 }

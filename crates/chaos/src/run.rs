@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bench::Withheld;
 use contract::hospital::v1 as hospital;
 use mesh::{Layout, Mesh, Replica};
 use tempfile::TempDir;
@@ -22,8 +23,6 @@ use crate::sampler::Sampler;
 pub(crate) const START: Duration = Duration::from_secs(60);
 /// What a process logs that has to end before its work does.
 const CUT_OFF: [&str; 2] = ["tasks did not finish in time", "cutting the connections that are still open"];
-/// What is not measured: connections are made, caches are filled.
-const WARM_UP: Duration = Duration::from_millis(1_500);
 /// The first slot, small and wanted by all, and the others.
 const CAPACITIES: [i32; 6] = [24, 100_000, 100_000, 100_000, 100_000, 400];
 const ZONE: &str = "Asia/Seoul";
@@ -35,7 +34,9 @@ pub struct Plan {
     pub binary: PathBuf,
     /// The load.
     pub pressure: Pressure,
-    /// How long it runs before the first fault.
+    /// How long it runs unmeasured: connections are made, caches are filled.
+    pub warm_up: Duration,
+    /// How long it runs measured before the first fault.
     pub steady: Duration,
     /// How long a fault lasts that lasts.
     pub fault: Duration,
@@ -86,6 +87,7 @@ pub(crate) struct Run {
     begun: Instant,
     ended: Option<Instant>,
     steady: (Instant, Instant),
+    withheld: Withheld,
     marks: Vec<Mark>,
     // last: everything else lives in it
     directory: TempDir,
@@ -133,11 +135,12 @@ impl Run {
             begun: now,
             ended: None,
             steady,
+            withheld: Withheld::from_now(),
             marks,
             directory,
         };
         if run.load.is_some() {
-            sleep(WARM_UP).await;
+            sleep(run.plan.warm_up).await;
             run.steady.0 = Instant::now();
             sleep(run.plan.steady).await;
             run.steady.1 = Instant::now();
@@ -229,6 +232,7 @@ impl Run {
         self.stop_load().await;
         let end = self.ended.unwrap_or_else(Instant::now);
         let load = end - self.begun;
+        let withheld = self.withheld.percent();
         let (rate, back) = self.throughput(end);
         let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         let (calls, unknown) = (count(&self.told.calls), count(&self.told.unknown));
@@ -264,6 +268,7 @@ impl Run {
             complaints,
             looks,
             settled,
+            withheld,
             notes,
         };
         Ok(if row.is_clean() || !self.plan.keep { row } else { keep(row, self.directory, self.plan.seed) })

@@ -158,10 +158,11 @@ impl Scenario {
         Plan {
             binary,
             pressure: if full {
-                Pressure { rate: 1_200.0, callers: 96 }
+                Pressure { rate: 1_200.0, callers: 256 }
             } else {
                 Pressure { rate: 200.0, callers: 24 }
             },
+            warm_up: if full { seconds(5) } else { Duration::from_millis(1_500) },
             steady: if full { seconds(5) } else { Duration::from_millis(700) },
             fault,
             after: if full { seconds(8) } else { Duration::from_millis(1_200) },
