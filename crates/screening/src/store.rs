@@ -81,7 +81,8 @@ pub(crate) async fn active(
     }
     // Dates are not asked for: where PostgreSQL knows nothing of the table yet, it reads all bookings of a date for that, on a hot
     // one thousands for every batch. States are written out, or it cannot know that the index of the active ones will do.
-    let states = State::ALL.iter().filter(|state| state.is_active()).map(|state| Expr::cust(state.number().to_string()));
+    let states =
+        State::ALL.iter().filter(|state| state.is_active()).map(|state| Expr::cust(state.number().to_string()));
     let rows: Vec<(Uuid, String, String)> = Entity::find()
         .select_only()
         .columns([Column::Id, Column::Customer, Column::SlotDate])
