@@ -15,6 +15,7 @@ use jiff::Timestamp;
 pub use apply::{apply, payload};
 pub use decide::decide;
 
+use crate::access::Scope;
 use crate::ids::{ClaimId, CustomerId, ScreeningId, SlotId};
 
 /// The producer of the facts this module writes, as envelopes name it.
@@ -217,6 +218,12 @@ impl Screening {
     #[must_use]
     pub fn is_fence(&self) -> bool {
         self.customer.is_none()
+    }
+
+    /// Whether a caller with this scope may see it. A fence is shown to nobody.
+    #[must_use]
+    pub fn is_visible(&self, scope: &Scope) -> bool {
+        self.customer.as_ref().is_some_and(|customer| scope.admits(customer, &self.slot.hospital))
     }
 }
 

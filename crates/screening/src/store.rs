@@ -1,6 +1,6 @@
 //! Screening's tables and how they are read and written: rows in, domain values out.
 //!
-//! Nothing is decided here. What a caller may see goes through a finder that takes their scope.
+//! Nothing is decided here. What a caller may see goes through a lookup or a list that takes their scope.
 
 pub(crate) mod list;
 pub(crate) mod refusal;
@@ -32,7 +32,7 @@ fn visible(scope: &Scope) -> Condition {
     }
 }
 
-/// Rows by id, fences included: for the protocol, not for callers.
+/// Rows by id, whoever they belong to and fences included: what a caller may see of them is decided by [`Screening::is_visible`].
 pub(crate) async fn by_ids(
     connection: &impl ConnectionTrait,
     ids: impl IntoIterator<Item = ScreeningId>,
@@ -71,22 +71,23 @@ fn collect(rows: Vec<row::Model>) -> Result<HashMap<ScreeningId, Screening>, DbE
 /// A customer and a date: what may have one active booking.
 pub(crate) type CustomerDate = (CustomerId, Date);
 
-/// The active bookings of these customers, on these dates and on others.
-pub(crate) async fn active(
+/// The active bookings of these customers, by date.
+pub(crate) async fn active<'a>(
     connection: &impl ConnectionTrait,
-    wanted: &[&CustomerDate],
+    customers: impl IntoIterator<Item = &'a CustomerId>,
 ) -> Result<HashMap<CustomerDate, ScreeningId>, DbErr> {
-    if wanted.is_empty() {
+    let customers: Vec<&str> = customers.into_iter().map(CustomerId::segment).collect();
+    if customers.is_empty() {
         return Ok(HashMap::new());
     }
-    // Dates are not asked for: where PostgreSQL knows nothing of the table yet, it reads all bookings of a date for that, on a hot
-    // one thousands for every batch. States are written out, or it cannot know that the index of the active ones will do.
+    // Not by date as well: PostgreSQL, where it has not analysed the table yet, reads every booking of a date for that, on a hot one
+    // thousands for every batch. States are written out, or it cannot know that the index of the active ones will do.
     let states =
         State::ALL.iter().filter(|state| state.is_active()).map(|state| Expr::cust(state.number().to_string()));
     let rows: Vec<(Uuid, String, String)> = Entity::find()
         .select_only()
         .columns([Column::Id, Column::Customer, Column::SlotDate])
-        .filter(among(connection, Column::Customer, wanted.iter().map(|(customer, _)| customer.segment())))
+        .filter(among(connection, Column::Customer, customers))
         .filter(Expr::col(Column::State).is_in(states))
         .into_tuple()
         .all(connection)

@@ -199,14 +199,14 @@ async fn load(
     rules: Rules,
     now: Timestamp,
 ) -> Result<Work, DbErr> {
-    let (mut keys, mut ids, mut wanted, mut marks, mut slots) = (vec![], HashSet::new(), vec![], vec![], vec![]);
+    let (mut keys, mut ids, mut customers, mut marks, mut slots) = (vec![], HashSet::new(), vec![], vec![], vec![]);
     let mut taken = Vec::new();
     for command in batch {
         match command {
             Command::Book(book) => {
                 keys.extend(book.request.as_ref().map(|request| &request.key));
                 ids.insert(book.booking.id);
-                wanted.push((book.booking.customer.clone(), book.booking.slot.date));
+                customers.push(&book.booking.customer);
             }
             Command::Settle(settle) => {
                 ids.insert(settle.id);
@@ -243,7 +243,7 @@ async fn load(
         // nobody was waited for where nothing was locked
         request_record::still(transaction, &keys, &records).await?;
     }
-    let active = store::active(transaction, &wanted.iter().collect::<Vec<_>>()).await?;
+    let active = store::active(transaction, customers).await?;
     let versions = store::refusal::versions(transaction, slots).await?;
     let fresh = if marks.is_empty() { Vec::new() } else { inbox::admit(transaction, CONSUMER, &marks).await? };
     Ok(Work::new((now, rules), records, (rows, booked), active, versions, fresh))

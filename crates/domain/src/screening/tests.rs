@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
+use crate::ids::HospitalId;
 
 fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
@@ -281,4 +282,15 @@ proptest! {
             row = Some(next);
         }
     }
+}
+
+#[test]
+fn a_booking_is_seen_by_its_customer_and_its_hospital_and_a_fence_by_nobody() {
+    let customer = |id| Scope::Customer(CustomerId::from_segment(id).unwrap());
+    let hospitals = |id| Scope::Hospitals([HospitalId::from_segment(id).unwrap()].into());
+    let admitted = [Scope::Everything, customer("kim"), hospitals("seoul")];
+    let booked = row(State::Confirmed);
+    assert!(admitted.iter().all(|scope| booked.is_visible(scope)));
+    assert!(![customer("lee"), hospitals("busan")].iter().any(|scope| booked.is_visible(scope)));
+    assert!(!admitted.iter().any(|scope| fence().is_visible(scope)));
 }

@@ -18,14 +18,6 @@ pub(crate) struct Wanted {
     pub(crate) id: ScreeningId,
 }
 
-impl Wanted {
-    /// Whether it may be shown. A fence is nobody's and never is.
-    fn admits(&self, screening: &Screening) -> bool {
-        let hospital = &screening.slot.hospital;
-        screening.customer.as_ref().is_some_and(|customer| self.scope.admits(customer, hospital))
-    }
-}
-
 /// Finds them, each for whoever may see it.
 #[derive(Debug)]
 pub(crate) struct Singles;
@@ -37,7 +29,7 @@ impl Lookup for Singles {
 
     async fn look(&self, reader: &Reader, questions: &[&Wanted]) -> Result<Vec<Option<Screening>>, DbErr> {
         let rows = by_ids(reader, questions.iter().map(|wanted| wanted.id)).await?;
-        let found = |wanted: &&Wanted| rows.get(&wanted.id).filter(|row| wanted.admits(row)).cloned();
+        let found = |wanted: &&Wanted| rows.get(&wanted.id).filter(|row| row.is_visible(&wanted.scope)).cloned();
         Ok(questions.iter().map(found).collect())
     }
 }

@@ -48,8 +48,7 @@ impl Lookup for Standings {
         let made = |record: &Record| ScreeningId::parse(&record.resource).ok();
         let ids = questions.iter().map(|question| question.id).chain(records.values().filter_map(made));
         let rows = by_ids(reader, ids).await?;
-        let places: Vec<&CustomerDate> = questions.iter().map(|question| &question.place).collect();
-        let active = active(reader, &places).await?;
+        let active = active(reader, questions.iter().map(|question| &question.place.0)).await?;
         let standings = questions.iter().map(|question| {
             let record = question.key.as_ref().and_then(|key| records.get(key)).cloned();
             let answered = record.map(|record| {

@@ -183,10 +183,7 @@ impl Work {
 
     fn change(&mut self, change: &Change) -> Result<Screening, Fault> {
         let Change { request, scope, id, command, cause } = change;
-        let seen = self.row(*id).is_some_and(|row| {
-            row.customer.as_ref().is_some_and(|customer| scope.admits(customer, &row.slot.hospital))
-        });
-        if !seen {
+        if !self.row(*id).is_some_and(|row| row.is_visible(scope)) {
             return Err(scope.absent(screening::not_found(*id), "screening"));
         }
         if let Some(row) = self.replay(Some(request))? {
