@@ -144,7 +144,8 @@ impl Row {
             "calls": self.calls, "rate": self.rate, "confirmed": self.effects[0], "cancelled": self.effects[1],
             "unknown": self.unknown, "back_after_seconds": back, "back_measured": self.back != Back::NotMeasured,
             "lost": self.lost, "doubled": self.doubled, "oversold": self.oversold, "looks": self.looks,
-            "settled_seconds": self.settled.as_secs_f64(), "withheld_percent": self.withheld, "complaints": self.complaints, "notes": self.notes,
+            "settled_seconds": self.settled.as_secs_f64(), "withheld_percent": self.withheld,
+            "complaints": self.complaints, "notes": self.notes,
         })
     }
 }

@@ -217,7 +217,7 @@ impl Run {
     /// What the ledger is about, where the scenario makes its own load.
     pub(crate) fn sell(&mut self, slots: Vec<Slot>) {
         self.told = Arc::new(Told::new(slots));
-        self.begun = Instant::now();
+        (self.begun, self.withheld) = (Instant::now(), Withheld::from_now());
         let parent = self.told.slots().first().and_then(|slot| slot.name.split_once("/slots/"));
         let parent = parent.map(|(hospital, _)| hospital.to_owned()).unwrap_or_default();
         let auditor = self.desk.tokens.auditor();
