@@ -55,7 +55,7 @@ struct Verified {
 }
 
 /// Two generations: when the young one is full it becomes the old one, and what nobody asked for meanwhile is forgotten. Whole
-/// tokens are the keys: a digest that nobody can forge costs more than everything else a look takes. So nothing here may be printed.
+/// tokens are the keys, or every call would make a digest at every door it passes: so nothing here may be printed.
 #[derive(Default)]
 struct Cache {
     young: HashMap<Box<str>, Verified>,

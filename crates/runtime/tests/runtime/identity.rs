@@ -77,6 +77,15 @@ fn good_tokens_make_callers() {
 }
 
 #[test]
+fn a_remembered_token_is_not_printed() {
+    let issuer = Issuer::new();
+    let token = issuer.token(&json!({}));
+    assert!(issuer.verifier.verify(&token).is_ok());
+    let printed = format!("{:?}", issuer.verifier);
+    assert!(token.split('.').all(|part| !printed.contains(part)), "{printed}");
+}
+
+#[test]
 fn claims_that_are_not_for_us_are_refused() {
     let issuer = Issuer::new();
     let now = Timestamp::now().as_second();
