@@ -1,6 +1,6 @@
 //! What the road over a broker promises while the broker runs.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use bus::jetstream::{JetStream, JetStreamOptions};
@@ -173,12 +173,18 @@ async fn closing_sends_what_is_on_its_way_and_does_not_wait_for_a_broker_that_is
     let bus = connect(&server).await;
     publish(&bus, &outbound(0..5)).await;
     let mut reader = subscribe(&bus.durable()).await;
-    let found = reader.next(5).await.unwrap();
-    reader.acknowledge(&found).await.unwrap();
+    let mut settled = HashSet::new();
+    while settled.len() < 5 {
+        let found = timeout(PATIENCE, reader.next(5)).await.unwrap().unwrap();
+        reader.acknowledge(&found).await.unwrap();
+        settled.extend(found.iter().map(number));
+    }
     bus.close().await;
     let other = connect(&server).await;
     let mut reader = subscribe(&other.durable()).await;
-    assert!(timeout(Duration::from_millis(700), reader.next(5)).await.is_err(), "all were settled");
+    // what was not settled would stay among what the broker waits for, delivered again or not
+    let all_settled = async { while reader.lag().await.unwrap() > 0 {} };
+    timeout(PATIENCE, all_settled).await.expect("all were settled");
     server.kill().await.unwrap();
     timeout(Duration::from_secs(10), other.close()).await.unwrap();
 }
