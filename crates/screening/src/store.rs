@@ -59,7 +59,7 @@ pub(crate) async fn present(
         return Ok(HashSet::new());
     }
     let select = Entity::find().select_only().column(Column::Id);
-    let select = select.filter(Column::Id.is_in(ids.into_iter().map(|id| id.0)));
+    let select = select.filter(among(connection, Column::Id, ids.into_iter().map(|id| id.0)));
     let found: Vec<Uuid> = select.into_tuple().all(connection).await?;
     Ok(found.into_iter().map(ScreeningId).collect())
 }

@@ -2,12 +2,12 @@
 
 use std::collections::HashSet;
 
+use ::store::rows::{among, insert_missing};
 use ::store::{micros, timestamp};
 use domain::ids::{ClaimId, ScreeningId, SlotId};
 use jiff::Timestamp;
 use sea_orm::ActiveValue::Set;
 use sea_orm::entity::prelude::*;
-use sea_orm::sea_query::OnConflict;
 use sea_orm::{DbErr, QueryOrder, QuerySelect};
 
 use super::row;
@@ -47,9 +47,6 @@ pub(crate) struct Orphan {
 
 /// Remembers claims; one that is remembered already keeps its time.
 pub(crate) async fn insert(transaction: &impl ConnectionTrait, orphans: &[Orphan]) -> Result<(), DbErr> {
-    if orphans.is_empty() {
-        return Ok(());
-    }
     let rows = orphans.iter().map(|orphan| ActiveModel {
         screening: Set(orphan.claim.screening.0),
         generation: Set(orphan.claim.generation),
@@ -59,10 +56,7 @@ pub(crate) async fn insert(transaction: &impl ConnectionTrait, orphans: &[Orphan
         event_id: Set(orphan.event_id),
         traceparent: Set(orphan.traceparent.clone()),
     });
-    let key = [Column::Screening, Column::Generation];
-    let keep = OnConflict::columns(key).do_nothing_on(key).to_owned();
-    Entity::insert_many(rows).on_conflict(keep).exec_without_returning(transaction).await?;
-    Ok(())
+    insert_missing(transaction, rows.collect()).await
 }
 
 /// Forgets what was watched of these screenings.
@@ -71,7 +65,7 @@ pub(crate) async fn delete(transaction: &impl ConnectionTrait, screenings: &Hash
         return Ok(());
     }
     let ids = screenings.iter().map(|id| id.0);
-    Entity::delete_many().filter(Column::Screening.is_in(ids)).exec(transaction).await?;
+    Entity::delete_many().filter(among(transaction, Column::Screening, ids)).exec(transaction).await?;
     Ok(())
 }
 
