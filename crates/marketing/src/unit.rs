@@ -156,7 +156,8 @@ impl Unit for Demand {
             let more = match command {
                 Command::Consume(consumer, arrived) => {
                     let marks: Vec<&Mark> = arrived.iter().map(|event| &event.mark).collect();
-                    let fresh = inbox::admit(transaction, consumer, &marks).await?;
+                    // facts commute and may come again: see `domain::demand`
+                    let fresh = inbox::admit_repeatable(transaction, consumer, &marks).await?;
                     let events = arrived.iter().zip(fresh);
                     facts.extend(events.filter_map(|(event, fresh)| event.fact.as_ref().filter(|_| fresh)));
                     false

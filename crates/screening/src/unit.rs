@@ -119,6 +119,14 @@ pub(crate) struct Heard {
     pub(crate) news: News,
 }
 
+impl Heard {
+    /// Whether the inbox has to remember it by itself. A place that was taken matters until its screening has a row, and rows never
+    /// go away: heard again, it changes nothing. Events that come in order have a cursor, which every one of them moves.
+    pub(crate) fn is_remembered(&self) -> bool {
+        matches!(self.mark, Mark::Ordered { .. }) || matches!(self.news, News::Revoked { .. })
+    }
+}
+
 /// What an event says.
 #[derive(Debug, Clone)]
 pub(crate) enum News {
@@ -216,7 +224,7 @@ async fn load(
                 ids.insert(change.id);
             }
             Command::Consume(events) => {
-                marks.extend(events.iter().map(|event| &event.mark));
+                marks.extend(events.iter().filter(|event| event.is_remembered()).map(|event| &event.mark));
                 for event in events {
                     match &event.news {
                         // of a place that was taken only matters whether somebody booked it

@@ -112,6 +112,22 @@ pub async fn admit(transaction: &impl ConnectionTrait, consumer: &str, marks: &[
     Ok(fresh)
 }
 
+/// Says which of these events have to be applied where applying one again changes nothing: all of them but those that stand before
+/// the cursor of an ordered source. Cursors are kept, single events are not: a row an event is the greater part of what a small
+/// effect costs.
+///
+/// # Errors
+/// What the database says.
+pub async fn admit_repeatable(
+    transaction: &impl ConnectionTrait,
+    consumer: &str,
+    marks: &[&Mark],
+) -> Result<Vec<bool>, DbErr> {
+    let mut fresh: Vec<bool> = marks.iter().map(|mark| matches!(mark, Mark::Unordered { .. })).collect();
+    admit_ordered(transaction, consumer, marks, &mut fresh).await?;
+    Ok(fresh)
+}
+
 async fn admit_ordered(
     transaction: &impl ConnectionTrait,
     consumer: &str,

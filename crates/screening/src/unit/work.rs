@@ -65,7 +65,7 @@ pub(super) struct Work {
     order: Vec<ScreeningId>,
     active: HashMap<CustomerDate, ScreeningId>,
     versions: HashMap<SlotId, i64>,
-    /// Whether each event of the batch is new, in the order of the batch.
+    /// Whether each event of the batch that is remembered is new, in the order of the batch.
     fresh: std::vec::IntoIter<bool>,
     effects: Effects,
 }
@@ -102,7 +102,7 @@ impl Work {
             Command::Change(change) => Answer::Row(self.change(change).map(Box::new)),
             Command::Consume(events) => {
                 for event in events {
-                    if self.fresh.next() == Some(true) {
+                    if !event.is_remembered() || self.fresh.next() == Some(true) {
                         self.hear(event);
                     }
                 }

@@ -79,6 +79,24 @@ async fn the_inbox_admits_an_event_once() {
 }
 
 #[tokio::test]
+async fn an_event_whose_effect_may_come_again_is_remembered_by_its_cursor_alone() {
+    let ordered = |position| Mark::Ordered { source: "a".into(), position };
+    let unordered = Mark::Unordered { event_id: Uuid::from_u128(1) };
+    for backend in backends().await {
+        let connection = writing(&backend).await;
+        let marks = [ordered(1), unordered.clone(), ordered(2), ordered(2)];
+        let marks: Vec<_> = marks.iter().collect();
+        let first = inbox::admit_repeatable(&connection, "c", &marks).await.expect("admitted");
+        assert_eq!(first, [true, true, true, false], "{}", backend.name);
+        let again = inbox::admit_repeatable(&connection, "c", &marks).await.expect("admitted");
+        assert_eq!(again, [false, true, false, false], "{}", backend.name);
+        // whoever has to know finds no trace of it
+        assert_eq!(inbox::admit(&connection, "c", &[&unordered]).await.expect("admitted"), [true]);
+        assert_eq!(inbox::cursors(&connection, "c").await.expect("cursors")["a"], 2);
+    }
+}
+
+#[tokio::test]
 async fn what_was_ignored_is_kept_once() {
     for backend in backends().await {
         let connection = writing(&backend).await;
