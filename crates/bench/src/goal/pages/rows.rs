@@ -20,6 +20,8 @@ const CHUNK: u64 = 50_000;
 struct Copies {
     database: &'static str,
     table: &'static str,
+    /// What is true of rows that the services made and of no copy, where a copy of a copy would have an ever longer name.
+    made: &'static str,
     changed: &'static str,
     /// One of so many.
     each: u64,
@@ -30,44 +32,51 @@ const COPIES: [Copies; 8] = [
     Copies {
         database: "hospital",
         table: "hospital",
+        made: "id = 'bench-many'",
         changed: "'id', t.id || '-' || i, 'uid', gen_random_uuid(), 'create_time', t.create_time + i",
         each: 10,
     },
     Copies {
         database: "hospital",
         table: "slot",
+        made: "hospital = 'bench-many'",
         changed: "'id', replace(replace(t.id, t.hospital, t.hospital || '-' || i / 100), t.date, (t.date::date + i % 100)::text), \
                   'hospital', t.hospital || '-' || i / 100, 'date', (t.date::date + i % 100)::text",
         each: 1,
     },
-    Copies { database: "hospital", table: "claim", changed: "'screening', gen_random_uuid()", each: 1 },
+    Copies { database: "hospital", table: "claim", made: "true", changed: "'screening', gen_random_uuid()", each: 1 },
     Copies {
         database: "hospital",
         table: "capacity_request",
+        made: "true",
         changed: "'uid', gen_random_uuid(), 'create_time', t.create_time + i",
         each: 1,
     },
     Copies {
         database: "screening",
         table: "screening",
+        made: "customer = 'many'",
         changed: "'id', gen_random_uuid(), 'customer', t.customer || '-' || i, 'create_time', t.create_time + i",
         each: 1,
     },
     Copies {
         database: "reservation",
         table: "reservation",
+        made: "customer = 'customers/many'",
         changed: "'screening', gen_random_uuid(), 'customer', t.customer || '-' || i, 'create_time', t.create_time + i",
         each: 1,
     },
     Copies {
         database: "mypage",
         table: "item",
+        made: "true",
         changed: "'screening', gen_random_uuid(), 'date', (t.date::date + i % 3650)::text",
         each: 1,
     },
     Copies {
         database: "marketing",
         table: "signal",
+        made: "hospital = 'hospitals/bench-many'",
         changed: "'slot', replace(replace(t.slot, t.hospital, t.hospital || '-' || i / 100), t.date, (t.date::date + i % 100)::text), \
                   'hospital', t.hospital || '-' || i / 100, 'date', (t.date::date + i % 100)::text, 'end_time', t.end_time + i",
         each: 1,
@@ -107,13 +116,13 @@ pub(super) async fn multiply(
     let postgres = stand.mesh()?.postgres();
     let chunks: u64 = COPIES.iter().map(|copies| (count / copies.each).div_ceil(CHUNK)).sum();
     phase(u32::try_from(chunks).unwrap_or(u32::MAX));
-    for Copies { database, table, changed, each } in COPIES {
+    for Copies { database, table, made, changed, each } in COPIES {
         let wanted = count / each;
         let mut from = 1;
         while from <= wanted {
             let to = (from + CHUNK - 1).min(wanted);
             let statement = format!(
-                "INSERT INTO {table} SELECT r.* FROM (SELECT * FROM {table} ORDER BY 1 LIMIT 1) t, generate_series({from}, {to}) i, \
+                "INSERT INTO {table} SELECT r.* FROM (SELECT * FROM {table} WHERE {made} ORDER BY 1 LIMIT 1) t, generate_series({from}, {to}) i, \
                  LATERAL jsonb_populate_record(t::{table}, jsonb_build_object('i', i, {changed})) r"
             );
             postgres.sql(database, &statement).await?;
