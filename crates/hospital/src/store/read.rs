@@ -16,6 +16,7 @@ use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::{Condition, ExprTrait};
 use sea_orm::{QueryFilter, QuerySelect, Value};
 use store::query::{self, Direction};
+use store::rows::among;
 
 use super::{capacity_request, claim, hospital, hospital_id, slot, slot_key};
 
@@ -38,7 +39,7 @@ pub(crate) async fn booked_at(
         .select_only()
         .column(slot::Column::Hospital)
         .column_as(slot::Column::BookedCount.sum().cast_as("bigint"), "booked")
-        .filter(slot::Column::Hospital.is_in(segments))
+        .filter(among(connection, slot::Column::Hospital, segments))
         .group_by(slot::Column::Hospital);
     let sums: Vec<(String, i64)> = sums.into_tuple().all(connection).await?;
     Ok(sums.into_iter().collect())
@@ -84,8 +85,8 @@ pub(crate) async fn known_hospitals(
     connection: &impl ConnectionTrait,
     ids: impl IntoIterator<Item = &str>,
 ) -> Result<HashMap<HospitalId, Hospital>, DbErr> {
-    let ids: Vec<&str> = ids.into_iter().collect();
-    let rows = hospital::Entity::find().filter(hospital::Column::Id.is_in(ids)).all(connection).await?;
+    let ids = among(connection, hospital::Column::Id, ids);
+    let rows = hospital::Entity::find().filter(ids).all(connection).await?;
     let hospitals = rows.into_iter().map(Hospital::try_from);
     hospitals.map(|hospital| hospital.map(|hospital| (hospital.id.clone(), hospital))).collect()
 }
@@ -136,7 +137,8 @@ pub(crate) struct Search {
     pub(crate) min_remaining: i32,
 }
 
-/// Rows looked at in one statement at least, so that a small page behind many dates out of their window costs few.
+/// Rows looked at in one statement at least once a page was not full, so that a small one behind many dates out of their window costs
+/// few. Not before: each row may be of another hospital, whose policy has to be read.
 const LOOK_AHEAD: u64 = 200;
 
 /// A page of what can be booked now, by date and hospital. Slots outside of their booking window are passed over until the
@@ -148,7 +150,6 @@ pub(crate) async fn availability(
     now: Timestamp,
 ) -> Result<(Vec<Slot>, String), DbErr> {
     let mut chunk = page.clone();
-    chunk.size = Ord::max(page.size, LOOK_AHEAD);
     let wanted = usize::try_from(page.size).unwrap_or(usize::MAX).saturating_add(1);
     let mut hospitals: HashMap<String, Option<Hospital>> = HashMap::new();
     let mut found: Vec<slot::Model> = Vec::new();
@@ -168,6 +169,7 @@ pub(crate) async fn availability(
             break;
         }
         chunk.after = last;
+        chunk.size = Ord::max(page.size, LOOK_AHEAD);
     }
     let (rows, next) = query::split(found, page, position);
     Ok((rows.into_iter().map(Slot::try_from).collect::<Result<_, _>>()?, next))
