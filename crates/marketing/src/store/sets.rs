@@ -61,10 +61,12 @@ pub(crate) fn refusal_row(event_id: Uuid, slot: &SlotId, count: i64, time: Times
 /// Keeps those that are not older than `since`.
 pub(crate) async fn save_bookings(
     transaction: &impl ConnectionTrait,
-    rows: Vec<booking::Model>,
+    mut rows: Vec<booking::Model>,
     since: i64,
 ) -> Result<(), DbErr> {
     use booking::ActiveModel;
+    // in order: replicas that are told the same must not wait for each other in a circle
+    rows.sort_unstable_by_key(|row| row.screening);
     let late = rows.into_iter().filter(|row| row.time >= since).map(ActiveModel::from);
     insert_missing(transaction, late.collect()).await
 }
@@ -72,10 +74,11 @@ pub(crate) async fn save_bookings(
 /// Keeps those that are not older than `since`.
 pub(crate) async fn save_refusals(
     transaction: &impl ConnectionTrait,
-    rows: Vec<refusal::Model>,
+    mut rows: Vec<refusal::Model>,
     since: i64,
 ) -> Result<(), DbErr> {
     use refusal::ActiveModel;
+    rows.sort_unstable_by_key(|row| row.event_id);
     let late = rows.into_iter().filter(|row| row.time >= since).map(ActiveModel::from);
     insert_missing(transaction, late.collect()).await
 }

@@ -1,6 +1,6 @@
 //! The table of places that were taken and have no booking yet.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use ::store::rows::{among, insert_missing};
 use ::store::{micros, timestamp};
@@ -47,7 +47,9 @@ pub(crate) struct Orphan {
 
 /// Remembers claims; one that is remembered already keeps its time.
 pub(crate) async fn insert(transaction: &impl ConnectionTrait, orphans: &[Orphan]) -> Result<(), DbErr> {
-    let rows = orphans.iter().map(|orphan| ActiveModel {
+    // in order: replicas that hear the same must not wait for each other in a circle
+    let orphans: BTreeMap<ClaimId, &Orphan> = orphans.iter().map(|orphan| (orphan.claim, orphan)).collect();
+    let rows = orphans.values().map(|orphan| ActiveModel {
         screening: Set(orphan.claim.screening.0),
         generation: Set(orphan.claim.generation),
         hospital: Set(orphan.slot.hospital.segment().to_owned()),
