@@ -113,8 +113,7 @@ pub async fn admit(transaction: &impl ConnectionTrait, consumer: &str, marks: &[
 }
 
 /// Says which of these events have to be applied where applying one again changes nothing: all of them but those that stand before
-/// the cursor of an ordered source. Cursors are kept, single events are not: a row an event is the greater part of what a small
-/// effect costs.
+/// the cursor of an ordered source. Cursors are moved, no single event is remembered.
 ///
 /// # Errors
 /// What the database says.
