@@ -20,7 +20,8 @@ const CHUNK: u64 = 50_000;
 struct Copies {
     database: &'static str,
     table: &'static str,
-    /// What is true of rows that the services made and of no copy, where a copy of a copy would have an ever longer name.
+    /// What is true of rows that the services made and of no copy, where a copy of a copy would have an ever longer name; HOSPITAL and
+    /// CUSTOMER stand for theirs.
     made: &'static str,
     changed: &'static str,
     /// One of so many.
@@ -32,14 +33,14 @@ const COPIES: [Copies; 8] = [
     Copies {
         database: "hospital",
         table: "hospital",
-        made: "id = 'bench-many'",
+        made: "id = 'HOSPITAL'",
         changed: "'id', t.id || '-' || i, 'uid', gen_random_uuid(), 'create_time', t.create_time + i",
         each: 10,
     },
     Copies {
         database: "hospital",
         table: "slot",
-        made: "hospital = 'bench-many'",
+        made: "hospital = 'HOSPITAL'",
         changed: "'id', replace(replace(t.id, t.hospital, t.hospital || '-' || i / 100), t.date, (t.date::date + i % 100)::text), \
                   'hospital', t.hospital || '-' || i / 100, 'date', (t.date::date + i % 100)::text",
         each: 1,
@@ -55,14 +56,14 @@ const COPIES: [Copies; 8] = [
     Copies {
         database: "screening",
         table: "screening",
-        made: "customer = 'many'",
+        made: "customer = 'CUSTOMER'",
         changed: "'id', gen_random_uuid(), 'customer', t.customer || '-' || i, 'create_time', t.create_time + i",
         each: 1,
     },
     Copies {
         database: "reservation",
         table: "reservation",
-        made: "customer = 'customers/many'",
+        made: "customer = 'customers/CUSTOMER'",
         changed: "'screening', gen_random_uuid(), 'customer', t.customer || '-' || i, 'create_time', t.create_time + i",
         each: 1,
     },
@@ -76,7 +77,7 @@ const COPIES: [Copies; 8] = [
     Copies {
         database: "marketing",
         table: "signal",
-        made: "hospital = 'hospitals/bench-many'",
+        made: "hospital = 'hospitals/HOSPITAL'",
         changed: "'slot', replace(replace(t.slot, t.hospital, t.hospital || '-' || i / 100), t.date, (t.date::date + i % 100)::text), \
                   'hospital', t.hospital || '-' || i / 100, 'date', (t.date::date + i % 100)::text, 'end_time', t.end_time + i",
         each: 1,
@@ -117,6 +118,7 @@ pub(super) async fn multiply(
     let chunks: u64 = COPIES.iter().map(|copies| (count / copies.each).div_ceil(CHUNK)).sum();
     phase(u32::try_from(chunks).unwrap_or(u32::MAX));
     for Copies { database, table, made, changed, each } in COPIES {
+        let made = made.replace("HOSPITAL", HOSPITAL).replace("CUSTOMER", CUSTOMER);
         let wanted = count / each;
         let mut from = 1;
         while from <= wanted {
