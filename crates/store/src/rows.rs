@@ -12,7 +12,7 @@ use sea_orm::sea_query::extension::postgres::PgFunc;
 use sea_orm::sea_query::{ArrayType, Expr, ExprTrait as _, SimpleExpr};
 use sea_orm::{ActiveValue, DbBackend, Iterable, Statement, Value};
 
-/// Rows of one statement at most. On SQLite each has its bound values, of which a statement takes no more than 32,766.
+/// Rows of one statement at most.
 const MOST_ROWS: usize = 1_024;
 /// The longest list of keys that is filled up.
 const MOST_KEYS: usize = 4_096;
@@ -129,7 +129,9 @@ async fn write<A: ActiveModelTrait>(
 fn portion(rows: usize) -> usize {
     /// Up to here every number has a text of its own.
     const FEW: usize = 32;
-    if rows <= FEW { rows } else { 1 << rows.ilog2() }
+    /// A statement has a place for every value, and its connection keeps it: those of more rows are most of what it keeps.
+    const MOST: usize = 128;
+    if rows <= FEW { rows } else { 1 << rows.min(MOST).ilog2() }
 }
 
 /// What a row has in a column; all rows of a statement have the same ones.
