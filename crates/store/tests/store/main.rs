@@ -6,6 +6,7 @@
 mod lease;
 mod pages;
 mod rows;
+mod schedules;
 mod schema;
 mod shared;
 mod tables;
