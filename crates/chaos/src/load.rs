@@ -333,7 +333,7 @@ impl Caller {
         let mut booking = Booking {
             customer: self.customer.clone(),
             slot: slot.name.clone(),
-            request_id: self.random.uuid().to_string(),
+            request_id: self.random.uuid_v7().to_string(),
             outcome: Outcome::Unknown,
             cancelling: None,
         };
@@ -348,7 +348,7 @@ impl Caller {
     async fn cancel(&mut self) {
         let any = self.random.below(self.held.len() as u64) as usize;
         let (mut booking, token) = self.held.swap_remove(any);
-        let request_id = self.random.uuid().to_string();
+        let request_id = self.random.uuid_v7().to_string();
         booking.cancelling = Some(Cancelling { request_id, outcome: Outcome::Unknown });
         self.told.gives_back(&booking.slot);
         self.desk.cancel(&self.told, &token, &mut booking, Patience::CUSTOMER).await;

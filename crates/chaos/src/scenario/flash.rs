@@ -31,7 +31,7 @@ pub(super) async fn flash(name: &'static str, plan: &Plan) -> Result<Row, Error>
         .map(|index| Booking {
             customer: format!("f{index}"),
             slot: slot.clone(),
-            request_id: run.random.uuid().to_string(),
+            request_id: run.random.uuid_v7().to_string(),
             outcome: Outcome::Unknown,
             cancelling: None,
         })
