@@ -1,9 +1,9 @@
 //! `chaos`: plays scenarios against the real binary and prints the table.
 #![allow(clippy::disallowed_methods, reason = "a test tool stands on the machine's own clock")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use chaos::{Error, Form, Row, Scenario};
 use clap::Parser;
@@ -14,6 +14,7 @@ Examples:
   chaos
   chaos nats-down --seconds 60
   chaos kill postgres --rounds 5 --rate 2000
+  chaos --hours 24
   chaos --short --json | jq '.[] | select(.clean | not)'
   chaos --markdown >> README.md
 
@@ -25,6 +26,12 @@ with more places taken than it has at any look (oversold), and whatever `checkup
 the load is over. Calls without a definite answer are sent again with the same request_id, until they have one.
 
 Exit status: 0 where nothing is wrong; 1 where something is, or a scenario could not be played; 64 for a wrong command line.";
+
+const HOUR: Duration = Duration::from_secs(60 * 60);
+/// A year and more.
+const MOST_HOURS: f64 = 10_000.0;
+/// What of the rate asked for can be waited for.
+const ATTAINABLE: f64 = 0.9;
 
 /// Breaks a mesh under load, in every way it promises to survive, and prints what came of it.
 #[derive(Debug, Parser)]
@@ -45,12 +52,18 @@ struct Args {
     /// Calls a second, fewer where the mesh does not answer that many
     #[arg(long, value_name = "N")]
     rate: Option<f64>,
+    /// Calls a second there have to be before a fault strikes, waited for two minutes at most [default: 1000, with --short 0]
+    #[arg(long, value_name = "N")]
+    least: Option<f64>,
     /// Callers, each with one call at a time
     #[arg(long, value_name = "N")]
     callers: Option<usize>,
     /// Bookings, where a scenario counts them
     #[arg(long, value_name = "N")]
     bookings: Option<usize>,
+    /// Plays them again and again, with another seed each time, until so many hours have passed
+    #[arg(long, value_name = "N")]
+    hours: Option<f64>,
     /// Seconds instead of minutes, and little load: what the tests play
     #[arg(long)]
     short: bool,
@@ -107,14 +120,28 @@ async fn play(args: &Args) -> bool {
         );
         return false;
     }
-    let seed = args.seed.unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |t| t.as_secs()));
-    eprintln!("seed {seed}");
-    let mut clean = true;
+    let end = args.hours.filter(|hours| *hours > 0.0).map(|hours| Instant::now() + HOUR.mul_f64(hours.min(MOST_HOURS)));
+    let mut seed = args.seed.unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |t| t.as_secs()));
     let mut rows: Vec<Value> = Vec::new();
     print_heading(args);
-    for scenario in scenarios {
+    let mut clean = all(args, &scenarios, &binary, seed, &mut rows).await;
+    while end.is_some_and(|end| Instant::now() < end) {
+        seed = seed.wrapping_add(1);
+        clean &= all(args, &scenarios, &binary, seed, &mut rows).await;
+    }
+    if args.json {
+        println!("{:#}", Value::Array(rows));
+    }
+    clean
+}
+
+/// Plays the scenarios, one after the other; whether nothing is wrong.
+async fn all(args: &Args, scenarios: &[Scenario], binary: &Path, seed: u64, rows: &mut Vec<Value>) -> bool {
+    eprintln!("seed {seed}");
+    let mut clean = true;
+    for scenario in scenarios.iter().copied() {
         eprintln!("{}: {}", scenario.name(), scenario.about());
-        match one(scenario, args, binary.clone(), seed).await {
+        match one(scenario, args, binary.to_owned(), seed).await {
             Ok(row) => {
                 clean &= row.is_clean();
                 print_row(args, &row);
@@ -127,9 +154,6 @@ async fn play(args: &Args) -> bool {
             }
         }
     }
-    if args.json {
-        println!("{:#}", Value::Array(rows));
-    }
     clean
 }
 
@@ -138,6 +162,7 @@ async fn one(scenario: Scenario, args: &Args, binary: PathBuf, seed: u64) -> Res
     plan.rounds = args.rounds.unwrap_or(plan.rounds);
     plan.bookings = args.bookings.unwrap_or(plan.bookings);
     plan.pressure.rate = args.rate.unwrap_or(plan.pressure.rate);
+    plan.least = args.least.unwrap_or(plan.least).min(plan.pressure.rate * ATTAINABLE);
     plan.pressure.callers = args.callers.unwrap_or(plan.pressure.callers);
     if let Some(seconds) = args.seconds.filter(|seconds| seconds.is_finite() && *seconds >= 0.0) {
         plan.fault = Duration::from_secs_f64(seconds.min(86_400.0));

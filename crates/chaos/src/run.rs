@@ -25,6 +25,10 @@ pub(crate) const START: Duration = Duration::from_secs(60);
 const CUT_OFF: [&str; 2] = ["tasks did not finish in time", "cutting the connections that are still open"];
 /// The first slot, small and wanted by all, and the others.
 const CAPACITIES: [i32; 6] = [24, 100_000, 100_000, 100_000, 100_000, 400];
+/// Who yields the processors to those that take bookings: customers call on while views lag, which is what is to be broken.
+const VIEWS: [&str; 3] = ["reservation", "mypage", "marketing"];
+/// How often the load before a fault is measured, where it is too little, before the fault strikes all the same.
+const WINDOWS: u32 = 24;
 const ZONE: &str = "Asia/Seoul";
 
 /// How long and how hard.
@@ -38,6 +42,9 @@ pub struct Plan {
     pub warm_up: Duration,
     /// How long it runs measured before the first fault.
     pub steady: Duration,
+    /// Calls a second that have to be answered in that time, otherwise it is measured again: a fault that strikes where little
+    /// goes on shows little.
+    pub least: f64,
     /// How long a fault lasts that lasts.
     pub fault: Duration,
     /// How long the load goes on after each.
@@ -106,6 +113,7 @@ impl Run {
         }
         layout.settings = setup.settings;
         layout.postgres = setup.postgres;
+        layout.yielding = VIEWS.map(str::to_owned).into();
         let mut mesh = Mesh::start(layout, |_| {}).await?;
         wire(&mut mesh);
         mesh.ready(START).await?;
@@ -141,9 +149,7 @@ impl Run {
         };
         if run.load.is_some() {
             sleep(run.plan.warm_up).await;
-            run.steady.0 = Instant::now();
-            sleep(run.plan.steady).await;
-            run.steady.1 = Instant::now();
+            run.measure_steady().await;
         }
         Ok(run)
     }
@@ -199,11 +205,20 @@ impl Run {
         sleep(span).await;
     }
 
-    /// Takes what is called the rate before the fault from the next moments, after something else went on until now.
-    pub(crate) async fn restart_steady(&mut self) {
-        self.steady.0 = Instant::now();
-        sleep(self.plan.steady).await;
-        self.steady.1 = Instant::now();
+    /// Takes what is called the rate before the fault from the next moments, once there is load enough in them.
+    pub(crate) async fn measure_steady(&mut self) {
+        for window in 1..=WINDOWS {
+            self.steady.0 = Instant::now();
+            sleep(self.plan.steady).await;
+            self.steady.1 = Instant::now();
+            if self.told.answers.rate(self.steady.0, self.steady.1) >= self.plan.least {
+                let waited = self.plan.steady * (window - 1);
+                self.notes.extend((window > 1).then(|| format!("waited {} s for load enough", waited.as_secs())));
+                return;
+            }
+        }
+        let waited = self.plan.steady * WINDOWS;
+        self.notes.push(format!("never {:.0} calls a second in {} s", self.plan.least, waited.as_secs()));
     }
 
     /// Ends the load before the scenario does.

@@ -164,6 +164,7 @@ impl Scenario {
             },
             warm_up: if full { seconds(5) } else { Duration::from_millis(1_500) },
             steady: if full { seconds(5) } else { Duration::from_millis(700) },
+            least: if full { 1_000.0 } else { 0.0 },
             fault,
             after: if full { seconds(8) } else { Duration::from_millis(1_200) },
             rounds,

@@ -20,6 +20,8 @@ const LOOK: Duration = Duration::from_millis(500);
 /// How long an orderly end may take: the drain, and then some.
 const STOP: Duration = Duration::from_secs(30);
 const SHOWN_LINES: usize = 30;
+/// Of a process that yields: it has about a tenth of the time that another one has which wants as much.
+const NICENESS: &str = "10";
 
 /// Where a replica is.
 #[derive(Debug, Clone)]
@@ -29,6 +31,8 @@ pub(crate) struct Spot {
     pub(crate) port: u16,
     pub(crate) admin_port: u16,
     pub(crate) directory: PathBuf,
+    /// Whether it lets others go first where processors are few.
+    pub(crate) yields: bool,
 }
 
 /// How a replica is.
@@ -138,8 +142,14 @@ impl Replica {
     /// # Errors
     /// Where it cannot be run.
     pub fn start(&mut self) -> Result<(), Error> {
-        let Spot { service, directory, .. } = &self.spot;
-        let mut command = Command::new(&self.binary);
+        let Spot { service, directory, yields, .. } = &self.spot;
+        let mut command = if *yields {
+            let mut nice = Command::new("nice");
+            nice.args(["-n", NICENESS]).arg(&self.binary);
+            nice
+        } else {
+            Command::new(&self.binary)
+        };
         command.args(["serve", service]).arg("--config").arg(&self.configuration).arg("--data-dir").arg(directory);
         command.arg("--addr").arg(self.addr().to_string()).arg("--admin-addr").arg(self.admin_addr().to_string());
         for setting in self.common.iter().chain(&self.settings) {

@@ -29,6 +29,8 @@ pub struct Layout {
     pub in_files: Vec<String>,
     /// What every replica is told besides: `KEY=VALUE`.
     pub settings: Vec<String>,
+    /// Services by name whose processes yield the processors to the others where there are too few.
+    pub yielding: Vec<String>,
     /// Another place for PostgreSQL's files than the directory.
     pub postgres: Option<PathBuf>,
 }
@@ -44,6 +46,7 @@ impl Layout {
             replicas: replicas.map(|(name, count)| (name.to_owned(), count)).into(),
             in_files: vec!["mypage".to_owned()],
             settings: Vec::new(),
+            yielding: Vec::new(),
             postgres: None,
         }
     }
@@ -127,6 +130,7 @@ impl Mesh {
                     port: port::free()?,
                     admin_port: port::free()?,
                     directory: self.layout.directory.join(format!("{service}-{index}")),
+                    yields: self.layout.yielding.contains(&service),
                 };
                 let (binary, settings) = (self.layout.binary.clone(), self.layout.settings.clone());
                 self.replicas.push(Replica::new(spot, binary, self.configuration(), settings));

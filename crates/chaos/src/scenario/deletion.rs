@@ -33,7 +33,7 @@ pub(super) async fn deletion(name: &'static str, plan: &Plan) -> Result<Row, Err
     let begun = Instant::now();
     fill(&mut run, &told, customers).await?;
     run.notes.push(format!("{} bookings made in {:.0} s", customers * dates, begun.elapsed().as_secs_f64()));
-    run.restart_steady().await;
+    run.measure_steady().await;
 
     let (admin, begun) = (run.admin(), Instant::now());
     let request = DeleteHospitalRequest {
@@ -70,7 +70,7 @@ async fn fill(run: &mut Run, told: &Arc<Told>, customers: usize) -> Result<(), E
                 let mut booking = Booking {
                     customer: customer.clone(),
                     slot,
-                    request_id: random.uuid().to_string(),
+                    request_id: random.uuid_v7().to_string(),
                     outcome: Outcome::Unknown,
                     cancelling: None,
                 };
