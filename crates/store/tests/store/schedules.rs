@@ -119,7 +119,7 @@ async fn pay(writer: Writer<Accountant>, account: i64, mut random: Random) -> (i
     (account, known)
 }
 
-/// The mutant of this: a writer that does not wait for a batch before it begins the next one.
+/// The mutant of this: a writer that takes a commit for done whatever the database says of it.
 #[tokio::test]
 async fn whatever_the_order_what_a_writer_acknowledges_stays() {
     let mut random = seed("whatever_the_order_what_a_writer_acknowledges_stays");
