@@ -28,10 +28,10 @@ the load is over. Calls without a definite answer are sent again with the same r
 Exit status: 0 where nothing is wrong; 1 where something is, or a scenario could not be played; 64 for a wrong command line.";
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
-/// A year and more.
-const MOST_HOURS: f64 = 10_000.0;
-/// What of the rate asked for can be waited for.
+/// What of a rate asked for can be waited for.
 const ATTAINABLE: f64 = 0.9;
+/// The largest number that makes sense anywhere here; as hours a century and more.
+const MOST: f64 = 1_000_000.0;
 
 /// Breaks a mesh under load, in every way it promises to survive, and prints what came of it.
 #[derive(Debug, Parser)]
@@ -53,7 +53,7 @@ struct Args {
     #[arg(long, value_name = "N")]
     rate: Option<f64>,
     /// Calls a second there have to be before a fault strikes, waited for two minutes at most [default: 1000, with --short 0]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = amount)]
     least: Option<f64>,
     /// Callers, each with one call at a time
     #[arg(long, value_name = "N")]
@@ -62,7 +62,7 @@ struct Args {
     #[arg(long, value_name = "N")]
     bookings: Option<usize>,
     /// Plays them again and again, with another seed each time, until so many hours have passed
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = amount)]
     hours: Option<f64>,
     /// Seconds instead of minutes, and little load: what the tests play
     #[arg(long)]
@@ -79,6 +79,11 @@ struct Args {
     /// Prints a Markdown table instead
     #[arg(long)]
     markdown: bool,
+}
+
+fn amount(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number| (0.0..=MOST).contains(number));
+    number.ok_or_else(|| format!("it must be a number from 0 to {MOST}"))
 }
 
 fn main() -> ExitCode {
@@ -120,7 +125,7 @@ async fn play(args: &Args) -> bool {
         );
         return false;
     }
-    let end = args.hours.filter(|hours| *hours > 0.0).map(|hours| Instant::now() + HOUR.mul_f64(hours.min(MOST_HOURS)));
+    let end = args.hours.map(|hours| Instant::now() + HOUR.mul_f64(hours));
     let mut seed = args.seed.unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |t| t.as_secs()));
     let mut rows: Vec<Value> = Vec::new();
     print_heading(args);
@@ -162,7 +167,7 @@ async fn one(scenario: Scenario, args: &Args, binary: PathBuf, seed: u64) -> Res
     plan.rounds = args.rounds.unwrap_or(plan.rounds);
     plan.bookings = args.bookings.unwrap_or(plan.bookings);
     plan.pressure.rate = args.rate.unwrap_or(plan.pressure.rate);
-    plan.least = args.least.unwrap_or(plan.least).min(plan.pressure.rate * ATTAINABLE);
+    plan.least = args.least.unwrap_or_else(|| plan.least.min(plan.pressure.rate * ATTAINABLE));
     plan.pressure.callers = args.callers.unwrap_or(plan.pressure.callers);
     if let Some(seconds) = args.seconds.filter(|seconds| seconds.is_finite() && *seconds >= 0.0) {
         plan.fault = Duration::from_secs_f64(seconds.min(86_400.0));

@@ -254,3 +254,32 @@ async fn ask(admin: SocketAddr) -> std::io::Result<(u16, String)> {
     let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default();
     Ok((status, body))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use testkit::eventually;
+
+    use super::{NICENESS, Replica, Spot};
+
+    /// What the process of a replica says its niceness is.
+    async fn niceness(yields: bool) -> i32 {
+        let directory = tempfile::tempdir().expect("a temporary folder");
+        let binary = directory.path().join("says-niceness");
+        std::fs::write(&binary, "#!/bin/sh\nnice\nexec sleep 60\n").expect("a program");
+        std::fs::set_permissions(&binary, PermissionsExt::from_mode(0o755)).expect("its mode");
+        let (service, directory) = ("any".to_owned(), directory.path().join("any-0"));
+        let spot = Spot { service, index: 0, port: 1, admin_port: 2, directory, yields };
+        let mut replica = Replica::new(spot, binary, "none".into(), Vec::new());
+        replica.start().expect("it starts");
+        let said = replica.output().clone();
+        eventually("its niceness", async || said.find(|line| line.parse().ok()).ok_or_else(|| said.tail(5))).await
+    }
+
+    #[tokio::test]
+    async fn a_service_that_yields_is_nicer_than_the_others() {
+        let more: i32 = NICENESS.parse().expect("a number");
+        assert_eq!(niceness(true).await, (niceness(false).await + more).min(19));
+    }
+}

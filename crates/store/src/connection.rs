@@ -73,8 +73,7 @@ pub(crate) async fn connect(location: &Location, purpose: Purpose) -> Result<Dat
 const CHECKPOINT_PAGES: u32 = 8_000;
 /// Statements a connection keeps prepared: those of every number of rows that is written at once, table by table.
 const PREPARED: usize = 400;
-/// Pages the writing connection keeps in memory, once it has needed them. There is one a service, and their caches are most of
-/// what a process with all of them needs.
+/// Pages the writing connection keeps in memory, once it has needed them. A process with all services has one for each.
 const CACHED_PAGES: u32 = 1_000;
 
 fn sqlite(path: std::path::PathBuf, purpose: Purpose) -> ConnectOptions {

@@ -129,7 +129,7 @@ async fn write<A: ActiveModelTrait>(
 fn portion(rows: usize) -> usize {
     /// Up to here every number has a text of its own.
     const FEW: usize = 32;
-    /// A statement has a place for every value, and its connection keeps it: those of more rows are most of what it keeps.
+    /// A statement has a place for every value, and its connection keeps it: the longer, the more memory.
     const MOST: usize = 128;
     if rows <= FEW { rows } else { 1 << rows.min(MOST).ilog2() }
 }

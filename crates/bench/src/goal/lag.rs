@@ -27,7 +27,7 @@ use crate::{Error, Item, Topology};
 const CALLERS: usize = 256;
 /// One of so many bookings is followed: what follows it is load as well.
 const FOLLOWED: usize = 20;
-/// How often a place is asked for whether it is free: looking more often is most of the load.
+/// How often a place is asked for whether it is free: every look is a call, and load as well.
 const LOOK: Duration = Duration::from_millis(10);
 /// How long is waited for it.
 const PATIENCE: Duration = Duration::from_secs(30);
