@@ -1,4 +1,4 @@
-//! What one booking costs: time by process, bytes written, commits.
+//! What one booking, or the end of one, costs: time by process, bytes written, commits.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -74,9 +74,9 @@ impl Bill {
         Ok(Self { used: used.collect(), durable })
     }
 
-    /// What was used since an earlier moment for so many bookings.
-    pub(crate) fn since(&self, before: &Self, bookings: u64) -> Rows {
-        let each = |amount: f64| figure(amount / bookings.max(1) as f64);
+    /// What was used since an earlier moment for each of so many things, of which one is named.
+    pub(crate) fn since(&self, before: &Self, count: u64, one: &str) -> Rows {
+        let each = |amount: f64| figure(amount / count.max(1) as f64);
         let mut rows = Vec::new();
         let (mut micros, mut bytes) = (0.0, 0.0);
         for used in &self.used {
@@ -91,7 +91,7 @@ impl Bill {
         rows.push(total);
         let header = ["process", "CPU µs", "bytes written", "WAL bytes", "WAL syncs", "commits"];
         Rows {
-            title: format!("the cost of one booking, mean of {}", figure(bookings as f64)),
+            title: format!("the cost of {one}, mean of {}", figure(count as f64)),
             header: header.map(str::to_owned).into(),
             rows,
         }

@@ -23,8 +23,10 @@ pub(crate) const START: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(300);
 /// What of a core they use at most when they rest.
 const RESTING: f64 = 0.06;
-/// How long is waited for that.
-pub(crate) const REST: Duration = Duration::from_secs(60);
+/// How long is waited for that between two measurements.
+const REST: Duration = Duration::from_secs(60);
+/// How long is waited for that where what follows means nothing without it.
+const SETTLE: Duration = Duration::from_secs(60 * 60);
 
 /// Which services, and how.
 #[derive(Debug, Clone, Default)]
@@ -134,19 +136,30 @@ impl Stand {
         self.processes().iter().flat_map(|(_, pids)| pids).map(|pid| proc::cpu(*pid)).sum()
     }
 
-    /// Waits until the processes rest: events have arrived, logs are written back. How long that took.
+    /// Waits until the processes rest: events have arrived, logs are written back; a minute at most. How long that took.
     pub(crate) async fn rest(&self) -> Duration {
+        self.resting(REST).await.unwrap_or(REST)
+    }
+
+    /// Waits until they rest, however long that takes within reason.
+    pub(crate) async fn settle(&self) -> Result<(), Error> {
+        self.resting(SETTLE).await.map(drop).ok_or_else(|| Error::failed("the services do not come to rest"))
+    }
+
+    /// After how long they rested, if within a time.
+    async fn resting(&self, limit: Duration) -> Option<Duration> {
         let begun = Instant::now();
         let mut before = self.cpu();
-        loop {
+        while begun.elapsed() < limit {
             sleep(LOOK).await;
             let now = self.cpu();
             let used = now.saturating_sub(before).as_secs_f64() / LOOK.as_secs_f64();
-            if used <= RESTING || begun.elapsed() >= REST {
-                return begun.elapsed().saturating_sub(LOOK);
+            if used <= RESTING {
+                return Some(begun.elapsed().saturating_sub(LOOK));
             }
             before = now;
         }
+        None
     }
 
     /// What the embedded services wrote at last, where they have ended by themselves.

@@ -85,7 +85,7 @@ async fn against_a_read(bench: &Bench<'_>, stand: &Stand, book: &Arc<Book>) -> R
 
 /// The services' cost, and beside it that of the callers.
 fn cost(before: &Bill, after: &Bill, bookings: u64, own: Duration) -> Rows {
-    let mut cost = after.since(before, bookings);
+    let mut cost = after.since(before, bookings, "one booking");
     cost.rows.push(vec!["the callers".to_owned(), figure(own.as_secs_f64() * 1e6 / bookings.max(1) as f64)]);
     cost
 }

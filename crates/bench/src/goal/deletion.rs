@@ -1,4 +1,5 @@
-//! P6: a hospital with many bookings is deleted while others go on booking elsewhere; by turns with the same load alone.
+//! P6: a hospital with many bookings is deleted while others go on booking elsewhere; by turns with the same load alone. At the
+//! end one more is deleted while nobody books, which says what ending a booking costs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,9 +12,10 @@ use tonic::Status;
 
 use super::Bench;
 use crate::caller::{Caller, Token};
+use crate::cost::Bill;
 use crate::hot::{Hot, PLACES, Reserve, booking};
 use crate::load::{Answer, Work, all, open_until};
-use crate::section::{Bound, Figure, Section, Side};
+use crate::section::{Bound, Figure, Rows, Section, Side};
 use crate::series::Series;
 use crate::stand::{Setup, Stand};
 use crate::{Error, Item};
@@ -49,7 +51,7 @@ impl Work for Fill {
 }
 
 pub(super) async fn measure(bench: &mut Bench<'_>) -> Result<Section, Error> {
-    let stand = bench.stand(Item::P6, &Setup::default()).await?;
+    let mut stand = bench.stand(Item::P6, &Setup::default()).await?;
     let admin = stand.caller("hospital", Token::admin(&stand.signer)?)?;
     let reserve = Arc::new(Reserve {
         caller: stand.caller("hospital", Token::screening(&stand.signer)?)?,
@@ -60,7 +62,7 @@ pub(super) async fn measure(bench: &mut Bench<'_>) -> Result<Section, Error> {
     let mut alone = Side::new("ReserveCapacity elsewhere", &*load);
     let mut meanwhile = Side::new("ReserveCapacity elsewhere, during the deletion", &*load);
     let (mut places, mut bookings) = (Series::default(), Series::default());
-    bench.phase(Item::P6, bench.plan.pairs * 3);
+    bench.phase(Item::P6, bench.plan.pairs * 3 + 2);
     for round in 0..bench.plan.pairs {
         let doomed = fill(bench, &stand, &admin, round).await?;
         bench.done();
@@ -79,6 +81,10 @@ pub(super) async fn measure(bench: &mut Bench<'_>) -> Result<Section, Error> {
         meanwhile.push(&measured?);
         bench.done();
     }
+    let doomed = fill(bench, &stand, &admin, bench.plan.pairs).await?;
+    bench.done();
+    let (undisturbed, cost) = undisturbed(bench, &mut stand, &admin, &doomed.hospital).await?;
+    bench.done();
     let mut section = Section::new(Item::P6, bench.topology);
     section.figures = vec![
         Figure::new("until every booking is force-cancelled", "s", bookings).goal(Bound::AtMost(5.0)),
@@ -87,9 +93,30 @@ pub(super) async fn measure(bench: &mut Bench<'_>) -> Result<Section, Error> {
             .goal(Bound::AtMost(2.0)),
     ];
     section.sides = vec![alone, meanwhile];
-    section.notes.push(format!("{} bookings on 100 dates, made through the services", bench.plan.sizes.bookings));
+    section.rows.push(cost);
+    section.notes.push(format!(
+        "{} bookings on 100 dates, made through the services; the cost is of one more deletion beside which nobody books: every booking is \
+         force-cancelled in {:.1} s then",
+        bench.plan.sizes.bookings,
+        undisturbed.as_secs_f64()
+    ));
     stand.stop().await?;
     Ok(section)
+}
+
+/// Deletes it while nobody books: how long until every booking is cancelled, and what one costs until every view has it as well.
+async fn undisturbed(
+    bench: &Bench<'_>,
+    stand: &mut Stand,
+    admin: &Caller,
+    hospital: &str,
+) -> Result<(Duration, Rows), Error> {
+    stand.settle().await?;
+    let before = Bill::of(stand).await?;
+    let (_, cancelled) = delete(stand, admin, hospital).await?;
+    stand.settle().await?;
+    let cost = Bill::of(stand).await?.since(&before, bench.plan.sizes.bookings.into(), "one force-cancelled booking");
+    Ok((cancelled, cost))
 }
 
 async fn fill(bench: &Bench<'_>, stand: &Stand, admin: &Caller, round: u32) -> Result<Arc<Hot>, Error> {

@@ -19,7 +19,7 @@ use crate::caller::{Caller, Token};
 use crate::load::{Measured, all};
 use crate::section::{Bound, Figure, Rows, Section};
 use crate::series::{Series, figure};
-use crate::stand::{REST, Setup, Stand};
+use crate::stand::{Setup, Stand};
 use crate::{Error, Item, proc};
 
 use population::{Population, customer_name, hospital_name};
@@ -32,8 +32,6 @@ const CALLERS: usize = 256;
 const ADMINS: usize = 8;
 /// What of a stage's bookings its rate is taken of: the last ones.
 const LAST: f64 = 0.2;
-/// How often it is waited for events to have arrived.
-const RESTS: u32 = 60;
 /// How long a command of the program may take.
 const PATIENCE: Duration = Duration::from_secs(60 * 60);
 const MEBIBYTE: f64 = 1_048_576.0;
@@ -94,10 +92,10 @@ async fn look(bench: &Bench<'_>, stand: &Stand, population: &mut Population, sha
     let admin = stand.caller("hospital", Token::admin(&stand.signer)?)?;
     let opening = population.hospitals(&admin, hospitals);
     expect(all(&opening.work, ADMINS, opening.calls).await?, opening.calls)?;
-    settle(stand).await?;
+    stand.settle().await?;
     (bench.say)(crate::Step::Phase(format!("{stage}: bookings"), None));
     let last = book(population, bookings).await?;
-    settle(stand).await?;
+    stand.settle().await?;
 
     (bench.say)(crate::Step::Phase(format!("{stage}: pages"), None));
     let subjects = Subjects { hospital: hospital_name(0), customer: customer_name(0), date: population.begin() };
@@ -112,7 +110,7 @@ async fn look(bench: &Bench<'_>, stand: &Stand, population: &mut Population, sha
     let rebuild = run(bench, stand.directory(), &["rebuild", "mypage", "--wait", "1h"]).await?;
     (bench.say)(crate::Step::Phase(format!("{stage}: deletion"), None));
     let deletion = delete(stand, population, &admin).await?;
-    settle(stand).await?;
+    stand.settle().await?;
     let pids = || stand.processes().into_iter().flat_map(|(_, pids)| pids);
     let resident = [proc::resident, proc::most_resident].map(|of| pids().map(of).sum::<u64>() as f64 / MEBIBYTE);
     Ok(Look {
@@ -143,7 +141,7 @@ async fn book(population: &mut Population, until: usize) -> Result<Measured, Err
 async fn delete(stand: &Stand, population: &mut Population, admin: &Caller) -> Result<Duration, Error> {
     let (doomed, filling) = population.doomed(admin).await?;
     expect(all(&filling.work, CALLERS, filling.calls).await?, filling.calls)?;
-    settle(stand).await?;
+    stand.settle().await?;
     deletion::delete(stand, admin, &doomed).await.map(|(_, cancelled)| cancelled)
 }
 
@@ -152,16 +150,6 @@ fn expect(measured: Measured, calls: usize) -> Result<Measured, Error> {
         return Ok(measured);
     }
     Err(Error::failed(format!("only {} of {calls} calls did what they were to do", measured.done)))
-}
-
-/// Waits until the views have caught up and logs are written back, however long that takes within reason.
-async fn settle(stand: &Stand) -> Result<(), Error> {
-    for _ in 0..RESTS {
-        if stand.rest().await < REST {
-            return Ok(());
-        }
-    }
-    Err(Error::failed("the services do not come to rest"))
 }
 
 /// Runs a command of the program on the services' directory; how long it took. It must find nothing wrong.
