@@ -13,7 +13,7 @@ use domain::filter::{Comparison, Value as Operand};
 use domain::ids::{CustomerId, ScreeningId, SlotId};
 use domain::page::{Key, KeyKind, Order, Page};
 use domain::reservation::{Entry, Ledger, Reservation, State};
-use sea_orm::ActiveValue::Set;
+use sea_orm::ActiveValue::{Set, Unchanged};
 use sea_orm::entity::prelude::*;
 use sea_orm::{Condition, QueryOrder, QuerySelect, Value};
 
@@ -107,18 +107,23 @@ impl TryFrom<reservation::Model> for Reservation {
     }
 }
 
-impl From<&Reservation> for reservation::ActiveModel {
-    fn from(reservation: &Reservation) -> Self {
+impl reservation::ActiveModel {
+    /// The row of a reservation that was another before, or was not there. Every index has what hardly ever changes.
+    fn new(reservation: &Reservation, before: Option<&Reservation>) -> Self {
+        let found_by = |row: &Reservation| (row.customer.clone(), row.slot.clone(), row.create_time);
+        let fixed = before.is_some_and(|before| found_by(before) == found_by(reservation));
+        let text = |text: String| if fixed { Unchanged(text) } else { Set(text) };
+        let create_time = micros(reservation.create_time);
         Self {
             screening: Set(reservation.screening.0),
-            customer: Set(reservation.customer.to_string()),
-            hospital: Set(reservation.slot.hospital.to_string()),
-            slot: Set(reservation.slot.to_string()),
-            date: Set(reservation.slot.date.to_string()),
+            customer: text(reservation.customer.to_string()),
+            hospital: text(reservation.slot.hospital.to_string()),
+            slot: text(reservation.slot.to_string()),
+            date: text(reservation.slot.date.to_string()),
             state: Set(reservation.state.number()),
             screening_version: Set(reservation.screening_version),
             version: Set(reservation.version),
-            create_time: Set(micros(reservation.create_time)),
+            create_time: if fixed { Unchanged(create_time) } else { Set(create_time) },
             update_time: Set(micros(reservation.update_time)),
         }
     }
@@ -187,8 +192,8 @@ pub(crate) async fn save(
 ) -> Result<(), DbErr> {
     let changed = || after.iter().filter(|(screening, ledger)| before.get(screening) != Some(ledger));
     let reservations = changed().filter_map(|(screening, ledger)| {
-        let known = before.get(screening).is_some_and(|before| before.reservation.is_some());
-        Some((known, reservation::ActiveModel::from(ledger.reservation.as_ref()?)))
+        let before = before.get(screening).and_then(|before| before.reservation.as_ref());
+        Some((before.is_some(), reservation::ActiveModel::new(ledger.reservation.as_ref()?, before)))
     });
     save_all(transaction, reservations.collect::<Vec<_>>()).await?;
     let unregistered = changed().filter(|(_, ledger)| ledger.unregistered_version > 0).map(|(screening, ledger)| {

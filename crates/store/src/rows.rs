@@ -4,7 +4,11 @@
 //! pushes another one out of the connection's cache, which costs as much as the rows. So PostgreSQL is given one array a column,
 //! whatever the number of rows. SQLite has no arrays: many rows are written to it in portions that are powers of two, and lists
 //! of keys are filled up to one with what changes nothing.
+//!
+//! SQLite writes every index of a row anew that has a column which is set, be it to what it was. So a row that replaces another is to say
+//! what it leaves as it is: `ActiveValue::Unchanged`.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use sea_orm::entity::prelude::*;
@@ -47,12 +51,20 @@ pub async fn insert_missing<A: ActiveModelTrait>(
     write(transaction, rows, Present::Kept).await
 }
 
-/// Replaces rows that are there.
+/// Replaces rows that are there, but for columns that are `Unchanged`.
 ///
 /// # Errors
 /// What the database says.
 pub async fn replace_all<A: ActiveModelTrait>(transaction: &impl ConnectionTrait, rows: Vec<A>) -> Result<(), DbErr> {
-    write(transaction, rows, Present::Replaced).await
+    let mut alike: BTreeMap<Vec<bool>, Vec<A>> = BTreeMap::new();
+    for row in rows {
+        let set = Columns::<A>::iter().map(|column| matches!(row.get(column), ActiveValue::Set(_))).collect();
+        alike.entry(set).or_default().push(row);
+    }
+    for rows in alike.into_values() {
+        write(transaction, rows, Present::Replaced).await?;
+    }
+    Ok(())
 }
 
 /// Writes rows of which each says whether it was there: those that were not are inserted, those that were, and that the
@@ -109,6 +121,7 @@ async fn write<A: ActiveModelTrait>(
     let Some(first) = rows.first() else { return Ok(()) };
     let columns: Vec<Columns<A>> =
         Columns::<A>::iter().filter(|column| !matches!(first.get(*column), ActiveValue::NotSet)).collect();
+    let on_conflict = on_conflict(first, &columns, present);
     let backend = transaction.get_database_backend();
     let mut rest = rows.as_mut_slice();
     while !rest.is_empty() {
@@ -116,8 +129,8 @@ async fn write<A: ActiveModelTrait>(
         let portion = if backend == DbBackend::Postgres { most } else { portion(most) };
         let (chunk, others) = rest.split_at_mut(portion);
         let (sql, values) = match backend {
-            DbBackend::Postgres => by_column(chunk, &columns, present)?,
-            _ => by_row(chunk, &columns, present)?,
+            DbBackend::Postgres => by_column(chunk, &columns, &on_conflict)?,
+            _ => by_row(chunk, &columns, &on_conflict)?,
         };
         transaction.execute_raw(Statement::from_sql_and_values(backend, sql, values)).await?;
         rest = others;
@@ -147,7 +160,7 @@ fn cell<A: ActiveModelTrait>(row: &mut A, column: Columns<A>) -> Result<Value, D
 fn by_column<A: ActiveModelTrait>(
     rows: &mut [A],
     columns: &[Columns<A>],
-    present: Present,
+    on_conflict: &str,
 ) -> Result<(String, Vec<Value>), DbErr> {
     let (mut arrays, mut selected, mut given, mut names) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut array = |values: Vec<Value>, name: String| -> Result<(), DbErr> {
@@ -177,7 +190,7 @@ fn by_column<A: ActiveModelTrait>(
     let mut sql = into::<A>(columns);
     let (selected, given, names) = (selected.join(", "), given.join(", "), names.join(", "));
     write_to(&mut sql, format_args!("SELECT {selected} FROM unnest({given}) AS given({names})"));
-    sql.push_str(&on_conflict::<A>(columns, present));
+    sql.push_str(on_conflict);
     Ok((sql, arrays))
 }
 
@@ -185,7 +198,7 @@ fn by_column<A: ActiveModelTrait>(
 fn by_row<A: ActiveModelTrait>(
     rows: &mut [A],
     columns: &[Columns<A>],
-    present: Present,
+    on_conflict: &str,
 ) -> Result<(String, Vec<Value>), DbErr> {
     let mut values = Vec::with_capacity(rows.len() * columns.len());
     let mut sql = into::<A>(columns);
@@ -199,7 +212,7 @@ fn by_row<A: ActiveModelTrait>(
             values.push(cell(cells, *column)?);
         }
     }
-    sql.push_str(&on_conflict::<A>(columns, present));
+    sql.push_str(on_conflict);
     Ok((sql, values))
 }
 
@@ -209,7 +222,7 @@ fn into<A: ActiveModelTrait>(columns: &[Columns<A>]) -> String {
     format!("INSERT INTO \"{}\" ({}) ", table.table_name(), names.join(", "))
 }
 
-fn on_conflict<A: ActiveModelTrait>(columns: &[Columns<A>], present: Present) -> String {
+fn on_conflict<A: ActiveModelTrait>(row: &A, columns: &[Columns<A>], present: Present) -> String {
     let is_key = |column: &&Columns<A>| Keys::<A>::iter().any(|key| key.into_column().as_str() == column.as_str());
     let keys: Vec<String> = columns.iter().filter(is_key).map(|column| format!("\"{}\"", column.as_str())).collect();
     let keys = keys.join(", ");
@@ -217,8 +230,12 @@ fn on_conflict<A: ActiveModelTrait>(columns: &[Columns<A>], present: Present) ->
         Present::Refused => String::new(),
         Present::Kept => format!(" ON CONFLICT ({keys}) DO NOTHING"),
         Present::Replaced => {
-            let others = columns.iter().filter(|column| !is_key(column)).map(|column| column.as_str());
-            let set: Vec<String> = others.map(|name| format!("\"{name}\" = excluded.\"{name}\"")).collect();
+            let changes = |column: &&Columns<A>| !is_key(column) && matches!(row.get(**column), ActiveValue::Set(_));
+            let names = columns.iter().filter(changes).map(|column| column.as_str());
+            let set: Vec<String> = names.map(|name| format!("\"{name}\" = excluded.\"{name}\"")).collect();
+            if set.is_empty() {
+                return format!(" ON CONFLICT ({keys}) DO NOTHING");
+            }
             format!(" ON CONFLICT ({keys}) DO UPDATE SET {}", set.join(", "))
         }
     }

@@ -3,7 +3,7 @@
 use contract::hospital::v1::capacity_claim::State;
 use domain::capacity::{Claim, ClaimState, RevokeReason};
 use domain::ids::{ClaimId, ScreeningId};
-use sea_orm::ActiveValue::Set;
+use sea_orm::ActiveValue::{Set, Unchanged};
 use sea_orm::entity::prelude::*;
 use store::{micros, timestamp};
 
@@ -37,7 +37,8 @@ impl From<&Claim> for ActiveModel {
         Self {
             screening: Set(claim.id.screening.0),
             generation: Set(claim.id.generation),
-            slot: Set(slot_key(&claim.slot)),
+            // a claim is of one slot for ever, and an index has it
+            slot: Unchanged(slot_key(&claim.slot)),
             state: Set(claim.state.message() as i32),
             revoke_reason: Set(revoke_reason),
             slot_version: Set(claim.slot_version),

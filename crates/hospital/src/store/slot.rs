@@ -1,7 +1,7 @@
 //! Rows of slots.
 
 use domain::capacity::{Slot, SlotState};
-use sea_orm::ActiveValue::Set;
+use sea_orm::ActiveValue::{Set, Unchanged};
 use sea_orm::entity::prelude::*;
 use store::{micros, timestamp};
 
@@ -31,8 +31,9 @@ impl From<&Slot> for ActiveModel {
     fn from(slot: &Slot) -> Self {
         Self {
             id: Set(slot_key(&slot.id)),
-            hospital: Set(slot.id.hospital.segment().to_owned()),
-            date: Set(slot.id.date.to_string()),
+            // of the same slot these are always the same, and indexes have them
+            hospital: Unchanged(slot.id.hospital.segment().to_owned()),
+            date: Unchanged(slot.id.date.to_string()),
             capacity: Set(slot.capacity),
             booked_count: Set(slot.booked),
             state: Set(slot.state as i32),

@@ -11,7 +11,7 @@ use domain::filter::Comparison;
 use domain::ids::{HospitalId, SlotId};
 use domain::page::{Key, KeyKind, Order, Page};
 use jiff::civil::Date;
-use sea_orm::ActiveValue::Set;
+use sea_orm::ActiveValue::{Set, Unchanged};
 use sea_orm::entity::prelude::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter};
 use sea_orm::{Condition, QueryOrder, QuerySelect};
 
@@ -106,8 +106,9 @@ pub(crate) async fn save(
     let rows = rows.iter().map(|(slot, Row { signal, end_time })| {
         let row = ActiveModel {
             slot: Set(slot.to_string()),
-            hospital: Set(slot.hospital.to_string()),
-            date: Set(slot.date.to_string()),
+            // of the same slot these are always the same, and indexes have them
+            hospital: Unchanged(slot.hospital.to_string()),
+            date: Unchanged(slot.date.to_string()),
             slot_version: Set(signal.slot_version),
             capacity: Set(signal.capacity),
             booked: Set(signal.booked),

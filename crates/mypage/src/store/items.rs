@@ -10,7 +10,7 @@ use domain::mypage::{Item, Shown};
 use domain::page::{Key, KeyKind, Page};
 use domain::screening::State;
 use jiff::civil::Date;
-use sea_orm::ActiveValue::Set;
+use sea_orm::ActiveValue::{Set, Unchanged};
 use sea_orm::entity::prelude::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter};
 use sea_orm::{PaginatorTrait, QueryOrder, QuerySelect};
 
@@ -78,14 +78,18 @@ impl TryFrom<item::Model> for Item {
     }
 }
 
-impl From<&Item> for item::ActiveModel {
-    fn from(item: &Item) -> Self {
+impl item::ActiveModel {
+    /// The row of an item that was another before, or was not there. The index has what hardly ever changes.
+    fn new(item: &Item, before: Option<&Item>) -> Self {
+        let found_by = |item: &Item| (item.customer.clone(), item.date);
+        let fixed = before.is_some_and(|before| found_by(before) == found_by(item));
+        let text = |text: String| if fixed { Unchanged(text) } else { Set(text) };
         Self {
             screening: Set(item.screening.0),
-            customer: Set(item.customer.to_string()),
+            customer: text(item.customer.to_string()),
             version: Set(item.version),
             hospital_display_name: Set(item.hospital_display_name.clone()),
-            date: Set(item.date.to_string()),
+            date: text(item.date.to_string()),
             time_zone: Set(item.time_zone.clone()),
             state: Set(item.state.number()),
             reason: Set(item.reason.clone()),
@@ -126,8 +130,8 @@ pub(crate) async fn save(
 ) -> Result<(), DbErr> {
     let changed = || after.iter().filter(|(screening, shown)| before.get(screening) != Some(shown));
     let items = changed().filter_map(|(screening, shown)| {
-        let known = before.get(screening).is_some_and(|before| before.item.is_some());
-        Some((known, item::ActiveModel::from(shown.item.as_ref()?)))
+        let before = before.get(screening).and_then(|before| before.item.as_ref());
+        Some((before.is_some(), item::ActiveModel::new(shown.item.as_ref()?, before)))
     });
     save_all(transaction, items.collect::<Vec<_>>()).await?;
     let hidden = changed().filter(|(_, shown)| shown.hidden_version > 0).map(|(screening, shown)| {

@@ -6,7 +6,7 @@ use domain::ids::{CustomerId, HospitalId, Malformed, ScreeningId, SlotId, parse_
 use domain::screening::{Screening, State, Terms};
 use fault::Reason;
 use jiff::civil::Date;
-use sea_orm::ActiveValue::Set;
+use sea_orm::ActiveValue::{Set, Unchanged};
 use sea_orm::DbErr;
 use sea_orm::entity::prelude::*;
 
@@ -91,8 +91,13 @@ impl Model {
     }
 }
 
-impl From<Screening> for ActiveModel {
-    fn from(screening: Screening) -> Self {
+impl ActiveModel {
+    /// The row of a screening that was another before, or was not there. Every index has what hardly ever changes.
+    fn new(screening: Screening, before: Option<&Screening>) -> Self {
+        let fixed = before.is_some_and(|before| {
+            let Screening { customer, slot, create_time, .. } = before;
+            (customer, slot, create_time) == (&screening.customer, &screening.slot, &screening.create_time)
+        });
         let Screening {
             id,
             customer,
@@ -108,12 +113,15 @@ impl From<Screening> for ActiveModel {
             create_time,
             update_time,
         } = screening;
+        let text = |text: String| if fixed { Unchanged(text) } else { Set(text) };
+        let customer = customer.map(|customer| customer.segment().to_owned());
+        let create_time = micros(create_time);
         Self {
             id: Set(id.0),
-            customer: Set(customer.map(|customer| customer.segment().to_owned())),
+            customer: if fixed { Unchanged(customer) } else { Set(customer) },
             customer_display_name: Set(customer_display_name),
-            hospital: Set(slot.hospital.segment().to_owned()),
-            slot_date: Set(slot.date.to_string()),
+            hospital: text(slot.hospital.segment().to_owned()),
+            slot_date: text(slot.date.to_string()),
             hospital_display_name: Set(terms.hospital_display_name),
             time_zone: Set(terms.time_zone),
             cancellation_close_time: Set(terms.cancellation_close_time.map(micros)),
@@ -123,7 +131,7 @@ impl From<Screening> for ActiveModel {
             given_up: Set(given_up.map(Reason::name).unwrap_or_default().to_owned()),
             claim_generation: Set(generation),
             version: Set(version),
-            create_time: Set(micros(create_time)),
+            create_time: if fixed { Unchanged(create_time) } else { Set(create_time) },
             update_time: Set(micros(update_time)),
         }
     }
@@ -132,10 +140,11 @@ impl From<Screening> for ActiveModel {
 /// Inserts rows that were not there. It never overwrites: a row that came in between is an error, and the batch is decided
 /// again with it in view.
 pub(crate) async fn insert(transaction: &impl ConnectionTrait, rows: Vec<Screening>) -> Result<(), DbErr> {
-    insert_all(transaction, rows.into_iter().map(ActiveModel::from).collect()).await
+    insert_all(transaction, rows.into_iter().map(|row| ActiveModel::new(row, None)).collect()).await
 }
 
-/// Writes rows that were there.
-pub(crate) async fn update(transaction: &impl ConnectionTrait, rows: Vec<Screening>) -> Result<(), DbErr> {
-    replace_all(transaction, rows.into_iter().map(ActiveModel::from).collect()).await
+/// Writes rows that were there, each beside what it was.
+pub(crate) async fn update(transaction: &impl ConnectionTrait, rows: Vec<(Screening, Screening)>) -> Result<(), DbErr> {
+    let rows = rows.into_iter().map(|(before, row)| ActiveModel::new(row, Some(&before)));
+    replace_all(transaction, rows.collect()).await
 }

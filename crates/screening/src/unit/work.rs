@@ -1,6 +1,7 @@
 //! A batch being decided: the working copy of what was loaded, and the effects that come of it.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, hash_map};
+use std::mem;
 
 use ::store::dead_letter::DeadLetter;
 use ::store::inbox::Ignored;
@@ -24,8 +25,8 @@ use crate::store::watch::Orphan;
 /// What is to be written.
 #[derive(Debug, Default)]
 pub(super) struct Effects {
-    /// Rows that were there.
-    pub(super) changed: Vec<Screening>,
+    /// Rows that were there: as they were, and as they are now.
+    pub(super) changed: Vec<(Screening, Screening)>,
     /// Rows that were not.
     pub(super) created: Vec<Screening>,
     /// Answered requests.
@@ -48,8 +49,9 @@ pub(super) struct Effects {
 #[derive(Debug)]
 struct Entry {
     row: Screening,
-    stored: bool,
     touched: bool,
+    /// Where it is touched, the row that is stored, if there is one.
+    before: Option<Screening>,
 }
 
 /// The working copy.
@@ -79,7 +81,7 @@ impl Work {
         versions: HashMap<SlotId, i64>,
         fresh: Vec<bool>,
     ) -> Self {
-        let rows = rows.into_iter().map(|(id, row)| (id, Entry { row, stored: true, touched: false })).collect();
+        let rows = rows.into_iter().map(|(id, row)| (id, Entry { row, touched: false, before: None })).collect();
         let (order, effects) = (Vec::new(), Effects::default());
         Self { now, rules, records, rows, booked, order, active, versions, fresh: fresh.into_iter(), effects }
     }
@@ -87,8 +89,10 @@ impl Work {
     pub(super) fn into_effects(mut self) -> Effects {
         for id in self.order {
             if let Some(entry) = self.rows.remove(&id) {
-                let list = if entry.stored { &mut self.effects.changed } else { &mut self.effects.created };
-                list.push(entry.row);
+                match entry.before {
+                    Some(before) => self.effects.changed.push((before, entry.row)),
+                    None => self.effects.created.push(entry.row),
+                }
             }
         }
         self.effects
@@ -301,12 +305,19 @@ impl Work {
             let fact = envelope(NAME, cause, self.now, uuid_v7(), id.to_string(), row.version, fact);
             self.effects.events.push(fact);
         }
-        let entry = self.rows.entry(id).or_insert_with(|| Entry { row: row.clone(), stored: false, touched: false });
-        if !entry.touched {
-            self.order.push(id);
-            entry.touched = true;
+        match self.rows.entry(id) {
+            hash_map::Entry::Occupied(entry) if entry.get().touched => entry.into_mut().row.clone_from(&row),
+            hash_map::Entry::Occupied(entry) => {
+                let entry = entry.into_mut();
+                entry.before = Some(mem::replace(&mut entry.row, row.clone()));
+                entry.touched = true;
+                self.order.push(id);
+            }
+            hash_map::Entry::Vacant(entry) => {
+                entry.insert(Entry { row: row.clone(), touched: true, before: None });
+                self.order.push(id);
+            }
         }
-        entry.row.clone_from(&row);
         row
     }
 

@@ -1,6 +1,6 @@
 //! Many rows at once: what is written is what is read, whatever their number and wherever there is nothing in them.
 
-use sea_orm::ActiveValue::{NotSet, Set};
+use sea_orm::ActiveValue::{NotSet, Set, Unchanged};
 use sea_orm::{
     ActiveModelTrait, ConnectionTrait, DatabaseConnection, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder,
 };
@@ -118,6 +118,31 @@ async fn what_is_there_is_refused_kept_or_replaced() {
         assert_eq!(all(&connection).await.len(), 11, "{}", backend.name);
         let unlike = mixed::ActiveModel { note: NotSet, ..active(row(12)) };
         assert!(insert_all(&connection, vec![active(row(11)), unlike]).await.is_err(), "{}", backend.name);
+    }
+}
+
+#[tokio::test]
+async fn what_is_unchanged_stays_as_it_is_stored() {
+    for backend in backends().await {
+        let connection = writing(&backend).await;
+        tables(&connection).await;
+        insert_all(&connection, (0..4).map(row).map(active).collect()).await.expect("written");
+        let after = |number| mixed::Model { amount: Some(7), flag: true, ..row(number) };
+        let other = || Unchanged(Some("not what is stored".to_owned()));
+        // some rows change the note, some do not, and one changes nothing at all
+        let nothing: mixed::ActiveModel = after(3).into();
+        let rows = vec![
+            mixed::ActiveModel { note: other(), ..active(after(0)) },
+            mixed::ActiveModel { note: Set(Some("new".to_owned())), ..active(after(1)) },
+            mixed::ActiveModel { note: other(), ..active(after(2)) },
+            nothing,
+        ];
+        replace_all(&connection, rows).await.expect("replaced");
+        let changed = mixed::Model { note: Some("new".to_owned()), ..after(1) };
+        assert_eq!(all(&connection).await, [after(0), changed, after(2), row(3)], "{}", backend.name);
+        let new = mixed::ActiveModel { note: Unchanged(Some("first".to_owned())), ..active(row(9)) };
+        insert_all(&connection, vec![new]).await.expect("written");
+        assert_eq!(all(&connection).await[4].note.as_deref(), Some("first"), "{}", backend.name);
     }
 }
 
