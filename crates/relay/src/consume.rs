@@ -24,6 +24,7 @@ use uuid::Uuid;
 
 use crate::apply::Applier;
 use crate::chain;
+use crate::pace::spacing;
 use crate::upkeep::upkeep;
 
 /// One event on its way into a service.
@@ -81,7 +82,7 @@ pub struct ConsumeOptions {
     pub batch: usize,
     /// How long after the beginning of one batch the next one begins at the earliest, so that each takes what has come
     /// together by then and not every event is a transaction. One that comes after a silence begins at once, and so does
-    /// one behind a batch that was large.
+    /// one behind a batch that was large; behind one that was slow it is later, by as long as that one took.
     pub pace: Duration,
     /// Tries an event gets before it becomes a dead letter.
     pub attempts: i32,
@@ -202,10 +203,7 @@ impl Reader {
                 }
             };
             (worked, settled) = (true, false);
-            // behind a large batch there are more, and waiting would save little
-            let large = deliveries.len() * LARGE >= self.options.batch;
-            begin = Instant::now() + if large { Duration::ZERO } else { pace };
-            let count = deliveries.len();
+            let (begun, count) = (Instant::now(), deliveries.len());
             let later = self.applier.apply(&deliveries).await;
             applied.increment((count - later.len()) as u64);
             if !later.is_empty() {
@@ -219,6 +217,9 @@ impl Reader {
                 tracing::warn!(consumer = name, error = chain(&error), "cannot acknowledge events");
                 return worked;
             }
+            // behind a large batch there are more, and waiting would save little
+            let large = count * LARGE >= self.options.batch;
+            begin = begun + if large { Duration::ZERO } else { spacing(pace, begun.elapsed()) };
         }
     }
 }

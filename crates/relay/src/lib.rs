@@ -6,6 +6,7 @@
 mod apply;
 mod consume;
 mod log;
+mod pace;
 mod publish;
 mod upkeep;
 

@@ -32,7 +32,7 @@ pub struct PublishOptions {
     /// Events sent before the first acknowledgement is waited for.
     pub window: usize,
     /// How long after the beginning of one look at the outbox the next one begins at the earliest, unless the last one found
-    /// more than a window: so many commits share the cost of publishing.
+    /// more than a window: so many commits share the cost of publishing. Behind a slow one it is later, by as long as that took.
     pub pace: Duration,
     /// How long the acknowledgements of a window are waited for, all together.
     pub timeout: Duration,

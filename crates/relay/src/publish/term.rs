@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use uuid::Uuid;
 
 use super::Relay;
+use crate::pace::spacing;
 
 /// Windows that one look at the outbox reads at most.
 const WINDOWS: usize = 4;
@@ -128,13 +129,14 @@ impl<'a> Term<'a> {
                 continue;
             }
             idle = FIRST_IDLE;
-            if rows.len() <= options.window {
-                begin += options.pace;
-            }
+            let few = rows.len() <= options.window;
             match self.windows(&stream, rows).await? {
                 Marked::Done => {}
                 Marked::Lost => self.stream = None,
                 Marked::Over => return Ok(()),
+            }
+            if few {
+                begin += spacing(options.pace, begin.elapsed());
             }
         }
     }
