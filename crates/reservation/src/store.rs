@@ -6,14 +6,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ::store::query::{self, Direction, apart, condition};
-use ::store::rows::{among, insert_missing, save_all};
+use ::store::rows::{among, insert_missing, save_all, unless};
 use ::store::{micros, timestamp};
 use domain::access::Scope;
 use domain::filter::{Comparison, Value as Operand};
 use domain::ids::{CustomerId, ScreeningId, SlotId};
 use domain::page::{Key, KeyKind, Order, Page};
 use domain::reservation::{Entry, Ledger, Reservation, State};
-use sea_orm::ActiveValue::{Set, Unchanged};
+use sea_orm::ActiveValue::Set;
 use sea_orm::entity::prelude::*;
 use sea_orm::{Condition, QueryOrder, QuerySelect, Value};
 
@@ -110,20 +110,19 @@ impl TryFrom<reservation::Model> for Reservation {
 impl reservation::ActiveModel {
     /// The row of a reservation that was another before, or was not there. Every index has what hardly ever changes.
     fn new(reservation: &Reservation, before: Option<&Reservation>) -> Self {
-        let found_by = |row: &Reservation| (row.customer.clone(), row.slot.clone(), row.create_time);
-        let fixed = before.is_some_and(|before| found_by(before) == found_by(reservation));
-        let text = |text: String| if fixed { Unchanged(text) } else { Set(text) };
-        let create_time = micros(reservation.create_time);
+        let fixed = before.is_some_and(|Reservation { customer, slot, create_time, .. }| {
+            (customer, slot, create_time) == (&reservation.customer, &reservation.slot, &reservation.create_time)
+        });
         Self {
             screening: Set(reservation.screening.0),
-            customer: text(reservation.customer.to_string()),
-            hospital: text(reservation.slot.hospital.to_string()),
-            slot: text(reservation.slot.to_string()),
-            date: text(reservation.slot.date.to_string()),
+            customer: unless(fixed, reservation.customer.to_string()),
+            hospital: unless(fixed, reservation.slot.hospital.to_string()),
+            slot: unless(fixed, reservation.slot.to_string()),
+            date: unless(fixed, reservation.slot.date.to_string()),
             state: Set(reservation.state.number()),
             screening_version: Set(reservation.screening_version),
             version: Set(reservation.version),
-            create_time: if fixed { Unchanged(create_time) } else { Set(create_time) },
+            create_time: unless(fixed, micros(reservation.create_time)),
             update_time: Set(micros(reservation.update_time)),
         }
     }

@@ -51,6 +51,11 @@ pub async fn insert_missing<A: ActiveModelTrait>(
     write(transaction, rows, Present::Kept).await
 }
 
+/// What a row that replaces another has in a column: nothing to write where that is known to be what it was.
+pub fn unless<V: Into<Value>>(unchanged: bool, value: V) -> ActiveValue<V> {
+    if unchanged { ActiveValue::Unchanged(value) } else { ActiveValue::Set(value) }
+}
+
 /// Replaces rows that are there, but for columns that are `Unchanged`.
 ///
 /// # Errors

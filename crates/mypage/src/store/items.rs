@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ::store::query::{self, Direction};
-use ::store::rows::{among, save_all};
+use ::store::rows::{among, save_all, unless};
 use ::store::{micros, timestamp};
 use domain::ids::{CustomerId, ScreeningId, parse_date};
 use domain::mypage::{Item, Shown};
 use domain::page::{Key, KeyKind, Page};
 use domain::screening::State;
 use jiff::civil::Date;
-use sea_orm::ActiveValue::{Set, Unchanged};
+use sea_orm::ActiveValue::Set;
 use sea_orm::entity::prelude::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter};
 use sea_orm::{PaginatorTrait, QueryOrder, QuerySelect};
 
@@ -81,15 +81,13 @@ impl TryFrom<item::Model> for Item {
 impl item::ActiveModel {
     /// The row of an item that was another before, or was not there. The index has what hardly ever changes.
     fn new(item: &Item, before: Option<&Item>) -> Self {
-        let found_by = |item: &Item| (item.customer.clone(), item.date);
-        let fixed = before.is_some_and(|before| found_by(before) == found_by(item));
-        let text = |text: String| if fixed { Unchanged(text) } else { Set(text) };
+        let fixed = before.is_some_and(|before| (&before.customer, before.date) == (&item.customer, item.date));
         Self {
             screening: Set(item.screening.0),
-            customer: text(item.customer.to_string()),
+            customer: unless(fixed, item.customer.to_string()),
             version: Set(item.version),
             hospital_display_name: Set(item.hospital_display_name.clone()),
-            date: text(item.date.to_string()),
+            date: unless(fixed, item.date.to_string()),
             time_zone: Set(item.time_zone.clone()),
             state: Set(item.state.number()),
             reason: Set(item.reason.clone()),

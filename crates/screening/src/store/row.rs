@@ -1,12 +1,12 @@
 //! The table of screenings.
 
-use ::store::rows::{insert_all, replace_all};
+use ::store::rows::{insert_all, replace_all, unless};
 use ::store::{micros, timestamp};
 use domain::ids::{CustomerId, HospitalId, Malformed, ScreeningId, SlotId, parse_date};
 use domain::screening::{Screening, State, Terms};
 use fault::Reason;
 use jiff::civil::Date;
-use sea_orm::ActiveValue::{Set, Unchanged};
+use sea_orm::ActiveValue::Set;
 use sea_orm::DbErr;
 use sea_orm::entity::prelude::*;
 
@@ -113,15 +113,12 @@ impl ActiveModel {
             create_time,
             update_time,
         } = screening;
-        let text = |text: String| if fixed { Unchanged(text) } else { Set(text) };
-        let customer = customer.map(|customer| customer.segment().to_owned());
-        let create_time = micros(create_time);
         Self {
             id: Set(id.0),
-            customer: if fixed { Unchanged(customer) } else { Set(customer) },
+            customer: unless(fixed, customer.map(|customer| customer.segment().to_owned())),
             customer_display_name: Set(customer_display_name),
-            hospital: text(slot.hospital.segment().to_owned()),
-            slot_date: text(slot.date.to_string()),
+            hospital: unless(fixed, slot.hospital.segment().to_owned()),
+            slot_date: unless(fixed, slot.date.to_string()),
             hospital_display_name: Set(terms.hospital_display_name),
             time_zone: Set(terms.time_zone),
             cancellation_close_time: Set(terms.cancellation_close_time.map(micros)),
@@ -131,7 +128,7 @@ impl ActiveModel {
             given_up: Set(given_up.map(Reason::name).unwrap_or_default().to_owned()),
             claim_generation: Set(generation),
             version: Set(version),
-            create_time: if fixed { Unchanged(create_time) } else { Set(create_time) },
+            create_time: unless(fixed, micros(create_time)),
             update_time: Set(micros(update_time)),
         }
     }
