@@ -14,7 +14,7 @@ use tokio::time::Instant;
 /// One event as bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// `checkup.v1.{aggregate type}.{fact}.{aggregate id}`.
+    /// `checkup.v1.{aggregate type}.{fact}.{producer}`.
     pub subject: String,
     /// The encoded envelope.
     pub payload: Vec<u8>,

@@ -73,15 +73,16 @@ pub fn fact(payload: &Payload) -> (&'static str, &'static str) {
     }
 }
 
-/// `checkup.v1.{aggregate type}.{fact}.{aggregate id}`; the id is the aggregate's name with `/` and `.` as `_`, so that it is
-/// one subject token.
+/// `checkup.v1.{aggregate type}.{fact}.{producer}`. A broker keeps what it knows of a stream by subject and walks through them again and
+/// again, for every event that a consumer reads: there are a few dozen, however many aggregates there are.
 #[must_use]
 pub fn subject(envelope: &EventEnvelope) -> String {
     let (kind, fact) = envelope.payload.as_ref().map_or(("unknown", "unknown"), fact);
-    format!("checkup.v1.{kind}.{fact}.{}", envelope.aggregate.replace(['/', '.'], "_"))
+    let producer = if envelope.producer.is_empty() { "unknown" } else { &envelope.producer };
+    format!("checkup.v1.{kind}.{fact}.{producer}")
 }
 
-/// The subject filter that selects one fact of every aggregate.
+/// The subject filter that selects one fact of every aggregate, also those of before a producer's name stood last.
 #[must_use]
 pub fn subject_filter(kind: &str, fact: &str) -> String {
     format!("checkup.v1.{kind}.{fact}.*")
@@ -92,16 +93,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_subject_has_five_tokens_whatever_the_aggregate_is_called() {
-        let payload = Payload::CapacityReserved(contract::event::v1::CapacityReserved::default());
-        let envelope = EventEnvelope {
-            aggregate: "hospitals/seoul/slots/2027-01-04/claims/01890a5d-ac96-774b-bcce-b302099a8057.1".into(),
-            payload: Some(payload),
-            ..EventEnvelope::default()
+    fn there_are_as_many_subjects_as_facts_however_many_aggregates() {
+        let told = |aggregate: &str| {
+            let payload = Payload::CapacityReserved(contract::event::v1::CapacityReserved::default());
+            let (aggregate, producer) = (aggregate.to_owned(), "hospital".to_owned());
+            subject(&EventEnvelope { aggregate, producer, payload: Some(payload), ..EventEnvelope::default() })
         };
-        let subject = subject(&envelope);
-        assert_eq!(subject.split('.').count(), 5);
-        assert!(subject.starts_with("checkup.v1.claim.capacity_reserved.hospitals_seoul_slots_2027-01-04_claims_"));
+        assert_eq!(told("hospitals/a/slots/2027-01-04/claims/1.1"), "checkup.v1.claim.capacity_reserved.hospital");
+        assert_eq!(told("hospitals/a/slots/2027-01-04/claims/1.1"), told("hospitals/b/slots/2027-01-04/claims/2.1"));
+        assert_eq!(subject(&EventEnvelope::default()), "checkup.v1.unknown.unknown.unknown");
     }
 
     #[test]
