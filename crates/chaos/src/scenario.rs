@@ -169,7 +169,7 @@ impl Scenario {
             after: if full { seconds(8) } else { Duration::from_millis(1_200) },
             rounds,
             bookings,
-            settle: seconds(60),
+            settle: seconds(if full { 600 } else { 60 }),
             keep: true,
             seed,
         }

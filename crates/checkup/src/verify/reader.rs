@@ -101,6 +101,7 @@ impl Reader {
     /// Reads everything: producers first, so that what follows them is not older than what it follows.
     pub(super) async fn everything(&mut self) -> Result<Ledgers, Failure> {
         let mut ledgers = Ledgers::default();
+        self.absent.clear();
         self.read_hospital(&mut ledgers).await?;
         self.read_screenings(&mut ledgers).await?;
         self.read_reservations(&mut ledgers).await?;

@@ -30,6 +30,11 @@ impl Counts {
             customers: customers.len(),
         }
     }
+
+    /// Bookings, by the ledger that has most of them.
+    pub(super) fn bookings(&self) -> usize {
+        self.screenings.max(self.claims).unwrap_or(0)
+    }
 }
 
 /// The result of a verification.
