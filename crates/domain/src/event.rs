@@ -73,8 +73,8 @@ pub fn fact(payload: &Payload) -> (&'static str, &'static str) {
     }
 }
 
-/// `checkup.v1.{aggregate type}.{fact}.{producer}`. A broker keeps what it knows of a stream by subject and walks through them again and
-/// again, for every event that a consumer reads: there are a few dozen, however many aggregates there are.
+/// `checkup.v1.{aggregate type}.{fact}.{producer}`. A broker keeps what it knows of a stream by subject, and
+/// walks through subjects for every event that a consumer reads: there are a few dozen, however many aggregates there are.
 #[must_use]
 pub fn subject(envelope: &EventEnvelope) -> String {
     let (kind, fact) = envelope.payload.as_ref().map_or(("unknown", "unknown"), fact);
