@@ -23,6 +23,10 @@ pub(crate) const START: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(300);
 /// What of a core they use at most when they rest.
 const RESTING: f64 = 0.06;
+/// Looks at services that have just started: the least they use is what they use with nothing to do, which in a debug build is more.
+const FIRST_LOOKS: u32 = 5;
+/// How many times that is rest too. A look counts in hundredths of a second, a handful of them.
+const SLACK: f64 = 1.5;
 /// How long is waited for that between two measurements.
 const REST: Duration = Duration::from_secs(60);
 /// How long is waited for that where what follows means nothing without it.
@@ -49,6 +53,8 @@ pub(crate) struct Stand {
     pub(crate) services: Services,
     pub(crate) signer: Signer,
     connections: usize,
+    /// What of a core they use at most when they rest.
+    resting: f64,
     // last: everything else lives in it
     directory: TempDir,
 }
@@ -85,7 +91,13 @@ impl Stand {
                 Services::Mesh(Box::new(mesh))
             }
         };
-        Ok(Self { services, signer, connections: plan.connections, directory })
+        let mut stand = Self { services, signer, connections: plan.connections, resting: RESTING, directory };
+        let mut idle = f64::INFINITY;
+        for _ in 0..FIRST_LOOKS {
+            idle = idle.min(stand.used().await);
+        }
+        stand.resting = RESTING.max(idle * SLACK);
+        Ok(stand)
     }
 
     /// Where its data is.
@@ -149,17 +161,19 @@ impl Stand {
     /// After how long they rested, if within a time.
     async fn resting(&self, limit: Duration) -> Option<Duration> {
         let begun = Instant::now();
-        let mut before = self.cpu();
         while begun.elapsed() < limit {
-            sleep(LOOK).await;
-            let now = self.cpu();
-            let used = now.saturating_sub(before).as_secs_f64() / LOOK.as_secs_f64();
-            if used <= RESTING {
+            if self.used().await <= self.resting {
                 return Some(begun.elapsed().saturating_sub(LOOK));
             }
-            before = now;
         }
         None
+    }
+
+    /// What of a core they use while they are looked at.
+    async fn used(&self) -> f64 {
+        let before = self.cpu();
+        sleep(LOOK).await;
+        self.cpu().saturating_sub(before).as_secs_f64() / LOOK.as_secs_f64()
     }
 
     /// What the embedded services wrote at last, where they have ended by themselves.
