@@ -12,8 +12,8 @@ use mimalloc::MiMalloc;
 use tokio::runtime::{Builder, Runtime};
 
 /// Calls allocate on one thread and free on another, which this allocator is made for. An image on an empty base would otherwise
-/// have that of musl, which serialises all threads. SQLite gets it too (its feature `override`): between two allocators what one has
-/// freed is of no use to the other, and the process grows.
+/// have that of musl, which serialises all threads. SQLite gets it too (its feature `override`): glibc's has an arena for each of
+/// SQLite's threads, and what is free in one is of no use to another.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
