@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn business_refusals_stay_clear_of_what_a_mesh_counts_as_failure() {
-        let retried = [Reason::HospitalUnavailable, Reason::ViewLagging, Reason::NotReady];
+        let retried = [Reason::HospitalUnavailable, Reason::ViewLagging, Reason::NotReady, Reason::StorageUnavailable];
         for reason in Reason::ALL {
             assert_eq!(reason.code() == Code::Unavailable, retried.contains(reason), "{}", reason.name());
             assert_eq!(reason.code() == Code::Internal, *reason == Reason::Internal, "{}", reason.name());

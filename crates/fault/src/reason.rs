@@ -142,8 +142,10 @@ reasons! {
     HospitalUnavailable = "HOSPITAL_UNAVAILABLE" => Unavailable;
     /// The view has not yet seen the write the caller asked for.
     ViewLagging = "VIEW_LAGGING" => Unavailable;
-    /// The service is starting, draining, or its store does not answer.
+    /// The service is starting or draining.
     NotReady = "NOT_READY" => Unavailable;
+    /// The service's storage is full, fails or is out of reach.
+    StorageUnavailable = "STORAGE_UNAVAILABLE" => Unavailable;
     /// No token.
     CredentialsMissing = "CREDENTIALS_MISSING" => Unauthenticated;
     /// A token that is expired, not for us, or not signed by our issuer.

@@ -89,6 +89,7 @@ pub fn build_on(options: Options, database: Database, process: &Process, server:
     let unit = HospitalUnit::new(process.clock);
     let (writer, serving) = Writer::new(NAME, unit, database.clone(), WriterOptions { queue, batch });
     process.tasks.spawn(Kind::Essential, "hospital-writer", serving);
+    process.ready_while_writable(NAME, database.writable());
     let revocations = Arc::new(Notify::new());
     background::spawn(process, &writer, &database, &revocations);
     let consumers = policy::consumers(writer.clone(), database.clone());

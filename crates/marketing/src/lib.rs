@@ -97,6 +97,7 @@ pub async fn build(options: Options, deps: Deps, server: &mut Server) -> Result<
     let database = Database::open::<Migrator>(&location).await?;
     let (writer, run) = Writer::new(NAME, Demand::new(process.clock), database.clone(), WRITER);
     process.tasks.spawn(Kind::Essential, "marketing-writer", run);
+    process.ready_while_writable(NAME, database.writable());
     let interval = prune_interval.max(SHORTEST_INTERVAL);
     let pruner = Pruner { interval, clock: process.clock, writer: writer.clone() };
     process.tasks.spawn(Kind::Loop, "marketing-prune", pruner.run());

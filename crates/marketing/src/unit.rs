@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ::store::dead_letter::{self, DeadLetter};
 use ::store::inbox::{self, Mark};
-use ::store::{Unit, micros};
+use ::store::{Transaction, Unit, micros};
 use async_trait::async_trait;
 use domain::civil::{last_zone, today};
 use domain::demand::{Fact, Hospital, Signal, of_late};
@@ -13,7 +13,7 @@ use domain::ids::{HospitalId, SlotId};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use runtime::clock::Clock;
-use sea_orm::{DatabaseTransaction, DbErr};
+use sea_orm::DbErr;
 
 use crate::store::{hospitals, sets, signals};
 
@@ -46,7 +46,7 @@ impl Demand {
         Self { clock }
     }
 
-    async fn fold(&self, transaction: &DatabaseTransaction, facts: &[&Fact]) -> Result<(), DbErr> {
+    async fn fold(&self, transaction: &Transaction, facts: &[&Fact]) -> Result<(), DbErr> {
         if facts.is_empty() {
             return Ok(());
         }
@@ -75,7 +75,7 @@ fn is_gone(known: &Known, hospital: &HospitalId) -> bool {
 
 /// Takes in what the facts say about hospitals, with what follows for the slots that are there already, and returns all
 /// hospitals the facts are about.
-async fn fold_hospitals(transaction: &DatabaseTransaction, facts: &[&Fact]) -> Result<Known, DbErr> {
+async fn fold_hospitals(transaction: &Transaction, facts: &[&Fact]) -> Result<Known, DbErr> {
     let named: BTreeSet<&HospitalId> = facts.iter().map(|fact| fact.hospital()).collect();
     let before = hospitals::load_for_update(transaction, &named).await?;
     let mut known = before.clone();
@@ -108,7 +108,7 @@ fn end_of(known: &Known, slot: &SlotId) -> i64 {
 
 /// Takes in what the facts say about slots that have not been over for long.
 async fn fold_signals(
-    transaction: &DatabaseTransaction,
+    transaction: &Transaction,
     facts: &[&Fact],
     known: &Known,
     since: Timestamp,
@@ -149,7 +149,7 @@ impl Unit for Demand {
     type Command = Command;
     type Answer = bool;
 
-    async fn execute(&self, transaction: &DatabaseTransaction, batch: &[&Command]) -> Result<Vec<bool>, DbErr> {
+    async fn execute(&self, transaction: &Transaction, batch: &[&Command]) -> Result<Vec<bool>, DbErr> {
         let mut answers = Vec::with_capacity(batch.len());
         let mut facts: Vec<&Fact> = Vec::new();
         for command in batch {

@@ -81,6 +81,7 @@ impl View {
             drop(writing);
         };
         spawn(process, Kind::Essential, "mypage-writer", writer_task, &retired);
+        process.ready_while_writable(NAME, database.writable());
         let pruner = Pruner {
             age: SignedDuration::try_from(change_age).unwrap_or(SignedDuration::MAX),
             count: change_count,

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 
 use ::store::dead_letter::{self, DeadLetter};
 use ::store::inbox::{self, Mark};
-use ::store::{Unit, micros};
+use ::store::{Transaction, Unit, micros};
 use async_trait::async_trait;
 use domain::ids::{CustomerId, ScreeningId};
 use domain::mypage::Item;
 use domain::screening_fact::ScreeningFact;
 use runtime::clock::Clock;
-use sea_orm::{DatabaseTransaction, DbErr};
+use sea_orm::DbErr;
 
 use crate::policy::SCREENINGS;
 use crate::store::{changes, items, pages};
@@ -45,7 +45,7 @@ impl Fold {
     }
 
     /// Folds facts into the items they are about.
-    async fn fold(&self, transaction: &DatabaseTransaction, facts: &[&ScreeningFact]) -> Result<(), DbErr> {
+    async fn fold(&self, transaction: &Transaction, facts: &[&ScreeningFact]) -> Result<(), DbErr> {
         let screenings: BTreeSet<ScreeningId> = facts.iter().map(|fact| fact.screening()).collect();
         let before = items::load_for_update(transaction, &screenings).await?;
         let mut after = before.clone();
@@ -78,7 +78,7 @@ impl Unit for Fold {
     type Command = Command;
     type Answer = bool;
 
-    async fn execute(&self, transaction: &DatabaseTransaction, batch: &[&Command]) -> Result<Vec<bool>, DbErr> {
+    async fn execute(&self, transaction: &Transaction, batch: &[&Command]) -> Result<Vec<bool>, DbErr> {
         let arrived: Vec<&Arrived> = batch
             .iter()
             .filter_map(|command| if let Command::Consume(events) = command { Some(events) } else { None })

@@ -74,6 +74,7 @@ pub fn build_on(options: Options, database: Database, process: &Process, server:
     let Options {} = options;
     let (writer, run) = Writer::new(NAME, Ledger::new(process.clock), database.clone(), WRITER);
     process.tasks.spawn(Kind::Essential, "reservation-writer", run);
+    process.ready_while_writable(NAME, database.writable());
 
     server.add(limited!(ReservationServiceServer::new(Rpc::new(Ledgers::new(database.clone())))));
     let screenings = Consumer {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use ::store::dead_letter::{self, DeadLetter};
 use ::store::inbox::{self, Mark};
-use ::store::{Unit, outbox};
+use ::store::{Transaction, Unit, outbox};
 use async_trait::async_trait;
 use contract::event::v1::event_envelope::Payload;
 use contract::event::v1::{EventEnvelope, ReservationChanged, ReservationRegistered};
@@ -14,7 +14,7 @@ use domain::reservation::{Announced, Announcement};
 use domain::screening_fact::ScreeningFact;
 use runtime::clock::Clock;
 use runtime::entropy::uuid_v7;
-use sea_orm::{DatabaseTransaction, DbErr};
+use sea_orm::DbErr;
 use uuid::Uuid;
 
 use crate::NAME;
@@ -50,7 +50,7 @@ impl Ledger {
     }
 
     /// Folds facts into the ledgers they are about.
-    async fn fold(&self, transaction: &DatabaseTransaction, facts: &[(Uuid, &ScreeningFact)]) -> Result<(), DbErr> {
+    async fn fold(&self, transaction: &Transaction, facts: &[(Uuid, &ScreeningFact)]) -> Result<(), DbErr> {
         let screenings: BTreeSet<ScreeningId> = facts.iter().map(|(_, fact)| fact.screening()).collect();
         let before = store::load_for_update(transaction, &screenings).await?;
         let mut after = before.clone();
@@ -102,7 +102,7 @@ impl Unit for Ledger {
     type Command = Command;
     type Answer = ();
 
-    async fn execute(&self, transaction: &DatabaseTransaction, batch: &[&Command]) -> Result<Vec<()>, DbErr> {
+    async fn execute(&self, transaction: &Transaction, batch: &[&Command]) -> Result<Vec<()>, DbErr> {
         let (mut arrived, mut buried) = (Vec::new(), Vec::new());
         for command in batch {
             match command {

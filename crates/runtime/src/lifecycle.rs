@@ -3,7 +3,7 @@
 //! Everything here is level-triggered: who asks late gets the same answer as who waited. What happens in each state is
 //! decided by the server, the tasks and the binary.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -47,9 +47,13 @@ impl Drain {
     }
 }
 
-/// Ready once every latch is released, and ready from the start where nobody takes one.
+/// Started once every latch is released, and from the start where nobody takes one; ready while nothing troubles it besides.
 #[derive(Debug, Clone)]
-pub struct Readiness(Arc<watch::Sender<BTreeMap<String, usize>>>);
+pub struct Readiness {
+    latches: Arc<watch::Sender<BTreeMap<String, usize>>>,
+    /// What a process that has started lacks at the moment. It goes on serving what it can, but others may serve better.
+    troubles: Arc<watch::Sender<BTreeSet<String>>>,
+}
 
 /// Holds readiness back until it is released.
 #[derive(Debug)]
@@ -62,7 +66,7 @@ impl Readiness {
     /// Without latches.
     #[must_use]
     pub fn new() -> Self {
-        Self(Arc::new(watch::Sender::new(BTreeMap::new())))
+        Self { latches: Arc::default(), troubles: Arc::default() }
     }
 
     /// Takes a latch; `name` says on `/ready` what is awaited. Take latches before the server runs: one taken later makes
@@ -70,26 +74,72 @@ impl Readiness {
     #[must_use]
     pub fn latch(&self, name: impl Into<String>) -> Latch {
         let name = name.into();
-        self.0.send_modify(|held| *held.entry(name.clone()).or_default() += 1);
+        self.latches.send_modify(|held| *held.entry(name.clone()).or_default() += 1);
         Latch { name, readiness: self.clone() }
     }
 
-    /// Whether every latch is released.
+    /// Takes this trouble up, or puts it away.
+    pub fn trouble(&self, name: &str, troubled: bool) {
+        self.troubles.send_if_modified(
+            |troubles| {
+                if troubled { troubles.insert(name.to_owned()) } else { troubles.remove(name) }
+            },
+        );
+    }
+
+    /// Is troubled by `name` while `well` is false; ends with the sender of `well`.
+    pub async fn follow(self, name: String, mut well: watch::Receiver<bool>) {
+        loop {
+            self.trouble(&name, !*well.borrow_and_update());
+            if well.changed().await.is_err() {
+                return self.trouble(&name, false);
+            }
+        }
+    }
+
+    /// Whether every latch is released: calls are let in.
+    #[must_use]
+    pub fn has_started(&self) -> bool {
+        self.latches.borrow().is_empty()
+    }
+
+    /// Whether every latch is released and nothing troubles.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.0.borrow().is_empty()
+        self.has_started() && self.troubles.borrow().is_empty()
     }
 
-    /// Waits until every latch is released.
+    /// Waits until [`Self::is_ready`].
     pub async fn ready(&self) {
-        // the sender lives in self, so the channel cannot close while this waits
-        let _ = self.0.subscribe().wait_for(BTreeMap::is_empty).await;
+        self.until(true).await;
     }
 
-    /// What is still awaited.
+    /// Waits until [`Self::is_ready`] no longer holds.
+    pub async fn unready(&self) {
+        self.until(false).await;
+    }
+
+    async fn until(&self, wanted: bool) {
+        let (mut latches, mut troubles) = (self.latches.subscribe(), self.troubles.subscribe());
+        loop {
+            // both are marked as seen before either is waited for
+            let (started, untroubled) =
+                (latches.borrow_and_update().is_empty(), troubles.borrow_and_update().is_empty());
+            if (started && untroubled) == wanted {
+                return;
+            }
+            // the senders live in self, so the channels cannot close while this waits
+            tokio::select! {
+                _ = latches.changed() => {}
+                _ = troubles.changed() => {}
+            }
+        }
+    }
+
+    /// What is still awaited: latches, then troubles.
     #[must_use]
     pub fn awaited(&self) -> Vec<String> {
-        self.0.borrow().keys().cloned().collect()
+        self.latches.borrow().keys().chain(self.troubles.borrow().iter()).cloned().collect()
     }
 }
 
@@ -102,7 +152,7 @@ impl Default for Readiness {
 impl Latch {
     /// Gives way. A latch that is dropped without this stays closed for ever: what failed to start must not look ready.
     pub fn release(self) {
-        self.readiness.0.send_modify(|held| {
+        self.readiness.latches.send_modify(|held| {
             if let Some(count) = held.get_mut(&self.name) {
                 *count -= 1;
                 if *count == 0 {
@@ -185,5 +235,20 @@ mod tests {
         second.release();
         assert_eq!(readiness.awaited(), ["peer"]);
         assert!(!readiness.is_ready());
+    }
+
+    #[tokio::test]
+    async fn trouble_makes_a_started_process_unready_and_goes_again() {
+        let readiness = Readiness::new();
+        let (well, watched) = watch::channel(true);
+        let following = tokio::spawn(readiness.clone().follow("the storage".to_owned(), watched));
+        well.send_replace(false);
+        readiness.unready().await;
+        assert_eq!((readiness.has_started(), readiness.awaited()), (true, vec!["the storage".to_owned()]));
+        well.send_replace(true);
+        readiness.ready().await;
+        assert!(readiness.is_ready());
+        drop(well);
+        following.await.unwrap();
     }
 }

@@ -1,8 +1,10 @@
 //! The bundle of handles every component of a process is given.
 
+use tokio::sync::watch;
+
 use crate::clock::Clock;
 use crate::lifecycle::{Drain, Readiness};
-use crate::tasks::Tasks;
+use crate::tasks::{Kind, Tasks};
 
 /// Cheap to clone; a component takes one when it is built and keeps what it needs.
 #[derive(Debug, Clone)]
@@ -22,5 +24,11 @@ impl Process {
     #[must_use]
     pub fn new(clock: Clock, drain: Drain) -> Self {
         Self { clock, tasks: Tasks::new(drain.clone()), drain, readiness: Readiness::new() }
+    }
+
+    /// Is unready while the storage of a service takes no writes: calls are served all the same, as far as they can be.
+    pub fn ready_while_writable(&self, service: &str, writable: watch::Receiver<bool>) {
+        let following = self.readiness.clone().follow(format!("the storage of {service} to take writes"), writable);
+        self.tasks.spawn(Kind::Helper, "writable", following);
     }
 }

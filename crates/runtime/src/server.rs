@@ -133,11 +133,8 @@ impl Server {
         let until_goaway = async {
             tokio::select! {
                 biased;
-                () = self.readiness.ready() => {
-                    health.set(ServingStatus::Serving).await;
-                    drain.requested().await;
-                }
                 () = drain.requested() => {}
+                () = health.follow(&self.readiness) => {}
             }
             health.set(ServingStatus::NotServing).await;
             tokio::time::sleep(self.options.drain_delay).await;
@@ -183,6 +180,16 @@ impl Health {
     async fn set(&self, status: ServingStatus) {
         for name in &self.names {
             self.reporter.set_service_status(name, status).await;
+        }
+    }
+
+    /// Says what readiness says; never ends.
+    async fn follow(&self, readiness: &Readiness) {
+        loop {
+            readiness.ready().await;
+            self.set(ServingStatus::Serving).await;
+            readiness.unready().await;
+            self.set(ServingStatus::NotServing).await;
         }
     }
 

@@ -9,7 +9,7 @@ mod refusal;
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use fault::{Code, Fault, Violation};
+use fault::{Code, Fault, Reason, Violation};
 use prost::Message;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
@@ -65,6 +65,10 @@ fn log(fault: &Fault) {
     let (reason, cause) = (fault.reason().name(), fault.cause());
     match fault.code() {
         Code::Internal => tracing::error!(reason, cause, "call failed"),
+        // said once, when the storage began to fail
+        Code::Unavailable if fault.reason() == Reason::StorageUnavailable => {
+            tracing::debug!(reason, cause, detail = fault.message(), "call not served");
+        }
         Code::Unavailable => tracing::warn!(reason, cause, detail = fault.message(), "call not served"),
         Code::InvalidArgument
         | Code::NotFound
@@ -153,7 +157,7 @@ fn any(kind: &str, message: &impl Message) -> prost_types::Any {
 mod tests {
     use std::time::Duration;
 
-    use fault::{Reason, Violations};
+    use fault::Violations;
     use tonic_types::StatusExt;
 
     use super::*;

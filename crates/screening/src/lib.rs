@@ -122,6 +122,7 @@ pub fn build_on(options: Options, database: Database, rules: Rules, deps: Deps, 
     let unit = ScreeningUnit::new(process.clock, rules);
     let (writer, writing) = ::store::Writer::new(NAME, unit, database.clone(), sizes);
     process.tasks.spawn(Kind::Essential, "screening-writer", writing);
+    process.ready_while_writable(NAME, database.writable());
 
     let ledger = Ledger::new(writer);
     let (refusals, reporting) = Refusals::new(ledger.clone(), options.report_interval);

@@ -11,7 +11,7 @@ use std::collections::HashSet;
 
 use ::store::dead_letter::{self, DeadLetter};
 use ::store::inbox::{self, Mark};
-use ::store::{Unit, Writer, micros, outbox, request_record, timestamp};
+use ::store::{Transaction, Unit, Writer, micros, outbox, request_record, timestamp};
 use async_trait::async_trait;
 use domain::access::Scope;
 use domain::event::Cause;
@@ -21,7 +21,7 @@ use domain::screening::{self, Booking, Revocation, Screening, Terms};
 use fault::Fault;
 use jiff::Timestamp;
 use runtime::clock::Clock;
-use sea_orm::{DatabaseTransaction, DbErr};
+use sea_orm::DbErr;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -190,7 +190,7 @@ impl Unit for ScreeningUnit {
     type Command = Command;
     type Answer = Answer;
 
-    async fn execute(&self, transaction: &DatabaseTransaction, batch: &[&Command]) -> Result<Vec<Answer>, DbErr> {
+    async fn execute(&self, transaction: &Transaction, batch: &[&Command]) -> Result<Vec<Answer>, DbErr> {
         // as precise as it is stored, so that an answer and a later read say the same
         let now = timestamp(micros(self.clock.now()));
         let mut work = load(transaction, batch, self.rules, now).await?;
@@ -201,12 +201,7 @@ impl Unit for ScreeningUnit {
 }
 
 /// Reads, in one statement a table, what the batch is about; and which of its events are new.
-async fn load(
-    transaction: &DatabaseTransaction,
-    batch: &[&Command],
-    rules: Rules,
-    now: Timestamp,
-) -> Result<Work, DbErr> {
+async fn load(transaction: &Transaction, batch: &[&Command], rules: Rules, now: Timestamp) -> Result<Work, DbErr> {
     let (mut keys, mut ids, mut customers, mut marks, mut slots) = (vec![], HashSet::new(), vec![], vec![], vec![]);
     let mut taken = Vec::new();
     for command in batch {
@@ -258,7 +253,7 @@ async fn load(
 }
 
 /// Writes, in one statement a table, what was decided.
-async fn save(transaction: &DatabaseTransaction, work: Work, batch: &[&Command]) -> Result<(), DbErr> {
+async fn save(transaction: &Transaction, work: Work, batch: &[&Command]) -> Result<(), DbErr> {
     let effects = work.into_effects();
     store::row::update(transaction, effects.changed).await?;
     store::row::insert(transaction, effects.created).await?;

@@ -5,8 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bus::Message;
-use sea_orm::DatabaseTransaction;
-use store::{Nemesis, Verdict, outbox};
+use store::{Nemesis, Stage, Transaction, Verdict, outbox};
 
 use crate::chance::Chance;
 use crate::road::Broker;
@@ -18,6 +17,8 @@ pub(crate) enum Fate {
     Doubtful(u64),
     /// All are lost.
     Lost,
+    /// Storage fails at one step of a transaction in so many.
+    Failing(u64),
 }
 
 /// The hosts whose commits go wrong.
@@ -47,12 +48,14 @@ pub(crate) struct Commits {
     chance: Mutex<Chance>,
     /// Where events go that are not committed yet: a planted bug.
     leak: Option<Broker>,
+    /// Whether connections are used again on which storage failed: a planted bug.
+    trusting: bool,
 }
 
 impl Commits {
-    pub(crate) fn of(host: &'static str, fates: &Arc<Fates>, leak: Option<Broker>) -> Self {
+    pub(crate) fn of(host: &'static str, fates: &Arc<Fates>, leak: Option<Broker>, trusting: bool) -> Self {
         let chance = Chance::new(u64::from_be_bytes(runtime::entropy::bytes()));
-        Self { host, fates: Arc::clone(fates), chance: Mutex::new(chance), leak }
+        Self { host, fates: Arc::clone(fates), chance: Mutex::new(chance), leak, trusting }
     }
 }
 
@@ -61,7 +64,7 @@ const MOST: u64 = 1_000;
 
 #[async_trait]
 impl Nemesis for Commits {
-    async fn before_commit(&self, transaction: &DatabaseTransaction) {
+    async fn before_commit(&self, transaction: &Transaction) {
         let Some(broker) = &self.leak else { return };
         // those of earlier transactions that are not published yet go along: the broker knows them by their ids later
         let rows = outbox::unpublished(transaction, MOST).await.unwrap_or_default();
@@ -80,7 +83,16 @@ impl Nemesis for Commits {
                 (true, false) => Verdict::Lose,
                 (false, _) => Verdict::Commit,
             },
-            None => Verdict::Commit,
+            Some(Fate::Failing(_)) | None => Verdict::Commit,
         }
+    }
+
+    fn storage_fails(&self, _: Stage) -> bool {
+        let Some(Fate::Failing(one_in)) = self.fates.lock().get(self.host).copied() else { return false };
+        self.chance.lock().unwrap_or_else(PoisonError::into_inner).one_in(one_in)
+    }
+
+    fn trusts_connections(&self) -> bool {
+        self.trusting
     }
 }

@@ -90,7 +90,8 @@ impl Build {
     async fn open<M: MigratorTrait>(&self, name: &str) -> Result<Database, store::Error> {
         let database = Database::open::<M>(&self.location(name)).await?;
         let leak = (self.site.plan.mutant == Some(Mutant::PublishBeforeCommit)).then(|| self.site.broker.clone());
-        Ok(database.with_nemesis(Arc::new(Commits::of(self.host, &self.site.fates, leak))))
+        let trusting = self.site.plan.mutant == Some(Mutant::TrustedConnection);
+        Ok(database.with_nemesis(Arc::new(Commits::of(self.host, &self.site.fates, leak, trusting))))
     }
 
     fn location(&self, name: &str) -> Location {

@@ -29,11 +29,13 @@ pub enum Mutant {
     LeaseWithoutEpoch,
     /// A reader in order goes on from its cursor although the broker lost what the cursor speaks of.
     BlindCursor,
+    /// A connection on which a BEGIN, COMMIT or ROLLBACK failed is used again.
+    TrustedConnection,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::NoFence,
         Self::NoTombstone,
         Self::ReplayTwice,
@@ -43,6 +45,7 @@ impl Mutant {
         Self::WatermarkRelay,
         Self::LeaseWithoutEpoch,
         Self::BlindCursor,
+        Self::TrustedConnection,
     ];
 
     /// How many seeds, from the first on, have to be enough to find it: five times and more what it took on average when they were
@@ -58,7 +61,8 @@ impl Mutant {
             | Self::PublishBeforeCommit
             | Self::AckBeforeCommit
             | Self::WatermarkRelay
-            | Self::LeaseWithoutEpoch => Some(200),
+            | Self::LeaseWithoutEpoch
+            | Self::TrustedConnection => Some(200),
             Self::BlindCursor => None,
         }
     }
@@ -76,6 +80,7 @@ impl Mutant {
             Self::WatermarkRelay => "watermark-relay",
             Self::LeaseWithoutEpoch => "lease-without-epoch",
             Self::BlindCursor => "blind-cursor",
+            Self::TrustedConnection => "trusted-connection",
         }
     }
 }

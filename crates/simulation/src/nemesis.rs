@@ -124,6 +124,10 @@ impl Nemesis {
                 fates.set(hosts, Fate::Doubtful(*one_in));
                 Some(*lasts)
             }
+            Blow::Storage { hosts, one_in, lasts } => {
+                fates.set(hosts, Fate::Failing(*one_in));
+                Some(*lasts)
+            }
             Blow::Choke { host, lasts, .. } => {
                 fates.set(&[host], Fate::Lost);
                 Some(*lasts)
@@ -155,7 +159,7 @@ impl Nemesis {
             Blow::Cut { host, .. } => broker.set_cut(host, false),
             Blow::BrokerDown { .. } => broker.set_down(false),
             Blow::ForgetTail { .. } | Blow::Wipe | Blow::Stall { .. } => {}
-            Blow::Commits { hosts, .. } => fates.clear(hosts),
+            Blow::Commits { hosts, .. } | Blow::Storage { hosts, .. } => fates.clear(hosts),
             Blow::Choke { host, .. } => fates.clear(&[host]),
         }
         trace.note("nemesis", &format!("{blow:?}"), "ends");

@@ -44,6 +44,8 @@ pub(crate) enum Blow {
     Wipe,
     /// For a while, one commit in so many of these hosts goes wrong: half of those are lost, half are done and reported as failed.
     Commits { hosts: &'static [&'static str], one_in: u64, lasts: Duration },
+    /// For a while, the storage of these hosts fails at one step of a transaction in so many.
+    Storage { hosts: &'static [&'static str], one_in: u64, lasts: Duration },
     /// A host commits nothing for a while, and is killed before it could: whatever it had begun is not done.
     Choke { host: &'static str, lasts: Duration, down: Duration },
     /// A relay of these hosts is stopped in the middle of a window for longer than its lease, and the broker loses that window.
@@ -168,7 +170,7 @@ fn blow(chance: &mut Chance) -> (Duration, Blow) {
     let at = chance.between(Duration::from_millis(300), LOAD);
     let lasts = chance.between(Duration::from_millis(100), Duration::from_secs(4));
     let host = chance.pick(&HOSTS);
-    let blow = match chance.below(20) {
+    let blow = match chance.below(22) {
         0..3 => Blow::Crash { host, down: lasts / 4 },
         3..9 => link(chance, lasts),
         9 => Blow::Link { one: chance.pick(&CUSTOMERS[..3]), others: &SCREENINGS, how: How::Deaf, lasts: lasts / 2 },
@@ -177,7 +179,8 @@ fn blow(chance: &mut Chance) -> (Duration, Blow) {
         12 | 13 => Blow::ForgetTail { count: 1 + usize::try_from(chance.below(12)).unwrap_or_default() },
         14 => Blow::Wipe,
         15 | 16 => Blow::Commits { hosts: chance.pick(&SERVICES), one_in: 2 + chance.below(8), lasts },
-        17 | 18 => Blow::Choke { host, lasts: Duration::from_millis(100) + lasts / 8, down: lasts / 4 },
+        17 | 18 => Blow::Storage { hosts: chance.pick(&SERVICES), one_in: 2 + chance.below(6), lasts: lasts / 2 },
+        19 | 20 => Blow::Choke { host, lasts: Duration::from_millis(100) + lasts / 8, down: lasts / 4 },
         _ => Blow::Stall { hosts: chance.pick(&SERVICES[..2]), lasts: Duration::from_millis(1_500) + lasts / 2 },
     };
     (at, blow)

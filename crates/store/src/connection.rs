@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sea_orm::sqlx;
+use sea_orm::sqlx::{self, Connection as _};
 use sea_orm::{
     AccessMode, ConnectOptions, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult,
     IsolationLevel, QueryResult, RuntimeErr, Statement, TransactionOptions, TransactionTrait,
@@ -12,6 +12,7 @@ use sea_orm::{
 
 use crate::location::Location;
 use crate::simulation::step;
+use crate::transaction::Trust;
 
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -53,15 +54,32 @@ const POSTGRES_SETTINGS: [(&str, &str); 9] = [
     ("jit", "off"),
 ];
 
-/// Opens a pool.
-pub(crate) async fn connect(location: &Location, purpose: Purpose) -> Result<DatabaseConnection, DbErr> {
+/// When the connections of a pool are opened. Both are told by [`Trust`] whether the planted bug is wanted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Opening<'a> {
+    /// Before the pool is there: its first connection tells whether the database can be used.
+    Now(&'a Arc<Trust>),
+    /// When they are needed, so that the pool can be made while the database is in trouble.
+    Later(&'a Arc<Trust>),
+}
+
+/// Opens a pool. It never hands out a connection that the driver takes to be in a transaction: what would be begun there would be
+/// a savepoint, and its commit would commit nothing.
+pub(crate) async fn connect(
+    location: &Location,
+    purpose: Purpose,
+    opening: Opening<'_>,
+) -> Result<DatabaseConnection, DbErr> {
+    let (Opening::Now(trust) | Opening::Later(trust)) = opening;
     let mut options = match location {
-        Location::Sqlite(path) => sqlite(path.clone(), purpose),
-        Location::Postgres(url) => postgres(url, purpose),
+        Location::Sqlite(path) => sqlite(path.clone(), purpose, Arc::clone(trust)),
+        Location::Postgres(url) => postgres(url, purpose, Arc::clone(trust)),
     };
+    let now = matches!(opening, Opening::Now(_));
     options
         .max_connections(purpose.connections(location))
-        .min_connections(u32::from(purpose != Purpose::Read))
+        .min_connections(u32::from(now && purpose != Purpose::Read))
+        .connect_lazy(!now)
         .test_before_acquire(false)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .sqlx_logging(false);
@@ -71,12 +89,25 @@ pub(crate) async fn connect(location: &Location, purpose: Purpose) -> Result<Dat
 /// Pages of 4 KiB that the write-ahead log takes before they are copied into the file; the library's 1,000 are full many times
 /// a second in a rush, and most pages are then written again soon after. It is also what a start after a crash has to read.
 const CHECKPOINT_PAGES: u32 = 8_000;
+/// Bytes the log's file keeps once it was copied; a rush in which readers held the copying up makes it longer for a while.
+const LOG_BYTES: u64 = 4_096 * CHECKPOINT_PAGES as u64;
 /// Statements a connection keeps prepared: those of every number of rows that is written at once, table by table.
 const PREPARED: usize = 400;
 /// Pages the writing connection keeps in memory, once it has needed them. A process with all services has one for each.
 const CACHED_PAGES: u32 = 1_000;
 
-fn sqlite(path: std::path::PathBuf, purpose: Purpose) -> ConnectOptions {
+/// Whether a connection may be handed out.
+macro_rules! outside_a_transaction {
+    ($pool:expr, $trust:expr) => {{
+        let trust = $trust;
+        $pool.before_acquire(move |connection, _| {
+            let usable = trust.is_blind() || !connection.is_in_transaction();
+            Box::pin(std::future::ready(Ok(usable)))
+        })
+    }};
+}
+
+fn sqlite(path: std::path::PathBuf, purpose: Purpose, trust: Arc<Trust>) -> ConnectOptions {
     let mut options = ConnectOptions::new("sqlite::memory:");
     options.map_sqlx_sqlite_opts(move |sqlite| {
         let read_only = purpose == Purpose::Read;
@@ -93,24 +124,29 @@ fn sqlite(path: std::path::PathBuf, purpose: Purpose) -> ConnectOptions {
             return sqlite;
         }
         let sqlite = sqlite.pragma("journal_mode", "WAL").pragma("synchronous", "FULL");
-        sqlite.pragma("wal_autocheckpoint", CHECKPOINT_PAGES.to_string()).pragma("cache_size", CACHED_PAGES.to_string())
+        sqlite
+            .pragma("wal_autocheckpoint", CHECKPOINT_PAGES.to_string())
+            .pragma("journal_size_limit", LOG_BYTES.to_string())
+            .pragma("cache_size", CACHED_PAGES.to_string())
     });
-    if purpose != Purpose::Read {
-        // The writing connection is never given up: reopening it would cost every cached statement.
-        options.map_sqlx_sqlite_pool_opts(|pool| pool.idle_timeout(None).max_lifetime(None));
-    }
+    options.map_sqlx_sqlite_pool_opts(move |pool| {
+        let pool = outside_a_transaction!(pool, Arc::clone(&trust));
+        // A writing connection that is well is never given up: reopening it would cost every cached statement.
+        if purpose == Purpose::Read { pool } else { pool.idle_timeout(None).max_lifetime(None) }
+    });
     options
 }
 
-fn postgres(url: &str, purpose: Purpose) -> ConnectOptions {
+fn postgres(url: &str, purpose: Purpose, trust: Arc<Trust>) -> ConnectOptions {
     let mut options = ConnectOptions::new(url);
     options.map_sqlx_postgres_opts(move |postgres| {
         let postgres = postgres.application_name("checkup");
         if purpose == Purpose::Migrate { postgres } else { postgres.options(POSTGRES_SETTINGS) }
     });
-    if purpose == Purpose::Write {
-        options.map_sqlx_postgres_pool_opts(|pool| pool.idle_timeout(None).max_lifetime(None));
-    }
+    options.map_sqlx_postgres_pool_opts(move |pool| {
+        let pool = outside_a_transaction!(pool, Arc::clone(&trust));
+        if purpose == Purpose::Write { pool.idle_timeout(None).max_lifetime(None) } else { pool }
+    });
     options
 }
 

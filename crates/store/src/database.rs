@@ -8,18 +8,16 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use sea_orm::{
-    ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, SqliteTransactionMode, Statement, TransactionOptions,
-    TransactionTrait,
-};
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, SqliteTransactionMode, Statement, TransactionOptions};
 use sea_orm_migration::MigratorTrait;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
-use crate::connection::{Pools, Purpose, Reader, Snapshot, connect};
+use crate::connection::{Opening, Pools, Purpose, Reader, Snapshot, connect};
 use crate::location::Location;
 use crate::migration;
+use crate::nemesis::Nemesis;
 use crate::simulation::step;
+use crate::transaction::{Transaction, Trust};
 
 /// Why a database could not be opened.
 #[derive(Debug)]
@@ -41,7 +39,7 @@ impl Error {
     #[must_use]
     pub fn is_unreachable(&self) -> bool {
         match &self.cause {
-            Cause::Database(cause) => !crate::writer::is_content(cause),
+            Cause::Database(cause) => !crate::failure::is_content(cause),
             Cause::Pending(_) | Cause::Collation(_) => false,
         }
     }
@@ -75,33 +73,16 @@ impl std::error::Error for Error {
     }
 }
 
-/// What a [`Nemesis`] does to one commit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// Nothing.
-    Commit,
-    /// Rolls back and reports an error.
-    Lose,
-    /// Commits and reports an error all the same: the unknown outcome of a connection that broke at the wrong moment.
-    CommitAndFail,
-}
-
-/// Decides the fate of commits in tests. Production has none.
-#[async_trait]
-pub trait Nemesis: Send + Sync {
-    /// Looks at a transaction that is about to be committed, or not: its rows are in it, and nobody else can see them.
-    async fn before_commit(&self, _transaction: &DatabaseTransaction) {}
-
-    /// Called once before each commit.
-    fn at_commit(&self) -> Verdict;
-}
-
 /// A cheap handle.
 #[derive(Clone)]
 pub struct Database {
     location: Arc<Location>,
     reader: Reader,
     commits: Arc<watch::Sender<u64>>,
+    writable: Arc<watch::Sender<bool>>,
+    trust: Arc<Trust>,
+    /// Held while connections are replaced.
+    replacing: Arc<Mutex<()>>,
     nemesis: Option<Arc<dyn Nemesis>>,
 }
 
@@ -120,7 +101,8 @@ impl Database {
     pub async fn open<M: MigratorTrait>(location: &Location) -> Result<Self, Error> {
         let failed = |cause| Error { location: location.clone(), cause };
         let database = |cause| failed(Cause::Database(cause));
-        let writer = connect(location, Purpose::Write).await.map_err(database)?;
+        let trust = Arc::new(Trust::default());
+        let writer = connect(location, Purpose::Write, Opening::Now(&trust)).await.map_err(database)?;
         match location {
             Location::Sqlite(_) => step(M::up(&writer, None)).await.map_err(database)?,
             Location::Postgres(_) => {
@@ -134,11 +116,14 @@ impl Database {
                 }
             }
         }
-        let reader = connect(location, Purpose::Read).await.map_err(database)?;
+        let reader = connect(location, Purpose::Read, Opening::Now(&trust)).await.map_err(database)?;
         Ok(Self {
             location: Arc::new(location.clone()),
             reader: Reader::new(Pools { writer, reader }),
             commits: Arc::new(watch::Sender::new(0)),
+            writable: Arc::new(watch::Sender::new(true)),
+            trust,
+            replacing: Arc::default(),
             nemesis: None,
         })
     }
@@ -150,7 +135,8 @@ impl Database {
     pub async fn reach(location: &Location) -> Result<(), Error> {
         let failed = |cause| Error { location: location.clone(), cause: Cause::Database(cause) };
         if matches!(location, Location::Postgres(_)) {
-            connect(location, Purpose::Migrate).await.map_err(failed)?.close().await.map_err(failed)?;
+            let connection = connect(location, Purpose::Migrate, Opening::Now(&Arc::default())).await;
+            connection.map_err(failed)?.close().await.map_err(failed)?;
         }
         Ok(())
     }
@@ -162,7 +148,7 @@ impl Database {
     /// [`Error`] where it cannot be reached, or a migration fails.
     pub async fn migrate<M: MigratorTrait>(location: &Location) -> Result<Vec<String>, Error> {
         let failed = |cause| Error { location: location.clone(), cause: Cause::Database(cause) };
-        let connection = connect(location, Purpose::Migrate).await.map_err(failed)?;
+        let connection = connect(location, Purpose::Migrate, Opening::Now(&Arc::default())).await.map_err(failed)?;
         let migrated = step(migration::migrate::<M>(&connection)).await;
         let closed = connection.close().await;
         let applied = migrated.map_err(failed)?;
@@ -170,9 +156,12 @@ impl Database {
         Ok(applied)
     }
 
-    /// Puts every later commit of this handle and its clones under a nemesis.
+    /// Puts every later transaction of this handle and its clones under a nemesis.
     #[must_use]
     pub fn with_nemesis(mut self, nemesis: Arc<dyn Nemesis>) -> Self {
+        if nemesis.trusts_connections() {
+            self.trust.blind();
+        }
         self.nemesis = Some(nemesis);
         self
     }
@@ -204,63 +193,92 @@ impl Database {
         self.commits.subscribe()
     }
 
+    /// Whether the storage takes writes, as far as the writer has found out; true at first. See [`crate::writer`].
+    #[must_use]
+    pub fn writable(&self) -> watch::Receiver<bool> {
+        self.writable.subscribe()
+    }
+
+    /// Keeps what the writer has found out; true where it is news.
+    pub(crate) fn set_writable(&self, writable: bool) -> bool {
+        self.writable.send_replace(writable) != writable
+    }
+
+    pub(crate) fn is_writable(&self) -> bool {
+        *self.writable.borrow()
+    }
+
     /// Whether rows are locked one by one, and other processes may write as well.
     pub(crate) fn is_shared(&self) -> bool {
         matches!(*self.location, Location::Postgres(_))
     }
 
     /// Begins a write of the writer.
-    pub(crate) async fn begin(&self) -> Result<DatabaseTransaction, DbErr> {
+    pub(crate) async fn begin(&self) -> Result<Transaction, DbErr> {
+        self.renew_connections().await;
         let options = TransactionOptions {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..TransactionOptions::default()
         };
-        self.reader.pools().writer.begin_with_options(options).await
+        Transaction::begin(&self.reader.pools().writer, options, &self.trust, self.nemesis.clone()).await
     }
 
     /// Begins a small write beside the writer, which need not wait for it where the database locks rows.
-    pub(crate) async fn begin_beside(&self) -> Result<DatabaseTransaction, DbErr> {
-        if self.is_shared() { self.reader.pools().reader.begin().await } else { self.begin().await }
+    pub(crate) async fn begin_beside(&self) -> Result<Transaction, DbErr> {
+        if !self.is_shared() {
+            return self.begin().await;
+        }
+        self.renew_connections().await;
+        let options = TransactionOptions::default();
+        Transaction::begin(&self.reader.pools().reader, options, &self.trust, self.nemesis.clone()).await
     }
 
-    pub(crate) async fn commit(&self, transaction: DatabaseTransaction) -> Result<(), DbErr> {
-        if let Some(nemesis) = &self.nemesis {
-            nemesis.before_commit(&transaction).await;
-        }
-        match self.nemesis.as_ref().map_or(Verdict::Commit, |nemesis| nemesis.at_commit()) {
-            Verdict::Commit => transaction.commit().await?,
-            Verdict::Lose => {
-                transaction.rollback().await?;
-                return Err(DbErr::Custom("the commit was lost by the nemesis".into()));
-            }
-            Verdict::CommitAndFail => {
-                transaction.commit().await?;
-                return Err(DbErr::Custom("the answer to the commit was lost by the nemesis".into()));
-            }
-        }
+    /// Commits, and tells those who wait for commits. After an error the outcome is unknown.
+    pub(crate) async fn commit(&self, transaction: Transaction) -> Result<(), DbErr> {
+        transaction.commit().await?;
         self.commits.send_modify(|commits| *commits += 1);
         Ok(())
     }
 
-    /// Turns away from connections whose server stopped answering: packets that vanish end no connection by themselves, and a
-    /// pool goes on handing them out. Later statements use new ones.
-    pub(crate) async fn reconnect(&self) {
-        /// How long old connections may take to say good-bye before they are just dropped.
-        const PARTING: Duration = Duration::from_secs(1);
-        let fresh = async {
-            let writer = connect(&self.location, Purpose::Write).await?;
-            let reader = connect(&self.location, Purpose::Read).await?;
-            Ok::<_, DbErr>(Pools { writer, reader })
-        };
-        match fresh.await {
-            Ok(pools) => {
-                let Pools { writer, reader } = self.reader.replace(pools);
-                let parting = async { tokio::join!(writer.close(), reader.close()) };
-                // what does not end by itself ends when the server notices
-                let _ = tokio::time::timeout(PARTING, parting).await;
-            }
-            Err(error) => tracing::warn!(%error, database = %self.location, "cannot connect again yet"),
+    /// Replaces the connections that write where one of them is not trusted any more.
+    async fn renew_connections(&self) {
+        if !self.trust.is_lost() {
+            return;
         }
+        let _replacing = self.replacing.lock().await;
+        if self.trust.is_lost() {
+            // seldom needed, and so not a part of every future that writes
+            Box::pin(self.reconnect()).await;
+        }
+    }
+
+    /// Turns away from connections whose state is not known: a transaction on one of them failed to begin or to end, or its server
+    /// stopped answering (packets that vanish end no connection by themselves, and a pool goes on handing them out). Later
+    /// statements open new ones.
+    pub(crate) async fn reconnect(&self) {
+        let Pools { writer, reader } = self.reader.pools();
+        // Files are read by connections that never write.
+        let fresh_reader = if self.is_shared() { Some(self.later(Purpose::Read).await) } else { None };
+        let fresh = match (self.later(Purpose::Write).await, fresh_reader.transpose()) {
+            (Ok(writer), Ok(fresh_reader)) => Pools { writer, reader: fresh_reader.unwrap_or_else(|| reader.clone()) },
+            (Err(error), _) | (_, Err(error)) => {
+                tracing::warn!(%error, database = %self.location, "cannot connect again yet");
+                return;
+            }
+        };
+        self.reader.replace(fresh);
+        self.trust.restore();
+        // An open transaction ends with its connection, and a file has one writer: it would wait for its own predecessor.
+        let shared = self.is_shared();
+        let parting =
+            async { tokio::join!(writer.close(), async { if shared { reader.close().await } else { Ok(()) } }) };
+        // what does not end by itself ends when the server notices
+        let _ = tokio::time::timeout(PARTING, parting).await;
+    }
+
+    /// A pool whose connections are opened when they are needed.
+    async fn later(&self, purpose: Purpose) -> Result<sea_orm::DatabaseConnection, DbErr> {
+        connect(&self.location, purpose, Opening::Later(&self.trust)).await
     }
 
     /// Closes both pools; SQLite then folds its write-ahead log into the file.
@@ -273,6 +291,9 @@ impl Database {
         }
     }
 }
+
+/// How long old connections may take to say good-bye before they are just dropped.
+const PARTING: Duration = Duration::from_secs(1);
 
 async fn collation(connection: &impl ConnectionTrait) -> Result<String, DbErr> {
     let sql = "SELECT datcollate::text FROM pg_database WHERE datname = current_database()";

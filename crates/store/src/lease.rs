@@ -11,13 +11,14 @@ use jiff::Timestamp;
 use sea_orm::ActiveValue::Set;
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::{Alias, ExprTrait, Query, TableRef, ValueTuple};
-use sea_orm::{DatabaseTransaction, DbBackend, IntoActiveModel, QueryOrder, QuerySelect, Statement};
+use sea_orm::{DbBackend, IntoActiveModel, QueryOrder, QuerySelect, Statement};
 
 use crate::database::Database;
 use crate::outbox;
 use crate::rows::array;
 use crate::simulation::step;
 use crate::time::micros;
+use crate::transaction::Transaction;
 
 /// The key of the only row.
 pub(crate) const ONLY: i32 = 1;
@@ -141,7 +142,7 @@ pub async fn mark(database: &Database, epoch: i64, stream: &str, events: &[Publi
 /// Events one statement marks, well below the limit on bound values.
 const MARKS: usize = 1_000;
 
-async fn mark_chunk(transaction: &DatabaseTransaction, events: &[Published]) -> Result<(), DbErr> {
+async fn mark_chunk(transaction: &Transaction, events: &[Published]) -> Result<(), DbErr> {
     if transaction.get_database_backend() == DbBackend::Postgres {
         return mark_all(transaction, events).await;
     }
@@ -161,7 +162,7 @@ async fn mark_chunk(transaction: &DatabaseTransaction, events: &[Published]) -> 
 }
 
 /// The same in one statement whose text is always the same, so that the server parses and plans it once.
-async fn mark_all(transaction: &DatabaseTransaction, events: &[Published]) -> Result<(), DbErr> {
+async fn mark_all(transaction: &Transaction, events: &[Published]) -> Result<(), DbErr> {
     const SQL: &str = "UPDATE outbox SET stream_sequence = mark.sequence \
                        FROM unnest($1::bigint[], $2::bigint[]) AS mark(position, sequence) \
                        WHERE outbox.position = mark.position";
@@ -221,7 +222,7 @@ pub async fn publish_again(database: &Database, epoch: i64, stream: &str) -> Res
 async fn in_epoch(
     database: &Database,
     epoch: i64,
-    act: impl AsyncFnOnce(&DatabaseTransaction, &mut ActiveModel) -> Result<(), DbErr>,
+    act: impl AsyncFnOnce(&Transaction, &mut ActiveModel) -> Result<(), DbErr>,
 ) -> Result<bool, DbErr> {
     step(async {
         let transaction = database.begin_beside().await?;
@@ -242,12 +243,12 @@ async fn in_epoch(
     .await
 }
 
-async fn locked(transaction: &DatabaseTransaction) -> Result<Option<Model>, DbErr> {
+async fn locked(transaction: &Transaction) -> Result<Option<Model>, DbErr> {
     Entity::find_by_id(ONLY).lock_exclusive().one(transaction).await
 }
 
 /// The time that all holders agree on.
-async fn clock(transaction: &DatabaseTransaction, now: Timestamp) -> Result<i64, DbErr> {
+async fn clock(transaction: &Transaction, now: Timestamp) -> Result<i64, DbErr> {
     if transaction.get_database_backend() != DbBackend::Postgres {
         return Ok(micros(now));
     }

@@ -7,11 +7,13 @@
 mod connection;
 pub mod database;
 pub mod dead_letter;
+mod failure;
 pub mod inbox;
 pub mod lease;
 mod location;
 pub mod lookup;
 pub mod migration;
+mod nemesis;
 pub mod outbox;
 pub mod query;
 pub mod read;
@@ -19,13 +21,16 @@ pub mod request_record;
 pub mod rows;
 pub mod simulation;
 pub mod time;
+mod transaction;
 pub mod writer;
 
 pub use sea_orm::DbErr;
 
 pub use connection::{Reader, Snapshot};
-pub use database::{Database, Error, Nemesis, Verdict};
+pub use database::{Database, Error};
 pub use location::{Location, LocationError};
 pub use lookup::{Lookup, Lookups};
+pub use nemesis::{Nemesis, Stage, Verdict};
 pub use time::{micros, timestamp};
+pub use transaction::Transaction;
 pub use writer::{Unit, Writer, WriterOptions};

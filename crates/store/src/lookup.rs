@@ -71,7 +71,7 @@ impl<L: Lookup> Lookups<L> {
     /// Asks and waits for the answer.
     ///
     /// # Errors
-    /// NOT_READY where the database does not answer, OVERLOADED where too many wait.
+    /// STORAGE_UNAVAILABLE where the database does not answer, OVERLOADED where too many wait.
     pub async fn ask(&self, question: L::Question) -> Result<L::Answer, Fault> {
         let (answer, answered) = oneshot::channel();
         self.queue.try_send(Asked { question, answer }).map_err(|refused| match refused {

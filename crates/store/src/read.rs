@@ -12,7 +12,7 @@ use crate::database::Database;
 /// The fault of a read that the database did not answer.
 #[must_use]
 pub fn failed(cause: DbErr) -> Fault {
-    Fault::new(Reason::NotReady, "the store does not answer; send the same request again").caused_by(cause)
+    Fault::new(Reason::StorageUnavailable, "the storage does not answer; send the same request again").caused_by(cause)
 }
 
 /// How long a read waits for a write at most.
@@ -26,7 +26,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// screening it has taken in, 0 for none; it is asked at once, and again after every commit.
 ///
 /// # Errors
-/// VIEW_LAGGING once the wait has lasted 5 s or the deadline is 50 ms away; NOT_READY where `seen` fails.
+/// VIEW_LAGGING once the wait has lasted 5 s or the deadline is 50 ms away; STORAGE_UNAVAILABLE where `seen` fails.
 pub async fn wait_for<F, R>(
     database: &Database,
     token: ConsistencyToken,

@@ -5,11 +5,12 @@ use std::collections::HashMap;
 use domain::request::RequestKey;
 use jiff::Timestamp;
 use sea_orm::ActiveValue::Set;
+use sea_orm::DbBackend;
 use sea_orm::entity::prelude::*;
-use sea_orm::{DatabaseTransaction, DbBackend};
 
 use crate::rows::{among, insert_all};
 use crate::time::micros;
+use crate::transaction::Transaction;
 
 /// The row of a [`Record`].
 #[sea_orm::model]
@@ -80,7 +81,7 @@ pub async fn find(
 /// # Errors
 /// One that has the batch run again, with the new records in view; and what the database says.
 pub async fn still(
-    transaction: &DatabaseTransaction,
+    transaction: &Transaction,
     keys: &[&RequestKey],
     found: &HashMap<RequestKey, Record>,
 ) -> Result<(), DbErr> {

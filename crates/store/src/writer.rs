@@ -5,9 +5,18 @@
 //! every command of its batch, which is what makes a single hot row fast: see the README's figures. The loop decides
 //! nothing; a [`Unit`] does.
 //!
-//! Failures: a row that breaks a rule of the database fails alone (the batch is run again, halved until the culprit is
-//! found); a store that does not answer fails everybody with NOT_READY; an error at COMMIT is an unknown outcome, so the
-//! same batch is run again, which is why units must be idempotent.
+//! An answer follows a commit that is known to be one. What can fail, and what is done about it:
+//!
+//! | class | when | what the database may have done | what the writer does | what the caller hears |
+//! |---|---|---|---|---|
+//! | [`Failure::Content`] | a statement breaks a rule of the database, or the unit panics | nothing | rolls back; runs the batch again, then in halves until the culprit is alone | its own answer; the culprit INTERNAL |
+//! | [`Failure::Storage`] | BEGIN or a statement fails for the storage's reasons: full, I/O error, out of reach | nothing | drops the connection if BEGIN or ROLLBACK failed; runs the batch again, seven times in about 3 s | its own answer, or STORAGE_UNAVAILABLE: nothing was done |
+//! | [`Failure::Unknown`] | COMMIT fails, or a server does not answer in 6 s | all of it or nothing | drops the connection; runs the same batch again, likewise, for units are idempotent | its own answer, or STORAGE_UNAVAILABLE: the outcome is unknown |
+//! | no failure | a ROLLBACK fails | nothing more | drops the connection, and with it the transaction | as the class of what led to the ROLLBACK says |
+//!
+//! A batch that is given up turns the storage *unwritable* ([`Database::writable`]; one line in the log, the gauge
+//! `checkup_store_writable`). From then on a batch gets one run, so that callers need not wait to hear the same, and where no batch
+//! comes a small write is tried every half second. The first of them that is committed turns it writable again.
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;
@@ -17,13 +26,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use fault::{Fault, Reason};
 use futures::FutureExt as _;
-use sea_orm::sqlx::{self, error::ErrorKind};
-use sea_orm::{DatabaseTransaction, DbErr, RuntimeErr};
+use sea_orm::{ConnectionTrait, DbErr};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::database::Database;
+use crate::failure::{Failure, is_content};
 use crate::simulation::step;
+use crate::transaction::Transaction;
 
 /// What a slice does with a batch.
 #[async_trait]
@@ -35,11 +45,7 @@ pub trait Unit: Send + Sync + 'static {
 
     /// Decides a whole batch in order and writes its effects in this transaction; answers each command, in order. An error
     /// rolls the batch back. Running a committed batch again must change nothing and answer the same.
-    async fn execute(
-        &self,
-        transaction: &DatabaseTransaction,
-        batch: &[&Self::Command],
-    ) -> Result<Vec<Self::Answer>, DbErr>;
+    async fn execute(&self, transaction: &Transaction, batch: &[&Self::Command]) -> Result<Vec<Self::Answer>, DbErr>;
 }
 
 /// Sizes of a writer.
@@ -99,8 +105,8 @@ impl<U: Unit> Writer<U> {
     /// into a batch.
     ///
     /// # Errors
-    /// OVERLOADED where the queue is full, DEADLINE_EXCEEDED, NOT_READY where the store does not answer (the outcome is then
-    /// unknown), INTERNAL where this command alone keeps failing.
+    /// OVERLOADED where the queue is full, DEADLINE_EXCEEDED, STORAGE_UNAVAILABLE where the storage takes no writes (the outcome
+    /// may then be unknown), NOT_READY where the writer has stopped, INTERNAL where this command alone keeps failing.
     pub async fn submit(&self, command: U::Command, deadline: Instant) -> Result<U::Answer, Fault> {
         let (answer, answered) = oneshot::channel();
         self.queue.try_send(Job { command, deadline, answer }).map_err(|refused| match refused {
@@ -125,27 +131,20 @@ pub(crate) fn overloaded() -> Fault {
 }
 
 fn not_ready(cause: impl fmt::Display) -> Fault {
-    Fault::new(Reason::NotReady, "the store does not answer; send the same request again").caused_by(cause)
+    Fault::new(Reason::NotReady, "the service does not write at the moment; send the same request again")
+        .caused_by(cause)
 }
 
 fn deadline_exceeded() -> Fault {
     Fault::new(Reason::DeadlineExceeded, "the deadline passed before the request was done")
 }
 
-/// How an attempt to run a batch failed.
-enum Failure {
-    /// Before COMMIT, because of what is in the batch: certainly nothing happened.
-    Content(DbErr),
-    /// Before COMMIT, because the store is in trouble: certainly nothing happened.
-    Store(DbErr),
-    /// At COMMIT: nobody knows.
-    Unknown(DbErr),
-}
-
-/// Runs that a batch gets while the store is in trouble before its askers are told: with the pauses between them, the time a
-/// database server takes to come back from a crash.
+/// Runs that a batch gets before the storage is taken to be unwritable: with the pauses between them, the time a database server
+/// takes to come back from a crash.
 const ATTEMPTS: u32 = 7;
 const FIRST_PAUSE: Duration = Duration::from_millis(25);
+/// How often unwritable storage is tried where no batch comes.
+const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 /// Runs a batch gets before a row in it is blamed; where other processes write too, each may meet another of their rows.
 const LOOKS: u32 = 2;
 const SHARED_LOOKS: u32 = 4;
@@ -165,8 +164,9 @@ impl<U: Unit> Worker<U> {
         let depth = metrics::gauge!("checkup_writer_queue_depth", "service" => self.name);
         let sizes = metrics::histogram!("checkup_writer_batch_size", "service" => self.name);
         let seconds = metrics::histogram!("checkup_writer_batch_seconds", "service" => self.name);
+        metrics::gauge!("checkup_store_writable", "service" => self.name).set(1.0);
         let mut jobs = Vec::with_capacity(self.most);
-        while gather(&mut self.waiting, &mut jobs, self.most).await > 0 {
+        while self.next_batch(&mut jobs).await > 0 {
             depth.set(self.waiting.len() as f64);
             let batch = still_wanted(&mut jobs);
             if batch.is_empty() {
@@ -179,12 +179,56 @@ impl<U: Unit> Worker<U> {
         }
     }
 
+    /// Waits for the next commands, and tries unwritable storage while none come; 0 once there will be no more.
+    async fn next_batch(&mut self, jobs: &mut Vec<Job<U>>) -> usize {
+        while !self.database.is_writable() {
+            match timeout(PROBE_INTERVAL, self.waiting.recv_many(jobs, self.most)).await {
+                Ok(count) => return count,
+                Err(_) => match step(self.probe()).await {
+                    Ok(()) => self.storage_takes_writes(),
+                    Err(cause) => tracing::debug!(service = self.name, %cause, "the storage still takes no writes"),
+                },
+            }
+        }
+        gather(&mut self.waiting, jobs, self.most).await
+    }
+
+    /// Writes something that changes nothing. SQLite skips a row that stays the same, but never the head of its file.
+    async fn probe(&self) -> Result<(), DbErr> {
+        let transaction = self.database.begin().await?;
+        let write = if self.database.is_shared() {
+            "UPDATE seaql_migrations SET applied_at = applied_at"
+        } else {
+            "PRAGMA user_version = 0"
+        };
+        if let Err(cause) = transaction.execute_unprepared(write).await {
+            drop(transaction.rollback().await);
+            return Err(cause);
+        }
+        self.database.commit(transaction).await
+    }
+
+    fn storage_takes_writes(&self) {
+        if self.database.set_writable(true) {
+            metrics::gauge!("checkup_store_writable", "service" => self.name).set(1.0);
+            tracing::info!(service = self.name, "the storage takes writes again");
+        }
+    }
+
+    fn storage_takes_no_writes(&self, cause: &DbErr) {
+        if self.database.set_writable(false) {
+            metrics::gauge!("checkup_store_writable", "service" => self.name).set(0.0);
+            tracing::error!(service = self.name, %cause, "the storage takes no writes; they are refused until it does");
+        }
+    }
+
     /// Runs a batch until each of its commands has an answer.
     async fn settle(&self, batch: Vec<Job<U>>) {
         let mut todo = vec![batch];
         while let Some(mut jobs) = todo.pop() {
             match self.persist(&jobs).await {
                 Ok(answers) => {
+                    self.storage_takes_writes();
                     for (job, answer) in jobs.into_iter().zip(answers) {
                         // Whoever stopped waiting has dropped the other end.
                         drop(job.answer.send(Ok(answer)));
@@ -201,9 +245,11 @@ impl<U: Unit> Worker<U> {
                     todo.push(second);
                     todo.push(jobs);
                 }
-                Err(Failure::Store(cause) | Failure::Unknown(cause)) => {
-                    tracing::error!(service = self.name, %cause, commands = jobs.len(), "the store does not answer");
-                    fail(jobs, &not_ready(cause));
+                Err(failure @ (Failure::Storage(_) | Failure::Unknown(_))) => {
+                    let refusal = failure.refusal();
+                    let (Failure::Content(cause) | Failure::Storage(cause) | Failure::Unknown(cause)) = failure;
+                    self.storage_takes_no_writes(&cause);
+                    fail(jobs, &refusal);
                 }
             }
         }
@@ -212,6 +258,7 @@ impl<U: Unit> Worker<U> {
     /// Runs a batch again while that can help.
     async fn persist(&self, jobs: &[Job<U>]) -> Result<Vec<U::Answer>, Failure> {
         let looks = if self.database.is_shared() { SHARED_LOOKS } else { LOOKS };
+        let attempts = if self.database.is_writable() { ATTEMPTS } else { 1 };
         let mut pause = FIRST_PAUSE;
         let mut attempt = 1;
         loop {
@@ -226,9 +273,9 @@ impl<U: Unit> Worker<U> {
                     continue;
                 }
                 Failure::Content(_) => return Err(failure),
-                Failure::Store(_) | Failure::Unknown(_) if attempt == ATTEMPTS => return Err(failure),
-                Failure::Store(cause) | Failure::Unknown(cause) => {
-                    tracing::warn!(service = self.name, %cause, attempt, "running a batch again");
+                Failure::Storage(_) | Failure::Unknown(_) if attempt >= attempts => return Err(failure),
+                Failure::Storage(cause) | Failure::Unknown(cause) => {
+                    tracing::debug!(service = self.name, %cause, attempt, "running a batch again");
                 }
             }
             tokio::time::sleep(pause).await;
@@ -243,7 +290,7 @@ impl<U: Unit> Worker<U> {
         if !self.database.is_shared() {
             return attempt.await;
         }
-        match tokio::time::timeout(LONGEST_RUN, attempt).await {
+        match timeout(LONGEST_RUN, attempt).await {
             Ok(outcome) => outcome,
             Err(_) => {
                 self.database.reconnect().await;
@@ -253,7 +300,7 @@ impl<U: Unit> Worker<U> {
     }
 
     async fn attempt(&self, jobs: &[Job<U>]) -> Result<Vec<U::Answer>, Failure> {
-        let transaction = self.database.begin().await.map_err(Failure::Store)?;
+        let transaction = self.database.begin().await.map_err(Failure::Storage)?;
         let commands: Vec<&U::Command> = jobs.iter().map(|job| &job.command).collect();
         let executed = AssertUnwindSafe(self.unit.execute(&transaction, &commands)).catch_unwind().await;
         let executed = executed.unwrap_or_else(|_| Err(DbErr::Custom("the unit panicked".into())));
@@ -267,9 +314,9 @@ impl<U: Unit> Worker<U> {
                 Ok(answers)
             }
             Err(cause) => {
-                // The error that stopped the batch says more than one of the rollback could.
+                // The error that stopped the batch says more than one of the rollback could, which costs the connection.
                 drop(transaction.rollback().await);
-                Err(if is_content(&cause) { Failure::Content(cause) } else { Failure::Store(cause) })
+                Err(if is_content(&cause) { Failure::Content(cause) } else { Failure::Storage(cause) })
             }
         }
     }
@@ -314,30 +361,3 @@ fn fail<U: Unit>(jobs: Vec<Job<U>>, fault: &Fault) {
         drop(job.answer.send(Err(fault.clone())));
     }
 }
-
-/// Whether an error comes from what was written rather than from where it was written.
-pub(crate) fn is_content(error: &DbErr) -> bool {
-    let runtime = match error {
-        DbErr::Exec(runtime) | DbErr::Query(runtime) => runtime,
-        DbErr::Conn(_) | DbErr::ConnectionAcquire(_) => return false,
-        _ => return true,
-    };
-    match runtime {
-        RuntimeErr::SqlxError(cause) => match cause.as_ref() {
-            sqlx::Error::Database(database) => {
-                // SQLSTATE classes: data, integrity, and a statement that is wrong in itself
-                let blamed = |code: &str| ["22", "23", "42"].iter().any(|class| code.starts_with(class));
-                let code = database.code();
-                !matches!(database.kind(), ErrorKind::Other)
-                    || (code.as_ref().is_some_and(|code| code.len() == SQLSTATE)
-                        && code.is_some_and(|code| blamed(&code)))
-            }
-            sqlx::Error::Encode(_) | sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => true,
-            _ => false,
-        },
-        RuntimeErr::Internal(_) => true,
-    }
-}
-
-/// Characters of a PostgreSQL error code; SQLite's are shorter numbers.
-const SQLSTATE: usize = 5;

@@ -12,7 +12,8 @@ use domain::ids::{CapacityRequestId, HospitalId};
 use domain::request::RequestKey;
 use jiff::Timestamp;
 use sea_orm::entity::prelude::*;
-use sea_orm::{Condition, DatabaseTransaction, QueryOrder, QuerySelect};
+use sea_orm::{Condition, QueryOrder, QuerySelect};
+use store::Transaction;
 use store::request_record::{self, Record};
 use store::rows::among;
 
@@ -25,7 +26,7 @@ use crate::store::{KEYS, capacity_request, claim, hospital, read, revocation, sl
 
 impl World {
     /// Loads what the plan names and what those rows name in turn.
-    pub(super) async fn load(transaction: &DatabaseTransaction, mut plan: Plan, now: Timestamp) -> Result<Self, DbErr> {
+    pub(super) async fn load(transaction: &Transaction, mut plan: Plan, now: Timestamp) -> Result<Self, DbErr> {
         let keys: Vec<&RequestKey> = plan.keys.iter().collect();
         let records = request_record::find(transaction, &keys).await?;
         plan.replays(&records);

@@ -12,10 +12,10 @@ mod world;
 
 use async_trait::async_trait;
 use runtime::clock::Clock;
-use sea_orm::{DatabaseTransaction, DbErr};
+use sea_orm::DbErr;
 use store::dead_letter::{self, DeadLetter};
 use store::inbox::{self, Mark};
-use store::{Unit, micros, request_record, timestamp};
+use store::{Transaction, Unit, micros, request_record, timestamp};
 
 use self::plan::Plan;
 use self::world::World;
@@ -43,7 +43,7 @@ impl Unit for HospitalUnit {
     type Command = Command;
     type Answer = Answer;
 
-    async fn execute(&self, transaction: &DatabaseTransaction, batch: &[&Command]) -> Result<Vec<Answer>, DbErr> {
+    async fn execute(&self, transaction: &Transaction, batch: &[&Command]) -> Result<Vec<Answer>, DbErr> {
         // As it is stored, so that an answer and a later read say the same.
         let now = timestamp(micros(self.clock.now()));
         let mut fresh = admit(transaction, batch).await?.into_iter();
@@ -88,7 +88,7 @@ impl Unit for HospitalUnit {
 
 /// Keeps a dead letter and marks its event as seen. Run again it does nothing, but for an event without a readable id, where
 /// one letter too many is better than one too few.
-async fn bury(transaction: &DatabaseTransaction, letter: &DeadLetter, mark: &Mark) -> Result<(), DbErr> {
+async fn bury(transaction: &Transaction, letter: &DeadLetter, mark: &Mark) -> Result<(), DbErr> {
     let fresh = inbox::admit(transaction, policy::CONSUMER, &[mark]).await?;
     let nameless = matches!(mark, Mark::Unordered { event_id } if event_id.is_nil());
     if nameless || fresh == [true] {
@@ -98,7 +98,7 @@ async fn bury(transaction: &DatabaseTransaction, letter: &DeadLetter, mark: &Mar
 }
 
 /// Which events of the batch are new, in order, all of them marked as seen.
-async fn admit(transaction: &DatabaseTransaction, batch: &[&Command]) -> Result<Vec<bool>, DbErr> {
+async fn admit(transaction: &Transaction, batch: &[&Command]) -> Result<Vec<bool>, DbErr> {
     let marks: Vec<&Mark> = batch
         .iter()
         .filter_map(|command| if let Command::Consume(events) = command { Some(events) } else { None })

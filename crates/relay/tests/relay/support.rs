@@ -10,11 +10,11 @@ use contract::event::v1::event_envelope::Payload;
 use contract::event::v1::{EventEnvelope, ScreeningRefused};
 use fault::{Fault, Reason};
 use relay::{Handler, Incoming};
-use sea_orm::{DatabaseTransaction, DbErr};
+use sea_orm::DbErr;
 use store::dead_letter::{self, DeadLetter};
 use store::inbox::{self, Mark};
 use store::migration::{MigrationTrait, MigratorTrait, common};
-use store::{Database, Location, Unit, Writer, WriterOptions, outbox};
+use store::{Database, Location, Transaction, Unit, Writer, WriterOptions, outbox};
 use tempfile::TempDir;
 use testkit::eventually;
 use tokio::sync::{Semaphore, watch};
@@ -49,7 +49,7 @@ impl Unit for Ledger {
     type Command = Command;
     type Answer = ();
 
-    async fn execute(&self, transaction: &DatabaseTransaction, batch: &[&Command]) -> Result<Vec<()>, DbErr> {
+    async fn execute(&self, transaction: &Transaction, batch: &[&Command]) -> Result<Vec<()>, DbErr> {
         for command in batch {
             match command {
                 Command::Produce(events) => outbox::append(transaction, events.clone()).await?,

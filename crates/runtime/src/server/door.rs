@@ -105,7 +105,7 @@ impl Rules {
 
     /// Whether a call may begin, and whose it is.
     fn admitted<'a>(&self, method: &'a Method, headers: &HeaderMap) -> Result<Admitted<'a>, Fault> {
-        if !method.infrastructure && !self.readiness.is_ready() {
+        if !method.infrastructure && !self.readiness.has_started() {
             return Err(Fault::new(Reason::NotReady, "the service is starting"));
         }
         let admission = self.admit(method)?;

@@ -9,6 +9,7 @@ mod rows;
 mod schedules;
 mod schema;
 mod shared;
+mod storage;
 mod tables;
 mod writer;
 

@@ -77,7 +77,7 @@ async fn a_crash_of_the_server_loses_nothing_that_was_answered() {
         for put in puts {
             match put.await.expect("a task") {
                 (id, Ok(Ok(_))) => stored.push(id),
-                (_, Ok(Err(fault)) | Err(fault)) => assert_eq!(fault.reason(), Reason::NotReady),
+                (_, Ok(Err(fault)) | Err(fault)) => assert_eq!(fault.reason(), Reason::StorageUnavailable),
             }
         }
     }

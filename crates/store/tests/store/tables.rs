@@ -4,9 +4,9 @@ use async_trait::async_trait;
 use fault::Fault;
 use sea_orm::ActiveValue::Set;
 use sea_orm::sea_query::{Expr, ExprTrait, OnConflict};
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait};
+use sea_orm::{ConnectionTrait, DbErr, EntityTrait};
 use store::migration::{MigrationTrait, MigratorTrait, common, prelude};
-use store::{Database, Location, Unit};
+use store::{Database, Location, Transaction, Unit};
 use tempfile::TempDir;
 use tokio::sync::Semaphore;
 
@@ -109,11 +109,7 @@ impl Unit for Accountant {
     type Command = Command;
     type Answer = Result<usize, Fault>;
 
-    async fn execute(
-        &self,
-        transaction: &DatabaseTransaction,
-        batch: &[&Command],
-    ) -> Result<Vec<Result<usize, Fault>>, DbErr> {
+    async fn execute(&self, transaction: &Transaction, batch: &[&Command]) -> Result<Vec<Result<usize, Fault>>, DbErr> {
         let mut answers = Vec::new();
         for command in batch {
             match command {
@@ -152,7 +148,7 @@ impl Unit for Accountant {
     }
 }
 
-async fn put(transaction: &DatabaseTransaction, id: i64, amount: i64) -> Result<(), DbErr> {
+async fn put(transaction: &Transaction, id: i64, amount: i64) -> Result<(), DbErr> {
     let row = account::ActiveModel { id: Set(id), amount: Set(amount), label: Set("x".repeat(200)) };
     let replace = OnConflict::column(account::Column::Id).update_column(account::Column::Amount).to_owned();
     account::Entity::insert(row).on_conflict(replace).exec_without_returning(transaction).await.map(drop)

@@ -130,7 +130,7 @@ async fn a_store_that_never_commits_is_said_to_be_unavailable() {
         let backend = TestDatabase { database: backend.database.with_nemesis(Arc::new(fates)), ..backend };
         let writer = start(&backend, WriterOptions::default());
         let refused = writer.submit(Command::Put(7, 70), soon()).await.expect_err("as many lost commits as tries");
-        assert_eq!(refused.reason(), Reason::NotReady);
+        assert_eq!(refused.reason(), Reason::StorageUnavailable);
         assert!(writer.submit(Command::Put(7, 71), soon()).await.is_ok());
         assert_eq!(amounts(&backend.database).await, [(7, 71)]);
     }
@@ -145,7 +145,7 @@ async fn a_full_disk_refuses_and_heals() {
         let puts = (0..500).map(|id| writer.submit(Command::Put(id, 1), soon()));
         let refused: Vec<_> = join_all(puts).await.into_iter().filter_map(Result::err).collect();
         assert!(!refused.is_empty(), "{}", backend.name);
-        assert!(refused.iter().all(|fault| fault.reason() == Reason::NotReady), "{refused:?}");
+        assert!(refused.iter().all(|fault| fault.reason() == Reason::StorageUnavailable), "{refused:?}");
         assert_eq!(amounts(&backend.database).await.len(), 500 - refused.len(), "{}", backend.name);
         writer.submit(Command::LimitPages(1_000_000), soon()).await.expect("a limit").expect("set");
         let puts = (0..500).map(|id| writer.submit(Command::Put(id, 2), soon()));

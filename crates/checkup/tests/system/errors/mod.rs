@@ -56,6 +56,7 @@ const METADATA: &[(Reason, &[&str])] = &[
 const ELSEWHERE: &[(Reason, &str)] = &[
     (Reason::RateLimited, "reserved for a share per caller, which this release does not have"),
     (Reason::NotReady, "needs a process that is going: the stream and shutdown tests see it"),
+    (Reason::StorageUnavailable, "needs a disk that is full: the storage tests see it"),
     (Reason::CursorExpired, "needs a stream that fell behind: the stream tests see it"),
     (Reason::Internal, "is a defect: no test may see it"),
 ];
@@ -72,8 +73,13 @@ const COUNTED_BY_THE_MESH: &[Code] = &[
 ];
 
 /// Reasons that are no refusal of what was asked but trouble on the way: the only ones under such a code.
-const TROUBLE: &[Reason] =
-    &[Reason::HospitalUnavailable, Reason::ViewLagging, Reason::NotReady, Reason::DeadlineExceeded];
+const TROUBLE: &[Reason] = &[
+    Reason::HospitalUnavailable,
+    Reason::ViewLagging,
+    Reason::NotReady,
+    Reason::StorageUnavailable,
+    Reason::DeadlineExceeded,
+];
 
 /// The refusals of a run, one of each reason.
 #[derive(Default)]

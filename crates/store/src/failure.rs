@@ -1,0 +1,71 @@
+//! What a failed write means: see the table in [`crate::writer`].
+
+use std::time::Duration;
+
+use fault::{Fault, Reason};
+use sea_orm::sqlx::{self, error::ErrorKind};
+use sea_orm::{DbErr, RuntimeErr};
+
+/// How an attempt to run a batch failed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Before COMMIT, because of what is in the batch: certainly nothing happened.
+    Content(DbErr),
+    /// Before COMMIT, because the storage is in trouble: certainly nothing happened.
+    Storage(DbErr),
+    /// At COMMIT: nobody knows.
+    Unknown(DbErr),
+}
+
+/// When to come back to storage that takes no writes.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+
+impl Failure {
+    /// What a caller hears whose command was given up.
+    pub(crate) fn refusal(&self) -> Fault {
+        let (text, cause) = match self {
+            Self::Content(cause) => return Fault::internal(cause),
+            Self::Storage(cause) => {
+                ("the storage takes no writes, nothing was changed; send the same request again", cause)
+            }
+            Self::Unknown(cause) => (
+                "the storage takes no writes, whether this one took place is unknown; send the same request again",
+                cause,
+            ),
+        };
+        Fault::new(Reason::StorageUnavailable, text).retry_after(RETRY_DELAY).caused_by(cause)
+    }
+}
+
+/// Whether an error comes from what was written rather than from where it was written.
+pub(crate) fn is_content(error: &DbErr) -> bool {
+    let runtime = match error {
+        DbErr::Exec(runtime) | DbErr::Query(runtime) => runtime,
+        DbErr::Conn(_) | DbErr::ConnectionAcquire(_) => return false,
+        _ => return true,
+    };
+    match runtime {
+        RuntimeErr::SqlxError(cause) => match cause.as_ref() {
+            sqlx::Error::Database(database) => {
+                !matches!(database.kind(), ErrorKind::Other)
+                    || database.code().is_some_and(|code| is_content_code(&code))
+            }
+            sqlx::Error::Encode(_) | sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => true,
+            _ => false,
+        },
+        RuntimeErr::Internal(_) => true,
+    }
+}
+
+/// Characters of a PostgreSQL error code; SQLite's are shorter numbers.
+const SQLSTATE: usize = 5;
+
+/// Whether a code blames the statement: of PostgreSQL's the classes of data, integrity, and a statement that is wrong in itself;
+/// of SQLite's ERROR, TOOBIG, CONSTRAINT, MISMATCH and RANGE. The others blame the storage or whoever else uses it.
+fn is_content_code(code: &str) -> bool {
+    if code.len() == SQLSTATE {
+        return ["22", "23", "42"].iter().any(|class| code.starts_with(class));
+    }
+    // the lowest byte of an extended code is the code it extends
+    code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 1 | 18 | 19 | 20 | 25))
+}
