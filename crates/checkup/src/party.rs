@@ -2,7 +2,7 @@
 //!
 //! The commands that drive a process are clients like any other: they know it only by its contract.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use base64::Engine;
@@ -139,7 +139,11 @@ impl Target {
 
 /// The tokens a tool may use: made with the key of a data directory, or given on the command line.
 #[derive(Debug, Clone)]
-pub struct Wallet(Tokens);
+pub struct Wallet {
+    tokens: Tokens,
+    /// The data directory whose key makes the tokens: who accepts them uses it.
+    directory: Option<PathBuf>,
+}
 
 #[derive(Debug, Clone)]
 enum Tokens {
@@ -167,7 +171,13 @@ impl Wallet {
             return Err(Failure::failed(format!("there is no signing key in {dir}; {help}")));
         }
         let signer = identity::signer(dir)?;
-        Ok(Self(Tokens::Made(signer)))
+        Ok(Self { tokens: Tokens::Made(signer), directory: Some(dir.to_owned()) })
+    }
+
+    /// The data directory of the process that accepts its tokens, where they are made with the key of one.
+    #[must_use]
+    pub fn directory(&self) -> Option<&Path> {
+        self.directory.as_deref()
     }
 
     fn given(tokens: &[String]) -> Result<Self, Failure> {
@@ -175,7 +185,7 @@ impl Wallet {
             let claims = claims_of(token).ok_or_else(|| Failure::usage("--token: this is not a token of checkup"))?;
             Ok((claims, token.clone()))
         });
-        Ok(Self(Tokens::Given(read.collect::<Result<_, Failure>>()?)))
+        Ok(Self { tokens: Tokens::Given(read.collect::<Result<_, Failure>>()?), directory: None })
     }
 
     /// An admin of every hospital, or the admin whose token was given.
@@ -210,7 +220,7 @@ impl Wallet {
         fits: impl Fn(&str) -> bool,
         fresh: &str,
     ) -> Option<Party> {
-        let (subject, token) = match &self.0 {
+        let (subject, token) = match &self.tokens {
             Tokens::Made(signer) => {
                 let hospitals = (role == Role::Admin).then(|| Hospitals::One("*".to_owned()));
                 let token = signer.sign(&Claims::new(role, fresh, hospitals, TTL)).ok()?;

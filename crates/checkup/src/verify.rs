@@ -1,12 +1,14 @@
 //! `checkup verify`: reads every service as an auditor and reports what does not agree.
 //!
 //! What has to agree is `domain::invariants`; here the services are read, and read again where something may still be on its
-//! way. It trusts no service more than another and looks into no store.
+//! way. It trusts no service more than another. Where the data directory of the process is at hand, what the services said is also
+//! looked up in their files: a service may serve what its storage does not hold.
 
 mod ledger;
 mod reader;
 mod report;
 mod settle;
+mod stored;
 
 use crate::cli::VerifyArgs;
 use crate::exit::{Exit, Failure};
@@ -27,7 +29,7 @@ pub async fn run(args: VerifyArgs) -> Result<Exit, Failure> {
         auditor.ok_or_else(|| Failure::usage("verify reads as an auditor: give an auditor's token with --token"))?;
     let progress = Progress::new();
     let mut reader = Reader::new(auditor, progress.clone());
-    let report = settle::verify(&mut reader, args.settle).await;
+    let report = settle::verify(&mut reader, args.settle, wallet.directory()).await;
     progress.clear();
     let report = report?;
     if args.json {

@@ -120,6 +120,8 @@ pub enum Subject {
     Claim(ClaimId, Arc<SlotId>),
     /// What a customer has booked for one date.
     CustomerDate(Arc<CustomerId>, Date),
+    /// The storage of a service, by its name.
+    Storage(&'static str),
 }
 
 impl fmt::Display for Subject {
@@ -129,6 +131,7 @@ impl fmt::Display for Subject {
             Self::Booking { screening, .. } => write!(f, "{screening}"),
             Self::Claim(claim, slot) => write!(f, "{slot}/claims/{claim}"),
             Self::CustomerDate(customer, date) => write!(f, "{customer} on {date}"),
+            Self::Storage(service) => write!(f, "the storage of {service}"),
         }
     }
 }
@@ -151,6 +154,8 @@ pub enum Rule {
     ReservationsFollow,
     /// My-pages say of every booking what Screening says.
     PagesFollow,
+    /// What a service has said stands in its storage when one looks afterwards, and its storage takes writes.
+    ServedIsStored,
 }
 
 impl Rule {
@@ -165,6 +170,7 @@ impl Rule {
             Self::OneBookingADate => "one-booking-a-date",
             Self::ReservationsFollow => "reservations-follow",
             Self::PagesFollow => "pages-follow",
+            Self::ServedIsStored => "served-is-stored",
         }
     }
 }

@@ -20,6 +20,7 @@ pub mod read;
 pub mod request_record;
 pub mod rows;
 pub mod simulation;
+pub mod stored;
 pub mod time;
 mod transaction;
 pub mod writer;

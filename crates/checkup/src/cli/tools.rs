@@ -101,11 +101,12 @@ Examples:
 
 Reads as an auditor, over gRPC: every slot and its claims from Hospital, every booking from Screening, every row from \
 Reservation, the page of every customer from MyPage. Bookings may go on meanwhile: what does not agree is read again, and \
-counts only if it still does not agree when --settle has passed. A service that is not there is skipped, and said so.
+counts only if it still does not agree when --settle has passed. A service that is not there is skipped, and said so. Where tokens \
+are made with the key of --data-dir, what the services said is also looked up in the files of that directory.
 
 --json prints one object: `ok`, `read` (rows by ledger), `skipped`, `moving` (what changed at every look and was not judged) and \
 `disagreements`, each with `rule`, `subject` and `detail`. Rules: capacity-holds, counts-are-claims, claims-are-bookings, \
-deleted-is-empty, one-booking-a-date, reservations-follow, pages-follow.
+deleted-is-empty, one-booking-a-date, reservations-follow, pages-follow, served-is-stored.
 
 Exit status: 0 where everything that was read agrees; 1 where it does not, or could not be read; 64 for a wrong command line.";
 

@@ -1,6 +1,7 @@
 //! Tells what disagrees from what is on its way: reads again until it agrees or its time is up.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use contract::hospital::v1 as hospital;
@@ -15,6 +16,7 @@ use jiff::civil::Date;
 use super::ledger::Names;
 use super::reader::{ABREAST, Reader, claims_of, find, items_of, read, screenings_of};
 use super::report::{Counts, Report};
+use super::stored;
 use crate::exit::Failure;
 use crate::party::Party;
 
@@ -47,7 +49,8 @@ const COST_OF_A_LOOK: usize = 10;
 const BETWEEN_READINGS: Duration = Duration::from_secs(2);
 
 /// Reads everything, again while views are far behind, and then what disagrees, the last time when `settle` has passed.
-pub(super) async fn verify(reader: &mut Reader, settle: Duration) -> Result<Report, Failure> {
+/// `directory` is the data directory of the process, where it is known.
+pub(super) async fn verify(reader: &mut Reader, settle: Duration, directory: Option<&Path>) -> Result<Report, Failure> {
     let mut end = None;
     // A slot that was seen sold beyond its capacity was sold beyond its capacity, however it looks a moment later.
     let mut disagreements = BTreeSet::new();
@@ -57,6 +60,10 @@ pub(super) async fn verify(reader: &mut Reader, settle: Duration) -> Result<Repo
         let read = Counts::of(&ledgers);
         let mut open = invariants::check(&ledgers);
         disagreements.extend(open.extract_if(.., |row| row.rule == Rule::CapacityHolds));
+        if let Some(directory) = directory {
+            // read after the services were, so what they said has to be there
+            disagreements.extend(stored::check(directory, &ledgers).await?);
+        }
         if Instant::now() >= end || is_less_to_look_at(open.len(), read.bookings()) {
             break (emptied(ledgers), read, open, end);
         }
@@ -171,6 +178,8 @@ async fn look(auditor: &Party, there: &Ledgers, subject: &Subject) -> Result<Loo
         Subject::Slot(slot) => look_at_slot(auditor, slot).await,
         Subject::Claim(claim, slot) => look_at_claim(auditor, *claim, slot).await,
         Subject::CustomerDate(customer, date) => look_at_date(auditor, customer, *date).await,
+        // judged by one look at the file
+        Subject::Storage(_) => Ok(Look::Still(Box::default())),
         Subject::Booking { screening, slot, customer } => {
             look_at_booking(auditor, there, *screening, slot.as_deref(), customer.as_deref()).await
         }

@@ -18,6 +18,7 @@ mod observability;
 mod paging;
 mod races;
 mod rebuild;
+mod stored;
 mod streams;
 mod topology;
 mod validation;

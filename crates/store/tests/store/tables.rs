@@ -83,8 +83,6 @@ pub(crate) enum Command {
     Hold(i64, i64, &'static Gate),
     /// Panics.
     Panic,
-    /// Limits how many pages the file may have, as a full disk would.
-    LimitPages(u32),
     /// Holds the writer until the gate is opened.
     Wait(&'static Gate),
 }
@@ -132,9 +130,6 @@ impl Unit for Accountant {
                     }
                 }
                 Command::Panic => panic!("asked to"),
-                Command::LimitPages(pages) => {
-                    transaction.execute_unprepared(&format!("PRAGMA max_page_count = {pages}")).await?;
-                }
                 Command::Wait(gate) => {
                     gate.arrived.add_permits(1);
                     if let Ok(permit) = gate.open.acquire().await {

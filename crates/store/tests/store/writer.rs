@@ -137,24 +137,6 @@ async fn a_store_that_never_commits_is_said_to_be_unavailable() {
 }
 
 #[tokio::test]
-async fn a_full_disk_refuses_and_heals() {
-    // a server's disk is filled where whole processes are tested
-    for backend in [crate::sqlite().await] {
-        let writer = start(&backend, WriterOptions::default());
-        writer.submit(Command::LimitPages(1), soon()).await.expect("a limit").expect("set");
-        let puts = (0..500).map(|id| writer.submit(Command::Put(id, 1), soon()));
-        let refused: Vec<_> = join_all(puts).await.into_iter().filter_map(Result::err).collect();
-        assert!(!refused.is_empty(), "{}", backend.name);
-        assert!(refused.iter().all(|fault| fault.reason() == Reason::StorageUnavailable), "{refused:?}");
-        assert_eq!(amounts(&backend.database).await.len(), 500 - refused.len(), "{}", backend.name);
-        writer.submit(Command::LimitPages(1_000_000), soon()).await.expect("a limit").expect("set");
-        let puts = (0..500).map(|id| writer.submit(Command::Put(id, 2), soon()));
-        assert!(join_all(puts).await.iter().all(Result::is_ok));
-        assert_eq!(amounts(&backend.database).await.len(), 500);
-    }
-}
-
-#[tokio::test]
 async fn a_full_queue_refuses_at_once() {
     static GATE: Gate = Gate::new();
     for backend in backends().await {

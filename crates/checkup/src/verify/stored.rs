@@ -1,0 +1,86 @@
+//! Looks up in the files of a data directory what the services of its process have said.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+
+use domain::ids::{ClaimId, ScreeningId};
+use domain::invariants::{Disagreement, Ledgers, Rule, Subject};
+use uuid::Uuid;
+
+use crate::data_dir;
+use crate::exit::Failure;
+use crate::service::Service;
+
+/// What is missing in the files, although a service said it before. Files that are not there are not looked at: in a mesh the
+/// databases are elsewhere, and so they are where no process uses the directory.
+pub(super) async fn check(directory: &Path, ledgers: &Ledgers) -> Result<Vec<Disagreement>, Failure> {
+    let mut found = Vec::new();
+    if !data_dir::is_in_use(directory).map_err(|error| Failure::failed(error.to_string()))? {
+        return Ok(found);
+    }
+    for service in [Service::Hospital, Service::Screening, Service::Reservation, Service::MyPage] {
+        let file = data_dir::file(directory, service);
+        // a mesh keeps no file for Screening, and the view of one replica says nothing of another's
+        if !file.exists() || !data_dir::file(directory, Service::Screening).exists() {
+            continue;
+        }
+        let missing = |subject, detail| Disagreement { subject, rule: Rule::ServedIsStored, detail };
+        if !store::stored::is_free(&file).await.map_err(|error| unread(&file, &error))? {
+            let detail = "a transaction on its file does not end: nothing written in it is stored";
+            found.push(missing(Subject::Storage(service.name()), detail.to_owned()));
+        }
+        let read = async |query| store::stored::numbers(&file, query).await.map_err(|error| unread(&file, &error));
+        match service {
+            Service::Hospital => {
+                let stored: HashSet<(Uuid, i64)> =
+                    HashSet::from_iter(read("SELECT screening, generation FROM claim").await?);
+                for row in ledgers.claims.iter().flatten() {
+                    let ClaimId { screening: ScreeningId(id), generation } = row.claim;
+                    if !stored.contains(&(id, i64::from(generation))) {
+                        let detail = "hospital said the claim, but its storage does not have it".to_owned();
+                        found.push(missing(Subject::Claim(row.claim, row.slot.clone()), detail));
+                    }
+                }
+            }
+            Service::Screening => {
+                let stored = read("SELECT id, version FROM screening").await?.into_iter().collect();
+                let said = ledgers.screenings.iter().flatten().map(|row| (row.screening, row.version));
+                found.extend(older(service, said, &stored));
+            }
+            Service::Reservation => {
+                let stored = read("SELECT screening, screening_version FROM reservation").await?.into_iter().collect();
+                let said = ledgers.reservations.iter().flatten().map(|row| (row.screening, row.version));
+                found.extend(older(service, said, &stored));
+            }
+            _ => {
+                let stored = read("SELECT screening, version FROM item").await?.into_iter().collect();
+                let said = ledgers.items.iter().flatten().map(|row| (row.screening, row.version));
+                found.extend(older(service, said, &stored));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// What was said in a version that the storage does not have yet, or not at all.
+fn older(
+    service: Service,
+    said: impl Iterator<Item = (ScreeningId, i64)>,
+    stored: &HashMap<Uuid, i64>,
+) -> Vec<Disagreement> {
+    let missing = said.filter_map(|(screening, version)| {
+        let has = match stored.get(&screening.0) {
+            Some(stored) if *stored >= version => return None,
+            Some(stored) => format!("has version {stored}"),
+            None => "does not have it".to_owned(),
+        };
+        let detail = format!("{} said version {version}, but its storage {has}", service.name());
+        let subject = Subject::Booking { screening, slot: None, customer: None };
+        Some(Disagreement { subject, rule: Rule::ServedIsStored, detail })
+    });
+    missing.collect()
+}
+
+fn unread(file: &Path, error: &store::DbErr) -> Failure {
+    Failure::failed(format!("{} cannot be read: {error}", file.display()))
+}

@@ -1,0 +1,43 @@
+//! A database file, looked into from outside of the process that serves it.
+
+use std::path::Path;
+
+use sea_orm::{ConnectionTrait as _, DbBackend, DbErr, SqliteTransactionMode, Statement};
+use sea_orm::{TransactionOptions, TransactionTrait as _};
+use uuid::Uuid;
+
+use crate::connection::{Opening, Purpose, connect};
+use crate::location::Location;
+
+/// What a query of an id and a number finds in a file, as its last commit left it.
+///
+/// # Errors
+/// What the database says.
+pub async fn numbers(file: &Path, query: &str) -> Result<Vec<(Uuid, i64)>, DbErr> {
+    let connection =
+        connect(&Location::Sqlite(file.to_owned()), Purpose::Read, Opening::Now(&Default::default())).await?;
+    let rows = connection.query_all_raw(Statement::from_string(DbBackend::Sqlite, query)).await;
+    connection.close().await?;
+    rows?.iter().map(|row| Ok((row.try_get_by_index(0)?, row.try_get_by_index(1)?))).collect()
+}
+
+/// Whether a write to a file can begin within 5 s. A service that is well holds its file for milliseconds at a time; where one
+/// transaction never ends, nothing that is acknowledged in it is stored. Writes nothing.
+///
+/// # Errors
+/// What the database says, other than that it is busy.
+pub async fn is_free(file: &Path) -> Result<bool, DbErr> {
+    let location = Location::Sqlite(file.to_owned());
+    let connection = connect(&location, Purpose::Migrate, Opening::Now(&Default::default())).await?;
+    let immediate = TransactionOptions {
+        sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+        ..TransactionOptions::default()
+    };
+    let begun = match connection.begin_with_options(immediate).await {
+        Ok(transaction) => transaction.rollback().await.map(|()| true),
+        Err(error) if error.to_string().contains("locked") => Ok(false),
+        Err(error) => Err(error),
+    };
+    connection.close().await?;
+    begun
+}
