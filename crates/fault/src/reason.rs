@@ -163,6 +163,13 @@ reasons! {
 }
 
 impl Reason {
+    /// Whether it says that the very process that answers cannot serve: all that a mesh may hold against it. The others of its kind
+    /// speak of somebody else, or of the time that the caller gave.
+    #[must_use]
+    pub const fn speaks_of_its_sender(self) -> bool {
+        matches!(self, Self::NotReady | Self::Internal)
+    }
+
     /// Whether the same request may succeed when it is simply sent again.
     #[must_use]
     pub const fn retryable(self) -> bool {

@@ -11,6 +11,10 @@ use tonic::Request;
 /// How long a call without `grpc-timeout` may take, where no configuration says otherwise.
 pub const DEFAULT: Duration = Duration::from_secs(30);
 
+/// A silence shorter than this says nothing about who is silent: whoever asked had no time. Who waited for longer may say that the
+/// other is out of reach. Proxies have it as the shortest time after which they judge a replica, so it is less than that.
+pub const FAIR: Duration = Duration::from_millis(500);
+
 /// The instant a call is answered by, at the latest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline(Instant);

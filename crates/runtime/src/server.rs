@@ -6,10 +6,13 @@
 mod accept;
 mod body;
 mod door;
+mod held;
 mod local;
 mod methods;
 mod options;
+pub mod protocol;
 mod record;
+mod reflection;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -30,7 +33,6 @@ use tower::Service;
 
 use self::accept::{Connection, Incoming};
 use self::door::{Door, End, Rules};
-use self::methods::DESCRIPTOR_SETS;
 use crate::clock::Clock;
 use crate::entropy;
 use crate::identity::Verifier;
@@ -39,6 +41,7 @@ use crate::lifecycle::{Drain, Readiness};
 pub use self::accept::Listener;
 pub use self::local::Local;
 pub use self::options::ServerOptions;
+pub use self::reflection::with_reflection;
 
 /// Largest message a service decodes, in bytes. The largest legitimate one, 366 slots at once, has a tenth of it, and
 /// every call in flight may hold one. Apply it with [`crate::limited!`].
@@ -198,14 +201,6 @@ impl Health {
     }
 }
 
-fn with_reflection(routes: Routes) -> Result<Routes, Error> {
-    let configure = || {
-        let builder = tonic_reflection::server::Builder::configure();
-        DESCRIPTOR_SETS.iter().fold(builder, |builder, set| builder.register_encoded_file_descriptor_set(set))
-    };
-    Ok(routes.add_service(limited!(configure().build_v1()?)).add_service(limited!(configure().build_v1alpha()?)))
-}
-
 async fn serve(
     options: &ServerOptions,
     door: Door,
@@ -218,8 +213,6 @@ async fn serve(
 
 /// The connection's limits.
 fn transport(options: &ServerOptions) -> tonic::transport::Server {
-    /// Streams a client may have reset before they were looked at; more is an attack (rapid reset), the connection ends.
-    const PENDING_RESETS: usize = 128;
     /// Streams reset by us, counted for the whole life of a connection: generous, or else the calls that time out during
     /// one bad minute end the connection for all others; finite, because each costs memory for a while.
     const LOCAL_RESETS: usize = 16 * 1024;
@@ -229,7 +222,10 @@ fn transport(options: &ServerOptions) -> tonic::transport::Server {
         .http2_max_header_list_size(options.max_header_bytes)
         .http2_keepalive_interval(Some(options.keepalive_interval))
         .http2_keepalive_timeout(Some(options.keepalive_timeout))
-        .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS))
+        // Streams a client has reset before they were looked at; more is an attack (rapid reset), and ends the connection. Whoever may
+        // have so many calls open may also give them all up at once, as a proxy does for callers in a hurry, and ending its connection
+        // would end the calls of all others.
+        .http2_max_pending_accept_reset_streams(usize::try_from(options.max_streams_per_connection).ok())
         .http2_max_local_error_reset_streams(Some(LOCAL_RESETS))
         // age alone: with a grace as well the library sends no GOAWAY but drops the connection with its calls
         .max_connection_age(entropy::jittered(options.connection_age))

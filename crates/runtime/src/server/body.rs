@@ -51,16 +51,27 @@ pub(super) struct CallBody {
     inner: Body,
     record: Record,
     stream: Option<Stream>,
+    /// What the answer ends with instead of what is inside.
+    trailers: Option<HeaderMap>,
     ended: bool,
 }
 
 impl CallBody {
     /// The body of a handler's answer.
     pub(super) fn new(inner: Body, record: Record, stream: Option<Stream>) -> Self {
-        Self { inner, record, stream, ended: false }
+        Self { inner, record, stream, trailers: None, ended: false }
+    }
+
+    /// The same, or these trailers and nothing else.
+    pub(super) fn ending_with(self, trailers: Option<HeaderMap>) -> Self {
+        Self { trailers, ..self }
     }
 
     fn poll_inner(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if let Some(trailers) = self.trailers.take() {
+            self.ended = true;
+            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+        }
         if let Some(fault) = self.stream.as_mut().and_then(|stream| stream.ended(cx)) {
             return Poll::Ready(Some(self.end_with(fault)));
         }
@@ -103,10 +114,11 @@ impl http_body::Body for CallBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ended || self.inner.is_end_stream()
+        self.ended || (self.trailers.is_none() && self.inner.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        // an exact one would become a content-length of a body that is none
+        if self.trailers.is_some() { SizeHint::default() } else { self.inner.size_hint() }
     }
 }

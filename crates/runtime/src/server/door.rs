@@ -15,7 +15,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::{HeaderMap, Request, Response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -26,7 +26,9 @@ use tracing::Instrument;
 
 use super::ServerOptions;
 use super::body::{CallBody, Stream};
+use super::held::take_what_is_not_ours;
 use super::methods::{Method, Methods};
+use super::protocol;
 use super::record::Record;
 use crate::clock::Clock;
 use crate::deadline::Deadline;
@@ -34,7 +36,7 @@ use crate::identity::Verifier;
 use crate::lifecycle::Readiness;
 use crate::status::status;
 use crate::tasks::panic_text;
-use crate::trace::{TRACEPARENT, TraceContext};
+use crate::trace::TraceContext;
 
 /// By what calls are let in.
 #[derive(Debug)]
@@ -84,13 +86,17 @@ impl Rules {
 
     /// The whole way of a call.
     async fn pass(&self, routes: Routes, request: Request<Body>) -> Response<CallBody> {
-        let trace = header(request.headers(), TRACEPARENT)
-            .map_or_else(TraceContext::generate, TraceContext::from_traceparent_or_new);
+        let arrival = Instant::now();
         let method = self.methods.find(request.uri().path());
         let mut record = Record::begin(Arc::clone(&method));
+        if let Some(refusal) = protocol::no_call(&request) {
+            record.no_call();
+            return refusal.map(|body| CallBody::new(body, record, None));
+        }
+        let trace = protocol::trace(request.headers());
         let admitted = self.admitted(&method, request.headers());
         let span = record.enter(&trace, admitted.as_ref().ok().map(|admitted| &admitted.caller));
-        let (response, stream) = async {
+        let (mut response, stream) = async {
             let answered = match admitted {
                 Ok(admitted) => self.answer(routes, request, &method, trace, admitted).await,
                 Err(fault) => Err(fault),
@@ -100,7 +106,8 @@ impl Rules {
         .instrument(span)
         .await;
         record.status_in(response.headers());
-        response.map(|body| CallBody::new(body, record, stream))
+        let elsewhere = take_what_is_not_ours(response.headers_mut(), arrival.elapsed());
+        response.map(|body| CallBody::new(body, record, stream).ending_with(elsewhere))
     }
 
     /// Whether a call may begin, and whose it is.
@@ -109,7 +116,7 @@ impl Rules {
             return Err(Fault::new(Reason::NotReady, "the service is starting"));
         }
         let admission = self.admit(method)?;
-        let named = header(headers, "grpc-timeout").and_then(Deadline::parse_timeout);
+        let named = protocol::timeout(headers)?;
         let deadline = self.deadline(method, named);
         Ok(Admitted { admission, named, deadline, caller: self.caller(method, headers)? })
     }
@@ -183,18 +190,12 @@ impl Rules {
     /// Who calls. A token that is bad is refused even where none is needed, so that its owner learns of it; health and
     /// reflection look at none, or a tool could not find out what the refusal means.
     fn caller(&self, method: &Method, headers: &HeaderMap) -> Result<Caller, Fault> {
-        let Some(value) = headers.get(http::header::AUTHORIZATION).filter(|_| !method.infrastructure) else {
+        if method.infrastructure {
             return Ok(Caller::Anonymous);
-        };
-        let bearer = value.to_str().ok().and_then(|text| text.split_once(' '));
-        match bearer {
-            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
-                self.verifier.verify_at(token.trim(), self.clock.now())
-            }
-            _ => Err(Fault::new(
-                Reason::CredentialsInvalid,
-                "the metadata authorization is not of the form: Bearer TOKEN",
-            )),
+        }
+        match protocol::bearer(headers)? {
+            Some(token) => self.verifier.verify_at(token, self.clock.now()),
+            None => Ok(Caller::Anonymous),
         }
     }
 }
@@ -203,10 +204,6 @@ impl Rules {
 /// an INTERNAL of ours carries its details.
 fn is_undecodable(headers: &HeaderMap) -> bool {
     headers.get("grpc-status").is_some_and(|status| status == "13") && !headers.contains_key("grpc-status-details-bin")
-}
-
-fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers.get(name)?.to_str().ok()
 }
 
 /// A call that may begin.

@@ -43,6 +43,11 @@ impl Record {
         &self.span
     }
 
+    /// It was no gRPC call and is counted as what it was: a mistake of whoever made it.
+    pub(super) fn no_call(&mut self) {
+        self.code = Some(Code::InvalidArgument);
+    }
+
     /// The answer's status, where these headers or trailers hold one.
     pub(super) fn status_in(&mut self, headers: &HeaderMap) {
         if let Some(status) = headers.get("grpc-status") {
