@@ -10,11 +10,12 @@ use contract::hospital::v1::{CapacityRequest, CreateCapacityRequestRequest};
 use domain::access::Caller;
 use domain::demand::forwarded_request_id;
 use fault::{Fault, Reason};
-use runtime::client::{Outgoing, Replicas, is_unreachable};
+use runtime::client::{Outgoing, Replicas, Silence, is_unreachable};
 use runtime::deadline::Deadline;
 use runtime::identity::TokenSource;
 use runtime::status::refusal_of;
 use runtime::trace::TraceContext;
+use tokio::time::timeout_at;
 use tonic::{Code, Status};
 
 use crate::decode::Propose;
@@ -57,17 +58,23 @@ impl Proposals {
             request_id: request_id.map(|chosen| forwarded_request_id(caller, chosen).to_string()).unwrap_or_default(),
         };
         let mut route = self.hospital.route(&slot_name);
+        // what is left of the caller's time without the way back
+        let deadline = deadline.earlier_by(RESERVE);
         loop {
+            if deadline.has_passed() {
+                return Err(late());
+            }
             let attempt = route.next_attempt();
             let more = !message.request_id.is_empty() && route.has_untried();
             let limit = if more { deadline.min(Deadline::within(ATTEMPT)) } else { deadline };
-            let request = Outgoing::reserving(RESERVE).request(message.clone(), &self.token, trace, limit);
+            let request = Outgoing::default().request(message.clone(), &self.token, trace, limit);
             let request = route.about_slot(request);
-            let answer = HospitalServiceClient::new(attempt.line()).create_capacity_request(request).await;
-            match answer {
+            let mut client = HospitalServiceClient::new(attempt.line());
+            let answer = timeout_at(limit.instant(), client.create_capacity_request(request)).await;
+            match answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time"))) {
                 Err(status) if is_unreachable(&status) => {
-                    if !deadline.earlier_by(RESERVE).has_passed() {
-                        attempt.failed();
+                    if attempt.silent(deadline) == Silence::Caller {
+                        return Err(late());
                     }
                     if !more || deadline.has_passed() {
                         return Err(passed_on(&status));
@@ -80,6 +87,12 @@ impl Proposals {
             }
         }
     }
+}
+
+/// The refusal of a call whose own time ran out while Hospital was asked.
+fn late() -> Fault {
+    let message = "the deadline passed before hospital could answer; send the same request_id again, with more time";
+    Fault::new(Reason::DeadlineExceeded, message)
 }
 
 /// What Hospital's failure means to our caller: a refusal is passed on as it is, silence is out of reach, and a refusal of

@@ -11,13 +11,13 @@ use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Request, Status};
 
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, FAIR};
 use crate::identity::TokenSource;
 use crate::status::reason_of;
 use crate::trace::{TRACEPARENT, TraceContext};
 
 pub use self::line::Line;
-pub use self::replicas::{Attempt, Replicas, Route, SLOT};
+pub use self::replicas::{Attempt, Replicas, Route, SLOT, Silence};
 
 /// How a channel notices that its peer is gone.
 #[derive(Debug, Clone, Copy)]
@@ -99,6 +99,10 @@ impl Outgoing {
 
     /// A request that carries our own identity, the trace, and what remains of the deadline. Where the token cannot be
     /// had the call goes out without one, and the peer's refusal says so.
+    ///
+    /// It names [`FAIR`] at least, whatever remains: a proxy on the way keeps the time that is named, and holds it against the peer
+    /// when it is over. Whoever has less hangs up by itself at its deadline, which nobody is blamed for, and the peer lets go of a call
+    /// that was hung up.
     #[must_use]
     pub fn request<T>(&self, message: T, tokens: &TokenSource, trace: &TraceContext, deadline: Deadline) -> Request<T> {
         let mut request = Request::new(message);
@@ -109,7 +113,7 @@ impl Outgoing {
         if let Ok(traceparent) = AsciiMetadataValue::try_from(trace.child().traceparent()) {
             metadata.insert(TRACEPARENT, traceparent);
         }
-        request.set_timeout(deadline.earlier_by(self.reserve).remaining());
+        request.set_timeout(deadline.earlier_by(self.reserve).remaining().max(FAIR));
         request
     }
 }
@@ -189,5 +193,10 @@ mod tests {
         assert_eq!(metadata.get("authorization").unwrap(), "Bearer t");
         let sent = TraceContext::parse(metadata.get(TRACEPARENT).unwrap().to_str().unwrap()).unwrap();
         assert_eq!(sent.trace_id(), trace.trace_id());
+        // a caller in a hurry hangs up by itself; nobody on the way is to keep its time
+        let hurried =
+            outgoing.request((), &TokenSource::fixed("t"), &trace, Deadline::within(Duration::from_millis(3)));
+        let timeout = hurried.metadata().get("grpc-timeout").unwrap().to_str().unwrap().to_owned();
+        assert_eq!(Deadline::parse_timeout(&timeout), Some(FAIR));
     }
 }

@@ -16,13 +16,13 @@ use domain::civil::{decode_time, time_zone};
 use domain::ids::{ClaimId, HospitalId, SlotId};
 use domain::screening::Terms;
 use fault::{Code, Fault, Reason};
-use runtime::client::{Line, Outgoing, Replicas, is_unreachable};
+use runtime::client::{Line, Outgoing, Replicas, Silence, is_unreachable};
 use runtime::deadline::Deadline;
 use runtime::entropy::jittered;
 use runtime::identity::TokenSource;
 use runtime::status::refusal_of;
 use runtime::trace::TraceContext;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 use tonic::{Response, Status};
 
 use terms::KnownHospitals;
@@ -31,9 +31,6 @@ use terms::KnownHospitals;
 const ROUNDS: u32 = 3;
 /// The pause before the second round; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(25);
-
-/// A silence shorter than this says nothing about a replica: its caller had no time.
-const JUDGED_AFTER: Duration = Duration::from_millis(250);
 
 /// What came back for a ReserveCapacity.
 #[derive(Debug)]
@@ -44,6 +41,8 @@ pub(crate) enum Reserved {
     Refused(Reply, Fault),
     /// Nothing came back; why, for the log.
     Unknown(String),
+    /// The caller's time was over before anything could come back.
+    Late,
 }
 
 impl Reserved {
@@ -52,7 +51,7 @@ impl Reserved {
         match self {
             Self::Active(_) => Reply::Active,
             Self::Refused(reply, _) => *reply,
-            Self::Unknown(_) => Reply::Unknown,
+            Self::Unknown(_) | Self::Late => Reply::Unknown,
         }
     }
 }
@@ -80,7 +79,10 @@ pub(crate) struct Capacity {
 /// A call that did not lead to an answer of the service.
 enum Failure {
     Refused(Fault, Reply),
+    /// Hospital is out of reach.
     Silent(String),
+    /// The caller's time is over; of Hospital that says nothing.
+    Late,
 }
 
 impl Capacity {
@@ -119,6 +121,7 @@ impl Capacity {
             },
             Err(Failure::Refused(fault, reply)) => Reserved::Refused(reply, about(fault, slot)),
             Err(Failure::Silent(cause)) => Reserved::Unknown(cause),
+            Err(Failure::Late) => Reserved::Late,
         }
     }
 
@@ -149,7 +152,7 @@ impl Capacity {
                 tracing::warn!(%claim, ?fault, "hospital refused a release");
                 None
             }
-            Err(Failure::Silent(_)) => None,
+            Err(Failure::Silent(_) | Failure::Late) => None,
         }
     }
 
@@ -201,8 +204,13 @@ impl Capacity {
         let mut route = self.replicas.route(&slot.to_string());
         let mut pause = FIRST_PAUSE;
         let mut round = 1;
+        // what speaks of Hospital, once anything does
+        let mut silent = Failure::Late;
         loop {
-            let (attempt, begun) = (route.next_attempt(), Instant::now());
+            if deadline.has_passed() {
+                return Err(silent);
+            }
+            let attempt = route.next_attempt();
             let limit = deadline.min(Deadline::within(self.attempt));
             let request = Outgoing::default().request(message.clone(), &self.token, trace, limit);
             let request = route.about_slot(request);
@@ -219,14 +227,16 @@ impl Capacity {
                 Ok(Err(status)) => format!("{:?}: {}", status.code(), status.message()),
                 Err(_) => "no answer in time".to_owned(),
             };
-            if !deadline.has_passed() || begun.elapsed() >= JUDGED_AFTER {
-                attempt.failed();
+            if attempt.silent(deadline) == Silence::Replica {
+                silent = Failure::Silent(cause);
             }
             let pause_now = if route.has_untried() { Duration::ZERO } else { jittered(pause) };
             let over = round == ROUNDS && !route.has_untried();
             if over || deadline.remaining() <= pause_now {
-                tracing::warn!(round, cause, "hospital is out of reach");
-                return Err(Failure::Silent(cause));
+                if let Failure::Silent(cause) = &silent {
+                    tracing::warn!(round, cause, "hospital is out of reach");
+                }
+                return Err(silent);
             }
             if !route.has_untried() {
                 tokio::time::sleep(pause_now).await;
@@ -263,6 +273,7 @@ fn found<A>(slot: &SlotId, answer: Result<A, Failure>, missing: Reason) -> Resul
         }
         Err(Failure::Refused(fault, _)) => Err(fault),
         Err(Failure::Silent(cause)) => Err(unavailable(slot, cause)),
+        Err(Failure::Late) => Err(late(slot)),
     }
 }
 
@@ -287,4 +298,10 @@ fn about(refusal: Fault, slot: &SlotId) -> Fault {
 pub(crate) fn unavailable(slot: &SlotId, cause: impl std::fmt::Display) -> Fault {
     let message = "hospital does not answer; send the same request_id again, or set accept_pending";
     Fault::new(Reason::HospitalUnavailable, message).with("slot", slot).caused_by(cause)
+}
+
+/// The refusal of a call whose own time ran out while Hospital was asked. Its outcome is not known either.
+pub(crate) fn late(slot: &SlotId) -> Fault {
+    let message = "the deadline passed before hospital could answer; send the same request_id again, with more time";
+    Fault::new(Reason::DeadlineExceeded, message).with("slot", slot)
 }

@@ -16,6 +16,7 @@ use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::Uri;
 
 use super::{ClientOptions, Line, connect};
+use crate::deadline::{Deadline, FAIR};
 use crate::entropy::jittered;
 use crate::lifecycle::lock;
 use crate::server::Local;
@@ -75,6 +76,16 @@ pub struct Attempt {
     replica: usize,
     lane: usize,
     probes: bool,
+    begun: Instant,
+}
+
+/// Of whom it speaks that nothing came back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Silence {
+    /// Of the replica: it is out of reach.
+    Replica,
+    /// Of the caller: its time ran out before anybody could tell.
+    Caller,
 }
 
 impl fmt::Debug for Replicas {
@@ -208,7 +219,7 @@ impl Route {
         let replica = self.untried.remove(offered.unwrap_or_default());
         let taken = &self.replicas.0[replica];
         let probes = taken.take(now);
-        Attempt { lane: taken.take_lane(), replicas: self.replicas.clone(), replica, probes }
+        Attempt { lane: taken.take_lane(), replicas: self.replicas.clone(), replica, probes, begun: now }
     }
 
     /// The request with the key in its metadata, see [`SLOT`].
@@ -246,7 +257,17 @@ impl Attempt {
         self.replicas.0[self.replica].answered();
     }
 
-    /// Nothing came back, see [`super::is_unreachable`]: the replica is passed over for a while that grows.
+    /// Nothing came back, see [`super::is_unreachable`], and of whom that speaks. A caller whose own deadline passed while the
+    /// replica had less than [`FAIR`] to answer has found out nothing.
+    pub fn silent(self, deadline: Deadline) -> Silence {
+        if deadline.has_passed() && self.begun.elapsed() < FAIR {
+            return Silence::Caller;
+        }
+        self.failed();
+        Silence::Replica
+    }
+
+    /// The replica is out of reach: it is passed over for a while that grows.
     pub fn failed(self) {
         self.replicas.0[self.replica].failed(self.probes);
     }

@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::in_flight::{Entered, in_progress};
 use super::{App, COMMIT_PATIENCE, cause};
-use crate::capacity::{Reserved, unavailable};
+use crate::capacity::{Reserved, late, unavailable};
 use crate::decode::Create;
 use crate::store::standing::Question;
 use crate::unit::{Book, Booked};
@@ -65,17 +65,22 @@ impl App {
         if intent.call.validate_only {
             return self.validate(&intent).await;
         }
-        match self.in_flight.enter(&intent.call.request)? {
-            Entered::First(lead, waiting) => {
-                // A place that is taken must be booked, be the caller still there or not.
-                let app = Arc::clone(self);
-                self.tasks.spawn(Kind::Job, "booking", async move { lead.finish(app.book(&intent).await) });
-                waiting.outcome().await
-            }
-            Entered::Again(waiting) => {
-                let limit = deadline.earlier_by(RESERVE).instant();
-                let in_time = timeout_at(limit, waiting.outcome()).await;
-                in_time.unwrap_or_else(|_| Err(in_progress(&intent.call.request.key)))
+        let limit = deadline.earlier_by(RESERVE);
+        loop {
+            let waiting = match self.in_flight.enter(&intent.call.request)? {
+                Entered::First(lead, waiting) => {
+                    // A place that is taken must be booked, be the caller still there or not.
+                    let app = Arc::clone(self);
+                    self.tasks.spawn(Kind::Job, "booking", async move { lead.finish(app.book(&intent).await) });
+                    return waiting.outcome().await;
+                }
+                Entered::Again(waiting) => waiting,
+            };
+            let in_time = timeout_at(limit.instant(), waiting.outcome()).await;
+            match in_time.unwrap_or_else(|_| Err(in_progress(&intent.call.request.key))) {
+                // the first caller's time was over, ours is not
+                Err(fault) if fault.reason() == Reason::DeadlineExceeded && !limit.has_passed() => {}
+                outcome => return outcome,
             }
         }
     }
@@ -164,6 +169,7 @@ impl App {
             }
             (Step::NextAttempt, _) => Ok(None),
             (Step::GiveUp, Reserved::Unknown(cause)) => Err(unavailable(slot, cause)),
+            (Step::GiveUp, Reserved::Late) => Err(late(slot)),
             (Step::Commit | Step::PassOn | Step::GiveUp, reserved) => {
                 Err(Fault::internal(format!("the protocol does not fit what hospital said: {reserved:?}")))
             }

@@ -71,17 +71,22 @@ impl InFlight {
 }
 
 impl Lead {
-    /// Tells everybody.
-    pub(crate) fn finish(self, outcome: Outcome) {
+    /// Tells everybody. Whoever comes again upon the outcome begins anew.
+    pub(crate) fn finish(mut self, outcome: Outcome) {
+        self.leave();
         self.found.send_replace(Some(outcome));
+    }
+
+    fn leave(&mut self) {
+        if let Some(key) = self.key.take() {
+            locked(&self.running).remove(&key);
+        }
     }
 }
 
 impl Drop for Lead {
     fn drop(&mut self) {
-        if let Some(key) = &self.key {
-            locked(&self.running).remove(key);
-        }
+        self.leave();
     }
 }
 

@@ -50,7 +50,9 @@ impl App {
                     Ok(Settled { row: given_up, reached: true })
                 }
             }
-            (PendingStep::Later, Reserved::Unknown(_)) => Ok(Settled { row: row.clone(), reached: false }),
+            (PendingStep::Later, Reserved::Unknown(_) | Reserved::Late) => {
+                Ok(Settled { row: row.clone(), reached: false })
+            }
             (PendingStep::Later | PendingStep::AwaitRevocation, _) => Ok(Settled { row: row.clone(), reached: true }),
             (PendingStep::Confirm, reserved) => {
                 Err(Fault::internal(format!("the protocol does not fit what hospital said: {reserved:?}")))

@@ -35,7 +35,7 @@ impl App {
                 };
                 (terms, false)
             }
-            Err(fault) if fault.reason() == Reason::HospitalUnavailable => {
+            Err(fault) if matches!(fault.reason(), Reason::HospitalUnavailable | Reason::DeadlineExceeded) => {
                 match step(Reply::Unknown, intent.call.accept_pending) {
                     Step::Park => (self.capacity.known_terms(&slot.hospital), true),
                     Step::GiveUp | Step::Commit | Step::NextAttempt | Step::PassOn => return Err(fault),
