@@ -19,7 +19,7 @@ pub fn signer(dir: &Path) -> Result<Signer, Failure> {
         let why = chain(&error);
         Failure::failed(match error {
             // it says itself what to do
-            IdentityError::Exposed { .. } => why,
+            IdentityError::Exposed { .. } | IdentityError::TooLong { .. } => why,
             IdentityError::File { .. } => format!("{why}; choose another directory with --data-dir"),
             IdentityError::Key(_) => {
                 let path = dir.join(Signer::FILE);

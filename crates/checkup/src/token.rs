@@ -1,6 +1,6 @@
 //! `checkup token`: prints a token for a caller, signed with the key of a data directory.
 
-use runtime::identity::{Claims, Hospitals, Role};
+use runtime::identity::{Claims, Hospitals, IdentityError, Role};
 
 use crate::cli::TokenArgs;
 use crate::exit::{Exit, Failure, chain};
@@ -14,8 +14,11 @@ use crate::terminal;
 pub fn run(args: TokenArgs) -> Result<Exit, Failure> {
     let claims = claims(&args)?;
     let signer = identity::signer(&args.data_dir)?;
-    let token = signer.sign(&claims).map_err(|error| Failure::failed(chain(&error)))?;
-    terminal::print(&format!("{token}\n"));
+    let token = signer.sign(&claims).map_err(|error| match error {
+        IdentityError::TooLong { .. } => Failure::usage(error.to_string()),
+        _ => Failure::failed(chain(&error)),
+    })?;
+    terminal::print(&format!("{token}\n"))?;
     Ok(Exit::Ok)
 }
 
@@ -26,8 +29,8 @@ fn claims(args: &TokenArgs) -> Result<Claims, Failure> {
         (_, None) => None,
         (role, Some(_)) => return Err(Failure::usage(format!("--hospitals is for admins; the role {role} has none"))),
     };
-    if args.ttl.is_zero() {
-        return Err(Failure::usage("--ttl must be longer than nothing"));
+    if args.ttl.as_secs() == 0 {
+        return Err(Failure::usage("--ttl must be a second at least: tokens end at whole seconds"));
     }
     let claims = Claims::new(args.role, &args.subject, hospitals, args.ttl);
     // What the services would make of it: better to hear now that nobody would accept it.
@@ -58,6 +61,7 @@ mod tests {
             args(Role::Customer, "", None),
             args(Role::Customer, "kim", Some("seoul-clinic")),
             args(Role::Auditor, "kang", Some("*")),
+            TokenArgs { ttl: Duration::from_millis(999), ..args(Role::Auditor, "kang", None) },
         ] {
             assert_eq!(claims(&wrong).unwrap_err().exit, crate::exit::Exit::Usage, "{wrong:?}");
         }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use domain::access::{self, Caller};
 use domain::ids::{CustomerId, HospitalId};
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::clock::Clock;
 
@@ -122,13 +123,28 @@ pub struct Claims {
     /// For whom.
     pub aud: Audience,
     /// Seconds since 1970 from which on it is worthless.
+    #[serde(deserialize_with = "numeric_date")]
     pub exp: i64,
     /// Seconds since 1970 before which it is worthless.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "optional_numeric_date", skip_serializing_if = "Option::is_none")]
     pub nbf: Option<i64>,
     /// Seconds since 1970 when it was issued.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "optional_numeric_date", skip_serializing_if = "Option::is_none")]
     pub iat: Option<i64>,
+}
+
+/// Reads a NumericDate of RFC 7519: any JSON number of seconds, with a fraction or without. The second it falls into is kept, which
+/// is finer than clocks are set; what is beyond all dates is the last, or the first, of them.
+fn numeric_date<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    let number = serde_json::Number::deserialize(deserializer)?;
+    let floored = || number.as_f64().map(|seconds| seconds.floor() as i64);
+    number.as_i64().or_else(floored).ok_or_else(|| D::Error::custom("not a number of seconds"))
+}
+
+fn optional_numeric_date<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
+    #[derive(Deserialize)]
+    struct Date(#[serde(deserialize_with = "numeric_date")] i64);
+    Ok(Option::<Date>::deserialize(deserializer)?.map(|date| date.0))
 }
 
 impl Claims {
@@ -192,6 +208,25 @@ mod tests {
         assert!(claims(r#""sub":"lee","role":"admin","hospitals":"Seoul""#).caller().is_err());
         assert_eq!("*".parse(), Ok(Hospitals::Many(vec!["*".into()])));
         assert!("seoul,,busan".parse::<Hospitals>().is_err());
+    }
+
+    #[test]
+    fn dates_may_have_fractions_and_are_numbers() {
+        let dated = |dates: &str| {
+            serde_json::from_str::<Claims>(&format!(
+                r#"{{"iss":"checkup","aud":"checkup","sub":"kim","role":"customer",{dates}}}"#
+            ))
+        };
+        let read = dated(r#""exp":1800000000.75,"nbf":1.5e9,"iat":-0.5"#).unwrap();
+        assert_eq!((read.exp, read.nbf, read.iat), (1_800_000_000, Some(1_500_000_000), Some(-1)));
+        let read = dated(r#""exp":1e300,"nbf":null"#).unwrap();
+        assert_eq!((read.exp, read.nbf, read.iat), (i64::MAX, None, None));
+        assert_eq!(dated(r#""exp":18446744073709551615"#).unwrap().exp, i64::MAX);
+        for wrong in
+            [r#""exp":null"#, r#""exp":"1800000000""#, r#""exp":[1]"#, r#""exp":1,"nbf":"1""#, r#""exp":1,"iat":{}"#]
+        {
+            assert!(dated(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use jsonwebtoken::jwk::{Jwk, JwkSet, ThumbprintHash};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 
-use super::Claims;
+use super::{Claims, LONGEST_TOKEN};
 use crate::entropy;
 
 /// Why there is no key.
@@ -33,6 +33,14 @@ pub enum IdentityError {
     Exposed {
         /// Which file.
         path: PathBuf,
+    },
+    /// Nobody would accept the token.
+    #[error(
+        "the token would have {bytes} bytes, and services accept {LONGEST_TOKEN} at most; give it fewer hospitals, or all of them with *"
+    )]
+    TooLong {
+        /// How long it would be.
+        bytes: usize,
     },
     /// The file holds no Ed25519 key, or the document no usable public keys.
     #[error("not a usable key: {0}")]
@@ -93,9 +101,13 @@ impl Signer {
     /// A token that says this.
     ///
     /// # Errors
-    /// When the claims cannot be written as JSON or the key refuses to sign: defects, both.
+    /// When it would be longer than any verifier accepts; when the claims cannot be written as JSON or the key refuses to sign:
+    /// defects, both.
     pub fn sign(&self, claims: &Claims) -> Result<String, IdentityError> {
-        jsonwebtoken::encode(&self.0.header, claims, &self.0.key).map_err(|error| IdentityError::Key(error.to_string()))
+        let signed = jsonwebtoken::encode(&self.0.header, claims, &self.0.key);
+        let token = signed.map_err(|error| IdentityError::Key(error.to_string()))?;
+        let bytes = token.len();
+        if bytes > LONGEST_TOKEN { Err(IdentityError::TooLong { bytes }) } else { Ok(token) }
     }
 
     /// The public half as a JWKS document, for [`super::Verifier`] and for a mesh.

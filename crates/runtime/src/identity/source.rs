@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 use tonic::metadata::AsciiMetadataValue;
 
-use super::{Claims, Role, Signer};
+use super::{Claims, LONGEST_TOKEN, Role, Signer};
 use crate::lifecycle::lock;
 
 /// How long a minted token is good for.
@@ -122,6 +122,10 @@ fn reread(path: &PathBuf, current: &mut FileToken) {
     });
     match read {
         Ok((None, _)) => {}
+        Ok((Some(token), _)) if token.trim().len() > LONGEST_TOKEN => {
+            let bytes = token.trim().len();
+            tracing::warn!(path = %path.display(), bytes, most = LONGEST_TOKEN, "the token file holds a token that nobody would accept");
+        }
         Ok((Some(token), modified)) => match bearer(&token).filter(|_| !token.trim().is_empty()) {
             Some(bearer) => (current.bearer, current.modified) = (Some(bearer), Some(modified)),
             None => tracing::warn!(path = %path.display(), "the token file holds no token"),

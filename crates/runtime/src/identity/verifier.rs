@@ -11,18 +11,15 @@ use domain::access::Caller;
 use fault::{Fault, Reason};
 use jiff::Timestamp;
 use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet};
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 
-use super::{Claims, ISSUER, IdentityError};
+use super::{Claims, ISSUER, IdentityError, LONGEST_TOKEN};
 use crate::clock::Clock;
 use crate::lifecycle::lock;
 
 /// How far the issuer's clock and ours may be apart, in seconds.
 const LEEWAY: i64 = 5;
-
-/// Longest token looked at, in bytes; ours are about 300.
-const LONGEST: usize = 4096;
 
 /// Tokens remembered; twice as many at most.
 const CACHED: usize = 4096;
@@ -114,8 +111,9 @@ impl Verifier {
     /// # Errors
     /// CREDENTIALS_INVALID.
     pub fn verify_at(&self, token: &str, now: Timestamp) -> Result<Caller, Fault> {
-        if token.len() > LONGEST {
-            return Err(invalid("the token is too long"));
+        if token.len() > LONGEST_TOKEN {
+            let bytes = token.len();
+            return Err(invalid(&format!("the token has {bytes} bytes; at most {LONGEST_TOKEN} are accepted")));
         }
         let cached = lock(&self.0.cache).get(token);
         let verified = match cached {
@@ -151,6 +149,11 @@ impl Verifier {
     fn claims(&self, token: &str) -> Result<Claims, Fault> {
         // an unknown algorithm, `none` among them, fails here: the library does not know its name
         let header = jsonwebtoken::decode_header(token).map_err(|_| invalid("the token is not a signed JWT"))?;
+        if header.crit.is_some() {
+            return Err(invalid(
+                "the token's header has crit: it asks to be understood in a way that this service does not know",
+            ));
+        }
         if !matches!(header.alg, Algorithm::EdDSA | Algorithm::ES256) {
             return Err(invalid("the token is signed with another algorithm than EdDSA and ES256"));
         }
@@ -182,8 +185,12 @@ impl Verifier {
     }
 }
 
-/// The key, where it is of a kind and length we verify with: the library trusts the lengths it is given.
+/// The key, where it is of a kind and length we verify with: the library trusts the lengths it is given. One that its issuer keeps
+/// for encryption signs nothing.
 fn usable(jwk: &Jwk) -> Option<Key> {
+    if jwk.common.public_key_use.as_ref().is_some_and(|purpose| *purpose != PublicKeyUse::Signature) {
+        return None;
+    }
     let algorithm = match &jwk.algorithm {
         AlgorithmParameters::OctetKeyPair(pair) if pair.curve == EllipticCurve::Ed25519 && is_32_bytes(&pair.x) => {
             Algorithm::EdDSA

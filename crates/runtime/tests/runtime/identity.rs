@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use jsonwebtoken::jwk::{Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use runtime::entropy;
-use runtime::identity::{Claims, Role, Signer, Verifier};
+use runtime::identity::{Claims, Hospitals, LONGEST_TOKEN, Role, Signer, Verifier};
 use runtime::status::reason_of;
 use serde_json::{Value, json};
 use tonic::Code;
@@ -55,8 +55,12 @@ impl Issuer {
     }
 
     fn token(&self, changes: &Value) -> String {
+        self.token_under(&Header::new(Algorithm::EdDSA), changes)
+    }
+
+    fn token_under(&self, header: &Header, changes: &Value) -> String {
         let key = EncodingKey::from_ed_pem(&std::fs::read(self.dir.path().join(Signer::FILE)).unwrap()).unwrap();
-        jsonwebtoken::encode(&Header::new(Algorithm::EdDSA), &Self::claims(changes), &key).unwrap()
+        jsonwebtoken::encode(header, &Self::claims(changes), &key).unwrap()
     }
 }
 
@@ -106,6 +110,59 @@ fn claims_that_are_not_for_us_are_refused() {
     for (changes, why) in cases {
         let message = refusal(&issuer.verifier, &issuer.token(&changes));
         assert!(message.contains(why), "{changes}: {message}");
+    }
+}
+
+#[test]
+fn dates_with_fractions_are_dates() {
+    let issuer = Issuer::new();
+    let now = Timestamp::now().as_second() as f64;
+    let dated = json!({"exp": now + 60.25, "nbf": now - 0.5, "iat": now + 0.125});
+    assert!(issuer.verifier.verify(&issuer.token(&dated)).is_ok());
+    assert!(refusal(&issuer.verifier, &issuer.token(&json!({"exp": now - 60.5}))).contains("expired"));
+    assert!(refusal(&issuer.verifier, &issuer.token(&json!({"nbf": now + 60.5}))).contains("not valid yet"));
+}
+
+#[test]
+fn a_token_that_asks_for_what_we_do_not_know_is_refused() {
+    let issuer = Issuer::new();
+    for crit in [vec!["exp"], vec!["b64"], vec!["urn:example:unknown"], vec![]] {
+        let crit = Some(crit.into_iter().map(str::to_owned).collect());
+        let header = Header { crit, ..Header::new(Algorithm::EdDSA) };
+        assert!(refusal(&issuer.verifier, &issuer.token_under(&header, &json!({}))).contains("crit"));
+    }
+}
+
+#[test]
+fn the_longest_token_is_made_and_accepted_and_a_longer_one_neither() {
+    let issuer = Issuer::new();
+    let admin = |count: usize| {
+        let hospitals = (0..count).map(|i| format!("a-hospital-whose-id-is-rather-long-{i:03}")).collect();
+        Claims::new(Role::Admin, "lee", Some(Hospitals::Many(hospitals)), Duration::from_secs(60))
+    };
+    let most = (1..).take_while(|count| issuer.signer.sign(&admin(*count)).is_ok()).last().unwrap();
+    let longest = issuer.signer.sign(&admin(most)).unwrap();
+    assert!(longest.len() <= LONGEST_TOKEN && longest.len() > LONGEST_TOKEN - 100, "{}", longest.len());
+    assert!(issuer.verifier.verify(&longest).is_ok());
+    let refused = issuer.signer.sign(&admin(most + 1)).unwrap_err().to_string();
+    assert!(refused.contains("4096") && refused.contains("fewer hospitals"), "{refused}");
+    let foreign = issuer.token(&json!({"role": "admin", "hospitals": vec!["a-hospital"; 400]}));
+    let message = refusal(&issuer.verifier, &foreign);
+    assert!(message.contains(&format!("{} bytes", foreign.len())) && message.contains("4096"), "{message}");
+}
+
+#[test]
+fn a_key_for_encryption_signs_nothing() {
+    let issuer = Issuer::new();
+    let mut jwks: Value = serde_json::from_str(&issuer.signer.jwks()).unwrap();
+    for (purpose, serves) in [("sig", true), ("enc", false)] {
+        jwks["keys"][0]["use"] = json!(purpose);
+        let verifier = Verifier::from_jwks(&jwks.to_string());
+        assert_eq!(
+            verifier.is_ok_and(|verifier| verifier.verify(&issuer.token(&json!({}))).is_ok()),
+            serves,
+            "{purpose}"
+        );
     }
 }
 
