@@ -93,19 +93,21 @@ async fn interrupted() {
 
 fn finish(args: &BenchArgs, report: &Report) -> Result<Exit, Failure> {
     let json = format!("{:#}\n", report.json());
-    match &args.json {
+    // what took long to measure is written wherever it can be
+    let told = match &args.json {
         Some(path) if path.as_os_str() == "-" => terminal::print(&json),
         Some(path) => {
             write(path, &json)?;
-            terminal::print(&report.text());
+            terminal::print(&report.text())
         }
         None => terminal::print(&report.text()),
-    }
+    };
     if let Some(path) = &args.write {
         for (path, text) in report.document(path).map_err(failure)? {
             write(&path, &text)?;
         }
     }
+    told?;
     let (broken, failed) = (report.broken(), &report.failed);
     if !failed.is_empty() {
         Err(Failure::failed(format!("could not be measured: {}", failed.join("; "))))

@@ -314,7 +314,7 @@ pub fn run(command: ConfigCommand) -> Result<Exit, Failure> {
     match command {
         ConfigCommand::Check(args) => {
             Sources::of_process(&args).settings()?;
-            terminal::print("the configuration is good\n");
+            terminal::print("the configuration is good\n")?;
         }
         ConfigCommand::Dump(args) => {
             let sources = Sources::of_process(&args);
@@ -322,7 +322,7 @@ pub fn run(command: ConfigCommand) -> Result<Exit, Failure> {
             let config = sources.load()?;
             let is_default = config == Config::load(DEFAULT, &Layers::default()).map_err(|errors| wrong(&errors))?;
             // the default document has the comments that a changed one has lost
-            if is_default { terminal::print(DEFAULT) } else { terminal::print(&config.dump()) }
+            if is_default { terminal::print(DEFAULT)? } else { terminal::print(&config.dump())? }
         }
     }
     Ok(Exit::Ok)

@@ -161,11 +161,11 @@ async fn list(stores: &Stores, json: bool) -> Result<Exit, Failure> {
                 "replay_asked": letter.replay_time.is_some(),
             })
         });
-        terminal::print(&format!("{}\n", serde_json::Value::from_iter(rows)));
+        terminal::print(&format!("{}\n", serde_json::Value::from_iter(rows)))?;
         return Ok(Exit::Ok);
     }
     if letters.is_empty() {
-        terminal::print("no dead letters\n");
+        terminal::print("no dead letters\n")?;
         return Ok(Exit::Ok);
     }
     let mut table = terminal::table(&["letter", "consumer", "event", "subject", "tries", "since", "error"]);
@@ -181,7 +181,7 @@ async fn list(stores: &Stores, json: bool) -> Result<Exit, Failure> {
             error,
         ]);
     }
-    terminal::print(&format!("{table}\n"));
+    terminal::print(&format!("{table}\n"))?;
     Ok(Exit::Ok)
 }
 
@@ -200,7 +200,7 @@ async fn show(stores: &Stores, id: LetterId) -> Result<Exit, Failure> {
             writeln!(text, "not an event ({error}); its {} bytes: {bytes}", payload.len())
         }
     };
-    terminal::print(&text);
+    terminal::print(&text)?;
     Ok(Exit::Ok)
 }
 
@@ -212,7 +212,7 @@ async fn replay(stores: &Stores, letters: &[LetterId], wait: Duration) -> Result
         }
     }
     let limit = Instant::now() + wait;
-    let mut all_applied = true;
+    let (mut all_applied, mut told) = (true, Ok(()));
     for letter in letters {
         let outcome = loop {
             match stores.get(*letter).await? {
@@ -223,20 +223,23 @@ async fn replay(stores: &Stores, letters: &[LetterId], wait: Duration) -> Result
             }
         };
         all_applied &= outcome.is_ok();
-        terminal::print(&match outcome {
+        told = told.and(terminal::print(&match outcome {
             Ok(()) => format!("{letter}: applied\n"),
             Err(why) => format!("{letter}: {why}\n"),
-        });
+        }));
     }
+    told?;
     Ok(if all_applied { Exit::Ok } else { Exit::Failed })
 }
 
 async fn remove(stores: &Stores, letters: &[LetterId]) -> Result<Exit, Failure> {
+    let mut told = Ok(());
     for letter in letters {
         if !dead_letter::remove(stores.of(*letter)?, letter.number).await.map_err(failed)? {
             return Err(missing(*letter));
         }
-        terminal::print(&format!("{letter}: dropped\n"));
+        told = told.and(terminal::print(&format!("{letter}: dropped\n")));
     }
+    told?;
     Ok(Exit::Ok)
 }

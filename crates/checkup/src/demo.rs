@@ -24,9 +24,9 @@ pub async fn run(args: DemoArgs) -> Result<Exit, Failure> {
     let rows = Play::new(&target, &wallet).run().await;
     let ok = report::is_ok(&rows);
     if args.json {
-        terminal::print(&format!("{:#}\n", report::json(&args.target.addr, &rows)));
+        terminal::print(&format!("{:#}\n", report::json(&args.target.addr, &rows)))?;
     } else {
-        terminal::print(&report::text(&args.target.addr, &rows));
+        terminal::print(&report::text(&args.target.addr, &rows))?;
     }
     Ok(if ok { Exit::Ok } else { Exit::Failed })
 }

@@ -11,6 +11,6 @@ use crate::terminal;
 /// Where the key cannot be used.
 pub fn run(args: JwksArgs) -> Result<Exit, Failure> {
     let signer = identity::signer(&args.data_dir)?;
-    terminal::print(&format!("{}\n", signer.jwks()));
+    terminal::print(&format!("{}\n", signer.jwks()))?;
     Ok(Exit::Ok)
 }

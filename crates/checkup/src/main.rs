@@ -1,12 +1,13 @@
 //! The binary: reads the command line, runs one command, ends with its status.
 
+use std::io::Write;
 use std::num::NonZero;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use checkup::cli::{Cli, Command};
 use checkup::exit::{Exit, Failure};
-use checkup::{bench, config, dead_letters, demo, jwks, mesh, migrate, rebuild, serve, token, up, verify};
+use checkup::{bench, config, dead_letters, demo, jwks, mesh, migrate, rebuild, serve, terminal, token, up, verify};
 use clap::Parser;
 use mimalloc::MiMalloc;
 use tokio::runtime::{Builder, Runtime};
@@ -27,7 +28,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(exit) => exit.into(),
         Err(failure) => {
-            eprintln!("checkup: {failure}");
+            terminal::complain(&format!("checkup: {failure}"));
             failure.exit.into()
         }
     }
@@ -71,7 +72,16 @@ fn runtime() -> Result<Runtime, Failure> {
 
 /// Help and version are no errors; everything else the command line can say wrong ends with the status for that.
 fn usage(error: &clap::Error) -> ExitCode {
-    // a closed terminal is no reason to fail differently
-    let _ = error.print();
-    if error.use_stderr() { Exit::Usage.into() } else { Exit::Ok.into() }
+    let printed = error.print().and_then(|()| std::io::stdout().flush());
+    if error.use_stderr() {
+        // a closed terminal is no reason to fail differently
+        return Exit::Usage.into();
+    }
+    match terminal::written(printed) {
+        Ok(()) => Exit::Ok.into(),
+        Err(failure) => {
+            terminal::complain(&format!("checkup: {failure}"));
+            failure.exit.into()
+        }
+    }
 }

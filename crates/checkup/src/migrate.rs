@@ -31,6 +31,8 @@ pub async fn run(args: MigrateArgs) -> Result<Exit, Failure> {
         location.ok_or_else(|| Failure::usage(format!("{service} has no database; set {service}.database")))
     };
     let locations = services.into_iter().map(configured).collect::<Result<Vec<_>, Failure>>()?;
+    // a report that cannot be written keeps no database from being brought up to date
+    let mut told = Ok(());
     for (service, location) in locations {
         let applied = assembly::migrate(service, location).await;
         let applied = applied.map_err(|error| Failure::failed(format!("{service}: {}", chain(&error))))?;
@@ -40,7 +42,8 @@ pub async fn run(args: MigrateArgs) -> Result<Exit, Failure> {
             [] => writeln!(line, "up to date"),
             names => writeln!(line, "applied {}", names.join(", ")),
         };
-        terminal::print(&line);
+        told = told.and(terminal::print(&line));
     }
+    told?;
     Ok(Exit::Ok)
 }

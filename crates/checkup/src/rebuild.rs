@@ -62,14 +62,14 @@ pub async fn run(args: RebuildArgs) -> Result<Exit, Failure> {
     let files = ViewFiles::of(directory);
     let (request, joined) = files.ask().map_err(|error| unusable(directory, &error))?;
     if joined {
-        eprintln!("a rebuild is under way already; waiting for it");
+        terminal::complain("a rebuild is under way already; waiting for it");
     }
     let waiting = Waiting { directory, files, request, asked: Instant::now(), progress: Progress::new() };
     let report = waiting.done(args.wait).await;
     waiting.progress.clear();
     let report = report?;
     let took = terminal::span(waiting.asked.elapsed());
-    terminal::print(&format!("mypage was built anew from {} events in {took}\n", terminal::count(report.applied)));
+    terminal::print(&format!("mypage was built anew from {} events in {took}\n", terminal::count(report.applied)))?;
     Ok(Exit::Ok)
 }
 

@@ -1,16 +1,51 @@
 //! What a person sees: tables, progress and, on a terminal only, colour.
 
 use std::borrow::Cow;
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Prints to standard output. A reader that has gone away, as `head` does, is no failure.
-pub fn print(text: &str) {
-    let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+use crate::exit::Failure;
+
+/// Prints the result of a command to standard output. A reader that has gone away, as `head` does, has read what it wanted.
+///
+/// # Errors
+/// Where it cannot be written, on a full disk for example: whoever asked for the result does not have it.
+pub fn print(text: &str) -> Result<(), Failure> {
+    written(write(text))
+}
+
+/// Prints what is good to know beside what a command does, which goes on without it.
+pub fn tell(text: &str) {
+    if let Err(failure) = print(text) {
+        complain(&format!("checkup: {failure}"));
+    }
+}
+
+/// Says a line to the operator, on standard error. Whoever has closed it, or has no room for it, does not hear it; the macro for that
+/// would panic.
+pub fn complain(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+fn write(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush())
+}
+
+/// What became of something that was written to standard output.
+///
+/// # Errors
+/// Where it was not written although somebody reads.
+pub fn written(outcome: io::Result<()>) -> Result<(), Failure> {
+    match outcome {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::failed(format!("cannot write to standard output, so what it was to say is lost: {error}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A table that fits pipes and terminals alike: no colours, no wrapping, single lines between its columns.

@@ -33,9 +33,9 @@ pub async fn run(args: VerifyArgs) -> Result<Exit, Failure> {
     progress.clear();
     let report = report?;
     if args.json {
-        terminal::print(&format!("{:#}\n", report.json()));
+        terminal::print(&format!("{:#}\n", report.json()))?;
     } else {
-        terminal::print(&report.text());
+        terminal::print(&report.text())?;
     }
     Ok(if report.is_ok() { Exit::Ok } else { Exit::Failed })
 }
