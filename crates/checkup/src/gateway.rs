@@ -4,14 +4,17 @@
 //! would miss: it leaves out replicas that are not ready, takes another where one cannot be connected to, and sends one caller's
 //! calls of my-page to one replica, because a resume token belongs to the file it was made from. It decides nothing and reads
 //! no message.
+//!
+//! What is asked of the mesh as a whole it answers by itself: reflection, which is the same everywhere, and health, of which each
+//! replica knows only its own.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -20,16 +23,22 @@ use futures::future::BoxFuture;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Full, Limited};
+use prost::Message;
+use prost_types::FileDescriptorSet;
 use runtime::client::{ClientOptions, connect};
-use runtime::deadline::Deadline;
-use runtime::server::MAX_MESSAGE;
+use runtime::limited;
+use runtime::server::{MAX_MESSAGE, protocol, with_reflection};
 use runtime::status::status;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::Status;
 use tonic::body::Body;
+use tonic::service::Routes;
 use tonic::transport::Channel;
+use tonic_health::ServingStatus;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_health::server::{HealthReporter, HealthService};
 use tower::{Service, ServiceExt};
 
 use crate::exit::chain;
@@ -37,6 +46,8 @@ use crate::service::Service as CheckupService;
 
 /// Connections to each replica.
 const CONNECTIONS: usize = 2;
+/// Bytes that gRPC puts before a message.
+const FRAME: usize = 5;
 /// Streams a client may have open on one connection.
 const STREAMS: u32 = 4_096;
 
@@ -73,16 +84,73 @@ impl Upstream {
 #[derive(Debug, Clone)]
 pub struct Gateway {
     upstreams: Arc<HashMap<String, Vec<Arc<Upstream>>>>,
-    /// Who answers what no service does: reflection and health.
-    any: String,
+    health: Health,
+    /// Reflection and health.
+    own: Routes,
     turn: Arc<AtomicUsize>,
 }
 
+/// The health of every service of the mesh and, without a name, of all of them together.
+#[derive(Debug, Clone)]
+struct Health {
+    reporter: HealthReporter,
+    /// The gRPC services of each upstream.
+    names: Arc<HashMap<String, Vec<String>>>,
+    /// What was told last: watchers hear of changes only.
+    told: Arc<Mutex<HashMap<String, bool>>>,
+}
+
+impl Health {
+    fn new(upstreams: &HashMap<String, Vec<Arc<Upstream>>>) -> Result<Self, runtime::server::Error> {
+        let mut names: HashMap<String, Vec<String>> = HashMap::new();
+        for file in FileDescriptorSet::decode(contract::DESCRIPTORS)?.file {
+            let Some(upstream) = upstream_of(file.package()).filter(|name| upstreams.contains_key(*name)) else {
+                continue;
+            };
+            let listed = file.service.iter().map(|service| format!("{}.{}", file.package(), service.name()));
+            names.entry(upstream.to_owned()).or_default().extend(listed);
+        }
+        Ok(Self { reporter: HealthReporter::new(), names: Arc::new(names), told: Arc::default() })
+    }
+
+    async fn tell(&self, name: &str, serves: bool) {
+        let before = self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), serves);
+        if before != Some(serves) {
+            let status = if serves { ServingStatus::Serving } else { ServingStatus::NotServing };
+            self.reporter.set_service_status(name, status).await;
+        }
+    }
+}
+
+/// The service in the name of a package or of a method: `hospital` of `checkup.hospital.v1`.
+fn upstream_of(name: &str) -> Option<&str> {
+    name.strip_prefix("checkup.").and_then(|rest| rest.split('.').next())
+}
+
 impl Gateway {
-    /// Routes to these; `any` names the service that is asked what is asked of nobody in particular.
-    #[must_use]
-    pub fn new(upstreams: HashMap<String, Vec<Arc<Upstream>>>, any: &str) -> Self {
-        Self { upstreams: Arc::new(upstreams), any: any.to_owned(), turn: Arc::default() }
+    /// Routes to these.
+    ///
+    /// # Errors
+    /// Where the descriptors of the contract are not served: a defect of the build.
+    pub fn new(upstreams: HashMap<String, Vec<Arc<Upstream>>>) -> Result<Self, runtime::server::Error> {
+        let health = Health::new(&upstreams)?;
+        let served = HealthServer::new(HealthService::from_health_reporter(health.reporter.clone()));
+        let own = with_reflection(Routes::default().add_service(limited!(served)))?.prepare();
+        Ok(Self { upstreams: Arc::new(upstreams), health, own, turn: Arc::default() })
+    }
+
+    /// Tells those who ask after or watch the health of services how they are now: a service serves where one of its replicas is ready.
+    pub async fn tell_health(&self) {
+        let mut all_serve = true;
+        for (upstream, names) in self.health.names.iter() {
+            let replicas = self.upstreams.get(upstream).map(Vec::as_slice).unwrap_or_default();
+            let serves = replicas.iter().any(|replica| replica.ready.load(Ordering::Relaxed));
+            all_serve &= serves;
+            for name in names {
+                self.health.tell(name, serves).await;
+            }
+        }
+        self.health.tell("", all_serve).await;
     }
 
     /// Serves until `stop` comes.
@@ -103,8 +171,7 @@ impl Gateway {
 
     /// The replicas a call may go to, those that are ready first, each call, or each caller, beginning with another one.
     fn candidates(&self, head: &Parts) -> Vec<Arc<Upstream>> {
-        let path = head.uri.path();
-        let service = path.strip_prefix("/checkup.").and_then(|rest| rest.split('.').next()).unwrap_or(&self.any);
+        let Some(service) = head.uri.path().strip_prefix('/').and_then(upstream_of) else { return Vec::new() };
         let Some(replicas) = self.upstreams.get(service) else { return Vec::new() };
         let first = if service == CheckupService::MyPage.name() {
             let mut hasher = DefaultHasher::new();
@@ -119,9 +186,12 @@ impl Gateway {
     }
 
     async fn forward(self, request: Request<Body>) -> Response<Body> {
+        if request.uri().path().starts_with("/grpc.") {
+            return self.own.clone().call(request).await.unwrap_or_else(|never| match never {});
+        }
         let (head, body) = request.into_parts();
         // Requests are small and no method streams them, so one can be sent again.
-        let message = match Limited::new(body, MAX_MESSAGE).collect().await {
+        let message = match Limited::new(body, FRAME + MAX_MESSAGE).collect().await {
             Ok(message) => message.to_bytes(),
             Err(error) => {
                 let why = "the request cannot be read, or is larger than 256 KiB";
@@ -193,10 +263,15 @@ impl Service<Request<Body>> for Gateway {
         // The library would answer too, without a reason.
         const AHEAD_OF_THE_LIBRARY: Duration = Duration::from_millis(2);
         let gateway = self.clone();
-        let named =
-            request.headers().get("grpc-timeout").and_then(|value| Deadline::parse_timeout(value.to_str().ok()?));
         Box::pin(async move {
-            let Some(named) = named else { return Ok(gateway.forward(request).await) };
+            if let Some(refusal) = protocol::no_call(&request) {
+                return Ok(refusal);
+            }
+            let named = match protocol::timeout(request.headers()) {
+                Ok(Some(named)) => named,
+                Ok(None) => return Ok(gateway.forward(request).await),
+                Err(fault) => return Ok(refuse(fault)),
+            };
             let limit = named.saturating_sub(AHEAD_OF_THE_LIBRARY);
             Ok(timeout(limit, gateway.forward(request)).await.unwrap_or_else(|_| late()))
         })

@@ -52,7 +52,7 @@ pub async fn run(args: MeshArgs, started: Instant) -> Result<Exit, Failure> {
     let on_signal =
         signals(trigger).map_err(|error| Failure::failed(format!("cannot handle signals: {}", chain(&error))))?;
 
-    let mesh = Mesh::start(layout(&args, &directory)?, |step| eprintln!("{step}"));
+    let mesh = Mesh::start(layout(&args, &directory)?, |step| terminal::complain(&step.to_string()));
     let served = async {
         let mesh = mesh.await.map_err(|error| Failure::failed(chain(&error)))?;
         let data = args.data_dir.clone();
@@ -99,12 +99,14 @@ async fn watch(mut mesh: Mesh, listener: TcpListener, welcome: Welcome, drain: D
     for (service, upstream) in &upstreams {
         routes.entry(service.clone()).or_default().push(Arc::clone(upstream));
     }
-    let gateway = Gateway::new(routes, Service::Hospital.name());
+    let gateway = Gateway::new(routes).map_err(|error| Failure::failed(chain(&error)))?;
+    gateway.tell_health().await;
+    let known = gateway.clone();
     let stop = drain.clone();
     let serving = gateway.serve(listener, async move { stop.requested().await });
     let stopping = async {
-        let kept = keep(&mut mesh, &upstreams, welcome, &drain).await;
-        eprintln!("stopping");
+        let kept = keep(&mut mesh, &upstreams, &known, welcome, &drain).await;
+        terminal::complain("stopping");
         // streams end with their replica, so the gateway cannot be waited for first
         kept.and(mesh.stop().await.map_err(|error| Failure::failed(chain(&error))))
     };
@@ -121,6 +123,7 @@ async fn watch(mut mesh: Mesh, listener: TcpListener, welcome: Welcome, drain: D
 async fn keep(
     mesh: &mut Mesh,
     upstreams: &[(String, Arc<Upstream>)],
+    gateway: &Gateway,
     welcome: Welcome,
     drain: &Drain,
 ) -> Result<(), Failure> {
@@ -136,13 +139,14 @@ async fn keep(
             _ = ticks.tick() => {}
         }
         board.look(mesh, upstreams).await?;
+        gateway.tell_health().await;
         if board.all_serve()
             && let Some(welcome) = welcome.take()
         {
             let logs = mesh.directory().join("*/log");
-            terminal::print(&welcome.text(Clock::system().now()));
-            terminal::print(&format!("\nProcesses; their logs are in {}:\n\n", logs.display()));
-            terminal::print(&board.text(mesh));
+            terminal::tell(&welcome.text(Clock::system().now()));
+            terminal::tell(&format!("\nProcesses; their logs are in {}:\n\n", logs.display()));
+            terminal::tell(&board.text(mesh));
         }
         if welcome.is_some() && Instant::now() > limit {
             let late = mesh.ready(Duration::ZERO).await.err().map(|error| chain(&error)).unwrap_or_default();
@@ -191,7 +195,7 @@ impl Board {
             }
             let changed = std::mem::replace(&mut self.states[index], state);
             if self.told && changed != self.states[index] {
-                terminal::print(&line(replica, &self.states[index]));
+                terminal::tell(&line(replica, &self.states[index]));
             }
         }
         Ok(())
