@@ -84,6 +84,7 @@ impl Audit {
             let upstream = Upstream::new(replica.addr()).map_err(|error| Error::failed(error.to_string()))?;
             upstreams.insert(replica.service().to_owned(), vec![Arc::new(upstream)]);
         }
+        let gateway = Gateway::new(upstreams).map_err(|error| Error::failed(error.to_string()))?;
         let listener = TcpListener::bind("127.0.0.1:0").await.map_err(Error::system("listen on a free port"))?;
         let addr = listener.local_addr().map_err(Error::system("listen on a free port"))?;
         let mut command = Command::new(binary);
@@ -92,7 +93,7 @@ impl Audit {
         command.arg("--settle").arg(format!("{}s", settle.as_secs())).arg("--json");
         let output = tokio::select! {
             output = command.kill_on_drop(true).output() => output.map_err(Error::system("run checkup verify"))?,
-            served = Gateway::new(upstreams, "hospital").serve(listener, pending()) => {
+            served = gateway.serve(listener, pending()) => {
                 return Err(Error::failed(format!("the gateway ended: {served:?}")));
             }
         };

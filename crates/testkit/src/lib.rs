@@ -35,4 +35,4 @@ pub use rush::{gather, rush, start_together};
 pub use scene::{Desk, day_of, in_days, slot_name};
 pub use seed::{Random, seed};
 pub use token::{Claims, Tokens};
-pub use wire::{Held, Wire, WireAnswer};
+pub use wire::{Exchange, Held, Wire, WireAnswer};

@@ -34,6 +34,33 @@ pub struct WireAnswer {
     pub body: Bytes,
 }
 
+/// Everything that came back for a request, as HTTP has it.
+#[derive(Debug)]
+pub struct Exchange {
+    /// HTTP's own status.
+    pub status: u16,
+    /// The head.
+    pub headers: HeaderMap,
+    /// The body, frames included.
+    pub body: Bytes,
+    /// What follows the body.
+    pub trailers: HeaderMap,
+}
+
+impl Exchange {
+    /// gRPC's status, where one was said, in the head or in the trailers.
+    #[must_use]
+    pub fn grpc(&self) -> Option<Status> {
+        Status::from_header_map(&self.trailers).or_else(|| Status::from_header_map(&self.headers))
+    }
+
+    /// Whether it was said in the head, where proxies look for it.
+    #[must_use]
+    pub fn is_said_in_the_head(&self) -> bool {
+        self.headers.contains_key("grpc-status")
+    }
+}
+
 impl Wire {
     /// Connects.
     ///
@@ -67,11 +94,43 @@ impl Wire {
         headers: &[(&str, &str)],
         frame: &[u8],
     ) -> Result<WireAnswer, String> {
+        let answer = self.exchange(self.head(path, headers)?, frame).await?;
+        let status = answer.grpc().ok_or_else(|| format!("no grpc-status, HTTP {}", answer.status))?;
+        Ok(WireAnswer { status, body: answer.body })
+    }
+
+    /// Any request of HTTP at all, to a path of this server, with these headers and no others.
+    ///
+    /// # Errors
+    /// Where the connection or the stream breaks before the answer is over.
+    pub async fn http(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<Exchange, String> {
+        let mut request = Request::builder().method(method).uri(format!("http://{}{path}", self.addr));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.exchange(request.body(()).map_err(|error| error.to_string())?, body).await
+    }
+
+    /// A call like [`Self::call`] with all that came back for it.
+    ///
+    /// # Errors
+    /// Where the connection or the stream breaks before the answer is over.
+    pub async fn call_whole(&self, path: &str, headers: &[(&str, &str)], message: &[u8]) -> Result<Exchange, String> {
+        self.exchange(self.head(path, headers)?, &framed(message)).await
+    }
+
+    async fn exchange(&self, request: Request<()>, body: &[u8]) -> Result<Exchange, String> {
         let text = |error: h2::Error| error.to_string();
         let mut sender = self.sender.clone().ready().await.map_err(text)?;
-        let (answer, mut body) = sender.send_request(self.head(path, headers)?, false).map_err(text)?;
+        let (answer, mut sending) = sender.send_request(request, false).map_err(text)?;
         // A server that has heard enough may have answered already.
-        let _ = body.send_data(Bytes::copy_from_slice(frame), true);
+        let _ = sending.send_data(Bytes::copy_from_slice(body), true);
         let (head, mut messages) = answer.await.map_err(text)?.into_parts();
         let mut received = BytesMut::new();
         while let Some(chunk) = messages.data().await {
@@ -79,10 +138,8 @@ impl Wire {
             messages.flow_control().release_capacity(chunk.len()).map_err(text)?;
             received.put(chunk);
         }
-        let trailers = messages.trailers().await.map_err(text)?.unwrap_or_else(HeaderMap::new);
-        let status = Status::from_header_map(&trailers).or_else(|| Status::from_header_map(&head.headers));
-        let status = status.ok_or_else(|| format!("no grpc-status, HTTP {}", head.status))?;
-        Ok(WireAnswer { status, body: received.freeze() })
+        let trailers = messages.trailers().await.map_err(text)?.unwrap_or_default();
+        Ok(Exchange { status: head.status.as_u16(), headers: head.headers, body: received.freeze(), trailers })
     }
 
     /// Opens a call and resets it at once, without waiting for anything.

@@ -129,6 +129,90 @@ async fn up_refuses_damaged_files_and_says_which() {
     ended(&launch().run(&up).await, 1, "hospital.db");
 }
 
+/// What a command says when nothing can be written to its standard output.
+fn on_a_full_disk(arguments: &[&str]) -> std::process::Output {
+    let full = std::fs::File::options().write(true).open("/dev/full").expect("a device that is full");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_checkup"));
+    command.args(arguments).stdin(std::process::Stdio::null()).stdout(full).output().expect("the binary runs")
+}
+
+fn is_told_to_the_operator(arguments: &[&str]) {
+    let ended = on_a_full_disk(arguments);
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(1), "{arguments:?} {said}");
+    assert!(said.contains("cannot write to standard output"), "{arguments:?} {said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_result_that_cannot_be_written_is_a_failure_of_every_command() {
+    let checkup = launch().topology(testkit::Topology::Embedded).start().await;
+    let data = checkup.launch().data().path().to_string_lossy().into_owned();
+    let addr = checkup.addr().to_string();
+    let running = ["--addr", addr.as_str(), "--data-dir", data.as_str()];
+    for command in [
+        vec!["token", "--data-dir", &data, "--role", "auditor", "--subject", "kang"],
+        vec!["jwks", "--data-dir", &data],
+        vec!["config", "dump"],
+        vec!["config", "dump", "--set", "server.max_calls=7"],
+        vec!["config", "check"],
+        vec!["dead-letters", "list", "--data-dir", &data],
+        vec!["dead-letters", "list", "--json", "--data-dir", &data],
+        [&["demo"], &running[..]].concat(),
+        [&["demo", "--json"], &running[..]].concat(),
+        [&["verify"], &running[..]].concat(),
+        [&["verify", "--json"], &running[..]].concat(),
+        vec!["--help"],
+        vec!["--version"],
+        vec!["token", "--help"],
+    ] {
+        is_told_to_the_operator(&command);
+    }
+    checkup.stop().await;
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    let mut dump = std::process::Command::new(env!("CARGO_BIN_EXE_checkup"));
+    let mut dump = dump.args(["config", "dump"]).stdout(std::process::Stdio::piped()).spawn().expect("the binary runs");
+    drop(dump.stdout.take());
+    assert_eq!(dump.wait().expect("it ends").code(), Some(0));
+}
+
+#[test]
+fn a_full_standard_error_changes_no_status() {
+    let full = || std::fs::File::options().write(true).open("/dev/full").expect("a device that is full");
+    for (arguments, code) in
+        [(&["config", "check", "--set", "surprise=1"][..], 64), (&["demo", "--addr", "127.0.0.1:1"], 1)]
+    {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_checkup"));
+        let dir = DataDir::new();
+        let status = command.args(arguments).current_dir(dir.path()).stderr(full()).stdout(full()).status();
+        assert_eq!(status.expect("the binary runs").code(), Some(code), "{arguments:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_nobody_would_accept_is_not_made() {
+    let dir = DataDir::new();
+    let data = dir.path().to_string_lossy().into_owned();
+    let make = async |count: usize| {
+        let hospitals: Vec<String> = (0..count).map(|i| format!("a-hospital-whose-id-is-rather-long-{i:03}")).collect();
+        let listed = hospitals.join(",");
+        launch()
+            .run(&["token", "--data-dir", &data, "--role", "admin", "--subject", "lee", "--hospitals", &listed])
+            .await
+    };
+    let most = make(60).await;
+    assert_eq!(most.code, Some(0), "{most:?}");
+    assert!(most.stdout.trim().len() <= runtime::identity::LONGEST_TOKEN);
+    let more = make(80).await;
+    ended(&more, 64, "services accept 4096 at most");
+    ended(&more, 64, "fewer hospitals, or all of them with *");
+    assert_eq!(more.stdout, "");
+    let brief = ["token", "--data-dir", &data, "--role", "auditor", "--subject", "kang", "--ttl", "900ms"];
+    ended(&launch().run(&brief).await, 64, "--ttl must be a second at least");
+}
+
 #[tokio::test]
 async fn a_token_is_all_that_is_printed_and_the_first_one_makes_the_key() {
     let dir = DataDir::new();

@@ -257,10 +257,16 @@ impl Attempt {
         self.replicas.0[self.replica].answered();
     }
 
+    /// How long it has been under way.
+    #[must_use]
+    pub fn waited(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
     /// Nothing came back, see [`super::is_unreachable`], and of whom that speaks. A caller whose own deadline passed while the
     /// replica had less than [`FAIR`] to answer has found out nothing.
     pub fn silent(self, deadline: Deadline) -> Silence {
-        if deadline.has_passed() && self.begun.elapsed() < FAIR {
+        if deadline.has_passed() && self.waited() < FAIR {
             return Silence::Caller;
         }
         self.failed();

@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use contract::marketing::v1::marketing_service_client::MarketingServiceClient;
-use runtime::client::{ClientOptions, Replicas, is_unreachable};
+use runtime::client::{ClientOptions, Replicas, Silence, is_unreachable};
+use runtime::deadline::{Deadline, FAIR};
 use runtime::lifecycle::Readiness;
 use runtime::server::ServerOptions;
 use tokio::net::TcpListener;
@@ -53,6 +54,24 @@ async fn ask(replicas: &Replicas, key: &str) -> Option<(String, usize)> {
 async fn key_of(replicas: &Replicas, addr: SocketAddr) -> String {
     let belongs = |key: &String| replicas.route(key).next_attempt().address() == format!("http://{addr}/");
     (0..).map(|i| format!("key-{i}")).find(belongs).unwrap()
+}
+
+#[tokio::test]
+async fn a_silence_that_ended_with_the_callers_time_says_nothing_of_the_replica() {
+    let server = start_at("127.0.0.1:0").await;
+    let only = replicas(&[server.addr]);
+    let attempt = || only.route("k").next_attempt();
+    let (over, ahead) = (Deadline::within(Duration::ZERO), Deadline::within(Duration::from_secs(60)));
+    assert_eq!(attempt().silent(over), Silence::Caller);
+    assert_eq!(attempt().silent(ahead), Silence::Replica);
+    let long = attempt();
+    soon(async {
+        while long.waited() < FAIR {
+            tokio::task::yield_now().await
+        }
+    })
+    .await;
+    assert_eq!(long.silent(over), Silence::Replica);
 }
 
 #[tokio::test]

@@ -210,19 +210,7 @@ pub(crate) async fn raw_call(
     filter: &str,
     extra: &[(&str, &str)],
 ) -> Status {
-    let mut request = http::Request::post("http://server/checkup.marketing.v1.MarketingService/ListDemandSignals")
-        .header("content-type", "application/grpc")
-        .header("te", "trailers");
-    for (name, value) in extra {
-        request = request.header(*name, *value);
-    }
-    let message = prost::Message::encode_to_vec(told(filter).get_ref());
-    let mut body = vec![0];
-    body.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
-    body.extend(message);
-    let (response, mut stream) = sender.send_request(request.body(()).unwrap(), false).unwrap();
-    stream.send_data(body.into(), true).unwrap();
-    let response = soon(response).await.unwrap();
+    let response = raw_response(sender, filter, extra).await;
     if let Some(status) = Status::from_header_map(response.headers()) {
         return status;
     }
@@ -235,4 +223,33 @@ pub(crate) async fn raw_call(
     })
     .await;
     Status::from_header_map(&trailers).expect("a grpc-status")
+}
+
+/// The same, and returns the head of the answer.
+pub(crate) async fn raw_head(
+    sender: &mut h2::client::SendRequest<Bytes>,
+    filter: &str,
+    extra: &[(&str, &str)],
+) -> HeaderMap {
+    raw_response(sender, filter, extra).await.headers().clone()
+}
+
+async fn raw_response(
+    sender: &mut h2::client::SendRequest<Bytes>,
+    filter: &str,
+    extra: &[(&str, &str)],
+) -> http::Response<h2::RecvStream> {
+    let mut request = http::Request::post("http://server/checkup.marketing.v1.MarketingService/ListDemandSignals")
+        .header("content-type", "application/grpc")
+        .header("te", "trailers");
+    for (name, value) in extra {
+        request = request.header(*name, *value);
+    }
+    let message = prost::Message::encode_to_vec(told(filter).get_ref());
+    let mut body = vec![0];
+    body.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
+    body.extend(message);
+    let (response, mut stream) = sender.send_request(request.body(()).unwrap(), false).unwrap();
+    stream.send_data(body.into(), true).unwrap();
+    soon(response).await.unwrap()
 }

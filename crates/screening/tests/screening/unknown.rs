@@ -3,18 +3,18 @@
 use std::time::{Duration, Instant};
 
 use contract::event::v1::event_envelope::Payload;
-use contract::screening::v1::CreateScreeningRequest;
 use contract::screening::v1::screening::State;
+use contract::screening::v1::{CreateScreeningRequest, Screening};
 use domain::capacity::ClaimState;
 use domain::ids::{ClaimId, ScreeningId};
 use fault::{Fault, Reason};
 use jiff::SignedDuration;
 use screening::Options;
 use testkit::{Direction, eventually, refused};
-use tonic::Code;
+use tonic::{Code, Request, Status};
 
 use crate::hospital::{Fate, Gate};
-use crate::world::{World, ask, ask_once, book, claim, list, options};
+use crate::world::{World, ask, ask_once, ask_patiently, book, claim, list, options};
 
 /// Hospital hears from nobody again and again.
 fn lost(fate: Fate) -> [Fate; 3] {
@@ -45,6 +45,41 @@ async fn r15_a_lost_answer_is_asked_for_again_within_the_call() {
     let made = book(&world.customer("kim").await, ask("kim", &slot)).await.unwrap();
     assert_eq!(world.hospital.reserves(), [claim(&made); 3]);
     assert_eq!(world.hospital.active(), [claim(&made)]);
+}
+
+/// Books within a deadline; the client's own timer is not in the way, because it has more time.
+async fn book_within(world: &World, request: CreateScreeningRequest, deadline: Duration) -> Result<Screening, Status> {
+    let mut request = Request::new(request);
+    request.set_timeout(deadline);
+    world.customer("kim").await.screening().create_screening(request).await.map(tonic::Response::into_inner)
+}
+
+#[tokio::test]
+async fn a_caller_without_time_is_told_that_its_time_is_over_and_not_that_hospital_is() {
+    let world = World::start().await;
+    let slot = world.slot("seoul", 7, 1);
+    let gate = Gate::closed();
+    world.hospital.next([Fate::AnswerAfter(gate.clone())]);
+    let hurried = book_within(&world, ask_once("kim", &slot), Duration::from_millis(200)).await;
+    let refusal = refused(hurried, Reason::DeadlineExceeded);
+    assert!(refusal.retry_after.is_some());
+    gate.open();
+    // nothing but the caller's time was over, so Hospital is asked by the next one as ever
+    let made = book_within(&world, ask_once("kim", &slot), Duration::from_secs(10)).await.unwrap();
+    assert_eq!(made.state(), State::Confirmed);
+    assert_eq!(world.hospital.active(), [claim(&made)]);
+}
+
+#[tokio::test]
+async fn a_caller_without_time_who_accepts_pending_has_a_pending_booking() {
+    let world = World::start().await;
+    let slot = world.slot("seoul", 7, 1);
+    let gate = Gate::closed();
+    world.hospital.next([Fate::ArriveAfter(gate.clone())]);
+    let made = book_within(&world, ask_patiently("kim", &slot), Duration::from_millis(200)).await.unwrap();
+    assert_eq!(made.state(), State::Pending);
+    gate.open();
+    world.becomes(&world.customer("kim").await, &made.name, State::Confirmed).await;
 }
 
 #[tokio::test]

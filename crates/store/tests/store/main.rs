@@ -3,6 +3,7 @@
 //! A backend joins by one more line in [`backends`]; every test runs over all of them.
 #![allow(clippy::disallowed_methods, reason = "a test owns what it spawns")]
 
+mod busy;
 mod lease;
 mod pages;
 mod rows;
