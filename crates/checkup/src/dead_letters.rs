@@ -223,10 +223,11 @@ async fn replay(stores: &Stores, letters: &[LetterId], wait: Duration) -> Result
             }
         };
         all_applied &= outcome.is_ok();
-        told = told.and(terminal::print(&match outcome {
+        let printed = terminal::print(&match outcome {
             Ok(()) => format!("{letter}: applied\n"),
             Err(why) => format!("{letter}: {why}\n"),
-        }));
+        });
+        told = told.and(printed);
     }
     told?;
     Ok(if all_applied { Exit::Ok } else { Exit::Failed })
@@ -238,7 +239,8 @@ async fn remove(stores: &Stores, letters: &[LetterId]) -> Result<Exit, Failure> 
         if !dead_letter::remove(stores.of(*letter)?, letter.number).await.map_err(failed)? {
             return Err(missing(*letter));
         }
-        told = told.and(terminal::print(&format!("{letter}: dropped\n")));
+        let printed = terminal::print(&format!("{letter}: dropped\n"));
+        told = told.and(printed);
     }
     told?;
     Ok(Exit::Ok)

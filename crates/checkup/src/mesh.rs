@@ -52,7 +52,7 @@ pub async fn run(args: MeshArgs, started: Instant) -> Result<Exit, Failure> {
     let on_signal =
         signals(trigger).map_err(|error| Failure::failed(format!("cannot handle signals: {}", chain(&error))))?;
 
-    let mesh = Mesh::start(layout(&args, &directory)?, |step| terminal::complain(&step.to_string()));
+    let mesh = Mesh::start(layout(&args, &directory)?, terminal::complain);
     let served = async {
         let mesh = mesh.await.map_err(|error| Failure::failed(chain(&error)))?;
         let data = args.data_dir.clone();

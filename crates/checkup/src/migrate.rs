@@ -42,7 +42,8 @@ pub async fn run(args: MigrateArgs) -> Result<Exit, Failure> {
             [] => writeln!(line, "up to date"),
             names => writeln!(line, "applied {}", names.join(", ")),
         };
-        told = told.and(terminal::print(&line));
+        let printed = terminal::print(&line);
+        told = told.and(printed);
     }
     told?;
     Ok(Exit::Ok)

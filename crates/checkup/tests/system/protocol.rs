@@ -7,7 +7,6 @@ use contract::hospital::v1 as hospital;
 use fault::Reason;
 use futures::StreamExt;
 use hospital::{CreateHospitalRequest, GetHospitalRequest, Hospital};
-use prost::Message as _;
 use testkit::{Checkup, Exchange, Topology, Wire, patience, refused, within};
 use tonic::{Code, Status};
 use tonic_health::pb::HealthCheckRequest;
