@@ -7,7 +7,7 @@ use fault::{Reason, Violations};
 use jiff::civil::Date;
 
 use crate::ids::{CustomerId, HospitalId, SlotId, parse_date};
-use crate::text::MACHINE_TEXT_MAX;
+use crate::text::{MACHINE_TEXT_MAX, nfc};
 
 /// What a field holds, and so which operators and values it takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,9 +78,9 @@ pub struct Comparison {
     pub value: Value,
 }
 
-/// Reads a filter; an empty one has no comparisons.
+/// Reads a filter, in the form in which texts are stored; an empty one has no comparisons.
 pub fn decode(violations: &mut Violations, text: &str, fields: &[Field]) -> Vec<Comparison> {
-    match parse(text, fields) {
+    match parse(&nfc(text), fields) {
         Ok(comparisons) => comparisons,
         Err(description) => {
             violations.add("filter", Reason::FilterInvalid, description);

@@ -15,11 +15,13 @@ use contract::event::v1::event_envelope::Payload;
 use contract::event::v1::{HospitalDeleted, HospitalDeletionStarted, HospitalRegistered, HospitalUpdated};
 use contract::hospital::v1 as message;
 use fault::{Fault, Reason};
+use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 use crate::capacity::{Fact, field_invalid};
+use crate::civil::today;
 use crate::ids::HospitalId;
 use crate::token::check_etag;
 use crate::window::{BookingPolicy, zone_name};
@@ -32,7 +34,7 @@ pub enum HospitalState {
     Active = message::hospital::State::Active as i32,
     /// Its claims are being revoked.
     Deleting = message::hospital::State::Deleting as i32,
-    /// Every claim is revoked or released.
+    /// Every claim on a date that was not over is revoked or released.
     Deleted = message::hospital::State::Deleted as i32,
 }
 
@@ -49,7 +51,7 @@ impl HospitalState {
 pub struct Deletion {
     /// When.
     pub time: Timestamp,
-    /// How many claims were ACTIVE then.
+    /// How many active bookings there were then: what it revokes.
     pub claims: i64,
     /// Whether none is left.
     pub complete: bool,
@@ -89,9 +91,16 @@ impl Hospital {
         }
     }
 
+    /// The first date whose claims count as active bookings: today where the hospital is, or the day on which its deletion
+    /// began. A claim on an earlier date was used or missed. It stays ACTIVE for ever, and nothing cancels it.
+    #[must_use]
+    pub fn counts_from(&self, now: Timestamp) -> Date {
+        today(self.deletion.map_or(now, |deletion| deletion.time), &self.time_zone)
+    }
+
     /// What is promised with a place on a date.
     #[must_use]
-    pub fn terms(&self, date: jiff::civil::Date) -> Terms {
+    pub fn terms(&self, date: Date) -> Terms {
         Terms {
             hospital_display_name: self.display_name.clone(),
             time_zone: zone_name(&self.time_zone).to_owned(),
@@ -210,7 +219,7 @@ pub struct Change {
 /// Changes a hospital; `None` where that changes nothing.
 ///
 /// # Errors
-/// HOSPITAL_DELETED, ETAG_MISMATCH, or FIELD_INVALID for another time zone.
+/// HOSPITAL_DELETED, ETAG_MISMATCH, or FIELD_INVALID for another time zone or for offsets that contradict what is stored.
 pub fn update(
     hospital: &Hospital,
     change: &Change,
@@ -243,6 +252,12 @@ pub fn update(
     if paths.is_empty() {
         return Ok(None);
     }
+    if changed.policy != hospital.policy
+        && let Some(description) = changed.policy.contradiction()
+    {
+        let field = if min_notice.is_some() { "min_notice" } else { "max_advance" };
+        return Err(field_invalid(&format!("hospital.booking_policy.{field}"), description));
+    }
     let fact = changed.fact(Payload::HospitalUpdated(HospitalUpdated {
         hospital: hospital.id.to_string(),
         display_name: changed.display_name.clone(),
@@ -251,8 +266,8 @@ pub fn update(
     Ok(Some((changed, fact)))
 }
 
-/// Begins a deletion; `None` where one has begun. `active` is how many claims are ACTIVE: where there is none, the deletion
-/// is complete at once. The caller withdraws the slots and sees to the revocations.
+/// Begins a deletion; `None` where one has begun. `active` is how many active bookings there are, counted from
+/// [`Hospital::counts_from`]: where there is none, the deletion is complete at once. The caller withdraws the slots and sees to the revocations.
 ///
 /// # Errors
 /// ETAG_MISMATCH or HOSPITAL_HAS_BOOKINGS.
@@ -269,7 +284,7 @@ pub fn delete(
     }
     check_etag(etag, hospital.version).map_err(|fault| fault.about("Hospital", &hospital.id))?;
     if active > 0 && !force {
-        let message = format!("{} has {active} active bookings; force cancels them", hospital.id);
+        let message = format!("{} has {active} bookings of dates that are not over; force cancels them", hospital.id);
         return Err(Fault::new(Reason::HospitalHasBookings, message)
             .with("hospital", &hospital.id)
             .with("activeBookingCount", active)
@@ -289,7 +304,7 @@ pub fn delete(
     Ok(Some((deleted, vec![started, ended])))
 }
 
-/// Ends a deletion of which no ACTIVE claim is left. `revoked` is how many were revoked, not released meanwhile.
+/// Ends a deletion of which no active booking is left. `revoked` is how many were revoked, not released meanwhile.
 #[must_use]
 pub fn finish_deletion(hospital: &Hospital, revoked: i64, now: Timestamp) -> (Hospital, Fact) {
     let deletion = hospital.deletion.map(|deletion| Deletion { complete: true, ..deletion });

@@ -65,6 +65,19 @@ impl BookingPolicy {
         before(date, zone, self.cancellation_cutoff)
     }
 
+    /// Why no date could ever be booked under this policy, if so. A cancellation cut-off longer than `max_advance` is no
+    /// contradiction: customers of such a hospital cannot cancel, its admins can.
+    #[must_use]
+    pub fn contradiction(&self) -> Option<String> {
+        let Self { min_notice, max_advance, .. } = self;
+        (min_notice >= max_advance).then(|| {
+            let (notice, advance) = (min_notice.as_secs_f64(), max_advance.as_secs_f64());
+            format!(
+                "min_notice ({notice} s) must be shorter than max_advance ({advance} s): no date could ever be booked"
+            )
+        })
+    }
+
     /// Refuses dates that are over or not on sale now.
     ///
     /// # Errors
@@ -90,7 +103,8 @@ impl BookingPolicy {
     }
 }
 
-/// Refuses dates before today in their zone.
+/// Refuses dates before today in their zone: what is over is history. Its places and its bookings stay as they are, and only
+/// attendance is still recorded.
 ///
 /// # Errors
 /// DATE_IN_PAST.

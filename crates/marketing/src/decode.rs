@@ -57,13 +57,13 @@ pub(crate) fn list(request: ListDemandSignalsRequest) -> Result<List, Fault> {
 }
 
 pub(crate) fn propose(request: ProposeCapacityIncreaseRequest) -> Result<Propose, Fault> {
-    let ProposeCapacityIncreaseRequest { slot, additional_capacity, justification, request_id } = request;
+    let ProposeCapacityIncreaseRequest { slot, additional_capacity, mut justification, request_id } = request;
     let mut violations = Violations::new();
     let slot = violations.take("slot", SlotId::parse(&slot).map_err(|malformed| (Reason::FieldInvalid, malformed.0)));
     if !(1..=MOST_PLACES).contains(&additional_capacity) {
         violations.add("additional_capacity", Reason::FieldInvalid, format!("must be 1 to {MOST_PLACES}"));
     }
-    text::check(&mut violations, "justification", &justification, 0, text::REMARK_MAX);
+    text::check(&mut violations, "justification", &mut justification, 0, text::REMARK_MAX);
     let request_id = decode_id(&mut violations, "request_id", &request_id);
     violations.finish_with(slot.map(|slot| Propose { slot, additional_capacity, justification, request_id }))
 }

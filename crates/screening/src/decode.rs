@@ -9,7 +9,7 @@ use domain::filter::{self, Field, Kind};
 use domain::ids::{CustomerId, Malformed, ScreeningId, SlotId};
 use domain::page::{Order, Page};
 use domain::request::{Request, decode_id};
-use domain::text::{self, MACHINE_TEXT_MAX, NAME_MAX, REMARK_MAX};
+use domain::text::{self, NAME_MAX, REMARK_MAX};
 use fault::{Fault, Reason, Violations};
 use prost::Message;
 use uuid::Uuid;
@@ -63,7 +63,7 @@ pub(crate) fn create(caller: &Caller, message: message::CreateScreeningRequest) 
     let content = screening.map(|screening| {
         let message::Screening {
             customer,
-            customer_display_name,
+            mut customer_display_name,
             slot,
             // made by the server, ignored where a caller sends them
             name: _,
@@ -81,7 +81,7 @@ pub(crate) fn create(caller: &Caller, message: message::CreateScreeningRequest) 
             state_message: _,
         } = screening;
         let parsed_customer = take(&mut violations, "screening.customer", CustomerId::parse(&customer));
-        text::check(&mut violations, "screening.customer_display_name", &customer_display_name, 0, NAME_MAX);
+        text::check(&mut violations, "screening.customer_display_name", &mut customer_display_name, 0, NAME_MAX);
         let parsed_slot = take(&mut violations, "screening.slot", SlotId::parse(&slot));
         let canonical = message::Screening { customer, customer_display_name, slot, ..message::Screening::default() };
         (parsed_customer, parsed_slot, canonical)
@@ -120,11 +120,11 @@ pub(crate) fn get(message: message::GetScreeningRequest) -> Result<ScreeningId, 
 
 /// Reads CancelScreening.
 pub(crate) fn cancel(caller: &Caller, message: message::CancelScreeningRequest) -> Result<Change, Fault> {
-    let message::CancelScreeningRequest { name, reason, etag, request_id } = message;
+    let message::CancelScreeningRequest { name, mut reason, etag, request_id } = message;
     let mut violations = Violations::new();
     let id = take(&mut violations, "name", ScreeningId::parse(&name));
-    text::check(&mut violations, "reason", &reason, 0, REMARK_MAX);
-    text::check(&mut violations, "etag", &etag, 0, MACHINE_TEXT_MAX);
+    text::check(&mut violations, "reason", &mut reason, 0, REMARK_MAX);
+    text::check_machine(&mut violations, "etag", &etag);
     let request_id = decode_id(&mut violations, "request_id", &request_id);
     let canonical =
         message::CancelScreeningRequest { name, reason: reason.clone(), etag: etag.clone(), request_id: String::new() };
@@ -157,7 +157,7 @@ fn attendance(
 ) -> Result<Change, Fault> {
     let mut violations = Violations::new();
     let id = take(&mut violations, "name", ScreeningId::parse(name));
-    text::check(&mut violations, "etag", &etag, 0, MACHINE_TEXT_MAX);
+    text::check_machine(&mut violations, "etag", &etag);
     let request_id = decode_id(&mut violations, "request_id", request_id);
     let request = request(caller, method, request_id, canonical);
     violations.finish_with(id.map(|id| Change { id, reason: String::new(), etag, request }))

@@ -52,6 +52,39 @@ fn an_id_is_taken_for_ever() {
 }
 
 #[test]
+fn a_policy_is_judged_as_a_whole_whatever_part_is_changed() {
+    let hours = |hours| Some(SignedDuration::from_hours(hours));
+    let with = |hospital: &Hospital, change: Change| update(hospital, &change, "", now()).map(|made| made.unwrap().0);
+    let short = with(&seoul(), Change { max_advance: hours(100), ..Change::default() }).unwrap();
+    let refused = with(&short, Change { min_notice: hours(200), ..Change::default() }).unwrap_err();
+    assert_eq!(refused.violations()[0].field, "hospital.booking_policy.min_notice");
+    assert!(refused.message().contains("720000 s"), "{refused:?}");
+    let early = with(&seoul(), Change { min_notice: hours(200), ..Change::default() }).unwrap();
+    let refused = with(&early, Change { max_advance: hours(100), ..Change::default() }).unwrap_err();
+    assert_eq!(refused.violations()[0].field, "hospital.booking_policy.max_advance");
+    assert_eq!(reason(with(&early, Change { max_advance: hours(200), ..Change::default() })), Reason::FieldInvalid);
+    let both = Change { min_notice: hours(99), max_advance: hours(100), ..Change::default() };
+    assert_eq!(with(&early, both).unwrap().policy.max_advance, SignedDuration::from_hours(100));
+    // Customers who can never cancel are a hospital's choice.
+    assert!(with(&short, Change { cancellation_cutoff: hours(200), ..Change::default() }).is_ok());
+    // What an earlier version stored does not stand in the way of another change.
+    let mut wrong = seoul();
+    wrong.policy.min_notice = wrong.policy.max_advance;
+    assert!(with(&wrong, Change { display_name: Some("Seoul Central".into()), ..Change::default() }).is_ok());
+}
+
+#[test]
+fn bookings_count_from_today_and_a_deletion_keeps_its_day() {
+    let hospital = seoul();
+    let midnight: Timestamp = "2027-01-03T15:00:00Z".parse().unwrap();
+    let moment = SignedDuration::from_nanos(1);
+    assert_eq!(hospital.counts_from(midnight - moment), date(2027, 1, 3));
+    assert_eq!(hospital.counts_from(midnight), date(2027, 1, 4));
+    let (deleting, _) = delete(&hospital, 2, true, "", "", midnight - moment).unwrap().unwrap();
+    assert_eq!(deleting.counts_from(midnight), date(2027, 1, 3), "midnight changes nothing of what is under way");
+}
+
+#[test]
 fn an_update_reports_what_it_changed_and_nothing_else() {
     let hospital = seoul();
     let change = Change {
@@ -133,4 +166,8 @@ fn a_capacity_request_cannot_ask_or_get_more_than_a_slot_may_have() {
     assert_eq!((refused.reason(), refused.violations()[0].field.as_str()), (Reason::FieldInvalid, "name"));
     let closed = Slot { state: SlotState::Closed, ..slot };
     assert_eq!(reason(approve(&pending, &hospital, &closed, "", "", now())), Reason::SlotClosed);
+    let lasting = CapacityRequest { expire_time: Timestamp::MAX, ..pending };
+    let over = "2027-01-04T15:00:00Z".parse().unwrap();
+    assert_eq!(reason(approve(&lasting, &hospital, &closed, "", "", over)), Reason::DateInPast);
+    assert!(reject(&lasting, &hospital, "", "", over).is_ok(), "what can no longer be granted can be cleared away");
 }

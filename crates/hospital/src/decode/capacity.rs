@@ -44,7 +44,7 @@ pub(crate) fn list_capacity_claims(message: &ListCapacityClaimsRequest) -> Resul
 }
 
 /// Reads CreateCapacityRequest. `fresh` is the new request's id.
-pub(crate) fn create_capacity_request(message: &CreateCapacityRequestRequest, fresh: Uuid) -> Result<Asked, Fault> {
+pub(crate) fn create_capacity_request(message: &mut CreateCapacityRequestRequest, fresh: Uuid) -> Result<Asked, Fault> {
     let CreateCapacityRequestRequest { parent, capacity_request, request_id } = message;
     let mut violations = Violations::new();
     let hospital = name(&mut violations, "parent", parent, HospitalId::parse);
@@ -63,7 +63,7 @@ pub(crate) fn create_capacity_request(message: &CreateCapacityRequestRequest, fr
     violations.finish_with(decoded)
 }
 
-fn wish(violations: &mut Violations, request: &CapacityRequest, hospital: Option<&HospitalId>) -> Option<Wish> {
+fn wish(violations: &mut Violations, request: &mut CapacityRequest, hospital: Option<&HospitalId>) -> Option<Wish> {
     let CapacityRequest {
         name: _,
         slot,
@@ -126,18 +126,18 @@ pub(crate) fn list_capacity_requests(message: &ListCapacityRequestsRequest) -> R
 }
 
 /// Reads ApproveCapacityRequest.
-pub(crate) fn approve_capacity_request(message: &ApproveCapacityRequestRequest) -> Result<Asked, Fault> {
+pub(crate) fn approve_capacity_request(message: &mut ApproveCapacityRequestRequest) -> Result<Asked, Fault> {
     let ApproveCapacityRequestRequest { name, note, etag, request_id } = message;
     decision(name, true, note, etag, request_id)
 }
 
 /// Reads RejectCapacityRequest.
-pub(crate) fn reject_capacity_request(message: &RejectCapacityRequestRequest) -> Result<Asked, Fault> {
+pub(crate) fn reject_capacity_request(message: &mut RejectCapacityRequestRequest) -> Result<Asked, Fault> {
     let RejectCapacityRequestRequest { name, note, etag, request_id } = message;
     decision(name, false, note, etag, request_id)
 }
 
-fn decision(request: &str, approve: bool, note: &str, etag: &str, request_id: &str) -> Result<Asked, Fault> {
+fn decision(request: &str, approve: bool, note: &mut String, etag: &str, request_id: &str) -> Result<Asked, Fault> {
     let mut violations = Violations::new();
     let id = name(&mut violations, "name", request, CapacityRequestId::parse);
     remark(&mut violations, "note", note);
@@ -145,7 +145,7 @@ fn decision(request: &str, approve: bool, note: &str, etag: &str, request_id: &s
     let decoded = id.map(|id| Asked {
         hospital: id.hospital.clone(),
         request_id,
-        change: Change::Decide { id, approve, note: note.to_owned(), etag: etag.to_owned() },
+        change: Change::Decide { id, approve, note: note.clone(), etag: etag.to_owned() },
     });
     violations.finish_with(decoded)
 }
@@ -174,7 +174,7 @@ mod tests {
             request_id: String::new(),
         };
         assert_eq!(
-            fields(&create_capacity_request(&message, Uuid::nil()).unwrap_err()),
+            fields(&create_capacity_request(&mut message, Uuid::nil()).unwrap_err()),
             [
                 "capacity_request.slot",
                 "capacity_request.additional_capacity",
@@ -183,7 +183,7 @@ mod tests {
             ]
         );
         message.capacity_request = None;
-        assert_eq!(fields(&create_capacity_request(&message, Uuid::nil()).unwrap_err()), ["capacity_request"]);
+        assert_eq!(fields(&create_capacity_request(&mut message, Uuid::nil()).unwrap_err()), ["capacity_request"]);
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::command::Change;
 
 /// Reads CreateHospital. `fresh` names the hospital where the caller does not.
 pub(crate) fn create_hospital(
-    message: &CreateHospitalRequest,
+    message: &mut CreateHospitalRequest,
     fresh: impl FnOnce() -> HospitalId,
     uid: Uuid,
 ) -> Result<Asked, Fault> {
@@ -55,7 +55,7 @@ pub(crate) fn create_hospital(
     violations.finish_with(decoded)
 }
 
-fn draft(violations: &mut Violations, hospital: &Hospital) -> Option<Draft> {
+fn draft(violations: &mut Violations, hospital: &mut Hospital) -> Option<Draft> {
     let Hospital {
         name: _,
         uid: _,
@@ -128,11 +128,16 @@ fn offset(violations: &mut Violations, field: &str, duration: Duration) -> Optio
 fn policy(violations: &mut Violations, policy: Option<&PolicyMessage>) -> Option<BookingPolicy> {
     let default = BookingPolicy::default();
     let sent = offsets(violations, policy, |_| true)?;
-    Some(BookingPolicy {
+    let policy = BookingPolicy {
         min_notice: sent.min_notice.unwrap_or(default.min_notice),
         max_advance: sent.max_advance.unwrap_or(default.max_advance),
         cancellation_cutoff: sent.cancellation_cutoff.unwrap_or(default.cancellation_cutoff),
-    })
+    };
+    let contradiction = policy.contradiction();
+    if let Some(description) = contradiction {
+        violations.add("hospital.booking_policy.min_notice", Reason::FieldInvalid, description);
+    }
+    Some(policy)
 }
 
 /// Reads GetHospital.
@@ -208,7 +213,7 @@ impl<'a> Mask<'a> {
 }
 
 /// Reads UpdateHospital.
-pub(crate) fn update_hospital(message: &UpdateHospitalRequest) -> Result<Asked, Fault> {
+pub(crate) fn update_hospital(message: &mut UpdateHospitalRequest) -> Result<Asked, Fault> {
     let UpdateHospitalRequest { hospital, update_mask } = message;
     let mut violations = Violations::new();
     let Some(hospital) = hospital else {
@@ -261,7 +266,7 @@ pub(crate) fn update_hospital(message: &UpdateHospitalRequest) -> Result<Asked, 
 }
 
 /// Reads DeleteHospital; the flag says that it is only to be judged.
-pub(crate) fn delete_hospital(message: &DeleteHospitalRequest) -> Result<(Asked, bool), Fault> {
+pub(crate) fn delete_hospital(message: &mut DeleteHospitalRequest) -> Result<(Asked, bool), Fault> {
     let DeleteHospitalRequest { name: hospital, etag, force, validate_only, reason, request_id } = message;
     let mut violations = Violations::new();
     let hospital = name(&mut violations, "name", hospital, HospitalId::parse);
@@ -282,7 +287,7 @@ mod tests {
     fn update(hospital: Hospital, paths: Option<&[&str]>) -> Result<HospitalChange, Fault> {
         let hospital = Hospital { name: "hospitals/seoul".into(), ..hospital };
         let update_mask = paths.map(|paths| FieldMask { paths: paths.iter().map(ToString::to_string).collect() });
-        let asked = update_hospital(&UpdateHospitalRequest { hospital: Some(hospital), update_mask })?;
+        let asked = update_hospital(&mut UpdateHospitalRequest { hospital: Some(hospital), update_mask })?;
         let Change::UpdateHospital { change, .. } = asked.change else { panic!("another change") };
         Ok(change)
     }
@@ -353,14 +358,14 @@ mod tests {
 
     #[test]
     fn every_violation_of_a_new_hospital_is_named_in_field_order() {
-        let message = CreateHospitalRequest {
+        let mut message = CreateHospitalRequest {
             hospital: Some(Hospital { time_zone: "Asia/Soul".into(), ..Hospital::default() }),
             hospital_id: "Seoul".into(),
             initial_slots: Vec::new(),
             request_id: "x".into(),
         };
         let fresh = || HospitalId::from_segment("fresh").unwrap();
-        let fault = create_hospital(&message, fresh, Uuid::nil()).unwrap_err();
+        let fault = create_hospital(&mut message, fresh, Uuid::nil()).unwrap_err();
         let fields: Vec<_> = fault.violations().iter().map(|violation| violation.field.as_str()).collect();
         assert_eq!(fields, ["hospital.display_name", "hospital.time_zone", "hospital_id", "request_id"]);
         let reasons: Vec<_> = fault.violations().iter().map(|violation| violation.reason).collect();

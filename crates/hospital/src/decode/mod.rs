@@ -65,7 +65,7 @@ fn required(violations: &mut Violations, field: &str) {
     violations.add(field, Reason::FieldInvalid, "is required");
 }
 
-fn remark(violations: &mut Violations, field: &str, text: &str) {
+fn remark(violations: &mut Violations, field: &str, text: &mut String) {
     text::check(violations, field, text, 0, REMARK_MAX);
 }
 

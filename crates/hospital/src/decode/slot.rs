@@ -213,7 +213,7 @@ pub(crate) fn set_slot_capacity(message: &SetSlotCapacityRequest) -> Result<Aske
 }
 
 /// Reads CloseSlot.
-pub(crate) fn close_slot(message: &CloseSlotRequest) -> Result<Asked, Fault> {
+pub(crate) fn close_slot(message: &mut CloseSlotRequest) -> Result<Asked, Fault> {
     let CloseSlotRequest { name: slot, cancel_bookings, reason, etag, request_id } = message;
     let mut violations = Violations::new();
     let slot = slot_name(&mut violations, "name", slot);

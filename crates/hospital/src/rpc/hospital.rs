@@ -26,24 +26,24 @@ fn fresh_hospital() -> HospitalId {
 }
 
 impl Rpc {
-    async fn create_hospital(&self, call: &Call, message: CreateHospitalRequest) -> Result<Hospital, Fault> {
+    async fn create_hospital(&self, call: &Call, mut message: CreateHospitalRequest) -> Result<Hospital, Fault> {
         call.caller.require_admin()?;
-        let asked = decode::create_hospital(&message, fresh_hospital, entropy::uuid_v4())?;
+        let asked = decode::create_hospital(&mut message, fresh_hospital, entropy::uuid_v4())?;
         let bare = CreateHospitalRequest { request_id: String::new(), ..message };
         let view = self.administer(call, "CreateHospital", asked, &bare).await?.hospital()?;
         Ok(encode::hospital(&view))
     }
 
-    async fn update_hospital(&self, call: &Call, message: &UpdateHospitalRequest) -> Result<Hospital, Fault> {
+    async fn update_hospital(&self, call: &Call, mut message: UpdateHospitalRequest) -> Result<Hospital, Fault> {
         call.caller.require_admin()?;
-        let asked = decode::update_hospital(message)?;
-        let view = self.administer(call, "UpdateHospital", asked, message).await?.hospital()?;
+        let asked = decode::update_hospital(&mut message)?;
+        let view = self.administer(call, "UpdateHospital", asked, &message).await?.hospital()?;
         Ok(encode::hospital(&view))
     }
 
-    async fn delete_hospital(&self, call: &Call, message: DeleteHospitalRequest) -> Result<Hospital, Fault> {
+    async fn delete_hospital(&self, call: &Call, mut message: DeleteHospitalRequest) -> Result<Hospital, Fault> {
         call.caller.require_admin()?;
-        let (asked, validate_only) = decode::delete_hospital(&message)?;
+        let (asked, validate_only) = decode::delete_hospital(&mut message)?;
         // Judging and deleting are the same request, so that the one tells what the other would answer.
         let bare = DeleteHospitalRequest { request_id: String::new(), validate_only: false, ..message };
         if let (true, Change::DeleteHospital { id, force, reason: _, etag }) = (validate_only, &asked.change) {
@@ -58,8 +58,9 @@ impl Rpc {
 
     async fn list_hospitals(&self, message: &ListHospitalsRequest) -> Result<ListHospitalsResponse, Fault> {
         let list = decode::list_hospitals(message)?;
-        let (views, next_page_token) = self.app.hospitals(&list.filter, list.parent, &list.page).await?;
-        Ok(ListHospitalsResponse { hospitals: views.iter().map(encode::hospital).collect(), next_page_token })
+        let views = self.app.hospitals(&list.filter, list.parent, &list.page).await?;
+        let (hospitals, next_page_token) = list.page.fill(views, |view| encode::hospital(&view));
+        Ok(ListHospitalsResponse { hospitals, next_page_token })
     }
 
     async fn create_slot(&self, call: &Call, message: CreateSlotRequest) -> Result<Slot, Fault> {
@@ -85,8 +86,9 @@ impl Rpc {
     async fn list_slots(&self, message: &ListSlotsRequest) -> Result<ListSlotsResponse, Fault> {
         let list = decode::list_slots(message)?;
         let (hospital, dates) = list.parent;
-        let (slots, next_page_token) = self.app.slots(&hospital, dates, &list.page).await?;
-        Ok(ListSlotsResponse { slots: slots.iter().map(encode::slot).collect(), next_page_token })
+        let slots = self.app.slots(&hospital, dates, &list.page).await?;
+        let (slots, next_page_token) = list.page.fill(slots, |slot| encode::slot(&slot));
+        Ok(ListSlotsResponse { slots, next_page_token })
     }
 
     async fn set_slot_capacity(&self, call: &Call, message: SetSlotCapacityRequest) -> Result<Slot, Fault> {
@@ -97,9 +99,9 @@ impl Rpc {
         Ok(encode::slot(&slot))
     }
 
-    async fn close_slot(&self, call: &Call, message: CloseSlotRequest) -> Result<Slot, Fault> {
+    async fn close_slot(&self, call: &Call, mut message: CloseSlotRequest) -> Result<Slot, Fault> {
         call.caller.require_admin()?;
-        let asked = decode::close_slot(&message)?;
+        let asked = decode::close_slot(&mut message)?;
         let bare = CloseSlotRequest { request_id: String::new(), ..message };
         let slot = self.administer(call, "CloseSlot", asked, &bare).await?.slot()?;
         Ok(encode::slot(&slot))
@@ -115,17 +117,18 @@ impl Rpc {
 
     async fn availability(&self, message: &SearchAvailabilityRequest) -> Result<SearchAvailabilityResponse, Fault> {
         let list = decode::search_availability(message)?;
-        let (slots, next_page_token) = self.app.availability(&list.parent, &list.page).await?;
-        Ok(SearchAvailabilityResponse { slots: slots.iter().map(encode::slot).collect(), next_page_token })
+        let slots = self.app.availability(&list.parent, &list.page).await?;
+        let (slots, next_page_token) = list.page.fill(slots, |slot| encode::slot(&slot));
+        Ok(SearchAvailabilityResponse { slots, next_page_token })
     }
 
     async fn create_capacity_request(
         &self,
         call: &Call,
-        message: CreateCapacityRequestRequest,
+        mut message: CreateCapacityRequestRequest,
     ) -> Result<CapacityRequest, Fault> {
         call.caller.require_service(MARKETING)?;
-        let asked = decode::create_capacity_request(&message, entropy::uuid_v7())?;
+        let asked = decode::create_capacity_request(&mut message, entropy::uuid_v7())?;
         let bare = CreateCapacityRequestRequest { request_id: String::new(), ..message };
         let identity = identify(call, "CreateCapacityRequest", asked.request_id, &bare);
         let request = self.app.ask(call, identity, asked.change).await?.capacity_request()?;
@@ -151,23 +154,24 @@ impl Rpc {
         require_request_reader(&call.caller)?;
         let list = decode::list_capacity_requests(message)?;
         require_request_owner(&call.caller, &list.parent)?;
-        let (requests, next_page_token) = self.app.capacity_requests(&list.parent, &list.filter, &list.page).await?;
+        let requests = self.app.capacity_requests(&list.parent, &list.filter, &list.page).await?;
         let now = self.app.now();
-        let capacity_requests = requests.iter().map(|request| encode::capacity_request(request, now)).collect();
+        let encode = |request| encode::capacity_request(&request, now);
+        let (capacity_requests, next_page_token) = list.page.fill(requests, encode);
         Ok(ListCapacityRequestsResponse { capacity_requests, next_page_token })
     }
 
-    async fn approve(&self, call: &Call, message: ApproveCapacityRequestRequest) -> Result<CapacityRequest, Fault> {
+    async fn approve(&self, call: &Call, mut message: ApproveCapacityRequestRequest) -> Result<CapacityRequest, Fault> {
         call.caller.require_admin()?;
-        let asked = decode::approve_capacity_request(&message)?;
+        let asked = decode::approve_capacity_request(&mut message)?;
         let bare = ApproveCapacityRequestRequest { request_id: String::new(), ..message };
         let request = self.administer(call, "ApproveCapacityRequest", asked, &bare).await?.capacity_request()?;
         Ok(encode::capacity_request(&request, self.app.now()))
     }
 
-    async fn reject(&self, call: &Call, message: RejectCapacityRequestRequest) -> Result<CapacityRequest, Fault> {
+    async fn reject(&self, call: &Call, mut message: RejectCapacityRequestRequest) -> Result<CapacityRequest, Fault> {
         call.caller.require_admin()?;
-        let asked = decode::reject_capacity_request(&message)?;
+        let asked = decode::reject_capacity_request(&mut message)?;
         let bare = RejectCapacityRequestRequest { request_id: String::new(), ..message };
         let request = self.administer(call, "RejectCapacityRequest", asked, &bare).await?.capacity_request()?;
         Ok(encode::capacity_request(&request, self.app.now()))
@@ -196,7 +200,7 @@ impl HospitalService for Rpc {
     }
 
     async fn update_hospital(&self, request: Request<UpdateHospitalRequest>) -> Result<Response<Hospital>, Status> {
-        answer(self.update_hospital(&call_of(&request), request.get_ref()).await)
+        answer(self.update_hospital(&call_of(&request), request.into_inner()).await)
     }
 
     async fn delete_hospital(&self, request: Request<DeleteHospitalRequest>) -> Result<Response<Hospital>, Status> {
