@@ -9,7 +9,7 @@ use domain::event::Cause;
 use domain::filter::Comparison;
 use domain::hospital::{CapacityRequest, Terms, capacity_request_not_found, delete, hospital_not_found};
 use domain::ids::{CapacityRequestId, ClaimId, HospitalId, SlotId};
-use domain::page::Page;
+use domain::page::{Page, Rows};
 use domain::request::Request;
 use fault::{Fault, Reason};
 use jiff::Timestamp;
@@ -51,8 +51,8 @@ impl Call {
     }
 }
 
-/// A page of a list, and the token of the next one.
-pub(crate) type Listed<T> = Result<(Vec<T>, String), Fault>;
+/// The rows of a page.
+pub(crate) type Listed<T> = Result<Rows<T>, Fault>;
 
 /// The use cases; a cheap handle.
 #[derive(Debug, Clone)]
@@ -140,13 +140,13 @@ impl App {
 
     /// One hospital.
     pub(crate) async fn hospital(&self, id: &HospitalId) -> Result<HospitalView, Fault> {
-        let view = read::hospital(self.database.reader(), id).await.map_err(failed)?;
+        let view = read::hospital(self.database.reader(), id, self.now()).await.map_err(failed)?;
         view.ok_or_else(|| hospital_not_found(id))
     }
 
     /// A page of hospitals.
     pub(crate) async fn hospitals(&self, filter: &[Comparison], deleted: bool, page: &Page) -> Listed<HospitalView> {
-        read::hospitals(self.database.reader(), filter, deleted, page).await.map_err(failed)
+        read::hospitals(self.database.reader(), filter, deleted, page, self.now()).await.map_err(failed)
     }
 
     /// One slot.

@@ -1,9 +1,12 @@
 //! The use case of reading demand, as far as a caller's scope goes.
 
+use std::collections::HashMap;
+
 use ::store::{Database, micros, read};
 use domain::access::Scope;
 use domain::civil::{last_zone, today};
 use domain::demand::{Signal, of_late};
+use domain::page::Rows;
 use fault::Fault;
 use runtime::clock::Clock;
 use sea_orm::DbErr;
@@ -32,27 +35,26 @@ impl Signals {
         Self { database, clock }
     }
 
-    /// A page of the demand for slots whose date is not over, and the token of the next one.
-    pub(crate) async fn list(&self, scope: &Scope, query: List) -> Result<(Vec<Counted>, String), Fault> {
+    /// A page of the demand for slots whose date is not over.
+    pub(crate) async fn list(&self, scope: &Scope, query: &List) -> Result<Rows<Counted>, Fault> {
         scope.require_filter(&query.filter)?;
         self.read(scope, query).await.map_err(read::failed)
     }
 
-    async fn read(&self, scope: &Scope, query: List) -> Result<(Vec<Counted>, String), DbErr> {
+    async fn read(&self, scope: &Scope, query: &List) -> Result<Rows<Counted>, DbErr> {
         let List { filter, order, page } = query;
         // Counts and signals come from one commit, or an answer could show refusals without the bookings before them.
         let (snapshot, now) = (self.database.snapshot().await?, self.clock.now());
         let present = Present { now: micros(now), earliest: today(now, &last_zone()) };
-        let (signals, next) = list(&snapshot, scope, present, &filter, order, &page).await?;
+        let signals = list(&snapshot, scope, present, filter, *order, page).await?;
         let slots: Vec<String> = signals.iter().map(|signal| signal.slot.to_string()).collect();
         let since = micros(of_late(now));
         let bookings = count_bookings(&snapshot, &slots, since).await?;
         let refused = count_refusals(&snapshot, &slots, since).await?;
-        let counted = signals.into_iter().zip(&slots).map(|(signal, slot)| Counted {
-            signal,
-            bookings: bookings.get(slot).copied().unwrap_or(0),
-            refused: refused.get(slot).copied().unwrap_or(0),
-        });
-        Ok((counted.collect(), next))
+        Ok(signals.map(|signal| {
+            let slot = signal.slot.to_string();
+            let of = |counts: &HashMap<String, i64>| counts.get(&slot).copied().unwrap_or(0);
+            Counted { bookings: of(&bookings), refused: of(&refused), signal }
+        }))
     }
 }

@@ -31,8 +31,9 @@ impl Rpc {
     async fn list(&self, request: Request<ListDemandSignalsRequest>) -> Result<ListDemandSignalsResponse, Fault> {
         let scope = readable(&caller(&request))?;
         let query = decode::list(request.into_inner())?;
-        let (found, next_page_token) = self.signals.list(&scope, query).await?;
-        Ok(ListDemandSignalsResponse { signals: found.into_iter().map(encode::signal).collect(), next_page_token })
+        let found = self.signals.list(&scope, &query).await?;
+        let (signals, next_page_token) = query.page.fill(found, encode::signal);
+        Ok(ListDemandSignalsResponse { signals, next_page_token })
     }
 
     async fn propose(

@@ -4,6 +4,7 @@ use ::store::{Database, read};
 use domain::civil::{last_zone, today};
 use domain::ids::CustomerId;
 use domain::mypage::{Ahead, Item, ResumeToken, ahead};
+use domain::page::Rows;
 use domain::token::ConsistencyToken;
 use fault::Fault;
 use jiff::Timestamp;
@@ -34,8 +35,8 @@ impl Pages {
         Self { database, clock }
     }
 
-    /// A page of bookings and the token of the next one.
-    pub(crate) async fn list(&self, query: &List) -> Result<(Vec<Item>, String), Fault> {
+    /// A page of bookings.
+    pub(crate) async fn list(&self, query: &List) -> Result<Rows<Item>, Fault> {
         items::list(self.database.reader(), &query.customer, &query.page).await.map_err(read::failed)
     }
 

@@ -49,8 +49,9 @@ impl Rpc {
         let query = decode::list(request.into_inner())?;
         require_page_of(&caller, &query.customer)?;
         let generation = self.views.not_before(query.not_before, deadline.instant()).await?;
-        let (found, next_page_token) = generation.pages.list(&query).await?;
-        Ok(ListMyPageItemsResponse { items: found.into_iter().map(encode::item).collect(), next_page_token })
+        let found = generation.pages.list(&query).await?;
+        let (items, next_page_token) = query.page.fill(found, encode::item);
+        Ok(ListMyPageItemsResponse { items, next_page_token })
     }
 
     async fn watch(&self, request: Request<WatchMyPageRequest>) -> Result<Messages, Fault> {

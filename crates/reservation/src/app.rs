@@ -3,6 +3,7 @@
 use ::store::{Database, read};
 use domain::access::Scope;
 use domain::ids::ScreeningId;
+use domain::page::Rows;
 use domain::reservation::{Entry, Reservation};
 use fault::{Fault, Reason};
 use tokio::time::Instant;
@@ -30,15 +31,15 @@ impl Ledgers {
         self.find(scope, query.screening).await
     }
 
-    /// A page of reservations, and the token of the next one.
-    pub(crate) async fn list(&self, scope: &Scope, query: List) -> Result<(Vec<Reservation>, String), Fault> {
+    /// A page of reservations.
+    pub(crate) async fn list(&self, scope: &Scope, query: &List) -> Result<Rows<Reservation>, Fault> {
         scope.require_filter(&query.filter)?;
         let List { filter, order, page } = query;
-        store::list(self.database.reader(), scope, &filter, order, &page).await.map_err(read::failed)
+        store::list(self.database.reader(), scope, filter, *order, page).await.map_err(read::failed)
     }
 
-    /// A page of one reservation's history, and the token of the next one.
-    pub(crate) async fn list_history(&self, scope: &Scope, query: ListHistory) -> Result<(Vec<Entry>, String), Fault> {
+    /// A page of one reservation's history.
+    pub(crate) async fn list_history(&self, scope: &Scope, query: &ListHistory) -> Result<Rows<Entry>, Fault> {
         let reservation = self.find(scope, query.screening).await?;
         store::list_history(self.database.reader(), &reservation, &query.page).await.map_err(read::failed)
     }

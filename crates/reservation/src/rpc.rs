@@ -36,8 +36,8 @@ impl Rpc {
     async fn list(&self, request: Request<ListReservationsRequest>) -> Result<ListReservationsResponse, Fault> {
         let scope = scope(&request)?;
         let query = decode::list(request.into_inner())?;
-        let (found, next_page_token) = self.ledgers.list(&scope, query).await?;
-        let reservations = found.into_iter().map(encode::reservation).collect();
+        let found = self.ledgers.list(&scope, &query).await?;
+        let (reservations, next_page_token) = query.page.fill(found, encode::reservation);
         Ok(ListReservationsResponse { reservations, next_page_token })
     }
 
@@ -47,8 +47,8 @@ impl Rpc {
     ) -> Result<ListReservationHistoryResponse, Fault> {
         let scope = scope(&request)?;
         let query = decode::list_history(request.into_inner())?;
-        let (found, next_page_token) = self.ledgers.list_history(&scope, query).await?;
-        let entries = found.into_iter().map(encode::entry).collect();
+        let found = self.ledgers.list_history(&scope, &query).await?;
+        let (entries, next_page_token) = query.page.fill(found, encode::entry);
         Ok(ListReservationHistoryResponse { entries, next_page_token })
     }
 }

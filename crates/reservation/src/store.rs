@@ -11,7 +11,7 @@ use ::store::{micros, timestamp};
 use domain::access::Scope;
 use domain::filter::{Comparison, Value as Operand};
 use domain::ids::{CustomerId, ScreeningId, SlotId};
-use domain::page::{Key, KeyKind, Order, Page};
+use domain::page::{Key, KeyKind, Order, Page, Rows};
 use domain::reservation::{Entry, Ledger, Reservation, State};
 use sea_orm::ActiveValue::Set;
 use sea_orm::entity::prelude::*;
@@ -244,14 +244,14 @@ pub(crate) fn keys(order: Order) -> [KeyKind; 2] {
     }
 }
 
-/// A page of the reservations the scope admits, and the token of the next one.
+/// A page of the reservations the scope admits.
 pub(crate) async fn list(
     connection: &impl ConnectionTrait,
     scope: &Scope,
     filter: &[Comparison],
     order: Order,
     asked: &Page,
-) -> Result<(Vec<Reservation>, String), DbErr> {
+) -> Result<Rows<Reservation>, DbErr> {
     use reservation::Column;
     let by_date = order.field == "date";
     let column = if by_date { Column::Date } else { Column::CreateTime };
@@ -263,8 +263,7 @@ pub(crate) async fn list(
         let first = if by_date { Key::Text(row.date.clone()) } else { Key::Int(row.create_time) };
         vec![first, Key::Text(row.screening.to_string())]
     };
-    let (rows, next) = query::list(connection, selects, &columns, asked, keys).await?;
-    Ok((rows.into_iter().map(Reservation::try_from).collect::<Result<_, _>>()?, next))
+    query::list(connection, selects, &columns, asked, keys).await?.try_map(Reservation::try_from)
 }
 
 fn matching(filter: &[Comparison]) -> Condition {
@@ -283,17 +282,16 @@ fn matching(filter: &[Comparison]) -> Condition {
     condition(filter, column, number)
 }
 
-/// A page of one reservation's history, oldest first, and the token of the next one. Ask [`find`] first whether the caller
+/// A page of one reservation's history, oldest first. Ask [`find`] first whether the caller
 /// may see it.
 pub(crate) async fn list_history(
     connection: &impl ConnectionTrait,
     of: &Reservation,
     asked: &Page,
-) -> Result<(Vec<Entry>, String), DbErr> {
+) -> Result<Rows<Entry>, DbErr> {
     use history::Column;
     let select = history::Entity::find().filter(Column::Screening.eq(of.screening.0));
     let columns = [(Column::Version, Direction::Ascending)];
     let keys = |row: &history::Model| vec![Key::Int(row.version)];
-    let (rows, next) = query::list(connection, vec![select], &columns, asked, keys).await?;
-    Ok((rows.into_iter().map(Entry::try_from).collect::<Result<_, _>>()?, next))
+    query::list(connection, vec![select], &columns, asked, keys).await?.try_map(Entry::try_from)
 }

@@ -17,6 +17,7 @@ use ::store::{Database, Lookups};
 use domain::access::{Caller, Scope};
 use domain::event::Cause;
 use domain::ids::ScreeningId;
+use domain::page::Rows;
 use domain::request::Request;
 use domain::screening::{self, Command, Party, Screening};
 use fault::Fault;
@@ -82,8 +83,8 @@ impl App {
         found.ok_or_else(|| scope.absent(screening::not_found(id), "screening"))
     }
 
-    /// Reads one page.
-    pub(crate) async fn list(&self, scope: &Scope, listing: &Listing) -> Result<(Vec<Screening>, String), Fault> {
+    /// Reads the rows of one page.
+    pub(crate) async fn list(&self, scope: &Scope, listing: &Listing) -> Result<Rows<Screening>, Fault> {
         scope.require_filter(&listing.comparisons)?;
         store::list::list(self.database.reader(), scope, listing).await.map_err(failed)
     }

@@ -48,8 +48,8 @@ impl Rpc {
         caller.require_reader()?;
         let scope = caller.scope()?;
         let listing = decode::list(&scope, request.into_inner())?;
-        let (rows, next_page_token) = self.app.list(&scope, &listing).await?;
-        let screenings = rows.iter().map(encode::screening).collect();
+        let rows = self.app.list(&scope, &listing).await?;
+        let (screenings, next_page_token) = listing.page.fill(rows, |row| encode::screening(&row));
         Ok(message::ListScreeningsResponse { screenings, next_page_token })
     }
 

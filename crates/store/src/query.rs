@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use domain::access::Scope;
 use domain::filter::{Comparison, Operator, Value as Operand};
-use domain::page::{Key, Page};
+use domain::page::{Key, Page, Rows};
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::{Condition, Expr, ExprTrait, Func, LikeExpr, Order, SimpleExpr};
 use sea_orm::{ColumnType, QueryFilter, QueryOrder, QuerySelect, Select, Value};
@@ -95,7 +95,7 @@ pub fn apart(scope: &Scope) -> Vec<Scope> {
     }
 }
 
-/// One page of several disjoint selects together, and the token of the next one; see [`page()`] and [`split`].
+/// One page of several disjoint selects together; see [`page()`] and [`split`].
 ///
 /// # Errors
 /// What the database says.
@@ -105,7 +105,7 @@ pub async fn list<E: EntityTrait>(
     columns: &[(E::Column, Direction)],
     asked: &Page,
     keys: impl Fn(&E::Model) -> Vec<Key>,
-) -> Result<(Vec<E::Model>, String), DbErr> {
+) -> Result<Rows<E::Model>, DbErr> {
     let pages = selects.into_iter().map(|select| page(select, columns, asked).all(connection));
     let pages = futures::future::try_join_all(pages).await?;
     let several = pages.len() > 1;
@@ -132,16 +132,13 @@ fn compare_keys(one: &[Key], other: &[Key], directions: &[Direction]) -> Orderin
     parts.fold(Ordering::Equal, Ordering::then)
 }
 
-/// Cuts the extra row off, and makes the token of the next page where there was one.
+/// Cuts the extra row off, remembers that there was one, and gives each row its position.
 #[must_use]
-pub fn split<M>(mut rows: Vec<M>, page: &Page, keys: impl Fn(&M) -> Vec<Key>) -> (Vec<M>, String) {
+pub fn split<M>(mut rows: Vec<M>, page: &Page, keys: impl Fn(&M) -> Vec<Key>) -> Rows<M> {
     let size = usize::try_from(page.size).unwrap_or(usize::MAX);
-    if rows.len() <= size {
-        return (rows, String::new());
-    }
+    let more = rows.len() > size;
     rows.truncate(size);
-    let token = rows.last().map(|last| page.next_token(&keys(last))).unwrap_or_default();
-    (rows, token)
+    Rows::new(rows.into_iter().map(|row| (keys(&row), row)).collect(), more)
 }
 
 /// The SQL of a decoded filter. `column` names the column of a field; `operand` gives the stored form of a value where it

@@ -42,8 +42,8 @@ impl Rpc {
     ) -> Result<ListCapacityClaimsResponse, Fault> {
         require_claim_reader(&call.caller)?;
         let list = decode::list_capacity_claims(message)?;
-        let (claims, next_page_token) = self.app.claims(list.parent.as_ref(), &list.filter, &list.page).await?;
-        let claims = claims.iter().map(|claim| encode::claim(claim, None)).collect();
+        let claims = self.app.claims(list.parent.as_ref(), &list.filter, &list.page).await?;
+        let (claims, next_page_token) = list.page.fill(claims, |claim| encode::claim(&claim, None));
         Ok(ListCapacityClaimsResponse { claims, next_page_token })
     }
 }

@@ -1,14 +1,14 @@
 //! What is read outside of the writer. Hospitals, slots and availability are public; whoever reads claims and capacity
 //! requests through here has shown before that they may.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use domain::capacity::{Claim, Slot, SlotState};
 use domain::civil::today;
 use domain::filter::{Comparison, Operator, Value as Operand};
 use domain::hospital::{CapacityRequest, Hospital, HospitalState, RequestState};
 use domain::ids::{CapacityRequestId, ClaimId, HospitalId, SlotId};
-use domain::page::{Key, Page};
+use domain::page::{Key, Page, Rows};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::{TimeZone, offset};
@@ -20,39 +20,51 @@ use store::rows::among;
 
 use super::{capacity_request, claim, hospital, hospital_id, slot, slot_key};
 
-/// A hospital and how many places are booked there.
+/// A hospital and how many bookings it has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HospitalView {
     /// The hospital.
     pub(crate) hospital: Hospital,
-    /// Its ACTIVE claims.
+    /// Its active bookings, as [`Hospital::counts_from`] says.
     pub(crate) active: i64,
 }
 
-/// How many places are booked at each of these hospitals; one without slots is not in the map.
+/// How many places are taken at each of these hospitals on the dates that [`Hospital::counts_from`] counts; a hospital that
+/// has no such date is not in the map. The index of a hospital's dates leads past those that are over. It is one day or
+/// another on earth, so that there are few first dates, and one statement for each.
 pub(crate) async fn booked_at(
     connection: &impl ConnectionTrait,
-    hospitals: impl IntoIterator<Item = &HospitalId>,
+    hospitals: impl IntoIterator<Item = &Hospital>,
+    now: Timestamp,
 ) -> Result<HashMap<String, i64>, DbErr> {
-    let segments: Vec<&str> = hospitals.into_iter().map(HospitalId::segment).collect();
-    let sums = slot::Entity::find()
-        .select_only()
-        .column(slot::Column::Hospital)
-        .column_as(slot::Column::BookedCount.sum().cast_as("bigint"), "booked")
-        .filter(among(connection, slot::Column::Hospital, segments))
-        .group_by(slot::Column::Hospital);
-    let sums: Vec<(String, i64)> = sums.into_tuple().all(connection).await?;
-    Ok(sums.into_iter().collect())
+    let mut by_date: BTreeMap<Date, Vec<&str>> = BTreeMap::new();
+    for hospital in hospitals {
+        by_date.entry(hospital.counts_from(now)).or_default().push(hospital.id.segment());
+    }
+    let mut booked = HashMap::new();
+    for (from, segments) in by_date {
+        let sums = slot::Entity::find()
+            .select_only()
+            .column(slot::Column::Hospital)
+            .column_as(slot::Column::BookedCount.sum().cast_as("bigint"), "booked")
+            .filter(among(connection, slot::Column::Hospital, segments))
+            .filter(slot::Column::Date.gte(from.to_string()))
+            .group_by(slot::Column::Hospital);
+        let sums: Vec<(String, i64)> = sums.into_tuple().all(connection).await?;
+        booked.extend(sums);
+    }
+    Ok(booked)
 }
 
 /// One hospital.
 pub(crate) async fn hospital(
     connection: &impl ConnectionTrait,
     id: &HospitalId,
+    now: Timestamp,
 ) -> Result<Option<HospitalView>, DbErr> {
     let row = hospital::Entity::find_by_id(id.segment()).one(connection).await?;
     let Some(hospital) = row.map(Hospital::try_from).transpose()? else { return Ok(None) };
-    let booked = booked_at(connection, [&hospital.id]).await?;
+    let booked = booked_at(connection, [&hospital], now).await?;
     let active = booked.get(hospital.id.segment()).copied().unwrap_or(0);
     Ok(Some(HospitalView { hospital, active }))
 }
@@ -63,21 +75,20 @@ pub(crate) async fn hospitals(
     filter: &[Comparison],
     show_deleted: bool,
     page: &Page,
-) -> Result<(Vec<HospitalView>, String), DbErr> {
+    now: Timestamp,
+) -> Result<Rows<HospitalView>, DbErr> {
     let filter = query::condition(filter, |_| hospital::Column::DisplayName, |_, _| None);
     let mut select = hospital::Entity::find().filter(filter);
     if !show_deleted {
         select = select.filter(hospital::Column::State.eq(HospitalState::Active as i32));
     }
     let rows = query::page(select, &[(hospital::Column::Id, Direction::Ascending)], page).all(connection).await?;
-    let (rows, next) = query::split(rows, page, |row| vec![Key::Text(row.id.clone())]);
-    let hospitals = rows.into_iter().map(Hospital::try_from).collect::<Result<Vec<_>, _>>()?;
-    let booked = booked_at(connection, hospitals.iter().map(|hospital| &hospital.id)).await?;
-    let views = hospitals.into_iter().map(|hospital| {
+    let rows = query::split(rows, page, |row| vec![Key::Text(row.id.clone())]).try_map(Hospital::try_from)?;
+    let booked = booked_at(connection, rows.iter(), now).await?;
+    Ok(rows.map(|hospital| {
         let active = booked.get(hospital.id.segment()).copied().unwrap_or(0);
         HospitalView { hospital, active }
-    });
-    Ok((views.collect(), next))
+    }))
 }
 
 /// The hospitals among these that exist.
@@ -119,11 +130,10 @@ pub(crate) async fn slots(
     hospital: &HospitalId,
     dates: Dates,
     page: &Page,
-) -> Result<(Vec<Slot>, String), DbErr> {
+) -> Result<Rows<Slot>, DbErr> {
     let select = slot::Entity::find().filter(slot::Column::Hospital.eq(hospital.segment())).filter(dates.condition());
     let rows = query::page(select, &[(slot::Column::Date, Direction::Ascending)], page).all(connection).await?;
-    let (rows, next) = query::split(rows, page, |row| vec![Key::Text(row.date.clone())]);
-    Ok((rows.into_iter().map(Slot::try_from).collect::<Result<_, _>>()?, next))
+    query::split(rows, page, |row| vec![Key::Text(row.date.clone())]).try_map(Slot::try_from)
 }
 
 /// What is looked for in availability.
@@ -148,7 +158,7 @@ pub(crate) async fn availability(
     search: &Search,
     page: &Page,
     now: Timestamp,
-) -> Result<(Vec<Slot>, String), DbErr> {
+) -> Result<Rows<Slot>, DbErr> {
     let mut chunk = page.clone();
     let wanted = usize::try_from(page.size).unwrap_or(usize::MAX).saturating_add(1);
     let mut hospitals: HashMap<String, Option<Hospital>> = HashMap::new();
@@ -171,8 +181,7 @@ pub(crate) async fn availability(
         chunk.after = last;
         chunk.size = Ord::max(page.size, LOOK_AHEAD);
     }
-    let (rows, next) = query::split(found, page, position);
-    Ok((rows.into_iter().map(Slot::try_from).collect::<Result<_, _>>()?, next))
+    query::split(found, page, position).try_map(Slot::try_from)
 }
 
 fn position(row: &slot::Model) -> Vec<Key> {
@@ -235,7 +244,7 @@ pub(crate) async fn claims(
     slot: Option<&SlotId>,
     filter: &[Comparison],
     page: &Page,
-) -> Result<(Vec<Claim>, String), DbErr> {
+) -> Result<Rows<Claim>, DbErr> {
     use contract::hospital::v1::capacity_claim::State;
     let number = |_: &'static str, operand: &Operand| match operand {
         Operand::Text(name) => State::from_str_name(name).map(|state| Value::from(state as i32)),
@@ -249,9 +258,8 @@ pub(crate) async fn claims(
     ));
     let order = [(claim::Column::Screening, Direction::Ascending), (claim::Column::Generation, Direction::Ascending)];
     let rows = query::page(select, &order, page).all(connection).await?;
-    let (rows, next) =
-        query::split(rows, page, |row| vec![Key::Text(row.screening.to_string()), Key::Int(i64::from(row.generation))]);
-    Ok((rows.into_iter().map(Claim::try_from).collect::<Result<_, _>>()?, next))
+    let keys = |row: &claim::Model| vec![Key::Text(row.screening.to_string()), Key::Int(i64::from(row.generation))];
+    query::split(rows, page, keys).try_map(Claim::try_from)
 }
 
 /// One capacity request.
@@ -270,14 +278,13 @@ pub(crate) async fn capacity_requests(
     filter: &[Comparison],
     page: &Page,
     now: Timestamp,
-) -> Result<(Vec<CapacityRequest>, String), DbErr> {
+) -> Result<Rows<CapacityRequest>, DbErr> {
     let select = capacity_request::Entity::find()
         .filter(capacity_request::Column::Hospital.eq(hospital.segment()))
         .filter(filter.iter().fold(Condition::all(), |all, comparison| all.add(request_condition(comparison, now))));
     let order = [(capacity_request::Column::Uid, Direction::Descending)];
     let rows = query::page(select, &order, page).all(connection).await?;
-    let (rows, next) = query::split(rows, page, |row| vec![Key::Text(row.uid.to_string())]);
-    Ok((rows.into_iter().map(CapacityRequest::try_from).collect::<Result<_, _>>()?, next))
+    query::split(rows, page, |row| vec![Key::Text(row.uid.to_string())]).try_map(CapacityRequest::try_from)
 }
 
 /// One comparison of a filter of capacity requests: that one expired follows from the time.

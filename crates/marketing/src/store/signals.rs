@@ -9,7 +9,7 @@ use domain::access::Scope;
 use domain::demand::Signal;
 use domain::filter::Comparison;
 use domain::ids::{HospitalId, SlotId};
-use domain::page::{Key, KeyKind, Order, Page};
+use domain::page::{Key, KeyKind, Order, Page, Rows};
 use jiff::civil::Date;
 use sea_orm::ActiveValue::{Set, Unchanged};
 use sea_orm::entity::prelude::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter};
@@ -153,7 +153,7 @@ pub(crate) struct Present {
     pub(crate) earliest: Date,
 }
 
-/// A page of the signals the scope admits, and the token of the next one.
+/// A page of the signals the scope admits.
 pub(crate) async fn list(
     connection: &impl ConnectionTrait,
     scope: &Scope,
@@ -161,7 +161,7 @@ pub(crate) async fn list(
     filter: &[Comparison],
     order: Order,
     asked: &Page,
-) -> Result<(Vec<Signal>, String), DbErr> {
+) -> Result<Rows<Signal>, DbErr> {
     let by_ratio = order.field == "fill_ratio";
     let column = if by_ratio { Column::FillRatio } else { Column::Date };
     let direction = if order.descending { Direction::Descending } else { Direction::Ascending };
@@ -186,7 +186,6 @@ pub(crate) async fn list(
         let first = if by_ratio { Key::Real(row.fill_ratio) } else { Key::Text(row.date.clone()) };
         vec![first, Key::Text(row.slot.clone())]
     };
-    let (rows, next) = query::list(connection, selects, &columns, asked, keys).await?;
-    let signals = rows.into_iter().map(|row| Row::try_from(row).map(|row| row.signal));
-    Ok((signals.collect::<Result<_, _>>()?, next))
+    let rows = query::list(connection, selects, &columns, asked, keys).await?;
+    rows.try_map(|row| Row::try_from(row).map(|row| row.signal))
 }

@@ -7,7 +7,7 @@ use ::store::rows::{among, save_all, unless};
 use ::store::{micros, timestamp};
 use domain::ids::{CustomerId, ScreeningId, parse_date};
 use domain::mypage::{Item, Shown};
-use domain::page::{Key, KeyKind, Page};
+use domain::page::{Key, KeyKind, Page, Rows};
 use domain::screening::State;
 use jiff::civil::Date;
 use sea_orm::ActiveValue::Set;
@@ -171,16 +171,15 @@ pub(crate) async fn active(
 /// The kinds of the keys of [`list`]'s order.
 pub(crate) const KEYS: [KeyKind; 2] = [KeyKind::Text, KeyKind::Text];
 
-/// A page of a customer's bookings, latest date first, and the token of the next one.
+/// A page of a customer's bookings, latest date first.
 pub(crate) async fn list(
     connection: &impl ConnectionTrait,
     customer: &CustomerId,
     asked: &Page,
-) -> Result<(Vec<Item>, String), DbErr> {
+) -> Result<Rows<Item>, DbErr> {
     use item::Column;
     let select = item::Entity::find().filter(Column::Customer.eq(customer.to_string()));
     let columns = [(Column::Date, Direction::Descending), (Column::Screening, Direction::Descending)];
     let keys = |row: &item::Model| vec![Key::Text(row.date.clone()), Key::Text(row.screening.to_string())];
-    let (rows, next) = query::list(connection, vec![select], &columns, asked, keys).await?;
-    Ok((rows.into_iter().map(Item::try_from).collect::<Result<_, _>>()?, next))
+    query::list(connection, vec![select], &columns, asked, keys).await?.try_map(Item::try_from)
 }

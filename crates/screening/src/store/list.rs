@@ -1,12 +1,11 @@
 //! Pages of screenings.
 
-use ::store::query::{Direction, condition, page, split};
+use ::store::query::{self, Direction, apart, condition};
 use domain::access::Scope;
 use domain::filter::{Comparison, Operator, Value as Operand};
 use domain::ids::{CustomerId, HospitalId, SlotId};
-use domain::page::{Key, KeyKind, Order, Page};
+use domain::page::{Key, KeyKind, Order, Page, Rows};
 use domain::screening::{Screening, State};
-use futures::future::try_join_all;
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::{Condition, ExprTrait, SimpleExpr};
 use sea_orm::{DbErr, Value};
@@ -41,53 +40,23 @@ fn keys(order: Order, row: &Model) -> Vec<Key> {
     vec![first, Key::Text(row.id.to_string())]
 }
 
-/// Hospitals for which each is asked for its own page: an index yields one hospital's rows in order, but not several
-/// hospitals' together.
-const SEPARATELY: std::ops::RangeInclusive<usize> = 2..=16;
-
-/// One page, and the token of the next.
+/// The rows of one page. A list that names one hospital is asked for once, whatever the scope.
 pub(crate) async fn list(
     connection: &impl ConnectionTrait,
     scope: &Scope,
     listing: &Listing,
-) -> Result<(Vec<Screening>, String), DbErr> {
-    let names_one = listing
-        .comparisons
+) -> Result<Rows<Screening>, DbErr> {
+    let Listing { comparisons, order, page } = listing;
+    let names_one = comparisons
         .iter()
         .any(|comparison| comparison.operator == Operator::Equal && ["hospital", "slot"].contains(&comparison.field));
-    let rows = match scope {
-        Scope::Hospitals(listed) if SEPARATELY.contains(&listed.len()) && !names_one => {
-            let scopes: Vec<_> = listed.iter().map(|one| Scope::Hospitals([one.clone()].into())).collect();
-            let pages = try_join_all(scopes.iter().map(|scope| select(connection, scope, listing))).await?;
-            merge(pages, listing)
-        }
-        Scope::Everything | Scope::Customer(_) | Scope::Hospitals(_) => select(connection, scope, listing).await?,
-    };
-    let (rows, token) = split(rows, &listing.page, |row| keys(listing.order, row));
-    let screenings: Result<_, DbErr> = rows.into_iter().map(Model::into_domain).collect();
-    Ok((screenings?, token))
-}
-
-/// A page and one row more.
-async fn select(connection: &impl ConnectionTrait, scope: &Scope, listing: &Listing) -> Result<Vec<Model>, DbErr> {
-    let direction = if listing.order.descending { Direction::Descending } else { Direction::Ascending };
-    let first = if listing.order.field == "date" { Column::SlotDate } else { Column::CreateTime };
-    let rows = Entity::find().filter(visible(scope)).filter(filter(&listing.comparisons));
-    page(rows, &[(first, direction), (Column::Id, direction)], &listing.page).all(connection).await
-}
-
-/// Sorts pages into one; [`split`] cuts it.
-fn merge(pages: Vec<Vec<Model>>, listing: &Listing) -> Vec<Model> {
-    let mut rows: Vec<Model> = pages.into_iter().flatten().collect();
-    rows.sort_by(|one, other| {
-        let order = match listing.order.field {
-            "date" => one.slot_date.cmp(&other.slot_date),
-            _ => one.create_time.cmp(&other.create_time),
-        };
-        let order = order.then(one.id.cmp(&other.id));
-        if listing.order.descending { order.reverse() } else { order }
-    });
-    rows
+    let scopes = if names_one { vec![scope.clone()] } else { apart(scope) };
+    let selects = scopes.iter().map(|scope| Entity::find().filter(visible(scope)).filter(filter(comparisons)));
+    let direction = if order.descending { Direction::Descending } else { Direction::Ascending };
+    let first = if order.field == "date" { Column::SlotDate } else { Column::CreateTime };
+    let columns = [(first, direction), (Column::Id, direction)];
+    let rows = query::list(connection, selects.collect(), &columns, page, |row| keys(*order, row)).await?;
+    rows.try_map(Model::into_domain)
 }
 
 fn filter(comparisons: &[Comparison]) -> Condition {
