@@ -66,7 +66,8 @@ pub fn today(now: Timestamp, zone: &TimeZone) -> Date {
 /// Stands in for a zone that is not known: nowhere does a day end later than in it, so what is over there is over.
 #[must_use]
 pub fn last_zone() -> TimeZone {
-    TimeZone::fixed(Offset::constant(-12))
+    const FIXED: TimeZone = TimeZone::fixed(Offset::constant(-12));
+    TimeZone::get("Etc/GMT+12").unwrap_or(FIXED)
 }
 
 /// The instant a date begins in a zone; where midnight is skipped by a clock change, the first instant after it.

@@ -3,16 +3,18 @@
 //! [`check`] is a pure function over what each service said; reading the services, reading again what may still be on its way,
 //! and printing are `checkup verify`'s job. A ledger that was not read (`None`) is not compared with anything.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
+use contract::hospital::v1 as message;
 use contract::hospital::v1::capacity_claim::State as ClaimState;
 use contract::reservation::v1::reservation::State as ReservationState;
 use contract::screening::v1::screening::State as ScreeningState;
 use jiff::civil::Date;
 
-use crate::ids::{ClaimId, CustomerId, HospitalId, ScreeningId, SlotId};
+use crate::civil::{decode_time, time_zone, today};
+use crate::ids::{ClaimId, CustomerId, HospitalId, Malformed, ScreeningId, SlotId};
 
 /// One slot, as Hospital counts it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,8 +94,8 @@ pub struct Ledgers {
     pub slots: Option<Vec<SlotRow>>,
     /// Hospital's claims that are ACTIVE or REVOKED.
     pub claims: Option<Vec<ClaimRow>>,
-    /// Hospitals whose deletion is complete.
-    pub deleted: BTreeSet<HospitalId>,
+    /// Hospitals whose deletion is complete, each with the first date that it covered: see [`emptied`].
+    pub deleted: BTreeMap<HospitalId, Date>,
     /// Screening's bookings.
     pub screenings: Option<Vec<ScreeningRow>>,
     /// The reservation ledger.
@@ -146,7 +148,7 @@ pub enum Rule {
     CountsAreClaims,
     /// Active claims and bookings that hold a place are the same set.
     ClaimsAreBookings,
-    /// A deleted hospital has no active booking.
+    /// A deleted hospital has no active booking on a date that was not over when its deletion began.
     DeletedIsEmpty,
     /// A customer has at most one active booking a date.
     OneBookingADate,
@@ -184,6 +186,21 @@ pub struct Disagreement {
     pub rule: Rule,
     /// What each side says.
     pub detail: String,
+}
+
+/// What [`Ledgers::deleted`] holds of a hospital: its name and the first date that its deletion covered. `None` where it is not
+/// DELETED.
+///
+/// # Errors
+/// [`Malformed`] where its name is.
+pub fn emptied(hospital: &message::Hospital) -> Result<Option<(HospitalId, Date)>, Malformed> {
+    if hospital.state() != message::hospital::State::Deleted {
+        return Ok(None);
+    }
+    let time = hospital.delete_time.as_ref().and_then(decode_time);
+    let first = time.zip(time_zone(&hospital.time_zone)).map(|(time, zone)| today(time, &zone));
+    // Without a date nothing can be told from history, so everything counts.
+    Ok(Some((HospitalId::parse(&hospital.name)?, first.unwrap_or(Date::MIN))))
 }
 
 /// Lays the ledgers beside each other and names everything that does not agree, in a fixed order.
@@ -279,7 +296,7 @@ fn check_claims(ledgers: &Ledgers, found: &mut Vec<Disagreement>) {
 }
 
 fn check_deleted(ledgers: &Ledgers, found: &mut Vec<Disagreement>) {
-    let gone = |slot: &SlotId| ledgers.deleted.contains(&slot.hospital);
+    let gone = |slot: &SlotId| ledgers.deleted.get(&slot.hospital).is_some_and(|first| slot.date >= *first);
     let mut broken = |subject, detail| found.push(Disagreement { subject, rule: Rule::DeletedIsEmpty, detail });
     for row in ledgers.slots.iter().flatten().filter(|row| gone(&row.slot) && row.booked_count != 0) {
         broken(Subject::Slot(row.slot.clone()), format!("hospital is DELETED, but {} are booked", row.booked_count));

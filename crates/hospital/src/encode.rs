@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::store::read::HospitalView;
 
-/// A hospital. Of its deletion, every claim that is not active any more is done, revoked or not.
+/// A hospital. Of its deletion, every booking that is not active any more is done, revoked or not.
 pub(crate) fn hospital(view: &HospitalView) -> message::Hospital {
     let HospitalView { hospital, active } = view;
     let state = match hospital.state() {

@@ -117,8 +117,7 @@ async fn slots(caller: &mut Caller, hospitals: &Replicas) -> Look<(Vec<hospital:
 
 async fn ledgers(caller: &mut Caller, hospitals: &Replicas, page: &'static str) -> Look<Ledgers> {
     let (listed, slots) = slots(caller, hospitals).await?;
-    let gone = listed.iter().filter(|one| one.state() == hospital::hospital::State::Deleted);
-    let gone = gone.map(|one| HospitalId::parse(&one.name).map_err(|malformed| malformed.0));
+    let gone = listed.iter().filter_map(|one| emptied(one).map_err(|malformed| malformed.0).transpose());
     let mut claims = Vec::new();
     for row in &slots {
         let slot = row.slot.to_string();

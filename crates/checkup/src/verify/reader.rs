@@ -4,12 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use contract::hospital::v1 as hospital;
-use contract::hospital::v1::hospital::State as HospitalState;
 use contract::mypage::v1 as mypage;
 use contract::reservation::v1 as reservation;
 use contract::screening::v1 as screening;
-use domain::ids::{CustomerId, HospitalId};
-use domain::invariants::{ClaimRow, Ledgers, SlotRow};
+use domain::ids::{CustomerId, Malformed};
+use domain::invariants::{ClaimRow, Ledgers, SlotRow, emptied};
 use futures::{StreamExt, TryStreamExt, stream};
 use tonic::{Code, Response, Status};
 
@@ -130,20 +129,17 @@ impl Reader {
             Ok(page.map(|page| (page.hospitals, page.next_page_token)))
         };
         let is_there = pages("ListHospitals", list, |rows| {
-            hospitals.extend(rows.into_iter().map(|row| (row.state() == HospitalState::Deleted, row.name)));
+            for row in rows {
+                let unread = |why: Malformed| Failure::failed(format!("{} cannot be read: {}", row.name, why.0));
+                ledgers.deleted.extend(emptied(&row).map_err(unread)?);
+                hospitals.push(row.name);
+            }
             Ok(())
         });
         if !is_there.await? {
             return Ok(());
         }
-        for (is_deleted, name) in &hospitals {
-            if *is_deleted {
-                let id = HospitalId::parse(name)
-                    .map_err(|why| Failure::failed(format!("{name} cannot be read: {}", why.0)))?;
-                ledgers.deleted.insert(id);
-            }
-        }
-        let slots = self.read_slots(hospitals.into_iter().map(|(_, name)| name).collect()).await?;
+        let slots = self.read_slots(hospitals).await?;
         ledgers.claims = Some(self.read_claims().await?);
         ledgers.slots = Some(slots);
         Ok(())

@@ -94,6 +94,13 @@ impl Slot {
             SlotState::Deleted => Err(hospital_deleted(&self.id.hospital)),
         }
     }
+
+    /// The checks of every change that an admin makes.
+    fn require_change(&self, hospital: &Hospital, etag: &str, now: Timestamp) -> Result<(), Fault> {
+        self.require_hospital()?;
+        refuse_past(self.id.date, &hospital.time_zone, now)?;
+        check_etag(etag, self.admin_version).map_err(|fault| fault.about("Slot", &self.id))
+    }
 }
 
 /// NOT_FOUND for a slot.
@@ -150,16 +157,16 @@ pub enum CapacityChange {
 /// Sets or shifts a capacity; `None` where that changes nothing. `request` is the capacity request that asked for it.
 ///
 /// # Errors
-/// HOSPITAL_DELETED, ETAG_MISMATCH, FIELD_INVALID where the outcome is not a capacity, or CAPACITY_BELOW_BOOKED.
+/// HOSPITAL_DELETED, DATE_IN_PAST, ETAG_MISMATCH, FIELD_INVALID where the outcome is not a capacity, or CAPACITY_BELOW_BOOKED.
 pub fn set_capacity(
+    hospital: &Hospital,
     slot: &Slot,
     change: CapacityChange,
     etag: &str,
     request: Option<&CapacityRequestId>,
     now: Timestamp,
 ) -> Result<Option<(Slot, Fact)>, Fault> {
-    slot.require_hospital()?;
-    check_etag(etag, slot.admin_version).map_err(|fault| fault.about("Slot", &slot.id))?;
+    slot.require_change(hospital, etag, now)?;
     let (field, wanted) = match change {
         CapacityChange::To(capacity) => ("capacity", i64::from(capacity)),
         CapacityChange::By(delta) => ("delta", i64::from(slot.capacity) + i64::from(delta)),
@@ -198,16 +205,16 @@ pub fn set_capacity(
 /// Takes a date off sale; `None` where that changes nothing. With `cancel_bookings` the caller revokes the slot's claims.
 ///
 /// # Errors
-/// HOSPITAL_DELETED or ETAG_MISMATCH.
+/// HOSPITAL_DELETED, DATE_IN_PAST or ETAG_MISMATCH.
 pub fn close_slot(
+    hospital: &Hospital,
     slot: &Slot,
     cancel_bookings: bool,
     reason: &str,
     etag: &str,
     now: Timestamp,
 ) -> Result<Option<(Slot, Fact)>, Fault> {
-    slot.require_hospital()?;
-    check_etag(etag, slot.admin_version).map_err(|fault| fault.about("Slot", &slot.id))?;
+    slot.require_change(hospital, etag, now)?;
     let cancels = cancel_bookings && slot.booked > 0;
     if slot.state == SlotState::Closed && !cancels {
         return Ok(None);
@@ -228,15 +235,20 @@ pub fn close_slot(
 /// revoked: a place booked now could not be told from those.
 ///
 /// # Errors
-/// HOSPITAL_DELETED, ETAG_MISMATCH, or REQUEST_IN_PROGRESS while its bookings are being cancelled.
-pub fn reopen_slot(slot: &Slot, etag: &str, revoking: bool, now: Timestamp) -> Result<Option<(Slot, Fact)>, Fault> {
-    slot.require_hospital()?;
-    check_etag(etag, slot.admin_version).map_err(|fault| fault.about("Slot", &slot.id))?;
+/// HOSPITAL_DELETED, DATE_IN_PAST, ETAG_MISMATCH, or REQUEST_IN_PROGRESS while its bookings are being cancelled.
+pub fn reopen_slot(
+    hospital: &Hospital,
+    slot: &Slot,
+    etag: &str,
+    revoking: bool,
+    now: Timestamp,
+) -> Result<Option<(Slot, Fact)>, Fault> {
+    slot.require_change(hospital, etag, now)?;
     if slot.state == SlotState::Open {
         return Ok(None);
     }
     if revoking {
-        let message = format!("{} bookings of {} are still being cancelled", slot.booked, slot.id);
+        let message = format!("the bookings of {} are still being cancelled, {} places are taken yet", slot.id, slot.booked);
         return Err(Fault::new(Reason::RequestInProgress, message)
             .with("slot", &slot.id)
             .with("bookedCount", slot.booked)

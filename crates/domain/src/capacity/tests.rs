@@ -142,7 +142,7 @@ fn a_release_of_a_revoked_claim_changes_nothing() {
 #[test]
 fn capacity_stays_in_range_and_above_what_is_booked() {
     let taken = take(&slot(2), 1, None).unwrap().slot.unwrap();
-    let set = |change, etag: &str| set_capacity(&taken, change, etag, None, now());
+    let set = |change, etag: &str| set_capacity(&seoul(), &taken, change, etag, None, now());
     assert_eq!(set(CapacityChange::To(5), "\"1\"").unwrap().unwrap().0.capacity, 5);
     assert_eq!(set(CapacityChange::By(-1), "").unwrap().unwrap().0.remaining(), 0);
     assert_eq!(set(CapacityChange::By(0), "").unwrap(), None);
@@ -155,23 +155,23 @@ fn capacity_stays_in_range_and_above_what_is_booked() {
         assert_eq!(reason(set(change, "\"0\"")), Reason::EtagMismatch);
     }
     let deleted = withdraw_slot(&taken, now());
-    assert_eq!(reason(set_capacity(&deleted, CapacityChange::By(1), "", None, now())), Reason::HospitalDeleted);
+    assert_eq!(reason(set_capacity(&seoul(), &deleted, CapacityChange::By(1), "", None, now())), Reason::HospitalDeleted);
 }
 
 #[test]
 fn closing_and_reopening_twice_change_nothing() {
     let booked = take(&slot(2), 1, None).unwrap().slot.unwrap();
-    let (closed, _) = close_slot(&booked, false, "", "", now()).unwrap().unwrap();
+    let (closed, _) = close_slot(&seoul(), &booked, false, "", "", now()).unwrap().unwrap();
     assert_eq!(reason(take(&closed, 2, None)), Reason::SlotClosed);
-    assert_eq!(close_slot(&closed, false, "", "", now()).unwrap(), None);
-    let (cancelling, _) = close_slot(&closed, true, "fire", "\"2\"", now()).unwrap().unwrap();
+    assert_eq!(close_slot(&seoul(), &closed, false, "", "", now()).unwrap(), None);
+    let (cancelling, _) = close_slot(&seoul(), &closed, true, "fire", "\"2\"", now()).unwrap().unwrap();
     assert_eq!((cancelling.admin_version, cancelling.version), (3, 4));
-    assert_eq!(reason(reopen_slot(&cancelling, "", true, now())), Reason::RequestInProgress);
-    assert_eq!(reason(reopen_slot(&cancelling, "\"2\"", false, now())), Reason::EtagMismatch);
-    let (open, _) = reopen_slot(&cancelling, "", false, now()).unwrap().unwrap();
-    assert_eq!(reopen_slot(&open, "", true, now()).unwrap(), None);
+    assert_eq!(reason(reopen_slot(&seoul(), &cancelling, "", true, now())), Reason::RequestInProgress);
+    assert_eq!(reason(reopen_slot(&seoul(), &cancelling, "\"2\"", false, now())), Reason::EtagMismatch);
+    let (open, _) = reopen_slot(&seoul(), &cancelling, "", false, now()).unwrap().unwrap();
+    assert_eq!(reopen_slot(&seoul(), &open, "", true, now()).unwrap(), None);
     let empty = Slot { state: SlotState::Closed, ..slot(2) };
-    assert_eq!(close_slot(&empty, true, "", "", now()).unwrap(), None);
+    assert_eq!(close_slot(&seoul(), &empty, true, "", "", now()).unwrap(), None);
 }
 
 #[test]
@@ -180,6 +180,37 @@ fn a_date_is_opened_once_and_not_in_the_past() {
     assert_eq!(reason(open_slot(&seoul(), open.id.date, 3, Some(&open), now())), Reason::SlotAlreadyExists);
     assert_eq!(reason(open_slot(&seoul(), date(2026, 11, 30), 3, None, now())), Reason::DateInPast);
     assert!(open_slot(&seoul(), date(2026, 12, 1), 3, None, now()).is_ok());
+}
+
+#[test]
+fn what_is_over_is_history() {
+    let taken = take(&slot(2), 1, None).unwrap();
+    let booked = taken.slot.unwrap();
+    let closed = Slot { state: SlotState::Closed, ..booked.clone() };
+    let midnight = begin_of(date(2027, 1, 5), &seoul().time_zone);
+    let changes = |now: Timestamp| {
+        [
+            set_capacity(&seoul(), &booked, CapacityChange::By(1), "", None, now).map(drop),
+            set_capacity(&seoul(), &booked, CapacityChange::By(0), "", None, now).map(drop),
+            close_slot(&seoul(), &booked, false, "", "", now).map(drop),
+            close_slot(&seoul(), &booked, true, "", "", now).map(drop),
+            close_slot(&seoul(), &closed, false, "", "", now).map(drop),
+            reopen_slot(&seoul(), &closed, "", false, now).map(drop),
+            reopen_slot(&seoul(), &booked, "", false, now).map(drop),
+        ]
+    };
+    for change in changes(midnight - jiff::SignedDuration::from_nanos(1)) {
+        assert_eq!(change, Ok(()), "the day itself is not over");
+    }
+    for change in changes(midnight) {
+        let refused = change.unwrap_err();
+        assert_eq!((refused.reason(), refused.metadata()["today"].as_str()), (Reason::DateInPast, "2027-01-05"));
+    }
+    // A service that gives a place back is never kept from it.
+    let released = release(&booked.id, claim_id(1), Some(&taken.claim), Some(&booked), midnight).unwrap();
+    assert_eq!(released.slot.unwrap().booked, 0);
+    let deleted = withdraw_slot(&booked, now());
+    assert_eq!(reason(close_slot(&seoul(), &deleted, true, "", "", midnight)), Reason::HospitalDeleted);
 }
 
 /// What may happen to one slot, with a handful of claims so that commands meet.
@@ -290,10 +321,10 @@ impl World {
             }
             Command::Capacity(change, with_etag) => {
                 let etag = if *with_etag { crate::token::etag(self.slot.admin_version) } else { String::new() };
-                set_capacity(&self.slot, *change, &etag, None, self.now).ok().flatten()
+                set_capacity(&hospital, &self.slot, *change, &etag, None, self.now).ok().flatten()
             }
-            Command::Close(cancel) => close_slot(&self.slot, *cancel, "", "", self.now).ok().flatten(),
-            Command::Reopen => reopen_slot(&self.slot, "", false, self.now).ok().flatten(),
+            Command::Close(cancel) => close_slot(&hospital, &self.slot, *cancel, "", "", self.now).ok().flatten(),
+            Command::Reopen => reopen_slot(&hospital, &self.slot, "", false, self.now).ok().flatten(),
             Command::Withdraw => {
                 let withdrawn = withdraw_slot(&self.slot, self.now);
                 self.keep(Some(withdrawn), None);

@@ -180,8 +180,8 @@ pub fn ask_for_capacity(
 /// Approves a capacity request: the raised slot and what happened, in this order.
 ///
 /// # Errors
-/// HOSPITAL_DELETED, ETAG_MISMATCH, CAPACITY_REQUEST_DECIDED, SLOT_CLOSED, or FIELD_INVALID where the capacity would exceed
-/// what a slot may have.
+/// HOSPITAL_DELETED, ETAG_MISMATCH, CAPACITY_REQUEST_DECIDED, DATE_IN_PAST, SLOT_CLOSED, or FIELD_INVALID where the capacity
+/// would exceed what a slot may have.
 pub fn approve(
     request: &CapacityRequest,
     hospital: &Hospital,
@@ -192,8 +192,9 @@ pub fn approve(
 ) -> Result<(CapacityRequest, Slot, Vec<Fact>), Fault> {
     hospital.require_active()?;
     request.require_pending(etag, now)?;
+    refuse_past(slot.id.date, &hospital.time_zone, now)?;
     require_on_sale(slot)?;
-    let raised = set_capacity(slot, CapacityChange::By(request.additional), "", Some(&request.id), now)?;
+    let raised = set_capacity(hospital, slot, CapacityChange::By(request.additional), "", Some(&request.id), now)?;
     let (slot, changed) = raised.ok_or_else(|| Fault::internal(format!("{} asks for no place", request.id)))?;
     let (decided, decision) = request.decided(RequestState::Approved, note);
     Ok((decided, slot, vec![changed, decision]))

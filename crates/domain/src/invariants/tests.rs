@@ -36,7 +36,7 @@ fn agreeing() -> Ledgers {
             SlotRow { slot: slot(SEOUL), capacity: 10, booked_count: 3, remaining_count: 7 },
             SlotRow { slot: slot(BUSAN), capacity: 5, booked_count: 0, remaining_count: 5 },
         ]),
-        deleted: [HospitalId::from_segment("busan").unwrap()].into(),
+        deleted: [(HospitalId::from_segment("busan").unwrap(), jiff::civil::date(2027, 1, 1))].into(),
         claims: Some(Vec::new()),
         screenings: Some(Vec::new()),
         reservations: Some(Vec::new()),
@@ -150,6 +150,39 @@ fn a_claim_on_another_slot_than_its_booking_is_found() {
         slots.push(SlotRow { slot: slot(other), capacity: 1, booked_count: 1, remaining_count: 0 });
     });
     assert_eq!(broken, [(Rule::ClaimsAreBookings, id(1).to_string())]);
+}
+
+#[test]
+fn what_was_over_when_a_deletion_began_is_history() {
+    let attended = |first: Date| {
+        found(|ledgers| {
+            ledgers.deleted = [(HospitalId::from_segment("busan").unwrap(), first)].into();
+            ledgers.claims.as_mut().unwrap()[4].state = ClaimState::Active;
+            let row = &mut ledgers.slots.as_mut().unwrap()[1];
+            (row.booked_count, row.remaining_count) = (1, 4);
+        })
+    };
+    let busan = slot(BUSAN).date;
+    assert_eq!(attended(busan.tomorrow().unwrap()), []);
+    assert_eq!(attended(busan), [(Rule::DeletedIsEmpty, BUSAN.to_owned())]);
+}
+
+#[test]
+fn a_deleted_hospital_tells_from_which_date_on_it_is_empty() {
+    let deleted = message::Hospital {
+        name: "hospitals/busan".into(),
+        time_zone: "Asia/Seoul".into(),
+        state: message::hospital::State::Deleted as i32,
+        delete_time: Some(prost_types::Timestamp { seconds: 1_798_729_200, nanos: 0 }),
+        ..message::Hospital::default()
+    };
+    // 2026-12-31T15:00:00Z, which is midnight in Seoul
+    let (name, first) = emptied(&deleted).unwrap().unwrap();
+    assert_eq!((name.segment(), first), ("busan", jiff::civil::date(2027, 1, 1)));
+    let silent = message::Hospital { delete_time: None, ..deleted.clone() };
+    assert_eq!(emptied(&silent).unwrap().unwrap().1, Date::MIN);
+    let deleting = message::Hospital { state: message::hospital::State::Deleting as i32, ..deleted };
+    assert_eq!(emptied(&deleting), Ok(None));
 }
 
 #[test]

@@ -3,11 +3,13 @@
 use fault::{Fault, Reason};
 use jiff::Timestamp;
 use jiff::civil::Date;
+use jiff::tz::TimeZone;
 
 use super::{Booking, Command, Decision, Event, Party, Revocation, Screening, State, Terms, date_conflict};
-use crate::civil::{time_zone, today};
+use crate::civil::{last_zone, time_zone, today};
 use crate::ids::{ClaimId, ScreeningId, SlotId};
 use crate::token::check_etag;
+use crate::window::refuse_past;
 
 /// Judges a command against the row it is about, if there is one.
 ///
@@ -16,7 +18,7 @@ use crate::token::check_etag;
 pub fn decide(row: Option<&Screening>, command: &Command, now: Timestamp) -> Result<Decision, Fault> {
     match command {
         Command::Confirm { booking, terms, conflict } => Ok(confirm(row, booking, terms, *conflict)),
-        Command::Park { booking, terms, conflict } => park(row, booking, terms, *conflict),
+        Command::Park { booking, terms, conflict } => park(row, booking, terms, *conflict, now),
         Command::GiveUp { reason } => Ok(give_up(row, *reason)),
         Command::Reject => Ok(reject(row)),
         Command::Fence { claim, slot } => Ok(match row {
@@ -62,13 +64,18 @@ fn park(
     booking: &Booking,
     terms: &Terms,
     conflict: Option<ScreeningId>,
+    now: Timestamp,
 ) -> Result<Decision, Fault> {
     match (row, conflict) {
         (Some(row), _) if row.is_fence() => Ok(Decision::Fenced),
         (Some(_), _) => Ok(Decision::Keep),
         // A claim that was taken after all is found by its own event, as after any lost answer.
         (None, Some(other)) => Err(date_conflict(other)),
-        (None, None) => Ok(Decision::Change(Event::Parked(booking.clone(), terms.clone()))),
+        (None, None) => {
+            // Nothing may be known of the hospital yet: then a date is over once it is over everywhere.
+            refuse_past(booking.slot.date, &time_zone(&terms.time_zone).unwrap_or_else(last_zone), now)?;
+            Ok(Decision::Change(Event::Parked(booking.clone(), terms.clone())))
+        }
     }
 }
 
@@ -119,7 +126,13 @@ fn cancel(row: &Screening, by: Party, message: &str, etag: &str, now: Timestamp)
             let message = format!("the customer could cancel until {close}; the hospital's admins still can");
             Err(Fault::new(Reason::CancellationClosed, message).with("screening", row.id).with("closesAt", close))
         }
-        (Party::Customer | Party::Admin, _) => Ok(Decision::Change(Event::Cancelled(by, message.to_owned()))),
+        (Party::Customer | Party::Admin, _) => {
+            // What is over was used or missed, and its place is no longer given back. A PENDING booking has none.
+            if row.state == State::Confirmed {
+                refuse_past(row.slot.date, &zone_of(row)?, now)?;
+            }
+            Ok(Decision::Change(Event::Cancelled(by, message.to_owned())))
+        }
     }
 }
 
@@ -172,6 +185,12 @@ fn check_row_etag(row: &Screening, etag: &str) -> Result<(), Fault> {
     check_etag(etag, row.version).map_err(|fault| fault.about("Screening", row.id))
 }
 
+/// The zone of a booking that has or had a place: Hospital named it along with that.
+fn zone_of(row: &Screening) -> Result<TimeZone, Fault> {
+    let name = &row.terms.time_zone;
+    time_zone(name).ok_or_else(|| Fault::internal(format!("{} has the time zone {name:?}", row.id)))
+}
+
 fn require_date(
     row: &Screening,
     now: Timestamp,
@@ -179,8 +198,7 @@ fn require_date(
     when_not: &str,
 ) -> Result<(), Fault> {
     let name = &row.terms.time_zone;
-    let zone = time_zone(name).ok_or_else(|| Fault::internal(format!("{} has the time zone {name:?}", row.id)))?;
-    let today = today(now, &zone);
+    let today = today(now, &zone_of(row)?);
     if reached(today, row.slot.date) {
         return Ok(());
     }

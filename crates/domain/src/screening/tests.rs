@@ -82,6 +82,7 @@ fn the_contracts_table_of_transitions() {
     let complete = Command::Complete { etag: String::new() };
     let no_show = Command::MarkNoShow { etag: String::new() };
     let after = at("2027-01-05T00:00:00Z");
+    let that_day = at("2027-01-04T10:00:00Z");
     let wrong = Err(Reason::ScreeningStateInvalid);
     use State::{Cancelled, Completed, Confirmed, ForceCancelled, NoShow, Rejected};
     for state in State::ALL {
@@ -99,7 +100,7 @@ fn the_contracts_table_of_transitions() {
         assert_eq!(outcome(row, &Command::Reject, before()), Ok(None));
         let cancelled = by_state(Ok(Some(Cancelled)), Ok(Some(Cancelled)), wrong, wrong);
         assert_eq!(outcome(row, &cancel(Party::Customer), before()), cancelled);
-        assert_eq!(outcome(row, &cancel(Party::Admin), after), cancelled);
+        assert_eq!(outcome(row, &cancel(Party::Admin), that_day), cancelled);
         let forced = by_state(Ok(Some(ForceCancelled)), Ok(Some(ForceCancelled)), Ok(None), Ok(None));
         assert_eq!(outcome(row, &revoke(), before()), forced);
         assert_eq!(outcome(row, &complete, after), by_state(wrong, Ok(Some(Completed)), Ok(Some(Completed)), wrong));
@@ -168,6 +169,35 @@ fn the_cut_off_binds_customers_and_not_admins() {
     assert_eq!(refused.reason(), Reason::CancellationClosed);
     assert_eq!(refused.metadata()["closesAt"], "2027-01-03T15:00:00Z");
     assert_eq!(outcome(Some(&row), &cancel(Party::Admin), close), Ok(Some(State::Cancelled)));
+}
+
+#[test]
+fn nobody_cancels_what_is_over() {
+    let ends = at("2027-01-04T15:00:00Z");
+    let moment = jiff::SignedDuration::from_micros(1);
+    let confirmed = row(State::Confirmed);
+    assert_eq!(outcome(Some(&confirmed), &cancel(Party::Admin), ends - moment), Ok(Some(State::Cancelled)));
+    assert_eq!(outcome(Some(&confirmed), &cancel(Party::Admin), ends), Err(Reason::DateInPast));
+    assert_eq!(outcome(Some(&confirmed), &cancel(Party::Customer), ends), Err(Reason::CancellationClosed));
+    // Hospital's word, and what holds no place, are another matter.
+    assert_eq!(outcome(Some(&confirmed), &revoke(), ends), Ok(Some(State::ForceCancelled)));
+    let pending = Screening { terms: Terms::default(), ..row(State::Pending) };
+    for party in [Party::Admin, Party::Customer] {
+        assert_eq!(outcome(Some(&pending), &cancel(party), ends), Ok(Some(State::Cancelled)));
+    }
+}
+
+#[test]
+fn nothing_is_parked_on_a_date_that_is_over() {
+    let park = |terms| Command::Park { booking: booking(), terms, conflict: None };
+    let ends = at("2027-01-04T15:00:00Z");
+    let ends_everywhere = at("2027-01-05T12:00:00Z");
+    let moment = jiff::SignedDuration::from_micros(1);
+    assert_eq!(outcome(None, &park(terms()), ends - moment), Ok(Some(State::Pending)));
+    assert_eq!(outcome(None, &park(terms()), ends), Err(Reason::DateInPast));
+    assert_eq!(outcome(None, &park(Terms::default()), ends_everywhere - moment), Ok(Some(State::Pending)));
+    let refused = decide(None, &park(Terms::default()), ends_everywhere).unwrap_err();
+    assert_eq!((refused.reason(), refused.metadata()["timeZone"].as_str()), (Reason::DateInPast, "Etc/GMT+12"));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use domain::capacity::{Claim, ClaimState, RevokeReason};
 use domain::event::Cause;
 use domain::ids::{ClaimId, HospitalId, ScreeningId, SlotId};
+use jiff::civil::Date;
 use sea_orm::ActiveValue::Set;
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::{Expr, ExprTrait};
@@ -143,7 +144,7 @@ pub(crate) struct Stretch {
 pub(crate) async fn stretch(
     connection: &impl ConnectionTrait,
     target: &Target,
-    from: Option<&SlotId>,
+    from: Option<Date>,
     wanted: usize,
 ) -> Result<Stretch, DbErr> {
     let slots = slot::Entity::find().select_only().columns([slot::Column::Id, slot::Column::BookedCount]);
@@ -153,7 +154,7 @@ pub(crate) async fn stretch(
         Target::Slot(id) => slots.filter(slot::Column::Id.eq(slot_key(id))),
     };
     let slots = match from {
-        Some(first) => slots.filter(slot::Column::Date.gte(first.date.to_string())),
+        Some(first) => slots.filter(slot::Column::Date.gte(first.to_string())),
         None => slots,
     };
     let booked = slots.order_by_asc(slot::Column::Date).limit(wanted as u64).into_tuple();

@@ -115,6 +115,12 @@ impl World {
         self.slots.get(id).ok_or_else(|| slot_not_found(id))
     }
 
+    /// A slot and its hospital.
+    fn administered(&self, id: &SlotId) -> Result<(&Hospital, &Slot), Fault> {
+        let slot = self.slot(id)?;
+        Ok((self.hospital(&id.hospital)?, slot))
+    }
+
     fn told_hospital(&self, hospital: &Hospital) -> Decided {
         Ok((Outcome::Hospital(self.view(hospital)), hospital.id.to_string()))
     }
@@ -166,7 +172,7 @@ impl World {
 
     fn delete_hospital(&mut self, cause: &Cause, id: &HospitalId, force: bool, reason: &str, etag: &str) -> Decided {
         let hospital = self.hospital(id)?;
-        let Some((deleted, facts)) = hospital::delete(hospital, self.active(id), force, reason, etag, self.now)? else {
+        let Some((deleted, facts)) = hospital::delete(hospital, self.active(hospital), force, reason, etag, self.now)? else {
             return self.told_hospital(hospital);
         };
         let slots: Vec<Slot> =
@@ -190,13 +196,15 @@ impl World {
     }
 
     fn set_capacity(&mut self, cause: &Cause, id: &SlotId, change: CapacityChange, etag: &str) -> Decided {
-        let changed = set_capacity(self.slot(id)?, change, etag, None, self.now)?;
+        let (hospital, slot) = self.administered(id)?;
+        let changed = set_capacity(hospital, slot, change, etag, None, self.now)?;
         self.put_slot(cause, changed);
         self.told_slot(id)
     }
 
     fn close_slot(&mut self, cause: &Cause, id: &SlotId, cancel: bool, reason: &str, etag: &str) -> Decided {
-        let closed = close_slot(self.slot(id)?, cancel, reason, etag, self.now)?;
+        let (hospital, slot) = self.administered(id)?;
+        let closed = close_slot(hospital, slot, cancel, reason, etag, self.now)?;
         let target = Target::Slot(id.clone());
         // A cancellation that is under way goes on as it began.
         if closed.is_some() && self.revocations.get(&target).is_none() {
@@ -213,7 +221,8 @@ impl World {
 
     fn reopen_slot(&mut self, cause: &Cause, id: &SlotId, etag: &str) -> Decided {
         let revoking = self.revocations.get(&Target::Slot(id.clone())).is_some();
-        let opened = reopen_slot(self.slot(id)?, etag, revoking, self.now)?;
+        let (hospital, slot) = self.administered(id)?;
+        let opened = reopen_slot(hospital, slot, etag, revoking, self.now)?;
         self.put_slot(cause, opened);
         self.told_slot(id)
     }
@@ -287,7 +296,7 @@ impl World {
 
     fn booked(&self, target: &Target) -> i64 {
         match target {
-            Target::Hospital(hospital) => self.active(hospital),
+            Target::Hospital(id) => self.hospitals.get(id).map_or(0, |hospital| self.active(hospital)),
             Target::Slot(slot) => self.slots.get(slot).map_or(0, |slot| i64::from(slot.booked)),
         }
     }

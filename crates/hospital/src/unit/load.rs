@@ -34,7 +34,7 @@ impl World {
         plan.slots.extend(requests.values().map(|request| request.slot.clone()));
         let revocations = lock_revocations(transaction, &plan).await?;
         let mut hospitals = lock_hospitals(transaction, &plan).await?;
-        let stretches = plan_chunks(transaction, &mut plan, &revocations).await?;
+        let stretches = plan_chunks(transaction, &mut plan, &revocations, &hospitals, now).await?;
         let slots = lock_slots(transaction, &plan).await?;
         let keys: Vec<&RequestKey> = plan.keys.iter().collect();
         request_record::still(transaction, &keys, &records).await?;
@@ -45,7 +45,8 @@ impl World {
         if !unread.is_empty() {
             hospitals.extend(read::known_hospitals(transaction, unread).await?);
         }
-        let elsewhere = count_elsewhere(transaction, &plan, &slots).await?;
+        let counted: Vec<&Hospital> = hospitals.values().filter(|one| plan.counted.contains(&one.id)).collect();
+        let elsewhere = count_elsewhere(transaction, &counted, &slots, now).await?;
         Ok(Self {
             now,
             hospitals: Table::new(hospitals),
@@ -128,16 +129,24 @@ async fn lock_hospitals(
 }
 
 /// The slots with the next claims to revoke, for the revocations under way and for cancellations that may begin. They join the
-/// plan; their claims are read once they are locked, and nobody else can change them.
+/// plan; their claims are read once they are locked, and nobody else can change them. A deletion leaves out the dates that were
+/// over when it began, a cancelled slot was not over then: what midnight does meanwhile changes neither.
 async fn plan_chunks(
     transaction: &impl ConnectionTrait,
     plan: &mut Plan,
     revocations: &BTreeMap<Target, Revocation>,
+    hospitals: &BTreeMap<HospitalId, Hospital>,
+    now: Timestamp,
 ) -> Result<Vec<(Target, Stretch)>, DbErr> {
     let mut stretches = Vec::with_capacity(plan.chunks.len());
     for target in plan.chunks.clone() {
         let cursor = revocations.get(&target).and_then(|revocation| revocation.cursor.as_ref());
-        let stretch = stretch(transaction, &target, cursor.map(|(slot, _)| slot), CHUNK).await?;
+        let begin = match &target {
+            Target::Hospital(id) => hospitals.get(id).map(|hospital| hospital.counts_from(now)),
+            Target::Slot(_) => None,
+        };
+        let from = cursor.map(|(slot, _)| slot.date).max(begin);
+        let stretch = stretch(transaction, &target, from, CHUNK).await?;
         plan.slots.extend(stretch.slots.iter().cloned());
         stretches.push((target, stretch));
     }
@@ -197,22 +206,22 @@ async fn load_claims(transaction: &impl ConnectionTrait, plan: &Plan) -> Result<
     Ok(claims)
 }
 
-/// How many places are booked on the slots that are not loaded, by hospital.
+/// How many active bookings these hospitals have on slots that are not loaded.
 async fn count_elsewhere(
     transaction: &impl ConnectionTrait,
-    plan: &Plan,
+    counted: &[&Hospital],
     slots: &[Slot],
+    now: Timestamp,
 ) -> Result<HashMap<HospitalId, i64>, DbErr> {
-    if plan.counted.is_empty() {
+    if counted.is_empty() {
         return Ok(HashMap::new());
     }
-    let booked = read::booked_at(transaction, &plan.counted).await?;
-    let loaded = |hospital: &HospitalId| -> i64 {
-        slots.iter().filter(|slot| slot.id.hospital == *hospital).map(|slot| i64::from(slot.booked)).sum()
-    };
-    let counts = plan.counted.iter().map(|hospital| {
-        let total = booked.get(hospital.segment()).copied().unwrap_or(0);
-        (hospital.clone(), total - loaded(hospital))
+    let booked = read::booked_at(transaction, counted.iter().copied(), now).await?;
+    let counts = counted.iter().map(|hospital| {
+        let from = hospital.counts_from(now);
+        let loaded = slots.iter().filter(|slot| slot.id.hospital == hospital.id && slot.id.date >= from);
+        let total = booked.get(hospital.id.segment()).copied().unwrap_or(0);
+        (hospital.id.clone(), total - loaded.map(|slot| i64::from(slot.booked)).sum::<i64>())
     });
     Ok(counts.collect())
 }

@@ -74,6 +74,12 @@ impl Plan {
         self.counted.insert(hospital.clone());
     }
 
+    /// A slot that an admin changes: its hospital says when its date is over.
+    fn administered(&mut self, slot: &SlotId) {
+        self.hospitals.insert(slot.hospital.clone());
+        self.slots.insert(slot.clone());
+    }
+
     fn ask(&mut self, ask: &Ask) {
         self.keys.push(ask.request.key.clone());
         match &ask.change {
@@ -87,13 +93,13 @@ impl Plan {
                 self.changing(id);
                 self.whole.insert(id.clone());
             }
-            Change::SetCapacity { slot, .. } => drop(self.slots.insert(slot.clone())),
+            Change::SetCapacity { slot, .. } => self.administered(slot),
             Change::ReopenSlot { slot, .. } => {
-                self.slots.insert(slot.clone());
+                self.administered(slot);
                 self.revocations.insert(Target::Slot(slot.clone()));
             }
             Change::CloseSlot { slot, cancel_bookings, .. } => {
-                self.slots.insert(slot.clone());
+                self.administered(slot);
                 if *cancel_bookings {
                     self.revocations.insert(Target::Slot(slot.clone()));
                     self.chunks.insert(Target::Slot(slot.clone()));

@@ -47,7 +47,7 @@ pub(super) struct World {
     pub(super) revocations: Table<Target, Revocation>,
     /// What they come to next.
     pub(super) chunks: HashMap<Target, Chunk>,
-    /// Places booked on slots that are not loaded, for the hospitals whose bookings are counted.
+    /// Active bookings on slots that are not loaded, for the hospitals whose bookings are counted.
     pub(super) elsewhere: HashMap<HospitalId, i64>,
     /// Requests answered before.
     pub(super) records: HashMap<RequestKey, Record>,
@@ -58,16 +58,17 @@ pub(super) struct World {
 }
 
 impl World {
-    /// How many places are booked at a hospital whose bookings are counted.
-    pub(super) fn active(&self, hospital: &HospitalId) -> i64 {
-        let loaded =
-            self.slots.iter().filter(|(id, _)| id.hospital == *hospital).map(|(_, slot)| i64::from(slot.booked));
-        self.elsewhere.get(hospital).copied().unwrap_or(0) + loaded.sum::<i64>()
+    /// How many active bookings a hospital has whose bookings are counted; see [`Hospital::counts_from`].
+    pub(super) fn active(&self, hospital: &Hospital) -> i64 {
+        let from = hospital.counts_from(self.now);
+        let counted = |id: &SlotId| id.hospital == hospital.id && id.date >= from;
+        let loaded = self.slots.iter().filter(|(id, _)| counted(id)).map(|(_, slot)| i64::from(slot.booked));
+        self.elsewhere.get(&hospital.id).copied().unwrap_or(0) + loaded.sum::<i64>()
     }
 
     /// A hospital as it is now.
     pub(super) fn view(&self, hospital: &Hospital) -> HospitalView {
-        HospitalView { hospital: hospital.clone(), active: self.active(&hospital.id) }
+        HospitalView { hospital: hospital.clone(), active: self.active(hospital) }
     }
 
     /// Reports what happened.
