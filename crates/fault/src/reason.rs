@@ -112,7 +112,7 @@ reasons! {
     SlotClosed = "SLOT_CLOSED" => FailedPrecondition;
     /// The hospital is being or has been deleted.
     HospitalDeleted = "HOSPITAL_DELETED" => FailedPrecondition;
-    /// The hospital has active bookings, and force was not set.
+    /// The hospital has bookings of dates that are not over, and force was not set.
     HospitalHasBookings = "HOSPITAL_HAS_BOOKINGS" => FailedPrecondition;
     /// The date is before today in the hospital's time zone.
     DateInPast = "DATE_IN_PAST" => FailedPrecondition;
