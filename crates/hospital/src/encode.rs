@@ -111,3 +111,31 @@ pub(crate) fn capacity_request(request: &CapacityRequest, now: Timestamp) -> mes
         etag: etag(request.version),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use domain::ids::{HospitalId, SlotId};
+    use domain::page::MAX_BYTES;
+    use prost::Message;
+
+    use super::*;
+    use crate::decode::MAX_SLOTS;
+
+    #[test]
+    fn the_largest_batch_of_slots_is_an_answer_that_every_client_takes() {
+        let hospital = HospitalId::from_segment(&"h".repeat(63)).unwrap();
+        let largest = Slot {
+            id: SlotId { hospital, date: jiff::civil::date(9999, 12, 31) },
+            capacity: i32::MAX,
+            booked: 0,
+            state: SlotState::Deleted,
+            version: i64::MAX,
+            admin_version: i64::MAX,
+            create_time: Timestamp::MAX,
+            update_time: Timestamp::MAX,
+        };
+        let slots = vec![slot(&largest); MAX_SLOTS];
+        let answer = message::BatchCreateSlotsResponse { slots };
+        assert!(answer.encoded_len() <= MAX_BYTES / 8, "{} bytes", answer.encoded_len());
+    }
+}

@@ -55,3 +55,41 @@ pub(crate) fn told(customer: &CustomerId, told: Told) -> WatchMyPageResponse {
     };
     WatchMyPageResponse { event: Some(event), resume_token: token.encode(customer) }
 }
+
+#[cfg(test)]
+mod tests {
+    use domain::ids::ScreeningId;
+    use domain::mypage::{ResumeToken, UPCOMING_MAX};
+    use domain::page::MAX_BYTES;
+    use domain::screening::State;
+    use domain::text::{NAME_MAX, REMARK_MAX};
+    use jiff::Timestamp;
+    use jiff::civil::date;
+    use prost::Message;
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn the_largest_snapshot_is_an_answer_that_every_client_takes() {
+        let customer = CustomerId::from_segment(&"k".repeat(63)).unwrap();
+        let emoji = |length: usize| "\u{1F600}".repeat(length);
+        let largest = Item {
+            screening: ScreeningId(Uuid::max()),
+            customer: customer.clone(),
+            version: i64::MAX,
+            hospital_display_name: emoji(NAME_MAX),
+            date: date(9999, 12, 31),
+            time_zone: "America/Argentina/ComodRivadavia".to_owned(),
+            state: State::ForceCancelled,
+            reason: "R".repeat(63),
+            message: emoji(REMARK_MAX),
+            update_time: Timestamp::MAX,
+        };
+        let ahead = Ahead { upcoming: vec![largest; UPCOMING_MAX], active_count: usize::MAX };
+        let token = ResumeToken { epoch: Uuid::max(), position: i64::MAX };
+        let snapshot = Page { ahead, token, update_time: Some(Timestamp::MAX) };
+        let told = told(&customer, Told { what: What::Snapshot(snapshot), token });
+        assert!(told.encoded_len() <= MAX_BYTES / 8, "{} bytes", told.encoded_len());
+    }
+}

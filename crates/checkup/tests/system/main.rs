@@ -18,6 +18,7 @@ mod identity;
 mod observability;
 mod paging;
 mod protocol;
+mod past;
 mod races;
 mod rebuild;
 mod stored;

@@ -248,7 +248,8 @@ pub fn reopen_slot(
         return Ok(None);
     }
     if revoking {
-        let message = format!("the bookings of {} are still being cancelled, {} places are taken yet", slot.id, slot.booked);
+        let message =
+            format!("the bookings of {} are still being cancelled, {} places are taken yet", slot.id, slot.booked);
         return Err(Fault::new(Reason::RequestInProgress, message)
             .with("slot", &slot.id)
             .with("bookedCount", slot.booked)

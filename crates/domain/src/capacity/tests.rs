@@ -155,7 +155,10 @@ fn capacity_stays_in_range_and_above_what_is_booked() {
         assert_eq!(reason(set(change, "\"0\"")), Reason::EtagMismatch);
     }
     let deleted = withdraw_slot(&taken, now());
-    assert_eq!(reason(set_capacity(&seoul(), &deleted, CapacityChange::By(1), "", None, now())), Reason::HospitalDeleted);
+    assert_eq!(
+        reason(set_capacity(&seoul(), &deleted, CapacityChange::By(1), "", None, now())),
+        Reason::HospitalDeleted
+    );
 }
 
 #[test]

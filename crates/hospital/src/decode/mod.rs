@@ -13,6 +13,8 @@ pub(crate) use capacity::{
     list_capacity_requests, reject_capacity_request,
 };
 pub(crate) use hospital::{create_hospital, delete_hospital, get_hospital, list_hospitals, update_hospital};
+#[cfg(test)]
+pub(crate) use slot::MAX_SLOTS;
 pub(crate) use slot::{
     batch_create_slots, close_slot, create_slot, get_slot, list_slots, reopen_slot, search_availability,
     set_slot_capacity,

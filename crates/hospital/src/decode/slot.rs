@@ -20,7 +20,7 @@ use crate::command::{Change, NewSlot};
 use crate::store::read::{Dates, Search};
 
 /// Dates opened by one request at most: a leap year.
-const MAX_SLOTS: usize = 366;
+pub(crate) const MAX_SLOTS: usize = 366;
 /// Dates searched at once at most.
 const MAX_SEARCH_DAYS: i32 = 62;
 /// Hospitals named in one search at most.

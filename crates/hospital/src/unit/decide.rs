@@ -172,7 +172,8 @@ impl World {
 
     fn delete_hospital(&mut self, cause: &Cause, id: &HospitalId, force: bool, reason: &str, etag: &str) -> Decided {
         let hospital = self.hospital(id)?;
-        let Some((deleted, facts)) = hospital::delete(hospital, self.active(hospital), force, reason, etag, self.now)? else {
+        let Some((deleted, facts)) = hospital::delete(hospital, self.active(hospital), force, reason, etag, self.now)?
+        else {
             return self.told_hospital(hospital);
         };
         let slots: Vec<Slot> =

@@ -177,7 +177,7 @@ async fn a_page_of_availability_is_full_whatever_lies_outside_of_its_window() {
     // More dates that cannot be booked yet than one look takes in, then a few that can.
     for id in ["aaaa", "bbbb", "cccc", "dddd", "eeee"] {
         let mut request = house.draft(id, &days, 5);
-        let policy = v1::BookingPolicy { max_advance: hours(0), ..Default::default() };
+        let policy = v1::BookingPolicy { max_advance: hours(1), ..Default::default() };
         request.hospital.as_mut().unwrap().booking_policy = Some(policy);
         admin.hospital().create_hospital(request).await.unwrap();
     }

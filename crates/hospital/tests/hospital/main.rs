@@ -7,6 +7,8 @@ mod consuming;
 mod deletion;
 mod listing;
 mod methods;
+mod midnight;
+mod pages;
 mod races;
 mod refusals;
 mod support;

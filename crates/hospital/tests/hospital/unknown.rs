@@ -108,7 +108,7 @@ async fn a_batch_whose_commit_is_unknown_is_run_again() {
 #[tokio::test]
 async fn request_ids_are_remembered_for_seven_days_and_then_forgotten() {
     let (house, dir) = House::start().await;
-    let slot = house.slot("seoul", 10).await;
+    let slot = house.hospital("seoul", &[30], 10).await.remove(0);
     let id = request_id();
     let shift = async |house: &House, delta| {
         let (name, change, etag) = (slot.clone(), Some(Change::Delta(delta)), String::new());

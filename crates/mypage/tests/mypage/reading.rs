@@ -4,9 +4,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use contract::event::v1::EventEnvelope;
+use contract::event::v1::event_envelope::Payload;
 use contract::mypage::v1::{GetMyPageRequest, ListMyPageItemsRequest, MyPageItem};
+use domain::page::MAX_BYTES;
 use fault::Reason;
 use jiff::SignedDuration;
+use prost::Message;
 use prost_types::Timestamp;
 use store::dead_letter::{self, DeadLetter};
 use store::inbox::Mark;
@@ -248,5 +251,38 @@ async fn a_broken_event_blames_itself_and_can_be_buried_once() {
         house.handler().bury(letter.clone(), mark).await.unwrap();
     }
     assert_eq!(dead_letter::count(house.service.database.reader()).await.unwrap(), 1);
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn long_messages_end_a_page_of_items_early() {
+    const COUNT: u128 = 600;
+    let (house, _dir) = House::start(Plan::default()).await;
+    let mut events = Vec::new();
+    for number in 1..=COUNT {
+        let booking = Booking::new(number, "kim", i32::try_from(number % 30).unwrap());
+        let mut life = booking.life(&["CONFIRMED", "CANCELLED"]);
+        if let Some(Payload::ScreeningCancelled(cancelled)) = &mut life[1].payload {
+            cancelled.message = "\u{1F600}".repeat(500);
+        }
+        events.extend(life);
+    }
+    house.feed(&events).await;
+    let auditor = house.served.auditor().await;
+    let mut request = ListMyPageItemsRequest { parent: page_of("kim"), page_size: 1_000, ..Default::default() };
+    let (mut seen, mut pages) = (BTreeSet::new(), 0);
+    loop {
+        let page = auditor.my_page().list_my_page_items(request.clone()).await.unwrap().into_inner();
+        assert!(page.encoded_len() <= MAX_BYTES, "{} bytes", page.encoded_len());
+        pages += 1;
+        for item in page.items {
+            assert!(seen.insert(item.screening), "no item twice");
+        }
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        request.page_token = page.next_page_token;
+    }
+    assert_eq!((pages, seen.len()), (2, 600));
     house.stop().await;
 }

@@ -52,6 +52,9 @@ async fn attendance_is_recorded_when_the_date_has_come() {
 
     let world = world.restarted(options(), until(slot.date, 9) + SignedDuration::from_hours(24)).await;
     let admin = world.admin("seoul").await;
+    let over = refused(cancel(&admin, missed).await, Reason::DateInPast);
+    assert_eq!((over.value("date"), over.value("timeZone")), (&*slot.date.to_string(), "Asia/Seoul"));
+    refused(cancel(&world.customer("park").await, missed).await, Reason::CancellationClosed);
     assert_eq!(no_show(&admin, missed, "").await.unwrap().state(), State::NoShow);
     refused(no_show(&admin, missed, "").await, Reason::ScreeningStateInvalid);
     refused(no_show(&admin, came, "").await, Reason::ScreeningStateInvalid);

@@ -1,9 +1,13 @@
 //! Lists: whose rows, which of them, in which order, page by page.
 
+use std::collections::BTreeSet;
+
 use contract::screening::v1::screening::State;
-use contract::screening::v1::{ListScreeningsRequest, Screening};
+use contract::screening::v1::{CancelScreeningRequest, ListScreeningsRequest, Screening};
 use domain::ids::SlotId;
+use domain::page::MAX_BYTES;
 use fault::Reason;
+use prost::Message;
 use testkit::{Party, refused};
 
 use crate::world::{World, ask, book, cancel, list};
@@ -166,4 +170,44 @@ async fn rows_that_come_between_two_pages_disturb_nothing() {
             ("order_by", "FIELD_INVALID"),
         ]
     );
+}
+
+/// Each customer books and cancels with the longest of reasons; the two hospitals' lists are merged outside of the database.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn long_reasons_end_a_page_early_in_every_order() {
+    const COUNT: usize = 600;
+    let world = World::start().await;
+    let slots = [world.slot("seoul", 7, 600), world.slot("busan", 9, 600)];
+    let admin = world.admin("seoul,busan").await;
+    let made = testkit::rush(COUNT, |i| {
+        let (admin, customer, slot) = (admin.clone(), format!("customer-{i}"), slots[i % 2].clone());
+        async move {
+            let name = book(&admin, ask(&customer, &slot)).await.unwrap().name;
+            let reason = "\u{1F600}".repeat(500);
+            let request = CancelScreeningRequest { name, reason, ..CancelScreeningRequest::default() };
+            admin.screening().cancel_screening(request).await.unwrap().into_inner().name
+        }
+    })
+    .await;
+    let made: BTreeSet<String> = made.into_iter().collect();
+    let auditor = world.desk.served.auditor().await;
+    for party in [&admin, &auditor] {
+        for order_by in ["", "create_time", "date", "date desc"] {
+            let order_by = order_by.to_owned();
+            let mut request = ListScreeningsRequest { page_size: 1_000, order_by, ..ListScreeningsRequest::default() };
+            let (mut seen, mut pages) = (Vec::new(), 0);
+            loop {
+                let page = party.screening().list_screenings(request.clone()).await.unwrap().into_inner();
+                assert!(page.encoded_len() <= MAX_BYTES, "{} bytes", page.encoded_len());
+                pages += 1;
+                seen.extend(page.screenings.into_iter().map(|row| row.name));
+                if page.next_page_token.is_empty() {
+                    break;
+                }
+                request.page_token = page.next_page_token;
+            }
+            assert_eq!((pages, seen.len()), (2, COUNT), "{:?}", request.order_by);
+            assert_eq!(seen.into_iter().collect::<BTreeSet<_>>(), made, "{:?}", request.order_by);
+        }
+    }
 }

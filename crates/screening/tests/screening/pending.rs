@@ -9,7 +9,7 @@ use jiff::SignedDuration;
 use testkit::refused;
 
 use crate::hospital::Fate;
-use crate::world::{World, ask, ask_once, ask_patiently, book, cancel, claim, list, names, options, read};
+use crate::world::{World, ask, ask_once, ask_patiently, book, cancel, claim, list, names, options, read, until};
 
 fn lost(fate: Fate) -> [Fate; 3] {
     [fate.clone(), fate.clone(), fate]
@@ -157,6 +157,20 @@ async fn a_parked_booking_of_a_deleted_hospital_is_rejected_or_force_cancelled()
     let forced = read(&kim, &parked.name).await.unwrap();
     assert_eq!(forced.state(), State::ForceCancelled);
     assert_eq!((forced.state_reason.as_str(), forced.state_message.as_str()), ("HOSPITAL_DELETED", "closing down"));
+}
+
+#[tokio::test]
+async fn nothing_is_parked_on_a_date_that_is_over() {
+    let world = World::start().await;
+    let slot = world.slot("seoul", 7, 5);
+    let later = until(slot.date, 12) + SignedDuration::from_hours(48);
+    let world = world.restarted(options(), later).await;
+    let kim = world.customer("kim").await;
+    world.wire.refuse();
+    let judged = CreateScreeningRequest { validate_only: true, ..ask_patiently("kim", &slot) };
+    refused(book(&kim, judged).await, Reason::DateInPast);
+    refused(book(&kim, ask_patiently("kim", &slot)).await, Reason::DateInPast);
+    assert_eq!(list(&kim, "").await.unwrap(), []);
 }
 
 #[tokio::test]

@@ -1,11 +1,12 @@
 //! Outbox, inbox, request records, keyset pages and filters.
 
 use domain::filter::{self, Field, Kind};
-use domain::page::{Key, KeyKind, Page};
+use domain::page::{Key, KeyKind, MAX_BYTES, Page};
 use domain::request::RequestKey;
 use fault::Violations;
 use jiff::Timestamp;
 use sea_orm::ActiveValue::Set;
+use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{EntityTrait, QueryFilter, TransactionTrait};
 use store::inbox::{self, Ignored, Mark};
 use store::query::{self, Direction};
@@ -153,8 +154,8 @@ async fn walk(backend: &crate::tables::TestDatabase, order: &[(account::Column, 
         let page = Page::decode(&mut violations, 7, &token, &["ListAccounts"], &shape);
         violations.finish().expect("a token of this list");
         let rows = query::page(account::Entity::find(), order, &page).all(&connection).await.expect("a page");
-        let (rows, next) = query::split(rows, &page, keys);
-        seen.extend(rows.iter().map(|row| row.id));
+        let (rows, next) = page.fill(query::split(rows, &page, keys), |row| row.id);
+        seen.extend(rows);
         if next.is_empty() {
             return seen;
         }
@@ -184,6 +185,41 @@ async fn pages_neither_repeat_nor_hide_rows() {
             });
             let expected: Vec<_> = expected.into_iter().map(|(id, _)| id).collect();
             assert_eq!(walk(&backend, &order).await, expected, "{directions:?} {}", backend.name);
+        }
+    }
+}
+
+/// Two disjoint selects merged, in either direction, whose rows become messages so large that a page holds three of them.
+#[tokio::test]
+async fn pages_of_several_selects_end_by_bytes_and_go_on_behind_the_last_row() {
+    let length = MAX_BYTES / 4;
+    for direction in [Direction::Ascending, Direction::Descending] {
+        for backend in backends().await {
+            let connection = writing(&backend).await;
+            let rows: Vec<_> = (0..40).map(|id| (id, id / 3)).collect();
+            put(&connection, &rows).await;
+            let order = [(account::Column::Amount, direction), (account::Column::Id, direction)];
+            let keys = |row: &account::Model| vec![Key::Int(row.amount), Key::Int(row.id)];
+            let (mut seen, mut token) = (Vec::new(), String::new());
+            loop {
+                let mut violations = Violations::new();
+                let page = Page::decode(&mut violations, 10, &token, &["ListAccounts"], &[KeyKind::Int, KeyKind::Int]);
+                violations.finish().expect("a token of this list");
+                let odd = |odd: i64| account::Entity::find().filter(Expr::col(account::Column::Id).modulo(2).eq(odd));
+                let found = query::list(&connection, vec![odd(0), odd(1)], &order, &page, keys).await.expect("a page");
+                let (texts, next) = page.fill(found, |row| row.id.to_string() + &" ".repeat(length));
+                assert!(texts.len() <= 3, "{} rows of a quarter each", texts.len());
+                seen.extend(texts.iter().map(|text| text.trim().parse::<i64>().expect("an id")));
+                if next.is_empty() {
+                    break;
+                }
+                token = next;
+            }
+            let mut expected: Vec<i64> = rows.iter().map(|(id, _)| *id).collect();
+            if direction == Direction::Descending {
+                expected.reverse();
+            }
+            assert_eq!(seen, expected, "{direction:?} {}", backend.name);
         }
     }
 }

@@ -138,6 +138,32 @@ async fn hospitals_are_changed_and_deleted_by_good_requests_only() {
     let steady = || Hospital { name: "hospitals/steady".to_owned(), ..Hospital::default() };
     let bad = Hospital { name: "hospitals/".to_owned(), display_name: "a\u{7}b".to_owned(), ..Hospital::default() };
     complains(update(bad, &[]).await, &[("hospital.name", FIELD), ("hospital.display_name", FIELD)]);
+    let policy = |min_notice, max_advance| {
+        let booking_policy = Some(BookingPolicy { min_notice, max_advance, cancellation_cutoff: None });
+        Hospital { booking_policy, ..steady() }
+    };
+    const NOTICE: &str = "hospital.booking_policy.min_notice";
+    const ADVANCE: &str = "hospital.booking_policy.max_advance";
+    for (never, field) in [
+        (policy(hours(200), hours(100)), NOTICE),
+        (policy(hours(100), hours(100)), NOTICE),
+        (policy(hours(8784), None), NOTICE),
+        (policy(None, hours(0)), ADVANCE),
+    ] {
+        let created = CreateHospitalRequest {
+            hospital: Some(Hospital { booking_policy: never.booking_policy, ..clinic() }),
+            ..CreateHospitalRequest::default()
+        };
+        complains(admin.hospital().create_hospital(created).await, &[(NOTICE, FIELD)]);
+        complains(update(never, &[]).await, &[(field, FIELD)]);
+    }
+    // One field alone is judged against what is stored of the other.
+    update(policy(hours(24), hours(100)), &[]).await.expect("bookable for 76 hours");
+    complains(update(policy(hours(100), None), &[]).await, &[(NOTICE, FIELD)]);
+    complains(update(policy(hours(100), hours(200)), &["booking_policy.min_notice"]).await, &[(NOTICE, FIELD)]);
+    complains(update(policy(None, hours(24)), &[]).await, &[(ADVANCE, FIELD)]);
+    complains(update(policy(None, hours(24)), &["booking_policy.max_advance"]).await, &[(ADVANCE, FIELD)]);
+    update(policy(None, hours(24)), &["booking_policy"]).await.expect("the notice goes back to 0 s with it");
     complains(update(steady(), &["display_name"]).await, &[("hospital.display_name", FIELD)]);
     let moved = Hospital { time_zone: "Europe/Berlin".to_owned(), display_name: "Moved".to_owned(), ..steady() };
     complains(update(moved, &[]).await, &[("hospital.time_zone", FIELD)]);

@@ -4,6 +4,7 @@
 
 mod hospitals;
 mod others;
+mod readable;
 mod texts;
 
 use std::fmt::Debug;

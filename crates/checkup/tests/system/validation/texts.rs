@@ -59,7 +59,7 @@ async fn malformed_names_are_refused_and_never_looked_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn people_may_write_what_they_like_but_control_characters() {
+async fn people_may_write_what_others_can_read() {
     let checkup = launch().start().await;
     let admin = checkup.admin().await;
     let register = async |display_name: &str| {
@@ -73,12 +73,11 @@ async fn people_may_write_what_they_like_but_control_characters() {
         };
         admin.hospital().create_hospital(request).await
     };
-    for text in ["", "a\nb", "a\tb", "\u{7f}", "\u{85}", "a\0b", "\u{1b}[31mred", "\r"] {
+    for text in ["", "a\nb", "a\tb", "\u{7f}", "\u{85}", "a\0b", "\u{1b}[31mred", "\r", " ", "\u{202e}tfel"] {
         complains(register(text).await, &[("hospital.display_name", FIELD)]);
     }
     let emoji = "👩🏽‍⚕️";
-    for text in ["삼성병원", " ", emoji, "'; DROP TABLE hospital; --", "<script>alert(1)</script>", "\u{202e}tfel"]
-    {
+    for text in ["삼성병원", emoji, "'; DROP TABLE hospital; --", "<script>alert(1)</script>"] {
         let made = register(text).await.unwrap_or_else(|status| panic!("{text:?}: {status:?}")).into_inner();
         assert_eq!(made.display_name, text, "kept to the letter");
     }
