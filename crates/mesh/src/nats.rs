@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
 use crate::child::Child;
@@ -20,8 +20,15 @@ const SHOWN_LINES: usize = 20;
 /// A port that was free can be taken before the server has it.
 const PORTS_TRIED: usize = 5;
 
-/// What the server is configured by, apart from its port and its store: `crates/mesh/nats.conf`.
+/// What the server is configured by, apart from its port, its store and its passwords: `crates/mesh/nats.conf`.
 pub const CONFIGURATION: &str = include_str!("../nats.conf");
+/// Who a client is that does not say who it is: a service.
+const NO_GUARD: &str = "\nno_auth_user: checkup\n";
+/// Of the users on loopback where no password was given. They keep nobody out; they tell a mistake from an intention.
+const PASSWORD: &str = "checkup";
+const OPERATOR_PASSWORD: &str = "operator";
+/// How long the server may take to answer an operator.
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// A server of its own on a free port of 127.0.0.1, with the configuration this repository ships. It ends with its handle.
 #[derive(Debug)]
@@ -31,7 +38,7 @@ pub struct Nats {
     program: PathBuf,
     port: u16,
     home: Home,
-    guard: Option<(String, String)>,
+    guard: Option<String>,
 }
 
 impl Nats {
@@ -51,13 +58,13 @@ impl Nats {
         Self::start_at(Home::kept(directory)?).await
     }
 
-    /// Starts one with a new temporary directory that lets nobody in but who shows this name and this password.
+    /// Starts one with a new temporary directory that lets no service in but who shows the name `checkup` and this password.
     ///
     /// # Errors
     /// As [`Self::start`].
-    pub async fn start_guarded(user: &str, password: &str) -> Result<Self, Error> {
+    pub async fn start_guarded(password: &str) -> Result<Self, Error> {
         let mut server = Self::stopped(Home::temporary("nats")?)?;
-        server.guard = Some((user.to_owned(), password.to_owned()));
+        server.guard = Some(password.to_owned());
         server.start_somewhere().await
     }
 
@@ -179,6 +186,37 @@ impl Nats {
         }
     }
 
+    /// Asks the server's JetStream something as its operator, who may do what services may not; its answer.
+    ///
+    /// # Errors
+    /// [`Error::System`] or [`Error::Late`] where there is none.
+    pub async fn operate(&self, subject: &str, request: &str) -> Result<String, Error> {
+        let asked = tokio::time::timeout(ANSWER, ask(self.port, subject, request)).await;
+        let late = |_| Error::Late {
+            what: format!("nats-server did not answer {subject}"),
+            limit: ANSWER,
+            output: self.log.tail(SHOWN_LINES),
+        };
+        asked.map_err(late)?.map_err(Error::system(format!("ask nats-server {subject}")))
+    }
+
+    /// Loses events in the middle of a stream that stays the same otherwise, as an operator does who tries a limit: of each subject
+    /// all but the newest event are gone. The limit stays until somebody holds the stream to another one.
+    ///
+    /// # Errors
+    /// As [`Self::operate`], and [`Error::Failed`] where the server refuses.
+    pub async fn thin_out(&self, stream: &str) -> Result<(), Error> {
+        const EVERY_ONE: &str = "\"max_msgs_per_subject\":-1";
+        const NEWEST: &str = "\"max_msgs_per_subject\":1";
+        let described = self.operate(&format!("$JS.API.STREAM.INFO.{stream}"), "").await?;
+        let failed = |output: &str| Error::Failed { what: format!("thin out {stream}"), output: output.to_owned() };
+        let config = described.split_once("\"config\":").and_then(|(_, rest)| object(rest));
+        let config = config.filter(|config| config.contains(EVERY_ONE)).ok_or_else(|| failed(&described))?;
+        let config = config.replace(EVERY_ONE, NEWEST);
+        let answer = self.operate(&format!("$JS.API.STREAM.UPDATE.{stream}"), &config).await?;
+        if answer.contains("\"error\"") { Err(failed(&answer)) } else { Ok(()) }
+    }
+
     async fn end(&mut self, signal: Signal) -> Result<(), Error> {
         if let Some(child) = &mut self.child {
             child.end(signal, LIMIT).await?;
@@ -190,19 +228,60 @@ impl Nats {
     async fn launch(&mut self) -> Result<(), Error> {
         let configuration = self.home.path().join("nats.conf");
         let doing = format!("write {}", configuration.display());
-        std::fs::write(&configuration, CONFIGURATION).map_err(Error::system(doing))?;
+        let open = if self.guard.is_some() { "" } else { NO_GUARD };
+        std::fs::write(&configuration, format!("{CONFIGURATION}{open}")).map_err(Error::system(doing))?;
         let mut command = Command::new(&self.program);
         command.arg("--config").arg(configuration).args(["--addr", "127.0.0.1", "--port", &self.port.to_string()]);
         command.arg("--store_dir").arg(self.store_dir());
-        if let Some((user, password)) = &self.guard {
-            command.args(["--user", user, "--pass", password]);
-        }
+        // the server reads them as values of its configuration
+        command.env("NATS_PASSWORD", format!("{:?}", self.guard.as_deref().unwrap_or(PASSWORD)));
+        command.env("NATS_OPERATOR_PASSWORD", format!("{OPERATOR_PASSWORD:?}"));
         let mut child = Child::spawn("nats-server", command, Signal::KILL, self.home.scratch())?;
         self.log = child.output().clone();
         ready(&mut child, self.port, Instant::now() + LIMIT).await?;
         self.child = Some(child);
         Ok(())
     }
+}
+
+/// The JSON object that a text begins with. No string of a stream's configuration has a brace in it.
+fn object(text: &str) -> Option<&str> {
+    let mut depth = 0;
+    for (at, character) in text.char_indices() {
+        depth += match character {
+            '{' => 1,
+            '}' => -1,
+            _ => 0,
+        };
+        if depth == 0 {
+            return text.get(..=at);
+        }
+    }
+    None
+}
+
+/// Says one thing to the server in its own protocol, as the operator; its answer.
+async fn ask(port: u16, subject: &str, request: &str) -> std::io::Result<String> {
+    let mut connection = BufReader::new(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?);
+    let connect = format!("{{\"verbose\":false,\"user\":\"operator\",\"pass\":\"{OPERATOR_PASSWORD}\"}}");
+    let said = format!("CONNECT {connect}\r\nSUB answer 1\r\nPUB {subject} answer {}\r\n{request}\r\n", request.len());
+    connection.get_mut().write_all(said.as_bytes()).await?;
+    let mut line = String::new();
+    loop {
+        line.clear();
+        if connection.read_line(&mut line).await? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        if line.starts_with("-ERR") {
+            return Err(std::io::Error::other(line.trim().to_owned()));
+        }
+        if line.starts_with("MSG answer") {
+            break;
+        }
+    }
+    line.clear();
+    connection.read_line(&mut line).await?;
+    Ok(line)
 }
 
 /// Waits until it greets; it does so once JetStream has read its store.

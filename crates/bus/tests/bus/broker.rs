@@ -51,7 +51,7 @@ async fn an_event_is_stored_once_whoever_publishes_it_again() {
 
 #[tokio::test]
 async fn a_broker_that_asks_who_we_are_is_told_what_the_address_says() {
-    let Some(server) = or_skip("NATS", Nats::start_guarded("checkup", "p@ss/word").await) else { return };
+    let Some(server) = or_skip("NATS", Nats::start_guarded("p@ss/word").await) else { return };
     let stranger = connect(&server).await;
     let address = server.url().replace("nats://", "nats://checkup:p%40ss%2Fword@");
     // the second has no name of its own, as those that the servers tell each other have none
