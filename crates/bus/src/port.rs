@@ -4,6 +4,7 @@
 //! and reorder, and says by [`Place`] how a repetition is recognised.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,6 +83,10 @@ pub struct StreamState {
     pub first: u64,
     /// The sequence of the newest event there ever was, 0 where there never was one.
     pub last: u64,
+    /// How many sequences between those two have no event any more.
+    pub gaps: u64,
+    /// How long the broker holds an event; zero for as long as there is room. Older events are not missing.
+    pub max_age: Duration,
 }
 
 /// Hands events to a broker.
@@ -89,8 +94,8 @@ pub struct StreamState {
 pub trait Publish: Send + Sync {
     /// Sends all of them, in this order and without waiting between them, and waits for the acknowledgements until
     /// `deadline`, one deadline for all. The result of each: its sequence in the stream. An event that the broker has under
-    /// this id already is not stored again and has the sequence it got the first time. An event whose result is an error may
-    /// be stored all the same.
+    /// this id already is not stored again and has the sequence it got the first time; one that the broker had and lost is
+    /// stored again. An event whose result is an error may be stored all the same.
     async fn publish(&self, events: &[Outbound], deadline: Instant) -> Vec<Result<u64, Error>>;
 
     /// What the broker holds. Makes the stream where it is missing.
@@ -104,6 +109,19 @@ pub trait Publish: Send + Sync {
     /// # Errors
     /// [`Error`].
     async fn id_at(&self, sequence: u64) -> Result<Option<String>, Error>;
+
+    /// The sequences that [`StreamState::gaps`] counts, in ascending order.
+    ///
+    /// # Errors
+    /// [`Error`].
+    async fn gaps(&self) -> Result<Vec<RangeInclusive<u64>>, Error>;
+
+    /// Tells readers in strict order that the stream lost its end and gave those sequences to other events, so that they read
+    /// it from its first event. They hear of it within seconds.
+    ///
+    /// # Errors
+    /// [`Error`].
+    async fn renumbered(&self) -> Result<(), Error>;
 
     /// Counts the connections made. A change is a reason to look at [`Self::state`] again.
     fn connections(&self) -> watch::Receiver<u64>;

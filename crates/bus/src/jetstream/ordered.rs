@@ -11,17 +11,22 @@ use std::time::Duration;
 use async_nats::jetstream::consumer::pull::Config;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy};
 use async_trait::async_trait;
+use tokio::time::{Instant, sleep_until};
 
 use super::pull::Pull;
-use super::stream::identity;
+use super::stream::numbering;
 use super::{Connection, Shared};
 use crate::port::{Delivery, Error, Message, Place, Subscribe, Subscription};
 
 /// After this long without a reader the broker forgets a consumer.
 const FORGOTTEN: Duration = Duration::from_secs(30);
 
+/// How often a reader looks whether its position still means what it meant.
+const LOOK: Duration = Duration::from_secs(5);
+
 /// Serves subscriptions of single readers. Their source is `{stream}@{identity}`: a stream that was made anew is another
-/// source, and is read from its first event.
+/// source, and is read from its first event; so is one that gave sequences out again, see
+/// [`Publish::renumbered`](crate::Publish::renumbered).
 #[derive(Clone)]
 pub struct Ordered(pub(super) Arc<Shared>);
 
@@ -41,7 +46,8 @@ impl Subscribe for Ordered {
     ) -> Result<Box<dyn Subscription>, Error> {
         let info = self.0.stream().await?;
         let connection = self.0.connection();
-        let base = format!("{}@{}", self.0.options.stream, identity(&info));
+        let numbering = numbering(&info);
+        let base = format!("{}@{numbering}", self.0.options.stream);
         let (source, position) = cursor(base, info.state.last_sequence, &from);
         let config = Config {
             deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: position + 1 },
@@ -53,8 +59,8 @@ impl Subscribe for Ordered {
             ..Config::default()
         };
         let pull = Pull::begin(&self.0, config).await?;
-        let source = source.into();
-        Ok(Box::new(Reader { shared: Arc::clone(&self.0), pull, source, connection, delivered: 0 }))
+        let (shared, source, look) = (Arc::clone(&self.0), source.into(), Instant::now() + LOOK);
+        Ok(Box::new(Reader { shared, pull, source, numbering, look, connection, delivered: 0 }))
     }
 }
 
@@ -76,18 +82,40 @@ struct Reader {
     shared: Arc<Shared>,
     pull: Pull,
     source: Arc<str>,
+    /// What the stream was called when this subscribed, and when to look at it again.
+    numbering: String,
+    look: Instant,
     connection: Connection,
     /// How many events this consumer has handed over; the broker counts them too.
     delivered: u64,
 }
 
+impl Reader {
+    /// An error where positions mean something else by now. A broker that does not answer says nothing about that.
+    async fn same_numbering(&self) -> Result<(), Error> {
+        match self.shared.stream().await {
+            Ok(info) if numbering(&info) != self.numbering => {
+                Err(self.shared.error("the stream gave out sequences again, or was made anew"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 #[async_trait]
 impl Subscription for Reader {
     async fn next(&mut self, limit: usize) -> Result<Vec<Delivery>, Error> {
-        let messages = tokio::select! {
-            biased;
-            () = self.connection.replaced(&self.shared) => return Err(self.shared.error("the connection was lost")),
-            messages = self.pull.take(&self.shared, limit) => messages?,
+        let messages = loop {
+            tokio::select! {
+                biased;
+                () = self.connection.replaced(&self.shared) => return Err(self.shared.error("the connection was lost")),
+                () = sleep_until(self.look) => {
+                    self.same_numbering().await?;
+                    // only now: given up before, the wait has to look again
+                    self.look = Instant::now() + LOOK;
+                }
+                messages = self.pull.take(&self.shared, limit) => break messages?,
+            }
         };
         let mut deliveries = Vec::with_capacity(messages.len());
         for message in messages {

@@ -3,7 +3,7 @@
 //! Acknowledgements come to an inbox of the window's own. The client's request machinery would do, but it remembers every
 //! request whose answer was lost with a connection for as long as the process lives.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use async_nats::header::NATS_MESSAGE_ID;
 use async_nats::jetstream::publish::PublishAck;
@@ -14,18 +14,23 @@ use futures::StreamExt;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
+use super::stream::id_of_another;
 use super::{JetStream, Shared};
 use crate::port::{Error, Outbound, Publish, StreamState};
 
 /// The server refuses what it has not stored yet beyond ten thousand events of a stream.
 const IN_FLIGHT: usize = 4_000;
 const LATE: &str = "not acknowledged in time";
+/// How many messages about one event the broker may know and have lost within the time it remembers ids.
+const LOSSES: usize = 16;
 
 /// What became of one event.
 #[derive(Clone)]
 enum Fate {
     Unknown,
     Stored(u64),
+    /// The broker knows its id, and says that it stored it at this sequence.
+    Known(u64),
     /// Nobody listens to its subject.
     NoStream,
     Refused(String),
@@ -47,6 +52,7 @@ impl Publish for JetStream {
             Fate::Stored(sequence) => Ok(sequence),
             Fate::Refused(refusal) => Err(self.0.error(refusal)),
             Fate::NoStream => Err(self.0.error("there is no stream")),
+            Fate::Known(_) => Err(self.0.error("it is not known whether the broker still has it")),
             Fate::Unknown => Err(self.0.error(reason.clone())),
         };
         fates.into_iter().map(result).collect()
@@ -57,7 +63,15 @@ impl Publish for JetStream {
     }
 
     async fn id_at(&self, sequence: u64) -> Result<Option<String>, Error> {
-        self.0.message_id_at(sequence).await
+        self.0.event_id_at(sequence).await
+    }
+
+    async fn gaps(&self) -> Result<Vec<RangeInclusive<u64>>, Error> {
+        self.0.stream_gaps().await
+    }
+
+    async fn renumbered(&self) -> Result<(), Error> {
+        self.0.count_renumbering().await
     }
 
     fn connections(&self) -> watch::Receiver<u64> {
@@ -65,8 +79,12 @@ impl Publish for JetStream {
     }
 }
 
+/// One event to send: its index in what is published, and the id of its message.
+type Sending = (usize, String);
+
 impl Shared {
-    /// Publishes a part of the events; once more where there was no stream, after making it.
+    /// Publishes a part of the events; once more where there was no stream, after making it, and where the broker lost what it
+    /// takes for a repetition.
     async fn window(
         &self,
         events: &[Outbound],
@@ -74,34 +92,74 @@ impl Shared {
         fates: &mut [Fate],
         deadline: Instant,
     ) -> Result<(), String> {
-        self.attempt(events, window.clone().collect(), fates, deadline).await?;
-        let missed: Vec<usize> = window.filter(|index| matches!(fates[*index], Fate::NoStream)).collect();
-        if missed.is_empty() {
-            return Ok(());
+        let sending = |index: usize| (index, events[index].id.clone());
+        self.attempt(events, window.clone().map(sending).collect(), fates, deadline).await?;
+        let missed: Vec<_> =
+            window.clone().filter(|index| matches!(fates[*index], Fate::NoStream)).map(sending).collect();
+        if !missed.is_empty() {
+            match timeout_at(deadline, self.stream()).await {
+                Ok(Ok(_)) => self.attempt(events, missed, fates, deadline).await?,
+                Ok(Err(error)) => return Err(format!("cannot make the stream: {}", error.cause)),
+                Err(_) => return Err("cannot make the stream in time".into()),
+            }
         }
-        match timeout_at(deadline, self.stream()).await {
-            Ok(Ok(_)) => self.attempt(events, missed, fates, deadline).await,
-            Ok(Err(error)) => Err(format!("cannot make the stream: {}", error.cause)),
-            Err(_) => Err("cannot make the stream in time".into()),
-        }
+        self.store_lost(events, window, fates, deadline).await
     }
 
-    /// Sends the events of these indexes and notes what the broker says of each; what goes wrong for all is the error.
-    async fn attempt(
+    /// The broker remembers ids for a while, of events too that it has lost since, and takes those for repetitions. They are sent
+    /// under other ids: each names the sequence of the message that was lost, so that one loss makes one more message, however
+    /// often that is sent.
+    async fn store_lost(
         &self,
         events: &[Outbound],
-        indexes: Vec<usize>,
+        window: Range<usize>,
         fates: &mut [Fate],
         deadline: Instant,
     ) -> Result<(), String> {
+        for _ in 0..LOSSES {
+            if !window.clone().any(|index| matches!(fates[index], Fate::Known(_))) {
+                return Ok(());
+            }
+            let held =
+                timeout_at(deadline, self.held()).await.map_err(|_| LATE)?.map_err(|error| error.cause.to_string())?;
+            let mut again = Vec::new();
+            for index in window.clone() {
+                match fates[index] {
+                    Fate::Known(sequence) if held.has(sequence) => fates[index] = Fate::Stored(sequence),
+                    Fate::Known(lost) => again.push((index, id_of_another(&events[index].id, lost))),
+                    _ => {}
+                }
+            }
+            self.attempt(events, again, fates, deadline).await?;
+        }
+        Ok(())
+    }
+
+    async fn held(&self) -> Result<Held, Error> {
+        let state = self.stream_state().await?;
+        let gaps = if state.gaps == 0 { Vec::new() } else { self.stream_gaps().await? };
+        Ok(Held { sequences: state.first..=state.last, gaps })
+    }
+
+    /// Sends these and notes what the broker says of each; what goes wrong for all is the error.
+    async fn attempt(
+        &self,
+        events: &[Outbound],
+        sending: Vec<Sending>,
+        fates: &mut [Fate],
+        deadline: Instant,
+    ) -> Result<(), String> {
+        if sending.is_empty() {
+            return Ok(());
+        }
         self.connected(deadline).await?;
         let mut connection = self.connection();
         let inbox = self.client.new_inbox();
         let subscribed = timeout_at(deadline, self.client.subscribe(format!("{inbox}.*"))).await;
         let mut acknowledgements = subscribed.map_err(|_| LATE)?.map_err(|error| error.to_string())?;
         let mut waiting = 0;
-        for index in indexes {
-            let Outbound { id, message } = &events[index];
+        for (index, id) in sending {
+            let message = &events[index].message;
             let Ok(id) = id.parse::<HeaderValue>() else {
                 fates[index] = Fate::Refused(format!("{id:?} is no event id"));
                 continue;
@@ -110,8 +168,8 @@ impl Shared {
             headers.insert(NATS_MESSAGE_ID, id);
             let (subject, reply) = (message.subject.clone(), format!("{inbox}.{index}"));
             let payload = message.payload.clone().into();
-            let sending = self.client.publish_with_reply_and_headers(subject, reply, headers, payload);
-            match timeout_at(deadline, sending).await.map_err(|_| LATE)? {
+            let sent = self.client.publish_with_reply_and_headers(subject, reply, headers, payload);
+            match timeout_at(deadline, sent).await.map_err(|_| LATE)? {
                 Ok(()) => waiting += 1,
                 // Too large, or no subject at all: the others may pass.
                 Err(error) => fates[index] = Fate::Refused(error.to_string()),
@@ -123,6 +181,18 @@ impl Shared {
             // What was sent over another connection is not answered any more.
             () = connection.replaced(self) => Err("the connection was lost".into()),
         }
+    }
+}
+
+/// What a stream holds.
+struct Held {
+    sequences: RangeInclusive<u64>,
+    gaps: Vec<RangeInclusive<u64>>,
+}
+
+impl Held {
+    fn has(&self, sequence: u64) -> bool {
+        self.sequences.contains(&sequence) && !self.gaps.iter().any(|gap| gap.contains(&sequence))
     }
 }
 
@@ -149,6 +219,7 @@ fn read(answer: &Message) -> Fate {
         return Fate::NoStream;
     }
     match serde_json::from_slice::<Response<PublishAck>>(&answer.payload) {
+        Ok(Response::Ok(known)) if known.duplicate => Fate::Known(known.sequence),
         Ok(Response::Ok(stored)) => Fate::Stored(stored.sequence),
         Ok(Response::Err { error }) => Fate::Refused(error.to_string()),
         Err(error) => Fate::Refused(format!("unreadable acknowledgement: {error}")),

@@ -1,5 +1,7 @@
 //! The stream itself.
 
+use std::ops::RangeInclusive;
+
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamErrorKind};
 use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RawMessageErrorKind, RetentionPolicy, StorageType};
@@ -9,6 +11,10 @@ use crate::port::{Error, StreamState};
 
 /// Every event of the system; see [`Message::subject`](crate::Message::subject).
 const SUBJECTS: &str = "checkup.v1.>";
+/// Where the stream says how often its sequences were given out again; see [`Publish::renumbered`](crate::Publish::renumbered).
+const RENUMBERED: &str = "checkup.renumbered";
+/// Stands in a message's id between the event's id and what tells a second message about the same event from the first.
+const AGAIN: char = '#';
 
 impl Shared {
     /// Makes the stream where it is missing, and holds it to the options.
@@ -54,6 +60,12 @@ impl Shared {
             // The oldest events must not go to make room: somebody may not have read them. Producers wait.
             discard: DiscardPolicy::New,
             max_bytes: self.options.max_bytes,
+            // Limits that would make the stream drop old events, whatever `discard` says.
+            max_messages: -1,
+            max_messages_per_subject: -1,
+            // Nobody takes events away from those who have not read them. The broker never lets this be undone.
+            deny_delete: true,
+            deny_purge: true,
             max_age: self.options.max_age,
             duplicate_window: self.options.duplicate_window,
             num_replicas: self.options.replicas,
@@ -63,22 +75,77 @@ impl Shared {
 
     pub(super) async fn stream_state(&self) -> Result<StreamState, Error> {
         let info = self.stream().await?;
-        let last = info.state.last_sequence;
-        let first = if info.state.messages == 0 { last + 1 } else { info.state.first_sequence };
-        Ok(StreamState { identity: identity(&info), first, last })
+        let (last, messages) = (info.state.last_sequence, info.state.messages);
+        let first = if messages == 0 { last + 1 } else { info.state.first_sequence };
+        let gaps = (last + 1).saturating_sub(first).saturating_sub(messages);
+        Ok(StreamState { identity: identity(&info), first, last, gaps, max_age: info.config.max_age })
     }
 
-    pub(super) async fn message_id_at(&self, sequence: u64) -> Result<Option<String>, Error> {
+    /// The id of the event at this sequence, whichever message about it that is.
+    pub(super) async fn event_id_at(&self, sequence: u64) -> Result<Option<String>, Error> {
         let stream = self.context.get_stream_no_info(&self.options.stream).await.map_err(|error| self.error(error))?;
         match self.ask(stream.get_raw_message(sequence)).await? {
-            Ok(message) => Ok(message.headers.get(async_nats::header::NATS_MESSAGE_ID).map(ToString::to_string)),
+            Ok(message) => {
+                let id = message.headers.get(async_nats::header::NATS_MESSAGE_ID);
+                Ok(id.map(|id| id.as_str().split(AGAIN).next().unwrap_or_default().to_owned()))
+            }
             Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
             Err(error) => Err(self.error(error)),
         }
     }
+
+    /// The sequences without an event between the first and the last.
+    pub(super) async fn stream_gaps(&self) -> Result<Vec<RangeInclusive<u64>>, Error> {
+        let stream = self.context.get_stream_no_info(&self.options.stream).await.map_err(|error| self.error(error))?;
+        let asking = async { stream.info_builder().with_deleted(true).fetch().await };
+        let found = self.answer(asking).await?;
+        Ok(ranges(found.info.state.deleted.unwrap_or_default()))
+    }
+
+    pub(super) async fn count_renumbering(&self) -> Result<(), Error> {
+        let mut config = self.stream().await?.config;
+        let count = renumberings(&config) + 1;
+        config.metadata.insert(RENUMBERED.to_owned(), count.to_string());
+        self.answer(self.context.update_stream(config)).await.map(drop)
+    }
+}
+
+/// The id of another message about an event whose first message the broker knows and has lost.
+pub(super) fn id_of_another(event_id: &str, lost: u64) -> String {
+    format!("{event_id}{AGAIN}{lost}")
+}
+
+/// How often the stream gave out sequences again.
+fn renumberings(config: &Config) -> u64 {
+    config.metadata.get(RENUMBERED).and_then(|count| count.parse().ok()).unwrap_or(0)
+}
+
+/// What readers in order call the stream as it is now: positions in it mean the same for as long as this is the same.
+pub(super) fn numbering(info: &Info) -> String {
+    match renumberings(&info.config) {
+        0 => identity(info),
+        count => format!("{}+{count}", identity(info)),
+    }
+}
+
+fn ranges(mut sequences: Vec<u64>) -> Vec<RangeInclusive<u64>> {
+    sequences.sort_unstable();
+    let runs = sequences.chunk_by(|one, next| *next <= one + 1);
+    runs.filter_map(|run| Some(*run.first()?..=*run.last()?)).collect()
 }
 
 /// A stream that was made anew has another time of creation, though the same name.
 pub(super) fn identity(info: &Info) -> String {
     info.created.unix_timestamp_nanos().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ranges;
+
+    #[test]
+    fn sequences_that_follow_each_other_are_one_range() {
+        assert_eq!(ranges(vec![]), []);
+        assert_eq!(ranges(vec![7, 3, 4, 5, 9, 10]), [3..=5, 7..=7, 9..=10]);
+    }
 }

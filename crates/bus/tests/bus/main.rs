@@ -4,6 +4,7 @@
 mod broker;
 mod conformance;
 mod faulty;
+mod losses;
 mod outage;
 mod random;
 mod reader;

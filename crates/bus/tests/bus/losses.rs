@@ -1,0 +1,177 @@
+//! A stream that stays the same and loses events all the same: purged, thinned out by a limit, without one of its files, or put
+//! back as it was.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bus::{Outbound, Publish};
+use mesh::Nats;
+use mesh::for_tests::or_skip;
+use tokio::time::timeout;
+
+use crate::broker::{outbound, publish};
+use crate::reader::{PATIENCE, Reader};
+use crate::roads::{connect, message};
+
+/// The stream as it was made before its events were protected.
+const UNPROTECTED: &str = r#"{"name":"checkup","subjects":["checkup.v1.>"],"storage":"file","retention":"limits",
+    "discard":"new","max_bytes":4294967296,"duplicate_window":600000000000,"num_replicas":1}"#;
+
+async fn operate(server: &Nats, subject: &str, request: &str) -> String {
+    server.operate(&format!("$JS.API.STREAM.{subject}.checkup"), &request.replace('\n', " ")).await.expect("an answer")
+}
+
+/// What the broker remembers of ids outlives the events: those of a purged stream were taken for repetitions, and lost.
+#[tokio::test]
+async fn what_was_purged_is_stored_again_although_its_ids_are_remembered() {
+    let Some(server) = or_skip("NATS", Nats::start().await) else { return };
+    let bus = connect(&server).await;
+    assert!(!operate(&server, "CREATE", UNPROTECTED).await.contains("error"));
+    assert_eq!(publish(&bus, &outbound(0..5)).await, [1, 2, 3, 4, 5]);
+    let purged = operate(&server, "PURGE", "").await;
+    assert!(purged.contains("\"success\":true"), "{purged}");
+    let stored = publish(&bus, &outbound(0..5)).await;
+    assert_eq!(stored, [6, 7, 8, 9, 10]);
+    assert_eq!(publish(&bus, &outbound(0..5)).await, stored, "a repetition of what it has");
+    assert_eq!(bus.id_at(6).await.unwrap().as_deref(), Some("id-0"));
+    // lost once more, but for the last of them, and known under two ids each
+    server.thin_out("checkup").await.unwrap();
+    let stored = publish(&bus, &outbound(0..5)).await;
+    assert_eq!(stored, [11, 12, 13, 14, 10]);
+    assert_eq!(publish(&bus, &outbound(0..5)).await, stored, "a repetition of what it has");
+    assert_eq!(bus.id_at(14).await.unwrap().as_deref(), Some("id-3"));
+}
+
+#[tokio::test]
+async fn events_of_a_stream_that_was_there_before_are_protected() {
+    let Some(server) = or_skip("NATS", Nats::start().await) else { return };
+    let bus = connect(&server).await;
+    operate(&server, "CREATE", UNPROTECTED).await;
+    publish(&bus, &outbound(0..5)).await;
+    let before = bus.state().await.unwrap();
+    for (subject, request) in [("PURGE", ""), ("PURGE", r#"{"keep":1}"#), ("MSG.DELETE", r#"{"seq":2}"#)] {
+        let refused = operate(&server, subject, request).await;
+        assert!(refused.contains("not permitted"), "{refused}");
+    }
+    assert_eq!(bus.state().await.unwrap(), before);
+    assert_eq!((before.last, before.gaps), (5, 0));
+}
+
+#[tokio::test]
+async fn a_service_may_not_delete_a_stream_and_an_operator_may() {
+    let Some(server) = or_skip("NATS", Nats::start().await) else { return };
+    let bus = connect(&server).await;
+    publish(&bus, &outbound(0..5)).await;
+    let before = bus.state().await.unwrap();
+    let service = async_nats::connect(server.url()).await.unwrap();
+    for request in ["PURGE", "DELETE", "MSG.DELETE", "RESTORE"] {
+        let subject = format!("$JS.API.STREAM.{request}.checkup");
+        let asked = service.request(subject, "{\"seq\":1}".into());
+        assert!(!matches!(timeout(Duration::from_millis(300), asked).await, Ok(Ok(_))), "{request} was answered");
+    }
+    assert_eq!(bus.state().await.unwrap(), before);
+    assert!(operate(&server, "DELETE", "").await.contains("\"success\":true"));
+    assert_ne!(bus.state().await.unwrap().identity, before.identity);
+}
+
+fn about(subject: &str, numbers: std::ops::Range<u32>) -> Vec<Outbound> {
+    let subject = format!("checkup.v1.screening.screening_cancelled.{subject}");
+    numbers.map(|number| Outbound { id: format!("id-{number}"), message: message(&subject, number) }).collect()
+}
+
+#[tokio::test]
+async fn gaps_are_told_and_what_was_in_them_is_stored_again() {
+    let Some(server) = or_skip("NATS", Nats::start().await) else { return };
+    let bus = connect(&server).await;
+    let events = [about("a", 0..1), about("b", 1..6), about("c", 6..8)].concat();
+    publish(&bus, &events).await;
+    server.thin_out("checkup").await.unwrap();
+    // Whoever looks at the stream takes the limit away again.
+    let state = bus.state().await.unwrap();
+    assert_eq!((state.first, state.last, state.gaps), (1, 8, 5));
+    assert_eq!(bus.gaps().await.unwrap(), [2..=5, 7..=7]);
+    assert_eq!(publish(&bus, &events).await, [1, 9, 10, 11, 12, 6, 13, 8]);
+    for (name, reader) in [
+        ("ordered", Reader::new(Arc::new(bus.ordered()), "test")),
+        ("durable", Reader::new(Arc::new(bus.durable()), "test")),
+    ] {
+        let mut reader = reader;
+        let mut taken = reader.collect(8).await.to_vec();
+        taken.sort_unstable();
+        assert_eq!(taken, (0..8).collect::<Vec<_>>(), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_in_a_lost_file_of_the_stream_is_stored_again() {
+    let Some(mut server) = or_skip("NATS", Nats::start().await) else { return };
+    let bus = connect(&server).await;
+    let mut events = outbound(0..40);
+    // the broker begins another file after eight megabytes
+    events.iter_mut().for_each(|event| event.message.payload = vec![0; 900_000]);
+    publish(&bus, &events).await;
+    let before = bus.state().await.unwrap();
+    server.kill().await.unwrap();
+    std::fs::remove_file(server.store_dir().join("jetstream/$G/streams/checkup/msgs/2.blk")).unwrap();
+    server.restart().await.unwrap();
+    let after = bus.state().await.unwrap();
+    assert_eq!((after.identity, after.first, after.last), (before.identity, 1, 40));
+    let lost: u64 = bus.gaps().await.unwrap().into_iter().map(|gap| gap.end() - gap.start() + 1).sum();
+    assert!(lost > 3 && lost == after.gaps, "{lost} of {}", after.gaps);
+    publish(&bus, &events).await;
+    assert_eq!(bus.state().await.unwrap().last, 40 + lost);
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+/// Stops the broker, and gives it back the store it had.
+async fn put_back(server: &mut Nats, older: &Path) {
+    server.stop().await.unwrap();
+    std::fs::remove_dir_all(server.store_dir()).unwrap();
+    copy(older, &server.store_dir());
+    server.restart().await.unwrap();
+}
+
+/// The stream has the same identity, and other events at sequences that a reader has passed already.
+#[tokio::test]
+async fn readers_hear_of_sequences_that_were_given_out_again() {
+    let Some(mut server) = or_skip("NATS", Nats::start().await) else { return };
+    let older = tempfile::tempdir().unwrap();
+    let bus = connect(&server).await;
+    publish(&bus, &outbound(0..5)).await;
+    server.stop().await.unwrap();
+    copy(&server.store_dir(), older.path());
+    server.restart().await.unwrap();
+    publish(&bus, &outbound(5..10)).await;
+    let mut ordered = Reader::new(Arc::new(bus.ordered()), "test");
+    let mut durable = Reader::new(Arc::new(bus.durable()), "test");
+    ordered.collect(10).await;
+    durable.collect(10).await;
+    ordered.restart();
+    durable.restart();
+    put_back(&mut server, older.path()).await;
+    assert_eq!(publish(&bus, &outbound(20..30)).await, (6..=15).collect::<Vec<_>>());
+    // It goes on behind its cursor, and nobody has told it yet: what is below stays unread.
+    let taken = ordered.collect(15).await;
+    assert_eq!(taken[10..], [25, 26, 27, 28, 29]);
+    bus.renumbered().await.unwrap();
+    timeout(PATIENCE, async {
+        while !(20..25).all(|number| ordered.taken.contains(&number)) {
+            ordered.step(10).await;
+        }
+    })
+    .await
+    .expect("all of them");
+    assert_eq!(durable.collect(20).await[10..], (20..30).collect::<Vec<_>>());
+}
