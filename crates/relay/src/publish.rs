@@ -4,9 +4,11 @@
 //! and marks what the broker acknowledged while the next window is on its way; the rest stays and is sent again, under the same
 //! ids. Where little waits it is given a moment to become more. An acknowledgement is not
 //! durability: a broker may lose what it acknowledged, or come back empty. So the marks name the stream they speak of, and
-//! where it is not that stream any more, or the newest acknowledged event is not in it, all marks are taken away and
-//! everything the outbox still holds is published once more.
+//! where it is not that stream any more, or the sequence of the newest acknowledged event is another's, all marks are taken
+//! away and everything the outbox still holds is published once more. Where the stream lost events before its end, those alone
+//! are: see `gaps`.
 
+mod gaps;
 mod term;
 
 use std::sync::Arc;

@@ -218,6 +218,25 @@ pub async fn publish_again(database: &Database, epoch: i64, stream: &str) -> Res
     }
 }
 
+/// Takes the marks of these positions away, so that their events are published again, into the same stream; false where the epoch is
+/// over.
+///
+/// # Errors
+/// What the database says.
+pub async fn unmark(database: &Database, epoch: i64, positions: &[i64]) -> Result<bool, DbErr> {
+    in_epoch(database, epoch, async |transaction, _| {
+        for chunk in positions.chunks(MARKS) {
+            outbox::Entity::update_many()
+                .col_expr(outbox::Column::StreamSequence, Expr::val(Option::<i64>::None))
+                .filter(outbox::Column::Position.is_in(chunk.iter().copied()))
+                .exec(transaction)
+                .await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
 /// Does something that only the holder of this epoch may do; false where that is somebody else by now.
 async fn in_epoch(
     database: &Database,

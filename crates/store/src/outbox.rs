@@ -96,6 +96,43 @@ pub async fn unpublished(connection: &impl ConnectionTrait, limit: u64) -> Resul
         .await
 }
 
+/// An event that carries a mark, without its content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Marked {
+    /// Where in this service's history.
+    pub position: i64,
+    /// Microseconds since 1970.
+    pub occur_time: i64,
+    /// The sequence the broker acknowledged it with.
+    pub sequence: i64,
+}
+
+/// The events with a mark after a position, oldest first, and the position of the last event looked at; `None` where no event
+/// is left to look at. At most `limit` events are looked at, with a mark or without.
+///
+/// # Errors
+/// What the database says.
+pub async fn marked_after(
+    connection: &impl ConnectionTrait,
+    position: i64,
+    limit: u64,
+) -> Result<Option<(i64, Vec<Marked>)>, DbErr> {
+    let rows: Vec<(i64, i64, Option<i64>)> = Entity::find()
+        .select_only()
+        .columns([Column::Position, Column::OccurTime, Column::StreamSequence])
+        .filter(Column::Position.gt(position))
+        .order_by_asc(Column::Position)
+        .limit(limit)
+        .into_tuple()
+        .all(connection)
+        .await?;
+    let Some(last) = rows.last().map(|(position, ..)| *position) else { return Ok(None) };
+    let marked = |(position, occur_time, sequence): (i64, i64, Option<i64>)| {
+        sequence.map(|sequence| Marked { position, occur_time, sequence })
+    };
+    Ok(Some((last, rows.into_iter().filter_map(marked).collect())))
+}
+
 /// How many events no broker has acknowledged, and when the oldest of them occurred, in microseconds since 1970. They are counted
 /// from the oldest to the newest event there is, which is at most a few too many and costs the same however many wait.
 ///

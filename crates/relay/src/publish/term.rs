@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use uuid::Uuid;
 
 use super::Relay;
+use super::gaps::Search;
 use crate::pace::spacing;
 
 /// Windows that one look at the outbox reads at most.
@@ -61,6 +62,7 @@ pub(super) struct Term<'a> {
     lease: Lease,
     /// The stream as it was checked; unknown before that, and after trouble.
     stream: Option<String>,
+    search: Search,
     renewed: Since,
     measured: Since,
 }
@@ -79,7 +81,7 @@ impl<'a> Term<'a> {
     /// It begins with the lease.
     pub(super) fn begin(relay: &'a Relay, lease: Lease) -> Self {
         let now = Since(Instant::now());
-        Self { relay, lease, stream: None, renewed: now, measured: now }
+        Self { relay, lease, stream: None, search: Search::default(), renewed: now, measured: now }
     }
 
     /// Whether the lease still is ours.
@@ -115,6 +117,9 @@ impl<'a> Term<'a> {
                 self.stream = None;
             }
             let Some(stream) = self.stream().await? else { return Ok(()) };
+            if !self.search.step(self.relay, self.lease.epoch).await? {
+                return Ok(());
+            }
             if pruned.due(PRUNE) {
                 self.prune().await?;
             }
@@ -205,15 +210,20 @@ impl<'a> Term<'a> {
                 tracing::warn!(service = name, stream = state.identity, "the broker lost events; publishing all again");
                 metrics::counter!("checkup_relay_republished_total", "service" => *name).increment(1);
             }
+            if self.lease.stream == state.identity {
+                road.renumbered().await?;
+            }
             if !lease::publish_again(database, self.lease.epoch, &state.identity).await? || !self.renew().await? {
                 return Ok(None);
             }
+        } else {
+            self.search.look(self.relay, &state).await;
         }
         self.stream = Some(state.identity.clone());
         Ok(Some(state.identity))
     }
 
-    /// Whether the stream still holds the newest event that was marked before, or is known to have let it go by age.
+    /// Whether the stream is the one that acknowledged what was marked before, and has not lost its end since.
     async fn is_intact(&self) -> Result<bool, bus::Error> {
         let Some((sequence, event_id)) = self.lease.newest else { return Ok(true) };
         if self.relay.road.id_at(sequence).await? == Some(event_id.to_string()) {
@@ -239,9 +249,9 @@ impl<'a> Term<'a> {
         if sequence > state.last {
             return Ok(true);
         }
-        // what is older than the stream's first event has left it by age
-        let aged = sequence < state.first;
-        Ok(!aged && self.relay.road.id_at(sequence).await? != Some(event_id.to_string()))
+        // No event there: it was deleted, or left by age. That is for the search to find out, and to mend.
+        let found = self.relay.road.id_at(sequence).await?;
+        Ok(found.is_some_and(|found| found != event_id.to_string()))
     }
 
     /// Sends a window; what was acknowledged, and the first error.

@@ -3,5 +3,6 @@
 #![allow(clippy::disallowed_methods, reason = "a test owns what it spawns")]
 
 mod consuming;
+mod losses;
 mod publishing;
 mod support;

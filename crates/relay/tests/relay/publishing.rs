@@ -1,5 +1,6 @@
 //! From the outbox to the broker, by whichever replica has the lease.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use uuid::Uuid;
 use crate::support::{Broker, Side, replicas, side};
 
 /// Short terms: a test waits for their end.
-const OPTIONS: PublishOptions = PublishOptions {
+pub(crate) const OPTIONS: PublishOptions = PublishOptions {
     window: 64,
     pace: Duration::from_millis(2),
     timeout: Duration::from_secs(2),
@@ -29,13 +30,13 @@ const OPTIONS: PublishOptions = PublishOptions {
     retention: Duration::from_secs(3_600),
 };
 
-fn start(side: &Side, road: Arc<dyn Publish>) -> (DrainTrigger, JoinHandle<()>) {
+pub(crate) fn start(side: &Side, road: Arc<dyn Publish>) -> (DrainTrigger, JoinHandle<()>) {
     let (trigger, drain) = drain_pair();
     let publishing = publish("test", side.database.clone(), road, OPTIONS, Clock::system(), drain);
     (trigger, tokio::spawn(publishing))
 }
 
-async fn all_marked(side: &Side) {
+pub(crate) async fn all_marked(side: &Side) {
     eventually("everything to be marked", async || {
         let waiting = outbox::backlog(side.database.reader()).await.expect("a backlog").0;
         if waiting == 0 { Ok(()) } else { Err(format!("{waiting} wait")) }
@@ -129,7 +130,7 @@ async fn events_that_the_broker_let_go_by_age_are_not_published_again() {
     all_marked(&producing).await;
     trigger.request();
     task.await.expect("it ends");
-    broker.age(51);
+    broker.age(51, Duration::from_secs(3_600));
     let acknowledged = broker.acknowledged();
     let _again = start(&producing, Arc::new(broker.clone()));
     producing.produce(51..=60).await;
@@ -196,25 +197,27 @@ async fn nothing_is_lost_with_jetstream() {
     producing.produce(601..=700).await;
     server.restart().await.expect("started");
 
+    let numbers = timeout(Duration::from_secs(30), read(&road, 700)).await.expect("all events in time");
+    assert_eq!(numbers, (1..=700).collect());
+}
+
+/// Reads the stream from its first event until there are so many different ones.
+pub(crate) async fn read(road: &JetStream, count: usize) -> BTreeSet<u128> {
     let filter = [domain::event::subject_filter("slot", "screening_refused")];
-    let read = async {
-        let mut numbers = std::collections::BTreeSet::new();
-        while numbers.len() < 700 {
-            let mut subscription = eventually("a subscription", async || {
-                let made = road.ordered().subscribe("reader", &filter, Default::default()).await;
-                made.map_err(|error| error.to_string())
-            })
-            .await;
-            while numbers.len() < 700 {
-                let Ok(found) = subscription.next(256).await else { break };
-                for delivery in found {
-                    let envelope = EventEnvelope::decode(delivery.message.payload.as_slice()).expect("an event");
-                    numbers.insert(Uuid::try_parse(&envelope.event_id).expect("an id").as_u128());
-                }
+    let mut numbers = BTreeSet::new();
+    while numbers.len() < count {
+        let mut subscription = eventually("a subscription", async || {
+            let made = road.ordered().subscribe("reader", &filter, Default::default()).await;
+            made.map_err(|error| error.to_string())
+        })
+        .await;
+        while numbers.len() < count {
+            let Ok(found) = subscription.next(256).await else { break };
+            for delivery in found {
+                let envelope = EventEnvelope::decode(delivery.message.payload.as_slice()).expect("an event");
+                numbers.insert(Uuid::try_parse(&envelope.event_id).expect("an id").as_u128());
             }
         }
-        numbers
-    };
-    let numbers = timeout(Duration::from_secs(30), read).await.expect("all events in time");
-    assert_eq!(numbers, (1..=700).collect());
+    }
+    numbers
 }

@@ -10,6 +10,7 @@ use contract::event::v1::event_envelope::Payload;
 use contract::event::v1::{EventEnvelope, ScreeningRefused};
 use fault::{Fault, Reason};
 use relay::{Handler, Incoming};
+use runtime::clock::Clock;
 use sea_orm::DbErr;
 use store::dead_letter::{self, DeadLetter};
 use store::inbox::{self, Mark};
@@ -137,9 +138,18 @@ impl Side {
     }
 
     pub(crate) async fn produce(&self, events: impl IntoIterator<Item = u128>) {
-        let events = events.into_iter().map(event).collect();
+        self.append(events.into_iter().map(event).collect()).await;
+    }
+
+    pub(crate) async fn append(&self, events: Vec<EventEnvelope>) {
         self.writer.submit(Command::Produce(events), soon()).await.expect("produced");
     }
+}
+
+/// An event of this moment; what [`event`] makes occurred in 1970.
+pub(crate) fn event_of_now(number: u128) -> EventEnvelope {
+    let occur_time = Some(domain::civil::encode_time(Clock::system().now()));
+    EventEnvelope { occur_time, ..event(number) }
 }
 
 pub(crate) fn event(number: u128) -> EventEnvelope {
@@ -155,14 +165,26 @@ pub(crate) fn event(number: u128) -> EventEnvelope {
 #[derive(Default)]
 struct Held {
     identity: u64,
-    /// Sequences below this have been lost by age.
+    /// Sequences below this are gone.
     first: u64,
+    /// How long it keeps events; zero for ever.
+    max_age: Duration,
+    /// Empty where the event was lost.
     ids: Vec<String>,
+    /// How often readers were told that sequences were given out again.
+    renumbered: usize,
     /// Every id ever acknowledged, in order, through all losses.
     history: Vec<String>,
     away: bool,
     /// Events to lose right before others are stored, and by how many calls later.
     losing: (usize, usize),
+}
+
+impl Held {
+    fn gaps(&self) -> impl Iterator<Item = u64> {
+        let sequences = (1..).zip(&self.ids);
+        sequences.filter(|(sequence, id)| *sequence >= self.first && id.is_empty()).map(|(sequence, _)| sequence)
+    }
 }
 
 /// A broker in memory.
@@ -192,7 +214,12 @@ impl Broker {
 
     /// The numbers of the events it holds, in its order.
     pub(crate) fn events(&self) -> Vec<u128> {
-        self.held().ids.iter().map(|id| Uuid::try_parse(id).expect("an id").as_u128()).collect()
+        self.held()
+            .ids
+            .iter()
+            .filter(|id| !id.is_empty())
+            .map(|id| Uuid::try_parse(id).expect("an id").as_u128())
+            .collect()
     }
 
     /// How often it has acknowledged anything.
@@ -205,6 +232,7 @@ impl Broker {
         let mut held = self.held();
         held.identity += 1;
         held.ids.clear();
+        held.first = 1;
         drop(held);
         self.connections.send_modify(|count| *count += 1);
     }
@@ -229,9 +257,27 @@ impl Broker {
         self.held().losing = (count, windows);
     }
 
-    /// Forgets its oldest events by age.
-    pub(crate) fn age(&self, first: u64) {
-        self.held().first = first;
+    /// Keeps events for so long, and forgets those below a sequence by age. It goes on to show them to a test.
+    pub(crate) fn age(&self, first: u64, max_age: Duration) {
+        let mut held = self.held();
+        (held.first, held.max_age) = (first, max_age);
+    }
+
+    /// Loses the events of these sequences, and is the same otherwise.
+    pub(crate) fn lose(&self, sequences: std::ops::RangeInclusive<u64>) {
+        let mut held = self.held();
+        for sequence in sequences {
+            held.ids[usize::try_from(sequence).expect("a sequence") - 1] = String::new();
+        }
+        let lost = held.ids.iter().take_while(|id| id.is_empty()).count() as u64;
+        held.first = held.first.max(lost + 1);
+        drop(held);
+        self.connections.send_modify(|count| *count += 1);
+    }
+
+    /// How often readers were told that sequences were given out again.
+    pub(crate) fn renumbered(&self) -> usize {
+        self.held().renumbered
     }
 
     /// Answers nothing any more, or again.
@@ -292,13 +338,25 @@ impl Publish for Broker {
         if held.away {
             return Err(Error::new("memory", "away"));
         }
-        Ok(StreamState { identity: held.identity.to_string(), first: held.first, last: held.ids.len() as u64 })
+        let gaps = held.gaps().count() as u64;
+        let (identity, last) = (held.identity.to_string(), held.ids.len() as u64);
+        Ok(StreamState { identity, first: held.first, last, gaps, max_age: held.max_age })
+    }
+
+    async fn gaps(&self) -> Result<Vec<std::ops::RangeInclusive<u64>>, Error> {
+        Ok(self.held().gaps().map(|sequence| sequence..=sequence).collect())
+    }
+
+    async fn renumbered(&self) -> Result<(), Error> {
+        self.held().renumbered += 1;
+        Ok(())
     }
 
     async fn id_at(&self, sequence: u64) -> Result<Option<String>, Error> {
         let held = self.held();
         let index = usize::try_from(sequence).ok().and_then(|sequence| sequence.checked_sub(1));
-        Ok(index.filter(|_| sequence >= held.first).and_then(|index| held.ids.get(index).cloned()))
+        let id = index.filter(|_| sequence >= held.first).and_then(|index| held.ids.get(index));
+        Ok(id.filter(|id| !id.is_empty()).cloned())
     }
 
     fn connections(&self) -> watch::Receiver<u64> {

@@ -1,0 +1,163 @@
+//! What a stream has lost in its middle: the search through the outbox for events that were acknowledged and are gone.
+//!
+//! A stream keeps its name, its age and its newest sequence when somebody purges it, deletes from it or tightens its limits, or when a
+//! file of it is lost. Consumers that had not read those events would never hear of them. So whenever the stream's first sequence or
+//! the number of its gaps has changed, all marks of the outbox are held against it, a chunk at a time while publishing goes on.
+//! Events whose sequence is gone lose their mark and are published again, behind all others. It does not matter who had read them:
+//! the broker does not know every consumer, and a repeated event changes nothing.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use bus::StreamState;
+use jiff::{SignedDuration, Timestamp};
+use store::outbox::{self, Marked};
+use store::{DbErr, lease};
+use tokio::time::Instant;
+
+use super::Relay;
+use crate::chain;
+
+/// Marks that one step holds against the stream.
+const CHUNK: u64 = 10_000;
+/// Time between the beginnings of two searches where the stream lets events go by age: its first sequence changes all the time then.
+const AGEING: Duration = Duration::from_secs(60);
+
+/// What a stream does not hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Missing {
+    /// Everything below this sequence.
+    first: i64,
+    /// In ascending order.
+    gaps: Vec<RangeInclusive<i64>>,
+    /// Events that occurred before this, in microseconds since 1970, left by age.
+    aged: i64,
+}
+
+impl Missing {
+    fn new(state: &StreamState, gaps: Vec<RangeInclusive<u64>>, now: Timestamp) -> Self {
+        let sequence = |sequence: u64| i64::try_from(sequence).unwrap_or(i64::MAX);
+        let gaps = gaps.into_iter().map(|gap| sequence(*gap.start())..=sequence(*gap.end())).collect();
+        let max_age = SignedDuration::try_from(state.max_age).unwrap_or(SignedDuration::MAX);
+        let oldest = now.checked_sub(max_age).unwrap_or(Timestamp::MIN);
+        let aged = if state.max_age.is_zero() { i64::MIN } else { oldest.as_microsecond() };
+        Self { first: sequence(state.first), gaps, aged }
+    }
+
+    /// Whether the stream has lost this event.
+    fn has(&self, event: &Marked) -> bool {
+        let gone = event.sequence < self.first || {
+            let at = self.gaps.partition_point(|gap| *gap.end() < event.sequence);
+            self.gaps.get(at).is_some_and(|gap| gap.contains(&event.sequence))
+        };
+        gone && event.occur_time >= self.aged
+    }
+}
+
+/// What a search depends on: the first sequence and the number of gaps.
+type Extent = (u64, u64);
+
+/// The search of one term.
+#[derive(Debug, Default)]
+pub(super) struct Search {
+    /// What the outbox was last held against.
+    searched: Extent,
+    begun: Option<Instant>,
+    running: Option<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    extent: Extent,
+    missing: Missing,
+    /// The position it has come to.
+    after: i64,
+    found: usize,
+}
+
+impl Search {
+    /// Begins where the stream is not as it was. What was acknowledged by now is marked by now, so nothing is passed over.
+    pub(super) async fn look(&mut self, relay: &Relay, state: &StreamState) {
+        let extent = (state.first, state.gaps);
+        let whole = state.first <= 1 && state.gaps == 0;
+        if whole || extent == self.searched || self.running.is_some() {
+            return;
+        }
+        if !state.max_age.is_zero() && self.begun.is_some_and(|begun| begun.elapsed() < AGEING) {
+            return;
+        }
+        let gaps = if state.gaps == 0 { Ok(Vec::new()) } else { relay.road.gaps().await };
+        match gaps {
+            Ok(gaps) => {
+                let missing = Missing::new(state, gaps, relay.clock.now());
+                self.begun = Some(Instant::now());
+                self.running = Some(Running { extent, missing, after: 0, found: 0 });
+            }
+            // publishing goes on, and the next look asks again
+            Err(error) => {
+                tracing::warn!(
+                    service = relay.name,
+                    why = chain(&error),
+                    "the broker lost events and does not say which"
+                );
+            }
+        }
+    }
+
+    /// Searches on, where there is something to search. False where the lease is another's.
+    pub(super) async fn step(&mut self, relay: &Relay, epoch: i64) -> Result<bool, DbErr> {
+        let Some(running) = &mut self.running else { return Ok(true) };
+        let chunk = outbox::marked_after(relay.database.reader(), running.after, CHUNK).await?;
+        let Some((last, marked)) = chunk else {
+            self.end(relay.name);
+            return Ok(true);
+        };
+        let lost: Vec<i64> =
+            marked.iter().filter(|event| running.missing.has(event)).map(|event| event.position).collect();
+        if !lost.is_empty() && !lease::unmark(&relay.database, epoch, &lost).await? {
+            return Ok(false);
+        }
+        running.after = last;
+        running.found += lost.len();
+        metrics::counter!("checkup_relay_refilled_total", "service" => relay.name).increment(lost.len() as u64);
+        Ok(true)
+    }
+
+    fn end(&mut self, service: &'static str) {
+        let Some(running) = self.running.take() else { return };
+        self.searched = running.extent;
+        if running.found > 0 {
+            let (events, first, gaps) = (running.found, running.extent.0, running.extent.1);
+            let what = "the broker lost events in the middle of its stream; publishing them again";
+            tracing::warn!(service, events, first, gaps, "{what}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(first: u64, max_age: Duration) -> StreamState {
+        StreamState { identity: "1".into(), first, last: 100, gaps: 4, max_age }
+    }
+
+    fn event(sequence: i64, occurred: i64) -> Marked {
+        Marked { position: 1, occur_time: occurred * 1_000_000, sequence }
+    }
+
+    #[test]
+    fn what_is_below_the_first_sequence_or_in_a_gap_is_missing() {
+        let missing = Missing::new(&state(10, Duration::ZERO), vec![20..=22, 30..=30], Timestamp::UNIX_EPOCH);
+        let gone: Vec<i64> = (1..=40).filter(|sequence| missing.has(&event(*sequence, 0))).collect();
+        assert_eq!(gone, (1..=9).chain(20..=22).chain([30]).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_is_older_than_the_stream_keeps_is_not_missing() {
+        let now = Timestamp::from_second(1_000).expect("a time");
+        let missing = Missing::new(&state(10, Duration::from_secs(300)), vec![20..=20], now);
+        assert!(missing.has(&event(5, 700)) && missing.has(&event(20, 999)));
+        assert!(!missing.has(&event(5, 699)) && !missing.has(&event(20, 1)) && !missing.has(&event(10, 999)));
+    }
+}
