@@ -22,10 +22,12 @@ pub(crate) enum Aim {
     StalledRelay,
     /// The broker loses the end of its stream again and again, while somebody who reads it is cut off.
     LostTails,
+    /// The broker loses events that somebody who is cut off has not read, and its stream goes on.
+    LostMiddles,
 }
 
 /// What is drawn from; the narrowest window twice.
-const ALL: [Aim; 7] = [
+const ALL: [Aim; 8] = [
     Aim::Anything,
     Aim::LateAnswers,
     Aim::Parked,
@@ -33,6 +35,7 @@ const ALL: [Aim; 7] = [
     Aim::StalledRelay,
     Aim::StalledRelay,
     Aim::LostTails,
+    Aim::LostMiddles,
 ];
 
 /// When blows of an aim come: while most of the load is still ahead.
@@ -47,7 +50,7 @@ impl Aim {
     pub(crate) fn others(self, chance: &mut Chance) -> u64 {
         match self {
             Self::Anything => 3 + chance.below(8),
-            Self::LostTails => 0,
+            Self::LostTails | Self::LostMiddles => 0,
             Self::LateAnswers | Self::Parked | Self::Unwritten | Self::StalledRelay => chance.below(3),
         }
     }
@@ -107,6 +110,15 @@ impl Aim {
                     let count = 8 + usize::try_from(chance.below(16)).unwrap_or_default();
                     let loss = if chance.one_in(3) { Blow::Wipe } else { Blow::ForgetTail { count } };
                     plan.blows.push((at + lasts / 2, loss));
+                }
+            }
+            Self::LostMiddles => {
+                plan.deletions = 0;
+                for _ in 0..3 {
+                    let (at, host) = (at(chance), chance.pick(&[RESERVATION, PAGES[0], PAGES[1]]));
+                    let lasts = Duration::from_millis(400 + chance.below(800));
+                    plan.blows.push((at, Blow::Cut { host, lasts }));
+                    plan.blows.push((at + lasts / 2, Blow::Lose { one_in: chance.pick(&[1, 2, 5]) }));
                 }
             }
         }

@@ -31,11 +31,14 @@ pub enum Mutant {
     BlindCursor,
     /// A connection on which a BEGIN, COMMIT or ROLLBACK failed is used again.
     TrustedConnection,
+    /// A relay takes a stream of the same name, with its newest event in it, for whole: the broker tells nobody that events before its
+    /// end were lost.
+    TrustedStream,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::NoFence,
         Self::NoTombstone,
         Self::ReplayTwice,
@@ -46,6 +49,7 @@ impl Mutant {
         Self::LeaseWithoutEpoch,
         Self::BlindCursor,
         Self::TrustedConnection,
+        Self::TrustedStream,
     ];
 
     /// How many seeds, from the first on, have to be enough to find it: five times and more what it took on average when they were
@@ -62,7 +66,8 @@ impl Mutant {
             | Self::AckBeforeCommit
             | Self::WatermarkRelay
             | Self::LeaseWithoutEpoch
-            | Self::TrustedConnection => Some(200),
+            | Self::TrustedConnection
+            | Self::TrustedStream => Some(200),
             Self::BlindCursor => None,
         }
     }
@@ -81,6 +86,7 @@ impl Mutant {
             Self::LeaseWithoutEpoch => "lease-without-epoch",
             Self::BlindCursor => "blind-cursor",
             Self::TrustedConnection => "trusted-connection",
+            Self::TrustedStream => "trusted-stream",
         }
     }
 }

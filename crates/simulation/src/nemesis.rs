@@ -77,8 +77,8 @@ impl Nemesis {
         self.site.fates.clear(&HOSTS);
         self.site.broker.settle();
         self.site.broker.set_down(false);
-        let Manners { blind, hasty, .. } = self.site.plan.manners;
-        self.site.broker.behave(Manners { blind, hasty, ..Manners::default() });
+        let Manners { blind, discreet, hasty, .. } = self.site.plan.manners;
+        self.site.broker.behave(Manners { blind, discreet, hasty, ..Manners::default() });
         self.site.trace.note("nemesis", "heals", "everything");
     }
 
@@ -113,6 +113,10 @@ impl Nemesis {
             }
             Blow::ForgetTail { count } => {
                 outcome = format!(", {} lost", broker.forget_tail(*count));
+                None
+            }
+            Blow::Lose { one_in } => {
+                outcome = format!(", {} lost", broker.lose(*one_in));
                 None
             }
             Blow::Wipe => {
@@ -158,7 +162,7 @@ impl Nemesis {
             }
             Blow::Cut { host, .. } => broker.set_cut(host, false),
             Blow::BrokerDown { .. } => broker.set_down(false),
-            Blow::ForgetTail { .. } | Blow::Wipe | Blow::Stall { .. } => {}
+            Blow::ForgetTail { .. } | Blow::Lose { .. } | Blow::Wipe | Blow::Stall { .. } => {}
             Blow::Commits { hosts, .. } | Blow::Storage { hosts, .. } => fates.clear(hosts),
             Blow::Choke { host, .. } => fates.clear(&[host]),
         }

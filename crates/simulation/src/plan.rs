@@ -40,6 +40,8 @@ pub(crate) enum Blow {
     BrokerDown { lasts: Duration },
     /// The broker loses its newest events.
     ForgetTail { count: usize },
+    /// The broker loses one in so many of its events, wherever they are.
+    Lose { one_in: u64 },
     /// The broker loses everything.
     Wipe,
     /// For a while, one commit in so many of these hosts goes wrong: half of those are lost, half are done and reported as failed.
@@ -146,6 +148,7 @@ impl Plan {
                 delay: Duration::from_millis(chance.below(400)),
                 slow: if storm { 4 } else { chance.pick(&[0, 5, 15]) },
                 blind: mutant == Some(Mutant::BlindCursor),
+                discreet: mutant == Some(Mutant::TrustedStream),
                 hasty: mutant == Some(Mutant::AckBeforeCommit),
             },
             window: if storm { 1 } else { chance.pick(&[2, 4, 8, 512]) },
@@ -170,7 +173,7 @@ fn blow(chance: &mut Chance) -> (Duration, Blow) {
     let at = chance.between(Duration::from_millis(300), LOAD);
     let lasts = chance.between(Duration::from_millis(100), Duration::from_secs(4));
     let host = chance.pick(&HOSTS);
-    let blow = match chance.below(22) {
+    let blow = match chance.below(23) {
         0..3 => Blow::Crash { host, down: lasts / 4 },
         3..9 => link(chance, lasts),
         9 => Blow::Link { one: chance.pick(&CUSTOMERS[..3]), others: &SCREENINGS, how: How::Deaf, lasts: lasts / 2 },
@@ -181,6 +184,7 @@ fn blow(chance: &mut Chance) -> (Duration, Blow) {
         15 | 16 => Blow::Commits { hosts: chance.pick(&SERVICES), one_in: 2 + chance.below(8), lasts },
         17 | 18 => Blow::Storage { hosts: chance.pick(&SERVICES), one_in: 2 + chance.below(6), lasts: lasts / 2 },
         19 | 20 => Blow::Choke { host, lasts: Duration::from_millis(100) + lasts / 8, down: lasts / 4 },
+        21 => Blow::Lose { one_in: chance.pick(&[1, 2, 5]) },
         _ => Blow::Stall { hosts: chance.pick(&SERVICES[..2]), lasts: Duration::from_millis(1_500) + lasts / 2 },
     };
     (at, blow)

@@ -1,7 +1,7 @@
 //! The road of events: a broker that lives outside of every host and keeps no more promises than a real one.
 //!
 //! It repeats, delays and reorders; acknowledgements get lost in both directions; it goes away for a while, forgets the end of
-//! its stream or all of it. What it never does is to make an event up.
+//! its stream, some of its middle or all of it. What it never does is to make an event up.
 
 mod ports;
 
@@ -37,6 +37,8 @@ pub(crate) struct Manners {
     pub(crate) slow: u64,
     /// Readers in order are not told that the end of the stream was lost.
     pub(crate) blind: bool,
+    /// Publishers are not told that events before the end of the stream were lost.
+    pub(crate) discreet: bool,
     /// Deliveries count as acknowledged when they are handed over.
     pub(crate) hasty: bool,
 }
@@ -65,6 +67,8 @@ struct State {
     stream: Option<Stream>,
     streams_made: u64,
     tails_lost: u64,
+    /// How often publishers said that sequences were given out again.
+    renumbered: u64,
     down: bool,
     cut: BTreeSet<String>,
     stall: Option<Stall>,
@@ -77,6 +81,8 @@ struct Stream {
     identity: String,
     /// From sequence 1 on.
     events: Vec<Stored>,
+    /// The sequences of events that were lost in the middle.
+    lost: BTreeSet<u64>,
     by_id: BTreeMap<String, u64>,
     consumers: BTreeMap<String, Reader>,
 }
@@ -108,6 +114,7 @@ impl Broker {
             stream: None,
             streams_made: 0,
             tails_lost: 0,
+            renumbered: 0,
             down: false,
             cut: BTreeSet::new(),
             stall: None,
@@ -150,6 +157,14 @@ impl Broker {
     /// Forgets the newest events, as a machine that lost its power before it wrote them: the stream is the same.
     pub(crate) fn forget_tail(&self, count: usize) -> usize {
         let lost = self.lock().forget_tail(count).len();
+        self.connections.send_modify(|count| *count += 1);
+        self.wake();
+        lost
+    }
+
+    /// Loses one in so many of the events it has, wherever they are; the stream is the same. One in one is a purge.
+    pub(crate) fn lose(&self, one_in: u64) -> usize {
+        let lost = self.lock().lose(one_in);
         self.connections.send_modify(|count| *count += 1);
         self.wake();
         lost
@@ -212,15 +227,37 @@ impl State {
     }
 
     fn description(&mut self) -> StreamState {
+        let discreet = self.manners.discreet;
         let stream = self.stream();
-        StreamState { identity: stream.identity.clone(), first: 1, last: stream.events.len() as u64 }
+        let (identity, last) = (stream.identity.clone(), stream.events.len() as u64);
+        let first = (1..=last).find(|sequence| !stream.lost.contains(sequence)).unwrap_or(last + 1);
+        let gaps = stream.lost.range(first..).count() as u64;
+        let (first, gaps) = if discreet { (1, 0) } else { (first, gaps) };
+        StreamState { identity, first, last, gaps, max_age: Duration::ZERO }
     }
 
-    /// What readers in order call this stream. It has another name after it lost its end: other events get those sequences
-    /// then, and a cursor beyond the loss would pass them over.
+    /// What readers in order call this stream. It has another name once a publisher noticed that it lost its end: other events
+    /// get those sequences then, and a cursor beyond the loss would pass them over.
     fn source(&mut self) -> String {
-        let losses = if self.manners.blind { 0 } else { self.tails_lost };
-        format!("checkup@{}.{losses}", self.stream().identity)
+        let renumbered = if self.manners.blind { 0 } else { self.renumbered };
+        format!("checkup@{}+{renumbered}", self.stream().identity)
+    }
+
+    fn lose(&mut self, one_in: u64) -> usize {
+        let mut chance = self.chance.fork();
+        let Some(stream) = &mut self.stream else { return 0 };
+        let held = (1..=stream.events.len() as u64).filter(|sequence| !stream.lost.contains(sequence));
+        let lost: Vec<u64> = held.filter(|_| chance.one_in(one_in)).collect();
+        for sequence in &lost {
+            stream.by_id.remove(&stream.events[usize::try_from(*sequence).unwrap_or(1) - 1].id);
+            for reader in stream.consumers.values_mut() {
+                reader.due.remove(sequence);
+                reader.again.remove(sequence);
+            }
+        }
+        let count = lost.len();
+        stream.lost.extend(lost);
+        count
     }
 
     /// The events that were lost.
@@ -229,6 +266,7 @@ impl State {
         let Some(stream) = &mut self.stream else { return Vec::new() };
         let kept = stream.events.len().saturating_sub(count);
         let lost = stream.events.split_off(kept);
+        stream.lost.retain(|sequence| *sequence <= kept as u64);
         for stored in &lost {
             stream.by_id.remove(&stored.id);
         }
@@ -283,7 +321,8 @@ impl State {
         let reader = stream.consumers.entry(name.to_owned()).or_default();
         reader.filter = filter.to_vec();
         for (index, stored) in stream.events.iter().enumerate().skip(usize::try_from(reader.seen).unwrap_or_default()) {
-            if reader.filter.iter().any(|filter| matches(filter, &stored.message.subject)) {
+            let wanted = reader.filter.iter().any(|filter| matches(filter, &stored.message.subject));
+            if wanted && !stream.lost.contains(&(index as u64 + 1)) {
                 reader.due.insert(index as u64 + 1, now + chance.between(Duration::ZERO, manners.delay));
             }
         }

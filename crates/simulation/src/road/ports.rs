@@ -1,6 +1,7 @@
 //! The broker as the services see it: the ports of `bus`, from one host.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -78,7 +79,22 @@ impl Publish for Sender {
         self.travel().await?;
         let mut state = self.broker.lock();
         let index = usize::try_from(sequence).unwrap_or_default().checked_sub(1);
+        let index = index.filter(|_| !state.stream().lost.contains(&sequence));
         Ok(index.and_then(|index| state.stream().events.get(index)).map(|stored| stored.id.clone()))
+    }
+
+    async fn gaps(&self) -> Result<Vec<RangeInclusive<u64>>, Error> {
+        self.travel().await?;
+        let mut state = self.broker.lock();
+        let first = state.description().first;
+        Ok(state.stream().lost.range(first..).map(|sequence| *sequence..=*sequence).collect())
+    }
+
+    async fn renumbered(&self) -> Result<(), Error> {
+        self.travel().await?;
+        self.broker.lock().renumbered += 1;
+        self.broker.wake();
+        Ok(())
     }
 
     fn connections(&self) -> watch::Receiver<u64> {
@@ -199,12 +215,14 @@ impl Subscribe for Ordered {
         // from here on a lost connection is noticed
         let (connections, changes) = (self.0.broker.connections.subscribe(), self.0.broker.changed.subscribe());
         self.0.travel().await?;
-        let (source, position) = {
+        let (stream, (source, position)) = {
             let mut state = self.0.broker.lock();
-            cursor(&state.source(), state.description().last, &from)
+            let stream = state.source();
+            let at = cursor(&stream, state.description().last, &from);
+            (stream, at)
         };
         let filter = filter.to_vec();
-        Ok(Box::new(OrderedReader { at: self.0.clone(), source, position, filter, changes, connections }))
+        Ok(Box::new(OrderedReader { at: self.0.clone(), stream, source, position, filter, changes, connections }))
     }
 }
 
@@ -218,6 +236,8 @@ fn cursor(base: &str, last: u64, from: &HashMap<String, i64>) -> (String, u64) {
 
 struct OrderedReader {
     at: Sender,
+    /// What the stream was called when this subscribed.
+    stream: String,
     source: String,
     position: u64,
     filter: Vec<String>,
@@ -231,6 +251,9 @@ impl OrderedReader {
         if !state.reachable_from(&self.at.host) || self.connections.has_changed().unwrap_or(true) {
             return Err(unreachable());
         }
+        if state.source() != self.stream {
+            return Err(Error::new("broker", "the stream gave out sequences again"));
+        }
         let stream = state.stream();
         let from = usize::try_from(self.position).unwrap_or(usize::MAX);
         let mut found = Vec::new();
@@ -239,6 +262,9 @@ impl OrderedReader {
                 break;
             }
             self.position = index as u64 + 1;
+            if stream.lost.contains(&self.position) {
+                continue;
+            }
             if self.filter.iter().any(|filter| matches(filter, &stored.message.subject)) {
                 let position = i64::try_from(self.position).unwrap_or(i64::MAX);
                 let place = Place::Ordered { source: self.source.as_str().into(), position };
