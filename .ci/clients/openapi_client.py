@@ -92,14 +92,15 @@ def play(given):
     refused("a hospital by a stranger", create(client=stranger, body=request), 401, "CREDENTIALS_MISSING")
 
     slot = f"hospitals/{hospital}/slots/{day.isoformat()}"
-    screening = model("screening", "screening").from_dict({"customer": "customers/kim", "slot": slot})
-    book = operation("screening", "create_screening")
-    again = str(uuid.uuid4())
-    booked = book(client=kim, body=screening, request_id=again)
+    book, request = operation("screening", "create_screening"), model("screening", "create_screening_request")
+    again = {"screening": {"customer": "customers/kim", "slot": slot}, "requestId": str(uuid.uuid4())}
+    judged = book(client=kim, body=request.from_dict({**again, "validateOnly": True}))
+    expect("a booking is only judged", judged.status_code == 200 and judged.parsed.state == "CONFIRMED", judged)
+    booked = book(client=kim, body=request.from_dict(again))
     expect("a booking is CONFIRMED", booked.status_code == 200 and booked.parsed.state == "CONFIRMED", booked)
-    repeated = book(client=kim, body=screening, request_id=again)
+    repeated = book(client=kim, body=request.from_dict(again))
     expect("a repeat is the same booking", repeated.parsed.name == booked.parsed.name, repeated)
-    refused("another one that day", book(client=kim, body=screening), 409, "CUSTOMER_DATE_CONFLICT")
+    refused("another one that day", book(client=kim, body=request.from_dict({"screening": again["screening"]})), 409, "CUSTOMER_DATE_CONFLICT")
 
     read = operation("hospital", "get_slot")(hospital=hospital, slot=day.isoformat(), client=stranger)
     expect("the slot is full", read.status_code == 200 and read.parsed.booked_count == 1, read)

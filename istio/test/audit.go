@@ -558,7 +558,7 @@ func gateway(mesh *Mesh, contract *Contract) (problems []string) {
 	last := -1
 	for _, name := range []string{
 		"envoy.filters.http.local_ratelimit", "envoy.filters.http.jwt_authn", "envoy.filters.http.cors", "envoy.filters.http.grpc_web",
-		"envoy.filters.http.grpc_json_transcoder", "envoy.filters.http.router",
+		"envoy.filters.http.lua", "envoy.filters.http.grpc_json_transcoder", "envoy.filters.http.router",
 	} {
 		place := slices.Index(names, name)
 		if place <= last {
@@ -570,6 +570,8 @@ func gateway(mesh *Mesh, contract *Contract) (problems []string) {
 		problems = append(problems, fmt.Sprintf("gateway: limits last or routes early: %v", names))
 	}
 	problems = append(problems, tokens("gateway", manager)...)
+
+	problems = append(problems, rest(manager, contract)...)
 
 	json := &transcoder.GrpcJsonTranscoder{}
 	if filter := filterConfig(manager, "envoy.filters.http.grpc_json_transcoder"); filter == nil || filter.GetTypedConfig().UnmarshalTo(json) != nil {

@@ -22,6 +22,8 @@ type Method struct {
 	Service string
 	// Public methods are called from outside; they have a google.api.http.
 	Public bool
+	// Request is the name of its message; Verb and Body are what google.api.http says.
+	Request, Verb, Body string
 	// Reads have no effect; their HTTP verb is GET.
 	Reads bool
 	// Streams stay open for as long as their caller wants.
@@ -98,10 +100,17 @@ func (c *Contract) add(service protoreflect.ServiceDescriptor) {
 		path := fmt.Sprintf("/%s/%s", service.FullName(), method.Name())
 		rule, _ := proto.GetExtension(method.Options(), annotations.E_Http).(*annotations.HttpRule)
 		public = public || rule != nil
+		verb := ""
+		for name, at := range map[string]string{"GET": rule.GetGet(), "POST": rule.GetPost(), "PATCH": rule.GetPatch(), "PUT": rule.GetPut(), "DELETE": rule.GetDelete()} {
+			if at != "" {
+				verb = name
+			}
+		}
 		c.Methods = append(c.Methods, Method{
 			Path:    path,
 			Service: strings.Split(string(service.FullName()), ".")[1],
 			Public:  rule != nil,
+			Request: string(method.Input().FullName()), Verb: verb, Body: rule.GetBody(),
 			Reads:   rule.GetGet() != "" || internalReads[path],
 			Streams: method.IsStreamingServer() || method.IsStreamingClient(),
 		})

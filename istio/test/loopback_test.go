@@ -41,7 +41,7 @@ func TestLoopbackMesh(t *testing.T) {
 		name string
 		run  func(*testing.T)
 	}{
-		{"REST", s.rests}, {"tokens", s.tokens}, {"gRPC", s.grpc}, {"gRPC-web", s.grpcWeb}, {"a client made from the OpenAPI document", s.openapi}, {"identities", s.identities},
+		{"REST", s.rests}, {"REST that is half understood", s.halfUnderstood}, {"a large page", s.largePage}, {"tokens", s.tokens}, {"gRPC", s.grpc}, {"gRPC-web", s.grpcWeb}, {"a client made from the OpenAPI document", s.openapi}, {"identities", s.identities},
 		{"plaintext and foreign certificates", s.strangers}, {"the tools of the binary", s.tools},
 		{"refusals eject nobody and are not repeated", s.refusals}, {"what may be repeated is, and nothing else", s.repetition},
 	} {
@@ -61,11 +61,11 @@ func (s *scene) rests(t *testing.T) {
 	status, body := s.rest("POST", "/v1/hospitals", s.admin, fmt.Sprintf(`{"hospitalId":"han-river","hospital":{"displayName":"한강검진센터","timeZone":"Asia/Seoul"},
 		"initialSlots":[{"date":{"year":%d,"month":%d,"day":%d},"capacity":1}]}`, year, month, day))
 	expect(t, "a hospital is registered", status, 200, body, `"name":"hospitals/han-river"`)
-	status, body = s.rest("POST", "/v1/screenings?requestId=7f2c1a9e-3b44-4c6e-9a51-0d8e6c1b2f30", s.kim, fmt.Sprintf(`{"customer":"customers/kim","slot":%q}`, s.slot))
+	status, body = s.rest("POST", "/v1/screenings", s.kim, fmt.Sprintf(`{"screening":{"customer":"customers/kim","slot":%q},"requestId":"7f2c1a9e-3b44-4c6e-9a51-0d8e6c1b2f30"}`, s.slot))
 	expect(t, "a place is booked", status, 200, body, `"state":"CONFIRMED"`)
 	status, body = s.rest("GET", "/v1/"+s.slot, "", "")
 	expect(t, "a read without a token", status, 200, body, `"bookedCount":1,"remainingCount":0`)
-	status, body = s.rest("POST", "/v1/screenings", s.park, fmt.Sprintf(`{"customer":"customers/park","slot":%q}`, s.slot))
+	status, body = s.rest("POST", "/v1/screenings", s.park, fmt.Sprintf(`{"screening":{"customer":"customers/park","slot":%q}}`, s.slot))
 	expect(t, "a full slot", status, 400, body, `"reason":"SLOT_FULL"`)
 	status, body = s.rest("GET", "/v1/hospitals/nowhere", "", "")
 	expect(t, "a hospital that is not there", status, 404, body, `"reason":"HOSPITAL_NOT_FOUND"`)

@@ -118,6 +118,20 @@ func TestMutantsAreFoundOut(t *testing.T) {
 		}), "gateway: translates"},
 		{"errors not translated", transcode(func(config map[string]any) { delete(config, "convert_grpc_status") }), "without descriptors, errors or routes"},
 		{"paths and parameters of no method sent on", transcode(func(config map[string]any) { delete(config, "request_validation_options") }), "sends on what no method has"},
+		{"a body that may name another resource", transcode(func(config map[string]any) {
+			delete(config["request_validation_options"].(map[string]any), "reject_binding_body_field_collisions")
+		}), "a body may name another resource"},
+		{"a + that is no space", transcode(func(config map[string]any) { delete(config, "query_param_unescape_plus") }), "a + in a query is no space"},
+		{"pages of Envoy's default size", transcode(func(config map[string]any) { delete(config, "max_response_body_size") }), "a page may have 0 bytes"},
+		{"requests of a small size", transcode(func(config map[string]any) { config["max_request_body_size"] = int64(1000) }), "a request may have 1000 bytes"},
+		{"half of REST understood", remove("EnvoyFilter", "strict"), "half understood is not refused"},
+		{"strict after the transcoder", set("EnvoyFilter", "strict", int64(5), "priority"), "envoy.filters.http.grpc_json_transcoder is out of place"},
+		{"errors as text", remove("EnvoyFilter", "errors"), "no error of its own has the code 3"},
+		{"errors of gRPC as JSON", edit("EnvoyFilter", "errors", "configPatches", func(patches []any) {
+			value := patches[0].(map[string]any)["patch"].(map[string]any)["value"].(map[string]any)["typed_config"].(map[string]any)
+			mapper := value["local_reply_config"].(map[string]any)["mappers"].([]any)[1].(map[string]any)
+			mapper["filter"] = mapper["filter"].(map[string]any)["and_filter"].(map[string]any)["filters"].([]any)[1]
+		}), "a proxy's own answers to gRPC"},
 		{"no browsers for REST", remove("VirtualService", "rest"), "browsers cannot call /v1/hospitals"},
 		{"no gRPC-web", remove("EnvoyFilter", "grpc-web"), "grpc_web is out of place"},
 		{"no limit", remove("EnvoyFilter", "rate-limit"), "has no rate limit"},
