@@ -208,8 +208,13 @@ func routing(mesh *Mesh, contract *Contract) (problems []string) {
 			if got != wanted || found.GetRoute().GetMaxGrpcTimeout().AsDuration() != wanted { //nolint:staticcheck // what Istio writes
 				problems = append(problems, fmt.Sprintf("%s: %s may take %s instead of %s", caller, method.Path, got, wanted))
 			}
+			if whole := found.GetRoute().GetMaxStreamDuration(); whole == nil || whole.GetMaxStreamDuration().AsDuration() != wanted ||
+				whole.GetGrpcTimeoutHeaderMax() == nil || whole.GetGrpcTimeoutHeaderMax().AsDuration() != wanted {
+				problems = append(problems, fmt.Sprintf("%s: a caller's deadline for %s is held against the pod: %v instead of %s", caller, method.Path, whole, wanted))
+			}
 		}
 	}
+	problems = append(problems, deadlinesInside(mesh)...)
 	for _, path := range reflection {
 		if found := look(mesh.Proxies["gateway"].Routes, host, path); found == nil || timeout(found) != 0 {
 			problems = append(problems, "gateway: "+path+" has no route without a timeout")
@@ -219,6 +224,27 @@ func routing(mesh *Mesh, contract *Contract) (problems []string) {
 		problems = append(problems, "gateway: browsers cannot call /v1/hospitals")
 	}
 	return append(problems, patience(mesh)...)
+}
+
+// deadlinesInside: at a pod the service alone keeps its caller's deadline. The sidecar's answer would be held against the pod.
+func deadlinesInside(mesh *Mesh) (problems []string) {
+	for _, service := range services {
+		taken := chains(mesh.Proxies[service].Listeners, "virtualInbound", port)
+		for _, chain := range taken {
+			virtuals := httpOf(chain).GetRouteConfig().GetVirtualHosts()
+			if len(virtuals) != 1 || len(virtuals[0].GetRoutes()) == 0 {
+				problems = append(problems, service+": what comes in has no route")
+				continue
+			}
+			first := virtuals[0].GetRoutes()[0].GetRoute()
+			if first.GetMaxStreamDuration().GetGrpcTimeoutHeaderMax() != nil || first.GetMaxStreamDuration() == nil ||
+				first.GetMaxGrpcTimeout() != nil || //nolint:staticcheck // what Istio writes
+				first.GetCluster() != fmt.Sprintf("inbound|%d||", port) || first.GetTimeout().AsDuration() != 0 {
+				problems = append(problems, fmt.Sprintf("%s: its sidecar keeps its callers' deadlines: %v", service, first))
+			}
+		}
+	}
+	return problems
 }
 
 // patience: what a service waits for inside has to fit into what its caller waits.

@@ -55,6 +55,11 @@ func TestAgreesWithKubernetes(t *testing.T) {
 		if account := spec(pods, "template", "spec", "serviceAccountName"); account != name {
 			t.Errorf("pods of %s run as %v", name, account)
 		}
+		// Or one customer who calls off many calls ends everybody's: loopback_deadlines_test.go.
+		runtime := readWorkload(pods).runtime
+		if number(runtime["overload.premature_reset_total_stream_count"]) < 1<<30 || runtime["envoy.reloadable_features.http2_use_oghttp2"] != "true" {
+			t.Errorf("sidecars of %s end connections that are everybody's: %v", name, runtime)
+		}
 		labels, _ := spec(pods, "template", "metadata", "labels").(map[string]any)
 		if labels["app.kubernetes.io/name"] != name {
 			t.Errorf("pods of %s are labelled %v", name, labels)

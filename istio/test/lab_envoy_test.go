@@ -14,7 +14,7 @@ import (
 )
 
 // proxy starts an Envoy that is configured as Istio's agent would have it.
-func (l *lab) proxy(name, kind, ip, namespace, account string, labels map[string]string) error {
+func (l *lab) proxy(name, kind, ip, namespace, account string, labels, runtime map[string]string) error {
 	secrets, err := l.serveSecrets(account, namespace)
 	if err != nil {
 		return err
@@ -26,6 +26,13 @@ func (l *lab) proxy(name, kind, ip, namespace, account string, labels map[string
 		l.sidecars[name] = admin
 	}
 	l.mu.Unlock()
+	values := map[string]any{}
+	for key, value := range runtime {
+		values[key] = value
+		if value == "true" { // as the agent does
+			values[key] = true
+		}
+	}
 	ads := map[string]any{"ads": map[string]any{}, "initial_fetch_timeout": "0s", "resource_api_version": "V3"}
 	bootstrap := map[string]any{
 		"node": map[string]any{
@@ -45,7 +52,8 @@ func (l *lab) proxy(name, kind, ip, namespace, account string, labels map[string
 		"static_resources": map[string]any{"clusters": []any{
 			static("xds-grpc", l.xds), static("sds-grpc", fmt.Sprintf("127.0.0.1:%d", secrets)),
 		}},
-		"admin": map[string]any{"address": map[string]any{"socket_address": map[string]any{"address": admin, "port_value": 9901}}},
+		"layered_runtime": map[string]any{"layers": []any{map[string]any{"name": "pod", "static_layer": values}}},
+		"admin":           map[string]any{"address": map[string]any{"socket_address": map[string]any{"address": admin, "port_value": 9901}}},
 	}
 	text, err := json.Marshal(bootstrap)
 	if err != nil {

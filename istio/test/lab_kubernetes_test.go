@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/kustomize/api/krusty"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
+	"sigs.k8s.io/yaml"
 )
 
 // kubernetes is what k8s/base says about pods: one version of it, since a rollout goes from one to another.
@@ -29,6 +30,7 @@ type workloadSpec struct {
 	startup, readiness probeSpec
 	minReady, grace    time.Duration
 	surge              int
+	runtime            map[string]string // of the sidecar, from its annotation
 }
 
 type probeSpec struct {
@@ -95,6 +97,12 @@ func readWorkload(object *unstructured.Unstructured) workloadSpec {
 		grace:    seconds(template["terminationGracePeriodSeconds"]),
 		surge:    number(spec(object, "strategy", "rollingUpdate", "maxSurge")),
 	}
+	proxy := struct{ RuntimeValues map[string]string }{}
+	annotation, _ := spec(object, "template", "metadata", "annotations").(map[string]any)
+	if err := yaml.Unmarshal([]byte(fmt.Sprint(annotation["proxy.istio.io/config"])), &proxy); err != nil {
+		panic(err)
+	}
+	made.runtime = proxy.RuntimeValues
 	for _, one := range containers {
 		if one := one.(map[string]any); one["name"] == "checkup" {
 			made.startup, made.readiness = readProbe(one["startupProbe"]), readProbe(one["readinessProbe"])

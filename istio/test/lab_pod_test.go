@@ -84,7 +84,7 @@ func (p *pod) isReady() bool {
 // start starts the sidecar and, once that has its configuration, the process and its probes. It does not wait for the process.
 func (p *pod) start(version *kubernetes) error {
 	labels := map[string]string{"app.kubernetes.io/name": p.service, "lab": p.name}
-	if err := p.lab.proxy(p.name, "sidecar", podIP(p.index), "checkup", p.service, labels); err != nil {
+	if err := p.lab.proxy(p.name, "sidecar", podIP(p.index), "checkup", p.service, labels, version.workloads[p.service].runtime); err != nil {
 		return err
 	}
 	if err := within(time.Minute, func() error {

@@ -120,7 +120,7 @@ func startLab(t *testing.T, plan plan) *lab {
 	l.makeKey()
 	l.startControlPlane()
 	l.startServers(tool(t, "NATS_SERVER"))
-	if err := l.proxy("gateway", "router", address(0, 99), "istio-ingress", l.account, map[string]string{"istio": "ingressgateway"}); err != nil {
+	if err := l.proxy("gateway", "router", address(0, 99), "istio-ingress", l.account, map[string]string{"istio": "ingressgateway"}, nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := l.startPods(); err != nil {

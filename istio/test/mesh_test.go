@@ -82,6 +82,15 @@ func TestMutantsAreFoundOut(t *testing.T) {
 			"host": "screening.checkup.svc.cluster.local", "port": map[string]any{"number": int64(50051)}}}}), "GetScreening leads to"},
 		{"a timeout on a stream", onRoute("mypage", "streams", "timeout", "60s"), "ends after 1m0s"},
 		{"no timeout on a call", onRoute("screening", "writes", "timeout", nil), "is not bounded"},
+		{"deadlines of callers held against pods", remove("EnvoyFilter", "deadlines"), "its sidecar keeps its callers' deadlines"},
+		{"a deadline of callers longer than the route's", func(m *Manifests) {
+			for _, object := range m.Objects {
+				if object.GetKind() == "EnvoyFilter" && object.GetName() == "deadlines" && object.GetNamespace() == "istio-ingress" {
+					spec(object, "configPatches").([]any)[0].(map[string]any)["patch"].(map[string]any)["value"] = map[string]any{
+						"route": map[string]any{"max_stream_duration": map[string]any{"max_stream_duration": "9s", "grpc_timeout_header_max": "9s"}}}
+				}
+			}
+		}, "instead of 3s"},
 		{"a booking cut off while it waits for Hospital", onRoute("screening", "booking", "timeout", "5s"), "before screening.hospital_timeout"},
 		{"a place cut off while it is asked for", onRoute("hospital-mesh", "places", "timeout", "2s"), "before screening.hospital_attempt"},
 		{"a view cut off while it catches up", onRoute("mypage", "consistent-reads", "timeout", "3s"), "before the wait for a view"},
