@@ -80,6 +80,7 @@ check: tools ## holds the code to its rules: format, lints, documentation, contr
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps
 	.ci/proto
+	.ci/commands
 	$(CARGO) test --workspace --test cli architecture
 
 # With Debian's buildah and musl-tools, and `rustup target add $(MUSL)`. Only cargo may want the network; only buildah wants root.
@@ -90,6 +91,7 @@ image: ## builds IMAGE=checkup:dev, a static binary on an empty base, and runs i
 
 mesh-check: tools .tools/kubernetes ## holds k8s/ and istio/ to their schemas, to the code and to what Istio makes of them; no cluster
 	.ci/kubernetes
+	.ci/deploy
 	.ci/istio
 
 mesh-lab: tools ## runs demo, verify and refusals through Istio's control plane and real Envoys on loopback
