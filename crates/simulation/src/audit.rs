@@ -14,8 +14,8 @@ use contract::reservation::v1::reservation_service_client::ReservationServiceCli
 use contract::screening::v1 as screening;
 use contract::screening::v1::screening::State;
 use contract::screening::v1::screening_service_client::ScreeningServiceClient;
-use domain::ids::{ClaimId, CustomerId, HospitalId, ScreeningId, SlotId};
-use domain::invariants::{ClaimRow, ItemRow, Ledgers, ReservationRow, ScreeningRow, SlotRow, check};
+use domain::ids::{ClaimId, CustomerId, ScreeningId, SlotId};
+use domain::invariants::{ClaimRow, ItemRow, Ledgers, ReservationRow, ScreeningRow, SlotRow, check, emptied};
 use runtime::client::Replicas;
 use tokio::time::{Instant, sleep};
 

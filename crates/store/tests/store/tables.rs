@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use fault::Fault;
 use sea_orm::ActiveValue::Set;
 use sea_orm::sea_query::{Expr, ExprTrait, OnConflict};
-use sea_orm::{ConnectionTrait, DbErr, EntityTrait};
+use sea_orm::{DbErr, EntityTrait};
 use store::migration::{MigrationTrait, MigratorTrait, common, prelude};
 use store::{Database, Location, Transaction, Unit};
 use tempfile::TempDir;
