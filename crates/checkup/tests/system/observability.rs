@@ -13,6 +13,7 @@ use crate::embedded;
 /// Metrics an alarm is built on.
 const METRICS: &[&str] = &[
     "checkup_writer_queue_depth",
+    "checkup_store_writable",
     "checkup_writer_batch_size",
     "checkup_refusals_total",
     "checkup_consumer_lag",
