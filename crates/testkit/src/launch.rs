@@ -6,12 +6,16 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 
+use crate::disk::Disk;
 use crate::patience::patience;
 use crate::process::{Checkup, Process};
 
 /// A data directory that is removed with its last handle.
 #[derive(Debug, Clone)]
-pub struct DataDir(Arc<TempDir>);
+pub struct DataDir {
+    path: PathBuf,
+    temporary: Option<Arc<TempDir>>,
+}
 
 impl Default for DataDir {
     fn default() -> Self {
@@ -26,13 +30,34 @@ impl DataDir {
     /// Where the temporary directory cannot be written.
     #[must_use]
     pub fn new() -> Self {
-        Self(Arc::new(tempfile::Builder::new().prefix("checkup-").tempdir().expect("a temporary directory")))
+        let temporary = tempfile::Builder::new().prefix("checkup-").tempdir().expect("a temporary directory");
+        Self { path: temporary.path().to_owned(), temporary: Some(Arc::new(temporary)) }
+    }
+
+    /// One that is not there yet, in a temporary directory: the process makes it.
+    #[must_use]
+    pub fn missing() -> Self {
+        let made = Self::new();
+        Self { path: made.path.join("data"), ..made }
+    }
+
+    /// Somebody else's, who removes it.
+    #[must_use]
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), temporary: None }
     }
 
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
-        self.0.path()
+        &self.path
+    }
+
+    /// The temporary directory that it is, or is in; of somebody else's, the directory it is in.
+    #[must_use]
+    pub fn parent(&self) -> &Path {
+        let outside = || self.path.parent().unwrap_or(&self.path);
+        self.temporary.as_ref().map_or_else(outside, |temporary| temporary.path())
     }
 }
 
@@ -71,6 +96,8 @@ pub struct Launch {
     data: DataDir,
     arguments: Vec<String>,
     variables: Vec<(String, String)>,
+    largest_file: Option<u64>,
+    port: u16,
 }
 
 /// What a command that ended by itself left behind.
@@ -101,7 +128,8 @@ impl Launch {
     #[must_use]
     pub fn new(binary: impl Into<PathBuf>) -> Self {
         let (binary, topology) = (binary.into(), Topology::asked_for());
-        Self { binary, topology, data: DataDir::new(), arguments: Vec::new(), variables: Vec::new() }
+        let (data, arguments, variables) = (DataDir::new(), Vec::new(), Vec::new());
+        Self { binary, topology, data, arguments, variables, largest_file: None, port: 0 }
     }
 
     /// In this topology, whatever the environment asks for.
@@ -139,6 +167,28 @@ impl Launch {
         self
     }
 
+    /// Serves on this port of loopback, so that clients find it again after a restart; otherwise on a free one.
+    #[must_use]
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
+    /// On a disk that can be made to fail.
+    #[must_use]
+    pub fn disk(mut self, disk: &Disk) -> Self {
+        self.variables.extend(disk.environment());
+        self
+    }
+
+    /// Lets no file of `checkup up` grow beyond this many bytes: writes fail as on a full disk, with another error. `None` takes
+    /// the limit away. [`Checkup::limit_files`] changes it while the process runs.
+    #[must_use]
+    pub fn largest_file(mut self, bytes: Option<u64>) -> Self {
+        self.largest_file = bytes;
+        self
+    }
+
     /// The data directory it will use.
     #[must_use]
     pub fn data(&self) -> &DataDir {
@@ -164,13 +214,14 @@ impl Launch {
     /// # Panics
     /// Where the binary cannot be run at all.
     pub async fn try_start(&self) -> Result<Checkup, StartFailure> {
+        let addr = format!("127.0.0.1:{}", self.port);
         let mut command = match self.topology {
-            Topology::Embedded => self.command(&["up", "--addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0"]),
+            Topology::Embedded => self.limited(&["up", "--addr", &addr, "--admin-addr", "127.0.0.1:0"]),
             Topology::Mesh => {
                 // PostgreSQL runs as another user where the tests run as root
                 let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
                 std::fs::set_permissions(self.data.path(), open).expect("our own directory");
-                self.command(&["mesh", "--addr", "127.0.0.1:0"])
+                self.command(&["mesh", "--addr", &addr])
             }
         };
         command.arg("--data-dir").arg(self.data.path()).args(&self.arguments);
@@ -201,9 +252,25 @@ impl Launch {
         }
     }
 
+    /// A command under the limit on its files, where there is one. Ignored signals stay ignored in what a shell becomes; without that
+    /// the limit would end the process. Only the soft limit is set, so that it can be raised again.
+    fn limited(&self, arguments: &[&str]) -> Command {
+        const BLOCK: u64 = 512;
+        let Some(bytes) = self.largest_file else { return self.command(arguments) };
+        let mut command = self.prepared(Command::new("/bin/sh"));
+        command.arg("-c").arg(format!("trap '' XFSZ; ulimit -S -f {}; exec \"$0\" \"$@\"", bytes / BLOCK));
+        command.arg(&self.binary).args(arguments);
+        command
+    }
+
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.binary);
-        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut command = self.prepared(Command::new(&self.binary));
+        command.args(arguments);
+        command
+    }
+
+    fn prepared(&self, mut command: Command) -> Command {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // The developer's own settings are not part of a test.
         let own = |name: &str| name.starts_with("CHECKUP_") || name == "RUST_LOG";
         for (name, _) in std::env::vars().filter(|(name, _)| own(name)) {

@@ -6,11 +6,13 @@
 #![allow(clippy::disallowed_methods, reason = "a test owns its tasks, and stands on the machine's own clock")]
 
 mod client;
+mod disk;
 mod http1;
 mod launch;
 mod ledger;
 mod output;
 mod patience;
+mod power;
 mod process;
 mod proxy;
 mod raw;
@@ -18,10 +20,12 @@ mod refusal;
 mod rush;
 mod scene;
 mod seed;
+mod small_disk;
 mod token;
 mod wire;
 
 pub use client::{Authorised, Credentials, Party, Served, connect};
+pub use disk::{Call, Disk, Fault};
 pub use http1::{Page, get};
 pub use launch::{DataDir, Finished, Launch, StartFailure, Topology};
 pub use ledger::{Booking, Cancelling, Finding, Ledger, Outcome, Sighting, Wrong};
@@ -34,5 +38,6 @@ pub use refusal::{Refusal, is_goaway, refused, refused_one_of};
 pub use rush::{gather, rush, start_together};
 pub use scene::{Desk, day_of, in_days, slot_name};
 pub use seed::{Random, seed};
+pub use small_disk::SmallDisk;
 pub use token::{Claims, Tokens};
 pub use wire::{Exchange, Held, Wire, WireAnswer};

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use tokio::time::{Instant, sleep};
 
 use crate::client::{Party, Served};
@@ -73,10 +73,13 @@ impl Process {
         }
     }
 
+    fn pid(&self) -> Pid {
+        i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a child has a pid")
+    }
+
     fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a child has a pid");
         // A process that has already ended needs no signal.
-        let _ = kill_process(pid, signal);
+        let _ = kill_process(self.pid(), signal);
     }
 
     async fn ended(&mut self) -> ExitStatus {
@@ -213,11 +216,38 @@ impl Checkup {
         self.process.child.try_wait().expect("the child can be waited for").is_none()
     }
 
+    /// `kill -9` in the middle of something else; [`Self::kill`] then waits for the end.
+    pub fn kill_now(&self) {
+        self.process.signal(Signal::KILL);
+    }
+
     /// `kill -9`: nothing of it runs any more when this returns.
     pub async fn kill(mut self) -> Launch {
         self.process.signal(Signal::KILL);
         self.process.ended().await;
         self.launch.clone()
+    }
+
+    /// Lets no file grow beyond this many bytes from now on; `None` takes the limit away.
+    ///
+    /// # Panics
+    /// Where the limit cannot be set.
+    pub fn limit_files(&self, bytes: Option<u64>) {
+        let pid = self.process.pid();
+        // a child has its parent's hard limit, which nobody here changes
+        let maximum = getrlimit(Resource::Fsize).maximum;
+        let limit = Rlimit { current: bytes.or(maximum), maximum };
+        prlimit(Some(pid), Resource::Fsize, limit).expect("the limit of a child");
+    }
+
+    /// SIGSTOP: it stands still, its connections and its files stay open.
+    pub fn pause(&self) {
+        self.process.signal(Signal::STOP);
+    }
+
+    /// SIGCONT: it goes on.
+    pub fn resume(&self) {
+        self.process.signal(Signal::CONT);
     }
 
     /// Sends SIGTERM without waiting.
