@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use std::os::unix::process::CommandExt;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::child::Child;
 use crate::home::{Home, User};
@@ -32,6 +32,8 @@ pub struct Postgres {
     programs: PostgresPrograms,
     user: Option<User>,
     port: u16,
+    environment: Vec<(String, String)>,
+    settings: Vec<String>,
     home: Home,
 }
 
@@ -58,7 +60,9 @@ impl Postgres {
         if let Some(user) = user {
             user.own(home.path())?;
         }
-        let mut server = Self { child: None, log: Output::default(), programs, user, port: port::free()?, home };
+        let (environment, settings, port) = (Vec::new(), Vec::new(), port::free()?);
+        let mut server =
+            Self { child: None, log: Output::default(), programs, user, port, environment, settings, home };
         if !server.data_dir().join("PG_VERSION").exists() {
             server.initialise().await?;
         }
@@ -130,6 +134,38 @@ impl Postgres {
         self.home.path().join("data")
     }
 
+    /// Tells the server something from its next start on: variables of its environment, and settings, `NAME=VALUE`. Replaces what it
+    /// was told before.
+    pub fn set(&mut self, environment: Vec<(String, String)>, settings: &[&str]) {
+        self.environment = environment;
+        self.settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
+    }
+
+    /// `kill -9` of the server and of all its sessions at one moment: nothing of it runs any more, and nothing was ended in an orderly
+    /// way.
+    ///
+    /// # Errors
+    /// [`Error::Late`].
+    pub async fn kill(&mut self) -> Result<(), Error> {
+        let Some(mut child) = self.child.take() else { return Ok(()) };
+        // what stands still starts no session that nobody would kill
+        child.pause(LIMIT).await?;
+        let sessions = children(child.pid());
+        for session in &sessions {
+            let _ = kill_process(*session, Signal::KILL);
+        }
+        child.end(Signal::KILL, LIMIT).await?;
+        let end = Instant::now() + LIMIT;
+        while sessions.iter().any(|session| is_running(*session)) {
+            if Instant::now() >= end {
+                let what = "the sessions of postgres did not end".into();
+                return Err(Error::Late { what, limit: LIMIT, output: self.log.tail(SHOWN_LINES) });
+            }
+            tokio::time::sleep(BETWEEN_LOOKS).await;
+        }
+        Ok(())
+    }
+
     /// What it logged since it was last started.
     #[must_use]
     pub fn log(&self) -> &Output {
@@ -183,6 +219,10 @@ impl Postgres {
         for setting in ["listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=300"] {
             command.args(["-c", setting]);
         }
+        for setting in &self.settings {
+            command.args(["-c", setting]);
+        }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         // SIGQUIT ends the sessions too; SIGKILL would leave them to notice by themselves.
         let mut child = Child::spawn("postgres", command, Signal::QUIT, self.home.scratch())?;
         self.log = child.output().clone();
@@ -219,6 +259,18 @@ impl Postgres {
         }
         command
     }
+}
+
+/// The processes that this one has started and that have not ended.
+fn children(pid: u32) -> Vec<Pid> {
+    let listed = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    listed.split_whitespace().filter_map(|child| child.parse().ok().and_then(Pid::from_raw)).collect()
+}
+
+/// Whether it can still do anything: one that has ended and that nobody has asked about cannot.
+fn is_running(process: Pid) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero())).unwrap_or_default();
+    status.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with(['Z', 'X']))
 }
 
 fn without_defaults(command: &mut Command) {

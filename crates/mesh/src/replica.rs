@@ -1,7 +1,7 @@
 //! One replica of a service: a process that can be started, asked how it is, stopped, killed and paused.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
@@ -72,6 +72,8 @@ pub struct Replica {
     common: Vec<String>,
     /// What only this one is told.
     settings: Vec<String>,
+    /// Variables that only this one has.
+    environment: Vec<(String, String)>,
     child: Option<Child>,
     /// How it ended last, where it did so by itself.
     ended: Option<ExitStatus>,
@@ -80,8 +82,8 @@ pub struct Replica {
 
 impl Replica {
     pub(crate) fn new(spot: Spot, binary: PathBuf, configuration: PathBuf, common: Vec<String>) -> Self {
-        let (settings, output) = (Vec::new(), Output::default());
-        Self { spot, binary, configuration, common, settings, child: None, ended: None, output }
+        let (settings, environment, output) = (Vec::new(), Vec::new(), Output::default());
+        Self { spot, binary, configuration, common, settings, environment, child: None, ended: None, output }
     }
 
     /// The service.
@@ -137,6 +139,17 @@ impl Replica {
         self.settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
     }
 
+    /// Gives variables to only this replica's process, from its next start on. Replaces those it was given before.
+    pub fn set_environment(&mut self, variables: Vec<(String, String)>) {
+        self.environment = variables;
+    }
+
+    /// Where its files are.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.spot.directory
+    }
+
     /// Starts it; does not wait until it serves.
     ///
     /// # Errors
@@ -156,6 +169,7 @@ impl Replica {
             command.arg("--set").arg(setting);
         }
         without_settings(&mut command);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         std::fs::create_dir_all(directory).map_err(Error::system(format!("make {}", directory.display())))?;
         let child = Child::spawn(self.name(), command, Signal::TERM, None)?;
         self.output = child.output().clone();
