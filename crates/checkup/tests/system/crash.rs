@@ -20,11 +20,18 @@ const CALLERS: usize = 10;
 const TURNS: usize = 20;
 
 /// What the tasks of a run share.
-struct Run {
-    ledger: Ledger,
-    slots: Vec<String>,
-    tokens: Tokens,
-    stop: AtomicBool,
+pub(crate) struct Run {
+    pub(crate) ledger: Ledger,
+    pub(crate) slots: Vec<String>,
+    pub(crate) tokens: Tokens,
+    pub(crate) stop: AtomicBool,
+}
+
+impl Run {
+    /// Nothing has been asked for yet.
+    pub(crate) fn new(slots: Vec<String>, tokens: &Tokens) -> Self {
+        Self { ledger: Ledger::default(), slots, tokens: tokens.clone(), stop: AtomicBool::new(false) }
+    }
 }
 
 /// Keeps what an answer says, but stops the test at a status that no client may see.
@@ -35,13 +42,13 @@ fn outcome<T>(result: Result<T, Status>) -> Outcome<T> {
     }
 }
 
-fn is_open(booking: &Booking) -> bool {
+pub(crate) fn is_open(booking: &Booking) -> bool {
     let cancelling = booking.cancelling.as_ref().is_some_and(|cancelling| cancelling.outcome == Outcome::Unknown);
     booking.outcome == Outcome::Unknown || cancelling
 }
 
 /// Asks for whatever of a booking and its cancelling is not known yet, as the customer, with the same request_ids.
-async fn ask(run: &Run, channel: &Channel, booking: &mut Booking) {
+pub(crate) async fn ask(run: &Run, channel: &Channel, booking: &mut Booking) {
     let desk = Desk::of(&Party::new(channel.clone(), Some(&run.tokens.customer(&booking.customer))));
     if booking.outcome == Outcome::Unknown {
         let answer = desk.book(&booking.customer, &booking.slot, &booking.request_id).await;
@@ -82,7 +89,7 @@ async fn call(run: Arc<Run>, channel: Channel, name: String, mut random: Random)
 }
 
 /// Load, and the kill in the middle of it.
-async fn round(checkup: Checkup, run: &Arc<Run>, number: usize, random: &mut Random) -> Launch {
+pub(crate) async fn round(checkup: Checkup, run: &Arc<Run>, number: usize, random: &mut Random) -> Launch {
     run.stop.store(false, Ordering::Relaxed);
     let connections = checkup.served().connections(3).await;
     let callers = (0..CALLERS)
@@ -100,7 +107,7 @@ async fn round(checkup: Checkup, run: &Arc<Run>, number: usize, random: &mut Ran
 }
 
 /// Repeats every request whose answer is not known, until it is.
-async fn settle(checkup: &Checkup, run: &Run) -> usize {
+pub(crate) async fn settle(checkup: &Checkup, run: &Run) -> usize {
     let channel = connect(checkup.addr()).await;
     let open = run.ledger.take_unknown();
     let count = open.len();
@@ -116,7 +123,7 @@ async fn settle(checkup: &Checkup, run: &Run) -> usize {
 }
 
 /// The ledger of the client against the screenings there are.
-async fn check_ledger(checkup: &Checkup, run: &Run, when: &str) {
+pub(crate) async fn check_ledger(checkup: &Checkup, run: &Run, when: &str) {
     let seen: Vec<Sighting> =
         all_screenings(&checkup.auditor().await, "").await.into_iter().map(Sighting::from).collect();
     let wrong = run.ledger.disagreements(&seen);
@@ -124,7 +131,7 @@ async fn check_ledger(checkup: &Checkup, run: &Run, when: &str) {
 }
 
 /// The services against each other.
-async fn verify(checkup: &Checkup, when: &str) {
+pub(crate) async fn verify(checkup: &Checkup, when: &str) {
     let verified = checkup.run(&["verify", "--settle", "5s"]).await;
     assert_eq!(verified.code, Some(0), "{when}: {verified:#?}");
 }
@@ -136,12 +143,7 @@ async fn fifty_kills_lose_nothing_and_double_nothing() {
     let admin = Desk::of(&checkup.admin().await);
     let mut slots = admin.open("roomy", &(5..35).collect::<Vec<_>>(), 200).await;
     slots.extend(admin.open("narrow", &(40..50).collect::<Vec<_>>(), 4).await);
-    let run = Arc::new(Run {
-        ledger: Ledger::default(),
-        slots,
-        tokens: checkup.tokens().clone(),
-        stop: AtomicBool::new(false),
-    });
+    let run = Arc::new(Run::new(slots, checkup.tokens()));
     let mut lost = 0;
     for number in 0..ROUNDS {
         let launch = round(checkup, &run, number, &mut random).await;

@@ -21,6 +21,7 @@ mod past;
 mod protocol;
 mod races;
 mod rebuild;
+mod storage;
 mod stored;
 mod streams;
 mod topology;
