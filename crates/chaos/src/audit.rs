@@ -1,24 +1,19 @@
 //! After the load: every call is settled, every service must agree, and every answer that was given must be true.
 
 use std::collections::HashMap;
-use std::future::pending;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-use checkup::gateway::{Gateway, Upstream};
 use contract::screening::v1::ListScreeningsRequest;
 use futures::{StreamExt, stream};
-use mesh::Mesh;
 use serde_json::Value;
 use testkit::{Booking, Outcome, Party, Sighting, Wrong};
-use tokio::net::TcpListener;
-use tokio::process::Command;
 use tokio::time::Instant;
 
 use crate::Error;
 use crate::load::{Desk, Told};
 use crate::pool::Patience;
+use crate::stage::Stage;
 
 /// How long an unknown call is sent again and again.
 const UNTIL_KNOWN: Duration = Duration::from_secs(60);
@@ -40,12 +35,12 @@ pub(crate) struct Audit {
 }
 
 impl Audit {
-    /// Settles everything, then compares. The mesh must be whole again.
+    /// Settles everything, then compares. The stage must be whole again.
     ///
     /// # Errors
     /// Where something cannot be read.
     pub(crate) async fn of(
-        mesh: &Mesh,
+        stage: &impl Stage,
         binary: &Path,
         desk: &Desk,
         told: &Told,
@@ -58,8 +53,8 @@ impl Audit {
         if unknown > 0 {
             audit.complaints.push(format!("{unknown} bookings are unknown after {UNTIL_KNOWN:?} of asking"));
         }
-        for index in 0..2 {
-            audit.verify(mesh, binary, index, settle).await?;
+        for view in 0..views(stage) {
+            audit.verify(stage, binary, view, settle).await?;
         }
         audit.settled = begun.elapsed();
         audit.replay(desk, told).await;
@@ -77,26 +72,9 @@ impl Audit {
         Ok(audit)
     }
 
-    /// `checkup verify` over the replicas of this number, or the last ones of services that have fewer.
-    async fn verify(&mut self, mesh: &Mesh, binary: &Path, index: usize, settle: Duration) -> Result<(), Error> {
-        let mut upstreams = HashMap::new();
-        for replica in mesh.replicas().iter().filter(|replica| replica.index() <= index) {
-            let upstream = Upstream::new(replica.addr()).map_err(|error| Error::failed(error.to_string()))?;
-            upstreams.insert(replica.service().to_owned(), vec![Arc::new(upstream)]);
-        }
-        let gateway = Gateway::new(upstreams).map_err(|error| Error::failed(error.to_string()))?;
-        let listener = TcpListener::bind("127.0.0.1:0").await.map_err(Error::system("listen on a free port"))?;
-        let addr = listener.local_addr().map_err(Error::system("listen on a free port"))?;
-        let mut command = Command::new(binary);
-        command.arg("verify").arg("--addr").arg(addr.to_string());
-        command.arg("--data-dir").arg(mesh.directory());
-        command.arg("--settle").arg(format!("{}s", settle.as_secs())).arg("--json");
-        let output = tokio::select! {
-            output = command.kill_on_drop(true).output() => output.map_err(Error::system("run checkup verify"))?,
-            served = gateway.serve(listener, pending()) => {
-                return Err(Error::failed(format!("the gateway ended: {served:?}")));
-            }
-        };
+    /// `checkup verify` through one view of the stage.
+    async fn verify(&mut self, stage: &impl Stage, binary: &Path, view: usize, settle: Duration) -> Result<(), Error> {
+        let output = stage.verify(binary, view, settle).await?;
         let report: Value = serde_json::from_slice(&output.stdout).map_err(|error| {
             let said = String::from_utf8_lossy(&output.stderr);
             Error::failed(format!("checkup verify said no JSON ({error}): {said}"))
@@ -110,16 +88,16 @@ impl Audit {
         }
         for (rule, rows) in by_rule {
             let examples: Vec<String> = rows.iter().take(SHOWN).map(ToString::to_string).collect();
-            self.complaints.push(format!("verify, replicas {index}: {} × {rule}: {}", rows.len(), examples.join(" ")));
+            self.complaints.push(format!("verify, view {view}: {} × {rule}: {}", rows.len(), examples.join(" ")));
         }
         for key in ["moving", "skipped"] {
             let rows = rows(key);
             if let Some(first) = rows.first() {
-                self.complaints.push(format!("verify, replicas {index}: {} {key}, for example {first}", rows.len()));
+                self.complaints.push(format!("verify, view {view}: {} {key}, for example {first}", rows.len()));
             }
         }
         if disagreements.is_empty() && report["ok"] != true {
-            self.complaints.push(format!("verify, replicas {index}, is not content: {report}"));
+            self.complaints.push(format!("verify, view {view}, is not content: {report}"));
         }
         Ok(())
     }
@@ -146,6 +124,10 @@ impl Audit {
         }
         self.complaints.extend(again.complaints());
     }
+}
+
+fn views<S: Stage>(_stage: &S) -> usize {
+    S::VIEWS
 }
 
 fn token(desk: &Desk, booking: &Booking) -> String {

@@ -19,7 +19,8 @@ Examples:
   chaos --markdown >> README.md
 
 Needs the programs of PostgreSQL 15 or newer and of nats-server 2.12 or newer, and a binary of checkup. A scenario starts a mesh \
-of its own on loopback; its directory is kept where something is wrong, and named.
+of its own on loopback, those that begin with \"embedded\" one process; its directory is kept where something is wrong, and named. What breaks \
+a disk needs a C compiler besides, and is skipped where there is none.
 
 What is wrong: an answer that is not true any more (lost), a booking that nobody asked for or asked for once (doubled), a slot \
 with more places taken than it has at any look (oversold), and whatever `checkup verify` reports of either set of replicas once \
@@ -33,7 +34,7 @@ const ATTAINABLE: f64 = 0.9;
 /// The largest number that makes sense anywhere here; as hours a century and more.
 const MOST: f64 = 1_000_000.0;
 
-/// Breaks a mesh under load, in every way it promises to survive, and prints what came of it.
+/// Breaks a mesh, or one process with everything in it, under load, in every way it promises to survive, and prints what came of it.
 #[derive(Debug, Parser)]
 #[command(name = "chaos", after_help = EXAMPLES, max_term_width = 100)]
 struct Args {
@@ -96,7 +97,7 @@ fn main() -> ExitCode {
         }
     };
     if args.list {
-        Scenario::ALL.iter().for_each(|scenario| println!("{:<10} {}", scenario.name(), scenario.about()));
+        Scenario::ALL.iter().for_each(|scenario| println!("{:<14} {}", scenario.name(), scenario.about()));
         return ExitCode::SUCCESS;
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

@@ -1,4 +1,4 @@
-//! A mesh under load, to be broken by a scenario: from its start to the row of the table.
+//! A mesh, or one process with everything in it, under load, to be broken by a scenario: from its start to the row of the table.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use crate::load::{Desk, Load, Pressure, Slot, Told};
 use crate::pool::Pool;
 use crate::row::{Back, Row};
 use crate::sampler::Sampler;
+use crate::stage::{Embedded, Stage};
 
 /// How long the mesh, or a replica, may take to serve.
 pub(crate) const START: Duration = Duration::from_secs(60);
@@ -79,12 +80,12 @@ struct Mark {
     lasted_from: Option<Instant>,
 }
 
-/// A mesh under load.
+/// A mesh, or another stage, under load.
 #[derive(Debug)]
-pub(crate) struct Run {
+pub(crate) struct Run<S = Mesh> {
     load: Option<Load>,
     sampler: Sampler,
-    pub(crate) mesh: Mesh,
+    pub(crate) stage: S,
     pub(crate) desk: Desk,
     pub(crate) hospital: Pool,
     pub(crate) told: Arc<Told>,
@@ -100,7 +101,7 @@ pub(crate) struct Run {
     directory: TempDir,
 }
 
-impl Run {
+impl Run<Mesh> {
     /// Starts a mesh and its load, and lets it run for a while. `wire` is told of the mesh before it is waited for.
     ///
     /// # Errors
@@ -117,23 +118,67 @@ impl Run {
         let mut mesh = Mesh::start(layout, |_| {}).await?;
         wire(&mut mesh);
         mesh.ready(START).await?;
-        let tokens = Tokens::of(directory.path());
-        let hospital = Pool::of(mesh.of("hospital").map(Replica::addr))?;
-        let desk = Desk { screening: Pool::of(mesh.of("screening").map(Replica::addr))?, tokens };
-        let capacities: Vec<i32> = if setup.idle { Vec::new() } else { CAPACITIES.to_vec() };
+        Self::on(mesh, plan, setup.idle, directory).await
+    }
+
+    /// One replica, to break it.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub(crate) fn replica(&mut self, service: &str, index: usize) -> Result<&mut Replica, Error> {
+        let missing = || Error::failed(format!("there is no {service}-{index}"));
+        self.stage.replica(service, index).ok_or_else(missing)
+    }
+
+    /// Stops a replica in an orderly way and starts it again; how long it was away. A stop that had to be cut off is noted.
+    ///
+    /// # Errors
+    /// Where it does not stop, or does not serve again.
+    pub(crate) async fn restart(&mut self, service: &str, index: usize) -> Result<Duration, Error> {
+        let begun = Instant::now();
+        let replica = self.replica(service, index)?;
+        replica.stop().await?;
+        let cut = |line: &String| CUT_OFF.iter().any(|said| line.contains(said)).then(|| line.clone());
+        let cut = replica.output().find(cut);
+        replica.start()?;
+        replica.ready(START).await?;
+        let name = replica.name();
+        self.notes.extend(cut.map(|line| format!("the stop of {name} was cut off: {line}")));
+        Ok(begun.elapsed())
+    }
+}
+
+impl Run<Embedded> {
+    /// Starts one process with everything in it, and its load, and lets it run for a while. With `power` its supply can fail.
+    ///
+    /// # Errors
+    /// Where it does not start, or this machine has no disk that can be made to fail.
+    pub(crate) async fn embedded(plan: &Plan, power: bool) -> Result<Self, Error> {
+        let directory = directory()?;
+        let stage = Embedded::start(&plan.binary, directory.path(), power).await?;
+        Self::on(stage, plan, false, directory).await
+    }
+}
+
+impl<S: Stage> Run<S> {
+    /// Puts the load on a stage that serves.
+    async fn on(stage: S, plan: &Plan, idle: bool, directory: TempDir) -> Result<Self, Error> {
+        let tokens = Tokens::of(&stage.directory());
+        let hospital = Pool::of(stage.addrs("hospital"))?;
+        let desk = Desk { screening: Pool::of(stage.addrs("screening"))?, tokens };
+        let capacities: Vec<i32> = if idle { Vec::new() } else { CAPACITIES.to_vec() };
         let slots = open(&hospital, &desk.tokens, "busy", &capacities).await?;
         let told = Arc::new(Told::new(slots));
         let auditor = desk.tokens.auditor();
         let sampler = Sampler::start(&hospital, &desk.screening, &auditor, "hospitals/busy", &told);
         let mut random = Random::new(plan.seed);
         let now = Instant::now();
-        let load = (!setup.idle).then(|| Load::start(&desk, &told, plan.pressure, &mut random));
+        let load = (!idle).then(|| Load::start(&desk, &told, plan.pressure, &mut random));
         let (plan, marks, notes) = (plan.clone(), Vec::new(), Vec::new());
-        let steady = (now, now);
         let mut run = Self {
             load,
             sampler,
-            mesh,
+            stage,
             desk,
             hospital,
             told,
@@ -142,7 +187,7 @@ impl Run {
             notes,
             begun: now,
             ended: None,
-            steady,
+            steady: (now, now),
             withheld: Withheld::from_now(),
             marks,
             directory,
@@ -167,32 +212,6 @@ impl Run {
     /// A fault that began then is over: its effect is measured from here.
     pub(crate) fn is_over(&mut self, begun: Instant) {
         self.marks.push(Mark { from: Instant::now(), lasted_from: Some(begun) });
-    }
-
-    /// One replica, to break it.
-    ///
-    /// # Errors
-    /// Where there is none.
-    pub(crate) fn replica(&mut self, service: &str, index: usize) -> Result<&mut Replica, Error> {
-        let missing = || Error::failed(format!("there is no {service}-{index}"));
-        self.mesh.replica(service, index).ok_or_else(missing)
-    }
-
-    /// Stops a replica in an orderly way and starts it again; how long it was away. A stop that had to be cut off is noted.
-    ///
-    /// # Errors
-    /// Where it does not stop, or does not serve again.
-    pub(crate) async fn restart(&mut self, service: &str, index: usize) -> Result<Duration, Error> {
-        let begun = Instant::now();
-        let replica = self.replica(service, index)?;
-        replica.stop().await?;
-        let cut = |line: &String| CUT_OFF.iter().any(|said| line.contains(said)).then(|| line.clone());
-        let cut = replica.output().find(cut);
-        replica.start()?;
-        replica.ready(START).await?;
-        let name = replica.name();
-        self.notes.extend(cut.map(|line| format!("the stop of {name} was cut off: {line}")));
-        Ok(begun.elapsed())
     }
 
     /// An admin of every hospital.
@@ -263,8 +282,8 @@ impl Run {
         let mut complaints = [self.told.complaints(), audit.complaints].concat();
         let looks = self.sampler.looks();
         drop(self.sampler);
-        if let Err(error) = self.mesh.stop().await {
-            complaints.push(format!("the mesh does not stop: {error}"));
+        if let Err(error) = self.stage.stop().await {
+            complaints.push(format!("it does not stop: {error}"));
         }
         let Audit { lost, doubled, settled, .. } = audit;
         let (fault, notes) = (fault.into(), self.notes);
@@ -290,9 +309,9 @@ impl Run {
     }
 
     async fn audit(&mut self) -> Result<Audit, Error> {
-        self.mesh.ready(START).await?;
+        self.stage.ready(START).await?;
         let settle = self.plan.settle;
-        Audit::of(&self.mesh, &self.plan.binary, &self.desk, &self.told, settle).await
+        Audit::of(&self.stage, &self.plan.binary, &self.desk, &self.told, settle).await
     }
 
     /// The rate before the faults, and how long the worst of them was felt. Notes the rate while those lasted that last.

@@ -9,9 +9,11 @@ mod disk;
 mod flash;
 mod network;
 mod process;
+mod storage;
 mod twice;
 
 pub use damage::damage;
+pub use storage::unsynced;
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -22,7 +24,7 @@ use crate::load::Pressure;
 use crate::row::Row;
 use crate::run::Plan;
 
-/// One way to break a mesh.
+/// One way to break a mesh, or one process with everything in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scenario {
     /// `kill -9` of a replica of each service in turn.
@@ -55,6 +57,26 @@ pub enum Scenario {
     Rolling,
     /// Everybody wants the same date at once.
     Flash,
+    /// The disk under one process with everything in it is full.
+    EmbeddedFull,
+    /// Nothing can be written to that disk.
+    EmbeddedIo,
+    /// What is written to that disk cannot be synced.
+    EmbeddedSync,
+    /// That disk is slow.
+    EmbeddedSlow,
+    /// That process stands still.
+    EmbeddedPause,
+    /// `kill -9` of that process while its disk fails.
+    EmbeddedKill,
+    /// `kill -9` of that process while a log is copied into its file.
+    Checkpoint,
+    /// The power of that process fails, again and again: what was not synced is gone.
+    Power,
+    /// The power of PostgreSQL fails.
+    PostgresPower,
+    /// The disk of a MyPage replica is full.
+    MyPageFull,
 }
 
 /// How long a scenario takes.
@@ -68,7 +90,7 @@ pub enum Form {
 
 impl Scenario {
     /// Every one of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 25] = [
         Self::Kill,
         Self::Postgres,
         Self::Freeze,
@@ -84,6 +106,16 @@ impl Scenario {
         Self::Poison,
         Self::Rolling,
         Self::Flash,
+        Self::EmbeddedFull,
+        Self::EmbeddedIo,
+        Self::EmbeddedSync,
+        Self::EmbeddedSlow,
+        Self::EmbeddedPause,
+        Self::EmbeddedKill,
+        Self::Checkpoint,
+        Self::Power,
+        Self::PostgresPower,
+        Self::MyPageFull,
     ];
 
     /// Its name, as it is typed.
@@ -105,6 +137,16 @@ impl Scenario {
             Self::Poison => "poison",
             Self::Rolling => "rolling",
             Self::Flash => "flash",
+            Self::EmbeddedFull => "embedded-full",
+            Self::EmbeddedIo => "embedded-io",
+            Self::EmbeddedSync => "embedded-sync",
+            Self::EmbeddedSlow => "embedded-slow",
+            Self::EmbeddedPause => "embedded-pause",
+            Self::EmbeddedKill => "embedded-kill",
+            Self::Checkpoint => "checkpoint",
+            Self::Power => "power",
+            Self::PostgresPower => "postgres-power",
+            Self::MyPageFull => "mypage-full",
         }
     }
 
@@ -127,6 +169,16 @@ impl Scenario {
             Self::Poison => "events nobody can read or apply",
             Self::Rolling => "rolling restart of every service, 2 replicas each",
             Self::Flash => "flash sale: one slot, everybody at once",
+            Self::EmbeddedFull => "embedded: the disk full",
+            Self::EmbeddedIo => "embedded: I/O errors",
+            Self::EmbeddedSync => "embedded: syncs failing",
+            Self::EmbeddedSlow => "embedded: a slow disk",
+            Self::EmbeddedPause => "embedded: SIGSTOP",
+            Self::EmbeddedKill => "embedded: kill -9 while the disk is full, broken, does not sync",
+            Self::Checkpoint => "embedded: kill -9 while a log is copied into its file",
+            Self::Power => "embedded: the power fails, again and again",
+            Self::PostgresPower => "the power of PostgreSQL fails",
+            Self::MyPageFull => "the disk of a MyPage replica full",
         }
     }
 
@@ -145,6 +197,14 @@ impl Scenario {
             (Self::Postgres, true) => (seconds(0), 3),
             (Self::NatsWipe, true) => (seconds(5), 2),
             (Self::Kill, true) => (seconds(2), 1),
+            (Self::Power, true) => (Duration::from_millis(600), 200),
+            (Self::Power, false) => (Duration::from_millis(300), 8),
+            (Self::PostgresPower, true) => (seconds(3), 20),
+            (Self::PostgresPower, false) => (Duration::from_millis(800), 4),
+            (Self::EmbeddedKill, true) => (seconds(2), 30),
+            (Self::EmbeddedKill, false) => (Duration::from_millis(300), 6),
+            (Self::Checkpoint, true) => (Duration::from_millis(200), 20),
+            (Self::Checkpoint, false) => (Duration::from_millis(100), 4),
             (_, true) => (seconds(10), 1),
             (Self::Partition, false) => (seconds(2), 1),
             (_, false) => (seconds(1), 1),
@@ -197,6 +257,16 @@ impl Scenario {
             Self::Poison => twice::poison(name, plan).await,
             Self::Rolling => process::rolling(name, plan).await,
             Self::Flash => flash::flash(name, plan).await,
+            Self::EmbeddedFull => storage::full(name, plan).await,
+            Self::EmbeddedIo => storage::io(name, plan).await,
+            Self::EmbeddedSync => storage::sync(name, plan).await,
+            Self::EmbeddedSlow => storage::slow(name, plan).await,
+            Self::EmbeddedPause => storage::pause(name, plan).await,
+            Self::EmbeddedKill => storage::kill(name, plan).await,
+            Self::Checkpoint => storage::checkpoint(name, plan).await,
+            Self::Power => storage::power(name, plan).await,
+            Self::PostgresPower => storage::postgres_power(name, plan).await,
+            Self::MyPageFull => storage::my_page(name, plan).await,
         }
     }
 }

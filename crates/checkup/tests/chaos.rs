@@ -59,6 +59,16 @@ survives! {
     poison_events: Poison,
     rolling_restart_of_every_service: Rolling,
     flash_sale: Flash,
+    embedded_disk_full: EmbeddedFull,
+    embedded_io_errors: EmbeddedIo,
+    embedded_syncs_fail: EmbeddedSync,
+    embedded_slow_disk: EmbeddedSlow,
+    embedded_stands_still: EmbeddedPause,
+    embedded_killed_while_its_disk_fails: EmbeddedKill,
+    embedded_killed_in_a_checkpoint: Checkpoint,
+    embedded_power_failures: Power,
+    postgres_power_failures: PostgresPower,
+    disk_of_a_my_page_replica_is_full: MyPageFull,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -77,6 +87,28 @@ async fn damage_is_found() {
     println!("{}", row.text());
     let found = row.lost >= 1 && row.doubled >= 1 && row.oversold >= 1;
     assert!(found && row.complaints.iter().any(|complaint| complaint.starts_with("verify")), "{}", row.text());
+}
+
+/// PostgreSQL with `fsync=off` loses bookings with the power; otherwise the row of its power failures would show nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_syncs_nothing_is_found() {
+    let binary = PathBuf::from(env!("CARGO_BIN_EXE_checkup"));
+    let mut plan = Scenario::PostgresPower.plan(Form::Short, binary, seed("unsynced").number());
+    (plan.settle, plan.keep, plan.rounds) = (Duration::ZERO, false, 1);
+    let row = match chaos::unsynced(&plan).await {
+        Ok(row) => row,
+        Err(Error::Server(error)) => {
+            let _ = or_skip::<()>("a mesh", Err(error));
+            return;
+        }
+        Err(Error::Skipped(why)) => {
+            let _ = writeln!(std::io::stderr(), "skipped: a server that syncs nothing: {why}");
+            return;
+        }
+        Err(error) => panic!("there is nothing to be found: {error}"),
+    };
+    println!("{}", row.text());
+    assert!(row.lost >= 1, "{}", row.text());
 }
 
 #[test]

@@ -18,7 +18,7 @@ async fn backlog(run: &mut Run) -> Result<u64, Error> {
     let mut waiting = 0;
     for service in PRODUCERS {
         let count = "SELECT count(*) FROM outbox WHERE stream_sequence IS NULL";
-        let count = run.mesh.postgres().sql(service, count).await?;
+        let count = run.stage.postgres().sql(service, count).await?;
         waiting += count.parse::<u64>().map_err(|_| Error::failed(format!("{service} has {count} events waiting")))?;
     }
     Ok(waiting)
@@ -47,7 +47,7 @@ async fn overtaken(run: &mut Run) -> Result<u64, Error> {
     for service in PRODUCERS {
         let count = "SELECT count(*) FROM (SELECT stream_sequence AS own, max(stream_sequence) OVER (ORDER BY position) AS newest \
                      FROM outbox WHERE stream_sequence IS NOT NULL) AS published WHERE own < newest";
-        let count = run.mesh.postgres().sql(service, count).await?;
+        let count = run.stage.postgres().sql(service, count).await?;
         overtaken += count.parse::<u64>().map_err(|_| Error::failed(format!("{service} says {count:?}")))?;
     }
     Ok(overtaken)
@@ -57,10 +57,10 @@ async fn overtaken(run: &mut Run) -> Result<u64, Error> {
 pub(super) async fn down(name: &'static str, plan: &Plan) -> Result<Row, Error> {
     let mut run = Run::start(plan, Setup::default(), |_| {}).await?;
     let begun = Instant::now();
-    run.mesh.nats().stop().await?;
+    run.stage.nats().stop().await?;
     run.goes_on(plan.fault).await;
     let waiting = backlog(&mut run).await?;
-    run.mesh.nats().restart().await?;
+    run.stage.nats().restart().await?;
     run.is_over(begun);
     let drained = drained(&mut run).await?;
     run.goes_on(plan.after).await;
@@ -73,8 +73,8 @@ pub(super) async fn kill(name: &'static str, plan: &Plan) -> Result<Row, Error> 
     let mut run = Run::start(plan, Setup::default(), |_| {}).await?;
     let begun = Instant::now();
     for _ in 0..plan.rounds {
-        run.mesh.nats().kill().await?;
-        run.mesh.nats().restart().await?;
+        run.stage.nats().kill().await?;
+        run.stage.nats().restart().await?;
         let span = plan.fault.mul_f64(run.random.below(1_000) as f64 / 1_000.0);
         run.goes_on(span).await;
     }
@@ -95,13 +95,13 @@ pub(super) async fn wipe(name: &'static str, plan: &Plan) -> Result<Row, Error> 
     let mut run = Run::start(plan, Setup::default(), |_| {}).await?;
     for _ in 0..plan.rounds {
         let begun = Instant::now();
-        run.mesh.nats().wipe().await?;
+        run.stage.nats().wipe().await?;
         run.goes_on(plan.fault).await;
-        run.mesh.nats().restart().await?;
+        run.stage.nats().restart().await?;
         run.is_over(begun);
         run.goes_on(plan.after).await;
     }
-    let events = run.mesh.postgres().sql("screening", "SELECT count(*) FROM outbox").await?;
+    let events = run.stage.postgres().sql("screening", "SELECT count(*) FROM outbox").await?;
     run.notes.push(format!("{events} events of Screening to publish again"));
     run.finish(name, format!("NATS killed and its volume wiped ×{}", plan.rounds)).await
 }

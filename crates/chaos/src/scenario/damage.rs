@@ -22,7 +22,7 @@ pub async fn damage(plan: &Plan) -> Result<Row, Error> {
     run.goes_on(plan.after).await;
     run.stop_load().await;
     for statement in DAMAGE {
-        run.mesh.postgres().sql("screening", statement).await?;
+        run.stage.postgres().sql("screening", statement).await?;
     }
     run.finish("damage", "damage on purpose").await
 }

@@ -16,7 +16,7 @@ pub(super) async fn kill(name: &'static str, plan: &Plan) -> Result<Row, Error> 
     let mut kills = 0;
     for round in 0..plan.rounds {
         for service in SERVICES {
-            let count = run.mesh.of(service).count();
+            let count = run.stage.of(service).count();
             let index = round as usize % count;
             run.replica(service, index)?.kill().await?;
             run.strikes();
@@ -39,8 +39,8 @@ pub(super) async fn postgres(name: &'static str, plan: &Plan) -> Result<Row, Err
     for _ in 0..plan.rounds {
         let begun = Instant::now();
         run.strikes();
-        run.mesh.postgres().stop_immediate().await?;
-        run.mesh.postgres().restart().await?;
+        run.stage.postgres().stop_immediate().await?;
+        run.stage.postgres().restart().await?;
         longest = longest.max(begun.elapsed());
         run.goes_on(plan.after).await;
     }
@@ -60,7 +60,7 @@ pub(super) async fn freeze(name: &'static str, plan: &Plan) -> Result<Row, Error
         let open = "DO $$ BEGIN PERFORM pg_sleep(0.25); END $$; SELECT count(*) FROM pg_stat_activity \
                     WHERE datname = 'hospital' AND state = 'idle in transaction' \
                     AND state_change < clock_timestamp() - interval '200 ms'";
-        if run.mesh.postgres().sql("postgres", open).await? != "0" {
+        if run.stage.postgres().sql("postgres", open).await? != "0" {
             break begun;
         }
         run.replica("hospital", 0)?.resume();

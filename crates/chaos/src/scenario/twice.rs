@@ -23,7 +23,7 @@ const BURIED: Duration = Duration::from_secs(60);
 const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
 
 async fn connect(run: &mut Run) -> Result<JetStream, Error> {
-    let connected = JetStream::connect(JetStreamOptions::new(run.mesh.nats().url())).await;
+    let connected = JetStream::connect(JetStreamOptions::new(run.stage.nats().url())).await;
     connected.map_err(|error| Error::failed(format!("cannot connect to the broker: {error:?}")))
 }
 
@@ -124,7 +124,7 @@ fn nonsense() -> Vec<Message> {
 async fn dead_letters(run: &mut Run) -> Result<Vec<(String, u64)>, Error> {
     let mut letters = Vec::new();
     for service in ["hospital", "screening", "reservation", "marketing"] {
-        let count = run.mesh.postgres().sql(service, "SELECT count(*) FROM dead_letter").await?;
+        let count = run.stage.postgres().sql(service, "SELECT count(*) FROM dead_letter").await?;
         letters.push((service.to_owned(), count.parse().unwrap_or(0)));
     }
     Ok(letters)
