@@ -32,7 +32,7 @@ impl DataDir {
             let (dir, why) = (path.display(), chain(error));
             Failure::failed(format!("cannot {what} the data directory {dir} ({why}); choose another with --data-dir"))
         };
-        fs::create_dir_all(path).map_err(|error| failed("make", &error))?;
+        make(path).map_err(|error| failed("make", &error))?;
         let file = File::options().read(true).write(true).create(true).truncate(false).open(path.join(LOCK));
         let mut lock = file.map_err(|error| failed("write to", &error))?;
         match lock.try_lock() {
@@ -63,6 +63,27 @@ impl DataDir {
         }
         Location::Sqlite(file(&self.path, service))
     }
+}
+
+/// Makes a directory and those it is in, and forces each name to disk: what is synced in a directory is lost with the power all the
+/// same where the directory's own name was never synced.
+fn make(path: &Path) -> io::Result<()> {
+    let above = match path.parent() {
+        None => return Ok(()),
+        Some(above) if above.as_os_str().is_empty() => Path::new("."),
+        Some(above) => above,
+    };
+    if path.is_dir() {
+        // whoever made it may have been killed before its name was synced; somebody else's directory need not be ours to read
+        let _ = File::open(above).and_then(|above| above.sync_all());
+        return Ok(());
+    }
+    make(above)?;
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+        made => made?,
+    }
+    File::open(above)?.sync_all()
 }
 
 /// The file that a service uses in a data directory, whether it is there or not.
@@ -123,6 +144,18 @@ mod tests {
         drop(first);
         assert!(!is_in_use(&dir).unwrap());
         assert_eq!(DataDir::open(&dir).unwrap().path(), dir);
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn directories_are_made_down_to_the_last() {
+        let dir = std::env::temp_dir().join(format!("checkup-deep-{}", runtime::entropy::uuid_v4()));
+        let deep = dir.join("one/two");
+        make(&deep).unwrap();
+        make(&deep).unwrap();
+        assert!(deep.is_dir());
+        fs::write(dir.join("file"), "").unwrap();
+        assert!(make(&dir.join("file")).is_err() && make(&dir.join("file/below")).is_err());
         fs::remove_dir_all(dir).unwrap();
     }
 }
