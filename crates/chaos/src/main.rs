@@ -97,7 +97,7 @@ fn main() -> ExitCode {
         }
     };
     if args.list {
-        Scenario::ALL.iter().for_each(|scenario| println!("{:<14} {}", scenario.name(), scenario.about()));
+        Scenario::ALL.iter().for_each(|scenario| println!("{:<20} {}", scenario.name(), scenario.about()));
         return ExitCode::SUCCESS;
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

@@ -70,9 +70,9 @@ pub enum Scenario {
     /// `kill -9` of that process while its disk fails.
     EmbeddedKill,
     /// `kill -9` of that process while a log is copied into its file.
-    Checkpoint,
+    EmbeddedCheckpoint,
     /// The power of that process fails, again and again: what was not synced is gone.
-    Power,
+    EmbeddedPower,
     /// The power of PostgreSQL fails.
     PostgresPower,
     /// The disk of a MyPage replica is full.
@@ -112,8 +112,8 @@ impl Scenario {
         Self::EmbeddedSlow,
         Self::EmbeddedPause,
         Self::EmbeddedKill,
-        Self::Checkpoint,
-        Self::Power,
+        Self::EmbeddedCheckpoint,
+        Self::EmbeddedPower,
         Self::PostgresPower,
         Self::MyPageFull,
     ];
@@ -143,8 +143,8 @@ impl Scenario {
             Self::EmbeddedSlow => "embedded-slow",
             Self::EmbeddedPause => "embedded-pause",
             Self::EmbeddedKill => "embedded-kill",
-            Self::Checkpoint => "checkpoint",
-            Self::Power => "power",
+            Self::EmbeddedCheckpoint => "embedded-checkpoint",
+            Self::EmbeddedPower => "embedded-power",
             Self::PostgresPower => "postgres-power",
             Self::MyPageFull => "mypage-full",
         }
@@ -175,8 +175,8 @@ impl Scenario {
             Self::EmbeddedSlow => "embedded: a slow disk",
             Self::EmbeddedPause => "embedded: SIGSTOP",
             Self::EmbeddedKill => "embedded: kill -9 while the disk is full, broken, does not sync",
-            Self::Checkpoint => "embedded: kill -9 while a log is copied into its file",
-            Self::Power => "embedded: the power fails, again and again",
+            Self::EmbeddedCheckpoint => "embedded: kill -9 while a log is copied into its file",
+            Self::EmbeddedPower => "embedded: the power fails, again and again",
             Self::PostgresPower => "the power of PostgreSQL fails",
             Self::MyPageFull => "the disk of a MyPage replica full",
         }
@@ -197,14 +197,14 @@ impl Scenario {
             (Self::Postgres, true) => (seconds(0), 3),
             (Self::NatsWipe, true) => (seconds(5), 2),
             (Self::Kill, true) => (seconds(2), 1),
-            (Self::Power, true) => (Duration::from_millis(600), 200),
-            (Self::Power, false) => (Duration::from_millis(300), 8),
+            (Self::EmbeddedPower, true) => (Duration::from_millis(600), 200),
+            (Self::EmbeddedPower, false) => (Duration::from_millis(300), 8),
             (Self::PostgresPower, true) => (seconds(3), 20),
             (Self::PostgresPower, false) => (Duration::from_millis(800), 4),
             (Self::EmbeddedKill, true) => (seconds(2), 30),
             (Self::EmbeddedKill, false) => (Duration::from_millis(300), 6),
-            (Self::Checkpoint, true) => (Duration::from_millis(200), 20),
-            (Self::Checkpoint, false) => (Duration::from_millis(100), 4),
+            (Self::EmbeddedCheckpoint, true) => (Duration::from_millis(200), 20),
+            (Self::EmbeddedCheckpoint, false) => (Duration::from_millis(100), 4),
             (_, true) => (seconds(10), 1),
             (Self::Partition, false) => (seconds(2), 1),
             (_, false) => (seconds(1), 1),
@@ -263,8 +263,8 @@ impl Scenario {
             Self::EmbeddedSlow => storage::slow(name, plan).await,
             Self::EmbeddedPause => storage::pause(name, plan).await,
             Self::EmbeddedKill => storage::kill(name, plan).await,
-            Self::Checkpoint => storage::checkpoint(name, plan).await,
-            Self::Power => storage::power(name, plan).await,
+            Self::EmbeddedCheckpoint => storage::checkpoint(name, plan).await,
+            Self::EmbeddedPower => storage::power(name, plan).await,
             Self::PostgresPower => storage::postgres_power(name, plan).await,
             Self::MyPageFull => storage::my_page(name, plan).await,
         }

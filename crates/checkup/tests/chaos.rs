@@ -65,8 +65,8 @@ survives! {
     embedded_slow_disk: EmbeddedSlow,
     embedded_stands_still: EmbeddedPause,
     embedded_killed_while_its_disk_fails: EmbeddedKill,
-    embedded_killed_in_a_checkpoint: Checkpoint,
-    embedded_power_failures: Power,
+    embedded_killed_in_a_checkpoint: EmbeddedCheckpoint,
+    embedded_power_failures: EmbeddedPower,
     postgres_power_failures: PostgresPower,
     disk_of_a_my_page_replica_is_full: MyPageFull,
 }

@@ -85,9 +85,8 @@ static const char *below_fd(int fd, char *buffer) {
     char link[40];
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     ssize_t length = syscall(SYS_readlinkat, AT_FDCWD, link, buffer, PATH_MAX - 1);
-    if (length <= 0) return NULL;
-    buffer[length] = '\0';
-    return below(buffer);
+    if (length > 0) buffer[length] = '\0';
+    return length > 0 ? below(buffer) : NULL;
 }
 
 /* PostgreSQL names its files from its working directory. Paths from another directory's descriptor are left alone. */
@@ -245,10 +244,12 @@ static void seed_shadow(void) {
     keep_all(AT_FDCWD, root);
 }
 
+/* PostgreSQL writes its process titles over its environment. */
+static const char *variable(const char *name) { return getenv(name) ? strdup(getenv(name)) : NULL; }
+
 __attribute__((constructor)) static void start(void) {
-    const char *path = getenv("FAULTY_DISK_CONTROL");
-    root = getenv("FAULTY_DISK_DIR");
-    if (!root) return;
+    const char *path = variable("FAULTY_DISK_CONTROL");
+    if (!(root = variable("FAULTY_DISK_DIR"))) return;
     root_length = strlen(root);
     if (path) {
         int fd = (int)syscall(SYS_openat, AT_FDCWD, path, O_RDWR | O_CLOEXEC);
@@ -259,7 +260,7 @@ __attribute__((constructor)) static void start(void) {
         close(fd);
         atomic_fetch_add(&control->loaded, 1);
     }
-    shadow = getenv("FAULTY_DISK_SHADOW");
+    shadow = variable("FAULTY_DISK_SHADOW");
     if (shadow) seed_shadow();
 }
 
@@ -335,7 +336,6 @@ static int sync_with(int fd, long number) {
 }
 int fsync(int fd) { return sync_with(fd, SYS_fsync); }
 int fdatasync(int fd) { return sync_with(fd, SYS_fdatasync); }
-
 static int strike_room(int fd, off_t end) {
     char path[PATH_MAX];
     struct stat st;
@@ -393,7 +393,8 @@ int mkdir(const char *path, mode_t mode) {
 }
 
 /* Named by where it leads: that is what is missing afterwards. */
-int rename(const char *from, const char *to) {
-    STRUCK(strike_name(RENAME, AT_FDCWD, to), 0)
-    return (int)syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0);
+int renameat2(int from_at, const char *from, int to_at, const char *to, unsigned flags) {
+    STRUCK(strike_name(RENAME, to_at, to), 0)
+    return (int)syscall(SYS_renameat2, from_at, from, to_at, to, flags);
 }
+int rename(const char *from, const char *to) { return renameat2(AT_FDCWD, from, AT_FDCWD, to, 0); }

@@ -3,7 +3,7 @@
 //! The key is read when the first token is made: the process makes it when it starts.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
@@ -54,6 +54,8 @@ fn now() -> i64 {
 #[derive(Debug, Clone)]
 pub struct Tokens {
     data: Arc<PathBuf>,
+    /// The key, once it was read: a test may put another directory in the place of this one while customers make tokens.
+    key: Arc<OnceLock<String>>,
 }
 
 impl Tokens {
@@ -63,7 +65,7 @@ impl Tokens {
     /// Tokens of this data directory.
     #[must_use]
     pub fn of(data: &Path) -> Self {
-        Self { data: Arc::new(data.to_owned()) }
+        Self { data: Arc::new(data.to_owned()), key: Arc::default() }
     }
 
     /// A customer's.
@@ -133,7 +135,11 @@ impl Tokens {
         format!("{header}.{body}.")
     }
 
-    fn pem(&self) -> String {
+    fn pem(&self) -> &str {
+        self.key.get_or_init(|| self.read())
+    }
+
+    fn read(&self) -> String {
         let below = std::fs::read_dir(self.data.as_path()).into_iter().flatten().flatten().map(|entry| entry.path());
         let places = std::iter::once(self.data.as_path().to_owned()).chain(below);
         let found = places.map(|dir| dir.join(Self::FILE)).find_map(|path| std::fs::read_to_string(path).ok());

@@ -56,10 +56,8 @@ async fn under_load<T>(checkup: &Checkup, run: &Arc<Run>, random: &mut Random, w
         tokio::spawn(async move {
             while !run.stop.load(Ordering::Relaxed) {
                 let id = |random: &mut Random| random.uuid().to_string();
-                let cancelling = random.chance(40).then(|| Cancelling {
-                    request_id: id(&mut random),
-                    outcome: Outcome::Unknown,
-                });
+                let cancelling =
+                    random.chance(40).then(|| Cancelling { request_id: id(&mut random), outcome: Outcome::Unknown });
                 let mut booking = Booking {
                     customer: format!("c{:x}", random.number()),
                     slot: random.pick(&run.slots).clone(),

@@ -2,8 +2,9 @@
 
 use testkit::{DataDir, Fault, SmallDisk, seed};
 
-use super::{disk_under, every_answer_is_true, goes_on, on_a_disk, open, or_skip, says_so, under_load, works_again};
-use super::book;
+use super::{book, check_refusal, disk_under, every_answer_is_true, goes_on, on_a_disk, open, or_skip, says_so};
+use super::{under_load, works_again};
+use crate::crash::check_ledger;
 use crate::embedded;
 
 const MIB: u64 = 1 << 20;
@@ -19,11 +20,11 @@ async fn files_that_may_not_grow_lose_no_booking() {
     for _ in 0..BOOKINGS {
         match book(&checkup, &run, &mut random).await {
             Ok(_) => confirmed += 1,
-            Err(status) => super::check_refusal(&status).unwrap_or_else(|wrong| panic!("{wrong}")),
+            Err(status) => check_refusal(&status).unwrap_or_else(|wrong| panic!("{wrong}")),
         }
     }
+    check_ledger(&checkup, &run, "with files at their limit").await;
     assert!(confirmed > 0 && confirmed < BOOKINGS, "{confirmed} of {BOOKINGS} were confirmed: the limit was not felt");
-    crate::crash::check_ledger(&checkup, &run, "with files at their limit").await;
     says_so(&checkup, &run, &mut random).await;
     checkup.limit_files(None);
     works_again(&checkup, &run, &mut random).await;
@@ -53,7 +54,7 @@ async fn a_full_disk_under_load_loses_nothing_and_heals() {
             goes_on(300).await;
         })
         .await;
-        crate::crash::check_ledger(&checkup, &run, &format!("after round {round}")).await;
+        check_ledger(&checkup, &run, &format!("after round {round}")).await;
     }
     every_answer_is_true(checkup, &run, "after a full disk").await;
 }
