@@ -229,6 +229,13 @@ mod tests {
     }
 
     #[test]
+    fn a_text_is_compared_in_the_form_in_which_it_is_stored() {
+        let mut violations = Violations::new();
+        let read = decode(&mut violations, "display_name:\"\u{1112}\u{1161}\u{11AB}강\"", FIELDS);
+        assert_eq!(read[0].value, Value::Text("한강".into()));
+    }
+
+    #[test]
     fn anything_more_is_refused() {
         for text in [
             "state=CONFIRMED OR state=CANCELLED",
