@@ -100,7 +100,7 @@ mod tests {
 
     fn incoming(payload: Payload) -> Incoming {
         let envelope = EventEnvelope { payload: Some(payload), ..EventEnvelope::default() };
-        let mark = Mark::Ordered { source: "screening".into(), position: 1 };
+        let mark = Mark::Ordered { source: "screening".into(), position: 1, event_id: Uuid::from_u128(7) };
         Incoming { envelope, event_id: Uuid::from_u128(7), mark }
     }
 

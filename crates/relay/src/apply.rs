@@ -178,7 +178,11 @@ impl Applier {
     async fn bury(&self, delivery: &Delivery, error: &str, attempts: i32) {
         let payload = delivery.message.payload.as_slice();
         let event_id = EventEnvelope::decode(payload).map(|envelope| envelope.event_id).unwrap_or_default();
-        let seen = seen_as(&event_id, payload);
+        let seen = match delivery.place {
+            // a log is held against the ids that can be read
+            Place::Ordered { .. } => Uuid::try_parse(&event_id).unwrap_or_default(),
+            Place::Unordered { .. } => seen_as(&event_id, payload),
+        };
         let letter = DeadLetter {
             consumer: self.consumer.name.to_owned(),
             event_id,
@@ -217,7 +221,9 @@ pub(crate) fn read(payload: &[u8], mark: impl FnOnce(Uuid) -> Mark) -> Result<Op
 
 fn mark(place: &Place, event_id: Uuid) -> Mark {
     match place {
-        Place::Ordered { source, position } => Mark::Ordered { source: Arc::clone(source), position: *position },
+        Place::Ordered { source, position } => {
+            Mark::Ordered { source: Arc::clone(source), position: *position, event_id }
+        }
         Place::Unordered { .. } => Mark::Unordered { event_id },
     }
 }

@@ -14,7 +14,7 @@ use crate::location::Location;
 use crate::simulation::step;
 use crate::transaction::Trust;
 
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -23,6 +23,8 @@ pub enum Mark {
         source: Arc<str>,
         /// The position there, from 1.
         position: i64,
+        /// The event there; nil where it cannot be read.
+        event_id: Uuid,
     },
     /// By its id, where redelivery and reordering are possible: one row an event.
     Unordered {
@@ -63,6 +65,8 @@ pub(crate) mod cursors {
         #[sea_orm(primary_key, auto_increment = false)]
         pub source: String,
         pub position: i64,
+        /// The event there; NULL where a version before this one read it.
+        pub event_id: Option<Uuid>,
     }
 
     impl ActiveModelBehavior for ActiveModel {}
@@ -137,27 +141,29 @@ async fn admit_ordered(
         return Ok(());
     }
     let before = cursors(transaction, consumer).await?;
-    let mut after: HashMap<&str, i64> = before.iter().map(|(source, position)| (source.as_str(), *position)).collect();
+    let mut moved: HashMap<&str, (i64, Uuid)> = HashMap::new();
     for (mark, fresh) in marks.iter().zip(fresh) {
-        if let Mark::Ordered { source, position } = mark {
-            let cursor = after.entry(source).or_insert(0);
-            *fresh = position > cursor;
-            *cursor = (*cursor).max(*position);
+        if let Mark::Ordered { source, position, event_id } = mark {
+            let known = before.get(&**source).copied().unwrap_or(0);
+            let cursor = moved.get(&**source).map_or(known, |(position, _)| *position);
+            *fresh = *position > cursor;
+            if *fresh {
+                moved.insert(source, (*position, *event_id));
+            }
         }
     }
-    let moved = after.into_iter().filter(|(source, position)| before.get(*source) != Some(position)).map(
-        |(source, position)| cursors::ActiveModel {
-            consumer: Set(consumer.to_owned()),
-            source: Set(source.to_owned()),
-            position: Set(position),
-        },
-    );
+    let moved = moved.into_iter().map(|(source, (position, event_id))| cursors::ActiveModel {
+        consumer: Set(consumer.to_owned()),
+        source: Set(source.to_owned()),
+        position: Set(position),
+        event_id: Set(Some(event_id).filter(|id| !id.is_nil())),
+    });
     let moved: Vec<_> = moved.collect();
     if moved.is_empty() {
         return Ok(());
     }
     let replace = OnConflict::columns([cursors::Column::Consumer, cursors::Column::Source])
-        .update_column(cursors::Column::Position)
+        .update_columns([cursors::Column::Position, cursors::Column::EventId])
         .to_owned();
     cursors::Entity::insert_many(moved).on_conflict(replace).exec_without_returning(transaction).await?;
     Ok(())
@@ -277,6 +283,41 @@ pub async fn prune(database: &Database, consumer: &str, limit: Timestamp) -> Res
 pub async fn cursors(connection: &impl ConnectionTrait, consumer: &str) -> Result<HashMap<String, i64>, DbErr> {
     let rows = cursors::Entity::find().filter(cursors::Column::Consumer.eq(consumer)).all(connection).await?;
     Ok(rows.into_iter().map(|row| (row.source, row.position)).collect())
+}
+
+/// How far somebody has read a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadMark {
+    /// Who.
+    pub consumer: String,
+    /// To which position.
+    pub position: i64,
+    /// Which event stood there; unknown where a version before this one read it.
+    pub event_id: Option<Uuid>,
+}
+
+/// How far the consumers of this database have read one ordered source.
+///
+/// # Errors
+/// What the database says.
+pub async fn read_of(connection: &impl ConnectionTrait, source: &str) -> Result<Vec<ReadMark>, DbErr> {
+    let rows = cursors::Entity::find().filter(cursors::Column::Source.eq(source)).all(connection).await?;
+    let mark =
+        |row: cursors::Model| ReadMark { consumer: row.consumer, position: row.position, event_id: row.event_id };
+    Ok(rows.into_iter().map(mark).collect())
+}
+
+/// Has every consumer of this database read an ordered source again from its first event. What it has applied says the same again.
+///
+/// # Errors
+/// What the database says.
+pub async fn read_again(database: &Database, source: &str) -> Result<(), DbErr> {
+    step(async {
+        let transaction = database.begin_beside().await?;
+        cursors::Entity::delete_many().filter(cursors::Column::Source.eq(source)).exec(&transaction).await?;
+        database.commit(transaction).await
+    })
+    .await
 }
 
 /// Keeps what the rules decided to ignore.

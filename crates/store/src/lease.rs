@@ -103,6 +103,15 @@ pub async fn acquire(
     .await
 }
 
+/// What is known to be published: the stream, and its greatest sequence. Empty and 0 before the first event.
+///
+/// # Errors
+/// What the database says.
+pub async fn published(connection: &impl ConnectionTrait) -> Result<(String, u64), DbErr> {
+    let row = Entity::find_by_id(ONLY).one(connection).await?;
+    Ok(row.map_or_else(Default::default, |row| (row.stream, u64::try_from(row.sequence).unwrap_or(0))))
+}
+
 /// Gives the lease back before its term, so that a successor need not wait for it.
 ///
 /// # Errors

@@ -4,6 +4,7 @@
 //! It knows no service's tables and no rule. SQL is portable: the same code runs on SQLite and on PostgreSQL, but for a few
 //! statements about many rows where the one of PostgreSQL has a form of its own.
 
+pub mod backup;
 mod connection;
 pub mod database;
 pub mod dead_letter;
@@ -15,6 +16,7 @@ pub mod lookup;
 pub mod migration;
 mod nemesis;
 pub mod outbox;
+pub mod past;
 pub mod query;
 pub mod read;
 pub mod request_record;

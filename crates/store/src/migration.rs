@@ -11,12 +11,12 @@ use sea_orm_migration::prelude::*;
 use sea_orm_migration::schema::{big_integer, big_integer_null, binary, integer, string, text, uuid, uuid_null};
 
 pub(crate) use self::applied::{migrate, pending};
-use crate::{dead_letter, inbox, lease, outbox, request_record};
+use crate::{dead_letter, inbox, lease, outbox, past, request_record};
 
 /// The migrations of the tables of this crate.
 #[must_use]
 pub fn common() -> Vec<Box<dyn MigrationTrait>> {
-    vec![Box::new(Common), Box::new(Broker)]
+    vec![Box::new(Common), Box::new(Broker), Box::new(Past)]
 }
 
 /// Makes a table whose rows are found by a key that is not a number. SQLite would otherwise keep such rows by a number of its own, and
@@ -103,6 +103,37 @@ impl MigrationTrait for Broker {
             .to_owned();
         manager.execute(nobody).await
     }
+}
+
+/// What tells a log that lost its end from one that did not.
+struct Past;
+
+impl MigrationName for Past {
+    fn name(&self) -> &str {
+        "common_0003_cursor_event_log_gap"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for Past {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let named = Table::alter()
+            .table(inbox::cursors::Entity)
+            .add_column(uuid_null(inbox::cursors::Column::EventId))
+            .to_owned();
+        manager.alter_table(named).await?;
+        manager.create_table(gap_table()).await
+    }
+}
+
+fn gap_table() -> TableCreateStatement {
+    use past::gap::{Column, Entity};
+    Table::create()
+        .table(Entity)
+        .col(big_integer(Column::LastPosition).primary_key())
+        .col(big_integer(Column::AfterPosition))
+        .col(big_integer(Column::CloseTime))
+        .to_owned()
 }
 
 fn lease_table() -> TableCreateStatement {

@@ -7,6 +7,8 @@
 //! On a shared database positions are given out before their transactions commit, so one may appear below another that
 //! was read already: what is still to be published is found by the missing mark, never by a position.
 
+use std::collections::HashSet;
+
 use contract::event::v1::EventEnvelope;
 use jiff::Timestamp;
 use prost::Message;
@@ -81,6 +83,102 @@ pub async fn read_after(connection: &impl ConnectionTrait, position: i64, limit:
 pub async fn head(connection: &impl ConnectionTrait) -> Result<i64, DbErr> {
     let newest = Entity::find().select_only().column(Column::Position).order_by_desc(Column::Position).into_tuple();
     Ok(newest.one(connection).await?.unwrap_or(0))
+}
+
+/// Rows one statement reads in search of an event.
+const SEARCHED: u64 = 5_000;
+/// How much later than an event others may have occurred that stand before it: clocks of processes differ.
+const DISORDER: i64 = 60 * 60 * 1_000_000;
+
+/// Whether an event that a broker holds is here, or was: what was published long ago is removed. `occurred` is when it occurred, in
+/// microseconds since 1970.
+///
+/// # Errors
+/// What the database says.
+pub async fn knows(connection: &impl ConnectionTrait, event_id: Uuid, occurred: i64) -> Result<bool, DbErr> {
+    let mut before = i64::MAX;
+    let mut oldest = None;
+    loop {
+        let rows: Vec<(i64, Uuid, i64)> = Entity::find()
+            .select_only()
+            .columns([Column::Position, Column::EventId, Column::OccurTime])
+            .filter(Column::Position.lt(before))
+            .order_by_desc(Column::Position)
+            .limit(SEARCHED)
+            .into_tuple()
+            .all(connection)
+            .await?;
+        if rows.iter().any(|(_, id, _)| *id == event_id) {
+            return Ok(true);
+        }
+        let Some((position, _, time)) = rows.last().copied() else {
+            // everything that is left is newer
+            return Ok(oldest.is_some_and(|oldest| oldest > occurred));
+        };
+        if rows.iter().all(|(_, _, time)| time + DISORDER < occurred) {
+            return Ok(false);
+        }
+        (before, oldest) = (position, Some(time));
+    }
+}
+
+/// The ids of all events that are here.
+///
+/// # Errors
+/// What the database says.
+pub async fn ids(connection: &impl ConnectionTrait) -> Result<HashSet<Uuid>, DbErr> {
+    let (mut ids, mut after) = (HashSet::new(), 0);
+    loop {
+        let rows: Vec<(i64, Uuid)> = Entity::find()
+            .select_only()
+            .columns([Column::Position, Column::EventId])
+            .filter(Column::Position.gt(after))
+            .order_by_asc(Column::Position)
+            .limit(SEARCHED)
+            .into_tuple()
+            .all(connection)
+            .await?;
+        let Some((last, _)) = rows.last() else { return Ok(ids) };
+        after = *last;
+        ids.extend(rows.into_iter().map(|(_, id)| id));
+    }
+}
+
+/// An event that a broker still has and its own service has not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Returned {
+    /// Its identity on every road.
+    pub event_id: Uuid,
+    /// What it reports.
+    pub subject: String,
+    /// The encoded envelope.
+    pub payload: Vec<u8>,
+    /// Microseconds since 1970.
+    pub occur_time: i64,
+    /// Where the broker has it.
+    pub sequence: u64,
+}
+
+/// Takes events back into the log, in this order, as published.
+///
+/// # Errors
+/// What the database says.
+pub async fn take_back(database: &Database, events: Vec<Returned>) -> Result<(), DbErr> {
+    step(async {
+        let rows = events.into_iter().map(|event| ActiveModel {
+            position: ActiveValue::NotSet,
+            event_id: ActiveValue::Set(event.event_id),
+            subject: ActiveValue::Set(event.subject),
+            payload: ActiveValue::Set(event.payload),
+            occur_time: ActiveValue::Set(event.occur_time),
+            stream_sequence: ActiveValue::Set(i64::try_from(event.sequence).ok()),
+        });
+        let rows = rows.collect();
+        let transaction = database.begin_beside().await?;
+        insert_all(&transaction, rows).await?;
+        database.commit(transaction).await
+    })
+    .await
 }
 
 /// The oldest events that no broker has acknowledged.

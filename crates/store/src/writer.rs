@@ -121,6 +121,24 @@ impl<U: Unit> Writer<U> {
     }
 }
 
+/// Runs one command that no service is there for, under the same care as any other.
+///
+/// # Errors
+/// As [`Writer::submit`].
+pub async fn run_once<U: Unit>(
+    name: &'static str,
+    unit: U,
+    database: Database,
+    command: U::Command,
+) -> Result<U::Answer, Fault> {
+    /// Such a command may be about everything there is.
+    const PATIENCE: Duration = Duration::from_secs(60 * 60);
+    let (writer, writing) = Writer::new(name, unit, database, WriterOptions { queue: 1, batch: 1 });
+    let submitted = async move { writer.submit(command, Instant::now() + PATIENCE).await };
+    // the loop ends with its handle
+    tokio::join!(submitted, writing).0
+}
+
 /// When to come back to a full queue.
 const BACK_OFF: Duration = Duration::from_millis(200);
 

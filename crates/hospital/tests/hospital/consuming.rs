@@ -45,7 +45,7 @@ fn unordered(event_id: Uuid) -> Mark {
 }
 
 fn ordered(position: i64) -> impl FnOnce(Uuid) -> Mark {
-    move |_| Mark::Ordered { source: "screening".into(), position }
+    move |event_id| Mark::Ordered { source: "screening".into(), position, event_id }
 }
 
 #[tokio::test]

@@ -187,7 +187,7 @@ async fn a_broken_event_blames_itself_and_can_be_buried_once() {
         attempts: 10,
         time: jiff::Timestamp::UNIX_EPOCH,
     };
-    let mark = Mark::Ordered { source: "screening".into(), position: 7 };
+    let mark = Mark::Ordered { source: "screening".into(), position: 7, event_id: Uuid::nil() };
     for _ in 0..2 {
         house.handler().bury(letter.clone(), mark.clone()).await.unwrap();
     }

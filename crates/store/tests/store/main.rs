@@ -6,6 +6,7 @@
 mod busy;
 mod lease;
 mod pages;
+mod past;
 mod rows;
 mod schedules;
 mod schema;

@@ -61,7 +61,7 @@ async fn the_outbox_is_a_log() {
 
 #[tokio::test]
 async fn the_inbox_admits_an_event_once() {
-    let ordered = |source: &str, position| Mark::Ordered { source: source.into(), position };
+    let ordered = |source: &str, position| Mark::Ordered { source: source.into(), position, event_id: Uuid::nil() };
     let unordered = |number| Mark::Unordered { event_id: Uuid::from_u128(number) };
     for backend in backends().await {
         let connection = writing(&backend).await;
@@ -82,7 +82,7 @@ async fn the_inbox_admits_an_event_once() {
 
 #[tokio::test]
 async fn an_event_whose_effect_may_come_again_is_remembered_by_its_cursor_alone() {
-    let ordered = |position| Mark::Ordered { source: "a".into(), position };
+    let ordered = |position| Mark::Ordered { source: "a".into(), position, event_id: Uuid::from_u128(9) };
     let unordered = Mark::Unordered { event_id: Uuid::from_u128(1) };
     for backend in backends().await {
         let connection = writing(&backend).await;

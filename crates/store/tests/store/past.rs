@@ -1,0 +1,105 @@
+//! Logs that lost their end, and those who know better.
+
+use jiff::Timestamp;
+use sea_orm::ConnectionTrait;
+use store::inbox::{self, Mark, ReadMark};
+use store::outbox::{self, Returned};
+use store::past::{self, Contradiction, Gap};
+use uuid::Uuid;
+
+use crate::backends;
+use crate::pages::{envelope, writing};
+
+fn mark(position: i64, event: u128) -> ReadMark {
+    ReadMark { consumer: "c".into(), position, event_id: Some(Uuid::from_u128(event)) }
+}
+
+#[tokio::test]
+async fn a_cursor_names_the_event_it_stands_at() {
+    for backend in backends().await {
+        let connection = writing(&backend).await;
+        let ordered = |position, event_id| Mark::Ordered { source: "a".into(), position, event_id };
+        let marks = [ordered(1, Uuid::from_u128(1)), ordered(2, Uuid::from_u128(2)), ordered(1, Uuid::from_u128(9))];
+        inbox::admit(&connection, "c", &marks.iter().collect::<Vec<_>>()).await.expect("admitted");
+        assert_eq!(inbox::read_of(&connection, "a").await.expect("read"), [mark(2, 2)], "{}", backend.name);
+        // bytes that nobody can read have no id
+        inbox::admit(&connection, "c", &[&ordered(3, Uuid::nil())]).await.expect("admitted");
+        let unknown = ReadMark { event_id: None, ..mark(3, 0) };
+        assert_eq!(inbox::read_of(&connection, "a").await.expect("read"), [unknown]);
+        inbox::read_again(&backend.database, "a").await.expect("forgotten");
+        assert_eq!(inbox::read_of(&connection, "a").await.expect("read"), []);
+    }
+}
+
+#[tokio::test]
+async fn a_log_is_held_against_what_was_read_of_it() {
+    for backend in backends().await {
+        let connection = writing(&backend).await;
+        outbox::append(&connection, (1..=5).map(envelope).collect()).await.expect("appended");
+        let said = async |position, event| {
+            past::contradiction(backend.database.reader(), &mark(position, event)).await.expect("an answer")
+        };
+        assert_eq!(said(5, 5).await, None, "{}", backend.name);
+        assert_eq!(said(5, 6).await, Some(Contradiction::Other));
+        assert_eq!(said(8, 8).await, Some(Contradiction::Shorter { head: 5 }));
+        let unknown = ReadMark { event_id: None, ..mark(5, 0) };
+        assert_eq!(past::contradiction(&connection, &unknown).await.expect("an answer"), None);
+
+        // what was lost is there again: the log goes on behind it, and only then the gap is closed
+        past::leap(&connection, 8).await.expect("leapt");
+        outbox::append(&connection, vec![envelope(20)]).await.expect("appended");
+        assert_eq!(outbox::head(&connection).await.expect("head"), 9);
+        assert_eq!(said(8, 8).await, Some(Contradiction::Other), "not before it is closed");
+        for _ in 0..2 {
+            past::close(&connection, Gap { after: 5, last: 8 }, Timestamp::UNIX_EPOCH).await.expect("closed");
+        }
+        assert_eq!((said(8, 8).await, said(6, 6).await), (None, None));
+        assert_eq!(said(5, 6).await, Some(Contradiction::Other), "the gap is behind it");
+        assert_eq!(said(10, 10).await, Some(Contradiction::Shorter { head: 9 }));
+
+        // what was published long ago may be removed
+        connection.execute_unprepared("DELETE FROM outbox WHERE position < 4").await.expect("removed");
+        assert_eq!(said(2, 2).await, None);
+    }
+}
+
+#[tokio::test]
+async fn an_empty_log_goes_on_too() {
+    for backend in backends().await {
+        past::skip(&backend.database, 7, Some(Gap { after: 0, last: 7 }), Timestamp::UNIX_EPOCH)
+            .await
+            .expect("skipped");
+        let connection = writing(&backend).await;
+        outbox::append(&connection, vec![envelope(1)]).await.expect("appended");
+        assert_eq!(outbox::head(&connection).await.expect("head"), 8, "{}", backend.name);
+        past::leap(&connection, 3).await.expect("nothing to do");
+        outbox::append(&connection, vec![envelope(2)]).await.expect("appended");
+        assert_eq!(outbox::head(&connection).await.expect("head"), 9);
+    }
+}
+
+#[tokio::test]
+async fn an_event_the_broker_has_is_looked_for_and_taken_back() {
+    const HOUR: i64 = 3_600_000_000;
+    for backend in backends().await {
+        let event = |number: u128, occur_time| Returned {
+            event_id: Uuid::from_u128(number),
+            subject: "s".into(),
+            payload: vec![],
+            occur_time,
+            sequence: 40,
+        };
+        let knows = async |number, occurred| {
+            outbox::knows(backend.database.reader(), Uuid::from_u128(number), occurred).await.expect("an answer")
+        };
+        assert!(!knows(1, HOUR).await, "{}: an empty log knows nothing", backend.name);
+        let events = (10..20).map(|number| event(number, 10 * HOUR)).collect();
+        outbox::take_back(&backend.database, events).await.expect("taken back");
+        assert!(knows(10, 10 * HOUR).await && knows(19, 0).await);
+        assert!(!knows(20, 10 * HOUR).await, "it is of the time of the others and not there");
+        assert!(!knows(20, 30 * HOUR).await, "it is newer than all there is");
+        assert!(knows(20, HOUR).await, "it is older than all there is, so it was removed");
+        assert!(outbox::unpublished(backend.database.reader(), 9).await.expect("read").is_empty());
+        assert_eq!(outbox::ids(backend.database.reader()).await.expect("ids").len(), 10);
+    }
+}
