@@ -10,6 +10,7 @@ mod ordered;
 mod publish;
 mod pull;
 mod stream;
+mod told;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -27,6 +28,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 pub use durable::Durable;
 pub use ordered::Ordered;
+pub use told::Told;
 
 use crate::port::Error;
 

@@ -19,7 +19,7 @@ use super::{Connection, Shared};
 use crate::port::{Delivery, Error, Message, Place, Subscribe, Subscription};
 
 /// After this long without a reader the broker forgets a consumer.
-const FORGOTTEN: Duration = Duration::from_secs(30);
+pub(super) const FORGOTTEN: Duration = Duration::from_secs(30);
 
 /// How often a reader looks whether its position still means what it meant.
 const LOOK: Duration = Duration::from_secs(5);

@@ -10,3 +10,4 @@ mod random;
 mod reader;
 mod roads;
 mod sharing;
+mod told;
