@@ -15,6 +15,7 @@ pub mod ids;
 pub mod invariants;
 pub mod mypage;
 pub mod page;
+pub mod recovery;
 pub mod request;
 pub mod reservation;
 pub mod screening;

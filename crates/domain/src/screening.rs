@@ -12,7 +12,7 @@ mod tests;
 use fault::{Fault, Reason};
 use jiff::Timestamp;
 
-pub use apply::{apply, payload};
+pub use apply::{apply, payload, retell};
 pub use decide::decide;
 
 use crate::access::Scope;

@@ -13,6 +13,7 @@ mod encode;
 mod in_flight;
 mod migration;
 mod policy;
+pub mod recovery;
 mod rpc;
 mod store;
 mod unit;

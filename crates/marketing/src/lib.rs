@@ -10,6 +10,7 @@ mod migration;
 mod policy;
 mod propose;
 mod prune;
+pub mod recovery;
 mod rpc;
 mod store;
 mod unit;
@@ -92,9 +93,14 @@ const WRITER: WriterOptions = WriterOptions { queue: 64, batch: 4 };
 /// # Errors
 /// Where the database cannot be opened.
 pub async fn build(options: Options, deps: Deps, server: &mut Server) -> Result<Service, ::store::Error> {
+    let database = Database::open::<Migrator>(&deps.location).await?;
+    Ok(build_on(options, database, deps, server))
+}
+
+/// [`build`] on a database that is open already, under [`Migrator`].
+pub fn build_on(options: Options, database: Database, deps: Deps, server: &mut Server) -> Service {
     let Options { prune_interval } = options;
-    let Deps { location, process, hospital, token } = deps;
-    let database = Database::open::<Migrator>(&location).await?;
+    let Deps { location: _, process, hospital, token } = deps;
     let (writer, run) = Writer::new(NAME, Demand::new(process.clock), database.clone(), WRITER);
     process.tasks.spawn(Kind::Essential, "marketing-writer", run);
     process.ready_while_writable(NAME, database.writable());
@@ -112,5 +118,5 @@ pub async fn build(options: Options, deps: Deps, server: &mut Server) -> Result<
         consumer(policy::HOSPITAL, domain::demand::hospital_subjects()),
         consumer(policy::SCREENING, domain::demand::screening_subjects()),
     ];
-    Ok(Service { database, consumers })
+    Service { database, consumers }
 }

@@ -8,7 +8,7 @@ use sea_orm::entity::prelude::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait,
 use sea_orm::{QueryOrder, QuerySelect, TryGetable, Value};
 
 /// What is stored and cannot be read: a defect, or another version's row.
-fn corrupt(what: &str, value: impl std::fmt::Debug) -> DbErr {
+pub(crate) fn corrupt(what: &str, value: impl std::fmt::Debug) -> DbErr {
     DbErr::Custom(format!("the stored {what} {value:?} cannot be read"))
 }
 

@@ -11,6 +11,7 @@ mod hub;
 mod migration;
 mod policy;
 mod prune;
+pub mod recovery;
 mod rpc;
 mod store;
 mod unit;

@@ -8,6 +8,7 @@ mod decode;
 mod encode;
 mod migration;
 mod policy;
+pub mod recovery;
 mod rpc;
 mod store;
 mod unit;

@@ -145,6 +145,31 @@ pub fn open_slot(
     Ok((slot, fact))
 }
 
+/// The fact that reports a slot as it stands, for those who have not heard of it; `before` is the capacity it had, where it was there.
+#[must_use]
+pub fn retell(slot: &Slot, before: Option<i32>) -> Fact {
+    let Slot { id, capacity, booked, version, .. } = slot;
+    match (slot.state, before) {
+        (SlotState::Open, None) => slot.opened(),
+        (SlotState::Open, Some(old_capacity)) => slot.fact(Payload::SlotCapacityChanged(SlotCapacityChanged {
+            slot: id.to_string(),
+            old_capacity,
+            new_capacity: *capacity,
+            booked_count: *booked,
+            capacity_request: String::new(),
+            slot_version: *version,
+        })),
+        (SlotState::Closed | SlotState::Deleted, _) => slot.fact(Payload::SlotClosed(SlotClosed {
+            slot: id.to_string(),
+            bookings_cancelled: false,
+            reason: String::new(),
+            slot_version: *version,
+            capacity: *capacity,
+            booked_count: *booked,
+        })),
+    }
+}
+
 /// How a capacity is to change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CapacityChange {

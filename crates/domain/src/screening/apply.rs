@@ -71,6 +71,26 @@ pub fn payload(row: &Screening, event: &Event) -> Option<Payload> {
     })
 }
 
+/// The fact that reports a row as it stands, for those who have not heard of it.
+#[must_use]
+pub fn retell(row: &Screening) -> Payload {
+    let screening = Some(snapshot(row));
+    let (reason, message, claim_id) = (row.state_reason.clone(), row.state_message.clone(), row.claim().to_string());
+    match row.state {
+        State::Pending => Payload::ScreeningPending(ScreeningPending { screening }),
+        State::Confirmed => Payload::ScreeningConfirmed(ScreeningConfirmed { screening }),
+        State::Rejected => Payload::ScreeningRejected(ScreeningRejected { screening, reason, claim_id }),
+        State::Cancelled => Payload::ScreeningCancelled(ScreeningCancelled { screening, claim_id, reason, message }),
+        State::ForceCancelled => {
+            Payload::ScreeningForceCancelled(ScreeningForceCancelled { screening, reason, message })
+        }
+        State::Completed | State::NoShow => Payload::ScreeningAttendanceRecorded(ScreeningAttendanceRecorded {
+            screening,
+            attended: row.state == State::Completed,
+        }),
+    }
+}
+
 /// What every fact says of the screening; the customer of a fence is empty.
 fn snapshot(row: &Screening) -> ScreeningSnapshot {
     ScreeningSnapshot {

@@ -1,0 +1,387 @@
+//! Hospital after it lost its own past: its claims, counts and capacities, made again from what the others know.
+//!
+//! It runs while the service does not. Everything is one transaction, and running it again changes nothing.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use async_trait::async_trait;
+use contract::event::v1::event_envelope::Payload;
+use contract::event::v1::{EventEnvelope, HospitalRegistered};
+use domain::access::Caller;
+use domain::capacity::{Claim, ClaimState, Fact, RevokeReason, Slot, SlotState, retell, withdraw_slot};
+use domain::civil;
+use domain::demand::Places;
+use domain::event::{Cause, envelope};
+use domain::hospital::{Hospital, HospitalState, delete};
+use domain::ids::{ClaimId, HospitalId, SlotId};
+use domain::recovery::{self, Wanted};
+use domain::window::BookingPolicy;
+use fault::Fault;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use runtime::clock::Clock;
+use runtime::entropy::{uuid_v4, uuid_v7};
+use sea_orm::entity::prelude::*;
+use sea_orm::sea_query::{Condition, Expr, ExprTrait};
+use sea_orm::{DatabaseTransaction, QueryOrder, QuerySelect};
+use store::past::{self, Gap};
+use store::rows::{among, insert_all, replace_all};
+use store::{Database, DbErr, Unit, outbox};
+
+use crate::NAME;
+use crate::store::revocation::{Revocation, Target};
+use crate::store::{KEYS, claim, hospital, read, revocation, slot, slot_key};
+
+pub use domain::hospital::Terms;
+
+/// Its durable consumers.
+pub const CONSUMERS: &[&str] = &[crate::policy::CONSUMER];
+
+/// What the others know and this service does not.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    /// Claims that do not stand as their bookings say; see [`claims_to_change`].
+    pub claims: Vec<Wanted>,
+    /// Places of slots, newer than here; see [`newer_places`].
+    pub places: Vec<Places>,
+    /// Hospitals that are being or have been deleted.
+    pub gone: BTreeSet<HospitalId>,
+    /// Time zones.
+    pub time_zones: BTreeMap<HospitalId, String>,
+    /// The greatest position that anybody has read of this service's log.
+    pub read: i64,
+    /// What is not missed any more once this is written.
+    pub closes: Option<Gap>,
+}
+
+/// What was mended, for people.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Mended {
+    /// Claims that were made again.
+    pub taken: Vec<ClaimId>,
+    /// Claims that were ended again.
+    pub ended: Vec<ClaimId>,
+    /// Slots as they are now, and the capacity they had.
+    pub slots: Vec<(SlotId, i32, Option<i32>)>,
+    /// Slots that are closed since their bookings had been cancelled.
+    pub closed: Vec<SlotId>,
+    /// Hospitals that nobody but their bookings remembered.
+    pub registered: Vec<HospitalId>,
+    /// Hospitals whose deletion was begun again.
+    pub deleted: Vec<HospitalId>,
+}
+
+/// Claims in the order of their ids, after one.
+///
+/// # Errors
+/// What the database says.
+pub async fn claims(database: &Database, after: Option<ClaimId>, limit: u64) -> Result<Vec<Claim>, DbErr> {
+    let mut select = claim::Entity::find();
+    if let Some(after) = after {
+        let key = Expr::tuple([Expr::col(claim::Column::Screening), Expr::col(claim::Column::Generation)]);
+        select = select.filter(key.gt(Expr::tuple([Expr::val(after.screening.0), Expr::val(after.generation)])));
+    }
+    let select = select.order_by_asc(claim::Column::Screening).order_by_asc(claim::Column::Generation).limit(limit);
+    select.all(database.reader()).await?.into_iter().map(Claim::try_from).collect()
+}
+
+/// What a booking of this slot would be promised now; `None` where the hospital is not known here.
+///
+/// # Errors
+/// What the database says.
+pub async fn terms(database: &Database, slot: &SlotId) -> Result<Option<Terms>, DbErr> {
+    let view = read::hospital(database.reader(), &slot.hospital).await?;
+    Ok(view.map(|view| view.hospital.terms(slot.date)))
+}
+
+/// Those of these claims that do not stand as they have to.
+///
+/// # Errors
+/// What the database says.
+pub async fn claims_to_change(database: &Database, wanted: Vec<Wanted>) -> Result<Vec<Wanted>, DbErr> {
+    let held = held_claims(database.reader(), &wanted).await?;
+    let differs = |wanted: &Wanted| wanted.make(held.get(&wanted.claim), Timestamp::UNIX_EPOCH).is_some();
+    Ok(wanted.into_iter().filter(differs).collect())
+}
+
+/// Those of these places that are newer than what is known here.
+///
+/// # Errors
+/// What the database says.
+pub async fn newer_places(database: &Database, places: Vec<Places>) -> Result<Vec<Places>, DbErr> {
+    let held = held_slots(database.reader(), places.iter().map(|places| &places.slot)).await?;
+    let newer = |places: &Places| held.get(&places.slot).is_none_or(|slot| places.slot_version > slot.version);
+    Ok(places.into_iter().filter(newer).collect())
+}
+
+/// Those of these hospitals that are open for business here.
+///
+/// # Errors
+/// What the database says.
+pub async fn active(database: &Database, hospitals: BTreeSet<HospitalId>) -> Result<BTreeSet<HospitalId>, DbErr> {
+    let held = held_hospitals(database.reader(), &hospitals).await?;
+    let active = |id: &HospitalId| held.get(id).is_none_or(|hospital| hospital.deletion.is_none());
+    Ok(hospitals.into_iter().filter(active).collect())
+}
+
+async fn held_claims(connection: &impl ConnectionTrait, wanted: &[Wanted]) -> Result<HashMap<ClaimId, Claim>, DbErr> {
+    let mut held = HashMap::new();
+    for wanted in wanted.chunks(KEYS) {
+        let ids = wanted.iter().map(|wanted| wanted.claim.screening.0);
+        let rows = claim::Entity::find().filter(among(connection, claim::Column::Screening, ids));
+        for row in rows.all(connection).await? {
+            let claim = Claim::try_from(row)?;
+            held.insert(claim.id, claim);
+        }
+    }
+    Ok(held)
+}
+
+async fn held_slots<'a>(
+    connection: &impl ConnectionTrait,
+    slots: impl Iterator<Item = &'a SlotId>,
+) -> Result<HashMap<SlotId, Slot>, DbErr> {
+    let keys: Vec<String> = slots.map(slot_key).collect();
+    let mut held = HashMap::new();
+    for keys in keys.chunks(KEYS) {
+        let rows = slot::Entity::find().filter(among(connection, slot::Column::Id, keys.to_vec()));
+        for row in rows.all(connection).await? {
+            let slot = Slot::try_from(row)?;
+            held.insert(slot.id.clone(), slot);
+        }
+    }
+    Ok(held)
+}
+
+async fn held_hospitals(
+    connection: &impl ConnectionTrait,
+    hospitals: &BTreeSet<HospitalId>,
+) -> Result<HashMap<HospitalId, Hospital>, DbErr> {
+    let ids: Vec<String> = hospitals.iter().map(|id| id.segment().to_owned()).collect();
+    let mut held = HashMap::new();
+    for ids in ids.chunks(KEYS) {
+        let rows = hospital::Entity::find().filter(among(connection, hospital::Column::Id, ids.to_vec()));
+        for row in rows.all(connection).await? {
+            let hospital = Hospital::try_from(row)?;
+            held.insert(hospital.id.clone(), hospital);
+        }
+    }
+    Ok(held)
+}
+
+/// Writes what the others know, and has the log go on behind everything that was read of it.
+///
+/// # Errors
+/// What the writer says; nothing was written then, or nobody knows and the same may be run again.
+pub async fn mend(database: &Database, known: Known, clock: Clock) -> Result<Mended, Fault> {
+    store::writer::run_once(NAME, Mending(clock), database.clone(), known).await
+}
+
+/// The unit of the one command there is.
+struct Mending(Clock);
+
+#[async_trait]
+impl Unit for Mending {
+    type Command = Known;
+    type Answer = Mended;
+
+    async fn execute(&self, transaction: &DatabaseTransaction, batch: &[&Known]) -> Result<Vec<Mended>, DbErr> {
+        let mut answers = Vec::with_capacity(batch.len());
+        for known in batch {
+            answers.push(Mend::begin(self.0.now()).run(transaction, known).await?);
+        }
+        Ok(answers)
+    }
+}
+
+struct Mend {
+    now: Timestamp,
+    cause: Cause,
+    events: Vec<EventEnvelope>,
+    mended: Mended,
+}
+
+impl Mend {
+    fn begin(now: Timestamp) -> Self {
+        let actor = Caller::Service(NAME.to_owned()).to_string();
+        let cause = Cause { actor, request_id: String::new(), causation_id: String::new(), traceparent: String::new() };
+        Self { now, cause, events: Vec::new(), mended: Mended::default() }
+    }
+
+    fn emit(&mut self, fact: Fact) {
+        let Fact { aggregate, version, payload } = fact;
+        self.events.push(envelope(NAME, &self.cause, self.now, uuid_v7(), aggregate, version, payload));
+    }
+
+    async fn run(mut self, transaction: &DatabaseTransaction, known: &Known) -> Result<Mended, DbErr> {
+        let cancelled = |wanted: &Wanted, reason| wanted.state == ClaimState::Revoked(reason);
+        let closed: BTreeSet<SlotId> = known
+            .claims
+            .iter()
+            .filter(|wanted| cancelled(wanted, RevokeReason::SlotCancelled))
+            .map(|wanted| wanted.slot.clone())
+            .collect();
+        let mut gone = known.gone.clone();
+        let deleted = known.claims.iter().filter(|wanted| cancelled(wanted, RevokeReason::HospitalDeleted));
+        gone.extend(deleted.map(|wanted| wanted.slot.hospital.clone()));
+
+        past::leap(transaction, known.read).await?;
+        self.register(transaction, known, &gone).await?;
+        let mut touched = self.claims(transaction, &known.claims).await?;
+        touched.extend(closed.iter().cloned());
+        touched.extend(known.places.iter().map(|places| places.slot.clone()));
+        self.slots(transaction, &touched, &known.places, &closed).await?;
+        self.delete(transaction, gone).await?;
+        outbox::append(transaction, self.events).await?;
+        if let Some(gap) = known.closes {
+            past::close(transaction, gap, self.now).await?;
+        }
+        Ok(self.mended)
+    }
+
+    /// Makes the hospitals that are not here any more, by what is known of them.
+    async fn register(
+        &mut self,
+        transaction: &impl ConnectionTrait,
+        known: &Known,
+        gone: &BTreeSet<HospitalId>,
+    ) -> Result<(), DbErr> {
+        let mut named: BTreeMap<&HospitalId, (&str, &str)> = BTreeMap::new();
+        for id in gone.iter().chain(known.places.iter().map(|places| &places.slot.hospital)) {
+            named.insert(id, (id.segment(), known.time_zones.get(id).map_or("", String::as_str)));
+        }
+        for Wanted { slot, terms, .. } in &known.claims {
+            let told = named.entry(&slot.hospital).or_insert_with(|| (slot.hospital.segment(), ""));
+            if !terms.hospital_display_name.is_empty() {
+                *told = (&terms.hospital_display_name, &terms.time_zone);
+            }
+        }
+        let all = named.keys().map(|id| (*id).clone()).collect();
+        let held = held_hospitals(transaction, &all).await?;
+        let mut rows = Vec::new();
+        for (id, (display_name, time_zone)) in named.into_iter().filter(|(id, _)| !held.contains_key(*id)) {
+            let hospital = Hospital {
+                id: id.clone(),
+                uid: uuid_v4(),
+                display_name: display_name.to_owned(),
+                time_zone: civil::time_zone(time_zone).unwrap_or(TimeZone::UTC),
+                policy: BookingPolicy::default(),
+                deletion: None,
+                version: recovery::LEAP,
+                create_time: self.now,
+                update_time: self.now,
+            };
+            rows.push(hospital::ActiveModel::from(&hospital));
+            self.mended.registered.push(id.clone());
+            let payload = Payload::HospitalRegistered(HospitalRegistered {
+                hospital: id.to_string(),
+                display_name: display_name.to_owned(),
+                time_zone: time_zone.to_owned(),
+            });
+            self.emit(Fact { aggregate: id.to_string(), version: hospital.version, payload });
+        }
+        insert_all(transaction, rows).await
+    }
+
+    /// Makes and ends claims; the slots that are counted anew for it.
+    async fn claims(
+        &mut self,
+        transaction: &impl ConnectionTrait,
+        wanted: &[Wanted],
+    ) -> Result<BTreeSet<SlotId>, DbErr> {
+        let held = held_claims(transaction, wanted).await?;
+        let (mut made, mut changed, mut touched) = (Vec::new(), Vec::new(), BTreeSet::new());
+        for wanted in wanted {
+            let before = held.get(&wanted.claim);
+            let Some(claim) = wanted.make(before, self.now) else { continue };
+            touched.insert(claim.slot.clone());
+            let told = if claim.state == ClaimState::Active { &mut self.mended.taken } else { &mut self.mended.ended };
+            told.push(claim.id);
+            let rows = if before.is_some() { &mut changed } else { &mut made };
+            rows.push(claim::ActiveModel::from(&claim));
+        }
+        insert_all(transaction, made).await?;
+        replace_all(transaction, changed).await?;
+        Ok(touched)
+    }
+
+    /// Counts slots anew and gives them the newest capacity that is known.
+    async fn slots(
+        &mut self,
+        transaction: &impl ConnectionTrait,
+        touched: &BTreeSet<SlotId>,
+        places: &[Places],
+        closed: &BTreeSet<SlotId>,
+    ) -> Result<(), DbErr> {
+        let held = held_slots(transaction, touched.iter()).await?;
+        let active = active_claims(transaction, touched).await?;
+        let places: HashMap<&SlotId, &Places> = places.iter().map(|places| (&places.slot, places)).collect();
+        let (mut made, mut changed) = (Vec::new(), Vec::new());
+        for id in touched {
+            let before = held.get(id);
+            let state = closed.contains(id).then_some(SlotState::Closed);
+            let state = state.filter(|_| before.is_none_or(|slot| slot.state == SlotState::Open));
+            let count = active.get(&slot_key(id)).copied().unwrap_or(0);
+            let count = i32::try_from(count).unwrap_or(i32::MAX);
+            let slot = recovery::slot(id, before, places.get(id).copied(), count, state, self.now);
+            if state.is_some() {
+                self.mended.closed.push(id.clone());
+            }
+            self.mended.slots.push((id.clone(), slot.capacity, before.map(|slot| slot.capacity)));
+            self.emit(retell(&slot, before.map(|slot| slot.capacity)));
+            let rows = if before.is_some() { &mut changed } else { &mut made };
+            rows.push(slot::ActiveModel::from(&slot));
+        }
+        insert_all(transaction, made).await?;
+        replace_all(transaction, changed).await
+    }
+
+    /// Begins deletions again; what is still booked there is revoked once the service runs.
+    async fn delete(&mut self, transaction: &impl ConnectionTrait, gone: BTreeSet<HospitalId>) -> Result<(), DbErr> {
+        let held = held_hospitals(transaction, &gone).await?;
+        let booked = read::booked_at(transaction, &gone).await?;
+        let message = "the hospital was deleted";
+        for hospital in held.into_values().filter(|hospital| hospital.deletion.is_none()) {
+            let active = booked.get(hospital.id.segment()).copied().unwrap_or(0);
+            let begun = delete(&hospital, active, true, message, "", self.now);
+            let Ok(Some((deleting, facts))) = begun else { continue };
+            replace_all(transaction, vec![hospital::ActiveModel::from(&deleting)]).await?;
+            facts.into_iter().for_each(|fact| self.emit(fact));
+            let slots = slot::Entity::find().filter(slot::Column::Hospital.eq(hospital.id.segment()));
+            let slots = slots.all(transaction).await?.into_iter().map(Slot::try_from);
+            let slots = slots.map(|slot| slot.map(|slot| slot::ActiveModel::from(&withdraw_slot(&slot, self.now))));
+            replace_all(transaction, slots.collect::<Result<_, _>>()?).await?;
+            if deleting.state() == HospitalState::Deleting {
+                let target = Target::Hospital(hospital.id.clone());
+                let cause = self.cause.clone();
+                let left = Revocation { target, message: message.to_owned(), revoked: 0, cursor: None, cause };
+                insert_all(transaction, vec![revocation::ActiveModel::from(&left)]).await?;
+            }
+            self.mended.deleted.push(hospital.id);
+        }
+        Ok(())
+    }
+}
+
+/// How many ACTIVE claims each of these slots has.
+async fn active_claims(
+    connection: &impl ConnectionTrait,
+    slots: &BTreeSet<SlotId>,
+) -> Result<HashMap<String, i64>, DbErr> {
+    let keys: Vec<String> = slots.iter().map(slot_key).collect();
+    let mut counts = HashMap::new();
+    for keys in keys.chunks(KEYS) {
+        let of = Condition::all()
+            .add(among(connection, claim::Column::Slot, keys.to_vec()))
+            .add(claim::Column::State.eq(ClaimState::Active.message() as i32));
+        let counted = claim::Entity::find()
+            .select_only()
+            .column(claim::Column::Slot)
+            .column_as(claim::Column::Screening.count(), "active")
+            .filter(of)
+            .group_by(claim::Column::Slot);
+        let found: Vec<(String, i64)> = counted.into_tuple().all(connection).await?;
+        counts.extend(found);
+    }
+    Ok(counts)
+}

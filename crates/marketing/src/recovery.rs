@@ -1,0 +1,47 @@
+//! What is known here of places and hospitals, for a Hospital that lost its own past.
+
+use std::collections::BTreeMap;
+
+use ::store::{Database, DbErr};
+use domain::demand::{Hospital, Places};
+use domain::ids::{HospitalId, SlotId};
+use sea_orm::entity::prelude::*;
+use sea_orm::{QueryOrder, QuerySelect};
+
+use crate::store::corrupt;
+use crate::store::hospitals::hospital;
+use crate::store::signals::{Row, signal};
+
+/// Its durable consumers.
+pub const CONSUMERS: &[&str] = &[crate::policy::HOSPITAL, crate::policy::SCREENING];
+
+/// The places of slots, in the order of the slots' names, after one.
+///
+/// # Errors
+/// What the database says.
+pub async fn places(database: &Database, after: Option<&SlotId>, limit: u64) -> Result<Vec<Places>, DbErr> {
+    let mut select = signal::Entity::find().filter(signal::Column::SlotVersion.gt(0));
+    if let Some(after) = after {
+        select = select.filter(signal::Column::Slot.gt(after.to_string()));
+    }
+    let rows = select.order_by_asc(signal::Column::Slot).limit(limit).all(database.reader()).await?;
+    let places = |row| {
+        let signal = Row::try_from(row)?.signal;
+        let domain::demand::Signal { slot, slot_version, capacity, booked, update_time } = signal;
+        Ok(Places { slot, slot_version, capacity, booked, time: update_time })
+    };
+    rows.into_iter().map(places).collect()
+}
+
+/// Every hospital.
+///
+/// # Errors
+/// What the database says.
+pub async fn hospitals(database: &Database) -> Result<BTreeMap<HospitalId, Hospital>, DbErr> {
+    let rows = hospital::Entity::find().all(database.reader()).await?;
+    let read = |row: hospital::Model| {
+        let id = HospitalId::parse(&row.hospital).map_err(|_| corrupt("hospital", &row.hospital))?;
+        Ok((id, Hospital { time_zone: row.time_zone, gone: row.gone }))
+    };
+    rows.into_iter().map(read).collect()
+}

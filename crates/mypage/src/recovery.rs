@@ -1,0 +1,42 @@
+//! What the pages show of bookings, for a Screening that lost its own past.
+
+use ::store::{Database, DbErr};
+use domain::ids::ScreeningId;
+use domain::mypage::Item;
+use domain::recovery::Told;
+use sea_orm::entity::prelude::*;
+use sea_orm::{QueryOrder, QuerySelect};
+
+use crate::store::items::item;
+
+/// Its durable consumers.
+pub const CONSUMERS: &[&str] = &[crate::policy::SCREENINGS];
+
+/// What is shown of bookings, in the order of their ids, after one.
+///
+/// # Errors
+/// What the database says.
+pub async fn bookings(database: &Database, after: Option<ScreeningId>, limit: u64) -> Result<Vec<Told>, DbErr> {
+    let mut select = item::Entity::find();
+    if let Some(after) = after {
+        select = select.filter(item::Column::Screening.gt(after.0));
+    }
+    let rows = select.order_by_asc(item::Column::Screening).limit(limit).all(database.reader()).await?;
+    let rows = rows.into_iter().map(Item::try_from).collect::<Result<Vec<_>, _>>()?;
+    let told = |item: Item| Told {
+        screening: item.screening,
+        version: item.version,
+        customer: item.customer,
+        date: item.date,
+        // a page shows the hospital by its name alone
+        slot: None,
+        hospital_display_name: item.hospital_display_name,
+        time_zone: item.time_zone,
+        state: item.state,
+        reason: item.reason,
+        message: item.message,
+        create_time: None,
+        update_time: item.update_time,
+    };
+    Ok(rows.into_iter().map(told).collect())
+}

@@ -1,0 +1,66 @@
+//! What the ledger knows of bookings, for a Screening that lost its own past.
+
+use std::collections::HashMap;
+
+use ::store::rows::among;
+use ::store::{Database, DbErr};
+use domain::ids::ScreeningId;
+use domain::recovery::Told;
+use domain::reservation::{Entry, Reservation, State};
+use domain::screening;
+use sea_orm::entity::prelude::*;
+use sea_orm::{QueryOrder, QuerySelect};
+
+use crate::store::{history, reservation};
+
+/// Its durable consumers.
+pub const CONSUMERS: &[&str] = &[crate::policy::SCREENINGS];
+
+/// The state of the screening that a reservation follows.
+const fn followed(state: State) -> screening::State {
+    match state {
+        State::Registered => screening::State::Confirmed,
+        State::Cancelled => screening::State::Cancelled,
+        State::ForceCancelled => screening::State::ForceCancelled,
+        State::Completed => screening::State::Completed,
+        State::NoShow => screening::State::NoShow,
+    }
+}
+
+/// What is known of bookings, in the order of their ids, after one.
+///
+/// # Errors
+/// What the database says.
+pub async fn bookings(database: &Database, after: Option<ScreeningId>, limit: u64) -> Result<Vec<Told>, DbErr> {
+    use reservation::Column;
+    let mut select = reservation::Entity::find();
+    if let Some(after) = after {
+        select = select.filter(Column::Screening.gt(after.0));
+    }
+    let rows = select.order_by_asc(Column::Screening).limit(limit).all(database.reader()).await?;
+    let rows = rows.into_iter().map(Reservation::try_from).collect::<Result<Vec<_>, _>>()?;
+    let ids = among(database.reader(), history::Column::Screening, rows.iter().map(|row| row.screening.0));
+    let entries = history::Entity::find().filter(ids).all(database.reader()).await?;
+    let entries = entries.into_iter().map(Entry::try_from).collect::<Result<Vec<_>, _>>()?;
+    let mut entries: HashMap<_, _> =
+        entries.into_iter().map(|entry| ((entry.screening, entry.version), entry)).collect();
+    let told = |row: Reservation| {
+        let entry = entries.remove(&(row.screening, row.screening_version));
+        let (reason, message) = entry.map(|entry| (entry.reason, entry.message)).unwrap_or_default();
+        Told {
+            screening: row.screening,
+            version: row.screening_version,
+            customer: row.customer,
+            date: row.slot.date,
+            slot: Some(row.slot),
+            hospital_display_name: String::new(),
+            time_zone: String::new(),
+            state: followed(row.state),
+            reason,
+            message,
+            create_time: Some(row.create_time),
+            update_time: row.update_time,
+        }
+    };
+    Ok(rows.into_iter().map(told).collect())
+}

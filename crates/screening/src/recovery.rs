@@ -1,0 +1,175 @@
+//! Screening after it lost its own past: its bookings, made again from what the others know.
+//!
+//! It runs while the service does not. Rows are told again under the versions they have, which changes nothing for whoever has
+//! heard of them; running it again changes nothing at all.
+
+use std::collections::{HashMap, HashSet};
+
+use ::store::past::{self, Gap};
+use ::store::{Database, DbErr, Unit, outbox};
+use async_trait::async_trait;
+use domain::event::{Cause, envelope};
+use domain::ids::ScreeningId;
+use domain::recovery::given_up;
+use domain::screening::{PRODUCER, Screening, retell};
+use fault::Fault;
+use jiff::Timestamp;
+use runtime::clock::Clock;
+use runtime::entropy::uuid_v7;
+use sea_orm::entity::prelude::*;
+use sea_orm::{DatabaseTransaction, QueryOrder, QuerySelect};
+
+use crate::store::row::{self, Column, Entity};
+use crate::store::{CustomerDate, active, by_ids, watch};
+use crate::unit::ours;
+
+/// Its durable consumers.
+pub const CONSUMERS: &[&str] = &[crate::policy::CONSUMER];
+
+/// What the others know and this service does not.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    /// Bookings as they have to be.
+    pub bookings: Vec<Screening>,
+    /// The greatest position that anybody has read of this service's log.
+    pub read: i64,
+    /// What is not missed any more once this is written.
+    pub closes: Option<Gap>,
+}
+
+/// What was mended, for people.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Mended {
+    /// Bookings that are there again.
+    pub made: Vec<ScreeningId>,
+    /// Bookings that are as they were.
+    pub changed: Vec<ScreeningId>,
+    /// Bookings that ended, as only follows from a later one of the same customer and date.
+    pub ended: Vec<ScreeningId>,
+}
+
+/// Rows in the order of their ids, fences included, after one.
+///
+/// # Errors
+/// What the database says.
+pub async fn bookings(database: &Database, after: Option<ScreeningId>, limit: u64) -> Result<Vec<Screening>, DbErr> {
+    let mut select = Entity::find();
+    if let Some(after) = after {
+        select = select.filter(Column::Id.gt(after.0));
+    }
+    let rows = select.order_by_asc(Column::Id).limit(limit).all(database.reader()).await?;
+    rows.into_iter().map(row::Model::into_domain).collect()
+}
+
+/// The rows of these ids, fences included.
+///
+/// # Errors
+/// What the database says.
+pub async fn find(
+    database: &Database,
+    ids: impl IntoIterator<Item = ScreeningId>,
+) -> Result<HashMap<ScreeningId, Screening>, DbErr> {
+    by_ids(database.reader(), ids).await
+}
+
+/// Writes what the others know.
+///
+/// # Errors
+/// What the writer says; nothing was written then, or nobody knows and the same may be run again.
+pub async fn mend(database: &Database, known: Known, clock: Clock) -> Result<Mended, Fault> {
+    ::store::writer::run_once(crate::NAME, Mending(clock), database.clone(), known).await
+}
+
+/// The unit of the one command there is.
+struct Mending(Clock);
+
+#[async_trait]
+impl Unit for Mending {
+    type Command = Known;
+    type Answer = Mended;
+
+    async fn execute(&self, transaction: &DatabaseTransaction, batch: &[&Known]) -> Result<Vec<Mended>, DbErr> {
+        let mut answers = Vec::with_capacity(batch.len());
+        for known in batch {
+            answers.push(run(transaction, known, self.0.now()).await?);
+        }
+        Ok(answers)
+    }
+}
+
+async fn run(transaction: &DatabaseTransaction, known: &Known, now: Timestamp) -> Result<Mended, DbErr> {
+    past::leap(transaction, known.read).await?;
+    let mut held = by_ids(transaction, known.bookings.iter().map(|row| row.id)).await?;
+    let newer = |row: &&Screening| held.get(&row.id).is_none_or(|held| row.version > held.version);
+    let mut rows: Vec<Screening> = known.bookings.iter().filter(newer).cloned().collect();
+    let ended = alone_on_their_dates(transaction, &mut rows, &mut held).await?;
+
+    let mut mended = Mended { ended, ..Mended::default() };
+    let (mut created, mut changed) = (Vec::new(), Vec::new());
+    for row in &rows {
+        match held.remove(&row.id) {
+            None => {
+                mended.made.push(row.id);
+                created.push(row.clone());
+            }
+            Some(before) => {
+                mended.changed.push(row.id);
+                changed.push((before, row.clone()));
+            }
+        }
+    }
+    // what ended makes room for what is there again
+    row::update(transaction, changed).await?;
+    row::insert(transaction, created).await?;
+    let ids: HashSet<ScreeningId> = rows.iter().map(|row| row.id).collect();
+    watch::delete(transaction, &ids).await?;
+    let cause =
+        Cause { actor: ours(), request_id: String::new(), causation_id: String::new(), traceparent: String::new() };
+    let told = rows.iter().map(|row| {
+        envelope(PRODUCER, &cause, row.update_time, uuid_v7(), row.id.to_string(), row.version, retell(row))
+    });
+    outbox::append(transaction, told.collect()).await?;
+    if let Some(gap) = known.closes {
+        past::close(transaction, gap, now).await?;
+    }
+    Ok(mended)
+}
+
+/// Leaves a customer one active booking a date, the one that was made last: it could only be made once the others had ended,
+/// whoever remembers that.
+async fn alone_on_their_dates(
+    transaction: &DatabaseTransaction,
+    rows: &mut Vec<Screening>,
+    held: &mut HashMap<ScreeningId, Screening>,
+) -> Result<Vec<ScreeningId>, DbErr> {
+    let is_active = |row: &Screening| row.state.is_active();
+    let customers = rows.iter().filter(|row| is_active(row)).filter_map(|row| row.customer.as_ref());
+    let standing = active(transaction, customers).await?;
+    let given: HashSet<ScreeningId> = rows.iter().map(|row| row.id).collect();
+    let others = standing.into_values().filter(|id| !given.contains(id));
+    let others = by_ids(transaction, others).await?;
+    let dates: HashSet<CustomerDate> = rows.iter().filter(|row| is_active(row)).filter_map(date_of).collect();
+    for (id, other) in others {
+        if date_of(&other).is_some_and(|date| dates.contains(&date)) {
+            rows.push(other.clone());
+            held.insert(id, other);
+        }
+    }
+    rows.sort_by_key(|row| (row.create_time, row.id));
+    let mut last: HashMap<CustomerDate, usize> = HashMap::new();
+    let mut ended = Vec::new();
+    for index in 0..rows.len() {
+        let Some(date) = date_of(&rows[index]).filter(|_| is_active(&rows[index])) else { continue };
+        if let Some(earlier) = last.insert(date, index) {
+            rows[earlier] = given_up(&rows[earlier]);
+            ended.push(rows[earlier].id);
+        }
+    }
+    // one that only stood in the way and does not any more is as it was
+    rows.retain(|row| held.get(&row.id) != Some(row));
+    Ok(ended)
+}
+
+fn date_of(row: &Screening) -> Option<CustomerDate> {
+    row.customer.clone().map(|customer| (customer, row.slot.date))
+}
