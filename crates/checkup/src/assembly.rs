@@ -2,7 +2,7 @@
 //!
 //! It knows which services there are and what each needs, not what any of them does.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -33,8 +33,6 @@ use crate::service::Service;
 pub struct Parts<'a> {
     /// What is configured.
     pub settings: &'a Settings,
-    /// Where the data of each service is.
-    pub locations: &'a BTreeMap<Service, Location>,
     /// How events travel.
     pub road: &'a Road,
     /// How services prove who they are.
@@ -73,13 +71,13 @@ impl std::fmt::Debug for Kept {
 }
 
 impl Assembly {
-    /// Builds these services, each with its own database, joins them, and adds them to a server that answers calls once all of
-    /// that is done.
+    /// Builds services, each on its own database, joins them, and adds them to a server that answers calls once all of that is
+    /// done.
     ///
     /// # Errors
-    /// Where a database cannot be opened.
+    /// Where a database does not answer.
     pub async fn build(
-        services: &BTreeSet<Service>,
+        databases: BTreeMap<Service, Database>,
         parts: &Parts<'_>,
         verifier: Verifier,
     ) -> Result<(Self, Server), Failure> {
@@ -88,60 +86,49 @@ impl Assembly {
         let mut server = Server::new(parts.settings.server.clone(), verifier, Clock::system());
         server = server.ready_when(parts.process.readiness.clone());
         let mut assembly = Self::default();
-        for service in services {
-            // boxed: building any of the five would make this future, and every one around it, large
-            Box::pin(assembly.add(*service, parts, &mut server)).await?;
+        for (service, database) in databases {
+            assembly.add(service, database, parts, &mut server);
         }
         assembly.join(parts).await?;
         latch.release();
         Ok((assembly, server))
     }
 
-    async fn add(&mut self, service: Service, parts: &Parts<'_>, server: &mut Server) -> Result<(), Failure> {
-        let Parts { settings, locations, process, .. } = parts;
-        let process = (*process).clone();
-        let location = locations.get(&service).cloned();
-        let location = location.ok_or_else(|| Failure::usage(format!("{service} has no database")))?;
+    fn add(&mut self, service: Service, database: Database, parts: &Parts<'_>, server: &mut Server) {
+        let Parts { settings, process, .. } = parts;
+        let (process, location) = ((*process).clone(), database.location().clone());
         let token = || parts.tokens.of(service);
-        let help = match &location {
-            Location::Sqlite(_) => "; restore it, or choose another place for it",
-            Location::Postgres(_) => "",
-        };
-        let cannot_open = |error: store::Error| Failure::failed(format!("{}{help}", chain(&error)));
         let (database, consumers) = match service {
             Service::Hospital => {
-                let deps = hospital::Deps { location, process };
-                let built = hospital::build(settings.hospital.clone(), deps, server).await.map_err(cannot_open)?;
+                let built = hospital::build_on(settings.hospital.clone(), database, &process, server);
                 (built.database, built.consumers)
             }
             Service::Screening => {
                 let hospital = hospital(&settings.screening_hospital, server);
                 let deps = screening::Deps { location, process, hospital, token: token() };
-                let built = screening::build(settings.screening.clone(), deps, server).await.map_err(cannot_open)?;
+                let rules = domain::screening::decide;
+                let built = screening::build_on(settings.screening.clone(), database, rules, deps, server);
                 (built.database, built.consumers)
             }
             Service::Reservation => {
-                let deps = reservation::Deps { location, process };
-                let built = reservation::build(settings.reservation, deps, server).await.map_err(cannot_open)?;
+                let built = reservation::build_on(settings.reservation, database, &process, server);
                 (built.database, built.consumers)
             }
             Service::MyPage => {
-                let deps = mypage::Deps { location, process };
-                let built = mypage::build(settings.mypage, deps, server).await.map_err(cannot_open)?;
+                let built = mypage::build_on(settings.mypage, database, process, server);
                 self.consumers.extend(built.consumers.into_iter().map(|consumer| (service, consumer)));
                 self.view = Some(Kept { views: built.views, fed: None });
-                return Ok(());
+                return;
             }
             Service::Marketing => {
                 let hospital = hospital(&settings.marketing_hospital, server);
                 let deps = marketing::Deps { location, process, hospital, token: token() };
-                let built = marketing::build(settings.marketing, deps, server).await.map_err(cannot_open)?;
+                let built = marketing::build_on(settings.marketing, database, deps, server);
                 (built.database, built.consumers)
             }
         };
         self.databases.push((service, database));
         self.consumers.extend(consumers.into_iter().map(|consumer| (service, consumer)));
-        Ok(())
     }
 
     /// Brings events from the services' outboxes to those who consume them.
@@ -277,7 +264,25 @@ fn hospital(configured: &[Uri], server: &Server) -> Replicas {
     Replicas::connect(configured, ClientOptions::default())
 }
 
-/// Opens a service's database, for tools that work beside the service.
+/// Opens the databases of services.
+///
+/// # Errors
+/// Where one cannot be opened.
+pub async fn open_all(locations: &BTreeMap<Service, Location>) -> Result<BTreeMap<Service, Database>, Failure> {
+    let mut databases = BTreeMap::new();
+    for (service, location) in locations {
+        let help = match location {
+            Location::Sqlite(_) => "; restore it, or choose another place for it",
+            Location::Postgres(_) => "",
+        };
+        let opened = Box::pin(open(*service, location)).await;
+        let opened = opened.map_err(|error| Failure::failed(format!("{}{help}", chain(&error))))?;
+        databases.insert(*service, opened);
+    }
+    Ok(databases)
+}
+
+/// Opens a service's database.
 ///
 /// # Errors
 /// Where it cannot be opened.

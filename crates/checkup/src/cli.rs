@@ -1,5 +1,6 @@
 //! What can be typed: commands, flags, their defaults and help. What they do is elsewhere.
 
+mod safety;
 mod serving;
 mod tools;
 mod upkeep;
@@ -11,6 +12,7 @@ use clap::builder::Styles;
 use clap::builder::styling::AnsiColor;
 use clap::{Args, Parser, Subcommand};
 
+pub use safety::{BackupArgs, RecoverArgs, RestoreArgs};
 pub use serving::{MeshArgs, Replicas, ServeArgs, UpArgs};
 pub use tools::{BenchArgs, BenchItem, DemoArgs, JwksArgs, TokenArgs, VerifyArgs};
 pub use upkeep::{ConfigCommand, DeadLettersCommand, MigrateArgs, RebuildArgs, StoresArgs};
@@ -70,6 +72,12 @@ pub enum Command {
     DeadLetters(DeadLettersCommand),
     /// Builds a service's view anew from the events while the old one serves
     Rebuild(RebuildArgs),
+    /// Copies a data directory into an archive while its services run
+    Backup(BackupArgs),
+    /// Makes a data directory of an archive
+    Restore(RestoreArgs),
+    /// Mends a service whose database came back older than the others', from what the others know
+    Recover(RecoverArgs),
     /// Shows or checks the configuration
     #[command(subcommand)]
     Config(ConfigCommand),

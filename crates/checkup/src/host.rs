@@ -2,6 +2,8 @@
 //!
 //! Everything that can go wrong at the start goes wrong before the first line is printed, with one sentence that says what to do.
 
+mod refusing;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
@@ -20,7 +22,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::assembly::{Assembly, Parts, Road};
+use crate::assembly::{self, Assembly, Parts, Road};
 use crate::cli::ListenArgs;
 use crate::config::Settings;
 use crate::data_dir::DataDir;
@@ -29,6 +31,7 @@ use crate::identity::{self, OwnTokens};
 use crate::service::Service;
 use crate::terminal;
 use crate::welcome::Welcome;
+use refusing::{Refusing, Watch};
 
 /// How long background work may take to end once the last call has been answered.
 const TASKS_TIMEOUT: Duration = Duration::from_secs(10);
@@ -84,8 +87,18 @@ pub async fn run(plan: Plan) -> Result<Exit, Failure> {
         None => Road::Tail,
         Some(options) => Road::Broker(connect(options).await?),
     };
-    let parts = Parts { settings: &settings, locations: &locations, road: &road, tokens: &tokens, process: &process };
-    let (mut assembly, server) = Assembly::build(&services, &parts, verifier).await?;
+    let databases = assembly::open_all(&locations).await?;
+    let watch = Watch { databases: &databases, road: &road, data: data.as_ref().map(DataDir::path) };
+    let door = Refusing { listener: &listener, admin: admin.addr(), settings: &settings, verifier: &verifier };
+    if !door.until_whole(&watch, &process).await? {
+        for database in databases.into_values() {
+            database.close().await;
+        }
+        process.tasks.shutdown(TASKS_TIMEOUT).await;
+        return Ok(Exit::Ok);
+    }
+    let parts = Parts { settings: &settings, road: &road, tokens: &tokens, process: &process };
+    let (mut assembly, server) = Assembly::build(databases, &parts, verifier).await?;
     if let Some(data) = &data {
         process.tasks.spawn(Kind::Loop, "rebuild", assembly.keeper(&parts, data.path()).run());
     }

@@ -3,7 +3,9 @@
 //! No rule of the product is here. Services are built from their crates and joined by events and calls; the tools that drive a
 //! running process know it only by its contract.
 
+mod archive;
 pub mod assembly;
+pub mod backup;
 pub mod bench;
 pub mod cli;
 pub mod config;
@@ -18,7 +20,9 @@ pub mod jwks;
 pub mod mesh;
 pub mod migrate;
 pub mod party;
+pub mod past;
 pub mod rebuild;
+pub mod recover;
 pub mod serve;
 pub mod service;
 pub mod terminal;

@@ -7,7 +7,9 @@ use std::time::Instant;
 
 use checkup::cli::{Cli, Command};
 use checkup::exit::{Exit, Failure};
-use checkup::{bench, config, dead_letters, demo, jwks, mesh, migrate, rebuild, serve, terminal, token, up, verify};
+use checkup::{
+    backup, bench, config, dead_letters, demo, jwks, mesh, migrate, rebuild, recover, serve, terminal, token, up, verify,
+};
 use clap::Parser;
 use mimalloc::MiMalloc;
 use tokio::runtime::{Builder, Runtime};
@@ -47,6 +49,9 @@ fn run(command: Command, started: Instant) -> Result<Exit, Failure> {
         Command::Bench(args) => runtime()?.block_on(bench::run(args)),
         Command::DeadLetters(command) => runtime()?.block_on(dead_letters::run(command)),
         Command::Rebuild(args) => runtime()?.block_on(rebuild::run(args)),
+        Command::Backup(args) => runtime()?.block_on(backup::backup(args)),
+        Command::Restore(args) => backup::restore(&args),
+        Command::Recover(args) => runtime()?.block_on(recover::run(args)),
         Command::Config(command) => config::run(command),
     }
 }

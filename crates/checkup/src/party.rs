@@ -13,6 +13,7 @@ use contract::marketing::v1::marketing_service_client::MarketingServiceClient;
 use contract::mypage::v1::my_page_service_client::MyPageServiceClient;
 use contract::reservation::v1::reservation_service_client::ReservationServiceClient;
 use contract::screening::v1::screening_service_client::ScreeningServiceClient;
+use fault::Reason;
 use runtime::client::{ClientOptions, Outgoing, connect};
 use runtime::deadline::Deadline;
 use runtime::identity::{Claims, Hospitals, Role, Signer, TokenSource};
@@ -247,6 +248,9 @@ fn claims_of(token: &str) -> Option<Claims> {
 pub fn describe(status: &Status) -> String {
     match refusal_of(status) {
         Some(refusal) => {
+            if refusal.reason == Reason::NotReady {
+                return format!("{}: {}", refusal.reason.name(), status.message());
+            }
             let told = refusal.metadata.iter().filter(|(_, value)| !value.contains('/'));
             let values: Vec<String> = told.map(|(key, value)| format!("{key} {value}")).collect();
             let values = if values.is_empty() { String::new() } else { format!(" ({})", values.join(", ")) };

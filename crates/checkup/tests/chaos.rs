@@ -69,6 +69,9 @@ survives! {
     embedded_power_failures: EmbeddedPower,
     postgres_power_failures: PostgresPower,
     disk_of_a_my_page_replica_is_full: MyPageFull,
+    database_of_hospital_comes_back_older: OlderHospital,
+    database_of_screening_comes_back_older: OlderScreening,
+    database_of_reservation_comes_back_older: OlderReservation,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

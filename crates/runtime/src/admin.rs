@@ -94,6 +94,9 @@ async fn ready(State(shared): State<Shared>) -> (StatusCode, String) {
     if shared.drain.is_requested() {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned());
     }
+    if let Some(why) = shared.readiness.refusal() {
+        return (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"));
+    }
     let awaited = shared.readiness.awaited();
     if awaited.is_empty() {
         (StatusCode::OK, "ready\n".to_owned())

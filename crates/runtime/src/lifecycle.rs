@@ -50,9 +50,17 @@ impl Drain {
 /// Started once every latch is released, and from the start where nobody takes one; ready while nothing troubles it besides.
 #[derive(Debug, Clone)]
 pub struct Readiness {
-    latches: Arc<watch::Sender<BTreeMap<String, usize>>>,
+    latches: Arc<watch::Sender<BTreeMap<String, Held>>>,
     /// What a process that has started lacks at the moment. It goes on serving what it can, but others may serve better.
     troubles: Arc<watch::Sender<BTreeSet<String>>>,
+}
+
+/// What holds readiness back under one name.
+#[derive(Debug, Clone, Copy, Default)]
+struct Held {
+    latches: usize,
+    /// Whether the name is a sentence for callers.
+    told: bool,
 }
 
 /// Holds readiness back until it is released.
@@ -73,9 +81,28 @@ impl Readiness {
     /// the process unready again.
     #[must_use]
     pub fn latch(&self, name: impl Into<String>) -> Latch {
-        let name = name.into();
-        self.latches.send_modify(|held| *held.entry(name.clone()).or_default() += 1);
+        self.hold(name.into(), false)
+    }
+
+    /// Takes a latch for something that does not pass by itself: `why` is a sentence that says what to do, and callers are told it.
+    #[must_use]
+    pub fn refuse(&self, why: impl Into<String>) -> Latch {
+        self.hold(why.into(), true)
+    }
+
+    fn hold(&self, name: String, told: bool) -> Latch {
+        self.latches.send_modify(|held| {
+            let held = held.entry(name.clone()).or_default();
+            held.latches += 1;
+            held.told |= told;
+        });
         Latch { name, readiness: self.clone() }
+    }
+
+    /// What callers are told meanwhile; `None` where the process only starts.
+    #[must_use]
+    pub fn refusal(&self) -> Option<String> {
+        self.latches.borrow().iter().find(|(_, held)| held.told).map(|(name, _)| name.clone())
     }
 
     /// Takes this trouble up, or puts it away.
@@ -153,9 +180,9 @@ impl Latch {
     /// Gives way. A latch that is dropped without this stays closed for ever: what failed to start must not look ready.
     pub fn release(self) {
         self.readiness.latches.send_modify(|held| {
-            if let Some(count) = held.get_mut(&self.name) {
-                *count -= 1;
-                if *count == 0 {
+            if let Some(named) = held.get_mut(&self.name) {
+                named.latches -= 1;
+                if named.latches == 0 {
                     held.remove(&self.name);
                 }
             }
@@ -222,6 +249,19 @@ mod tests {
         drop(trigger);
         drain.requested().await;
         assert!(drain.is_requested());
+    }
+
+    #[tokio::test]
+    async fn what_does_not_pass_by_itself_is_told_until_it_has_passed() {
+        let readiness = Readiness::new();
+        let start = readiness.latch("the start");
+        assert_eq!(readiness.refusal(), None);
+        let lost = readiness.refuse("mend it");
+        assert_eq!(readiness.refusal().as_deref(), Some("mend it"));
+        lost.release();
+        assert_eq!((readiness.refusal(), readiness.is_ready()), (None, false));
+        start.release();
+        assert!(readiness.is_ready());
     }
 
     #[tokio::test]

@@ -206,6 +206,20 @@ impl Launch {
         }
     }
 
+    /// Starts `checkup up` on data that it must not serve, and waits until it says so.
+    ///
+    /// # Panics
+    /// Where it does not.
+    pub async fn start_refusing(&self) -> Checkup {
+        let mut command = self.command(&["up", "--addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0"]);
+        command.arg("--data-dir").arg(self.data.path()).args(&self.arguments);
+        let mut process = Process::spawn(command);
+        match process.refusing().await {
+            Ok(addr) => Checkup::new(addr, process, self.clone()),
+            Err(code) => panic!("checkup did not say why it does not serve: {:#?}", process.into_failure(code)),
+        }
+    }
+
     /// Starts `checkup up`, for tests of what refuses to start.
     ///
     /// # Errors

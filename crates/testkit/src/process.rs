@@ -17,6 +17,8 @@ use crate::token::Tokens;
 
 /// Begins the line on standard output that says where the process serves.
 const SERVING: &str = "checkup is serving on ";
+/// The same where it serves nothing, and says why.
+const NOT_SERVING: &str = "checkup does not serve on ";
 /// Begins the line on standard output that says where the admin pages are.
 const ADMIN: &str = "admin on ";
 const BETWEEN_LOOKS: Duration = Duration::from_millis(3);
@@ -40,9 +42,18 @@ impl Process {
 
     /// Waits until it says where it serves; otherwise how it ended, or `None` where it went on in silence.
     pub(crate) async fn serving(&mut self) -> Result<SocketAddr, Option<ExitStatus>> {
+        self.until(SERVING).await
+    }
+
+    /// Waits until it says where it would serve, and why it does not.
+    pub(crate) async fn refusing(&mut self) -> Result<SocketAddr, Option<ExitStatus>> {
+        self.until(NOT_SERVING).await
+    }
+
+    async fn until(&mut self, beginning: &str) -> Result<SocketAddr, Option<ExitStatus>> {
         let end = Instant::now() + patience();
         loop {
-            if let Some(addr) = self.announced(SERVING) {
+            if let Some(addr) = self.announced(beginning) {
                 return Ok(addr);
             }
             let code = self.child.try_wait().expect("the child can be waited for");

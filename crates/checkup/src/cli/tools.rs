@@ -107,7 +107,8 @@ are made with the key of --data-dir, what the services said is also looked up in
 
 --json prints one object: `ok`, `read` (rows by ledger), `skipped`, `moving` (what changed at every look and was not judged) and \
 `disagreements`, each with `rule`, `subject` and `detail`. Rules: capacity-holds, counts-are-claims, claims-are-bookings, \
-deleted-is-empty, one-booking-a-date, reservations-follow, pages-follow, served-is-stored.
+deleted-is-empty, one-booking-a-date, reservations-follow, pages-follow, served-is-stored; and past-is-whole, where a database of \
+--data-dir is older than the others.
 
 Exit status: 0 where everything that was read agrees; 1 where it does not, or could not be read; 64 for a wrong command line.";
 

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use domain::invariants::{Disagreement, Ledgers};
 use serde_json::{Value, json};
 
+use crate::recover::Finding;
 use crate::terminal::{count, verdict};
 
 /// How many rows each ledger had; `None` where its service is not there.
@@ -35,6 +36,27 @@ impl Counts {
     pub(super) fn bookings(&self) -> usize {
         self.screenings.max(self.claims).unwrap_or(0)
     }
+}
+
+/// The rule that logs keep.
+const PAST_IS_WHOLE: &str = "past-is-whole";
+
+/// What is said of logs that do not have what was read of them.
+pub(super) fn lost(lost: &[Finding]) -> String {
+    let mut text = String::from("read: nothing\n");
+    for Finding { subject, detail } in lost {
+        text += &format!("{} {subject}: {detail}\n", verdict(false, PAST_IS_WHOLE));
+    }
+    let summary = "a database was put back to an earlier time; nothing is served until `checkup recover` was run";
+    text + &format!("{}\n", verdict(false, summary))
+}
+
+/// The same as JSON.
+pub(super) fn lost_json(lost: &[Finding]) -> Value {
+    let row =
+        |Finding { subject, detail }: &Finding| json!({ "rule": PAST_IS_WHOLE, "subject": subject, "detail": detail });
+    let rows: Vec<Value> = lost.iter().map(row).collect();
+    json!({ "ok": false, "read": {}, "skipped": [], "moving": [], "disagreements": rows })
 }
 
 /// The result of a verification.

@@ -34,7 +34,7 @@ fn help_is_as_it_was() {
     for (name, text) in &found {
         compare(&format!("help-{name}.txt"), text);
     }
-    assert_eq!(found.len(), 19, "a golden file a command");
+    assert_eq!(found.len(), 22, "a golden file a command");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! into a service: what a service does inside is tested in its own crate.
 #![allow(clippy::disallowed_methods, reason = "a test owns its tasks, and stands on the machine's own clock")]
 
+mod backup;
 mod consistency;
 mod crash;
 mod dead_letters;
@@ -16,6 +17,7 @@ mod hostile;
 mod hurry;
 mod identity;
 mod observability;
+mod older;
 mod paging;
 mod past;
 mod protocol;

@@ -113,7 +113,8 @@ impl Rules {
     /// Whether a call may begin, and whose it is.
     fn admitted<'a>(&self, method: &'a Method, headers: &HeaderMap) -> Result<Admitted<'a>, Fault> {
         if !method.infrastructure && !self.readiness.has_started() {
-            return Err(Fault::new(Reason::NotReady, "the service is starting"));
+            let why = self.readiness.refusal();
+            return Err(Fault::new(Reason::NotReady, why.unwrap_or_else(|| "the service is starting".to_owned())));
         }
         let admission = self.admit(method)?;
         let named = protocol::timeout(headers)?;

@@ -1,0 +1,213 @@
+//! The format of backups: a tar whose first member says what the others are.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+use runtime::identity::Signer;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tar::{Archive, Builder, EntryType, Header};
+
+use crate::service::Service;
+
+/// The name of the first member.
+const MANIFEST: &str = "manifest.json";
+/// The format that this version writes and reads.
+const FORMAT: u32 = 1;
+/// Nobody else may read what a backup holds: the key is in it.
+const MODE: u32 = 0o600;
+/// A manifest is a few hundred bytes.
+const LONGEST_MANIFEST: u64 = 1 << 20;
+
+/// What a backup holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Manifest {
+    /// Counts the formats there have been.
+    pub(crate) format: u32,
+    /// The version that wrote it.
+    pub(crate) version: String,
+    /// The instant of the cut.
+    pub(crate) time: String,
+    /// The newest position of each service's log.
+    pub(crate) positions: BTreeMap<String, i64>,
+    /// The members behind the manifest, in this order.
+    pub(crate) files: Vec<Member>,
+}
+
+/// A file in a backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Member {
+    /// Its name in the data directory.
+    pub(crate) name: String,
+    /// Its length.
+    pub(crate) bytes: u64,
+    /// The SHA-256 of its content, in hexadecimal digits.
+    pub(crate) sha256: String,
+}
+
+impl Manifest {
+    pub(crate) fn new(time: String, positions: BTreeMap<String, i64>, files: Vec<Member>) -> Self {
+        Self { format: FORMAT, version: env!("CARGO_PKG_VERSION").to_owned(), time, positions, files }
+    }
+}
+
+/// The name of a service's file in a backup. A view that was built anew is called as every service's file is.
+pub(crate) fn file_name(service: Service) -> String {
+    format!("{service}.db")
+}
+
+/// Whether a file of this name may be put into a data directory.
+fn is_known(name: &str) -> bool {
+    name == Signer::FILE || Service::ALL.into_iter().any(|service| file_name(service) == name)
+}
+
+/// Copies everything, and says how much that was and what its digest is.
+fn copy_digested(from: &mut impl Read, to: &mut impl Write) -> io::Result<(u64, String)> {
+    let (mut buffer, mut digest, mut bytes) = (vec![0; 1 << 16], Sha256::new(), 0);
+    loop {
+        let read = from.read(&mut buffer)?;
+        if read == 0 {
+            let digits = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+            return Ok((bytes, digits));
+        }
+        digest.update(&buffer[..read]);
+        to.write_all(&buffer[..read])?;
+        bytes += read as u64;
+    }
+}
+
+/// Describes a file.
+pub(crate) fn describe(path: &Path, name: String) -> io::Result<Member> {
+    let (bytes, sha256) = copy_digested(&mut File::open(path)?, &mut io::sink())?;
+    Ok(Member { name, bytes, sha256 })
+}
+
+fn header(bytes: u64) -> Header {
+    let mut header = Header::new_gnu();
+    header.set_entry_type(EntryType::Regular);
+    header.set_size(bytes);
+    header.set_mode(MODE);
+    header
+}
+
+/// Writes a backup of the files in a directory.
+pub(crate) fn write(to: &mut impl Write, manifest: &Manifest, directory: &Path) -> io::Result<()> {
+    let mut archive = Builder::new(to);
+    let text = serde_json::to_vec_pretty(manifest)?;
+    archive.append_data(&mut header(text.len() as u64), MANIFEST, text.as_slice())?;
+    for Member { name, bytes, .. } in &manifest.files {
+        archive.append_data(&mut header(*bytes), name, File::open(directory.join(name))?)?;
+    }
+    archive.into_inner()?.flush()
+}
+
+fn invalid(why: impl Into<String>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why.into())
+}
+
+/// Unpacks a backup into a directory of its own and syncs it. What it holds is what its manifest says, or this fails.
+pub(crate) fn read(from: &mut impl Read, directory: &Path, mut unpacked: impl FnMut(&Member)) -> io::Result<Manifest> {
+    let mut archive = Archive::new(from);
+    let mut entries = archive.entries()?;
+    let first = entries.next().transpose()?.filter(|entry| entry.path().is_ok_and(|path| path == Path::new(MANIFEST)));
+    let mut first = first.ok_or_else(|| invalid("it does not begin with the manifest of a backup"))?;
+    let mut text = Vec::new();
+    (&mut first).take(LONGEST_MANIFEST).read_to_end(&mut text)?;
+    let manifest: Manifest =
+        serde_json::from_slice(&text).map_err(|error| invalid(format!("its manifest cannot be read: {error}")))?;
+    if manifest.format != FORMAT {
+        let Manifest { format, version, .. } = &manifest;
+        return Err(invalid(format!("checkup {version} wrote it in format {format}, and this one reads {FORMAT}")));
+    }
+    for member in &manifest.files {
+        let Member { name, bytes, sha256 } = member;
+        if !is_known(name) {
+            return Err(invalid(format!("it holds {name:?}, which belongs into no data directory")));
+        }
+        let mut entry = entries.next().transpose()?.ok_or_else(|| invalid(format!("it ends before {name}")))?;
+        if entry.path()? != Path::new(name) {
+            return Err(invalid(format!("where {name} should be it holds something else")));
+        }
+        let mut file = create(&directory.join(name))?;
+        let found = copy_digested(&mut entry, &mut file)?;
+        if found != (*bytes, sha256.clone()) {
+            return Err(invalid(format!("its {name} is damaged")));
+        }
+        file.sync_all()?;
+        unpacked(member);
+    }
+    if entries.next().transpose()?.is_some() {
+        return Err(invalid("it holds more than its manifest says"));
+    }
+    Ok(manifest)
+}
+
+fn create(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    File::options().write(true).create_new(true).mode(MODE).open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn backup(directory: &Path) -> Vec<u8> {
+        std::fs::write(directory.join("hospital.db"), vec![7; 100_000]).unwrap();
+        std::fs::write(directory.join(Signer::FILE), "key").unwrap();
+        let files = ["hospital.db", Signer::FILE];
+        let files = files.map(|name| describe(&directory.join(name), name.to_owned()).unwrap());
+        let manifest = Manifest::new("now".into(), BTreeMap::from([("hospital".to_owned(), 3)]), files.to_vec());
+        let mut bytes = Vec::new();
+        write(&mut bytes, &manifest, directory).unwrap();
+        bytes
+    }
+
+    fn restored(bytes: &[u8]) -> io::Result<Manifest> {
+        let to = tempfile::tempdir().unwrap();
+        read(&mut &*bytes, to.path(), |_| {})
+    }
+
+    #[test]
+    fn a_backup_comes_back_as_it_was() {
+        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let bytes = backup(from.path());
+        let manifest = read(&mut bytes.as_slice(), to.path(), |_| {}).unwrap();
+        assert_eq!(manifest.positions["hospital"], 3);
+        for name in ["hospital.db", Signer::FILE] {
+            let read = |directory: &Path| std::fs::read(directory.join(name)).unwrap();
+            assert_eq!(read(from.path()), read(to.path()), "{name}");
+        }
+    }
+
+    #[test]
+    fn whatever_is_cut_off_or_altered_is_refused() {
+        let from = tempfile::tempdir().unwrap();
+        let bytes = backup(from.path());
+        // behind the members there are only zeros
+        let members = bytes.len() - 1_024;
+        for length in (0..members).step_by(997) {
+            assert!(restored(&bytes[..length]).is_err(), "cut off at {length}");
+        }
+        // padding and the fields of headers that say nothing of content may be anything
+        for place in [600, 700, 2_000, 50_000] {
+            let mut altered = bytes.clone();
+            altered[place] ^= 1;
+            assert!(restored(&altered).is_err(), "altered at {place}");
+        }
+        assert!(restored(b"no tar at all").is_err());
+    }
+
+    #[test]
+    fn a_backup_puts_nothing_elsewhere() {
+        let from = tempfile::tempdir().unwrap();
+        std::fs::write(from.path().join("x"), "x").unwrap();
+        let member = describe(&from.path().join("x"), "../x".to_owned()).unwrap();
+        let text = serde_json::to_vec(&Manifest::new(String::new(), BTreeMap::new(), vec![member])).unwrap();
+        let mut archive = Builder::new(Vec::new());
+        archive.append_data(&mut header(text.len() as u64), MANIFEST, text.as_slice()).unwrap();
+        let refused = restored(&archive.into_inner().unwrap()).unwrap_err();
+        assert!(refused.to_string().contains("no data directory"), "{refused}");
+    }
+}

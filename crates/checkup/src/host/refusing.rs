@@ -1,0 +1,126 @@
+//! A process whose service has lost its own past: it serves nothing and says why, until that is mended or it is stopped.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::time::Duration;
+
+use bus::jetstream::JetStream;
+use runtime::Process;
+use runtime::clock::Clock;
+use runtime::identity::Verifier;
+use runtime::lifecycle::{Drain, drain_pair};
+use runtime::server::Server;
+use runtime::tasks::Kind;
+use store::Database;
+
+use crate::assembly::Road;
+use crate::config::Settings;
+use crate::exit::{Failure, chain};
+use crate::past::{self, Lost};
+use crate::service::Service;
+use crate::terminal;
+
+/// How often it is looked whether a past is whole again, or can be looked at.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(2);
+
+/// The databases of a process, and who knows what was done in them.
+pub(super) struct Watch<'a> {
+    pub(super) databases: &'a BTreeMap<Service, Database>,
+    pub(super) road: &'a Road,
+    pub(super) data: Option<&'a Path>,
+}
+
+impl Watch<'_> {
+    /// What is lost; `None` where the broker does not say.
+    async fn look(&self) -> Result<Option<Vec<Lost>>, Failure> {
+        match self.road {
+            Road::Tail => past::of_directory(self.databases, self.data).await.map(Some),
+            Road::Broker(broker) => match past::of_stream(self.databases, broker).await {
+                Ok(lost) => Ok(Some(lost)),
+                Err(error) => {
+                    tracing::warn!(why = chain(&error), "cannot look for a lost past yet");
+                    Ok(None)
+                }
+            },
+        }
+    }
+
+    fn sentence(&self, lost: &[Lost]) -> String {
+        past::sentence(lost, if matches!(self.road, Road::Tail) { past::OF_FILES } else { past::OF_MESH })
+    }
+
+    /// Waits until nothing is lost any more; for ever where this process holds the files that have to be mended.
+    async fn whole(&self) {
+        loop {
+            tokio::time::sleep(BETWEEN_LOOKS).await;
+            if matches!(self.road, Road::Broker(_)) && self.look().await.is_ok_and(|lost| lost == Some(Vec::new())) {
+                return;
+            }
+        }
+    }
+}
+
+/// Where it is refused.
+pub(super) struct Refusing<'a> {
+    pub(super) listener: &'a TcpListener,
+    pub(super) admin: SocketAddr,
+    pub(super) settings: &'a Settings,
+    pub(super) verifier: &'a Verifier,
+}
+
+impl Refusing<'_> {
+    /// Returns at once where no service has lost its past, and otherwise once it is mended. False where the process is to stop instead.
+    pub(super) async fn until_whole(&self, watch: &Watch<'_>, process: &Process) -> Result<bool, Failure> {
+        let Some(lost) = watch.look().await? else {
+            // booking goes on without a broker; what it knows is asked for as soon as it is there
+            if let Road::Broker(broker) = watch.road {
+                let later = later(watch.databases.clone(), broker.clone(), process.drain.clone());
+                process.tasks.spawn(Kind::Loop, "past", later);
+            }
+            return Ok(true);
+        };
+        if lost.is_empty() {
+            return Ok(true);
+        }
+        let why = watch.sentence(&lost);
+        tracing::error!(why, "nothing is served");
+        let failed = |error: &dyn std::error::Error| Failure::failed(format!("cannot serve: {}", chain(error)));
+        let addr = self.listener.local_addr().map_err(|error| failed(&error))?;
+        let admin = self.admin;
+        terminal::print(&format!("checkup does not serve on {addr} because {why}\nadmin on http://{admin}\n"));
+        let held = process.readiness.refuse(why);
+        let server = Server::new(self.settings.server.clone(), self.verifier.clone(), Clock::system());
+        let server = server.ready_when(process.readiness.clone());
+        let listener = self.listener.try_clone().and_then(tokio::net::TcpListener::from_std);
+        let (trigger, ended) = drain_pair();
+        let mut serving = Box::pin(server.run(listener.map_err(|error| failed(&error))?, ended));
+        let whole = tokio::select! {
+            served = &mut serving => return served.map(|()| false).map_err(|error| failed(&error)),
+            () = process.drain.requested() => false,
+            () = watch.whole() => true,
+        };
+        trigger.request();
+        serving.await.map_err(|error| failed(&error))?;
+        if whole {
+            tracing::info!("nothing is lost any more; going on");
+            held.release();
+        }
+        Ok(whole)
+    }
+}
+
+/// Looks once the broker answers. Whoever has lost a past by then has to stop; at the next start it is looked for first.
+async fn later(databases: BTreeMap<Service, Database>, broker: JetStream, drain: Drain) -> Result<(), String> {
+    loop {
+        tokio::time::sleep(BETWEEN_LOOKS).await;
+        match past::of_stream(&databases, &broker).await {
+            Ok(lost) if lost.is_empty() => break,
+            Ok(lost) => return Err(past::sentence(&lost, past::OF_MESH)),
+            Err(_) => {}
+        }
+    }
+    drop(databases);
+    drain.requested().await;
+    Ok(())
+}

@@ -1,0 +1,144 @@
+//! Which services lost their own past: whose log does not have what others have read of it, or what the stream has of it.
+
+mod stream;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+use bus::jetstream::JetStream;
+use store::inbox::{self, ReadMark};
+use store::past::{self, Contradiction};
+use store::{Database, DbErr, Location};
+
+use crate::assembly;
+use crate::data_dir::file;
+use crate::exit::{Failure, chain};
+use crate::service::Service;
+
+pub(crate) use stream::read;
+pub use stream::{NotAsked, of_stream};
+
+/// A log that does not have what somebody knows of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lost {
+    /// Whose log.
+    pub service: Service,
+    /// Who knows better.
+    pub witness: Witness,
+}
+
+/// Who knows better, and what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Witness {
+    /// A consumer that reads the log itself.
+    Reader {
+        /// Whose consumer.
+        by: Service,
+        /// What it read.
+        mark: ReadMark,
+        /// What the log says to that.
+        contradiction: Contradiction,
+    },
+    /// The stream, which has an event of this service.
+    Stream {
+        /// What the event is about.
+        aggregate: String,
+        /// Its id.
+        event_id: String,
+    },
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.witness {
+            Witness::Reader { by, mark, contradiction: Contradiction::Shorter { head } } => {
+                write!(f, "its log ends at position {head}, and {by} has read it up to {}", mark.position)
+            }
+            Witness::Reader { by, mark, contradiction: Contradiction::Other } => {
+                write!(f, "its log has another event at position {} than the one that {by} has read", mark.position)
+            }
+            Witness::Stream { aggregate, event_id } => {
+                write!(f, "the stream has its event {event_id} about {aggregate}, and its log does not")
+            }
+        }
+    }
+}
+
+/// What the logs of these databases lack, by what the consumers in the others have read.
+///
+/// # Errors
+/// What a database says.
+pub async fn examine(databases: &BTreeMap<Service, Database>) -> Result<Vec<Lost>, DbErr> {
+    let mut lost = Vec::new();
+    for (service, producer) in databases {
+        for (by, consumer) in databases.iter().filter(|(by, _)| *by != service) {
+            for mark in inbox::read_of(consumer.reader(), service.name()).await? {
+                if let Some(contradiction) = past::contradiction(producer.reader(), &mark).await? {
+                    lost.push(Lost { service: *service, witness: Witness::Reader { by: *by, mark, contradiction } });
+                }
+            }
+        }
+    }
+    Ok(lost)
+}
+
+/// The same, with the files of services that are there and do not run.
+///
+/// # Errors
+/// Where a database cannot be opened or read.
+pub async fn of_directory(
+    databases: &BTreeMap<Service, Database>,
+    directory: Option<&Path>,
+) -> Result<Vec<Lost>, Failure> {
+    let mut all = databases.clone();
+    let mut beside = Vec::new();
+    for service in Service::ALL.into_iter().filter(|service| !databases.contains_key(service)) {
+        let Some(path) = directory.map(|directory| file(directory, service)).filter(|path| path.is_file()) else {
+            continue;
+        };
+        let opened = Box::pin(assembly::open(service, &Location::Sqlite(path))).await;
+        let opened = opened.map_err(|error| Failure::failed(chain(&error)))?;
+        beside.push(opened.clone());
+        all.insert(service, opened);
+    }
+    let lost = examine(&all).await;
+    drop(all);
+    for database in beside {
+        database.close().await;
+    }
+    lost.map_err(|error| Failure::failed(format!("a database does not answer: {}", chain(&error))))
+}
+
+/// Both, for whoever has all of these databases and perhaps a broker.
+///
+/// # Errors
+/// What a database or the broker says.
+pub async fn of_all(
+    databases: &BTreeMap<Service, Database>,
+    broker: Option<&JetStream>,
+) -> Result<Vec<Lost>, NotAsked> {
+    let mut lost = examine(databases).await?;
+    if let Some(broker) = broker {
+        lost.extend(of_stream(databases, broker).await?);
+    }
+    Ok(lost)
+}
+
+/// What is said of it, in one sentence that says what to do. `how` names the data for the command.
+#[must_use]
+pub fn sentence(lost: &[Lost], how: &str) -> String {
+    let mut whose: BTreeMap<Service, &Lost> = BTreeMap::new();
+    for lost in lost {
+        whose.entry(lost.service).or_insert(lost);
+    }
+    let told: Vec<String> =
+        whose.iter().map(|(service, lost)| format!("{service} has lost its own past: {lost}")).collect();
+    format!("{}; a database was put back to an earlier time; {how}, see docs/backup.md", told.join("; "))
+}
+
+/// What to do about files that one process has.
+pub const OF_FILES: &str = "stop this process and run `checkup recover` on its data directory";
+/// What to do in a mesh.
+pub const OF_MESH: &str =
+    "run `checkup recover` with the configuration of the mesh, and this process goes on by itself";

@@ -1,0 +1,251 @@
+//! `checkup recover`: mends a service whose database came back older than the others', from what the others know.
+//!
+//! Screening comes first, for Hospital's claims are those of its bookings. Each step is written whole or not at all and says the
+//! same when it is taken again; only the last one says that nothing is lost any more, so a recovery that was cut off is begun
+//! again.
+
+mod hospital;
+mod report;
+mod screening;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use bus::Message;
+use bus::jetstream::JetStream;
+use contract::event::v1::EventEnvelope;
+use runtime::clock::Clock;
+use store::outbox::{self, Returned};
+use store::past::{Contradiction, Gap};
+use store::{Database, DbErr, Location, inbox, lease};
+
+use crate::assembly;
+use crate::cli::{RecoverArgs, StoresArgs};
+use crate::config::Sources;
+use crate::data_dir::{DataDir, file};
+use crate::exit::{Exit, Failure, chain};
+use crate::past::{self, Lost, NotAsked, Witness};
+use crate::service::Service;
+use crate::terminal;
+
+pub use report::Finding;
+use report::Report;
+
+/// Rows read or written at once.
+const CHUNK: u64 = PIECE as u64;
+const PIECE: usize = 2_000;
+
+/// Looks for lost pasts, mends them and says what was found, done and cannot be known.
+///
+/// # Errors
+/// Where a database cannot be used.
+pub async fn run(args: RecoverArgs) -> Result<Exit, Failure> {
+    let RecoverArgs { stores: StoresArgs { data_dir, config }, service, dry_run } = args;
+    let settings = Sources::of_process(&config).settings()?;
+    let (locations, in_files) = locations(settings.databases, &data_dir);
+    if locations.is_empty() {
+        let help = "name the data directory with --data-dir, or the configuration of the mesh with --config";
+        return Err(Failure::failed(format!("there is no database of any service in {}; {help}", data_dir.display())));
+    }
+    // the process that uses the files would write beside this
+    let _held = if in_files && !dry_run { Some(DataDir::open(&data_dir)?) } else { None };
+    let broker = match settings.events {
+        None => None,
+        Some(options) => Some(JetStream::connect(options).await.map_err(|error| Failure::usage(chain(&error)))?),
+    };
+    let databases = assembly::open_all(&locations).await?;
+    let recovery = Recovery { databases, broker, clock: Clock::system(), dry_run };
+    let outcome = recovery.run(service).await;
+    for database in recovery.databases.into_values() {
+        database.close().await;
+    }
+    let report = outcome?;
+    terminal::print(&report.text(dry_run));
+    Ok(if report.is_whole(dry_run) { Exit::Ok } else { Exit::Failed })
+}
+
+/// What the services of a data directory have lost, row by row, as far as the others know it. Looks only, also beside a process.
+///
+/// # Errors
+/// Where a database cannot be used.
+pub async fn lost_in(data_dir: &Path) -> Result<Vec<Finding>, Failure> {
+    let (locations, _) = locations(BTreeMap::new(), data_dir);
+    let databases = assembly::open_all(&locations).await?;
+    let recovery = Recovery { databases, broker: None, clock: Clock::system(), dry_run: true };
+    let outcome = Box::pin(recovery.run(None)).await;
+    for database in recovery.databases.into_values() {
+        database.close().await;
+    }
+    Ok(outcome?.into_findings())
+}
+
+/// Where the databases are, and whether one is a file of the data directory.
+fn locations(configured: BTreeMap<Service, Location>, data_dir: &Path) -> (BTreeMap<Service, Location>, bool) {
+    let mut locations = configured;
+    let mut in_files = false;
+    for service in Service::ALL.into_iter().filter(|service| file(data_dir, *service).is_file()) {
+        locations.entry(service).or_insert_with(|| {
+            in_files = true;
+            Location::Sqlite(file(data_dir, service))
+        });
+    }
+    (locations, in_files)
+}
+
+/// What one service has lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Loss {
+    /// The greatest position that anybody has read of its log.
+    read: i64,
+    /// The gap, where its log has not gone on since.
+    gap: Option<Gap>,
+}
+
+impl Loss {
+    fn of(service: Service, lost: &[Lost]) -> Option<Self> {
+        let mut found = lost.iter().filter(|lost| lost.service == service).peekable();
+        found.peek()?;
+        let (mut read, mut heads) = (0, Some(Vec::new()));
+        for lost in found {
+            let Witness::Reader { mark, contradiction, .. } = &lost.witness else { continue };
+            read = read.max(mark.position);
+            match contradiction {
+                Contradiction::Shorter { head } => heads.iter_mut().for_each(|heads| heads.push(*head)),
+                // all of them read the log again then
+                Contradiction::Other => heads = None,
+            }
+        }
+        let gap = heads.and_then(|heads| heads.into_iter().min()).map(|after| Gap { after, last: read });
+        Some(Self { read, gap })
+    }
+}
+
+pub(crate) struct Recovery {
+    databases: BTreeMap<Service, Database>,
+    broker: Option<JetStream>,
+    clock: Clock,
+    dry_run: bool,
+}
+
+impl Recovery {
+    async fn run(&self, named: Option<Service>) -> Result<Report, Failure> {
+        let lost = self.examine().await?;
+        let mut report = Report::new(&lost);
+        for service in
+            [Service::Screening, Service::Hospital, Service::Reservation, Service::MyPage, Service::Marketing]
+        {
+            let forced = (named == Some(service)).then(Loss::default);
+            if let Some(loss) = Loss::of(service, &lost).or(forced) {
+                self.mend(service, loss, &mut report).await?;
+            }
+        }
+        if !self.dry_run {
+            report.left = self.examine().await?;
+        }
+        Ok(report)
+    }
+
+    async fn examine(&self) -> Result<Vec<Lost>, Failure> {
+        let lost = past::of_all(&self.databases, self.broker.as_ref()).await;
+        lost.map_err(|error: NotAsked| Failure::failed(format!("cannot find out what is lost: {}", chain(&error))))
+    }
+
+    /// Mends one service. The last step is what says that nothing is lost any more.
+    async fn mend(&self, service: Service, loss: Loss, report: &mut Report) -> Result<(), Failure> {
+        let told = self.told(service).await?;
+        match service {
+            Service::Screening => self.screening(loss, &told, report).await?,
+            Service::Hospital => self.hospital(loss, &told, report).await?,
+            // whoever only folds hears all of it again
+            Service::Reservation | Service::MyPage | Service::Marketing => {
+                if !self.dry_run && loss.read > 0 {
+                    let (database, now) = (self.database(service)?, self.clock.now());
+                    store::past::skip(database, loss.read, loss.gap, now).await.map_err(failed)?;
+                }
+            }
+        }
+        let returned: Vec<String> = told.iter().map(|event| event.returned.event_id.to_string()).collect();
+        report.did(&format!("{service} has its events again that the stream has"), &returned);
+        if self.dry_run {
+            return Ok(());
+        }
+        self.have_read_again(service, loss).await?;
+        let database = self.database(service)?;
+        for chunk in told.chunks(PIECE) {
+            let events = chunk.iter().map(|event| event.returned.clone()).collect();
+            outbox::take_back(database, events).await.map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    fn database(&self, service: Service) -> Result<&Database, Failure> {
+        self.databases.get(&service).ok_or_else(|| {
+            let help = "name its data directory or its configuration too";
+            Failure::failed(format!("there is no database of {service}, which knows what was lost; {help}"))
+        })
+    }
+
+    /// Has others read a log that went on with other events from its beginning; and has a service that lost its past read the stream
+    /// from its beginning, which remembers what it acknowledged and it does not.
+    async fn have_read_again(&self, service: Service, loss: Loss) -> Result<(), Failure> {
+        if loss.read > 0 && loss.gap.is_none() {
+            for (_, consumer) in self.databases.iter().filter(|(by, _)| **by != service) {
+                inbox::read_again(consumer, service.name()).await.map_err(failed)?;
+            }
+        }
+        let Some(broker) = &self.broker else { return Ok(()) };
+        let consumers = match service {
+            Service::Hospital => ::hospital::recovery::CONSUMERS,
+            Service::Screening => ::screening::recovery::CONSUMERS,
+            Service::Reservation => reservation::recovery::CONSUMERS,
+            Service::MyPage => mypage::recovery::CONSUMERS,
+            Service::Marketing => marketing::recovery::CONSUMERS,
+        };
+        for consumer in consumers {
+            broker.read_again(consumer).await.map_err(|error| unheard(&error))?;
+        }
+        Ok(())
+    }
+
+    /// What the stream has of a service that its log does not have.
+    async fn told(&self, service: Service) -> Result<Vec<Told>, Failure> {
+        let Some(broker) = &self.broker else { return Ok(Vec::new()) };
+        let database = self.database(service)?;
+        let (stream, sequence) = lease::published(database.reader()).await.map_err(failed)?;
+        let known = outbox::ids(database.reader()).await.map_err(failed)?;
+        let told = broker.told_by(service.name(), &stream, sequence).await.map_err(|error| unheard(&error))?;
+        let Some(mut told) = told else { return Ok(Vec::new()) };
+        let mut events = Vec::new();
+        loop {
+            let next = told.next().await.map_err(|error| unheard(&error))?;
+            if next.is_empty() {
+                return Ok(events);
+            }
+            for (sequence, Message { subject, payload }) in next {
+                let Some((event_id, occur_time, envelope)) = past::read(&payload) else { continue };
+                if !known.contains(&event_id) {
+                    let returned = Returned { event_id, subject, payload, occur_time, sequence };
+                    events.push(Told { returned, envelope });
+                }
+            }
+        }
+    }
+}
+
+/// An event that the stream has and its service has not.
+pub(crate) struct Told {
+    returned: Returned,
+    envelope: EventEnvelope,
+}
+
+fn failed(error: DbErr) -> Failure {
+    Failure::failed(format!("a database does not answer: {}; run the same again", chain(&error)))
+}
+
+fn unheard(error: &bus::Error) -> Failure {
+    Failure::failed(format!("the broker does not answer: {}; run the same again", chain(error)))
+}
+
+fn refused(fault: fault::Fault) -> Failure {
+    Failure::failed(format!("a database does not take what was lost: {fault:?}; run the same again"))
+}

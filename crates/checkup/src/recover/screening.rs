@@ -1,0 +1,181 @@
+//! Screening, from what Reservation, my-page and Hospital know of bookings.
+
+use std::collections::{BTreeMap, HashMap};
+
+use domain::capacity::{Claim, ClaimState};
+use domain::ids::{ClaimId, ScreeningId, SlotId};
+use domain::recovery::{self, Told};
+use domain::screening::{Screening, State, Terms};
+use domain::screening_fact::ScreeningFact;
+use screening::recovery::Known;
+use store::Database;
+
+use super::report::Report;
+use super::{CHUNK, Loss, PIECE, Recovery, failed, refused};
+use crate::exit::Failure;
+use crate::service::Service;
+
+/// What is known of bookings that Screening does not have as they are.
+#[derive(Default)]
+struct Lost {
+    told: BTreeMap<ScreeningId, Told>,
+    /// The claims of those, and of bookings that nobody knows.
+    claims: HashMap<ScreeningId, (ClaimId, SlotId)>,
+    /// Bookings that do not have their place any more.
+    ended: Vec<Screening>,
+    /// Claims that hold a place without anybody knowing whose.
+    strangers: Vec<Claim>,
+}
+
+impl Lost {
+    /// Keeps what is newer than what Screening has.
+    async fn keep_newer(&mut self, screening: &Database, told: Vec<Told>) -> Result<(), Failure> {
+        let held = screening::recovery::find(screening, told.iter().map(|told| told.screening)).await;
+        let held = held.map_err(failed)?;
+        let newer = |told: &Told| held.get(&told.screening).is_none_or(|row| told.version > row.version);
+        for told in told.into_iter().filter(newer) {
+            let known = self.told.remove(&told.screening);
+            let both = known.map_or_else(|| told.clone(), |known| known.and(told.clone()));
+            self.told.insert(told.screening, both);
+        }
+        Ok(())
+    }
+}
+
+impl Recovery {
+    pub(super) async fn screening(&self, loss: Loss, told: &[super::Told], report: &mut Report) -> Result<(), Failure> {
+        let database = self.database(Service::Screening)?;
+        let mut lost = Lost::default();
+        for told in told.chunks(PIECE) {
+            // a fence is nobody's booking, and is written again where it is needed
+            let booking = |told: &super::Told| match ScreeningFact::decode(&told.envelope) {
+                Ok(Some(ScreeningFact::Booking(fact))) => Some(Told::from(&*fact)),
+                Ok(Some(ScreeningFact::Fence { .. }) | None) | Err(_) => None,
+            };
+            lost.keep_newer(database, told.iter().filter_map(booking).collect()).await?;
+        }
+        self.ask_views(database, &mut lost).await?;
+        self.ask_hospital(database, &mut lost).await?;
+        let mut bookings = self.bookings(database, &lost, report).await?;
+        let again: Vec<String> = bookings.iter().map(|row| row.id.to_string()).collect();
+        report.did("bookings are again as the others know them", &again);
+        let ended: Vec<String> = lost.ended.iter().map(|row| row.id.to_string()).collect();
+        report.did("bookings are cancelled again, for they have no place any more", &ended);
+        bookings.append(&mut lost.ended);
+        for claim in &lost.strangers {
+            report.not_known(format!(
+                "who booked {} on {}: Hospital holds a place for it; once Screening runs it is given back, so keep the name in \
+                 case its customer asks",
+                claim.id.screening, claim.slot
+            ));
+        }
+        if again.len() + ended.len() > 0 {
+            report
+                .not_known("how the customers of bookings that were gone are addressed (customer_display_name)".into());
+        }
+        if self.dry_run {
+            return Ok(());
+        }
+        let mut ended = Vec::new();
+        let mut rest = bookings.as_slice();
+        loop {
+            let (chunk, after) = rest.split_at(rest.len().min(PIECE));
+            rest = after;
+            let closes = loss.gap.filter(|_| rest.is_empty());
+            let known = Known { bookings: chunk.to_vec(), read: loss.read, closes };
+            let mended = screening::recovery::mend(database, known, self.clock).await.map_err(refused)?;
+            ended.extend(mended.ended.iter().map(ToString::to_string));
+            if rest.is_empty() {
+                break;
+            }
+        }
+        report.did("bookings ended, for their customers have a later one on that date", &ended);
+        Ok(())
+    }
+
+    /// What Reservation and my-page know that is newer than what Screening has.
+    async fn ask_views(&self, screening: &Database, lost: &mut Lost) -> Result<(), Failure> {
+        for service in [Service::Reservation, Service::MyPage] {
+            let Some(database) = self.databases.get(&service) else { continue };
+            let mut after = None;
+            loop {
+                let told = match service {
+                    Service::Reservation => reservation::recovery::bookings(database, after, CHUNK).await,
+                    _ => mypage::recovery::bookings(database, after, CHUNK).await,
+                };
+                let told = told.map_err(failed)?;
+                let Some(last) = told.last() else { break };
+                after = Some(last.screening);
+                lost.keep_newer(screening, told).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What Hospital's claims say of bookings.
+    async fn ask_hospital(&self, screening: &Database, lost: &mut Lost) -> Result<(), Failure> {
+        let hospital = self.database(Service::Hospital)?;
+        let mut after = None;
+        loop {
+            let claims = hospital::recovery::claims(hospital, after, CHUNK).await.map_err(failed)?;
+            let Some(last) = claims.last() else { return Ok(()) };
+            after = Some(last.id);
+            let ids = claims.iter().map(|claim| claim.id.screening);
+            let held = screening::recovery::find(screening, ids).await.map_err(failed)?;
+            for claim in claims {
+                let id = claim.id.screening;
+                match (held.get(&id), lost.told.contains_key(&id)) {
+                    (_, true) => {
+                        lost.claims.insert(id, (claim.id, claim.slot));
+                    }
+                    (Some(row), false) => {
+                        let had_place = row.state == State::Confirmed && row.claim() == claim.id;
+                        if had_place && claim.state != ClaimState::Active {
+                            lost.ended.push(recovery::without_place(row, claim.state));
+                        }
+                    }
+                    (None, false) if claim.state == ClaimState::Active => lost.strangers.push(claim),
+                    // it ended, and the fence is written again when its announcement is
+                    (None, false) => {}
+                }
+            }
+        }
+    }
+
+    /// The rows that are made of all that.
+    async fn bookings(
+        &self,
+        screening: &Database,
+        lost: &Lost,
+        report: &mut Report,
+    ) -> Result<Vec<Screening>, Failure> {
+        let hospital = self.database(Service::Hospital)?;
+        let held = screening::recovery::find(screening, lost.told.keys().copied()).await.map_err(failed)?;
+        let mut offers: HashMap<SlotId, Option<Terms>> = HashMap::new();
+        let mut rows = Vec::with_capacity(lost.told.len());
+        for (id, told) in &lost.told {
+            let claim = lost.claims.get(id).cloned();
+            let slot = told.slot.as_ref().or_else(|| claim.as_ref().map(|(_, slot)| slot));
+            if let Some(slot) = slot.filter(|slot| !offers.contains_key(*slot)) {
+                let terms = hospital::recovery::terms(hospital, slot).await.map_err(failed)?;
+                let terms = terms.map(|terms| Terms {
+                    hospital_display_name: terms.hospital_display_name,
+                    time_zone: terms.time_zone,
+                    cancellation_close_time: Some(terms.cancellation_close_time),
+                });
+                offers.insert(slot.clone(), terms);
+            }
+            let offered = slot.and_then(|slot| offers.get(slot).cloned().flatten());
+            match recovery::screening(held.get(id), told, claim, offered) {
+                Some(row) => rows.push(row),
+                None => report.not_known(format!(
+                    "at which hospital {} asked for {} ({id}, {}): their page shows it, and nobody else; tell them to book again",
+                    told.customer,
+                    told.date,
+                    told.state.name()
+                )),
+            }
+        }
+        Ok(rows)
+    }
+}

@@ -1,0 +1,265 @@
+//! One service's database comes back older than the others': noticed before anything is done, said, and mended by a command.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use contract::event::v1::EventEnvelope;
+use contract::screening::v1::Screening;
+use contract::screening::v1::screening::State;
+use fault::Reason;
+use prost::Message;
+use sea_orm::{ConnectionTrait, Database};
+use store::outbox;
+use testkit::{Checkup, Desk, Finished, Launch, eventually, get, refused};
+
+use crate::embedded;
+use crate::races::{all_screenings, claims};
+
+const CAPACITY: i32 = 50;
+
+/// What happened before the database went back and after the copy was made.
+struct Story {
+    launch: Launch,
+    slot: String,
+    /// Booked before the copy, and after it; the first one of before was cancelled after it.
+    early: Vec<Screening>,
+    late: Vec<Screening>,
+}
+
+fn path(launch: &Launch, service: &str) -> PathBuf {
+    launch.data().path().join(format!("{service}.db"))
+}
+
+async fn verified(checkup: &Checkup) {
+    let verified = checkup.run(&["verify", "--settle", "20s"]).await;
+    assert_eq!(verified.code, Some(0), "{verified:?}");
+}
+
+async fn book(checkup: &Checkup, slot: &str, customers: std::ops::Range<usize>) -> Vec<Screening> {
+    let desk = Desk::of(&checkup.admin().await);
+    let mut booked = Vec::new();
+    for customer in customers {
+        booked.push(desk.book(&format!("k{customer}"), slot, "").await.expect("a place"));
+    }
+    booked
+}
+
+/// Twenty bookings, a copy of one service's file, twenty more, a cancellation, and the copy put back.
+async fn older(service: &str) -> Story {
+    let checkup = embedded().start().await;
+    let slot = Desk::of(&checkup.admin().await).open("full", &[30], CAPACITY).await.remove(0);
+    let early = book(&checkup, &slot, 0..20).await;
+    verified(&checkup).await;
+    let launch = checkup.stop().await;
+    let copy = launch.data().path().join("copy");
+    fs::copy(path(&launch, service), &copy).expect("a copy");
+    let checkup = launch.start().await;
+    let late = book(&checkup, &slot, 20..40).await;
+    Desk::of(&checkup.admin().await).cancel(&early[0].name, "").await.expect("cancelled");
+    verified(&checkup).await;
+    let launch = checkup.stop().await;
+    put_back(&launch, service, &copy);
+    Story { launch, slot, early, late }
+}
+
+fn put_back(launch: &Launch, service: &str, copy: &Path) {
+    let file = path(launch, service);
+    for beside in ["-wal", "-shm"] {
+        let _ = fs::remove_file(format!("{}{beside}", file.display()));
+    }
+    fs::rename(copy, file).expect("put back");
+}
+
+async fn recover(launch: &Launch, arguments: &[&str]) -> Finished {
+    let data = launch.data().path().to_string_lossy().into_owned();
+    let mut all = vec!["recover", "--data-dir", data.as_str()];
+    all.extend(arguments);
+    launch.run(&all).await
+}
+
+async fn verify_stopped(launch: &Launch) -> Finished {
+    let data = launch.data().path().to_string_lossy().into_owned();
+    launch.run(&["verify", "--data-dir", data.as_str()]).await
+}
+
+/// The process says that this service lost its past, everywhere, and does nothing.
+async fn refuses(story: &Story, service: &str) {
+    let checkup = story.launch.start_refusing().await;
+    let lost = format!("{service} has lost its own past");
+    let ready = get(checkup.admin_addr(), "/ready").await.expect("the admin port answers");
+    assert!(ready.body.contains(&lost) && ready.body.contains("checkup recover"), "{ready:?}");
+    assert_eq!(ready.status, 503);
+    let booked = Desk::of(&checkup.admin().await).book("late", &story.slot, "").await;
+    let refusal = refused(booked, Reason::NotReady);
+    assert!(refusal.message.contains(&lost), "{refusal:?}");
+    let verified = checkup.run(&["verify"]).await;
+    assert!(verified.code == Some(1) && verified.stdout.contains(&format!("past-is-whole {service}")), "{verified:?}");
+    let held = recover(&story.launch, &[]).await;
+    assert!(held.code == Some(1) && held.stderr.contains("in use"), "{held:?}");
+    assert!(checkup.stderr().find(|line| line.contains(&lost).then_some(())).is_some());
+    drop(checkup.stop().await);
+}
+
+/// Every booking is as its customer was told, nobody else gets in where there is no room, and everybody agrees.
+async fn whole(story: &Story) {
+    let checkup = story.launch.start().await;
+    verified(&checkup).await;
+    let auditor = checkup.auditor().await;
+    let shown = all_screenings(&auditor, "").await;
+    let state = |name: &str| shown.iter().find(|row| row.name == name).map(Screening::state);
+    assert_eq!(state(&story.early[0].name), Some(State::Cancelled));
+    for booked in story.early[1..].iter().chain(&story.late) {
+        let row = shown.iter().find(|row| row.name == booked.name).unwrap_or_else(|| panic!("{} is gone", booked.name));
+        assert_eq!(row.state(), State::Confirmed, "{row:?}");
+        assert_eq!((&row.customer, &row.slot), (&booked.customer, &booked.slot));
+        assert_eq!((&row.etag, &row.hospital_display_name), (&booked.etag, &booked.hospital_display_name));
+    }
+    let desk = Desk::of(&checkup.admin().await);
+    let mut sold = 0;
+    for customer in 40..60 {
+        sold += usize::from(desk.book(&format!("k{customer}"), &story.slot, "").await.is_ok());
+    }
+    assert_eq!(sold, 11, "of {CAPACITY} places 39 were taken");
+    assert_eq!(claims(&auditor, &story.slot, "ACTIVE").await.len(), 50);
+    verified(&checkup).await;
+    drop(checkup.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hospital_that_forgot_sells_no_place_twice() {
+    let story = older("hospital").await;
+    refuses(&story, "hospital").await;
+    let dry = recover(&story.launch, &["--dry-run"]).await;
+    assert!(dry.code == Some(1) && dry.stdout.contains("would be mended"), "{dry:?}");
+    let said = verify_stopped(&story.launch).await;
+    assert!(
+        said.code == Some(1) && said.stdout.contains("past-is-whole hospital"),
+        "a dry run mends nothing: {said:?}"
+    );
+    let recovered = recover(&story.launch, &[]).await;
+    assert_eq!(recovered.code, Some(0), "{recovered:?}");
+    assert!(recovered.stdout.contains("claims hold a place again: 20"), "{recovered:?}");
+    assert!(recovered.stdout.contains("claims are ended again: 1"), "{recovered:?}");
+    let again = recover(&story.launch, &[]).await;
+    assert!(again.code == Some(0) && again.stdout.contains("no service has lost its own past"), "{again:?}");
+    whole(&story).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_screening_that_forgot_gives_no_booked_place_away() {
+    let story = older("screening").await;
+    refuses(&story, "screening").await;
+    let recovered = recover(&story.launch, &[]).await;
+    assert_eq!(recovered.code, Some(0), "{recovered:?}");
+    assert!(recovered.stdout.contains("as the others know them: 21"), "{recovered:?}");
+    let again = recover(&story.launch, &[]).await;
+    assert!(again.code == Some(0) && again.stdout.contains("no service has lost its own past"), "{again:?}");
+    whole(&story).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn verify_names_every_booking_that_was_forgotten() {
+    let story = older("screening").await;
+    let said = verify_stopped(&story.launch).await;
+    assert_eq!(said.code, Some(1), "{said:?}");
+    for booked in story.late.iter().chain(&story.early[..1]) {
+        assert!(said.stdout.contains(&booked.name), "{} is not named: {}", booked.name, said.stdout);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_that_forgot_are_mended_together() {
+    let story = older("screening").await;
+    // Hospital's file of before anything was booked, but for the dates: all claims are gone with it
+    let hospital = Database::connect(format!("sqlite://{}", path(&story.launch, "hospital").display())).await.unwrap();
+    for forget in [
+        "DELETE FROM outbox WHERE position > 5",
+        "UPDATE sqlite_sequence SET seq = 5 WHERE name = 'outbox'",
+        "DELETE FROM claim",
+        "UPDATE slot SET booked_count = 0, capacity = 30, version = 1",
+        "DELETE FROM cursor",
+    ] {
+        hospital.execute_unprepared(forget).await.expect("forgotten");
+    }
+    hospital.close().await.unwrap();
+    refuses(&story, "screening").await;
+    let recovered = recover(&story.launch, &[]).await;
+    assert_eq!(recovered.code, Some(0), "{recovered:?}");
+    whole(&story).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ledger_that_forgot_heals_by_itself() {
+    for service in ["reservation", "mypage", "marketing"] {
+        let story = older(service).await;
+        assert_eq!(recover(&story.launch, &[]).await.code, Some(0));
+        whole(&story).await;
+    }
+}
+
+/// The log that lost its end went on until it was as long as what the others had read: positions alone would say nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_went_on_with_other_events_is_told_by_their_ids() {
+    let story = older("hospital").await;
+    let hospital = Database::connect(format!("sqlite://{}", path(&story.launch, "hospital").display())).await.unwrap();
+    let told = outbox::read_after(&hospital, 0, 1_000).await.expect("its log");
+    for _ in 0..5 {
+        let others = told.iter().map(|row| {
+            let event = EventEnvelope::decode(row.payload.as_slice()).expect("an event");
+            EventEnvelope { event_id: uuid::Uuid::now_v7().to_string(), ..event }
+        });
+        outbox::append(&hospital, others.collect()).await.expect("it goes on");
+    }
+    hospital.close().await.unwrap();
+    refuses(&story, "hospital").await;
+    let recovered = recover(&story.launch, &[]).await;
+    assert_eq!(recovered.code, Some(0), "{recovered:?}");
+    whole(&story).await;
+}
+
+/// Files that the version before wrote have cursors without ids and no table of gaps. They open, and positions alone tell what they can.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_of_the_version_before_are_opened_and_held_against_each_other() {
+    let story = older("hospital").await;
+    for service in ["hospital", "screening", "reservation", "mypage", "marketing"] {
+        let database = Database::connect(format!("sqlite://{}", path(&story.launch, service).display())).await.unwrap();
+        for before in [
+            "ALTER TABLE cursor DROP COLUMN event_id",
+            "DROP TABLE log_gap",
+            "DELETE FROM seaql_migrations WHERE version = 'common_0003_cursor_event_log_gap'",
+        ] {
+            database.execute_unprepared(before).await.expect("as it was");
+        }
+        database.close().await.unwrap();
+    }
+    refuses(&story, "hospital").await;
+    assert_eq!(recover(&story.launch, &[]).await.code, Some(0));
+    whole(&story).await;
+}
+
+/// Nobody but Hospital knows that there was a booking: it is named, and its place is free again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nobody_knows_any_more_is_listed() {
+    let story = older("screening").await;
+    let forgotten = story.late[0].name.strip_prefix("screenings/").expect("a name").replace('-', "");
+    for (service, tables) in [("reservation", ["reservation", "history"]), ("mypage", ["item", "change"])] {
+        let database = Database::connect(format!("sqlite://{}", path(&story.launch, service).display())).await.unwrap();
+        for table in tables {
+            let forget = format!("DELETE FROM {table} WHERE screening = x'{forgotten}'");
+            database.execute_unprepared(&forget).await.expect("forgotten");
+        }
+        database.close().await.unwrap();
+    }
+    let recovered = recover(&story.launch, &[]).await;
+    assert_eq!(recovered.code, Some(0), "{recovered:?}");
+    let line =
+        recovered.stdout.lines().find(|line| line.starts_with("nobody knows: who booked")).expect("it is listed");
+    assert!(line.contains(&story.late[0].name), "{line}");
+    let checkup = story.launch.start().await;
+    eventually("its place to be free", async || {
+        let active = claims(&checkup.auditor().await, &story.slot, "ACTIVE").await.len();
+        if active == 38 { Ok(()) } else { Err(format!("{active} claims")) }
+    })
+    .await;
+    verified(&checkup).await;
+}
