@@ -8,6 +8,7 @@ mod deletion;
 mod disk;
 mod flash;
 mod network;
+mod older;
 mod process;
 mod storage;
 mod twice;
@@ -77,6 +78,12 @@ pub enum Scenario {
     PostgresPower,
     /// The disk of a MyPage replica is full.
     MyPageFull,
+    /// Hospital's database comes back older than the others'.
+    OlderHospital,
+    /// Screening's does.
+    OlderScreening,
+    /// Reservation's does.
+    OlderReservation,
 }
 
 /// How long a scenario takes.
@@ -90,7 +97,7 @@ pub enum Form {
 
 impl Scenario {
     /// Every one of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 28] = [
         Self::Kill,
         Self::Postgres,
         Self::Freeze,
@@ -116,6 +123,9 @@ impl Scenario {
         Self::EmbeddedPower,
         Self::PostgresPower,
         Self::MyPageFull,
+        Self::OlderHospital,
+        Self::OlderScreening,
+        Self::OlderReservation,
     ];
 
     /// Its name, as it is typed.
@@ -147,6 +157,9 @@ impl Scenario {
             Self::EmbeddedPower => "embedded-power",
             Self::PostgresPower => "postgres-power",
             Self::MyPageFull => "mypage-full",
+            Self::OlderHospital => "older-hospital",
+            Self::OlderScreening => "older-screening",
+            Self::OlderReservation => "older-reservation",
         }
     }
 
@@ -179,6 +192,9 @@ impl Scenario {
             Self::EmbeddedPower => "embedded: the power fails, again and again",
             Self::PostgresPower => "the power of PostgreSQL fails",
             Self::MyPageFull => "the disk of a MyPage replica full",
+            Self::OlderHospital => "Hospital's database comes back older than the others'",
+            Self::OlderScreening => "Screening's database comes back older than the others'",
+            Self::OlderReservation => "Reservation's database comes back older than the others'",
         }
     }
 
@@ -205,6 +221,7 @@ impl Scenario {
             (Self::EmbeddedKill, false) => (Duration::from_millis(300), 6),
             (Self::EmbeddedCheckpoint, true) => (Duration::from_millis(200), 20),
             (Self::EmbeddedCheckpoint, false) => (Duration::from_millis(100), 4),
+            (Self::OlderHospital | Self::OlderScreening | Self::OlderReservation, true) => (seconds(60), 1),
             (_, true) => (seconds(10), 1),
             (Self::Partition, false) => (seconds(2), 1),
             (_, false) => (seconds(1), 1),
@@ -267,6 +284,9 @@ impl Scenario {
             Self::EmbeddedPower => storage::power(name, plan).await,
             Self::PostgresPower => storage::postgres_power(name, plan).await,
             Self::MyPageFull => storage::my_page(name, plan).await,
+            Self::OlderHospital => older::older(name, plan, "hospital").await,
+            Self::OlderScreening => older::older(name, plan, "screening").await,
+            Self::OlderReservation => older::older(name, plan, "reservation").await,
         }
     }
 }

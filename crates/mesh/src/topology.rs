@@ -189,6 +189,12 @@ impl Mesh {
         &mut self.postgres
     }
 
+    /// The database server, to be asked.
+    #[must_use]
+    pub fn postgres_ref(&self) -> &Postgres {
+        &self.postgres
+    }
+
     /// The process of the database server; `None` while stopped.
     #[must_use]
     pub fn postgres_pid(&self) -> Option<u32> {
