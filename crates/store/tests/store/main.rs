@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "a test owns what it spawns")]
 
 mod busy;
+mod copies;
 mod lease;
 mod pages;
 mod past;
@@ -25,7 +26,7 @@ async fn backends() -> Vec<TestDatabase> {
     backends
 }
 
-async fn sqlite() -> TestDatabase {
+pub(crate) async fn sqlite() -> TestDatabase {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let location = Location::Sqlite(folder.path().join("test.db"));
     let database = Database::open::<Migrator>(&location).await.expect("a database");
