@@ -91,6 +91,28 @@ async fn a_caller_without_time_who_accepts_pending_has_a_pending_booking() {
 }
 
 #[tokio::test]
+async fn who_waits_for_anothers_call_does_not_hear_of_anothers_deadline() {
+    let world = World::start().await;
+    let slot = world.slot("seoul", 7, 1);
+    let gate = Gate::closed();
+    world.hospital.next([Fate::AnswerAfter(gate.clone())]);
+    let request = ask_once("kim", &slot);
+    let hurried = book_within(&world, request.clone(), Duration::from_millis(400));
+    let patient = async {
+        eventually("the first to be under way", async || match world.hospital.reserves().len() {
+            0 => Err("not yet".to_owned()),
+            _ => Ok(()),
+        })
+        .await;
+        book_within(&world, request.clone(), Duration::from_secs(10)).await
+    };
+    let (first, second) = tokio::join!(hurried, patient);
+    refused(first, Reason::DeadlineExceeded);
+    assert_eq!(second.unwrap().state(), State::Confirmed);
+    gate.open();
+}
+
+#[tokio::test]
 async fn r15_after_a_lost_answer_the_same_request_continues() {
     let world = World::start().await;
     let slot = world.slot("seoul", 7, 1);
