@@ -61,7 +61,7 @@ async fn a_caller_without_time_is_told_that_its_time_is_over_and_not_that_hospit
     let gate = Gate::closed();
     world.hospital.next([Fate::AnswerAfter(gate.clone())]);
     let request = ask_once("kim", &slot);
-    let hurried = book_within(&world, request.clone(), Duration::from_millis(200)).await;
+    let hurried = book_within(&world, request.clone(), Duration::from_millis(400)).await;
     let refusal = refused(hurried, Reason::DeadlineExceeded);
     assert!(refusal.retry_after.is_some());
     gate.open();
