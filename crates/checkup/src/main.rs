@@ -8,7 +8,8 @@ use std::time::Instant;
 use checkup::cli::{Cli, Command};
 use checkup::exit::{Exit, Failure};
 use checkup::{
-    backup, bench, config, dead_letters, demo, jwks, mesh, migrate, rebuild, recover, serve, terminal, token, up, verify,
+    backup, bench, config, dead_letters, demo, jwks, mesh, migrate, rebuild, recover, serve, terminal, token, up,
+    verify,
 };
 use clap::Parser;
 use mimalloc::MiMalloc;

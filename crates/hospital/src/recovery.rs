@@ -23,10 +23,10 @@ use runtime::clock::Clock;
 use runtime::entropy::{uuid_v4, uuid_v7};
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::{Condition, Expr, ExprTrait};
-use sea_orm::{DatabaseTransaction, QueryOrder, QuerySelect};
+use sea_orm::{QueryOrder, QuerySelect};
 use store::past::{self, Gap};
 use store::rows::{among, insert_all, replace_all};
-use store::{Database, DbErr, Unit, outbox};
+use store::{Database, DbErr, Transaction, Unit, outbox};
 
 use crate::NAME;
 use crate::store::revocation::{Revocation, Target};
@@ -185,7 +185,7 @@ impl Unit for Mending {
     type Command = Known;
     type Answer = Mended;
 
-    async fn execute(&self, transaction: &DatabaseTransaction, batch: &[&Known]) -> Result<Vec<Mended>, DbErr> {
+    async fn execute(&self, transaction: &Transaction, batch: &[&Known]) -> Result<Vec<Mended>, DbErr> {
         let mut answers = Vec::with_capacity(batch.len());
         for known in batch {
             answers.push(Mend::begin(self.0.now()).run(transaction, known).await?);
@@ -213,7 +213,7 @@ impl Mend {
         self.events.push(envelope(NAME, &self.cause, self.now, uuid_v7(), aggregate, version, payload));
     }
 
-    async fn run(mut self, transaction: &DatabaseTransaction, known: &Known) -> Result<Mended, DbErr> {
+    async fn run(mut self, transaction: &Transaction, known: &Known) -> Result<Mended, DbErr> {
         let cancelled = |wanted: &Wanted, reason| wanted.state == ClaimState::Revoked(reason);
         let closed: BTreeSet<SlotId> = known
             .claims

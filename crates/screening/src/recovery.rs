@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 
 use ::store::past::{self, Gap};
-use ::store::{Database, DbErr, Unit, outbox};
+use ::store::{Database, DbErr, Transaction, Unit, outbox};
 use async_trait::async_trait;
 use domain::event::{Cause, envelope};
 use domain::ids::ScreeningId;
@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use runtime::clock::Clock;
 use runtime::entropy::uuid_v7;
 use sea_orm::entity::prelude::*;
-use sea_orm::{DatabaseTransaction, QueryOrder, QuerySelect};
+use sea_orm::{QueryOrder, QuerySelect};
 
 use crate::store::row::{self, Column, Entity};
 use crate::store::{CustomerDate, active, by_ids, watch};
@@ -88,7 +88,7 @@ impl Unit for Mending {
     type Command = Known;
     type Answer = Mended;
 
-    async fn execute(&self, transaction: &DatabaseTransaction, batch: &[&Known]) -> Result<Vec<Mended>, DbErr> {
+    async fn execute(&self, transaction: &Transaction, batch: &[&Known]) -> Result<Vec<Mended>, DbErr> {
         let mut answers = Vec::with_capacity(batch.len());
         for known in batch {
             answers.push(run(transaction, known, self.0.now()).await?);
@@ -97,7 +97,7 @@ impl Unit for Mending {
     }
 }
 
-async fn run(transaction: &DatabaseTransaction, known: &Known, now: Timestamp) -> Result<Mended, DbErr> {
+async fn run(transaction: &Transaction, known: &Known, now: Timestamp) -> Result<Mended, DbErr> {
     past::leap(transaction, known.read).await?;
     let mut held = by_ids(transaction, known.bookings.iter().map(|row| row.id)).await?;
     let newer = |row: &&Screening| held.get(&row.id).is_none_or(|held| row.version > held.version);
@@ -138,7 +138,7 @@ async fn run(transaction: &DatabaseTransaction, known: &Known, now: Timestamp) -
 /// Leaves a customer one active booking a date, the one that was made last: it could only be made once the others had ended,
 /// whoever remembers that.
 async fn alone_on_their_dates(
-    transaction: &DatabaseTransaction,
+    transaction: &Transaction,
     rows: &mut Vec<Screening>,
     held: &mut HashMap<ScreeningId, Screening>,
 ) -> Result<Vec<ScreeningId>, DbErr> {
