@@ -1,10 +1,11 @@
 //! Connections: how a pool of either backend is set up, and the pool that reads.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sea_orm::sqlx::{self, Connection as _};
+use sea_orm::sqlx::{self, Connection as _, Row};
 use sea_orm::{
     AccessMode, ConnectOptions, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult,
     IsolationLevel, QueryResult, RuntimeErr, Statement, TransactionOptions, TransactionTrait,
@@ -42,17 +43,11 @@ impl Purpose {
 ///
 /// Every statement of ours finds its rows by an index. A plan that was made for an empty table and is kept would read the whole table
 /// until the next ANALYZE, and a cost that forbids that is nothing to compile a plan for.
-const POSTGRES_SETTINGS: [(&str, &str); 9] = [
-    ("idle_in_transaction_session_timeout", "3s"),
-    ("lock_timeout", "2s"),
-    ("statement_timeout", "5s"),
-    ("tcp_user_timeout", "5s"),
-    ("tcp_keepalives_idle", "2"),
-    ("tcp_keepalives_interval", "1"),
-    ("tcp_keepalives_count", "3"),
-    ("enable_seqscan", "off"),
-    ("jit", "off"),
-];
+///
+/// A session begins with these statements rather than with parameters: a pool between us and the server refuses those.
+const POSTGRES_SETTINGS: &str = "SET idle_in_transaction_session_timeout = '3s'; SET lock_timeout = '2s'; \
+     SET statement_timeout = '5s'; SET tcp_user_timeout = '5s'; SET tcp_keepalives_idle = '2'; \
+     SET tcp_keepalives_interval = '1'; SET tcp_keepalives_count = '3'; SET enable_seqscan = off; SET jit = off";
 
 /// When the connections of a pool are opened. Both are told by [`Trust`] whether the planted bug is wanted.
 #[derive(Debug, Clone, Copy)]
@@ -139,15 +134,42 @@ fn sqlite(path: std::path::PathBuf, purpose: Purpose, trust: Arc<Trust>) -> Conn
 
 fn postgres(url: &str, purpose: Purpose, trust: Arc<Trust>) -> ConnectOptions {
     let mut options = ConnectOptions::new(url);
-    options.map_sqlx_postgres_opts(move |postgres| {
-        let postgres = postgres.application_name("checkup");
-        if purpose == Purpose::Migrate { postgres } else { postgres.options(POSTGRES_SETTINGS) }
-    });
+    // nothing that a pool between us and the server would refuse at the beginning of a session
+    options.map_sqlx_postgres_opts(|postgres| postgres.application_name("checkup").extra_float_digits(None));
+    // one function: a second one would take the place of the first
     options.map_sqlx_postgres_pool_opts(move |pool| {
         let pool = outside_a_transaction!(pool, Arc::clone(&trust));
-        if purpose == Purpose::Write { pool.idle_timeout(None).max_lifetime(None) } else { pool }
+        let pool = match purpose {
+            Purpose::Migrate => return pool,
+            Purpose::Read => pool,
+            Purpose::Write => pool.idle_timeout(None).max_lifetime(None),
+        };
+        pool.after_connect(|connection, _| {
+            Box::pin(async move { sqlx::raw_sql(POSTGRES_SETTINGS).execute(connection).await.map(drop) })
+        })
     });
     options
+}
+
+/// Rounds in which two sessions are asked which server process they have.
+const ROUNDS: usize = 3;
+
+/// Whether two pools of one connection each have sessions of their own, as prepared statements, settings and locks need them. A pool
+/// between us and the server that works by transactions gives one process of the server to both, or another one every time.
+pub(crate) async fn have_sessions(one: &DatabaseConnection, other: &DatabaseConnection) -> Result<bool, DbErr> {
+    let (mut ones, mut others) = (BTreeSet::new(), BTreeSet::new());
+    for _ in 0..ROUNDS {
+        ones.insert(process(one).await?);
+        others.insert(process(other).await?);
+    }
+    Ok(ones.len() == 1 && others.len() == 1 && ones != others)
+}
+
+/// The server's process behind a connection, asked without preparing a statement.
+async fn process(connection: &DatabaseConnection) -> Result<i32, DbErr> {
+    let asking = sqlx::raw_sql("SELECT pg_backend_pid()").fetch_one(connection.get_postgres_connection_pool());
+    let row = step(asking).await.map_err(|error| DbErr::Query(RuntimeErr::SqlxError(error.into())))?;
+    row.try_get(0).map_err(|error| DbErr::Query(RuntimeErr::SqlxError(error.into())))
 }
 
 /// The pools of a database, replaced together when the server behind them may be gone.

@@ -8,11 +8,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sea_orm::{ConnectionTrait, DbBackend, DbErr, SqliteTransactionMode, Statement, TransactionOptions};
+use sea_orm::{
+    ConnectionTrait, DatabaseConnection, DbBackend, DbErr, SqliteTransactionMode, Statement, TransactionOptions,
+};
 use sea_orm_migration::MigratorTrait;
 use tokio::sync::{Mutex, watch};
 
-use crate::connection::{Opening, Pools, Purpose, Reader, Snapshot, connect};
+use crate::connection::{Opening, Pools, Purpose, Reader, Snapshot, connect, have_sessions};
 use crate::location::Location;
 use crate::migration;
 use crate::nemesis::Nemesis;
@@ -32,6 +34,8 @@ enum Cause {
     /// Migrations that have not been applied, or whose table is not there.
     Pending(Vec<String>),
     Collation(String),
+    /// Sessions are shared by a pool between us and the server.
+    Shared,
 }
 
 impl Error {
@@ -40,7 +44,7 @@ impl Error {
     pub fn is_unreachable(&self) -> bool {
         match &self.cause {
             Cause::Database(cause) => !crate::failure::is_content(cause),
-            Cause::Pending(_) | Cause::Collation(_) => false,
+            Cause::Pending(_) | Cause::Collation(_) | Cause::Shared => false,
         }
     }
 }
@@ -60,6 +64,11 @@ impl fmt::Display for Error {
                 "the database {location} has the collation {found}, and lists would come out of order; make it with \
                  `createdb --template template0 --locale C`"
             ),
+            Cause::Shared => write!(
+                f,
+                "the database {location} is behind a pool that shares sessions between clients, and checkup needs sessions of its \
+                 own; point it at PostgreSQL itself, or at a pool in session mode (`pool_mode = session` of PgBouncer)"
+            ),
         }
     }
 }
@@ -68,7 +77,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.cause {
             Cause::Database(cause) => Some(cause),
-            Cause::Pending(_) | Cause::Collation(_) => None,
+            Cause::Pending(_) | Cause::Collation(_) | Cause::Shared => None,
         }
     }
 }
@@ -103,6 +112,9 @@ impl Database {
         let database = |cause| failed(Cause::Database(cause));
         let trust = Arc::new(Trust::default());
         let writer = connect(location, Purpose::Write, Opening::Now(&trust)).await.map_err(database)?;
+        if matches!(location, Location::Postgres(_)) {
+            ensure_sessions(location, &writer).await?;
+        }
         match location {
             Location::Sqlite(_) => step(M::up(&writer, None)).await.map_err(database)?,
             Location::Postgres(_) => {
@@ -149,6 +161,9 @@ impl Database {
     pub async fn migrate<M: MigratorTrait>(location: &Location) -> Result<Vec<String>, Error> {
         let failed = |cause| Error { location: location.clone(), cause: Cause::Database(cause) };
         let connection = connect(location, Purpose::Migrate, Opening::Now(&Arc::default())).await.map_err(failed)?;
+        if matches!(location, Location::Postgres(_)) {
+            ensure_sessions(location, &connection).await?;
+        }
         let migrated = step(migration::migrate::<M>(&connection)).await;
         let closed = connection.close().await;
         let applied = migrated.map_err(failed)?;
@@ -294,6 +309,18 @@ impl Database {
 
 /// How long old connections may take to say good-bye before they are just dropped.
 const PARTING: Duration = Duration::from_secs(1);
+
+/// An error where a pool between us and the server shares sessions between its clients.
+async fn ensure_sessions(location: &Location, connection: &DatabaseConnection) -> Result<(), Error> {
+    let failed = |cause| Error { location: location.clone(), cause };
+    let database = |cause| failed(Cause::Database(cause));
+    let other = connect(location, Purpose::Migrate, Opening::Now(&Arc::default())).await.map_err(database)?;
+    let own = have_sessions(connection, &other).await;
+    let closed = other.close().await;
+    let own = own.map_err(database)?;
+    closed.map_err(database)?;
+    if own { Ok(()) } else { Err(failed(Cause::Shared)) }
+}
 
 async fn collation(connection: &impl ConnectionTrait) -> Result<String, DbErr> {
     let sql = "SELECT datcollate::text FROM pg_database WHERE datname = current_database()";

@@ -8,6 +8,7 @@ mod copies;
 mod lease;
 mod pages;
 mod past;
+mod pooled;
 mod rows;
 mod schedules;
 mod schema;
