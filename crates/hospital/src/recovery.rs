@@ -90,8 +90,8 @@ pub async fn claims(database: &Database, after: Option<ClaimId>, limit: u64) -> 
 /// # Errors
 /// What the database says.
 pub async fn terms(database: &Database, slot: &SlotId) -> Result<Option<Terms>, DbErr> {
-    let view = read::hospital(database.reader(), &slot.hospital).await?;
-    Ok(view.map(|view| view.hospital.terms(slot.date)))
+    let held = held_hospitals(database.reader(), &BTreeSet::from([slot.hospital.clone()])).await?;
+    Ok(held.into_values().next().map(|hospital| hospital.terms(slot.date)))
 }
 
 /// Those of these claims that do not stand as they have to.
@@ -339,7 +339,7 @@ impl Mend {
     /// Begins deletions again; what is still booked there is revoked once the service runs.
     async fn delete(&mut self, transaction: &impl ConnectionTrait, gone: BTreeSet<HospitalId>) -> Result<(), DbErr> {
         let held = held_hospitals(transaction, &gone).await?;
-        let booked = read::booked_at(transaction, &gone).await?;
+        let booked = read::booked_at(transaction, held.values(), self.now).await?;
         let message = "the hospital was deleted";
         for hospital in held.into_values().filter(|hospital| hospital.deletion.is_none()) {
             let active = booked.get(hospital.id.segment()).copied().unwrap_or(0);
