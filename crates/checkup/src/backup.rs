@@ -51,7 +51,7 @@ pub async fn backup(args: BackupArgs) -> Result<Exit, Failure> {
         "{count} services as of {}, {bytes} bytes, written to {} in {took}; whoever has it can make tokens\n",
         manifest.time,
         to.display()
-    ));
+    ))?;
     Ok(Exit::Ok)
 }
 
@@ -119,7 +119,7 @@ pub fn restore(args: &RestoreArgs) -> Result<Exit, Failure> {
         data_dir.display(),
         terminal::span(begin.elapsed()),
         data_dir.display()
-    ));
+    ))?;
     Ok(Exit::Ok)
 }
 

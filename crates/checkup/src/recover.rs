@@ -55,12 +55,12 @@ pub async fn run(args: RecoverArgs) -> Result<Exit, Failure> {
     };
     let databases = assembly::open_all(&locations).await?;
     let recovery = Recovery { databases, broker, clock: Clock::system(), dry_run };
-    let outcome = recovery.run(service).await;
+    let outcome = Box::pin(recovery.run(service)).await;
     for database in recovery.databases.into_values() {
         database.close().await;
     }
     let report = outcome?;
-    terminal::print(&report.text(dry_run));
+    terminal::print(&report.text(dry_run))?;
     Ok(if report.is_whole(dry_run) { Exit::Ok } else { Exit::Failed })
 }
 

@@ -29,7 +29,7 @@ pub async fn run(args: VerifyArgs) -> Result<Exit, Failure> {
     if !lost.is_empty() {
         // such services answer nothing that could be read
         let report = report::lost(&lost);
-        terminal::print(&if args.json { format!("{:#}\n", report::lost_json(&lost)) } else { report });
+        terminal::print(&if args.json { format!("{:#}\n", report::lost_json(&lost)) } else { report })?;
         return Ok(Exit::Failed);
     }
     let wallet = Wallet::open(&args.target)?;

@@ -281,14 +281,16 @@ mod tests {
     async fn trouble_makes_a_started_process_unready_and_goes_again() {
         let readiness = Readiness::new();
         let (well, watched) = watch::channel(true);
-        let following = tokio::spawn(readiness.clone().follow("the storage".to_owned(), watched));
-        well.send_replace(false);
-        readiness.unready().await;
-        assert_eq!((readiness.has_started(), readiness.awaited()), (true, vec!["the storage".to_owned()]));
-        well.send_replace(true);
-        readiness.ready().await;
-        assert!(readiness.is_ready());
-        drop(well);
-        following.await.unwrap();
+        let following = readiness.clone().follow("the storage".to_owned(), watched);
+        let changing = async {
+            well.send_replace(false);
+            readiness.unready().await;
+            assert_eq!((readiness.has_started(), readiness.awaited()), (true, vec!["the storage".to_owned()]));
+            well.send_replace(true);
+            readiness.ready().await;
+            assert!(readiness.is_ready());
+            drop(well);
+        };
+        tokio::join!(following, changing);
     }
 }

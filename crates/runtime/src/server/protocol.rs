@@ -142,9 +142,9 @@ mod tests {
     fn what_may_be_there_once_is_not_guessed_at_when_it_is_there_twice() {
         let headers = |name: &'static str, values: &[&'static str]| {
             let mut headers = HeaderMap::new();
-            values
-                .iter()
-                .for_each(|value| drop(headers.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap())));
+            for value in values {
+                headers.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+            }
             headers
         };
         assert_eq!(timeout(&headers("grpc-timeout", &["250m"])), Ok(Some(std::time::Duration::from_millis(250))));
