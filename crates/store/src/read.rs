@@ -43,7 +43,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// VIEW_LAGGING once the wait has lasted 5 s or the deadline is 50 ms away; DEADLINE_EXCEEDED instead where the caller gave less
-/// time than [`FAIR`]; what [`failed`] says where `seen` fails.
+/// time than 200 ms; what [`failed`] says where `seen` fails.
 pub async fn wait_for<F, R>(
     database: &Database,
     token: ConsistencyToken,

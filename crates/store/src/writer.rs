@@ -9,9 +9,9 @@
 //!
 //! | class | when | what the database may have done | what the writer does | what the caller hears |
 //! |---|---|---|---|---|
-//! | [`Failure::Content`] | a statement breaks a rule of the database, or the unit panics | nothing | rolls back; runs the batch again, then in halves until the culprit is alone | its own answer; the culprit INTERNAL |
-//! | [`Failure::Storage`] | BEGIN or a statement fails for the storage's reasons: full, I/O error, out of reach | nothing | drops the connection if BEGIN or ROLLBACK failed; runs the batch again, seven times in about 3 s | its own answer, or STORAGE_UNAVAILABLE: nothing was done |
-//! | [`Failure::Unknown`] | COMMIT fails, or a server does not answer in 6 s | all of it or nothing | drops the connection; runs the same batch again, likewise, for units are idempotent | its own answer, or STORAGE_UNAVAILABLE: the outcome is unknown |
+//! | Content | a statement breaks a rule of the database, or the unit panics | nothing | rolls back; runs the batch again, then in halves until the culprit is alone | its own answer; the culprit INTERNAL |
+//! | Storage | BEGIN or a statement fails for the storage's reasons: full, I/O error, out of reach | nothing | drops the connection if BEGIN or ROLLBACK failed; runs the batch again, seven times in about 3 s | its own answer, or STORAGE_UNAVAILABLE: nothing was done |
+//! | Unknown | COMMIT fails, or a server does not answer in 6 s | all of it or nothing | drops the connection; runs the same batch again, likewise, for units are idempotent | its own answer, or STORAGE_UNAVAILABLE: the outcome is unknown |
 //! | no failure | a ROLLBACK fails | nothing more | drops the connection, and with it the transaction | as the class of what led to the ROLLBACK says |
 //!
 //! A batch that is given up turns the storage *unwritable* ([`Database::writable`]; one line in the log, the gauge
