@@ -42,6 +42,8 @@ pub enum Scenario {
     NatsKill,
     /// The broker loses everything it had.
     NatsWipe,
+    /// It loses events in the middle of its stream, which nobody has read yet.
+    NatsGap,
     /// Every event is published once more, as another message.
     Twice,
     /// Commits take effect and their answers are lost.
@@ -97,7 +99,7 @@ pub enum Form {
 
 impl Scenario {
     /// Every one of them.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::Kill,
         Self::Postgres,
         Self::Freeze,
@@ -105,6 +107,7 @@ impl Scenario {
         Self::NatsDown,
         Self::NatsKill,
         Self::NatsWipe,
+        Self::NatsGap,
         Self::Twice,
         Self::Commit,
         Self::Deletion,
@@ -139,6 +142,7 @@ impl Scenario {
             Self::NatsDown => "nats-down",
             Self::NatsKill => "nats-kill",
             Self::NatsWipe => "nats-wipe",
+            Self::NatsGap => "nats-gap",
             Self::Twice => "twice",
             Self::Commit => "commit",
             Self::Deletion => "deletion",
@@ -174,6 +178,7 @@ impl Scenario {
             Self::NatsDown => "NATS down",
             Self::NatsKill => "kill -9 of NATS, again and again",
             Self::NatsWipe => "NATS killed and its volume wiped",
+            Self::NatsGap => "NATS loses events that no view has read",
             Self::Twice => "every event published again under a new message id",
             Self::Commit => "commits applied, their answers cut off",
             Self::Deletion => "a hospital with many bookings deleted",
@@ -266,6 +271,7 @@ impl Scenario {
             Self::NatsDown => broker::down(name, plan).await,
             Self::NatsKill => broker::kill(name, plan).await,
             Self::NatsWipe => broker::wipe(name, plan).await,
+            Self::NatsGap => broker::gap(name, plan).await,
             Self::Twice => twice::twice(name, plan).await,
             Self::Commit => commit::commit(name, plan).await,
             Self::Deletion => deletion::deletion(name, plan).await,

@@ -51,6 +51,7 @@ survives! {
     nats_down: NatsDown,
     nats_killed_again_and_again: NatsKill,
     nats_loses_its_volume: NatsWipe,
+    nats_loses_what_no_view_has_read: NatsGap,
     every_event_published_twice: Twice,
     commits_applied_and_their_answers_lost: Commit,
     hospital_deleted_under_load: Deletion,

@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::Error;
 use crate::row::Row;
-use crate::run::{Plan, Run, Setup};
+use crate::run::{Plan, Run, START, Setup};
 
 /// The services whose events wait in a database.
 const PRODUCERS: [&str; 3] = ["hospital", "screening", "reservation"];
@@ -104,4 +104,30 @@ pub(super) async fn wipe(name: &'static str, plan: &Plan) -> Result<Row, Error> 
     let events = run.stage.postgres().sql("screening", "SELECT count(*) FROM outbox").await?;
     run.notes.push(format!("{events} events of Screening to publish again"));
     run.finish(name, format!("NATS killed and its volume wiped ×{}", plan.rounds)).await
+}
+
+/// The services that fold events.
+const VIEWS: [&str; 3] = ["reservation", "mypage", "marketing"];
+
+/// The broker loses events that no view has read, in the middle of a stream that stays the same.
+pub(super) async fn gap(name: &'static str, plan: &Plan) -> Result<Row, Error> {
+    let mut run = Run::start(plan, Setup::default(), |_| {}).await?;
+    let views: Vec<_> =
+        VIEWS.into_iter().flat_map(|view| (0..run.stage.of(view).count()).map(move |at| (view, at))).collect();
+    let begun = Instant::now();
+    for (view, index) in &views {
+        run.replica(view, *index)?.kill().await?;
+    }
+    run.goes_on(plan.fault).await;
+    run.stage.nats().thin_out("checkup").await?;
+    for (view, index) in &views {
+        run.replica(view, *index)?.start()?;
+    }
+    for (view, index) in &views {
+        run.replica(view, *index)?.ready(START).await?;
+    }
+    run.is_over(begun);
+    run.goes_on(plan.after).await;
+    let seconds = plan.fault.as_secs();
+    run.finish(name, format!("NATS loses all but the newest events of {seconds} s that no view has read")).await
 }

@@ -79,6 +79,7 @@ async fn client(run: &Run<Mesh>, program: &str, arguments: &[&str], file: &Path,
 /// lost: a process that nobody calls publishes it first.
 async fn publish_the_rest(run: &mut Run<Mesh>, service: &str) -> Result<(), Error> {
     let mut command = tokio::process::Command::new(&run.plan.binary);
+    mesh::without_settings(command.as_std_mut());
     command.args(["serve", service, "--addr", "127.0.0.1:0", "--config"]).arg(run.stage.configuration());
     let mut child = command
         .stdout(Stdio::null())
@@ -119,6 +120,7 @@ async fn has_noticed(run: &mut Run<Mesh>, service: &str, index: usize) -> Result
 /// Runs the command; how many things nobody knows.
 async fn recover(run: &Run<Mesh>) -> Result<usize, Error> {
     let mut command = tokio::process::Command::new(&run.plan.binary);
+    mesh::without_settings(command.as_std_mut());
     command.args(["recover", "--config"]).arg(run.stage.configuration());
     let output = command.output().await.map_err(Error::system("run checkup recover"))?;
     let said = String::from_utf8_lossy(&output.stdout);

@@ -8,6 +8,13 @@ fn launch() -> Launch {
     Launch::new(env!("CARGO_BIN_EXE_checkup"))
 }
 
+/// The binary, without the settings of whoever runs the test.
+fn binary() -> std::process::Command {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_checkup"));
+    mesh::without_settings(&mut command);
+    command
+}
+
 fn ended(finished: &Finished, code: i32, sentence: &str) {
     assert_eq!(finished.code, Some(code), "{finished:?}");
     assert!(finished.stderr.contains(sentence), "{sentence:?} is not in {finished:?}");
@@ -132,7 +139,7 @@ async fn up_refuses_damaged_files_and_says_which() {
 /// What a command says when nothing can be written to its standard output.
 fn on_a_full_disk(arguments: &[&str]) -> std::process::Output {
     let full = std::fs::File::options().write(true).open("/dev/full").expect("a device that is full");
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_checkup"));
+    let mut command = binary();
     command.args(arguments).stdin(std::process::Stdio::null()).stdout(full).output().expect("the binary runs")
 }
 
@@ -172,7 +179,7 @@ async fn a_result_that_cannot_be_written_is_a_failure_of_every_command() {
 
 #[test]
 fn a_reader_that_has_seen_enough_is_no_failure() {
-    let mut dump = std::process::Command::new(env!("CARGO_BIN_EXE_checkup"));
+    let mut dump = binary();
     let mut dump = dump.args(["config", "dump"]).stdout(std::process::Stdio::piped()).spawn().expect("the binary runs");
     drop(dump.stdout.take());
     assert_eq!(dump.wait().expect("it ends").code(), Some(0));
@@ -184,7 +191,7 @@ fn a_full_standard_error_changes_no_status() {
     for (arguments, code) in
         [(&["config", "check", "--set", "surprise=1"][..], 64), (&["demo", "--addr", "127.0.0.1:1"], 1)]
     {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_checkup"));
+        let mut command = binary();
         let dir = DataDir::new();
         let status = command.args(arguments).current_dir(dir.path()).stderr(full()).stdout(full()).status();
         assert_eq!(status.expect("the binary runs").code(), Some(code), "{arguments:?}");
