@@ -167,7 +167,7 @@ impl Reason {
     /// speak of somebody else, or of the time that the caller gave.
     #[must_use]
     pub const fn speaks_of_its_sender(self) -> bool {
-        matches!(self, Self::NotReady | Self::Internal)
+        matches!(self, Self::NotReady | Self::StorageUnavailable | Self::Internal)
     }
 
     /// Whether the same request may succeed when it is simply sent again.

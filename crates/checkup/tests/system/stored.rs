@@ -13,7 +13,7 @@ async fn verify_names_what_is_served_and_not_stored() {
     Desk::of(&checkup.customer("kim").await).book("kim", &slot, "").await.expect("a place");
     let launch = checkup.stop().await;
     let older = DataDir::new();
-    fs::copy(launch.data().path().join("screening.db"), older.path().join("screening.db")).expect("copied");
+    fs::copy(launch.data().path().join("reservation.db"), older.path().join("reservation.db")).expect("copied");
 
     let checkup = launch.start().await;
     let served = Desk::of(&checkup.customer("lee").await).book("lee", &slot, "").await.expect("a place");
@@ -22,11 +22,12 @@ async fn verify_names_what_is_served_and_not_stored() {
     // the process goes on with the files it has open, but a process that starts here finds others
     let moved = DataDir::new();
     for entry in fs::read_dir(checkup.launch().data().path()).expect("a directory").flatten() {
-        if entry.file_name().to_string_lossy().starts_with("screening.db") {
+        if entry.file_name().to_string_lossy().starts_with("reservation.db") {
             fs::rename(entry.path(), moved.path().join(entry.file_name())).expect("moved");
         }
     }
-    fs::copy(older.path().join("screening.db"), checkup.launch().data().path().join("screening.db")).expect("copied");
+    fs::copy(older.path().join("reservation.db"), checkup.launch().data().path().join("reservation.db"))
+        .expect("copied");
     let verified = checkup.run(&["verify", "--settle", "1s", "--json"]).await;
     let told: serde_json::Value = serde_json::from_str(&verified.stdout).expect("one JSON object");
     let wrong = told["disagreements"].as_array().expect("disagreements");
