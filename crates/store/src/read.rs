@@ -92,7 +92,7 @@ mod tests {
         assert_eq!(failed(busy).reason(), Reason::Overloaded);
         let closed = DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed);
         for lost in [closed, DbErr::Custom("gone".to_owned())] {
-            assert_eq!(failed(lost).reason(), Reason::NotReady);
+            assert_eq!(failed(lost).reason(), Reason::StorageUnavailable);
         }
     }
 }

@@ -38,7 +38,7 @@ async fn insist<T, F: Future<Output = Result<T, Status>>>(ask: impl Fn() -> F) -
             Ok(answer) => return Ok(answer),
             Err(status) => {
                 let refusal = Refusal::of(&status).unwrap_or_else(|| panic!("{status:?}"));
-                if refusal.reason != Reason::NotReady.name() {
+                if refusal.reason != Reason::StorageUnavailable.name() {
                     return Err(refusal);
                 }
             }
