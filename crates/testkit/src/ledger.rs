@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use contract::screening::v1::Screening;
@@ -120,7 +121,11 @@ impl From<Screening> for Sighting {
 
 /// Every booking of a run. Shared by the tasks that make them.
 #[derive(Default)]
-pub struct Ledger(Mutex<Vec<Booking>>);
+pub struct Ledger {
+    bookings: Mutex<Vec<Booking>>,
+    /// A service forgot which requests it had answered.
+    forgotten: AtomicBool,
+}
 
 impl fmt::Debug for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -133,6 +138,12 @@ impl Ledger {
     /// Notes a booking, as it was asked for or as it ended.
     pub fn note(&self, booking: Booking) {
         self.held().push(booking);
+    }
+
+    /// From now on a cancelling that was refused may have taken place: a service that lost the records of its requests refuses one
+    /// that is repeated because its first answer was cut off.
+    pub fn requests_were_forgotten(&self) {
+        self.forgotten.store(true, Ordering::Relaxed);
     }
 
     /// Takes every booking out for which something is still unknown, to send it again.
@@ -169,6 +180,7 @@ impl Ledger {
     #[must_use]
     pub fn findings(&self, seen: &[Sighting]) -> Vec<Finding> {
         let held = self.held();
+        let forgotten = self.forgotten.load(Ordering::Relaxed);
         let mut wrong = Vec::new();
         let mut by_name: BTreeMap<&str, &Sighting> = BTreeMap::new();
         for one in seen {
@@ -184,7 +196,8 @@ impl Ledger {
                     if !accounted.insert(name.as_str()) {
                         wrong.push(Finding::lost(format!("{name} was answered to two requests")));
                     }
-                    wrong.extend(check_answered(booking, name, by_name.get(name.as_str()).copied()).map(Finding::lost));
+                    let seen = by_name.get(name.as_str()).copied();
+                    wrong.extend(check_answered(booking, name, seen, forgotten).map(Finding::lost));
                 }
                 Outcome::Unknown => {
                     possible.insert((format!("customers/{}", booking.customer), booking.slot.clone()));
@@ -213,11 +226,11 @@ impl Ledger {
     }
 
     fn held(&self) -> MutexGuard<'_, Vec<Booking>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.bookings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn check_answered(booking: &Booking, name: &str, seen: Option<&Sighting>) -> Option<String> {
+fn check_answered(booking: &Booking, name: &str, seen: Option<&Sighting>, forgotten: bool) -> Option<String> {
     let Some(seen) = seen else {
         return Some(format!("{name} was answered (request {}) and is gone", booking.request_id));
     };
@@ -225,6 +238,7 @@ fn check_answered(booking: &Booking, name: &str, seen: Option<&Sighting>) -> Opt
         return Some(format!("{name} was answered for {} on {}, is {seen:?}", booking.customer, booking.slot));
     }
     let expected: &[State] = match &booking.cancelling {
+        Some(Cancelling { outcome: Outcome::Refused(_), .. }) if forgotten => &[State::Confirmed, State::Cancelled],
         None | Some(Cancelling { outcome: Outcome::Refused(_), .. }) => &[State::Confirmed],
         Some(Cancelling { outcome: Outcome::Done(()), .. }) => &[State::Cancelled],
         Some(Cancelling { outcome: Outcome::Unknown, .. }) => &[State::Confirmed, State::Cancelled],
@@ -264,6 +278,17 @@ mod tests {
         assert_eq!(wrong(vec![booking(Some("a"), None)], &[confirmed("a"), confirmed("b")]), 1, "doubled");
         assert_eq!(wrong(vec![booking(None, None)], &[confirmed("b")]), 0);
         assert_eq!(wrong(vec![booking(None, None)], &[confirmed("b"), confirmed("c")]), 1, "an unknown done twice");
+    }
+
+    #[test]
+    fn a_refused_cancelling_binds_unless_requests_were_forgotten() {
+        let ledger = Ledger::default();
+        ledger.note(booking(Some("a"), Some(Outcome::Refused("SCREENING_STATE_INVALID".into()))));
+        let cancelled = [sighting("a", State::Cancelled)];
+        assert_eq!(ledger.disagreements(&cancelled).len(), 1);
+        ledger.requests_were_forgotten();
+        assert_eq!(ledger.disagreements(&cancelled).len(), 0);
+        assert_eq!(ledger.disagreements(&[]).len(), 1, "lost all the same");
     }
 
     #[test]
