@@ -142,7 +142,7 @@ async fn a_damaged_view_is_repaired_under_load_without_a_failed_call() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_view_of_events_that_are_gone_is_kept() {
-    let checkup = embedded().start().await;
+    let checkup = embedded().without("marketing").start().await;
     let slots = Desk::of(&checkup.admin().await).open("forgotten", &[7, 8], 1_000).await;
     book(&checkup, &slots, 20).await;
     verify(&checkup, 0, "before").await;

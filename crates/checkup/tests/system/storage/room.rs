@@ -62,7 +62,8 @@ async fn a_full_disk_under_load_loses_nothing_and_heals() {
 /// The same without any library in between: a file system that really has no room.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_system_without_room_loses_nothing_and_heals() {
-    const SIZE: usize = 24;
+    // more than all logs together keep before they are copied, so that it is full only while it is filled
+    const SIZE: usize = 256;
     let mut random = seed("file system without room");
     let Some(disk) = or_skip("a small file system", SmallDisk::mount(SIZE)) else { return };
     let checkup = embedded().on(&DataDir::at(disk.path().join("data"))).start().await;
