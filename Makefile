@@ -100,7 +100,7 @@ mesh-lab: tools ## runs demo, verify and refusals through Istio's control plane 
 
 # One of breaker, ejection, scale, redeploy, configuration, fallback, or all of them.
 NAME ?= all
-experiment: tools ## measures what the mesh does under load and failures, and writes docs/operations.md (NAME=breaker for one; SHORT=1 is a trial)
+experiment: tools ## measures what the mesh does under load and failures, and writes docs/measurements/operations.md (NAME=breaker for one; SHORT=1 is a trial)
 	$(CARGO) build --release -p checkup
 	.ci/istio-lab experiment $(NAME)
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use runtime::clock::Clock;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
@@ -18,6 +19,8 @@ pub struct Machine {
     build: &'static str,
     compiler: &'static str,
     commit: Option<String>,
+    /// When it was looked at, to the minute, in UTC.
+    date: String,
     /// PostgreSQL and nats-server, once a mesh has said theirs.
     pub(crate) servers: Option<Servers>,
     load_before: String,
@@ -117,6 +120,7 @@ impl Machine {
             build: env!("BENCH_PROFILE"),
             compiler: env!("BENCH_RUSTC"),
             commit: commit(),
+            date: Clock::system().now().strftime("%Y-%m-%d %H:%M UTC").to_string(),
             servers: None,
             load_before: load(),
             withheld: Withheld::from_now(),
@@ -131,6 +135,7 @@ impl Machine {
             ("build", format!("{}, {}", self.build, self.compiler)),
         ];
         lines.extend(self.commit.clone().map(|commit| ("commit", commit)));
+        lines.push(("date", self.date.clone()));
         if let Some(Servers { postgres, nats }) = &self.servers {
             lines.push(("servers", format!("PostgreSQL {postgres}, nats-server {nats}")));
         }
@@ -144,7 +149,7 @@ impl Machine {
     pub fn json(&self) -> Value {
         json!({
             "cpu": self.cpu, "cores": self.cores, "memory": self.memory, "system": self.system,
-            "build": self.build, "compiler": self.compiler, "commit": self.commit,
+            "build": self.build, "compiler": self.compiler, "commit": self.commit, "date": self.date,
             "postgres": self.servers.as_ref().map(|servers| &servers.postgres),
             "nats": self.servers.as_ref().map(|servers| &servers.nats),
             "load_before": self.load_before, "load_after": load(),

@@ -16,7 +16,7 @@ Examples:
   chaos kill postgres --rounds 5 --rate 2000
   chaos --hours 24
   chaos --short --json | jq '.[] | select(.clean | not)'
-  chaos --markdown >> README.md
+  chaos --markdown > target/chaos.md
 
 Needs the programs of PostgreSQL 15 or newer and of nats-server 2.12 or newer, and a binary of checkup. A scenario starts a mesh \
 of its own on loopback, those that begin with \"embedded\" one process; its directory is kept where something is wrong, and named. What breaks \
@@ -178,7 +178,9 @@ async fn one(scenario: Scenario, args: &Args, binary: PathBuf, seed: u64) -> Res
 
 fn print_heading(args: &Args) {
     if args.markdown {
-        print!("{}", Row::markdown_heading());
+        let known = |name: &str| ["machine", "build", "commit", "date"].contains(&name);
+        bench::Machine::look().lines().iter().filter(|line| known(line.0)).for_each(|(name, value)| println!("* {name}: {value}"));
+        print!("\n{}", Row::markdown_heading());
     } else if !args.json {
         print!("{}", Row::heading());
     }

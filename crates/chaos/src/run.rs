@@ -62,7 +62,7 @@ pub struct Plan {
     pub seed: u64,
 }
 
-/// What a scenario wants to be different from the mesh of the README.
+/// What a scenario wants to be different from the mesh of `mesh::Layout::new`.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Setup {
     pub(crate) replicas: Vec<(&'static str, usize)>,

@@ -134,7 +134,7 @@ pub fn sentence(lost: &[Lost], how: &str) -> String {
     }
     let told: Vec<String> =
         whose.iter().map(|(service, lost)| format!("{service} has lost its own past: {lost}")).collect();
-    format!("{}; a database was put back to an earlier time; {how}, see docs/backup.md", told.join("; "))
+    format!("{}; a database was put back to an earlier time; {how}, see docs/operations/backup.md", told.join("; "))
 }
 
 /// What to do about files that one process has.

@@ -36,7 +36,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// The mesh of the README: two replicas of what takes the load, one of the others.
+    /// The mesh that docs/architecture.md shows: two replicas of what takes the load, one of the others.
     #[must_use]
     pub fn new(binary: impl Into<PathBuf>, directory: impl Into<PathBuf>) -> Self {
         let replicas = [("hospital", 2), ("screening", 2), ("reservation", 1), ("mypage", 2), ("marketing", 1)];

@@ -2,7 +2,7 @@
 //!
 //! While a batch commits the next one forms. Before it is taken, tasks that are ready to run get their turn, for they may be
 //! about to submit; there is no other linger, and where nothing else is ready none at all. One durable commit is shared by
-//! every command of its batch, which is what makes a single hot row fast: see the README's figures. The loop decides
+//! every command of its batch, which is what makes a single hot row fast: see docs/measurements. The loop decides
 //! nothing; a [`Unit`] does.
 //!
 //! An answer follows a commit that is known to be one. What can fail, and what is done about it:

@@ -15,7 +15,7 @@ Examples:
 Works while a process serves from the directory, and when none does. All databases are copied as they are at one instant, which \
 `verify` finds in agreement once they are restored; writers wait for some milliseconds. The signing key is in the archive, so only its \
 owner can read it. It is written beside its final name and gets that name once it is whole and synced: on a full disk there is none. \
-What to back up of a mesh is said in docs/backup.md.
+What to back up of a mesh is said in docs/operations/backup.md.
 
 Exit status: 0; 1 where it cannot be read or written, nothing is left behind then; 64 for a wrong command line.";
 
@@ -64,7 +64,7 @@ Examples:
 For a database that was put back to an earlier time than the others. Its service has lost its own past, notices that at its start, and \
 serves nothing until this was run. Bookings, claims, counts and capacities are made again from what the other services know; what nobody \
 knows any more is listed with what to do about it. Run again it changes nothing. A process that uses --data-dir has to be \
-stopped first; services on PostgreSQL may run. More in docs/backup.md.
+stopped first; services on PostgreSQL may run. More in docs/operations/backup.md.
 
 Exit status: 0 where nothing is lost any more; 1 where something cannot be mended, or with --dry-run would be; 64 for a wrong command \
 line or configuration.";

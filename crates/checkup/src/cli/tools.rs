@@ -132,7 +132,7 @@ Examples:
   checkup bench P1
   checkup bench P3 P9 --topology embedded --seconds 2
   checkup bench P2 --without reservation,mypage,marketing --set hospital.batch=64
-  checkup bench all --write docs/benchmarks.md
+  checkup bench all --write docs/measurements/benchmarks.md
   checkup bench P4 --json - | jq '.sections[].figures[] | select(.met == false)'
 
 What can be measured; where a topology is not named, at every place it has:
