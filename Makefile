@@ -75,12 +75,13 @@ test: tools ## runs every test and counts them
 			exit (status != 0 || failed > 0) \
 		}' $(TARGET)/test.log
 
-check: tools ## holds the code to its rules: format, lints, documentation, contract, architecture
+check: tools ## holds the code to its rules: format, lints, documentation, contract, documents, architecture
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps
 	.ci/proto
 	.ci/commands
+	.ci/documents
 	$(CARGO) test --workspace --test cli architecture
 
 # With Debian's buildah and musl-tools, and `rustup target add $(MUSL)`. Only cargo may want the network; only buildah wants root.
