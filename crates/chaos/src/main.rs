@@ -179,7 +179,9 @@ async fn one(scenario: Scenario, args: &Args, binary: PathBuf, seed: u64) -> Res
 fn print_heading(args: &Args) {
     if args.markdown {
         let known = |name: &str| ["machine", "build", "commit", "date"].contains(&name);
-        bench::Machine::look().lines().iter().filter(|line| known(line.0)).for_each(|(name, value)| println!("* {name}: {value}"));
+        for (name, value) in bench::Machine::look().lines().iter().filter(|line| known(line.0)) {
+            println!("* {name}: {value}");
+        }
         print!("\n{}", Row::markdown_heading());
     } else if !args.json {
         print!("{}", Row::heading());
