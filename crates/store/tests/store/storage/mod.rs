@@ -1,0 +1,97 @@
+//! Storage that fails: at every step of a transaction, once, twice and ten times in a row, and without room. What was acknowledged is
+//! there, what was refused is not half there, and the writer is well again by itself.
+
+mod room;
+mod stages;
+mod statements;
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use fault::Reason;
+use store::{Database, Nemesis, Stage, Writer, WriterOptions};
+use tokio::time::Instant;
+
+use crate::tables::{Accountant, Command, Migrator, TestDatabase, amounts};
+
+const STAGES: [Stage; 5] = [Stage::Begin, Stage::Statement, Stage::Commit, Stage::CommitStaysOpen, Stage::Rollback];
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(60)
+}
+
+/// Storage that fails at these stages, in this order, and then no more.
+#[derive(Default)]
+struct Failing {
+    stages: Mutex<VecDeque<Stage>>,
+    trusting: AtomicBool,
+}
+
+impl Failing {
+    fn at(stages: impl IntoIterator<Item = Stage>) -> Arc<Self> {
+        Arc::new(Self { stages: Mutex::new(stages.into_iter().collect()), ..Self::default() })
+    }
+
+    /// The same with the planted bug that a connection is used again.
+    fn trusting(stages: impl IntoIterator<Item = Stage>) -> Arc<Self> {
+        let failing = Self::at(stages);
+        failing.trusting.store(true, Ordering::Relaxed);
+        failing
+    }
+
+    fn left(&self) -> usize {
+        self.stages.lock().expect("stages").len()
+    }
+}
+
+impl Nemesis for Failing {
+    fn storage_fails(&self, stage: Stage) -> bool {
+        let mut stages = self.stages.lock().expect("stages");
+        let due = stages.front() == Some(&stage);
+        if due {
+            stages.pop_front();
+        }
+        due
+    }
+
+    fn trusts_connections(&self) -> bool {
+        self.trusting.load(Ordering::Relaxed)
+    }
+}
+
+fn start(database: &Database) -> Writer<Accountant> {
+    let (writer, run) = Writer::new("test", Accountant, database.clone(), WriterOptions::default());
+    drop(tokio::spawn(run));
+    writer
+}
+
+/// Opens the database anew, as a process does that was started again, and says what is in it.
+async fn stored(backend: &TestDatabase) -> Vec<(i64, i64)> {
+    let again = Database::open::<Migrator>(&backend.location).await.expect("a database");
+    let stored = amounts(&again).await;
+    again.close().await;
+    stored
+}
+
+/// Writes one after the other until all faults have struck and two more writes succeeded; says which were acknowledged.
+async fn write(writer: &Writer<Accountant>, failing: &Failing) -> Vec<(i64, i64)> {
+    let mut acknowledged = Vec::new();
+    let mut after = 0;
+    for id in 0_i64.. {
+        match writer.submit(Command::Put(id, id), soon()).await {
+            Ok(answer) => {
+                answer.expect("put");
+                acknowledged.push((id, id));
+                after += usize::from(failing.left() == 0);
+            }
+            Err(fault) => assert_eq!(fault.reason(), Reason::StorageUnavailable, "{fault:?}"),
+        }
+        if after > 2 {
+            break;
+        }
+        assert!(id < 100, "the storage is well, and the writer is not");
+    }
+    acknowledged
+}

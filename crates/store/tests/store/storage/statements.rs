@@ -1,0 +1,96 @@
+//! What follows a statement that failed, in a transaction of the writer and in one beside it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use fault::Fault;
+use futures::future::join_all;
+use sea_orm::{ConnectionTrait as _, DbErr};
+use store::{Database, Nemesis, Stage, Transaction, Unit, Writer, WriterOptions};
+use store::{dead_letter, inbox, lease};
+use uuid::Uuid;
+
+use super::{Failing, STAGES, soon, start, stored};
+use crate::backends;
+use crate::tables::Command;
+
+/// A unit that takes no notice of a statement that failed.
+struct Careless;
+
+#[async_trait::async_trait]
+impl Unit for Careless {
+    type Command = i64;
+    type Answer = ();
+
+    async fn execute(&self, transaction: &Transaction, batch: &[&i64]) -> Result<Vec<()>, DbErr> {
+        for id in batch {
+            let sql = format!("INSERT INTO account (id, amount, label) VALUES ({id}, 1, '')");
+            drop(transaction.execute_unprepared(&sql).await);
+        }
+        Ok(vec![(); batch.len()])
+    }
+}
+
+/// Storage that fails at the first statement of every transaction, and at no other.
+#[derive(Default)]
+struct FirstStatement(AtomicBool);
+
+impl Nemesis for FirstStatement {
+    fn storage_fails(&self, stage: Stage) -> bool {
+        match stage {
+            Stage::Begin => {
+                self.0.store(true, Ordering::Relaxed);
+                false
+            }
+            Stage::Statement => self.0.swap(false, Ordering::Relaxed),
+            Stage::Commit | Stage::CommitStaysOpen | Stage::Rollback => false,
+        }
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_committed_after_a_statement_that_failed() {
+    for backend in backends().await {
+        let database = backend.database.clone().with_nemesis(Arc::new(FirstStatement::default()));
+        let (writer, run) = Writer::new("test", Careless, database, WriterOptions::default());
+        drop(tokio::spawn(run));
+        let answers: Vec<Result<(), Fault>> = join_all((0..3).map(|id| writer.submit(id, soon()))).await;
+        assert!(answers.iter().all(Result::is_err), "{} {answers:?}", backend.name);
+        drop(writer);
+        assert!(stored(&backend).await.is_empty(), "{}", backend.name);
+    }
+}
+
+/// Every write beside the writer: each leaves connections behind it that the writer can use.
+#[tokio::test]
+async fn writes_beside_the_writer_leave_no_bad_connection_behind() {
+    for stage in STAGES {
+        for backend in backends().await {
+            let failing = Failing::at([]);
+            let database = backend.database.clone().with_nemesis(Arc::clone(&failing) as Arc<dyn Nemesis>);
+            let writer = start(&database);
+            for beside in 0..5 {
+                failing.stages.lock().expect("stages").push_back(stage);
+                drop(beside_the_writer(&database, beside).await);
+                failing.stages.lock().expect("stages").clear();
+                writer.submit(Command::Put(beside, 1), soon()).await.expect("stored").expect("put");
+            }
+            assert_eq!(stored(&backend).await.len(), 5, "{} {stage:?}", backend.name);
+        }
+    }
+}
+
+async fn beside_the_writer(database: &Database, which: i64) -> Result<(), DbErr> {
+    let now = jiff::Timestamp::from_second(1_800_000_000).expect("a time");
+    match which {
+        0 => lease::acquire(database, Uuid::from_u128(1), Duration::from_secs(1), now).await.map(drop),
+        1 => dead_letter::ask_for_replay(database, 1, now).await.map(drop),
+        2 => dead_letter::keep(database, 1, "again").await,
+        3 => dead_letter::remove(database, 1).await.map(drop),
+        _ => {
+            inbox::prune(database, "nobody", now).await?;
+            lease::release(database, 1).await
+        }
+    }
+}
