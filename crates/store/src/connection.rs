@@ -26,12 +26,14 @@ pub(crate) enum Purpose {
     Read,
     /// Changes of the schema.
     Migrate,
+    /// Copying a file's log into it, for which it waits for nobody.
+    Fold,
 }
 
 impl Purpose {
     fn connections(self, location: &Location) -> u32 {
         match (self, location) {
-            (Self::Write | Self::Migrate, _) => 1,
+            (Self::Write | Self::Migrate | Self::Fold, _) => 1,
             (Self::Read, Location::Sqlite(_)) => 2,
             (Self::Read, Location::Postgres(_)) => POSTGRES_READERS,
         }
@@ -110,9 +112,9 @@ fn sqlite(path: std::path::PathBuf, purpose: Purpose, trust: Arc<Trust>) -> Conn
             .in_memory(false)
             .shared_cache(false)
             .filename(&path)
-            .create_if_missing(!read_only)
+            .create_if_missing(matches!(purpose, Purpose::Write | Purpose::Migrate))
             .read_only(read_only)
-            .busy_timeout(ACQUIRE_TIMEOUT)
+            .busy_timeout(if purpose == Purpose::Fold { Duration::ZERO } else { ACQUIRE_TIMEOUT })
             .statement_cache_capacity(PREPARED)
             .foreign_keys(false);
         if read_only {
@@ -140,7 +142,7 @@ fn postgres(url: &str, purpose: Purpose, trust: Arc<Trust>) -> ConnectOptions {
     options.map_sqlx_postgres_pool_opts(move |pool| {
         let pool = outside_a_transaction!(pool, Arc::clone(&trust));
         let pool = match purpose {
-            Purpose::Migrate => return pool,
+            Purpose::Migrate | Purpose::Fold => return pool,
             Purpose::Read => pool,
             Purpose::Write => pool.idle_timeout(None).max_lifetime(None),
         };

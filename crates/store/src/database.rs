@@ -255,6 +255,20 @@ impl Database {
         Ok(())
     }
 
+    /// Copies the log of a file into the file and cuts it off, on a connection of its own, so that the writer's state does not matter. False
+    /// where somebody still reads from the log; it is copied as far as that allows.
+    pub(crate) async fn cut_log(&self) -> Result<bool, DbErr> {
+        step(async {
+            let connection = connect(&self.location, Purpose::Fold, Opening::Now(&self.trust)).await?;
+            let pragma = Statement::from_string(DbBackend::Sqlite, "PRAGMA wal_checkpoint(TRUNCATE)");
+            let cut = connection.query_one_raw(pragma).await;
+            connection.close().await?;
+            // the first of three columns: whether it had to stop for somebody
+            cut?.map_or(Ok(false), |row| row.try_get_by_index::<i32>(0).map(|stopped| stopped == 0))
+        })
+        .await
+    }
+
     /// Replaces the connections that write where one of them is not trusted any more.
     async fn renew_connections(&self) {
         if !self.trust.is_lost() {

@@ -57,6 +57,18 @@ pub(crate) fn is_content(error: &DbErr) -> bool {
     }
 }
 
+/// Whether there was no room for what was to be written to a file: SQLite's FULL, and IOERR_SHMSIZE where the index of a log cannot grow.
+pub(crate) fn is_full(error: &DbErr) -> bool {
+    let (DbErr::Exec(RuntimeErr::SqlxError(cause))
+    | DbErr::Query(RuntimeErr::SqlxError(cause))
+    | DbErr::Conn(RuntimeErr::SqlxError(cause))) = error
+    else {
+        return false;
+    };
+    let sqlx::Error::Database(said) = cause.as_ref() else { return false };
+    said.code().is_some_and(|code| matches!(code.as_ref(), "13" | "4874"))
+}
+
 /// Characters of a PostgreSQL error code; SQLite's are shorter numbers.
 const SQLSTATE: usize = 5;
 

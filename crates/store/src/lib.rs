@@ -20,6 +20,7 @@ pub mod past;
 pub mod query;
 pub mod read;
 pub mod request_record;
+mod room;
 pub mod rows;
 pub mod simulation;
 pub mod stored;

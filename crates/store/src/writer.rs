@@ -14,6 +14,8 @@
 //! | Unknown | COMMIT fails, or a server does not answer in 6 s | all of it or nothing | drops the connection; runs the same batch again, likewise, for units are idempotent | its own answer, or STORAGE_UNAVAILABLE: the outcome is unknown |
 //! | no failure | a ROLLBACK fails | nothing more | drops the connection, and with it the transaction | as the class of what led to the ROLLBACK says |
 //!
+//! Where a file's disk is full, its log is copied into it and cut off before the next run: see [`crate::room`].
+//!
 //! A batch that is given up turns the storage *unwritable* ([`Database::writable`]; one line in the log, the gauge
 //! `checkup_store_writable`). From then on a batch gets one run, so that callers need not wait to hear the same, and where no batch
 //! comes a small write is tried every half second. The first of them that is committed turns it writable again.
@@ -31,7 +33,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
 use crate::database::Database;
-use crate::failure::{Failure, is_content};
+use crate::failure::{Failure, is_content, is_full};
+use crate::room::Room;
 use crate::simulation::step;
 use crate::transaction::Transaction;
 
@@ -97,7 +100,8 @@ impl<U: Unit> Writer<U> {
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (queue, waiting) = mpsc::channel(options.queue.max(1));
         let unit = Arc::new(unit);
-        let worker = Worker { name, unit, database, waiting, most: options.batch.max(1) };
+        let room = Room::of(&database);
+        let worker = Worker { name, unit, database, waiting, most: options.batch.max(1), room };
         (Self { queue }, worker.run())
     }
 
@@ -175,6 +179,7 @@ struct Worker<U: Unit> {
     database: Database,
     waiting: mpsc::Receiver<Job<U>>,
     most: usize,
+    room: Room,
 }
 
 impl<U: Unit> Worker<U> {
@@ -194,6 +199,7 @@ impl<U: Unit> Worker<U> {
             let begin = Instant::now();
             self.settle(batch).await;
             seconds.record(begin.elapsed().as_secs_f64());
+            self.room.keep(&self.database).await;
         }
     }
 
@@ -204,7 +210,10 @@ impl<U: Unit> Worker<U> {
                 Ok(count) => return count,
                 Err(_) => match step(self.probe()).await {
                     Ok(()) => self.storage_takes_writes(),
-                    Err(cause) => tracing::debug!(service = self.name, %cause, "the storage still takes no writes"),
+                    Err(cause) => {
+                        tracing::debug!(service = self.name, %cause, "the storage still takes no writes");
+                        self.make_room(&cause).await;
+                    }
                 },
             }
         }
@@ -240,8 +249,15 @@ impl<U: Unit> Worker<U> {
         }
     }
 
+    /// Where a write found no room, what the log has taken may be enough for it.
+    async fn make_room(&mut self, cause: &DbErr) {
+        if is_full(cause) {
+            self.room.make(&self.database).await;
+        }
+    }
+
     /// Runs a batch until each of its commands has an answer.
-    async fn settle(&self, batch: Vec<Job<U>>) {
+    async fn settle(&mut self, batch: Vec<Job<U>>) {
         let mut todo = vec![batch];
         while let Some(mut jobs) = todo.pop() {
             match self.persist(&jobs).await {
@@ -274,7 +290,7 @@ impl<U: Unit> Worker<U> {
     }
 
     /// Runs a batch again while that can help.
-    async fn persist(&self, jobs: &[Job<U>]) -> Result<Vec<U::Answer>, Failure> {
+    async fn persist(&mut self, jobs: &[Job<U>]) -> Result<Vec<U::Answer>, Failure> {
         let looks = if self.database.is_shared() { SHARED_LOOKS } else { LOOKS };
         let attempts = if self.database.is_writable() { ATTEMPTS } else { 1 };
         let mut pause = FIRST_PAUSE;
@@ -291,11 +307,12 @@ impl<U: Unit> Worker<U> {
                     continue;
                 }
                 Failure::Content(_) => return Err(failure),
-                Failure::Storage(_) | Failure::Unknown(_) if attempt >= attempts => return Err(failure),
-                Failure::Storage(cause) | Failure::Unknown(cause) => {
-                    tracing::debug!(service = self.name, %cause, attempt, "running a batch again");
-                }
+                Failure::Storage(cause) | Failure::Unknown(cause) => self.make_room(cause).await,
             }
+            if attempt >= attempts {
+                return Err(failure);
+            }
+            tracing::debug!(service = self.name, ?failure, attempt, "running a batch again");
             tokio::time::sleep(pause).await;
             pause *= 2;
             attempt += 1;

@@ -1,12 +1,17 @@
-//! No room: files that may not grow, and a small disk that is full for a while.
+//! No room: files that may not grow, and a small disk that is full for a while, or because of what the database itself wrote.
 
+use std::io::Write as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use fault::Reason;
-use store::Database;
+use sea_orm::{ConnectionTrait as _, DbBackend, Statement};
+use store::{Database, Location, Writer};
+use testkit::SmallDisk;
+use tokio::time::timeout;
 
 use super::{soon, start, stored};
-use crate::tables::{Command, Migrator, amounts};
+use crate::tables::{Accountant, Command, MOST, Migrator, amounts};
 
 /// Says that the soft limit on the size of files that this process writes is as many bytes as this, or none.
 fn limit_files(bytes: Option<u64>) {
@@ -75,71 +80,140 @@ async fn files_that_may_not_grow_lose_nothing_that_was_acknowledged() {
     );
 }
 
-/// A small file system in memory at a new folder, taken away again on drop; none where mounting is not allowed.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    fn mount(bytes: u64) -> Option<Self> {
-        let folder = tempfile::tempdir().expect("a folder");
-        let size = format!("size={bytes}");
-        let mut mount = std::process::Command::new("mount");
-        let mounted = mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(folder.path()).output();
-        if mounted.is_ok_and(|mounted| mounted.status.success()) {
-            return Some(Self(folder));
-        }
-        println!("skipped: a small disk (mounting is not allowed)");
-        None
-    }
-
-    /// Takes all the room that is left.
-    fn fill(&self) -> std::path::PathBuf {
-        use std::io::Write as _;
-        let ballast = self.0.path().join("ballast");
-        let mut file = std::fs::File::create(&ballast).expect("a file");
-        for size in [1 << 16, 1 << 12] {
-            while file.write_all(&vec![0; size]).is_ok() {}
-        }
-        ballast
-    }
+/// A database on a small disk; where this user may not mount one that is said, and there is none.
+struct Small {
+    // before the disk, which goes away with it
+    writer: Writer<Accountant>,
+    database: Database,
+    location: Location,
+    log: PathBuf,
+    disk: SmallDisk,
 }
 
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        drop(std::process::Command::new("umount").arg("--lazy").arg(self.0.path()).status());
+impl Small {
+    async fn open(mib: usize) -> Option<Self> {
+        let disk = match SmallDisk::mount(mib) {
+            Ok(disk) => disk,
+            Err(why) => {
+                // not with eprintln: the harness keeps that to itself when the test passes
+                drop(writeln!(std::io::stderr(), "skipped: a small disk: {why}"));
+                return None;
+            }
+        };
+        let location = Location::Sqlite(disk.path().join("test.db"));
+        let log = disk.path().join("test.db-wal");
+        let database = Database::open::<Migrator>(&location).await.expect("a database");
+        Some(Self { writer: start(&database), database, location, log, disk })
+    }
+
+    /// Sets one of fifty accounts, over and over the same ones.
+    async fn put(&self, number: i64) -> Result<(), Reason> {
+        let put = self.writer.submit(Command::Put(number % 50, number % MOST), soon()).await;
+        put.map(|answer| assert!(answer.is_ok(), "{answer:?}")).map_err(|fault| fault.reason())
+    }
+
+    fn log(&self) -> u64 {
+        std::fs::metadata(&self.log).map_or(0, |log| log.len())
+    }
+
+    /// The file has room for every account, and the disk has no more than what the log has taken.
+    async fn fill(self) -> Self {
+        for number in 0..50 {
+            self.put(number).await.expect("there is room");
+        }
+        let Self { writer, database, location, log, disk } = self;
+        drop(writer);
+        // which folds the log into the file
+        database.close().await;
+        let database = Database::open::<Migrator>(&location).await.expect("a database");
+        let small = Self { writer: start(&database), database, location, log, disk };
+        for number in 0.. {
+            small.put(number).await.expect("there is room");
+            if small.log() > 1 << 19 {
+                break;
+            }
+        }
+        small.disk.fill().expect("the disk can be filled");
+        small
+    }
+
+    async fn is_writable(&self) {
+        let mut writable = self.database.writable();
+        let healed = timeout(Duration::from_secs(20), writable.wait_for(|writable| *writable)).await;
+        healed.expect("healed").expect("there");
     }
 }
 
 #[tokio::test]
 async fn a_disk_that_is_full_and_has_room_again_loses_nothing_that_was_acknowledged() {
-    let Some(disk) = SmallDisk::mount(8 << 20) else { return };
-    let location = store::Location::Sqlite(disk.0.path().join("test.db"));
-    let database = Database::open::<Migrator>(&location).await.expect("a database");
-    let writer = start(&database);
+    let Some(small) = Small::open(8).await else { return };
     let mut acknowledged = Vec::new();
     for round in 0..3_i64 {
-        let ballast = disk.fill();
+        small.disk.fill().expect("the disk can be filled");
         let mut refused = 0;
-        for put in 0..40 {
+        // each is a new row, for which the file has to grow
+        for put in 0..300 {
             let id = round * 1_000 + put;
-            match writer.submit(Command::Put(id, round), soon()).await {
+            match small.writer.submit(Command::Put(id, round), soon()).await {
                 Ok(_) => acknowledged.push((id, round)),
                 Err(_) => refused += 1,
             }
         }
         assert!(refused > 0, "round {round}: the disk was full");
-        std::fs::remove_file(ballast).expect("removed");
-        let mut writable = database.writable();
-        let healed = tokio::time::timeout(Duration::from_secs(20), writable.wait_for(|writable| *writable));
-        healed.await.expect("healed").expect("there");
-        writer.submit(Command::Put(round * 1_000 + 999, round), soon()).await.expect("stored").expect("put");
+        small.disk.empty().expect("the disk can be emptied");
+        small.is_writable().await;
+        small.writer.submit(Command::Put(round * 1_000 + 999, round), soon()).await.expect("stored").expect("put");
         acknowledged.push((round * 1_000 + 999, round));
     }
-    database.close().await;
-    let again = Database::open::<Migrator>(&location).await.expect("a database");
+    small.database.close().await;
+    let again = Database::open::<Migrator>(&small.location).await.expect("a database");
     let stored = amounts(&again).await;
     assert!(
         acknowledged.iter().all(|row| stored.contains(row)),
         "{acknowledged:?} were acknowledged, {stored:?} stored"
     );
     again.close().await;
+}
+
+/// Three times as much goes through the log as there is room on the disk, and the file has hardly any of it until the log is copied.
+#[tokio::test]
+async fn a_log_does_not_fill_the_disk() {
+    let Some(small) = Small::open(8).await else { return };
+    let mut longest = 0;
+    for number in 0..3_000 {
+        small.put(number).await.unwrap_or_else(|refused| panic!("put {number}: {refused:?}, a log of {}", small.log()));
+        longest = longest.max(small.log());
+    }
+    assert!((1 << 20..2 << 20).contains(&longest), "the longest log had {longest} bytes");
+}
+
+#[tokio::test]
+async fn a_full_disk_gets_the_room_of_its_log_back() {
+    let Some(small) = Small::open(8).await else { return };
+    let small = small.fill().await;
+    for number in 0..1_000 {
+        small.put(number).await.unwrap_or_else(|refused| panic!("put {number}: {refused:?}"));
+    }
+}
+
+/// A log that somebody reads from cannot be cut off; it is as soon as they have read, although commands kept coming, and failing.
+#[tokio::test]
+async fn the_room_of_a_log_comes_back_when_its_last_reader_has_read() {
+    let Some(small) = Small::open(8).await else { return };
+    let small = small.fill().await;
+    let reading = small.database.snapshot().await.expect("a connection");
+    let count = Statement::from_string(DbBackend::Sqlite, "SELECT count(*) FROM account");
+    reading.query_one_raw(count).await.expect("read").expect("a row");
+    let mut number = 0;
+    while small.put(number).await != Err(Reason::StorageUnavailable) {
+        number += 1;
+        assert!(number < 1_000, "the disk is full, and the log is read from");
+    }
+    drop(reading);
+    // never as long without a command as the writer waits before it looks by itself
+    let healed = timeout(Duration::from_secs(20), async { while small.put(number).await.is_err() {} });
+    healed.await.expect("healed");
+    for number in 0..500 {
+        small.put(number).await.unwrap_or_else(|refused| panic!("put {number}: {refused:?}"));
+    }
 }
