@@ -271,12 +271,15 @@ fn hospital(configured: &[Uri], server: &Server) -> Replicas {
 pub async fn open_all(locations: &BTreeMap<Service, Location>) -> Result<BTreeMap<Service, Database>, Failure> {
     let mut databases = BTreeMap::new();
     for (service, location) in locations {
-        let help = match location {
-            Location::Sqlite(_) => "; restore it, or choose another place for it",
-            Location::Postgres(_) => "",
-        };
         let opened = Box::pin(open(*service, location)).await;
-        let opened = opened.map_err(|error| Failure::failed(format!("{}{help}", chain(&error))))?;
+        let opened = opened.map_err(|error| {
+            let help = match location {
+                _ if error.is_without_room() => "; make room there and start again, nothing is lost",
+                Location::Sqlite(_) => "; restore it, or choose another place for it",
+                Location::Postgres(_) => "",
+            };
+            Failure::failed(format!("{}{help}", chain(&error)))
+        })?;
         databases.insert(*service, opened);
     }
     Ok(databases)

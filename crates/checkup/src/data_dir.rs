@@ -40,9 +40,8 @@ impl DataDir {
             Err(TryLockError::WouldBlock) => return Err(in_use(path, &mut lock)),
             Err(TryLockError::Error(error)) => return Err(failed("lock", &error)),
         }
-        let written =
-            lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| write!(lock, "{}", std::process::id()));
-        written.map_err(|error| failed("write to", &error))?;
+        // where there is no room for it, whoever finds the directory in use does not learn by whom
+        let _ = lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| write!(lock, "{}", std::process::id()));
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
 

@@ -18,6 +18,7 @@ use crate::connection::{Opening, Pools, Purpose, Reader, Snapshot, connect, have
 use crate::location::Location;
 use crate::migration;
 use crate::nemesis::Nemesis;
+use crate::room;
 use crate::simulation::step;
 use crate::transaction::{Transaction, Trust};
 
@@ -31,6 +32,8 @@ pub struct Error {
 #[derive(Debug)]
 enum Cause {
     Database(DbErr),
+    /// A file's disk is full.
+    NoRoom(DbErr),
     /// Migrations that have not been applied, or whose table is not there.
     Pending(Vec<String>),
     Collation(String),
@@ -44,8 +47,14 @@ impl Error {
     pub fn is_unreachable(&self) -> bool {
         match &self.cause {
             Cause::Database(cause) => !crate::failure::is_content(cause),
-            Cause::Pending(_) | Cause::Collation(_) | Cause::Shared => false,
+            Cause::NoRoom(_) | Cause::Pending(_) | Cause::Collation(_) | Cause::Shared => false,
         }
+    }
+
+    /// Whether a file could not be opened because there is no room on its disk. Nothing of it is lost.
+    #[must_use]
+    pub fn is_without_room(&self) -> bool {
+        matches!(self.cause, Cause::NoRoom(_))
     }
 }
 
@@ -54,6 +63,7 @@ impl fmt::Display for Error {
         let location = &self.location;
         match &self.cause {
             Cause::Database(_) => write!(f, "cannot open the database {location}"),
+            Cause::NoRoom(_) => write!(f, "there is no room on the disk to open the database {location}"),
             Cause::Pending(names) => write!(
                 f,
                 "the database {location} lacks the migrations {}; run `checkup migrate` first",
@@ -76,7 +86,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.cause {
-            Cause::Database(cause) => Some(cause),
+            Cause::Database(cause) | Cause::NoRoom(cause) => Some(cause),
             Cause::Pending(_) | Cause::Collation(_) | Cause::Shared => None,
         }
     }
@@ -109,7 +119,10 @@ impl Database {
     /// [`Error`] where it cannot be reached, is not as it has to be, or a migration fails.
     pub async fn open<M: MigratorTrait>(location: &Location) -> Result<Self, Error> {
         let failed = |cause| Error { location: location.clone(), cause };
-        let database = |cause| failed(Cause::Database(cause));
+        let database = |cause| match location {
+            Location::Sqlite(file) if room::is_missing(file, &cause) => failed(Cause::NoRoom(cause)),
+            _ => failed(Cause::Database(cause)),
+        };
         let trust = Arc::new(Trust::default());
         let writer = connect(location, Purpose::Write, Opening::Now(&trust)).await.map_err(database)?;
         if matches!(location, Location::Postgres(_)) {

@@ -6,14 +6,17 @@
 //! there for the next write. That copy fails where the file has to grow for it and cannot. Then nothing is lost and nothing is written
 //! until somebody makes room; as much as the logs are long is always enough.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use sea_orm::DbErr;
 use tokio::time::Instant;
 
 use crate::database::Database;
+use crate::failure::{is_content, is_full};
 use crate::location::Location;
 
 /// Bytes of a log that are never too many: a copy costs two syncs, whatever its size.
@@ -72,4 +75,23 @@ impl Room {
 fn left(file: &Path) -> Option<u64> {
     let disk = rustix::fs::statvfs(file.as_os_str().as_bytes()).ok()?;
     disk.f_bavail.checked_mul(disk.f_frsize)
+}
+
+/// Whether a file could not be opened because there is no room for what lies beside it. Of a new file SQLite only says that it cannot be
+/// opened, so one is made here.
+pub(crate) fn is_missing(file: &Path, error: &DbErr) -> bool {
+    is_full(error) || !is_content(error) && takes_no_file(file)
+}
+
+/// Whether a small file beside this one finds no room.
+fn takes_no_file(beside: &Path) -> bool {
+    /// What the index of a log takes at least.
+    const SIZE: usize = 1 << 15;
+    let mut path = beside.as_os_str().to_owned();
+    path.push("-room");
+    let written = File::create(&path).and_then(|mut file| file.write_all(&[1; SIZE]));
+    // it may not have been made
+    drop(fs::remove_file(&path));
+    let full = [ErrorKind::StorageFull, ErrorKind::QuotaExceeded, ErrorKind::FileTooLarge];
+    written.is_err_and(|error| full.contains(&error.kind()))
 }

@@ -98,3 +98,53 @@ async fn a_file_system_without_room_loses_nothing_and_heals() {
     let checkup = every_answer_is_true(checkup, &run, "after a file system without room").await;
     checkup.stop().await;
 }
+
+/// A process that was stopped left only its databases, and SQLite cannot open them without room for what lies beside them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_without_room_says_so_and_loses_nothing() {
+    let mut random = seed("start without room");
+    let Some(disk) = or_skip("a small file system", SmallDisk::mount(24)) else { return };
+    let checkup = embedded().on(&DataDir::at(disk.path().join("data"))).start().await;
+    let run = open(&checkup).await;
+    under_load(&checkup, &run, &mut random, goes_on(300)).await;
+    let launch = checkup.stop().await;
+    for _ in 0..2 {
+        disk.fill().expect("the small disk can be filled");
+        let refused = launch.try_start().await.map(drop).expect_err("there is no room to start");
+        assert_eq!(refused.code, Some(1), "{refused:#?}");
+        let said: Vec<&str> = refused.stderr.lines().filter(|line| line.starts_with("checkup: ")).collect();
+        let (database, help) = (disk.path().join("data"), "make room there and start again, nothing is lost");
+        assert!(
+            matches!(said[..], [line] if line.contains("there is no room on the disk to open the database ")
+                && line.contains(&*database.to_string_lossy()) && line.ends_with(help)),
+            "{refused:#?}"
+        );
+        disk.empty().expect("the small disk can be emptied");
+    }
+    let checkup = launch.start().await;
+    works_again(&checkup, &run, &mut random).await;
+    every_answer_is_true(checkup, &run, "after starts without room").await;
+}
+
+/// A process that was killed left its logs and their indexes, so that all is read without any more room.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_without_room_after_a_kill_serves_reads_and_writes_once_there_is_room() {
+    let mut random = seed("start without room after a kill");
+    let Some(disk) = or_skip("a small file system", SmallDisk::mount(24)) else { return };
+    let checkup = embedded().on(&DataDir::at(disk.path().join("data"))).start().await;
+    let run = open(&checkup).await;
+    under_load(&checkup, &run, &mut random, async {
+        goes_on(300).await;
+        checkup.kill_now();
+    })
+    .await;
+    let launch = checkup.kill().await;
+    disk.fill().expect("the small disk can be filled");
+    let checkup = launch.start().await;
+    check_ledger(&checkup, &run, "started on a full disk").await;
+    says_so(&checkup, &run, &mut random).await;
+    check_ledger(&checkup, &run, "on a full disk").await;
+    disk.empty().expect("the small disk can be emptied");
+    works_again(&checkup, &run, &mut random).await;
+    every_answer_is_true(checkup, &run, "after a start on a full disk").await;
+}
