@@ -6,6 +6,7 @@
 mod faults;
 mod power;
 mod room;
+mod said;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
