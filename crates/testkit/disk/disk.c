@@ -41,8 +41,9 @@ enum { RULES = 8 };
 /* Calls, as bits. GROWS narrows writes and truncations to those that need room, and opens to those that make a file. */
 enum { WRITE = 1, SYNC = 2, TRUNCATE = 4, OPEN = 8, UNLINK = 16, MKDIR = 32, RENAME = 64, GROWS = 128 };
 /* Effects; a positive one is an errno. SHORT: half of a write is done, and the rest of it fails with ENOSPC. LIE: success, and nothing
- * is done. DELAY: the call takes longer. */
-enum { SHORT = -1, LIE = -2, DELAY = -3 };
+ * is done. DELAY: the call takes longer. DROP: a sync fails with EIO, and what it was to bring to the disk is gone for good, as Linux
+ * does it: the pages are clean afterwards, and the next sync succeeds. Only with a shadow, which knows what was synced. */
+enum { SHORT = -1, LIE = -2, DELAY = -3, DROP = -4 };
 
 struct rule {
     _Atomic int64_t armed;     /* 0 or 1; written last */
@@ -164,23 +165,26 @@ static int lock_shadow(void) {
     return lock;
 }
 
-/* Brings the copy up to the contents of the file, block by block, so that a kill leaves some blocks new and some old, as a disk does. */
-static void keep_file(int from, const char *path) {
-    char new[CHUNK], old[CHUNK];
-    int to = (int)syscall(SYS_openat, AT_FDCWD, path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    must(to >= 0, "open a file of the shadow");
+/* Brings the copy up to the contents of the file, block by block, so that a kill leaves some blocks new and some old, as a disk does; or
+ * the file back to the copy. It stays as long as it is then: what was never synced is zeros. */
+static void match_file(int file, const char *path, int back) {
+    char now[CHUNK], kept[CHUNK];
+    int copy = (int)syscall(SYS_openat, AT_FDCWD, path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    must(copy >= 0, "open a file of the shadow");
     off_t at = 0;
-    for (ssize_t length; (length = pread(from, new, CHUNK, at)) != 0; at += length) {
+    for (ssize_t length; (length = pread(file, now, CHUNK, at)) != 0; at += length) {
         must(length > 0, "read a file that is synced");
-        ssize_t known = pread(to, old, CHUNK, at);
+        ssize_t known = pread(copy, kept, CHUNK, at);
+        must(known >= 0, "read a file of the shadow");
+        memset(kept + known, 0, (size_t)(CHUNK - known));
         for (ssize_t block = 0; block < length; block += BLOCK) {
             ssize_t size = length - block < BLOCK ? length - block : BLOCK;
-            if (block + size <= known && memcmp(old + block, new + block, (size_t)size) == 0) continue;
-            must(syscall(SYS_pwrite64, to, new + block, size, at + block) == size, "write to the shadow");
+            if ((back || block + size <= known) && memcmp(kept + block, now + block, (size_t)size) == 0) continue;
+            must(syscall(SYS_pwrite64, back ? file : copy, (back ? kept : now) + block, size, at + block) == size, "write a block");
         }
     }
-    must(syscall(SYS_ftruncate, to, at) == 0, "cut a file of the shadow");
-    close(to);
+    if (!back) must(syscall(SYS_ftruncate, copy, at) == 0, "cut a file of the shadow");
+    close(copy);
 }
 
 static int is_dots(const char *name) { return strcmp(name, ".") == 0 || strcmp(name, "..") == 0; }
@@ -214,10 +218,25 @@ static void keep(int fd) {
     if (S_ISDIR(mode) || (fcntl(fd, F_GETFL) & O_ACCMODE) == O_WRONLY)
         must((from = (int)syscall(SYS_openat, AT_FDCWD, link, O_RDONLY | O_CLOEXEC)) >= 0, "open again what is synced");
     if (S_ISDIR(mode)) keep_names(from, path); /* which closes it */
-    else if (S_ISREG(mode)) keep_file(from, path);
+    else if (S_ISREG(mode)) match_file(from, path, 0);
     if (!S_ISDIR(mode) && from != fd) close(from);
     close(lock);
     errno = before;
+}
+
+/* Nothing of this file that was not synced is there any more. The descriptor is the caller's own where that can be, as above. */
+static void drop_unsynced(int fd) {
+    char path[PATH_MAX], link[40], key[KEY];
+    int lock = lock_shadow(), own = (fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDWR;
+    if (S_ISREG(key_of(fd, "", key))) {
+        snprintf(path, sizeof path, "%s/%s", shadow, key);
+        snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+        int file = own ? fd : (int)syscall(SYS_openat, AT_FDCWD, link, O_RDWR | O_CLOEXEC);
+        must(file >= 0, "open again what is not synced");
+        match_file(file, path, 1);
+        if (!own) close(file);
+    }
+    close(lock);
 }
 
 /* What is there when the first process starts is on the disk. */
@@ -331,6 +350,7 @@ static int sync_with(int fd, long number) {
     if (!shadow && !is_armed(SYNC)) return (int)syscall(number, fd);
     const char *file = below_fd(fd, path);
     STRUCK(strike(SYNC, file, 0), 0)
+    if (struck == DROP) return drop_unsynced(fd), errno = EIO, -1;
     if (!file || !shadow) return (int)syscall(number, fd);
     return keep(fd), 0;
 }

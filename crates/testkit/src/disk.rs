@@ -55,6 +55,7 @@ enum Effect {
     Error(i64),
     Short,
     Lie,
+    Drop,
     Delay(Duration),
 }
 
@@ -103,6 +104,13 @@ impl Fault {
         Self::broken(&[Call::Sync])
     }
 
+    /// What is written cannot be synced and is gone for good: the file is as it was last synced, and the next sync succeeds. Kernels do that
+    /// with pages they could not write; whoever only syncs again loses them. Only on a disk [`Disk::with_power`].
+    #[must_use]
+    pub fn dropped_sync() -> Self {
+        Self::new(Effect::Drop, &[Call::Sync])
+    }
+
     /// Nothing is synced and nobody is told: what SQLite does with `synchronous=OFF`.
     #[must_use]
     pub fn unsynced() -> Self {
@@ -146,6 +154,7 @@ impl Fault {
             Effect::Error(errno) => (errno, 0),
             Effect::Short => (-1, 0),
             Effect::Lie => (-2, 0),
+            Effect::Drop => (-4, 0),
             Effect::Delay(delay) => (-3, i64::try_from(delay.as_micros()).unwrap_or(i64::MAX)),
         };
         let seed = i64::from_ne_bytes(self.seed.to_ne_bytes());
@@ -216,9 +225,11 @@ impl Disk {
     /// From now on the disk fails in these ways and no others. The first that is to happen to a call does.
     ///
     /// # Panics
-    /// Where there are more than eight, or the control file cannot be written.
+    /// Where there are more than eight, one needs power and the disk has none, or the control file cannot be written.
     pub fn arm(&self, faults: &[Fault]) {
         assert!(faults.len() <= RULES, "there is room for {RULES} faults");
+        let drops = faults.iter().any(|fault| fault.effect == Effect::Drop);
+        assert!(!drops || self.power.is_some(), "only a disk with power knows what was synced");
         let write = |bytes: &[u8], at: usize| self.control.write_all_at(bytes, at as u64).expect("the control file");
         (0..RULES).for_each(|index| write(&0_i64.to_ne_bytes(), place(index)));
         for (index, fault) in faults.iter().enumerate() {

@@ -130,6 +130,18 @@ fn a_lie_keeps_nothing_and_a_delay_takes_its_time() {
 }
 
 #[test]
+fn what_a_failed_sync_dropped_is_gone_although_the_next_one_succeeds() {
+    let Some((directory, disk)) = disk() else { return };
+    runs(&directory, &disk, "printf old > a; sync a; sync .; printf newer > a");
+    disk.arm(&[Fault::dropped_sync().times(1)]);
+    assert!(!run(&directory, &disk, "sync a").status.success());
+    runs(&directory, &disk, "sync a");
+    assert_eq!(text(&directory, "a").as_deref(), Some("old\0\0"), "the length is another matter");
+    disk.lose_power(None).expect("the power fails");
+    assert_eq!(text(&directory, "a").as_deref(), Some("old\0\0"));
+}
+
+#[test]
 fn a_share_of_the_calls_follows_from_the_seed() {
     const CALLS: u64 = 100;
     let Some((directory, disk)) = disk() else { return };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use testkit::{Checkup, DataDir, Disk, Fault, Random, Sighting, seed};
+use testkit::{Checkup, DataDir, Disk, Fault, Random, Sighting, eventually, seed};
 
 use super::{goes_on, on_a_disk, open, or_skip, under_load, works_again};
 use crate::crash::{Run, check_ledger, settle, verify};
@@ -46,6 +46,44 @@ async fn twenty_power_failures_lose_nothing_and_double_nothing() {
     super::every_answer_is_true(checkup, &run, "after all power failures").await;
     let (answered, _) = run.ledger.counts();
     assert!(answered > FAILURES * 5, "{answered} bookings in {FAILURES} rounds are no load");
+}
+
+/// A sync that fails takes what it was to bring to the disk with it, and the next one succeeds as if nothing were missing: that is what
+/// kernels do with pages they could not write.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn failed_syncs_that_drop_what_was_written_lose_nothing_that_was_answered() {
+    const ROUNDS: usize = 6;
+    const SYNCS: u64 = 6;
+    let mut random = seed("dropped syncs");
+    let data = DataDir::missing();
+    let Some(disk) = or_skip("power failure", Disk::under(data.parent()).and_then(Disk::with_power)) else { return };
+    let mut checkup = on_a_disk(embedded(), &data, &disk).await;
+    let run = open(&checkup).await;
+    for round in 0..ROUNDS {
+        let mut own = random.fork();
+        under_load(&checkup, &run, &mut random, async {
+            goes_on(50).await;
+            disk.arm(&[Fault::dropped_sync().on("*.db*").per_mille(300, &mut own)]);
+            eventually("syncs to fail", async || {
+                let hits = disk.hits();
+                if hits >= SYNCS { Ok(()) } else { Err(format!("{hits}")) }
+            })
+            .await;
+            disk.heal();
+            works_again(&checkup, &run, &mut own).await;
+            checkup.kill_now();
+        })
+        .await;
+        let launch = checkup.kill().await;
+        // by turns the file is as the process left it, and as the disk has it
+        if round % 2 == 1 {
+            disk.lose_power(None).expect("the files can be replaced");
+        }
+        checkup = launch.start().await;
+        check_ledger(&checkup, &run, &format!("after syncs that failed in round {round}")).await;
+    }
+    works_again(&checkup, &run, &mut random).await;
+    super::every_answer_is_true(checkup, &run, "after syncs that dropped what was written").await;
 }
 
 /// Syncs that do nothing, as with `synchronous=OFF`, are seen: otherwise the test above would show nothing.
