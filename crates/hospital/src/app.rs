@@ -146,7 +146,7 @@ impl App {
 
     /// A page of hospitals.
     pub(crate) async fn hospitals(&self, filter: &[Comparison], deleted: bool, page: &Page) -> Listed<HospitalView> {
-        read::hospitals(self.database.reader(), filter, deleted, page, self.now()).await.map_err(failed)
+        read::hospitals(self.database.pages(), filter, deleted, page, self.now()).await.map_err(failed)
     }
 
     /// One slot.
@@ -158,13 +158,13 @@ impl App {
     /// A page of a hospital's slots.
     pub(crate) async fn slots(&self, hospital: &HospitalId, dates: Dates, page: &Page) -> Listed<Slot> {
         self.require_hospitals([hospital]).await?;
-        read::slots(self.database.reader(), hospital, dates, page).await.map_err(failed)
+        read::slots(self.database.pages(), hospital, dates, page).await.map_err(failed)
     }
 
     /// A page of what can be booked now.
     pub(crate) async fn availability(&self, search: &Search, page: &Page) -> Listed<Slot> {
         self.require_hospitals(&search.hospitals).await?;
-        read::availability(self.database.reader(), search, page, self.now()).await.map_err(failed)
+        read::availability(self.database.pages(), search, page, self.now()).await.map_err(failed)
     }
 
     async fn require_hospitals(&self, ids: impl IntoIterator<Item = &HospitalId>) -> Result<(), Fault> {
@@ -191,7 +191,7 @@ impl App {
         if let Some(slot) = slot {
             self.slot(slot).await?;
         }
-        read::claims(self.database.reader(), slot, filter, page).await.map_err(failed)
+        read::claims(self.database.pages(), slot, filter, page).await.map_err(failed)
     }
 
     /// One capacity request.
@@ -208,6 +208,6 @@ impl App {
         page: &Page,
     ) -> Listed<CapacityRequest> {
         self.require_hospitals([hospital]).await?;
-        read::capacity_requests(self.database.reader(), hospital, filter, page, self.now()).await.map_err(failed)
+        read::capacity_requests(self.database.pages(), hospital, filter, page, self.now()).await.map_err(failed)
     }
 }

@@ -37,7 +37,7 @@ impl Pages {
 
     /// A page of bookings.
     pub(crate) async fn list(&self, query: &List) -> Result<Rows<Item>, Fault> {
-        items::list(self.database.reader(), &query.customer, &query.page).await.map_err(read::failed)
+        items::list(self.database.pages(), &query.customer, &query.page).await.map_err(read::failed)
     }
 
     /// Waits until this view has taken in the write a token names.

@@ -35,13 +35,13 @@ impl Ledgers {
     pub(crate) async fn list(&self, scope: &Scope, query: &List) -> Result<Rows<Reservation>, Fault> {
         scope.require_filter(&query.filter)?;
         let List { filter, order, page } = query;
-        store::list(self.database.reader(), scope, filter, *order, page).await.map_err(read::failed)
+        store::list(self.database.pages(), scope, filter, *order, page).await.map_err(read::failed)
     }
 
     /// A page of one reservation's history.
     pub(crate) async fn list_history(&self, scope: &Scope, query: &ListHistory) -> Result<Rows<Entry>, Fault> {
         let reservation = self.find(scope, query.screening).await?;
-        store::list_history(self.database.reader(), &reservation, &query.page).await.map_err(read::failed)
+        store::list_history(self.database.pages(), &reservation, &query.page).await.map_err(read::failed)
     }
 
     async fn find(&self, scope: &Scope, screening: ScreeningId) -> Result<Reservation, Fault> {

@@ -86,7 +86,7 @@ impl App {
     /// Reads the rows of one page.
     pub(crate) async fn list(&self, scope: &Scope, listing: &Listing) -> Result<Rows<Screening>, Fault> {
         scope.require_filter(&listing.comparisons)?;
-        store::list::list(self.database.reader(), scope, listing).await.map_err(failed)
+        store::list::list(self.database.pages(), scope, listing).await.map_err(failed)
     }
 
     /// Cancels a booking.

@@ -14,8 +14,11 @@ use sea_orm::{
 use crate::location::Location;
 use crate::simulation::step;
 use crate::transaction::Trust;
+use crate::turns::{Size, Turn, Turns};
 
 pub(crate) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a connection that reads may take to be opened: as long as the writer bears with a server that comes back.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,10 +34,10 @@ pub(crate) enum Purpose {
 }
 
 impl Purpose {
-    fn connections(self, location: &Location) -> u32 {
+    pub(crate) fn connections(self, location: &Location) -> u32 {
         match (self, location) {
             (Self::Write | Self::Migrate | Self::Fold, _) => 1,
-            (Self::Read, Location::Sqlite(_)) => 2,
+            (Self::Read, Location::Sqlite(_)) => 3,
             (Self::Read, Location::Postgres(_)) => POSTGRES_READERS,
         }
     }
@@ -78,7 +81,7 @@ pub(crate) async fn connect(
         .min_connections(u32::from(now && purpose != Purpose::Read))
         .connect_lazy(!now)
         .test_before_acquire(false)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .acquire_timeout(if purpose == Purpose::Read { OPEN_TIMEOUT } else { ACQUIRE_TIMEOUT })
         .sqlx_logging(false);
     step(sea_orm::Database::connect(options)).await
 }
@@ -185,6 +188,8 @@ pub(crate) struct Pools {
 #[derive(Clone)]
 pub struct Reader {
     pools: Arc<RwLock<Pools>>,
+    turns: Arc<Turns>,
+    size: Size,
 }
 
 impl std::fmt::Debug for Reader {
@@ -194,8 +199,20 @@ impl std::fmt::Debug for Reader {
 }
 
 impl Reader {
-    pub(crate) fn new(pools: Pools) -> Self {
-        Self { pools: Arc::new(RwLock::new(pools)) }
+    /// Over so many connections.
+    pub(crate) fn new(pools: Pools, connections: u32) -> Self {
+        let turns = Arc::new(Turns::new(connections));
+        Self { pools: Arc::new(RwLock::new(pools)), turns, size: Size::Rows }
+    }
+
+    /// The same connections, for whole pages.
+    pub(crate) fn of_pages(&self) -> Self {
+        Self { size: Size::Page, ..self.clone() }
+    }
+
+    /// Waits for a turn at one of the connections.
+    pub(crate) async fn turn(&self) -> Result<Turn, DbErr> {
+        self.turns.take(self.size).await
     }
 
     pub(crate) fn pools(&self) -> Pools {
@@ -208,6 +225,7 @@ impl Reader {
     }
 
     pub(crate) async fn snapshot(&self) -> Result<Snapshot, DbErr> {
+        let turn = self.turn().await?;
         let pool = self.pools().reader;
         let options = match pool.get_database_backend() {
             DbBackend::Postgres => TransactionOptions {
@@ -217,13 +235,17 @@ impl Reader {
             },
             _ => TransactionOptions::default(),
         };
-        step(pool.begin_with_options(options)).await.map(Snapshot)
+        let begun = self.turns.heard(step(pool.begin_with_options(options)).await)?;
+        Ok(Snapshot { begun, _turn: self.turns.keep(turn) })
     }
 }
 
 /// A reading transaction: all its statements see the same commit.
 #[derive(Debug)]
-pub struct Snapshot(DatabaseTransaction);
+pub struct Snapshot {
+    begun: DatabaseTransaction,
+    _turn: Turn,
+}
 
 /// Readers a server's restart can leave broken, each of which says so once.
 const POSTGRES_READERS: u32 = 8;
@@ -239,17 +261,16 @@ impl Reader {
     where
         F: Future<Output = Result<A, DbErr>>,
     {
-        let pool = self.pools().reader;
-        if pool.get_database_backend() != DbBackend::Postgres {
-            return step(ask(pool, statement)).await;
-        }
-        for _ in 0..POSTGRES_READERS {
-            match step(ask(self.pools().reader, statement.clone())).await {
-                Err(error) if is_broken(&error) => {}
-                answer => return answer,
+        let _turn = self.turn().await?;
+        if self.get_database_backend() == DbBackend::Postgres {
+            for _ in 0..POSTGRES_READERS {
+                match step(ask(self.pools().reader, statement.clone())).await {
+                    Err(error) if is_broken(&error) => {}
+                    answer => return self.turns.heard(answer),
+                }
             }
         }
-        step(ask(self.pools().reader, statement)).await
+        self.turns.heard(step(ask(self.pools().reader, statement)).await)
     }
 }
 
@@ -273,11 +294,13 @@ impl ConnectionTrait for Reader {
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        step(self.pools().reader.execute_raw(statement)).await
+        let _turn = self.turn().await?;
+        self.turns.heard(step(self.pools().reader.execute_raw(statement)).await)
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        step(self.pools().reader.execute_unprepared(sql)).await
+        let _turn = self.turn().await?;
+        self.turns.heard(step(self.pools().reader.execute_unprepared(sql)).await)
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
@@ -292,22 +315,22 @@ impl ConnectionTrait for Reader {
 #[async_trait]
 impl ConnectionTrait for Snapshot {
     fn get_database_backend(&self) -> DbBackend {
-        self.0.get_database_backend()
+        self.begun.get_database_backend()
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        step(self.0.execute_raw(statement)).await
+        step(self.begun.execute_raw(statement)).await
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        step(self.0.execute_unprepared(sql)).await
+        step(self.begun.execute_unprepared(sql)).await
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        step(self.0.query_one_raw(statement)).await
+        step(self.begun.query_one_raw(statement)).await
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        step(self.0.query_all_raw(statement)).await
+        step(self.begun.query_all_raw(statement)).await
     }
 }

@@ -97,6 +97,7 @@ impl std::error::Error for Error {
 pub struct Database {
     location: Arc<Location>,
     reader: Reader,
+    pages: Reader,
     commits: Arc<watch::Sender<u64>>,
     writable: Arc<watch::Sender<bool>>,
     trust: Arc<Trust>,
@@ -142,9 +143,11 @@ impl Database {
             }
         }
         let reader = connect(location, Purpose::Read, Opening::Now(&trust)).await.map_err(database)?;
+        let reader = Reader::new(Pools { writer, reader }, Purpose::Read.connections(location));
         Ok(Self {
             location: Arc::new(location.clone()),
-            reader: Reader::new(Pools { writer, reader }),
+            pages: reader.of_pages(),
+            reader,
             commits: Arc::new(watch::Sender::new(0)),
             writable: Arc::new(watch::Sender::new(true)),
             trust,
@@ -200,18 +203,25 @@ impl Database {
         &self.location
     }
 
-    /// For reads outside of the writer. Each statement sees the last commit; see [`Database::snapshot`].
+    /// For reads of a few rows outside of the writer. Each statement sees the last commit; see [`Database::snapshot`].
     #[must_use]
     pub fn reader(&self) -> &Reader {
         &self.reader
     }
 
-    /// A reading transaction, for answers made of several statements: all of them see the same commit.
+    /// The same for whole pages, which leave connections to the reads of a few rows and are refused after a second where too many are
+    /// asked for at once.
+    #[must_use]
+    pub fn pages(&self) -> &Reader {
+        &self.pages
+    }
+
+    /// A reading transaction, for pages made of several statements: all of them see the same commit.
     ///
     /// # Errors
-    /// What the database says.
+    /// What the database says; as [`Database::pages`] where too many are asked for.
     pub async fn snapshot(&self) -> Result<Snapshot, DbErr> {
-        self.reader.snapshot().await
+        self.pages.snapshot().await
     }
 
     /// Counts the commits of this handle and its clones; it changes after each of them, and never before its rows can be read.
@@ -257,8 +267,10 @@ impl Database {
             return self.begin().await;
         }
         self.renew_connections().await;
+        let turn = self.reader.turn().await?;
         let options = TransactionOptions::default();
-        Transaction::begin(&self.reader.pools().reader, options, &self.trust, self.nemesis.clone()).await
+        let begun = Transaction::begin(&self.reader.pools().reader, options, &self.trust, self.nemesis.clone()).await;
+        begun.map(|transaction| transaction.in_turn(turn))
     }
 
     /// Commits, and tells those who wait for commits. After an error the outcome is unknown.

@@ -26,6 +26,7 @@ pub mod simulation;
 pub mod stored;
 pub mod time;
 mod transaction;
+mod turns;
 pub mod writer;
 
 pub use sea_orm::DbErr;

@@ -16,6 +16,7 @@ use sea_orm::{
 };
 
 use crate::nemesis::{Nemesis, Stage, Verdict};
+use crate::turns::Turn;
 
 /// Whether the connections of a database that write may be used: not since a BEGIN, COMMIT or ROLLBACK failed, or was given up
 /// before its answer came.
@@ -75,6 +76,8 @@ pub struct Transaction {
     broken: AtomicBool,
     nemesis: Option<Arc<dyn Nemesis>>,
     doubt: Doubt,
+    /// At a connection that others read with.
+    _turn: Option<Turn>,
 }
 
 impl std::fmt::Debug for Transaction {
@@ -95,7 +98,7 @@ impl Transaction {
             return Err(injected(Stage::Begin));
         }
         match pool.begin_with_options(options).await {
-            Ok(inner) => Ok(Self { inner, broken: AtomicBool::new(false), nemesis, doubt }),
+            Ok(inner) => Ok(Self { inner, broken: AtomicBool::new(false), nemesis, doubt, _turn: None }),
             // every connection was busy: none was touched
             Err(error @ DbErr::ConnectionAcquire(_)) => {
                 doubt.settle();
@@ -103,6 +106,11 @@ impl Transaction {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// The same, which keeps a turn to its end.
+    pub(crate) fn in_turn(self, turn: Turn) -> Self {
+        Self { _turn: Some(turn), ..self }
     }
 
     /// Commits. After an error nobody knows whether the transaction took place, unless a statement had failed before.

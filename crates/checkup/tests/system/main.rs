@@ -16,6 +16,7 @@ mod fuzz;
 mod hostile;
 mod hurry;
 mod identity;
+mod lists;
 mod observability;
 mod older;
 mod paging;

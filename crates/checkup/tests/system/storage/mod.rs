@@ -7,6 +7,7 @@ mod faults;
 mod power;
 mod room;
 mod said;
+mod server;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -1,0 +1,84 @@
+//! A rush of long lists: each is answered or told soon to back off, and whoever wants one row meanwhile, or a booking, has it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use contract::screening::v1::ListScreeningsRequest;
+use fault::Reason;
+use testkit::{Checkup, Desk, Party, gather, refused, rush, start_together};
+use tokio::time::Instant;
+use tonic::Status;
+
+use crate::embedded;
+
+/// What the longest page has.
+const ROWS: usize = 1_000;
+const LISTS: usize = 400;
+/// How soon a list is refused: after a second, and what a busy machine adds. Before there were turns it took five.
+const SOON: Duration = Duration::from_secs(4);
+
+/// As many bookings as a page has rows, all of one slot.
+async fn booked(checkup: &Checkup) -> String {
+    let slot = Desk::of(&checkup.admin().await).open("listed", &[7], 2 * ROWS as i32).await.remove(0);
+    let customers = checkup.served().customers("listed", ROWS, 4).await;
+    let bookings = rush(ROWS, |i| {
+        let (desk, slot) = (Desk::of(&customers[i]), slot.clone());
+        async move { desk.book(&format!("listed-{i}"), &slot, "").await }
+    });
+    bookings.await.into_iter().for_each(|booking| drop(booking.expect("a place")));
+    slot
+}
+
+/// How many bookings a list shows, and how long that took.
+async fn list(party: Party) -> (Result<usize, Status>, Duration) {
+    let begun = Instant::now();
+    let request = ListScreeningsRequest { page_size: ROWS as i32, ..ListScreeningsRequest::default() };
+    let listed = party.screening().list_screenings(request).await;
+    (listed.map(|page| page.into_inner().screenings.len()), begun.elapsed())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rush_of_lists_is_answered_or_refused_soon_and_stops_nobody_else() {
+    let checkup = embedded().start().await;
+    let slot = booked(&checkup).await;
+    let token = checkup.tokens().auditor();
+    let channels = checkup.served().connections(8).await;
+    let over = Arc::new(AtomicBool::new(false));
+    let lee = {
+        let (desk, over) = (Desk::of(&checkup.customer("lee").await), Arc::clone(&over));
+        tokio::spawn(async move {
+            let mut visits = 0;
+            while !over.load(Ordering::Relaxed) {
+                let booking = desk.book("lee", &slot, "").await.expect("a booking during the rush");
+                desk.screening(&booking.name).await.expect("a booking is read during the rush");
+                desk.slot(&slot).await.expect("a slot is read during the rush");
+                desk.cancel(&booking.name, "").await.expect("a booking is cancelled during the rush");
+                visits += 1;
+            }
+            visits
+        })
+    };
+    let lists = start_together(LISTS, |i| list(Party::new(channels[i % channels.len()].clone(), Some(&token))));
+    let (mut answered, mut refusals, mut latest) = (0, 0, Duration::ZERO);
+    for (listed, took) in gather(lists).await {
+        match listed {
+            Ok(rows) => {
+                assert_eq!(rows, ROWS);
+                answered += 1;
+            }
+            Err(status) => {
+                let refusal = refused(Err::<(), _>(status), Reason::Overloaded);
+                assert!(refusal.retry_after.is_some(), "{refusal:?}");
+                latest = latest.max(took);
+                refusals += 1;
+            }
+        }
+    }
+    over.store(true, Ordering::Relaxed);
+    let visits = lee.await.expect("nobody else is stopped");
+    println!("{answered} lists answered, {refusals} refused within {latest:?}; {visits} visits meanwhile");
+    assert!(answered > 0 && visits > 0, "{answered} lists and {visits} visits");
+    assert!(refusals > 0, "400 lists at once are no rush for this machine");
+    assert!(latest < SOON, "a list was refused after {latest:?}");
+}

@@ -1,0 +1,59 @@
+//! A database server that is down: whoever reads meanwhile is told that, and not that there is too much to do.
+
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use contract::hospital::v1::ListHospitalsRequest;
+use fault::Reason;
+use mesh::{Layout, Mesh};
+use testkit::{Desk, Party, Served, Tokens, eventually, patience, refused, rush};
+use tokio::time::Instant;
+
+/// One replica of Hospital and its servers; where a server is not installed that is said, and there is none.
+async fn hospital(directory: &tempfile::TempDir) -> Option<(Mesh, Served)> {
+    // PostgreSQL runs as another user where the tests run as root
+    let open = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(directory.path(), open).expect("our own directory");
+    let mut layout = Layout::new(env!("CARGO_BIN_EXE_checkup"), directory.path());
+    layout.replicas = vec![("hospital".to_owned(), 1)];
+    let mut mesh = mesh::for_tests::or_skip("PostgreSQL and nats-server", Box::pin(Mesh::start(layout, |_| {})).await)?;
+    mesh.ready(patience()).await.expect("Hospital serves");
+    let addr = mesh.of("hospital").next().expect("a replica").addr();
+    Some((mesh, Served::new(addr, Tokens::of(directory.path()))))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_while_the_database_server_is_down_say_that_storage_is_unavailable() {
+    /// Many more than there are connections, so that most wait for one.
+    const READS: usize = 80;
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let Some((mut mesh, served)) = hospital(&directory).await else { return };
+    let admin = served.admin().await;
+    let slot = Desk::of(&admin).open("downtown", &[7], 5).await.remove(0);
+    let token = served.tokens().admin("root", "*");
+    let channels = served.connections(4).await;
+    mesh.postgres().stop_immediate().await.expect("stopped");
+    // with connections that break, and again with none
+    for round in 0..2 {
+        let reads = rush(READS, |i| {
+            let (party, slot) = (Party::new(channels[i % channels.len()].clone(), Some(&token)), slot.clone());
+            async move {
+                let begun = Instant::now();
+                let answer = match i % 2 {
+                    0 => Desk::of(&party).slot(&slot).await.map(drop),
+                    _ => party.hospital().list_hospitals(ListHospitalsRequest::default()).await.map(drop),
+                };
+                (answer, begun.elapsed())
+            }
+        });
+        for (answer, took) in reads.await {
+            refused(answer, Reason::StorageUnavailable);
+            assert!(took < Duration::from_secs(6), "round {round}: {took:?}");
+        }
+    }
+    mesh.postgres().restart().await.expect("started again");
+    eventually("a slot to be read again", async || {
+        Desk::of(&admin).slot(&slot).await.map(drop).map_err(|status| format!("{status:?}"))
+    })
+    .await;
+}
