@@ -9,18 +9,16 @@ mod encode;
 mod migration;
 mod policy;
 mod propose;
-mod prune;
 pub mod recovery;
 mod rpc;
 mod store;
 mod unit;
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use ::store::{Database, Location, Writer, WriterOptions};
+use ::store::{Database, Location};
 use contract::marketing::v1::marketing_service_server::MarketingServiceServer;
-use relay::Consumer;
+use relay::{Consumer, Projector};
 use runtime::Process;
 use runtime::client::Replicas;
 use runtime::config::duration;
@@ -33,9 +31,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::migration::Migrator;
 
 use crate::app::Signals;
-use crate::policy::Facts;
 use crate::propose::Proposals;
-use crate::prune::Pruner;
 use crate::rpc::Rpc;
 use crate::unit::Demand;
 
@@ -82,12 +78,6 @@ pub struct Service {
     pub consumers: Vec<Consumer>,
 }
 
-/// Demand is looked at by people and plans, to whom a tenth of a second means nothing.
-const PACE: Duration = Duration::from_millis(100);
-
-/// A command is a whole batch of events, so a few of them fill a transaction.
-const WRITER: WriterOptions = WriterOptions { queue: 64, batch: 4 };
-
 /// Opens the database, starts the writer and the removal of what counts no longer, and adds the gRPC service to the server.
 ///
 /// # Errors
@@ -101,22 +91,15 @@ pub async fn build(options: Options, deps: Deps, server: &mut Server) -> Result<
 pub fn build_on(options: Options, database: Database, deps: Deps, server: &mut Server) -> Service {
     let Options { prune_interval } = options;
     let Deps { location: _, process, hospital, token } = deps;
-    let (writer, run) = Writer::new(NAME, Demand::new(process.clock), database.clone(), WRITER);
-    process.tasks.spawn(Kind::Essential, "marketing-writer", run);
+    let (projector, writing) = Projector::new(NAME, Demand::new(process.clock), database.clone(), process.clock);
+    process.tasks.spawn(Kind::Essential, "marketing-writer", writing);
     process.ready_while_writable(NAME, database.writable());
+    let consumers = policy::consumers(&projector);
     let interval = prune_interval.max(SHORTEST_INTERVAL);
-    let pruner = Pruner { interval, clock: process.clock, writer: writer.clone() };
-    process.tasks.spawn(Kind::Loop, "marketing-prune", pruner.run());
+    let pruning = projector.prune_every(interval, "old demand was not removed");
+    process.tasks.spawn(Kind::Loop, "marketing-prune", pruning);
 
     let rpc = Rpc::new(Signals::new(database.clone(), process.clock), Proposals::new(hospital, token));
     server.add(limited!(MarketingServiceServer::new(rpc)));
-    let consumer = |name, filter| {
-        let handler = Arc::new(Facts::new(name, writer.clone()));
-        Consumer { name, filter, handler, database: database.clone(), pace: Some(PACE) }
-    };
-    let consumers = vec![
-        consumer(policy::HOSPITAL, domain::demand::hospital_subjects()),
-        consumer(policy::SCREENING, domain::demand::screening_subjects()),
-    ];
     Service { database, consumers }
 }

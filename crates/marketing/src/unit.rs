@@ -1,41 +1,22 @@
-//! The writer's unit: loads the hospitals and slots a batch of events is about, folds, and saves them with the sets that
+//! The projection of demand: loads the hospitals and slots a batch of facts is about, folds, and saves them with the sets that
 //! are counted when they are read.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ::store::dead_letter::{self, DeadLetter};
-use ::store::inbox::{self, Mark};
-use ::store::{Transaction, Unit, micros};
+use ::store::{Transaction, micros};
 use async_trait::async_trait;
 use domain::civil::{last_zone, today};
 use domain::demand::{Fact, Hospital, Signal, of_late};
-use domain::ids::{HospitalId, SlotId};
+use domain::ids::{HospitalId, Malformed, SlotId};
 use jiff::Timestamp;
 use jiff::civil::Date;
+use relay::{Admission, Incoming, Projection};
 use runtime::clock::Clock;
 use sea_orm::DbErr;
 
 use crate::store::{hospitals, sets, signals};
 
-/// One event, decoded; without a fact where it says nothing about demand.
-#[derive(Debug)]
-pub(crate) struct Arrived {
-    pub(crate) mark: Mark,
-    pub(crate) fact: Option<Fact>,
-}
-
-/// What changes the demand.
-#[derive(Debug)]
-pub(crate) enum Command {
-    /// Takes events of a consumer in.
-    Consume(&'static str, Vec<Arrived>),
-    /// Keeps an event that a consumer cannot take in.
-    Bury(&'static str, DeadLetter, Mark),
-    /// Removes a chunk of what counted before this time, and no longer does.
-    Prune { since: Timestamp },
-}
-
-/// The writer's unit. A command's answer is whether the same command would find more to do.
+/// Folds facts into the demand for slots.
 #[derive(Debug)]
 pub(crate) struct Demand {
     clock: Clock,
@@ -45,14 +26,23 @@ impl Demand {
     pub(crate) fn new(clock: Clock) -> Self {
         Self { clock }
     }
+}
 
-    async fn fold(&self, transaction: &Transaction, facts: &[&Fact]) -> Result<(), DbErr> {
-        if facts.is_empty() {
-            return Ok(());
-        }
+#[async_trait]
+impl Projection for Demand {
+    type Fact = Fact;
+
+    // facts commute and may come again: see `domain::demand`
+    const ADMISSION: Admission = Admission::Repeatable;
+
+    fn decode(event: &Incoming) -> Result<Option<Fact>, Malformed> {
+        Fact::decode(&event.envelope)
+    }
+
+    async fn fold(&self, transaction: &Transaction, facts: Vec<&Fact>) -> Result<(), DbErr> {
         let since = of_late(self.clock.now());
-        let known = fold_hospitals(transaction, facts).await?;
-        let facts: Vec<&Fact> = facts.iter().copied().filter(|fact| !is_gone(&known, fact.hospital())).collect();
+        let known = fold_hospitals(transaction, &facts).await?;
+        let facts: Vec<&Fact> = facts.into_iter().filter(|fact| !is_gone(&known, fact.hospital())).collect();
         fold_signals(transaction, &facts, &known, since).await?;
         let bookings = facts.iter().filter_map(|fact| match fact {
             Fact::Booked { screening, slot, time } => Some(sets::booking_row(*screening, slot, *time)),
@@ -64,6 +54,13 @@ impl Demand {
             _ => None,
         });
         sets::save_refusals(transaction, refusals.collect(), micros(since)).await
+    }
+
+    async fn prune(&self, transaction: &Transaction, now: Timestamp) -> Result<bool, DbErr> {
+        let since = of_late(now);
+        let bookings = sets::prune_bookings(transaction, micros(since)).await?;
+        let refusals = sets::prune_refusals(transaction, micros(since)).await?;
+        Ok(bookings | refusals | signals::prune(transaction, first_kept(since)).await?)
     }
 }
 
@@ -141,42 +138,5 @@ fn slot_of(fact: &Fact) -> Option<&SlotId> {
         Fact::Places(places) => Some(&places.slot),
         Fact::Booked { slot, .. } | Fact::Refused { slot, .. } => Some(slot),
         Fact::Located { .. } | Fact::Gone { .. } => None,
-    }
-}
-
-#[async_trait]
-impl Unit for Demand {
-    type Command = Command;
-    type Answer = bool;
-
-    async fn execute(&self, transaction: &Transaction, batch: &[&Command]) -> Result<Vec<bool>, DbErr> {
-        let mut answers = Vec::with_capacity(batch.len());
-        let mut facts: Vec<&Fact> = Vec::new();
-        for command in batch {
-            let more = match command {
-                Command::Consume(consumer, arrived) => {
-                    let marks: Vec<&Mark> = arrived.iter().map(|event| &event.mark).collect();
-                    // facts commute and may come again: see `domain::demand`
-                    let fresh = inbox::admit_repeatable(transaction, consumer, &marks).await?;
-                    let events = arrived.iter().zip(fresh);
-                    facts.extend(events.filter_map(|(event, fresh)| event.fact.as_ref().filter(|_| fresh)));
-                    false
-                }
-                Command::Bury(consumer, letter, mark) => {
-                    if inbox::admit(transaction, consumer, &[mark]).await? == [true] {
-                        dead_letter::put(transaction, letter).await?;
-                    }
-                    false
-                }
-                Command::Prune { since } => {
-                    let bookings = sets::prune_bookings(transaction, micros(*since)).await?;
-                    let refusals = sets::prune_refusals(transaction, micros(*since)).await?;
-                    bookings | refusals | signals::prune(transaction, first_kept(*since)).await?
-                }
-            };
-            answers.push(more);
-        }
-        self.fold(transaction, &facts).await?;
-        Ok(answers)
     }
 }

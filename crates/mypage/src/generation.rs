@@ -7,11 +7,11 @@ use std::future::Future;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use ::store::{Database, DbErr, Error, Location, Writer, WriterOptions};
+use ::store::{Database, DbErr, Error, Location};
 use domain::token::ConsistencyToken;
 use fault::Fault;
 use jiff::SignedDuration;
-use relay::Consumer;
+use relay::{Consumer, Projector};
 use runtime::Process;
 use runtime::lifecycle::{Drain, DrainTrigger, drain_pair};
 use runtime::tasks::Kind;
@@ -20,14 +20,9 @@ use tokio::time::{Instant, timeout};
 use crate::app::Pages;
 use crate::hub::Hub;
 use crate::migration::Migrator;
-use crate::policy::{SCREENINGS, Screenings};
-use crate::prune::Pruner;
 use crate::store::items;
 use crate::unit::Fold;
-use crate::{NAME, Options, SHORTEST_INTERVAL};
-
-/// A command is a whole batch of events, so a few of them fill a transaction.
-const WRITER: WriterOptions = WriterOptions { queue: 64, batch: 4 };
+use crate::{NAME, Options, SHORTEST_INTERVAL, policy};
 
 /// What calls read.
 #[derive(Debug)]
@@ -75,37 +70,31 @@ impl View {
         let (held, unused) = drain_pair();
         let (writing, written) = drain_pair();
 
-        let (writer, run) = Writer::new(NAME, Fold::new(process.clock), database.clone(), WRITER);
+        let hub = Hub::default();
+        let fold = Fold {
+            clock: process.clock,
+            hub: hub.clone(),
+            change_age: SignedDuration::try_from(change_age).unwrap_or(SignedDuration::MAX),
+            change_count,
+        };
+        let (projector, run) = Projector::new(NAME, fold, database.clone(), process.clock);
         let writer_task = async move {
             run.await;
             drop(writing);
         };
         spawn(process, Kind::Essential, "mypage-writer", writer_task, &retired);
         process.ready_while_writable(NAME, database.writable());
-        let pruner = Pruner {
-            age: SignedDuration::try_from(change_age).unwrap_or(SignedDuration::MAX),
-            count: change_count,
-            interval: prune_interval.max(SHORTEST_INTERVAL),
-            clock: process.clock,
-            writer: writer.clone(),
-        };
+        let consumer = policy::consumer(&projector);
+        let pruning = projector.prune_every(prune_interval.max(SHORTEST_INTERVAL), "old changes were not removed");
         let replaced = retired.clone();
         let pruner_task = async move {
             tokio::select! {
-                () = pruner.run() => {}
+                () = pruning => {}
                 () = replaced.requested() => {}
             }
         };
         spawn(process, Kind::Loop, "mypage-prune", pruner_task, &retired);
 
-        let hub = Hub::default();
-        let consumer = Consumer {
-            name: SCREENINGS,
-            filter: domain::screening_fact::subjects(),
-            handler: Arc::new(Screenings::new(writer, hub.clone())),
-            database: database.clone(),
-            pace: None,
-        };
         let pages = Pages::new(database, process.clock);
         let generation = Arc::new(Generation { pages, hub, retired, _held: held });
         Self { generation, consumer, retire, unused, written }

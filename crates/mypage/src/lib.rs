@@ -10,7 +10,6 @@ mod generation;
 mod hub;
 mod migration;
 mod policy;
-mod prune;
 pub mod recovery;
 mod rpc;
 mod store;

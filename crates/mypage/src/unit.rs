@@ -1,51 +1,43 @@
-//! The writer's unit: folds events into items, and notes each change under the next position of its customer's page.
+//! The projection of bookings: folds facts into items, and notes each change under the next position of its customer's page.
 
 use std::collections::BTreeSet;
 
-use ::store::dead_letter::{self, DeadLetter};
-use ::store::inbox::{self, Mark};
-use ::store::{Transaction, Unit, micros};
+use ::store::{Transaction, micros};
 use async_trait::async_trait;
-use domain::ids::{CustomerId, ScreeningId};
+use domain::ids::{CustomerId, Malformed, ScreeningId};
 use domain::mypage::Item;
 use domain::screening_fact::ScreeningFact;
+use jiff::{SignedDuration, Timestamp};
+use relay::{Admission, Incoming, Projection};
 use runtime::clock::Clock;
 use sea_orm::DbErr;
 
-use crate::policy::SCREENINGS;
+use crate::hub::Hub;
 use crate::store::{changes, items, pages};
 
-/// One event, decoded; without a fact where it says nothing about a screening.
-#[derive(Debug)]
-pub(crate) struct Arrived {
-    pub(crate) mark: Mark,
-    pub(crate) fact: Option<ScreeningFact>,
-}
-
-/// What changes the view.
-#[derive(Debug)]
-pub(crate) enum Command {
-    /// Takes events in.
-    Consume(Vec<Arrived>),
-    /// Keeps an event that cannot be taken in.
-    Bury(DeadLetter, Mark),
-    /// Removes a chunk of the changes made before this time, in microseconds, and of those beyond the newest `keep`.
-    Prune { older_than: i64, keep: u64 },
-}
-
-/// The writer's unit. A command's answer is whether the same command would find more to do.
+/// Folds facts into items, keeps the latest changes for streams that resume, and wakes whoever watches.
 #[derive(Debug)]
 pub(crate) struct Fold {
-    clock: Clock,
+    pub(crate) clock: Clock,
+    pub(crate) hub: Hub,
+    /// How long a change is kept.
+    pub(crate) change_age: SignedDuration,
+    /// How many changes are kept at most, those of all customers together.
+    pub(crate) change_count: u64,
 }
 
-impl Fold {
-    pub(crate) fn new(clock: Clock) -> Self {
-        Self { clock }
+#[async_trait]
+impl Projection for Fold {
+    type Fact = ScreeningFact;
+
+    // a change has one position
+    const ADMISSION: Admission = Admission::Once;
+
+    fn decode(event: &Incoming) -> Result<Option<ScreeningFact>, Malformed> {
+        ScreeningFact::decode(&event.envelope)
     }
 
-    /// Folds facts into the items they are about.
-    async fn fold(&self, transaction: &Transaction, facts: &[&ScreeningFact]) -> Result<(), DbErr> {
+    async fn fold(&self, transaction: &Transaction, facts: Vec<&ScreeningFact>) -> Result<(), DbErr> {
         let screenings: BTreeSet<ScreeningId> = facts.iter().map(|fact| fact.screening()).collect();
         let before = items::load_for_update(transaction, &screenings).await?;
         let mut after = before.clone();
@@ -71,38 +63,20 @@ impl Fold {
         pages::save(transaction, &known, &pages).await?;
         changes::append(transaction, numbered, micros(self.clock.now())).await
     }
-}
 
-#[async_trait]
-impl Unit for Fold {
-    type Command = Command;
-    type Answer = bool;
+    async fn prune(&self, transaction: &Transaction, now: Timestamp) -> Result<bool, DbErr> {
+        let older_than = now.checked_sub(self.change_age).map_or(i64::MIN, micros);
+        changes::prune(transaction, older_than, self.change_count).await
+    }
 
-    async fn execute(&self, transaction: &Transaction, batch: &[&Command]) -> Result<Vec<bool>, DbErr> {
-        let arrived: Vec<&Arrived> = batch
+    fn after_batch(&self, facts: &[&ScreeningFact]) {
+        let customers: BTreeSet<&CustomerId> = facts
             .iter()
-            .filter_map(|command| if let Command::Consume(events) = command { Some(events) } else { None })
-            .flatten()
+            .filter_map(|fact| match fact {
+                ScreeningFact::Booking(booking) => Some(&booking.customer),
+                ScreeningFact::Fence { .. } => None,
+            })
             .collect();
-        let marks: Vec<&Mark> = arrived.iter().map(|event| &event.mark).collect();
-        let fresh = inbox::admit(transaction, SCREENINGS, &marks).await?;
-        let facts: Vec<&ScreeningFact> =
-            arrived.iter().zip(fresh).filter_map(|(event, fresh)| event.fact.as_ref().filter(|_| fresh)).collect();
-        self.fold(transaction, &facts).await?;
-
-        let mut answers = Vec::with_capacity(batch.len());
-        for command in batch {
-            answers.push(match command {
-                Command::Consume(_) => false,
-                Command::Bury(letter, mark) => {
-                    if inbox::admit(transaction, SCREENINGS, &[mark]).await? == [true] {
-                        dead_letter::put(transaction, letter).await?;
-                    }
-                    false
-                }
-                Command::Prune { older_than, keep } => changes::prune(transaction, *older_than, *keep).await?,
-            });
-        }
-        Ok(answers)
+        self.hub.wake(customers);
     }
 }

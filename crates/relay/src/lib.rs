@@ -1,17 +1,20 @@
 //! Between a service's tables and the roads events travel: the only crate that knows both `store` and `bus`.
 //!
-//! Outwards [`publish`] brings a service's outbox to a broker, or an [`OutboxLog`] shows it as a log where there is none. Inwards [`consume`] hands batches to a service's
-//! [`Handler`], which applies them together with their inbox marks in one transaction. What an event means is not known here.
+//! Outwards [`publish`] brings a service's outbox to a broker, or an [`OutboxLog`] shows it as a log where there is none. Inwards
+//! [`consume`] hands batches to a service's [`Handler`], which applies them together with their inbox marks in one transaction. A
+//! service that only folds events into tables has its handler made from a [`Projection`]. What an event means is not known here.
 
 mod apply;
 mod consume;
 mod log;
 mod pace;
+mod projection;
 mod publish;
 mod upkeep;
 
 pub use consume::{ConsumeOptions, Consumer, Handler, Incoming, consume};
 pub use log::OutboxLog;
+pub use projection::{Admission, Projection, Projector, Task};
 pub use publish::{PublishOptions, publish};
 
 /// An error and its causes on one line.

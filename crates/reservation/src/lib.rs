@@ -13,11 +13,9 @@ mod rpc;
 mod store;
 mod unit;
 
-use std::sync::Arc;
-
-use ::store::{Database, Location, Writer, WriterOptions};
+use ::store::{Database, Location};
 use contract::reservation::v1::reservation_service_server::ReservationServiceServer;
-use relay::Consumer;
+use relay::{Consumer, Projector};
 use runtime::Process;
 use runtime::limited;
 use runtime::server::Server;
@@ -27,7 +25,6 @@ use serde::{Deserialize, Serialize};
 pub use crate::migration::Migrator;
 
 use crate::app::Ledgers;
-use crate::policy::Screenings;
 use crate::rpc::Rpc;
 use crate::unit::Ledger;
 
@@ -57,9 +54,6 @@ pub struct Service {
     pub consumers: Vec<Consumer>,
 }
 
-/// A command is a whole batch of events, so a few of them fill a transaction.
-const WRITER: WriterOptions = WriterOptions { queue: 64, batch: 4 };
-
 /// Opens the database, starts the writer and adds the gRPC service to the server.
 ///
 /// # Errors
@@ -73,17 +67,10 @@ pub async fn build(options: Options, deps: Deps, server: &mut Server) -> Result<
 /// [`build`] on a database that is open already, under [`Migrator`].
 pub fn build_on(options: Options, database: Database, process: &Process, server: &mut Server) -> Service {
     let Options {} = options;
-    let (writer, run) = Writer::new(NAME, Ledger::new(process.clock), database.clone(), WRITER);
-    process.tasks.spawn(Kind::Essential, "reservation-writer", run);
+    let (projector, writing) = Projector::new(NAME, Ledger::new(process.clock), database.clone(), process.clock);
+    process.tasks.spawn(Kind::Essential, "reservation-writer", writing);
     process.ready_while_writable(NAME, database.writable());
 
     server.add(limited!(ReservationServiceServer::new(Rpc::new(Ledgers::new(database.clone())))));
-    let screenings = Consumer {
-        name: policy::SCREENINGS,
-        filter: domain::screening_fact::subjects(),
-        handler: Arc::new(Screenings::new(writer)),
-        database: database.clone(),
-        pace: None,
-    };
-    Service { database, consumers: vec![screenings] }
+    Service { database, consumers: policy::consumers(&projector) }
 }

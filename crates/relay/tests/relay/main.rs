@@ -4,5 +4,6 @@
 
 mod consuming;
 mod losses;
+mod projecting;
 mod publishing;
 mod support;

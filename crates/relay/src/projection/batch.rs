@@ -1,0 +1,86 @@
+//! What the writer of a projection does with a batch: admission and effect of its events in one transaction.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use store::dead_letter::{self, DeadLetter};
+use store::inbox::{self, Mark};
+use store::{DbErr, Transaction, Unit};
+
+use super::{Admission, AnyFact, Untyped};
+
+/// A decoded event; without a fact where it does not concern the projection.
+pub(super) struct Arrived {
+    pub(super) mark: Mark,
+    pub(super) fact: Option<Box<AnyFact>>,
+}
+
+/// What changes a projection.
+pub(super) enum Command {
+    /// Takes in events of a consumer.
+    Consume { consumer: &'static str, events: Arc<[Arrived]> },
+    /// Keeps an event that a consumer cannot apply.
+    KeepDeadLetter { consumer: &'static str, letter: DeadLetter, mark: Mark },
+    /// Removes a chunk of what no longer counts at this time.
+    Prune(Timestamp),
+}
+
+/// The writer's unit. A command's answer is whether the same command would find more to do.
+pub(super) struct Batch {
+    projection: Arc<dyn Untyped>,
+}
+
+impl Batch {
+    pub(super) fn new(projection: Arc<dyn Untyped>) -> Self {
+        Self { projection }
+    }
+
+    /// The facts of those events that the inbox does not know yet.
+    async fn admit<'a>(
+        &self,
+        transaction: &Transaction,
+        consumer: &str,
+        events: &'a [Arrived],
+    ) -> Result<Vec<&'a AnyFact>, DbErr> {
+        let marks: Vec<&Mark> = events.iter().map(|event| &event.mark).collect();
+        let fresh = match self.projection.admission() {
+            Admission::Once => inbox::admit(transaction, consumer, &marks).await?,
+            Admission::Repeatable => inbox::admit_repeatable(transaction, consumer, &marks).await?,
+        };
+        let fresh = events.iter().zip(fresh).filter(|(_, fresh)| *fresh);
+        Ok(fresh.filter_map(|(event, _)| event.fact.as_deref()).collect())
+    }
+}
+
+#[async_trait]
+impl Unit for Batch {
+    type Command = Command;
+    type Answer = bool;
+
+    async fn execute(&self, transaction: &Transaction, batch: &[&Command]) -> Result<Vec<bool>, DbErr> {
+        let mut facts = Vec::new();
+        for command in batch {
+            if let Command::Consume { consumer, events } = command {
+                facts.extend(self.admit(transaction, consumer, events).await?);
+            }
+        }
+        if !facts.is_empty() {
+            self.projection.fold(transaction, &facts).await?;
+        }
+        let mut answers = Vec::with_capacity(batch.len());
+        for command in batch {
+            answers.push(match command {
+                Command::Consume { .. } => false,
+                Command::KeepDeadLetter { consumer, letter, mark } => {
+                    if inbox::admit(transaction, consumer, &[mark]).await? == [true] {
+                        dead_letter::put(transaction, letter).await?;
+                    }
+                    false
+                }
+                Command::Prune(now) => self.projection.prune(transaction, *now).await?,
+            });
+        }
+        Ok(answers)
+    }
+}
