@@ -8,6 +8,7 @@ use bus::{Delivery, Place};
 use contract::event::v1::EventEnvelope;
 use fault::{Code, Fault};
 use prost::Message as _;
+use runtime::backoff::Backoff;
 use runtime::clock::Clock;
 use store::dead_letter::{DeadLetter, seen_as};
 use store::inbox::Mark;
@@ -135,8 +136,7 @@ impl Applier {
     }
 
     fn pause(&self, attempt: i32) -> Duration {
-        let doublings = u32::try_from(attempt - 1).unwrap_or(0).min(16);
-        (self.options.first_pause * 2_u32.pow(doublings)).min(self.options.last_pause)
+        Backoff::behind(self.options.first_pause, self.options.last_pause, attempt.unsigned_abs())
     }
 
     /// How long the oldest event at hand has waited since it was put into its outbox; none waits where there is none.
@@ -149,7 +149,7 @@ impl Applier {
 
     /// Hands a batch to the handler; waits out every fault that does not blame the batch.
     async fn attempt(&self, batch: &[Incoming]) -> Result<(), Fault> {
-        let mut pause = self.options.first_pause;
+        let mut backoff = self.options.backoff();
         loop {
             self.age(batch.first());
             match self.consumer.handler.handle(batch).await {
@@ -160,8 +160,7 @@ impl Applier {
                 Err(fault) if fault.code() == Code::Internal => return Err(fault),
                 Err(fault) => {
                     tracing::warn!(consumer = self.consumer.name, ?fault, "waiting to apply events");
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(self.options.last_pause);
+                    tokio::time::sleep(backoff.pause()).await;
                 }
             }
         }
@@ -194,11 +193,10 @@ impl Applier {
         };
         tracing::error!(consumer = self.consumer.name, subject = letter.subject, error, "event kept as a dead letter");
         metrics::counter!("checkup_dead_letters_total", "consumer" => self.consumer.name).increment(1);
-        let mut pause = self.options.first_pause;
+        let mut backoff = self.options.backoff();
         while let Err(fault) = self.consumer.handler.bury(letter.clone(), mark(&delivery.place, seen)).await {
             tracing::warn!(consumer = self.consumer.name, ?fault, "waiting to keep a dead letter");
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(self.options.last_pause);
+            tokio::time::sleep(backoff.pause()).await;
         }
     }
 }

@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use bus::{Subscribe, Subscription};
 use contract::event::v1::EventEnvelope;
 use fault::Fault;
+use runtime::backoff::Backoff;
 use runtime::clock::Clock;
 use runtime::lifecycle::{Drain, Latch};
 use store::Database;
@@ -107,6 +108,13 @@ impl Default for ConsumeOptions {
     }
 }
 
+impl ConsumeOptions {
+    /// The pauses between tries of something that no event is blamed for.
+    pub(crate) fn backoff(&self) -> Backoff {
+        Backoff::new(self.first_pause, self.last_pause)
+    }
+}
+
 /// Brings events to a consumer until the drain is requested. `caught_up` is released once nothing waits for it any more.
 pub async fn consume(
     consumer: Consumer,
@@ -144,18 +152,17 @@ const CATCHING_UP: Duration = Duration::from_millis(100);
 impl Reader {
     async fn run(mut self, road: Arc<dyn Subscribe>) {
         let name = self.applier.consumer.name;
-        let mut pause = self.options.first_pause;
+        let mut backoff = self.options.backoff();
         while !self.drain.is_requested() {
             match self.subscribe(&road).await {
                 Ok(subscription) => {
                     if self.read(subscription).await {
-                        pause = self.options.first_pause;
+                        backoff.reset();
                     }
                 }
                 Err(error) => tracing::warn!(consumer = name, error, "cannot subscribe"),
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(self.options.last_pause);
+            tokio::time::sleep(backoff.pause()).await;
         }
     }
 

@@ -5,6 +5,7 @@
 //! It opens no database and publishes no event.
 
 pub mod admin;
+pub mod backoff;
 pub mod call;
 pub mod client;
 pub mod clock;

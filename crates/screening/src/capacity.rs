@@ -16,6 +16,7 @@ use domain::civil::{decode_time, time_zone};
 use domain::ids::{ClaimId, HospitalId, SlotId};
 use domain::screening::Terms;
 use fault::{Code, Fault, Reason};
+use runtime::backoff::Backoff;
 use runtime::client::{Line, Outgoing, Replicas, Silence, is_unreachable};
 use runtime::deadline::Deadline;
 use runtime::entropy::jittered;
@@ -202,7 +203,7 @@ impl Capacity {
         F: Future<Output = Result<Response<A>, Status>>,
     {
         let mut route = self.replicas.route(&slot.to_string());
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = Backoff::new(FIRST_PAUSE, Duration::MAX);
         let mut round = 1;
         // what speaks of Hospital, once anything does
         let mut silent = Failure::Late;
@@ -230,7 +231,7 @@ impl Capacity {
             if attempt.silent(deadline) == Silence::Replica {
                 silent = Failure::Silent(cause);
             }
-            let pause_now = if route.has_untried() { Duration::ZERO } else { jittered(pause) };
+            let pause_now = if route.has_untried() { Duration::ZERO } else { jittered(backoff.pause()) };
             let over = round == ROUNDS && !route.has_untried();
             if over || deadline.remaining() <= pause_now {
                 if let Failure::Silent(cause) = &silent {
@@ -240,7 +241,6 @@ impl Capacity {
             }
             if !route.has_untried() {
                 tokio::time::sleep(pause_now).await;
-                pause *= 2;
                 round += 1;
             }
         }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use fault::Reason;
+use runtime::backoff::Backoff;
 use runtime::status::reason_of;
 use tonic::{Code, Response, Status};
 
@@ -99,7 +100,7 @@ impl Stage {
         show: impl Fn(&T) -> Option<String>,
     ) -> Result<T, Stop> {
         let since = Instant::now();
-        let mut pause = PAUSES.0;
+        let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
         loop {
             let seen = match read().await {
                 Ok(response) => {
@@ -123,8 +124,7 @@ impl Stage {
                 self.note(method, seen, since, true);
                 return Err(Stop::Wrong(format!("it did not show within {PATIENCE:?}")));
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(PAUSES.1);
+            tokio::time::sleep(backoff.pause()).await;
         }
     }
 }

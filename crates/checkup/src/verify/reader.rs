@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use contract::hospital::v1 as hospital;
 use contract::mypage::v1 as mypage;
@@ -10,6 +11,7 @@ use contract::screening::v1 as screening;
 use domain::ids::{CustomerId, Malformed};
 use domain::invariants::{ClaimRow, Ledgers, SlotRow, emptied};
 use futures::{StreamExt, TryStreamExt, stream};
+use runtime::backoff::Backoff;
 use tonic::{Code, Response, Status};
 
 use super::ledger::Names;
@@ -26,6 +28,8 @@ pub(super) const ABREAST: usize = 16;
 const EVERY_SLOT: &str = "hospitals/-/slots/-";
 /// How often a read is repeated that a busy or a starting service did not answer.
 const TRIES: u32 = 5;
+/// The pause before the first repetition; each next one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
 
 /// Reads as an auditor.
 #[derive(Debug)]
@@ -42,7 +46,7 @@ pub(super) async fn read<T>(
     what: &'static str,
     call: impl AsyncFn() -> Result<Response<T>, Status>,
 ) -> Result<Option<T>, Failure> {
-    let mut pause = std::time::Duration::from_millis(20);
+    let mut backoff = Backoff::new(FIRST_PAUSE, Duration::MAX);
     let mut tries = 0;
     loop {
         let status = match call().await {
@@ -53,8 +57,7 @@ pub(super) async fn read<T>(
         match status.code() {
             Code::Unimplemented => return Ok(None),
             Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded if tries < TRIES => {
-                tokio::time::sleep(pause).await;
-                pause *= 2;
+                tokio::time::sleep(backoff.pause()).await;
             }
             _ => return Err(Failure::failed(format!("{what} failed: {}", describe(&status)))),
         }

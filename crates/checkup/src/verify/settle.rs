@@ -12,6 +12,7 @@ use domain::ids::{ClaimId, CustomerId, ScreeningId, SlotId};
 use domain::invariants::{self, Disagreement, Ledgers, Rule, Subject};
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::civil::Date;
+use runtime::backoff::Backoff;
 
 use super::ledger::Names;
 use super::reader::{ABREAST, Reader, claims_of, find, items_of, read, screenings_of};
@@ -71,7 +72,7 @@ pub(super) async fn verify(reader: &mut Reader, settle: Duration, directory: Opt
         tokio::time::sleep(BETWEEN_READINGS.min(end.saturating_duration_since(Instant::now()))).await;
     };
     let mut moving = Vec::new();
-    let mut pause = PAUSES.0;
+    let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
     while !open.is_empty() {
         let is_last = Instant::now() >= end;
         let round = again(reader, &there, &open).await?;
@@ -82,8 +83,7 @@ pub(super) async fn verify(reader: &mut Reader, settle: Duration, directory: Opt
         }
         // what moved is looked at again too
         open.append(&mut moving);
-        tokio::time::sleep(pause.min(end.saturating_duration_since(Instant::now()))).await;
-        pause = (pause * 2).min(PAUSES.1);
+        tokio::time::sleep(backoff.pause().min(end.saturating_duration_since(Instant::now()))).await;
     }
     disagreements.extend(open);
     let disagreements = disagreements.into_iter().collect();

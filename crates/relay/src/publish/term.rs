@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bus::{Message, Outbound, StreamState};
 use jiff::{SignedDuration, Timestamp};
+use runtime::backoff::Backoff;
 use store::lease::{self, Lease, Published};
 use store::{DbErr, outbox, timestamp};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -103,7 +104,7 @@ impl<'a> Term<'a> {
         let Relay { database, road, options, .. } = self.relay;
         let (mut connections, mut commits) = (road.connections(), database.commits());
         let (mut looked, mut pruned) = (Since(Instant::now()), Since(Instant::now()));
-        let (mut idle, mut begin) = (FIRST_IDLE, Instant::now());
+        let (mut idle, mut begin) = (Backoff::new(FIRST_IDLE, options.idle), Instant::now());
         self.stream = None;
         loop {
             if self.renewed.due(options.term / 5) && !self.renew().await? {
@@ -129,11 +130,10 @@ impl<'a> Term<'a> {
             let limit = options.window.max(1) * WINDOWS;
             let rows = outbox::unpublished(database.reader(), limit as u64).await?;
             if rows.is_empty() {
-                drop(timeout(idle, commits.changed()).await);
-                idle = (idle * 2).min(options.idle);
+                drop(timeout(idle.pause(), commits.changed()).await);
                 continue;
             }
-            idle = FIRST_IDLE;
+            idle.reset();
             let few = rows.len() <= options.window;
             match self.windows(&stream, rows).await? {
                 Marked::Done => {}

@@ -6,6 +6,7 @@ use std::time::Duration;
 use ::store::read::failed;
 use fault::Fault;
 use futures::future::join_all;
+use runtime::backoff::Backoff;
 use runtime::deadline::Deadline;
 use runtime::entropy::jittered;
 use runtime::trace::TraceContext;
@@ -22,22 +23,19 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
 /// Runs until it is cut off.
 pub(crate) async fn run(app: Arc<App>) {
-    let mut pause = FIRST_PAUSE;
+    let mut backoff = Backoff::new(FIRST_PAUSE, app.options.resolve_pause);
     loop {
         match pass(&app).await {
             Ok(Pass { reached: true, left: 0 }) => {
-                pause = FIRST_PAUSE;
+                backoff.reset();
                 // another replica may have parked one and gone
                 drop(timeout(app.options.resolve_pause, app.parked.notified()).await);
             }
-            Ok(Pass { reached: true, .. }) => pause = FIRST_PAUSE,
-            Ok(Pass { reached: false, .. }) => pause = (pause * 2).min(app.options.resolve_pause),
-            Err(fault) => {
-                tracing::warn!(?fault, "pending bookings are looked at again later");
-                pause = (pause * 2).min(app.options.resolve_pause);
-            }
+            Ok(Pass { reached: true, .. }) => backoff.reset(),
+            Ok(Pass { reached: false, .. }) => {}
+            Err(fault) => tracing::warn!(?fault, "pending bookings are looked at again later"),
         }
-        tokio::time::sleep(jittered(pause)).await;
+        tokio::time::sleep(jittered(backoff.pause())).await;
     }
 }
 
