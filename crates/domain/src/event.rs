@@ -5,7 +5,9 @@ use contract::event::v1::event_envelope::Payload;
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use crate::access::Caller;
 use crate::civil::encode_time;
+use crate::request::Request;
 
 /// Why and by whom something is being changed; the part of an envelope that all events of one command share.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +20,33 @@ pub struct Cause {
     pub causation_id: String,
     /// The W3C traceparent of the call or event.
     pub traceparent: String,
+}
+
+impl Cause {
+    /// A call. Only a request_id that its caller chose is passed on.
+    #[must_use]
+    pub fn of_call(caller: &Caller, request: Option<&Request>, traceparent: String) -> Self {
+        let chosen = request.filter(|request| request.chosen);
+        Self {
+            actor: caller.to_string(),
+            request_id: chosen.map(|request| request.key.id.to_string()).unwrap_or_default(),
+            causation_id: String::new(),
+            traceparent,
+        }
+    }
+
+    /// A service's own reaction to an event.
+    #[must_use]
+    pub fn of_event(service: &str, event_id: Uuid, traceparent: String) -> Self {
+        Self { causation_id: event_id.to_string(), ..Self::own(service, traceparent) }
+    }
+
+    /// What a service does by itself. `traceparent` may be empty.
+    #[must_use]
+    pub fn own(service: &str, traceparent: String) -> Self {
+        let actor = Caller::Service(service.to_owned()).to_string();
+        Self { actor, request_id: String::new(), causation_id: String::new(), traceparent }
+    }
 }
 
 /// Wraps a payload. `aggregate` is the resource name of the one thing it reports, `version` that thing's own count.
@@ -102,6 +131,23 @@ mod tests {
         assert_eq!(told("hospitals/a/slots/2027-01-04/claims/1.1"), "checkup.v1.claim.capacity_reserved.hospital");
         assert_eq!(told("hospitals/a/slots/2027-01-04/claims/1.1"), told("hospitals/b/slots/2027-01-04/claims/2.1"));
         assert_eq!(subject(&EventEnvelope::default()), "checkup.v1.unknown.unknown.unknown");
+    }
+
+    #[test]
+    fn a_cause_says_who_acted_upon_what() {
+        let (id, trace) = (Uuid::from_u128(7), || "00-1-2-01".to_owned());
+        let text = |cause: Cause| [cause.actor, cause.request_id, cause.causation_id, cause.traceparent];
+        let kim = Caller::Customer(crate::ids::CustomerId::from_segment("kim").unwrap());
+        let request = |chosen| Request::new(&kim, "CreateScreening", chosen, Uuid::nil(), &EventEnvelope::default());
+        let (chosen, fresh) = (request(Some(id)), request(None));
+        let id = id.to_string();
+        assert_eq!(text(Cause::of_call(&kim, Some(&chosen), trace())), ["customer:kim", id.as_str(), "", "00-1-2-01"]);
+        for request in [Some(&fresh), None] {
+            assert_eq!(text(Cause::of_call(&kim, request, trace())), ["customer:kim", "", "", "00-1-2-01"]);
+        }
+        let reaction = Cause::of_event("reservation", Uuid::from_u128(7), trace());
+        assert_eq!(text(reaction), ["service:reservation", "", id.as_str(), "00-1-2-01"]);
+        assert_eq!(text(Cause::own("hospital", String::new())), ["service:hospital", "", "", ""]);
     }
 
     #[test]

@@ -41,13 +41,7 @@ pub(crate) struct Call {
 
 impl Call {
     fn cause(&self, request: Option<&Request>) -> Cause {
-        let chosen = request.filter(|request| request.chosen);
-        Cause {
-            actor: self.caller.to_string(),
-            request_id: chosen.map(|request| request.key.id.to_string()).unwrap_or_default(),
-            causation_id: String::new(),
-            traceparent: self.trace.traceparent(),
-        }
+        Cause::of_call(&self.caller, request, self.trace.traceparent())
     }
 }
 

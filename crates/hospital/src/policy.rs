@@ -8,7 +8,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use contract::event::v1::event_envelope::Payload;
 use contract::event::v1::{ScreeningCancelled, ScreeningRejected};
-use domain::access::Caller;
 use domain::event::{Cause, subject_filter};
 use domain::ids::{ClaimId, SlotId};
 use fault::Fault;
@@ -77,12 +76,9 @@ fn read(incoming: &Incoming) -> Result<Event, Fault> {
     }
     let slot = snapshot.as_ref().map(|snapshot| snapshot.slot.as_str()).unwrap_or_default();
     let malformed = |field: &str| Fault::internal(format!("the event {event_id} has a malformed {field}"));
-    let cause = Cause {
-        actor: Caller::Service(NAME.to_owned()).to_string(),
-        request_id: envelope.request_id.clone(),
-        causation_id: event_id.to_string(),
-        traceparent: TraceContext::from_traceparent_or_new(&envelope.traceparent).traceparent(),
-    };
+    let traceparent = TraceContext::from_traceparent_or_new(&envelope.traceparent).traceparent();
+    let request_id = envelope.request_id.clone();
+    let cause = Cause { request_id, ..Cause::of_event(NAME, event_id, traceparent) };
     let place = Place {
         slot: SlotId::parse(slot).map_err(|_| malformed("slot"))?,
         claim: ClaimId::parse(claim_id).map_err(|_| malformed("claim_id"))?,

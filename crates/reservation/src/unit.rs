@@ -57,12 +57,7 @@ impl Ledger {
             ScreeningFact::Booking(booking) => booking.traceparent.clone(),
             ScreeningFact::Fence { .. } => String::new(),
         };
-        let cause = Cause {
-            actor: format!("service:{NAME}"),
-            request_id: String::new(),
-            causation_id: event_id.to_string(),
-            traceparent,
-        };
+        let cause = Cause::of_event(NAME, event_id, traceparent);
         envelope(NAME, &cause, self.clock.now(), uuid_v7(), reservation, version, payload)
     }
 }

@@ -66,16 +66,6 @@ pub(crate) struct App {
     pub(crate) tasks: Tasks,
 }
 
-/// Who asks and in which trace: what every event of a call carries.
-fn cause(caller: &Caller, request: &Request, trace: &TraceContext) -> Cause {
-    Cause {
-        actor: caller.to_string(),
-        request_id: if request.chosen { request.key.id.to_string() } else { String::new() },
-        causation_id: String::new(),
-        traceparent: trace.traceparent(),
-    }
-}
-
 impl App {
     /// Reads one screening.
     pub(crate) async fn get(&self, scope: &Scope, id: ScreeningId) -> Result<Screening, Fault> {
@@ -133,7 +123,7 @@ impl App {
         trace: &TraceContext,
         deadline: Deadline,
     ) -> Result<Screening, Fault> {
-        let cause = cause(caller, &request, trace);
+        let cause = Cause::of_call(caller, Some(&request), trace.traceparent());
         let change = Change { scope: caller.scope()?, cause, request, id, command };
         self.ledger.change(change, deadline.instant()).await
     }

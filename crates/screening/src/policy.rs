@@ -19,7 +19,8 @@ use relay::{Consumer, Handler, Incoming};
 use runtime::trace::TraceContext;
 use tokio::time::Instant;
 
-use crate::unit::{Command, Heard, Ledger, News, ours};
+use crate::NAME;
+use crate::unit::{Command, Heard, Ledger, News};
 
 /// The consumer of Hospital's claims.
 pub(crate) const CONSUMER: &str = "screening-capacity";
@@ -58,13 +59,13 @@ impl Handler for Claims {
 
 fn read(incoming: &Incoming) -> Result<Heard, Malformed> {
     let Incoming { envelope, event_id, mark } = incoming;
-    let cause = Cause {
+    let traceparent = TraceContext::from_traceparent_or_new(&envelope.traceparent).traceparent();
+    let mut cause = Cause::of_event(NAME, *event_id, traceparent);
+    cause.request_id.clone_from(&envelope.request_id);
+    if !envelope.actor.is_empty() {
         // who took the place away is who ends the booking
-        actor: if envelope.actor.is_empty() { ours() } else { envelope.actor.clone() },
-        request_id: envelope.request_id.clone(),
-        causation_id: envelope.event_id.clone(),
-        traceparent: TraceContext::from_traceparent_or_new(&envelope.traceparent).traceparent(),
-    };
+        cause.actor.clone_from(&envelope.actor);
+    }
     let news = match &envelope.payload {
         Some(Payload::CapacityReserved(CapacityReserved {
             slot,

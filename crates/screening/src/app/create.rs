@@ -16,7 +16,7 @@ use runtime::trace::TraceContext;
 use tokio::time::{Instant, timeout_at};
 
 use super::in_flight::{Entered, in_progress};
-use super::{App, COMMIT_PATIENCE, cause};
+use super::{App, COMMIT_PATIENCE};
 use crate::capacity::{Reserved, late, unavailable};
 use crate::decode::Create;
 use crate::store::standing::Question;
@@ -61,7 +61,8 @@ impl App {
         deadline: Deadline,
     ) -> Result<Screening, Fault> {
         caller.require_act_for(&call.customer, &call.slot.hospital)?;
-        let intent = Intent { cause: cause(caller, &call.request, &trace), call, trace, deadline };
+        let cause = Cause::of_call(caller, Some(&call.request), trace.traceparent());
+        let intent = Intent { cause, call, trace, deadline };
         if intent.call.validate_only {
             return self.validate(&intent).await;
         }

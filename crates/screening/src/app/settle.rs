@@ -9,8 +9,9 @@ use runtime::trace::TraceContext;
 use tokio::time::Instant;
 
 use super::{App, COMMIT_PATIENCE};
+use crate::NAME;
 use crate::capacity::Reserved;
-use crate::unit::{Settle, ours};
+use crate::unit::Settle;
 
 /// How far a PENDING booking came.
 #[derive(Debug)]
@@ -72,12 +73,7 @@ impl App {
     }
 
     async fn write(&self, row: &Screening, command: Command, trace: &TraceContext) -> Result<Screening, Fault> {
-        let cause = Cause {
-            actor: ours(),
-            request_id: String::new(),
-            causation_id: String::new(),
-            traceparent: trace.traceparent(),
-        };
+        let cause = Cause::own(NAME, trace.traceparent());
         let settle = Settle { id: row.id, command, cause };
         self.ledger.settle(settle, Instant::now() + COMMIT_PATIENCE).await
     }

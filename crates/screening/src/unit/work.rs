@@ -253,12 +253,7 @@ impl Work {
         self.effects.unwatched.insert(id);
         let command = screening::Command::Fence { claim: orphan.claim, slot: orphan.slot.clone() };
         if let Ok(Decision::Change(event)) = (self.rules)(self.row(id), &command, self.now) {
-            let cause = Cause {
-                actor: ours(),
-                request_id: String::new(),
-                causation_id: orphan.event_id.to_string(),
-                traceparent: orphan.traceparent.clone(),
-            };
+            let cause = Cause::of_event(NAME, orphan.event_id, orphan.traceparent.clone());
             metrics::counter!("checkup_claims_fenced_total").increment(1);
             tracing::info!(claim = %orphan.claim, slot = %orphan.slot, "a place that nobody booked is given back");
             self.transition(id, &event, &cause);
@@ -278,12 +273,7 @@ impl Work {
             let (slot, count, reason) = (slot.to_string(), *count, Reason::SlotFull.name().to_owned());
             let aggregate = format!("{slot}/refusals");
             let fact = Payload::ScreeningRefused(ScreeningRefused { slot, reason, count });
-            let cause = Cause {
-                actor: ours(),
-                request_id: String::new(),
-                causation_id: String::new(),
-                traceparent: String::new(),
-            };
+            let cause = Cause::own(NAME, String::new());
             self.effects.events.push(envelope(NAME, &cause, self.now, uuid_v7(), aggregate, *version, fact));
         }
         self.keep(&report.request, String::new());
