@@ -75,7 +75,9 @@ pub enum Scope {
     Hospitals(BTreeSet<HospitalId>),
 }
 
-pub(crate) fn role_required(needed: &str) -> Fault {
+/// The refusal of a caller that is not one of the roles `needed`, such as `customer or admin`.
+#[must_use]
+pub fn role_required(needed: &str) -> Fault {
     Fault::new(Reason::RoleRequired, format!("this method needs the role {needed}")).with("requiredRole", needed)
 }
 

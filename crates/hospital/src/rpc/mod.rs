@@ -3,10 +3,10 @@
 mod capacity;
 mod hospital;
 
-use domain::access::Caller;
+use domain::access::{Caller, role_required};
 use domain::ids::HospitalId;
 use domain::request::Request as Identity;
-use fault::{Fault, Reason};
+use fault::Fault;
 use prost::Message;
 use runtime::deadline::Deadline;
 use runtime::{call, entropy, status};
@@ -55,10 +55,6 @@ fn identify(call: &Call, method: &'static str, id: Option<Uuid>, bare: &impl Mes
 
 fn answer<T>(outcome: Result<T, Fault>) -> Result<Response<T>, Status> {
     outcome.map(Response::new).map_err(status::status)
-}
-
-fn role_required(needed: &'static str) -> Fault {
-    Fault::new(Reason::RoleRequired, format!("this method needs the role {needed}")).with("requiredRole", needed)
 }
 
 /// Refuses everybody but the service that takes places and auditors.
