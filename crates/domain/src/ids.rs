@@ -11,6 +11,12 @@ use uuid::Uuid;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Malformed(pub String);
 
+impl From<Malformed> for String {
+    fn from(malformed: Malformed) -> Self {
+        malformed.0
+    }
+}
+
 fn expected(pattern: &str) -> Malformed {
     Malformed(format!("must be {pattern}"))
 }

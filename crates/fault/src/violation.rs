@@ -29,12 +29,17 @@ impl Violations {
         self.0.push(Violation { field: field.into(), reason, description: description.into() });
     }
 
-    /// Takes the value, or notes why there is none.
-    pub fn take<T>(&mut self, field: &str, parsed: Result<T, (Reason, String)>) -> Option<T> {
-        match parsed {
-            Ok(value) => Some(value),
-            Err((reason, description)) => {
-                self.add(field, reason, description);
+    /// Reads a name that must be given, or notes what it should look like, which is the parser's error.
+    pub fn name<T, E: Into<String>>(
+        &mut self,
+        field: &str,
+        text: &str,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        match parse(text) {
+            Ok(name) => Some(name),
+            Err(expected) => {
+                self.add(field, Reason::FieldInvalid, expected);
                 None
             }
         }
@@ -70,5 +75,23 @@ impl Violations {
     pub fn finish_with<T>(self, decoded: Option<T>) -> Result<T, Fault> {
         self.finish()?;
         decoded.ok_or_else(|| Fault::internal("a decoder dropped a field without naming a violation"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_read_or_its_pattern_is_named() {
+        let parse = |text: &str| text.parse::<u8>().map_err(|_| "must be a number");
+        let mut violations = Violations::new();
+        assert_eq!(violations.name("one", "1", parse), Some(1));
+        assert!(violations.is_empty());
+        assert_eq!(violations.name("other", "x", parse), None);
+        let refused = violations.finish().unwrap_err();
+        let expected =
+            Violation { field: "other".into(), reason: Reason::FieldInvalid, description: "must be a number".into() };
+        assert_eq!(refused.violations(), [expected]);
     }
 }

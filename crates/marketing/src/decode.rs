@@ -59,7 +59,7 @@ pub(crate) fn list(request: ListDemandSignalsRequest) -> Result<List, Fault> {
 pub(crate) fn propose(request: ProposeCapacityIncreaseRequest) -> Result<Propose, Fault> {
     let ProposeCapacityIncreaseRequest { slot, additional_capacity, mut justification, request_id } = request;
     let mut violations = Violations::new();
-    let slot = violations.take("slot", SlotId::parse(&slot).map_err(|malformed| (Reason::FieldInvalid, malformed.0)));
+    let slot = violations.name("slot", &slot, SlotId::parse);
     if !(1..=MOST_PLACES).contains(&additional_capacity) {
         violations.add("additional_capacity", Reason::FieldInvalid, format!("must be 1 to {MOST_PLACES}"));
     }

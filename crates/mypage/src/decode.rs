@@ -31,14 +31,10 @@ pub(crate) struct Watch {
     pub(crate) from: Option<ResumeToken>,
 }
 
-fn customer(violations: &mut Violations, field: &str, name: &str) -> Option<CustomerId> {
-    violations.take(field, CustomerId::parse_my_page(name).map_err(|malformed| (Reason::FieldInvalid, malformed.0)))
-}
-
 pub(crate) fn get(request: GetMyPageRequest) -> Result<Get, Fault> {
     let GetMyPageRequest { name, min_consistency_token } = request;
     let mut violations = Violations::new();
-    let customer = customer(&mut violations, "name", &name);
+    let customer = violations.name("name", &name, CustomerId::parse_my_page);
     let not_before = ConsistencyToken::decode(&mut violations, "min_consistency_token", &min_consistency_token);
     violations.finish_with(customer.map(|customer| Get { customer, not_before }))
 }
@@ -46,7 +42,7 @@ pub(crate) fn get(request: GetMyPageRequest) -> Result<Get, Fault> {
 pub(crate) fn list(request: ListMyPageItemsRequest) -> Result<List, Fault> {
     let ListMyPageItemsRequest { parent, page_size, page_token, min_consistency_token } = request;
     let mut violations = Violations::new();
-    let customer = customer(&mut violations, "parent", &parent);
+    let customer = violations.name("parent", &parent, CustomerId::parse_my_page);
     let page = Page::decode(&mut violations, page_size, &page_token, &["ListMyPageItems", &parent], &KEYS);
     let not_before = ConsistencyToken::decode(&mut violations, "min_consistency_token", &min_consistency_token);
     violations.finish_with(customer.map(|customer| List { customer, page, not_before }))
@@ -55,7 +51,7 @@ pub(crate) fn list(request: ListMyPageItemsRequest) -> Result<List, Fault> {
 pub(crate) fn watch(request: WatchMyPageRequest) -> Result<Watch, Fault> {
     let WatchMyPageRequest { name, resume_token } = request;
     let mut violations = Violations::new();
-    let customer = customer(&mut violations, "name", &name);
+    let customer = violations.name("name", &name, CustomerId::parse_my_page);
     let from = customer.as_ref().and_then(|customer| ResumeToken::parse(&resume_token, customer));
     if customer.is_some() && from.is_none() && !resume_token.is_empty() {
         violations.add("resume_token", Reason::PageTokenInvalid, "must be a resume_token of this page");

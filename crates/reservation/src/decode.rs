@@ -6,7 +6,7 @@ use domain::ids::ScreeningId;
 use domain::page::{KeyKind, Order, Page};
 use domain::reservation::State;
 use domain::token::ConsistencyToken;
-use fault::{Fault, Reason, Violations};
+use fault::{Fault, Violations};
 
 use crate::store;
 
@@ -45,15 +45,10 @@ pub(crate) struct ListHistory {
     pub(crate) page: Page,
 }
 
-fn reservation(violations: &mut Violations, field: &str, name: &str) -> Option<ScreeningId> {
-    violations
-        .take(field, ScreeningId::parse_reservation(name).map_err(|malformed| (Reason::FieldInvalid, malformed.0)))
-}
-
 pub(crate) fn get(request: GetReservationRequest) -> Result<Get, Fault> {
     let GetReservationRequest { name, min_consistency_token } = request;
     let mut violations = Violations::new();
-    let screening = reservation(&mut violations, "name", &name);
+    let screening = violations.name("name", &name, ScreeningId::parse_reservation);
     let not_before = ConsistencyToken::decode(&mut violations, "min_consistency_token", &min_consistency_token);
     violations.finish_with(screening.map(|screening| Get { screening, not_before }))
 }
@@ -75,7 +70,7 @@ pub(crate) fn list(request: ListReservationsRequest) -> Result<List, Fault> {
 pub(crate) fn list_history(request: ListReservationHistoryRequest) -> Result<ListHistory, Fault> {
     let ListReservationHistoryRequest { parent, page_size, page_token } = request;
     let mut violations = Violations::new();
-    let screening = reservation(&mut violations, "parent", &parent);
+    let screening = violations.name("parent", &parent, ScreeningId::parse_reservation);
     let bound = screening.map(ScreeningId::reservation_name).unwrap_or_default();
     let binding = ["ListReservationHistory", &bound];
     let page = Page::decode(&mut violations, page_size, &page_token, &binding, &[KeyKind::Int]);

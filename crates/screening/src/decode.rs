@@ -6,7 +6,7 @@
 use contract::screening::v1 as message;
 use domain::access::{Caller, Scope};
 use domain::filter::{self, Field, Kind};
-use domain::ids::{CustomerId, Malformed, ScreeningId, SlotId};
+use domain::ids::{CustomerId, ScreeningId, SlotId};
 use domain::page::{Order, Page};
 use domain::request::{Request, decode_id};
 use domain::text::{self, NAME_MAX, REMARK_MAX};
@@ -46,11 +46,6 @@ pub(crate) struct Change {
     pub(crate) request: Request,
 }
 
-/// Takes the value, or notes that the name is malformed.
-fn take<T>(violations: &mut Violations, field: &str, parsed: Result<T, Malformed>) -> Option<T> {
-    violations.take(field, parsed.map_err(|Malformed(text)| (Reason::FieldInvalid, text)))
-}
-
 /// The identity of a call. `canonical` is its content without the request_id.
 fn request(caller: &Caller, method: &'static str, id: Option<Uuid>, canonical: &impl Message) -> Request {
     Request::new(caller, method, id, runtime::entropy::uuid_v7(), canonical)
@@ -80,9 +75,9 @@ pub(crate) fn create(caller: &Caller, message: message::CreateScreeningRequest) 
             consistency_token: _,
             state_message: _,
         } = screening;
-        let parsed_customer = take(&mut violations, "screening.customer", CustomerId::parse(&customer));
+        let parsed_customer = violations.name("screening.customer", &customer, CustomerId::parse);
         text::check(&mut violations, "screening.customer_display_name", &mut customer_display_name, 0, NAME_MAX);
-        let parsed_slot = take(&mut violations, "screening.slot", SlotId::parse(&slot));
+        let parsed_slot = violations.name("screening.slot", &slot, SlotId::parse);
         let canonical = message::Screening { customer, customer_display_name, slot, ..message::Screening::default() };
         (parsed_customer, parsed_slot, canonical)
     });
@@ -114,7 +109,7 @@ pub(crate) fn create(caller: &Caller, message: message::CreateScreeningRequest) 
 pub(crate) fn get(message: message::GetScreeningRequest) -> Result<ScreeningId, Fault> {
     let message::GetScreeningRequest { name } = message;
     let mut violations = Violations::new();
-    let id = take(&mut violations, "name", ScreeningId::parse(&name));
+    let id = violations.name("name", &name, ScreeningId::parse);
     violations.finish_with(id)
 }
 
@@ -122,7 +117,7 @@ pub(crate) fn get(message: message::GetScreeningRequest) -> Result<ScreeningId, 
 pub(crate) fn cancel(caller: &Caller, message: message::CancelScreeningRequest) -> Result<Change, Fault> {
     let message::CancelScreeningRequest { name, mut reason, etag, request_id } = message;
     let mut violations = Violations::new();
-    let id = take(&mut violations, "name", ScreeningId::parse(&name));
+    let id = violations.name("name", &name, ScreeningId::parse);
     text::check(&mut violations, "reason", &mut reason, 0, REMARK_MAX);
     text::check_machine(&mut violations, "etag", &etag);
     let request_id = decode_id(&mut violations, "request_id", &request_id);
@@ -156,7 +151,7 @@ fn attendance(
     canonical: &impl Message,
 ) -> Result<Change, Fault> {
     let mut violations = Violations::new();
-    let id = take(&mut violations, "name", ScreeningId::parse(name));
+    let id = violations.name("name", name, ScreeningId::parse);
     text::check_machine(&mut violations, "etag", &etag);
     let request_id = decode_id(&mut violations, "request_id", request_id);
     let request = request(caller, method, request_id, canonical);

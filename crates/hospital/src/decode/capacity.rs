@@ -16,14 +16,14 @@ use jiff::Timestamp;
 use store::{micros, timestamp};
 use uuid::Uuid;
 
-use super::{Asked, List, name, remark, required};
+use super::{Asked, List, remark, required};
 use crate::command::Change;
 
 /// Reads the slot and the claim of a request that has nothing else.
 pub(crate) fn claim(slot: &str, claim_id: &str) -> Result<(SlotId, ClaimId), Fault> {
     let mut violations = Violations::new();
-    let slot = name(&mut violations, "slot", slot, SlotId::parse);
-    let claim = name(&mut violations, "claim_id", claim_id, ClaimId::parse);
+    let slot = violations.name("slot", slot, SlotId::parse);
+    let claim = violations.name("claim_id", claim_id, ClaimId::parse);
     violations.finish_with(slot.zip(claim))
 }
 
@@ -35,8 +35,7 @@ pub(crate) fn list_capacity_claims(message: &ListCapacityClaimsRequest) -> Resul
     const FIELDS: &[Field] = &[Field { name: "state", kind: Kind::OneOf(&["ACTIVE", "RELEASED", "REVOKED"]) }];
     let ListCapacityClaimsRequest { slot, page_size, page_token, filter } = message;
     let mut violations = Violations::new();
-    let parent =
-        if slot == EVERY_SLOT { Some(None) } else { name(&mut violations, "slot", slot, SlotId::parse).map(Some) };
+    let parent = if slot == EVERY_SLOT { Some(None) } else { violations.name("slot", slot, SlotId::parse).map(Some) };
     let binding = ["ListCapacityClaims", slot, filter];
     let page = Page::decode(&mut violations, *page_size, page_token, &binding, &[KeyKind::Text, KeyKind::Int]);
     let filter = filter::decode(&mut violations, filter, FIELDS);
@@ -47,7 +46,7 @@ pub(crate) fn list_capacity_claims(message: &ListCapacityClaimsRequest) -> Resul
 pub(crate) fn create_capacity_request(message: &mut CreateCapacityRequestRequest, fresh: Uuid) -> Result<Asked, Fault> {
     let CreateCapacityRequestRequest { parent, capacity_request, request_id } = message;
     let mut violations = Violations::new();
-    let hospital = name(&mut violations, "parent", parent, HospitalId::parse);
+    let hospital = violations.name("parent", parent, HospitalId::parse);
     let wish = match capacity_request {
         Some(request) => wish(&mut violations, request, hospital.as_ref()),
         None => {
@@ -75,7 +74,7 @@ fn wish(violations: &mut Violations, request: &mut CapacityRequest, hospital: Op
         expire_time,
         etag: _,
     } = request;
-    let slot = name(violations, "capacity_request.slot", slot, SlotId::parse);
+    let slot = violations.name("capacity_request.slot", slot, SlotId::parse);
     if slot.as_ref().zip(hospital).is_some_and(|(slot, hospital)| slot.hospital != *hospital) {
         violations.add("capacity_request.slot", Reason::FieldInvalid, "must be a slot of parent");
     }
@@ -106,7 +105,7 @@ fn instant(violations: &mut Violations, field: &str, time: &prost_types::Timesta
 pub(crate) fn get_capacity_request(message: &GetCapacityRequestRequest) -> Result<CapacityRequestId, Fault> {
     let GetCapacityRequestRequest { name: request } = message;
     let mut violations = Violations::new();
-    let request = name(&mut violations, "name", request, CapacityRequestId::parse);
+    let request = violations.name("name", request, CapacityRequestId::parse);
     violations.finish_with(request)
 }
 
@@ -118,7 +117,7 @@ pub(crate) fn list_capacity_requests(message: &ListCapacityRequestsRequest) -> R
     ];
     let ListCapacityRequestsRequest { parent, page_size, page_token, filter } = message;
     let mut violations = Violations::new();
-    let hospital = name(&mut violations, "parent", parent, HospitalId::parse);
+    let hospital = violations.name("parent", parent, HospitalId::parse);
     let binding = ["ListCapacityRequests", parent, filter];
     let page = Page::decode(&mut violations, *page_size, page_token, &binding, &[KeyKind::Text]);
     let filter = filter::decode(&mut violations, filter, FIELDS);
@@ -139,7 +138,7 @@ pub(crate) fn reject_capacity_request(message: &mut RejectCapacityRequestRequest
 
 fn decision(request: &str, approve: bool, note: &mut String, etag: &str, request_id: &str) -> Result<Asked, Fault> {
     let mut violations = Violations::new();
-    let id = name(&mut violations, "name", request, CapacityRequestId::parse);
+    let id = violations.name("name", request, CapacityRequestId::parse);
     remark(&mut violations, "note", note);
     let request_id = decode_id(&mut violations, "request_id", request_id);
     let decoded = id.map(|id| Asked {

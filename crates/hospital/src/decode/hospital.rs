@@ -17,7 +17,7 @@ use prost_types::{Duration, FieldMask};
 use uuid::Uuid;
 
 use super::slot::new_slots;
-use super::{Asked, List, name, remark, required};
+use super::{Asked, List, remark, required};
 use crate::command::Change;
 
 /// Reads CreateHospital. `fresh` names the hospital where the caller does not.
@@ -38,7 +38,7 @@ pub(crate) fn create_hospital(
     let id = if hospital_id.is_empty() {
         Some(fresh())
     } else {
-        name(&mut violations, "hospital_id", hospital_id, HospitalId::from_segment)
+        violations.name("hospital_id", hospital_id, HospitalId::from_segment)
     };
     let numbered = initial_slots.iter().enumerate();
     let slots = new_slots(
@@ -144,7 +144,7 @@ fn policy(violations: &mut Violations, policy: Option<&PolicyMessage>) -> Option
 pub(crate) fn get_hospital(message: &GetHospitalRequest) -> Result<HospitalId, Fault> {
     let GetHospitalRequest { name: hospital } = message;
     let mut violations = Violations::new();
-    let hospital = name(&mut violations, "name", hospital, HospitalId::parse);
+    let hospital = violations.name("name", hospital, HospitalId::parse);
     violations.finish_with(hospital)
 }
 
@@ -234,7 +234,7 @@ pub(crate) fn update_hospital(message: &mut UpdateHospitalRequest) -> Result<Ask
         delete_time: _,
         etag,
     } = hospital;
-    let id = name(&mut violations, "hospital.name", id, HospitalId::parse);
+    let id = violations.name("hospital.name", id, HospitalId::parse);
     let mask = Mask::of(update_mask.as_ref());
     let names_it = mask.names("display_name") || (mask.touches("display_name") && !display_name.is_empty());
     if names_it {
@@ -269,7 +269,7 @@ pub(crate) fn update_hospital(message: &mut UpdateHospitalRequest) -> Result<Ask
 pub(crate) fn delete_hospital(message: &mut DeleteHospitalRequest) -> Result<(Asked, bool), Fault> {
     let DeleteHospitalRequest { name: hospital, etag, force, validate_only, reason, request_id } = message;
     let mut violations = Violations::new();
-    let hospital = name(&mut violations, "name", hospital, HospitalId::parse);
+    let hospital = violations.name("name", hospital, HospitalId::parse);
     remark(&mut violations, "reason", reason);
     let request_id = decode_id(&mut violations, "request_id", request_id);
     let decoded = hospital.map(|hospital| {

@@ -22,7 +22,7 @@ pub(crate) use slot::{
 
 use domain::civil::decode_date;
 use domain::filter::Comparison;
-use domain::ids::{HospitalId, Malformed, SlotId};
+use domain::ids::{HospitalId, SlotId};
 use domain::page::Page;
 use domain::text::{self, REMARK_MAX};
 use fault::{Reason, Violations};
@@ -53,16 +53,6 @@ pub(crate) struct List<P> {
     pub(crate) page: Page,
 }
 
-/// A name that must be given.
-fn name<T>(
-    violations: &mut Violations,
-    field: &str,
-    text: &str,
-    parse: impl FnOnce(&str) -> Result<T, Malformed>,
-) -> Option<T> {
-    violations.take(field, parse(text).map_err(|Malformed(pattern)| (Reason::FieldInvalid, pattern)))
-}
-
 fn required(violations: &mut Violations, field: &str) {
     violations.add(field, Reason::FieldInvalid, "is required");
 }
@@ -81,5 +71,5 @@ fn optional_date(
 
 /// A slot's name with whose it is.
 fn slot_name(violations: &mut Violations, field: &str, text: &str) -> Option<(HospitalId, SlotId)> {
-    name(violations, field, text, SlotId::parse).map(|slot| (slot.hospital.clone(), slot))
+    violations.name(field, text, SlotId::parse).map(|slot| (slot.hospital.clone(), slot))
 }

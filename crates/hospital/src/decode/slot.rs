@@ -15,7 +15,7 @@ use domain::request::decode_id;
 use fault::{Fault, Reason, Violations};
 use jiff::civil::Date;
 
-use super::{Asked, List, name, optional_date, remark, required, slot_name};
+use super::{Asked, List, optional_date, remark, required, slot_name};
 use crate::command::{Change, NewSlot};
 use crate::store::read::{Dates, Search};
 
@@ -93,7 +93,7 @@ pub(super) fn new_slots<'a>(
 pub(crate) fn create_slot(message: &CreateSlotRequest) -> Result<Asked, Fault> {
     let CreateSlotRequest { parent, slot, request_id } = message;
     let mut violations = Violations::new();
-    let hospital = name(&mut violations, "parent", parent, HospitalId::parse);
+    let hospital = violations.name("parent", parent, HospitalId::parse);
     let slots = new_slots(&mut violations, "slot", [("slot".to_owned(), slot.as_ref())].into_iter());
     let request_id = decode_id(&mut violations, "request_id", request_id);
     let decoded = hospital.zip(slots).map(|(hospital, slots)| Asked {
@@ -108,7 +108,7 @@ pub(crate) fn create_slot(message: &CreateSlotRequest) -> Result<Asked, Fault> {
 pub(crate) fn batch_create_slots(message: &BatchCreateSlotsRequest) -> Result<Asked, Fault> {
     let BatchCreateSlotsRequest { parent, requests, request_id } = message;
     let mut violations = Violations::new();
-    let hospital = name(&mut violations, "parent", parent, HospitalId::parse);
+    let hospital = violations.name("parent", parent, HospitalId::parse);
     if requests.is_empty() {
         required(&mut violations, "requests");
     }
@@ -153,7 +153,7 @@ fn nested_slots(violations: &mut Violations, parent: &str, requests: &[CreateSlo
 pub(crate) fn get_slot(message: &GetSlotRequest) -> Result<SlotId, Fault> {
     let GetSlotRequest { name: slot } = message;
     let mut violations = Violations::new();
-    let slot = name(&mut violations, "name", slot, SlotId::parse);
+    let slot = violations.name("name", slot, SlotId::parse);
     violations.finish_with(slot)
 }
 
@@ -173,7 +173,7 @@ fn binding(date: Option<contract::google::r#type::Date>) -> String {
 pub(crate) fn list_slots(message: &ListSlotsRequest) -> Result<List<(HospitalId, Dates)>, Fault> {
     let ListSlotsRequest { parent, page_size, page_token, start_date, end_date } = message;
     let mut violations = Violations::new();
-    let hospital = name(&mut violations, "parent", parent, HospitalId::parse);
+    let hospital = violations.name("parent", parent, HospitalId::parse);
     let bound = ["ListSlots", parent, &binding(*start_date), &binding(*end_date)];
     let page = Page::decode(&mut violations, *page_size, page_token, &bound, &[KeyKind::Text]);
     let start = optional_date(&mut violations, "start_date", *start_date);
@@ -276,7 +276,7 @@ fn search_hospitals(violations: &mut Violations, names: &[String]) -> Vec<Hospit
     }
     let numbered = names.iter().enumerate();
     let hospitals: BTreeSet<HospitalId> = numbered
-        .filter_map(|(i, hospital)| name(violations, &format!("hospitals[{i}]"), hospital, HospitalId::parse))
+        .filter_map(|(i, hospital)| violations.name(&format!("hospitals[{i}]"), hospital, HospitalId::parse))
         .collect();
     hospitals.into_iter().collect()
 }
