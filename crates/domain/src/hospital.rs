@@ -11,6 +11,8 @@ pub use request::{
     reject,
 };
 
+pub use crate::terms::Terms;
+
 use contract::event::v1::event_envelope::Payload;
 use contract::event::v1::{HospitalDeleted, HospitalDeletionStarted, HospitalRegistered, HospitalUpdated};
 use contract::hospital::v1 as message;
@@ -104,7 +106,7 @@ impl Hospital {
         Terms {
             hospital_display_name: self.display_name.clone(),
             time_zone: zone_name(&self.time_zone).to_owned(),
-            cancellation_close_time: self.policy.cancellation_close(date, &self.time_zone),
+            cancellation_close_time: Some(self.policy.cancellation_close(date, &self.time_zone)),
         }
     }
 
@@ -126,17 +128,6 @@ impl Hospital {
     fn fact(&self, payload: Payload) -> Fact {
         Fact { aggregate: self.id.to_string(), version: self.version, payload }
     }
-}
-
-/// What a booking is told of its hospital.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Terms {
-    /// The hospital's display name.
-    pub hospital_display_name: String,
-    /// Its IANA time zone.
-    pub time_zone: String,
-    /// The instant from which the customer can no longer cancel.
-    pub cancellation_close_time: Timestamp,
 }
 
 /// NOT_FOUND for a hospital.

@@ -20,6 +20,7 @@ pub mod request;
 pub mod reservation;
 pub mod screening;
 pub mod screening_fact;
+mod terms;
 pub mod text;
 pub mod token;
 pub mod window;

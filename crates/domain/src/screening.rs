@@ -15,6 +15,8 @@ use jiff::Timestamp;
 pub use apply::{apply, payload, retell};
 pub use decide::decide;
 
+pub use crate::terms::Terms;
+
 use crate::access::Scope;
 use crate::ids::{ClaimId, CustomerId, ScreeningId, SlotId};
 
@@ -141,18 +143,6 @@ impl Party {
             Self::Admin => "ADMIN_REQUEST",
         }
     }
-}
-
-/// What Hospital says along with a place, kept with the booking as it was then. While no answer of Hospital is known the
-/// texts are empty.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Terms {
-    /// How the hospital is called.
-    pub hospital_display_name: String,
-    /// Its IANA time zone.
-    pub time_zone: String,
-    /// From when on the customer can no longer cancel.
-    pub cancellation_close_time: Option<Timestamp>,
 }
 
 /// What somebody wants to book, under the id it will have.

@@ -158,11 +158,6 @@ impl Recovery {
             let slot = told.slot.as_ref().or_else(|| claim.as_ref().map(|(_, slot)| slot));
             if let Some(slot) = slot.filter(|slot| !offers.contains_key(*slot)) {
                 let terms = hospital::recovery::terms(hospital, slot).await.map_err(failed)?;
-                let terms = terms.map(|terms| Terms {
-                    hospital_display_name: terms.hospital_display_name,
-                    time_zone: terms.time_zone,
-                    cancellation_close_time: Some(terms.cancellation_close_time),
-                });
                 offers.insert(slot.clone(), terms);
             }
             let offered = slot.and_then(|slot| offers.get(slot).cloned().flatten());

@@ -194,7 +194,7 @@ impl FakeHospital {
         answer.terms = terms.map(|terms| message::BookingTerms {
             hospital_display_name: terms.hospital_display_name,
             time_zone: terms.time_zone,
-            cancellation_close_time: Some(encode_time(terms.cancellation_close_time)),
+            cancellation_close_time: terms.cancellation_close_time.map(encode_time),
         });
         Ok(answer)
     }
