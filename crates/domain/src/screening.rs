@@ -20,9 +20,6 @@ pub use crate::terms::Terms;
 use crate::access::Scope;
 use crate::ids::{ClaimId, CustomerId, ScreeningId, SlotId};
 
-/// The producer of the facts this module writes, as envelopes name it.
-pub const PRODUCER: &str = "screening";
-
 /// The claim a new booking asks for; rescheduling would count up.
 pub const FIRST_GENERATION: i32 = 1;
 

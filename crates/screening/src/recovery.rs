@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use domain::event::{Cause, envelope};
 use domain::ids::ScreeningId;
 use domain::recovery::given_up;
-use domain::screening::{PRODUCER, Screening, retell};
+use domain::screening::{Screening, retell};
 use fault::Fault;
 use jiff::Timestamp;
 use runtime::clock::Clock;
@@ -19,6 +19,7 @@ use runtime::entropy::uuid_v7;
 use sea_orm::entity::prelude::*;
 use sea_orm::{QueryOrder, QuerySelect};
 
+use crate::NAME;
 use crate::store::row::{self, Column, Entity};
 use crate::store::{CustomerDate, active, by_ids, watch};
 use crate::unit::ours;
@@ -77,7 +78,7 @@ pub async fn find(
 /// # Errors
 /// What the writer says; nothing was written then, or nobody knows and the same may be run again.
 pub async fn mend(database: &Database, known: Known, clock: Clock) -> Result<Mended, Fault> {
-    ::store::writer::run_once(crate::NAME, Mending(clock), database.clone(), known).await
+    ::store::writer::run_once(NAME, Mending(clock), database.clone(), known).await
 }
 
 /// The unit of the one command there is.
@@ -125,9 +126,9 @@ async fn run(transaction: &Transaction, known: &Known, now: Timestamp) -> Result
     watch::delete(transaction, &ids).await?;
     let cause =
         Cause { actor: ours(), request_id: String::new(), causation_id: String::new(), traceparent: String::new() };
-    let told = rows.iter().map(|row| {
-        envelope(PRODUCER, &cause, row.update_time, uuid_v7(), row.id.to_string(), row.version, retell(row))
-    });
+    let told = rows
+        .iter()
+        .map(|row| envelope(NAME, &cause, row.update_time, uuid_v7(), row.id.to_string(), row.version, retell(row)));
     outbox::append(transaction, told.collect()).await?;
     if let Some(gap) = known.closes {
         past::close(transaction, gap, now).await?;
