@@ -118,18 +118,8 @@ impl Outgoing {
     }
 }
 
-/// Whether a call failed because its time was up, here or at the peer. tonic's own client answers CANCELLED when the
-/// timeout set on a request passes before the peer says DEADLINE_EXCEEDED.
-#[must_use]
-pub fn is_deadline(status: &Status) -> bool {
-    match status.code() {
-        Code::DeadlineExceeded => true,
-        Code::Cancelled => status.message() == tonic::TimeoutExpired(()).to_string(),
-        _ => false,
-    }
-}
-
 /// Whether a call failed without an answer of the service: the outcome is unknown, and the same request may be sent again.
+/// CANCELLED is what tonic's own client says when the timeout of a request passes before the peer says DEADLINE_EXCEEDED;
 /// UNKNOWN and INTERNAL without our ErrorInfo are the transport's words for a broken stream; RESOURCE_EXHAUSTED without it
 /// is a connection that was told to calm down; UNIMPLEMENTED is a server that does not run the service.
 #[must_use]
@@ -167,8 +157,7 @@ mod tests {
         assert!(is_unreachable(&Status::unknown("h2 protocol error: error reading a body from connection")));
         assert!(is_unreachable(&Status::resource_exhausted("h2 protocol error: too many resets")));
         assert!(is_unreachable(&Status::unimplemented("")));
-        assert!(is_deadline(&Status::cancelled("Timeout expired")));
-        assert!(!is_deadline(&Status::cancelled("operation was canceled")));
+        assert!(is_unreachable(&Status::cancelled("Timeout expired")));
     }
 
     #[test]
