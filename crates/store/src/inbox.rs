@@ -338,16 +338,3 @@ pub async fn record_ignored(transaction: &impl ConnectionTrait, events: Vec<Igno
     ignored::Entity::insert_many(rows).on_conflict(keep).exec_without_returning(transaction).await?;
     Ok(())
 }
-
-/// The reasons kept for one resource, oldest first.
-///
-/// # Errors
-/// What the database says.
-pub async fn ignored_of(connection: &impl ConnectionTrait, aggregate: &str) -> Result<Vec<String>, DbErr> {
-    let rows = ignored::Entity::find()
-        .filter(ignored::Column::Aggregate.eq(aggregate))
-        .order_by_asc(ignored::Column::IgnoreTime)
-        .all(connection)
-        .await?;
-    Ok(rows.into_iter().map(|row| row.reason).collect())
-}
