@@ -86,12 +86,10 @@ impl Unit for HospitalUnit {
     }
 }
 
-/// Keeps a dead letter and marks its event as seen. Run again it does nothing, but for an event without a readable id, where
-/// one letter too many is better than one too few.
+/// Keeps a dead letter and marks its event as seen. Run again it does nothing.
 async fn bury(transaction: &Transaction, letter: &DeadLetter, mark: &Mark) -> Result<(), DbErr> {
     let fresh = inbox::admit(transaction, policy::CONSUMER, &[mark]).await?;
-    let nameless = matches!(mark, Mark::Unordered { event_id } if event_id.is_nil());
-    if nameless || fresh == [true] {
+    if fresh == [true] {
         dead_letter::put(transaction, letter).await?;
     }
     Ok(())
