@@ -49,6 +49,16 @@ impl Request {
         }
     }
 
+    /// The identity of work that a service does without a call. It has no content that could differ, and nobody repeats it
+    /// but the writer.
+    pub fn of_own_work(service: &Caller, method: &'static str, id: Uuid) -> Self {
+        Self {
+            key: RequestKey { caller: service.to_string(), method, id },
+            fingerprint: Sha256::digest([]).into(),
+            chosen: false,
+        }
+    }
+
     /// Whether an earlier record with this fingerprint is the same request.
     ///
     /// # Errors

@@ -52,8 +52,7 @@ async fn report(counts: Counts, mut ended: mpsc::Receiver<()>, ledger: Ledger, i
         }
         let mut taken: Vec<_> = taken.into_iter().collect();
         taken.sort();
-        let nothing = contract::screening::v1::GetScreeningRequest::default();
-        let request = Request::new(&Caller::Service(NAME.to_owned()), "ReportRefusals", None, uuid_v7(), &nothing);
+        let request = Request::of_own_work(&Caller::Service(NAME.to_owned()), "ReportRefusals", uuid_v7());
         let report = Command::Report(Report { request, counts: taken.clone() });
         if let Err(fault) = ledger.done(report, Instant::now() + COMMIT_PATIENCE).await {
             tracing::warn!(?fault, "refusals are reported later");
