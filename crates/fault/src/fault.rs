@@ -1,5 +1,6 @@
 //! A refusal or a failure, with what a client needs to act on it and what only a log may see.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
@@ -19,7 +20,7 @@ pub struct Resource {
 struct Parts {
     reason: Reason,
     message: String,
-    metadata: BTreeMap<&'static str, String>,
+    metadata: BTreeMap<Cow<'static, str>, String>,
     violations: Vec<Violation>,
     retry_after: Option<Duration>,
     resource: Option<Resource>,
@@ -53,10 +54,10 @@ impl Fault {
         Self::new(Reason::Internal, "internal error").caused_by(cause)
     }
 
-    /// Adds one dynamic value of the message as metadata. Keys are lowerCamelCase.
+    /// Adds one dynamic value of the message as metadata. Keys are lowerCamelCase: constants, or what a peer's refusal has.
     #[must_use]
-    pub fn with(mut self, key: &'static str, value: impl fmt::Display) -> Self {
-        self.0.metadata.insert(key, value.to_string());
+    pub fn with(mut self, key: impl Into<Cow<'static, str>>, value: impl fmt::Display) -> Self {
+        self.0.metadata.insert(key.into(), value.to_string());
         self
     }
 
@@ -108,7 +109,7 @@ impl Fault {
 
     /// Every dynamic value of the message.
     #[must_use]
-    pub fn metadata(&self) -> &BTreeMap<&'static str, String> {
+    pub fn metadata(&self) -> &BTreeMap<Cow<'static, str>, String> {
         &self.0.metadata
     }
 

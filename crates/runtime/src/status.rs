@@ -96,7 +96,7 @@ fn shorten(text: &str, limit: usize) -> String {
 fn details(fault: &Fault) -> Vec<prost_types::Any> {
     let (fields, omitted) = field_violations(fault.violations());
     let mut metadata: HashMap<String, String> =
-        fault.metadata().iter().map(|(key, value)| ((*key).to_owned(), shorten(value, MAX_VALUE))).collect();
+        fault.metadata().iter().map(|(key, value)| (key.to_string(), shorten(value, MAX_VALUE))).collect();
     if omitted > 0 {
         metadata.insert("omittedViolations".to_owned(), omitted.to_string());
     }

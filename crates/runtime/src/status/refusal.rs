@@ -2,8 +2,7 @@
 //!
 //! Statuses that our own services did not make (a proxy's, the transport's) are no refusals; `client` classifies those.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fault::{Fault, Reason, Violation};
@@ -11,7 +10,6 @@ use tonic::Status;
 use tonic_types::StatusExt;
 
 use super::DOMAIN;
-use crate::lifecycle::lock;
 
 /// A decoded refusal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,9 +76,7 @@ impl Refusal {
     pub fn into_fault(self) -> Fault {
         let mut fault = Fault::new(self.reason, self.message);
         for (key, value) in self.metadata {
-            if let Some(key) = interned(&key) {
-                fault = fault.with(key, value);
-            }
+            fault = fault.with(key, value);
         }
         if let Some(delay) = self.retry_after {
             fault = fault.retry_after(delay);
@@ -94,24 +90,6 @@ impl Refusal {
     }
 }
 
-/// The metadata keys of faults are constants of the code that makes them, and those of a peer are constants of ours: a
-/// few dozen. So each is kept once for the life of the process; a peer that sends ever new ones is cut off at `MOST`.
-fn interned(key: &str) -> Option<&'static str> {
-    const MOST: usize = 256;
-    const LONGEST: usize = 64;
-    static KEYS: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
-    let mut keys = lock(&KEYS);
-    if let Some(known) = keys.get(key) {
-        return Some(known);
-    }
-    if keys.len() >= MOST || key.len() > LONGEST {
-        return None;
-    }
-    let kept: &'static str = Box::leak(key.to_owned().into_boxed_str());
-    keys.insert(kept);
-    Some(kept)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,8 +97,10 @@ mod tests {
 
     #[test]
     fn a_peers_refusal_is_passed_on_whole() {
-        let fault =
-            Fault::new(Reason::SlotFull, "no place is left").with("remaining", 0).with("slot", "hospitals/h/slots/d");
+        let fault = Fault::new(Reason::SlotFull, "no place is left")
+            .with("remaining", 0)
+            .with("slot", "hospitals/h/slots/d")
+            .with("aKeyOfTheNextVersion".to_owned(), 1);
         let passed_on = refusal_of(&status(fault.clone())).unwrap().into_fault();
         assert_eq!(passed_on, fault);
     }
@@ -132,12 +112,5 @@ mod tests {
             refusal_of(&Status::with_details(tonic::Code::Internal, "x", bytes::Bytes::from_static(&[0xff; 9]))),
             None
         );
-    }
-
-    #[test]
-    fn keys_are_kept_once() {
-        let (first, second) = (interned("remaining").unwrap(), interned("remaining").unwrap());
-        assert!(std::ptr::eq(first, second));
-        assert_eq!(interned(&"k".repeat(65)), None);
     }
 }
