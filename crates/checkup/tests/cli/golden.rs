@@ -52,11 +52,6 @@ fn every_command_says_its_exit_statuses_and_shows_examples() {
     }
 }
 
-#[test]
-fn the_default_configuration_is_as_it_was() {
-    compare("config.toml", DEFAULT);
-}
-
 /// The document is what operators read; the code's defaults are what tests and embedding programs get.
 #[test]
 fn the_default_document_says_what_the_code_does() {
