@@ -8,6 +8,7 @@ pub mod assembly;
 pub mod backup;
 pub mod bench;
 pub mod cli;
+pub mod command;
 pub mod config;
 pub mod data_dir;
 pub mod dead_letters;

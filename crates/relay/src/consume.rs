@@ -10,6 +10,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_recursion::async_recursion as boxed;
 use async_trait::async_trait;
 use bus::{Subscribe, Subscription};
 use contract::event::v1::EventEnvelope;
@@ -116,6 +117,7 @@ impl ConsumeOptions {
 }
 
 /// Brings events to a consumer until the drain is requested. `caught_up` is released once nothing waits for it any more.
+#[boxed]
 pub async fn consume(
     consumer: Consumer,
     road: Arc<dyn Subscribe>,

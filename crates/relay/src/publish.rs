@@ -14,6 +14,7 @@ mod term;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_recursion::async_recursion as boxed;
 use bus::Publish;
 use jiff::Timestamp;
 use runtime::clock::Clock;
@@ -64,6 +65,7 @@ impl Default for PublishOptions {
 const TROUBLE: Duration = Duration::from_millis(250);
 
 /// Publishes the events of the service `name` until the drain is requested.
+#[boxed]
 pub async fn publish(
     name: &'static str,
     database: Database,

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
@@ -126,6 +127,11 @@ impl Tasks {
     where
         F: Future<Output: Outcome> + Send + 'static,
     {
+        self.spawn_boxed(kind, name, Box::pin(async move { future.await.failure() }));
+    }
+
+    /// One type of task, so that the machinery around one is compiled once.
+    fn spawn_boxed(&self, kind: Kind, name: &'static str, future: BoxFuture<'static, Option<String>>) {
         let id = self.0.next.fetch_add(1, Ordering::Relaxed);
         // listed before it runs, so that it can take itself off however quickly it ends
         let mut running = lock(&self.0.running);
@@ -137,7 +143,7 @@ impl Tasks {
         let work = async move {
             let outcome = AssertUnwindSafe(future).catch_unwind().await;
             let failure = match outcome {
-                Ok(outcome) => outcome.failure(),
+                Ok(failure) => failure,
                 Err(panic) => Some(panic_text(panic.as_ref())),
             };
             listed.tasks.ended(kind, name, failure);

@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use async_recursion::async_recursion as boxed;
 use sea_orm::{
     ConnectOptions, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, SqliteTransactionMode,
     Statement, TransactionOptions, TransactionTrait,
@@ -59,6 +60,7 @@ pub async fn copy_all(copies: &[Copy], mut copied: impl FnMut(&Copy)) -> Result<
 }
 
 /// Begins to read all sources at one instant.
+#[boxed]
 async fn cut(copies: &[Copy], connections: Vec<DatabaseConnection>) -> Result<Vec<Copying>, DbErr> {
     let mut locks = Vec::with_capacity(copies.len());
     for copy in copies {
@@ -84,6 +86,7 @@ async fn cut(copies: &[Copy], connections: Vec<DatabaseConnection>) -> Result<Ve
     Ok(begun)
 }
 
+#[boxed]
 async fn open(path: &Path, new: bool) -> Result<DatabaseConnection, DbErr> {
     let path = path.to_owned();
     let mut options = ConnectOptions::new("sqlite::memory:");
@@ -108,6 +111,7 @@ fn select(sql: &str) -> Statement {
 }
 
 /// Copies the schema and every row; indexes are made once their rows are there.
+#[boxed]
 async fn fill(reading: &DatabaseTransaction) -> Result<(), DbErr> {
     let entries = select(
         "SELECT type, name, sql FROM source.sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'",

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use async_recursion::async_recursion as boxed;
 use async_trait::async_trait;
 use sea_orm::sqlx::{self, Connection as _, Row};
 use sea_orm::{
@@ -12,6 +13,7 @@ use sea_orm::{
 };
 
 use crate::location::Location;
+use crate::sealed::Sealed;
 use crate::simulation::step;
 use crate::transaction::Trust;
 use crate::turns::{Size, Turn, Turns};
@@ -185,11 +187,17 @@ pub(crate) struct Pools {
 }
 
 /// The connections that read. Each statement sees the last commit.
-#[derive(Clone)]
 pub struct Reader {
-    pools: Arc<RwLock<Pools>>,
+    pools: Sealed<Arc<RwLock<Pools>>>,
     turns: Arc<Turns>,
     size: Size,
+}
+
+impl Clone for Reader {
+    fn clone(&self) -> Self {
+        let pools = Sealed::new(Arc::clone(self.pools.get()));
+        Self { pools, turns: Arc::clone(&self.turns), size: self.size }
+    }
 }
 
 impl std::fmt::Debug for Reader {
@@ -202,7 +210,7 @@ impl Reader {
     /// Over so many connections.
     pub(crate) fn new(pools: Pools, connections: u32) -> Self {
         let turns = Arc::new(Turns::new(connections));
-        Self { pools: Arc::new(RwLock::new(pools)), turns, size: Size::Rows }
+        Self { pools: Sealed::new(Arc::new(RwLock::new(pools))), turns, size: Size::Rows }
     }
 
     /// The same connections, for whole pages.
@@ -217,13 +225,14 @@ impl Reader {
 
     pub(crate) fn pools(&self) -> Pools {
         // pools are replaced whole, so they are whole even where a holder panicked
-        self.pools.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.pools.get().read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn replace(&self, pools: Pools) -> Pools {
-        std::mem::replace(&mut *self.pools.write().unwrap_or_else(PoisonError::into_inner), pools)
+        std::mem::replace(&mut *self.pools.get().write().unwrap_or_else(PoisonError::into_inner), pools)
     }
 
+    #[boxed]
     pub(crate) async fn snapshot(&self) -> Result<Snapshot, DbErr> {
         let turn = self.turn().await?;
         let pool = self.pools().reader;
@@ -236,14 +245,14 @@ impl Reader {
             _ => TransactionOptions::default(),
         };
         let begun = self.turns.heard(step(pool.begin_with_options(options)).await)?;
-        Ok(Snapshot { begun, _turn: self.turns.keep(turn) })
+        Ok(Snapshot { begun: Sealed::new(begun), _turn: self.turns.keep(turn) })
     }
 }
 
 /// A reading transaction: all its statements see the same commit.
 #[derive(Debug)]
 pub struct Snapshot {
-    begun: DatabaseTransaction,
+    begun: Sealed<DatabaseTransaction>,
     _turn: Turn,
 }
 
@@ -315,22 +324,22 @@ impl ConnectionTrait for Reader {
 #[async_trait]
 impl ConnectionTrait for Snapshot {
     fn get_database_backend(&self) -> DbBackend {
-        self.begun.get_database_backend()
+        self.begun.get().get_database_backend()
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        step(self.begun.execute_raw(statement)).await
+        step(self.begun.get().execute_raw(statement)).await
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        step(self.begun.execute_unprepared(sql)).await
+        step(self.begun.get().execute_unprepared(sql)).await
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        step(self.begun.query_one_raw(statement)).await
+        step(self.begun.get().query_one_raw(statement)).await
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        step(self.begun.query_all_raw(statement)).await
+        step(self.begun.get().query_all_raw(statement)).await
     }
 }

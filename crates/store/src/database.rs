@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_recursion::async_recursion as boxed;
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DbBackend, DbErr, SqliteTransactionMode, Statement, TransactionOptions,
 };
@@ -16,7 +17,7 @@ use tokio::sync::{Mutex, watch};
 
 use crate::connection::{Opening, Pools, Purpose, Reader, Snapshot, connect, have_sessions};
 use crate::location::Location;
-use crate::migration;
+use crate::migration::{self, Migrations};
 use crate::nemesis::Nemesis;
 use crate::room;
 use crate::simulation::step;
@@ -118,7 +119,12 @@ impl Database {
     ///
     /// # Errors
     /// [`Error`] where it cannot be reached, is not as it has to be, or a migration fails.
-    pub async fn open<M: MigratorTrait>(location: &Location) -> Result<Self, Error> {
+    pub fn open<M: MigratorTrait>(location: &Location) -> impl Future<Output = Result<Self, Error>> + Send {
+        Self::open_with(location, M::migrations)
+    }
+
+    #[boxed]
+    async fn open_with(location: &Location, migrations: Migrations) -> Result<Self, Error> {
         let failed = |cause| Error { location: location.clone(), cause };
         let database = |cause| match location {
             Location::Sqlite(file) if room::is_missing(file, &cause) => failed(Cause::NoRoom(cause)),
@@ -130,9 +136,9 @@ impl Database {
             ensure_sessions(location, &writer).await?;
         }
         match location {
-            Location::Sqlite(_) => step(M::up(&writer, None)).await.map_err(database)?,
+            Location::Sqlite(_) => step(migration::up(migrations, &writer)).await.map_err(database)?,
             Location::Postgres(_) => {
-                let pending = migration::pending::<M>(&writer).await.map_err(database)?;
+                let pending = migration::pending(migrations, &writer).await.map_err(database)?;
                 if !pending.is_empty() {
                     return Err(failed(Cause::Pending(pending)));
                 }
@@ -160,6 +166,7 @@ impl Database {
     ///
     /// # Errors
     /// [`Error`] where it cannot.
+    #[boxed]
     pub async fn reach(location: &Location) -> Result<(), Error> {
         let failed = |cause| Error { location: location.clone(), cause: Cause::Database(cause) };
         if matches!(location, Location::Postgres(_)) {
@@ -174,13 +181,18 @@ impl Database {
     ///
     /// # Errors
     /// [`Error`] where it cannot be reached, or a migration fails.
-    pub async fn migrate<M: MigratorTrait>(location: &Location) -> Result<Vec<String>, Error> {
+    pub fn migrate<M: MigratorTrait>(location: &Location) -> impl Future<Output = Result<Vec<String>, Error>> + Send {
+        Self::migrate_with(location, M::migrations)
+    }
+
+    #[boxed]
+    async fn migrate_with(location: &Location, migrations: Migrations) -> Result<Vec<String>, Error> {
         let failed = |cause| Error { location: location.clone(), cause: Cause::Database(cause) };
         let connection = connect(location, Purpose::Migrate, Opening::Now(&Arc::default())).await.map_err(failed)?;
         if matches!(location, Location::Postgres(_)) {
             ensure_sessions(location, &connection).await?;
         }
-        let migrated = step(migration::migrate::<M>(&connection)).await;
+        let migrated = step(migration::migrate(migrations, &connection)).await;
         let closed = connection.close().await;
         let applied = migrated.map_err(failed)?;
         closed.map_err(failed)?;
@@ -220,6 +232,7 @@ impl Database {
     ///
     /// # Errors
     /// What the database says; as [`Database::pages`] where too many are asked for.
+    #[boxed]
     pub async fn snapshot(&self) -> Result<Snapshot, DbErr> {
         self.pages.snapshot().await
     }
@@ -252,6 +265,7 @@ impl Database {
     }
 
     /// Begins a write of the writer.
+    #[boxed]
     pub(crate) async fn begin(&self) -> Result<Transaction, DbErr> {
         self.renew_connections().await;
         let options = TransactionOptions {
@@ -262,6 +276,7 @@ impl Database {
     }
 
     /// Begins a small write beside the writer, which need not wait for it where the database locks rows.
+    #[boxed]
     pub(crate) async fn begin_beside(&self) -> Result<Transaction, DbErr> {
         if !self.is_shared() {
             return self.begin().await;
@@ -274,6 +289,7 @@ impl Database {
     }
 
     /// Commits, and tells those who wait for commits. After an error the outcome is unknown.
+    #[boxed]
     pub(crate) async fn commit(&self, transaction: Transaction) -> Result<(), DbErr> {
         transaction.commit().await?;
         self.commits.send_modify(|commits| *commits += 1);
@@ -282,6 +298,7 @@ impl Database {
 
     /// Copies the log of a file into the file and cuts it off, on a connection of its own, so that the writer's state does not matter. False
     /// where somebody still reads from the log; it is copied as far as that allows.
+    #[boxed]
     pub(crate) async fn cut_log(&self) -> Result<bool, DbErr> {
         step(async {
             let connection = connect(&self.location, Purpose::Fold, Opening::Now(&self.trust)).await?;
@@ -301,14 +318,14 @@ impl Database {
         }
         let _replacing = self.replacing.lock().await;
         if self.trust.is_lost() {
-            // seldom needed, and so not a part of every future that writes
-            Box::pin(self.reconnect()).await;
+            self.reconnect().await;
         }
     }
 
     /// Turns away from connections whose state is not known: a transaction on one of them failed to begin or to end, or its server
     /// stopped answering (packets that vanish end no connection by themselves, and a pool goes on handing them out). Later
     /// statements open new ones.
+    #[boxed]
     pub(crate) async fn reconnect(&self) {
         let Pools { writer, reader } = self.reader.pools();
         // Files are read by connections that never write.
@@ -336,6 +353,7 @@ impl Database {
     }
 
     /// Closes both pools; SQLite then folds its write-ahead log into the file.
+    #[boxed]
     pub async fn close(self) {
         let Pools { writer, reader } = self.reader.pools();
         for pool in [reader, writer] {

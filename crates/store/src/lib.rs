@@ -3,6 +3,9 @@
 //!
 //! It knows no service's tables and no rule. SQL is portable: the same code runs on SQLite and on PostgreSQL, but for a few
 //! statements about many rows where the one of PostgreSQL has a form of its own.
+//!
+//! An async function is compiled where it is awaited, so what others await here is `boxed`: one future of one function that is
+//! compiled here, instead of the driver compiled again in each crate above.
 
 pub mod backup;
 mod connection;
@@ -22,6 +25,7 @@ pub mod read;
 pub mod request_record;
 mod room;
 pub mod rows;
+mod sealed;
 pub mod simulation;
 pub mod stored;
 pub mod time;

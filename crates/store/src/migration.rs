@@ -10,7 +10,7 @@ use sea_orm::DbBackend;
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::schema::{big_integer, big_integer_null, binary, integer, string, text, uuid, uuid_null};
 
-pub(crate) use self::applied::{migrate, pending};
+pub(crate) use self::applied::{Migrations, migrate, pending, up};
 use crate::{dead_letter, inbox, lease, outbox, past, request_record};
 
 /// The migrations of the tables of this crate.

@@ -118,29 +118,83 @@ pub fn among<C: ColumnTrait, V: Into<Value>>(
 type Columns<A> = <<A as ActiveModelTrait>::Entity as EntityTrait>::Column;
 type Keys<A> = <<A as ActiveModelTrait>::Entity as EntityTrait>::PrimaryKey;
 
+/// A column of rows to write.
+struct Column {
+    name: &'static str,
+    /// Part of the primary key.
+    is_key: bool,
+    /// It may be NULL.
+    may_be_null: bool,
+    /// A row that is there already gets the new value.
+    is_set: bool,
+}
+
+/// Rows of one table that have the same columns, without the type of their entity: what writes them is compiled once.
+struct Table {
+    name: String,
+    columns: Vec<Column>,
+    /// Row by row, a value for each column.
+    values: Vec<Value>,
+}
+
+impl Table {
+    /// None where there are no rows.
+    fn of<A: ActiveModelTrait>(rows: Vec<A>) -> Result<Option<Self>, DbErr> {
+        let Some(first) = rows.first() else { return Ok(None) };
+        let columns: Vec<Columns<A>> =
+            Columns::<A>::iter().filter(|column| !matches!(first.get(*column), ActiveValue::NotSet)).collect();
+        if columns.is_empty() {
+            return Err(DbErr::Custom("a row without values".to_owned()));
+        }
+        let described = columns.iter().map(|column| Column {
+            name: column.as_str(),
+            is_key: Keys::<A>::iter().any(|key| key.into_column().as_str() == column.as_str()),
+            may_be_null: column.def().is_null(),
+            is_set: matches!(first.get(*column), ActiveValue::Set(_)),
+        });
+        let (name, described) = (A::Entity::default().table_name().to_owned(), described.collect());
+        let mut values = Vec::with_capacity(rows.len() * columns.len());
+        for mut row in rows {
+            for column in &columns {
+                values.push(cell(row.take(*column), column.as_str())?);
+            }
+        }
+        Ok(Some(Self { name, columns: described, values }))
+    }
+}
+
 async fn write<A: ActiveModelTrait>(
     transaction: &impl ConnectionTrait,
-    mut rows: Vec<A>,
+    rows: Vec<A>,
     present: Present,
 ) -> Result<(), DbErr> {
-    let Some(first) = rows.first() else { return Ok(()) };
-    let columns: Vec<Columns<A>> =
-        Columns::<A>::iter().filter(|column| !matches!(first.get(*column), ActiveValue::NotSet)).collect();
-    let on_conflict = on_conflict(first, &columns, present);
-    let backend = transaction.get_database_backend();
-    let mut rest = rows.as_mut_slice();
-    while !rest.is_empty() {
-        let most = rest.len().min(MOST_ROWS);
-        let portion = if backend == DbBackend::Postgres { most } else { portion(most) };
-        let (chunk, others) = rest.split_at_mut(portion);
-        let (sql, values) = match backend {
-            DbBackend::Postgres => by_column(chunk, &columns, &on_conflict)?,
-            _ => by_row(chunk, &columns, &on_conflict)?,
-        };
-        transaction.execute_raw(Statement::from_sql_and_values(backend, sql, values)).await?;
-        rest = others;
+    let Some(table) = Table::of(rows)? else { return Ok(()) };
+    for statement in statements(table, present, transaction.get_database_backend())? {
+        transaction.execute_raw(statement).await?;
     }
     Ok(())
+}
+
+/// The statements that write a table's rows, in order.
+fn statements(table: Table, present: Present, backend: DbBackend) -> Result<Vec<Statement>, DbErr> {
+    let Table { name, columns, values } = table;
+    let on_conflict = on_conflict(&columns, present);
+    let mut left = values.len() / columns.len();
+    let mut values = values.into_iter();
+    let mut statements = Vec::new();
+    while left > 0 {
+        let most = left.min(MOST_ROWS);
+        let count = if backend == DbBackend::Postgres { most } else { portion(most) };
+        let chunk: Vec<Value> = values.by_ref().take(count * columns.len()).collect();
+        let (mut sql, values) = match backend {
+            DbBackend::Postgres => by_column(&name, &columns, chunk)?,
+            _ => by_row(&name, &columns, chunk),
+        };
+        sql.push_str(&on_conflict);
+        statements.push(Statement::from_sql_and_values(backend, sql, values));
+        left -= count;
+    }
+    Ok(statements)
 }
 
 /// How many of so many rows the next statement on SQLite takes.
@@ -153,20 +207,16 @@ fn portion(rows: usize) -> usize {
 }
 
 /// What a row has in a column; all rows of a statement have the same ones.
-fn cell<A: ActiveModelTrait>(row: &mut A, column: Columns<A>) -> Result<Value, DbErr> {
-    match row.take(column) {
+fn cell(value: ActiveValue<Value>, column: &str) -> Result<Value, DbErr> {
+    match value {
         ActiveValue::Set(value) | ActiveValue::Unchanged(value) => Ok(value),
-        ActiveValue::NotSet => Err(DbErr::Custom(format!("a row without {} among rows with it", column.as_str()))),
+        ActiveValue::NotSet => Err(DbErr::Custom(format!("a row without {column} among rows with it"))),
     }
 }
 
 /// `INSERT … SELECT … FROM unnest(…)`: an array a column. Arrays hold no NULL here, so a column that may be NULL has another that
 /// says where it is.
-fn by_column<A: ActiveModelTrait>(
-    rows: &mut [A],
-    columns: &[Columns<A>],
-    on_conflict: &str,
-) -> Result<(String, Vec<Value>), DbErr> {
+fn by_column(table: &str, columns: &[Column], values: Vec<Value>) -> Result<(String, Vec<Value>), DbErr> {
     let (mut arrays, mut selected, mut given, mut names) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut array = |values: Vec<Value>, name: String| -> Result<(), DbErr> {
         let element = values.first().map_or(ArrayType::BigInt, Value::array_type);
@@ -175,10 +225,13 @@ fn by_column<A: ActiveModelTrait>(
         names.push(name);
         Ok(())
     };
-    for (index, column) in columns.iter().enumerate() {
-        let mut values = rows.iter_mut().map(|row| cell(row, *column)).collect::<Result<Vec<_>, _>>()?;
+    let mut by_column: Vec<Vec<Value>> = columns.iter().map(|_| Vec::new()).collect();
+    for (index, value) in values.into_iter().enumerate() {
+        by_column[index % columns.len()].push(value);
+    }
+    for (index, (column, mut values)) in columns.iter().zip(by_column).enumerate() {
         let name = format!("v{index}");
-        if column.def().is_null() {
+        if column.may_be_null {
             let is_there = values.iter().map(|value| (*value != value.as_null()).into()).collect();
             for value in &mut values {
                 if *value == value.as_null() {
@@ -192,52 +245,40 @@ fn by_column<A: ActiveModelTrait>(
         }
         array(values, name)?;
     }
-    let mut sql = into::<A>(columns);
+    let mut sql = into(table, columns);
     let (selected, given, names) = (selected.join(", "), given.join(", "), names.join(", "));
     write_to(&mut sql, format_args!("SELECT {selected} FROM unnest({given}) AS given({names})"));
-    sql.push_str(on_conflict);
     Ok((sql, arrays))
 }
 
 /// `INSERT … VALUES …`: every value by itself.
-fn by_row<A: ActiveModelTrait>(
-    rows: &mut [A],
-    columns: &[Columns<A>],
-    on_conflict: &str,
-) -> Result<(String, Vec<Value>), DbErr> {
-    let mut values = Vec::with_capacity(rows.len() * columns.len());
-    let mut sql = into::<A>(columns);
-    let row = format!("({})", vec!["?"; columns.len()].join(","));
-    sql.reserve(rows.len() * (row.len() + 1) + 128);
+fn by_row(table: &str, columns: &[Column], values: Vec<Value>) -> (String, Vec<Value>) {
+    let mut sql = into(table, columns);
+    let (rows, row) = (values.len() / columns.len(), format!("({})", vec!["?"; columns.len()].join(",")));
+    sql.reserve(rows * (row.len() + 1) + 128);
     sql.push_str("VALUES ");
-    for (index, cells) in rows.iter_mut().enumerate() {
+    for index in 0..rows {
         sql.push_str(if index == 0 { "" } else { "," });
         sql.push_str(&row);
-        for column in columns {
-            values.push(cell(cells, *column)?);
-        }
     }
-    sql.push_str(on_conflict);
-    Ok((sql, values))
+    (sql, values)
 }
 
-fn into<A: ActiveModelTrait>(columns: &[Columns<A>]) -> String {
-    let table = A::Entity::default();
-    let names: Vec<String> = columns.iter().map(|column| format!("\"{}\"", column.as_str())).collect();
-    format!("INSERT INTO \"{}\" ({}) ", table.table_name(), names.join(", "))
+fn into(table: &str, columns: &[Column]) -> String {
+    let names: Vec<String> = columns.iter().map(|column| format!("\"{}\"", column.name)).collect();
+    format!("INSERT INTO \"{table}\" ({}) ", names.join(", "))
 }
 
-fn on_conflict<A: ActiveModelTrait>(row: &A, columns: &[Columns<A>], present: Present) -> String {
-    let is_key = |column: &&Columns<A>| Keys::<A>::iter().any(|key| key.into_column().as_str() == column.as_str());
-    let keys: Vec<String> = columns.iter().filter(is_key).map(|column| format!("\"{}\"", column.as_str())).collect();
+fn on_conflict(columns: &[Column], present: Present) -> String {
+    let keys: Vec<String> =
+        columns.iter().filter(|column| column.is_key).map(|column| format!("\"{}\"", column.name)).collect();
     let keys = keys.join(", ");
     match present {
         Present::Refused => String::new(),
         Present::Kept => format!(" ON CONFLICT ({keys}) DO NOTHING"),
         Present::Replaced => {
-            let changes = |column: &&Columns<A>| !is_key(column) && matches!(row.get(**column), ActiveValue::Set(_));
-            let names = columns.iter().filter(changes).map(|column| column.as_str());
-            let set: Vec<String> = names.map(|name| format!("\"{name}\" = excluded.\"{name}\"")).collect();
+            let changed = columns.iter().filter(|column| !column.is_key && column.is_set).map(|column| column.name);
+            let set: Vec<String> = changed.map(|name| format!("\"{name}\" = excluded.\"{name}\"")).collect();
             if set.is_empty() {
                 return format!(" ON CONFLICT ({keys}) DO NOTHING");
             }

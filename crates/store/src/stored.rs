@@ -1,5 +1,6 @@
 //! A database file, looked into from outside of the process that serves it.
 
+use async_recursion::async_recursion as boxed;
 use std::path::Path;
 
 use sea_orm::{ConnectionTrait as _, DbBackend, DbErr, SqliteTransactionMode, Statement};
@@ -13,6 +14,7 @@ use crate::location::Location;
 ///
 /// # Errors
 /// What the database says.
+#[boxed]
 pub async fn numbers(file: &Path, query: &str) -> Result<Vec<(Uuid, i64)>, DbErr> {
     let connection =
         connect(&Location::Sqlite(file.to_owned()), Purpose::Read, Opening::Now(&Default::default())).await?;
@@ -26,6 +28,7 @@ pub async fn numbers(file: &Path, query: &str) -> Result<Vec<(Uuid, i64)>, DbErr
 ///
 /// # Errors
 /// What the database says, other than that it is busy.
+#[boxed]
 pub async fn is_free(file: &Path) -> Result<bool, DbErr> {
     let location = Location::Sqlite(file.to_owned());
     let connection = connect(&location, Purpose::Migrate, Opening::Now(&Default::default())).await?;

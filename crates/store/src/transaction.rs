@@ -9,6 +9,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use async_recursion::async_recursion as boxed;
 use async_trait::async_trait;
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr,
@@ -16,6 +17,7 @@ use sea_orm::{
 };
 
 use crate::nemesis::{Nemesis, Stage, Verdict};
+use crate::sealed::Sealed;
 use crate::turns::Turn;
 
 /// Whether the connections of a database that write may be used: not since a BEGIN, COMMIT or ROLLBACK failed, or was given up
@@ -71,7 +73,7 @@ impl Drop for Doubt {
 
 /// A write in progress. Dropped without a commit it is rolled back, and its connection with it.
 pub struct Transaction {
-    inner: DatabaseTransaction,
+    inner: Sealed<DatabaseTransaction>,
     /// A statement failed: nothing more is run, and nothing committed.
     broken: AtomicBool,
     nemesis: Option<Arc<dyn Nemesis>>,
@@ -87,6 +89,7 @@ impl std::fmt::Debug for Transaction {
 }
 
 impl Transaction {
+    #[boxed]
     pub(crate) async fn begin(
         pool: &DatabaseConnection,
         options: TransactionOptions,
@@ -98,7 +101,9 @@ impl Transaction {
             return Err(injected(Stage::Begin));
         }
         match pool.begin_with_options(options).await {
-            Ok(inner) => Ok(Self { inner, broken: AtomicBool::new(false), nemesis, doubt, _turn: None }),
+            Ok(inner) => {
+                Ok(Self { inner: Sealed::new(inner), broken: AtomicBool::new(false), nemesis, doubt, _turn: None })
+            }
             // every connection was busy: none was touched
             Err(error @ DbErr::ConnectionAcquire(_)) => {
                 doubt.settle();
@@ -114,6 +119,7 @@ impl Transaction {
     }
 
     /// Commits. After an error nobody knows whether the transaction took place, unless a statement had failed before.
+    #[boxed]
     pub(crate) async fn commit(self) -> Result<(), DbErr> {
         if self.broken.load(Ordering::Acquire) {
             drop(self.rollback().await);
@@ -146,19 +152,20 @@ impl Transaction {
             return Err(injected(Stage::Commit));
         }
         let Self { inner, doubt, .. } = self;
-        inner.commit().await?;
+        inner.take().commit().await?;
         doubt.settle();
         Ok(())
     }
 
     /// Rolls back. After an error its connection is not used again, and what the transaction wrote is lost with it.
+    #[boxed]
     pub(crate) async fn rollback(self) -> Result<(), DbErr> {
         let fails = fails(self.nemesis.as_ref(), Stage::Rollback);
         let Self { inner, doubt, .. } = self;
         if fails {
             return Err(injected(Stage::Rollback));
         }
-        inner.rollback().await?;
+        inner.take().rollback().await?;
         doubt.settle();
         Ok(())
     }
@@ -182,7 +189,7 @@ impl Transaction {
 
     /// What a database does whose storage fails, behind the driver's back.
     async fn roll_back_by_itself(&self) {
-        drop(self.inner.execute_unprepared("ROLLBACK").await);
+        drop(self.inner.get().execute_unprepared("ROLLBACK").await);
     }
 }
 
@@ -202,22 +209,22 @@ fn broken() -> DbErr {
 #[async_trait]
 impl ConnectionTrait for Transaction {
     fn get_database_backend(&self) -> DbBackend {
-        self.inner.get_database_backend()
+        self.inner.get().get_database_backend()
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        self.run(self.inner.execute_raw(statement)).await
+        self.run(self.inner.get().execute_raw(statement)).await
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        self.run(self.inner.execute_unprepared(sql)).await
+        self.run(self.inner.get().execute_unprepared(sql)).await
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        self.run(self.inner.query_one_raw(statement)).await
+        self.run(self.inner.get().query_one_raw(statement)).await
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        self.run(self.inner.query_all_raw(statement)).await
+        self.run(self.inner.get().query_all_raw(statement)).await
     }
 }

@@ -22,6 +22,7 @@ use std::time::Duration;
 use async_nats::connection::State;
 use async_nats::jetstream::Context;
 use async_nats::{Client, ConnectOptions, Event, ServerAddr};
+use async_recursion::async_recursion as boxed;
 use percent_encoding::percent_decode_str;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -102,6 +103,7 @@ impl JetStream {
     ///
     /// # Errors
     /// [`Error`] only where the options cannot be used at all.
+    #[boxed]
     pub async fn connect(options: JetStreamOptions) -> Result<Self, Error> {
         let unusable = |cause: String| Error::new(&options.stream, cause);
         let named = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
@@ -147,6 +149,7 @@ impl JetStream {
     }
 
     /// Sends what is on its way, for at most a few seconds, and ends the connection, for every other handle too.
+    #[boxed]
     pub async fn close(self) {
         // A broker that is away has nothing to be sent, and a client without one waits for it.
         let _ = timeout(CONNECTION_TIMEOUT, self.0.client.flush()).await;

@@ -5,6 +5,7 @@ use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy};
 use async_nats::jetstream::context::GetStreamErrorKind;
 use async_nats::jetstream::stream::{ConsumerErrorKind, LastRawMessageErrorKind};
 use async_nats::jetstream::{ErrorCode, stream::Stream};
+use async_recursion::async_recursion as boxed;
 
 use super::ordered::FORGOTTEN;
 use super::pull::Pull;
@@ -39,6 +40,7 @@ impl Told {
     ///
     /// # Errors
     /// [`Error`].
+    #[boxed]
     pub async fn next(&mut self) -> Result<Vec<(u64, Message)>, Error> {
         if self.waiting == 0 {
             return Ok(Vec::new());
@@ -60,6 +62,7 @@ impl JetStream {
     ///
     /// # Errors
     /// [`Error`].
+    #[boxed]
     pub async fn newest_of(&self, producer: &str) -> Result<Option<Message>, Error> {
         let Some(stream) = self.0.existing().await? else { return Ok(None) };
         let subjects = subjects(producer);
@@ -76,6 +79,7 @@ impl JetStream {
     ///
     /// # Errors
     /// [`Error`].
+    #[boxed]
     pub async fn told_by(&self, producer: &str, known: &str, sequence: u64) -> Result<Option<Told>, Error> {
         let Some(stream) = self.0.existing().await? else { return Ok(None) };
         let same = identity(stream.cached_info()) == known;
@@ -98,6 +102,7 @@ impl JetStream {
     ///
     /// # Errors
     /// [`Error`].
+    #[boxed]
     pub async fn read_again(&self, consumer: &str) -> Result<(), Error> {
         let Some(stream) = self.0.existing().await? else { return Ok(()) };
         let name = format!("{consumer}-{}", identity(stream.cached_info()));

@@ -257,11 +257,8 @@ async fn a_commit_in_doubt_is_run_again_and_takes_no_effect_twice() {
     let doubt = Arc::new(Doubt(AtomicUsize::new(0)));
     let bench = start_under::<true>(Some(doubt.clone())).await;
     let letter = unordered(9).mark;
-    let (fed, fed_too, ()) = tokio::join!(
-        bench.feed(0, &[unordered(1), ordered(11)]),
-        bench.feed(1, &[unordered(1)]),
-        bench.bury(0, letter)
-    );
+    let (some, others) = ([unordered(1), ordered(11)], [unordered(1)]);
+    let (fed, fed_too, ()) = tokio::join!(bench.feed(0, &some), bench.feed(1, &others), bench.bury(0, letter));
     fed.and(fed_too).expect("applied");
     assert!(doubt.0.load(Ordering::Relaxed) > 1, "nothing was run again");
     assert_eq!(bench.effects().await, [1, 11, 1]);

@@ -7,15 +7,32 @@ use std::collections::BTreeSet;
 
 use sea_orm::{DatabaseConnection, DbBackend, DbErr, EntityTrait, QuerySelect, Statement};
 use sea_orm_migration::prelude::*;
-use sea_orm_migration::seaql_migrations;
+use sea_orm_migration::{MigratorTraitSelf, seaql_migrations};
 
 use crate::simulation::step;
+
+/// The migrations of a service, in order.
+pub(crate) type Migrations = fn() -> Vec<Box<dyn MigrationTrait>>;
+
+/// One type for the migrations of all services: what applies them is compiled once.
+struct Migrator(Migrations);
+
+impl MigratorTraitSelf for Migrator {
+    fn migrations(&self) -> Vec<Box<dyn MigrationTrait>> {
+        (self.0)()
+    }
+}
+
+/// Applies the migrations that the database has not had.
+pub(crate) async fn up(migrations: Migrations, connection: &DatabaseConnection) -> Result<(), DbErr> {
+    Migrator(migrations).up(connection, None).await
+}
 
 /// The key of the lock under which processes take turns: any number that nothing else in the database uses.
 const TURN: i64 = 0x63_6865_636b_7570;
 
-/// The migrations of `M` that the database has not had, in order.
-pub(crate) async fn pending<M: MigratorTrait>(connection: &DatabaseConnection) -> Result<Vec<String>, DbErr> {
+/// The migrations that the database has not had, in order.
+pub(crate) async fn pending(migrations: Migrations, connection: &DatabaseConnection) -> Result<Vec<String>, DbErr> {
     step(async {
         let manager = SchemaManager::new(connection);
         let applied = if manager.has_table("seaql_migrations").await? {
@@ -25,7 +42,7 @@ pub(crate) async fn pending<M: MigratorTrait>(connection: &DatabaseConnection) -
             Vec::new()
         };
         let applied: BTreeSet<String> = applied.into_iter().collect();
-        let names = M::migrations().iter().map(|migration| migration.name().to_owned()).collect::<Vec<_>>();
+        let names = migrations().iter().map(|migration| migration.name().to_owned()).collect::<Vec<_>>();
         Ok(names.into_iter().filter(|name| !applied.contains(name)).collect())
     })
     .await
@@ -33,14 +50,14 @@ pub(crate) async fn pending<M: MigratorTrait>(connection: &DatabaseConnection) -
 
 /// Applies what is pending and says what that was. The connection has to be the only one of its pool: the turn belongs to it,
 /// and ends with it.
-pub(crate) async fn migrate<M: MigratorTrait>(connection: &DatabaseConnection) -> Result<Vec<String>, DbErr> {
+pub(crate) async fn migrate(migrations: Migrations, connection: &DatabaseConnection) -> Result<Vec<String>, DbErr> {
     if connection.get_database_backend() == DbBackend::Postgres {
         let turn = Statement::from_sql_and_values(DbBackend::Postgres, "SELECT pg_advisory_lock($1)", [TURN.into()]);
         connection.execute_raw(turn).await?;
     }
-    let pending = pending::<M>(connection).await?;
+    let pending = pending(migrations, connection).await?;
     if !pending.is_empty() {
-        M::up(connection, None).await?;
+        up(migrations, connection).await?;
     }
     Ok(pending)
 }
