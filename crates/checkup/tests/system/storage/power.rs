@@ -97,7 +97,17 @@ async fn syncs_left_out_are_seen_when_the_power_fails() {
     // what was there before is on the disk
     let checkup = checkup.stop().await.start().await;
     disk.arm(&[Fault::unsynced().on("*.db*")]);
-    let launch = fails(checkup, &run, &disk, &mut random, 0).await;
+    under_load(&checkup, &run, &mut random, async {
+        eventually("bookings to be answered", async || {
+            let (answered, _) = run.ledger.counts();
+            if answered > 0 { Ok(()) } else { Err("none is".to_owned()) }
+        })
+        .await;
+        checkup.kill_now();
+    })
+    .await;
+    let launch = checkup.kill().await;
+    disk.lose_power(None).expect("the files can be replaced");
     assert!(disk.hits() > 0, "nothing was to be synced");
     disk.heal();
     let checkup = launch.start().await;
