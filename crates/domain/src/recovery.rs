@@ -5,10 +5,12 @@
 
 use jiff::Timestamp;
 use jiff::civil::Date;
+use uuid::Uuid;
 
 use crate::capacity::{Claim, ClaimState, RevokeReason, Slot, SlotState};
 use crate::demand::Places;
 use crate::ids::{ClaimId, CustomerId, ScreeningId, SlotId};
+use crate::request::RequestKey;
 use crate::screening::{FIRST_GENERATION, Party, Revocation, Screening, State, Terms};
 use crate::screening_fact::BookingFact;
 
@@ -78,6 +80,45 @@ impl Told {
             create_time: earliest,
             ..newer
         }
+    }
+}
+
+/// A call that was answered, as far as what it led to tells of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answered {
+    /// Its scope.
+    pub key: RequestKey,
+    /// What it made or changed.
+    pub screening: ScreeningId,
+    /// When.
+    pub time: Timestamp,
+}
+
+impl Answered {
+    /// The call that brought a booking into a state; none where no call does that.
+    #[must_use]
+    pub fn of(
+        screening: ScreeningId,
+        state: State,
+        actor: &str,
+        request_id: Option<Uuid>,
+        time: Timestamp,
+    ) -> Option<Self> {
+        let method = match state {
+            State::Pending | State::Confirmed => "CreateScreening",
+            State::Cancelled => "CancelScreening",
+            State::Completed => "CompleteScreening",
+            State::NoShow => "MarkNoShow",
+            State::Rejected | State::ForceCancelled => return None,
+        };
+        let key = RequestKey { caller: actor.to_owned(), method, id: request_id? };
+        Some(Self { key, screening, time })
+    }
+
+    /// The call that an event tells of.
+    #[must_use]
+    pub fn told_by(fact: &BookingFact) -> Option<Self> {
+        Self::of(fact.screening, fact.state, &fact.actor, fact.request_id, fact.occur_time)
     }
 }
 

@@ -64,7 +64,16 @@ impl Request {
     /// # Errors
     /// REQUEST_ID_REUSED.
     pub fn matches(&self, recorded: &[u8]) -> Result<(), Fault> {
-        if recorded == self.fingerprint {
+        self.continues(recorded, false)
+    }
+
+    /// The same for a record that may have been made again from an event, and then has no fingerprint: an event tells what a call
+    /// changed, not everything it said. `same` says whether this request asks for that change.
+    ///
+    /// # Errors
+    /// REQUEST_ID_REUSED.
+    pub fn continues(&self, recorded: &[u8], same: bool) -> Result<(), Fault> {
+        if recorded == self.fingerprint || (recorded.is_empty() && same) {
             Ok(())
         } else {
             let message = "this request_id was used before with other content; choose a new one";
@@ -87,4 +96,23 @@ pub fn decode_id(violations: &mut Violations, field: &str, text: &str) -> Option
         );
     }
     parsed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_without_a_fingerprint_stands_for_what_it_led_to() {
+        let message = |name: &str| contract::screening::v1::GetScreeningRequest { name: name.to_owned() };
+        let request =
+            |name| Request::new(&Caller::Anonymous, "CancelScreening", None, Uuid::from_u128(1), &message(name));
+        let (asked, other) = (request("a"), request("b"));
+        for same in [true, false] {
+            assert_eq!(asked.continues(&asked.fingerprint, same), Ok(()));
+            assert!(asked.continues(&other.fingerprint, same).is_err());
+        }
+        assert_eq!(asked.continues(&[], true), Ok(()));
+        assert!(asked.continues(&[], false).is_err() && asked.matches(&[]).is_err());
+    }
 }

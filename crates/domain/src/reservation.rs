@@ -128,6 +128,9 @@ pub struct Entry {
     pub event_id: Uuid,
     /// When it happened.
     pub occur_time: Timestamp,
+    /// The request_id of the call that caused it, where it had one. Nobody is shown it: Screening asks for it where it lost its own
+    /// records.
+    pub request_id: Option<Uuid>,
 }
 
 /// What the ledger tells others.
@@ -254,6 +257,7 @@ fn entry(fact: &BookingFact, state: State) -> Entry {
         actor: fact.actor.clone(),
         event_id: fact.event_id,
         occur_time: fact.occur_time,
+        request_id: fact.request_id,
     }
 }
 

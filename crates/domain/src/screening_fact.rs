@@ -58,6 +58,8 @@ pub struct BookingFact {
     pub occur_time: Timestamp,
     /// The trace of what caused it.
     pub traceparent: String,
+    /// The request_id of the call that caused it, where it had one.
+    pub request_id: Option<Uuid>,
 }
 
 /// The subjects of all the facts that [`ScreeningFact::decode`] understands.
@@ -150,6 +152,7 @@ impl ScreeningFact {
             event_id: Uuid::try_parse(&envelope.event_id).map_err(|_| missing("event_id"))?,
             occur_time,
             traceparent: envelope.traceparent.clone(),
+            request_id: Uuid::try_parse(&envelope.request_id).ok(),
         }))))
     }
 
@@ -214,6 +217,7 @@ pub(crate) mod histories {
             event_id: Uuid::from_u128(100 + u128::from(version.unsigned_abs())),
             occur_time: Timestamp::from_second(second).unwrap(),
             traceparent: String::new(),
+            request_id: None,
         }))
     }
 

@@ -21,7 +21,7 @@ pub(crate) fn reservation(reservation: Reservation) -> Message {
 }
 
 pub(crate) fn entry(entry: Entry) -> ReservationHistoryEntry {
-    let Entry { screening: _, version, state, reason, message, actor, event_id, occur_time } = entry;
+    let Entry { screening: _, version, state, reason, message, actor, event_id, occur_time, request_id: _ } = entry;
     ReservationHistoryEntry {
         screening_version: version,
         state: state.number(),

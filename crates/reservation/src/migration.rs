@@ -1,7 +1,7 @@
 //! The ledger's own tables. Names are recorded in the database and never change.
 
 use ::store::migration::prelude::*;
-use ::store::migration::schema::{big_integer, integer, string, text, uuid};
+use ::store::migration::schema::{big_integer, integer, string, text, uuid, uuid_null};
 use ::store::migration::{MigrationTrait, MigratorTrait, SchemaManager, common, create_keyed_table};
 
 use crate::store::{history, reservation, unregistered};
@@ -14,6 +14,7 @@ impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
         let mut migrations = common();
         migrations.push(Box::new(Tables));
+        migrations.push(Box::new(Requests));
         migrations
     }
 }
@@ -36,6 +37,23 @@ impl MigrationTrait for Tables {
             manager.create_index(index).await?;
         }
         Ok(())
+    }
+}
+
+/// What Screening needs to know of changes where it lost its own past.
+struct Requests;
+
+impl MigrationName for Requests {
+    fn name(&self) -> &str {
+        "reservation_0002_history_request_id"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for Requests {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let kept = Table::alter().table(history::Entity).add_column(uuid_null(history::Column::RequestId)).to_owned();
+        manager.alter_table(kept).await
     }
 }
 

@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 
 use ::store::rows::among;
-use ::store::{Database, DbErr};
+use ::store::{Database, DbErr, micros};
 use domain::ids::ScreeningId;
-use domain::recovery::Told;
+use domain::recovery::{Answered, Told};
 use domain::reservation::{Entry, Reservation, State};
 use domain::screening;
+use jiff::Timestamp;
 use sea_orm::entity::prelude::*;
+use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{QueryOrder, QuerySelect};
 
 use crate::store::{history, reservation};
@@ -25,6 +27,40 @@ const fn followed(state: State) -> screening::State {
         State::Completed => screening::State::Completed,
         State::NoShow => screening::State::NoShow,
     }
+}
+
+/// The calls that led to changes at or after `since`, in the order of the bookings' ids and versions, after one.
+///
+/// # Errors
+/// What the database says.
+pub async fn answered(
+    database: &Database,
+    since: Timestamp,
+    after: Option<(ScreeningId, i64)>,
+    limit: u64,
+) -> Result<Option<Answers>, DbErr> {
+    use history::Column;
+    let mut select = history::Entity::find().filter(Column::OccurTime.gte(micros(since)));
+    if let Some((screening, version)) = after {
+        let key = Expr::tuple([Expr::col(Column::Screening), Expr::col(Column::Version)]);
+        select = select.filter(key.gt(Expr::tuple([Expr::val(screening.0), Expr::val(version)])));
+    }
+    let select = select.order_by_asc(Column::Screening).order_by_asc(Column::Version).limit(limit);
+    let rows = select.all(database.reader()).await?;
+    let rows = rows.into_iter().map(Entry::try_from).collect::<Result<Vec<_>, _>>()?;
+    let Some(last) = rows.last().map(|row| (row.screening, row.version)) else { return Ok(None) };
+    let answered =
+        |row: &Entry| Answered::of(row.screening, followed(row.state), &row.actor, row.request_id, row.occur_time);
+    Ok(Some(Answers { calls: rows.iter().filter_map(answered).collect(), last }))
+}
+
+/// A portion of the calls that led to changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answers {
+    /// Those of them that had a request_id.
+    pub calls: Vec<Answered>,
+    /// Where the portion ends.
+    pub last: (ScreeningId, i64),
 }
 
 /// What is known of bookings, in the order of their ids, after one.

@@ -79,6 +79,8 @@ pub(crate) mod history {
         pub actor: String,
         pub event_id: Uuid,
         pub occur_time: i64,
+        /// NULL where the change had none, or was taken in by a version that did not keep it.
+        pub request_id: Option<Uuid>,
     }
 
     impl ActiveModelBehavior for ActiveModel {}
@@ -141,6 +143,7 @@ impl TryFrom<history::Model> for Entry {
             actor: row.actor,
             event_id: row.event_id,
             occur_time: timestamp(row.occur_time),
+            request_id: row.request_id,
         })
     }
 }
@@ -156,6 +159,7 @@ impl From<Entry> for history::ActiveModel {
             actor: Set(entry.actor),
             event_id: Set(entry.event_id),
             occur_time: Set(micros(entry.occur_time)),
+            request_id: Set(entry.request_id),
         }
     }
 }

@@ -6,11 +6,13 @@
 use std::collections::{HashMap, HashSet};
 
 use ::store::past::{self, Gap};
+use ::store::request_record::{self, Record};
 use ::store::{Database, DbErr, Transaction, Unit, outbox};
 use async_trait::async_trait;
 use domain::event::{Cause, envelope};
 use domain::ids::ScreeningId;
-use domain::recovery::given_up;
+use domain::recovery::{Answered, given_up};
+use domain::request::RequestKey;
 use domain::screening::{Screening, retell};
 use fault::Fault;
 use jiff::Timestamp;
@@ -21,7 +23,7 @@ use sea_orm::{QueryOrder, QuerySelect};
 
 use crate::NAME;
 use crate::store::row::{self, Column, Entity};
-use crate::store::{CustomerDate, active, by_ids, watch};
+use crate::store::{CustomerDate, active, by_ids, present, watch};
 use crate::unit::ours;
 
 /// Its durable consumers.
@@ -32,6 +34,8 @@ pub const CONSUMERS: &[&str] = &[crate::policy::CONSUMER];
 pub struct Known {
     /// Bookings as they have to be.
     pub bookings: Vec<Screening>,
+    /// Calls that were answered; those about bookings that are not here are left out.
+    pub answered: Vec<Answered>,
     /// The greatest position that anybody has read of this service's log.
     pub read: i64,
     /// What is not missed any more once this is written.
@@ -71,6 +75,17 @@ pub async fn find(
     ids: impl IntoIterator<Item = ScreeningId>,
 ) -> Result<HashMap<ScreeningId, Screening>, DbErr> {
     by_ids(database.reader(), ids).await
+}
+
+/// Those of these calls that have no record here.
+///
+/// # Errors
+/// What the database says.
+pub async fn unrecorded(database: &Database, answered: Vec<Answered>) -> Result<Vec<Answered>, DbErr> {
+    let keys: Vec<&RequestKey> = answered.iter().map(|call| &call.key).collect();
+    let held = request_record::find(database.reader(), &keys).await?;
+    let missing = |call: &Answered| !held.contains_key(&call.key);
+    Ok(answered.iter().filter(|call| missing(call)).cloned().collect())
 }
 
 /// Writes what the others know.
@@ -130,10 +145,24 @@ async fn run(transaction: &Transaction, known: &Known, now: Timestamp) -> Result
         .iter()
         .map(|row| envelope(NAME, &cause, row.update_time, uuid_v7(), row.id.to_string(), row.version, retell(row)));
     outbox::append(transaction, told.collect()).await?;
+    restore_requests(transaction, &known.answered).await?;
     if let Some(gap) = known.closes {
         past::close(transaction, gap, now).await?;
     }
     Ok(mended)
+}
+
+/// Makes the records of calls again, so that one that is repeated is answered as it was.
+async fn restore_requests(transaction: &Transaction, answered: &[Answered]) -> Result<(), DbErr> {
+    let here = present(transaction, answered.iter().map(|call| call.screening).collect()).await?;
+    let record = |call: &Answered| Record {
+        key: call.key.clone(),
+        fingerprint: Vec::new(),
+        resource: call.screening.to_string(),
+        time: call.time,
+    };
+    let records = answered.iter().filter(|call| here.contains(&call.screening)).map(record);
+    request_record::restore(transaction, records.collect()).await
 }
 
 /// Leaves a customer one active booking a date, the one that was made last: it could only be made once the others had ended,

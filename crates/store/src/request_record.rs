@@ -8,7 +8,7 @@ use sea_orm::ActiveValue::Set;
 use sea_orm::DbBackend;
 use sea_orm::entity::prelude::*;
 
-use crate::rows::{among, insert_all};
+use crate::rows::{among, insert_all, insert_missing};
 use crate::time::micros;
 use crate::transaction::Transaction;
 
@@ -41,7 +41,7 @@ impl ActiveModelBehavior for ActiveModel {}
 pub struct Record {
     /// Its scope.
     pub key: RequestKey,
-    /// Its content, for [`domain::request::Request::matches`].
+    /// Its content, for [`domain::request::Request::matches`]; empty where nobody knows it any more.
     pub fingerprint: Vec<u8>,
     /// The resource that answers a replay, as it is then.
     pub resource: String,
@@ -95,20 +95,33 @@ pub async fn still(
     Err(DbErr::Custom("another replica has just answered one of these requests".into()))
 }
 
+/// Keeps records of which only is known what they led to, where there are none: without a fingerprint, see
+/// [`domain::request::Request::continues`].
+///
+/// # Errors
+/// What the database says.
+pub async fn restore(transaction: &impl ConnectionTrait, records: Vec<Record>) -> Result<(), DbErr> {
+    insert_missing(transaction, rows(records)).await
+}
+
 /// Keeps records.
 ///
 /// # Errors
 /// What the database says; a key that has a record already is one.
 pub async fn insert(transaction: &impl ConnectionTrait, records: Vec<Record>) -> Result<(), DbErr> {
-    let rows = records.into_iter().map(|record| ActiveModel {
+    insert_all(transaction, rows(records)).await
+}
+
+fn rows(records: Vec<Record>) -> Vec<ActiveModel> {
+    let row = |record: Record| ActiveModel {
         id: Set(record.key.id),
         caller: Set(record.key.caller),
         method: Set(record.key.method.to_owned()),
         fingerprint: Set(record.fingerprint),
         resource: Set(record.resource),
         create_time: Set(micros(record.time)),
-    });
-    insert_all(transaction, rows.collect()).await
+    };
+    records.into_iter().map(row).collect()
 }
 
 /// Forgets what was answered before `limit`; says how many.

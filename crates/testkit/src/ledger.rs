@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use contract::screening::v1::Screening;
@@ -123,8 +122,6 @@ impl From<Screening> for Sighting {
 #[derive(Default)]
 pub struct Ledger {
     bookings: Mutex<Vec<Booking>>,
-    /// A service forgot which requests it had answered.
-    forgotten: AtomicBool,
 }
 
 impl fmt::Debug for Ledger {
@@ -138,12 +135,6 @@ impl Ledger {
     /// Notes a booking, as it was asked for or as it ended.
     pub fn note(&self, booking: Booking) {
         self.held().push(booking);
-    }
-
-    /// From now on a cancelling that was refused may have taken place: a service that lost the records of its requests refuses one
-    /// that is repeated because its first answer was cut off.
-    pub fn requests_were_forgotten(&self) {
-        self.forgotten.store(true, Ordering::Relaxed);
     }
 
     /// Takes every booking out for which something is still unknown, to send it again.
@@ -180,7 +171,6 @@ impl Ledger {
     #[must_use]
     pub fn findings(&self, seen: &[Sighting]) -> Vec<Finding> {
         let held = self.held();
-        let forgotten = self.forgotten.load(Ordering::Relaxed);
         let mut wrong = Vec::new();
         let mut by_name: BTreeMap<&str, &Sighting> = BTreeMap::new();
         for one in seen {
@@ -197,7 +187,7 @@ impl Ledger {
                         wrong.push(Finding::lost(format!("{name} was answered to two requests")));
                     }
                     let seen = by_name.get(name.as_str()).copied();
-                    wrong.extend(check_answered(booking, name, seen, forgotten).map(Finding::lost));
+                    wrong.extend(check_answered(booking, name, seen).map(Finding::lost));
                 }
                 Outcome::Unknown => {
                     possible.insert((format!("customers/{}", booking.customer), booking.slot.clone()));
@@ -230,7 +220,7 @@ impl Ledger {
     }
 }
 
-fn check_answered(booking: &Booking, name: &str, seen: Option<&Sighting>, forgotten: bool) -> Option<String> {
+fn check_answered(booking: &Booking, name: &str, seen: Option<&Sighting>) -> Option<String> {
     let Some(seen) = seen else {
         return Some(format!("{name} was answered (request {}) and is gone", booking.request_id));
     };
@@ -238,7 +228,6 @@ fn check_answered(booking: &Booking, name: &str, seen: Option<&Sighting>, forgot
         return Some(format!("{name} was answered for {} on {}, is {seen:?}", booking.customer, booking.slot));
     }
     let expected: &[State] = match &booking.cancelling {
-        Some(Cancelling { outcome: Outcome::Refused(_), .. }) if forgotten => &[State::Confirmed, State::Cancelled],
         None | Some(Cancelling { outcome: Outcome::Refused(_), .. }) => &[State::Confirmed],
         Some(Cancelling { outcome: Outcome::Done(()), .. }) => &[State::Cancelled],
         Some(Cancelling { outcome: Outcome::Unknown, .. }) => &[State::Confirmed, State::Cancelled],
@@ -281,14 +270,10 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_cancelling_binds_unless_requests_were_forgotten() {
-        let ledger = Ledger::default();
-        ledger.note(booking(Some("a"), Some(Outcome::Refused("SCREENING_STATE_INVALID".into()))));
-        let cancelled = [sighting("a", State::Cancelled)];
-        assert_eq!(ledger.disagreements(&cancelled).len(), 1);
-        ledger.requests_were_forgotten();
-        assert_eq!(ledger.disagreements(&cancelled).len(), 0);
-        assert_eq!(ledger.disagreements(&[]).len(), 1, "lost all the same");
+    fn a_refused_cancelling_binds() {
+        let refused = || vec![booking(Some("a"), Some(Outcome::Refused("SCREENING_STATE_INVALID".into())))];
+        assert_eq!(wrong(refused(), &[sighting("a", State::Confirmed)]), 0);
+        assert_eq!(wrong(refused(), &[sighting("a", State::Cancelled)]), 1);
     }
 
     #[test]

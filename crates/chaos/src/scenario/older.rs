@@ -23,10 +23,6 @@ pub(super) async fn older(name: &'static str, plan: &Plan, service: &'static str
     run.goes_on(plan.fault).await;
 
     let begun = Instant::now();
-    if service == "screening" {
-        // the records of requests come back older too, and no peer has them
-        run.told.ledger.requests_were_forgotten();
-    }
     let replicas = run.stage.of(service).count();
     for index in 0..replicas {
         run.replica(service, index)?.kill().await?;

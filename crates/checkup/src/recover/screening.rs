@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use domain::capacity::{Claim, ClaimState};
 use domain::ids::{ClaimId, ScreeningId, SlotId};
-use domain::recovery::{self, Told};
+use domain::recovery::{self, Answered, Told};
+use domain::request::RequestKey;
 use domain::screening::{Screening, State, Terms};
 use domain::screening_fact::ScreeningFact;
 use screening::recovery::Known;
@@ -25,6 +26,8 @@ struct Lost {
     ended: Vec<Screening>,
     /// Claims that hold a place without anybody knowing whose.
     strangers: Vec<Claim>,
+    /// Calls that Screening does not know it has answered.
+    answered: HashMap<RequestKey, Answered>,
 }
 
 impl Lost {
@@ -40,6 +43,12 @@ impl Lost {
         }
         Ok(())
     }
+
+    async fn keep_unrecorded(&mut self, screening: &Database, answered: Vec<Answered>) -> Result<(), Failure> {
+        let missing = screening::recovery::unrecorded(screening, answered).await.map_err(failed)?;
+        self.answered.extend(missing.into_iter().map(|call| (call.key.clone(), call)));
+        Ok(())
+    }
 }
 
 impl Recovery {
@@ -49,11 +58,14 @@ impl Recovery {
         for told in told.chunks(PIECE) {
             // a fence is nobody's booking, and is written again where it is needed
             let booking = |told: &super::Told| match ScreeningFact::decode(&told.envelope) {
-                Ok(Some(ScreeningFact::Booking(fact))) => Some(Told::from(&*fact)),
+                Ok(Some(ScreeningFact::Booking(fact))) => Some(fact),
                 Ok(Some(ScreeningFact::Fence { .. }) | None) | Err(_) => None,
             };
-            lost.keep_newer(database, told.iter().filter_map(booking).collect()).await?;
+            let facts: Vec<_> = told.iter().filter_map(booking).collect();
+            lost.keep_newer(database, facts.iter().map(|fact| Told::from(&**fact)).collect()).await?;
+            lost.keep_unrecorded(database, facts.iter().filter_map(|fact| Answered::told_by(fact)).collect()).await?;
         }
+        self.ask_for_requests(database, &mut lost).await?;
         self.ask_views(database, &mut lost).await?;
         self.ask_hospital(database, &mut lost).await?;
         let mut bookings = self.bookings(database, &lost, report).await?;
@@ -62,6 +74,8 @@ impl Recovery {
         let ended: Vec<String> = lost.ended.iter().map(|row| row.id.to_string()).collect();
         report.did("bookings are cancelled again, for they have no place any more", &ended);
         bookings.append(&mut lost.ended);
+        let requests: Vec<String> = lost.answered.keys().map(|key| key.id.to_string()).collect();
+        report.did("calls are answered as before when they are repeated", &requests);
         for claim in &lost.strangers {
             report.not_known(format!(
                 "who booked {} on {}: Hospital holds a place for it; once Screening runs it is given back, so keep the name in \
@@ -76,20 +90,45 @@ impl Recovery {
         if self.dry_run {
             return Ok(());
         }
-        let mut ended = Vec::new();
-        let mut rest = bookings.as_slice();
-        loop {
-            let (chunk, after) = rest.split_at(rest.len().min(PIECE));
-            rest = after;
-            let closes = loss.gap.filter(|_| rest.is_empty());
-            let known = Known { bookings: chunk.to_vec(), read: loss.read, closes };
-            let mended = screening::recovery::mend(database, known, self.clock).await.map_err(refused)?;
-            ended.extend(mended.ended.iter().map(ToString::to_string));
-            if rest.is_empty() {
-                break;
-            }
-        }
+        let ended = self.write_screening(database, bookings, lost.answered, loss).await?;
         report.did("bookings ended, for their customers have a later one on that date", &ended);
+        Ok(())
+    }
+
+    /// Writes it, in pieces that are each whole: bookings, then the records of calls about them, and at last what ends it. Says which
+    /// bookings ended by it.
+    async fn write_screening(
+        &self,
+        database: &Database,
+        bookings: Vec<Screening>,
+        answered: HashMap<RequestKey, Answered>,
+        loss: Loss,
+    ) -> Result<Vec<String>, Failure> {
+        let blank = || Known { read: loss.read, ..Known::default() };
+        let answered: Vec<Answered> = answered.into_values().collect();
+        let mut parts: Vec<Known> = Vec::new();
+        parts.extend(bookings.chunks(PIECE).map(|bookings| Known { bookings: bookings.to_vec(), ..blank() }));
+        parts.extend(answered.chunks(PIECE).map(|answered| Known { answered: answered.to_vec(), ..blank() }));
+        parts.push(Known { closes: loss.gap, ..blank() });
+        let mut ended = Vec::new();
+        for part in parts {
+            let mended = screening::recovery::mend(database, part, self.clock).await.map_err(refused)?;
+            ended.extend(mended.ended.iter().map(ToString::to_string));
+        }
+        Ok(ended)
+    }
+
+    /// Which calls Reservation's history tells of. Records older than they are kept are not missed.
+    async fn ask_for_requests(&self, screening: &Database, lost: &mut Lost) -> Result<(), Failure> {
+        let Some(database) = self.databases.get(&Service::Reservation) else { return Ok(()) };
+        let since = self.clock.now() - domain::request::RETENTION;
+        let mut after = None;
+        while let Some(answers) =
+            reservation::recovery::answered(database, since, after, CHUNK).await.map_err(failed)?
+        {
+            after = Some(answers.last);
+            lost.keep_unrecorded(screening, answers.calls).await?;
+        }
         Ok(())
     }
 

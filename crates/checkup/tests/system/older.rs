@@ -16,11 +16,15 @@ use crate::embedded;
 use crate::races::{all_screenings, claims};
 
 const CAPACITY: i32 = 50;
+/// The request_id under which the first booking was cancelled.
+const CANCELLING: u128 = 1_000_000;
 
 /// What happened before the database went back and after the copy was made.
 struct Story {
     launch: Launch,
     slot: String,
+    /// Another one of the same hospital.
+    other: String,
     /// Booked before the copy, and after it; the first one of before was cancelled after it.
     early: Vec<Screening>,
     late: Vec<Screening>,
@@ -39,15 +43,21 @@ async fn book(checkup: &Checkup, slot: &str, customers: std::ops::Range<usize>) 
     let desk = Desk::of(&checkup.admin().await);
     let mut booked = Vec::new();
     for customer in customers {
-        booked.push(desk.book(&format!("k{customer}"), slot, "").await.expect("a place"));
+        let request_id = request_id(customer as u128);
+        booked.push(desk.book(&format!("k{customer}"), slot, &request_id).await.expect("a place"));
     }
     booked
+}
+
+fn request_id(number: u128) -> String {
+    uuid::Uuid::from_u128(number + 1).to_string()
 }
 
 /// Twenty bookings, a copy of one service's file, twenty more, a cancellation, and the copy put back.
 async fn older(service: &str) -> Story {
     let checkup = embedded().start().await;
-    let slot = Desk::of(&checkup.admin().await).open("full", &[30], CAPACITY).await.remove(0);
+    let mut slots = Desk::of(&checkup.admin().await).open("full", &[30, 31], CAPACITY).await;
+    let (other, slot) = (slots.remove(1), slots.remove(0));
     let early = book(&checkup, &slot, 0..20).await;
     verified(&checkup).await;
     let launch = checkup.stop().await;
@@ -55,11 +65,11 @@ async fn older(service: &str) -> Story {
     fs::copy(path(&launch, service), &copy).expect("a copy");
     let checkup = launch.start().await;
     let late = book(&checkup, &slot, 20..40).await;
-    Desk::of(&checkup.admin().await).cancel(&early[0].name, "").await.expect("cancelled");
+    Desk::of(&checkup.admin().await).cancel(&early[0].name, &request_id(CANCELLING)).await.expect("cancelled");
     verified(&checkup).await;
     let launch = checkup.stop().await;
     put_back(&launch, service, &copy);
-    Story { launch, slot, early, late }
+    Story { launch, slot, other, early, late }
 }
 
 fn put_back(launch: &Launch, service: &str, copy: &Path) {
@@ -155,6 +165,26 @@ async fn a_screening_that_forgot_gives_no_booked_place_away() {
     let again = recover(&story.launch, &[]).await;
     assert!(again.code == Some(0) && again.stdout.contains("no service has lost its own past"), "{again:?}");
     whole(&story).await;
+}
+
+/// Whoever did not hear the first answer asks again with the same request_id, and is answered as if nothing had been lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_is_repeated_is_answered_as_before() {
+    let Story { launch, slot, other, early, late } = older("screening").await;
+    let recovered = recover(&launch, &[]).await;
+    assert_eq!(recovered.code, Some(0), "{recovered:?}");
+    assert!(recovered.stdout.contains("calls are answered as before when they are repeated: 21"), "{recovered:?}");
+    let checkup = launch.start().await;
+    let desk = Desk::of(&checkup.admin().await);
+    let cancelled = desk.cancel(&early[0].name, &request_id(CANCELLING)).await.expect("it was cancelled by this call");
+    assert_eq!((cancelled.state(), &cancelled.name), (State::Cancelled, &early[0].name));
+    let another = desk.cancel(&early[0].name, &request_id(CANCELLING + 1)).await;
+    refused(another, Reason::ScreeningStateInvalid);
+    refused(desk.cancel(&early[1].name, &request_id(CANCELLING)).await, Reason::RequestIdReused);
+    let booked = desk.book("k25", &slot, &request_id(25)).await.expect("it was booked by this call");
+    assert_eq!((booked.state(), &booked.name), (State::Confirmed, &late[5].name));
+    refused(desk.book("k25", &other, &request_id(25)).await, Reason::RequestIdReused);
+    verified(&checkup).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

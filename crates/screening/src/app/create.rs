@@ -136,7 +136,8 @@ impl App {
         let key = request.chosen.then(|| request.key.clone());
         let standing = self.standings.ask(Question { key, id, place: (customer.clone(), slot.date) }).await?;
         if let Some((record, row)) = standing.answered {
-            request.matches(&record.fingerprint)?;
+            let same = |row: &Screening| (row.customer.as_ref(), &row.slot) == (Some(customer), slot);
+            request.continues(&record.fingerprint, row.as_ref().is_some_and(same))?;
             let row = row.ok_or_else(|| Fault::internal("a request record names no screening"))?;
             return Ok(Place::Booked(Box::new(row)));
         }

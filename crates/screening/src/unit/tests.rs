@@ -190,3 +190,40 @@ async fn one_batch_decides_in_order_and_writes_what_is_left() {
     assert!(rows[&other].is_fence());
     assert_eq!(bench.events().await, 4);
 }
+
+/// Its record was made again from an event: the call is known by its booking, and a call about another one is not it.
+#[tokio::test]
+async fn a_call_whose_record_was_made_again_is_answered_as_before() {
+    let bench = Bench::new().await;
+    let wanted = book(1, true, false);
+    let (asked, booking) = (wanted.request.clone().unwrap(), wanted.booking.clone());
+    let Booked::Row(made) = bench.ledger.book(wanted.clone(), patience()).await.unwrap() else { panic!("not booked") };
+    let Booked::Row(other) = bench.ledger.book(book(2, true, false), patience()).await.unwrap() else {
+        panic!("not booked")
+    };
+    let cancel = |id, request: &Request| Change {
+        request: request.clone(),
+        scope: Scope::Everything,
+        id,
+        command: Ask::Cancel { by: Party::Customer, message: String::new(), etag: String::new() },
+        cause: cause(),
+    };
+    let cancelling = request("CancelScreening", true);
+    bench.ledger.change(cancel(made.id, &cancelling), patience()).await.unwrap();
+    bench.ledger.change(cancel(made.id, &request("CancelScreening", true)), patience()).await.unwrap_err();
+
+    // as a recovery leaves them
+    let forgetful =
+        sea_orm::Database::connect(format!("sqlite://{}/screening.db", bench._dir.path().display())).await.unwrap();
+    sea_orm::ConnectionTrait::execute_unprepared(&forgetful, "UPDATE request SET fingerprint = x''").await.unwrap();
+    let again = bench.ledger.change(cancel(made.id, &cancelling), patience()).await.unwrap();
+    assert_eq!((again.id, again.state), (made.id, State::Cancelled));
+    let refused = bench.ledger.change(cancel(other.id, &cancelling), patience()).await.unwrap_err();
+    assert_eq!(refused.reason(), fault::Reason::RequestIdReused);
+    let Booked::Row(again) = bench.ledger.book(wanted, patience()).await.unwrap() else { panic!("not answered") };
+    assert_eq!(again.id, made.id);
+    let elsewhere = Booking { id: ScreeningId(uuid_v7()), slot: slot(3), ..booking };
+    let elsewhere = Book { request: Some(asked), booking: elsewhere, ..book(3, false, false) };
+    let Booked::Refused(refused) = bench.ledger.book(elsewhere, patience()).await.unwrap() else { panic!("answered") };
+    assert_eq!(refused.reason(), fault::Reason::RequestIdReused);
+}

@@ -138,7 +138,8 @@ impl Work {
 
     fn book(&mut self, book: &Book) -> Booked {
         let Book { request, cause, booking, terms, parked } = book;
-        match self.replay(request.as_ref()) {
+        let same = |row: &Screening| (row.customer.as_ref(), &row.slot) == (Some(&booking.customer), &booking.slot);
+        match self.replay(request.as_ref(), same) {
             Err(fault) => return Booked::Refused(fault),
             // A retry may bring the place that its PENDING first call could not get; other answers stand.
             Ok(Some(row)) if row.id != booking.id => return Booked::Row(Box::new(row)),
@@ -190,7 +191,7 @@ impl Work {
         if !self.row(*id).is_some_and(|row| row.is_visible(scope)) {
             return Err(scope.absent(screening::not_found(*id), "screening"));
         }
-        if let Some(row) = self.replay(Some(request))? {
+        if let Some(row) = self.replay(Some(request), |row| row.id == *id)? {
             return Ok(row);
         }
         match (self.rules)(self.row(*id), command, self.now)? {
@@ -311,13 +312,14 @@ impl Work {
         row
     }
 
-    /// The answer of an earlier call with this request_id, as it is now.
-    fn replay(&self, request: Option<&Request>) -> Result<Option<Screening>, Fault> {
+    /// The answer of an earlier call with this request_id, as it is now. `same` says of what that call made or changed whether this
+    /// one is about it.
+    fn replay(&self, request: Option<&Request>, same: impl Fn(&Screening) -> bool) -> Result<Option<Screening>, Fault> {
         let Some(request) = request else { return Ok(None) };
         let Some(record) = self.records.get(&request.key) else { return Ok(None) };
-        request.matches(&record.fingerprint)?;
         let id = ScreeningId::parse(&record.resource).ok();
         let row = id.and_then(|id| self.row(id));
+        request.continues(&record.fingerprint, row.is_some_and(same))?;
         row.cloned().map(Some).ok_or_else(|| Fault::internal("a request record names no screening"))
     }
 
