@@ -10,7 +10,7 @@ use bus::jetstream::JetStream;
 use bus::tail::{Log, Tailer};
 use bus::{Publish, Subscribe};
 use mypage::Views;
-use relay::{Consumer, OutboxLog};
+use relay::{Consumer, OutboxLog, Witness};
 use runtime::Process;
 use runtime::client::{ClientOptions, Replicas};
 use runtime::clock::Clock;
@@ -55,6 +55,7 @@ pub enum Road {
 pub struct Assembly {
     databases: Vec<(Service, Database)>,
     consumers: Vec<(Service, Consumer)>,
+    witnesses: Vec<Witness>,
     view: Option<Kept>,
 }
 
@@ -154,6 +155,23 @@ impl Assembly {
         for (service, consumer) in std::mem::take(&mut self.consumers) {
             self.start(parts, service, consumer, &road, None);
         }
+        self.bear_witness(parts);
+    }
+
+    /// Hospital and Screening, whose logs others act upon, each keep how far the other one's has come: a file of either that comes back
+    /// older is noticed whatever else runs or has ever run here.
+    fn bear_witness(&mut self, parts: &Parts<'_>) {
+        let of = |wanted| self.databases.iter().find(|(service, _)| *service == wanted).map(|(_, database)| database);
+        let pairs = [(Service::Hospital, Service::Screening), (Service::Screening, Service::Hospital)];
+        let witnesses = pairs.into_iter().filter_map(|(service, by)| {
+            let (log, keeper) = (of(service)?.clone(), of(by)?.clone());
+            Some(Witness { source: service.name(), log, keeper })
+        });
+        self.witnesses = witnesses.collect();
+        for witness in &self.witnesses {
+            let running = witness.clone().run(parts.process.drain.clone());
+            parts.process.tasks.spawn(Kind::Loop, "witness", running);
+        }
     }
 
     /// Every outbox is brought to the broker.
@@ -228,18 +246,25 @@ impl Assembly {
     #[must_use]
     pub fn retire(self) -> Databases {
         let view = self.view.map(|view| view.views.database());
-        Databases(self.databases.into_iter().map(|(_, database)| database).chain(view).collect())
+        let all = self.databases.into_iter().map(|(_, database)| database).chain(view).collect();
+        Databases { all, witnesses: self.witnesses }
     }
 }
 
 /// The databases of services that serve no more.
 #[derive(Debug)]
-pub struct Databases(Vec<Database>);
+pub struct Databases {
+    all: Vec<Database>,
+    witnesses: Vec<Witness>,
+}
 
 impl Databases {
     /// Closes them; nothing may use them any more.
     pub async fn close(self) {
-        for database in self.0 {
+        for witness in self.witnesses {
+            witness.keep_last().await;
+        }
+        for database in self.all {
             database.close().await;
         }
     }

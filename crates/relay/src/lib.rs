@@ -11,11 +11,13 @@ mod pace;
 mod projection;
 mod publish;
 mod upkeep;
+mod witness;
 
 pub use consume::{ConsumeOptions, Consumer, Handler, Incoming, consume};
 pub use log::OutboxLog;
 pub use projection::{Admission, Projection, Projector, Task};
 pub use publish::{PublishOptions, publish};
+pub use witness::Witness;
 
 /// An error and its causes on one line.
 fn chain(error: &dyn std::error::Error) -> String {

@@ -307,6 +307,19 @@ pub async fn read_of(connection: &impl ConnectionTrait, source: &str) -> Result<
     Ok(rows.into_iter().map(mark).collect())
 }
 
+/// Keeps how far a log has come, as the cursor of a consumer that wants nothing of it.
+///
+/// # Errors
+/// What the database says.
+pub async fn note(database: &Database, consumer: &str, mark: Mark) -> Result<(), DbErr> {
+    step(async {
+        let transaction = database.begin_beside().await?;
+        admit_repeatable(&transaction, consumer, &[&mark]).await?;
+        database.commit(transaction).await
+    })
+    .await
+}
+
 /// Has every consumer of this database read an ordered source again from its first event. What it has applied says the same again.
 ///
 /// # Errors

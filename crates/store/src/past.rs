@@ -75,6 +75,15 @@ pub async fn contradiction(connection: &impl ConnectionTrait, mark: &ReadMark) -
     Ok(oldest.is_some_and(|oldest| oldest < mark.position).then_some(Contradiction::Other))
 }
 
+/// The newest event of this log, and where it stands; `None` where there is none.
+///
+/// # Errors
+/// What the database says.
+pub async fn newest(connection: &impl ConnectionTrait) -> Result<Option<(i64, Uuid)>, DbErr> {
+    let newest = outbox::Entity::find().select_only().columns([outbox::Column::Position, outbox::Column::EventId]);
+    newest.order_by_desc(outbox::Column::Position).into_tuple().one(connection).await
+}
+
 /// Has the log go on behind a position, where it does not yet. Only [`close`] says that what was read up to there is not missed.
 ///
 /// # Errors

@@ -11,6 +11,7 @@ mod dead_letters;
 mod deadlines;
 mod demo;
 mod errors;
+mod files;
 mod flows;
 mod fuzz;
 mod hostile;
