@@ -16,6 +16,7 @@ use sea_orm::entity::prelude::*;
 use sea_orm::{ActiveValue, QueryOrder, QuerySelect};
 
 use crate::database::Database;
+use crate::past;
 use crate::rows::insert_all;
 use crate::simulation::step;
 use crate::time::micros;
@@ -264,7 +265,7 @@ pub async fn prune(database: &Database, limit: Timestamp) -> Result<bool, DbErr>
             .into_tuple()
             .all(database.reader())
             .await?;
-        let limit = micros(limit);
+        let (limit, time_limit) = (micros(limit), limit);
         let looked_at = oldest.len() as u64;
         let due = oldest.into_iter().filter(|(_, occurred, published)| *occurred < limit && published.is_some());
         let due: Vec<i64> = due.map(|(position, ..)| position).collect();
@@ -273,7 +274,11 @@ pub async fn prune(database: &Database, limit: Timestamp) -> Result<bool, DbErr>
         }
         let all = due.len() as u64 == looked_at && looked_at == PRUNED;
         let transaction = database.begin_beside().await?;
+        let last = due.iter().copied().max();
         Entity::delete_many().filter(Column::Position.is_in(due)).exec(&transaction).await?;
+        if let Some(last) = last {
+            past::pruned(&transaction, last, time_limit).await?;
+        }
         database.commit(transaction).await?;
         Ok(all)
     })

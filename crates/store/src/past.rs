@@ -128,6 +128,17 @@ pub async fn close(transaction: &impl ConnectionTrait, gap: Gap, now: Timestamp)
     insert_missing(transaction, vec![row]).await
 }
 
+/// Keeps that what is missing up to here was removed because it was old enough: no mark there speaks against the log. Publishing
+/// leaves events out of turn, so older ones that nobody has published yet may still be there.
+///
+/// # Errors
+/// What the database says.
+pub(crate) async fn pruned(transaction: &impl ConnectionTrait, last: i64, limit: Timestamp) -> Result<(), DbErr> {
+    let earlier = gap::Entity::delete_many().filter(gap::Column::AfterPosition.eq(0));
+    earlier.filter(gap::Column::LastPosition.lt(last)).exec(transaction).await?;
+    close(transaction, Gap { after: 0, last }, limit).await
+}
+
 /// [`leap`] and [`close`] for a service that has nothing of its own to mend: it only tells what it heard.
 ///
 /// # Errors

@@ -63,6 +63,33 @@ async fn a_log_is_held_against_what_was_read_of_it() {
     }
 }
 
+/// What is removed because it is old enough is not what a database forgot, wherever a cursor stands.
+#[tokio::test]
+async fn a_cursor_at_an_event_that_was_pruned_says_nothing() {
+    for backend in backends().await {
+        let connection = writing(&backend).await;
+        outbox::append(&connection, (1..=9).map(envelope).collect()).await.expect("appended");
+        let said = async |position, event| {
+            past::contradiction(backend.database.reader(), &mark(position, event)).await.expect("an answer")
+        };
+        // the first one was never published, and stays
+        for published in ["position IN (2, 3, 4)", "position IN (5, 6)"] {
+            let sql = format!("UPDATE outbox SET stream_sequence = position WHERE {published}");
+            connection.execute_unprepared(&sql).await.expect("published");
+            outbox::prune(&backend.database, Timestamp::MAX).await.expect("pruned");
+        }
+        assert_eq!(outbox::ids(&connection).await.expect("ids").len(), 4, "{}", backend.name);
+        for position in 2..=6 {
+            assert_eq!(said(position, position as u128).await, None, "{}: {position}", backend.name);
+        }
+        assert_eq!((said(1, 1).await, said(9, 9).await), (None, None));
+        assert_eq!(said(1, 9).await, Some(Contradiction::Other));
+        assert_eq!(said(10, 10).await, Some(Contradiction::Shorter { head: 9 }));
+        connection.execute_unprepared("DELETE FROM outbox WHERE position = 8").await.expect("removed by hand");
+        assert_eq!(said(8, 8).await, Some(Contradiction::Other), "it was not old enough");
+    }
+}
+
 #[tokio::test]
 async fn an_empty_log_goes_on_too() {
     for backend in backends().await {
