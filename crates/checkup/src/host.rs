@@ -3,6 +3,7 @@
 //! Everything that can go wrong at the start goes wrong before the first line is printed, with one sentence that says what to do.
 
 mod refusing;
+mod replaced;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -32,6 +33,7 @@ use crate::service::Service;
 use crate::terminal;
 use crate::welcome::Welcome;
 use refusing::{Refusing, Watch};
+use replaced::Known;
 
 /// How long background work may take to end once the last call has been answered.
 const TASKS_TIMEOUT: Duration = Duration::from_secs(10);
@@ -88,6 +90,7 @@ pub async fn run(plan: Plan) -> Result<Exit, Failure> {
         Some(options) => Road::Broker(connect(options).await?),
     };
     let databases = assembly::open_all(&locations).await?;
+    let known = Known::of(&databases);
     let watch = Watch { databases: &databases, road: &road, data: data.as_ref().map(DataDir::path) };
     let door = Refusing { listener: &listener, admin: admin.addr(), settings: &settings, verifier: &verifier };
     if !door.until_whole(&watch, &process).await? {
@@ -97,6 +100,7 @@ pub async fn run(plan: Plan) -> Result<Exit, Failure> {
         process.tasks.shutdown(TASKS_TIMEOUT).await;
         return Ok(Exit::Ok);
     }
+    known.watch(&databases, &road, &process);
     let parts = Parts { settings: &settings, road: &road, tokens: &tokens, process: &process };
     let (mut assembly, server) = Assembly::build(databases, &parts, verifier).await?;
     if let Some(data) = &data {

@@ -151,8 +151,13 @@ fn postgres(url: &str, purpose: Purpose, trust: Arc<Trust>) -> ConnectOptions {
             Purpose::Read => pool,
             Purpose::Write => pool.idle_timeout(None).max_lifetime(None),
         };
-        pool.after_connect(|connection, _| {
-            Box::pin(async move { sqlx::raw_sql(POSTGRES_SETTINGS).execute(connection).await.map(drop) })
+        let trust = Arc::clone(&trust);
+        pool.after_connect(move |connection, _| {
+            let trust = Arc::clone(&trust);
+            Box::pin(async move {
+                sqlx::raw_sql(POSTGRES_SETTINGS).execute(&mut *connection).await?;
+                trust.incarnations().admit(connection).await
+            })
         })
     });
     options

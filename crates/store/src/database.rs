@@ -16,6 +16,7 @@ use sea_orm_migration::MigratorTrait;
 use tokio::sync::{Mutex, watch};
 
 use crate::connection::{Opening, Pools, Purpose, Reader, Snapshot, connect, have_sessions};
+use crate::incarnation::Incarnation;
 use crate::location::Location;
 use crate::migration::{self, Migrations};
 use crate::nemesis::Nemesis;
@@ -235,6 +236,24 @@ impl Database {
     #[boxed]
     pub async fn snapshot(&self) -> Result<Snapshot, DbErr> {
         self.pages.snapshot().await
+    }
+
+    /// The database that is known behind this address; `None` of a file.
+    #[must_use]
+    pub fn incarnation(&self) -> Option<Incarnation> {
+        self.trust.incarnations().trusted()
+    }
+
+    /// Tells whenever another database is found behind this address than the one that is known. From now on nothing is read or written
+    /// there until [`Database::trust`] says that it may be, but by connections from before.
+    #[must_use]
+    pub fn doubts(&self) -> watch::Receiver<Option<Incarnation>> {
+        self.trust.incarnations().doubts()
+    }
+
+    /// Lets the database behind this address be used.
+    pub fn trust(&self, incarnation: Incarnation) {
+        self.trust.incarnations().trust(incarnation);
     }
 
     /// Counts the commits of this handle and its clones; it changes after each of them, and never before its rows can be read.

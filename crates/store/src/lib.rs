@@ -13,6 +13,7 @@ pub mod database;
 pub mod dead_letter;
 mod failure;
 pub mod inbox;
+mod incarnation;
 pub mod lease;
 mod location;
 pub mod lookup;
@@ -37,6 +38,7 @@ pub use sea_orm::DbErr;
 
 pub use connection::{Reader, Snapshot};
 pub use database::{Database, Error};
+pub use incarnation::Incarnation;
 pub use location::{Location, LocationError};
 pub use lookup::{Lookup, Lookups};
 pub use nemesis::{Nemesis, Stage, Verdict};

@@ -16,6 +16,7 @@ use sea_orm::{
     Statement, TransactionOptions, TransactionTrait,
 };
 
+use crate::incarnation::Incarnations;
 use crate::nemesis::{Nemesis, Stage, Verdict};
 use crate::sealed::Sealed;
 use crate::turns::Turn;
@@ -27,9 +28,15 @@ pub(crate) struct Trust {
     lost: AtomicBool,
     /// A planted bug: trust is never lost.
     blind: AtomicBool,
+    incarnations: Incarnations,
 }
 
 impl Trust {
+    /// Which databases its new connections may find.
+    pub(crate) fn incarnations(&self) -> &Incarnations {
+        &self.incarnations
+    }
+
     pub(crate) fn is_lost(&self) -> bool {
         self.lost.load(Ordering::Acquire)
     }

@@ -25,6 +25,7 @@ mod past;
 mod protocol;
 mod races;
 mod rebuild;
+mod replaced;
 mod storage;
 mod stored;
 mod streams;

@@ -1,0 +1,109 @@
+//! A database that is replaced while its service runs: looked at before anything is read from it or written to it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bus::jetstream::JetStream;
+use runtime::Process;
+use runtime::tasks::Kind;
+use store::{Database, Incarnation, Location};
+use tokio::time::sleep;
+
+use crate::assembly::{self, Road};
+use crate::exit::chain;
+use crate::past::{self, NotAsked};
+use crate::service::Service;
+
+/// How often it is tried to look at a database that does not answer, or to ask a broker that does not.
+const BETWEEN_TRIES: Duration = Duration::from_millis(500);
+
+/// The databases that were found whole at the start, as they were when that was looked at.
+pub(super) struct Known(BTreeMap<Service, Option<Incarnation>>);
+
+impl Known {
+    pub(super) fn of(databases: &BTreeMap<Service, Database>) -> Self {
+        Self(databases.iter().map(|(service, database)| (*service, database.incarnation())).collect())
+    }
+
+    /// Has every database on a server looked at whenever another one is found in its place. One that has lost its past ends the process;
+    /// the next start says the same and waits.
+    pub(super) fn watch(self, databases: &BTreeMap<Service, Database>, road: &Road, process: &Process) {
+        let Road::Broker(broker) = road else { return };
+        for (service, known) in self.0 {
+            let Some(database) = databases.get(&service) else { continue };
+            if matches!(database.location(), Location::Postgres(_)) {
+                let (guard, drain) =
+                    (Guard { service, database: database.clone(), broker: broker.clone() }, process.drain.clone());
+                process.tasks.spawn(Kind::Loop, "past", async move {
+                    tokio::select! {
+                        biased;
+                        () = drain.requested() => Ok(()),
+                        lost = guard.run(known) => Err(lost),
+                    }
+                });
+            }
+        }
+    }
+}
+
+/// Looks at one database.
+struct Guard {
+    service: Service,
+    database: Database,
+    broker: JetStream,
+}
+
+impl Guard {
+    /// Returns what is lost, once something is.
+    async fn run(self, known: Option<Incarnation>) -> String {
+        let mut doubts = self.database.doubts();
+        let mut certain = self.database.incarnation() == known;
+        loop {
+            if !certain {
+                match self.look().await {
+                    Ok(asked) => certain = asked,
+                    Err(lost) => return lost,
+                }
+            }
+            tokio::select! {
+                doubt = doubts.changed() => {
+                    if doubt.is_err() {
+                        return format!("nobody uses the database of {} any more", self.service);
+                    }
+                    certain = false;
+                }
+                () = sleep(BETWEEN_TRIES), if !certain => {}
+            }
+        }
+    }
+
+    /// Compares what is there now with the stream, through connections of its own: those of the service wait for what comes of it.
+    /// False where the broker does not answer: booking goes on without one, and it is asked again.
+    async fn look(&self) -> Result<bool, String> {
+        let location = self.database.location();
+        let fresh = match Box::pin(assembly::open(self.service, location)).await {
+            Ok(fresh) => fresh,
+            Err(error) => {
+                tracing::debug!(service = %self.service, why = chain(&error), "a database cannot be looked at yet");
+                return Ok(false);
+            }
+        };
+        let asked = past::of_stream(&BTreeMap::from([(self.service, fresh.clone())]), &self.broker).await;
+        let found = fresh.incarnation();
+        fresh.close().await;
+        match (asked, found) {
+            (Ok(lost), _) if !lost.is_empty() => Err(past::sentence(&lost, past::OF_MESH)),
+            (Ok(_), Some(found)) => {
+                tracing::info!(service = %self.service, "the database was away, and has everything that it had");
+                self.database.trust(found);
+                Ok(true)
+            }
+            (Err(NotAsked::Broker(error)), Some(found)) => {
+                tracing::warn!(service = %self.service, why = chain(&error), "nobody says whether a database went back");
+                self.database.trust(found);
+                Ok(false)
+            }
+            (Ok(_) | Err(_), _) => Ok(false),
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! A PostgreSQL whose files are put back to an earlier time under processes that run.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use contract::screening::v1::screening::State;
+use mesh::{Layout, Mesh, State as Process};
+use testkit::{Desk, Party, Tokens, connect, eventually};
+
+use crate::races::all_screenings;
+
+const START: Duration = Duration::from_secs(60);
+const LOST: &str = "has lost its own past";
+
+async fn party(mesh: &Mesh, service: &str) -> Party {
+    let replica = mesh.of(service).next().expect("a replica");
+    Party::new(connect(replica.addr()).await, Some(&Tokens::of(mesh.directory()).admin("root", "*")))
+}
+
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").arg(from).arg(to).status().expect("cp runs");
+    assert!(copied.success(), "{} is not copied", from.display());
+}
+
+/// Events that nobody has published are known to nobody else.
+async fn published(mesh: &Mesh) {
+    eventually("everything to be published", async || {
+        for service in ["hospital", "screening"] {
+            let waiting = "SELECT count(*) FROM outbox WHERE stream_sequence IS NULL";
+            let waiting = mesh.postgres_ref().sql(service, waiting).await.map_err(|error| error.to_string())?;
+            if waiting != "0" {
+                return Err(format!("{waiting} of {service}"));
+            }
+        }
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_is_replaced_by_an_older_one_takes_no_booking() {
+    let directory = tempfile::Builder::new()
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .tempdir()
+        .expect("a temporary directory");
+    let layout = Layout::new(env!("CARGO_BIN_EXE_checkup"), directory.path());
+    let layout = ["hospital", "screening", "mypage"].iter().fold(layout, |layout, service| layout.replicas(service, 1));
+    let Some(mut mesh) = mesh::for_tests::or_skip("a mesh", Mesh::start(layout, |_| {}).await) else { return };
+    mesh.ready(START).await.expect("it serves");
+    let (hospital, screening) = (party(&mesh, "hospital").await, party(&mesh, "screening").await);
+    let slot = Desk::of(&hospital).open("replaced", &[30], 50).await.remove(0);
+    let desk = Desk::of(&screening);
+    let first = desk.book("first", &slot, "").await.expect("a place");
+    published(&mesh).await;
+
+    // a stop and a start alone: the same database is there again, and whoever ran goes on
+    let data = mesh.postgres_ref().data_dir();
+    let older = directory.path().join("older");
+    mesh.postgres().stop_fast().await.expect("stopped");
+    copy(&data, &older);
+    mesh.postgres().restart().await.expect("started");
+    let second = eventually("a booking after the restart", async || {
+        desk.book("second", &slot, "").await.map_err(|status| format!("{status:?}"))
+    })
+    .await;
+    published(&mesh).await;
+
+    mesh.postgres().stop_fast().await.expect("stopped");
+    std::fs::rename(&data, directory.path().join("newer")).expect("moved away");
+    std::fs::rename(&older, &data).expect("put back");
+    mesh.postgres().restart().await.expect("started");
+    for service in ["hospital", "screening"] {
+        eventually("the process to say that its database went back", async || {
+            let booked = desk.book("third", &slot, "").await;
+            assert!(booked.is_err(), "{booked:?} was taken by a database that forgot one");
+            let replica = mesh.replica(service, 0).expect("a replica");
+            match replica.state().await {
+                Process::Ended(_) if replica.output().find(|line| line.contains(LOST).then_some(())).is_some() => {
+                    Ok(())
+                }
+                other => Err(format!("{service} is {other}")),
+            }
+        })
+        .await;
+    }
+    // started again, they wait; what the stream has is there again after the command
+    for service in ["hospital", "screening", "reservation", "marketing"] {
+        let replica = mesh.replica(service, 0).expect("a replica");
+        replica.kill().await.expect("it runs no more");
+        replica.start().expect("started");
+    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_checkup"));
+    mesh::without_settings(&mut command);
+    command.args(["recover", "--service", "marketing", "--config"]).arg(mesh.configuration());
+    let recovered = tokio::process::Command::from(command).output().await.expect("recover runs");
+    assert!(recovered.status.success(), "{recovered:?}");
+    mesh.ready(START).await.expect("it serves again");
+    let shown = all_screenings(&party(&mesh, "screening").await, "").await;
+    for booked in [&first, &second] {
+        let row = shown.iter().find(|row| row.name == booked.name).expect("it is there");
+        assert_eq!(row.state(), State::Confirmed);
+    }
+    mesh.stop().await.expect("it stops");
+}
