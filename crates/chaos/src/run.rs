@@ -158,6 +158,32 @@ impl Run<Embedded> {
         let stage = Embedded::start(&plan.binary, directory.path(), power).await?;
         Self::on(stage, plan, false, directory).await
     }
+
+    /// The same without a load: the scenario makes its own.
+    ///
+    /// # Errors
+    /// As above.
+    pub(crate) async fn embedded_idle(plan: &Plan) -> Result<Self, Error> {
+        let directory = directory()?;
+        let stage = Embedded::start(&plan.binary, directory.path(), false).await?;
+        Self::on(stage, plan, true, directory).await
+    }
+
+    /// Ends the process in an orderly way and starts it again with these settings; how long it was away. An end that had to be cut off
+    /// is noted.
+    ///
+    /// # Errors
+    /// Where it does not end, or does not serve again.
+    pub(crate) async fn start_again(&mut self, settings: &[(&str, &str)]) -> Result<Duration, Error> {
+        let begun = Instant::now();
+        let said = self.stage.terminate().await?;
+        let cut = said.lines().find(|line| CUT_OFF.iter().any(|cut| line.contains(cut)));
+        self.notes.extend(cut.map(|line| format!("the end was cut off: {line}")));
+        self.stage.set(settings);
+        self.stage.restart().await?;
+        self.stage.ready(START).await?;
+        Ok(begun.elapsed())
+    }
 }
 
 impl<S: Stage> Run<S> {

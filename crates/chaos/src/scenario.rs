@@ -76,6 +76,14 @@ pub enum Scenario {
     EmbeddedCheckpoint,
     /// The power of that process fails, again and again: what was not synced is gone.
     EmbeddedPower,
+    /// A hospital with many bookings is deleted in one process.
+    EmbeddedDeletion,
+    /// Everybody wants the same date of one process at once.
+    EmbeddedFlash,
+    /// The clock of one process with everything in it is wrong.
+    EmbeddedClock,
+    /// That process is ended in an orderly way and started again, over and over.
+    EmbeddedRestart,
     /// The power of PostgreSQL fails.
     PostgresPower,
     /// The disk of a MyPage replica is full.
@@ -99,7 +107,7 @@ pub enum Form {
 
 impl Scenario {
     /// Every one of them.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 33] = [
         Self::Kill,
         Self::Postgres,
         Self::Freeze,
@@ -124,6 +132,10 @@ impl Scenario {
         Self::EmbeddedKill,
         Self::EmbeddedCheckpoint,
         Self::EmbeddedPower,
+        Self::EmbeddedDeletion,
+        Self::EmbeddedFlash,
+        Self::EmbeddedClock,
+        Self::EmbeddedRestart,
         Self::PostgresPower,
         Self::MyPageFull,
         Self::OlderHospital,
@@ -159,6 +171,10 @@ impl Scenario {
             Self::EmbeddedKill => "embedded-kill",
             Self::EmbeddedCheckpoint => "embedded-checkpoint",
             Self::EmbeddedPower => "embedded-power",
+            Self::EmbeddedDeletion => "embedded-deletion",
+            Self::EmbeddedFlash => "embedded-flash",
+            Self::EmbeddedClock => "embedded-clock",
+            Self::EmbeddedRestart => "embedded-restart",
             Self::PostgresPower => "postgres-power",
             Self::MyPageFull => "mypage-full",
             Self::OlderHospital => "older-hospital",
@@ -195,6 +211,10 @@ impl Scenario {
             Self::EmbeddedKill => "embedded: kill -9 while the disk is full, broken, does not sync",
             Self::EmbeddedCheckpoint => "embedded: kill -9 while a log is copied into its file",
             Self::EmbeddedPower => "embedded: the power fails, again and again",
+            Self::EmbeddedDeletion => "embedded: a hospital with many bookings deleted",
+            Self::EmbeddedFlash => "embedded: flash sale: one slot, everybody at once",
+            Self::EmbeddedClock => "embedded: the clock 5 min ahead, then behind",
+            Self::EmbeddedRestart => "embedded: SIGTERM and started again, over and over",
             Self::PostgresPower => "the power of PostgreSQL fails",
             Self::MyPageFull => "the disk of a MyPage replica full",
             Self::OlderHospital => "Hospital's database comes back older than the others'",
@@ -220,6 +240,8 @@ impl Scenario {
             (Self::Kill, true) => (seconds(2), 1),
             (Self::EmbeddedPower, true) => (Duration::from_millis(600), 200),
             (Self::EmbeddedPower, false) => (Duration::from_millis(300), 8),
+            (Self::EmbeddedRestart, true) => (seconds(2), 20),
+            (Self::EmbeddedRestart, false) => (Duration::from_millis(500), 3),
             (Self::PostgresPower, true) => (seconds(3), 20),
             (Self::PostgresPower, false) => (Duration::from_millis(800), 4),
             (Self::EmbeddedKill, true) => (seconds(2), 30),
@@ -232,8 +254,8 @@ impl Scenario {
             (_, false) => (seconds(1), 1),
         };
         let bookings = match (self, full) {
-            (Self::Deletion, true) => 100_000,
-            (Self::Deletion, false) => 600,
+            (Self::Deletion | Self::EmbeddedDeletion, true) => 100_000,
+            (Self::Deletion | Self::EmbeddedDeletion, false) => 600,
             (_, true) => 50_000,
             (_, false) => 1_500,
         };
@@ -288,6 +310,10 @@ impl Scenario {
             Self::EmbeddedKill => storage::kill(name, plan).await,
             Self::EmbeddedCheckpoint => storage::checkpoint(name, plan).await,
             Self::EmbeddedPower => storage::power(name, plan).await,
+            Self::EmbeddedDeletion => deletion::embedded(name, plan).await,
+            Self::EmbeddedFlash => flash::embedded(name, plan).await,
+            Self::EmbeddedClock => clock::embedded(name, plan).await,
+            Self::EmbeddedRestart => process::embedded(name, plan).await,
             Self::PostgresPower => storage::postgres_power(name, plan).await,
             Self::MyPageFull => storage::my_page(name, plan).await,
             Self::OlderHospital => older::older(name, plan, "hospital").await,

@@ -101,6 +101,8 @@ impl Stage for Mesh {
 #[derive(Debug)]
 pub(crate) struct Embedded {
     launch: Launch,
+    /// The same with other settings, where a scenario wants that.
+    set: Launch,
     /// `None` while it is killed.
     process: Option<Checkup>,
     addr: SocketAddr,
@@ -122,7 +124,8 @@ impl Embedded {
         let launch = Launch::new(binary).topology(Topology::Embedded).port(port).disk(&disk);
         let launch = launch.on(&DataDir::at(stage.join("data")));
         let (addr, log) = (([127, 0, 0, 1], port).into(), directory.join("log"));
-        let mut embedded = Self { launch, process: None, addr, disk, log };
+        let set = launch.clone();
+        let mut embedded = Self { launch, set, process: None, addr, disk, log };
         embedded.restart().await?;
         if embedded.disk.processes() == 0 {
             return Err(Error::Skipped("a disk that fails needs a binary that uses the system's libc".to_owned()));
@@ -135,10 +138,30 @@ impl Embedded {
     /// # Errors
     /// What it said instead of serving.
     pub(crate) async fn restart(&mut self) -> Result<(), Error> {
-        let started = self.launch.try_start().await;
+        let started = self.set.try_start().await;
         let failure = |failure| Error::failed(format!("checkup up does not start: {failure:#?}"));
         self.process = Some(started.map_err(failure)?);
         Ok(())
+    }
+
+    /// What it is told besides at its next starts, instead of what it was told before.
+    pub(crate) fn set(&mut self, settings: &[(&str, &str)]) {
+        let told = |launch: Launch, (key, value): &(&str, &str)| launch.set(key, value);
+        self.set = settings.iter().fold(self.launch.clone(), told);
+    }
+
+    /// Ends it in an orderly way, until it is started again; what it said last.
+    ///
+    /// # Errors
+    /// Where it does not end so.
+    pub(crate) async fn terminate(&mut self) -> Result<String, Error> {
+        let Some(process) = self.process.take() else { return Ok(String::new()) };
+        let said = process.stderr().clone();
+        process.terminate();
+        let (code, _) = process.ended().await;
+        let said = said.tail(SHOWN_LINES);
+        self.keep_log(&said);
+        if code == Some(0) { Ok(said) } else { Err(Error::failed(format!("checkup up ended with {code:?}"))) }
     }
 
     /// `kill -9`; nothing of it runs any more when this returns.
@@ -226,11 +249,6 @@ impl Stage for Embedded {
     }
 
     async fn stop(mut self) -> Result<(), Error> {
-        let Some(process) = self.process.take() else { return Ok(()) };
-        let said = process.stderr().clone();
-        process.terminate();
-        let (code, _) = process.ended().await;
-        self.keep_log(&said.tail(SHOWN_LINES));
-        if code == Some(0) { Ok(()) } else { Err(Error::failed(format!("checkup up ended with {code:?}"))) }
+        self.terminate().await.map(drop)
     }
 }

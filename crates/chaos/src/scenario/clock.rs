@@ -20,6 +20,22 @@ pub(super) async fn clock(name: &'static str, plan: &Plan) -> Result<Row, Error>
     run.finish(name, "the clock of one process 5 min ahead, then behind").await
 }
 
+/// The clock of one process with everything in it is five minutes ahead, then behind; its customers' clocks are right.
+pub(super) async fn embedded(name: &'static str, plan: &Plan) -> Result<Row, Error> {
+    let mut run = Run::embedded(plan, false).await?;
+    for _ in 0..plan.rounds {
+        for offset in ["5m", "-5m"] {
+            run.strikes();
+            run.start_again(&[("clock.offset", offset)]).await?;
+            run.goes_on(plan.fault).await;
+        }
+        run.strikes();
+        run.start_again(&[]).await?;
+        run.goes_on(plan.after).await;
+    }
+    run.finish(name, "embedded: the clock 5 min ahead, then behind").await
+}
+
 async fn set(run: &mut Run, service: &str, settings: &[&str]) -> Result<(), Error> {
     run.strikes();
     run.replica(service, 0)?.set(settings);

@@ -14,6 +14,7 @@ use crate::load::Told;
 use crate::pool::Patience;
 use crate::row::Row;
 use crate::run::{Plan, Run, Setup};
+use crate::stage::Stage;
 
 /// Dates the hospital has, and so bookings a customer.
 const DATES: usize = 100;
@@ -22,9 +23,19 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 const LIMIT: Duration = Duration::from_secs(180);
 const DOOMED: &str = "hospitals/doomed";
 
-/// Bookings are made, then the hospital is deleted while others go on booking elsewhere.
+/// In a mesh.
 pub(super) async fn deletion(name: &'static str, plan: &Plan) -> Result<Row, Error> {
-    let mut run = Run::start(plan, Setup::default(), |_| {}).await?;
+    delete(Run::start(plan, Setup::default(), |_| {}).await?, name, "").await
+}
+
+/// In one process.
+pub(super) async fn embedded(name: &'static str, plan: &Plan) -> Result<Row, Error> {
+    delete(Run::embedded(plan, false).await?, name, "embedded: ").await
+}
+
+/// Bookings are made, then the hospital is deleted while others go on booking elsewhere.
+async fn delete<S: Stage>(mut run: Run<S>, name: &'static str, stage: &str) -> Result<Row, Error> {
+    let plan = run.plan.clone();
     let dates = DATES.min(plan.bookings / 20).max(1);
     let customers = plan.bookings.div_ceil(dates);
     let places = vec![i32::try_from(customers).unwrap_or(i32::MAX); dates];
@@ -53,11 +64,11 @@ pub(super) async fn deletion(name: &'static str, plan: &Plan) -> Result<Row, Err
         revoked.as_secs_f64(),
         cancelled.as_secs_f64()
     ));
-    run.finish(name, format!("a hospital with {} bookings deleted", customers * dates)).await
+    run.finish(name, format!("{stage}a hospital with {} bookings deleted", customers * dates)).await
 }
 
 /// Books every date for every customer.
-async fn fill(run: &mut Run, told: &Arc<Told>, customers: usize) -> Result<(), Error> {
+async fn fill<S: Stage>(run: &mut Run<S>, told: &Arc<Told>, customers: usize) -> Result<(), Error> {
     let desk = run.desk.clone();
     let slots: Vec<String> = told.slots().iter().map(|slot| slot.name.clone()).collect();
     let seeds: Vec<_> = (0..customers).map(|_| run.random.fork()).collect();

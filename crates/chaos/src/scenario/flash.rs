@@ -13,15 +13,26 @@ use crate::load::Told;
 use crate::pool::Patience;
 use crate::row::Row;
 use crate::run::{Plan, Run, Setup};
+use crate::stage::Stage;
 
 /// Requests under way at a time.
 const ABREAST: usize = 256;
 /// One place for so many requests.
 const REQUESTS_A_PLACE: usize = 50;
 
-/// One slot; each customer asks once.
+/// In a mesh.
 pub(super) async fn flash(name: &'static str, plan: &Plan) -> Result<Row, Error> {
-    let mut run = Run::start(plan, Setup { idle: true, ..Setup::default() }, |_| {}).await?;
+    sale(Run::start(plan, Setup { idle: true, ..Setup::default() }, |_| {}).await?, name, "").await
+}
+
+/// In one process.
+pub(super) async fn embedded(name: &'static str, plan: &Plan) -> Result<Row, Error> {
+    sale(Run::embedded_idle(plan).await?, name, "embedded: ").await
+}
+
+/// One slot; each customer asks once.
+async fn sale<S: Stage>(mut run: Run<S>, name: &'static str, stage: &str) -> Result<Row, Error> {
+    let plan = run.plan.clone();
     let capacity = plan.bookings.div_ceil(REQUESTS_A_PLACE);
     let places = i32::try_from(capacity).unwrap_or(i32::MAX);
     let slots = crate::run::open(&run.hospital, &run.desk.tokens, "flash", &[places]).await?;
@@ -58,7 +69,7 @@ pub(super) async fn flash(name: &'static str, plan: &Plan) -> Result<Row, Error>
         spans.value_at_quantile(0.5) as f64 / 1_000.0,
         spans.value_at_quantile(0.99) as f64 / 1_000.0
     ));
-    let mut row = run.finish(name, format!("flash sale: {capacity} places, {} requests", plan.bookings)).await?;
+    let mut row = run.finish(name, format!("{stage}flash sale: {capacity} places, {} requests", plan.bookings)).await?;
     let confirmed = usize::try_from(row.effects[0]).unwrap_or(usize::MAX);
     if confirmed != capacity {
         row.complaints.push(format!("{confirmed} bookings were confirmed for {capacity} places"));

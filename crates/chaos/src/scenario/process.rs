@@ -101,3 +101,17 @@ pub(super) async fn rolling(name: &'static str, plan: &Plan) -> Result<Row, Erro
     }
     Ok(row)
 }
+
+/// One process with everything in it is ended in an orderly way and started again, over and over.
+pub(super) async fn embedded(name: &'static str, plan: &Plan) -> Result<Row, Error> {
+    let mut run = Run::embedded(plan, false).await?;
+    let mut longest = Duration::ZERO;
+    for _ in 0..plan.rounds {
+        run.strikes();
+        longest = longest.max(run.start_again(&[]).await?);
+        run.goes_on(plan.fault).await;
+    }
+    run.goes_on(plan.after).await;
+    run.notes.push(format!("away at most {:.1} s", longest.as_secs_f64()));
+    run.finish(name, format!("embedded: SIGTERM and started again ×{}", plan.rounds)).await
+}
