@@ -136,7 +136,7 @@ impl Recovery {
         {
             let forced = (named == Some(service)).then(Loss::default);
             if let Some(loss) = Loss::of(service, &lost).or(forced) {
-                self.mend(service, loss, &mut report).await?;
+                Box::pin(self.mend(service, loss, &mut report)).await?;
             }
         }
         if !self.dry_run {

@@ -319,14 +319,15 @@ impl Database {
     /// where somebody still reads from the log; it is copied as far as that allows.
     #[boxed]
     pub(crate) async fn cut_log(&self) -> Result<bool, DbErr> {
-        step(async {
+        // seldom needed, and so not a part of every future that writes
+        step(Box::pin(async {
             let connection = connect(&self.location, Purpose::Fold, Opening::Now(&self.trust)).await?;
             let pragma = Statement::from_string(DbBackend::Sqlite, "PRAGMA wal_checkpoint(TRUNCATE)");
             let cut = connection.query_one_raw(pragma).await;
             connection.close().await?;
             // the first of three columns: whether it had to stop for somebody
             cut?.map_or(Ok(false), |row| row.try_get_by_index::<i32>(0).map(|stopped| stopped == 0))
-        })
+        }))
         .await
     }
 

@@ -48,7 +48,8 @@ async fn reads_while_the_database_server_is_down_say_that_storage_is_unavailable
         });
         for (answer, took) in reads.await {
             refused(answer, Reason::StorageUnavailable);
-            assert!(took < Duration::from_secs(6), "round {round}: {took:?}");
+            // a turn is waited for, and then a connection, three seconds each at most; the rest is what a busy machine adds
+            assert!(took < Duration::from_secs(10), "round {round}: {took:?}");
         }
     }
     mesh.postgres().restart().await.expect("started again");
