@@ -8,6 +8,6 @@ fn main() {
     let output = Command::new(rustc).arg("--version").output();
     let version = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
     println!("cargo::rustc-env=BENCH_RUSTC={version}");
-    let told = |name: &str| std::env::var(name).unwrap_or_default();
-    println!("cargo::rustc-env=BENCH_PROFILE={}, opt-level {}", told("PROFILE"), told("OPT_LEVEL"));
+    let variable = |name: &str| std::env::var(name).unwrap_or_default();
+    println!("cargo::rustc-env=BENCH_PROFILE={}, opt-level {}", variable("PROFILE"), variable("OPT_LEVEL"));
 }

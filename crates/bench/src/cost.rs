@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 
 use crate::section::Rows;
 use crate::series::figure;
-use crate::stand::{Services, Stand};
+use crate::testbed::{Services, Testbed};
 use crate::{Error, proc};
 
 /// PostgreSQL's sessions report what they did when they have been idle for so long, at the latest.
@@ -53,8 +53,8 @@ impl Durable {
 
 impl Bill {
     /// Until now. On PostgreSQL it waits until every session has reported.
-    pub(crate) async fn of(stand: &mut Stand) -> Result<Self, Error> {
-        let durable = match &mut stand.services {
+    pub(crate) async fn of(testbed: &mut Testbed) -> Result<Self, Error> {
+        let durable = match &mut testbed.services {
             Services::Embedded(embedded) => Durable::Sqlite { commits: commits(embedded.admin_addr()).await? },
             Services::Mesh(mesh) => {
                 tokio::time::sleep(REPORTED).await;
@@ -66,7 +66,7 @@ impl Bill {
                 Durable::Postgres { bytes: next(), syncs: next(), commits: next() }
             }
         };
-        let used = stand.processes().into_iter().map(|(name, pids)| Used {
+        let used = testbed.processes().into_iter().map(|(name, pids)| Used {
             name,
             cpu: pids.iter().map(|pid| proc::cpu(*pid)).sum(),
             written: pids.iter().map(|pid| proc::written(*pid)).sum(),

@@ -18,7 +18,7 @@ use crate::hello::{Baseline, Greeting};
 use crate::load::{Measured, Work, closed, open};
 use crate::machine::Servers;
 use crate::section::Section;
-use crate::stand::{Services, Setup, Stand};
+use crate::testbed::{Services, Setup, Testbed};
 use crate::{Error, Item, Plan, Step, Topology};
 
 /// What of the rate of the closed loop an open loop asks for: enough to be busy, not enough to build a queue.
@@ -51,20 +51,20 @@ impl Bench<'_> {
     }
 
     /// Starts services, and says so.
-    async fn stand(&mut self, item: Item, setup: &Setup) -> Result<Stand, Error> {
+    async fn testbed(&mut self, item: Item, setup: &Setup) -> Result<Testbed, Error> {
         (self.say)(Step::Phase(format!("{} {}: starting", item.name(), self.topology), None));
-        let mut stand = Stand::start(self.plan, self.topology, setup).await?;
+        let mut testbed = Testbed::start(self.plan, self.topology, setup).await?;
         if self.servers.is_none()
-            && let Services::Mesh(mesh) = &mut stand.services
+            && let Services::Mesh(mesh) = &mut testbed.services
         {
             self.servers = Some(Servers::ask(mesh).await?);
         }
-        Ok(stand)
+        Ok(testbed)
     }
 
     /// Starts the baseline's server and makes sure that it answers.
-    async fn baseline(&self, stand: &Stand) -> Result<(Baseline, Arc<Greeting>), Error> {
-        let (baseline, greeting) = Baseline::start(self.plan, &stand.signer).await?;
+    async fn baseline(&self, testbed: &Testbed) -> Result<(Baseline, Arc<Greeting>), Error> {
+        let (baseline, greeting) = Baseline::start(self.plan, &testbed.signer).await?;
         baseline.check().await?;
         Ok((baseline, Arc::new(greeting)))
     }
@@ -79,16 +79,16 @@ impl Bench<'_> {
     }
 
     /// A closed loop, once everything rests.
-    async fn closed<W: Work>(&self, stand: &Stand, work: &Arc<W>, callers: usize) -> Result<Measured, Error> {
-        stand.rest().await;
+    async fn closed<W: Work>(&self, testbed: &Testbed, work: &Arc<W>, callers: usize) -> Result<Measured, Error> {
+        testbed.rest().await;
         let measured = closed(work, callers, self.plan.warm_up, self.plan.span).await?;
         self.done();
         Ok(measured)
     }
 
     /// An open loop, once everything rests.
-    async fn open<W: Work>(&self, stand: &Stand, work: &Arc<W>, rate: f64) -> Result<Measured, Error> {
-        stand.rest().await;
+    async fn open<W: Work>(&self, testbed: &Testbed, work: &Arc<W>, rate: f64) -> Result<Measured, Error> {
+        testbed.rest().await;
         let measured = open(work, rate, self.plan.warm_up, self.plan.span).await?;
         self.done();
         Ok(measured)

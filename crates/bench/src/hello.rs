@@ -27,7 +27,7 @@ const PATH: &str = "/bench.Hello/Say";
 /// Bytes of the text that is sent and sent back.
 const SIZE: usize = 64;
 /// How long the process may take to answer.
-const START: Duration = Duration::from_secs(20);
+const START_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What is sent and sent back.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -98,7 +98,7 @@ impl Baseline {
         let mut command = Command::new(&plan.binary);
         command.args(["bench", "--serve-hello", &addr.to_string()]);
         let child = Child::spawn("the baseline's server", command, Signal::KILL, None)?;
-        let end = tokio::time::Instant::now() + START;
+        let end = tokio::time::Instant::now() + START_TIMEOUT;
         while tokio::net::TcpStream::connect(addr).await.is_err() {
             if tokio::time::Instant::now() > end {
                 return Err(Error::failed(format!(

@@ -21,7 +21,7 @@ mod proc;
 mod report;
 mod section;
 mod series;
-mod stand;
+mod testbed;
 
 pub use error::Error;
 pub use machine::{Machine, Withheld};
@@ -46,7 +46,7 @@ pub enum Step {
 /// [`Error::Usage`] where what was asked for makes no sense.
 pub async fn run(plan: &Plan, say: &(dyn Fn(Step) + Sync)) -> Result<Report, Error> {
     let stations = plan.stations()?;
-    let mut machine = Machine::look();
+    let mut machine = Machine::inspect();
     let (mut sections, mut failed) = (Vec::new(), Vec::new());
     for (item, topology) in stations {
         let mut bench = goal::Bench { plan, topology, say, servers: machine.servers.take() };

@@ -19,7 +19,7 @@ use crate::Error;
 /// How often an open loop looks which calls are due. The runtime's timers are not finer.
 const TICK: Duration = Duration::from_millis(1);
 /// Calls of an open loop that may be under way; where there would be more, the service is far behind the rate.
-const MOST_UNDER_WAY: usize = 4_000;
+const MAX_IN_FLIGHT: usize = 4_000;
 
 /// What became of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -189,7 +189,7 @@ pub(crate) async fn open_until<W: Work>(
         while due(index) <= Instant::now() && due(index) < end {
             let (work, at, caller) = (Arc::clone(work), due(index), index);
             index += 1;
-            if tasks.len() >= MOST_UNDER_WAY {
+            if tasks.len() >= MAX_IN_FLIGHT {
                 measured.unsent += u64::from(at >= begin);
                 continue;
             }

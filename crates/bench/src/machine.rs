@@ -109,7 +109,7 @@ impl Withheld {
 impl Machine {
     /// This machine, now.
     #[must_use]
-    pub fn look() -> Self {
+    pub fn inspect() -> Self {
         let kilobytes = after(&read("/proc/meminfo"), "MemTotal").and_then(|text| text.split(' ').next()?.parse().ok());
         let memory = kilobytes.map_or(String::new(), |kilobytes: u64| format!("{} MiB", kilobytes / 1024));
         Self {

@@ -26,7 +26,7 @@ INSERT INTO event (payload) VALUES (repeat('x', 200));
 COMMIT;
 ";
 /// How much longer than it measures the tool may take.
-const GRACE: Duration = Duration::from_secs(30);
+const EXTRA_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A database of its own, and how to load it.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl Pgbench {
         command.args(["-n", "-M", "prepared", "-j", "2", "-l", "--log-prefix", "taken", "-f", "script.sql"]);
         command.args(["-c", &callers.to_string(), "-T", &seconds.to_string(), &self.url]);
         command.current_dir(self.scratch.path()).stdin(Stdio::null()).kill_on_drop(true);
-        let output = tokio::time::timeout(span + GRACE, command.output()).await;
+        let output = tokio::time::timeout(span + EXTRA_TIMEOUT, command.output()).await;
         let output = output.map_err(|_| Error::failed("pgbench did not end"))?;
         let output = output.map_err(Error::system("run pgbench, which comes with PostgreSQL's server package"))?;
         if !output.status.success() {

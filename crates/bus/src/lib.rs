@@ -1,4 +1,4 @@
-//! How events travel between services: a port, the road it has without a broker, and the road over NATS JetStream.
+//! How events travel between services: a port, the transport without a broker, and the one over NATS JetStream.
 //!
 //! [`Subscribe`] is what a consumer sees and [`Publish`] what a producer's relay sees. [`tail::Tailer`] serves consumers by
 //! reading the producers' own logs, in order, in the same process, and needs no publishing. [`jetstream::JetStream`] serves
@@ -8,4 +8,4 @@ pub mod jetstream;
 mod port;
 pub mod tail;
 
-pub use port::{Delivery, Error, Message, Outbound, Place, Publish, StreamState, Subscribe, Subscription};
+pub use port::{Delivery, Error, Message, Outbound, Position, Publish, StreamState, Subscribe, Subscription};

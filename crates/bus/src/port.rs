@@ -1,7 +1,7 @@
-//! What a consumer may rely on, whichever road its events take.
+//! What a consumer may rely on, whichever transport brings its events.
 //!
-//! Every event that matches the filter is delivered at least once, for as long as it is not acknowledged; a road may repeat
-//! and reorder, and says by [`Place`] how a repetition is recognised.
+//! Every event that matches the filter is delivered at least once, for as long as it is not acknowledged; a transport may repeat
+//! and reorder, and says by [`Position`] how a repetition is recognised.
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
@@ -30,9 +30,9 @@ pub struct Outbound {
     pub message: Message,
 }
 
-/// Where a delivery stands on its road.
+/// Where a delivery stands on its transport.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum Position {
     /// In a source that is read strictly in order; its consumer keeps one position.
     Ordered {
         /// The producer's name.
@@ -40,9 +40,9 @@ pub enum Place {
         /// From 1.
         position: i64,
     },
-    /// On a road that may repeat and reorder.
+    /// On a transport that may repeat and reorder.
     Unordered {
-        /// What the road acknowledges it by.
+        /// What the transport acknowledges it by.
         sequence: u64,
     },
 }
@@ -53,10 +53,10 @@ pub struct Delivery {
     /// The event; other consumers of this process may hold the same one.
     pub message: Arc<Message>,
     /// Where it stands.
-    pub place: Place,
+    pub position: Position,
 }
 
-/// Why a road does not carry at the moment; it may again later.
+/// Why a transport does not carry at the moment; it may again later.
 #[derive(Debug, thiserror::Error)]
 #[error("events do not pass {source_name}")]
 pub struct Error {
@@ -144,14 +144,14 @@ pub trait Subscription: Send {
     /// [`Error`]; the deliveries may then come again.
     async fn acknowledge(&mut self, deliveries: &[Delivery]) -> Result<(), Error>;
 
-    /// Asks for deliveries again after a pause; what follows them overtakes them meanwhile. Only where their place is
-    /// [`Place::Unordered`]: on a road in strict order nothing can be put off, its consumer insists on what is at hand.
+    /// Asks for deliveries again after a pause; what follows them overtakes them meanwhile. Only where their position is
+    /// [`Position::Unordered`]: on a transport in strict order nothing can be put off, its consumer insists on what is at hand.
     ///
     /// # Errors
-    /// [`Error`], always where the road is in strict order. Otherwise the deliveries come again all the same, by time-out.
+    /// [`Error`], always where the transport is in strict order. Otherwise the deliveries come again all the same, by time-out.
     async fn postpone(&mut self, deliveries: &[Delivery], pause: Duration) -> Result<(), Error>;
 
-    /// Events that wait for this consumer, as far as the road can tell.
+    /// Events that wait for this consumer, as far as the transport can tell.
     ///
     /// # Errors
     /// [`Error`].

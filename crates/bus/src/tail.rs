@@ -1,4 +1,4 @@
-//! The road without a broker: a consumer reads the producers' logs itself, each strictly in order.
+//! The transport without a broker: a consumer reads the producers' logs itself, each strictly in order.
 //!
 //! Nothing is kept here. The consumer's cursor lives in its own database and moves in the transaction of the effect, so an
 //! acknowledgement has nothing left to do. What the consumers of a process read of a log they read together: see
@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use self::shared::{Rest, SharedLog};
-use crate::port::{Delivery, Error, Filter, Message, Place, Subscribe, Subscription};
+use crate::port::{Delivery, Error, Filter, Message, Position, Subscribe, Subscription};
 
 /// One entry of a producer's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,8 +166,8 @@ impl Tail {
             self.unread = !matches!(walk.rest, Rest::Ended);
             if !walk.found.is_empty() {
                 let delivery = |Entry { position, message }| {
-                    let place = Place::Ordered { source: Arc::clone(&self.source), position };
-                    Delivery { message, place }
+                    let position = Position::Ordered { source: Arc::clone(&self.source), position };
+                    Delivery { message, position }
                 };
                 return Ok(Step::Found(walk.found.into_iter().map(delivery).collect()));
             }

@@ -11,18 +11,18 @@ use testkit::{Booking, Outcome, Party, Sighting, Wrong};
 use tokio::time::Instant;
 
 use crate::Error;
-use crate::load::{Desk, Told};
-use crate::pool::Patience;
+use crate::load::{Desk, Observed};
+use crate::pool::RetryPolicy;
 use crate::stage::Stage;
 
 /// How long an unknown call is sent again and again.
-const UNTIL_KNOWN: Duration = Duration::from_secs(60);
+const RESEND_TIMEOUT: Duration = Duration::from_secs(60);
 /// Calls at a time.
-const ABREAST: usize = 64;
+const CONCURRENCY: usize = 64;
 /// Answered bookings that are asked for once more.
-const REPLAYED: usize = 200;
+const REPLAYED_BOOKINGS: usize = 200;
 /// Examples of one kind that are shown.
-const SHOWN: usize = 5;
+const SHOWN_EXAMPLES: usize = 5;
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -43,29 +43,29 @@ impl Audit {
         stage: &impl Stage,
         binary: &Path,
         desk: &Desk,
-        told: &Told,
+        observed: &Observed,
         settle: Duration,
     ) -> Result<Self, Error> {
         let mut audit = Self::default();
         let begun = Instant::now();
-        resend(desk, told).await;
-        let (_, unknown) = told.ledger.counts();
+        resend(desk, observed).await;
+        let (_, unknown) = observed.history.counts();
         if unknown > 0 {
-            audit.complaints.push(format!("{unknown} bookings are unknown after {UNTIL_KNOWN:?} of asking"));
+            audit.complaints.push(format!("{unknown} bookings are unknown after {RESEND_TIMEOUT:?} of asking"));
         }
         for view in 0..views(stage) {
             audit.verify(stage, binary, view, settle).await?;
         }
         audit.settled = begun.elapsed();
-        audit.replay(desk, told).await;
+        audit.replay(desk, observed).await;
         let seen = sightings(desk).await?;
-        for finding in told.ledger.findings(&seen) {
+        for finding in observed.history.findings(&seen) {
             let count = match finding.wrong {
                 Wrong::Lost => &mut audit.lost,
                 Wrong::Doubled => &mut audit.doubled,
             };
             *count += 1;
-            if *count <= SHOWN {
+            if *count <= SHOWN_EXAMPLES {
                 audit.complaints.push(format!("{:?}: {}", finding.wrong, finding.what));
             }
         }
@@ -87,7 +87,7 @@ impl Audit {
             by_rule.entry(row["rule"].as_str().unwrap_or_default().to_owned()).or_default().push(row);
         }
         for (rule, rows) in by_rule {
-            let examples: Vec<String> = rows.iter().take(SHOWN).map(ToString::to_string).collect();
+            let examples: Vec<String> = rows.iter().take(SHOWN_EXAMPLES).map(ToString::to_string).collect();
             self.complaints.push(format!("verify, view {view}: {} × {rule}: {}", rows.len(), examples.join(" ")));
         }
         for key in ["moving", "skipped"] {
@@ -103,17 +103,17 @@ impl Audit {
     }
 
     /// A request that was answered is answered by the same booking, however often it comes.
-    async fn replay(&mut self, desk: &Desk, told: &Told) {
-        let again = Told::new(Vec::new());
-        let asked = told.ledger.sample(REPLAYED).into_iter().map(|booking| {
+    async fn replay(&mut self, desk: &Desk, observed: &Observed) {
+        let again = Observed::new(Vec::new());
+        let asked = observed.history.sample(REPLAYED_BOOKINGS).into_iter().map(|booking| {
             let again = &again;
             async move {
                 let mut repeated = Booking { outcome: Outcome::Unknown, cancelling: None, ..booking.clone() };
-                desk.book(again, &token(desk, &booking), &mut repeated, Patience::until_known(UNTIL_KNOWN)).await;
+                desk.book(again, &token(desk, &booking), &mut repeated, RetryPolicy::until_known(RESEND_TIMEOUT)).await;
                 (booking, repeated)
             }
         });
-        let mut answers = stream::iter(asked).buffer_unordered(ABREAST);
+        let mut answers = stream::iter(asked).buffer_unordered(CONCURRENCY);
         while let Some((before, now)) = answers.next().await {
             // answered with the state it has by now, which is no booking any more where it was cancelled
             let is_over = matches!(&now.outcome, Outcome::Refused(state) if state.ends_with("CANCELLED"));
@@ -135,23 +135,23 @@ fn token(desk: &Desk, booking: &Booking) -> String {
 }
 
 /// Sends every call again whose outcome is unknown, with the same request_id, until there is none or nobody answers.
-async fn resend(desk: &Desk, told: &Told) {
-    let end = Instant::now() + UNTIL_KNOWN;
+async fn resend(desk: &Desk, observed: &Observed) {
+    let end = Instant::now() + RESEND_TIMEOUT;
     loop {
-        let unknown = told.ledger.take_unknown();
+        let unknown = observed.history.take_unknown();
         let done = unknown.is_empty() || Instant::now() >= end;
         let settled = unknown.into_iter().map(|mut booking| async {
             if !done {
-                let (token, patience) = (token(desk, &booking), Patience::until_known(UNTIL_KNOWN));
+                let (token, retry_policy) = (token(desk, &booking), RetryPolicy::until_known(RESEND_TIMEOUT));
                 if booking.outcome == Outcome::Unknown {
-                    desk.book(told, &token, &mut booking, patience).await;
+                    desk.book(observed, &token, &mut booking, retry_policy).await;
                 } else {
-                    desk.cancel(told, &token, &mut booking, patience).await;
+                    desk.cancel(observed, &token, &mut booking, retry_policy).await;
                 }
             }
-            told.ledger.note(booking);
+            observed.history.note(booking);
         });
-        stream::iter(settled).buffer_unordered(ABREAST).collect::<Vec<()>>().await;
+        stream::iter(settled).buffer_unordered(CONCURRENCY).collect::<Vec<()>>().await;
         if done {
             return;
         }

@@ -7,22 +7,22 @@ use std::time::Duration;
 
 use contract::screening::v1::screening::State;
 use contract::screening::v1::{CancelScreeningRequest, CreateScreeningRequest, Screening};
-use testkit::{Booking, Cancelling, Ledger, Outcome, Party, Random, Tokens};
+use testkit::{Booking, BookingHistory, Cancelling, Outcome, Party, Random, Tokens};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 use tonic::Status;
 
-use crate::pool::{Ended, Patience, Pool};
+use crate::pool::{Ended, Pool, RetryPolicy};
 use crate::series::Series;
 
 /// Bookings of one customer before the caller goes on as the next one.
-const BOOKINGS: u32 = 16;
+const BOOKINGS_PER_CUSTOMER: u32 = 16;
 /// What of the bookings goes to the first slot, in per cent: it is small, so it is nearly always full.
-const HOT: u64 = 20;
+const HOT_SLOT_PERCENT: u64 = 20;
 /// What of the bookings nobody cancels, in per cent.
-const KEPT: u64 = 8;
+const KEPT_PERCENT: u64 = 8;
 /// How far calls may lag behind their time and still catch up.
-const SLACK: Duration = Duration::from_millis(20);
+const MAX_DELAY: Duration = Duration::from_millis(20);
 /// Examples of what went wrong that are kept.
 const KEPT_COMPLAINTS: usize = 20;
 
@@ -37,9 +37,9 @@ pub(crate) struct Slot {
 
 /// What the customers did and were told.
 #[derive(Debug)]
-pub(crate) struct Told {
+pub(crate) struct Observed {
     /// Every booking.
-    pub(crate) ledger: Ledger,
+    pub(crate) history: BookingHistory,
     /// Definite answers by time.
     pub(crate) answers: Series,
     /// Calls that were made, an attempt not counted as one.
@@ -59,12 +59,12 @@ pub(crate) struct Told {
     complaints: Mutex<Vec<String>>,
 }
 
-impl Told {
+impl Observed {
     /// Nothing yet.
     #[must_use]
     pub(crate) fn new(slots: Vec<Slot>) -> Self {
         Self {
-            ledger: Ledger::default(),
+            history: BookingHistory::default(),
             answers: Series::default(),
             calls: AtomicU64::new(0),
             unknown: AtomicU64::new(0),
@@ -159,7 +159,13 @@ pub(crate) struct Desk {
 
 impl Desk {
     /// Books, with whatever the booking says, and notes in it how that ended.
-    pub(crate) async fn book(&self, told: &Told, token: &str, booking: &mut Booking, patience: Patience) {
+    pub(crate) async fn book(
+        &self,
+        observed: &Observed,
+        token: &str,
+        booking: &mut Booking,
+        retry_policy: RetryPolicy,
+    ) {
         let request = CreateScreeningRequest {
             screening: Some(Screening {
                 customer: format!("customers/{}", booking.customer),
@@ -169,10 +175,10 @@ impl Desk {
             request_id: booking.request_id.clone(),
             ..CreateScreeningRequest::default()
         };
-        let ended = self.screening.call(token, patience, |party| book(party, request.clone())).await;
-        booking.outcome = match told.note(ended) {
+        let ended = self.screening.call(token, retry_policy, |party| book(party, request.clone())).await;
+        booking.outcome = match observed.note(ended) {
             Outcome::Done(screening) if screening.state() == State::Confirmed => {
-                told.took(&booking.slot);
+                observed.took(&booking.slot);
                 Outcome::Done(screening.name)
             }
             // a booking that was unknown and fenced meanwhile
@@ -183,7 +189,13 @@ impl Desk {
     }
 
     /// Cancels, where the booking has a name, and notes in it how that ended.
-    pub(crate) async fn cancel(&self, told: &Told, token: &str, booking: &mut Booking, patience: Patience) {
+    pub(crate) async fn cancel(
+        &self,
+        observed: &Observed,
+        token: &str,
+        booking: &mut Booking,
+        retry_policy: RetryPolicy,
+    ) {
         let Outcome::Done(name) = &booking.outcome else { return };
         let Some(cancelling) = &mut booking.cancelling else { return };
         let request = CancelScreeningRequest {
@@ -192,10 +204,10 @@ impl Desk {
             etag: String::new(),
             request_id: cancelling.request_id.clone(),
         };
-        let ended = self.screening.call(token, patience, |party| cancel(party, request.clone())).await;
-        cancelling.outcome = match told.note(ended) {
+        let ended = self.screening.call(token, retry_policy, |party| cancel(party, request.clone())).await;
+        cancelling.outcome = match observed.note(ended) {
             Outcome::Done(_) => {
-                told.effects[1].fetch_add(1, Ordering::Relaxed);
+                observed.effects[1].fetch_add(1, Ordering::Relaxed);
                 Outcome::Done(())
             }
             Outcome::Refused(reason) => Outcome::Refused(reason),
@@ -215,7 +227,7 @@ async fn cancel(party: Party, request: CancelScreeningRequest) -> Result<Screeni
 /// Callers that work until they are stopped.
 #[derive(Debug)]
 pub(crate) struct Load {
-    told: Arc<Told>,
+    observed: Arc<Observed>,
     stop: Arc<AtomicBool>,
     callers: Vec<JoinHandle<()>>,
 }
@@ -238,13 +250,13 @@ pub struct Pressure {
 impl Load {
     /// Starts the callers.
     #[must_use]
-    pub(crate) fn start(desk: &Desk, told: &Arc<Told>, pressure: Pressure, random: &mut Random) -> Self {
+    pub(crate) fn start(desk: &Desk, observed: &Arc<Observed>, pressure: Pressure, random: &mut Random) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let pace = Arc::new(Pace::new(pressure.rate));
         let callers = (0..pressure.callers).map(|index| {
             let caller = Caller {
                 desk: desk.clone(),
-                told: Arc::clone(told),
+                observed: Arc::clone(observed),
                 random: random.fork(),
                 index,
                 customer: String::new(),
@@ -255,7 +267,7 @@ impl Load {
             tokio::spawn(caller.work(Arc::clone(&pace), Arc::clone(&stop)))
         });
         let callers = callers.collect();
-        Self { told: Arc::clone(told), stop, callers }
+        Self { observed: Arc::clone(observed), stop, callers }
     }
 
     /// Lets every caller end its call and waits for all of them.
@@ -263,7 +275,7 @@ impl Load {
         self.stop.store(true, Ordering::Relaxed);
         for caller in self.callers.drain(..) {
             if let Err(error) = caller.await {
-                self.told.complain(format!("a caller failed: {error}"));
+                self.observed.complain(format!("a caller failed: {error}"));
             }
         }
     }
@@ -284,7 +296,7 @@ impl Pace {
     async fn turn(&self) {
         let at = {
             let mut next = lock(&self.next);
-            let earliest = Instant::now().checked_sub(SLACK).unwrap_or_else(Instant::now);
+            let earliest = Instant::now().checked_sub(MAX_DELAY).unwrap_or_else(Instant::now);
             let at = (*next).max(earliest);
             *next = at + self.interval;
             at
@@ -295,7 +307,7 @@ impl Pace {
 
 struct Caller {
     desk: Desk,
-    told: Arc<Told>,
+    observed: Arc<Observed>,
     random: Random,
     index: usize,
     customer: String,
@@ -316,19 +328,19 @@ impl Caller {
             }
         }
         for (booking, _) in self.held.drain(..) {
-            self.told.ledger.note(booking);
+            self.observed.history.note(booking);
         }
     }
 
     async fn book(&mut self) {
-        if self.begun.is_multiple_of(BOOKINGS) {
-            self.customer = format!("c{}-{}", self.index, self.begun / BOOKINGS);
+        if self.begun.is_multiple_of(BOOKINGS_PER_CUSTOMER) {
+            self.customer = format!("c{}-{}", self.index, self.begun / BOOKINGS_PER_CUSTOMER);
             self.token = self.desk.tokens.customer(&self.customer);
         }
         self.begun += 1;
-        let slots = self.told.slots();
+        let slots = self.observed.slots();
         let others = slots.len() as u64 - 1;
-        let hot = others == 0 || self.random.chance(HOT);
+        let hot = others == 0 || self.random.chance(HOT_SLOT_PERCENT);
         let slot = if hot { &slots[0] } else { &slots[1 + self.random.below(others) as usize] };
         let mut booking = Booking {
             customer: self.customer.clone(),
@@ -337,11 +349,11 @@ impl Caller {
             outcome: Outcome::Unknown,
             cancelling: None,
         };
-        self.desk.book(&self.told, &self.token, &mut booking, Patience::CUSTOMER).await;
-        if matches!(booking.outcome, Outcome::Done(_)) && !self.random.chance(KEPT) {
+        self.desk.book(&self.observed, &self.token, &mut booking, RetryPolicy::CUSTOMER).await;
+        if matches!(booking.outcome, Outcome::Done(_)) && !self.random.chance(KEPT_PERCENT) {
             self.held.push((booking, self.token.clone()));
         } else {
-            self.told.ledger.note(booking);
+            self.observed.history.note(booking);
         }
     }
 
@@ -350,8 +362,8 @@ impl Caller {
         let (mut booking, token) = self.held.swap_remove(any);
         let request_id = self.random.uuid_v7().to_string();
         booking.cancelling = Some(Cancelling { request_id, outcome: Outcome::Unknown });
-        self.told.gives_back(&booking.slot);
-        self.desk.cancel(&self.told, &token, &mut booking, Patience::CUSTOMER).await;
-        self.told.ledger.note(booking);
+        self.observed.gives_back(&booking.slot);
+        self.desk.cancel(&self.observed, &token, &mut booking, RetryPolicy::CUSTOMER).await;
+        self.observed.history.note(booking);
     }
 }

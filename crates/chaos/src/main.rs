@@ -30,9 +30,9 @@ Exit status: 0 where nothing is wrong; 1 where something is, or a scenario could
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 /// What of a rate asked for can be waited for.
-const ATTAINABLE: f64 = 0.9;
+const ATTAINABLE_SHARE: f64 = 0.9;
 /// The largest number that makes sense anywhere here; as hours a century and more.
-const MOST: f64 = 1_000_000.0;
+const MAX_NUMBER: f64 = 1_000_000.0;
 
 /// Breaks a mesh, or one process with everything in it, under load, in every way it promises to survive, and prints what came of it.
 #[derive(Debug, Parser)]
@@ -83,8 +83,8 @@ struct Args {
 }
 
 fn amount(text: &str) -> Result<f64, String> {
-    let number = text.parse().ok().filter(|number| (0.0..=MOST).contains(number));
-    number.ok_or_else(|| format!("it must be a number from 0 to {MOST}"))
+    let number = text.parse().ok().filter(|number| (0.0..=MAX_NUMBER).contains(number));
+    number.ok_or_else(|| format!("it must be a number from 0 to {MAX_NUMBER}"))
 }
 
 fn main() -> ExitCode {
@@ -168,7 +168,7 @@ async fn one(scenario: Scenario, args: &Args, binary: PathBuf, seed: u64) -> Res
     plan.rounds = args.rounds.unwrap_or(plan.rounds);
     plan.bookings = args.bookings.unwrap_or(plan.bookings);
     plan.pressure.rate = args.rate.unwrap_or(plan.pressure.rate);
-    plan.least = args.least.unwrap_or_else(|| plan.least.min(plan.pressure.rate * ATTAINABLE));
+    plan.least = args.least.unwrap_or_else(|| plan.least.min(plan.pressure.rate * ATTAINABLE_SHARE));
     plan.pressure.callers = args.callers.unwrap_or(plan.pressure.callers);
     if let Some(seconds) = args.seconds.filter(|seconds| seconds.is_finite() && *seconds >= 0.0) {
         plan.fault = Duration::from_secs_f64(seconds.min(86_400.0));
@@ -179,7 +179,7 @@ async fn one(scenario: Scenario, args: &Args, binary: PathBuf, seed: u64) -> Res
 fn print_heading(args: &Args) {
     if args.markdown {
         let known = |name: &str| ["machine", "build", "commit", "date"].contains(&name);
-        for (name, value) in bench::Machine::look().lines().iter().filter(|line| known(line.0)) {
+        for (name, value) in bench::Machine::inspect().lines().iter().filter(|line| known(line.0)) {
             println!("* {name}: {value}");
         }
         print!("\n{}", Row::markdown_heading());

@@ -15,11 +15,11 @@ use crate::Error;
 
 /// Connections to each replica.
 const CONNECTIONS: usize = 2;
-const CONNECT: Duration = Duration::from_secs(1);
-const KEEPALIVE: Duration = Duration::from_secs(2);
-const LAST_PAUSE: Duration = Duration::from_secs(1);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
+const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// Refusals that say "not now".
-const NOT_NOW: [&str; 2] = ["OVERLOADED", "REQUEST_IN_PROGRESS"];
+const RETRYABLE_REASONS: [&str; 2] = ["OVERLOADED", "REQUEST_IN_PROGRESS"];
 
 /// The replicas of one service. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -33,7 +33,7 @@ struct Inner {
 
 /// How long a client goes on.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Patience {
+pub(crate) struct RetryPolicy {
     /// Sends a call at most this often, each time with the same request_id.
     pub(crate) attempts: u32,
     /// The deadline of each.
@@ -44,7 +44,7 @@ pub(crate) struct Patience {
     pub(crate) limit: Duration,
 }
 
-impl Patience {
+impl RetryPolicy {
     /// A person's: half a dozen tries in a few seconds.
     pub(crate) const CUSTOMER: Self = Self {
         attempts: 7,
@@ -96,32 +96,32 @@ impl Pool {
     pub(crate) async fn call<T, F>(
         &self,
         token: &str,
-        patience: Patience,
+        retry_policy: RetryPolicy,
         call: impl Fn(Party) -> F,
     ) -> Result<Ended<T>, String>
     where
         F: Future<Output = Result<T, Status>>,
     {
         let begun = Instant::now();
-        let mut pause = patience.pause;
+        let mut pause = retry_policy.pause;
         let mut attempts = 0;
         let first = self.0.turn.fetch_add(1, Ordering::Relaxed);
         loop {
             let channels = &self.0.channels;
             let channel = channels[(first + attempts as usize) % channels.len()].clone();
-            let result = call(Party::new(channel, Some(token)).with_deadline(patience.deadline)).await;
+            let result = call(Party::new(channel, Some(token)).with_deadline(retry_policy.deadline)).await;
             attempts += 1;
             let hint = result.as_ref().err().and_then(Refusal::of).and_then(|refusal| refusal.retry_after);
             let outcome = match Outcome::of(result)? {
-                Outcome::Refused(reason) if NOT_NOW.contains(&reason.as_str()) => Outcome::Unknown,
+                Outcome::Refused(reason) if RETRYABLE_REASONS.contains(&reason.as_str()) => Outcome::Unknown,
                 outcome => outcome,
             };
-            let over = attempts >= patience.attempts || begun.elapsed() >= patience.limit;
+            let over = attempts >= retry_policy.attempts || begun.elapsed() >= retry_policy.limit;
             if over || !matches!(outcome, Outcome::Unknown) {
                 return Ok(Ended { outcome, attempts });
             }
-            sleep(pause.max(hint.unwrap_or_default()).min(LAST_PAUSE)).await;
-            pause = (pause * 2).min(LAST_PAUSE);
+            sleep(pause.max(hint.unwrap_or_default()).min(MAX_PAUSE)).await;
+            pause = (pause * 2).min(MAX_PAUSE);
         }
     }
 }
@@ -130,7 +130,7 @@ impl Pool {
 fn channel(addr: SocketAddr) -> Result<Channel, Error> {
     let endpoint = Endpoint::from_shared(format!("http://{addr}"));
     let endpoint = endpoint.map_err(|error| Error::failed(format!("{addr} is no address: {error}")))?;
-    let endpoint = endpoint.connect_timeout(CONNECT).tcp_nodelay(true);
-    let endpoint = endpoint.http2_keep_alive_interval(KEEPALIVE).keep_alive_timeout(KEEPALIVE);
+    let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
+    let endpoint = endpoint.http2_keep_alive_interval(KEEPALIVE_INTERVAL).keep_alive_timeout(KEEPALIVE_INTERVAL);
     Ok(endpoint.keep_alive_while_idle(true).connect_lazy())
 }

@@ -51,7 +51,7 @@ pub struct Row {
     pub lost: usize,
     /// Bookings nobody asked for, or asked for once.
     pub doubled: usize,
-    /// Looks at a slot, or into a ledger, that showed more places taken than there are.
+    /// Looks at a slot, or at claims, that showed more places taken than there are.
     pub oversold: u64,
     /// What `checkup verify` reported, and what else must not be.
     pub complaints: Vec<String>,

@@ -14,22 +14,22 @@ use tokio::time::{Instant, sleep};
 
 use crate::Error;
 use crate::audit::Audit;
-use crate::load::{Desk, Load, Pressure, Slot, Told};
+use crate::load::{Desk, Load, Observed, Pressure, Slot};
 use crate::pool::Pool;
 use crate::row::{Back, Row};
 use crate::sampler::Sampler;
 use crate::stage::{Embedded, Stage};
 
 /// How long the mesh, or a replica, may take to serve.
-pub(crate) const START: Duration = Duration::from_secs(60);
+pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// What a process logs that has to end before its work does.
-const CUT_OFF: [&str; 2] = ["tasks did not finish in time", "cutting the connections that are still open"];
+const CUT_OFF_LOGS: [&str; 2] = ["tasks did not finish in time", "cutting the connections that are still open"];
 /// The first slot, small and wanted by all, and the others.
 const CAPACITIES: [i32; 6] = [24, 100_000, 100_000, 100_000, 100_000, 400];
 /// Who yields the processors to those that take bookings: customers call on while views lag, which is what is to be broken.
 const VIEWS: [&str; 3] = ["reservation", "mypage", "marketing"];
 /// How often the load before a fault is measured, where it is too little, before the fault strikes all the same.
-const WINDOWS: u32 = 24;
+const RATE_SAMPLES: u32 = 24;
 const ZONE: &str = "Asia/Seoul";
 
 /// How long and how hard.
@@ -73,7 +73,7 @@ pub(crate) struct Setup {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Mark {
+struct FaultMark {
     /// Where the search for the old rate begins.
     from: Instant,
     /// Where a fault that lasts began.
@@ -88,7 +88,7 @@ pub(crate) struct Run<S = Mesh> {
     pub(crate) stage: S,
     pub(crate) desk: Desk,
     pub(crate) hospital: Pool,
-    pub(crate) told: Arc<Told>,
+    pub(crate) observed: Arc<Observed>,
     pub(crate) plan: Plan,
     pub(crate) random: Random,
     pub(crate) notes: Vec<String>,
@@ -96,7 +96,7 @@ pub(crate) struct Run<S = Mesh> {
     ended: Option<Instant>,
     steady: (Instant, Instant),
     withheld: Withheld,
-    marks: Vec<Mark>,
+    marks: Vec<FaultMark>,
     // last: everything else lives in it
     directory: TempDir,
 }
@@ -117,7 +117,7 @@ impl Run<Mesh> {
         layout.yielding = VIEWS.map(str::to_owned).into();
         let mut mesh = Mesh::start(layout, |_| {}).await?;
         wire(&mut mesh);
-        mesh.ready(START).await?;
+        mesh.ready(START_TIMEOUT).await?;
         Self::on(mesh, plan, setup.idle, directory).await
     }
 
@@ -138,10 +138,10 @@ impl Run<Mesh> {
         let begun = Instant::now();
         let replica = self.replica(service, index)?;
         replica.stop().await?;
-        let cut = |line: &String| CUT_OFF.iter().any(|said| line.contains(said)).then(|| line.clone());
+        let cut = |line: &String| CUT_OFF_LOGS.iter().any(|said| line.contains(said)).then(|| line.clone());
         let cut = replica.output().find(cut);
         replica.start()?;
-        replica.ready(START).await?;
+        replica.ready(START_TIMEOUT).await?;
         let name = replica.name();
         self.notes.extend(cut.map(|line| format!("the stop of {name} was cut off: {line}")));
         Ok(begun.elapsed())
@@ -177,11 +177,11 @@ impl Run<Embedded> {
     pub(crate) async fn start_again(&mut self, settings: &[(&str, &str)]) -> Result<Duration, Error> {
         let begun = Instant::now();
         let said = self.stage.terminate().await?;
-        let cut = said.lines().find(|line| CUT_OFF.iter().any(|cut| line.contains(cut)));
+        let cut = said.lines().find(|line| CUT_OFF_LOGS.iter().any(|cut| line.contains(cut)));
         self.notes.extend(cut.map(|line| format!("the end was cut off: {line}")));
         self.stage.set(settings);
         self.stage.restart().await?;
-        self.stage.ready(START).await?;
+        self.stage.ready(START_TIMEOUT).await?;
         Ok(begun.elapsed())
     }
 }
@@ -194,12 +194,12 @@ impl<S: Stage> Run<S> {
         let desk = Desk { screening: Pool::of(stage.addrs("screening"))?, tokens };
         let capacities: Vec<i32> = if idle { Vec::new() } else { CAPACITIES.to_vec() };
         let slots = open(&hospital, &desk.tokens, "busy", &capacities).await?;
-        let told = Arc::new(Told::new(slots));
+        let observed = Arc::new(Observed::new(slots));
         let auditor = desk.tokens.auditor();
-        let sampler = Sampler::start(&hospital, &desk.screening, &auditor, "hospitals/busy", &told);
+        let sampler = Sampler::start(&hospital, &desk.screening, &auditor, "hospitals/busy", &observed);
         let mut random = Random::new(plan.seed);
         let now = Instant::now();
-        let load = (!idle).then(|| Load::start(&desk, &told, plan.pressure, &mut random));
+        let load = (!idle).then(|| Load::start(&desk, &observed, plan.pressure, &mut random));
         let (plan, marks, notes) = (plan.clone(), Vec::new(), Vec::new());
         let mut run = Self {
             load,
@@ -207,7 +207,7 @@ impl<S: Stage> Run<S> {
             stage,
             desk,
             hospital,
-            told,
+            observed,
             plan,
             random,
             notes,
@@ -232,12 +232,12 @@ impl<S: Stage> Run<S> {
 
     /// A fault of a moment happened then.
     pub(crate) fn struck(&mut self, at: Instant) {
-        self.marks.push(Mark { from: at, lasted_from: None });
+        self.marks.push(FaultMark { from: at, lasted_from: None });
     }
 
     /// A fault that began then is over: its effect is measured from here.
     pub(crate) fn is_over(&mut self, begun: Instant) {
-        self.marks.push(Mark { from: Instant::now(), lasted_from: Some(begun) });
+        self.marks.push(FaultMark { from: Instant::now(), lasted_from: Some(begun) });
     }
 
     /// An admin of every hospital.
@@ -252,17 +252,17 @@ impl<S: Stage> Run<S> {
 
     /// Takes what is called the rate before the fault from the next moments, once there is load enough in them.
     pub(crate) async fn measure_steady(&mut self) {
-        for window in 1..=WINDOWS {
+        for window in 1..=RATE_SAMPLES {
             self.steady.0 = Instant::now();
             sleep(self.plan.steady).await;
             self.steady.1 = Instant::now();
-            if self.told.answers.rate(self.steady.0, self.steady.1) >= self.plan.least {
+            if self.observed.answers.rate(self.steady.0, self.steady.1) >= self.plan.least {
                 let waited = self.plan.steady * (window - 1);
                 self.notes.extend((window > 1).then(|| format!("waited {} s for load enough", waited.as_secs())));
                 return;
             }
         }
-        let waited = self.plan.steady * WINDOWS;
+        let waited = self.plan.steady * RATE_SAMPLES;
         self.notes.push(format!("never {:.0} calls a second in {} s", self.plan.least, waited.as_secs()));
     }
 
@@ -274,14 +274,14 @@ impl<S: Stage> Run<S> {
         }
     }
 
-    /// What the ledger is about, where the scenario makes its own load.
+    /// What the history is about, where the scenario makes its own load.
     pub(crate) fn sell(&mut self, slots: Vec<Slot>) {
-        self.told = Arc::new(Told::new(slots));
+        self.observed = Arc::new(Observed::new(slots));
         (self.begun, self.withheld) = (Instant::now(), Withheld::from_now());
-        let parent = self.told.slots().first().and_then(|slot| slot.name.split_once("/slots/"));
+        let parent = self.observed.slots().first().and_then(|slot| slot.name.split_once("/slots/"));
         let parent = parent.map(|(hospital, _)| hospital.to_owned()).unwrap_or_default();
         let auditor = self.desk.tokens.auditor();
-        self.sampler = Sampler::start(&self.hospital, &self.desk.screening, &auditor, &parent, &self.told);
+        self.sampler = Sampler::start(&self.hospital, &self.desk.screening, &auditor, &parent, &self.observed);
     }
 
     /// Ends the load and judges what was done.
@@ -295,7 +295,7 @@ impl<S: Stage> Run<S> {
         let withheld = self.withheld.percent();
         let (rate, back) = self.throughput(end);
         let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-        let (calls, unknown) = (count(&self.told.calls), count(&self.told.unknown));
+        let (calls, unknown) = (count(&self.observed.calls), count(&self.observed.unknown));
         let audit = match self.audit().await {
             Ok(audit) => audit,
             Err(error) => {
@@ -303,9 +303,9 @@ impl<S: Stage> Run<S> {
                 return Err(Error::failed(format!("{error}; logs and data are in {}", kept.display())));
             }
         };
-        let effects = [count(&self.told.effects[0]), count(&self.told.effects[1])];
-        let oversold = count(&self.told.oversold) + audit.oversold;
-        let mut complaints = [self.told.complaints(), audit.complaints].concat();
+        let effects = [count(&self.observed.effects[0]), count(&self.observed.effects[1])];
+        let oversold = count(&self.observed.oversold) + audit.oversold;
+        let mut complaints = [self.observed.complaints(), audit.complaints].concat();
         let looks = self.sampler.looks();
         drop(self.sampler);
         if let Err(error) = self.stage.stop().await {
@@ -335,14 +335,14 @@ impl<S: Stage> Run<S> {
     }
 
     async fn audit(&mut self) -> Result<Audit, Error> {
-        self.stage.ready(START).await?;
+        self.stage.ready(START_TIMEOUT).await?;
         let settle = self.plan.settle;
-        Audit::of(&self.stage, &self.plan.binary, &self.desk, &self.told, settle).await
+        Audit::of(&self.stage, &self.plan.binary, &self.desk, &self.observed, settle).await
     }
 
     /// The rate before the faults, and how long the worst of them was felt. Notes the rate while those lasted that last.
     fn throughput(&mut self, end: Instant) -> (f64, Back) {
-        let answers = &self.told.answers;
+        let answers = &self.observed.answers;
         let rate = answers.rate(self.steady.0, self.steady.1);
         let mut back = Back::NotMeasured;
         let mut lowest: Option<f64> = None;

@@ -10,11 +10,11 @@ use testkit::Party;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::load::{Slot, Told};
+use crate::load::{Observed, Slot};
 use crate::pool::Pool;
 
-const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
-const DEADLINE: Duration = Duration::from_secs(1);
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(50);
+const SAMPLE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Reads until its handle goes.
 #[derive(Debug)]
@@ -31,10 +31,18 @@ impl Drop for Sampler {
 
 impl Sampler {
     /// Reads every slot of this hospital from Hospital, and the confirmed bookings of the first slot from Screening.
-    pub(crate) fn start(hospital: &Pool, screening: &Pool, auditor: &str, parent: &str, told: &Arc<Told>) -> Self {
+    pub(crate) fn start(
+        hospital: &Pool,
+        screening: &Pool,
+        auditor: &str,
+        parent: &str,
+        observed: &Arc<Observed>,
+    ) -> Self {
         let looks = Arc::new(AtomicU64::new(0));
-        let slots = Look { told: Arc::clone(told), looks: Arc::clone(&looks), auditor: auditor.to_owned() };
-        let bookings = Look { told: Arc::clone(told), looks: Arc::clone(&looks), auditor: auditor.to_owned() };
+        let slots =
+            SamplingTask { observed: Arc::clone(observed), looks: Arc::clone(&looks), auditor: auditor.to_owned() };
+        let bookings =
+            SamplingTask { observed: Arc::clone(observed), looks: Arc::clone(&looks), auditor: auditor.to_owned() };
         let reading = [
             tokio::spawn(slots.at_slots(hospital.clone(), parent.to_owned())),
             tokio::spawn(bookings.at_bookings(screening.clone())),
@@ -48,15 +56,15 @@ impl Sampler {
     }
 }
 
-struct Look {
-    told: Arc<Told>,
+struct SamplingTask {
+    observed: Arc<Observed>,
     looks: Arc<AtomicU64>,
     auditor: String,
 }
 
-impl Look {
+impl SamplingTask {
     async fn at_slots(self, pool: Pool, parent: String) {
-        let mut ticks = interval(BETWEEN_LOOKS);
+        let mut ticks = interval(SAMPLE_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             ticks.tick().await;
@@ -71,8 +79,8 @@ impl Look {
     }
 
     async fn at_bookings(self, pool: Pool) {
-        let Some(Slot { name, capacity }) = self.told.slots().first().cloned() else { return };
-        let mut ticks = interval(BETWEEN_LOOKS);
+        let Some(Slot { name, capacity }) = self.observed.slots().first().cloned() else { return };
+        let mut ticks = interval(SAMPLE_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             ticks.tick().await;
@@ -89,11 +97,11 @@ impl Look {
     }
 
     fn party(&self, pool: &Pool) -> Party {
-        Party::new(pool.next(), Some(&self.auditor)).with_deadline(DEADLINE)
+        Party::new(pool.next(), Some(&self.auditor)).with_deadline(SAMPLE_TIMEOUT)
     }
 
     fn oversold(&self, what: String) {
-        self.told.oversold.fetch_add(1, Ordering::Relaxed);
-        self.told.complain(what);
+        self.observed.oversold.fetch_add(1, Ordering::Relaxed);
+        self.observed.complain(what);
     }
 }

@@ -7,13 +7,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// The width of a column.
-const STEP: Duration = Duration::from_millis(100);
+const COLUMN_WIDTH: Duration = Duration::from_millis(100);
 /// Half an hour of columns.
-const STEPS: usize = 18_000;
+const COLUMNS: usize = 18_000;
 /// Columns over which a rate is taken: one is mostly noise.
-const WINDOW: usize = 10;
+const RATE_COLUMNS: usize = 10;
 /// What of the rate before a fault counts as being back.
-const BACK: f64 = 0.9;
+const RECOVERED_SHARE: f64 = 0.9;
 
 /// Answers by time. What comes after half an hour is not counted.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub(crate) struct Series {
 
 impl Default for Series {
     fn default() -> Self {
-        Self { start: Instant::now(), steps: (0..STEPS).map(|_| AtomicU32::new(0)).collect() }
+        Self { start: Instant::now(), steps: (0..COLUMNS).map(|_| AtomicU32::new(0)).collect() }
     }
 }
 
@@ -37,8 +37,8 @@ impl Series {
     }
 
     fn step(&self, at: Instant) -> usize {
-        let steps = at.saturating_duration_since(self.start).as_millis() / STEP.as_millis();
-        usize::try_from(steps).unwrap_or(STEPS).min(STEPS)
+        let steps = at.saturating_duration_since(self.start).as_millis() / COLUMN_WIDTH.as_millis();
+        usize::try_from(steps).unwrap_or(COLUMNS).min(COLUMNS)
     }
 
     /// Answers a second between two moments; zero where less than a tenth of a second lies between them.
@@ -51,7 +51,7 @@ impl Series {
         if steps.is_empty() {
             return 0.0;
         }
-        let (count, width) = (steps.len() as f64, STEP.as_secs_f64());
+        let (count, width) = (steps.len() as f64, COLUMN_WIDTH.as_secs_f64());
         let answers: u64 = self.steps[steps].iter().map(|step| u64::from(step.load(Ordering::Relaxed))).sum();
         answers as f64 / (count * width)
     }
@@ -60,8 +60,9 @@ impl Series {
     #[must_use]
     pub(crate) fn back_after(&self, rate: f64, from: Instant, until: Instant) -> Option<Duration> {
         let (first, end) = (self.step(from), self.step(until));
-        let back = (first..end.saturating_sub(WINDOW)).find(|at| self.rate_of(*at..at + WINDOW) >= BACK * rate)?;
-        Some(STEP * u32::try_from(back - first).unwrap_or(u32::MAX))
+        let back = (first..end.saturating_sub(RATE_COLUMNS))
+            .find(|at| self.rate_of(*at..at + RATE_COLUMNS) >= RECOVERED_SHARE * rate)?;
+        Some(COLUMN_WIDTH * u32::try_from(back - first).unwrap_or(u32::MAX))
     }
 }
 
@@ -75,7 +76,7 @@ mod tests {
         for (index, step) in series.steps.iter().enumerate().take(60) {
             step.store(if (20..35).contains(&index) { 0 } else { 10 }, Ordering::Relaxed);
         }
-        let at = |tenths: u32| series.start + STEP * tenths;
+        let at = |tenths: u32| series.start + COLUMN_WIDTH * tenths;
         assert_eq!(series.rate(at(0), at(20)), 100.0);
         assert_eq!(series.back_after(100.0, at(20), at(60)), Some(Duration::from_millis(1_400)));
         assert_eq!(series.back_after(100.0, at(0), at(60)), Some(Duration::ZERO));

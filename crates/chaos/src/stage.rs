@@ -146,8 +146,8 @@ impl Embedded {
 
     /// What it is told besides at its next starts, instead of what it was told before.
     pub(crate) fn set(&mut self, settings: &[(&str, &str)]) {
-        let told = |launch: Launch, (key, value): &(&str, &str)| launch.set(key, value);
-        self.set = settings.iter().fold(self.launch.clone(), told);
+        let observed = |launch: Launch, (key, value): &(&str, &str)| launch.set(key, value);
+        self.set = settings.iter().fold(self.launch.clone(), observed);
     }
 
     /// Ends it in an orderly way, until it is started again; what it said last.

@@ -17,9 +17,9 @@ const MANIFEST: &str = "manifest.json";
 /// The format that this version writes and reads.
 const FORMAT: u32 = 1;
 /// Nobody else may read what a backup holds: the key is in it.
-const MODE: u32 = 0o600;
+const FILE_MODE: u32 = 0o600;
 /// A manifest is a few hundred bytes.
-const LONGEST_MANIFEST: u64 = 1 << 20;
+const MAX_MANIFEST_BYTES: u64 = 1 << 20;
 
 /// What a backup holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,7 +88,7 @@ fn header(bytes: u64) -> Header {
     let mut header = Header::new_gnu();
     header.set_entry_type(EntryType::Regular);
     header.set_size(bytes);
-    header.set_mode(MODE);
+    header.set_mode(FILE_MODE);
     header
 }
 
@@ -114,7 +114,7 @@ pub(crate) fn read(from: &mut impl Read, directory: &Path, mut unpacked: impl Fn
     let first = entries.next().transpose()?.filter(|entry| entry.path().is_ok_and(|path| path == Path::new(MANIFEST)));
     let mut first = first.ok_or_else(|| invalid("it does not begin with the manifest of a backup"))?;
     let mut text = Vec::new();
-    (&mut first).take(LONGEST_MANIFEST).read_to_end(&mut text)?;
+    (&mut first).take(MAX_MANIFEST_BYTES).read_to_end(&mut text)?;
     let manifest: Manifest =
         serde_json::from_slice(&text).map_err(|error| invalid(format!("its manifest cannot be read: {error}")))?;
     if manifest.format != FORMAT {
@@ -146,7 +146,7 @@ pub(crate) fn read(from: &mut impl Read, directory: &Path, mut unpacked: impl Fn
 
 fn create(path: &Path) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
-    File::options().write(true).create_new(true).mode(MODE).open(path)
+    File::options().write(true).create_new(true).mode(FILE_MODE).open(path)
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ pub struct Parts<'a> {
     /// What is configured.
     pub settings: &'a Settings,
     /// How events travel.
-    pub road: &'a Road,
+    pub transport: &'a Transport,
     /// How services prove who they are.
     pub tokens: &'a OwnTokens,
     /// What every component is given.
@@ -43,7 +43,7 @@ pub struct Parts<'a> {
 
 /// How events travel between services.
 #[derive(Debug, Clone)]
-pub enum Road {
+pub enum Transport {
     /// Consumers read the outboxes of the producers in this process.
     Tail,
     /// Through a broker, to and from other processes.
@@ -134,9 +134,9 @@ impl Assembly {
 
     /// Brings events from the services' outboxes to those who consume them.
     async fn join(&mut self, parts: &Parts<'_>) -> Result<(), Failure> {
-        match parts.road {
-            Road::Tail => self.join_here(parts),
-            Road::Broker(broker) => {
+        match parts.transport {
+            Transport::Tail => self.join_here(parts),
+            Transport::Broker(broker) => {
                 self.publish(parts, broker);
                 self.consume(parts, broker).await?;
             }
@@ -151,9 +151,9 @@ impl Assembly {
             .databases
             .iter()
             .map(|(service, database)| Arc::new(OutboxLog::new(service.name(), database.clone())) as Arc<dyn Log>);
-        let road: Arc<dyn Subscribe> = Arc::new(Tailer::new(logs.collect()));
+        let transport: Arc<dyn Subscribe> = Arc::new(Tailer::new(logs.collect()));
         for (service, consumer) in std::mem::take(&mut self.consumers) {
-            self.start(parts, service, consumer, &road, None);
+            self.start(parts, service, consumer, &transport, None);
         }
         self.bear_witness(parts);
     }
@@ -177,10 +177,10 @@ impl Assembly {
     /// Every outbox is brought to the broker.
     fn publish(&self, parts: &Parts<'_>, broker: &JetStream) {
         let Process { clock, tasks, drain, .. } = parts.process;
-        let road: Arc<dyn Publish> = Arc::new(broker.clone());
+        let transport: Arc<dyn Publish> = Arc::new(broker.clone());
         for (service, database) in &self.databases {
-            let (name, options, road) = (service.name(), parts.settings.publish, Arc::clone(&road));
-            let publishing = relay::publish(name, database.clone(), road, options, *clock, drain.clone());
+            let (name, options, transport) = (service.name(), parts.settings.publish, Arc::clone(&transport));
+            let publishing = relay::publish(name, database.clone(), transport, options, *clock, drain.clone());
             tasks.spawn(Kind::Loop, publisher(*service), publishing);
         }
     }
@@ -210,12 +210,12 @@ impl Assembly {
         parts: &Parts<'_>,
         service: Service,
         consumer: Consumer,
-        road: &Arc<dyn Subscribe>,
+        transport: &Arc<dyn Subscribe>,
         caught_up: Option<Latch>,
     ) {
-        let (process, options, travelled) = (parts.process, parts.settings.consume, Arc::clone(road));
+        let (process, options, travelled) = (parts.process, parts.settings.consume, Arc::clone(transport));
         if let (Service::MyPage, Some(view)) = (service, &mut self.view) {
-            view.fed = Some((Feed::start(process, consumer, travelled, options, caught_up), Arc::clone(road)));
+            view.fed = Some((Feed::start(process, consumer, travelled, options, caught_up), Arc::clone(transport)));
             return;
         }
         let name = consumer.name;
@@ -232,7 +232,7 @@ impl Assembly {
             Some(view) if here.is_ok_and(|here| here == *view.views.database().location()) => {
                 let fed = view.fed.take().ok_or_else(|| "nothing brings it events".to_owned());
                 let (views, options, process) = (view.views.clone(), parts.settings.consume, parts.process.clone());
-                fed.map(|(feed, road)| Builder { views, feed: Some(feed), road, options, process })
+                fed.map(|(feed, transport)| Builder { views, feed: Some(feed), transport, options, process })
             }
             Some(view) => Err(format!(
                 "my-page has its view in {}; only one in the data directory can be built anew",

@@ -86,7 +86,7 @@ async fn interrupted() {
     use tokio::signal::unix::{SignalKind, signal};
     let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
     tokio::select! {
-        heard = tokio::signal::ctrl_c() => if heard.is_err() { std::future::pending().await },
+        signalled = tokio::signal::ctrl_c() => if signalled.is_err() { std::future::pending().await },
         _ = terminate.recv() => {}
     }
 }
@@ -94,7 +94,7 @@ async fn interrupted() {
 fn finish(args: &BenchArgs, report: &Report) -> Result<Exit, Failure> {
     let json = format!("{:#}\n", report.json());
     // what took long to measure is written wherever it can be
-    let told = match &args.json {
+    let written = match &args.json {
         Some(path) if path.as_os_str() == "-" => terminal::print(&json),
         Some(path) => {
             write(path, &json)?;
@@ -107,7 +107,7 @@ fn finish(args: &BenchArgs, report: &Report) -> Result<Exit, Failure> {
             write(&path, &text)?;
         }
     }
-    told?;
+    written?;
     let (broken, failed) = (report.broken(), &report.failed);
     if !failed.is_empty() {
         Err(Failure::failed(format!("could not be measured: {}", failed.join("; "))))

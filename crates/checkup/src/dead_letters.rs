@@ -25,10 +25,10 @@ use crate::service::Service;
 use crate::terminal;
 
 /// Letters read in one statement.
-const CHUNK: u64 = 500;
+const LETTERS_PER_READ: u64 = 500;
 /// Characters of an error in a list.
-const SHOWN: usize = 60;
-const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
+const SHOWN_ERROR_CHARACTERS: usize = 60;
+const REPLAY_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A letter's name: `hospital/12`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -119,7 +119,7 @@ impl Stores {
         for (service, database) in &self.0 {
             let mut after = 0;
             loop {
-                let rows = dead_letter::list(database.reader(), after, CHUNK).await.map_err(failed)?;
+                let rows = dead_letter::list(database.reader(), after, LETTERS_PER_READ).await.map_err(failed)?;
                 let Some(last) = rows.last() else { break };
                 after = last.id;
                 letters.extend(rows.into_iter().map(|row| (LetterId { service: *service, number: row.id }, row)));
@@ -170,7 +170,8 @@ async fn list(stores: &Stores, json: bool) -> Result<Exit, Failure> {
     }
     let mut table = terminal::table(&["letter", "consumer", "event", "subject", "tries", "since", "error"]);
     for (id, letter) in &letters {
-        let error: String = letter.error.lines().next().unwrap_or_default().chars().take(SHOWN).collect();
+        let error: String =
+            letter.error.lines().next().unwrap_or_default().chars().take(SHOWN_ERROR_CHARACTERS).collect();
         table.add_row([
             id.to_string(),
             letter.consumer.clone(),
@@ -212,14 +213,14 @@ async fn replay(stores: &Stores, letters: &[LetterId], wait: Duration) -> Result
         }
     }
     let limit = Instant::now() + wait;
-    let (mut all_applied, mut told) = (true, Ok(()));
+    let (mut all_applied, mut all_printed) = (true, Ok(()));
     for letter in letters {
         let outcome = loop {
             match stores.get(*letter).await? {
                 None => break Ok(()),
                 Some(row) if row.replay_time.is_none() => break Err(format!("not applied: {}", row.error)),
                 Some(_) if Instant::now() >= limit => break Err("not tried yet: does its service run?".to_owned()),
-                Some(_) => tokio::time::sleep(BETWEEN_LOOKS).await,
+                Some(_) => tokio::time::sleep(REPLAY_POLL_INTERVAL).await,
             }
         };
         all_applied &= outcome.is_ok();
@@ -227,21 +228,21 @@ async fn replay(stores: &Stores, letters: &[LetterId], wait: Duration) -> Result
             Ok(()) => format!("{letter}: applied\n"),
             Err(why) => format!("{letter}: {why}\n"),
         });
-        told = told.and(printed);
+        all_printed = all_printed.and(printed);
     }
-    told?;
+    all_printed?;
     Ok(if all_applied { Exit::Ok } else { Exit::Failed })
 }
 
 async fn remove(stores: &Stores, letters: &[LetterId]) -> Result<Exit, Failure> {
-    let mut told = Ok(());
+    let mut all_printed = Ok(());
     for letter in letters {
         if !dead_letter::remove(stores.of(*letter)?, letter.number).await.map_err(failed)? {
             return Err(missing(*letter));
         }
         let printed = terminal::print(&format!("{letter}: dropped\n"));
-        told = told.and(printed);
+        all_printed = all_printed.and(printed);
     }
-    told?;
+    all_printed?;
     Ok(Exit::Ok)
 }

@@ -97,7 +97,7 @@ struct Health {
     /// The gRPC services of each upstream.
     names: Arc<HashMap<String, Vec<String>>>,
     /// What was told last: watchers hear of changes only.
-    told: Arc<Mutex<HashMap<String, bool>>>,
+    last_reported: Arc<Mutex<HashMap<String, bool>>>,
 }
 
 impl Health {
@@ -110,11 +110,11 @@ impl Health {
             let listed = file.service.iter().map(|service| format!("{}.{}", file.package(), service.name()));
             names.entry(upstream.to_owned()).or_default().extend(listed);
         }
-        Ok(Self { reporter: HealthReporter::new(), names: Arc::new(names), told: Arc::default() })
+        Ok(Self { reporter: HealthReporter::new(), names: Arc::new(names), last_reported: Arc::default() })
     }
 
     async fn tell(&self, name: &str, serves: bool) {
-        let before = self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), serves);
+        let before = self.last_reported.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), serves);
         if before != Some(serves) {
             let status = if serves { ServingStatus::Serving } else { ServingStatus::NotServing };
             self.reporter.set_service_status(name, status).await;

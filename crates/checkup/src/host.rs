@@ -23,7 +23,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::assembly::{self, Assembly, Parts, Road};
+use crate::assembly::{self, Assembly, Parts, Transport};
 use crate::cli::ListenArgs;
 use crate::config::Settings;
 use crate::data_dir::DataDir;
@@ -85,13 +85,13 @@ pub async fn run(plan: Plan) -> Result<Exit, Failure> {
             return Ok(Exit::Ok);
         }
     }
-    let road = match broker {
-        None => Road::Tail,
-        Some(options) => Road::Broker(connect(options).await?),
+    let transport = match broker {
+        None => Transport::Tail,
+        Some(options) => Transport::Broker(connect(options).await?),
     };
     let databases = assembly::open_all(&locations).await?;
     let known = Known::of(&databases);
-    let watch = Watch { databases: &databases, road: &road, data: data.as_ref().map(DataDir::path) };
+    let watch = Watch { databases: &databases, transport: &transport, data: data.as_ref().map(DataDir::path) };
     let door = Refusing { listener: &listener, admin: admin.addr(), settings: &settings, verifier: &verifier };
     if !door.until_whole(&watch, &process).await? {
         for database in databases.into_values() {
@@ -100,8 +100,8 @@ pub async fn run(plan: Plan) -> Result<Exit, Failure> {
         process.tasks.shutdown(TASKS_TIMEOUT).await;
         return Ok(Exit::Ok);
     }
-    known.watch(&databases, &road, &process);
-    let parts = Parts { settings: &settings, road: &road, tokens: &tokens, process: &process };
+    known.watch(&databases, &transport, &process);
+    let parts = Parts { settings: &settings, transport: &transport, tokens: &tokens, process: &process };
     let (mut assembly, server) = Assembly::build(databases, &parts, verifier).await?;
     if let Some(data) = &data {
         process.tasks.spawn(Kind::Loop, "rebuild", assembly.keeper(&parts, data.path()).run());
@@ -110,20 +110,20 @@ pub async fn run(plan: Plan) -> Result<Exit, Failure> {
 
     process.tasks.spawn(Kind::Helper, "welcome", {
         let data = data.as_ref().map(|data| data.path().to_owned());
-        let signer = match (&tokens, &road) {
-            (OwnTokens::Made(signer), Road::Tail) => Some(signer.clone()),
+        let signer = match (&tokens, &transport) {
+            (OwnTokens::Made(signer), Transport::Tail) => Some(signer.clone()),
             _ => None,
         };
         let welcome = Welcome { addr, admin: Some(admin.addr()), data, services, started, signer };
         // what waits for others may wait long
-        let limit = matches!(road, Road::Tail).then(|| Deadline::within(START_TIMEOUT));
+        let limit = matches!(transport, Transport::Tail).then(|| Deadline::within(START_TIMEOUT));
         greet(welcome, own_addr(addr), process.clock, limit)
     });
     let outcome = serve(server, listener, &process).await;
     // whatever still reads or writes has no caller left to answer
     let databases = assembly.retire();
     process.tasks.shutdown(TASKS_TIMEOUT).await;
-    if let Road::Broker(broker) = road {
+    if let Transport::Broker(broker) = transport {
         broker.close().await;
     }
     databases.close().await;

@@ -22,11 +22,11 @@ use crate::terminal;
 use crate::welcome::Welcome;
 
 /// How often replicas are asked how they are.
-const LOOK: Duration = Duration::from_millis(100);
+const REPLICA_POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a replica that ended by itself is left alone before it is started again.
-const REST: Duration = Duration::from_secs(1);
+const RESTART_DELAY: Duration = Duration::from_secs(1);
 /// How long all of them may take to serve.
-const START: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Runs until a signal asks for the end.
 ///
@@ -128,17 +128,17 @@ async fn keep(
     drain: &Drain,
 ) -> Result<(), Failure> {
     let mut board = Board::new(mesh);
-    let mut ticks = interval(LOOK);
+    let mut ticks = interval(REPLICA_POLL_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut welcome = Some(welcome);
-    let limit = Instant::now() + START;
+    let limit = Instant::now() + START_TIMEOUT;
     loop {
         tokio::select! {
             biased;
             () = drain.requested() => return Ok(()),
             _ = ticks.tick() => {}
         }
-        board.look(mesh, upstreams).await?;
+        board.refresh(mesh, upstreams).await?;
         gateway.tell_health().await;
         if board.all_serve()
             && let Some(welcome) = welcome.take()
@@ -160,13 +160,13 @@ struct Board {
     states: Vec<State>,
     ended: Vec<Option<Instant>>,
     /// Whether changes are told.
-    told: bool,
+    announces: bool,
 }
 
 impl Board {
     fn new(mesh: &Mesh) -> Self {
         let count = mesh.replicas().len();
-        Self { states: vec![State::Starting; count], ended: vec![None; count], told: false }
+        Self { states: vec![State::Starting; count], ended: vec![None; count], announces: false }
     }
 
     fn all_serve(&self) -> bool {
@@ -174,18 +174,18 @@ impl Board {
     }
 
     /// Looks at every replica; starts those again that ended by themselves.
-    async fn look(&mut self, mesh: &mut Mesh, upstreams: &[(String, Arc<Upstream>)]) -> Result<(), Failure> {
+    async fn refresh(&mut self, mesh: &mut Mesh, upstreams: &[(String, Arc<Upstream>)]) -> Result<(), Failure> {
         for (index, replica) in mesh.replicas_mut().iter_mut().enumerate() {
             let state = replica.state().await;
             upstreams[index].1.set_ready(state == State::Serving);
             match &state {
-                State::Ended(_) if !self.told => {
+                State::Ended(_) if !self.announces => {
                     let (name, output) = (replica.name(), replica.output().tail(20));
                     return Err(Failure::failed(format!("{name} {state}:\n{output}")));
                 }
                 State::Ended(_) => match self.ended[index] {
                     None => self.ended[index] = Some(Instant::now()),
-                    Some(at) if at.elapsed() >= REST => {
+                    Some(at) if at.elapsed() >= RESTART_DELAY => {
                         self.ended[index] = None;
                         replica.start().map_err(|error| Failure::failed(chain(&error)))?;
                     }
@@ -194,7 +194,7 @@ impl Board {
                 _ => self.ended[index] = None,
             }
             let changed = std::mem::replace(&mut self.states[index], state);
-            if self.told && changed != self.states[index] {
+            if self.announces && changed != self.states[index] {
                 terminal::tell(&line(replica, &self.states[index]));
             }
         }
@@ -202,7 +202,7 @@ impl Board {
     }
 
     fn text(&mut self, mesh: &mut Mesh) -> String {
-        self.told = true;
+        self.announces = true;
         let mut text = format!(
             "{}{}",
             server("postgres", mesh.postgres().pid(), mesh.postgres().port()),

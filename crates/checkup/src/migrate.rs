@@ -32,7 +32,7 @@ pub async fn run(args: MigrateArgs) -> Result<Exit, Failure> {
     };
     let locations = services.into_iter().map(configured).collect::<Result<Vec<_>, Failure>>()?;
     // a report that cannot be written keeps no database from being brought up to date
-    let mut told = Ok(());
+    let mut all_printed = Ok(());
     for (service, location) in locations {
         let applied = assembly::migrate(service, location).await;
         let applied = applied.map_err(|error| Failure::failed(format!("{service}: {}", chain(&error))))?;
@@ -43,8 +43,8 @@ pub async fn run(args: MigrateArgs) -> Result<Exit, Failure> {
             names => writeln!(line, "applied {}", names.join(", ")),
         };
         let printed = terminal::print(&line);
-        told = told.and(printed);
+        all_printed = all_printed.and(printed);
     }
-    told?;
+    all_printed?;
     Ok(Exit::Ok)
 }

@@ -27,9 +27,9 @@ use crate::exit::{Failure, chain};
 use crate::identity;
 
 /// How long a call of a tool may take: far more than any needs, and an end to every hang.
-const DEADLINE: Duration = Duration::from_secs(30);
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the tokens that a tool makes for itself are valid.
-const TTL: Duration = Duration::from_secs(60 * 60);
+const TOKEN_TTL: Duration = Duration::from_secs(60 * 60);
 
 /// Somebody with a token, on a connection.
 #[derive(Debug, Clone)]
@@ -55,7 +55,7 @@ impl Party {
     /// A request of this party.
     #[must_use]
     pub fn request<T>(&self, message: T) -> Request<T> {
-        let (trace, deadline) = (TraceContext::generate(), Deadline::within(DEADLINE));
+        let (trace, deadline) = (TraceContext::generate(), Deadline::within(CALL_TIMEOUT));
         Outgoing::default().request(message, &self.tokens, &trace, deadline)
     }
 
@@ -224,7 +224,7 @@ impl Wallet {
         let (subject, token) = match &self.tokens {
             Tokens::Made(signer) => {
                 let hospitals = (role == Role::Admin).then(|| Hospitals::One("*".to_owned()));
-                let token = signer.sign(&Claims::new(role, fresh, hospitals, TTL)).ok()?;
+                let token = signer.sign(&Claims::new(role, fresh, hospitals, TOKEN_TTL)).ok()?;
                 (fresh.to_owned(), token)
             }
             Tokens::Given(given) => {
@@ -251,8 +251,8 @@ pub fn describe(status: &Status) -> String {
             if refusal.reason == Reason::NotReady {
                 return format!("{}: {}", refusal.reason.name(), status.message());
             }
-            let told = refusal.metadata.iter().filter(|(_, value)| !value.contains('/'));
-            let values: Vec<String> = told.map(|(key, value)| format!("{key} {value}")).collect();
+            let named = refusal.metadata.iter().filter(|(_, value)| !value.contains('/'));
+            let values: Vec<String> = named.map(|(key, value)| format!("{key} {value}")).collect();
             let values = if values.is_empty() { String::new() } else { format!(" ({})", values.join(", ")) };
             format!("{}{values}", refusal.reason.name())
         }

@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::Path;
 
 use bus::jetstream::JetStream;
-use store::inbox::{self, ReadMark};
+use store::inbox::{self, ReadPosition};
 use store::past::{self, Contradiction};
 use store::{Database, DbErr, Location};
 
@@ -36,7 +36,7 @@ pub enum Witness {
         /// Whose consumer.
         by: Service,
         /// What it read.
-        mark: ReadMark,
+        read_position: ReadPosition,
         /// What the log says to that.
         contradiction: Contradiction,
     },
@@ -52,11 +52,15 @@ pub enum Witness {
 impl fmt::Display for Lost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.witness {
-            Witness::Reader { by, mark, contradiction: Contradiction::Shorter { head } } => {
-                write!(f, "its log ends at position {head}, and {by} has read it up to {}", mark.position)
+            Witness::Reader { by, read_position, contradiction: Contradiction::Shorter { head } } => {
+                write!(f, "its log ends at position {head}, and {by} has read it up to {}", read_position.position)
             }
-            Witness::Reader { by, mark, contradiction: Contradiction::Other } => {
-                write!(f, "its log has another event at position {} than the one that {by} has read", mark.position)
+            Witness::Reader { by, read_position, contradiction: Contradiction::Other } => {
+                write!(
+                    f,
+                    "its log has another event at position {} than the one that {by} has read",
+                    read_position.position
+                )
             }
             Witness::Stream { aggregate, event_id } => {
                 write!(f, "the stream has its event {event_id} about {aggregate}, and its log does not")
@@ -73,9 +77,12 @@ pub async fn examine(databases: &BTreeMap<Service, Database>) -> Result<Vec<Lost
     let mut lost = Vec::new();
     for (service, producer) in databases {
         for (by, consumer) in databases.iter().filter(|(by, _)| *by != service) {
-            for mark in inbox::read_of(consumer.reader(), service.name()).await? {
-                if let Some(contradiction) = past::contradiction(producer.reader(), &mark).await? {
-                    lost.push(Lost { service: *service, witness: Witness::Reader { by: *by, mark, contradiction } });
+            for read_position in inbox::read_of(consumer.reader(), service.name()).await? {
+                if let Some(contradiction) = past::contradiction(producer.reader(), &read_position).await? {
+                    lost.push(Lost {
+                        service: *service,
+                        witness: Witness::Reader { by: *by, read_position, contradiction },
+                    });
                 }
             }
         }
@@ -132,9 +139,12 @@ pub fn sentence(lost: &[Lost], how: &str) -> String {
     for lost in lost {
         whose.entry(lost.service).or_insert(lost);
     }
-    let told: Vec<String> =
+    let sentences: Vec<String> =
         whose.iter().map(|(service, lost)| format!("{service} has lost its own past: {lost}")).collect();
-    format!("{}; a database was put back to an earlier time; {how}, see docs/operations/backup.md", told.join("; "))
+    format!(
+        "{}; a database was put back to an earlier time; {how}, see docs/operations/backup.md",
+        sentences.join("; ")
+    )
 }
 
 /// What to do about files that one process has.

@@ -24,9 +24,9 @@ use crate::exit::{Exit, Failure, chain};
 use crate::service::Service;
 use crate::terminal::{self, Progress};
 
-const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
+const PROGRESS_POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a running process may take to begin.
-const TAKEN: Duration = Duration::from_secs(10);
+const ACCEPT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Asks, and waits until the new view answers.
 ///
@@ -98,7 +98,7 @@ impl Waiting<'_> {
     async fn done(&self, wait: Duration) -> Result<Report, Failure> {
         let mut shown: Option<u64> = None;
         loop {
-            let report = self.files.told(&self.request);
+            let report = self.files.report_of(&self.request);
             match &report {
                 Some(Report { state: State::Done, .. }) => {}
                 Some(Report { state: State::Failed(why), .. }) => {
@@ -118,7 +118,7 @@ impl Waiting<'_> {
                 Some(report) if report.state == State::Done => return Ok(report),
                 report => self.is_worth_waiting(report.is_some(), wait)?,
             }
-            sleep(BETWEEN_LOOKS).await;
+            sleep(PROGRESS_POLL_INTERVAL).await;
         }
     }
 
@@ -126,13 +126,13 @@ impl Waiting<'_> {
         let wanted = self.files.asked().map_err(|error| unusable(self.directory, &error))?;
         let is_wanted = wanted.is_some_and(|request| request == self.request);
         // answered since its report was looked at, or nobody is left who could
-        let is_answered = self.files.told(&self.request).is_some_and(|report| report.state != State::Building);
+        let is_answered = self.files.report_of(&self.request).is_some_and(|report| report.state != State::Building);
         if !is_answered && (!is_wanted || !is_in_use(self.directory)?) {
             let help = "the old view stays in use; ask again once it runs";
             return Err(Failure::failed(format!("the process ended before the new view was there; {help}")));
         }
         let waited = self.asked.elapsed();
-        if !taken && waited >= TAKEN {
+        if !taken && waited >= ACCEPT_TIMEOUT {
             let _ = self.files.withdraw();
             let help = "each replica of a mesh has a directory of its own, such as data-mesh/mypage-0";
             let directory = self.directory.display();

@@ -32,8 +32,8 @@ pub use report::Finding;
 use report::Report;
 
 /// Rows read or written at once.
-const CHUNK: u64 = PIECE as u64;
-const PIECE: usize = 2_000;
+const ROWS_PER_READ: u64 = ROWS_PER_CHUNK as u64;
+const ROWS_PER_CHUNK: usize = 2_000;
 
 /// Looks for lost pasts, mends them and says what was found, done and cannot be known.
 ///
@@ -107,8 +107,8 @@ impl Loss {
         found.peek()?;
         let (mut read, mut heads) = (0, Some(Vec::new()));
         for lost in found {
-            let Witness::Reader { mark, contradiction, .. } = &lost.witness else { continue };
-            read = read.max(mark.position);
+            let Witness::Reader { read_position, contradiction, .. } = &lost.witness else { continue };
+            read = read.max(read_position.position);
             match contradiction {
                 Contradiction::Shorter { head } => heads.iter_mut().for_each(|heads| heads.push(*head)),
                 // all of them read the log again then
@@ -136,7 +136,7 @@ impl Recovery {
         {
             let forced = (named == Some(service)).then(Loss::default);
             if let Some(loss) = Loss::of(service, &lost).or(forced) {
-                Box::pin(self.mend(service, loss, &mut report)).await?;
+                Box::pin(self.recover(service, loss, &mut report)).await?;
             }
         }
         if !self.dry_run {
@@ -151,11 +151,11 @@ impl Recovery {
     }
 
     /// Mends one service. The last step is what says that nothing is lost any more.
-    async fn mend(&self, service: Service, loss: Loss, report: &mut Report) -> Result<(), Failure> {
-        let told = self.told(service).await?;
+    async fn recover(&self, service: Service, loss: Loss, report: &mut Report) -> Result<(), Failure> {
+        let missed = self.missed(service).await?;
         match service {
-            Service::Screening => self.screening(loss, &told, report).await?,
-            Service::Hospital => self.hospital(loss, &told, report).await?,
+            Service::Screening => self.screening(loss, &missed, report).await?,
+            Service::Hospital => self.hospital(loss, &missed, report).await?,
             // whoever only folds hears all of it again
             Service::Reservation | Service::MyPage | Service::Marketing => {
                 if !self.dry_run && loss.read > 0 {
@@ -164,14 +164,14 @@ impl Recovery {
                 }
             }
         }
-        let returned: Vec<String> = told.iter().map(|event| event.returned.event_id.to_string()).collect();
+        let returned: Vec<String> = missed.iter().map(|event| event.returned.event_id.to_string()).collect();
         report.did(&format!("{service} has its events again that the stream has"), &returned);
         if self.dry_run {
             return Ok(());
         }
         self.have_read_again(service, loss).await?;
         let database = self.database(service)?;
-        for chunk in told.chunks(PIECE) {
+        for chunk in missed.chunks(ROWS_PER_CHUNK) {
             let events = chunk.iter().map(|event| event.returned.clone()).collect();
             outbox::take_back(database, events).await.map_err(failed)?;
         }
@@ -208,16 +208,16 @@ impl Recovery {
     }
 
     /// What the stream has of a service that its log does not have.
-    async fn told(&self, service: Service) -> Result<Vec<Told>, Failure> {
+    async fn missed(&self, service: Service) -> Result<Vec<MissedEvent>, Failure> {
         let Some(broker) = &self.broker else { return Ok(Vec::new()) };
         let database = self.database(service)?;
         let (stream, sequence) = lease::published(database.reader()).await.map_err(failed)?;
         let known = outbox::ids(database.reader()).await.map_err(failed)?;
-        let told = broker.told_by(service.name(), &stream, sequence).await.map_err(|error| unheard(&error))?;
-        let Some(mut told) = told else { return Ok(Vec::new()) };
+        let missed = broker.events_of(service.name(), &stream, sequence).await.map_err(|error| unheard(&error))?;
+        let Some(mut missed) = missed else { return Ok(Vec::new()) };
         let mut events = Vec::new();
         loop {
-            let next = told.next().await.map_err(|error| unheard(&error))?;
+            let next = missed.next().await.map_err(|error| unheard(&error))?;
             if next.is_empty() {
                 return Ok(events);
             }
@@ -225,7 +225,7 @@ impl Recovery {
                 let Some((event_id, occur_time, envelope)) = past::read(&payload) else { continue };
                 if !known.contains(&event_id) {
                     let returned = Returned { event_id, subject, payload, occur_time, sequence };
-                    events.push(Told { returned, envelope });
+                    events.push(MissedEvent { returned, envelope });
                 }
             }
         }
@@ -233,7 +233,7 @@ impl Recovery {
 }
 
 /// An event that the stream has and its service has not.
-pub(crate) struct Told {
+pub(crate) struct MissedEvent {
     returned: Returned,
     envelope: EventEnvelope,
 }

@@ -5,9 +5,9 @@
 //! looked up in their files, for a service may serve what its storage does not hold, and so is whether the logs there have what was
 //! read of them.
 
-mod ledger;
 mod reader;
 mod report;
+mod rows;
 mod settle;
 mod stored;
 

@@ -13,7 +13,7 @@ use runtime::identity::{Claims, Hospitals, Role, Signer};
 use crate::service::Service;
 
 /// How long the printed tokens are good for.
-const TTL: Duration = Duration::from_secs(24 * 60 * 60);
+const TOKEN_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 /// What there is to say of a process that serves.
 #[derive(Debug)]
 pub struct Welcome {
@@ -57,7 +57,8 @@ impl Welcome {
         // names of their own, so that the lines work again after a restart on the same data
         let run: String = entropy::bytes::<2>().iter().map(|byte| format!("{byte:02x}")).collect();
         let (kim, clinic) = (format!("kim-{run}"), format!("clinic-{run}"));
-        let token = |role, subject: &str, hospitals| signer.sign(&Claims::new(role, subject, hospitals, TTL)).ok();
+        let token =
+            |role, subject: &str, hospitals| signer.sign(&Claims::new(role, subject, hospitals, TOKEN_TTL)).ok();
         let admin = token(Role::Admin, "admin", Some(Hospitals::One("*".to_owned())))?;
         let (customer, auditor) = (token(Role::Customer, &kim, None)?, token(Role::Auditor, "auditor", None)?);
         let date = now.to_zoned(jiff::tz::TimeZone::UTC).date().checked_add(14.days()).ok()?;

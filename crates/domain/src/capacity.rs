@@ -15,8 +15,8 @@ pub use booking::{Offer, Venue, judge_booking};
 pub use claim::{Claim, ClaimState, RevokeReason, Step, claim_not_found, release, reserve, revoke};
 pub(crate) use slot::require_on_sale;
 pub use slot::{
-    CapacityChange, MAX_CAPACITY, Slot, SlotState, close_slot, open_slot, reopen_slot, retell, set_capacity,
-    slot_not_found, withdraw_slot,
+    CapacityChange, MAX_CAPACITY, Slot, SlotState, close_slot, open_slot, reopen_slot, set_capacity, slot_not_found,
+    state_fact, withdraw_slot,
 };
 
 use contract::event::v1::event_envelope::Payload;

@@ -123,13 +123,19 @@ mod tests {
 
     #[test]
     fn there_are_as_many_subjects_as_facts_however_many_aggregates() {
-        let told = |aggregate: &str| {
+        let subject_of = |aggregate: &str| {
             let payload = Payload::CapacityReserved(contract::event::v1::CapacityReserved::default());
             let (aggregate, producer) = (aggregate.to_owned(), "hospital".to_owned());
             subject(&EventEnvelope { aggregate, producer, payload: Some(payload), ..EventEnvelope::default() })
         };
-        assert_eq!(told("hospitals/a/slots/2027-01-04/claims/1.1"), "checkup.v1.claim.capacity_reserved.hospital");
-        assert_eq!(told("hospitals/a/slots/2027-01-04/claims/1.1"), told("hospitals/b/slots/2027-01-04/claims/2.1"));
+        assert_eq!(
+            subject_of("hospitals/a/slots/2027-01-04/claims/1.1"),
+            "checkup.v1.claim.capacity_reserved.hospital"
+        );
+        assert_eq!(
+            subject_of("hospitals/a/slots/2027-01-04/claims/1.1"),
+            subject_of("hospitals/b/slots/2027-01-04/claims/2.1")
+        );
         assert_eq!(subject(&EventEnvelope::default()), "checkup.v1.unknown.unknown.unknown");
     }
 

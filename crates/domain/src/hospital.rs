@@ -7,8 +7,8 @@
 mod request;
 
 pub use request::{
-    CapacityRequest, REQUEST_LIFETIME, RequestState, Wish, approve, ask_for_capacity, capacity_request_not_found,
-    reject,
+    CapacityIncrease, CapacityRequest, REQUEST_LIFETIME, RequestState, approve, ask_for_capacity,
+    capacity_request_not_found, reject,
 };
 
 pub use crate::terms::Terms;
@@ -194,7 +194,7 @@ pub fn register(
 
 /// What an admin wants changed; `None` leaves a field as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Change {
+pub struct HospitalChange {
     /// The display name.
     pub display_name: Option<String>,
     /// The zone the caller named, which must be the hospital's.
@@ -213,7 +213,7 @@ pub struct Change {
 /// HOSPITAL_DELETED, ETAG_MISMATCH, or FIELD_INVALID for another time zone or for offsets that contradict what is stored.
 pub fn update(
     hospital: &Hospital,
-    change: &Change,
+    change: &HospitalChange,
     etag: &str,
     now: Timestamp,
 ) -> Result<Option<(Hospital, Fact)>, Fault> {
@@ -229,7 +229,7 @@ pub fn update(
         changed.display_name.clone_from(name);
         paths.push("display_name".to_owned());
     }
-    let Change { min_notice, max_advance, cancellation_cutoff, .. } = *change;
+    let HospitalChange { min_notice, max_advance, cancellation_cutoff, .. } = *change;
     for (path, field, wanted) in [
         ("min_notice", &mut changed.policy.min_notice, min_notice),
         ("max_advance", &mut changed.policy.max_advance, max_advance),

@@ -1,7 +1,7 @@
-//! What must hold between the services: their ledgers, laid beside each other, name the same bookings.
+//! What must hold between the services: their rows, laid beside each other, name the same bookings.
 //!
 //! [`check`] is a pure function over what each service said; reading the services, reading again what may still be on its way,
-//! and printing are `checkup verify`'s job. A ledger that was not read (`None`) is not compared with anything.
+//! and printing are `checkup verify`'s job. A service that was not read (`None`) is not compared with anything.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
@@ -89,7 +89,7 @@ pub struct ItemRow {
 
 /// What each service said. `None`: it was not asked, so nothing is compared with it.
 #[derive(Debug, Clone, Default)]
-pub struct Ledgers {
+pub struct ServiceRows {
     /// Hospital's slots.
     pub slots: Option<Vec<SlotRow>>,
     /// Hospital's claims that are ACTIVE or REVOKED.
@@ -109,13 +109,13 @@ pub struct Ledgers {
 pub enum Subject {
     /// One slot's counts.
     Slot(Arc<SlotId>),
-    /// One booking, in whichever ledgers it stands.
+    /// One booking, in whichever services it stands.
     Booking {
         /// Which.
         screening: ScreeningId,
-        /// Of which slot, where a ledger says so.
+        /// Of which slot, where a service says so.
         slot: Option<Arc<SlotId>>,
-        /// Whose, where a ledger says so.
+        /// Whose, where a service says so.
         customer: Option<Arc<CustomerId>>,
     },
     /// One claim that no booking holds.
@@ -177,7 +177,7 @@ impl Rule {
     }
 }
 
-/// Two ledgers that do not say the same.
+/// Two services that do not say the same.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Disagreement {
     /// What it is about.
@@ -188,7 +188,7 @@ pub struct Disagreement {
     pub detail: String,
 }
 
-/// What [`Ledgers::deleted`] holds of a hospital: its name and the first date that its deletion covered. `None` where it is not
+/// What [`ServiceRows::deleted`] holds of a hospital: its name and the first date that its deletion covered. `None` where it is not
 /// DELETED.
 ///
 /// # Errors
@@ -203,16 +203,16 @@ pub fn emptied(hospital: &message::Hospital) -> Result<Option<(HospitalId, Date)
     Ok(Some((HospitalId::parse(&hospital.name)?, first.unwrap_or(Date::MIN))))
 }
 
-/// Lays the ledgers beside each other and names everything that does not agree, in a fixed order.
+/// Lays the rows beside each other and names everything that does not agree, in a fixed order.
 #[must_use]
-pub fn check(ledgers: &Ledgers) -> Vec<Disagreement> {
+pub fn check(service_rows: &ServiceRows) -> Vec<Disagreement> {
     let mut found = Vec::new();
-    check_slots(ledgers, &mut found);
-    check_claims(ledgers, &mut found);
-    check_deleted(ledgers, &mut found);
-    check_customer_dates(ledgers, &mut found);
-    check_reservations(ledgers, &mut found);
-    check_items(ledgers, &mut found);
+    check_slots(service_rows, &mut found);
+    check_claims(service_rows, &mut found);
+    check_deleted(service_rows, &mut found);
+    check_customer_dates(service_rows, &mut found);
+    check_reservations(service_rows, &mut found);
+    check_items(service_rows, &mut found);
     found.sort();
     found
 }
@@ -226,10 +226,10 @@ fn booking(row: &ScreeningRow) -> Subject {
     Subject::Booking { screening: row.screening, slot, customer }
 }
 
-fn check_slots(ledgers: &Ledgers, found: &mut Vec<Disagreement>) {
-    let Some(slots) = &ledgers.slots else { return };
+fn check_slots(service_rows: &ServiceRows, found: &mut Vec<Disagreement>) {
+    let Some(slots) = &service_rows.slots else { return };
     let mut active: HashMap<&SlotId, i32> = HashMap::new();
-    for row in ledgers.claims.iter().flatten().filter(|row| row.state == ClaimState::Active) {
+    for row in service_rows.claims.iter().flatten().filter(|row| row.state == ClaimState::Active) {
         *active.entry(&row.slot).or_default() += 1;
     }
     for row in slots {
@@ -243,7 +243,7 @@ fn check_slots(ledgers: &Ledgers, found: &mut Vec<Disagreement>) {
             broken(Rule::CapacityHolds, detail);
         }
         let claimed = active.get(&**slot).copied().unwrap_or_default();
-        if ledgers.claims.is_some() && claimed != *booked_count {
+        if service_rows.claims.is_some() && claimed != *booked_count {
             broken(Rule::CountsAreClaims, format!("booked_count is {booked_count}, but {claimed} claims are ACTIVE"));
         }
     }
@@ -251,8 +251,8 @@ fn check_slots(ledgers: &Ledgers, found: &mut Vec<Disagreement>) {
 
 /// CONFIRMED holds an ACTIVE claim; so do COMPLETED and NO_SHOW, unless the hospital took the place back after the screening.
 /// No other state holds one.
-fn check_claims(ledgers: &Ledgers, found: &mut Vec<Disagreement>) {
-    let (Some(claims), Some(screenings)) = (&ledgers.claims, &ledgers.screenings) else { return };
+fn check_claims(service_rows: &ServiceRows, found: &mut Vec<Disagreement>) {
+    let (Some(claims), Some(screenings)) = (&service_rows.claims, &service_rows.screenings) else { return };
     let by_claim: HashMap<ClaimId, &ClaimRow> = claims.iter().map(|row| (row.claim, row)).collect();
     let mut broken = |subject, detail| found.push(Disagreement { subject, rule: Rule::ClaimsAreBookings, detail });
     let mut held = HashSet::new();
@@ -295,20 +295,20 @@ fn check_claims(ledgers: &Ledgers, found: &mut Vec<Disagreement>) {
     }
 }
 
-fn check_deleted(ledgers: &Ledgers, found: &mut Vec<Disagreement>) {
-    let gone = |slot: &SlotId| ledgers.deleted.get(&slot.hospital).is_some_and(|first| slot.date >= *first);
+fn check_deleted(service_rows: &ServiceRows, found: &mut Vec<Disagreement>) {
+    let gone = |slot: &SlotId| service_rows.deleted.get(&slot.hospital).is_some_and(|first| slot.date >= *first);
     let mut broken = |subject, detail| found.push(Disagreement { subject, rule: Rule::DeletedIsEmpty, detail });
-    for row in ledgers.slots.iter().flatten().filter(|row| gone(&row.slot) && row.booked_count != 0) {
+    for row in service_rows.slots.iter().flatten().filter(|row| gone(&row.slot) && row.booked_count != 0) {
         broken(Subject::Slot(row.slot.clone()), format!("hospital is DELETED, but {} are booked", row.booked_count));
     }
-    for row in ledgers.screenings.iter().flatten().filter(|row| gone(&row.slot) && is_active(row.state)) {
+    for row in service_rows.screenings.iter().flatten().filter(|row| gone(&row.slot) && is_active(row.state)) {
         broken(booking(row), format!("{} is DELETED, but screening is {}", row.slot.hospital, row.state.as_str_name()));
     }
 }
 
-fn check_customer_dates(ledgers: &Ledgers, found: &mut Vec<Disagreement>) {
+fn check_customer_dates(service_rows: &ServiceRows, found: &mut Vec<Disagreement>) {
     let mut first: HashMap<(&CustomerId, Date), &ScreeningRow> = HashMap::new();
-    for row in ledgers.screenings.iter().flatten().filter(|row| is_active(row.state)) {
+    for row in service_rows.screenings.iter().flatten().filter(|row| is_active(row.state)) {
         if let Some(other) = first.insert((&row.customer, row.slot.date), row)
             && other.screening != row.screening
         {
@@ -337,8 +337,8 @@ fn maybe_never_confirmed(row: &ScreeningRow) -> bool {
     row.version <= 2 && matches!(row.state, ScreeningState::Cancelled | ScreeningState::ForceCancelled)
 }
 
-fn check_reservations(ledgers: &Ledgers, found: &mut Vec<Disagreement>) {
-    let (Some(reservations), Some(screenings)) = (&ledgers.reservations, &ledgers.screenings) else { return };
+fn check_reservations(service_rows: &ServiceRows, found: &mut Vec<Disagreement>) {
+    let (Some(reservations), Some(screenings)) = (&service_rows.reservations, &service_rows.screenings) else { return };
     let mut broken = |subject, detail| found.push(Disagreement { subject, rule: Rule::ReservationsFollow, detail });
     let mut rest: HashMap<ScreeningId, &ReservationRow> = reservations.iter().map(|row| (row.screening, row)).collect();
     for row in screenings {
@@ -371,8 +371,8 @@ fn check_reservations(ledgers: &Ledgers, found: &mut Vec<Disagreement>) {
     }
 }
 
-fn check_items(ledgers: &Ledgers, found: &mut Vec<Disagreement>) {
-    let (Some(items), Some(screenings)) = (&ledgers.items, &ledgers.screenings) else { return };
+fn check_items(service_rows: &ServiceRows, found: &mut Vec<Disagreement>) {
+    let (Some(items), Some(screenings)) = (&service_rows.items, &service_rows.screenings) else { return };
     let mut broken = |subject, detail| found.push(Disagreement { subject, rule: Rule::PagesFollow, detail });
     let mut rest: HashMap<ScreeningId, &ItemRow> = items.iter().map(|row| (row.screening, row)).collect();
     for row in screenings {

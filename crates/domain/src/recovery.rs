@@ -1,6 +1,6 @@
 //! What becomes of a service that lost its own past: its rows, made again from what the others know.
 //!
-//! Functions take what is left and what is told, and return what is to be stored. The greatest version of anything wins, as
+//! Functions take what is left and what is known, and return what is to be stored. The greatest version of anything wins, as
 //! in every fold. Nothing is invented: a row of which too little is known is not made, and whoever asks lists it.
 
 use jiff::Timestamp;
@@ -14,13 +14,13 @@ use crate::request::RequestKey;
 use crate::screening::{FIRST_GENERATION, Party, Revocation, Screening, State, Terms};
 use crate::screening_fact::BookingFact;
 
-/// How far the versions of slots go on beyond the greatest one that is known: more than was ever told and forgotten. Whoever
+/// How far the versions of slots go on beyond the greatest one that is known: more than was ever announced and forgotten. Whoever
 /// holds a version of the lost past must not take a later change for an older one.
-pub const LEAP: i64 = 1_000_000;
+pub const VERSION_HEADROOM: i64 = 1_000_000;
 
 /// What somebody knows of a booking.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Told {
+pub struct KnownBooking {
     /// Which one.
     pub screening: ScreeningId,
     /// As of which version.
@@ -47,7 +47,7 @@ pub struct Told {
     pub update_time: Timestamp,
 }
 
-impl From<&BookingFact> for Told {
+impl From<&BookingFact> for KnownBooking {
     fn from(fact: &BookingFact) -> Self {
         Self {
             screening: fact.screening,
@@ -66,7 +66,7 @@ impl From<&BookingFact> for Told {
     }
 }
 
-impl Told {
+impl KnownBooking {
     /// What two know together: the greater version, with whatever of the other one never changes.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
@@ -122,45 +122,45 @@ impl Answered {
     }
 }
 
-/// The row of a booking, made from what is left of it, what is told, the claim Hospital has of it and what Hospital says along
+/// The row of a booking, made from what is left of it, what is known, the claim Hospital has of it and what Hospital says along
 /// with a place; `None` where nobody knows the slot.
 #[must_use]
 pub fn screening(
     held: Option<&Screening>,
-    told: &Told,
+    known: &KnownBooking,
     claim: Option<(ClaimId, SlotId)>,
     offered: Option<Terms>,
 ) -> Option<Screening> {
     let claimed = claim.as_ref().map(|(_, slot)| slot);
-    let slot = told.slot.as_ref().or_else(|| held.map(|held| &held.slot)).or(claimed).cloned()?;
+    let slot = known.slot.as_ref().or_else(|| held.map(|held| &held.slot)).or(claimed).cloned()?;
     let left = held.map(|held| held.terms.clone()).unwrap_or_default();
     let offered = offered.unwrap_or_default();
     let first = |texts: [&String; 3]| texts.into_iter().find(|text| !text.is_empty()).cloned().unwrap_or_default();
     Some(Screening {
-        id: told.screening,
-        customer: Some(told.customer.clone()),
+        id: known.screening,
+        customer: Some(known.customer.clone()),
         customer_display_name: held.map(|held| held.customer_display_name.clone()).unwrap_or_default(),
         terms: Terms {
             hospital_display_name: first([
-                &told.hospital_display_name,
+                &known.hospital_display_name,
                 &left.hospital_display_name,
                 &offered.hospital_display_name,
             ]),
-            time_zone: first([&told.time_zone, &left.time_zone, &offered.time_zone]),
+            time_zone: first([&known.time_zone, &left.time_zone, &offered.time_zone]),
             cancellation_close_time: left.cancellation_close_time.or(offered.cancellation_close_time),
         },
         slot,
-        state: told.state,
-        state_reason: told.reason.clone(),
-        state_message: told.message.clone(),
+        state: known.state,
+        state_reason: known.reason.clone(),
+        state_message: known.message.clone(),
         given_up: None,
         generation: held
             .map(|held| held.generation)
             .or_else(|| claim.map(|(claim, _)| claim.generation))
             .unwrap_or(FIRST_GENERATION),
-        version: told.version,
-        create_time: held.map(|held| held.create_time).or(told.create_time).unwrap_or(told.update_time),
-        update_time: told.update_time,
+        version: known.version,
+        create_time: held.map(|held| held.create_time).or(known.create_time).unwrap_or(known.update_time),
+        update_time: known.update_time,
     })
 }
 
@@ -190,7 +190,7 @@ pub fn without_place(row: &Screening, claim: ClaimState) -> Screening {
 
 /// The claim that a booking says there is or was.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wanted {
+pub struct ExpectedClaim {
     /// Which one.
     pub claim: ClaimId,
     /// On which slot.
@@ -201,7 +201,7 @@ pub struct Wanted {
     pub terms: Terms,
 }
 
-impl Wanted {
+impl ExpectedClaim {
     /// The claim of a booking; none of one that still waits for its place.
     #[must_use]
     pub fn of(row: &Screening) -> Option<Self> {
@@ -248,21 +248,21 @@ impl Wanted {
 pub fn slot(
     id: &SlotId,
     held: Option<&Slot>,
-    told: Option<&Places>,
+    known: Option<&Places>,
     active: i32,
     state: Option<SlotState>,
     now: Timestamp,
 ) -> Slot {
     let version = held.map_or(0, |slot| slot.version);
-    let newer = told.filter(|told| told.slot_version > version);
-    let capacity = newer.map(|told| told.capacity).or_else(|| held.map(|slot| slot.capacity)).unwrap_or(active);
+    let newer = known.filter(|known| known.slot_version > version);
+    let capacity = newer.map(|known| known.capacity).or_else(|| held.map(|slot| slot.capacity)).unwrap_or(active);
     Slot {
         id: id.clone(),
         capacity: capacity.max(active),
         booked: active,
         state: state.or_else(|| held.map(|slot| slot.state)).unwrap_or(SlotState::Open),
-        version: newer.map_or(version, |told| told.slot_version) + LEAP,
-        admin_version: held.map_or(0, |slot| slot.admin_version) + LEAP,
+        version: newer.map_or(version, |known| known.slot_version) + VERSION_HEADROOM,
+        admin_version: held.map_or(0, |slot| slot.admin_version) + VERSION_HEADROOM,
         create_time: held.map_or(now, |slot| slot.create_time),
         update_time: now,
     }

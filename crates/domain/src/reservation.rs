@@ -6,9 +6,9 @@
 //! history from version 2 on.
 //!
 //! Everything a reservation shows depends on which events have been applied and not on their order: the state is that of
-//! the greatest version, the times are those of the events. Only its own announcements tell of the road it took.
+//! the greatest version, the times are those of the events. Only its own announcements tell in which order the events came.
 
-use contract::reservation::v1::reservation::State as Told;
+use contract::reservation::v1::reservation::State as StateMessage;
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -53,26 +53,26 @@ impl State {
 
     /// The state in the contract.
     #[must_use]
-    pub fn told(self) -> Told {
+    pub fn message(self) -> StateMessage {
         match self {
-            Self::Registered => Told::Registered,
-            Self::Cancelled => Told::Cancelled,
-            Self::ForceCancelled => Told::ForceCancelled,
-            Self::Completed => Told::Completed,
-            Self::NoShow => Told::NoShow,
+            Self::Registered => StateMessage::Registered,
+            Self::Cancelled => StateMessage::Cancelled,
+            Self::ForceCancelled => StateMessage::ForceCancelled,
+            Self::Completed => StateMessage::Completed,
+            Self::NoShow => StateMessage::NoShow,
         }
     }
 
     /// Its name in the contract.
     #[must_use]
     pub fn name(self) -> &'static str {
-        self.told().as_str_name()
+        self.message().as_str_name()
     }
 
     /// Its number in the contract.
     #[must_use]
     pub fn number(self) -> i32 {
-        self.told().into()
+        self.message().into()
     }
 
     /// The state with this number.
@@ -286,7 +286,7 @@ mod tests {
         (ledger, history, announced)
     }
 
-    /// The ledger without its count of announcements, which depends on the road taken.
+    /// The ledger without its count of announcements, which depends on the order in which events came.
     fn shown(ledger: &Ledger) -> Ledger {
         let mut shown = ledger.clone();
         if let Some(reservation) = &mut shown.reservation {

@@ -12,7 +12,7 @@ mod tests;
 use fault::{Fault, Reason};
 use jiff::Timestamp;
 
-pub use apply::{apply, payload, retell};
+pub use apply::{apply, payload, state_fact};
 pub use decide::decide;
 
 pub use crate::terms::Terms;

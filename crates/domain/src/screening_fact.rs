@@ -77,37 +77,37 @@ pub fn subjects() -> Vec<String> {
 }
 
 /// What differs from payload to payload.
-struct Told<'a> {
+struct FactParts<'a> {
     snapshot: Option<&'a ScreeningSnapshot>,
     state: State,
     reason: &'a str,
     message: &'a str,
 }
 
-fn told(payload: &Payload) -> Option<Told<'_>> {
-    let told = match payload {
+fn parts(payload: &Payload) -> Option<FactParts<'_>> {
+    let parts = match payload {
         Payload::ScreeningPending(ScreeningPending { screening }) => {
-            Told { snapshot: screening.as_ref(), state: State::Pending, reason: "", message: "" }
+            FactParts { snapshot: screening.as_ref(), state: State::Pending, reason: "", message: "" }
         }
         Payload::ScreeningConfirmed(ScreeningConfirmed { screening }) => {
-            Told { snapshot: screening.as_ref(), state: State::Confirmed, reason: "", message: "" }
+            FactParts { snapshot: screening.as_ref(), state: State::Confirmed, reason: "", message: "" }
         }
         Payload::ScreeningRejected(ScreeningRejected { screening, reason, claim_id: _ }) => {
-            Told { snapshot: screening.as_ref(), state: State::Rejected, reason, message: "" }
+            FactParts { snapshot: screening.as_ref(), state: State::Rejected, reason, message: "" }
         }
         Payload::ScreeningCancelled(ScreeningCancelled { screening, claim_id: _, reason, message }) => {
-            Told { snapshot: screening.as_ref(), state: State::Cancelled, reason, message }
+            FactParts { snapshot: screening.as_ref(), state: State::Cancelled, reason, message }
         }
         Payload::ScreeningForceCancelled(ScreeningForceCancelled { screening, reason, message }) => {
-            Told { snapshot: screening.as_ref(), state: State::ForceCancelled, reason, message }
+            FactParts { snapshot: screening.as_ref(), state: State::ForceCancelled, reason, message }
         }
         Payload::ScreeningAttendanceRecorded(ScreeningAttendanceRecorded { screening, attended }) => {
             let state = if *attended { State::Completed } else { State::NoShow };
-            Told { snapshot: screening.as_ref(), state, reason: "", message: "" }
+            FactParts { snapshot: screening.as_ref(), state, reason: "", message: "" }
         }
         _ => return None,
     };
-    Some(told)
+    Some(parts)
 }
 
 impl ScreeningFact {
@@ -116,9 +116,9 @@ impl ScreeningFact {
     /// # Errors
     /// [`Malformed`] where it reports a screening, but not one that could exist.
     pub fn decode(envelope: &EventEnvelope) -> Result<Option<Self>, Malformed> {
-        let Some(told) = envelope.payload.as_ref().and_then(told) else { return Ok(None) };
+        let Some(parts) = envelope.payload.as_ref().and_then(parts) else { return Ok(None) };
         let missing = |what: &str| Malformed(format!("the event has no {what}"));
-        let snapshot = told.snapshot.ok_or_else(|| missing("screening"))?;
+        let snapshot = parts.snapshot.ok_or_else(|| missing("screening"))?;
         // the slot's name carries the date; the claim is between Screening and Hospital
         let ScreeningSnapshot {
             screening,
@@ -145,9 +145,9 @@ impl ScreeningFact {
             slot: SlotId::parse(slot)?,
             hospital_display_name: hospital_display_name.clone(),
             time_zone: time_zone.clone(),
-            state: told.state,
-            reason: told.reason.to_owned(),
-            message: told.message.to_owned(),
+            state: parts.state,
+            reason: parts.reason.to_owned(),
+            message: parts.message.to_owned(),
             actor: envelope.actor.clone(),
             event_id: Uuid::try_parse(&envelope.event_id).map_err(|_| missing("event_id"))?,
             occur_time,

@@ -20,13 +20,13 @@ use store::read::failed;
 use store::{Database, Writer, request_record};
 use tokio::sync::Notify;
 
-use crate::command::{Ask, Change, Command, Outcome, Place};
+use crate::batch::HospitalBatchHandler;
+use crate::command::{Ask, Change, ClaimRequest, Command, Outcome};
 use crate::in_flight::InFlight;
-use crate::store::read::{self, Dates, HospitalView, Search};
-use crate::unit::HospitalUnit;
+use crate::tables::read::{self, Dates, HospitalView, Search};
 
 /// What is kept of a repeated request's time for telling that the first one still runs.
-const RESERVE: Duration = Duration::from_millis(50);
+const RESPONSE_RESERVE: Duration = Duration::from_millis(50);
 
 /// A call, as far as every use case needs it.
 #[derive(Debug, Clone)]
@@ -51,7 +51,7 @@ pub(crate) type Listed<T> = Result<Rows<T>, Fault>;
 /// The use cases; a cheap handle.
 #[derive(Debug, Clone)]
 pub(crate) struct App {
-    writer: Writer<HospitalUnit>,
+    writer: Writer<HospitalBatchHandler>,
     database: Database,
     clock: Clock,
     in_flight: InFlight,
@@ -61,7 +61,7 @@ pub(crate) struct App {
 impl App {
     /// `revocations` wakes who revokes in the background.
     pub(crate) fn new(
-        writer: Writer<HospitalUnit>,
+        writer: Writer<HospitalBatchHandler>,
         database: Database,
         clock: Clock,
         revocations: Arc<Notify>,
@@ -81,14 +81,15 @@ impl App {
         slot: SlotId,
         claim: ClaimId,
     ) -> Result<(Claim, Option<Terms>), Fault> {
-        let place = Place { slot, claim, cause: call.cause(None) };
-        self.writer.submit(Command::Reserve(place), call.deadline.instant()).await??.claim()
+        let claim_request = ClaimRequest { slot, claim, cause: call.cause(None) };
+        self.writer.submit(Command::Reserve(claim_request), call.deadline.instant()).await??.claim()
     }
 
     /// Gives a place back.
     pub(crate) async fn release(&self, call: &Call, slot: SlotId, claim: ClaimId) -> Result<Claim, Fault> {
-        let place = Place { slot, claim, cause: call.cause(None) };
-        let (claim, _) = self.writer.submit(Command::Release(place), call.deadline.instant()).await??.claim()?;
+        let claim_request = ClaimRequest { slot, claim, cause: call.cause(None) };
+        let (claim, _) =
+            self.writer.submit(Command::Release(claim_request), call.deadline.instant()).await??.claim()?;
         Ok(claim)
     }
 
@@ -97,7 +98,7 @@ impl App {
         let begins = matches!(change, Change::DeleteHospital { .. } | Change::CloseSlot { cancel_bookings: true, .. });
         let turn = request.chosen.then(|| self.in_flight.enter(&request.key));
         let repeated = turn.as_ref().is_some_and(|turn| turn.is_repeated());
-        let deadline = if repeated { call.deadline.earlier_by(RESERVE) } else { call.deadline };
+        let deadline = if repeated { call.deadline.earlier_by(RESPONSE_RESERVE) } else { call.deadline };
         let id = request.key.id;
         let ask = Ask { cause: call.cause(Some(&request)), request, change };
         let outcome = match self.writer.submit(Command::Ask(Box::new(ask)), deadline.instant()).await {

@@ -3,22 +3,22 @@
 
 use domain::capacity::{CapacityChange, Claim, Slot};
 use domain::event::Cause;
-use domain::hospital::{CapacityRequest, Change as HospitalChange, Draft, Terms, Wish};
+use domain::hospital::{CapacityIncrease, CapacityRequest, Draft, HospitalChange, Terms};
 use domain::ids::{CapacityRequestId, ClaimId, HospitalId, SlotId};
 use domain::request::Request;
 use fault::Fault;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use store::dead_letter::DeadLetter;
-use store::inbox::Mark;
+use store::inbox::InboxKey;
 use uuid::Uuid;
 
-use crate::store::read::HospitalView;
-use crate::store::revocation::Target;
+use crate::tables::read::HospitalView;
+use crate::tables::revocation::Target;
 
 /// A place on a slot, and who takes or gives it back.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct ClaimRequest {
     /// On which slot.
     pub(crate) slot: SlotId,
     /// Under which claim.
@@ -31,15 +31,15 @@ pub(crate) struct Place {
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Takes a place; idempotent by claim id.
-    Reserve(Place),
+    Reserve(ClaimRequest),
     /// Gives a place back; idempotent by claim id.
-    Release(Place),
+    Release(ClaimRequest),
     /// What people and services ask for under a request id.
     Ask(Box<Ask>),
     /// Gives back the places that events name, each once.
     Consume(Vec<Event>),
     /// Keeps an event that cannot be applied.
-    Bury(Box<DeadLetter>, Mark),
+    StoreDeadLetter(Box<DeadLetter>, InboxKey),
     /// Revokes the next chunk of a deletion or cancellation; does nothing once it is done.
     Revoke(Target),
     /// Forgets request records from before this time.
@@ -50,11 +50,11 @@ pub(crate) enum Command {
 #[derive(Debug, Clone)]
 pub(crate) struct Event {
     /// What the inbox recognises it by.
-    pub(crate) mark: Mark,
+    pub(crate) inbox_key: InboxKey,
     /// Its id.
     pub(crate) id: Uuid,
     /// What it frees; none for one that never had a place.
-    pub(crate) place: Option<Place>,
+    pub(crate) claim_request: Option<ClaimRequest>,
 }
 
 /// A change under a request id.
@@ -95,7 +95,7 @@ pub(crate) enum Change {
     /// Puts a date on sale again.
     ReopenSlot { slot: SlotId, etag: String },
     /// Asks for more places.
-    AskForCapacity { id: CapacityRequestId, wish: Wish },
+    AskForCapacity { id: CapacityRequestId, increase: CapacityIncrease },
     /// Approves or rejects a capacity request.
     Decide { id: CapacityRequestId, approve: bool, note: String, etag: String },
 }

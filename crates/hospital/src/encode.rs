@@ -8,7 +8,7 @@ use domain::token::etag;
 use domain::window::zone_name;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::store::read::HospitalView;
+use crate::tables::read::HospitalView;
 
 /// A hospital. Of its deletion, every booking that is not active any more is done, revoked or not.
 pub(crate) fn hospital(view: &HospitalView) -> message::Hospital {

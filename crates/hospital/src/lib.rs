@@ -7,16 +7,16 @@
 
 mod app;
 mod background;
+mod batch;
 mod command;
 mod decode;
 mod encode;
 mod in_flight;
 mod migration;
-mod policy;
+mod reactions;
 pub mod recovery;
 mod rpc;
-mod store;
-mod unit;
+mod tables;
 
 use std::sync::Arc;
 
@@ -28,13 +28,13 @@ use runtime::tasks::Kind;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use ::store::{Database, Error, Location, Writer, WriterOptions};
+use store::{Database, Error, Location, Writer, WriterOptions};
 
 pub use crate::migration::Migrator;
 
 use crate::app::App;
+use crate::batch::HospitalBatchHandler;
 use crate::rpc::Rpc;
-use crate::unit::HospitalUnit;
 
 /// The name of this service: of its events, its identity and its metrics.
 pub const NAME: &str = "hospital";
@@ -87,13 +87,13 @@ pub async fn build(options: Options, deps: Deps, server: &mut Server) -> Result<
 /// [`build`] on a database that is open already, under [`Migrator`].
 pub fn build_on(options: Options, database: Database, process: &Process, server: &mut Server) -> Service {
     let Options { queue, batch } = options;
-    let unit = HospitalUnit::new(process.clock);
-    let (writer, serving) = Writer::new(NAME, unit, database.clone(), WriterOptions { queue, batch });
+    let handler = HospitalBatchHandler::new(process.clock);
+    let (writer, serving) = Writer::new(NAME, handler, database.clone(), WriterOptions { queue, batch });
     process.tasks.spawn(Kind::Essential, "hospital-writer", serving);
     process.ready_while_writable(NAME, database.writable());
     let revocations = Arc::new(Notify::new());
     background::spawn(process, &writer, &database, &revocations);
-    let consumers = policy::consumers(writer.clone(), database.clone());
+    let consumers = reactions::consumers(writer.clone(), database.clone());
     let rpc = Rpc::new(App::new(writer, database.clone(), process.clock, revocations));
     server.add(runtime::limited!(HospitalServiceServer::new(rpc.clone())));
     server.add(runtime::limited!(CapacityServiceServer::new(rpc)));

@@ -10,7 +10,7 @@ use store::migration::prelude::MigrationName;
 use store::migration::schema::{big_integer, big_integer_null, integer, integer_null, string, text, uuid, uuid_null};
 use store::migration::{MigrationTrait, MigratorTrait, SchemaManager, create_keyed_table};
 
-use crate::store::{capacity_request, claim, hospital, revocation, slot};
+use crate::tables::{capacity_request, claim, hospital, revocation, slot};
 
 /// Every migration of this service's database.
 #[derive(Debug)]

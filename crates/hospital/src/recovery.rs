@@ -8,13 +8,13 @@ use async_trait::async_trait;
 use contract::event::v1::event_envelope::Payload;
 use contract::event::v1::{EventEnvelope, HospitalRegistered};
 use domain::access::Caller;
-use domain::capacity::{Claim, ClaimState, Fact, RevokeReason, Slot, SlotState, retell, withdraw_slot};
+use domain::capacity::{Claim, ClaimState, Fact, RevokeReason, Slot, SlotState, state_fact, withdraw_slot};
 use domain::civil;
 use domain::demand::Places;
 use domain::event::{Cause, envelope};
 use domain::hospital::{Hospital, HospitalState, delete};
 use domain::ids::{ClaimId, HospitalId, SlotId};
-use domain::recovery::{self, Wanted};
+use domain::recovery::{self, ExpectedClaim};
 use domain::window::BookingPolicy;
 use fault::Fault;
 use jiff::Timestamp;
@@ -26,22 +26,22 @@ use sea_orm::sea_query::{Condition, Expr, ExprTrait};
 use sea_orm::{QueryOrder, QuerySelect};
 use store::past::{self, Gap};
 use store::rows::{among, insert_all, replace_all};
-use store::{Database, DbErr, Transaction, Unit, outbox};
+use store::{BatchHandler, Database, DbErr, Transaction, outbox};
 
 use crate::NAME;
-use crate::store::revocation::{Revocation, Target};
-use crate::store::{KEYS, claim, hospital, read, revocation, slot, slot_key};
+use crate::tables::revocation::{Revocation, Target};
+use crate::tables::{KEYS, claim, hospital, read, revocation, slot, slot_key};
 
 pub use domain::hospital::Terms;
 
 /// Its durable consumers.
-pub const CONSUMERS: &[&str] = &[crate::policy::CONSUMER];
+pub const CONSUMERS: &[&str] = &[crate::reactions::CONSUMER];
 
 /// What the others know and this service does not.
 #[derive(Debug, Clone, Default)]
 pub struct Known {
     /// Claims that do not stand as their bookings say; see [`claims_to_change`].
-    pub claims: Vec<Wanted>,
+    pub claims: Vec<ExpectedClaim>,
     /// Places of slots, newer than here; see [`newer_places`].
     pub places: Vec<Places>,
     /// Hospitals that are being or have been deleted.
@@ -54,9 +54,9 @@ pub struct Known {
     pub closes: Option<Gap>,
 }
 
-/// What was mended, for people.
+/// What was recovered, for people.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Mended {
+pub struct Recovered {
     /// Claims that were made again.
     pub taken: Vec<ClaimId>,
     /// Claims that were ended again.
@@ -98,10 +98,10 @@ pub async fn terms(database: &Database, slot: &SlotId) -> Result<Option<Terms>, 
 ///
 /// # Errors
 /// What the database says.
-pub async fn claims_to_change(database: &Database, wanted: Vec<Wanted>) -> Result<Vec<Wanted>, DbErr> {
-    let held = held_claims(database.reader(), &wanted).await?;
-    let differs = |wanted: &Wanted| wanted.make(held.get(&wanted.claim), Timestamp::UNIX_EPOCH).is_some();
-    Ok(wanted.into_iter().filter(differs).collect())
+pub async fn claims_to_change(database: &Database, expected: Vec<ExpectedClaim>) -> Result<Vec<ExpectedClaim>, DbErr> {
+    let held = held_claims(database.reader(), &expected).await?;
+    let differs = |expected: &ExpectedClaim| expected.make(held.get(&expected.claim), Timestamp::UNIX_EPOCH).is_some();
+    Ok(expected.into_iter().filter(differs).collect())
 }
 
 /// Those of these places that are newer than what is known here.
@@ -124,10 +124,13 @@ pub async fn active(database: &Database, hospitals: BTreeSet<HospitalId>) -> Res
     Ok(hospitals.into_iter().filter(active).collect())
 }
 
-async fn held_claims(connection: &impl ConnectionTrait, wanted: &[Wanted]) -> Result<HashMap<ClaimId, Claim>, DbErr> {
+async fn held_claims(
+    connection: &impl ConnectionTrait,
+    expected: &[ExpectedClaim],
+) -> Result<HashMap<ClaimId, Claim>, DbErr> {
     let mut held = HashMap::new();
-    for wanted in wanted.chunks(KEYS) {
-        let ids = wanted.iter().map(|wanted| wanted.claim.screening.0);
+    for expected in expected.chunks(KEYS) {
+        let ids = expected.iter().map(|expected| expected.claim.screening.0);
         let rows = claim::Entity::find().filter(among(connection, claim::Column::Screening, ids));
         for row in rows.all(connection).await? {
             let claim = Claim::try_from(row)?;
@@ -173,39 +176,39 @@ async fn held_hospitals(
 ///
 /// # Errors
 /// What the writer says; nothing was written then, or nobody knows and the same may be run again.
-pub async fn mend(database: &Database, known: Known, clock: Clock) -> Result<Mended, Fault> {
-    store::writer::run_once(NAME, Mending(clock), database.clone(), known).await
+pub async fn recover(database: &Database, known: Known, clock: Clock) -> Result<Recovered, Fault> {
+    store::writer::run_once(NAME, RecoveryHandler(clock), database.clone(), known).await
 }
 
-/// The unit of the one command there is.
-struct Mending(Clock);
+/// The batch handler of the one command there is.
+struct RecoveryHandler(Clock);
 
 #[async_trait]
-impl Unit for Mending {
+impl BatchHandler for RecoveryHandler {
     type Command = Known;
-    type Answer = Mended;
+    type Answer = Recovered;
 
-    async fn execute(&self, transaction: &Transaction, batch: &[&Known]) -> Result<Vec<Mended>, DbErr> {
+    async fn execute(&self, transaction: &Transaction, batch: &[&Known]) -> Result<Vec<Recovered>, DbErr> {
         let mut answers = Vec::with_capacity(batch.len());
         for known in batch {
-            answers.push(Mend::begin(self.0.now()).run(transaction, known).await?);
+            answers.push(Recovery::begin(self.0.now()).run(transaction, known).await?);
         }
         Ok(answers)
     }
 }
 
-struct Mend {
+struct Recovery {
     now: Timestamp,
     cause: Cause,
     events: Vec<EventEnvelope>,
-    mended: Mended,
+    recovered: Recovered,
 }
 
-impl Mend {
+impl Recovery {
     fn begin(now: Timestamp) -> Self {
         let actor = Caller::Service(NAME.to_owned()).to_string();
         let cause = Cause { actor, request_id: String::new(), causation_id: String::new(), traceparent: String::new() };
-        Self { now, cause, events: Vec::new(), mended: Mended::default() }
+        Self { now, cause, events: Vec::new(), recovered: Recovered::default() }
     }
 
     fn emit(&mut self, fact: Fact) {
@@ -213,19 +216,19 @@ impl Mend {
         self.events.push(envelope(NAME, &self.cause, self.now, uuid_v7(), aggregate, version, payload));
     }
 
-    async fn run(mut self, transaction: &Transaction, known: &Known) -> Result<Mended, DbErr> {
-        let cancelled = |wanted: &Wanted, reason| wanted.state == ClaimState::Revoked(reason);
+    async fn run(mut self, transaction: &Transaction, known: &Known) -> Result<Recovered, DbErr> {
+        let cancelled = |expected: &ExpectedClaim, reason| expected.state == ClaimState::Revoked(reason);
         let closed: BTreeSet<SlotId> = known
             .claims
             .iter()
-            .filter(|wanted| cancelled(wanted, RevokeReason::SlotCancelled))
-            .map(|wanted| wanted.slot.clone())
+            .filter(|expected| cancelled(expected, RevokeReason::SlotCancelled))
+            .map(|expected| expected.slot.clone())
             .collect();
         let mut gone = known.gone.clone();
-        let deleted = known.claims.iter().filter(|wanted| cancelled(wanted, RevokeReason::HospitalDeleted));
-        gone.extend(deleted.map(|wanted| wanted.slot.hospital.clone()));
+        let deleted = known.claims.iter().filter(|expected| cancelled(expected, RevokeReason::HospitalDeleted));
+        gone.extend(deleted.map(|expected| expected.slot.hospital.clone()));
 
-        past::leap(transaction, known.read).await?;
+        past::advance_log(transaction, known.read).await?;
         self.register(transaction, known, &gone).await?;
         let mut touched = self.claims(transaction, &known.claims).await?;
         touched.extend(closed.iter().cloned());
@@ -236,7 +239,7 @@ impl Mend {
         if let Some(gap) = known.closes {
             past::close(transaction, gap, self.now).await?;
         }
-        Ok(self.mended)
+        Ok(self.recovered)
     }
 
     /// Makes the hospitals that are not here any more, by what is known of them.
@@ -250,10 +253,10 @@ impl Mend {
         for id in gone.iter().chain(known.places.iter().map(|places| &places.slot.hospital)) {
             named.insert(id, (id.segment(), known.time_zones.get(id).map_or("", String::as_str)));
         }
-        for Wanted { slot, terms, .. } in &known.claims {
-            let told = named.entry(&slot.hospital).or_insert_with(|| (slot.hospital.segment(), ""));
+        for ExpectedClaim { slot, terms, .. } in &known.claims {
+            let naming = named.entry(&slot.hospital).or_insert_with(|| (slot.hospital.segment(), ""));
             if !terms.hospital_display_name.is_empty() {
-                *told = (&terms.hospital_display_name, &terms.time_zone);
+                *naming = (&terms.hospital_display_name, &terms.time_zone);
             }
         }
         let all = named.keys().map(|id| (*id).clone()).collect();
@@ -267,12 +270,12 @@ impl Mend {
                 time_zone: civil::time_zone(time_zone).unwrap_or(TimeZone::UTC),
                 policy: BookingPolicy::default(),
                 deletion: None,
-                version: recovery::LEAP,
+                version: recovery::VERSION_HEADROOM,
                 create_time: self.now,
                 update_time: self.now,
             };
             rows.push(hospital::ActiveModel::from(&hospital));
-            self.mended.registered.push(id.clone());
+            self.recovered.registered.push(id.clone());
             let payload = Payload::HospitalRegistered(HospitalRegistered {
                 hospital: id.to_string(),
                 display_name: display_name.to_owned(),
@@ -287,16 +290,17 @@ impl Mend {
     async fn claims(
         &mut self,
         transaction: &impl ConnectionTrait,
-        wanted: &[Wanted],
+        expected: &[ExpectedClaim],
     ) -> Result<BTreeSet<SlotId>, DbErr> {
-        let held = held_claims(transaction, wanted).await?;
+        let held = held_claims(transaction, expected).await?;
         let (mut made, mut changed, mut touched) = (Vec::new(), Vec::new(), BTreeSet::new());
-        for wanted in wanted {
-            let before = held.get(&wanted.claim);
-            let Some(claim) = wanted.make(before, self.now) else { continue };
+        for expected in expected {
+            let before = held.get(&expected.claim);
+            let Some(claim) = expected.make(before, self.now) else { continue };
             touched.insert(claim.slot.clone());
-            let told = if claim.state == ClaimState::Active { &mut self.mended.taken } else { &mut self.mended.ended };
-            told.push(claim.id);
+            let reported =
+                if claim.state == ClaimState::Active { &mut self.recovered.taken } else { &mut self.recovered.ended };
+            reported.push(claim.id);
             let rows = if before.is_some() { &mut changed } else { &mut made };
             rows.push(claim::ActiveModel::from(&claim));
         }
@@ -325,10 +329,10 @@ impl Mend {
             let count = i32::try_from(count).unwrap_or(i32::MAX);
             let slot = recovery::slot(id, before, places.get(id).copied(), count, state, self.now);
             if state.is_some() {
-                self.mended.closed.push(id.clone());
+                self.recovered.closed.push(id.clone());
             }
-            self.mended.slots.push((id.clone(), slot.capacity, before.map(|slot| slot.capacity)));
-            self.emit(retell(&slot, before.map(|slot| slot.capacity)));
+            self.recovered.slots.push((id.clone(), slot.capacity, before.map(|slot| slot.capacity)));
+            self.emit(state_fact(&slot, before.map(|slot| slot.capacity)));
             let rows = if before.is_some() { &mut changed } else { &mut made };
             rows.push(slot::ActiveModel::from(&slot));
         }
@@ -357,7 +361,7 @@ impl Mend {
                 let left = Revocation { target, message: message.to_owned(), revoked: 0, cursor: None, cause };
                 insert_all(transaction, vec![revocation::ActiveModel::from(&left)]).await?;
             }
-            self.mended.deleted.push(hospital.id);
+            self.recovered.deleted.push(hospital.id);
         }
         Ok(())
     }

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use ::store::{Database, micros, read};
 use domain::access::Scope;
 use domain::civil::{last_zone, today};
 use domain::demand::{Signal, of_late};
@@ -10,10 +9,11 @@ use domain::page::Rows;
 use fault::Fault;
 use runtime::clock::Clock;
 use sea_orm::DbErr;
+use store::{Database, micros, read};
 
 use crate::decode::List;
-use crate::store::sets::{count_bookings, count_refusals};
-use crate::store::signals::{Present, list};
+use crate::tables::sets::{count_bookings, count_refusals};
+use crate::tables::signals::{Present, list};
 
 /// A signal with what is counted when it is read.
 #[derive(Debug, Clone)]

@@ -9,7 +9,7 @@ use domain::text;
 use fault::{Fault, Reason, Violations};
 use uuid::Uuid;
 
-use crate::store::signals::keys;
+use crate::tables::signals::keys;
 
 /// The fields demand can be filtered by.
 const FIELDS: &[Field] = &[
@@ -23,7 +23,7 @@ const ORDERS: &[&str] = &["date", "fill_ratio"];
 const BY_DATE: Order = Order { field: "date", descending: false };
 
 /// The most places one proposal may ask for.
-const MOST_PLACES: i32 = 100_000;
+const MAX_PLACES: i32 = 100_000;
 
 /// Asks for a page of demand signals.
 #[derive(Debug)]
@@ -60,8 +60,8 @@ pub(crate) fn propose(request: ProposeCapacityIncreaseRequest) -> Result<Propose
     let ProposeCapacityIncreaseRequest { slot, additional_capacity, mut justification, request_id } = request;
     let mut violations = Violations::new();
     let slot = violations.name("slot", &slot, SlotId::parse);
-    if !(1..=MOST_PLACES).contains(&additional_capacity) {
-        violations.add("additional_capacity", Reason::FieldInvalid, format!("must be 1 to {MOST_PLACES}"));
+    if !(1..=MAX_PLACES).contains(&additional_capacity) {
+        violations.add("additional_capacity", Reason::FieldInvalid, format!("must be 1 to {MAX_PLACES}"));
     }
     text::check(&mut violations, "justification", &mut justification, 0, text::REMARK_MAX);
     let request_id = decode_id(&mut violations, "request_id", &request_id);

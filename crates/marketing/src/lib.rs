@@ -7,16 +7,15 @@ mod app;
 mod decode;
 mod encode;
 mod migration;
-mod policy;
+mod projection;
 mod propose;
+mod reactions;
 pub mod recovery;
 mod rpc;
-mod store;
-mod unit;
+mod tables;
 
 use std::time::Duration;
 
-use ::store::{Database, Location};
 use contract::marketing::v1::marketing_service_server::MarketingServiceServer;
 use relay::{Consumer, Projector};
 use runtime::Process;
@@ -27,13 +26,14 @@ use runtime::limited;
 use runtime::server::Server;
 use runtime::tasks::Kind;
 use serde::{Deserialize, Serialize};
+use store::{Database, Location};
 
 pub use crate::migration::Migrator;
 
 use crate::app::Signals;
+use crate::projection::DemandProjection;
 use crate::propose::Proposals;
 use crate::rpc::Rpc;
-use crate::unit::Demand;
 
 /// The service's name, for ever: its database, its metrics and its identity are called so.
 pub const NAME: &str = "marketing";
@@ -54,7 +54,7 @@ impl Default for Options {
 }
 
 /// An interval of nothing would keep a core busy with doing nothing.
-const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
+const MIN_INTERVAL: Duration = Duration::from_millis(10);
 
 /// What it needs of its surroundings.
 #[derive(Debug, Clone)]
@@ -82,7 +82,7 @@ pub struct Service {
 ///
 /// # Errors
 /// Where the database cannot be opened.
-pub async fn build(options: Options, deps: Deps, server: &mut Server) -> Result<Service, ::store::Error> {
+pub async fn build(options: Options, deps: Deps, server: &mut Server) -> Result<Service, store::Error> {
     let database = Database::open::<Migrator>(&deps.location).await?;
     Ok(build_on(options, database, deps, server))
 }
@@ -91,11 +91,12 @@ pub async fn build(options: Options, deps: Deps, server: &mut Server) -> Result<
 pub fn build_on(options: Options, database: Database, deps: Deps, server: &mut Server) -> Service {
     let Options { prune_interval } = options;
     let Deps { location: _, process, hospital, token } = deps;
-    let (projector, writing) = Projector::new(NAME, Demand::new(process.clock), database.clone(), process.clock);
+    let (projector, writing) =
+        Projector::new(NAME, DemandProjection::new(process.clock), database.clone(), process.clock);
     process.tasks.spawn(Kind::Essential, "marketing-writer", writing);
     process.ready_while_writable(NAME, database.writable());
-    let consumers = policy::consumers(&projector);
-    let interval = prune_interval.max(SHORTEST_INTERVAL);
+    let consumers = reactions::consumers(&projector);
+    let interval = prune_interval.max(MIN_INTERVAL);
     let pruning = projector.prune_every(interval, "old demand was not removed");
     process.tasks.spawn(Kind::Loop, "marketing-prune", pruning);
 

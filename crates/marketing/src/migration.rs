@@ -1,12 +1,12 @@
 //! The demand's own tables. Names are recorded in the database and never change.
 
-use ::store::migration::prelude::*;
-use ::store::migration::schema::{big_integer, boolean, double, integer, string, uuid};
-use ::store::migration::{MigrationTrait, MigratorTrait, SchemaManager, common, create_keyed_table};
+use store::migration::prelude::*;
+use store::migration::schema::{big_integer, boolean, double, integer, string, uuid};
+use store::migration::{MigrationTrait, MigratorTrait, SchemaManager, common, create_keyed_table};
 
-use crate::store::hospitals::hospital;
-use crate::store::sets::{booking, refusal};
-use crate::store::signals::signal;
+use crate::tables::hospitals::hospital;
+use crate::tables::sets::{booking, refusal};
+use crate::tables::signals::signal;
 
 /// The common tables and the demand's.
 #[derive(Debug)]

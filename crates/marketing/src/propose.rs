@@ -21,9 +21,9 @@ use tonic::{Code, Status};
 use crate::decode::Propose;
 
 /// What is kept of the caller's time for the way back.
-const RESERVE: Duration = Duration::from_millis(50);
+const RESPONSE_RESERVE: Duration = Duration::from_millis(50);
 /// How long a replica is waited for while there is another one to ask.
-const ATTEMPT: Duration = Duration::from_secs(2);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Makes proposals.
 #[derive(Debug)]
@@ -59,14 +59,14 @@ impl Proposals {
         };
         let mut route = self.hospital.route(&slot_name);
         // what is left of the caller's time without the way back
-        let deadline = deadline.earlier_by(RESERVE);
+        let deadline = deadline.earlier_by(RESPONSE_RESERVE);
         loop {
             if deadline.has_passed() {
                 return Err(late());
             }
             let attempt = route.next_attempt();
             let more = !message.request_id.is_empty() && route.has_untried();
-            let limit = if more { deadline.min(Deadline::within(ATTEMPT)) } else { deadline };
+            let limit = if more { deadline.min(Deadline::within(ATTEMPT_TIMEOUT)) } else { deadline };
             let request = Outgoing::default().request(message.clone(), &self.token, trace, limit);
             let request = route.about_slot(request);
             let mut client = HospitalServiceClient::new(attempt.line());

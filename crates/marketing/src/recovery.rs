@@ -2,18 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use ::store::{Database, DbErr};
 use domain::demand::{Hospital, Places};
 use domain::ids::{HospitalId, SlotId};
 use sea_orm::entity::prelude::*;
 use sea_orm::{QueryOrder, QuerySelect};
+use store::{Database, DbErr};
 
-use crate::store::corrupt;
-use crate::store::hospitals::hospital;
-use crate::store::signals::{Row, signal};
+use crate::tables::corrupt;
+use crate::tables::hospitals::hospital;
+use crate::tables::signals::{Row, signal};
 
 /// Its durable consumers.
-pub const CONSUMERS: &[&str] = &[crate::policy::HOSPITAL, crate::policy::SCREENING];
+pub const CONSUMERS: &[&str] = &[crate::reactions::HOSPITAL, crate::reactions::SCREENING];
 
 /// The places of slots, in the order of the slots' names, after one.
 ///

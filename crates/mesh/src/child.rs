@@ -11,9 +11,9 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
 use crate::{Error, Output};
 
-const BETWEEN_LOOKS: Duration = Duration::from_millis(3);
+const EXIT_POLL_INTERVAL: Duration = Duration::from_millis(3);
 /// How long a process may take to end in an orderly way when its handle goes.
-const ORDERLY: Duration = Duration::from_secs(5);
+const ORDERLY_EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 const SHOWN_LINES: usize = 40;
 
 /// A running process, or one that has ended, with the end of what it wrote.
@@ -108,7 +108,7 @@ impl Child {
                 let what = format!("{name} did not stop");
                 return Err(Error::Late { what, limit, output: self.output.tail(SHOWN_LINES) });
             }
-            tokio::time::sleep(BETWEEN_LOOKS).await;
+            tokio::time::sleep(EXIT_POLL_INTERVAL).await;
         }
         Ok(())
     }
@@ -121,8 +121,8 @@ impl Child {
     /// Whether it stands still: a signal is on its way while the process still works.
     fn has_stopped(&self) -> bool {
         // NOWAIT leaves the answer there for the next time.
-        let look = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        self.raw_pid().is_some_and(|pid| matches!(waitid(WaitId::Pid(pid), look), Ok(Some(_))))
+        let flags = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        self.raw_pid().is_some_and(|pid| matches!(waitid(WaitId::Pid(pid), flags), Ok(Some(_))))
     }
 
     fn raw_pid(&self) -> Option<Pid> {
@@ -143,7 +143,7 @@ impl Child {
                 let what = format!("{} did not end", self.name);
                 return Err(Error::Late { what, limit, output: self.output.tail(SHOWN_LINES) });
             }
-            tokio::time::sleep(BETWEEN_LOOKS).await;
+            tokio::time::sleep(EXIT_POLL_INTERVAL).await;
         }
     }
 
@@ -165,9 +165,9 @@ impl Drop for Child {
         self.signal(self.last_signal);
         // A paused process would keep the signal for later.
         self.signal(Signal::CONT);
-        let end = Instant::now() + ORDERLY;
+        let end = Instant::now() + ORDERLY_EXIT_TIMEOUT;
         while self.has_ended().is_none() && Instant::now() < end {
-            thread::sleep(BETWEEN_LOOKS);
+            thread::sleep(EXIT_POLL_INTERVAL);
         }
         let _ = self.process.kill();
         let _ = self.process.wait();

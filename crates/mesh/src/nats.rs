@@ -14,8 +14,8 @@ use crate::home::Home;
 use crate::{Error, Output, port, programs};
 
 /// How long a start or a stop may take; reading the store is part of a start.
-const LIMIT: Duration = Duration::from_secs(60);
-const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
+const START_STOP_TIMEOUT: Duration = Duration::from_secs(60);
+const START_POLL_INTERVAL: Duration = Duration::from_millis(5);
 const SHOWN_LINES: usize = 20;
 /// A port that was free can be taken before the server has it.
 const PORTS_TRIED: usize = 5;
@@ -28,7 +28,7 @@ const NO_GUARD: &str = "\nno_auth_user: checkup\n";
 const PASSWORD: &str = "checkup";
 const OPERATOR_PASSWORD: &str = "operator";
 /// How long the server may take to answer an operator.
-const ANSWER: Duration = Duration::from_secs(10);
+const OPERATOR_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A server of its own on a free port of 127.0.0.1, with the configuration this repository ships. It ends with its handle.
 #[derive(Debug)]
@@ -174,7 +174,7 @@ impl Nats {
     /// [`Error::Failed`] where it has ended.
     pub async fn pause(&mut self) -> Result<(), Error> {
         match &mut self.child {
-            Some(child) => child.pause(LIMIT).await,
+            Some(child) => child.pause(START_STOP_TIMEOUT).await,
             None => Err(Error::Failed { what: "pause nats-server".into(), output: "it does not run".into() }),
         }
     }
@@ -191,10 +191,10 @@ impl Nats {
     /// # Errors
     /// [`Error::System`] or [`Error::Late`] where there is none.
     pub async fn operate(&self, subject: &str, request: &str) -> Result<String, Error> {
-        let asked = tokio::time::timeout(ANSWER, ask(self.port, subject, request)).await;
+        let asked = tokio::time::timeout(OPERATOR_TIMEOUT, ask(self.port, subject, request)).await;
         let late = |_| Error::Late {
             what: format!("nats-server did not answer {subject}"),
-            limit: ANSWER,
+            limit: OPERATOR_TIMEOUT,
             output: self.log.tail(SHOWN_LINES),
         };
         asked.map_err(late)?.map_err(Error::system(format!("ask nats-server {subject}")))
@@ -219,7 +219,7 @@ impl Nats {
 
     async fn end(&mut self, signal: Signal) -> Result<(), Error> {
         if let Some(child) = &mut self.child {
-            child.end(signal, LIMIT).await?;
+            child.end(signal, START_STOP_TIMEOUT).await?;
             self.child = None;
         }
         Ok(())
@@ -238,7 +238,7 @@ impl Nats {
         command.env("NATS_OPERATOR_PASSWORD", format!("{OPERATOR_PASSWORD:?}"));
         let mut child = Child::spawn("nats-server", command, Signal::KILL, self.home.scratch())?;
         self.log = child.output().clone();
-        ready(&mut child, self.port, Instant::now() + LIMIT).await?;
+        ready(&mut child, self.port, Instant::now() + START_STOP_TIMEOUT).await?;
         self.child = Some(child);
         Ok(())
     }
@@ -295,9 +295,9 @@ async fn ready(child: &mut Child, port: u16, end: Instant) -> Result<(), Error> 
         }
         if Instant::now() >= end {
             let what = "nats-server did not answer".into();
-            return Err(Error::Late { what, limit: LIMIT, output: child.output().tail(SHOWN_LINES) });
+            return Err(Error::Late { what, limit: START_STOP_TIMEOUT, output: child.output().tail(SHOWN_LINES) });
         }
-        tokio::time::sleep(BETWEEN_LOOKS).await;
+        tokio::time::sleep(START_POLL_INTERVAL).await;
     }
 }
 

@@ -61,9 +61,9 @@ impl Output {
         Ok(())
     }
 
-    /// The first thing that `look` finds in a line.
-    pub fn find<T>(&self, look: impl FnMut(&String) -> Option<T>) -> Option<T> {
-        self.held().lines.iter().find_map(look)
+    /// The first thing that `pick` finds in a line.
+    pub fn find<T>(&self, pick: impl FnMut(&String) -> Option<T>) -> Option<T> {
+        self.held().lines.iter().find_map(pick)
     }
 
     /// The last `count` lines as one text.

@@ -13,11 +13,11 @@ use crate::Error;
 
 /// Below the range that outgoing connections take theirs from. A port of that range can be gone when its server comes back,
 /// and on loopback a client that insists may even be connected with itself.
-const FIRST: u16 = 10_000;
-const COUNT: u16 = 20_000;
+const FIRST_PORT: u16 = 10_000;
+const PORT_COUNT: u16 = 20_000;
 
 /// The locks of the ports this process has given out. They are never given back: a server that was killed wants its port again.
-static TAKEN: Mutex<Vec<File>> = Mutex::new(Vec::new());
+static TAKEN_PORTS: Mutex<Vec<File>> = Mutex::new(Vec::new());
 
 /// A port of 127.0.0.1 that nobody listens on at this moment, that no outgoing connection will take, and that no other process
 /// gets from here while this one lives: several meshes are started at once, and each asks for its ports long before they are
@@ -28,12 +28,12 @@ static TAKEN: Mutex<Vec<File>> = Mutex::new(Vec::new());
 pub fn free() -> Result<u16, Error> {
     let register = std::env::temp_dir().join(format!("checkup-ports-{}", geteuid().as_raw()));
     std::fs::create_dir_all(&register).map_err(Error::system(format!("make {}", register.display())))?;
-    let anywhere = (RandomState::new().build_hasher().finish() % u64::from(COUNT)) as u16;
-    for step in 0..COUNT {
-        let port = FIRST + (anywhere + step) % COUNT;
+    let anywhere = (RandomState::new().build_hasher().finish() % u64::from(PORT_COUNT)) as u16;
+    for step in 0..PORT_COUNT {
+        let port = FIRST_PORT + (anywhere + step) % PORT_COUNT;
         let Some(lock) = lock(&register, port) else { continue };
         if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            TAKEN.lock().unwrap_or_else(PoisonError::into_inner).push(lock);
+            TAKEN_PORTS.lock().unwrap_or_else(PoisonError::into_inner).push(lock);
             return Ok(port);
         }
     }

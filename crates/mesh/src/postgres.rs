@@ -14,11 +14,11 @@ use crate::programs::PostgresPrograms;
 use crate::{Error, Output, port};
 
 /// How long a start, a stop or a command may take; recovery after an immediate stop is part of a start.
-const LIMIT: Duration = Duration::from_secs(60);
-const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
+const SERVER_POLL_INTERVAL: Duration = Duration::from_millis(10);
 const SHOWN_LINES: usize = 20;
 /// How long the server of a process that was killed may need to follow it.
-const PREDECESSOR: Duration = Duration::from_secs(10);
+const PREDECESSOR_TIMEOUT: Duration = Duration::from_secs(10);
 /// A port that was free can be taken before the server has it.
 const PORTS_TRIED: usize = 5;
 pub(crate) const SUPERUSER: &str = "postgres";
@@ -67,12 +67,12 @@ impl Postgres {
             server.initialise().await?;
         }
         let mut ports_tried = 1;
-        let end = Instant::now() + PREDECESSOR;
+        let end = Instant::now() + PREDECESSOR_TIMEOUT;
         while ports_tried < PORTS_TRIED {
             match server.launch().await {
                 // whoever was killed here a moment ago takes its server along, but not at once
                 Err(Error::Failed { output, .. }) if output.contains("postmaster.pid") && Instant::now() < end => {
-                    tokio::time::sleep(BETWEEN_LOOKS).await;
+                    tokio::time::sleep(SERVER_POLL_INTERVAL).await;
                     continue;
                 }
                 Err(Error::Failed { output, .. }) if output.contains("Address already in use") => {
@@ -149,19 +149,19 @@ impl Postgres {
     pub async fn kill(&mut self) -> Result<(), Error> {
         let Some(mut child) = self.child.take() else { return Ok(()) };
         // what stands still starts no session that nobody would kill
-        child.pause(LIMIT).await?;
+        child.pause(COMMAND_TIMEOUT).await?;
         let sessions = children(child.pid());
         for session in &sessions {
             let _ = kill_process(*session, Signal::KILL);
         }
-        child.end(Signal::KILL, LIMIT).await?;
-        let end = Instant::now() + LIMIT;
+        child.end(Signal::KILL, COMMAND_TIMEOUT).await?;
+        let end = Instant::now() + COMMAND_TIMEOUT;
         while sessions.iter().any(|session| is_running(*session)) {
             if Instant::now() >= end {
                 let what = "the sessions of postgres did not end".into();
-                return Err(Error::Late { what, limit: LIMIT, output: self.log.tail(SHOWN_LINES) });
+                return Err(Error::Late { what, limit: COMMAND_TIMEOUT, output: self.log.tail(SHOWN_LINES) });
             }
-            tokio::time::sleep(BETWEEN_LOOKS).await;
+            tokio::time::sleep(SERVER_POLL_INTERVAL).await;
         }
         Ok(())
     }
@@ -199,7 +199,7 @@ impl Postgres {
 
     async fn stop(&mut self, signal: Signal) -> Result<(), Error> {
         if let Some(child) = &mut self.child {
-            child.end(signal, LIMIT).await?;
+            child.end(signal, COMMAND_TIMEOUT).await?;
             self.child = None;
         }
         Ok(())
@@ -226,16 +226,16 @@ impl Postgres {
         // SIGQUIT ends the sessions too; SIGKILL would leave them to notice by themselves.
         let mut child = Child::spawn("postgres", command, Signal::QUIT, self.home.scratch())?;
         self.log = child.output().clone();
-        self.ready(&mut child, Instant::now() + LIMIT).await?;
+        self.ready(&mut child, Instant::now() + COMMAND_TIMEOUT).await?;
         self.child = Some(child);
         Ok(())
     }
 
     async fn ready(&self, child: &mut Child, end: Instant) -> Result<(), Error> {
         loop {
-            let mut look = self.command("pg_isready");
-            look.args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-q"]);
-            if run("pg_isready", look).await.is_ok() {
+            let mut probe = self.command("pg_isready");
+            probe.args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-q"]);
+            if run("pg_isready", probe).await.is_ok() {
                 return Ok(());
             }
             if child.has_ended().is_some() {
@@ -243,9 +243,9 @@ impl Postgres {
             }
             if Instant::now() >= end {
                 let what = "postgres did not answer".into();
-                return Err(Error::Late { what, limit: LIMIT, output: self.log.tail(SHOWN_LINES) });
+                return Err(Error::Late { what, limit: COMMAND_TIMEOUT, output: self.log.tail(SHOWN_LINES) });
             }
-            tokio::time::sleep(BETWEEN_LOOKS).await;
+            tokio::time::sleep(SERVER_POLL_INTERVAL).await;
         }
     }
 
@@ -295,8 +295,8 @@ pub(crate) async fn sql(psql: &Path, url: &str, statement: &str) -> Result<Strin
 async fn run(what: &str, mut command: Command) -> Result<String, Error> {
     command.stdin(Stdio::null());
     let mut command = tokio::process::Command::from(command);
-    let output = tokio::time::timeout(LIMIT, command.kill_on_drop(true).output()).await;
-    let late = |_| Error::Late { what: format!("{what} did not end"), limit: LIMIT, output: String::new() };
+    let output = tokio::time::timeout(COMMAND_TIMEOUT, command.kill_on_drop(true).output()).await;
+    let late = |_| Error::Late { what: format!("{what} did not end"), limit: COMMAND_TIMEOUT, output: String::new() };
     let output = output.map_err(late)?.map_err(Error::system(format!("run {what}")))?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned());

@@ -14,11 +14,11 @@ use crate::child::Child;
 use crate::topology::without_settings;
 use crate::{Error, Output};
 
-const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
+const READINESS_POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// How long an answer on the admin port is waited for.
-const LOOK: Duration = Duration::from_millis(500);
+const ADMIN_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long an orderly end may take: the drain, and then some.
-const STOP: Duration = Duration::from_secs(30);
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 const SHOWN_LINES: usize = 30;
 /// Of a process that yields: it has about a tenth of the time that another one has which wants as much.
 const NICENESS: &str = "10";
@@ -186,7 +186,7 @@ impl Replica {
         match (&self.child, self.ended) {
             (None, Some(status)) => State::Ended(status.to_string()),
             (None, None) => State::Stopped,
-            (Some(_), _) => match timeout(LOOK, ask(self.admin_addr())).await {
+            (Some(_), _) => match timeout(ADMIN_TIMEOUT, ask(self.admin_addr())).await {
                 Ok(Ok((200, _))) => State::Serving,
                 Ok(Ok((_, body))) => State::Waiting(body.trim().to_owned()),
                 Ok(Err(_)) | Err(_) => State::Starting,
@@ -211,7 +211,7 @@ impl Replica {
                 State::Starting | State::Waiting(_) if Instant::now() >= end => {
                     return Err(Error::Late { what: format!("{} is {state}", self.name()), limit, output: output() });
                 }
-                State::Starting | State::Waiting(_) => sleep(BETWEEN_LOOKS).await,
+                State::Starting | State::Waiting(_) => sleep(READINESS_POLL_INTERVAL).await,
             }
         }
     }
@@ -251,7 +251,7 @@ impl Replica {
 
     async fn end(&mut self, signal: Signal) -> Result<(), Error> {
         if let Some(child) = &mut self.child {
-            child.end(signal, STOP).await?;
+            child.end(signal, STOP_TIMEOUT).await?;
             (self.child, self.ended) = (None, None);
         }
         Ok(())

@@ -14,7 +14,7 @@ use crate::replica::{Replica, Spot};
 use crate::{Error, Nats, Postgres, port};
 
 /// How long `migrate` may take.
-const MIGRATE: Duration = Duration::from_secs(60);
+const MIGRATE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How many replicas of what.
 #[derive(Debug, Clone)]
@@ -171,7 +171,7 @@ impl Mesh {
         command.arg("migrate").arg("--config").arg(self.configuration());
         without_settings(&mut command);
         let mut child = crate::child::Child::spawn("checkup migrate", command, Signal::TERM, None)?;
-        let status = child.ended(MIGRATE).await?;
+        let status = child.ended(MIGRATE_TIMEOUT).await?;
         if status.success() {
             return Ok(());
         }

@@ -1,6 +1,5 @@
 //! The use cases: reads of one customer's page.
 
-use ::store::{Database, read};
 use domain::civil::{last_zone, today};
 use domain::ids::CustomerId;
 use domain::mypage::{Ahead, Item, ResumeToken, ahead};
@@ -10,10 +9,11 @@ use fault::Fault;
 use jiff::Timestamp;
 use runtime::clock::Clock;
 use sea_orm::DbErr;
+use store::{Database, read};
 use tokio::time::Instant;
 
 use crate::decode::List;
-use crate::store::{items, pages};
+use crate::tables::{items, pages};
 
 /// A customer's page at one position.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use domain::page::Page;
 use domain::token::ConsistencyToken;
 use fault::{Fault, Reason, Violations};
 
-use crate::store::items::KEYS;
+use crate::tables::items::KEYS;
 
 /// Asks for a page.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use domain::ids::CustomerId;
 use domain::mypage::{Ahead, Item};
 
 use crate::app::Page;
-use crate::watch::{Told, What};
+use crate::watch::{WatchMessage, What};
 
 pub(crate) fn page(customer: &CustomerId, page: Page) -> MyPage {
     let Page { ahead: Ahead { upcoming, active_count }, token, update_time } = page;
@@ -46,8 +46,8 @@ pub(crate) fn item(item: Item) -> MyPageItem {
     }
 }
 
-pub(crate) fn told(customer: &CustomerId, told: Told) -> WatchMyPageResponse {
-    let Told { what, token } = told;
+pub(crate) fn watch_message(customer: &CustomerId, watch_message: WatchMessage) -> WatchMyPageResponse {
+    let WatchMessage { what, token } = watch_message;
     let event = match what {
         What::Snapshot(found) => Event::Snapshot(page(customer, found)),
         What::Changed(changed) => Event::Changed(item(changed)),
@@ -89,7 +89,7 @@ mod tests {
         let ahead = Ahead { upcoming: vec![largest; UPCOMING_MAX], active_count: usize::MAX };
         let token = ResumeToken { epoch: Uuid::max(), position: i64::MAX };
         let snapshot = Page { ahead, token, update_time: Some(Timestamp::MAX) };
-        let told = told(&customer, Told { what: What::Snapshot(snapshot), token });
-        assert!(told.encoded_len() <= MAX_BYTES / 8, "{} bytes", told.encoded_len());
+        let watch_message = watch_message(&customer, WatchMessage { what: What::Snapshot(snapshot), token });
+        assert!(watch_message.encoded_len() <= MAX_BYTES / 8, "{} bytes", watch_message.encoded_len());
     }
 }

@@ -7,7 +7,6 @@ use std::future::Future;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use ::store::{Database, DbErr, Error, Location};
 use domain::token::ConsistencyToken;
 use fault::Fault;
 use jiff::SignedDuration;
@@ -15,14 +14,15 @@ use relay::{Consumer, Projector};
 use runtime::Process;
 use runtime::lifecycle::{Drain, DrainTrigger, drain_pair};
 use runtime::tasks::Kind;
+use store::{Database, DbErr, Error, Location};
 use tokio::time::{Instant, timeout};
 
 use crate::app::Pages;
 use crate::hub::Hub;
 use crate::migration::Migrator;
-use crate::store::items;
-use crate::unit::Fold;
-use crate::{NAME, Options, SHORTEST_INTERVAL, policy};
+use crate::projection::MyPageProjection;
+use crate::tables::items;
+use crate::{MIN_INTERVAL, NAME, Options, policy};
 
 /// What calls read.
 #[derive(Debug)]
@@ -71,7 +71,7 @@ impl View {
         let (writing, written) = drain_pair();
 
         let hub = Hub::default();
-        let fold = Fold {
+        let fold = MyPageProjection {
             clock: process.clock,
             hub: hub.clone(),
             change_age: SignedDuration::try_from(change_age).unwrap_or(SignedDuration::MAX),
@@ -84,8 +84,8 @@ impl View {
         };
         spawn(process, Kind::Essential, "mypage-writer", writer_task, &retired);
         process.ready_while_writable(NAME, database.writable());
-        let consumer = policy::consumer(&projector);
-        let pruning = projector.prune_every(prune_interval.max(SHORTEST_INTERVAL), "old changes were not removed");
+        let consumer = reactions::consumer(&projector);
+        let pruning = projector.prune_every(prune_interval.max(MIN_INTERVAL), "old changes were not removed");
         let replaced = retired.clone();
         let pruner_task = async move {
             tokio::select! {

@@ -9,16 +9,15 @@ mod encode;
 mod generation;
 mod hub;
 mod migration;
-mod policy;
+mod projection;
+mod reactions;
 pub mod recovery;
 mod rpc;
-mod store;
-mod unit;
+mod tables;
 mod watch;
 
 use std::time::Duration;
 
-use ::store::{Database, Location};
 use contract::mypage::v1::my_page_service_server::MyPageServiceServer;
 use relay::Consumer;
 use runtime::Process;
@@ -26,6 +25,7 @@ use runtime::config::duration;
 use runtime::limited;
 use runtime::server::Server;
 use serde::{Deserialize, Serialize};
+use store::{Database, Location};
 
 pub use crate::generation::{View, Views};
 pub use crate::migration::Migrator;
@@ -64,7 +64,7 @@ impl Default for Options {
 }
 
 /// An interval of nothing would keep a core busy with doing nothing.
-const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
+const MIN_INTERVAL: Duration = Duration::from_millis(10);
 
 /// What it needs of its surroundings.
 #[derive(Debug, Clone)]
@@ -90,7 +90,7 @@ pub struct Service {
 ///
 /// # Errors
 /// Where the database cannot be opened.
-pub async fn build(options: Options, deps: Deps, server: &mut Server) -> Result<Service, ::store::Error> {
+pub async fn build(options: Options, deps: Deps, server: &mut Server) -> Result<Service, store::Error> {
     let Deps { location, process } = deps;
     let database = Database::open::<Migrator>(&location).await?;
     Ok(build_on(options, database, process, server))
@@ -100,6 +100,6 @@ pub async fn build(options: Options, deps: Deps, server: &mut Server) -> Result<
 pub fn build_on(options: Options, database: Database, process: Process, server: &mut Server) -> Service {
     let views = Views::begin(options, process, database);
     let consumer = views.consumer();
-    server.add(limited!(MyPageServiceServer::new(Rpc::new(views.clone(), options.heartbeat.max(SHORTEST_INTERVAL)))));
+    server.add(limited!(MyPageServiceServer::new(Rpc::new(views.clone(), options.heartbeat.max(MIN_INTERVAL)))));
     Service { database: consumer.database.clone(), consumers: vec![consumer], views }
 }

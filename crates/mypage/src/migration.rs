@@ -1,13 +1,13 @@
 //! The view's own tables. Names are recorded in the database and never change.
 
-use ::store::migration::prelude::*;
-use ::store::migration::schema::{big_integer, integer, string, text, uuid};
-use ::store::migration::{MigrationTrait, MigratorTrait, SchemaManager, common, create_keyed_table};
 use runtime::entropy::uuid_v4;
 use sea_orm::ActiveValue::Set;
 use sea_orm::EntityTrait;
+use store::migration::prelude::*;
+use store::migration::schema::{big_integer, integer, string, text, uuid};
+use store::migration::{MigrationTrait, MigratorTrait, SchemaManager, common, create_keyed_table};
 
-use crate::store::{changes, items, pages};
+use crate::tables::{changes, items, pages};
 
 /// The common tables and the view's.
 #[derive(Debug)]

@@ -1,29 +1,29 @@
 //! What the pages show of bookings, for a Screening that lost its own past.
 
-use ::store::{Database, DbErr};
 use domain::ids::ScreeningId;
 use domain::mypage::Item;
-use domain::recovery::Told;
+use domain::recovery::KnownBooking;
 use sea_orm::entity::prelude::*;
 use sea_orm::{QueryOrder, QuerySelect};
+use store::{Database, DbErr};
 
-use crate::store::items::item;
+use crate::tables::items::item;
 
 /// Its durable consumers.
-pub const CONSUMERS: &[&str] = &[crate::policy::SCREENINGS];
+pub const CONSUMERS: &[&str] = &[crate::reactions::SCREENINGS];
 
 /// What is shown of bookings, in the order of their ids, after one.
 ///
 /// # Errors
 /// What the database says.
-pub async fn bookings(database: &Database, after: Option<ScreeningId>, limit: u64) -> Result<Vec<Told>, DbErr> {
+pub async fn bookings(database: &Database, after: Option<ScreeningId>, limit: u64) -> Result<Vec<KnownBooking>, DbErr> {
     let mut select = item::Entity::find();
     if let Some(after) = after {
         select = select.filter(item::Column::Screening.gt(after.0));
     }
     let rows = select.order_by_asc(item::Column::Screening).limit(limit).all(database.reader()).await?;
     let rows = rows.into_iter().map(Item::try_from).collect::<Result<Vec<_>, _>>()?;
-    let told = |item: Item| Told {
+    let known = |item: Item| KnownBooking {
         screening: item.screening,
         version: item.version,
         customer: item.customer,
@@ -38,5 +38,5 @@ pub async fn bookings(database: &Database, after: Option<ScreeningId>, limit: u6
         create_time: None,
         update_time: item.update_time,
     };
-    Ok(rows.into_iter().map(told).collect())
+    Ok(rows.into_iter().map(known).collect())
 }

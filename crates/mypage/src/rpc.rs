@@ -3,7 +3,6 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use ::store::read;
 use contract::mypage::v1::my_page_service_server::MyPageService;
 use contract::mypage::v1::{
     GetMyPageRequest, ListMyPageItemsRequest, ListMyPageItemsResponse, MyPage, WatchMyPageRequest, WatchMyPageResponse,
@@ -15,6 +14,7 @@ use futures::{Stream, StreamExt};
 use runtime::call;
 use runtime::deadline::Deadline;
 use runtime::status::status;
+use store::read;
 use tonic::{Request, Response, Status};
 
 use crate::generation::Views;
@@ -59,8 +59,10 @@ impl Rpc {
         let query = decode::watch(request.into_inner())?;
         require_page_of(&caller, &query.customer)?;
         let customer = query.customer.clone();
-        let told = watch(self.views.current(), self.heartbeat, query).await?;
-        Ok(Box::pin(told.map(move |told| told.map(|told| encode::told(&customer, told)).map_err(status))))
+        let watch_message = watch(self.views.current(), self.heartbeat, query).await?;
+        Ok(Box::pin(watch_message.map(move |watch_message| {
+            watch_message.map(|watch_message| encode::watch_message(&customer, watch_message)).map_err(status)
+        })))
     }
 }
 

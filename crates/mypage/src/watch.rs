@@ -9,30 +9,30 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::store::read;
 use domain::ids::CustomerId;
 use domain::mypage::{Item, ResumeToken};
 use fault::{Fault, Reason};
 use futures::Stream;
 use futures::stream::try_unfold;
 use jiff::Timestamp;
+use store::read;
 use tokio::time::{Instant, timeout_at};
 
 use crate::app::Page;
 use crate::decode::Watch;
 use crate::generation::Generation;
 use crate::hub::Subscription;
-use crate::store::changes::{self, Change};
-use crate::store::pages;
+use crate::tables::changes::{self, Change};
+use crate::tables::pages;
 
 /// One message of a stream, and where to resume after it.
 #[derive(Debug)]
-pub(crate) struct Told {
+pub(crate) struct WatchMessage {
     pub(crate) what: What,
     pub(crate) token: ResumeToken,
 }
 
-/// What a message tells.
+/// What a message says.
 #[derive(Debug)]
 pub(crate) enum What {
     /// The whole page.
@@ -44,7 +44,7 @@ pub(crate) enum What {
 }
 
 /// Changes read at once.
-const BATCH: u64 = 64;
+const CHANGES_PER_READ: u64 = 64;
 
 struct Watcher {
     generation: Arc<Generation>,
@@ -65,7 +65,7 @@ pub(crate) async fn watch(
     generation: Arc<Generation>,
     heartbeat: Duration,
     query: Watch,
-) -> Result<impl Stream<Item = Result<Told, Fault>> + Send + use<>, Fault> {
+) -> Result<impl Stream<Item = Result<WatchMessage, Fault>> + Send + use<>, Fault> {
     let Watch { customer, from } = query;
     let subscription = generation.hub.subscribe(&customer);
     let (token, snapshot) = match from {
@@ -87,19 +87,19 @@ pub(crate) async fn watch(
         watcher.read().await?;
     }
     Ok(try_unfold(watcher, |mut watcher| async {
-        let told = watcher.next().await?;
-        Ok(Some((told, watcher)))
+        let watch_message = watcher.next().await?;
+        Ok(Some((watch_message, watcher)))
     }))
 }
 
 impl Watcher {
-    async fn next(&mut self) -> Result<Told, Fault> {
+    async fn next(&mut self) -> Result<WatchMessage, Fault> {
         let what = match self.snapshot.take() {
             Some(page) => What::Snapshot(page),
             None => self.follow().await?,
         };
         self.silent_since = Instant::now();
-        Ok(Told { what, token: self.token })
+        Ok(WatchMessage { what, token: self.token })
     }
 
     /// The next change, or a heartbeat where there is none for long.
@@ -137,7 +137,8 @@ impl Watcher {
         if page.position == position {
             return Ok(());
         }
-        let next = changes::read_after(connection, &self.customer, position, BATCH).await.map_err(read::failed)?;
+        let next =
+            changes::read_after(connection, &self.customer, position, CHANGES_PER_READ).await.map_err(read::failed)?;
         // positions have no gaps: another one next means that what came between was removed, and a page that is behind
         // its own token was restored from an older copy
         if next.first().map(|change| change.position) != Some(position + 1) {

@@ -4,14 +4,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bus::{Delivery, Place};
+use bus::{Delivery, Position};
 use contract::event::v1::EventEnvelope;
 use fault::{Code, Fault};
 use prost::Message as _;
 use runtime::backoff::Backoff;
 use runtime::clock::Clock;
 use store::dead_letter::{DeadLetter, seen_as};
-use store::inbox::Mark;
+use store::inbox::InboxKey;
 use uuid::Uuid;
 
 use crate::consume::{ConsumeOptions, Consumer, Incoming};
@@ -67,10 +67,10 @@ impl Applier {
                     metrics::counter!("checkup_consumer_unknown_total", "consumer" => self.consumer.name).increment(1);
                 }
                 Err(error) => {
-                    // What stands before the broken event is applied before it is marked as seen: marks are in order.
+                    // What stands before the broken event is applied before it is marked as seen: inbox keys are in order.
                     self.apply_decoded(&batch, &mut later).await;
                     batch.clear();
-                    self.bury(delivery, &error, 1).await;
+                    self.store_dead_letter(delivery, &error, 1).await;
                 }
             }
         }
@@ -86,9 +86,9 @@ impl Applier {
                 [] => {}
                 [alone] => {
                     let delivery = batch.deliveries[range.start];
-                    match delivery.place {
-                        Place::Ordered { .. } => self.insist(delivery, alone).await,
-                        Place::Unordered { .. } => later.extend(self.try_once(delivery, alone).await),
+                    match delivery.position {
+                        Position::Ordered { .. } => self.apply_in_order(delivery, alone).await,
+                        Position::Unordered { .. } => later.extend(self.try_once(delivery, alone).await),
                     }
                 }
                 events => {
@@ -101,20 +101,20 @@ impl Applier {
         }
     }
 
-    /// Tries one event until it is applied or buried: what comes after it must not overtake it.
-    async fn insist(&self, delivery: &Delivery, event: &Incoming) {
+    /// Tries one event until it is applied or kept as a dead letter: what comes after it must not overtake it.
+    async fn apply_in_order(&self, delivery: &Delivery, event: &Incoming) {
         for attempt in 1..=self.options.attempts {
             let Err(fault) = self.attempt(std::slice::from_ref(event)).await else { return };
             self.warn(event, &fault, attempt);
             if attempt == self.options.attempts {
-                self.bury(delivery, &format!("{fault:?}"), attempt).await;
+                self.store_dead_letter(delivery, &format!("{fault:?}"), attempt).await;
             } else {
                 tokio::time::sleep(self.pause(attempt)).await;
             }
         }
     }
 
-    /// Tries one event; where that fails, it comes again later, or is buried after its last try.
+    /// Tries one event; where that fails, it comes again later, or is kept as a dead letter after its last try.
     async fn try_once(&mut self, delivery: &Delivery, event: &Incoming) -> Option<(Delivery, Duration)> {
         let Err(fault) = self.attempt(std::slice::from_ref(event)).await else {
             self.tries.remove(&event.event_id);
@@ -126,7 +126,7 @@ impl Applier {
         if attempt < self.options.attempts {
             return Some((delivery.clone(), self.pause(attempt)));
         }
-        self.bury(delivery, &format!("{fault:?}"), attempt).await;
+        self.store_dead_letter(delivery, &format!("{fault:?}"), attempt).await;
         self.tries.remove(&event.event_id);
         None
     }
@@ -174,15 +174,15 @@ impl Applier {
         tracing::debug!(consumer, %event, aggregate, version = aggregate_version, trace, "event applied");
     }
 
-    async fn bury(&self, delivery: &Delivery, error: &str, attempts: i32) {
+    async fn store_dead_letter(&self, delivery: &Delivery, error: &str, attempts: i32) {
         let payload = delivery.message.payload.as_slice();
         let event_id = EventEnvelope::decode(payload).map(|envelope| envelope.event_id).unwrap_or_default();
-        let seen = match delivery.place {
+        let seen = match delivery.position {
             // a log is held against the ids that can be read
-            Place::Ordered { .. } => Uuid::try_parse(&event_id).unwrap_or_default(),
-            Place::Unordered { .. } => seen_as(&event_id, payload),
+            Position::Ordered { .. } => Uuid::try_parse(&event_id).unwrap_or_default(),
+            Position::Unordered { .. } => seen_as(&event_id, payload),
         };
-        let letter = DeadLetter {
+        let dead_letter = DeadLetter {
             consumer: self.consumer.name.to_owned(),
             event_id,
             subject: delivery.message.subject.clone(),
@@ -191,10 +191,17 @@ impl Applier {
             attempts,
             time: self.clock.now(),
         };
-        tracing::error!(consumer = self.consumer.name, subject = letter.subject, error, "event kept as a dead letter");
+        tracing::error!(
+            consumer = self.consumer.name,
+            subject = dead_letter.subject,
+            error,
+            "event kept as a dead letter"
+        );
         metrics::counter!("checkup_dead_letters_total", "consumer" => self.consumer.name).increment(1);
         let mut backoff = self.options.backoff();
-        while let Err(fault) = self.consumer.handler.bury(letter.clone(), mark(&delivery.place, seen)).await {
+        while let Err(fault) =
+            self.consumer.handler.store_dead_letter(dead_letter.clone(), inbox_key(&delivery.position, seen)).await
+        {
             tracing::warn!(consumer = self.consumer.name, ?fault, "waiting to keep a dead letter");
             tokio::time::sleep(backoff.pause()).await;
         }
@@ -203,25 +210,25 @@ impl Applier {
 
 /// Reads a delivery; `None` for an envelope without a payload this version knows.
 fn decode(delivery: &Delivery) -> Result<Option<Incoming>, String> {
-    read(&delivery.message.payload, |event_id| mark(&delivery.place, event_id))
+    read(&delivery.message.payload, |event_id| inbox_key(&delivery.position, event_id))
 }
 
 /// Reads an event; `None` for an envelope without a payload this version knows.
-pub(crate) fn read(payload: &[u8], mark: impl FnOnce(Uuid) -> Mark) -> Result<Option<Incoming>, String> {
+pub(crate) fn read(payload: &[u8], inbox_key: impl FnOnce(Uuid) -> InboxKey) -> Result<Option<Incoming>, String> {
     let envelope = EventEnvelope::decode(payload).map_err(|error| format!("undecodable envelope: {error}"))?;
     if envelope.payload.is_none() {
         return Ok(None);
     }
     let event_id = Uuid::try_parse(&envelope.event_id).map_err(|error| format!("malformed event_id: {error}"))?;
-    let mark = mark(event_id);
-    Ok(Some(Incoming { envelope, event_id, mark }))
+    let inbox_key = inbox_key(event_id);
+    Ok(Some(Incoming { envelope, event_id, inbox_key }))
 }
 
-fn mark(place: &Place, event_id: Uuid) -> Mark {
-    match place {
-        Place::Ordered { source, position } => {
-            Mark::Ordered { source: Arc::clone(source), position: *position, event_id }
+fn inbox_key(position: &Position, event_id: Uuid) -> InboxKey {
+    match position {
+        Position::Ordered { source, position } => {
+            InboxKey::Ordered { source: Arc::clone(source), position: *position, event_id }
         }
-        Place::Unordered { .. } => Mark::Unordered { event_id },
+        Position::Unordered { .. } => InboxKey::Unordered { event_id },
     }
 }

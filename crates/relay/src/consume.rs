@@ -2,7 +2,7 @@
 //!
 //! A batch is applied whole or not at all. A batch that fails because of an event in it is halved until that event stands
 //! alone; it is tried again with growing pauses and, after its last try, kept as a dead letter so that the ones behind it
-//! go on. Where the road keeps an order they wait for it meanwhile, elsewhere they overtake it. A store that does not answer
+//! go on. Where the transport keeps an order they wait for it meanwhile, elsewhere they overtake it. A store that does not answer
 //! is waited for, however long it takes.
 
 use std::collections::HashMap;
@@ -20,7 +20,7 @@ use runtime::clock::Clock;
 use runtime::lifecycle::{Drain, Latch};
 use store::Database;
 use store::dead_letter::DeadLetter;
-use store::inbox::{self, Mark};
+use store::inbox::{self, InboxKey};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use uuid::Uuid;
 
@@ -37,13 +37,13 @@ pub struct Incoming {
     /// Its id, parsed.
     pub event_id: Uuid,
     /// What the inbox recognises it by.
-    pub mark: Mark,
+    pub inbox_key: InboxKey,
 }
 
 /// What a service does with events.
 #[async_trait]
 pub trait Handler: Send + Sync + 'static {
-    /// Applies a batch and its inbox marks in one transaction, in this order. It may come again, in part or in whole.
+    /// Applies a batch and its inbox keys in one transaction, in this order. It may come again, in part or in whole.
     ///
     /// # Errors
     /// A fault means that nothing of the batch was applied. An INTERNAL one blames the batch's content.
@@ -53,7 +53,7 @@ pub trait Handler: Send + Sync + 'static {
     ///
     /// # Errors
     /// A fault means that it was not kept.
-    async fn bury(&self, letter: DeadLetter, mark: Mark) -> Result<(), Fault>;
+    async fn store_dead_letter(&self, dead_letter: DeadLetter, inbox_key: InboxKey) -> Result<(), Fault>;
 }
 
 /// A durable consumer, as a service declares it.
@@ -77,7 +77,7 @@ impl fmt::Debug for Consumer {
     }
 }
 
-/// Patience of a consumer.
+/// Limits and pauses of a consumer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConsumeOptions {
     /// Events handed to the handler at once.
@@ -92,7 +92,7 @@ pub struct ConsumeOptions {
     pub first_pause: Duration,
     /// The longest pause.
     pub last_pause: Duration,
-    /// How long it is remembered that an event was applied, on roads that may repeat it.
+    /// How long it is remembered that an event was applied, on transports that may repeat it.
     pub memory: Duration,
 }
 
@@ -120,7 +120,7 @@ impl ConsumeOptions {
 #[boxed]
 pub async fn consume(
     consumer: Consumer,
-    road: Arc<dyn Subscribe>,
+    transport: Arc<dyn Subscribe>,
     options: ConsumeOptions,
     clock: Clock,
     drain: Drain,
@@ -128,11 +128,11 @@ pub async fn consume(
 ) {
     let upkeep = upkeep(consumer.clone(), options, clock);
     let reader = Reader { applier: Applier::new(consumer, options, clock), options, drain: drain.clone(), caught_up };
-    // Whatever is cut off here was not committed, or is recognised by its mark when it comes again.
+    // Whatever is cut off here was not committed, or is recognised by its inbox key when it comes again.
     tokio::select! {
         biased;
         () = drain.requested() => {}
-        () = reader.run(road) => {}
+        () = reader.run(transport) => {}
         () = upkeep => {}
     }
 }
@@ -145,18 +145,18 @@ struct Reader {
 }
 
 /// A batch is large from this part of the largest on.
-const LARGE: usize = 4;
+const LARGE_BATCH_DIVISOR: usize = 4;
 /// How often the lag is measured until nothing waits.
 const LAG_INTERVAL: Duration = Duration::from_secs(1);
 /// The same while somebody waits for the consumer to catch up: where nothing that is left to read concerns it, no event tells.
-const CATCHING_UP: Duration = Duration::from_millis(100);
+const CATCH_UP_LAG_INTERVAL: Duration = Duration::from_millis(100);
 
 impl Reader {
-    async fn run(mut self, road: Arc<dyn Subscribe>) {
+    async fn run(mut self, transport: Arc<dyn Subscribe>) {
         let name = self.applier.consumer.name;
         let mut backoff = self.options.backoff();
         while !self.drain.is_requested() {
-            match self.subscribe(&road).await {
+            match self.subscribe(&transport).await {
                 Ok(subscription) => {
                     if self.read(subscription).await {
                         backoff.reset();
@@ -168,15 +168,15 @@ impl Reader {
         }
     }
 
-    async fn subscribe(&self, road: &Arc<dyn Subscribe>) -> Result<Box<dyn Subscription>, String> {
+    async fn subscribe(&self, transport: &Arc<dyn Subscribe>) -> Result<Box<dyn Subscription>, String> {
         let Consumer { name, filter, database, .. } = &self.applier.consumer;
         let cursors = inbox::cursors(database.reader(), name).await;
         let cursors: HashMap<String, i64> = cursors.map_err(|error| error.to_string())?;
-        let subscription = road.subscribe(name, filter, cursors).await;
+        let subscription = transport.subscribe(name, filter, cursors).await;
         subscription.map_err(|error| chain(&error))
     }
 
-    /// Reads until the road fails; a new subscription then starts from what was committed. Says whether it ever worked.
+    /// Reads until the transport fails; a new subscription then starts from what was committed. Says whether it ever worked.
     async fn read(&mut self, mut subscription: Box<dyn Subscription>) -> bool {
         let name = self.applier.consumer.name;
         let lag = metrics::gauge!("checkup_consumer_lag", "consumer" => name);
@@ -198,7 +198,7 @@ impl Reader {
                     self.applier.age(None);
                     self.caught_up.take().into_iter().for_each(Latch::release);
                 }
-                due = Instant::now() + if self.caught_up.is_some() { CATCHING_UP } else { LAG_INTERVAL };
+                due = Instant::now() + if self.caught_up.is_some() { CATCH_UP_LAG_INTERVAL } else { LAG_INTERVAL };
             }
             sleep_until(begin).await;
             let next = subscription.next(self.options.batch);
@@ -216,18 +216,18 @@ impl Reader {
             let later = self.applier.apply(&deliveries).await;
             applied.increment((count - later.len()) as u64);
             if !later.is_empty() {
-                deliveries.retain(|delivery| later.iter().all(|(late, _)| late.place != delivery.place));
+                deliveries.retain(|delivery| later.iter().all(|(late, _)| late.position != delivery.position));
             }
-            let mut told = subscription.acknowledge(&deliveries).await;
+            let mut settled_all = subscription.acknowledge(&deliveries).await;
             for (delivery, pause) in later {
-                told = told.and(subscription.postpone(std::slice::from_ref(&delivery), pause).await);
+                settled_all = settled_all.and(subscription.postpone(std::slice::from_ref(&delivery), pause).await);
             }
-            if let Err(error) = told {
+            if let Err(error) = settled_all {
                 tracing::warn!(consumer = name, error = chain(&error), "cannot acknowledge events");
                 return worked;
             }
             // behind a large batch there are more, and waiting would save little
-            let large = count * LARGE >= self.options.batch;
+            let large = count * LARGE_BATCH_DIVISOR >= self.options.batch;
             begin = begun + if large { Duration::ZERO } else { spacing(pace, begun.elapsed()) };
         }
     }

@@ -1,7 +1,7 @@
-//! Between a service's tables and the roads events travel: the only crate that knows both `store` and `bus`.
+//! Between a service's tables and the transports of events: the only crate that knows both `store` and `bus`.
 //!
 //! Outwards [`publish`] brings a service's outbox to a broker, or an [`OutboxLog`] shows it as a log where there is none. Inwards
-//! [`consume`] hands batches to a service's [`Handler`], which applies them together with their inbox marks in one transaction. A
+//! [`consume`] hands batches to a service's [`Handler`], which applies them together with their inbox keys in one transaction. A
 //! service that only folds events into tables has its handler made from a [`Projection`]. What an event means is not known here.
 
 mod apply;

@@ -22,7 +22,7 @@ use fault::Fault;
 use jiff::Timestamp;
 use runtime::clock::Clock;
 use store::dead_letter::DeadLetter;
-use store::inbox::Mark;
+use store::inbox::InboxKey;
 use store::{Database, DbErr, Transaction, Writer, WriterOptions};
 use tokio::time::{Instant, sleep};
 
@@ -210,7 +210,7 @@ impl Handler for Intake {
         let projection = &projector.projection;
         let decode = |event: &Incoming| {
             let fact = projection.decode(event).map_err(|malformed| Fault::internal(malformed.0))?;
-            Ok(Arrived { mark: event.mark.clone(), fact })
+            Ok(Arrived { inbox_key: event.inbox_key.clone(), fact })
         };
         let events = batch.iter().map(decode).collect::<Result<Arc<[_]>, Fault>>()?;
         let outcome = projector.submit(Command::Consume { consumer, events: Arc::clone(&events) }).await;
@@ -219,8 +219,8 @@ impl Handler for Intake {
         outcome.map(drop)
     }
 
-    async fn bury(&self, letter: DeadLetter, mark: Mark) -> Result<(), Fault> {
-        let command = Command::KeepDeadLetter { consumer: self.consumer, letter, mark };
+    async fn store_dead_letter(&self, dead_letter: DeadLetter, inbox_key: InboxKey) -> Result<(), Fault> {
+        let command = Command::KeepDeadLetter { consumer: self.consumer, dead_letter, inbox_key };
         self.projector.submit(command).await.map(drop)
     }
 }

@@ -29,7 +29,7 @@ use crate::chain;
 
 use term::{Term, Trouble};
 
-/// Patience of a relay.
+/// Limits and pauses of a relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PublishOptions {
     /// Events sent before the first acknowledgement is waited for.
@@ -62,19 +62,19 @@ impl Default for PublishOptions {
 }
 
 /// The pause after something failed.
-const TROUBLE: Duration = Duration::from_millis(250);
+const FAILURE_PAUSE: Duration = Duration::from_millis(250);
 
 /// Publishes the events of the service `name` until the drain is requested.
 #[boxed]
 pub async fn publish(
     name: &'static str,
     database: Database,
-    road: Arc<dyn Publish>,
+    transport: Arc<dyn Publish>,
     options: PublishOptions,
     clock: Clock,
     drain: Drain,
 ) {
-    let relay = Relay { name, database, road, options, clock, holder: uuid_v4() };
+    let relay = Relay { name, database, transport, options, clock, holder: uuid_v4() };
     tokio::select! {
         biased;
         () = drain.requested() => relay.resign().await,
@@ -85,7 +85,7 @@ pub async fn publish(
 struct Relay {
     name: &'static str,
     database: Database,
-    road: Arc<dyn Publish>,
+    transport: Arc<dyn Publish>,
     options: PublishOptions,
     clock: Clock,
     holder: Uuid,
@@ -102,20 +102,20 @@ impl Relay {
                     self.lead(lease).await;
                     leading.set(0.0);
                     // what waits is the next one's to tell
-                    self.tell(0, None);
+                    self.report_backlog(0, None);
                 }
                 // another replica publishes
                 Ok(None) => sleep(self.options.term / 10).await,
                 Err(error) => {
                     tracing::warn!(service = self.name, %error, "cannot ask for the lease of the relay");
-                    sleep(TROUBLE).await;
+                    sleep(FAILURE_PAUSE).await;
                 }
             }
         }
     }
 
     /// Shows how many events wait, and since when.
-    fn tell(&self, waiting: i64, oldest: Option<Timestamp>) {
+    fn report_backlog(&self, waiting: i64, oldest: Option<Timestamp>) {
         let age = oldest.map_or(0.0, |oldest| self.clock.now().duration_since(oldest).as_secs_f64());
         metrics::gauge!("checkup_relay_backlog", "service" => self.name).set(waiting as f64);
         metrics::gauge!("checkup_relay_oldest_seconds", "service" => self.name).set(age.max(0.0));
@@ -127,7 +127,7 @@ impl Relay {
 
     /// Gives the lease to the next at once.
     async fn resign(&self) {
-        const PATIENCE: Duration = Duration::from_secs(1);
+        const RESIGN_TIMEOUT: Duration = Duration::from_secs(1);
         let resigned = async {
             if let Some(lease) = self.lease().await? {
                 lease::release(&self.database, lease.epoch).await?;
@@ -135,7 +135,7 @@ impl Relay {
             Ok::<_, DbErr>(())
         };
         // without it the term ends by itself
-        let _ = timeout(PATIENCE, resigned).await;
+        let _ = timeout(RESIGN_TIMEOUT, resigned).await;
     }
 
     /// Publishes for as long as the lease can be renewed.
@@ -154,7 +154,7 @@ impl Relay {
                     if !std::mem::replace(&mut warned, !matches!(trouble, Trouble::Store(_))) {
                         tracing::warn!(service = self.name, why, "events wait to be published");
                     }
-                    sleep(TROUBLE).await;
+                    sleep(FAILURE_PAUSE).await;
                 }
             }
             if matches!(term.renew().await, Ok(false)) {

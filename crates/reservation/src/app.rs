@@ -1,23 +1,23 @@
 //! The use cases: reads of the ledger, as far as a caller's scope goes.
 
-use ::store::{Database, read};
 use domain::access::Scope;
 use domain::ids::ScreeningId;
 use domain::page::Rows;
 use domain::reservation::{Entry, Reservation};
 use fault::{Fault, Reason};
+use store::{Database, read};
 use tokio::time::Instant;
 
 use crate::decode::{Get, List, ListHistory};
-use crate::store;
+use crate::tables;
 
-/// Reads ledgers.
+/// Reads reservations.
 #[derive(Debug)]
-pub(crate) struct Ledgers {
+pub(crate) struct ReservationReader {
     database: Database,
 }
 
-impl Ledgers {
+impl ReservationReader {
     pub(crate) fn new(database: Database) -> Self {
         Self { database }
     }
@@ -25,7 +25,7 @@ impl Ledgers {
     /// One reservation, not from before the write the query names.
     pub(crate) async fn get(&self, scope: &Scope, query: Get, deadline: Instant) -> Result<Reservation, Fault> {
         if let Some(token) = query.not_before {
-            let seen = || store::seen_version(self.database.reader(), token.screening);
+            let seen = || tables::seen_version(self.database.reader(), token.screening);
             read::wait_for(&self.database, token, deadline, seen).await?;
         }
         self.find(scope, query.screening).await
@@ -35,17 +35,17 @@ impl Ledgers {
     pub(crate) async fn list(&self, scope: &Scope, query: &List) -> Result<Rows<Reservation>, Fault> {
         scope.require_filter(&query.filter)?;
         let List { filter, order, page } = query;
-        store::list(self.database.pages(), scope, filter, *order, page).await.map_err(read::failed)
+        tables::list(self.database.pages(), scope, filter, *order, page).await.map_err(read::failed)
     }
 
     /// A page of one reservation's history.
     pub(crate) async fn list_history(&self, scope: &Scope, query: &ListHistory) -> Result<Rows<Entry>, Fault> {
         let reservation = self.find(scope, query.screening).await?;
-        store::list_history(self.database.pages(), &reservation, &query.page).await.map_err(read::failed)
+        tables::list_history(self.database.pages(), &reservation, &query.page).await.map_err(read::failed)
     }
 
     async fn find(&self, scope: &Scope, screening: ScreeningId) -> Result<Reservation, Fault> {
-        let found = store::find(self.database.reader(), scope, screening).await.map_err(read::failed)?;
+        let found = tables::find(self.database.reader(), scope, screening).await.map_err(read::failed)?;
         found.ok_or_else(|| scope.absent(not_found(screening), "reservation"))
     }
 }

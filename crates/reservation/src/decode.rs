@@ -8,7 +8,7 @@ use domain::reservation::State;
 use domain::token::ConsistencyToken;
 use fault::{Fault, Violations};
 
-use crate::store;
+use crate::tables;
 
 /// The fields reservations can be filtered by.
 const FIELDS: &[Field] = &[
@@ -60,7 +60,7 @@ pub(crate) fn list(request: ListReservationsRequest) -> Result<List, Fault> {
     let order = Order::decode(&mut Violations::new(), &order_by, ORDERS, NEWEST_FIRST);
     let direction = if order.descending { "desc" } else { "asc" };
     let binding = ["ListReservations", &filter, order.field, direction];
-    let page = Page::decode(&mut violations, page_size, &page_token, &binding, &store::keys(order));
+    let page = Page::decode(&mut violations, page_size, &page_token, &binding, &tables::keys(order));
     let comparisons = filter::decode(&mut violations, &filter, FIELDS);
     Order::decode(&mut violations, &order_by, ORDERS, NEWEST_FIRST);
     violations.finish()?;

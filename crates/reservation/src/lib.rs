@@ -7,13 +7,12 @@ mod app;
 mod decode;
 mod encode;
 mod migration;
-mod policy;
+mod projection;
+mod reactions;
 pub mod recovery;
 mod rpc;
-mod store;
-mod unit;
+mod tables;
 
-use ::store::{Database, Location};
 use contract::reservation::v1::reservation_service_server::ReservationServiceServer;
 use relay::{Consumer, Projector};
 use runtime::Process;
@@ -21,12 +20,13 @@ use runtime::limited;
 use runtime::server::Server;
 use runtime::tasks::Kind;
 use serde::{Deserialize, Serialize};
+use store::{Database, Location};
 
 pub use crate::migration::Migrator;
 
-use crate::app::Ledgers;
+use crate::app::ReservationReader;
+use crate::projection::ReservationProjection;
 use crate::rpc::Rpc;
-use crate::unit::Ledger;
 
 /// The service's name, for ever: its database, its metrics and its part in events are called so.
 pub const NAME: &str = "reservation";
@@ -58,7 +58,7 @@ pub struct Service {
 ///
 /// # Errors
 /// Where the database cannot be opened.
-pub async fn build(options: Options, deps: Deps, server: &mut Server) -> Result<Service, ::store::Error> {
+pub async fn build(options: Options, deps: Deps, server: &mut Server) -> Result<Service, store::Error> {
     let Deps { location, process } = deps;
     let database = Database::open::<Migrator>(&location).await?;
     Ok(build_on(options, database, &process, server))
@@ -67,10 +67,11 @@ pub async fn build(options: Options, deps: Deps, server: &mut Server) -> Result<
 /// [`build`] on a database that is open already, under [`Migrator`].
 pub fn build_on(options: Options, database: Database, process: &Process, server: &mut Server) -> Service {
     let Options {} = options;
-    let (projector, writing) = Projector::new(NAME, Ledger::new(process.clock), database.clone(), process.clock);
+    let (projector, writing) =
+        Projector::new(NAME, ReservationProjection::new(process.clock), database.clone(), process.clock);
     process.tasks.spawn(Kind::Essential, "reservation-writer", writing);
     process.ready_while_writable(NAME, database.writable());
 
-    server.add(limited!(ReservationServiceServer::new(Rpc::new(Ledgers::new(database.clone())))));
-    Service { database, consumers: policy::consumers(&projector) }
+    server.add(limited!(ReservationServiceServer::new(Rpc::new(ReservationReader::new(database.clone())))));
+    Service { database, consumers: reactions::consumers(&projector) }
 }

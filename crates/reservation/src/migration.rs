@@ -1,10 +1,10 @@
 //! The ledger's own tables. Names are recorded in the database and never change.
 
-use ::store::migration::prelude::*;
-use ::store::migration::schema::{big_integer, integer, string, text, uuid, uuid_null};
-use ::store::migration::{MigrationTrait, MigratorTrait, SchemaManager, common, create_keyed_table};
+use store::migration::prelude::*;
+use store::migration::schema::{big_integer, integer, string, text, uuid, uuid_null};
+use store::migration::{MigrationTrait, MigratorTrait, SchemaManager, common, create_keyed_table};
 
-use crate::store::{history, reservation, unregistered};
+use crate::tables::{history, reservation, unregistered};
 
 /// The common tables and the ledger's.
 #[derive(Debug)]

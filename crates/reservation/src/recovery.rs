@@ -2,21 +2,21 @@
 
 use std::collections::HashMap;
 
-use ::store::rows::among;
-use ::store::{Database, DbErr, micros};
 use domain::ids::ScreeningId;
-use domain::recovery::{Answered, Told};
+use domain::recovery::{Answered, KnownBooking};
 use domain::reservation::{Entry, Reservation, State};
 use domain::screening;
 use jiff::Timestamp;
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{QueryOrder, QuerySelect};
+use store::rows::among;
+use store::{Database, DbErr, micros};
 
-use crate::store::{history, reservation};
+use crate::tables::{history, reservation};
 
 /// Its durable consumers.
-pub const CONSUMERS: &[&str] = &[crate::policy::SCREENINGS];
+pub const CONSUMERS: &[&str] = &[crate::reactions::SCREENINGS];
 
 /// The state of the screening that a reservation follows.
 const fn followed(state: State) -> screening::State {
@@ -67,7 +67,7 @@ pub struct Answers {
 ///
 /// # Errors
 /// What the database says.
-pub async fn bookings(database: &Database, after: Option<ScreeningId>, limit: u64) -> Result<Vec<Told>, DbErr> {
+pub async fn bookings(database: &Database, after: Option<ScreeningId>, limit: u64) -> Result<Vec<KnownBooking>, DbErr> {
     use reservation::Column;
     let mut select = reservation::Entity::find();
     if let Some(after) = after {
@@ -80,10 +80,10 @@ pub async fn bookings(database: &Database, after: Option<ScreeningId>, limit: u6
     let entries = entries.into_iter().map(Entry::try_from).collect::<Result<Vec<_>, _>>()?;
     let mut entries: HashMap<_, _> =
         entries.into_iter().map(|entry| ((entry.screening, entry.version), entry)).collect();
-    let told = |row: Reservation| {
+    let known = |row: Reservation| {
         let entry = entries.remove(&(row.screening, row.screening_version));
         let (reason, message) = entry.map(|entry| (entry.reason, entry.message)).unwrap_or_default();
-        Told {
+        KnownBooking {
             screening: row.screening,
             version: row.screening_version,
             customer: row.customer,
@@ -98,5 +98,5 @@ pub async fn bookings(database: &Database, after: Option<ScreeningId>, limit: u6
             update_time: row.update_time,
         }
     };
-    Ok(rows.into_iter().map(told).collect())
+    Ok(rows.into_iter().map(known).collect())
 }

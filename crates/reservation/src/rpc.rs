@@ -12,31 +12,31 @@ use runtime::deadline::Deadline;
 use runtime::status::status;
 use tonic::{Request, Response, Status};
 
-use crate::app::Ledgers;
+use crate::app::ReservationReader;
 use crate::{decode, encode};
 
 /// Serves ReservationService.
 #[derive(Debug)]
 pub(crate) struct Rpc {
-    ledgers: Ledgers,
+    reader: ReservationReader,
 }
 
 impl Rpc {
-    pub(crate) fn new(ledgers: Ledgers) -> Self {
-        Self { ledgers }
+    pub(crate) fn new(reader: ReservationReader) -> Self {
+        Self { reader }
     }
 
     async fn get(&self, request: Request<GetReservationRequest>) -> Result<Reservation, Fault> {
         let (scope, deadline) = (scope(&request)?, Deadline::from_request(&request));
         let query = decode::get(request.into_inner())?;
-        let found = self.ledgers.get(&scope, query, deadline.instant()).await?;
+        let found = self.reader.get(&scope, query, deadline.instant()).await?;
         Ok(encode::reservation(found))
     }
 
     async fn list(&self, request: Request<ListReservationsRequest>) -> Result<ListReservationsResponse, Fault> {
         let scope = scope(&request)?;
         let query = decode::list(request.into_inner())?;
-        let found = self.ledgers.list(&scope, &query).await?;
+        let found = self.reader.list(&scope, &query).await?;
         let (reservations, next_page_token) = query.page.fill(found, encode::reservation);
         Ok(ListReservationsResponse { reservations, next_page_token })
     }
@@ -47,7 +47,7 @@ impl Rpc {
     ) -> Result<ListReservationHistoryResponse, Fault> {
         let scope = scope(&request)?;
         let query = decode::list_history(request.into_inner())?;
-        let found = self.ledgers.list_history(&scope, &query).await?;
+        let found = self.reader.list_history(&scope, &query).await?;
         let (entries, next_page_token) = query.page.fill(found, encode::entry);
         Ok(ListReservationHistoryResponse { entries, next_page_token })
     }

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use crate::lifecycle::{Drain, Readiness};
 
 /// How often samples are moved out of the recorder's buffers, scraped or not.
-const UPKEEP: Duration = Duration::from_secs(5);
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The admin port of a process; it is closed when this is dropped.
 #[derive(Debug)]
@@ -73,7 +73,7 @@ async fn run(listener: TcpListener, shared: Shared, mut stopped: watch::Receiver
         let metrics = shared.metrics.clone();
         async move {
             loop {
-                tokio::time::sleep(UPKEEP).await;
+                tokio::time::sleep(UPKEEP_INTERVAL).await;
                 metrics.run_upkeep();
             }
         }

@@ -5,7 +5,7 @@
 
 /// Longest token, in bytes: what a verifier looks at and what a signer makes. Ours have about 300; what makes one long is a list of
 /// hospitals, and an admin of so many is better made one of all.
-pub const LONGEST_TOKEN: usize = 4096;
+pub const MAX_TOKEN_BYTES: usize = 4096;
 
 mod claims;
 mod signer;

@@ -60,7 +60,7 @@ pub struct Readiness {
 struct Held {
     latches: usize,
     /// Whether the name is a sentence for callers.
-    told: bool,
+    shown: bool,
 }
 
 /// Holds readiness back until it is released.
@@ -90,11 +90,11 @@ impl Readiness {
         self.hold(why.into(), true)
     }
 
-    fn hold(&self, name: String, told: bool) -> Latch {
+    fn hold(&self, name: String, shown: bool) -> Latch {
         self.latches.send_modify(|held| {
             let held = held.entry(name.clone()).or_default();
             held.latches += 1;
-            held.told |= told;
+            held.shown |= shown;
         });
         Latch { name, readiness: self.clone() }
     }
@@ -102,7 +102,7 @@ impl Readiness {
     /// What callers are told meanwhile; `None` where the process only starts.
     #[must_use]
     pub fn refusal(&self) -> Option<String> {
-        self.latches.borrow().iter().find(|(_, held)| held.told).map(|(name, _)| name.clone())
+        self.latches.borrow().iter().find(|(_, held)| held.shown).map(|(name, _)| name.clone())
     }
 
     /// Takes this trouble up, or puts it away.

@@ -12,8 +12,6 @@ mod validate;
 
 use std::time::Duration;
 
-use ::store::read::failed;
-use ::store::{Database, Lookups};
 use domain::access::{Caller, Scope};
 use domain::event::Cause;
 use domain::ids::ScreeningId;
@@ -25,25 +23,27 @@ use runtime::clock::Clock;
 use runtime::deadline::Deadline;
 use runtime::tasks::Tasks;
 use runtime::trace::TraceContext;
+use store::read::failed;
+use store::{Database, Lookups};
 use tokio::sync::Notify;
 
-use crate::capacity::Capacity;
-use crate::store::list::Listing;
-use crate::store::single::{Singles, Wanted};
-use crate::store::standing::Standings;
-use crate::unit::{Change, Ledger};
-use crate::{Options, decode, store};
+use crate::batch::{BookingChange, ScreeningWriter};
+use crate::hospital_client::HospitalClient;
+use crate::tables::booking_lookup::BookingLookup;
+use crate::tables::list::Listing;
+use crate::tables::screening_lookup::{ScreeningLookup, ScreeningQuery};
+use crate::{Options, decode, tables};
 use in_flight::InFlight;
 use refusals::Refusals;
 
 /// How long a write may take that somebody waits for without a deadline of their own.
-const COMMIT_PATIENCE: Duration = Duration::from_secs(5);
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What every use case works with.
 #[derive(Debug)]
 pub(crate) struct App {
     /// Hospital.
-    pub(crate) capacity: Capacity,
+    pub(crate) hospital: HospitalClient,
     /// The time of day.
     pub(crate) clock: Clock,
     /// For reads.
@@ -51,7 +51,7 @@ pub(crate) struct App {
     /// Calls with a request_id that are under way.
     pub(crate) in_flight: InFlight,
     /// For writes.
-    pub(crate) ledger: Ledger,
+    pub(crate) writer: ScreeningWriter,
     /// The configuration.
     pub(crate) options: Options,
     /// Tells the resolver that there is a new PENDING booking.
@@ -59,9 +59,9 @@ pub(crate) struct App {
     /// Demand that full slots turned away.
     pub(crate) refusals: Refusals,
     /// Reads of one booking.
-    pub(crate) singles: Lookups<Singles>,
+    pub(crate) screening_lookup: Lookups<ScreeningLookup>,
     /// What stands where bookings want to go.
-    pub(crate) standings: Lookups<Standings>,
+    pub(crate) booking_lookup: Lookups<BookingLookup>,
     /// For work that outlives the call that began it.
     pub(crate) tasks: Tasks,
 }
@@ -69,14 +69,14 @@ pub(crate) struct App {
 impl App {
     /// Reads one screening.
     pub(crate) async fn get(&self, scope: &Scope, id: ScreeningId) -> Result<Screening, Fault> {
-        let found = self.singles.ask(Wanted { scope: scope.clone(), id }).await?;
+        let found = self.screening_lookup.ask(ScreeningQuery { scope: scope.clone(), id }).await?;
         found.ok_or_else(|| scope.absent(screening::not_found(id), "screening"))
     }
 
     /// Reads the rows of one page.
     pub(crate) async fn list(&self, scope: &Scope, listing: &Listing) -> Result<Rows<Screening>, Fault> {
         scope.require_filter(&listing.comparisons)?;
-        store::list::list(self.database.pages(), scope, listing).await.map_err(failed)
+        tables::list::list(self.database.pages(), scope, listing).await.map_err(failed)
     }
 
     /// Cancels a booking.
@@ -124,7 +124,7 @@ impl App {
         deadline: Deadline,
     ) -> Result<Screening, Fault> {
         let cause = Cause::of_call(caller, Some(&request), trace.traceparent());
-        let change = Change { scope: caller.scope()?, cause, request, id, command };
-        self.ledger.change(change, deadline.instant()).await
+        let change = BookingChange { scope: caller.scope()?, cause, request, id, command };
+        self.writer.change(change, deadline.instant()).await
     }
 }

@@ -14,7 +14,7 @@ use fault::{Fault, Reason, Violations};
 use prost::Message;
 use uuid::Uuid;
 
-use crate::store::list::{DEFAULT_ORDER, Listing, ORDERS, shape};
+use crate::tables::list::{DEFAULT_ORDER, Listing, ORDERS, shape};
 
 /// A decoded CreateScreening.
 #[derive(Debug, Clone)]

@@ -4,20 +4,19 @@
 //! of a booking travels to others as events. Booking is claim first, fence later: see `domain::booking`.
 
 mod app;
-mod capacity;
+mod batch;
 mod decode;
 mod encode;
+mod hospital_client;
 mod migration;
-mod policy;
+mod reactions;
 pub mod recovery;
 mod rpc;
-mod store;
-mod unit;
+mod tables;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::store::{Database, Location, WriterOptions};
 use contract::screening::v1::screening_service_server::ScreeningServiceServer;
 use domain::screening::{Command, Decision, Screening, decide};
 use fault::Fault;
@@ -28,15 +27,16 @@ use runtime::identity::TokenSource;
 use runtime::server::Server;
 use runtime::tasks::Kind;
 use serde::Deserialize;
+use store::{Database, Location, WriterOptions};
 
 pub use crate::migration::Migrator;
 
 use crate::app::refusals::Refusals;
 use crate::app::{App, reconciler, resolver};
-use crate::capacity::Capacity;
-use crate::store::single::Singles;
-use crate::store::standing::Standings;
-use crate::unit::{Ledger, ScreeningUnit};
+use crate::batch::{ScreeningBatchHandler, ScreeningWriter};
+use crate::hospital_client::HospitalClient;
+use crate::tables::booking_lookup::BookingLookup;
+use crate::tables::screening_lookup::ScreeningLookup;
 
 /// The service's name: of its identity, its producer of events, and its metrics.
 pub const NAME: &str = "screening";
@@ -111,7 +111,7 @@ pub type Rules = fn(Option<&Screening>, &Command, Timestamp) -> Result<Decision,
 ///
 /// # Errors
 /// Where the database cannot be opened.
-pub async fn build(options: Options, deps: Deps, server: &mut Server) -> Result<Service, ::store::Error> {
+pub async fn build(options: Options, deps: Deps, server: &mut Server) -> Result<Service, store::Error> {
     let database = Database::open::<Migrator>(&deps.location).await?;
     Ok(build_on(options, database, decide, deps, server))
 }
@@ -120,36 +120,36 @@ pub async fn build(options: Options, deps: Deps, server: &mut Server) -> Result<
 pub fn build_on(options: Options, database: Database, rules: Rules, deps: Deps, server: &mut Server) -> Service {
     let Deps { location: _, process, hospital, token } = deps;
     let sizes = WriterOptions { queue: options.queue, batch: options.batch };
-    let unit = ScreeningUnit::new(process.clock, rules);
-    let (writer, writing) = ::store::Writer::new(NAME, unit, database.clone(), sizes);
+    let handler = ScreeningBatchHandler::new(process.clock, rules);
+    let (writer, writing) = store::Writer::new(NAME, handler, database.clone(), sizes);
     process.tasks.spawn(Kind::Essential, "screening-writer", writing);
     process.ready_while_writable(NAME, database.writable());
 
-    let ledger = Ledger::new(writer);
-    let (refusals, reporting) = Refusals::new(ledger.clone(), options.report_interval);
+    let writer = ScreeningWriter::new(writer);
+    let (refusals, reporting) = Refusals::new(writer.clone(), options.report_interval);
     process.tasks.spawn(Kind::Job, "screening-refusals", reporting);
 
-    let (standings, looking) = ::store::Lookups::new(Standings, database.clone());
+    let (booking_lookup, looking) = store::Lookups::new(BookingLookup, database.clone());
     process.tasks.spawn(Kind::Essential, "screening-lookups", looking);
-    let (singles, reading) = ::store::Lookups::new(Singles, database.clone());
+    let (screening_lookup, reading) = store::Lookups::new(ScreeningLookup, database.clone());
     process.tasks.spawn(Kind::Essential, "screening-reads", reading);
 
     let app = Arc::new(App {
-        capacity: Capacity::new(hospital, token, options.hospital_attempt),
+        hospital: HospitalClient::new(hospital, token, options.hospital_attempt),
         clock: process.clock,
         database: database.clone(),
         in_flight: app::in_flight::InFlight::default(),
-        ledger: ledger.clone(),
+        writer: writer.clone(),
         options,
         parked: tokio::sync::Notify::new(),
         refusals,
-        singles,
-        standings,
+        screening_lookup,
+        booking_lookup,
         tasks: process.tasks.clone(),
     });
     process.tasks.spawn(Kind::Loop, "screening-reconciler", reconciler::run(Arc::clone(&app)));
     process.tasks.spawn(Kind::Loop, "screening-resolver", resolver::run(Arc::clone(&app)));
     server.add(runtime::limited!(ScreeningServiceServer::new(rpc::Rpc::new(app))));
-    let consumers = policy::consumers(&ledger, &database);
+    let consumers = reactions::consumers(&writer, &database);
     Service { database, consumers }
 }

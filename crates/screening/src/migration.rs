@@ -1,11 +1,11 @@
 //! Screening's tables. A migration that was released never changes; the next one changes what it made.
 
-use ::store::migration::prelude::*;
-use ::store::migration::{MigrationTrait, MigratorTrait, SchemaManager, common, create_keyed_table};
 use domain::screening::State;
 use sea_orm::ColumnTrait;
+use store::migration::prelude::*;
+use store::migration::{MigrationTrait, MigratorTrait, SchemaManager, common, create_keyed_table};
 
-use crate::store::{refusal, row, watch};
+use crate::tables::{refusal, row, watch};
 
 /// Every table, in order.
 #[derive(Debug)]

@@ -5,29 +5,29 @@
 
 use std::collections::{HashMap, HashSet};
 
-use ::store::past::{self, Gap};
-use ::store::request_record::{self, Record};
-use ::store::{Database, DbErr, Transaction, Unit, outbox};
 use async_trait::async_trait;
 use domain::event::{Cause, envelope};
 use domain::ids::ScreeningId;
 use domain::recovery::{Answered, given_up};
 use domain::request::RequestKey;
-use domain::screening::{Screening, retell};
+use domain::screening::{Screening, state_fact};
 use fault::Fault;
 use jiff::Timestamp;
 use runtime::clock::Clock;
 use runtime::entropy::uuid_v7;
 use sea_orm::entity::prelude::*;
 use sea_orm::{QueryOrder, QuerySelect};
+use store::past::{self, Gap};
+use store::request_record::{self, Record};
+use store::{BatchHandler, Database, DbErr, Transaction, outbox};
 
 use crate::NAME;
-use crate::store::row::{self, Column, Entity};
-use crate::store::{CustomerDate, active, by_ids, present, watch};
-use crate::unit::ours;
+use crate::batch::service_actor;
+use crate::tables::row::{self, Column, Entity};
+use crate::tables::{CustomerDate, active, by_ids, present, watch};
 
 /// Its durable consumers.
-pub const CONSUMERS: &[&str] = &[crate::policy::CONSUMER];
+pub const CONSUMERS: &[&str] = &[crate::reactions::CONSUMER];
 
 /// What the others know and this service does not.
 #[derive(Debug, Clone, Default)]
@@ -42,9 +42,9 @@ pub struct Known {
     pub closes: Option<Gap>,
 }
 
-/// What was mended, for people.
+/// What was recovered, for people.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Mended {
+pub struct Recovered {
     /// Bookings that are there again.
     pub made: Vec<ScreeningId>,
     /// Bookings that are as they were.
@@ -92,19 +92,19 @@ pub async fn unrecorded(database: &Database, answered: Vec<Answered>) -> Result<
 ///
 /// # Errors
 /// What the writer says; nothing was written then, or nobody knows and the same may be run again.
-pub async fn mend(database: &Database, known: Known, clock: Clock) -> Result<Mended, Fault> {
-    ::store::writer::run_once(NAME, Mending(clock), database.clone(), known).await
+pub async fn recover(database: &Database, known: Known, clock: Clock) -> Result<Recovered, Fault> {
+    store::writer::run_once(NAME, RecoveryHandler(clock), database.clone(), known).await
 }
 
-/// The unit of the one command there is.
-struct Mending(Clock);
+/// The batch handler of the one command there is.
+struct RecoveryHandler(Clock);
 
 #[async_trait]
-impl Unit for Mending {
+impl BatchHandler for RecoveryHandler {
     type Command = Known;
-    type Answer = Mended;
+    type Answer = Recovered;
 
-    async fn execute(&self, transaction: &Transaction, batch: &[&Known]) -> Result<Vec<Mended>, DbErr> {
+    async fn execute(&self, transaction: &Transaction, batch: &[&Known]) -> Result<Vec<Recovered>, DbErr> {
         let mut answers = Vec::with_capacity(batch.len());
         for known in batch {
             answers.push(run(transaction, known, self.0.now()).await?);
@@ -113,23 +113,23 @@ impl Unit for Mending {
     }
 }
 
-async fn run(transaction: &Transaction, known: &Known, now: Timestamp) -> Result<Mended, DbErr> {
-    past::leap(transaction, known.read).await?;
+async fn run(transaction: &Transaction, known: &Known, now: Timestamp) -> Result<Recovered, DbErr> {
+    past::advance_log(transaction, known.read).await?;
     let mut held = by_ids(transaction, known.bookings.iter().map(|row| row.id)).await?;
     let newer = |row: &&Screening| held.get(&row.id).is_none_or(|held| row.version > held.version);
     let mut rows: Vec<Screening> = known.bookings.iter().filter(newer).cloned().collect();
     let ended = alone_on_their_dates(transaction, &mut rows, &mut held).await?;
 
-    let mut mended = Mended { ended, ..Mended::default() };
+    let mut recovered = Recovered { ended, ..Recovered::default() };
     let (mut created, mut changed) = (Vec::new(), Vec::new());
     for row in &rows {
         match held.remove(&row.id) {
             None => {
-                mended.made.push(row.id);
+                recovered.made.push(row.id);
                 created.push(row.clone());
             }
             Some(before) => {
-                mended.changed.push(row.id);
+                recovered.changed.push(row.id);
                 changed.push((before, row.clone()));
             }
         }
@@ -139,17 +139,21 @@ async fn run(transaction: &Transaction, known: &Known, now: Timestamp) -> Result
     row::insert(transaction, created).await?;
     let ids: HashSet<ScreeningId> = rows.iter().map(|row| row.id).collect();
     watch::delete(transaction, &ids).await?;
-    let cause =
-        Cause { actor: ours(), request_id: String::new(), causation_id: String::new(), traceparent: String::new() };
-    let told = rows
-        .iter()
-        .map(|row| envelope(NAME, &cause, row.update_time, uuid_v7(), row.id.to_string(), row.version, retell(row)));
-    outbox::append(transaction, told.collect()).await?;
+    let cause = Cause {
+        actor: service_actor(),
+        request_id: String::new(),
+        causation_id: String::new(),
+        traceparent: String::new(),
+    };
+    let facts = rows.iter().map(|row| {
+        envelope(NAME, &cause, row.update_time, uuid_v7(), row.id.to_string(), row.version, state_fact(row))
+    });
+    outbox::append(transaction, facts.collect()).await?;
     restore_requests(transaction, &known.answered).await?;
     if let Some(gap) = known.closes {
         past::close(transaction, gap, now).await?;
     }
-    Ok(mended)
+    Ok(recovered)
 }
 
 /// Makes the records of calls again, so that one that is repeated is answered as it was.
@@ -174,9 +178,9 @@ async fn alone_on_their_dates(
 ) -> Result<Vec<ScreeningId>, DbErr> {
     let is_active = |row: &Screening| row.state.is_active();
     let customers = rows.iter().filter(|row| is_active(row)).filter_map(|row| row.customer.as_ref());
-    let standing = active(transaction, customers).await?;
+    let active_bookings = active(transaction, customers).await?;
     let given: HashSet<ScreeningId> = rows.iter().map(|row| row.id).collect();
-    let others = standing.into_values().filter(|id| !given.contains(id));
+    let others = active_bookings.into_values().filter(|id| !given.contains(id));
     let others = by_ids(transaction, others).await?;
     let dates: HashSet<CustomerDate> = rows.iter().filter(|row| is_active(row)).filter_map(date_of).collect();
     for (id, other) in others {

@@ -1,11 +1,11 @@
-//! What a run is after: the window of one kind of bug, which blows that fall anywhere hit too seldom.
+//! What a run is after: the window of one kind of bug, which disruptions that fall anywhere hit too seldom.
 //!
 //! Every seed draws an aim, whether or not a bug is planted: the healthy system is tested under all of them.
 
 use std::time::Duration;
 
 use crate::chance::Chance;
-use crate::plan::{Blow, HOSPITALS, HOSTS, How, PAGES, Plan, RESERVATION, SCREENINGS};
+use crate::plan::{Disruption, HOSPITALS, HOSTS, How, PAGES, Plan, RESERVATION, SCREENINGS};
 
 /// What a run is after.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,15 +38,15 @@ const ALL: [Aim; 8] = [
     Aim::LostMiddles,
 ];
 
-/// When blows of an aim come: while most of the load is still ahead.
-const WINDOW: (Duration, Duration) = (Duration::from_millis(400), Duration::from_millis(2_200));
+/// When disruptions of an aim come: while most of the load is still ahead.
+const DISRUPTION_WINDOW: (Duration, Duration) = (Duration::from_millis(400), Duration::from_millis(2_200));
 
 impl Aim {
     pub(crate) fn draw(chance: &mut Chance) -> Self {
         chance.pick(&ALL)
     }
 
-    /// How many blows of no aim come with it.
+    /// How many disruptions of no aim come with it.
     pub(crate) fn others(self, chance: &mut Chance) -> u64 {
         match self {
             Self::Anything => 3 + chance.below(8),
@@ -57,59 +57,61 @@ impl Aim {
 
     /// Makes a plan one with this aim.
     pub(crate) fn take(self, plan: &mut Plan, chance: &mut Chance) {
-        let slow = |chance: &mut Chance, one, most| {
-            let how = How::Slow(most / 2 + chance.below(most));
-            let blow = Blow::Link { one, others: &HOSPITALS, how, lasts: Duration::from_secs(4) };
-            (Duration::from_millis(200 + chance.below(400)), blow)
+        let slow = |chance: &mut Chance, one, slowest| {
+            let how = How::Slow(slowest / 2 + chance.below(slowest));
+            let disruption = Disruption::Link { one, others: &HOSPITALS, how, lasts: Duration::from_secs(4) };
+            (Duration::from_millis(200 + chance.below(400)), disruption)
         };
-        let at = |chance: &mut Chance| chance.between(WINDOW.0, WINDOW.1);
+        let at = |chance: &mut Chance| chance.between(DISRUPTION_WINDOW.0, DISRUPTION_WINDOW.1);
         match self {
             Self::Anything => {}
             Self::LateAnswers => {
                 (plan.grace, plan.work) = (Duration::from_millis(30), Duration::ZERO);
-                plan.patience = (Duration::from_secs(5), Duration::from_secs(2));
-                plan.manners.delay = Duration::from_millis(chance.below(50));
-                plan.blows.extend(SCREENINGS.map(|one| slow(chance, one, 1_000)));
+                plan.hospital_timeouts = (Duration::from_secs(5), Duration::from_secs(2));
+                plan.delivery_faults.delay = Duration::from_millis(chance.below(50));
+                plan.disruptions.extend(SCREENINGS.map(|one| slow(chance, one, 1_000)));
             }
             Self::Parked => {
                 (plan.pending, plan.rash) = (1, chance.pick(&[1, 2]));
                 // some requests for a parked booking come back in time, or most come to Hospital when it is cancelled already
-                let (most, attempt) = chance.pick(&[(330, 250), (330, 250), (700, 100)]);
-                plan.patience = (Duration::from_millis(300), Duration::from_millis(attempt));
-                plan.manners.delay = Duration::from_millis(chance.below(100));
-                plan.blows.extend(SCREENINGS.map(|one| slow(chance, one, most)));
+                let (slowest, attempt) = chance.pick(&[(330, 250), (330, 250), (700, 100)]);
+                plan.hospital_timeouts = (Duration::from_millis(300), Duration::from_millis(attempt));
+                plan.delivery_faults.delay = Duration::from_millis(chance.below(100));
+                plan.disruptions.extend(SCREENINGS.map(|one| slow(chance, one, slowest)));
             }
             Self::Unwritten => {
                 // a booking that does not get through is fenced by the other replica before its caller asks again
                 (plan.grace, plan.work) = (Duration::from_millis(30), Duration::ZERO);
-                plan.manners.delay = Duration::from_millis(chance.below(50));
+                plan.delivery_faults.delay = Duration::from_millis(chance.below(50));
                 let turns = [(SCREENINGS[0], 400, 700), (SCREENINGS[1], 2_000, 700), (RESERVATION, 800, 100)];
                 for (host, from, least) in turns.into_iter().chain([(chance.pick(&HOSTS), 400, 100)]) {
                     let lasts = Duration::from_millis(least + chance.below(600));
                     let down = Duration::from_millis(100 + chance.below(600));
                     let at = Duration::from_millis(from + chance.below(800));
-                    plan.blows.push((at, Blow::Choke { host, lasts, down }));
+                    plan.disruptions.push((at, Disruption::Choke { host, lasts, down }));
                 }
             }
             Self::StalledRelay => {
                 // a window has events that are lost for good beside some that come again
                 (plan.window, plan.operations) = (chance.pick(&[3, 5, 8]), plan.operations + 4);
                 // what would tell of a lost event in another way: the end of everything, and a relay that looks at the stream again
-                (plan.deletions, plan.manners.slow) = (0, 0);
+                (plan.deletions, plan.delivery_faults.slow) = (0, 0);
                 let lasts = Duration::from_millis(1_300 + chance.below(900));
-                plan.blows
-                    .push((Duration::from_millis(500 + chance.below(700)), Blow::Stall { hosts: &SCREENINGS, lasts }));
+                plan.disruptions.push((
+                    Duration::from_millis(500 + chance.below(700)),
+                    Disruption::Stall { hosts: &SCREENINGS, lasts },
+                ));
             }
             Self::LostTails => {
                 plan.deletions = 0;
                 for _ in 0..3 {
                     let (at, host) = (at(chance), chance.pick(&[RESERVATION, PAGES[0], PAGES[1]]));
                     let lasts = Duration::from_millis(400 + chance.below(800));
-                    plan.blows.push((at, Blow::Cut { host, lasts }));
+                    plan.disruptions.push((at, Disruption::Cut { host, lasts }));
                     // more than came since the cut, so that what the reader has is lost as well
                     let count = 8 + usize::try_from(chance.below(16)).unwrap_or_default();
-                    let loss = if chance.one_in(3) { Blow::Wipe } else { Blow::ForgetTail { count } };
-                    plan.blows.push((at + lasts / 2, loss));
+                    let loss = if chance.one_in(3) { Disruption::Wipe } else { Disruption::ForgetTail { count } };
+                    plan.disruptions.push((at + lasts / 2, loss));
                 }
             }
             Self::LostMiddles => {
@@ -117,8 +119,8 @@ impl Aim {
                 for _ in 0..3 {
                     let (at, host) = (at(chance), chance.pick(&[RESERVATION, PAGES[0], PAGES[1]]));
                     let lasts = Duration::from_millis(400 + chance.below(800));
-                    plan.blows.push((at, Blow::Cut { host, lasts }));
-                    plan.blows.push((at + lasts / 2, Blow::Lose { one_in: chance.pick(&[1, 2, 5]) }));
+                    plan.disruptions.push((at, Disruption::Cut { host, lasts }));
+                    plan.disruptions.push((at + lasts / 2, Disruption::Lose { one_in: chance.pick(&[1, 2, 5]) }));
                 }
             }
         }

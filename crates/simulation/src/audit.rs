@@ -15,7 +15,7 @@ use contract::screening::v1 as screening;
 use contract::screening::v1::screening::State;
 use contract::screening::v1::screening_service_client::ScreeningServiceClient;
 use domain::ids::{ClaimId, CustomerId, ScreeningId, SlotId};
-use domain::invariants::{ClaimRow, ItemRow, Ledgers, ReservationRow, ScreeningRow, SlotRow, check, emptied};
+use domain::invariants::{ClaimRow, ItemRow, ReservationRow, ScreeningRow, ServiceRows, SlotRow, check, emptied};
 use runtime::client::Replicas;
 use tokio::time::{Instant, sleep};
 
@@ -24,19 +24,19 @@ use crate::net::replicas;
 use crate::plan::{HOSPITALS, PAGES, RESERVATION, SCREENINGS};
 
 /// The longest pause between two looks at the slots while things go on.
-const LOOK: Duration = Duration::from_millis(500);
+const MAX_CHECK_PAUSE: Duration = Duration::from_millis(500);
 /// How often it is looked whether everything has come to rest.
-const SETTLE: Duration = Duration::from_millis(100);
-/// How long everything may take to come to rest after the last blow.
-pub(crate) const REST: Duration = Duration::from_secs(30);
+const SETTLE_POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// How long everything may take to come to rest after the last disruption.
+pub(crate) const SETTLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Rows a list gives at once; more than a run makes.
-const PAGE: i32 = 1_000;
+const PAGE_SIZE: i32 = 1_000;
 
 /// Why a look at a service came to nothing: it did not answer, or said what cannot be.
-type Look<T> = Result<T, String>;
+type Inspected<T> = Result<T, String>;
 
 /// One look.
-macro_rules! look {
+macro_rules! inspect {
     ($caller:expr, $replicas:expr, $client:ident, $method:ident, $message:expr) => {{
         let answer = $caller
             .ask($replicas, concat!("reads ", stringify!($method)), $message, 2, |channel, request| async move {
@@ -55,26 +55,26 @@ macro_rules! look {
 pub(crate) async fn run(mut caller: Caller) -> turmoil::Result {
     let hospitals = replicas(&HOSPITALS);
     while !caller.stage.is_healed() {
-        let pause = caller.chance.between(Duration::from_millis(50), LOOK);
+        let pause = caller.chance.between(Duration::from_millis(50), MAX_CHECK_PAUSE);
         sleep(pause).await;
         // whoever does not answer now is asked again soon
         let _ = slots(&mut caller, &hospitals).await;
     }
     let begun = Instant::now();
     loop {
-        sleep(SETTLE).await;
+        sleep(SETTLE_POLL_INTERVAL).await;
         let quiet = caller.site.broker.is_quiet();
-        if !quiet && begun.elapsed() < REST {
+        if !quiet && begun.elapsed() < SETTLE_TIMEOUT {
             // what is on its way would be missed
             continue;
         }
-        let wrong = look(&mut caller, &hospitals).await;
+        let wrong = inspect(&mut caller, &hospitals).await;
         if wrong.is_empty() && quiet {
             caller.site.trace.note("auditor", "finds", "nothing wrong");
             return Ok(());
         }
-        let broken = caller.ledger.seen_broken();
-        if begun.elapsed() > REST || !broken.is_empty() {
+        let broken = caller.history.seen_broken();
+        if begun.elapsed() > SETTLE_TIMEOUT || !broken.is_empty() {
             let quiet = if quiet { "" } else { "; events are still on their way" };
             return Err(format!("{}{quiet}", wrong.join("; ")).into());
         }
@@ -82,14 +82,14 @@ pub(crate) async fn run(mut caller: Caller) -> turmoil::Result {
 }
 
 /// Everything there is, and what is wrong with it.
-async fn look(caller: &mut Caller, hospitals: &Replicas) -> Vec<String> {
+async fn inspect(caller: &mut Caller, hospitals: &Replicas) -> Vec<String> {
     let mut wrong = Vec::new();
     for page in PAGES {
-        match ledgers(caller, hospitals, page).await {
-            Ok(ledgers) => {
-                let found = check(&ledgers);
+        match service_rows(caller, hospitals, page).await {
+            Ok(service_rows) => {
+                let found = check(&service_rows);
                 wrong.extend(found.iter().map(|found| format!("{}: {}", found.subject, found.detail)));
-                wrong.extend(caller.ledger.check(ledgers.screenings.as_deref().unwrap_or_default()));
+                wrong.extend(caller.history.check(service_rows.screenings.as_deref().unwrap_or_default()));
             }
             Err(why) => wrong.push(why),
         }
@@ -97,17 +97,18 @@ async fn look(caller: &mut Caller, hospitals: &Replicas) -> Vec<String> {
     wrong
 }
 
-async fn slots(caller: &mut Caller, hospitals: &Replicas) -> Look<(Vec<hospital::Hospital>, Vec<SlotRow>)> {
-    let request = hospital::ListHospitalsRequest { page_size: PAGE, show_deleted: true, ..Default::default() };
-    let listed = look!(caller, hospitals, HospitalServiceClient, list_hospitals, request)?.hospitals;
+async fn slots(caller: &mut Caller, hospitals: &Replicas) -> Inspected<(Vec<hospital::Hospital>, Vec<SlotRow>)> {
+    let request = hospital::ListHospitalsRequest { page_size: PAGE_SIZE, show_deleted: true, ..Default::default() };
+    let listed = inspect!(caller, hospitals, HospitalServiceClient, list_hospitals, request)?.hospitals;
     let mut rows = Vec::new();
     for one in &listed {
-        let request = hospital::ListSlotsRequest { parent: one.name.clone(), page_size: PAGE, ..Default::default() };
-        for slot in look!(caller, hospitals, HospitalServiceClient, list_slots, request)?.slots {
+        let request =
+            hospital::ListSlotsRequest { parent: one.name.clone(), page_size: PAGE_SIZE, ..Default::default() };
+        for slot in inspect!(caller, hospitals, HospitalServiceClient, list_slots, request)?.slots {
             let hospital::Slot { capacity, booked_count, remaining_count, .. } = slot;
             if booked_count > capacity || remaining_count != capacity - booked_count {
                 let counts = format!("{booked_count} booked, {remaining_count} left of {capacity}");
-                caller.ledger.broken(format!("{} is oversold: {counts}", slot.name));
+                caller.history.broken(format!("{} is oversold: {counts}", slot.name));
             }
             rows.push(SlotRow { slot: slot_id(&slot.name)?, capacity, booked_count, remaining_count });
         }
@@ -115,57 +116,57 @@ async fn slots(caller: &mut Caller, hospitals: &Replicas) -> Look<(Vec<hospital:
     Ok((listed, rows))
 }
 
-async fn ledgers(caller: &mut Caller, hospitals: &Replicas, page: &'static str) -> Look<Ledgers> {
+async fn service_rows(caller: &mut Caller, hospitals: &Replicas, page: &'static str) -> Inspected<ServiceRows> {
     let (listed, slots) = slots(caller, hospitals).await?;
     let gone = listed.iter().filter_map(|one| emptied(one).map_err(|malformed| malformed.0).transpose());
     let mut claims = Vec::new();
     for row in &slots {
         let slot = row.slot.to_string();
         let filter = "state!=RELEASED".to_owned();
-        let request = hospital::ListCapacityClaimsRequest { slot, filter, page_size: PAGE, ..Default::default() };
-        for claim in look!(caller, hospitals, CapacityServiceClient, list_capacity_claims, request)?.claims {
+        let request = hospital::ListCapacityClaimsRequest { slot, filter, page_size: PAGE_SIZE, ..Default::default() };
+        for claim in inspect!(caller, hospitals, CapacityServiceClient, list_capacity_claims, request)?.claims {
             let id = ClaimId::parse(&claim.claim_id).map_err(|malformed| malformed.0)?;
             claims.push(ClaimRow { claim: id, slot: row.slot.clone(), state: claim.state() });
         }
     }
-    let request = screening::ListScreeningsRequest { page_size: PAGE, ..Default::default() };
-    let found = look!(caller, &replicas(&SCREENINGS), ScreeningServiceClient, list_screenings, request)?;
-    let screenings: Vec<ScreeningRow> = found.screenings.iter().map(screening_row).collect::<Look<_>>()?;
-    let request = reservation::ListReservationsRequest { page_size: PAGE, ..Default::default() };
-    let found = look!(caller, &replicas(&[RESERVATION]), ReservationServiceClient, list_reservations, request)?;
-    let reservations: Look<Vec<_>> = found.reservations.iter().map(reservation_row).collect();
+    let request = screening::ListScreeningsRequest { page_size: PAGE_SIZE, ..Default::default() };
+    let found = inspect!(caller, &replicas(&SCREENINGS), ScreeningServiceClient, list_screenings, request)?;
+    let screenings: Vec<ScreeningRow> = found.screenings.iter().map(screening_row).collect::<Inspected<_>>()?;
+    let request = reservation::ListReservationsRequest { page_size: PAGE_SIZE, ..Default::default() };
+    let found = inspect!(caller, &replicas(&[RESERVATION]), ReservationServiceClient, list_reservations, request)?;
+    let reservations: Inspected<Vec<_>> = found.reservations.iter().map(reservation_row).collect();
     let customers: BTreeSet<_> = screenings.iter().map(|row| row.customer.clone()).collect();
     let mut items = Vec::new();
     for customer in customers {
         let parent = format!("{customer}/myPage");
-        let request = mypage::ListMyPageItemsRequest { parent, page_size: PAGE, ..Default::default() };
-        let found = look!(caller, &replicas(&[page]), MyPageServiceClient, list_my_page_items, request)?;
-        let rows: Look<Vec<_>> = found.items.iter().map(|item| item_row(&customer, item)).collect();
+        let request = mypage::ListMyPageItemsRequest { parent, page_size: PAGE_SIZE, ..Default::default() };
+        let found = inspect!(caller, &replicas(&[page]), MyPageServiceClient, list_my_page_items, request)?;
+        let rows: Inspected<Vec<_>> = found.items.iter().map(|item| item_row(&customer, item)).collect();
         items.extend(rows?);
     }
-    Ok(Ledgers {
+    Ok(ServiceRows {
         slots: Some(slots),
         claims: Some(claims),
-        deleted: gone.collect::<Look<_>>()?,
+        deleted: gone.collect::<Inspected<_>>()?,
         screenings: Some(screenings),
         reservations: Some(reservations?),
         items: Some(items),
     })
 }
 
-fn slot_id(name: &str) -> Look<Arc<SlotId>> {
+fn slot_id(name: &str) -> Inspected<Arc<SlotId>> {
     SlotId::parse(name).map(Arc::new).map_err(|malformed| malformed.0)
 }
 
-fn customer_id(name: &str) -> Look<Arc<CustomerId>> {
+fn customer_id(name: &str) -> Inspected<Arc<CustomerId>> {
     CustomerId::parse(name).map(Arc::new).map_err(|malformed| malformed.0)
 }
 
-fn screening_id(name: &str) -> Look<ScreeningId> {
+fn screening_id(name: &str) -> Inspected<ScreeningId> {
     ScreeningId::parse(name).map_err(|malformed| malformed.0)
 }
 
-fn screening_row(row: &screening::Screening) -> Look<ScreeningRow> {
+fn screening_row(row: &screening::Screening) -> Inspected<ScreeningRow> {
     Ok(ScreeningRow {
         screening: screening_id(&row.name)?,
         customer: customer_id(&row.customer)?,
@@ -176,7 +177,7 @@ fn screening_row(row: &screening::Screening) -> Look<ScreeningRow> {
     })
 }
 
-fn reservation_row(row: &reservation::Reservation) -> Look<ReservationRow> {
+fn reservation_row(row: &reservation::Reservation) -> Inspected<ReservationRow> {
     Ok(ReservationRow {
         screening: screening_id(&row.screening)?,
         customer: customer_id(&row.customer)?,
@@ -186,7 +187,7 @@ fn reservation_row(row: &reservation::Reservation) -> Look<ReservationRow> {
     })
 }
 
-fn item_row(customer: &Arc<CustomerId>, row: &mypage::MyPageItem) -> Look<ItemRow> {
+fn item_row(customer: &Arc<CustomerId>, row: &mypage::MyPageItem) -> Inspected<ItemRow> {
     let date = row.date.as_ref().and_then(|date| {
         jiff::civil::Date::new(date.year.try_into().ok()?, date.month.try_into().ok()?, date.day.try_into().ok()?).ok()
     });

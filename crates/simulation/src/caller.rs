@@ -18,22 +18,22 @@ use tokio::time::{sleep, timeout_at};
 use tonic::{Code, Request, Response, Status};
 
 use crate::chance::Chance;
+use crate::history::{Asked, CallHistory, Cancelled};
 use crate::host::Site;
-use crate::ledger::{Asked, Cancelled, Ledger};
 use crate::net::replicas;
 use crate::plan::{HOSPITALS, SCREENINGS};
 use crate::stage::Stage;
 
 /// What a call may take.
-const DEADLINE: Duration = Duration::from_secs(2);
+const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 /// Times a request is sent.
-const TRIES: u32 = 4;
+const CUSTOMER_TRIES: u32 = 4;
 
 /// Somebody who calls.
 pub(crate) struct Caller {
     pub(crate) name: String,
     pub(crate) site: Arc<Site>,
-    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) history: Arc<CallHistory>,
     pub(crate) stage: Arc<Stage>,
     pub(crate) chance: Chance,
     tokens: TokenSource,
@@ -55,7 +55,7 @@ impl Caller {
         name: &str,
         role: Role,
         site: &Arc<Site>,
-        ledger: &Arc<Ledger>,
+        history: &Arc<CallHistory>,
         stage: &Arc<Stage>,
         chance: Chance,
     ) -> Self {
@@ -65,7 +65,7 @@ impl Caller {
         Self {
             name: name.to_owned(),
             site: Arc::clone(site),
-            ledger: Arc::clone(ledger),
+            history: Arc::clone(history),
             stage: Arc::clone(stage),
             chance,
             tokens: TokenSource::fixed(&token),
@@ -88,14 +88,14 @@ impl Caller {
         let mut silent = false;
         for _ in 0..tries {
             let attempt = route.next_attempt();
-            let deadline = Deadline::within(DEADLINE);
+            let deadline = Deadline::within(CALL_TIMEOUT);
             let request =
                 Outgoing::default().request(message.clone(), &self.tokens, &TraceContext::generate(), deadline);
             let answer = timeout_at(deadline.instant(), call(attempt.line(), request)).await;
             let status = match answer {
                 Ok(Ok(answer)) => {
                     attempt.answered();
-                    self.ledger.called(false);
+                    self.history.called(false);
                     return Answer::Is(answer.into_inner());
                 }
                 Ok(Err(status)) => status,
@@ -108,7 +108,7 @@ impl Caller {
                 matches!(status.code(), Code::InvalidArgument | Code::PermissionDenied | Code::Unauthenticated)
                     || matches!(status.code(), Code::Internal | Code::DataLoss) && reason.is_some();
             if defect {
-                self.ledger.broken(format!("{what} was answered {status:?}"));
+                self.history.broken(format!("{what} was answered {status:?}"));
             }
             let again = is_unreachable(&status) || matches!(status.code(), Code::Aborted | Code::ResourceExhausted);
             if again {
@@ -118,7 +118,7 @@ impl Caller {
             }
             match reason {
                 Some(reason) if !again => {
-                    self.ledger.called(silent);
+                    self.history.called(silent);
                     return if silent { Answer::Unknown } else { Answer::Refused(reason) };
                 }
                 _ => silent |= reason.is_none_or(|reason| reason != Reason::Overloaded),
@@ -126,7 +126,7 @@ impl Caller {
             let pause = self.chance.between(Duration::from_millis(20), Duration::from_millis(400));
             sleep(pause).await;
         }
-        self.ledger.called(true);
+        self.history.called(true);
         Answer::Unknown
     }
 
@@ -172,21 +172,21 @@ impl Caller {
         let what = format!("books {slot}");
         let call =
             |channel, request| async move { ScreeningServiceClient::new(channel).create_screening(request).await };
-        let mut answer = self.ask(screenings, &what, message.clone(), TRIES, call).await;
+        let mut answer = self.ask(screenings, &what, message.clone(), CUSTOMER_TRIES, call).await;
         if self.chance.one_in(4) {
             // the same request again, as a client does that lost the answer after it came
-            let again = self.ask(screenings, &what, message, TRIES, call).await;
+            let again = self.ask(screenings, &what, message, CUSTOMER_TRIES, call).await;
             answer = self.same(&what, answer, again);
         }
-        self.site.trace.note(&self.name, &what, told(&answer));
+        self.site.trace.note(&self.name, &what, summary(&answer));
         match answer {
             Answer::Is(booked) => {
                 let (name, state) = (booked.name.clone(), booked.state());
-                self.ledger.asked(&customer, Asked::Booked { name: name.clone(), state });
+                self.history.asked(&customer, Asked::Booked { name: name.clone(), state });
                 Some((name, state))
             }
             Answer::Unknown => {
-                self.ledger.asked(&customer, Asked::Unknown);
+                self.history.asked(&customer, Asked::Unknown);
                 None
             }
             Answer::Refused(_) => None,
@@ -203,12 +203,12 @@ impl Caller {
         match (first, again) {
             (Answer::Is(first), Answer::Is(again)) => {
                 if first.name != again.name {
-                    self.ledger.broken(format!("{what} was answered {} and then {}", first.name, again.name));
+                    self.history.broken(format!("{what} was answered {} and then {}", first.name, again.name));
                 }
                 Answer::Is(first)
             }
             (Answer::Is(booked), Answer::Refused(reason)) => {
-                self.ledger.broken(format!("{what} was answered {} and then {reason:?}", booked.name));
+                self.history.broken(format!("{what} was answered {} and then {reason:?}", booked.name));
                 Answer::Is(booked)
             }
             (Answer::Is(booked), _) | (_, Answer::Is(booked)) => Answer::Is(booked),
@@ -221,32 +221,32 @@ impl Caller {
         let request_id = runtime::entropy::uuid_v4().to_string();
         let message = screening::CancelScreeningRequest { name: name.clone(), request_id, ..Default::default() };
         let what = format!("cancels {name}");
-        self.ledger.cancelled(&name, Cancelled::Maybe);
+        self.history.cancelled(&name, Cancelled::Maybe);
         let answer = self
-            .ask(screenings, &what, message, TRIES, |channel, request| async move {
+            .ask(screenings, &what, message, CUSTOMER_TRIES, |channel, request| async move {
                 ScreeningServiceClient::new(channel).cancel_screening(request).await
             })
             .await;
-        self.site.trace.note(&self.name, &what, told(&answer));
+        self.site.trace.note(&self.name, &what, summary(&answer));
         if matches!(answer, Answer::Is(_)) {
-            self.ledger.cancelled(&name, Cancelled::Acknowledged);
+            self.history.cancelled(&name, Cancelled::Acknowledged);
         }
     }
 
     /// The admin's day: opens the hospitals, and deletes some of them later.
     pub(crate) async fn admin(mut self) -> turmoil::Result {
-        const PATIENCE: u32 = 200;
+        const ADMIN_TRIES: u32 = 200;
         let hospitals = replicas(&HOSPITALS);
         let mut slots = Vec::new();
         for (index, capacities) in self.site.plan.capacities.clone().into_iter().enumerate() {
             let message = opening(index, &capacities);
             let what = format!("opens hospitals/seoul-{index}");
             let answer = self
-                .ask(&hospitals, &what, message, PATIENCE, |channel, request| async move {
+                .ask(&hospitals, &what, message, ADMIN_TRIES, |channel, request| async move {
                     HospitalServiceClient::new(channel).create_hospital(request).await
                 })
                 .await;
-            self.site.trace.note(&self.name, &what, told(&answer));
+            self.site.trace.note(&self.name, &what, summary(&answer));
             slots.extend(
                 (0..capacities.len()).map(|slot| format!("hospitals/seoul-{index}/slots/2027-03-0{}", slot + 1)),
             );
@@ -256,7 +256,7 @@ impl Caller {
             let pause = self.chance.between(Duration::from_secs(1), Duration::from_secs(4));
             sleep(pause).await;
             let name = format!("hospitals/seoul-{index}");
-            self.ledger.deleting(&name);
+            self.history.deleting(&name);
             let message = hospital::DeleteHospitalRequest {
                 name: name.clone(),
                 force: true,
@@ -266,11 +266,11 @@ impl Caller {
             };
             let what = format!("deletes {name}");
             let answer = self
-                .ask(&hospitals, &what, message, PATIENCE, |channel, request| async move {
+                .ask(&hospitals, &what, message, ADMIN_TRIES, |channel, request| async move {
                     HospitalServiceClient::new(channel).delete_hospital(request).await
                 })
                 .await;
-            self.site.trace.note(&self.name, &what, told(&answer));
+            self.site.trace.note(&self.name, &what, summary(&answer));
         }
         self.stage.leave();
         Ok(())
@@ -296,7 +296,7 @@ fn opening(index: usize, capacities: &[i32]) -> hospital::CreateHospitalRequest 
 }
 
 /// An answer in a word.
-fn told<T: std::fmt::Debug + Named>(answer: &Answer<T>) -> String {
+fn summary<T: std::fmt::Debug + Named>(answer: &Answer<T>) -> String {
     match answer {
         Answer::Is(it) => it.label(),
         Answer::Refused(reason) => reason.name().to_owned(),

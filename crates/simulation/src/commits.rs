@@ -8,7 +8,7 @@ use bus::Message;
 use store::{Nemesis, Stage, Transaction, Verdict, outbox};
 
 use crate::chance::Chance;
-use crate::road::Broker;
+use crate::transport::Broker;
 
 /// What happens to the commits of a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,14 +60,14 @@ impl Commits {
 }
 
 /// Events of a transaction that are looked at; more than one ever writes.
-const MOST: u64 = 1_000;
+const MAX_EVENTS: u64 = 1_000;
 
 #[async_trait]
 impl Nemesis for Commits {
     async fn before_commit(&self, transaction: &Transaction) {
         let Some(broker) = &self.leak else { return };
         // those of earlier transactions that are not published yet go along: the broker knows them by their ids later
-        let rows = outbox::unpublished(transaction, MOST).await.unwrap_or_default();
+        let rows = outbox::unpublished(transaction, MAX_EVENTS).await.unwrap_or_default();
         for row in rows {
             broker.leak(self.host, &row.event_id.to_string(), &Message { subject: row.subject, payload: row.payload });
         }

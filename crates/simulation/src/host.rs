@@ -21,8 +21,8 @@ use crate::commits::{Commits, Fates};
 use crate::mutant::Mutant;
 use crate::net::{Port, replicas};
 use crate::plan::{HOSPITALS, HOSTS, Plan};
-use crate::road::{Broker, Durable, Ordered, Sender};
 use crate::trace::Trace;
+use crate::transport::{Broker, Durable, Ordered, Sender};
 use crate::watch::Watched;
 use crate::{sabotage, schema, watermark};
 
@@ -111,7 +111,7 @@ impl Build {
             hospital: replicas(&HOSPITALS),
             token: TokenSource::minted(self.site.signer.clone(), screening::NAME),
         };
-        let Plan { grace, patience: (hospital_timeout, hospital_attempt), .. } = self.site.plan;
+        let Plan { grace, hospital_timeouts: (hospital_timeout, hospital_attempt), .. } = self.site.plan;
         let options = screening::Options {
             reconcile_grace: grace,
             hospital_timeout,
@@ -138,17 +138,17 @@ impl Build {
         Ok(Built { name: mypage::NAME, database: built.database, consumers: built.consumers, announces: false })
     }
 
-    /// Joins the service to the road, and serves.
+    /// Joins the service to the transport, and serves.
     async fn serve(self, built: Built) -> turmoil::Result {
         let Self { site, host, process, server, drain } = self;
         let Built { name, database, consumers, announces } = built;
         let sender = Sender::new(&site.broker, host);
-        let road: Arc<dyn Subscribe> =
+        let transport: Arc<dyn Subscribe> =
             if name == mypage::NAME { Arc::new(Ordered(sender.clone())) } else { Arc::new(Durable(sender.clone())) };
         let options = ConsumeOptions { last_pause: Duration::from_secs(1), ..ConsumeOptions::default() };
         for consumer in consumers {
             let consumer = Watched::over(sabotage::over(consumer, &site), host, &site);
-            let task = relay::consume(consumer, Arc::clone(&road), options, process.clock, drain.clone(), None);
+            let task = relay::consume(consumer, Arc::clone(&transport), options, process.clock, drain.clone(), None);
             process.tasks.spawn(Kind::Loop, "consumer", task);
         }
         if announces && site.plan.mutant == Some(Mutant::WatermarkRelay) {

@@ -8,7 +8,7 @@ use clap::{ArgGroup, Parser};
 use indicatif::{ProgressBar, ProgressStyle};
 use simulation::{Batch, Mutant, Run};
 
-/// Runs the whole mesh in one thread, repeatable by a seed. Exit status 0: all ledgers agreed; 1: they did not.
+/// Runs the whole mesh in one thread, repeatable by a seed. Exit status 0: all services agreed; 1: they did not.
 #[derive(Debug, Parser)]
 #[command(name = "simulate", group = ArgGroup::new("what").required(true))]
 struct Args {
@@ -73,10 +73,10 @@ fn afresh() -> std::io::Result<bool> {
 
 /// Ends a run that does not come forward any more: no simulated clock can.
 fn watch(seed: u64) {
-    const LONGEST: Duration = Duration::from_secs(180);
+    const MAX_RUN: Duration = Duration::from_secs(180);
     std::thread::spawn(move || {
-        std::thread::sleep(LONGEST);
-        println!("seed {seed} hangs: it is not over after {LONGEST:?} of real time");
+        std::thread::sleep(MAX_RUN);
+        println!("seed {seed} hangs: it is not over after {MAX_RUN:?} of real time");
         std::process::exit(1);
     });
 }

@@ -1,4 +1,4 @@
-//! Deals the blows of a plan, and heals what they did.
+//! Begins the disruptions of a plan, and heals what they did.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,8 +7,8 @@ use turmoil::Sim;
 
 use crate::commits::Fate;
 use crate::host::Site;
-use crate::plan::{Blow, CUSTOMERS, HOSTS, How};
-use crate::road::Manners;
+use crate::plan::{CUSTOMERS, Disruption, HOSTS, How};
+use crate::transport::DeliveryFaults;
 
 /// What is to be done at which time, the latest first.
 pub(crate) struct Nemesis {
@@ -19,13 +19,13 @@ pub(crate) struct Nemesis {
 
 #[derive(Debug, Clone)]
 enum Act {
-    Begin(Blow),
-    End(Blow),
+    Begin(Disruption),
+    End(Disruption),
 }
 
 impl Nemesis {
     pub(crate) fn new(site: &Arc<Site>) -> Self {
-        let due = site.plan.blows.iter().map(|(at, blow)| (*at, Act::Begin(blow.clone()))).collect();
+        let due = site.plan.disruptions.iter().map(|(at, disruption)| (*at, Act::Begin(disruption.clone()))).collect();
         let mut nemesis = Self { site: Arc::clone(site), due, dealt: 0 };
         nemesis.sort();
         nemesis
@@ -41,17 +41,17 @@ impl Nemesis {
         while self.due.last().is_some_and(|(at, _)| *at <= sim.elapsed()) {
             let Some((_, act)) = self.due.pop() else { return };
             match act {
-                Act::Begin(blow) => {
+                Act::Begin(disruption) => {
                     self.dealt += 1;
-                    if let Some(lasts) = self.begin(sim, &blow) {
-                        self.due.push((sim.elapsed() + lasts, Act::End(blow)));
+                    if let Some(lasts) = self.begin(sim, &disruption) {
+                        self.due.push((sim.elapsed() + lasts, Act::End(disruption)));
                         self.sort();
                     }
                 }
-                Act::End(blow) => {
-                    self.end(sim, &blow);
-                    if let Blow::Choke { host, down, .. } = blow {
-                        self.due.push((sim.elapsed(), Act::Begin(Blow::Crash { host, down })));
+                Act::End(disruption) => {
+                    self.end(sim, &disruption);
+                    if let Disruption::Choke { host, down, .. } = disruption {
+                        self.due.push((sim.elapsed(), Act::Begin(Disruption::Crash { host, down })));
                         self.sort();
                     }
                 }
@@ -62,8 +62,8 @@ impl Nemesis {
     /// Ends everything that goes on, and begins nothing more.
     pub(crate) fn heal(&mut self, sim: &mut Sim<'_>) {
         for (_, act) in std::mem::take(&mut self.due).into_iter().rev() {
-            if let Act::End(blow) = act {
-                self.end(sim, &blow);
+            if let Act::End(disruption) = act {
+                self.end(sim, &disruption);
             }
         }
         sim.set_fail_rate(0.0);
@@ -77,79 +77,81 @@ impl Nemesis {
         self.site.fates.clear(&HOSTS);
         self.site.broker.settle();
         self.site.broker.set_down(false);
-        let Manners { blind, discreet, hasty, .. } = self.site.plan.manners;
-        self.site.broker.behave(Manners { blind, discreet, hasty, ..Manners::default() });
+        let DeliveryFaults { blind, discreet, hasty, .. } = self.site.plan.delivery_faults;
+        self.site.broker.behave(DeliveryFaults { blind, discreet, hasty, ..DeliveryFaults::default() });
         self.site.trace.note("nemesis", "heals", "everything");
     }
 
     /// How long it lasts; none where it is over at once.
-    fn begin(&self, sim: &mut Sim<'_>, blow: &Blow) -> Option<Duration> {
+    fn begin(&self, sim: &mut Sim<'_>, disruption: &Disruption) -> Option<Duration> {
         let Site { broker, trace, fates, .. } = &*self.site;
         let mut outcome = String::new();
-        let lasts = match blow {
-            Blow::Crash { host, down } => {
+        let lasts = match disruption {
+            Disruption::Crash { host, down } => {
                 sim.crash(*host);
                 Some(*down)
             }
-            Blow::Link { one, others, how, lasts } => {
+            Disruption::Link { one, others, how, lasts } => {
                 for other in *others {
                     match how {
                         How::Cut => sim.partition(*one, *other),
                         How::Mute => sim.partition_oneway(*one, *other),
                         How::Deaf => sim.partition_oneway(*other, *one),
                         How::Late => sim.hold(*one, *other),
-                        How::Slow(most) => sim.set_link_max_message_latency(*one, *other, Duration::from_millis(*most)),
+                        How::Slow(slowest) => {
+                            sim.set_link_max_message_latency(*one, *other, Duration::from_millis(*slowest))
+                        }
                     }
                 }
                 Some(*lasts)
             }
-            Blow::Cut { host, lasts } => {
+            Disruption::Cut { host, lasts } => {
                 broker.set_cut(host, true);
                 Some(*lasts)
             }
-            Blow::BrokerDown { lasts } => {
+            Disruption::BrokerDown { lasts } => {
                 broker.set_down(true);
                 Some(*lasts)
             }
-            Blow::ForgetTail { count } => {
+            Disruption::ForgetTail { count } => {
                 outcome = format!(", {} lost", broker.forget_tail(*count));
                 None
             }
-            Blow::Lose { one_in } => {
+            Disruption::Lose { one_in } => {
                 outcome = format!(", {} lost", broker.lose(*one_in));
                 None
             }
-            Blow::Wipe => {
+            Disruption::Wipe => {
                 outcome = format!(", {} lost", broker.len());
                 broker.wipe();
                 None
             }
-            Blow::Commits { hosts, one_in, lasts } => {
+            Disruption::Commits { hosts, one_in, lasts } => {
                 fates.set(hosts, Fate::Doubtful(*one_in));
                 Some(*lasts)
             }
-            Blow::Storage { hosts, one_in, lasts } => {
+            Disruption::Storage { hosts, one_in, lasts } => {
                 fates.set(hosts, Fate::Failing(*one_in));
                 Some(*lasts)
             }
-            Blow::Choke { host, lasts, .. } => {
+            Disruption::Choke { host, lasts, .. } => {
                 fates.set(&[host], Fate::Lost);
                 Some(*lasts)
             }
-            Blow::Stall { hosts, lasts } => {
+            Disruption::Stall { hosts, lasts } => {
                 broker.stall(hosts, *lasts);
                 None
             }
         };
-        trace.note("nemesis", &format!("{blow:?}"), format_args!("begins{outcome}"));
+        trace.note("nemesis", &format!("{disruption:?}"), format_args!("begins{outcome}"));
         lasts
     }
 
-    fn end(&self, sim: &mut Sim<'_>, blow: &Blow) {
+    fn end(&self, sim: &mut Sim<'_>, disruption: &Disruption) {
         let Site { broker, trace, fates, .. } = &*self.site;
-        match blow {
-            Blow::Crash { host, .. } => sim.bounce(*host),
-            Blow::Link { one, others, how, .. } => {
+        match disruption {
+            Disruption::Crash { host, .. } => sim.bounce(*host),
+            Disruption::Link { one, others, how, .. } => {
                 for other in *others {
                     match how {
                         How::Cut => sim.repair(*one, *other),
@@ -160,12 +162,12 @@ impl Nemesis {
                     }
                 }
             }
-            Blow::Cut { host, .. } => broker.set_cut(host, false),
-            Blow::BrokerDown { .. } => broker.set_down(false),
-            Blow::ForgetTail { .. } | Blow::Lose { .. } | Blow::Wipe | Blow::Stall { .. } => {}
-            Blow::Commits { hosts, .. } | Blow::Storage { hosts, .. } => fates.clear(hosts),
-            Blow::Choke { host, .. } => fates.clear(&[host]),
+            Disruption::Cut { host, .. } => broker.set_cut(host, false),
+            Disruption::BrokerDown { .. } => broker.set_down(false),
+            Disruption::ForgetTail { .. } | Disruption::Lose { .. } | Disruption::Wipe | Disruption::Stall { .. } => {}
+            Disruption::Commits { hosts, .. } | Disruption::Storage { hosts, .. } => fates.clear(hosts),
+            Disruption::Choke { host, .. } => fates.clear(&[host]),
         }
-        trace.note("nemesis", &format!("{blow:?}"), "ends");
+        trace.note("nemesis", &format!("{disruption:?}"), "ends");
     }
 }

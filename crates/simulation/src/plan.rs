@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::aim::Aim;
 use crate::chance::Chance;
 use crate::mutant::Mutant;
-use crate::road::Manners;
+use crate::transport::DeliveryFaults;
 
 /// The hosts of Hospital, which share a database.
 pub(crate) const HOSPITALS: [&str; 2] = ["hospital-0", "hospital-1"];
@@ -29,7 +29,7 @@ pub(crate) const CUSTOMERS: [&str; 6] =
 
 /// One thing that goes wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Blow {
+pub(crate) enum Disruption {
     /// A process is killed and started again after a while.
     Crash { host: &'static str, down: Duration },
     /// A link between a host and some others does not do what it should.
@@ -89,26 +89,26 @@ pub(crate) struct Plan {
     pub(crate) latency: Duration,
     /// How often a link breaks; per message.
     pub(crate) fail_rate: f64,
-    pub(crate) manners: Manners,
+    pub(crate) delivery_faults: DeliveryFaults,
     /// Events a relay sends at once.
     pub(crate) window: usize,
     /// How long a claim may be without a booking.
     pub(crate) grace: Duration,
     /// How long Screening waits for Hospital, and for a single request to it.
-    pub(crate) patience: (Duration, Duration),
+    pub(crate) hospital_timeouts: (Duration, Duration),
     /// The longest time a consumer takes before it begins to apply a batch.
     pub(crate) work: Duration,
     /// How far the clock of each host is off, in seconds.
     pub(crate) skews: Vec<i64>,
-    pub(crate) blows: Vec<(Duration, Blow)>,
+    pub(crate) disruptions: Vec<(Duration, Disruption)>,
     pub(crate) chance: Chance,
 }
 
-/// When the load should be over: blows come before that.
-const LOAD: Duration = Duration::from_secs(3);
+/// When the load should be over: disruptions come before that.
+const LOAD_DURATION: Duration = Duration::from_secs(3);
 
-/// What Screening's patience may be.
-const PATIENCES: [(Duration, Duration); 3] = [
+/// What Screening's timeouts for calls to Hospital may be.
+const HOSPITAL_TIMEOUTS: [(Duration, Duration); 3] = [
     (Duration::from_millis(300), Duration::from_millis(100)),
     (Duration::from_secs(1), Duration::from_millis(400)),
     (Duration::from_secs(5), Duration::from_secs(2)),
@@ -126,10 +126,10 @@ impl Plan {
         let skewed = chance.one_in(3);
         let skew = |chance: &mut Chance| if skewed { i64::try_from(chance.below(600)).unwrap_or(0) - 300 } else { 0 };
         let aim = Aim::draw(&mut chance);
-        let mut blows: Vec<_> = (0..aim.others(&mut chance)).map(|_| blow(&mut chance)).collect();
+        let mut disruptions: Vec<_> = (0..aim.others(&mut chance)).map(|_| disruption(&mut chance)).collect();
         if storm {
-            let at = |chance: &mut Chance| chance.between(Duration::from_secs(1), LOAD);
-            blows.extend((0..2).map(|_| (at(&mut chance), Blow::Wipe)));
+            let at = |chance: &mut Chance| chance.between(Duration::from_secs(1), LOAD_DURATION);
+            disruptions.extend((0..2).map(|_| (at(&mut chance), Disruption::Wipe)));
         }
         let mut plan = Self {
             mutant,
@@ -141,7 +141,7 @@ impl Plan {
             deletions: usize::from(chance.one_in(3)),
             latency: Duration::from_millis(2 + chance.below(20)),
             fail_rate: if chance.one_in(3) { 0.003 } else { 0.0 },
-            manners: Manners {
+            delivery_faults: DeliveryFaults {
                 repeats: chance.pick(&[0, 3, 6]),
                 silent: chance.pick(&[0, 4, 10]),
                 deaf: chance.pick(&[0, 6, 12]),
@@ -153,14 +153,14 @@ impl Plan {
             },
             window: if storm { 1 } else { chance.pick(&[2, 4, 8, 512]) },
             grace: Duration::from_millis(chance.pick(&[30, 100, 300, 2_000])),
-            patience: chance.pick(&PATIENCES),
+            hospital_timeouts: chance.pick(&HOSPITAL_TIMEOUTS),
             work: Duration::from_millis(chance.pick(&[0, 30, 100])),
             skews: HOSTS.iter().map(|_| skew(&mut chance)).collect(),
-            blows,
+            disruptions,
             chance: chance.fork(),
         };
         aim.take(&mut plan, &mut chance);
-        plan.blows.sort_by_key(|(at, _)| *at);
+        plan.disruptions.sort_by_key(|(at, _)| *at);
         plan
     }
 }
@@ -169,32 +169,37 @@ fn capacity(chance: &mut Chance) -> i32 {
     i32::try_from(1 + chance.below(6)).unwrap_or(1)
 }
 
-fn blow(chance: &mut Chance) -> (Duration, Blow) {
-    let at = chance.between(Duration::from_millis(300), LOAD);
+fn disruption(chance: &mut Chance) -> (Duration, Disruption) {
+    let at = chance.between(Duration::from_millis(300), LOAD_DURATION);
     let lasts = chance.between(Duration::from_millis(100), Duration::from_secs(4));
     let host = chance.pick(&HOSTS);
-    let blow = match chance.below(23) {
-        0..3 => Blow::Crash { host, down: lasts / 4 },
+    let disruption = match chance.below(23) {
+        0..3 => Disruption::Crash { host, down: lasts / 4 },
         3..9 => link(chance, lasts),
-        9 => Blow::Link { one: chance.pick(&CUSTOMERS[..3]), others: &SCREENINGS, how: How::Deaf, lasts: lasts / 2 },
-        10 => Blow::Cut { host, lasts: lasts / 2 },
-        11 => Blow::BrokerDown { lasts: lasts / 2 },
-        12 | 13 => Blow::ForgetTail { count: 1 + usize::try_from(chance.below(12)).unwrap_or_default() },
-        14 => Blow::Wipe,
-        15 | 16 => Blow::Commits { hosts: chance.pick(&SERVICES), one_in: 2 + chance.below(8), lasts },
-        17 | 18 => Blow::Storage { hosts: chance.pick(&SERVICES), one_in: 2 + chance.below(6), lasts: lasts / 2 },
-        19 | 20 => Blow::Choke { host, lasts: Duration::from_millis(100) + lasts / 8, down: lasts / 4 },
-        21 => Blow::Lose { one_in: chance.pick(&[1, 2, 5]) },
-        _ => Blow::Stall { hosts: chance.pick(&SERVICES[..2]), lasts: Duration::from_millis(1_500) + lasts / 2 },
+        9 => Disruption::Link {
+            one: chance.pick(&CUSTOMERS[..3]),
+            others: &SCREENINGS,
+            how: How::Deaf,
+            lasts: lasts / 2,
+        },
+        10 => Disruption::Cut { host, lasts: lasts / 2 },
+        11 => Disruption::BrokerDown { lasts: lasts / 2 },
+        12 | 13 => Disruption::ForgetTail { count: 1 + usize::try_from(chance.below(12)).unwrap_or_default() },
+        14 => Disruption::Wipe,
+        15 | 16 => Disruption::Commits { hosts: chance.pick(&SERVICES), one_in: 2 + chance.below(8), lasts },
+        17 | 18 => Disruption::Storage { hosts: chance.pick(&SERVICES), one_in: 2 + chance.below(6), lasts: lasts / 2 },
+        19 | 20 => Disruption::Choke { host, lasts: Duration::from_millis(100) + lasts / 8, down: lasts / 4 },
+        21 => Disruption::Lose { one_in: chance.pick(&[1, 2, 5]) },
+        _ => Disruption::Stall { hosts: chance.pick(&SERVICES[..2]), lasts: Duration::from_millis(1_500) + lasts / 2 },
     };
-    (at, blow)
+    (at, disruption)
 }
 
 /// Between Screening and Hospital for the most part: that is where calls are made.
-fn link(chance: &mut Chance, lasts: Duration) -> Blow {
+fn link(chance: &mut Chance, lasts: Duration) -> Disruption {
     let slow = How::Slow(50 + chance.below(2_000));
     let how = chance.pick(&[How::Cut, How::Mute, How::Deaf, How::Late, slow, slow, slow]);
     let lasts = if how == How::Late { lasts / 3 } else { lasts };
     let others: [&'static [&'static str]; 4] = [&HOSPITALS, &HOSPITALS, &HOSPITALS[..1], &HOSPITALS[1..]];
-    Blow::Link { one: chance.pick(&SCREENINGS), others: chance.pick(&others), how, lasts }
+    Disruption::Link { one: chance.pick(&SCREENINGS), others: chance.pick(&others), how, lasts }
 }

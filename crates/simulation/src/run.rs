@@ -8,21 +8,21 @@ use runtime::identity::{Role, Signer};
 use turmoil::Builder;
 
 use crate::caller::Caller;
+use crate::history::CallHistory;
 use crate::host::{self, Site};
-use crate::ledger::Ledger;
 use crate::mutant::Mutant;
 use crate::nemesis::Nemesis;
 use crate::plan::{CUSTOMERS, HOSTS, Plan};
-use crate::road::Broker;
 use crate::sabotage::Applied;
 use crate::stage::Stage;
 use crate::trace::Trace;
+use crate::transport::Broker;
 use crate::{audit, clock, schema};
 
 /// How far the simulated clock moves at once.
-const TICK: Duration = Duration::from_millis(10);
-/// When the blows end, whatever the callers still have to do.
-const LATEST: Duration = Duration::from_secs(40);
+const CLOCK_STEP: Duration = Duration::from_millis(10);
+/// When the disruptions end, whatever the callers still have to do.
+const DISRUPTIONS_END: Duration = Duration::from_secs(40);
 
 /// What came of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,16 +34,16 @@ pub struct Outcome {
     /// Calls that callers made, and those of them that came to no answer.
     pub calls: (u64, u64),
     /// Blows that were dealt.
-    pub blows: usize,
+    pub disruptions: usize,
     /// What is wrong; none where nothing is.
     pub wrong: Option<String>,
 }
 
 impl std::fmt::Display for Outcome {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { hash, simulated, calls: (calls, unknown), blows, wrong } = self;
+        let Self { hash, simulated, calls: (calls, unknown), disruptions, wrong } = self;
         let (simulated, wrong) = (simulated.as_secs_f64(), wrong.as_deref().unwrap_or("ok"));
-        write!(f, "hash {hash}, {simulated:.1} s, {calls} calls, {unknown} unknown, {blows} blows: {wrong}")
+        write!(f, "hash {hash}, {simulated:.1} s, {calls} calls, {unknown} unknown, {disruptions} disruptions: {wrong}")
     }
 }
 
@@ -73,7 +73,7 @@ pub fn run(run: Run) -> std::io::Result<Outcome> {
     schema::copy(&schemas, data.path())?;
     let mut plan = Plan::of(seed, mutant);
     let broker = Broker::new(plan.chance.fork());
-    broker.behave(plan.manners);
+    broker.behave(plan.delivery_faults);
     let signer = Signer::load_or_create(data.path()).map_err(std::io::Error::other)?;
     let (trace, side_handle) = (Trace::new(printed), side.handle().clone());
     let (data_path, fates, applied) = (data.path().to_owned(), Arc::default(), Applied::default());
@@ -89,8 +89,8 @@ fn simulate(seed: u64, site: Arc<Site>) -> Outcome {
     let mut chance = plan.chance.clone();
     let mut sim = Builder::new()
         .rng_seed(seed)
-        .tick_duration(TICK)
-        .simulation_duration(LATEST * 4)
+        .tick_duration(CLOCK_STEP)
+        .simulation_duration(DISRUPTIONS_END * 4)
         .min_message_latency(Duration::from_millis(1))
         .max_message_latency(plan.latency)
         .fail_rate(plan.fail_rate)
@@ -103,8 +103,8 @@ fn simulate(seed: u64, site: Arc<Site>) -> Outcome {
         let site = Arc::clone(&site);
         sim.host(name, move || host::run(Arc::clone(&site), name));
     }
-    let (ledger, stage) = (Arc::<Ledger>::default(), Arc::new(Stage::new(plan.customers + 1)));
-    let mut caller = |name: &str, role| Caller::new(name, role, &site, &ledger, &stage, chance.fork());
+    let (history, stage) = (Arc::<CallHistory>::default(), Arc::new(Stage::new(plan.customers + 1)));
+    let mut caller = |name: &str, role| Caller::new(name, role, &site, &history, &stage, chance.fork());
     sim.client("admin", caller("admin", Role::Admin).admin());
     for name in &CUSTOMERS[..plan.customers] {
         sim.client(*name, caller(name, Role::Customer).customer());
@@ -116,7 +116,7 @@ fn simulate(seed: u64, site: Arc<Site>) -> Outcome {
         clock::set(sim.elapsed());
         if !stage.is_healed() {
             nemesis.act(&mut sim);
-            if stage.is_over() || sim.elapsed() > LATEST {
+            if stage.is_over() || sim.elapsed() > DISRUPTIONS_END {
                 nemesis.heal(&mut sim);
                 stage.heal();
             }
@@ -127,7 +127,7 @@ fn simulate(seed: u64, site: Arc<Site>) -> Outcome {
             Err(why) => break Some(why.to_string()),
         }
     };
-    let wrong = wrong.or_else(|| ledger.seen_broken().first().cloned());
+    let wrong = wrong.or_else(|| history.seen_broken().first().cloned());
     let hash = site.trace.hash();
-    Outcome { hash, simulated: sim.elapsed(), calls: ledger.calls(), blows: nemesis.dealt, wrong }
+    Outcome { hash, simulated: sim.elapsed(), calls: history.calls(), disruptions: nemesis.dealt, wrong }
 }

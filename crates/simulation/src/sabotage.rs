@@ -15,7 +15,7 @@ use relay::{Consumer, Handler, Incoming};
 use sea_orm::ConnectionTrait;
 use store::Location;
 use store::dead_letter::DeadLetter;
-use store::inbox::Mark;
+use store::inbox::InboxKey;
 use tokio::runtime::Handle;
 use uuid::Uuid;
 
@@ -119,8 +119,8 @@ impl Handler for Counting {
         Ok(())
     }
 
-    async fn bury(&self, letter: DeadLetter, mark: Mark) -> Result<(), Fault> {
-        self.inner.bury(letter, mark).await
+    async fn store_dead_letter(&self, dead_letter: DeadLetter, inbox_key: InboxKey) -> Result<(), Fault> {
+        self.inner.store_dead_letter(dead_letter, inbox_key).await
     }
 }
 

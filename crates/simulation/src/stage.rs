@@ -14,7 +14,7 @@ pub(crate) struct Stage {
     healed: AtomicBool,
 }
 
-const LOOK: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 impl Stage {
     /// With so many callers.
@@ -33,7 +33,7 @@ impl Stage {
             if let Some(slots) = self.slots.lock().unwrap_or_else(PoisonError::into_inner).clone() {
                 return slots;
             }
-            sleep(LOOK).await;
+            sleep(POLL_INTERVAL).await;
         }
     }
 

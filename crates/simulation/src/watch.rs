@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use fault::Fault;
 use relay::{Consumer, Handler, Incoming};
 use store::dead_letter::DeadLetter;
-use store::inbox::Mark;
+use store::inbox::InboxKey;
 
 use crate::chance::Chance;
 use crate::host::Site;
@@ -45,17 +45,17 @@ impl Handler for Watched {
         };
         tokio::time::sleep(work).await;
         let outcome = self.inner.handle(batch).await;
-        let told = outcome.as_ref().map_or_else(|fault| fault.reason().name(), |()| "applied");
+        let result = outcome.as_ref().map_or_else(|fault| fault.reason().name(), |()| "applied");
         for event in what {
-            self.site.trace.note(&self.who, &event, told);
+            self.site.trace.note(&self.who, &event, result);
         }
         outcome
     }
 
-    async fn bury(&self, letter: DeadLetter, mark: Mark) -> Result<(), Fault> {
-        let what = format!("{} ({})", letter.subject, letter.error);
-        let outcome = self.inner.bury(letter, mark).await;
-        self.site.trace.note(&self.who, &what, "BURIED");
+    async fn store_dead_letter(&self, dead_letter: DeadLetter, inbox_key: InboxKey) -> Result<(), Fault> {
+        let what = format!("{} ({})", dead_letter.subject, dead_letter.error);
+        let outcome = self.inner.store_dead_letter(dead_letter, inbox_key).await;
+        self.site.trace.note(&self.who, &what, "DEAD LETTER");
         outcome
     }
 }

@@ -8,15 +8,15 @@ use store::{Database, outbox};
 use tokio::time::{Instant, sleep, timeout};
 
 /// How often it looks for what nobody told it of.
-const LOOK: Duration = Duration::from_millis(100);
+const COMMIT_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Publishes what comes after the last event it has published.
-pub(crate) async fn publish(database: Database, road: Arc<dyn Publish>) {
+pub(crate) async fn publish(database: Database, transport: Arc<dyn Publish>) {
     let (mut watermark, mut commits) = (0, database.commits());
     loop {
         let rows = outbox::read_after(database.reader(), watermark, 64).await.unwrap_or_default();
         if rows.is_empty() {
-            drop(timeout(LOOK, commits.changed()).await);
+            drop(timeout(COMMIT_POLL_INTERVAL, commits.changed()).await);
             continue;
         }
         let last = rows.last().map_or(watermark, |row| row.position);
@@ -25,11 +25,11 @@ pub(crate) async fn publish(database: Database, road: Arc<dyn Publish>) {
             message: Message { subject: row.subject, payload: row.payload },
         });
         let outbound: Vec<Outbound> = outbound.collect();
-        let acknowledged = road.publish(&outbound, Instant::now() + Duration::from_secs(2)).await;
+        let acknowledged = transport.publish(&outbound, Instant::now() + Duration::from_secs(2)).await;
         if acknowledged.iter().all(Result::is_ok) {
             watermark = last;
         } else {
-            sleep(LOOK).await;
+            sleep(COMMIT_POLL_INTERVAL).await;
         }
     }
 }

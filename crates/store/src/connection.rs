@@ -94,7 +94,7 @@ const CHECKPOINT_PAGES: u32 = 8_000;
 /// Bytes the log's file keeps once it was copied; a rush in which readers held the copying up makes it longer for a while.
 const LOG_BYTES: u64 = 4_096 * CHECKPOINT_PAGES as u64;
 /// Statements a connection keeps prepared: those of every number of rows that is written at once, table by table.
-const PREPARED: usize = 400;
+const PREPARED_STATEMENTS: usize = 400;
 /// Pages the writing connection keeps in memory, once it has needed them. A process with all services has one for each.
 const CACHED_PAGES: u32 = 1_000;
 
@@ -120,7 +120,7 @@ fn sqlite(path: std::path::PathBuf, purpose: Purpose, trust: Arc<Trust>) -> Conn
             .create_if_missing(matches!(purpose, Purpose::Write | Purpose::Migrate))
             .read_only(read_only)
             .busy_timeout(if purpose == Purpose::Fold { Duration::ZERO } else { ACQUIRE_TIMEOUT })
-            .statement_cache_capacity(PREPARED)
+            .statement_cache_capacity(PREPARED_STATEMENTS)
             .foreign_keys(false);
         if read_only {
             return sqlite;
@@ -164,13 +164,13 @@ fn postgres(url: &str, purpose: Purpose, trust: Arc<Trust>) -> ConnectOptions {
 }
 
 /// Rounds in which two sessions are asked which server process they have.
-const ROUNDS: usize = 3;
+const PAIRING_ROUNDS: usize = 3;
 
 /// Whether two pools of one connection each have sessions of their own, as prepared statements, settings and locks need them. A pool
 /// between us and the server that works by transactions gives one process of the server to both, or another one every time.
 pub(crate) async fn have_sessions(one: &DatabaseConnection, other: &DatabaseConnection) -> Result<bool, DbErr> {
     let (mut ones, mut others) = (BTreeSet::new(), BTreeSet::new());
-    for _ in 0..ROUNDS {
+    for _ in 0..PAIRING_ROUNDS {
         ones.insert(process(one).await?);
         others.insert(process(other).await?);
     }

@@ -1,8 +1,8 @@
 //! One service's database: a writing connection of its own and a small pool that reads.
 //!
 //! SQLite runs in WAL with synchronous=FULL, and every write transaction begins IMMEDIATE: a deferred one that upgrades
-//! fails at once when another commit came in between, whatever the busy timeout. PostgreSQL runs READ COMMITTED: units lock
-//! rows first and read afterwards, and every statement sees what was committed before it.
+//! fails at once when another commit came in between, whatever the busy timeout. PostgreSQL runs READ COMMITTED: batch
+//! handlers lock rows first and read afterwards, and every statement sees what was committed before it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -269,7 +269,7 @@ impl Database {
         self.writable.subscribe()
     }
 
-    /// Keeps what the writer has found out; true where it is news.
+    /// Keeps what the writer has found out; true where that is a change.
     pub(crate) fn set_writable(&self, writable: bool) -> bool {
         self.writable.send_replace(writable) != writable
     }
@@ -296,7 +296,7 @@ impl Database {
 
     /// Begins a small write beside the writer, which need not wait for it where the database locks rows.
     #[boxed]
-    pub(crate) async fn begin_beside(&self) -> Result<Transaction, DbErr> {
+    pub(crate) async fn begin_outside_writer(&self) -> Result<Transaction, DbErr> {
         if !self.is_shared() {
             return self.begin().await;
         }
@@ -364,7 +364,7 @@ impl Database {
         let parting =
             async { tokio::join!(writer.close(), async { if shared { reader.close().await } else { Ok(()) } }) };
         // what does not end by itself ends when the server notices
-        let _ = tokio::time::timeout(PARTING, parting).await;
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, parting).await;
     }
 
     /// A pool whose connections are opened when they are needed.
@@ -385,7 +385,7 @@ impl Database {
 }
 
 /// How long old connections may take to say good-bye before they are just dropped.
-const PARTING: Duration = Duration::from_secs(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// An error where a pool between us and the server shares sessions between its clients.
 async fn ensure_sessions(location: &Location, connection: &DatabaseConnection) -> Result<(), Error> {

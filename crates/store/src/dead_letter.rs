@@ -1,6 +1,7 @@
 //! Events that a consumer could not apply, kept with their bytes and the error, and the way back for them.
 //!
-//! Whoever wants one applied again asks for it here; the consumer, wherever it runs, looks for such wishes and grants them.
+//! Whoever wants one applied again asks for it here; the consumer, wherever it runs, looks for such requests and does
+//! what they ask for.
 
 use jiff::Timestamp;
 use sea_orm::ActiveValue::{NotSet, Set};
@@ -64,16 +65,16 @@ pub struct DeadLetter {
 ///
 /// # Errors
 /// What the database says.
-pub async fn put(transaction: &impl ConnectionTrait, letter: &DeadLetter) -> Result<(), DbErr> {
+pub async fn put(transaction: &impl ConnectionTrait, dead_letter: &DeadLetter) -> Result<(), DbErr> {
     let row = ActiveModel {
         id: NotSet,
-        consumer: Set(letter.consumer.clone()),
-        event_id: Set(letter.event_id.clone()),
-        subject: Set(letter.subject.clone()),
-        payload: Set(letter.payload.clone()),
-        error: Set(letter.error.clone()),
-        attempts: Set(letter.attempts),
-        bury_time: Set(micros(letter.time)),
+        consumer: Set(dead_letter.consumer.clone()),
+        event_id: Set(dead_letter.event_id.clone()),
+        subject: Set(dead_letter.subject.clone()),
+        payload: Set(dead_letter.payload.clone()),
+        error: Set(dead_letter.error.clone()),
+        attempts: Set(dead_letter.attempts),
+        bury_time: Set(micros(dead_letter.time)),
         replay_time: Set(None),
     };
     Entity::insert(row).exec_without_returning(transaction).await?;
@@ -104,28 +105,29 @@ pub async fn get(connection: &impl ConnectionTrait, id: i64) -> Result<Option<Mo
     Entity::find_by_id(id).one(connection).await
 }
 
-/// Asks its consumer to apply one again: its event counts as not seen from now on. False where there is no such letter.
+/// Asks its consumer to apply one again: its event counts as not seen from now on. False where there is no such dead letter.
 ///
 /// # Errors
 /// What the database says.
 pub async fn ask_for_replay(database: &Database, id: i64, now: Timestamp) -> Result<bool, DbErr> {
     step(async {
-        let transaction = database.begin_beside().await?;
-        let Some(letter) = Entity::find_by_id(id).lock_exclusive().one(&transaction).await? else {
+        let transaction = database.begin_outside_writer().await?;
+        let Some(dead_letter) = Entity::find_by_id(id).lock_exclusive().one(&transaction).await? else {
             transaction.rollback().await?;
             return Ok(false);
         };
-        inbox::forget(&transaction, &letter.consumer, seen_as(&letter.event_id, &letter.payload)).await?;
-        let mut letter = letter.into_active_model();
-        letter.replay_time = Set(Some(micros(now)));
-        Entity::update(letter).exec(&transaction).await?;
+        inbox::forget(&transaction, &dead_letter.consumer, seen_as(&dead_letter.event_id, &dead_letter.payload))
+            .await?;
+        let mut dead_letter = dead_letter.into_active_model();
+        dead_letter.replay_time = Set(Some(micros(now)));
+        Entity::update(dead_letter).exec(&transaction).await?;
         database.commit(transaction).await?;
         Ok(true)
     })
     .await
 }
 
-/// The letters of a consumer that somebody asked to have applied again, oldest first.
+/// The dead letters of a consumer that somebody asked to have applied again, oldest first.
 ///
 /// # Errors
 /// What the database says.
@@ -145,7 +147,7 @@ pub async fn asked_for(connection: &impl ConnectionTrait, consumer: &str, limit:
 /// What the database says.
 pub async fn keep(database: &Database, id: i64, error: &str) -> Result<(), DbErr> {
     step(async {
-        let transaction = database.begin_beside().await?;
+        let transaction = database.begin_outside_writer().await?;
         Entity::update_many()
             .col_expr(Column::ReplayTime, Expr::val(Option::<i64>::None))
             .col_expr(Column::Error, Expr::val(error))
@@ -158,13 +160,13 @@ pub async fn keep(database: &Database, id: i64, error: &str) -> Result<(), DbErr
     .await
 }
 
-/// Removes one for good. False where there is no such letter.
+/// Removes one for good. False where there is no such dead letter.
 ///
 /// # Errors
 /// What the database says.
 pub async fn remove(database: &Database, id: i64) -> Result<bool, DbErr> {
     step(async {
-        let transaction = database.begin_beside().await?;
+        let transaction = database.begin_outside_writer().await?;
         let removed = Entity::delete_by_id(id).exec(&transaction).await?;
         database.commit(transaction).await?;
         Ok(removed.rows_affected > 0)

@@ -16,8 +16,8 @@ use crate::time::micros;
 
 /// How an event is recognised when it comes again.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Mark {
-    /// By its place in a source that is read in order: one cursor a source is enough.
+pub enum InboxKey {
+    /// By its position in a source that is read in order: one cursor a source is enough.
     Ordered {
         /// The producer whose log it is.
         source: Arc<str>,
@@ -37,7 +37,7 @@ pub enum Mark {
 pub(crate) mod seen {
     use sea_orm::entity::prelude::*;
 
-    /// An event that came by an unordered road.
+    /// An event that came by an unordered transport.
     #[sea_orm::model]
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "inbox")]
@@ -109,10 +109,14 @@ pub struct Ignored {
 ///
 /// # Errors
 /// What the database says.
-pub async fn admit(transaction: &impl ConnectionTrait, consumer: &str, marks: &[&Mark]) -> Result<Vec<bool>, DbErr> {
-    let mut fresh = vec![false; marks.len()];
-    admit_ordered(transaction, consumer, marks, &mut fresh).await?;
-    admit_unordered(transaction, consumer, marks, &mut fresh).await?;
+pub async fn admit(
+    transaction: &impl ConnectionTrait,
+    consumer: &str,
+    inbox_keys: &[&InboxKey],
+) -> Result<Vec<bool>, DbErr> {
+    let mut fresh = vec![false; inbox_keys.len()];
+    admit_ordered(transaction, consumer, inbox_keys, &mut fresh).await?;
+    admit_unordered(transaction, consumer, inbox_keys, &mut fresh).await?;
     Ok(fresh)
 }
 
@@ -124,26 +128,27 @@ pub async fn admit(transaction: &impl ConnectionTrait, consumer: &str, marks: &[
 pub async fn admit_repeatable(
     transaction: &impl ConnectionTrait,
     consumer: &str,
-    marks: &[&Mark],
+    inbox_keys: &[&InboxKey],
 ) -> Result<Vec<bool>, DbErr> {
-    let mut fresh: Vec<bool> = marks.iter().map(|mark| matches!(mark, Mark::Unordered { .. })).collect();
-    admit_ordered(transaction, consumer, marks, &mut fresh).await?;
+    let mut fresh: Vec<bool> =
+        inbox_keys.iter().map(|inbox_key| matches!(inbox_key, InboxKey::Unordered { .. })).collect();
+    admit_ordered(transaction, consumer, inbox_keys, &mut fresh).await?;
     Ok(fresh)
 }
 
 async fn admit_ordered(
     transaction: &impl ConnectionTrait,
     consumer: &str,
-    marks: &[&Mark],
+    inbox_keys: &[&InboxKey],
     fresh: &mut [bool],
 ) -> Result<(), DbErr> {
-    if !marks.iter().any(|mark| matches!(mark, Mark::Ordered { .. })) {
+    if !inbox_keys.iter().any(|inbox_key| matches!(inbox_key, InboxKey::Ordered { .. })) {
         return Ok(());
     }
     let before = cursors(transaction, consumer).await?;
     let mut moved: HashMap<&str, (i64, Uuid)> = HashMap::new();
-    for (mark, fresh) in marks.iter().zip(fresh) {
-        if let Mark::Ordered { source, position, event_id } = mark {
+    for (inbox_key, fresh) in inbox_keys.iter().zip(fresh) {
+        if let InboxKey::Ordered { source, position, event_id } = inbox_key {
             let known = before.get(&**source).copied().unwrap_or(0);
             let cursor = moved.get(&**source).map_or(known, |(position, _)| *position);
             *fresh = *position > cursor;
@@ -172,15 +177,15 @@ async fn admit_ordered(
 async fn admit_unordered(
     transaction: &impl ConnectionTrait,
     consumer: &str,
-    marks: &[&Mark],
+    inbox_keys: &[&InboxKey],
     fresh: &mut [bool],
 ) -> Result<(), DbErr> {
     // in order: replicas that remember the same events must not wait for each other in a circle
-    let ids: BTreeSet<Uuid> = marks
+    let ids: BTreeSet<Uuid> = inbox_keys
         .iter()
-        .filter_map(|mark| match mark {
-            Mark::Unordered { event_id } => Some(*event_id),
-            Mark::Ordered { .. } => None,
+        .filter_map(|inbox_key| match inbox_key {
+            InboxKey::Unordered { event_id } => Some(*event_id),
+            InboxKey::Ordered { .. } => None,
         })
         .collect();
     if ids.is_empty() {
@@ -190,8 +195,8 @@ async fn admit_unordered(
         DbBackend::Postgres => remember_at_once(transaction, consumer, &ids).await?,
         _ => remember(transaction, consumer, ids).await?,
     };
-    for (mark, fresh) in marks.iter().zip(fresh) {
-        if let Mark::Unordered { event_id } = mark {
+    for (inbox_key, fresh) in inbox_keys.iter().zip(fresh) {
+        if let InboxKey::Unordered { event_id } = inbox_key {
             // twice in one call is new once
             *fresh = new.remove(event_id);
         }
@@ -243,7 +248,7 @@ pub(crate) async fn forget(transaction: &impl ConnectionTrait, consumer: &str, e
 }
 
 /// Events one call of [`prune`] forgets at most.
-const PRUNED: u64 = 5_000;
+const PRUNE_BATCH: u64 = 5_000;
 
 /// Forgets a chunk of the oldest events of a consumer that were made before `limit`: ids of events begin with their time. One
 /// that comes again after that meets the version its effect left behind. True where there may be more.
@@ -261,13 +266,13 @@ pub async fn prune(database: &Database, consumer: &str, limit: Timestamp) -> Res
             .filter(Column::Consumer.eq(consumer))
             .filter(Column::EventId.lt(bound))
             .order_by_asc(Column::EventId)
-            .limit(PRUNED);
+            .limit(PRUNE_BATCH);
         let due: Vec<Uuid> = oldest.into_tuple().all(database.reader()).await?;
         if due.is_empty() {
             return Ok(false);
         }
-        let more = due.len() as u64 == PRUNED;
-        let transaction = database.begin_beside().await?;
+        let more = due.len() as u64 == PRUNE_BATCH;
+        let transaction = database.begin_outside_writer().await?;
         let forgotten = Entity::delete_many().filter(Column::Consumer.eq(consumer));
         forgotten.filter(Column::EventId.is_in(due)).exec(&transaction).await?;
         database.commit(transaction).await?;
@@ -287,7 +292,7 @@ pub async fn cursors(connection: &impl ConnectionTrait, consumer: &str) -> Resul
 
 /// How far somebody has read a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReadMark {
+pub struct ReadPosition {
     /// Who.
     pub consumer: String,
     /// To which position.
@@ -300,21 +305,21 @@ pub struct ReadMark {
 ///
 /// # Errors
 /// What the database says.
-pub async fn read_of(connection: &impl ConnectionTrait, source: &str) -> Result<Vec<ReadMark>, DbErr> {
+pub async fn read_of(connection: &impl ConnectionTrait, source: &str) -> Result<Vec<ReadPosition>, DbErr> {
     let rows = cursors::Entity::find().filter(cursors::Column::Source.eq(source)).all(connection).await?;
-    let mark =
-        |row: cursors::Model| ReadMark { consumer: row.consumer, position: row.position, event_id: row.event_id };
-    Ok(rows.into_iter().map(mark).collect())
+    let read_position =
+        |row: cursors::Model| ReadPosition { consumer: row.consumer, position: row.position, event_id: row.event_id };
+    Ok(rows.into_iter().map(read_position).collect())
 }
 
 /// Keeps how far a log has come, as the cursor of a consumer that wants nothing of it.
 ///
 /// # Errors
 /// What the database says.
-pub async fn note(database: &Database, consumer: &str, mark: Mark) -> Result<(), DbErr> {
+pub async fn note(database: &Database, consumer: &str, inbox_key: InboxKey) -> Result<(), DbErr> {
     step(async {
-        let transaction = database.begin_beside().await?;
-        admit_repeatable(&transaction, consumer, &[&mark]).await?;
+        let transaction = database.begin_outside_writer().await?;
+        admit_repeatable(&transaction, consumer, &[&inbox_key]).await?;
         database.commit(transaction).await
     })
     .await
@@ -326,7 +331,7 @@ pub async fn note(database: &Database, consumer: &str, mark: Mark) -> Result<(),
 /// What the database says.
 pub async fn read_again(database: &Database, source: &str) -> Result<(), DbErr> {
     step(async {
-        let transaction = database.begin_beside().await?;
+        let transaction = database.begin_outside_writer().await?;
         cursors::Entity::delete_many().filter(cursors::Column::Source.eq(source)).exec(&transaction).await?;
         database.commit(transaction).await
     })

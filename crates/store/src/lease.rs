@@ -21,7 +21,7 @@ use crate::time::micros;
 use crate::transaction::Transaction;
 
 /// The key of the only row.
-pub(crate) const ONLY: i32 = 1;
+pub(crate) const ONLY_ROW: i32 = 1;
 
 /// The row.
 #[sea_orm::model]
@@ -81,7 +81,7 @@ pub async fn acquire(
     now: Timestamp,
 ) -> Result<Option<Lease>, DbErr> {
     step(async {
-        let transaction = database.begin_beside().await?;
+        let transaction = database.begin_outside_writer().await?;
         let Some(row) = locked(&transaction).await? else { return Ok(None) };
         let now = clock(&transaction, now).await?;
         let own = row.holder == Some(holder);
@@ -108,7 +108,7 @@ pub async fn acquire(
 /// # Errors
 /// What the database says.
 pub async fn published(connection: &impl ConnectionTrait) -> Result<(String, u64), DbErr> {
-    let row = Entity::find_by_id(ONLY).one(connection).await?;
+    let row = Entity::find_by_id(ONLY_ROW).one(connection).await?;
     Ok(row.map_or_else(Default::default, |row| (row.stream, u64::try_from(row.sequence).unwrap_or(0))))
 }
 
@@ -133,7 +133,7 @@ pub async fn release(database: &Database, epoch: i64) -> Result<(), DbErr> {
 pub async fn mark(database: &Database, epoch: i64, stream: &str, events: &[Published]) -> Result<bool, DbErr> {
     let Some(newest) = events.iter().max_by_key(|event| event.sequence) else { return Ok(true) };
     in_epoch(database, epoch, async |transaction, row| {
-        for chunk in events.chunks(MARKS) {
+        for chunk in events.chunks(MARKS_PER_STATEMENT) {
             mark_chunk(transaction, chunk).await?;
         }
         let sequence = i64::try_from(newest.sequence).unwrap_or(i64::MAX);
@@ -149,7 +149,7 @@ pub async fn mark(database: &Database, epoch: i64, stream: &str, events: &[Publi
 }
 
 /// Events one statement marks, well below the limit on bound values.
-const MARKS: usize = 1_000;
+const MARKS_PER_STATEMENT: usize = 1_000;
 
 async fn mark_chunk(transaction: &Transaction, events: &[Published]) -> Result<(), DbErr> {
     if transaction.get_database_backend() == DbBackend::Postgres {
@@ -182,7 +182,7 @@ async fn mark_all(transaction: &Transaction, events: &[Published]) -> Result<(),
 }
 
 /// Rows one transaction takes the marks from.
-const UNMARKED: u64 = 10_000;
+const UNMARKS_PER_TRANSACTION: u64 = 10_000;
 
 /// Takes all marks away, so that everything the outbox still holds is published again, into `stream`; false where the epoch is
 /// over. Interrupted, it is begun again: the lease names the new stream only at the end.
@@ -199,11 +199,11 @@ pub async fn publish_again(database: &Database, epoch: i64, stream: &str) -> Res
                 .column(Outbox::Position)
                 .filter(Outbox::StreamSequence.is_not_null())
                 .order_by_desc(Outbox::Position)
-                .limit(UNMARKED)
+                .limit(UNMARKS_PER_TRANSACTION)
                 .into_tuple()
                 .all(transaction)
                 .await?;
-            left = marked.len() as u64 == UNMARKED;
+            left = marked.len() as u64 == UNMARKS_PER_TRANSACTION;
             if let (Some(last), Some(first)) = (marked.first(), marked.last()) {
                 outbox::Entity::update_many()
                     .col_expr(Outbox::StreamSequence, Expr::val(Option::<i64>::None))
@@ -234,7 +234,7 @@ pub async fn publish_again(database: &Database, epoch: i64, stream: &str) -> Res
 /// What the database says.
 pub async fn unmark(database: &Database, epoch: i64, positions: &[i64]) -> Result<bool, DbErr> {
     in_epoch(database, epoch, async |transaction, _| {
-        for chunk in positions.chunks(MARKS) {
+        for chunk in positions.chunks(MARKS_PER_STATEMENT) {
             outbox::Entity::update_many()
                 .col_expr(outbox::Column::StreamSequence, Expr::val(Option::<i64>::None))
                 .filter(outbox::Column::Position.is_in(chunk.iter().copied()))
@@ -253,7 +253,7 @@ async fn in_epoch(
     act: impl AsyncFnOnce(&Transaction, &mut ActiveModel) -> Result<(), DbErr>,
 ) -> Result<bool, DbErr> {
     step(async {
-        let transaction = database.begin_beside().await?;
+        let transaction = database.begin_outside_writer().await?;
         // whoever takes the lease over waits for this lock, so the epoch holds until the commit
         let row = locked(&transaction).await?.filter(|row| row.epoch == epoch);
         let Some(row) = row else {
@@ -272,7 +272,7 @@ async fn in_epoch(
 }
 
 async fn locked(transaction: &Transaction) -> Result<Option<Model>, DbErr> {
-    Entity::find_by_id(ONLY).lock_exclusive().one(transaction).await
+    Entity::find_by_id(ONLY_ROW).lock_exclusive().one(transaction).await
 }
 
 /// The time that all holders agree on.

@@ -44,4 +44,4 @@ pub use lookup::{Lookup, Lookups};
 pub use nemesis::{Nemesis, Stage, Verdict};
 pub use time::{micros, timestamp};
 pub use transaction::Transaction;
-pub use writer::{Unit, Writer, WriterOptions};
+pub use writer::{BatchHandler, Writer, WriterOptions};

@@ -1,5 +1,5 @@
-//! Coalesced reads: while one look at the database runs, the questions that arrive form the next, so that a rush costs a few
-//! statements a look and not a few a question. Somebody who asks alone waits for nobody.
+//! Coalesced reads: while one look at the database runs, the queries that arrive form the next, so that a rush costs a few
+//! statements a look and not a few per query. Somebody who asks alone waits for nobody.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,21 +18,21 @@ use crate::writer::{gather, overloaded};
 #[async_trait]
 pub trait Lookup: Send + Sync + 'static {
     /// What is asked.
-    type Question: Send + Sync + 'static;
+    type Query: Send + Sync + 'static;
     /// What is there.
     type Answer: Send + 'static;
 
-    /// Answers each question, in order. What was committed before the first of them was asked is seen.
-    async fn look(&self, reader: &Reader, questions: &[&Self::Question]) -> Result<Vec<Self::Answer>, DbErr>;
+    /// Answers each query, in order. What was committed before the first of them was asked is seen.
+    async fn look_up(&self, reader: &Reader, queries: &[&Self::Query]) -> Result<Vec<Self::Answer>, DbErr>;
 }
 
-/// Questions that one look answers at most.
-const MOST: usize = 256;
-/// Questions that may wait; as many as a writer's commands.
-const WAITING: usize = 4_096;
+/// Queries that one look at the database answers at most.
+const MAX_QUERIES: usize = 256;
+/// Queries that may wait; as many as a writer's commands.
+const QUEUE_CAPACITY: usize = 4_096;
 
 struct Asked<L: Lookup> {
-    question: L::Question,
+    query: L::Query,
     answer: oneshot::Sender<Result<L::Answer, Fault>>,
 }
 
@@ -50,31 +50,31 @@ impl<L: Lookup> fmt::Debug for Lookups<L> {
 impl<L: Lookup> Lookups<L> {
     /// Makes a handle and the loop that serves it, which ends with the handle.
     pub fn new(lookup: L, database: Database) -> (Self, impl Future<Output = ()> + Send + 'static) {
-        let (queue, mut waiting) = mpsc::channel::<Asked<L>>(WAITING);
+        let (queue, mut waiting) = mpsc::channel::<Asked<L>>(QUEUE_CAPACITY);
         let lookup = Arc::new(lookup);
-        let looking = async move {
-            let mut asked = Vec::with_capacity(MOST);
-            while gather(&mut waiting, &mut asked, MOST).await > 0 {
+        let answering = async move {
+            let mut asked = Vec::with_capacity(MAX_QUERIES);
+            while gather(&mut waiting, &mut asked, MAX_QUERIES).await > 0 {
                 asked.retain(|asked| !asked.answer.is_closed());
-                let questions: Vec<&L::Question> = asked.iter().map(|asked| &asked.question).collect();
-                let found = match lookup.look(database.reader(), &questions).await {
+                let queries: Vec<&L::Query> = asked.iter().map(|asked| &asked.query).collect();
+                let found = match lookup.look_up(database.reader(), &queries).await {
                     Ok(answers) if answers.len() == asked.len() => Ok(answers),
-                    Ok(_) => Err(Fault::internal("a lookup did not answer every question")),
+                    Ok(_) => Err(Fault::internal("a lookup did not answer every query")),
                     Err(cause) => Err(failed(cause)),
                 };
                 answer(&mut asked, found);
             }
         };
-        (Self { queue }, looking)
+        (Self { queue }, answering)
     }
 
     /// Asks and waits for the answer.
     ///
     /// # Errors
     /// STORAGE_UNAVAILABLE where the database does not answer, OVERLOADED where too many wait.
-    pub async fn ask(&self, question: L::Question) -> Result<L::Answer, Fault> {
+    pub async fn ask(&self, query: L::Query) -> Result<L::Answer, Fault> {
         let (answer, answered) = oneshot::channel();
-        self.queue.try_send(Asked { question, answer }).map_err(|refused| match refused {
+        self.queue.try_send(Asked { query, answer }).map_err(|refused| match refused {
             mpsc::error::TrySendError::Full(_) => overloaded(),
             mpsc::error::TrySendError::Closed(_) => stopped(),
         })?;

@@ -99,7 +99,7 @@ impl MigrationTrait for Broker {
                 lease::Column::Stream,
                 lease::Column::Sequence,
             ])
-            .values_panic([lease::ONLY.into(), 0_i64.into(), 0_i64.into(), "".into(), 0_i64.into()])
+            .values_panic([lease::ONLY_ROW.into(), 0_i64.into(), 0_i64.into(), "".into(), 0_i64.into()])
             .to_owned();
         manager.execute(nobody).await
     }

@@ -29,7 +29,7 @@ pub struct Model {
     /// Where in this service's history.
     #[sea_orm(primary_key)]
     pub position: i64,
-    /// Its identity on every road.
+    /// Its identity on every transport.
     pub event_id: Uuid,
     /// What it reports, for filters: see `domain::event::subject`.
     pub subject: String,
@@ -87,9 +87,9 @@ pub async fn head(connection: &impl ConnectionTrait) -> Result<i64, DbErr> {
 }
 
 /// Rows one statement reads in search of an event.
-const SEARCHED: u64 = 5_000;
+const SEARCH_BATCH: u64 = 5_000;
 /// How much later than an event others may have occurred that stand before it: clocks of processes differ.
-const DISORDER: i64 = 60 * 60 * 1_000_000;
+const MAX_CLOCK_SKEW: i64 = 60 * 60 * 1_000_000;
 
 /// Whether an event that a broker holds is here, or was: what was published long ago is removed. `occurred` is when it occurred, in
 /// microseconds since 1970.
@@ -105,7 +105,7 @@ pub async fn knows(connection: &impl ConnectionTrait, event_id: Uuid, occurred: 
             .columns([Column::Position, Column::EventId, Column::OccurTime])
             .filter(Column::Position.lt(before))
             .order_by_desc(Column::Position)
-            .limit(SEARCHED)
+            .limit(SEARCH_BATCH)
             .into_tuple()
             .all(connection)
             .await?;
@@ -116,7 +116,7 @@ pub async fn knows(connection: &impl ConnectionTrait, event_id: Uuid, occurred: 
             // everything that is left is newer
             return Ok(oldest.is_some_and(|oldest| oldest > occurred));
         };
-        if rows.iter().all(|(_, _, time)| time + DISORDER < occurred) {
+        if rows.iter().all(|(_, _, time)| time + MAX_CLOCK_SKEW < occurred) {
             return Ok(false);
         }
         (before, oldest) = (position, Some(time));
@@ -135,7 +135,7 @@ pub async fn ids(connection: &impl ConnectionTrait) -> Result<HashSet<Uuid>, DbE
             .columns([Column::Position, Column::EventId])
             .filter(Column::Position.gt(after))
             .order_by_asc(Column::Position)
-            .limit(SEARCHED)
+            .limit(SEARCH_BATCH)
             .into_tuple()
             .all(connection)
             .await?;
@@ -148,7 +148,7 @@ pub async fn ids(connection: &impl ConnectionTrait) -> Result<HashSet<Uuid>, DbE
 /// An event that a broker still has and its own service has not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Returned {
-    /// Its identity on every road.
+    /// Its identity on every transport.
     pub event_id: Uuid,
     /// What it reports.
     pub subject: String,
@@ -175,7 +175,7 @@ pub async fn take_back(database: &Database, events: Vec<Returned>) -> Result<(),
             stream_sequence: ActiveValue::Set(i64::try_from(event.sequence).ok()),
         });
         let rows = rows.collect();
-        let transaction = database.begin_beside().await?;
+        let transaction = database.begin_outside_writer().await?;
         insert_all(&transaction, rows).await?;
         database.commit(transaction).await
     })
@@ -197,7 +197,7 @@ pub async fn unpublished(connection: &impl ConnectionTrait, limit: u64) -> Resul
 
 /// An event that carries a mark, without its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Marked {
+pub struct MarkedEvent {
     /// Where in this service's history.
     pub position: i64,
     /// Microseconds since 1970.
@@ -215,7 +215,7 @@ pub async fn marked_after(
     connection: &impl ConnectionTrait,
     position: i64,
     limit: u64,
-) -> Result<Option<(i64, Vec<Marked>)>, DbErr> {
+) -> Result<Option<(i64, Vec<MarkedEvent>)>, DbErr> {
     let rows: Vec<(i64, i64, Option<i64>)> = Entity::find()
         .select_only()
         .columns([Column::Position, Column::OccurTime, Column::StreamSequence])
@@ -227,7 +227,7 @@ pub async fn marked_after(
         .await?;
     let Some(last) = rows.last().map(|(position, ..)| *position) else { return Ok(None) };
     let marked = |(position, occur_time, sequence): (i64, i64, Option<i64>)| {
-        sequence.map(|sequence| Marked { position, occur_time, sequence })
+        sequence.map(|sequence| MarkedEvent { position, occur_time, sequence })
     };
     Ok(Some((last, rows.into_iter().filter_map(marked).collect())))
 }
@@ -249,7 +249,7 @@ pub async fn backlog(connection: &impl ConnectionTrait) -> Result<(i64, Option<i
 }
 
 /// Rows one call of [`prune`] looks at.
-const PRUNED: u64 = 5_000;
+const PRUNE_BATCH: u64 = 5_000;
 
 /// Removes a chunk of the oldest events: those that were published and occurred before `limit`. True where there may be more.
 ///
@@ -261,7 +261,7 @@ pub async fn prune(database: &Database, limit: Timestamp) -> Result<bool, DbErr>
             .select_only()
             .columns([Column::Position, Column::OccurTime, Column::StreamSequence])
             .order_by_asc(Column::Position)
-            .limit(PRUNED)
+            .limit(PRUNE_BATCH)
             .into_tuple()
             .all(database.reader())
             .await?;
@@ -272,8 +272,8 @@ pub async fn prune(database: &Database, limit: Timestamp) -> Result<bool, DbErr>
         if due.is_empty() {
             return Ok(false);
         }
-        let all = due.len() as u64 == looked_at && looked_at == PRUNED;
-        let transaction = database.begin_beside().await?;
+        let all = due.len() as u64 == looked_at && looked_at == PRUNE_BATCH;
+        let transaction = database.begin_outside_writer().await?;
         let last = due.iter().copied().max();
         Entity::delete_many().filter(Column::Position.is_in(due)).exec(&transaction).await?;
         if let Some(last) = last {

@@ -1,9 +1,9 @@
 //! Whether a producer's log still has what others have read of it.
 //!
 //! A database that was put back to an earlier time has lost the end of its log, and with it what its service did. Those who read
-//! the log know better: their marks name a position that it does not have, or one at which another event stands by now. Once the
+//! the log know better: they name a position that it does not have, or one at which another event stands by now. Once the
 //! service has been told what it forgot, its log goes on behind everything that anybody has read, and the gap is kept, so that
-//! the marks in it speak against it no more.
+//! what was read in it speaks against the log no more.
 
 use jiff::Timestamp;
 use sea_orm::ActiveValue::Set;
@@ -11,7 +11,7 @@ use sea_orm::entity::prelude::*;
 use sea_orm::{DbBackend, QueryOrder, QuerySelect, Statement};
 
 use crate::database::Database;
-use crate::inbox::ReadMark;
+use crate::inbox::ReadPosition;
 use crate::outbox;
 use crate::rows::insert_missing;
 use crate::simulation::step;
@@ -49,30 +49,33 @@ pub enum Contradiction {
     Other,
 }
 
-/// What this log says to somebody's mark; `None` where it bears it out.
+/// What this log says to what somebody has read; `None` where it bears it out.
 ///
 /// # Errors
 /// What the database says.
-pub async fn contradiction(connection: &impl ConnectionTrait, mark: &ReadMark) -> Result<Option<Contradiction>, DbErr> {
-    let at = outbox::Entity::find_by_id(mark.position).select_only().column(outbox::Column::EventId);
+pub async fn contradiction(
+    connection: &impl ConnectionTrait,
+    read_position: &ReadPosition,
+) -> Result<Option<Contradiction>, DbErr> {
+    let at = outbox::Entity::find_by_id(read_position.position).select_only().column(outbox::Column::EventId);
     if let Some(event_id) = at.into_tuple::<Uuid>().one(connection).await? {
-        let same = mark.event_id.is_none_or(|known| known == event_id);
+        let same = read_position.event_id.is_none_or(|known| known == event_id);
         return Ok((!same).then_some(Contradiction::Other));
     }
     let gap = gap::Entity::find()
-        .filter(gap::Column::AfterPosition.lt(mark.position))
-        .filter(gap::Column::LastPosition.gte(mark.position));
+        .filter(gap::Column::AfterPosition.lt(read_position.position))
+        .filter(gap::Column::LastPosition.gte(read_position.position));
     if gap.one(connection).await?.is_some() {
         return Ok(None);
     }
     let head = outbox::head(connection).await?;
-    if mark.position > head {
+    if read_position.position > head {
         return Ok(Some(Contradiction::Shorter { head }));
     }
     // where a broker is used, what was published long ago is removed
     let oldest = outbox::Entity::find().select_only().column(outbox::Column::Position);
     let oldest: Option<i64> = oldest.order_by_asc(outbox::Column::Position).into_tuple().one(connection).await?;
-    Ok(oldest.is_some_and(|oldest| oldest < mark.position).then_some(Contradiction::Other))
+    Ok(oldest.is_some_and(|oldest| oldest < read_position.position).then_some(Contradiction::Other))
 }
 
 /// The newest event of this log, and where it stands; `None` where there is none.
@@ -88,7 +91,7 @@ pub async fn newest(connection: &impl ConnectionTrait) -> Result<Option<(i64, Uu
 ///
 /// # Errors
 /// What the database says.
-pub async fn leap(transaction: &impl ConnectionTrait, read: i64) -> Result<(), DbErr> {
+pub async fn advance_log(transaction: &impl ConnectionTrait, read: i64) -> Result<(), DbErr> {
     if read <= outbox::head(transaction).await? {
         return Ok(());
     }
@@ -118,7 +121,8 @@ pub struct Gap {
     pub last: i64,
 }
 
-/// Keeps a gap: marks in it speak against the log no more. To be written once everything that was lost in it is there again.
+/// Keeps a gap: what was read in it speaks against the log no more. To be written once everything that was lost in it
+/// is there again.
 ///
 /// # Errors
 /// What the database says.
@@ -139,14 +143,14 @@ pub(crate) async fn pruned(transaction: &impl ConnectionTrait, last: i64, limit:
     close(transaction, Gap { after: 0, last }, limit).await
 }
 
-/// [`leap`] and [`close`] for a service that has nothing of its own to mend: it only tells what it heard.
+/// [`advance_log`] and [`close`] for a service that has nothing of its own to mend: it only tells what it heard.
 ///
 /// # Errors
 /// What the database says.
 pub async fn skip(database: &Database, read: i64, gap: Option<Gap>, now: Timestamp) -> Result<(), DbErr> {
     step(async {
-        let transaction = database.begin_beside().await?;
-        leap(&transaction, read).await?;
+        let transaction = database.begin_outside_writer().await?;
+        advance_log(&transaction, read).await?;
         if let Some(gap) = gap {
             close(&transaction, gap, now).await?;
         }

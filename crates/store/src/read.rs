@@ -30,13 +30,13 @@ fn is_busy(cause: &DbErr) -> bool {
 }
 
 /// How long a read waits for a write at most.
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
+const MAX_WAIT: Duration = Duration::from_secs(5);
 /// What is kept of the caller's time for the read itself and the way back.
-const RESERVE: Duration = Duration::from_millis(50);
+const RESPONSE_RESERVE: Duration = Duration::from_millis(50);
 /// A view that was waited for less than this cannot be said to lag: whoever asked had no time.
-const FAIR: Duration = Duration::from_millis(200);
+const MIN_FAIR_WAIT: Duration = Duration::from_millis(200);
 /// How often a wait looks without having seen a commit: another replica on the same database may have made one.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Waits until this database has taken in the version that a token names. `seen` reads the greatest version of that
 /// screening it has taken in, 0 for none; it is asked at once, and again after every commit.
@@ -55,7 +55,7 @@ where
     R: Future<Output = Result<i64, DbErr>>,
 {
     let begun = Instant::now();
-    let limit = deadline.checked_sub(RESERVE).unwrap_or(deadline).min(Instant::now() + LONGEST_WAIT);
+    let limit = deadline.checked_sub(RESPONSE_RESERVE).unwrap_or(deadline).min(Instant::now() + MAX_WAIT);
     let mut commits = database.commits();
     loop {
         commits.mark_unchanged();
@@ -63,10 +63,10 @@ where
             return Ok(());
         }
         if Instant::now() >= limit {
-            return Err(if begun.elapsed() < FAIR { late() } else { lagging(token) });
+            return Err(if begun.elapsed() < MIN_FAIR_WAIT { late() } else { lagging(token) });
         }
         // Either way there is something to look at again; the sender lives in `database`.
-        drop(timeout_at(limit.min(Instant::now() + LOOK_AGAIN), commits.changed()).await);
+        drop(timeout_at(limit.min(Instant::now() + POLL_INTERVAL), commits.changed()).await);
     }
 }
 

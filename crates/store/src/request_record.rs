@@ -80,7 +80,7 @@ pub async fn find(
 ///
 /// # Errors
 /// One that has the batch run again, with the new records in view; and what the database says.
-pub async fn still(
+pub async fn ensure_unanswered(
     transaction: &Transaction,
     keys: &[&RequestKey],
     found: &HashMap<RequestKey, Record>,

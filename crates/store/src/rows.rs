@@ -17,9 +17,9 @@ use sea_orm::sea_query::{ArrayType, Expr, ExprTrait as _, SimpleExpr};
 use sea_orm::{ActiveValue, DbBackend, Iterable, Statement, Value};
 
 /// Rows of one statement at most.
-const MOST_ROWS: usize = 1_024;
+const MAX_ROWS: usize = 1_024;
 /// The longest list of keys that is filled up.
-const MOST_KEYS: usize = 4_096;
+const MAX_PADDED_KEYS: usize = 4_096;
 
 /// What becomes of a row whose key is there already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub async fn insert_missing<A: ActiveModelTrait>(
 }
 
 /// What a row that replaces another has in a column: nothing to write where that is known to be what it was.
-pub fn unless<V: Into<Value>>(unchanged: bool, value: V) -> ActiveValue<V> {
+pub fn set_unless_unchanged<V: Into<Value>>(unchanged: bool, value: V) -> ActiveValue<V> {
     if unchanged { ActiveValue::Unchanged(value) } else { ActiveValue::Set(value) }
 }
 
@@ -109,7 +109,7 @@ pub fn among<C: ColumnTrait, V: Into<Value>>(
     if connection.get_database_backend() == DbBackend::Postgres {
         return Expr::col((column.entity_name(), column)).eq(PgFunc::any(Expr::val(list(values))));
     }
-    if values.len() <= MOST_KEYS {
+    if values.len() <= MAX_PADDED_KEYS {
         values.resize(values.len().next_power_of_two(), last);
     }
     column.is_in(values)
@@ -183,8 +183,8 @@ fn statements(table: Table, present: Present, backend: DbBackend) -> Result<Vec<
     let mut values = values.into_iter();
     let mut statements = Vec::new();
     while left > 0 {
-        let most = left.min(MOST_ROWS);
-        let count = if backend == DbBackend::Postgres { most } else { portion(most) };
+        let left = left.min(MAX_ROWS);
+        let count = if backend == DbBackend::Postgres { left } else { portion(left) };
         let chunk: Vec<Value> = values.by_ref().take(count * columns.len()).collect();
         let (mut sql, values) = match backend {
             DbBackend::Postgres => by_column(&name, &columns, chunk)?,
@@ -200,10 +200,10 @@ fn statements(table: Table, present: Present, backend: DbBackend) -> Result<Vec<
 /// How many of so many rows the next statement on SQLite takes.
 fn portion(rows: usize) -> usize {
     /// Up to here every number has a text of its own.
-    const FEW: usize = 32;
+    const MAX_EXACT_ROWS: usize = 32;
     /// A statement has a place for every value, and its connection keeps it: the longer, the more memory.
-    const MOST: usize = 128;
-    if rows <= FEW { rows } else { 1 << rows.min(MOST).ilog2() }
+    const MAX_STATEMENT_ROWS: usize = 128;
+    if rows <= MAX_EXACT_ROWS { rows } else { 1 << rows.min(MAX_STATEMENT_ROWS).ilog2() }
 }
 
 /// What a row has in a column; all rows of a statement have the same ones.

@@ -3,15 +3,15 @@
 //! While a batch commits the next one forms. Before it is taken, tasks that are ready to run get their turn, for they may be
 //! about to submit; there is no other linger, and where nothing else is ready none at all. One durable commit is shared by
 //! every command of its batch, which is what makes a single hot row fast: see docs/measurements. The loop decides
-//! nothing; a [`Unit`] does.
+//! nothing; a [`BatchHandler`] does.
 //!
 //! An answer follows a commit that is known to be one. What can fail, and what is done about it:
 //!
 //! | class | when | what the database may have done | what the writer does | what the caller hears |
 //! |---|---|---|---|---|
-//! | Content | a statement breaks a rule of the database, or the unit panics | nothing | rolls back; runs the batch again, then in halves until the culprit is alone | its own answer; the culprit INTERNAL |
+//! | Content | a statement breaks a rule of the database, or the batch handler panics | nothing | rolls back; runs the batch again, then in halves until the culprit is alone | its own answer; the culprit INTERNAL |
 //! | Storage | BEGIN or a statement fails for the storage's reasons: full, I/O error, out of reach | nothing | drops the connection if BEGIN or ROLLBACK failed; runs the batch again, seven times in about 3 s | its own answer, or STORAGE_UNAVAILABLE: nothing was done |
-//! | Unknown | COMMIT fails, or a server does not answer in 6 s | all of it or nothing | drops the connection; runs the same batch again, likewise, for units are idempotent | its own answer, or STORAGE_UNAVAILABLE: the outcome is unknown |
+//! | Unknown | COMMIT fails, or a server does not answer in 6 s | all of it or nothing | drops the connection; runs the same batch again, likewise, for batch handlers are idempotent | its own answer, or STORAGE_UNAVAILABLE: the outcome is unknown |
 //! | no failure | a ROLLBACK fails | nothing more | drops the connection, and with it the transaction | as the class of what led to the ROLLBACK says |
 //!
 //! Where a file's disk is full, its log is copied into it and cut off before the next run: see [`crate::room`].
@@ -40,7 +40,7 @@ use crate::transaction::Transaction;
 
 /// What a slice does with a batch.
 #[async_trait]
-pub trait Unit: Send + Sync + 'static {
+pub trait BatchHandler: Send + Sync + 'static {
     /// One request to change something.
     type Command: Send + Sync + 'static;
     /// What its asker is told once the batch has committed.
@@ -66,42 +66,42 @@ impl Default for WriterOptions {
     }
 }
 
-struct Job<U: Unit> {
-    command: U::Command,
+struct Job<H: BatchHandler> {
+    command: H::Command,
     deadline: Instant,
-    answer: oneshot::Sender<Result<U::Answer, Fault>>,
+    answer: oneshot::Sender<Result<H::Answer, Fault>>,
 }
 
 /// The handle that submits commands.
-pub struct Writer<U: Unit> {
-    queue: mpsc::Sender<Job<U>>,
+pub struct Writer<H: BatchHandler> {
+    queue: mpsc::Sender<Job<H>>,
 }
 
-impl<U: Unit> Clone for Writer<U> {
+impl<H: BatchHandler> Clone for Writer<H> {
     fn clone(&self) -> Self {
         Self { queue: self.queue.clone() }
     }
 }
 
-impl<U: Unit> fmt::Debug for Writer<U> {
+impl<H: BatchHandler> fmt::Debug for Writer<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Writer").field("free", &self.queue.capacity()).finish()
     }
 }
 
-impl<U: Unit> Writer<U> {
+impl<H: BatchHandler> Writer<H> {
     /// Makes a handle and the loop that serves it and its clones; the loop ends once all of them are dropped and the queue
     /// is empty. `name` labels its metrics.
     pub fn new(
         name: &'static str,
-        unit: U,
+        handler: H,
         database: Database,
         options: WriterOptions,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (queue, waiting) = mpsc::channel(options.queue.max(1));
-        let unit = Arc::new(unit);
+        let handler = Arc::new(handler);
         let room = Room::of(&database);
-        let worker = Worker { name, unit, database, waiting, most: options.batch.max(1), room };
+        let worker = Worker { name, handler, database, waiting, max: options.batch.max(1), room };
         (Self { queue }, worker.run())
     }
 
@@ -111,7 +111,7 @@ impl<U: Unit> Writer<U> {
     /// # Errors
     /// OVERLOADED where the queue is full, DEADLINE_EXCEEDED, STORAGE_UNAVAILABLE where the storage takes no writes (the outcome
     /// may then be unknown), NOT_READY where the writer has stopped, INTERNAL where this command alone keeps failing.
-    pub async fn submit(&self, command: U::Command, deadline: Instant) -> Result<U::Answer, Fault> {
+    pub async fn submit(&self, command: H::Command, deadline: Instant) -> Result<H::Answer, Fault> {
         let (answer, answered) = oneshot::channel();
         self.queue.try_send(Job { command, deadline, answer }).map_err(|refused| match refused {
             mpsc::error::TrySendError::Full(_) => overloaded(),
@@ -129,27 +129,27 @@ impl<U: Unit> Writer<U> {
 ///
 /// # Errors
 /// As [`Writer::submit`].
-pub async fn run_once<U: Unit>(
+pub async fn run_once<H: BatchHandler>(
     name: &'static str,
-    unit: U,
+    handler: H,
     database: Database,
-    command: U::Command,
-) -> Result<U::Answer, Fault> {
+    command: H::Command,
+) -> Result<H::Answer, Fault> {
     /// Such a command may be about everything there is.
-    const PATIENCE: Duration = Duration::from_secs(60 * 60);
-    let (writer, writing) = Writer::new(name, unit, database, WriterOptions { queue: 1, batch: 1 });
-    let submitted = async move { writer.submit(command, Instant::now() + PATIENCE).await };
+    const RUN_ONCE_TIMEOUT: Duration = Duration::from_secs(60 * 60);
+    let (writer, writing) = Writer::new(name, handler, database, WriterOptions { queue: 1, batch: 1 });
+    let submitted = async move { writer.submit(command, Instant::now() + RUN_ONCE_TIMEOUT).await };
     // the loop ends with its handle
     tokio::join!(submitted, writing).0
 }
 
 /// When to come back to a full queue.
-const BACK_OFF: Duration = Duration::from_millis(200);
+const OVERLOAD_RETRY_DELAY: Duration = Duration::from_millis(200);
 
 /// The refusal of a full queue: nothing was done, so the same request may come again.
 pub(crate) fn overloaded() -> Fault {
     Fault::new(Reason::Overloaded, "the service is overloaded; back off and send the same request again")
-        .retry_after(BACK_OFF)
+        .retry_after(OVERLOAD_RETRY_DELAY)
 }
 
 fn not_ready(cause: impl fmt::Display) -> Fault {
@@ -163,35 +163,35 @@ fn deadline_exceeded() -> Fault {
 
 /// Runs that a batch gets before the storage is taken to be unwritable: with the pauses between them, the time a database server
 /// takes to come back from a crash.
-const ATTEMPTS: u32 = 7;
+const STORAGE_ATTEMPTS: u32 = 7;
 const FIRST_PAUSE: Duration = Duration::from_millis(25);
 /// How often unwritable storage is tried where no batch comes.
 const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 /// Runs a batch gets before a row in it is blamed; where other processes write too, each may meet another of their rows.
-const LOOKS: u32 = 2;
-const SHARED_LOOKS: u32 = 4;
+const CONTENT_ATTEMPTS: u32 = 2;
+const SHARED_CONTENT_ATTEMPTS: u32 = 4;
 /// How long one run of a batch may take on a database across a network, above the server's own limits on a statement.
-const LONGEST_RUN: Duration = Duration::from_secs(6);
+const RUN_TIMEOUT: Duration = Duration::from_secs(6);
 
-struct Worker<U: Unit> {
+struct Worker<H: BatchHandler> {
     name: &'static str,
-    unit: Arc<U>,
+    handler: Arc<H>,
     database: Database,
-    waiting: mpsc::Receiver<Job<U>>,
-    most: usize,
+    waiting: mpsc::Receiver<Job<H>>,
+    max: usize,
     room: Room,
 }
 
-impl<U: Unit> Worker<U> {
+impl<H: BatchHandler> Worker<H> {
     async fn run(mut self) {
         let depth = metrics::gauge!("checkup_writer_queue_depth", "service" => self.name);
         let sizes = metrics::histogram!("checkup_writer_batch_size", "service" => self.name);
         let seconds = metrics::histogram!("checkup_writer_batch_seconds", "service" => self.name);
         metrics::gauge!("checkup_store_writable", "service" => self.name).set(1.0);
-        let mut jobs = Vec::with_capacity(self.most);
+        let mut jobs = Vec::with_capacity(self.max);
         while self.next_batch(&mut jobs).await > 0 {
             depth.set(self.waiting.len() as f64);
-            let batch = still_wanted(&mut jobs);
+            let batch = take_live(&mut jobs);
             if batch.is_empty() {
                 continue;
             }
@@ -204,9 +204,9 @@ impl<U: Unit> Worker<U> {
     }
 
     /// Waits for the next commands, and tries unwritable storage while none come; 0 once there will be no more.
-    async fn next_batch(&mut self, jobs: &mut Vec<Job<U>>) -> usize {
+    async fn next_batch(&mut self, jobs: &mut Vec<Job<H>>) -> usize {
         while !self.database.is_writable() {
-            match timeout(PROBE_INTERVAL, self.waiting.recv_many(jobs, self.most)).await {
+            match timeout(PROBE_INTERVAL, self.waiting.recv_many(jobs, self.max)).await {
                 Ok(count) => return count,
                 Err(_) => match step(self.probe()).await {
                     Ok(()) => self.storage_takes_writes(),
@@ -217,7 +217,7 @@ impl<U: Unit> Worker<U> {
                 },
             }
         }
-        gather(&mut self.waiting, jobs, self.most).await
+        gather(&mut self.waiting, jobs, self.max).await
     }
 
     /// Writes something that changes nothing. SQLite skips a row that stays the same, but never the head of its file.
@@ -257,7 +257,7 @@ impl<U: Unit> Worker<U> {
     }
 
     /// Runs a batch until each of its commands has an answer.
-    async fn settle(&mut self, batch: Vec<Job<U>>) {
+    async fn settle(&mut self, batch: Vec<Job<H>>) {
         let mut todo = vec![batch];
         while let Some(mut jobs) = todo.pop() {
             match self.persist(&jobs).await {
@@ -290,9 +290,9 @@ impl<U: Unit> Worker<U> {
     }
 
     /// Runs a batch again while that can help.
-    async fn persist(&mut self, jobs: &[Job<U>]) -> Result<Vec<U::Answer>, Failure> {
-        let looks = if self.database.is_shared() { SHARED_LOOKS } else { LOOKS };
-        let attempts = if self.database.is_writable() { ATTEMPTS } else { 1 };
+    async fn persist(&mut self, jobs: &[Job<H>]) -> Result<Vec<H::Answer>, Failure> {
+        let content_attempts = if self.database.is_shared() { SHARED_CONTENT_ATTEMPTS } else { CONTENT_ATTEMPTS };
+        let attempts = if self.database.is_writable() { STORAGE_ATTEMPTS } else { 1 };
         let mut pause = FIRST_PAUSE;
         let mut attempt = 1;
         loop {
@@ -302,7 +302,7 @@ impl<U: Unit> Worker<U> {
             };
             match &failure {
                 // Another replica may have written the same key just before; another look then finds its row.
-                Failure::Content(_) if attempt < looks => {
+                Failure::Content(_) if attempt < content_attempts => {
                     attempt += 1;
                     continue;
                 }
@@ -320,12 +320,12 @@ impl<U: Unit> Worker<U> {
     }
 
     /// A run that a silent server cannot hold up for ever.
-    async fn attempt_in_time(&self, jobs: &[Job<U>]) -> Result<Vec<U::Answer>, Failure> {
+    async fn attempt_in_time(&self, jobs: &[Job<H>]) -> Result<Vec<H::Answer>, Failure> {
         let attempt = step(self.attempt(jobs));
         if !self.database.is_shared() {
             return attempt.await;
         }
-        match timeout(LONGEST_RUN, attempt).await {
+        match timeout(RUN_TIMEOUT, attempt).await {
             Ok(outcome) => outcome,
             Err(_) => {
                 self.database.reconnect().await;
@@ -334,14 +334,16 @@ impl<U: Unit> Worker<U> {
         }
     }
 
-    async fn attempt(&self, jobs: &[Job<U>]) -> Result<Vec<U::Answer>, Failure> {
+    async fn attempt(&self, jobs: &[Job<H>]) -> Result<Vec<H::Answer>, Failure> {
         let transaction = self.database.begin().await.map_err(Failure::Storage)?;
-        let commands: Vec<&U::Command> = jobs.iter().map(|job| &job.command).collect();
-        let executed = AssertUnwindSafe(self.unit.execute(&transaction, &commands)).catch_unwind().await;
-        let executed = executed.unwrap_or_else(|_| Err(DbErr::Custom("the unit panicked".into())));
+        let commands: Vec<&H::Command> = jobs.iter().map(|job| &job.command).collect();
+        let executed = AssertUnwindSafe(self.handler.execute(&transaction, &commands)).catch_unwind().await;
+        let executed = executed.unwrap_or_else(|_| Err(DbErr::Custom("the batch handler panicked".into())));
         let executed = executed.and_then(|answers| {
             let complete = answers.len() == jobs.len();
-            complete.then_some(answers).ok_or_else(|| DbErr::Custom("the unit did not answer every command".into()))
+            complete
+                .then_some(answers)
+                .ok_or_else(|| DbErr::Custom("the batch handler did not answer every command".into()))
         });
         match executed {
             Ok(answers) => {
@@ -359,12 +361,12 @@ impl<U: Unit> Worker<U> {
 
 /// Waits for something, then lets whoever is ready to run come first for as long as that brings more. On a busy process most
 /// of those who are about to ask have not been given their turn yet when the first of them has asked.
-pub(crate) async fn gather<T>(waiting: &mut mpsc::Receiver<T>, taken: &mut Vec<T>, most: usize) -> usize {
-    let mut count = waiting.recv_many(taken, most).await;
-    while count > 0 && count < most {
+pub(crate) async fn gather<T>(waiting: &mut mpsc::Receiver<T>, taken: &mut Vec<T>, max: usize) -> usize {
+    let mut count = waiting.recv_many(taken, max).await;
+    while count > 0 && count < max {
         tokio::task::yield_now().await;
         let before = count;
-        while count < most
+        while count < max
             && let Ok(next) = waiting.try_recv()
         {
             taken.push(next);
@@ -378,20 +380,20 @@ pub(crate) async fn gather<T>(waiting: &mut mpsc::Receiver<T>, taken: &mut Vec<T
 }
 
 /// Takes the jobs somebody still waits for, and answers those whose time is up.
-fn still_wanted<U: Unit>(jobs: &mut Vec<Job<U>>) -> Vec<Job<U>> {
+fn take_live<H: BatchHandler>(jobs: &mut Vec<Job<H>>) -> Vec<Job<H>> {
     let now = Instant::now();
-    let mut wanted = Vec::with_capacity(jobs.len());
+    let mut live = Vec::with_capacity(jobs.len());
     for job in jobs.drain(..) {
         if job.deadline <= now {
             drop(job.answer.send(Err(deadline_exceeded())));
         } else if !job.answer.is_closed() {
-            wanted.push(job);
+            live.push(job);
         }
     }
-    wanted
+    live
 }
 
-fn fail<U: Unit>(jobs: Vec<Job<U>>, fault: &Fault) {
+fn fail<H: BatchHandler>(jobs: Vec<Job<H>>, fault: &Fault) {
     for job in jobs {
         drop(job.answer.send(Err(fault.clone())));
     }

@@ -18,7 +18,7 @@ use tonic::{Request, Status};
 use crate::token::Tokens;
 
 /// What a call may take when the test does not say: far more than any call needs, and an end to every hang.
-const DEADLINE: Duration = Duration::from_secs(30);
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Adds the token, and a deadline where the test gave none.
 #[derive(Debug, Clone)]
@@ -69,7 +69,7 @@ impl Party {
     #[must_use]
     pub fn new(channel: Channel, token: Option<&str>) -> Self {
         let bearer = token.map(|token| format!("Bearer {token}").parse().expect("a token fits a header"));
-        Self { channel, credentials: Credentials { bearer, deadline: DEADLINE } }
+        Self { channel, credentials: Credentials { bearer, deadline: CALL_TIMEOUT } }
     }
 
     /// The same party in more or less of a hurry: the deadline of its calls, where a call names none.

@@ -7,9 +7,9 @@
 
 mod client;
 mod disk;
+mod history;
 mod http1;
 mod launch;
-mod ledger;
 mod output;
 mod patience;
 mod power;
@@ -26,9 +26,9 @@ mod wire;
 
 pub use client::{Authorised, Credentials, Party, Served, connect};
 pub use disk::{Call, Disk, Fault};
+pub use history::{Booking, BookingHistory, Cancelling, Finding, Outcome, Sighting, Wrong};
 pub use http1::{Page, get};
 pub use launch::{DataDir, Finished, Launch, StartFailure, Topology};
-pub use ledger::{Booking, Cancelling, Finding, Ledger, Outcome, Sighting, Wrong};
 pub use output::Output;
 pub use patience::{eventually, eventually_within, patience, within};
 pub use process::Checkup;

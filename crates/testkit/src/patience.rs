@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
-const PATIENCE: &str = "CHECKUP_TEST_PATIENCE";
-const BETWEEN_LOOKS: Duration = Duration::from_millis(15);
+const PATIENCE_VARIABLE: &str = "CHECKUP_TEST_PATIENCE";
+const POLL_INTERVAL: Duration = Duration::from_millis(15);
 
 /// How long a wait lasts that nothing in the contract bounds.
 #[must_use]
 pub fn patience() -> Duration {
-    let seconds = std::env::var(PATIENCE).ok().and_then(|text| text.parse().ok()).unwrap_or(20);
+    let seconds = std::env::var(PATIENCE_VARIABLE).ok().and_then(|text| text.parse().ok()).unwrap_or(20);
     Duration::from_secs(seconds)
 }
 
@@ -34,7 +34,7 @@ pub async fn eventually_within<T>(limit: Duration, what: &str, mut look: impl As
             Err(_) => panic!("waited {limit:?} for {what}; the last look did not end, the one before saw: {seen}"),
         }
         assert!(Instant::now() < end, "waited {limit:?} for {what}; last seen: {seen}");
-        sleep(BETWEEN_LOOKS).await;
+        sleep(POLL_INTERVAL).await;
     }
 }
 

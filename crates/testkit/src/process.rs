@@ -21,7 +21,7 @@ const SERVING: &str = "checkup is serving on ";
 const NOT_SERVING: &str = "checkup does not serve on ";
 /// Begins the line on standard output that says where the admin pages are.
 const ADMIN: &str = "admin on ";
-const BETWEEN_LOOKS: Duration = Duration::from_millis(3);
+const OUTPUT_POLL_INTERVAL: Duration = Duration::from_millis(3);
 const SHOWN_LINES: usize = 60;
 
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl Process {
             if code.is_some() || Instant::now() >= end {
                 return Err(code);
             }
-            sleep(BETWEEN_LOOKS).await;
+            sleep(OUTPUT_POLL_INTERVAL).await;
         }
     }
 
@@ -100,7 +100,7 @@ impl Process {
                 return status;
             }
             assert!(Instant::now() < end, "the process did not end\n{}", self.stderr.tail(SHOWN_LINES));
-            sleep(BETWEEN_LOOKS).await;
+            sleep(OUTPUT_POLL_INTERVAL).await;
         }
     }
 }

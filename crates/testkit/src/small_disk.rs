@@ -8,7 +8,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-const CHUNK: usize = 1 << 16;
+const FILL_CHUNK: usize = 1 << 16;
 
 /// A small disk in memory; gone with its handle.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl SmallDisk {
     /// Where there is not even room to begin.
     pub fn fill(&self) -> io::Result<()> {
         let mut file = File::create(self.filler())?;
-        let chunk = vec![1; CHUNK];
+        let chunk = vec![1; FILL_CHUNK];
         while file.write_all(&chunk).is_ok() {}
         Ok(())
     }

@@ -9,17 +9,17 @@ use crate::cost::Bill;
 use crate::hot::{Book, Hot, PLACES, ReadOne};
 use crate::section::{Bound, Figure, Rows, Section, Side};
 use crate::series::figure;
-use crate::stand::{Setup, Stand};
+use crate::testbed::{Setup, Testbed};
 use crate::{Error, Item};
 
 /// Callers at a time.
 const CALLERS: usize = 256;
 
 pub(super) async fn measure(bench: &mut Bench<'_>, item: Item) -> Result<Section, Error> {
-    let mut stand = bench.stand(item, &Setup::default()).await?;
-    let (_baseline, greeting) = bench.baseline(&stand).await?;
-    let hot = Hot::open(&stand.caller("hospital", Token::admin(&stand.signer)?)?, "bench-hot", PLACES).await?;
-    let caller = stand.caller("screening", Token::admin(&stand.signer)?)?;
+    let mut testbed = bench.testbed(item, &Setup::default()).await?;
+    let (_baseline, greeting) = bench.baseline(&testbed).await?;
+    let hot = Hot::open(&testbed.caller("hospital", Token::admin(&testbed.signer)?)?, "bench-hot", PLACES).await?;
+    let caller = testbed.caller("screening", Token::admin(&testbed.signer)?)?;
     let book = Arc::new(Book { caller, hot });
 
     let load = format!("closed, {CALLERS} callers");
@@ -27,25 +27,25 @@ pub(super) async fn measure(bench: &mut Bench<'_>, item: Item) -> Result<Section
     let mut booking = Side::new("CreateScreening", &*load);
     let mut unhurried = Side::new("CreateScreening", format!("open, {:.0} % of its rate", SHARE * 100.0));
     let (mut bookings, mut own) = (0, Duration::ZERO);
-    stand.rest().await;
-    let before = Bill::of(&mut stand).await?;
+    testbed.rest().await;
+    let before = Bill::of(&mut testbed).await?;
     bench.phase(item, bench.plan.pairs * 5);
     for _ in 0..bench.plan.pairs {
-        hello.push(&bench.closed(&stand, &greeting, CALLERS).await?);
+        hello.push(&bench.closed(&testbed, &greeting, CALLERS).await?);
         book.hot.fresh();
         let used = own_cpu();
-        let measured = bench.closed(&stand, &book, CALLERS).await?;
+        let measured = bench.closed(&testbed, &book, CALLERS).await?;
         booking.push(&measured);
         book.hot.fresh();
-        let open = bench.open(&stand, &book, measured.rate() * SHARE).await?;
+        let open = bench.open(&testbed, &book, measured.rate() * SHARE).await?;
         unhurried.push(&open);
         own += own_cpu().saturating_sub(used);
         bookings += measured.worked + open.worked;
     }
-    let caught_up = stand.rest().await;
-    let after = Bill::of(&mut stand).await?;
+    let caught_up = testbed.rest().await;
+    let after = Bill::of(&mut testbed).await?;
     // apart, so that the cost of a booking is not that of a read
-    let [reading, beside] = against_a_read(bench, &stand, &book).await?;
+    let [reading, beside] = against_a_read(bench, &testbed, &book).await?;
 
     let mut section = Section::new(item, bench.topology);
     let ratio = Figure::new("rate against hello-world", "×", booking.rate.over(&hello.rate));
@@ -65,20 +65,20 @@ pub(super) async fn measure(bench: &mut Bench<'_>, item: Item) -> Result<Section
         "after the last turn the processes rested within {:.1} s: that long the views needed to catch up",
         caught_up.as_secs_f64()
     ));
-    stand.stop().await?;
+    testbed.stop().await?;
     Ok(section)
 }
 
 /// By turns a read of one row and the booking.
-async fn against_a_read(bench: &Bench<'_>, stand: &Stand, book: &Arc<Book>) -> Result<[Side; 2], Error> {
+async fn against_a_read(bench: &Bench<'_>, testbed: &Testbed, book: &Arc<Book>) -> Result<[Side; 2], Error> {
     let load = format!("closed, {CALLERS} callers");
     let reads = ReadOne::of(book).await?;
     let mut reading = Side::new("GetScreening, a read of one row", &*load);
     let mut booking = Side::new("CreateScreening, beside it", &*load);
     for _ in 0..bench.plan.pairs {
-        reading.push(&bench.closed(stand, &reads, CALLERS).await?);
+        reading.push(&bench.closed(testbed, &reads, CALLERS).await?);
         book.hot.fresh();
-        booking.push(&bench.closed(stand, book, CALLERS).await?);
+        booking.push(&bench.closed(testbed, book, CALLERS).await?);
     }
     Ok([reading, booking])
 }

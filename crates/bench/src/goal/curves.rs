@@ -9,7 +9,7 @@ use crate::hot::{Book, Hot, PLACES};
 use crate::load::{Work, closed, open};
 use crate::section::{Curve, Rows, Section};
 use crate::series::figure;
-use crate::stand::{Setup, Stand};
+use crate::testbed::{Setup, Testbed};
 use crate::{Error, Item};
 
 /// Shares of the highest rate of the closed loops that open loops ask for.
@@ -25,15 +25,15 @@ struct Shape {
 }
 
 pub(super) async fn measure(bench: &mut Bench<'_>) -> Result<Section, Error> {
-    let stand = bench.stand(Item::Curves, &Setup::default()).await?;
-    let (_baseline, greeting) = bench.baseline(&stand).await?;
-    let hot = Hot::open(&stand.caller("hospital", Token::admin(&stand.signer)?)?, "bench-curve", PLACES).await?;
-    let book = Arc::new(Book { caller: stand.caller("screening", Token::admin(&stand.signer)?)?, hot });
+    let testbed = bench.testbed(Item::Curves, &Setup::default()).await?;
+    let (_baseline, greeting) = bench.baseline(&testbed).await?;
+    let hot = Hot::open(&testbed.caller("hospital", Token::admin(&testbed.signer)?)?, "bench-curve", PLACES).await?;
+    let book = Arc::new(Book { caller: testbed.caller("screening", Token::admin(&testbed.signer)?)?, hot });
     let counts: Vec<usize> =
         (0..).map(|power| 1 << power).take_while(|callers| *callers <= bench.plan.sizes.callers).collect();
     bench.phase(Item::Curves, 2 * (counts.len() + SHARES.len()) as u32);
-    let hello = shape(bench, &stand, "hello-world", &greeting, &counts, &|| {}).await?;
-    let booking = shape(bench, &stand, "CreateScreening", &book, &counts, &|| book.hot.fresh()).await?;
+    let hello = shape(bench, &testbed, "hello-world", &greeting, &counts, &|| {}).await?;
+    let booking = shape(bench, &testbed, "CreateScreening", &book, &counts, &|| book.hot.fresh()).await?;
     let mut section = Section::new(Item::Curves, bench.topology);
     for Shape { name, closed, open } in [hello, booking] {
         let named = |points: Vec<(f64, f64)>, what: &str| Curve { name: format!("{name}{what}"), points };
@@ -45,13 +45,13 @@ pub(super) async fn measure(bench: &mut Bench<'_>) -> Result<Section, Error> {
         section.rows.push(table(format!("{name}, open loops"), "asked for a second", &open));
     }
     section.notes.push("one turn a point; the ratios are those of the other sections".to_owned());
-    stand.stop().await?;
+    testbed.stop().await?;
     Ok(section)
 }
 
 async fn shape<W: Work>(
     bench: &Bench<'_>,
-    stand: &Stand,
+    testbed: &Testbed,
     name: &'static str,
     work: &Arc<W>,
     counts: &[usize],
@@ -60,7 +60,7 @@ async fn shape<W: Work>(
     let (mut shape, mut highest) = (Shape { name, closed: Vec::new(), open: Vec::new() }, 0.0_f64);
     let (warm_up, span): (Duration, Duration) = (bench.plan.warm_up, bench.plan.span);
     for callers in counts {
-        stand.rest().await;
+        testbed.rest().await;
         before();
         let measured = closed(work, *callers, warm_up, span).await?;
         highest = highest.max(measured.rate());
@@ -68,7 +68,7 @@ async fn shape<W: Work>(
         bench.done();
     }
     for share in SHARES {
-        stand.rest().await;
+        testbed.rest().await;
         before();
         let measured = open(work, highest * share, warm_up, span).await?;
         shape.open.push([highest * share, measured.rate(), measured.at(0.5), measured.at(0.99)]);

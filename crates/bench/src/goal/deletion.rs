@@ -17,17 +17,17 @@ use crate::hot::{Hot, PLACES, Reserve, booking};
 use crate::load::{Answer, Work, all, open_until};
 use crate::section::{Bound, Figure, Rows, Section, Side};
 use crate::series::Series;
-use crate::stand::{Setup, Stand};
+use crate::testbed::{Setup, Testbed};
 use crate::{Error, Item};
 
 /// Callers that make the bookings.
 const CALLERS: usize = 256;
 /// What of the load of P5 goes on meanwhile.
-const LOAD: f64 = 0.25;
+const LOAD_SHARE: f64 = 0.25;
 /// How often it is looked whether all are cancelled.
-const LOOK: Duration = Duration::from_millis(50);
+const CANCELLED_POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// How long that may take before it is given up.
-const PATIENCE: Duration = Duration::from_secs(300);
+const CANCELLED_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Bookings of the hospital that is to go, over all of its slots.
 pub(super) struct Fill {
@@ -51,39 +51,40 @@ impl Work for Fill {
 }
 
 pub(super) async fn measure(bench: &mut Bench<'_>) -> Result<Section, Error> {
-    let mut stand = bench.stand(Item::P6, &Setup::default()).await?;
-    let admin = stand.caller("hospital", Token::admin(&stand.signer)?)?;
+    let mut testbed = bench.testbed(Item::P6, &Setup::default()).await?;
+    let admin = testbed.caller("hospital", Token::admin(&testbed.signer)?)?;
     let reserve = Arc::new(Reserve {
-        caller: stand.caller("hospital", Token::screening(&stand.signer)?)?,
+        caller: testbed.caller("hospital", Token::screening(&testbed.signer)?)?,
         hot: Hot::open(&admin, "bench-other", PLACES).await?,
     });
-    let rate = bench.plan.sizes.lag_rate * LOAD;
+    let rate = bench.plan.sizes.lag_rate * LOAD_SHARE;
     let load = format!("open, {rate} a second");
     let mut alone = Side::new("ReserveCapacity elsewhere", &*load);
     let mut meanwhile = Side::new("ReserveCapacity elsewhere, during the deletion", &*load);
     let (mut places, mut bookings) = (Series::default(), Series::default());
     bench.phase(Item::P6, bench.plan.pairs * 3 + 2);
     for round in 0..bench.plan.pairs {
-        let doomed = fill(bench, &stand, &admin, round).await?;
+        let doomed = fill(bench, &testbed, &admin, round).await?;
         bench.done();
-        alone.push(&bench.open(&stand, &reserve, rate).await?);
-        stand.rest().await;
+        alone.push(&bench.open(&testbed, &reserve, rate).await?);
+        testbed.rest().await;
         let over = AtomicBool::new(false);
         let deleting = async {
-            let taken = delete(&stand, &admin, &doomed.hospital).await;
+            let taken = delete(&testbed, &admin, &doomed.hospital).await;
             over.store(true, Ordering::Relaxed);
             taken
         };
-        let (taken, measured) = tokio::join!(deleting, open_until(&reserve, rate, Duration::ZERO, PATIENCE, &over));
+        let (taken, measured) =
+            tokio::join!(deleting, open_until(&reserve, rate, Duration::ZERO, CANCELLED_TIMEOUT, &over));
         let (back, cancelled) = taken?;
         places.push(back.as_secs_f64());
         bookings.push(cancelled.as_secs_f64());
         meanwhile.push(&measured?);
         bench.done();
     }
-    let doomed = fill(bench, &stand, &admin, bench.plan.pairs).await?;
+    let doomed = fill(bench, &testbed, &admin, bench.plan.pairs).await?;
     bench.done();
-    let (undisturbed, cost) = undisturbed(bench, &mut stand, &admin, &doomed.hospital).await?;
+    let (undisturbed, cost) = undisturbed(bench, &mut testbed, &admin, &doomed.hospital).await?;
     bench.done();
     let mut section = Section::new(Item::P6, bench.topology);
     section.figures = vec![
@@ -100,28 +101,28 @@ pub(super) async fn measure(bench: &mut Bench<'_>) -> Result<Section, Error> {
         bench.plan.sizes.bookings,
         undisturbed.as_secs_f64()
     ));
-    stand.stop().await?;
+    testbed.stop().await?;
     Ok(section)
 }
 
 /// Deletes it while nobody books: how long until every booking is cancelled, and what one costs until every view has it as well.
 async fn undisturbed(
     bench: &Bench<'_>,
-    stand: &mut Stand,
+    testbed: &mut Testbed,
     admin: &Caller,
     hospital: &str,
 ) -> Result<(Duration, Rows), Error> {
-    stand.settle().await?;
-    let before = Bill::of(stand).await?;
-    let (_, cancelled) = delete(stand, admin, hospital).await?;
-    stand.settle().await?;
-    let cost = Bill::of(stand).await?.since(&before, bench.plan.sizes.bookings.into(), "one force-cancelled booking");
+    testbed.settle().await?;
+    let before = Bill::of(testbed).await?;
+    let (_, cancelled) = delete(testbed, admin, hospital).await?;
+    testbed.settle().await?;
+    let cost = Bill::of(testbed).await?.since(&before, bench.plan.sizes.bookings.into(), "one force-cancelled booking");
     Ok((cancelled, cost))
 }
 
-async fn fill(bench: &Bench<'_>, stand: &Stand, admin: &Caller, round: u32) -> Result<Arc<Hot>, Error> {
+async fn fill(bench: &Bench<'_>, testbed: &Testbed, admin: &Caller, round: u32) -> Result<Arc<Hot>, Error> {
     let hot = Hot::open(admin, &format!("bench-doomed-{round}"), PLACES).await?;
-    let caller = stand.caller("screening", Token::admin(&stand.signer)?)?;
+    let caller = testbed.caller("screening", Token::admin(&testbed.signer)?)?;
     let work = Arc::new(Fill::new(caller, Arc::clone(&hot)));
     let wanted = bench.plan.sizes.bookings;
     let made = all(&work, CALLERS, wanted as usize).await?;
@@ -132,8 +133,8 @@ async fn fill(bench: &Bench<'_>, stand: &Stand, admin: &Caller, round: u32) -> R
 }
 
 /// How long until no place is taken, and until no booking is left that is not cancelled.
-pub(super) async fn delete(stand: &Stand, admin: &Caller, hospital: &str) -> Result<(Duration, Duration), Error> {
-    let auditor = stand.caller("screening", Token::auditor(&stand.signer)?)?;
+pub(super) async fn delete(testbed: &Testbed, admin: &Caller, hospital: &str) -> Result<(Duration, Duration), Error> {
+    let auditor = testbed.caller("screening", Token::auditor(&testbed.signer)?)?;
     let since = Instant::now();
     let request = admin.request(DeleteHospitalRequest {
         name: hospital.to_owned(),
@@ -143,7 +144,7 @@ pub(super) async fn delete(stand: &Stand, admin: &Caller, hospital: &str) -> Res
     });
     admin.hospital().delete_hospital(request).await.map_err(Error::call("DeleteHospital"))?;
     let mut back = None;
-    while since.elapsed() < PATIENCE {
+    while since.elapsed() < CANCELLED_TIMEOUT {
         if back.is_none() {
             let request = admin.request(GetHospitalRequest { name: hospital.to_owned() });
             let shown = admin.hospital().get_hospital(request).await.map_err(Error::call("GetHospital"))?;
@@ -156,9 +157,9 @@ pub(super) async fn delete(stand: &Stand, admin: &Caller, hospital: &str) -> Res
         {
             return Ok((back, since.elapsed()));
         }
-        sleep(LOOK).await;
+        sleep(CANCELLED_POLL_INTERVAL).await;
     }
-    Err(Error::failed(format!("{hospital} is not gone after {} s", PATIENCE.as_secs())))
+    Err(Error::failed(format!("{hospital} is not gone after {} s", CANCELLED_TIMEOUT.as_secs())))
 }
 
 async fn has_confirmed(auditor: &Caller, hospital: &str) -> Result<bool, Error> {

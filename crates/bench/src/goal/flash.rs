@@ -13,7 +13,7 @@ use crate::hot::{Hot, booking};
 use crate::load::{Answer, Work, all, closed, open};
 use crate::section::{Bound, Figure, Section, Side};
 use crate::series::Series;
-use crate::stand::{Setup, Stand};
+use crate::testbed::{Setup, Testbed};
 use crate::{Error, Item};
 
 /// Callers at a time.
@@ -53,9 +53,9 @@ impl Work for Sale {
 }
 
 pub(super) async fn measure(bench: &mut Bench<'_>) -> Result<Section, Error> {
-    let stand = bench.stand(Item::P4, &Setup::default()).await?;
-    let (_baseline, greeting) = bench.baseline(&stand).await?;
-    let admin = stand.caller("hospital", Token::admin(&stand.signer)?)?;
+    let testbed = bench.testbed(Item::P4, &Setup::default()).await?;
+    let (_baseline, greeting) = bench.baseline(&testbed).await?;
+    let admin = testbed.caller("hospital", Token::admin(&testbed.signer)?)?;
     let places = i32::try_from(bench.plan.sizes.places).unwrap_or(i32::MAX);
     let hot = Hot::open(&admin, "bench-flash", places).await?;
     let load = format!("closed, {CALLERS} callers");
@@ -67,11 +67,11 @@ pub(super) async fn measure(bench: &mut Bench<'_>) -> Result<Section, Error> {
     let (mut confirmed, mut put_off) = (Series::default(), 0);
     bench.phase(Item::P4, bench.plan.pairs * 4);
     for round in 0..bench.plan.pairs {
-        hello.push(&bench.closed(&stand, &greeting, CALLERS).await?);
+        hello.push(&bench.closed(&testbed, &greeting, CALLERS).await?);
         hot.fresh();
         let slot = hot.slot().map_err(Error::call("the next slot"))?.to_owned();
-        let sale = Arc::new(prepare(bench, &stand, round, slot)?);
-        stand.rest().await;
+        let sale = Arc::new(prepare(bench, &testbed, round, slot)?);
+        testbed.rest().await;
         rush.push(&all(&sale, CALLERS, sale.askers.len()).await?);
         bench.done();
         let measured = closed(&sale, CALLERS, bench.plan.warm_up, bench.plan.span).await?;
@@ -90,7 +90,7 @@ pub(super) async fn measure(bench: &mut Bench<'_>) -> Result<Section, Error> {
         "{} places, {} askers a round, each with a token of their own; {put_off} calls were put off for want of room",
         bench.plan.sizes.places, bench.plan.sizes.askers
     ));
-    stand.stop().await?;
+    testbed.stop().await?;
     Ok(section)
 }
 
@@ -108,13 +108,13 @@ fn figures([hello, rush, refused, unhurried]: [&Side; 4], confirmed: &Series, pl
 }
 
 /// Tokens are made before, as customers have theirs before a sale.
-fn prepare(bench: &Bench<'_>, stand: &Stand, round: u32, slot: String) -> Result<Sale, Error> {
+fn prepare(bench: &Bench<'_>, testbed: &Testbed, round: u32, slot: String) -> Result<Sale, Error> {
     let asker = |index| {
         let id = format!("asker-{round}-{index}");
-        Ok((format!("customers/{id}"), Token::customer(&stand.signer, &id)?))
+        Ok((format!("customers/{id}"), Token::customer(&testbed.signer, &id)?))
     };
     let askers = (0..bench.plan.sizes.askers).map(asker).collect::<Result<Vec<_>, Error>>()?;
-    let caller = stand.caller("screening", Token::admin(&stand.signer)?)?;
+    let caller = testbed.caller("screening", Token::admin(&testbed.signer)?)?;
     let (next, confirmed, put_off) = (AtomicUsize::new(0), AtomicU64::new(0), AtomicU64::new(0));
     Ok(Sale { caller, slot, askers, next, confirmed, put_off })
 }

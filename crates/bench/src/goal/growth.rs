@@ -19,7 +19,7 @@ use crate::caller::{Caller, Token};
 use crate::load::{Measured, all};
 use crate::section::{Bound, Figure, Rows, Section};
 use crate::series::{Series, figure};
-use crate::stand::{Setup, Stand};
+use crate::testbed::{Setup, Testbed};
 use crate::{Error, Item, proc};
 
 use population::{Population, customer_name, hospital_name};
@@ -31,13 +31,13 @@ const CALLERS: usize = 256;
 /// Callers that make hospitals: each makes many slots at once.
 const ADMINS: usize = 8;
 /// What of a stage's bookings its rate is taken of: the last ones.
-const LAST: f64 = 0.2;
+const RATE_SHARE: f64 = 0.2;
 /// How long a command of the program may take.
-const PATIENCE: Duration = Duration::from_secs(60 * 60);
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 const MEBIBYTE: f64 = 1_048_576.0;
 
 /// What was found at a stage.
-struct Look {
+struct StageMeasurement {
     hospitals: usize,
     slots: usize,
     bookings: usize,
@@ -56,71 +56,76 @@ struct Look {
 }
 
 pub(super) async fn measure(bench: &mut Bench<'_>) -> Result<Section, Error> {
-    let mut stand = bench.stand(Item::Growth, &Setup::default()).await?;
-    let mut population = Population::new(&stand, bench.plan.sizes)?;
-    let mut looks = Vec::new();
+    let mut testbed = bench.testbed(Item::Growth, &Setup::default()).await?;
+    let mut population = Population::new(&testbed, bench.plan.sizes)?;
+    let mut measurements = Vec::new();
     for share in STAGES {
-        match look(bench, &stand, &mut population, share).await {
-            Ok(found) => looks.push(found),
+        match measurement(bench, &testbed, &mut population, share).await {
+            Ok(found) => measurements.push(found),
             Err(error) => {
-                let ended = stand.last_words().map(|words| format!("; the services have ended: {words}"));
+                let ended = testbed.last_words().map(|words| format!("; the services have ended: {words}"));
                 let (share, ended) = (share * 100.0, ended.unwrap_or_default());
                 return Err(Error::failed(format!("at {share:.0} % of the whole: {error}{ended}")));
             }
         }
     }
     let mut section = Section::new(Item::Growth, bench.topology);
-    section.figures = figures(&looks);
-    section.rows = vec![table(&looks), page_table(&looks)];
+    section.figures = figures(&measurements);
+    section.rows = vec![table(&measurements), page_table(&measurements)];
     section.notes.push(format!(
         "one run, no pairs: everything was made through the services and `checkup verify` found at every stage that all of it \
          agrees; the rate is that of the last {:.0} % of a stage's bookings by {CALLERS} callers, views not waited for; deleted is \
          a hospital with {} bookings",
-        LAST * 100.0,
+        RATE_SHARE * 100.0,
         bench.plan.sizes.doomed
     ));
-    stand.stop().await?;
+    testbed.stop().await?;
     Ok(section)
 }
 
-async fn look(bench: &Bench<'_>, stand: &Stand, population: &mut Population, share: f64) -> Result<Look, Error> {
+async fn measurement(
+    bench: &Bench<'_>,
+    testbed: &Testbed,
+    population: &mut Population,
+    share: f64,
+) -> Result<StageMeasurement, Error> {
     let of = |whole: usize| ((whole as f64 * share).round() as usize).max(1);
     let sizes = bench.plan.sizes;
     let (hospitals, bookings) = (of(sizes.hospitals), of(sizes.screenings));
     let stage = format!("growth {:.0} %", share * 100.0);
     (bench.say)(crate::Step::Phase(format!("{stage}: hospitals"), None));
-    let admin = stand.caller("hospital", Token::admin(&stand.signer)?)?;
+    let admin = testbed.caller("hospital", Token::admin(&testbed.signer)?)?;
     let opening = population.hospitals(&admin, hospitals);
     expect(all(&opening.work, ADMINS, opening.calls).await?, opening.calls)?;
-    stand.settle().await?;
+    testbed.settle().await?;
     (bench.say)(crate::Step::Phase(format!("{stage}: bookings"), None));
     let last = book(population, bookings).await?;
-    stand.settle().await?;
+    testbed.settle().await?;
 
     (bench.say)(crate::Step::Phase(format!("{stage}: pages"), None));
     let subjects = Subjects { hospital: hospital_name(0), customer: customer_name(0), date: population.begin() };
     let mut times = Vec::new();
-    for list in lists(stand, &subjects)? {
+    for list in lists(testbed, &subjects)? {
         times.push((list.name, pages::page(&list, "").await?));
     }
     (bench.say)(crate::Step::Phase(format!("{stage}: verify"), None));
-    let addr = stand.addr("screening")?.to_string();
-    let verify = run(bench, stand.directory(), &["verify", "--addr", &addr, "--settle", "60s"]).await?;
+    let addr = testbed.addr("screening")?.to_string();
+    let verify = run(bench, testbed.directory(), &["verify", "--addr", &addr, "--settle", "60s"]).await?;
     (bench.say)(crate::Step::Phase(format!("{stage}: rebuild"), None));
-    let rebuild = run(bench, stand.directory(), &["rebuild", "mypage", "--wait", "1h"]).await?;
+    let rebuild = run(bench, testbed.directory(), &["rebuild", "mypage", "--wait", "1h"]).await?;
     (bench.say)(crate::Step::Phase(format!("{stage}: deletion"), None));
-    let deletion = delete(stand, population, &admin).await?;
-    stand.settle().await?;
-    let pids = || stand.processes().into_iter().flat_map(|(_, pids)| pids);
+    let deletion = delete(testbed, population, &admin).await?;
+    testbed.settle().await?;
+    let pids = || testbed.processes().into_iter().flat_map(|(_, pids)| pids);
     let resident = [proc::resident, proc::most_resident].map(|of| pids().map(of).sum::<u64>() as f64 / MEBIBYTE);
-    Ok(Look {
+    Ok(StageMeasurement {
         hospitals,
         slots: hospitals * sizes.dates,
         bookings,
         rate: last.rate(),
         p99: last.at(0.99),
         resident,
-        stored: stored(stand.directory())? as f64 / MEBIBYTE,
+        stored: stored(testbed.directory())? as f64 / MEBIBYTE,
         pages: times,
         verify,
         rebuild,
@@ -131,18 +136,18 @@ async fn look(bench: &Bench<'_>, stand: &Stand, population: &mut Population, sha
 /// Books until there are so many, and measures the last of them.
 async fn book(population: &mut Population, until: usize) -> Result<Measured, Error> {
     let missing = until.saturating_sub(population.booked);
-    let last = ((missing as f64 * LAST) as usize).max(1);
+    let last = ((missing as f64 * RATE_SHARE) as usize).max(1);
     let mut so_many = async |count| expect(all(&population.bookings(count), CALLERS, count).await?, count);
     so_many(missing.saturating_sub(last)).await?;
     so_many(last).await
 }
 
 /// A hospital whose places are all booked is deleted; how long until none of its bookings stands.
-async fn delete(stand: &Stand, population: &mut Population, admin: &Caller) -> Result<Duration, Error> {
+async fn delete(testbed: &Testbed, population: &mut Population, admin: &Caller) -> Result<Duration, Error> {
     let (doomed, filling) = population.doomed(admin).await?;
     expect(all(&filling.work, CALLERS, filling.calls).await?, filling.calls)?;
-    stand.settle().await?;
-    deletion::delete(stand, admin, &doomed).await.map(|(_, cancelled)| cancelled)
+    testbed.settle().await?;
+    deletion::delete(testbed, admin, &doomed).await.map(|(_, cancelled)| cancelled)
 }
 
 fn expect(measured: Measured, calls: usize) -> Result<Measured, Error> {
@@ -159,7 +164,7 @@ async fn run(bench: &Bench<'_>, directory: &Path, arguments: &[&str]) -> Result<
     mesh::without_settings(&mut command);
     let begun = Instant::now();
     let mut child = Child::spawn(format!("checkup {}", arguments[0]), command, Signal::TERM, None)?;
-    let status = child.ended(PATIENCE).await?;
+    let status = child.ended(COMMAND_TIMEOUT).await?;
     let took = begun.elapsed();
     if status.success() { Ok(took) } else { Err(Error::failed(format!("{status}:\n{}", child.output().tail(20)))) }
 }
@@ -170,10 +175,10 @@ fn stored(directory: &Path) -> Result<u64, Error> {
     Ok(entries.flatten().filter_map(|entry| entry.metadata().ok()).map(|data| data.len()).sum())
 }
 
-fn figures(looks: &[Look]) -> Vec<Figure> {
-    let (Some(few), Some(many)) = (looks.first(), looks.last()) else { return Vec::new() };
+fn figures(measurements: &[StageMeasurement]) -> Vec<Figure> {
+    let (Some(few), Some(many)) = (measurements.first(), measurements.last()) else { return Vec::new() };
     let one = |value: f64| [value].into_iter().collect::<Series>();
-    let each = |took: Duration, look: &Look| took.as_secs_f64() / look.bookings as f64;
+    let each = |took: Duration, measurement: &StageMeasurement| took.as_secs_f64() / measurement.bookings as f64;
     let mut figures = vec![
         Figure::new("resident, against the first stage", "×", one(many.resident[0] / few.resident[0]))
             .goal(Bound::AtMost(1.5)),
@@ -200,12 +205,15 @@ fn figures(looks: &[Look]) -> Vec<Figure> {
     figures
 }
 
-fn table(looks: &[Look]) -> Rows {
-    let row = |look: &Look| {
-        let counts = [look.hospitals, look.slots, look.bookings].map(|count| count as f64);
-        let spans = [look.verify, look.rebuild, look.deletion].map(|span| span.as_secs_f64());
-        let [resident, most] = look.resident;
-        let values = counts.into_iter().chain([look.rate, look.p99, resident, most, look.stored]).chain(spans);
+fn table(measurements: &[StageMeasurement]) -> Rows {
+    let row = |measurement: &StageMeasurement| {
+        let counts = [measurement.hospitals, measurement.slots, measurement.bookings].map(|count| count as f64);
+        let spans = [measurement.verify, measurement.rebuild, measurement.deletion].map(|span| span.as_secs_f64());
+        let [resident, most] = measurement.resident;
+        let values = counts
+            .into_iter()
+            .chain([measurement.rate, measurement.p99, resident, most, measurement.stored])
+            .chain(spans);
         values.map(figure).collect()
     };
     let header = [
@@ -224,18 +232,22 @@ fn table(looks: &[Look]) -> Rows {
     Rows {
         title: "at every stage".to_owned(),
         header: header.map(str::to_owned).into(),
-        rows: looks.iter().map(row).collect(),
+        rows: measurements.iter().map(row).collect(),
     }
 }
 
-fn page_table(looks: &[Look]) -> Rows {
-    let lists = looks.first().into_iter().flat_map(|look| look.pages.iter().enumerate());
+fn page_table(measurements: &[StageMeasurement]) -> Rows {
+    let lists = measurements.first().into_iter().flat_map(|measurement| measurement.pages.iter().enumerate());
     let row = |(index, (name, _)): (usize, &(&'static str, f64))| {
         let mut row = vec![(*name).to_owned()];
-        row.extend(looks.iter().map(|look| look.pages.get(index).map_or_else(String::new, |(_, time)| figure(*time))));
+        row.extend(
+            measurements
+                .iter()
+                .map(|measurement| measurement.pages.get(index).map_or_else(String::new, |(_, time)| figure(*time))),
+        );
         row
     };
     let mut header = vec!["first page, median ms".to_owned()];
-    header.extend(looks.iter().map(|look| format!("{} bookings", figure(look.bookings as f64))));
+    header.extend(measurements.iter().map(|measurement| format!("{} bookings", figure(measurement.bookings as f64))));
     Rows { title: String::new(), header, rows: lists.map(row).collect() }
 }

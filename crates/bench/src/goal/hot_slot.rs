@@ -9,7 +9,7 @@ use crate::hot::{Hot, PLACES, Reserve};
 use crate::load::Measured;
 use crate::pgbench::Pgbench;
 use crate::section::{Bound, Figure, Section, Side};
-use crate::stand::{Services, Setup, Stand};
+use crate::testbed::{Services, Setup, Testbed};
 use crate::{Error, Item, Topology};
 
 /// Callers at a time.
@@ -35,31 +35,31 @@ pub(super) async fn measure(bench: &mut Bench<'_>) -> Result<Section, Error> {
 /// Two replicas on one database, and a database of pgbench's own on the same server.
 async fn on_postgres(bench: &mut Bench<'_>) -> Result<Section, Error> {
     let setup = Setup { only: &["hospital"], replicas: &[("hospital", 2)], ..Setup::default() };
-    let mut stand = bench.stand(Item::P1, &setup).await?;
-    let mesh = stand.mesh()?;
+    let mut testbed = bench.testbed(Item::P1, &setup).await?;
+    let mesh = testbed.mesh()?;
     let replica = mesh.replica("hospital", 0).ok_or_else(|| Error::failed("there is no hospital"))?;
     replica.stop().await?;
     replica.set(&[NAIVE]);
     replica.start()?;
-    replica.ready(crate::stand::START).await?;
+    replica.ready(crate::testbed::START_TIMEOUT).await?;
     let pgbench = Pgbench::prepare(mesh.postgres()).await?;
-    let Services::Mesh(mesh) = &stand.services else { return Err(Error::failed("this is no mesh")) };
+    let Services::Mesh(mesh) = &testbed.services else { return Err(Error::failed("this is no mesh")) };
     let addresses: Vec<_> = mesh.of("hospital").map(mesh::Replica::addr).collect();
     let mut works = Vec::new();
     for (addr, id) in addresses.into_iter().zip(["bench-naive", "bench-shipped"]) {
-        works.push(reserve(bench, &stand, addr, id).await?);
+        works.push(reserve(bench, &testbed, addr, id).await?);
     }
     let (Some(shipped), Some(naive)) = (works.pop(), works.pop()) else { return Err(Error::failed("two are needed")) };
-    let section = turns(bench, &stand, &stand, &Both { naive, shipped }, Some(&pgbench)).await;
-    stand.stop().await?;
+    let section = turns(bench, &testbed, &testbed, &Both { naive, shipped }, Some(&pgbench)).await;
+    testbed.stop().await?;
     section
 }
 
 /// Two processes, each with a file of its own.
 async fn on_sqlite(bench: &mut Bench<'_>) -> Result<Section, Error> {
     let only = Setup { only: &["hospital"], ..Setup::default() };
-    let shipped = bench.stand(Item::P1, &only).await?;
-    let naive = bench.stand(Item::P1, &Setup { settings: vec![NAIVE.to_owned()], ..only }).await?;
+    let shipped = bench.testbed(Item::P1, &only).await?;
+    let naive = bench.testbed(Item::P1, &Setup { settings: vec![NAIVE.to_owned()], ..only }).await?;
     let both = Both {
         naive: reserve(bench, &naive, naive.addr("hospital")?, "bench-naive").await?,
         shipped: reserve(bench, &shipped, shipped.addr("hospital")?, "bench-shipped").await?,
@@ -72,20 +72,20 @@ async fn on_sqlite(bench: &mut Bench<'_>) -> Result<Section, Error> {
 
 async fn reserve(
     bench: &Bench<'_>,
-    stand: &Stand,
+    testbed: &Testbed,
     addr: std::net::SocketAddr,
     id: &str,
 ) -> Result<Arc<Reserve>, Error> {
     let lines = crate::caller::Lines::to(addr, bench.plan.connections)?;
     let caller = |token| crate::caller::Caller::new(lines.clone(), token);
-    let hot = Hot::open(&caller(Token::admin(&stand.signer)?), id, PLACES).await?;
-    Ok(Arc::new(Reserve { caller: caller(Token::screening(&stand.signer)?), hot }))
+    let hot = Hot::open(&caller(Token::admin(&testbed.signer)?), id, PLACES).await?;
+    Ok(Arc::new(Reserve { caller: caller(Token::screening(&testbed.signer)?), hot }))
 }
 
 async fn turns(
     bench: &Bench<'_>,
-    naive_stand: &Stand,
-    stand: &Stand,
+    naive_testbed: &Testbed,
+    testbed: &Testbed,
     both: &Both,
     pgbench: Option<&Pgbench>,
 ) -> Result<Section, Error> {
@@ -95,21 +95,21 @@ async fn turns(
     let mut shipped = Side::new("ReserveCapacity", &*load);
     let mut open = Side::new("ReserveCapacity", format!("open, {:.0} % of its rate", super::SHARE * 100.0));
     bench.phase(Item::P1, bench.plan.pairs * (3 + u32::from(pgbench.is_some())));
-    let reserve = async |work: &Arc<Reserve>, stand: &Stand| -> Result<Measured, Error> {
+    let reserve = async |work: &Arc<Reserve>, testbed: &Testbed| -> Result<Measured, Error> {
         work.hot.fresh();
-        bench.closed(stand, work, CALLERS).await
+        bench.closed(testbed, work, CALLERS).await
     };
     for _ in 0..bench.plan.pairs {
         if let Some(pgbench) = pgbench {
-            stand.rest().await;
+            testbed.rest().await;
             locking.push(&pgbench.run(CALLERS, bench.plan.span).await?);
             bench.done();
         }
-        naive.push(&reserve(&both.naive, naive_stand).await?);
-        let measured = reserve(&both.shipped, stand).await?;
+        naive.push(&reserve(&both.naive, naive_testbed).await?);
+        let measured = reserve(&both.shipped, testbed).await?;
         shipped.push(&measured);
         both.shipped.hot.fresh();
-        open.push(&bench.open(stand, &both.shipped, measured.rate() * super::SHARE).await?);
+        open.push(&bench.open(testbed, &both.shipped, measured.rate() * super::SHARE).await?);
     }
     Ok(section(bench.topology, pgbench.map(|_| locking), [naive, shipped, open]))
 }

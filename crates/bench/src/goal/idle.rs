@@ -8,22 +8,22 @@ use tokio::time::{Instant, sleep};
 use super::Bench;
 use crate::section::{Bound, Figure, Section};
 use crate::series::Series;
-use crate::stand::{GREETING, START, Services, Setup, Stand};
+use crate::testbed::{GREETING, START_TIMEOUT, Services, Setup, Testbed};
 use crate::{Error, Item, proc};
 
 const MEBIBYTE: f64 = 1_048_576.0;
-const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 pub(super) async fn measure(bench: &mut Bench<'_>) -> Result<Section, Error> {
-    let mut stand = bench.stand(Item::P8, &Setup::default()).await?;
+    let mut testbed = bench.testbed(Item::P8, &Setup::default()).await?;
     let (mut memory, mut starts): (BTreeMap<String, Series>, BTreeMap<String, Series>) = Default::default();
     bench.phase(Item::P8, bench.plan.sizes.starts);
     for _ in 0..bench.plan.sizes.starts {
-        for (name, took) in restart(&mut stand).await? {
+        for (name, took) in restart(&mut testbed).await? {
             starts.entry(name).or_default().push(took.as_secs_f64() * 1_000.0);
         }
-        stand.rest().await;
-        for (name, pids) in stand.processes() {
+        testbed.rest().await;
+        for (name, pids) in testbed.processes() {
             let bytes: u64 = pids.iter().map(|pid| proc::resident(*pid)).sum();
             memory.entry(name).or_default().push(bytes as f64 / MEBIBYTE);
         }
@@ -42,13 +42,13 @@ pub(super) async fn measure(bench: &mut Bench<'_>) -> Result<Section, Error> {
     section
         .notes
         .push("started on data that is there; PostgreSQL's sessions count the memory they share each".to_owned());
-    stand.stop().await?;
+    testbed.stop().await?;
     Ok(section)
 }
 
 /// Stops and starts every process of the program, one after the other; how long each took until it said that it serves.
-async fn restart(stand: &mut Stand) -> Result<Vec<(String, Duration)>, Error> {
-    match &mut stand.services {
+async fn restart(testbed: &mut Testbed) -> Result<Vec<(String, Duration)>, Error> {
+    match &mut testbed.services {
         Services::Embedded(embedded) => {
             embedded.stop().await?;
             Ok(vec![("all services".to_owned(), embedded.start().await?)])
@@ -60,10 +60,10 @@ async fn restart(stand: &mut Stand) -> Result<Vec<(String, Duration)>, Error> {
                 let begun = Instant::now();
                 replica.start()?;
                 while replica.output().find(|line| line.contains(GREETING).then_some(())).is_none() {
-                    if begun.elapsed() > START {
+                    if begun.elapsed() > START_TIMEOUT {
                         return Err(Error::failed(format!("{} does not serve", replica.name())));
                     }
-                    sleep(BETWEEN_LOOKS).await;
+                    sleep(POLL_INTERVAL).await;
                 }
                 taken.push((replica.name(), begun.elapsed()));
             }

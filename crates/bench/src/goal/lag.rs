@@ -20,17 +20,17 @@ use crate::hot::{Hot, PLACES, booking};
 use crate::load::{Answer, Work, histogram, milliseconds, open, record};
 use crate::section::{Bound, Figure, Section, Side};
 use crate::series::Series;
-use crate::stand::{Setup, Stand};
+use crate::testbed::{Setup, Testbed};
 use crate::{Error, Item, Topology};
 
 /// Callers that show what the machine can do.
 const CALLERS: usize = 256;
 /// One of so many bookings is followed: what follows it is load as well.
-const FOLLOWED: usize = 20;
+const FOLLOWED_ONE_IN: usize = 20;
 /// How often a place is asked for whether it is free: every look is a call, and load as well.
-const LOOK: Duration = Duration::from_millis(10);
+const FREE_POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// How long is waited for it.
-const PATIENCE: Duration = Duration::from_secs(30);
+const FREE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Bookings, some of which are followed and cancelled.
 struct Followed {
@@ -60,7 +60,7 @@ struct Following(Arc<Followed>);
 
 impl Work for Following {
     async fn call(&self, caller: usize) -> Result<Answer, Status> {
-        if !self.0.count.fetch_add(1, Ordering::Relaxed).is_multiple_of(FOLLOWED) {
+        if !self.0.count.fetch_add(1, Ordering::Relaxed).is_multiple_of(FOLLOWED_ONE_IN) {
             return self.0.call(caller).await;
         }
         let Followed { customers, views, places, hot, lags, .. } = &*self.0;
@@ -107,10 +107,10 @@ async fn back(places: &Caller, caller: usize, made: &Screening) -> Result<Durati
         if claim.state() == capacity_claim::State::Released {
             return Ok(since.elapsed());
         }
-        if since.elapsed() > PATIENCE {
+        if since.elapsed() > FREE_TIMEOUT {
             return Err(Status::deadline_exceeded("the place of a cancelled booking does not become free"));
         }
-        sleep(LOOK).await;
+        sleep(FREE_POLL_INTERVAL).await;
     }
 }
 
@@ -125,27 +125,27 @@ struct Lags {
 }
 
 pub(super) async fn measure(bench: &mut Bench<'_>) -> Result<Section, Error> {
-    let stand = bench.stand(Item::P5, &Setup::default()).await?;
-    let followed = followed(&stand).await?;
+    let testbed = bench.testbed(Item::P5, &Setup::default()).await?;
+    let followed = followed(&testbed).await?;
     bench.phase(Item::P5, 1 + 2 * bench.plan.pairs);
     let promised = bench.plan.sizes.lag_rate;
-    let most = bench.closed(&stand, &followed, CALLERS).await?.rate();
+    let most = bench.closed(&testbed, &followed, CALLERS).await?.rate();
     let bound = Bound::AtMost(if bench.topology == Topology::Mesh { 150.0 } else { 50.0 });
     let mut section = Section::new(Item::P5, bench.topology);
-    let at_promised = at(bench, &stand, &followed, promised).await?;
+    let at_promised = at(bench, &testbed, &followed, promised).await?;
     add(&mut section, at_promised, promised, Some(bound));
     // where the machine cannot do what is promised, its lag is that of a queue and says nothing of the views
     if most * SHARE < promised {
         let possible = (most * SHARE).floor().max(1.0);
-        let at_possible = at(bench, &stand, &followed, possible).await?;
+        let at_possible = at(bench, &testbed, &followed, possible).await?;
         add(&mut section, at_possible, possible, None);
     }
     section.notes.push(format!(
         "{most:.0} bookings a second are what {CALLERS} callers get here in a closed loop; lags count from the answer to the caller; \
-         one of {FOLLOWED} bookings is followed and cancelled, and those are the refused ones of the table; my page is asked with \
+         one of {FOLLOWED_ONE_IN} bookings is followed and cancelled, and those are the refused ones of the table; my page is asked with \
          the booking's consistency token, the place every ten milliseconds"
     ));
-    stand.stop().await?;
+    testbed.stop().await?;
     Ok(section)
 }
 
@@ -165,7 +165,7 @@ fn add(section: &mut Section, lags: Lags, rate: f64, bound: Option<Bound>) {
     section.sides.push(side);
 }
 
-async fn at(bench: &Bench<'_>, stand: &Stand, followed: &Arc<Followed>, rate: f64) -> Result<Lags, Error> {
+async fn at(bench: &Bench<'_>, testbed: &Testbed, followed: &Arc<Followed>, rate: f64) -> Result<Lags, Error> {
     let mut lags = Lags {
         side: Side::new("CreateScreening", format!("open, {rate} a second")),
         answered: Series::default(),
@@ -173,7 +173,7 @@ async fn at(bench: &Bench<'_>, stand: &Stand, followed: &Arc<Followed>, rate: f6
         back: Default::default(),
     };
     for _ in 0..bench.plan.pairs {
-        stand.rest().await;
+        testbed.rest().await;
         followed.hot.fresh();
         let fresh = [histogram(), histogram()];
         *followed.lags.lock().unwrap_or_else(PoisonError::into_inner) = fresh;
@@ -191,12 +191,12 @@ async fn at(bench: &Bench<'_>, stand: &Stand, followed: &Arc<Followed>, rate: f6
     Ok(lags)
 }
 
-async fn followed(stand: &Stand) -> Result<Arc<Followed>, Error> {
-    let hot = Hot::open(&stand.caller("hospital", Token::admin(&stand.signer)?)?, "bench-lag", PLACES).await?;
+async fn followed(testbed: &Testbed) -> Result<Arc<Followed>, Error> {
+    let hot = Hot::open(&testbed.caller("hospital", Token::admin(&testbed.signer)?)?, "bench-lag", PLACES).await?;
     Ok(Arc::new(Followed {
-        customers: stand.caller("screening", Token::admin(&stand.signer)?)?,
-        views: stand.caller("mypage", Token::auditor(&stand.signer)?)?,
-        places: stand.caller("hospital", Token::screening(&stand.signer)?)?,
+        customers: testbed.caller("screening", Token::admin(&testbed.signer)?)?,
+        views: testbed.caller("mypage", Token::auditor(&testbed.signer)?)?,
+        places: testbed.caller("hospital", Token::screening(&testbed.signer)?)?,
         hot,
         count: AtomicUsize::new(0),
         lags: Mutex::new([histogram(), histogram()]),

@@ -17,7 +17,7 @@ use crate::hot::{AHEAD, today};
 use crate::load::{histogram, milliseconds, record};
 use crate::section::{Bound, Figure, Rows, Section};
 use crate::series::{Series, figure};
-use crate::stand::{Setup, Stand};
+use crate::testbed::{Setup, Testbed};
 use crate::{Error, Item};
 
 use lists::{List, Subjects, lists};
@@ -93,15 +93,15 @@ pub(super) async fn measure(bench: &mut Bench<'_>) -> Result<Section, Error> {
 }
 
 /// A mesh with everything in PostgreSQL and so many rows in every list; how long inserting them took.
-async fn prepare(bench: &mut Bench<'_>, count: u64) -> Result<(Stand, Duration), Error> {
-    let mut stand = bench.stand(Item::P7, &Setup { no_files: true, ..Setup::default() }).await?;
-    rows::template(&stand).await?;
-    stand.rest().await;
+async fn prepare(bench: &mut Bench<'_>, count: u64) -> Result<(Testbed, Duration), Error> {
+    let mut testbed = bench.testbed(Item::P7, &Setup { no_files: true, ..Setup::default() }).await?;
+    rows::template(&testbed).await?;
+    testbed.rest().await;
     let begun = Instant::now();
-    rows::multiply(&mut stand, count, &|| bench.done(), &|steps| bench.phase(Item::P7, steps)).await?;
+    rows::multiply(&mut testbed, count, &|| bench.done(), &|steps| bench.phase(Item::P7, steps)).await?;
     let took = begun.elapsed();
-    stand.rest().await;
-    Ok((stand, took))
+    testbed.rest().await;
+    Ok((testbed, took))
 }
 
 /// Goes through so many rows, or to the last page; the token of the page there, and how many rows were passed.

@@ -7,7 +7,7 @@ use crate::caller::Token;
 use crate::hot::{Book, Hot, PLACES};
 use crate::section::{Bound, Figure, Section, Side};
 use crate::series::Series;
-use crate::stand::Setup;
+use crate::testbed::Setup;
 use crate::{Error, Item, fsync};
 
 /// Commits that one booking waits for.
@@ -16,17 +16,17 @@ const COMMITS: f64 = 3.0;
 const REST: f64 = 1.0;
 
 pub(super) async fn measure(bench: &mut Bench<'_>) -> Result<Section, Error> {
-    let stand = bench.stand(Item::P9, &Setup::default()).await?;
-    let hot = Hot::open(&stand.caller("hospital", Token::admin(&stand.signer)?)?, "bench-quiet", PLACES).await?;
-    let book = Arc::new(Book { caller: stand.caller("screening", Token::admin(&stand.signer)?)?, hot });
+    let testbed = bench.testbed(Item::P9, &Setup::default()).await?;
+    let hot = Hot::open(&testbed.caller("hospital", Token::admin(&testbed.signer)?)?, "bench-quiet", PLACES).await?;
+    let book = Arc::new(Book { caller: testbed.caller("screening", Token::admin(&testbed.signer)?)?, hot });
 
     let mut booking = Side::new("CreateScreening", "closed, 1 caller");
     let mut disk = Series::default();
     bench.phase(Item::P9, bench.plan.pairs);
     for _ in 0..bench.plan.pairs {
-        stand.rest().await;
-        disk.push(fsync::median(stand.directory()).await?);
-        booking.push(&bench.closed(&stand, &book, 1).await?);
+        testbed.rest().await;
+        disk.push(fsync::median(testbed.directory()).await?);
+        booking.push(&bench.closed(&testbed, &book, 1).await?);
     }
     let allowed: Series = disk.values().iter().map(|sync| COMMITS * sync + REST).collect();
     let mut section = Section::new(Item::P9, bench.topology);
@@ -40,6 +40,6 @@ pub(super) async fn measure(bench: &mut Bench<'_>) -> Result<Section, Error> {
     section
         .notes
         .push("a sync of the disk is fdatasync after 4 KiB at the end of a file beside the services' own".to_owned());
-    stand.stop().await?;
+    testbed.stop().await?;
     Ok(section)
 }

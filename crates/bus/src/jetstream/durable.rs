@@ -14,11 +14,11 @@ use tokio::time::timeout;
 
 use super::pull::Pull;
 use super::stream::identity;
-use super::{ANSWER, Connection, Shared};
-use crate::port::{Delivery, Error, Message, Place, Subscribe, Subscription};
+use super::{BROKER_TIMEOUT, Connection, Shared};
+use crate::port::{Delivery, Error, Message, Position, Subscribe, Subscription};
 
 /// Events that all replicas together hold without an acknowledgement; those put off are among them.
-const HELD: i64 = 10_000;
+const MAX_UNACKNOWLEDGED: i64 = 10_000;
 
 /// Serves subscriptions from durable consumers. A consumer that is missing is made anew, from the first event.
 #[derive(Clone)]
@@ -49,7 +49,7 @@ impl Subscribe for Durable {
             ack_wait: self.0.options.ack_wait,
             // Whoever gives up on an event does so by acknowledging it; the broker would drop it without a word.
             max_deliver: -1,
-            max_ack_pending: HELD,
+            max_ack_pending: MAX_UNACKNOWLEDGED,
             filter_subjects: filter.to_vec(),
             inactive_threshold: Duration::ZERO,
             ..Config::default()
@@ -83,14 +83,14 @@ impl Reader {
         let payload = bytes::Bytes::from(kind);
         let sending = async {
             for delivery in deliveries {
-                let Place::Unordered { sequence } = delivery.place else { continue };
+                let Position::Unordered { sequence } = delivery.position else { continue };
                 if let Some(reply) = self.held.remove(&sequence) {
                     self.shared.client.publish(reply, payload.clone()).await?;
                 }
             }
             Ok::<(), async_nats::PublishError>(())
         };
-        match timeout(ANSWER, sending).await {
+        match timeout(BROKER_TIMEOUT, sending).await {
             Ok(sent) => sent.map_err(|error| self.shared.error(error)),
             Err(_) => Err(self.shared.error("the broker takes nothing")),
         }
@@ -119,7 +119,7 @@ impl Subscription for Reader {
             }
             let subject = message.message.subject.to_string();
             let message = Message { subject, payload: message.message.payload.to_vec() };
-            deliveries.push(Delivery { message: Arc::new(message), place: Place::Unordered { sequence } });
+            deliveries.push(Delivery { message: Arc::new(message), position: Position::Unordered { sequence } });
         }
         Ok(deliveries)
     }

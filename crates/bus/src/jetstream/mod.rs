@@ -1,4 +1,4 @@
-//! The road over NATS JetStream: one stream for every event of the system, kept in files.
+//! The transport over NATS JetStream: one stream for every event of the system, kept in files.
 //!
 //! The broker may be absent, restarted, paused or wiped at any time. [`JetStream`] connects again for ever, makes the stream
 //! and its consumers where they are missing, and answers every call within seconds: with a result or with an [`Error`] that
@@ -7,10 +7,10 @@
 
 mod durable;
 mod ordered;
+mod producer_events;
 mod publish;
 mod pull;
 mod stream;
-mod told;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -29,18 +29,18 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 pub use durable::Durable;
 pub use ordered::Ordered;
-pub use told::Told;
+pub use producer_events::ProducerEvents;
 
 use crate::port::Error;
 
 /// How long one question to the broker may take.
-const ANSWER: Duration = Duration::from_secs(5);
+const BROKER_TIMEOUT: Duration = Duration::from_secs(5);
 /// The third unanswered ping ends a connection, so a broker that hangs is noticed within three of these.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(2);
 /// The client tells its state only to those who ask.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
-const LAST_PAUSE: Duration = Duration::from_millis(500);
+const STATE_POLL_INTERVAL: Duration = Duration::from_millis(20);
+const MAX_RECONNECT_DELAY: Duration = Duration::from_millis(500);
 
 /// Where the broker is, and what the stream is held to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,7 +121,7 @@ impl JetStream {
             .max_reconnects(None)
             .connection_timeout(CONNECTION_TIMEOUT)
             .ping_interval(PING_INTERVAL)
-            .request_timeout(Some(ANSWER))
+            .request_timeout(Some(BROKER_TIMEOUT))
             .reconnect_delay_callback(pause)
             .event_callback(move |event| {
                 if event == Event::Connected {
@@ -181,7 +181,7 @@ impl Shared {
 
     /// As [`Self::answer`], where it matters what the broker says instead.
     async fn ask<T>(&self, question: impl Future<Output = T>) -> Result<T, Error> {
-        let end = Instant::now() + ANSWER;
+        let end = Instant::now() + BROKER_TIMEOUT;
         self.connected(end).await.map_err(|error| self.error(error))?;
         timeout_at(end, question).await.map_err(|_| self.error("the broker does not answer"))
     }
@@ -193,8 +193,8 @@ impl Shared {
             if Instant::now() >= deadline {
                 return Err("not connected".into());
             }
-            let look = deadline.min(Instant::now() + BETWEEN_LOOKS);
-            let _ = timeout_at(look, connections.changed()).await;
+            let next_poll = deadline.min(Instant::now() + STATE_POLL_INTERVAL);
+            let _ = timeout_at(next_poll, connections.changed()).await;
         }
         Ok(())
     }
@@ -236,8 +236,8 @@ fn with_credentials(connecting: ConnectOptions, servers: &[ServerAddr]) -> Resul
 /// Before the first try nothing, then more, and never long: the broker may be back at any moment.
 fn pause(attempts: usize) -> Duration {
     match u32::try_from(attempts) {
-        Ok(attempts @ 2..=9) => Duration::from_millis(1 << attempts).min(LAST_PAUSE),
+        Ok(attempts @ 2..=9) => Duration::from_millis(1 << attempts).min(MAX_RECONNECT_DELAY),
         Ok(0 | 1) => Duration::ZERO,
-        _ => LAST_PAUSE,
+        _ => MAX_RECONNECT_DELAY,
     }
 }

@@ -16,13 +16,13 @@ use tokio::time::{Instant, sleep_until};
 use super::pull::Pull;
 use super::stream::numbering;
 use super::{Connection, Shared};
-use crate::port::{Delivery, Error, Message, Place, Subscribe, Subscription};
+use crate::port::{Delivery, Error, Message, Position, Subscribe, Subscription};
 
 /// After this long without a reader the broker forgets a consumer.
-pub(super) const FORGOTTEN: Duration = Duration::from_secs(30);
+pub(super) const CONSUMER_IDLE_LIMIT: Duration = Duration::from_secs(30);
 
 /// How often a reader looks whether its position still means what it meant.
-const LOOK: Duration = Duration::from_secs(5);
+const POSITION_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Serves subscriptions of single readers. Their source is `{stream}@{identity}`: a stream that was made anew is another
 /// source, and is read from its first event; so is one that gave sequences out again, see
@@ -53,14 +53,15 @@ impl Subscribe for Ordered {
             deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: position + 1 },
             ack_policy: AckPolicy::None,
             filter_subjects: filter.to_vec(),
-            inactive_threshold: FORGOTTEN,
+            inactive_threshold: CONSUMER_IDLE_LIMIT,
             memory_storage: true,
             num_replicas: 1,
             ..Config::default()
         };
         let pull = Pull::begin(&self.0, config).await?;
-        let (shared, source, look) = (Arc::clone(&self.0), source.into(), Instant::now() + LOOK);
-        Ok(Box::new(Reader { shared, pull, source, numbering, look, connection, delivered: 0 }))
+        let (shared, source, next_check) =
+            (Arc::clone(&self.0), source.into(), Instant::now() + POSITION_CHECK_INTERVAL);
+        Ok(Box::new(Reader { shared, pull, source, numbering, next_check, connection, delivered: 0 }))
     }
 }
 
@@ -84,7 +85,7 @@ struct Reader {
     source: Arc<str>,
     /// What the stream was called when this subscribed, and when to look at it again.
     numbering: String,
-    look: Instant,
+    next_check: Instant,
     connection: Connection,
     /// How many events this consumer has handed over; the broker counts them too.
     delivered: u64,
@@ -109,10 +110,10 @@ impl Subscription for Reader {
             tokio::select! {
                 biased;
                 () = self.connection.replaced(&self.shared) => return Err(self.shared.error("the connection was lost")),
-                () = sleep_until(self.look) => {
+                () = sleep_until(self.next_check) => {
                     self.same_numbering().await?;
                     // only now: given up before, the wait has to look again
-                    self.look = Instant::now() + LOOK;
+                    self.next_check = Instant::now() + POSITION_CHECK_INTERVAL;
                 }
                 messages = self.pull.take(&self.shared, limit) => break messages?,
             }
@@ -127,7 +128,8 @@ impl Subscription for Reader {
             let position = i64::try_from(info.stream_sequence).map_err(|error| self.shared.error(error))?;
             let subject = message.message.subject.to_string();
             let message = Arc::new(Message { subject, payload: message.message.payload.to_vec() });
-            deliveries.push(Delivery { message, place: Place::Ordered { source: Arc::clone(&self.source), position } });
+            deliveries
+                .push(Delivery { message, position: Position::Ordered { source: Arc::clone(&self.source), position } });
         }
         Ok(deliveries)
     }

@@ -19,10 +19,10 @@ use super::{JetStream, Shared};
 use crate::port::{Error, Outbound, Publish, StreamState};
 
 /// The server refuses what it has not stored yet beyond ten thousand events of a stream.
-const IN_FLIGHT: usize = 4_000;
-const LATE: &str = "not acknowledged in time";
+const MAX_IN_FLIGHT: usize = 4_000;
+const NOT_ACKNOWLEDGED: &str = "not acknowledged in time";
 /// How many messages about one event the broker may know and have lost within the time it remembers ids.
-const LOSSES: usize = 16;
+const MAX_LOSSES: usize = 16;
 
 /// What became of one event.
 #[derive(Clone)]
@@ -40,9 +40,9 @@ enum Fate {
 impl Publish for JetStream {
     async fn publish(&self, events: &[Outbound], deadline: Instant) -> Vec<Result<u64, Error>> {
         let mut fates = vec![Fate::Unknown; events.len()];
-        let mut reason = LATE.to_owned();
-        for start in (0..events.len()).step_by(IN_FLIGHT) {
-            let window = start..events.len().min(start + IN_FLIGHT);
+        let mut reason = NOT_ACKNOWLEDGED.to_owned();
+        for start in (0..events.len()).step_by(MAX_IN_FLIGHT) {
+            let window = start..events.len().min(start + MAX_IN_FLIGHT);
             if let Err(failed) = self.0.window(events, window, &mut fates, deadline).await {
                 reason = failed;
                 break;
@@ -116,12 +116,14 @@ impl Shared {
         fates: &mut [Fate],
         deadline: Instant,
     ) -> Result<(), String> {
-        for _ in 0..LOSSES {
+        for _ in 0..MAX_LOSSES {
             if !window.clone().any(|index| matches!(fates[index], Fate::Known(_))) {
                 return Ok(());
             }
-            let held =
-                timeout_at(deadline, self.held()).await.map_err(|_| LATE)?.map_err(|error| error.cause.to_string())?;
+            let held = timeout_at(deadline, self.held())
+                .await
+                .map_err(|_| NOT_ACKNOWLEDGED)?
+                .map_err(|error| error.cause.to_string())?;
             let mut again = Vec::new();
             for index in window.clone() {
                 match fates[index] {
@@ -156,7 +158,7 @@ impl Shared {
         let mut connection = self.connection();
         let inbox = self.client.new_inbox();
         let subscribed = timeout_at(deadline, self.client.subscribe(format!("{inbox}.*"))).await;
-        let mut acknowledgements = subscribed.map_err(|_| LATE)?.map_err(|error| error.to_string())?;
+        let mut acknowledgements = subscribed.map_err(|_| NOT_ACKNOWLEDGED)?.map_err(|error| error.to_string())?;
         let mut waiting = 0;
         for (index, id) in sending {
             let message = &events[index].message;
@@ -169,7 +171,7 @@ impl Shared {
             let (subject, reply) = (message.subject.clone(), format!("{inbox}.{index}"));
             let payload = message.payload.clone().into();
             let sent = self.client.publish_with_reply_and_headers(subject, reply, headers, payload);
-            match timeout_at(deadline, sent).await.map_err(|_| LATE)? {
+            match timeout_at(deadline, sent).await.map_err(|_| NOT_ACKNOWLEDGED)? {
                 Ok(()) => waiting += 1,
                 // Too large, or no subject at all: the others may pass.
                 Err(error) => fates[index] = Fate::Refused(error.to_string()),
@@ -203,7 +205,7 @@ async fn collect(
     deadline: Instant,
 ) -> Result<(), String> {
     while waiting > 0 {
-        let answer = timeout_at(deadline, acknowledgements.next()).await.map_err(|_| LATE)?;
+        let answer = timeout_at(deadline, acknowledgements.next()).await.map_err(|_| NOT_ACKNOWLEDGED)?;
         let answer = answer.ok_or("the client was closed")?;
         let index = answer.subject.rsplit('.').next().and_then(|index| index.parse::<usize>().ok());
         if let Some(fate) = index.and_then(|index| fates.get_mut(index)) {

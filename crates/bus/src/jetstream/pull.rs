@@ -13,11 +13,11 @@ use super::Shared;
 use crate::port::Error;
 
 /// Events asked for at once. The next request leaves when half of them have come, so that the stream never stands still.
-const REQUESTED: usize = 1_000;
+const EVENTS_PER_REQUEST: usize = 1_000;
 /// How long a request waits for events that are not there.
-const EXPIRES: Duration = Duration::from_secs(30);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// The broker says this often that it is there; missing it twice is an error.
-const HEARTBEAT: Duration = Duration::from_secs(2);
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Events as they come from a consumer.
 pub(super) struct Pull {
@@ -32,7 +32,11 @@ impl Pull {
     pub(super) async fn begin(shared: &Shared, config: Config) -> Result<Self, Error> {
         let making = shared.context.create_consumer_on_stream(config, &shared.options.stream);
         let consumer: Consumer<Config> = shared.answer(making).await?;
-        let reading = consumer.stream().max_messages_per_batch(REQUESTED).expires(EXPIRES).heartbeat(HEARTBEAT);
+        let reading = consumer
+            .stream()
+            .max_messages_per_batch(EVENTS_PER_REQUEST)
+            .expires(REQUEST_TIMEOUT)
+            .heartbeat(HEARTBEAT_INTERVAL);
         let messages = shared.answer(reading.messages()).await?;
         Ok(Self { consumer, messages, failed: None })
     }

@@ -12,9 +12,9 @@ use crate::port::{Error, StreamState};
 /// Every event of the system; see [`Message::subject`](crate::Message::subject).
 const SUBJECTS: &str = "checkup.v1.>";
 /// Where the stream says how often its sequences were given out again; see [`Publish::renumbered`](crate::Publish::renumbered).
-const RENUMBERED: &str = "checkup.renumbered";
+const RENUMBERED_SUBJECT: &str = "checkup.renumbered";
 /// Stands in a message's id between the event's id and what tells a second message about the same event from the first.
-const AGAIN: char = '#';
+const REPEAT_SEPARATOR: char = '#';
 
 impl Shared {
     /// Makes the stream where it is missing, and holds it to the options.
@@ -87,7 +87,7 @@ impl Shared {
         match self.ask(stream.get_raw_message(sequence)).await? {
             Ok(message) => {
                 let id = message.headers.get(async_nats::header::NATS_MESSAGE_ID);
-                Ok(id.map(|id| id.as_str().split(AGAIN).next().unwrap_or_default().to_owned()))
+                Ok(id.map(|id| id.as_str().split(REPEAT_SEPARATOR).next().unwrap_or_default().to_owned()))
             }
             Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
             Err(error) => Err(self.error(error)),
@@ -105,19 +105,19 @@ impl Shared {
     pub(super) async fn count_renumbering(&self) -> Result<(), Error> {
         let mut config = self.stream().await?.config;
         let count = renumberings(&config) + 1;
-        config.metadata.insert(RENUMBERED.to_owned(), count.to_string());
+        config.metadata.insert(RENUMBERED_SUBJECT.to_owned(), count.to_string());
         self.answer(self.context.update_stream(config)).await.map(drop)
     }
 }
 
 /// The id of another message about an event whose first message the broker knows and has lost.
 pub(super) fn id_of_another(event_id: &str, lost: u64) -> String {
-    format!("{event_id}{AGAIN}{lost}")
+    format!("{event_id}{REPEAT_SEPARATOR}{lost}")
 }
 
 /// How often the stream gave out sequences again.
 fn renumberings(config: &Config) -> u64 {
-    config.metadata.get(RENUMBERED).and_then(|count| count.parse().ok()).unwrap_or(0)
+    config.metadata.get(RENUMBERED_SUBJECT).and_then(|count| count.parse().ok()).unwrap_or(0)
 }
 
 /// What readers in order call the stream as it is now: positions in it mean the same for as long as this is the same.

@@ -15,11 +15,11 @@ use super::{Entry, Log};
 use crate::port::{Error, Message};
 
 /// How many entries one look at the log reads.
-const READ: usize = 1_024;
+const ENTRIES_PER_READ: usize = 1_024;
 /// How many entries are kept: what the slowest of those who keep up is behind.
-const KEPT: usize = 2_048;
+const KEPT_ENTRIES: usize = 2_048;
 /// The shortest time between two looks at the log.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(2);
+const MIN_READ_INTERVAL: Duration = Duration::from_millis(2);
 
 /// A log and its newest entries.
 pub(super) struct SharedLog {
@@ -113,8 +113,8 @@ impl SharedLog {
         let mut recent = self.recent.lock().await;
         if position < recent.first {
             drop(recent);
-            let entries = self.log.read_after(position, READ).await?;
-            if !walk.take(entries.iter(), wanted, limit) || entries.len() == READ {
+            let entries = self.log.read_after(position, ENTRIES_PER_READ).await?;
+            if !walk.take(entries.iter(), wanted, limit) || entries.len() == ENTRIES_PER_READ {
                 walk.rest = Rest::More;
             }
             return Ok(walk);
@@ -131,7 +131,7 @@ impl SharedLog {
             None => {}
             Some(due) if due > Instant::now() => walk.rest = Rest::NotBefore(due),
             Some(_) => {
-                let added = self.look(&mut recent).await?;
+                let added = self.read_added(&mut recent).await?;
                 let known = recent.entries.len() - added;
                 if !walk.take(recent.entries.range(known..), &wanted, limit) || recent.unread {
                     walk.rest = Rest::More;
@@ -143,13 +143,13 @@ impl SharedLog {
     }
 
     /// Reads what has been added to the log; how many entries that are.
-    async fn look(&self, recent: &mut MutexGuard<'_, Recent>) -> Result<usize, Error> {
+    async fn read_added(&self, recent: &mut MutexGuard<'_, Recent>) -> Result<usize, Error> {
         recent.changes.mark_unchanged();
         // given up on the way, or failed, there still is something to read
         (recent.unread, recent.looked) = (true, Some(Instant::now()));
-        let entries = self.log.read_after(recent.last, READ).await?;
+        let entries = self.log.read_after(recent.last, ENTRIES_PER_READ).await?;
         let added = entries.len();
-        recent.unread = added == READ;
+        recent.unread = added == ENTRIES_PER_READ;
         recent.last = entries.last().map_or(recent.last, |entry| entry.position);
         recent.entries.extend(entries);
         Ok(added)
@@ -161,7 +161,7 @@ impl Recent {
     fn due(&self) -> Option<Instant> {
         let added = self.unread || self.changes.has_changed().unwrap_or(false);
         // a look that was full is followed by the next one at once
-        let pause = if self.unread { Duration::ZERO } else { BETWEEN_LOOKS };
+        let pause = if self.unread { Duration::ZERO } else { MIN_READ_INTERVAL };
         added.then(|| self.looked.map_or_else(Instant::now, |looked| looked + pause))
     }
 
@@ -173,7 +173,7 @@ impl Recent {
 
     /// Lets go of the oldest.
     fn forget(&mut self) {
-        let surplus = self.entries.len().saturating_sub(KEPT);
+        let surplus = self.entries.len().saturating_sub(KEPT_ENTRIES);
         if let Some(last) = self.entries.drain(..surplus).next_back() {
             self.first = last.position;
         }

@@ -1,4 +1,4 @@
-//! What the road over a broker promises while the broker runs.
+//! What the transport over a broker promises while the broker runs.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -9,8 +9,8 @@ use mesh::Nats;
 use mesh::for_tests::or_skip;
 use tokio::time::{Instant, timeout};
 
-use crate::reader::{PATIENCE, Reader, WANTED, number};
-use crate::roads::{connect, message};
+use crate::reader::{EVENT_TIMEOUT, Reader, WANTED_SUBJECTS, number};
+use crate::transports::{connect, message};
 
 pub(crate) const CANCELLED: &str = "checkup.v1.screening.screening_cancelled.s";
 
@@ -19,7 +19,7 @@ pub(crate) fn outbound(numbers: std::ops::Range<u32>) -> Vec<Outbound> {
 }
 
 pub(crate) fn soon() -> Instant {
-    Instant::now() + PATIENCE
+    Instant::now() + EVENT_TIMEOUT
 }
 
 /// Publishes events that nothing is wrong with; their sequences.
@@ -27,8 +27,8 @@ pub(crate) async fn publish(bus: &JetStream, events: &[Outbound]) -> Vec<u64> {
     bus.publish(events, soon()).await.into_iter().map(|result| result.expect("published")).collect()
 }
 
-pub(crate) async fn subscribe(road: &dyn Subscribe) -> Box<dyn Subscription> {
-    road.subscribe("test", &[WANTED.to_owned()], HashMap::new()).await.expect("a subscription")
+pub(crate) async fn subscribe(transport: &dyn Subscribe) -> Box<dyn Subscription> {
+    transport.subscribe("test", &[WANTED_SUBJECTS.to_owned()], HashMap::new()).await.expect("a subscription")
 }
 
 #[tokio::test]
@@ -147,15 +147,15 @@ async fn an_acknowledgement_of_a_wiped_stream_settles_nothing_in_the_new_one() {
     let bus = connect(&server).await;
     publish(&bus, &outbound(0..1)).await;
     let mut old = subscribe(&bus.durable()).await;
-    let held = timeout(PATIENCE, old.next(1)).await.unwrap().unwrap();
+    let held = timeout(EVENT_TIMEOUT, old.next(1)).await.unwrap().unwrap();
     server.wipe().await.unwrap();
     server.restart().await.unwrap();
     publish(&bus, &outbound(7..8)).await;
     let mut new = subscribe(&bus.durable()).await;
-    let found = timeout(PATIENCE, new.next(1)).await.unwrap().unwrap();
-    assert_eq!(found[0].place, held[0].place, "the same sequence in another stream");
+    let found = timeout(EVENT_TIMEOUT, new.next(1)).await.unwrap().unwrap();
+    assert_eq!(found[0].position, held[0].position, "the same sequence in another stream");
     old.acknowledge(&held).await.unwrap();
-    let again = timeout(PATIENCE, new.next(1)).await.expect("an event that is not settled comes again").unwrap();
+    let again = timeout(EVENT_TIMEOUT, new.next(1)).await.expect("an event that is not settled comes again").unwrap();
     assert_eq!(number(&again[0]), 7);
 }
 
@@ -175,7 +175,7 @@ async fn closing_sends_what_is_on_its_way_and_does_not_wait_for_a_broker_that_is
     let mut reader = subscribe(&bus.durable()).await;
     let mut settled = HashSet::new();
     while settled.len() < 5 {
-        let found = timeout(PATIENCE, reader.next(5)).await.unwrap().unwrap();
+        let found = timeout(EVENT_TIMEOUT, reader.next(5)).await.unwrap().unwrap();
         reader.acknowledge(&found).await.unwrap();
         settled.extend(found.iter().map(number));
     }
@@ -184,7 +184,7 @@ async fn closing_sends_what_is_on_its_way_and_does_not_wait_for_a_broker_that_is
     let mut reader = subscribe(&other.durable()).await;
     // what was not settled would stay among what the broker waits for, delivered again or not
     let all_settled = async { while reader.lag().await.unwrap() > 0 {} };
-    timeout(PATIENCE, all_settled).await.expect("all were settled");
+    timeout(EVENT_TIMEOUT, all_settled).await.expect("all were settled");
     server.kill().await.unwrap();
     timeout(Duration::from_secs(10), other.close()).await.unwrap();
 }

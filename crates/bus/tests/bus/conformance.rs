@@ -1,25 +1,25 @@
-//! What a consumer may rely on, whichever road its events take.
+//! What a consumer may rely on, whichever transport brings its events.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use bus::Place;
+use bus::Position;
 use tokio::time::{Instant, timeout};
 
-use crate::reader::{PATIENCE, Reader, WANTED, number};
-use crate::roads::{Road, Tail, roads};
+use crate::reader::{EVENT_TIMEOUT, Reader, WANTED_SUBJECTS, number};
+use crate::transports::{Tail, Transport, transports};
 
 const CANCELLED: &str = "checkup.v1.screening.screening_cancelled.s";
 const OTHER: &str = "checkup.v1.claim.x.s";
 
-fn reader(road: &dyn Road) -> Reader {
-    Reader::new(road.subscribe(), "test")
+fn reader(transport: &dyn Transport) -> Reader {
+    Reader::new(transport.subscribe(), "test")
 }
 
 /// What was taken, in an order that can be compared.
-fn comparable(road: &dyn Road, taken: &[u32]) -> Vec<u32> {
+fn comparable(transport: &dyn Transport, taken: &[u32]) -> Vec<u32> {
     let mut taken = taken.to_vec();
-    if !road.is_ordered() {
+    if !transport.is_ordered() {
         taken.sort_unstable();
     }
     taken
@@ -27,89 +27,96 @@ fn comparable(road: &dyn Road, taken: &[u32]) -> Vec<u32> {
 
 #[tokio::test]
 async fn a_new_consumer_reads_what_matches_from_the_first_event() {
-    for road in roads("first event").await {
+    for transport in transports("first event").await {
         let events: Vec<_> = (0..2_000).map(|n| (if n % 2 == 0 { CANCELLED } else { OTHER }, n)).collect();
-        road.publish("screening", &events).await;
-        let mut reader = reader(road.as_ref());
+        transport.publish("screening", &events).await;
+        let mut reader = reader(transport.as_ref());
         let taken = reader.collect(1_000).await.to_vec();
         let expected: Vec<u32> = (0..2_000).step_by(2).collect();
-        assert_eq!(comparable(road.as_ref(), &taken), expected, "{}", road.name());
+        assert_eq!(comparable(transport.as_ref(), &taken), expected, "{}", transport.name());
         reader.catch_up().await;
-        assert_eq!(reader.taken.len(), 1_000, "{}", road.name());
+        assert_eq!(reader.taken.len(), 1_000, "{}", transport.name());
     }
 }
 
 #[tokio::test]
 async fn a_consumer_that_waits_is_woken() {
-    for road in roads("woken").await {
-        let mut reader = reader(road.as_ref());
+    for transport in transports("woken").await {
+        let mut reader = reader(transport.as_ref());
         reader.subscription().await;
         for number in 0..20 {
             let producer = if number % 2 == 0 { "hospital" } else { "screening" };
             let events = [(CANCELLED, number)];
-            tokio::join!(reader.collect(number as usize + 1), road.publish(producer, &events));
-            assert_eq!(reader.taken.last(), Some(&number), "{}", road.name());
+            tokio::join!(reader.collect(number as usize + 1), transport.publish(producer, &events));
+            assert_eq!(reader.taken.last(), Some(&number), "{}", transport.name());
         }
     }
 }
 
 #[tokio::test]
 async fn a_consumer_that_starts_again_goes_on_where_it_stood() {
-    for road in roads("goes on").await {
-        road.publish("screening", &[(CANCELLED, 1), (CANCELLED, 2), (CANCELLED, 3)]).await;
-        road.publish("hospital", &[(CANCELLED, 9)]).await;
-        let mut reader = reader(road.as_ref());
+    for transport in transports("goes on").await {
+        transport.publish("screening", &[(CANCELLED, 1), (CANCELLED, 2), (CANCELLED, 3)]).await;
+        transport.publish("hospital", &[(CANCELLED, 9)]).await;
+        let mut reader = reader(transport.as_ref());
         while reader.taken.len() < 2 {
-            timeout(PATIENCE, reader.step(1)).await.expect("events in time");
+            timeout(EVENT_TIMEOUT, reader.step(1)).await.expect("events in time");
         }
         let before = reader.taken.clone();
         reader.restart();
         let mut taken = reader.collect(4).await.to_vec();
         assert_eq!(taken[..2], before);
         taken.sort_unstable();
-        assert_eq!(taken, [1, 2, 3, 9], "{}", road.name());
+        assert_eq!(taken, [1, 2, 3, 9], "{}", transport.name());
     }
 }
 
 #[tokio::test]
 async fn what_was_not_settled_comes_to_the_next_subscription() {
-    for road in roads("not settled").await {
-        road.publish("screening", &[(CANCELLED, 1)]).await;
+    for transport in transports("not settled").await {
+        transport.publish("screening", &[(CANCELLED, 1)]).await;
         for _ in 0..2 {
-            let subscribe = road.subscribe();
-            let mut subscription = subscribe.subscribe("test", &[WANTED.to_owned()], HashMap::new()).await.unwrap();
+            let subscribe = transport.subscribe();
+            let mut subscription =
+                subscribe.subscribe("test", &[WANTED_SUBJECTS.to_owned()], HashMap::new()).await.unwrap();
             let found = loop {
-                match timeout(PATIENCE, subscription.next(10)).await.expect("an event in time") {
+                match timeout(EVENT_TIMEOUT, subscription.next(10)).await.expect("an event in time") {
                     Ok(found) => break found,
-                    Err(error) => println!("{}: {error}", road.name()),
+                    Err(error) => println!("{}: {error}", transport.name()),
                 }
             };
-            assert_eq!(number(&found[0]), 1, "{}", road.name());
+            assert_eq!(number(&found[0]), 1, "{}", transport.name());
         }
     }
 }
 
 #[tokio::test]
 async fn what_is_put_off_is_overtaken_and_comes_again_and_in_strict_order_nothing_is() {
-    for road in roads("put off").await {
-        road.publish("screening", &[(CANCELLED, 1), (CANCELLED, 2), (CANCELLED, 3)]).await;
-        let mut reader = reader(road.as_ref());
+    for transport in transports("put off").await {
+        transport.publish("screening", &[(CANCELLED, 1), (CANCELLED, 2), (CANCELLED, 3)]).await;
+        let mut reader = reader(transport.as_ref());
         let first = loop {
-            // A faulty road fails, too.
-            if let Ok(found) = timeout(PATIENCE, reader.subscription().await.next(1)).await.expect("an event in time") {
+            // A faulty transport fails, too.
+            if let Ok(found) =
+                timeout(EVENT_TIMEOUT, reader.subscription().await.next(1)).await.expect("an event in time")
+            {
                 break found;
             }
         };
         let (began, pause) = (Instant::now(), Duration::from_millis(250));
         let postponed = reader.subscription().await.postpone(&first, pause).await;
-        if road.is_ordered() {
-            assert!(matches!(first[0].place, Place::Ordered { .. }) && postponed.is_err(), "{}", road.name());
+        if transport.is_ordered() {
+            assert!(
+                matches!(first[0].position, Position::Ordered { .. }) && postponed.is_err(),
+                "{}",
+                transport.name()
+            );
             continue;
         }
         postponed.expect("postponed");
         let taken = reader.collect(3).await.to_vec();
-        assert_eq!(comparable(road.as_ref(), &taken), [1, 2, 3], "{}", road.name());
-        if road.name() == "durable" {
+        assert_eq!(comparable(transport.as_ref(), &taken), [1, 2, 3], "{}", transport.name());
+        if transport.name() == "durable" {
             assert_eq!(taken, [2, 3, 1]);
             assert!(began.elapsed() >= pause, "{:?}", began.elapsed());
         }
@@ -118,8 +125,8 @@ async fn what_is_put_off_is_overtaken_and_comes_again_and_in_strict_order_nothin
 
 #[tokio::test]
 async fn a_busy_producer_does_not_starve_another() {
-    let road = Tail::default();
-    road.publish("hospital", &[(CANCELLED, 1); 2_000]).await;
-    road.publish("screening", &[(CANCELLED, 2)]).await;
-    assert!(reader(&road).collect(100).await.contains(&2));
+    let transport = Tail::default();
+    transport.publish("hospital", &[(CANCELLED, 1); 2_000]).await;
+    transport.publish("screening", &[(CANCELLED, 2)]).await;
+    assert!(reader(&transport).collect(100).await.contains(&2));
 }

@@ -1,4 +1,4 @@
-//! A road that does to its traveller whatever the port allows: it fails now and then, repeats, reorders, holds back, and loses
+//! A transport that does to its reader whatever the port allows: it fails now and then, repeats, reorders, holds back, and loses
 //! acknowledgements on the way to the broker.
 
 use std::collections::{HashMap, VecDeque};
@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bus::{Delivery, Error, Place, Subscribe, Subscription};
+use bus::{Delivery, Error, Position, Subscribe, Subscription};
 use tokio::time::timeout;
 
 use crate::random::Random;
@@ -50,7 +50,7 @@ struct Faults {
 impl Faults {
     fn arrive(&mut self, deliveries: Vec<Delivery>) {
         for delivery in deliveries {
-            let ordered = matches!(delivery.place, Place::Ordered { .. });
+            let ordered = matches!(delivery.position, Position::Ordered { .. });
             self.past.push(delivery.clone());
             self.queue.push_back(delivery);
             if !self.random.chance(20) {
@@ -64,7 +64,7 @@ impl Faults {
                 self.queue.push_back(self.past[self.random.below(self.past.len())].clone());
             }
         }
-        let unordered = self.queue.iter().all(|delivery| matches!(delivery.place, Place::Unordered { .. }));
+        let unordered = self.queue.iter().all(|delivery| matches!(delivery.position, Position::Unordered { .. }));
         if unordered {
             for index in (1..self.queue.len()).rev() {
                 self.queue.swap(index, self.random.below(index + 1));
@@ -77,7 +77,7 @@ impl Faults {
 impl Subscription for Faults {
     async fn next(&mut self, limit: usize) -> Result<Vec<Delivery>, Error> {
         if self.random.chance(10) {
-            return Err(Error::new("a faulty road", "a fault"));
+            return Err(Error::new("a faulty transport", "a fault"));
         }
         if self.queue.is_empty() {
             let found = self.inner.next(limit).await?;

@@ -11,8 +11,8 @@ use mesh::for_tests::or_skip;
 use tokio::time::timeout;
 
 use crate::broker::{outbound, publish};
-use crate::reader::{PATIENCE, Reader};
-use crate::roads::{connect, message};
+use crate::reader::{EVENT_TIMEOUT, Reader};
+use crate::transports::{connect, message};
 
 /// The stream as it was made before its events were protected.
 const UNPROTECTED: &str = r#"{"name":"checkup","subjects":["checkup.v1.>"],"storage":"file","retention":"limits",
@@ -166,7 +166,7 @@ async fn readers_hear_of_sequences_that_were_given_out_again() {
     let taken = ordered.collect(15).await;
     assert_eq!(taken[10..], [25, 26, 27, 28, 29]);
     bus.renumbered().await.unwrap();
-    timeout(PATIENCE, async {
+    timeout(EVENT_TIMEOUT, async {
         while !(20..25).all(|number| ordered.taken.contains(&number)) {
             ordered.step(10).await;
         }

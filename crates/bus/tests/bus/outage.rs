@@ -1,4 +1,4 @@
-//! What the road over a broker survives: a broker that is not there yet, that is killed, paused, wiped or stays away.
+//! What the transport over a broker survives: a broker that is not there yet, that is killed, paused, wiped or stays away.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +11,8 @@ use tokio::time::{Instant, timeout};
 
 use crate::broker::{outbound, publish, soon, subscribe};
 use crate::random::{Random, seed};
-use crate::reader::{PATIENCE, Reader};
-use crate::roads::connect;
+use crate::reader::{EVENT_TIMEOUT, Reader};
+use crate::transports::connect;
 
 #[tokio::test]
 async fn a_client_may_come_before_its_broker() {
@@ -27,7 +27,7 @@ async fn a_client_may_come_before_its_broker() {
     server.restart().await.unwrap();
     // What failed was not left in a queue: it is published now, and first.
     assert_eq!(publish(&bus, &outbound(3..6)).await, [1, 2, 3]);
-    timeout(PATIENCE, connections.changed()).await.unwrap().unwrap();
+    timeout(EVENT_TIMEOUT, connections.changed()).await.unwrap().unwrap();
     assert_eq!(*connections.borrow(), 1);
     let mut reader = Reader::new(Arc::new(bus.durable()), "test");
     assert_eq!(reader.collect(3).await, [3, 4, 5]);
@@ -65,8 +65,8 @@ async fn publish_all(bus: JetStream, events: Vec<Outbound>) {
     }
 }
 
-async fn read_all(road: Arc<dyn Subscribe>, count: usize) -> Reader {
-    let mut reader = Reader::new(road, "test");
+async fn read_all(transport: Arc<dyn Subscribe>, count: usize) -> Reader {
+    let mut reader = Reader::new(transport, "test");
     reader.collect(count).await;
     reader
 }
@@ -118,7 +118,7 @@ async fn a_wiped_broker_is_another_one() {
     connections.mark_unchanged();
     server.wipe().await.unwrap();
     server.restart().await.unwrap();
-    timeout(PATIENCE, connections.changed()).await.unwrap().unwrap();
+    timeout(EVENT_TIMEOUT, connections.changed()).await.unwrap().unwrap();
     // The broker knows nothing of event 2 any more, and soon holds more than the readers had read.
     assert_eq!(publish(&bus, &outbound(2..12)).await, (1..=10).collect::<Vec<_>>());
     let after = bus.state().await.unwrap();

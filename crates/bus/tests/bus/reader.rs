@@ -5,19 +5,19 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bus::{Delivery, Place, Subscribe, Subscription};
+use bus::{Delivery, Position, Subscribe, Subscription};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-pub(crate) const WANTED: &str = "checkup.v1.screening.screening_cancelled.*";
+pub(crate) const WANTED_SUBJECTS: &str = "checkup.v1.screening.screening_cancelled.*";
 /// How long a test waits for what must come.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const EVENT_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(crate) struct Reader {
-    road: Arc<dyn Subscribe>,
+    transport: Arc<dyn Subscribe>,
     name: String,
     subscription: Option<Box<dyn Subscription>>,
     pub(crate) cursors: HashMap<String, i64>,
-    /// What was taken from roads without order.
+    /// What was taken from transports without order.
     seen: HashSet<u32>,
     /// What was taken, in this order.
     pub(crate) taken: Vec<u32>,
@@ -29,9 +29,9 @@ pub(crate) fn number(delivery: &Delivery) -> u32 {
 }
 
 impl Reader {
-    pub(crate) fn new(road: Arc<dyn Subscribe>, name: &str) -> Self {
+    pub(crate) fn new(transport: Arc<dyn Subscribe>, name: &str) -> Self {
         Self {
-            road,
+            transport,
             name: name.into(),
             subscription: None,
             cursors: HashMap::new(),
@@ -49,7 +49,7 @@ impl Reader {
     /// The subscription, subscribed.
     pub(crate) async fn subscription(&mut self) -> &mut Box<dyn Subscription> {
         while self.subscription.is_none() {
-            match self.road.subscribe(&self.name, &[WANTED.to_owned()], self.cursors.clone()).await {
+            match self.transport.subscribe(&self.name, &[WANTED_SUBJECTS.to_owned()], self.cursors.clone()).await {
                 Ok(subscription) => self.subscription = Some(subscription),
                 Err(error) => {
                     self.errors.push(format!("{error}: {}", error.cause));
@@ -72,9 +72,9 @@ impl Reader {
         };
         assert!(!found.is_empty() && found.len() <= limit, "{} deliveries of {limit}", found.len());
         for delivery in &found {
-            let new = match &delivery.place {
-                Place::Unordered { .. } => self.seen.insert(number(delivery)),
-                Place::Ordered { source, position } => {
+            let new = match &delivery.position {
+                Position::Unordered { .. } => self.seen.insert(number(delivery)),
+                Position::Ordered { source, position } => {
                     let cursor = self.cursors.entry(source.to_string()).or_default();
                     let new = *position > *cursor;
                     *cursor = (*cursor).max(*position);
@@ -92,7 +92,7 @@ impl Reader {
 
     /// Reads until `count` events have been taken in all.
     pub(crate) async fn collect(&mut self, count: usize) -> &[u32] {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + EVENT_TIMEOUT;
         while self.taken.len() < count {
             if timeout_at(end, self.step(10.max(count / 10))).await.is_err() {
                 panic!("{}: {} of {count} events, errors {:?}", self.name, self.taken.len(), self.errors);
@@ -101,9 +101,9 @@ impl Reader {
         &self.taken
     }
 
-    /// Reads repetitions until the road says that nothing waits.
+    /// Reads repetitions until the transport says that nothing waits.
     pub(crate) async fn catch_up(&mut self) {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + EVENT_TIMEOUT;
         let mut lag = self.subscription().await.lag().await;
         while !matches!(lag, Ok(0)) {
             assert!(Instant::now() < end, "{}: lag {lag:?}", self.name);

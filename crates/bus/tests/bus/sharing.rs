@@ -6,68 +6,68 @@ use bus::Subscribe;
 use tokio::task::yield_now;
 use tokio::time::timeout;
 
-use crate::reader::{PATIENCE, Reader};
-use crate::roads::{Road, Tail};
+use crate::reader::{EVENT_TIMEOUT, Reader};
+use crate::transports::{Tail, Transport};
 
 const CANCELLED: &str = "checkup.v1.screening.screening_cancelled.s";
 const OTHER: &str = "checkup.v1.claim.x.s";
 
 /// Publishes so many more events, of which every second one is wanted; what is wanted of all so far.
-async fn publish(road: &Tail, numbers: std::ops::Range<u32>) -> Vec<u32> {
+async fn publish(transport: &Tail, numbers: std::ops::Range<u32>) -> Vec<u32> {
     let events: Vec<_> = numbers.clone().map(|n| (if n % 2 == 0 { CANCELLED } else { OTHER }, n)).collect();
-    road.publish("screening", &events).await;
+    transport.publish("screening", &events).await;
     (0..numbers.end).step_by(2).collect()
 }
 
-fn readers(road: &Arc<dyn Subscribe>, count: usize) -> Vec<Reader> {
-    (0..count).map(|_| Reader::new(Arc::clone(road), "test")).collect()
+fn readers(transport: &Arc<dyn Subscribe>, count: usize) -> Vec<Reader> {
+    (0..count).map(|_| Reader::new(Arc::clone(transport), "test")).collect()
 }
 
 #[tokio::test]
 async fn what_one_has_read_the_others_need_not_read_again() {
-    let road = Tail::default();
-    let mut readers = readers(&road.subscribe(), 5);
+    let transport = Tail::default();
+    let mut readers = readers(&transport.subscribe(), 5);
     for round in 0..20 {
-        let wanted = publish(&road, round * 10..round * 10 + 10).await;
+        let wanted = publish(&transport, round * 10..round * 10 + 10).await;
         for reader in &mut readers {
             assert_eq!(reader.collect(wanted.len()).await, wanted);
         }
     }
-    assert_eq!(road.read(), 200);
+    assert_eq!(transport.read(), 200);
 }
 
 /// More lies between the two than is kept for those who keep up.
 #[tokio::test]
 async fn one_who_is_far_behind_misses_nothing_and_catches_up() {
-    let road = Tail::default();
-    let mut readers = readers(&road.subscribe(), 2);
-    let mut wanted = publish(&road, 0..10).await;
+    let transport = Tail::default();
+    let mut readers = readers(&transport.subscribe(), 2);
+    let mut wanted = publish(&transport, 0..10).await;
     assert_eq!(readers[1].collect(wanted.len()).await, wanted);
     for round in 1..=10 {
-        wanted = publish(&road, round * 1_000..round * 1_000 + 1_000).await;
+        wanted = publish(&transport, round * 1_000..round * 1_000 + 1_000).await;
         wanted.retain(|number| *number < 10 || *number >= 1_000);
         assert_eq!(readers[0].collect(wanted.len()).await, wanted);
     }
     assert_eq!(readers[1].collect(wanted.len()).await, wanted);
-    let read = road.read();
-    publish(&road, 20_000..20_010).await;
+    let read = transport.read();
+    publish(&transport, 20_000..20_010).await;
     wanted.extend((20_000..20_010).step_by(2));
     for reader in &mut readers {
         assert_eq!(reader.collect(wanted.len()).await, wanted);
     }
-    assert_eq!(road.read(), read + 10);
+    assert_eq!(transport.read(), read + 10);
 }
 
 /// A subscription that is given up while it reads for all leaves the others what it would have found.
 #[tokio::test(start_paused = true)]
 async fn one_who_gives_up_takes_nothing_with_it() {
-    let road = Tail::default();
-    let subscribed = road.subscribe();
+    let transport = Tail::default();
+    let subscribed = transport.subscribe();
     let mut readers = readers(&subscribed, 2);
     for round in 0..50_u32 {
         let numbers = round * 10..round * 10 + 10;
         let events: Vec<_> = numbers.clone().map(|number| (CANCELLED, number)).collect();
-        road.publish("screening", &events).await;
+        transport.publish("screening", &events).await;
         let subscription = readers[0].subscription().await;
         let mut next = subscription.next(3);
         for _ in 0..round % 4 {
@@ -78,7 +78,7 @@ async fn one_who_gives_up_takes_nothing_with_it() {
         }
         drop(next);
         let all = (round as usize + 1) * 10;
-        let taken = timeout(PATIENCE, readers[1].collect(all)).await.expect("all of them in time");
+        let taken = timeout(EVENT_TIMEOUT, readers[1].collect(all)).await.expect("all of them in time");
         assert_eq!(taken.len(), all);
     }
 }

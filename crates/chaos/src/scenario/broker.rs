@@ -6,12 +6,12 @@ use tokio::time::{Instant, sleep};
 
 use crate::Error;
 use crate::row::Row;
-use crate::run::{Plan, Run, START, Setup};
+use crate::run::{Plan, Run, START_TIMEOUT, Setup};
 
 /// The services whose events wait in a database.
 const PRODUCERS: [&str; 3] = ["hospital", "screening", "reservation"];
-const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
-const DRAINED: Duration = Duration::from_secs(120);
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Events that wait for the broker.
 async fn backlog(run: &mut Run) -> Result<u64, Error> {
@@ -30,16 +30,16 @@ async fn drained(run: &mut Run) -> Result<Duration, Error> {
     // what a second of load leaves behind, at most
     let few = run.plan.pressure.rate as u64;
     while backlog(run).await? > few {
-        if begun.elapsed() > DRAINED {
-            return Err(Error::failed(format!("{} events wait after {DRAINED:?}", backlog(run).await?)));
+        if begun.elapsed() > DRAIN_TIMEOUT {
+            return Err(Error::failed(format!("{} events wait after {DRAIN_TIMEOUT:?}", backlog(run).await?)));
         }
-        sleep(BETWEEN_LOOKS).await;
+        sleep(POLL_INTERVAL).await;
     }
     Ok(begun.elapsed())
 }
 
 /// Kills of which some are sure to find a window of events half stored; the other half then comes after what followed it.
-const SURELY_FELT: u32 = 20;
+const BROKER_KILLS: u32 = 20;
 
 /// Events that stand in the stream behind one that their producer made later.
 async fn overtaken(run: &mut Run) -> Result<u64, Error> {
@@ -83,7 +83,7 @@ pub(super) async fn kill(name: &'static str, plan: &Plan) -> Result<Row, Error> 
     run.stop_load().await;
     drained(&mut run).await?;
     let overtaken = overtaken(&mut run).await?;
-    if overtaken == 0 && plan.rounds >= SURELY_FELT {
+    if overtaken == 0 && plan.rounds >= BROKER_KILLS {
         return Err(Error::failed("no event was overtaken by a later one: the kills were not felt"));
     }
     run.notes.push(format!("{overtaken} events came after later ones"));
@@ -124,7 +124,7 @@ pub(super) async fn gap(name: &'static str, plan: &Plan) -> Result<Row, Error> {
         run.replica(view, *index)?.start()?;
     }
     for (view, index) in &views {
-        run.replica(view, *index)?.ready(START).await?;
+        run.replica(view, *index)?.ready(START_TIMEOUT).await?;
     }
     run.is_over(begun);
     run.goes_on(plan.after).await;

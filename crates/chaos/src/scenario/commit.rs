@@ -10,7 +10,7 @@ use crate::row::Row;
 use crate::run::{Plan, Run, Setup};
 
 /// How long PostgreSQL works while nobody hears of it.
-const UNHEARD: Duration = Duration::from_millis(40);
+const UNHEARD_WORK: Duration = Duration::from_millis(40);
 
 /// The connections of Hospital and Screening to PostgreSQL: what the server says is lost for a moment, then they are reset.
 /// Whatever was committed in that moment was committed, and its caller is told of an error.
@@ -23,7 +23,7 @@ pub(super) async fn commit(name: &'static str, plan: &Plan) -> Result<Row, Error
     let begun = Instant::now();
     for _ in 0..plan.rounds {
         link.blackhole(Direction::ToClient);
-        run.goes_on(UNHEARD).await;
+        run.goes_on(UNHEARD_WORK).await;
         link.reset();
         link.heal();
         let pause = plan.fault.mul_f64(0.5 + run.random.below(1_000) as f64 / 1_000.0);

@@ -10,18 +10,18 @@ use testkit::{Booking, Outcome, Party};
 use tokio::time::{Instant, sleep};
 
 use crate::Error;
-use crate::load::Told;
-use crate::pool::Patience;
+use crate::load::Observed;
+use crate::pool::RetryPolicy;
 use crate::row::Row;
 use crate::run::{Plan, Run, Setup};
 use crate::stage::Stage;
 
 /// Dates the hospital has, and so bookings a customer.
 const DATES: usize = 100;
-const ABREAST: usize = 128;
-const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
-const LIMIT: Duration = Duration::from_secs(180);
-const DOOMED: &str = "hospitals/doomed";
+const CONCURRENCY: usize = 128;
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+const DELETION_TIMEOUT: Duration = Duration::from_secs(180);
+const DOOMED_HOSPITAL: &str = "hospitals/doomed";
 
 /// In a mesh.
 pub(super) async fn deletion(name: &'static str, plan: &Plan) -> Result<Row, Error> {
@@ -40,15 +40,15 @@ async fn delete<S: Stage>(mut run: Run<S>, name: &'static str, stage: &str) -> R
     let customers = plan.bookings.div_ceil(dates);
     let places = vec![i32::try_from(customers).unwrap_or(i32::MAX); dates];
     let slots = crate::run::open(&run.hospital, &run.desk.tokens, "doomed", &places).await?;
-    let told = Arc::new(Told::new(slots));
+    let observed = Arc::new(Observed::new(slots));
     let begun = Instant::now();
-    fill(&mut run, &told, customers).await?;
+    fill(&mut run, &observed, customers).await?;
     run.notes.push(format!("{} bookings made in {:.0} s", customers * dates, begun.elapsed().as_secs_f64()));
     run.measure_steady().await;
 
     let (admin, begun) = (run.admin(), Instant::now());
     let request = DeleteHospitalRequest {
-        name: DOOMED.to_owned(),
+        name: DOOMED_HOSPITAL.to_owned(),
         force: true,
         reason: "closed".to_owned(),
         ..DeleteHospitalRequest::default()
@@ -68,12 +68,12 @@ async fn delete<S: Stage>(mut run: Run<S>, name: &'static str, stage: &str) -> R
 }
 
 /// Books every date for every customer.
-async fn fill<S: Stage>(run: &mut Run<S>, told: &Arc<Told>, customers: usize) -> Result<(), Error> {
+async fn fill<S: Stage>(run: &mut Run<S>, observed: &Arc<Observed>, customers: usize) -> Result<(), Error> {
     let desk = run.desk.clone();
-    let slots: Vec<String> = told.slots().iter().map(|slot| slot.name.clone()).collect();
+    let slots: Vec<String> = observed.slots().iter().map(|slot| slot.name.clone()).collect();
     let seeds: Vec<_> = (0..customers).map(|_| run.random.fork()).collect();
     let filled = seeds.into_iter().enumerate().map(|(index, mut random)| {
-        let (desk, told, slots) = (desk.clone(), Arc::clone(told), slots.clone());
+        let (desk, observed, slots) = (desk.clone(), Arc::clone(observed), slots.clone());
         let each = async move {
             let customer = format!("d{index}");
             let token = desk.tokens.customer(&customer);
@@ -85,44 +85,45 @@ async fn fill<S: Stage>(run: &mut Run<S>, told: &Arc<Told>, customers: usize) ->
                     outcome: Outcome::Unknown,
                     cancelling: None,
                 };
-                desk.book(&told, &token, &mut booking, Patience::until_known(LIMIT)).await;
-                told.ledger.note(booking);
+                desk.book(&observed, &token, &mut booking, RetryPolicy::until_known(DELETION_TIMEOUT)).await;
+                observed.history.note(booking);
             }
         };
         async move { tokio::spawn(each).await }
     });
-    let mut filling = stream::iter(filled).buffer_unordered(ABREAST);
+    let mut filling = stream::iter(filled).buffer_unordered(CONCURRENCY);
     while let Some(filled) = filling.next().await {
         filled.map_err(|error| Error::failed(format!("a caller failed: {error}")))?;
     }
     drop(filling);
-    let (made, wanted) = (told.ledger.counts().0, customers * told.slots().len());
+    let (made, wanted) = (observed.history.counts().0, customers * observed.slots().len());
     if made != wanted {
-        return Err(Error::failed(format!("{made} of {wanted} bookings were made: {:?}", told.refusals())));
+        return Err(Error::failed(format!("{made} of {wanted} bookings were made: {:?}", observed.refusals())));
     }
     Ok(())
 }
 
 /// Looks until it is so; how long after `begun` that was.
-async fn until(begun: Instant, mut look: impl AsyncFnMut() -> Result<bool, Error>) -> Result<Duration, Error> {
-    while !look().await? {
-        if begun.elapsed() > LIMIT {
-            return Err(Error::failed(format!("bookings of a deleted hospital are left after {LIMIT:?}")));
+async fn until(begun: Instant, mut is_done: impl AsyncFnMut() -> Result<bool, Error>) -> Result<Duration, Error> {
+    while !is_done().await? {
+        if begun.elapsed() > DELETION_TIMEOUT {
+            return Err(Error::failed(format!("bookings of a deleted hospital are left after {DELETION_TIMEOUT:?}")));
         }
-        sleep(BETWEEN_LOOKS).await;
+        sleep(POLL_INTERVAL).await;
     }
     Ok(begun.elapsed())
 }
 
 async fn places_taken(admin: &Party) -> Result<i64, Error> {
-    let request = ListSlotsRequest { parent: DOOMED.to_owned(), page_size: 1_000, ..ListSlotsRequest::default() };
+    let request =
+        ListSlotsRequest { parent: DOOMED_HOSPITAL.to_owned(), page_size: 1_000, ..ListSlotsRequest::default() };
     let page = admin.hospital().list_slots(request).await.map_err(Error::call("ListSlots"))?;
     Ok(page.into_inner().slots.iter().map(|slot| i64::from(slot.booked_count)).sum())
 }
 
 /// Confirmed bookings there, at most one.
 async fn confirmed(auditor: &Party) -> Result<usize, Error> {
-    let filter = format!("hospital=\"{DOOMED}\" AND state=CONFIRMED");
+    let filter = format!("hospital=\"{DOOMED_HOSPITAL}\" AND state=CONFIRMED");
     let request = ListScreeningsRequest { page_size: 1, filter, ..ListScreeningsRequest::default() };
     let page = auditor.screening().list_screenings(request).await.map_err(Error::call("ListScreenings"))?;
     Ok(page.into_inner().screenings.len())

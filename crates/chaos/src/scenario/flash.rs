@@ -9,16 +9,16 @@ use testkit::{Booking, Outcome};
 use tokio::time::Instant;
 
 use crate::Error;
-use crate::load::Told;
-use crate::pool::Patience;
+use crate::load::Observed;
+use crate::pool::RetryPolicy;
 use crate::row::Row;
 use crate::run::{Plan, Run, Setup};
 use crate::stage::Stage;
 
 /// Requests under way at a time.
-const ABREAST: usize = 256;
+const CONCURRENCY: usize = 256;
 /// One place for so many requests.
-const REQUESTS_A_PLACE: usize = 50;
+const REQUESTS_PER_PLACE: usize = 50;
 
 /// In a mesh.
 pub(super) async fn flash(name: &'static str, plan: &Plan) -> Result<Row, Error> {
@@ -33,11 +33,11 @@ pub(super) async fn embedded(name: &'static str, plan: &Plan) -> Result<Row, Err
 /// One slot; each customer asks once.
 async fn sale<S: Stage>(mut run: Run<S>, name: &'static str, stage: &str) -> Result<Row, Error> {
     let plan = run.plan.clone();
-    let capacity = plan.bookings.div_ceil(REQUESTS_A_PLACE);
+    let capacity = plan.bookings.div_ceil(REQUESTS_PER_PLACE);
     let places = i32::try_from(capacity).unwrap_or(i32::MAX);
     let slots = crate::run::open(&run.hospital, &run.desk.tokens, "flash", &[places]).await?;
     run.sell(slots);
-    let (told, slot) = (Arc::clone(&run.told), run.told.slots()[0].name.clone());
+    let (observed, slot) = (Arc::clone(&run.observed), run.observed.slots()[0].name.clone());
     let bookings: Vec<Booking> = (0..plan.bookings)
         .map(|index| Booking {
             customer: format!("f{index}"),
@@ -52,17 +52,17 @@ async fn sale<S: Stage>(mut run: Run<S>, name: &'static str, stage: &str) -> Res
     let mut spans = Histogram::<u64>::new_with_max(600_000_000, 3).map_err(|error| Error::failed(error.to_string()))?;
     let begun = Instant::now();
     let asked = bookings.into_iter().zip(tokens).map(|(booking, token)| {
-        let (told, desk) = (Arc::clone(&told), run.desk.clone());
-        async move { tokio::spawn(async move { ask(&desk, &told, &token, booking).await }).await }
+        let (observed, desk) = (Arc::clone(&observed), run.desk.clone());
+        async move { tokio::spawn(async move { ask(&desk, &observed, &token, booking).await }).await }
     });
-    let mut answers = stream::iter(asked).buffer_unordered(ABREAST);
+    let mut answers = stream::iter(asked).buffer_unordered(CONCURRENCY);
     while let Some(span) = answers.next().await {
         let span = span.map_err(|error| Error::failed(format!("a caller failed: {error}")))?;
         spans.saturating_record(u64::try_from(span.as_micros()).unwrap_or(u64::MAX));
     }
     drop(answers);
     let took = begun.elapsed();
-    let confirmed = told.ledger.counts().0;
+    let confirmed = observed.history.counts().0;
     run.notes.push(format!(
         "{confirmed} of {capacity} places confirmed; {:.0} answers/s, p50 {:.0} ms, p99 {:.0} ms",
         plan.bookings as f64 / took.as_secs_f64(),
@@ -77,9 +77,9 @@ async fn sale<S: Stage>(mut run: Run<S>, name: &'static str, stage: &str) -> Res
     Ok(row)
 }
 
-async fn ask(desk: &crate::load::Desk, told: &Told, token: &str, mut booking: Booking) -> Duration {
+async fn ask(desk: &crate::load::Desk, observed: &Observed, token: &str, mut booking: Booking) -> Duration {
     let begun = Instant::now();
-    desk.book(told, token, &mut booking, Patience::CUSTOMER).await;
-    told.ledger.note(booking);
+    desk.book(observed, token, &mut booking, RetryPolicy::CUSTOMER).await;
+    observed.history.note(booking);
     begun.elapsed()
 }

@@ -9,9 +9,9 @@ use tokio::time::{Instant, sleep};
 
 use crate::Error;
 use crate::row::Row;
-use crate::run::{Plan, Run, START, Setup};
+use crate::run::{Plan, Run, START_TIMEOUT, Setup};
 
-const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A service's database is put back to what it was some time ago, under load. Its processes have to notice and wait, the command
 /// mends it, and they go on by themselves.
@@ -45,7 +45,7 @@ pub(super) async fn older(name: &'static str, plan: &Plan, service: &'static str
     }
     let listed = recover(&run).await?;
     for index in 0..replicas {
-        run.replica(service, index)?.ready(START).await?;
+        run.replica(service, index)?.ready(START_TIMEOUT).await?;
     }
     run.is_over(begun);
     run.notes.push(format!(
@@ -87,7 +87,7 @@ async fn publish_the_rest(run: &mut Run<Mesh>, service: &str) -> Result<(), Erro
         .kill_on_drop(true)
         .spawn()
         .map_err(Error::system("start a process that publishes"))?;
-    let end = Instant::now() + START;
+    let end = Instant::now() + START_TIMEOUT;
     loop {
         let waiting = "SELECT count(*) FROM outbox WHERE stream_sequence IS NULL";
         if run.stage.postgres().sql(service, waiting).await? == "0" {
@@ -96,14 +96,14 @@ async fn publish_the_rest(run: &mut Run<Mesh>, service: &str) -> Result<(), Erro
         if Instant::now() >= end {
             return Err(Error::failed(format!("the events of {service} are not published")));
         }
-        sleep(BETWEEN_LOOKS).await;
+        sleep(POLL_INTERVAL).await;
     }
     child.kill().await.map_err(Error::system("stop a process that publishes"))
 }
 
 /// Waits until a replica says that it has lost its past; one that serves all the same has not noticed.
 async fn has_noticed(run: &mut Run<Mesh>, service: &str, index: usize) -> Result<(), Error> {
-    let end = Instant::now() + START;
+    let end = Instant::now() + START_TIMEOUT;
     loop {
         match run.replica(service, index)?.state().await {
             State::Waiting(why) if why.contains("has lost its own past") => return Ok(()),
@@ -112,7 +112,7 @@ async fn has_noticed(run: &mut Run<Mesh>, service: &str, index: usize) -> Result
             state if Instant::now() >= end => {
                 return Err(Error::failed(format!("{service}-{index} is {state} and says nothing of its past")));
             }
-            State::Starting | State::Waiting(_) | State::Stopped => sleep(BETWEEN_LOOKS).await,
+            State::Starting | State::Waiting(_) | State::Stopped => sleep(POLL_INTERVAL).await,
         }
     }
 }

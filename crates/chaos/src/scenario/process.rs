@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::Error;
 use crate::row::Row;
-use crate::run::{Plan, Run, START, Setup};
+use crate::run::{Plan, Run, START_TIMEOUT, Setup};
 
 const SERVICES: [&str; 5] = ["hospital", "screening", "reservation", "mypage", "marketing"];
 
@@ -24,7 +24,7 @@ pub(super) async fn kill(name: &'static str, plan: &Plan) -> Result<Row, Error> 
             run.goes_on(plan.fault).await;
             let replica = run.replica(service, index)?;
             replica.start()?;
-            replica.ready(START).await?;
+            replica.ready(START_TIMEOUT).await?;
             run.goes_on(plan.after / 4).await;
         }
     }
@@ -73,7 +73,7 @@ pub(super) async fn freeze(name: &'static str, plan: &Plan) -> Result<Row, Error
     run.goes_on(plan.fault).await;
     let replica = run.replica("hospital", 0)?;
     replica.resume();
-    replica.ready(START).await?;
+    replica.ready(START_TIMEOUT).await?;
     run.goes_on(plan.after).await;
     run.notes.push(format!("stopped with a transaction open, at try {tries}"));
     run.finish(name, format!("SIGSTOP of a Hospital replica {} s in mid-transaction", plan.fault.as_secs())).await

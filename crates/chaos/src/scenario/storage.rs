@@ -8,13 +8,13 @@ use tokio::time::{Instant, sleep};
 
 use crate::Error;
 use crate::row::Row;
-use crate::run::{Plan, Run, START, Setup};
+use crate::run::{Plan, Run, START_TIMEOUT, Setup};
 use crate::stage::{Embedded, IO, Stage};
 
 /// How long a disk may not be felt before the row shows nothing.
-const FELT: Duration = Duration::from_secs(120);
+const FAULT_TIMEOUT: Duration = Duration::from_secs(120);
 /// How soon a store that cannot write has to say so.
-const SAID: Duration = Duration::from_secs(15);
+const REPORT_TIMEOUT: Duration = Duration::from_secs(15);
 /// What a sync of a slow disk takes more, and a write while a checkpoint is to be met.
 const SLOW_SYNC: Duration = Duration::from_millis(50);
 const SLOW_WRITE: Duration = Duration::from_millis(4);
@@ -28,9 +28,9 @@ async fn fails(name: &'static str, plan: &Plan, what: &str, fault: Fault) -> Res
         let begun = Instant::now();
         run.stage.disk.arm(std::slice::from_ref(&fault));
         run.goes_on(plan.fault).await;
-        run.stage.felt(1, FELT).await?;
+        run.stage.felt(1, FAULT_TIMEOUT).await?;
         let waited = Instant::now();
-        while run.stage.is_ready().await? && waited.elapsed() < SAID {
+        while run.stage.is_ready().await? && waited.elapsed() < REPORT_TIMEOUT {
             sleep(POLL_INTERVAL).await;
         }
         wrong.extend(run.stage.is_ready().await?.then(|| format!("it says that it is ready, with {what}")));
@@ -38,7 +38,7 @@ async fn fails(name: &'static str, plan: &Plan, what: &str, fault: Fault) -> Res
         run.stage.disk.heal();
         run.is_over(begun);
         let healed = Instant::now();
-        run.stage.ready(START).await?;
+        run.stage.ready(START_TIMEOUT).await?;
         run.notes.push(format!("{hits} calls failed; ready {:.1} s after", healed.elapsed().as_secs_f64()));
         run.goes_on(plan.after).await;
     }
@@ -69,7 +69,7 @@ pub(super) async fn slow(name: &'static str, plan: &Plan) -> Result<Row, Error> 
         let begun = Instant::now();
         run.stage.disk.arm(&[Fault::slow(SLOW_SYNC, &[Call::Sync])]);
         run.goes_on(plan.fault).await;
-        run.stage.felt(1, FELT).await?;
+        run.stage.felt(1, FAULT_TIMEOUT).await?;
         run.stage.disk.heal();
         run.is_over(begun);
         run.goes_on(plan.after).await;
@@ -95,7 +95,7 @@ pub(super) async fn pause(name: &'static str, plan: &Plan) -> Result<Row, Error>
 /// Starts a process again that was killed, and waits until it serves.
 async fn again(run: &mut Run<Embedded>) -> Result<(), Error> {
     run.stage.restart().await?;
-    run.stage.ready(START).await
+    run.stage.ready(START_TIMEOUT).await
 }
 
 /// A random part of the time that a fault takes.
@@ -110,7 +110,7 @@ pub(super) async fn kill(name: &'static str, plan: &Plan) -> Result<Row, Error> 
     for round in 0..plan.rounds {
         let fault = &faults[round as usize % faults.len()];
         run.stage.disk.arm(std::slice::from_ref(fault));
-        run.stage.felt(1, FELT).await?;
+        run.stage.felt(1, FAULT_TIMEOUT).await?;
         let span = part(&mut run);
         run.goes_on(span).await;
         run.stage.kill().await;
@@ -131,7 +131,7 @@ pub(super) async fn checkpoint(name: &'static str, plan: &Plan) -> Result<Row, E
         if round % 2 == 1 {
             run.stage.process()?.terminate();
         }
-        run.stage.felt(1, FELT).await?;
+        run.stage.felt(1, FAULT_TIMEOUT).await?;
         let span = part(&mut run);
         sleep(span.min(SLOW_WRITE * 50)).await;
         run.stage.kill().await;
@@ -206,7 +206,7 @@ pub(super) async fn my_page(name: &'static str, plan: &Plan) -> Result<Row, Erro
         disk.arm(&[Fault::full()]);
         run.goes_on(plan.fault).await;
         let waited = Instant::now();
-        while run.replica("mypage", 0)?.state().await == State::Serving && waited.elapsed() < SAID {
+        while run.replica("mypage", 0)?.state().await == State::Serving && waited.elapsed() < REPORT_TIMEOUT {
             sleep(POLL_INTERVAL).await;
         }
         let serves = run.replica("mypage", 0)?.state().await == State::Serving;
@@ -217,7 +217,7 @@ pub(super) async fn my_page(name: &'static str, plan: &Plan) -> Result<Row, Erro
         disk.heal();
         run.is_over(begun);
         let healed = Instant::now();
-        run.replica("mypage", 0)?.ready(START).await?;
+        run.replica("mypage", 0)?.ready(START_TIMEOUT).await?;
         run.notes.push(format!("ready {:.1} s after", healed.elapsed().as_secs_f64()));
         run.goes_on(plan.after).await;
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bus::jetstream::{JetStream, JetStreamOptions};
-use bus::{Message, Outbound, Place, Publish, Subscribe, Subscription};
+use bus::{Message, Outbound, Position, Publish, Subscribe, Subscription};
 use contract::event::v1::event_envelope::Payload;
 use contract::event::v1::{CapacityReserved, EventEnvelope, ScreeningConfirmed};
 use prost::Message as _;
@@ -16,11 +16,11 @@ use crate::Error;
 use crate::row::Row;
 use crate::run::{Plan, Run, Setup};
 
-const AT_ONCE: usize = 256;
-const PUBLISH: Duration = Duration::from_secs(10);
-const SILENCE: Duration = Duration::from_millis(300);
-const BURIED: Duration = Duration::from_secs(60);
-const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
+const EVENTS_AT_ONCE: usize = 256;
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
+const END_OF_STREAM_SILENCE: Duration = Duration::from_millis(300);
+const DEAD_LETTER_TIMEOUT: Duration = Duration::from_secs(60);
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 async fn connect(run: &mut Run) -> Result<JetStream, Error> {
     let connected = JetStream::connect(JetStreamOptions::new(run.stage.nats().url())).await;
@@ -31,7 +31,7 @@ async fn connect(run: &mut Run) -> Result<JetStream, Error> {
 async fn publish(broker: &JetStream, messages: Vec<Message>) -> Result<Vec<u64>, Error> {
     let outbound = |message| Outbound { id: Uuid::new_v4().to_string(), message };
     let events: Vec<Outbound> = messages.into_iter().map(outbound).collect();
-    let results = broker.publish(&events, Instant::now() + PUBLISH).await;
+    let results = broker.publish(&events, Instant::now() + PUBLISH_TIMEOUT).await;
     let results: Result<Vec<u64>, bus::Error> = results.into_iter().collect();
     results.map_err(|error| Error::failed(format!("cannot publish: {error:?}")))
 }
@@ -60,16 +60,16 @@ impl Copier {
             if end.is_some_and(|end| Instant::now() >= end) {
                 return Ok(());
             }
-            let Ok(read) = timeout(SILENCE, self.reading.next(AT_ONCE)).await else {
+            let Ok(read) = timeout(END_OF_STREAM_SILENCE, self.reading.next(EVENTS_AT_ONCE)).await else {
                 if end.is_none() {
                     return Ok(());
                 }
                 continue;
             };
             let read = read.map_err(|error| Error::failed(format!("cannot read the stream: {error:?}")))?;
-            let copies = read.into_iter().filter(|delivery| match &delivery.place {
-                Place::Ordered { position, .. } => !self.own.remove(position),
-                Place::Unordered { .. } => true,
+            let copies = read.into_iter().filter(|delivery| match &delivery.position {
+                Position::Ordered { position, .. } => !self.own.remove(position),
+                Position::Unordered { .. } => true,
             });
             let copies: Vec<Message> = copies.map(|delivery| Arc::unwrap_or_clone(delivery.message)).collect();
             self.copied += copies.len();
@@ -122,18 +122,19 @@ fn nonsense() -> Vec<Message> {
 }
 
 async fn dead_letters(run: &mut Run) -> Result<Vec<(String, u64)>, Error> {
-    let mut letters = Vec::new();
+    let mut dead_letters = Vec::new();
     for service in ["hospital", "screening", "reservation", "marketing"] {
         let count = run.stage.postgres().sql(service, "SELECT count(*) FROM dead_letter").await?;
-        letters.push((service.to_owned(), count.parse().unwrap_or(0)));
+        dead_letters.push((service.to_owned(), count.parse().unwrap_or(0)));
     }
-    Ok(letters)
+    Ok(dead_letters)
 }
 
 /// Nonsense on the stream: it becomes dead letters, and everything else goes on.
 pub(super) async fn poison(name: &'static str, plan: &Plan) -> Result<Row, Error> {
-    const ATTEMPTS: &str = "relay.attempts=4";
-    let mut run = Run::start(plan, Setup { settings: vec![ATTEMPTS.to_owned()], ..Setup::default() }, |_| {}).await?;
+    const ATTEMPTS_SETTING: &str = "relay.attempts=4";
+    let mut run =
+        Run::start(plan, Setup { settings: vec![ATTEMPTS_SETTING.to_owned()], ..Setup::default() }, |_| {}).await?;
     let broker = connect(&mut run).await?;
     let messages = nonsense();
     let published = messages.len();
@@ -142,25 +143,25 @@ pub(super) async fn poison(name: &'static str, plan: &Plan) -> Result<Row, Error
     broker.close().await;
     let begun = Instant::now();
     // Reservation hears of screenings, so it is sure to be given half of them.
-    let letters = loop {
-        let letters = dead_letters(&mut run).await?;
-        if letters.iter().any(|(service, count)| service == "reservation" && *count >= 2) {
-            break letters;
+    let dead_letters = loop {
+        let dead_letters = dead_letters(&mut run).await?;
+        if dead_letters.iter().any(|(service, count)| service == "reservation" && *count >= 2) {
+            break dead_letters;
         }
-        if begun.elapsed() > BURIED {
-            return Err(Error::failed(format!("after {BURIED:?} the dead letters are {letters:?}")));
+        if begun.elapsed() > DEAD_LETTER_TIMEOUT {
+            return Err(Error::failed(format!("after {DEAD_LETTER_TIMEOUT:?} the dead letters are {dead_letters:?}")));
         }
-        sleep(BETWEEN_LOOKS).await;
+        sleep(POLL_INTERVAL).await;
     };
-    let buried = begun.elapsed();
+    let stored_after = begun.elapsed();
     run.goes_on(plan.fault).await;
     run.goes_on(plan.after).await;
-    let letters: Vec<String> = letters
+    let dead_letters: Vec<String> = dead_letters
         .into_iter()
         .filter(|(_, count)| *count > 0)
         .map(|(service, count)| format!("{service} {count}"))
         .collect();
-    let buried = buried.as_secs_f64();
-    run.notes.push(format!("dead letters within {buried:.1} s: {}", letters.join(", ")));
+    let stored_after = stored_after.as_secs_f64();
+    run.notes.push(format!("dead letters within {stored_after:.1} s: {}", dead_letters.join(", ")));
     run.finish(name, format!("{published} events nobody can read or apply")).await
 }

@@ -266,8 +266,8 @@ impl Play {
             complete.then(|| "both bookings: CANCELLED, FORCE_CANCELLED".to_owned())
         };
         let page = stage.until("MyPageService.ListMyPageItems", read, both).await?;
-        let told = page.items.iter().any(|item| item.screening == revoked.name && item.state_message == FAREWELL);
-        expect(told, || "the admin's reason was to reach the page".to_owned())?;
+        let delivered = page.items.iter().any(|item| item.screening == revoked.name && item.state_message == FAREWELL);
+        expect(delivered, || "the admin's reason was to reach the page".to_owned())?;
 
         let name = format!("{}/myPage", customer.customer());
         let request = customer.request(mypage::GetMyPageRequest { name, ..Default::default() });

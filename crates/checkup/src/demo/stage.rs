@@ -11,9 +11,9 @@ use crate::party::describe;
 
 /// How long something that travels by events may take until it shows. Events take milliseconds; this is for a machine that is
 /// busy with other things, and for what is reported at intervals.
-const PATIENCE: Duration = Duration::from_secs(20);
+const EVENT_TIMEOUT: Duration = Duration::from_secs(20);
 /// The first and the longest pause between two looks.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(100));
+const POLL_PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(100));
 
 /// One call, or one wait for an answer.
 #[derive(Debug, Clone)]
@@ -100,7 +100,7 @@ impl Stage {
         show: impl Fn(&T) -> Option<String>,
     ) -> Result<T, Stop> {
         let since = Instant::now();
-        let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
+        let mut backoff = Backoff::new(POLL_PAUSES.0, POLL_PAUSES.1);
         loop {
             let seen = match read().await {
                 Ok(response) => {
@@ -120,9 +120,9 @@ impl Stage {
                     describe(&status)
                 }
             };
-            if since.elapsed() >= PATIENCE {
+            if since.elapsed() >= EVENT_TIMEOUT {
                 self.note(method, seen, since, true);
-                return Err(Stop::Wrong(format!("it did not show within {PATIENCE:?}")));
+                return Err(Stop::Wrong(format!("it did not show within {EVENT_TIMEOUT:?}")));
             }
             tokio::time::sleep(backoff.pause()).await;
         }

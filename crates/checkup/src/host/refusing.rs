@@ -14,7 +14,7 @@ use runtime::server::Server;
 use runtime::tasks::Kind;
 use store::Database;
 
-use crate::assembly::Road;
+use crate::assembly::Transport;
 use crate::config::Settings;
 use crate::exit::{Failure, chain};
 use crate::past::{self, Lost};
@@ -22,21 +22,21 @@ use crate::service::Service;
 use crate::terminal;
 
 /// How often it is looked whether a past is whole again, or can be looked at.
-const BETWEEN_LOOKS: Duration = Duration::from_secs(2);
+const PAST_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The databases of a process, and who knows what was done in them.
 pub(super) struct Watch<'a> {
     pub(super) databases: &'a BTreeMap<Service, Database>,
-    pub(super) road: &'a Road,
+    pub(super) transport: &'a Transport,
     pub(super) data: Option<&'a Path>,
 }
 
 impl Watch<'_> {
     /// What is lost; `None` where the broker does not say.
-    async fn look(&self) -> Result<Option<Vec<Lost>>, Failure> {
-        match self.road {
-            Road::Tail => past::of_directory(self.databases, self.data).await.map(Some),
-            Road::Broker(broker) => match past::of_stream(self.databases, broker).await {
+    async fn check(&self) -> Result<Option<Vec<Lost>>, Failure> {
+        match self.transport {
+            Transport::Tail => past::of_directory(self.databases, self.data).await.map(Some),
+            Transport::Broker(broker) => match past::of_stream(self.databases, broker).await {
                 Ok(lost) => Ok(Some(lost)),
                 Err(error) => {
                     tracing::warn!(why = chain(&error), "cannot look for a lost past yet");
@@ -47,14 +47,16 @@ impl Watch<'_> {
     }
 
     fn sentence(&self, lost: &[Lost]) -> String {
-        past::sentence(lost, if matches!(self.road, Road::Tail) { past::OF_FILES } else { past::OF_MESH })
+        past::sentence(lost, if matches!(self.transport, Transport::Tail) { past::OF_FILES } else { past::OF_MESH })
     }
 
     /// Waits until nothing is lost any more; for ever where this process holds the files that have to be mended.
     async fn whole(&self) {
         loop {
-            tokio::time::sleep(BETWEEN_LOOKS).await;
-            if matches!(self.road, Road::Broker(_)) && self.look().await.is_ok_and(|lost| lost == Some(Vec::new())) {
+            tokio::time::sleep(PAST_CHECK_INTERVAL).await;
+            if matches!(self.transport, Transport::Broker(_))
+                && self.check().await.is_ok_and(|lost| lost == Some(Vec::new()))
+            {
                 return;
             }
         }
@@ -72,9 +74,9 @@ pub(super) struct Refusing<'a> {
 impl Refusing<'_> {
     /// Returns at once where no service has lost its past, and otherwise once it is mended. False where the process is to stop instead.
     pub(super) async fn until_whole(&self, watch: &Watch<'_>, process: &Process) -> Result<bool, Failure> {
-        let Some(lost) = watch.look().await? else {
+        let Some(lost) = watch.check().await? else {
             // booking goes on without a broker; what it knows is asked for as soon as it is there
-            if let Road::Broker(broker) = watch.road {
+            if let Transport::Broker(broker) = watch.transport {
                 let later = later(watch.databases.clone(), broker.clone(), process.drain.clone());
                 process.tasks.spawn(Kind::Loop, "past", later);
             }
@@ -113,7 +115,7 @@ impl Refusing<'_> {
 /// Looks once the broker answers. Whoever has lost a past by then has to stop; at the next start it is looked for first.
 async fn later(databases: BTreeMap<Service, Database>, broker: JetStream, drain: Drain) -> Result<(), String> {
     loop {
-        tokio::time::sleep(BETWEEN_LOOKS).await;
+        tokio::time::sleep(PAST_CHECK_INTERVAL).await;
         match past::of_stream(&databases, &broker).await {
             Ok(lost) if lost.is_empty() => break,
             Ok(lost) => return Err(past::sentence(&lost, past::OF_MESH)),

@@ -9,7 +9,7 @@ use runtime::tasks::Kind;
 use store::{Database, Incarnation, Location};
 use tokio::time::sleep;
 
-use crate::assembly::{self, Road};
+use crate::assembly::{self, Transport};
 use crate::exit::chain;
 use crate::past::{self, NotAsked};
 use crate::service::Service;
@@ -27,8 +27,8 @@ impl Known {
 
     /// Has every database on a server looked at whenever another one is found in its place. One that has lost its past ends the process;
     /// the next start says the same and waits.
-    pub(super) fn watch(self, databases: &BTreeMap<Service, Database>, road: &Road, process: &Process) {
-        let Road::Broker(broker) = road else { return };
+    pub(super) fn watch(self, databases: &BTreeMap<Service, Database>, transport: &Transport, process: &Process) {
+        let Transport::Broker(broker) = transport else { return };
         for (service, known) in self.0 {
             let Some(database) = databases.get(&service) else { continue };
             if matches!(database.location(), Location::Postgres(_)) {

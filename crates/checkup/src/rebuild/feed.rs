@@ -25,7 +25,7 @@ impl Feed {
     pub fn start(
         process: &Process,
         consumer: Consumer,
-        road: Arc<dyn Subscribe>,
+        transport: Arc<dyn Subscribe>,
         options: ConsumeOptions,
         caught_up: Option<Latch>,
     ) -> Self {
@@ -33,7 +33,7 @@ impl Feed {
         let (stop, stopped) = drain_pair();
         let (name, end) = (consumer.name, drain.clone());
         // boxed, so that it holds nothing of its view once it has stopped
-        let consuming = Box::pin(relay::consume(consumer, road, options, *clock, stopped.clone(), caught_up));
+        let consuming = Box::pin(relay::consume(consumer, transport, options, *clock, stopped.clone(), caught_up));
         tasks.spawn(Kind::Loop, name, async move {
             {
                 let consuming = consuming;
@@ -66,15 +66,15 @@ impl Progress {
     }
 }
 
-/// A road that tells how far its traveller is.
+/// A transport that tells how far its reader is.
 pub(super) struct Counted {
-    road: Arc<dyn Subscribe>,
+    transport: Arc<dyn Subscribe>,
     progress: Arc<Progress>,
 }
 
 impl Counted {
-    pub(super) fn new(road: Arc<dyn Subscribe>, progress: Arc<Progress>) -> Self {
-        Self { road, progress }
+    pub(super) fn new(transport: Arc<dyn Subscribe>, progress: Arc<Progress>) -> Self {
+        Self { transport, progress }
     }
 }
 
@@ -86,7 +86,7 @@ impl Subscribe for Counted {
         filter: &[String],
         from: HashMap<String, i64>,
     ) -> Result<Box<dyn Subscription>, Error> {
-        let inner = self.road.subscribe(name, filter, from).await?;
+        let inner = self.transport.subscribe(name, filter, from).await?;
         Ok(Box::new(CountedSubscription { inner, progress: Arc::clone(&self.progress) }))
     }
 }

@@ -183,13 +183,13 @@ impl ViewFiles {
     ///
     /// # Errors
     /// Where it cannot be written.
-    pub fn tell(&self, report: &Report) -> io::Result<()> {
+    pub fn write_report(&self, report: &Report) -> io::Result<()> {
         self.write(REPORT, &serde_json::to_vec(report)?)
     }
 
     /// What was said about a request.
     #[must_use]
-    pub fn told(&self, request: &str) -> Option<Report> {
+    pub fn report_of(&self, request: &str) -> Option<Report> {
         let report: Report = serde_json::from_slice(&fs::read(self.0.join(REPORT)).ok()?).ok()?;
         (report.request == request).then_some(report)
     }
@@ -283,12 +283,12 @@ mod tests {
         assert!(!joined);
         assert_eq!(files.ask().unwrap(), (first.clone(), true));
         let report = Report { request: first.clone(), state: State::Failed("no".into()), applied: 1, waiting: 2 };
-        files.tell(&report).unwrap();
-        assert_eq!(files.told(&first), Some(report));
+        files.write_report(&report).unwrap();
+        assert_eq!(files.report_of(&first), Some(report));
         files.withdraw().unwrap();
         let (second, joined) = files.ask().unwrap();
         assert!(!joined && second != first);
-        assert_eq!(files.told(&second), None);
+        assert_eq!(files.report_of(&second), None);
         assert_eq!(left(&dir), [REQUEST, REPORT]);
     }
 }

@@ -17,14 +17,14 @@ use super::files::{Report, State, ViewFiles};
 use crate::exit::chain;
 
 /// How often requests are looked for.
-const LOOK: Duration = Duration::from_millis(500);
+const REQUEST_POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// How often progress is told.
-const TELL: Duration = Duration::from_millis(200);
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 /// How long the new view may take for the last events that the old one has seen.
-const LAST_STEP: Duration = Duration::from_secs(5);
-const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
+const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(5);
+const SWITCH_POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// How long calls may go on using a view that was replaced.
-const PARTING: Duration = Duration::from_secs(30);
+const RETIRED_VIEW_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Answers requests for a rebuild for as long as the process runs.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ pub struct Builder {
     /// What feeds it; none while it stands still.
     pub feed: Option<Feed>,
     /// Where its events come from.
-    pub road: Arc<dyn Subscribe>,
+    pub transport: Arc<dyn Subscribe>,
     /// How they are applied.
     pub options: ConsumeOptions,
     /// What tasks belong to.
@@ -64,7 +64,7 @@ impl Keeper {
     /// Runs until it is cut off.
     pub async fn run(mut self) {
         loop {
-            sleep(LOOK).await;
+            sleep(REQUEST_POLL_INTERVAL).await;
             match self.files.asked() {
                 Ok(Some(request)) => self.answer(request).await,
                 Ok(None) => {}
@@ -90,16 +90,16 @@ impl Keeper {
                 State::Failed(why)
             }
         };
-        tell(&self.files, &Report { request, state, applied, waiting });
+        write_report(&self.files, &Report { request, state, applied, waiting });
         if let Err(error) = self.files.withdraw() {
             tracing::warn!(error = chain(&error), "cannot remove an answered request to rebuild");
         }
     }
 }
 
-fn tell(files: &ViewFiles, report: &Report) {
+fn write_report(files: &ViewFiles, report: &Report) {
     // who waits for it looks again, and gives up in the end
-    if let Err(error) = files.tell(report) {
+    if let Err(error) = files.write_report(report) {
         tracing::warn!(error = chain(&error), "cannot tell how far the rebuild is");
     }
 }
@@ -116,8 +116,8 @@ impl Builder {
 
         let readiness = Readiness::new();
         let latch = readiness.latch("the new view");
-        let road: Arc<dyn Subscribe> = Arc::new(Counted::new(Arc::clone(&self.road), Arc::clone(progress)));
-        let feed = Feed::start(&self.process, view.consumer(), road, self.options, Some(latch));
+        let transport: Arc<dyn Subscribe> = Arc::new(Counted::new(Arc::clone(&self.transport), Arc::clone(progress)));
+        let feed = Feed::start(&self.process, view.consumer(), transport, self.options, Some(latch));
         catch_up(files, request, progress, &readiness).await;
 
         // The old view stands still for the last step, so that no page goes back in time.
@@ -125,11 +125,11 @@ impl Builder {
         if let Err(why) = self.use_instead(files, (old, next), &view).await {
             self.feed = Some(self.feed(self.views.consumer()));
             drop(feed);
-            view.close(PARTING).await;
+            view.close(RETIRED_VIEW_TIMEOUT).await;
             return Err(give_up(files, next, why));
         }
         self.feed = Some(feed);
-        self.views.replace(view).close(PARTING).await;
+        self.views.replace(view).close(RETIRED_VIEW_TIMEOUT).await;
         files.remove(old).map_err(|error| {
             format!("the new view is in use, but {} cannot be removed ({})", files.path(old).display(), chain(&error))
         })
@@ -157,7 +157,7 @@ impl Builder {
     }
 
     fn feed(&self, consumer: Consumer) -> Feed {
-        Feed::start(&self.process, consumer, Arc::clone(&self.road), self.options, None)
+        Feed::start(&self.process, consumer, Arc::clone(&self.transport), self.options, None)
     }
 }
 
@@ -178,10 +178,10 @@ fn give_up(files: &ViewFiles, generation: u32, why: String) -> String {
 async fn catch_up(files: &ViewFiles, request: &str, progress: &Progress, readiness: &Readiness) {
     loop {
         let (applied, waiting) = progress.figures();
-        tell(files, &Report { request: request.to_owned(), state: State::Building, applied, waiting });
+        write_report(files, &Report { request: request.to_owned(), state: State::Building, applied, waiting });
         tokio::select! {
             () = readiness.ready() => return,
-            () = sleep(TELL) => {}
+            () = sleep(PROGRESS_INTERVAL) => {}
         }
     }
 }
@@ -189,7 +189,7 @@ async fn catch_up(files: &ViewFiles, request: &str, progress: &Progress, readine
 /// Waits until the new view has read as far as the old one, which gets nothing more, so that no page goes back in time. A
 /// source that only the old one knows is gone, and so is not waited for.
 async fn follow(old: &Database, new: &View) -> Result<(), DbErr> {
-    let limit = Instant::now() + LAST_STEP;
+    let limit = Instant::now() + CATCH_UP_TIMEOUT;
     let consumer = new.consumer();
     let seen = inbox::cursors(old.reader(), consumer.name).await?;
     loop {
@@ -200,6 +200,6 @@ async fn follow(old: &Database, new: &View) -> Result<(), DbErr> {
         if Instant::now() >= limit {
             return Err(DbErr::Custom("the last events did not come in time".into()));
         }
-        sleep(BETWEEN_LOOKS).await;
+        sleep(SWITCH_POLL_INTERVAL).await;
     }
 }

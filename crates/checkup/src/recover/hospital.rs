@@ -4,24 +4,30 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use domain::demand::{Fact, Places};
 use domain::ids::SlotId;
-use domain::recovery::Wanted;
-use hospital::recovery::{Known, Mended};
+use domain::recovery::ExpectedClaim;
+use hospital::recovery::{Known, Recovered};
 use store::Database;
 
 use super::report::Report;
-use super::{CHUNK, Loss, PIECE, Recovery, failed, refused};
+use super::{Loss, ROWS_PER_CHUNK, ROWS_PER_READ, Recovery, failed, refused};
 use crate::exit::Failure;
 use crate::service::Service;
 
 impl Recovery {
-    pub(super) async fn hospital(&self, loss: Loss, told: &[super::Told], report: &mut Report) -> Result<(), Failure> {
+    pub(super) async fn hospital(
+        &self,
+        loss: Loss,
+        missed: &[super::MissedEvent],
+        report: &mut Report,
+    ) -> Result<(), Failure> {
         let database = self.database(Service::Hospital)?;
         let mut known = Known { read: loss.read, ..Known::default() };
         known.claims = self.claims(database).await?;
         self.ask_marketing(database, &mut known).await?;
-        hear(database, told, &mut known).await?;
+        take_in(database, missed, &mut known).await?;
         if self.dry_run {
-            let names = |claims: &[Wanted]| claims.iter().map(|wanted| wanted.claim.to_string()).collect::<Vec<_>>();
+            let names =
+                |claims: &[ExpectedClaim]| claims.iter().map(|expected| expected.claim.to_string()).collect::<Vec<_>>();
             report.did("claims stand as their bookings say", &names(&known.claims));
             let slots: Vec<String> = known.places.iter().map(|places| places.slot.to_string()).collect();
             report.did("slots have the newest capacity that is known", &slots);
@@ -30,7 +36,7 @@ impl Recovery {
         } else {
             tell(&Box::pin(self.write(database, known, loss)).await?, report);
         }
-        if loss.read > 0 || !told.is_empty() {
+        if loss.read > 0 || !missed.is_empty() {
             report.not_known(String::from(
                 "what else admins changed since the database was as it is: compare booking policies, names, closings without \
                  cancellations and requests for capacity with what they remember"
@@ -40,15 +46,15 @@ impl Recovery {
     }
 
     /// The claims of bookings that do not stand as they have to.
-    async fn claims(&self, hospital: &Database) -> Result<Vec<Wanted>, Failure> {
+    async fn claims(&self, hospital: &Database) -> Result<Vec<ExpectedClaim>, Failure> {
         let screening = self.database(Service::Screening)?;
         let (mut after, mut changes) = (None, Vec::new());
         loop {
-            let rows = screening::recovery::bookings(screening, after, CHUNK).await.map_err(failed)?;
+            let rows = screening::recovery::bookings(screening, after, ROWS_PER_READ).await.map_err(failed)?;
             let Some(last) = rows.last() else { return Ok(changes) };
             after = Some(last.id);
-            let wanted = rows.iter().filter_map(Wanted::of).collect();
-            changes.extend(hospital::recovery::claims_to_change(hospital, wanted).await.map_err(failed)?);
+            let expected = rows.iter().filter_map(ExpectedClaim::of).collect();
+            changes.extend(hospital::recovery::claims_to_change(hospital, expected).await.map_err(failed)?);
         }
     }
 
@@ -57,7 +63,7 @@ impl Recovery {
         let mut after: Option<Places> = None;
         loop {
             let from = after.as_ref().map(|places| &places.slot);
-            let places = marketing::recovery::places(marketing, from, CHUNK).await.map_err(failed)?;
+            let places = marketing::recovery::places(marketing, from, ROWS_PER_READ).await.map_err(failed)?;
             let Some(last) = places.last() else { break };
             after = Some(last.clone());
             known.places.extend(hospital::recovery::newer_places(hospital, places).await.map_err(failed)?);
@@ -70,35 +76,35 @@ impl Recovery {
     }
 
     /// Writes it, in pieces that are each whole: claims with their slots, then the other slots, and at last what ends it.
-    async fn write(&self, database: &Database, known: Known, loss: Loss) -> Result<Mended, Failure> {
+    async fn write(&self, database: &Database, known: Known, loss: Loss) -> Result<Recovered, Failure> {
         let Known { claims, places, gone, time_zones, read, .. } = known;
         let blank = || Known { time_zones: time_zones.clone(), read, ..Known::default() };
         let mut parts: Vec<Known> = Vec::new();
         // capacities before claims: each slot then has room for all who hold a place, and no more than that where nobody knows better
-        parts.extend(places.chunks(PIECE).map(|places| Known { places: places.to_vec(), ..blank() }));
-        parts.extend(claims.chunks(PIECE).map(|claims| Known { claims: claims.to_vec(), ..blank() }));
+        parts.extend(places.chunks(ROWS_PER_CHUNK).map(|places| Known { places: places.to_vec(), ..blank() }));
+        parts.extend(claims.chunks(ROWS_PER_CHUNK).map(|claims| Known { claims: claims.to_vec(), ..blank() }));
         parts.push(Known { gone, closes: loss.gap, ..blank() });
-        let mut all = Mended::default();
+        let mut all = Recovered::default();
         for part in parts {
-            let mended = Box::pin(hospital::recovery::mend(database, part, self.clock)).await.map_err(refused)?;
-            all.taken.extend(mended.taken);
-            all.ended.extend(mended.ended);
-            all.slots.extend(mended.slots);
-            all.closed.extend(mended.closed);
-            all.registered.extend(mended.registered);
-            all.deleted.extend(mended.deleted);
+            let recovered = Box::pin(hospital::recovery::recover(database, part, self.clock)).await.map_err(refused)?;
+            all.taken.extend(recovered.taken);
+            all.ended.extend(recovered.ended);
+            all.slots.extend(recovered.slots);
+            all.closed.extend(recovered.closed);
+            all.registered.extend(recovered.registered);
+            all.deleted.extend(recovered.deleted);
         }
         Ok(all)
     }
 }
 
 /// Takes in what Hospital told before it forgot.
-async fn hear(hospital: &Database, told: &[super::Told], known: &mut Known) -> Result<(), Failure> {
+async fn take_in(hospital: &Database, missed: &[super::MissedEvent], known: &mut Known) -> Result<(), Failure> {
     let mut places: BTreeMap<SlotId, Places> =
         known.places.drain(..).map(|places| (places.slot.clone(), places)).collect();
     let mut gone = BTreeSet::new();
-    for told in told {
-        match Fact::decode(&told.envelope) {
+    for missed in missed {
+        match Fact::decode(&missed.envelope) {
             Ok(Some(Fact::Places(newer))) => {
                 let known = places.entry(newer.slot.clone()).or_insert_with(|| newer.clone());
                 if newer.slot_version > known.slot_version {
@@ -115,15 +121,15 @@ async fn hear(hospital: &Database, told: &[super::Told], known: &mut Known) -> R
         }
     }
     let places: Vec<Places> = places.into_values().collect();
-    for chunk in places.chunks(PIECE) {
+    for chunk in places.chunks(ROWS_PER_CHUNK) {
         known.places.extend(hospital::recovery::newer_places(hospital, chunk.to_vec()).await.map_err(failed)?);
     }
     known.gone.extend(hospital::recovery::active(hospital, gone).await.map_err(failed)?);
     Ok(())
 }
 
-fn tell(mended: &Mended, report: &mut Report) {
-    let Mended { taken, ended, slots, closed, registered, deleted } = mended;
+fn tell(recovered: &Recovered, report: &mut Report) {
+    let Recovered { taken, ended, slots, closed, registered, deleted } = recovered;
     report.did("claims hold a place again", &taken.iter().map(ToString::to_string).collect::<Vec<_>>());
     report.did("claims are ended again", &ended.iter().map(ToString::to_string).collect::<Vec<_>>());
     let changed = slots.iter().filter(|(_, capacity, before)| *before != Some(*capacity));

@@ -6,7 +6,7 @@ use crate::past::Lost;
 use crate::terminal::{count, verdict};
 
 /// Names shown of what is there again; what nobody knows is listed whole.
-const SHOWN: usize = 5;
+const SHOWN_NAMES: usize = 5;
 
 /// Something that a service has lost, for those who only look.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,8 +70,8 @@ impl Report {
         }
         let done = if dry_run { "would be mended" } else { "mended" };
         for (what, names) in &self.done {
-            let more = if names.len() > SHOWN { ", …" } else { "" };
-            let shown = names[..names.len().min(SHOWN)].join(", ");
+            let more = if names.len() > SHOWN_NAMES { ", …" } else { "" };
+            let shown = names[..names.len().min(SHOWN_NAMES)].join(", ");
             let _ = writeln!(text, "{done}: {what}: {} ({shown}{more})", count(names.len() as u64));
         }
         for line in &self.unknown {

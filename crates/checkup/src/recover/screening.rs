@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use domain::capacity::{Claim, ClaimState};
 use domain::ids::{ClaimId, ScreeningId, SlotId};
-use domain::recovery::{self, Answered, Told};
+use domain::recovery::{self, Answered, KnownBooking};
 use domain::request::RequestKey;
 use domain::screening::{Screening, State, Terms};
 use domain::screening_fact::ScreeningFact;
@@ -12,14 +12,14 @@ use screening::recovery::Known;
 use store::Database;
 
 use super::report::Report;
-use super::{CHUNK, Loss, PIECE, Recovery, failed, refused};
+use super::{Loss, ROWS_PER_CHUNK, ROWS_PER_READ, Recovery, failed, refused};
 use crate::exit::Failure;
 use crate::service::Service;
 
 /// What is known of bookings that Screening does not have as they are.
 #[derive(Default)]
 struct Lost {
-    told: BTreeMap<ScreeningId, Told>,
+    reported: BTreeMap<ScreeningId, KnownBooking>,
     /// The claims of those, and of bookings that nobody knows.
     claims: HashMap<ScreeningId, (ClaimId, SlotId)>,
     /// Bookings that do not have their place any more.
@@ -32,14 +32,15 @@ struct Lost {
 
 impl Lost {
     /// Keeps what is newer than what Screening has.
-    async fn keep_newer(&mut self, screening: &Database, told: Vec<Told>) -> Result<(), Failure> {
-        let held = screening::recovery::find(screening, told.iter().map(|told| told.screening)).await;
+    async fn keep_newer(&mut self, screening: &Database, reported: Vec<KnownBooking>) -> Result<(), Failure> {
+        let held = screening::recovery::find(screening, reported.iter().map(|reported| reported.screening)).await;
         let held = held.map_err(failed)?;
-        let newer = |told: &Told| held.get(&told.screening).is_none_or(|row| told.version > row.version);
-        for told in told.into_iter().filter(newer) {
-            let known = self.told.remove(&told.screening);
-            let both = known.map_or_else(|| told.clone(), |known| known.and(told.clone()));
-            self.told.insert(told.screening, both);
+        let newer =
+            |reported: &KnownBooking| held.get(&reported.screening).is_none_or(|row| reported.version > row.version);
+        for reported in reported.into_iter().filter(newer) {
+            let known = self.reported.remove(&reported.screening);
+            let both = known.map_or_else(|| reported.clone(), |known| known.and(reported.clone()));
+            self.reported.insert(reported.screening, both);
         }
         Ok(())
     }
@@ -52,18 +53,23 @@ impl Lost {
 }
 
 impl Recovery {
-    pub(super) async fn screening(&self, loss: Loss, told: &[super::Told], report: &mut Report) -> Result<(), Failure> {
+    pub(super) async fn screening(
+        &self,
+        loss: Loss,
+        reported: &[super::MissedEvent],
+        report: &mut Report,
+    ) -> Result<(), Failure> {
         let database = self.database(Service::Screening)?;
         let mut lost = Lost::default();
-        for told in told.chunks(PIECE) {
+        for reported in reported.chunks(ROWS_PER_CHUNK) {
             // a fence is nobody's booking, and is written again where it is needed
-            let booking = |told: &super::Told| match ScreeningFact::decode(&told.envelope) {
+            let booking = |reported: &super::MissedEvent| match ScreeningFact::decode(&reported.envelope) {
                 Ok(Some(ScreeningFact::Booking(fact))) => Some(fact),
                 Ok(Some(ScreeningFact::Fence { .. }) | None) | Err(_) => None,
             };
-            let facts: Vec<_> = told.iter().filter_map(booking).collect();
-            lost.keep_newer(database, facts.iter().map(|fact| Told::from(&**fact)).collect()).await?;
-            lost.keep_unrecorded(database, facts.iter().filter_map(|fact| Answered::told_by(fact)).collect()).await?;
+            let facts: Vec<_> = reported.iter().filter_map(booking).collect();
+            lost.keep_newer(database, facts.iter().map(|fact| KnownBooking::from(&**fact)).collect()).await?;
+            lost.keep_unrecorded(database, facts.iter().filter_map(|fact| Answered::events_of(fact)).collect()).await?;
         }
         self.ask_for_requests(database, &mut lost).await?;
         self.ask_views(database, &mut lost).await?;
@@ -107,13 +113,13 @@ impl Recovery {
         let blank = || Known { read: loss.read, ..Known::default() };
         let answered: Vec<Answered> = answered.into_values().collect();
         let mut parts: Vec<Known> = Vec::new();
-        parts.extend(bookings.chunks(PIECE).map(|bookings| Known { bookings: bookings.to_vec(), ..blank() }));
-        parts.extend(answered.chunks(PIECE).map(|answered| Known { answered: answered.to_vec(), ..blank() }));
+        parts.extend(bookings.chunks(ROWS_PER_CHUNK).map(|bookings| Known { bookings: bookings.to_vec(), ..blank() }));
+        parts.extend(answered.chunks(ROWS_PER_CHUNK).map(|answered| Known { answered: answered.to_vec(), ..blank() }));
         parts.push(Known { closes: loss.gap, ..blank() });
         let mut ended = Vec::new();
         for part in parts {
-            let mended = screening::recovery::mend(database, part, self.clock).await.map_err(refused)?;
-            ended.extend(mended.ended.iter().map(ToString::to_string));
+            let recovered = screening::recovery::recover(database, part, self.clock).await.map_err(refused)?;
+            ended.extend(recovered.ended.iter().map(ToString::to_string));
         }
         Ok(ended)
     }
@@ -124,7 +130,7 @@ impl Recovery {
         let since = self.clock.now() - domain::request::RETENTION;
         let mut after = None;
         while let Some(answers) =
-            reservation::recovery::answered(database, since, after, CHUNK).await.map_err(failed)?
+            reservation::recovery::answered(database, since, after, ROWS_PER_READ).await.map_err(failed)?
         {
             after = Some(answers.last);
             lost.keep_unrecorded(screening, answers.calls).await?;
@@ -138,14 +144,14 @@ impl Recovery {
             let Some(database) = self.databases.get(&service) else { continue };
             let mut after = None;
             loop {
-                let told = match service {
-                    Service::Reservation => reservation::recovery::bookings(database, after, CHUNK).await,
-                    _ => mypage::recovery::bookings(database, after, CHUNK).await,
+                let reported = match service {
+                    Service::Reservation => reservation::recovery::bookings(database, after, ROWS_PER_READ).await,
+                    _ => mypage::recovery::bookings(database, after, ROWS_PER_READ).await,
                 };
-                let told = told.map_err(failed)?;
-                let Some(last) = told.last() else { break };
+                let reported = reported.map_err(failed)?;
+                let Some(last) = reported.last() else { break };
                 after = Some(last.screening);
-                lost.keep_newer(screening, told).await?;
+                lost.keep_newer(screening, reported).await?;
             }
         }
         Ok(())
@@ -156,14 +162,14 @@ impl Recovery {
         let hospital = self.database(Service::Hospital)?;
         let mut after = None;
         loop {
-            let claims = hospital::recovery::claims(hospital, after, CHUNK).await.map_err(failed)?;
+            let claims = hospital::recovery::claims(hospital, after, ROWS_PER_READ).await.map_err(failed)?;
             let Some(last) = claims.last() else { return Ok(()) };
             after = Some(last.id);
             let ids = claims.iter().map(|claim| claim.id.screening);
             let held = screening::recovery::find(screening, ids).await.map_err(failed)?;
             for claim in claims {
                 let id = claim.id.screening;
-                match (held.get(&id), lost.told.contains_key(&id)) {
+                match (held.get(&id), lost.reported.contains_key(&id)) {
                     (_, true) => {
                         lost.claims.insert(id, (claim.id, claim.slot));
                     }
@@ -189,24 +195,24 @@ impl Recovery {
         report: &mut Report,
     ) -> Result<Vec<Screening>, Failure> {
         let hospital = self.database(Service::Hospital)?;
-        let held = screening::recovery::find(screening, lost.told.keys().copied()).await.map_err(failed)?;
+        let held = screening::recovery::find(screening, lost.reported.keys().copied()).await.map_err(failed)?;
         let mut offers: HashMap<SlotId, Option<Terms>> = HashMap::new();
-        let mut rows = Vec::with_capacity(lost.told.len());
-        for (id, told) in &lost.told {
+        let mut rows = Vec::with_capacity(lost.reported.len());
+        for (id, reported) in &lost.reported {
             let claim = lost.claims.get(id).cloned();
-            let slot = told.slot.as_ref().or_else(|| claim.as_ref().map(|(_, slot)| slot));
+            let slot = reported.slot.as_ref().or_else(|| claim.as_ref().map(|(_, slot)| slot));
             if let Some(slot) = slot.filter(|slot| !offers.contains_key(*slot)) {
                 let terms = hospital::recovery::terms(hospital, slot).await.map_err(failed)?;
                 offers.insert(slot.clone(), terms);
             }
             let offered = slot.and_then(|slot| offers.get(slot).cloned().flatten());
-            match recovery::screening(held.get(id), told, claim, offered) {
+            match recovery::screening(held.get(id), reported, claim, offered) {
                 Some(row) => rows.push(row),
                 None => report.not_known(format!(
                     "at which hospital {} asked for {} ({id}, {}): their page shows it, and nobody else; tell them to book again",
-                    told.customer,
-                    told.date,
-                    told.state.name()
+                    reported.customer,
+                    reported.date,
+                    reported.state.name()
                 )),
             }
         }

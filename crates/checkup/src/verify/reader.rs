@@ -1,4 +1,4 @@
-//! Reads ledgers over gRPC, page by page, everything or one subject.
+//! Reads the services' rows over gRPC, page by page, everything or one subject.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,25 +9,25 @@ use contract::mypage::v1 as mypage;
 use contract::reservation::v1 as reservation;
 use contract::screening::v1 as screening;
 use domain::ids::{CustomerId, Malformed};
-use domain::invariants::{ClaimRow, Ledgers, SlotRow, emptied};
+use domain::invariants::{ClaimRow, ServiceRows, SlotRow, emptied};
 use futures::{StreamExt, TryStreamExt, stream};
 use runtime::backoff::Backoff;
 use tonic::{Code, Response, Status};
 
-use super::ledger::Names;
+use super::rows::Names;
 use crate::exit::Failure;
 use crate::party::{Party, describe};
 use crate::service::Service;
 use crate::terminal::Progress;
 
 /// Rows asked for at once: the most a list gives.
-const PAGE: i32 = 1000;
+const PAGE_SIZE: i32 = 1000;
 /// Lists read at the same time, where there are many short ones.
-pub(super) const ABREAST: usize = 16;
+pub(super) const CONCURRENCY: usize = 16;
 /// The name that stands for every slot where claims are listed.
 const EVERY_SLOT: &str = "hospitals/-/slots/-";
 /// How often a read is repeated that a busy or a starting service did not answer.
-const TRIES: u32 = 5;
+const MAX_TRIES: u32 = 5;
 /// The pause before the first repetition; each next one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 
@@ -56,7 +56,7 @@ pub(super) async fn read<T>(
         tries += 1;
         match status.code() {
             Code::Unimplemented => return Ok(None),
-            Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded if tries < TRIES => {
+            Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded if tries < MAX_TRIES => {
                 tokio::time::sleep(backoff.pause()).await;
             }
             _ => return Err(Failure::failed(format!("{what} failed: {}", describe(&status)))),
@@ -101,32 +101,32 @@ impl Reader {
     }
 
     /// Reads everything: producers first, so that what follows them is not older than what it follows.
-    pub(super) async fn everything(&mut self) -> Result<Ledgers, Failure> {
-        let mut ledgers = Ledgers::default();
+    pub(super) async fn everything(&mut self) -> Result<ServiceRows, Failure> {
+        let mut service_rows = ServiceRows::default();
         self.absent.clear();
-        self.read_hospital(&mut ledgers).await?;
-        self.read_screenings(&mut ledgers).await?;
-        self.read_reservations(&mut ledgers).await?;
-        self.read_items(&mut ledgers).await?;
+        self.read_hospital(&mut service_rows).await?;
+        self.read_screenings(&mut service_rows).await?;
+        self.read_reservations(&mut service_rows).await?;
+        self.read_items(&mut service_rows).await?;
         for (service, is_there) in [
-            (Service::Hospital, ledgers.slots.is_some()),
-            (Service::Screening, ledgers.screenings.is_some()),
-            (Service::Reservation, ledgers.reservations.is_some()),
-            (Service::MyPage, ledgers.items.is_some()),
+            (Service::Hospital, service_rows.slots.is_some()),
+            (Service::Screening, service_rows.screenings.is_some()),
+            (Service::Reservation, service_rows.reservations.is_some()),
+            (Service::MyPage, service_rows.items.is_some()),
         ] {
             if !is_there {
                 self.absent.push(service.name());
             }
         }
-        Ok(ledgers)
+        Ok(service_rows)
     }
 
-    async fn read_hospital(&mut self, ledgers: &mut Ledgers) -> Result<(), Failure> {
+    async fn read_hospital(&mut self, service_rows: &mut ServiceRows) -> Result<(), Failure> {
         self.progress.phase("hospitals", None);
         let mut hospitals = Vec::new();
         let auditor = self.auditor.clone();
         let list = async |page_token| {
-            let (page_size, show_deleted) = (PAGE, true);
+            let (page_size, show_deleted) = (PAGE_SIZE, true);
             let request = hospital::ListHospitalsRequest { page_size, page_token, show_deleted, ..Default::default() };
             let page = auditor.hospital().list_hospitals(auditor.request(request)).await?;
             Ok(page.map(|page| (page.hospitals, page.next_page_token)))
@@ -134,7 +134,7 @@ impl Reader {
         let is_there = pages("ListHospitals", list, |rows| {
             for row in rows {
                 let unread = |why: Malformed| Failure::failed(format!("{} cannot be read: {}", row.name, why.0));
-                ledgers.deleted.extend(emptied(&row).map_err(unread)?);
+                service_rows.deleted.extend(emptied(&row).map_err(unread)?);
                 hospitals.push(row.name);
             }
             Ok(())
@@ -143,8 +143,8 @@ impl Reader {
             return Ok(());
         }
         let slots = self.read_slots(hospitals).await?;
-        ledgers.claims = Some(self.read_claims().await?);
-        ledgers.slots = Some(slots);
+        service_rows.claims = Some(self.read_claims().await?);
+        service_rows.slots = Some(slots);
         Ok(())
     }
 
@@ -155,7 +155,7 @@ impl Reader {
             let auditor = self.auditor.clone();
             async move { slots_of(&auditor, &name).await }
         }))
-        .buffer_unordered(ABREAST);
+        .buffer_unordered(CONCURRENCY);
         while let Some(rows) = lists.try_next().await? {
             for row in &rows {
                 found.push(self.names.slot_row(row)?);
@@ -181,12 +181,12 @@ impl Reader {
         Ok(found)
     }
 
-    async fn read_screenings(&mut self, ledgers: &mut Ledgers) -> Result<(), Failure> {
+    async fn read_screenings(&mut self, service_rows: &mut ServiceRows) -> Result<(), Failure> {
         self.progress.phase("screenings", None);
         let mut found = Vec::new();
         let (auditor, progress, names) = (self.auditor.clone(), self.progress.clone(), &mut self.names);
         let list = async |page_token| {
-            let request = screening::ListScreeningsRequest { page_size: PAGE, page_token, ..Default::default() };
+            let request = screening::ListScreeningsRequest { page_size: PAGE_SIZE, page_token, ..Default::default() };
             let page = auditor.screening().list_screenings(auditor.request(request)).await?;
             Ok(page.map(|page| (page.screenings, page.next_page_token)))
         };
@@ -197,16 +197,17 @@ impl Reader {
             }
             Ok(())
         });
-        ledgers.screenings = is_there.await?.then_some(found);
+        service_rows.screenings = is_there.await?.then_some(found);
         Ok(())
     }
 
-    async fn read_reservations(&mut self, ledgers: &mut Ledgers) -> Result<(), Failure> {
+    async fn read_reservations(&mut self, service_rows: &mut ServiceRows) -> Result<(), Failure> {
         self.progress.phase("reservations", None);
         let mut found = Vec::new();
         let (auditor, progress, names) = (self.auditor.clone(), self.progress.clone(), &mut self.names);
         let list = async |page_token| {
-            let request = reservation::ListReservationsRequest { page_size: PAGE, page_token, ..Default::default() };
+            let request =
+                reservation::ListReservationsRequest { page_size: PAGE_SIZE, page_token, ..Default::default() };
             let page = auditor.reservation().list_reservations(auditor.request(request)).await?;
             Ok(page.map(|page| (page.reservations, page.next_page_token)))
         };
@@ -217,14 +218,14 @@ impl Reader {
             }
             Ok(())
         });
-        ledgers.reservations = is_there.await?.then_some(found);
+        service_rows.reservations = is_there.await?.then_some(found);
         Ok(())
     }
 
-    /// Pages can only be asked for by customer: those of everybody whom another ledger names.
-    async fn read_items(&mut self, ledgers: &mut Ledgers) -> Result<(), Failure> {
-        let screenings = ledgers.screenings.iter().flatten().map(|row| &row.customer);
-        let reservations = ledgers.reservations.iter().flatten().map(|row| &row.customer);
+    /// Pages can only be asked for by customer: those of everybody whom another service names.
+    async fn read_items(&mut self, service_rows: &mut ServiceRows) -> Result<(), Failure> {
+        let screenings = service_rows.screenings.iter().flatten().map(|row| &row.customer);
+        let reservations = service_rows.reservations.iter().flatten().map(|row| &row.customer);
         let customers: BTreeSet<Arc<CustomerId>> = screenings.chain(reservations).cloned().collect();
         // a customer nobody is: the page of everybody is there, unless the service is not
         let nobody = CustomerId::parse("customers/nobody").map(Arc::new).into_iter();
@@ -238,7 +239,7 @@ impl Reader {
                 items_of(&auditor, &name).await.map(|items| (name, items))
             }
         }))
-        .buffer_unordered(ABREAST);
+        .buffer_unordered(CONCURRENCY);
         while let Some((customer, items)) = pages.try_next().await? {
             let Some(items) = items else { return Ok(()) };
             for item in &items {
@@ -247,7 +248,7 @@ impl Reader {
             self.progress.done(1);
         }
         drop(pages);
-        ledgers.items = Some(found);
+        service_rows.items = Some(found);
         Ok(())
     }
 }
@@ -256,7 +257,7 @@ impl Reader {
 pub(super) async fn screenings_of(auditor: &Party, filter: String) -> Result<Vec<screening::Screening>, Failure> {
     let mut found = Vec::new();
     let list = async |page_token| {
-        let (page_size, filter) = (PAGE, filter.clone());
+        let (page_size, filter) = (PAGE_SIZE, filter.clone());
         let request = screening::ListScreeningsRequest { page_size, page_token, filter, ..Default::default() };
         let page = auditor.screening().list_screenings(auditor.request(request)).await?;
         Ok(page.map(|page| (page.screenings, page.next_page_token)))
@@ -272,7 +273,7 @@ pub(super) async fn screenings_of(auditor: &Party, filter: String) -> Result<Vec
 async fn slots_of(auditor: &Party, hospital: &str) -> Result<Vec<hospital::Slot>, Failure> {
     let mut found = Vec::new();
     let list = async |page_token| {
-        let (parent, page_size) = (hospital.to_owned(), PAGE);
+        let (parent, page_size) = (hospital.to_owned(), PAGE_SIZE);
         let request = hospital::ListSlotsRequest { parent, page_size, page_token, ..Default::default() };
         let page = auditor.hospital().list_slots(auditor.request(request)).await?;
         Ok(page.map(|page| (page.slots, page.next_page_token)))
@@ -304,7 +305,7 @@ async fn claims(
 ) -> Result<(), Failure> {
     let list = async |page_token| {
         let (slot, filter) = (slot.to_owned(), "state!=RELEASED".to_owned());
-        let request = hospital::ListCapacityClaimsRequest { slot, page_size: PAGE, page_token, filter };
+        let request = hospital::ListCapacityClaimsRequest { slot, page_size: PAGE_SIZE, page_token, filter };
         let page = auditor.capacity().list_capacity_claims(auditor.request(request)).await?;
         Ok(page.map(|page| (page.claims, page.next_page_token)))
     };
@@ -315,7 +316,7 @@ async fn claims(
 pub(super) async fn items_of(auditor: &Party, customer: &str) -> Result<Option<Vec<mypage::MyPageItem>>, Failure> {
     let mut found = Vec::new();
     let list = async |page_token| {
-        let (parent, page_size) = (format!("{customer}/myPage"), PAGE);
+        let (parent, page_size) = (format!("{customer}/myPage"), PAGE_SIZE);
         let request = mypage::ListMyPageItemsRequest { parent, page_size, page_token, ..Default::default() };
         let page = auditor.my_page().list_my_page_items(auditor.request(request)).await?;
         Ok(page.map(|page| (page.items, page.next_page_token)))

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use domain::invariants::{Disagreement, Ledgers};
+use domain::invariants::{Disagreement, ServiceRows};
 use serde_json::{Value, json};
 
 use crate::recover::Finding;
 use crate::terminal::{count, verdict};
 
-/// How many rows each ledger had; `None` where its service is not there.
+/// How many rows each service had; `None` where its service is not there.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Counts {
     slots: Option<usize>,
@@ -20,19 +20,19 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    pub(super) fn of(ledgers: &Ledgers) -> Self {
-        let customers: BTreeSet<_> = ledgers.items.iter().flatten().map(|item| &item.customer).collect();
+    pub(super) fn of(service_rows: &ServiceRows) -> Self {
+        let customers: BTreeSet<_> = service_rows.items.iter().flatten().map(|item| &item.customer).collect();
         Self {
-            slots: ledgers.slots.as_ref().map(Vec::len),
-            claims: ledgers.claims.as_ref().map(Vec::len),
-            screenings: ledgers.screenings.as_ref().map(Vec::len),
-            reservations: ledgers.reservations.as_ref().map(Vec::len),
-            items: ledgers.items.as_ref().map(Vec::len),
+            slots: service_rows.slots.as_ref().map(Vec::len),
+            claims: service_rows.claims.as_ref().map(Vec::len),
+            screenings: service_rows.screenings.as_ref().map(Vec::len),
+            reservations: service_rows.reservations.as_ref().map(Vec::len),
+            items: service_rows.items.as_ref().map(Vec::len),
             customers: customers.len(),
         }
     }
 
-    /// Bookings, by the ledger that has most of them.
+    /// Bookings, by the service that has most of them.
     pub(super) fn bookings(&self) -> usize {
         self.screenings.max(self.claims).unwrap_or(0)
     }
@@ -80,7 +80,7 @@ impl Report {
 
     pub(super) fn text(&self) -> String {
         let Counts { slots, claims, screenings, reservations, items, customers } = self.read;
-        let ledgers = [
+        let service_rows = [
             ("slots", slots),
             ("claims", claims),
             ("screenings", screenings),
@@ -88,7 +88,7 @@ impl Report {
             ("my-page items", items),
             ("customers", items.map(|_| customers)),
         ];
-        let read: Vec<String> = ledgers
+        let read: Vec<String> = service_rows
             .into_iter()
             .filter_map(|(what, rows)| rows.map(|rows| format!("{what} {}", count(rows as u64))))
             .collect();

@@ -9,30 +9,30 @@ use contract::mypage::v1 as mypage;
 use contract::reservation::v1 as reservation;
 use contract::screening::v1 as screening;
 use domain::ids::{ClaimId, CustomerId, ScreeningId, SlotId};
-use domain::invariants::{self, Disagreement, Ledgers, Rule, Subject};
+use domain::invariants::{self, Disagreement, Rule, ServiceRows, Subject};
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::civil::Date;
 use runtime::backoff::Backoff;
 
-use super::ledger::Names;
-use super::reader::{ABREAST, Reader, claims_of, find, items_of, read, screenings_of};
+use super::reader::{CONCURRENCY, Reader, claims_of, find, items_of, read, screenings_of};
 use super::report::{Counts, Report};
+use super::rows::Names;
 use super::stored;
 use crate::exit::Failure;
 use crate::party::Party;
 
 /// The first and the longest pause between two looks.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+const POLL_PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 
 /// One subject, read anew.
-enum Look {
+enum Reading {
     /// Everything that is to be compared, from a moment at which it stood still.
     Still(Box<Fresh>),
     /// It changed while it was read.
     Moving,
 }
 
-/// The answers of one look; a ledger whose service is not there is `None`.
+/// The answers of one look; a service that is not there is `None`.
 #[derive(Default)]
 struct Fresh {
     slots: Option<Vec<hospital::Slot>>,
@@ -43,11 +43,11 @@ struct Fresh {
 }
 
 /// Up to so many rows that disagree are looked at one by one, however many agree.
-const FEW: usize = 1_000;
+const MAX_SINGLE_ROWS: usize = 1_000;
 /// What a look at a booking costs more than its share of reading everything: it asks every service, for one row each.
-const COST_OF_A_LOOK: usize = 10;
+const SINGLE_ROW_COST: usize = 10;
 /// The pause before everything is read again.
-const BETWEEN_READINGS: Duration = Duration::from_secs(2);
+const REREAD_PAUSE: Duration = Duration::from_secs(2);
 
 /// Reads everything, again while views are far behind, and then what disagrees, the last time when `settle` has passed.
 /// `directory` is the data directory of the process, where it is known.
@@ -56,23 +56,23 @@ pub(super) async fn verify(reader: &mut Reader, settle: Duration, directory: Opt
     // A slot that was seen sold beyond its capacity was sold beyond its capacity, however it looks a moment later.
     let mut disagreements = BTreeSet::new();
     let (there, read, mut open, end) = loop {
-        let ledgers = reader.everything().await?;
+        let service_rows = reader.everything().await?;
         let end = *end.get_or_insert_with(|| Instant::now() + settle);
-        let read = Counts::of(&ledgers);
-        let mut open = invariants::check(&ledgers);
+        let read = Counts::of(&service_rows);
+        let mut open = invariants::check(&service_rows);
         disagreements.extend(open.extract_if(.., |row| row.rule == Rule::CapacityHolds));
         if let Some(directory) = directory {
             // read after the services were, so what they said has to be there
-            disagreements.extend(stored::check(directory, &ledgers).await?);
+            disagreements.extend(stored::check(directory, &service_rows).await?);
         }
         if Instant::now() >= end || is_less_to_look_at(open.len(), read.bookings()) {
-            break (emptied(ledgers), read, open, end);
+            break (emptied(service_rows), read, open, end);
         }
         // the machine that answers may be the one that is to catch up
-        tokio::time::sleep(BETWEEN_READINGS.min(end.saturating_duration_since(Instant::now()))).await;
+        tokio::time::sleep(REREAD_PAUSE.min(end.saturating_duration_since(Instant::now()))).await;
     };
     let mut moving = Vec::new();
-    let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
+    let mut backoff = Backoff::new(POLL_PAUSES.0, POLL_PAUSES.1);
     while !open.is_empty() {
         let is_last = Instant::now() >= end;
         let round = again(reader, &there, &open).await?;
@@ -92,18 +92,18 @@ pub(super) async fn verify(reader: &mut Reader, settle: Duration, directory: Opt
 
 /// Whether looking at what disagrees, row by row, takes less than reading everything again.
 fn is_less_to_look_at(open: usize, bookings: usize) -> bool {
-    open <= FEW.max(bookings / COST_OF_A_LOOK)
+    open <= MAX_SINGLE_ROWS.max(bookings / SINGLE_ROW_COST)
 }
 
-/// Which ledgers there are, without their rows.
-fn emptied(ledgers: Ledgers) -> Ledgers {
-    Ledgers {
-        slots: ledgers.slots.map(|_| Vec::new()),
-        claims: ledgers.claims.map(|_| Vec::new()),
-        screenings: ledgers.screenings.map(|_| Vec::new()),
-        reservations: ledgers.reservations.map(|_| Vec::new()),
-        items: ledgers.items.map(|_| Vec::new()),
-        deleted: ledgers.deleted,
+/// Which services there are, without their rows.
+fn emptied(service_rows: ServiceRows) -> ServiceRows {
+    ServiceRows {
+        slots: service_rows.slots.map(|_| Vec::new()),
+        claims: service_rows.claims.map(|_| Vec::new()),
+        screenings: service_rows.screenings.map(|_| Vec::new()),
+        reservations: service_rows.reservations.map(|_| Vec::new()),
+        items: service_rows.items.map(|_| Vec::new()),
+        deleted: service_rows.deleted,
     }
 }
 
@@ -115,22 +115,22 @@ struct Round {
 }
 
 /// Looks again at everything that is open.
-async fn again(reader: &mut Reader, there: &Ledgers, open: &[Disagreement]) -> Result<Round, Failure> {
+async fn again(reader: &mut Reader, there: &ServiceRows, open: &[Disagreement]) -> Result<Round, Failure> {
     reader.progress.phase("settling", Some(open.len() as u64));
     let mut subjects: Vec<Subject> = open.iter().map(|row| row.subject.clone()).collect();
     subjects.sort();
     subjects.dedup_by(|left, right| is_same(left, right));
     let mut round = Round::default();
-    let looks = subjects.into_iter().map(|subject| {
+    let readings = subjects.into_iter().map(|subject| {
         let auditor = reader.auditor.clone();
-        async move { look(&auditor, there, &subject).await.map(|look| (subject, look)) }
+        async move { reading(&auditor, there, &subject).await.map(|reading| (subject, reading)) }
     });
-    let mut looks = stream::iter(looks).buffer_unordered(ABREAST);
-    while let Some((subject, look)) = looks.try_next().await? {
+    let mut readings = stream::iter(readings).buffer_unordered(CONCURRENCY);
+    while let Some((subject, reading)) = readings.try_next().await? {
         reader.progress.done(1);
-        match look {
-            Look::Moving => round.moving.extend(open.iter().filter(|row| is_same(&row.subject, &subject)).cloned()),
-            Look::Still(fresh) => {
+        match reading {
+            Reading::Moving => round.moving.extend(open.iter().filter(|row| is_same(&row.subject, &subject)).cloned()),
+            Reading::Still(fresh) => {
                 let found = invariants::check(&rows(&mut reader.names, there, &fresh)?);
                 let (at_once, later): (Vec<_>, Vec<_>) = found
                     .into_iter()
@@ -144,7 +144,7 @@ async fn again(reader: &mut Reader, there: &Ledgers, open: &[Disagreement]) -> R
     Ok(round)
 }
 
-/// Whether two subjects are one, even if different ledgers named it.
+/// Whether two subjects are one, even if different services named it.
 fn is_same(left: &Subject, right: &Subject) -> bool {
     match (left, right) {
         (Subject::Booking { screening: left, .. }, Subject::Booking { screening: right, .. }) => left == right,
@@ -153,7 +153,7 @@ fn is_same(left: &Subject, right: &Subject) -> bool {
 }
 
 /// What was read of a subject, as rows to compare.
-fn rows(names: &mut Names, there: &Ledgers, fresh: &Fresh) -> Result<Ledgers, Failure> {
+fn rows(names: &mut Names, there: &ServiceRows, fresh: &Fresh) -> Result<ServiceRows, Failure> {
     fn each<P, R>(
         rows: &Option<Vec<P>>,
         mut row: impl FnMut(&P) -> Result<R, Failure>,
@@ -163,7 +163,7 @@ fn rows(names: &mut Names, there: &Ledgers, fresh: &Fresh) -> Result<Ledgers, Fa
     let items = fresh.items.as_ref().map(|(customer, items)| {
         items.iter().map(|item| names.item_row(customer, item)).collect::<Result<Vec<_>, Failure>>()
     });
-    Ok(Ledgers {
+    Ok(ServiceRows {
         items: items.transpose()?,
         slots: each(&fresh.slots, |row| names.slot_row(row))?,
         claims: each(&fresh.claims, |row| names.claim_row(row))?,
@@ -173,20 +173,20 @@ fn rows(names: &mut Names, there: &Ledgers, fresh: &Fresh) -> Result<Ledgers, Fa
     })
 }
 
-async fn look(auditor: &Party, there: &Ledgers, subject: &Subject) -> Result<Look, Failure> {
+async fn reading(auditor: &Party, there: &ServiceRows, subject: &Subject) -> Result<Reading, Failure> {
     match subject {
-        Subject::Slot(slot) => look_at_slot(auditor, slot).await,
-        Subject::Claim(claim, slot) => look_at_claim(auditor, *claim, slot).await,
-        Subject::CustomerDate(customer, date) => look_at_date(auditor, customer, *date).await,
+        Subject::Slot(slot) => reading_of_slot(auditor, slot).await,
+        Subject::Claim(claim, slot) => reading_of_claim(auditor, *claim, slot).await,
+        Subject::CustomerDate(customer, date) => reading_of_date(auditor, customer, *date).await,
         // judged by one look at the file
-        Subject::Storage(_) => Ok(Look::Still(Box::default())),
+        Subject::Storage(_) => Ok(Reading::Still(Box::default())),
         Subject::Booking { screening, slot, customer } => {
-            look_at_booking(auditor, there, *screening, slot.as_deref(), customer.as_deref()).await
+            reading_of_booking(auditor, there, *screening, slot.as_deref(), customer.as_deref()).await
         }
     }
 }
 
-async fn look_at_slot(auditor: &Party, slot: &SlotId) -> Result<Look, Failure> {
+async fn reading_of_slot(auditor: &Party, slot: &SlotId) -> Result<Reading, Failure> {
     let name = slot.to_string();
     let get = async || {
         let request = auditor.request(hospital::GetSlotRequest { name: name.clone() });
@@ -197,16 +197,16 @@ async fn look_at_slot(auditor: &Party, slot: &SlotId) -> Result<Look, Failure> {
     let after = read("GetSlot", get).await?;
     let version = |slot: &Option<hospital::Slot>| slot.as_ref().map(|slot| slot.version);
     if version(&before) != version(&after) {
-        return Ok(Look::Moving);
+        return Ok(Reading::Moving);
     }
     let fresh = Fresh { slots: Some(after.into_iter().collect()), claims: Some(claims), ..Fresh::default() };
-    Ok(Look::Still(Box::new(fresh)))
+    Ok(Reading::Still(Box::new(fresh)))
 }
 
-async fn look_at_date(auditor: &Party, customer: &CustomerId, date: Date) -> Result<Look, Failure> {
+async fn reading_of_date(auditor: &Party, customer: &CustomerId, date: Date) -> Result<Reading, Failure> {
     let filter = format!("customer=\"{customer}\" AND date=\"{date}\"");
     let screenings = Some(screenings_of(auditor, filter).await?);
-    Ok(Look::Still(Box::new(Fresh { screenings, ..Fresh::default() })))
+    Ok(Reading::Still(Box::new(Fresh { screenings, ..Fresh::default() })))
 }
 
 async fn get_screening(auditor: &Party, id: ScreeningId) -> Result<Option<screening::Screening>, Failure> {
@@ -227,7 +227,7 @@ async fn get_claim(auditor: &Party, id: ClaimId, slot: &str) -> Result<Option<ho
 }
 
 /// A claim, the booking it should belong to, and the claim that this booking says it holds.
-async fn look_at_claim(auditor: &Party, claim: ClaimId, slot: &SlotId) -> Result<Look, Failure> {
+async fn reading_of_claim(auditor: &Party, claim: ClaimId, slot: &SlotId) -> Result<Reading, Failure> {
     let screening = get_screening(auditor, claim.screening).await?;
     let mut claims = Vec::from_iter(get_claim(auditor, claim, &slot.to_string()).await?);
     if let Some(row) = &screening
@@ -237,17 +237,17 @@ async fn look_at_claim(auditor: &Party, claim: ClaimId, slot: &SlotId) -> Result
         claims.extend(get_claim(auditor, own, &row.slot).await?);
     }
     let screenings = Some(Vec::from_iter(screening));
-    Ok(Look::Still(Box::new(Fresh { claims: Some(claims), screenings, ..Fresh::default() })))
+    Ok(Reading::Still(Box::new(Fresh { claims: Some(claims), screenings, ..Fresh::default() })))
 }
 
-/// A booking in every ledger, between two looks at the booking itself.
-async fn look_at_booking(
+/// A booking in every service, between two looks at the booking itself.
+async fn reading_of_booking(
     auditor: &Party,
-    there: &Ledgers,
+    there: &ServiceRows,
     id: ScreeningId,
     slot: Option<&SlotId>,
     customer: Option<&CustomerId>,
-) -> Result<Look, Failure> {
+) -> Result<Reading, Failure> {
     let before = get_screening(auditor, id).await?;
     let slot = before.as_ref().map(|row| row.slot.clone()).or_else(|| slot.map(ToString::to_string));
     let customer = before.as_ref().map(|row| row.customer.clone()).or_else(|| customer.map(ToString::to_string));
@@ -272,10 +272,10 @@ async fn look_at_booking(
     let after = get_screening(auditor, id).await?;
     let version = |row: &Option<screening::Screening>| row.as_ref().map(|row| row.version);
     if version(&before) != version(&after) {
-        return Ok(Look::Moving);
+        return Ok(Reading::Moving);
     }
     fresh.screenings = Some(Vec::from_iter(after));
-    Ok(Look::Still(Box::new(fresh)))
+    Ok(Reading::Still(Box::new(fresh)))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use domain::ids::{ClaimId, ScreeningId};
-use domain::invariants::{Disagreement, Ledgers, Rule, Subject};
+use domain::invariants::{Disagreement, Rule, ServiceRows, Subject};
 use uuid::Uuid;
 
 use crate::data_dir;
@@ -13,7 +13,7 @@ use crate::service::Service;
 
 /// What is missing in the files, although a service said it before. Files that are not there are not looked at: in a mesh the
 /// databases are elsewhere, and so they are where no process uses the directory.
-pub(super) async fn check(directory: &Path, ledgers: &Ledgers) -> Result<Vec<Disagreement>, Failure> {
+pub(super) async fn check(directory: &Path, service_rows: &ServiceRows) -> Result<Vec<Disagreement>, Failure> {
     let mut found = Vec::new();
     if !data_dir::is_in_use(directory).map_err(|error| Failure::failed(error.to_string()))? {
         return Ok(found);
@@ -34,7 +34,7 @@ pub(super) async fn check(directory: &Path, ledgers: &Ledgers) -> Result<Vec<Dis
             Service::Hospital => {
                 let stored: HashSet<(Uuid, i64)> =
                     HashSet::from_iter(read("SELECT screening, generation FROM claim").await?);
-                for row in ledgers.claims.iter().flatten() {
+                for row in service_rows.claims.iter().flatten() {
                     let ClaimId { screening: ScreeningId(id), generation } = row.claim;
                     if !stored.contains(&(id, i64::from(generation))) {
                         let detail = "hospital said the claim, but its storage does not have it".to_owned();
@@ -44,17 +44,17 @@ pub(super) async fn check(directory: &Path, ledgers: &Ledgers) -> Result<Vec<Dis
             }
             Service::Screening => {
                 let stored = read("SELECT id, version FROM screening").await?.into_iter().collect();
-                let said = ledgers.screenings.iter().flatten().map(|row| (row.screening, row.version));
+                let said = service_rows.screenings.iter().flatten().map(|row| (row.screening, row.version));
                 found.extend(older(service, said, &stored));
             }
             Service::Reservation => {
                 let stored = read("SELECT screening, screening_version FROM reservation").await?.into_iter().collect();
-                let said = ledgers.reservations.iter().flatten().map(|row| (row.screening, row.version));
+                let said = service_rows.reservations.iter().flatten().map(|row| (row.screening, row.version));
                 found.extend(older(service, said, &stored));
             }
             _ => {
                 let stored = read("SELECT screening, version FROM item").await?.into_iter().collect();
-                let said = ledgers.items.iter().flatten().map(|row| (row.screening, row.version));
+                let said = service_rows.items.iter().flatten().map(|row| (row.screening, row.version));
                 found.extend(older(service, said, &stored));
             }
         }

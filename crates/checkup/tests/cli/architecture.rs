@@ -26,7 +26,7 @@ const RULES: &[Rule] = &[
     Rule {
         used: "async-nats",
         by: &["bus"],
-        why: "the broker is one road of two; whoever names it cannot take the other",
+        why: "the broker is one transport of two; whoever names it cannot take the other",
     },
     Rule {
         used: "bus",

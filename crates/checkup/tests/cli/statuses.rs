@@ -211,7 +211,7 @@ async fn a_token_that_nobody_would_accept_is_not_made() {
     };
     let most = make(60).await;
     assert_eq!(most.code, Some(0), "{most:?}");
-    assert!(most.stdout.trim().len() <= runtime::identity::LONGEST_TOKEN);
+    assert!(most.stdout.trim().len() <= runtime::identity::MAX_TOKEN_BYTES);
     let more = make(80).await;
     ended(&more, 64, "services accept 4096 at most");
     ended(&more, 64, "fewer hospitals, or all of them with *");

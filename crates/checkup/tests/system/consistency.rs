@@ -8,7 +8,7 @@ use contract::screening::v1 as screening;
 use fault::Reason;
 use mypage::{GetMyPageRequest, ListMyPageItemsRequest};
 use reservation::GetReservationRequest;
-use reservation::reservation::State as Ledger;
+use reservation::reservation::State as ReservationState;
 use screening::screening::State;
 use testkit::{Desk, Party, refused, rush};
 use tokio::time::Instant;
@@ -36,7 +36,7 @@ async fn a_read_that_names_a_write_sees_it_at_once() {
             let desk = Desk::of(&party);
             let booked = desk.book(&customer, &slot, "").await.expect("a place");
             let row = reservation_of(&party, &booked).await.expect("never from before");
-            assert_eq!((row.state(), row.screening_version), (Ledger::Registered, 1));
+            assert_eq!((row.state(), row.screening_version), (ReservationState::Registered, 1));
             let cancelled = desk.cancel(&booked.name, "").await.expect("cancelled");
             assert_ne!(cancelled.consistency_token, booked.consistency_token);
             let page = GetMyPageRequest {
@@ -46,7 +46,7 @@ async fn a_read_that_names_a_write_sees_it_at_once() {
             let page = party.my_page().get_my_page(page).await.expect("never from before").into_inner();
             assert_eq!((page.active_count, page.upcoming.len()), (0, 0), "{page:?}");
             let row = reservation_of(&party, &cancelled).await.expect("never from before");
-            assert_eq!((row.state(), row.screening_version), (Ledger::Cancelled, 2));
+            assert_eq!((row.state(), row.screening_version), (ReservationState::Cancelled, 2));
             let items = ListMyPageItemsRequest {
                 parent: format!("customers/{customer}/myPage"),
                 min_consistency_token: cancelled.consistency_token,

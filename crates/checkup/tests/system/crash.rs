@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use testkit::{Booking, Cancelling, Checkup, Desk, Launch, Ledger, Outcome, Party, Random, Sighting, Tokens};
+use testkit::{Booking, BookingHistory, Cancelling, Checkup, Desk, Launch, Outcome, Party, Random, Sighting, Tokens};
 use testkit::{connect, eventually, gather, seed};
 use tonic::Status;
 use tonic::transport::Channel;
@@ -21,7 +21,7 @@ const TURNS: usize = 20;
 
 /// What the tasks of a run share.
 pub(crate) struct Run {
-    pub(crate) ledger: Ledger,
+    pub(crate) history: BookingHistory,
     pub(crate) slots: Vec<String>,
     pub(crate) tokens: Tokens,
     pub(crate) stop: AtomicBool,
@@ -30,7 +30,7 @@ pub(crate) struct Run {
 impl Run {
     /// Nothing has been asked for yet.
     pub(crate) fn new(slots: Vec<String>, tokens: &Tokens) -> Self {
-        Self { ledger: Ledger::default(), slots, tokens: tokens.clone(), stop: AtomicBool::new(false) }
+        Self { history: BookingHistory::default(), slots, tokens: tokens.clone(), stop: AtomicBool::new(false) }
     }
 }
 
@@ -81,7 +81,7 @@ async fn call(run: Arc<Run>, channel: Channel, name: String, mut random: Random)
         };
         ask(&run, &channel, &mut booking).await;
         let lost = is_open(&booking);
-        run.ledger.note(booking);
+        run.history.note(booking);
         if lost {
             return;
         }
@@ -109,7 +109,7 @@ pub(crate) async fn round(checkup: Checkup, run: &Arc<Run>, number: usize, rando
 /// Repeats every request whose answer is not known, until it is.
 pub(crate) async fn settle(checkup: &Checkup, run: &Run) -> usize {
     let channel = connect(checkup.addr()).await;
-    let open = run.ledger.take_unknown();
+    let open = run.history.take_unknown();
     let count = open.len();
     for mut booking in open {
         eventually("an unknown outcome to settle", async || {
@@ -117,16 +117,16 @@ pub(crate) async fn settle(checkup: &Checkup, run: &Run) -> usize {
             if is_open(&booking) { Err(format!("{booking:?}")) } else { Ok(()) }
         })
         .await;
-        run.ledger.note(booking);
+        run.history.note(booking);
     }
     count
 }
 
-/// The ledger of the client against the screenings there are.
+/// The client's history against the screenings there are.
 pub(crate) async fn check_ledger(checkup: &Checkup, run: &Run, when: &str) {
     let seen: Vec<Sighting> =
         all_screenings(&checkup.auditor().await, "").await.into_iter().map(Sighting::from).collect();
-    let wrong = run.ledger.disagreements(&seen);
+    let wrong = run.history.disagreements(&seen);
     assert!(wrong.is_empty(), "{when}: {wrong:#?}");
 }
 
@@ -158,7 +158,7 @@ async fn fifty_kills_lose_nothing_and_double_nothing() {
             lost += settle(&checkup, &run).await;
         }
     }
-    let (answered, unknown) = run.ledger.counts();
+    let (answered, unknown) = run.history.counts();
     println!("{answered} bookings were answered over {ROUNDS} kills; {lost} answers were lost and settled");
     assert_eq!(unknown, 0);
     assert!(answered > ROUNDS * CALLERS && lost > 0, "there was load, and kills hit it");

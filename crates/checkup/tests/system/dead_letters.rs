@@ -16,7 +16,7 @@ async fn connect(data: &Path, service: &str) -> DatabaseConnection {
 }
 
 /// Puts a letter into Reservation's database, as its consumer would.
-async fn bury(data: &Path, event_id: &str, payload: Vec<u8>) {
+async fn store_dead_letter(data: &Path, event_id: &str, payload: Vec<u8>) {
     let letter = DeadLetter {
         consumer: "reservation-screenings".to_owned(),
         event_id: event_id.to_owned(),
@@ -69,8 +69,8 @@ async fn a_dead_letter_is_listed_shown_applied_and_dropped() {
     let data = launch.data().path().to_owned();
     let events = outbox::read_after(&connect(&data, "screening").await, 0, 100).await.expect("the outbox");
     let event = events.iter().find(|row| row.subject.contains("screening_cancelled")).expect("a cancellation");
-    bury(&data, &event.event_id.to_string(), event.payload.clone()).await;
-    bury(&data, "", vec![0xff, 0xfe]).await;
+    store_dead_letter(&data, &event.event_id.to_string(), event.payload.clone()).await;
+    store_dead_letter(&data, "", vec![0xff, 0xfe]).await;
     // The ledger as it was before that event.
     let ledger = connect(&data, "reservation").await;
     for forget in [

@@ -14,11 +14,11 @@ async fn the_demo_plays_all_thirteen_rows_again_and_again() {
     assert_eq!(played.code, Some(0), "{played:#?}");
     let again = checkup.run(&["demo", "--json"]).await;
     assert_eq!(again.code, Some(0), "{again:#?}");
-    let told: serde_json::Value = serde_json::from_str(&again.stdout).expect("one JSON object");
-    assert_eq!(told["ok"], true);
-    let rows = told["rows"].as_array().expect("rows");
+    let report: serde_json::Value = serde_json::from_str(&again.stdout).expect("one JSON object");
+    assert_eq!(report["ok"], true);
+    let rows = report["rows"].as_array().expect("rows");
     assert_eq!(rows.len(), 13);
-    assert!(rows.iter().all(|row| row["outcome"] == "ok"), "{told:#}");
+    assert!(rows.iter().all(|row| row["outcome"] == "ok"), "{report:#}");
     let verified = checkup.run(&["verify"]).await;
     assert_eq!(verified.code, Some(0), "{verified:#?}");
 }
@@ -79,11 +79,11 @@ async fn verify_names_what_a_stale_backup_forgot() {
     assert_eq!(verified.code, Some(1), "{verified:#?}");
     assert!(format!("{}{}", verified.stdout, verified.stderr).contains(uid), "it names the row: {verified:#?}");
     let verified = checkup.run(&["verify", "--settle", "1s", "--json"]).await;
-    let told: serde_json::Value = serde_json::from_str(&verified.stdout).expect("one JSON object");
-    assert_eq!((verified.code, &told["ok"]), (Some(1), &serde_json::Value::Bool(false)));
-    let wrong = told["disagreements"].as_array().expect("disagreements");
-    assert!(wrong.iter().any(|one| one.to_string().contains(uid)), "{told:#}");
-    assert!(wrong.iter().all(|one| one["rule"].is_string() && one["subject"].is_string()), "{told:#}");
+    let report: serde_json::Value = serde_json::from_str(&verified.stdout).expect("one JSON object");
+    assert_eq!((verified.code, &report["ok"]), (Some(1), &serde_json::Value::Bool(false)));
+    let wrong = report["disagreements"].as_array().expect("disagreements");
+    assert!(wrong.iter().any(|one| one.to_string().contains(uid)), "{report:#}");
+    assert!(wrong.iter().all(|one| one["rule"].is_string() && one["subject"].is_string()), "{report:#}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -95,9 +95,9 @@ async fn verify_waits_for_events_and_skips_who_is_not_there() {
     kim.cancel(&booked.name, "").await.expect("cancelled");
     let verified = checkup.run(&["verify", "--json"]).await;
     assert_eq!(verified.code, Some(0), "{verified:#?}");
-    let told: serde_json::Value = serde_json::from_str(&verified.stdout).expect("one JSON object");
-    let skipped = told["skipped"].to_string().to_lowercase();
-    assert!(skipped.contains("reservation") && skipped.contains("mypage"), "{told:#}");
+    let report: serde_json::Value = serde_json::from_str(&verified.stdout).expect("one JSON object");
+    let skipped = report["skipped"].to_string().to_lowercase();
+    assert!(skipped.contains("reservation") && skipped.contains("mypage"), "{report:#}");
     eventually("the place to come back", async || {
         let booked = kim.booked(&slot).await?;
         if booked == 0 { Ok(()) } else { Err(format!("{booked} booked")) }

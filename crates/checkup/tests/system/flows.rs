@@ -5,7 +5,7 @@ use contract::marketing::v1 as marketing;
 use contract::mypage::v1 as mypage;
 use contract::screening::v1::screening::State;
 use fault::Reason;
-use hospital::capacity_request::State as Wish;
+use hospital::capacity_request::State as CapacityRequestState;
 use hospital::{ApproveCapacityRequestRequest, BookingPolicy, CapacityRequest, CloseSlotRequest};
 use hospital::{DeleteHospitalRequest, GetCapacityRequestRequest, GetHospitalRequest, Hospital, ListHospitalsRequest};
 use hospital::{
@@ -31,7 +31,7 @@ async fn propose(marketing: &Party, slot: &str, request_id: &str) -> Result<Stri
     marketing.marketing().propose_capacity_increase(request).await.map(|made| made.into_inner().capacity_request)
 }
 
-async fn wish(party: &Party, name: &str) -> CapacityRequest {
+async fn increase(party: &Party, name: &str) -> CapacityRequest {
     let request = GetCapacityRequestRequest { name: name.to_owned() };
     party.hospital().get_capacity_request(request).await.expect("a capacity request").into_inner()
 }
@@ -58,8 +58,11 @@ async fn marketing_asks_for_places_and_the_hospital_decides() {
     assert_eq!(propose(&marketing, &slot, &id).await.expect("a repeat"), first, "one request_id, one request");
     let second = propose(&marketing, &slot, "").await.expect("another proposal");
     assert_ne!(first, second);
-    let asked = wish(&admin, &first).await;
-    assert_eq!((asked.state(), asked.additional_capacity, asked.slot.as_str()), (Wish::Pending, 3, slot.as_str()));
+    let asked = increase(&admin, &first).await;
+    assert_eq!(
+        (asked.state(), asked.additional_capacity, asked.slot.as_str()),
+        (CapacityRequestState::Pending, 3, slot.as_str())
+    );
     assert_eq!(
         Desk::of(&admin).slot(&slot).await.expect("the slot").capacity,
         2,
@@ -75,13 +78,13 @@ async fn marketing_asks_for_places_and_the_hospital_decides() {
     .await;
     for click in clicks {
         let approved = click.expect("a repeat is OK");
-        assert_eq!((approved.state(), approved.decision_note.as_str()), (Wish::Approved, "agreed"));
+        assert_eq!((approved.state(), approved.decision_note.as_str()), (CapacityRequestState::Approved, "agreed"));
     }
     assert_eq!(Desk::of(&admin).slot(&slot).await.expect("the slot").capacity, 5);
     refused(approve(&admin, &first, "").await, Reason::CapacityRequestDecided);
     let reject = RejectCapacityRequestRequest { name: second.clone(), ..RejectCapacityRequestRequest::default() };
     let rejected = admin.hospital().reject_capacity_request(reject).await.expect("rejected").into_inner();
-    assert_eq!(rejected.state(), Wish::Rejected);
+    assert_eq!(rejected.state(), CapacityRequestState::Rejected);
     let list = ListCapacityRequestsRequest { parent: "hospitals/in-demand".to_owned(), ..Default::default() };
     let listed = marketing.hospital().list_capacity_requests(list.clone()).await.expect("a list").into_inner();
     let order: Vec<&str> = listed.capacity_requests.iter().map(|one| one.name.as_str()).collect();
@@ -94,7 +97,7 @@ async fn marketing_asks_for_places_and_the_hospital_decides() {
     refused(approve(&admin, &third, "").await, Reason::SlotClosed);
     let checkup = checkup.stop().await.set("clock.offset", "361h").start().await;
     let admin = checkup.admin().await;
-    assert_eq!(wish(&admin, &third).await.state(), Wish::Expired);
+    assert_eq!(increase(&admin, &third).await.state(), CapacityRequestState::Expired);
     let refusal = refused(approve(&admin, &third, "").await, Reason::CapacityRequestDecided);
     assert_eq!(refusal.value("state"), "EXPIRED");
     let filtered = ListCapacityRequestsRequest { filter: "state=EXPIRED".to_owned(), ..list };

@@ -232,9 +232,9 @@ async fn a_ledger_that_forgot_heals_by_itself() {
 async fn a_log_that_went_on_with_other_events_is_told_by_their_ids() {
     let story = older("hospital").await;
     let hospital = Database::connect(format!("sqlite://{}", path(&story.launch, "hospital").display())).await.unwrap();
-    let told = outbox::read_after(&hospital, 0, 1_000).await.expect("its log");
+    let entries = outbox::read_after(&hospital, 0, 1_000).await.expect("its log");
     for _ in 0..5 {
-        let others = told.iter().map(|row| {
+        let others = entries.iter().map(|row| {
             let event = EventEnvelope::decode(row.payload.as_slice()).expect("an event");
             EventEnvelope { event_id: uuid::Uuid::now_v7().to_string(), ..event }
         });

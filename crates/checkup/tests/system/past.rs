@@ -30,10 +30,10 @@ struct Before {
     slots: Vec<String>,
     bookings: Vec<Screening>,
     /// PENDING, and for long enough.
-    wishes: Vec<String>,
+    increases: Vec<String>,
 }
 
-async fn wish(marketing: &Party, slot: &str) -> Result<CapacityRequest, Status> {
+async fn increase(marketing: &Party, slot: &str) -> Result<CapacityRequest, Status> {
     let in_a_year = jiff::Timestamp::now().as_second() + 366 * 24 * 3_600;
     let request = CreateCapacityRequestRequest {
         parent: HOSPITAL.to_owned(),
@@ -57,11 +57,11 @@ async fn prepare(checkup: &Checkup) -> Before {
     }
     bookings.push(desk.book("came", &slots[1], "").await.expect("a place"));
     let marketing = checkup.service("marketing").await;
-    let mut wishes = Vec::new();
+    let mut increases = Vec::new();
     for _ in 0..2 {
-        wishes.push(wish(&marketing, &slots[0]).await.expect("a capacity request").name);
+        increases.push(increase(&marketing, &slots[0]).await.expect("a capacity request").name);
     }
-    Before { slots, bookings, wishes }
+    Before { slots, bookings, increases }
 }
 
 async fn complete(admin: &Party, name: &str) -> Result<Screening, Status> {
@@ -91,8 +91,8 @@ async fn changes(checkup: &Checkup, before: &Before) -> Vec<(&'static str, Strin
     let set = |change| SetSlotCapacityRequest { name: slot.clone(), change: Some(change), ..Default::default() };
     let close = |cancel_bookings| CloseSlotRequest { name: slot.clone(), cancel_bookings, ..Default::default() };
     let reopen = ReopenSlotRequest { name: slot.clone(), ..Default::default() };
-    let approve = ApproveCapacityRequestRequest { name: before.wishes[0].clone(), ..Default::default() };
-    let reject = RejectCapacityRequestRequest { name: before.wishes[1].clone(), ..Default::default() };
+    let approve = ApproveCapacityRequestRequest { name: before.increases[0].clone(), ..Default::default() };
+    let reject = RejectCapacityRequestRequest { name: before.increases[1].clone(), ..Default::default() };
     let propose = ProposeCapacityIncreaseRequest { slot: slot.clone(), additional_capacity: 1, ..Default::default() };
     let book = |customer: &str, validate_only| CreateScreeningRequest {
         screening: Some(Screening {
@@ -121,7 +121,7 @@ async fn changes(checkup: &Checkup, before: &Before) -> Vec<(&'static str, Strin
         ("CloseSlot", outcome(rpc().close_slot(close(false)).await)),
         ("CloseSlot with its bookings", outcome(rpc().close_slot(close(true)).await)),
         ("ReopenSlot", outcome(rpc().reopen_slot(reopen).await)),
-        ("CreateCapacityRequest", outcome(wish(&marketing, &slot).await)),
+        ("CreateCapacityRequest", outcome(increase(&marketing, &slot).await)),
         ("ProposeCapacityIncrease", outcome(marketing.marketing().propose_capacity_increase(propose).await)),
         ("ApproveCapacityRequest", outcome(rpc().approve_capacity_request(approve).await)),
         ("RejectCapacityRequest", outcome(rpc().reject_capacity_request(reject).await)),

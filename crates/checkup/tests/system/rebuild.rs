@@ -297,7 +297,7 @@ async fn what_cannot_be_built_anew_is_refused_with_a_reason() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_view_that_no_event_is_for_is_built_anew_as_well() {
     let checkup = launch().start().await;
-    // its events are on the road, and none of them is for a page
+    // its events are on their way, and none of them is for a page
     Desk::of(&checkup.admin().await).open("unvisited", &[7, 8], 5).await;
     rebuild_all(&checkup).await;
     verify(&checkup, 0, "built anew").await;

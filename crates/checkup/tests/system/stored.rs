@@ -29,11 +29,11 @@ async fn verify_names_what_is_served_and_not_stored() {
     fs::copy(older.path().join("reservation.db"), checkup.launch().data().path().join("reservation.db"))
         .expect("copied");
     let verified = checkup.run(&["verify", "--settle", "1s", "--json"]).await;
-    let told: serde_json::Value = serde_json::from_str(&verified.stdout).expect("one JSON object");
-    let wrong = told["disagreements"].as_array().expect("disagreements");
-    assert_eq!((verified.code, wrong.len()), (Some(1), 1), "{told:#}");
-    assert_eq!(wrong[0]["rule"], "served-is-stored", "{told:#}");
-    assert_eq!(wrong[0]["subject"], serde_json::Value::String(served.name), "{told:#}");
+    let report: serde_json::Value = serde_json::from_str(&verified.stdout).expect("one JSON object");
+    let wrong = report["disagreements"].as_array().expect("disagreements");
+    assert_eq!((verified.code, wrong.len()), (Some(1), 1), "{report:#}");
+    assert_eq!(wrong[0]["rule"], "served-is-stored", "{report:#}");
+    assert_eq!(wrong[0]["subject"], serde_json::Value::String(served.name), "{report:#}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

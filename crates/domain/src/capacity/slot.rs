@@ -147,7 +147,7 @@ pub fn open_slot(
 
 /// The fact that reports a slot as it stands, for those who have not heard of it; `before` is the capacity it had, where it was there.
 #[must_use]
-pub fn retell(slot: &Slot, before: Option<i32>) -> Fact {
+pub fn state_fact(slot: &Slot, before: Option<i32>) -> Fact {
     let Slot { id, capacity, booked, version, .. } = slot;
     match (slot.state, before) {
         (SlotState::Open, None) => slot.opened(),

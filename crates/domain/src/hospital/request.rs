@@ -81,7 +81,7 @@ pub struct CapacityRequest {
 
 /// What a new capacity request asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wish {
+pub struct CapacityIncrease {
     /// On which slot.
     pub slot: SlotId,
     /// How many more places, at least one.
@@ -139,18 +139,18 @@ impl CapacityRequest {
 /// expire at once.
 pub fn ask_for_capacity(
     id: CapacityRequestId,
-    wish: &Wish,
+    increase: &CapacityIncrease,
     hospital: &Hospital,
     slot: &Slot,
     now: Timestamp,
 ) -> Result<(CapacityRequest, Fact), Fault> {
     hospital.require_active()?;
     refuse_past(slot.id.date, &hospital.time_zone, now)?;
-    if i64::from(slot.capacity) + i64::from(wish.additional) > i64::from(MAX_CAPACITY) {
+    if i64::from(slot.capacity) + i64::from(increase.additional) > i64::from(MAX_CAPACITY) {
         let description = format!("would lead above {MAX_CAPACITY}; the slot has {} places", slot.capacity);
         return Err(field_invalid("capacity_request.additional_capacity", description));
     }
-    let expire_time = match wish.expire_time {
+    let expire_time = match increase.expire_time {
         None => now.checked_add(REQUEST_LIFETIME).unwrap_or(Timestamp::MAX),
         Some(time) if time > now => time,
         Some(time) => {
@@ -160,9 +160,9 @@ pub fn ask_for_capacity(
     };
     let request = CapacityRequest {
         id,
-        slot: wish.slot.clone(),
-        additional: wish.additional,
-        justification: wish.justification.clone(),
+        slot: increase.slot.clone(),
+        additional: increase.additional,
+        justification: increase.justification.clone(),
         decision: RequestState::Pending,
         note: String::new(),
         version: 1,

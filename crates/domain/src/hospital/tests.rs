@@ -54,23 +54,30 @@ fn an_id_is_taken_for_ever() {
 #[test]
 fn a_policy_is_judged_as_a_whole_whatever_part_is_changed() {
     let hours = |hours| Some(SignedDuration::from_hours(hours));
-    let with = |hospital: &Hospital, change: Change| update(hospital, &change, "", now()).map(|made| made.unwrap().0);
-    let short = with(&seoul(), Change { max_advance: hours(100), ..Change::default() }).unwrap();
-    let refused = with(&short, Change { min_notice: hours(200), ..Change::default() }).unwrap_err();
+    let with =
+        |hospital: &Hospital, change: HospitalChange| update(hospital, &change, "", now()).map(|made| made.unwrap().0);
+    let short = with(&seoul(), HospitalChange { max_advance: hours(100), ..HospitalChange::default() }).unwrap();
+    let refused = with(&short, HospitalChange { min_notice: hours(200), ..HospitalChange::default() }).unwrap_err();
     assert_eq!(refused.violations()[0].field, "hospital.booking_policy.min_notice");
     assert!(refused.message().contains("720000 s"), "{refused:?}");
-    let early = with(&seoul(), Change { min_notice: hours(200), ..Change::default() }).unwrap();
-    let refused = with(&early, Change { max_advance: hours(100), ..Change::default() }).unwrap_err();
+    let early = with(&seoul(), HospitalChange { min_notice: hours(200), ..HospitalChange::default() }).unwrap();
+    let refused = with(&early, HospitalChange { max_advance: hours(100), ..HospitalChange::default() }).unwrap_err();
     assert_eq!(refused.violations()[0].field, "hospital.booking_policy.max_advance");
-    assert_eq!(reason(with(&early, Change { max_advance: hours(200), ..Change::default() })), Reason::FieldInvalid);
-    let both = Change { min_notice: hours(99), max_advance: hours(100), ..Change::default() };
+    assert_eq!(
+        reason(with(&early, HospitalChange { max_advance: hours(200), ..HospitalChange::default() })),
+        Reason::FieldInvalid
+    );
+    let both = HospitalChange { min_notice: hours(99), max_advance: hours(100), ..HospitalChange::default() };
     assert_eq!(with(&early, both).unwrap().policy.max_advance, SignedDuration::from_hours(100));
     // Customers who can never cancel are a hospital's choice.
-    assert!(with(&short, Change { cancellation_cutoff: hours(200), ..Change::default() }).is_ok());
+    assert!(with(&short, HospitalChange { cancellation_cutoff: hours(200), ..HospitalChange::default() }).is_ok());
     // What an earlier version stored does not stand in the way of another change.
     let mut wrong = seoul();
     wrong.policy.min_notice = wrong.policy.max_advance;
-    assert!(with(&wrong, Change { display_name: Some("Seoul Central".into()), ..Change::default() }).is_ok());
+    assert!(
+        with(&wrong, HospitalChange { display_name: Some("Seoul Central".into()), ..HospitalChange::default() })
+            .is_ok()
+    );
 }
 
 #[test]
@@ -87,7 +94,7 @@ fn bookings_count_from_today_and_a_deletion_keeps_its_day() {
 #[test]
 fn an_update_reports_what_it_changed_and_nothing_else() {
     let hospital = seoul();
-    let change = Change {
+    let change = HospitalChange {
         display_name: Some("Seoul Central".into()),
         time_zone: Some("Asia/Seoul".into()),
         min_notice: Some(SignedDuration::from_hours(1)),
@@ -100,7 +107,7 @@ fn an_update_reports_what_it_changed_and_nothing_else() {
     assert_eq!(updated.changed_paths, ["display_name", "booking_policy.min_notice"]);
     assert_eq!(update(&changed, &change, "", now()).unwrap(), None);
     assert_eq!(reason(update(&changed, &change, "\"1\"", now())), Reason::EtagMismatch);
-    let moved = Change { time_zone: Some("Asia/Tokyo".into()), ..Change::default() };
+    let moved = HospitalChange { time_zone: Some("Asia/Tokyo".into()), ..HospitalChange::default() };
     let refused = update(&hospital, &moved, "", now()).unwrap_err();
     assert_eq!(refused.violations()[0].field, "hospital.time_zone");
 }
@@ -115,7 +122,7 @@ fn a_hospital_with_bookings_is_deleted_by_force_and_in_two_steps() {
     let (deleting, facts) = delete(&hospital, 3, true, "moving", "\"1\"", now()).unwrap().unwrap();
     assert_eq!((deleting.state(), facts.len(), facts[0].version), (HospitalState::Deleting, 1, 2));
     assert_eq!(delete(&deleting, 2, false, "", "\"1\"", now()).unwrap(), None);
-    assert_eq!(reason(update(&deleting, &Change::default(), "", now())), Reason::HospitalDeleted);
+    assert_eq!(reason(update(&deleting, &HospitalChange::default(), "", now())), Reason::HospitalDeleted);
     let (deleted, ended) = finish_deletion(&deleting, 2, now());
     assert_eq!((deleted.state(), ended.version), (HospitalState::Deleted, 3));
     assert_eq!(delete(&deleted, 0, true, "", "", now()).unwrap(), None);
@@ -128,18 +135,18 @@ fn a_hospital_without_bookings_is_deleted_at_once() {
     assert_eq!(facts.iter().map(|fact| fact.version).collect::<Vec<_>>(), [2, 3]);
 }
 
-fn request(wish: &Wish) -> Result<CapacityRequest, Fault> {
+fn request(increase: &CapacityIncrease) -> Result<CapacityRequest, Fault> {
     let id = CapacityRequestId { hospital: seoul().id, uid: Uuid::from_u128(9) };
-    ask_for_capacity(id, wish, &seoul(), &slot(), now()).map(|(request, _)| request)
+    ask_for_capacity(id, increase, &seoul(), &slot(), now()).map(|(request, _)| request)
 }
 
-fn wish() -> Wish {
-    Wish { slot: slot().id, additional: 5, justification: "demand".into(), expire_time: None }
+fn increase() -> CapacityIncrease {
+    CapacityIncrease { slot: slot().id, additional: 5, justification: "demand".into(), expire_time: None }
 }
 
 #[test]
 fn a_capacity_request_is_decided_once_and_in_time() {
-    let (hospital, slot, pending) = (seoul(), slot(), request(&wish()).unwrap());
+    let (hospital, slot, pending) = (seoul(), slot(), request(&increase()).unwrap());
     assert_eq!(pending.expire_time, now() + REQUEST_LIFETIME);
     let (approved, raised, facts) = approve(&pending, &hospital, &slot, "fine", "\"1\"", now()).unwrap();
     assert_eq!((approved.state_at(now()), raised.capacity), (RequestState::Approved, 15));
@@ -157,10 +164,10 @@ fn a_capacity_request_is_decided_once_and_in_time() {
 #[test]
 fn a_capacity_request_cannot_ask_or_get_more_than_a_slot_may_have() {
     let (hospital, slot) = (seoul(), slot());
-    let greedy = Wish { additional: MAX_CAPACITY, ..wish() };
+    let greedy = CapacityIncrease { additional: MAX_CAPACITY, ..increase() };
     assert_eq!(reason(request(&greedy)), Reason::FieldInvalid);
-    assert_eq!(reason(request(&Wish { expire_time: Some(now()), ..wish() })), Reason::FieldInvalid);
-    let pending = request(&wish()).unwrap();
+    assert_eq!(reason(request(&CapacityIncrease { expire_time: Some(now()), ..increase() })), Reason::FieldInvalid);
+    let pending = request(&increase()).unwrap();
     let filled = Slot { capacity: MAX_CAPACITY - 4, ..slot.clone() };
     let refused = approve(&pending, &hospital, &filled, "", "", now()).unwrap_err();
     assert_eq!((refused.reason(), refused.violations()[0].field.as_str()), (Reason::FieldInvalid, "name"));

@@ -1,4 +1,4 @@
-//! Ledgers that agree pass; every kind of disagreement, planted one at a time, is found and nothing else is.
+//! Services that agree pass; every kind of disagreement, planted one at a time, is found and nothing else is.
 
 use uuid::Uuid;
 
@@ -20,7 +20,7 @@ const SEOUL: &str = "hospitals/seoul/slots/2027-01-04";
 const BUSAN: &str = "hospitals/busan/slots/2027-01-05";
 
 /// One booking of every state that agrees everywhere: seoul is open, busan is deleted.
-fn agreeing() -> Ledgers {
+fn agreeing() -> ServiceRows {
     let rows = [
         (1, "kim", SEOUL, ScreeningState::Confirmed, 1, Some(ClaimState::Active)),
         (2, "lee", SEOUL, ScreeningState::Cancelled, 2, None),
@@ -31,7 +31,7 @@ fn agreeing() -> Ledgers {
         (7, "kang", SEOUL, ScreeningState::Pending, 1, None),
         (8, "lim", SEOUL, ScreeningState::Rejected, 2, None),
     ];
-    let mut ledgers = Ledgers {
+    let mut service_rows = ServiceRows {
         slots: Some(vec![
             SlotRow { slot: slot(SEOUL), capacity: 10, booked_count: 3, remaining_count: 7 },
             SlotRow { slot: slot(BUSAN), capacity: 5, booked_count: 0, remaining_count: 5 },
@@ -46,31 +46,31 @@ fn agreeing() -> Ledgers {
         let (screening, slot, customer) = (id(number), slot(place), customer(name));
         if let Some(state) = claim {
             let claim = ClaimId { screening, generation: 1 };
-            ledgers.claims.as_mut().unwrap().push(ClaimRow { claim, slot: slot.clone(), state });
+            service_rows.claims.as_mut().unwrap().push(ClaimRow { claim, slot: slot.clone(), state });
         }
         if let Some(state) = mirrored(state) {
             let (customer, slot) = (customer.clone(), slot.clone());
             let row = ReservationRow { screening, customer, slot, state, version };
-            ledgers.reservations.as_mut().unwrap().push(row);
+            service_rows.reservations.as_mut().unwrap().push(row);
         }
         let date = slot.date;
         let item = ItemRow { screening, customer: customer.clone(), date, state, version };
-        ledgers.items.as_mut().unwrap().push(item);
+        service_rows.items.as_mut().unwrap().push(item);
         let row = ScreeningRow { screening, customer, slot, state, claim_generation: 1, version };
-        ledgers.screenings.as_mut().unwrap().push(row);
+        service_rows.screenings.as_mut().unwrap().push(row);
     }
-    ledgers
+    service_rows
 }
 
-fn screening(ledgers: &mut Ledgers, number: u128) -> &mut ScreeningRow {
-    ledgers.screenings.as_mut().unwrap().iter_mut().find(|row| row.screening == id(number)).unwrap()
+fn screening(service_rows: &mut ServiceRows, number: u128) -> &mut ScreeningRow {
+    service_rows.screenings.as_mut().unwrap().iter_mut().find(|row| row.screening == id(number)).unwrap()
 }
 
 /// Plants one fault and lists the rules it breaks, each with its subject.
-fn found(plant: impl FnOnce(&mut Ledgers)) -> Vec<(Rule, String)> {
-    let mut ledgers = agreeing();
-    plant(&mut ledgers);
-    check(&ledgers).into_iter().map(|row| (row.rule, row.subject.to_string())).collect()
+fn found(plant: impl FnOnce(&mut ServiceRows)) -> Vec<(Rule, String)> {
+    let mut service_rows = agreeing();
+    plant(&mut service_rows);
+    check(&service_rows).into_iter().map(|row| (row.rule, row.subject.to_string())).collect()
 }
 
 #[test]
@@ -80,8 +80,8 @@ fn ledgers_that_agree_have_no_disagreement() {
 
 #[test]
 fn a_slot_sold_beyond_its_capacity_is_found() {
-    let broken = found(|ledgers| {
-        let row = &mut ledgers.slots.as_mut().unwrap()[0];
+    let broken = found(|service_rows| {
+        let row = &mut service_rows.slots.as_mut().unwrap()[0];
         (row.capacity, row.remaining_count) = (2, -1);
     });
     assert_eq!(broken, [(Rule::CapacityHolds, SEOUL.to_owned())]);
@@ -89,8 +89,8 @@ fn a_slot_sold_beyond_its_capacity_is_found() {
 
 #[test]
 fn a_count_that_is_not_the_active_claims_is_found() {
-    let count = found(|ledgers| {
-        let row = &mut ledgers.slots.as_mut().unwrap()[0];
+    let count = found(|service_rows| {
+        let row = &mut service_rows.slots.as_mut().unwrap()[0];
         (row.booked_count, row.remaining_count) = (4, 6);
     });
     assert_eq!(count, [(Rule::CountsAreClaims, SEOUL.to_owned())]);
@@ -98,16 +98,16 @@ fn a_count_that_is_not_the_active_claims_is_found() {
 
 #[test]
 fn places_left_that_are_not_the_rest_are_found() {
-    let broken = found(|ledgers| ledgers.slots.as_mut().unwrap()[0].remaining_count = 8);
+    let broken = found(|service_rows| service_rows.slots.as_mut().unwrap()[0].remaining_count = 8);
     assert_eq!(broken, [(Rule::CapacityHolds, SEOUL.to_owned())]);
 }
 
 #[test]
 fn a_booking_without_its_claim_is_found() {
     for number in [1, 3, 4] {
-        let broken = found(|ledgers| {
-            ledgers.claims.as_mut().unwrap().retain(|row| row.claim.screening != id(number));
-            let row = &mut ledgers.slots.as_mut().unwrap()[0];
+        let broken = found(|service_rows| {
+            service_rows.claims.as_mut().unwrap().retain(|row| row.claim.screening != id(number));
+            let row = &mut service_rows.slots.as_mut().unwrap()[0];
             (row.booked_count, row.remaining_count) = (2, 8);
         });
         assert_eq!(broken, [(Rule::ClaimsAreBookings, id(number).to_string())]);
@@ -116,9 +116,9 @@ fn a_booking_without_its_claim_is_found() {
 
 #[test]
 fn a_confirmed_booking_whose_claim_was_revoked_is_found() {
-    let broken = found(|ledgers| {
-        ledgers.claims.as_mut().unwrap()[0].state = ClaimState::Revoked;
-        let row = &mut ledgers.slots.as_mut().unwrap()[0];
+    let broken = found(|service_rows| {
+        service_rows.claims.as_mut().unwrap()[0].state = ClaimState::Revoked;
+        let row = &mut service_rows.slots.as_mut().unwrap()[0];
         (row.booked_count, row.remaining_count) = (2, 8);
     });
     assert_eq!(broken, [(Rule::ClaimsAreBookings, id(1).to_string())]);
@@ -129,10 +129,10 @@ fn a_claim_that_no_booking_holds_is_found() {
     let claims = [(99, 1, false), (2, 1, true), (7, 1, true), (8, 1, true), (1, 2, false)];
     for (number, generation, has_booking) in claims {
         let claim = ClaimId { screening: id(number), generation };
-        let broken = found(|ledgers| {
+        let broken = found(|service_rows| {
             let row = ClaimRow { claim, slot: slot(SEOUL), state: ClaimState::Active };
-            ledgers.claims.as_mut().unwrap().push(row);
-            let row = &mut ledgers.slots.as_mut().unwrap()[0];
+            service_rows.claims.as_mut().unwrap().push(row);
+            let row = &mut service_rows.slots.as_mut().unwrap()[0];
             (row.booked_count, row.remaining_count) = (4, 6);
         });
         let subject = if has_booking { id(number).to_string() } else { format!("{SEOUL}/claims/{claim}") };
@@ -143,9 +143,9 @@ fn a_claim_that_no_booking_holds_is_found() {
 #[test]
 fn a_claim_on_another_slot_than_its_booking_is_found() {
     let other = "hospitals/seoul/slots/2027-01-11";
-    let broken = found(|ledgers| {
-        ledgers.claims.as_mut().unwrap()[0].slot = slot(other);
-        let slots = ledgers.slots.as_mut().unwrap();
+    let broken = found(|service_rows| {
+        service_rows.claims.as_mut().unwrap()[0].slot = slot(other);
+        let slots = service_rows.slots.as_mut().unwrap();
         (slots[0].booked_count, slots[0].remaining_count) = (2, 8);
         slots.push(SlotRow { slot: slot(other), capacity: 1, booked_count: 1, remaining_count: 0 });
     });
@@ -155,10 +155,10 @@ fn a_claim_on_another_slot_than_its_booking_is_found() {
 #[test]
 fn what_was_over_when_a_deletion_began_is_history() {
     let attended = |first: Date| {
-        found(|ledgers| {
-            ledgers.deleted = [(HospitalId::from_segment("busan").unwrap(), first)].into();
-            ledgers.claims.as_mut().unwrap()[4].state = ClaimState::Active;
-            let row = &mut ledgers.slots.as_mut().unwrap()[1];
+        found(|service_rows| {
+            service_rows.deleted = [(HospitalId::from_segment("busan").unwrap(), first)].into();
+            service_rows.claims.as_mut().unwrap()[4].state = ClaimState::Active;
+            let row = &mut service_rows.slots.as_mut().unwrap()[1];
             (row.booked_count, row.remaining_count) = (1, 4);
         })
     };
@@ -187,16 +187,16 @@ fn a_deleted_hospital_tells_from_which_date_on_it_is_empty() {
 
 #[test]
 fn an_active_booking_in_a_deleted_hospital_is_found() {
-    let pending = found(|ledgers| {
-        ledgers.claims.as_mut().unwrap().retain(|row| row.claim.screening != id(5));
-        ledgers.reservations.as_mut().unwrap().retain(|row| row.screening != id(5));
-        screening(ledgers, 5).state = ScreeningState::Pending;
-        ledgers.items.as_mut().unwrap()[4].state = ScreeningState::Pending;
+    let pending = found(|service_rows| {
+        service_rows.claims.as_mut().unwrap().retain(|row| row.claim.screening != id(5));
+        service_rows.reservations.as_mut().unwrap().retain(|row| row.screening != id(5));
+        screening(service_rows, 5).state = ScreeningState::Pending;
+        service_rows.items.as_mut().unwrap()[4].state = ScreeningState::Pending;
     });
     assert_eq!(pending, [(Rule::DeletedIsEmpty, id(5).to_string())]);
-    let booked = found(|ledgers| {
-        ledgers.claims.as_mut().unwrap()[4].state = ClaimState::Active;
-        let row = &mut ledgers.slots.as_mut().unwrap()[1];
+    let booked = found(|service_rows| {
+        service_rows.claims.as_mut().unwrap()[4].state = ClaimState::Active;
+        let row = &mut service_rows.slots.as_mut().unwrap()[1];
         (row.booked_count, row.remaining_count) = (1, 4);
     });
     assert_eq!(booked, [(Rule::DeletedIsEmpty, BUSAN.to_owned())]);
@@ -204,9 +204,9 @@ fn an_active_booking_in_a_deleted_hospital_is_found() {
 
 #[test]
 fn a_second_active_booking_of_a_customer_on_a_date_is_found() {
-    let broken = found(|ledgers| {
-        screening(ledgers, 7).customer = customer("kim");
-        ledgers.items.as_mut().unwrap()[6].customer = customer("kim");
+    let broken = found(|service_rows| {
+        screening(service_rows, 7).customer = customer("kim");
+        service_rows.items.as_mut().unwrap()[6].customer = customer("kim");
     });
     assert_eq!(broken, [(Rule::OneBookingADate, "customers/kim on 2027-01-04".to_owned())]);
 }
@@ -214,21 +214,25 @@ fn a_second_active_booking_of_a_customer_on_a_date_is_found() {
 #[test]
 fn a_reservation_that_is_missing_is_found() {
     for number in [1, 3, 4] {
-        let broken = found(|ledgers| ledgers.reservations.as_mut().unwrap().retain(|row| row.screening != id(number)));
+        let broken =
+            found(|service_rows| service_rows.reservations.as_mut().unwrap().retain(|row| row.screening != id(number)));
         assert_eq!(broken, [(Rule::ReservationsFollow, id(number).to_string())]);
     }
     // Cancelled in its third version: it was PENDING, CONFIRMED, CANCELLED, and so was registered.
-    let broken = found(|ledgers| {
-        ledgers.reservations.as_mut().unwrap().retain(|row| row.screening != id(2));
-        screening(ledgers, 2).version = 3;
-        ledgers.items.as_mut().unwrap()[1].version = 3;
+    let broken = found(|service_rows| {
+        service_rows.reservations.as_mut().unwrap().retain(|row| row.screening != id(2));
+        screening(service_rows, 2).version = 3;
+        service_rows.items.as_mut().unwrap()[1].version = 3;
     });
     assert_eq!(broken, [(Rule::ReservationsFollow, id(2).to_string())]);
 }
 
 #[test]
 fn a_booking_cancelled_while_pending_needs_no_reservation() {
-    assert_eq!(found(|ledgers| ledgers.reservations.as_mut().unwrap().retain(|row| row.screening != id(2))), []);
+    assert_eq!(
+        found(|service_rows| service_rows.reservations.as_mut().unwrap().retain(|row| row.screening != id(2))),
+        []
+    );
 }
 
 #[test]
@@ -240,7 +244,7 @@ fn a_reservation_that_says_something_else_is_found() {
         |row| row.customer = customer("lee"),
     ];
     for plant in plants {
-        let broken = found(|ledgers| plant(&mut ledgers.reservations.as_mut().unwrap()[0]));
+        let broken = found(|service_rows| plant(&mut service_rows.reservations.as_mut().unwrap()[0]));
         assert_eq!(broken, [(Rule::ReservationsFollow, id(1).to_string())]);
     }
 }
@@ -248,10 +252,10 @@ fn a_reservation_that_says_something_else_is_found() {
 #[test]
 fn a_reservation_that_should_not_be_is_found() {
     for number in [7, 8, 99] {
-        let broken = found(|ledgers| {
+        let broken = found(|service_rows| {
             let (slot, state) = (slot(SEOUL), ReservationState::Registered);
             let row = ReservationRow { screening: id(number), customer: customer("kang"), slot, state, version: 1 };
-            ledgers.reservations.as_mut().unwrap().push(row);
+            service_rows.reservations.as_mut().unwrap().push(row);
         });
         assert_eq!(broken, [(Rule::ReservationsFollow, id(number).to_string())]);
     }
@@ -260,7 +264,8 @@ fn a_reservation_that_should_not_be_is_found() {
 #[test]
 fn a_page_that_lacks_a_booking_or_shows_another_state_is_found() {
     for number in 1..=8 {
-        let broken = found(|ledgers| ledgers.items.as_mut().unwrap().retain(|row| row.screening != id(number)));
+        let broken =
+            found(|service_rows| service_rows.items.as_mut().unwrap().retain(|row| row.screening != id(number)));
         assert_eq!(broken, [(Rule::PagesFollow, id(number).to_string())]);
     }
     let plants: [fn(&mut ItemRow); 4] = [
@@ -270,27 +275,27 @@ fn a_page_that_lacks_a_booking_or_shows_another_state_is_found() {
         |row| row.customer = customer("lee"),
     ];
     for plant in plants {
-        let broken = found(|ledgers| plant(&mut ledgers.items.as_mut().unwrap()[0]));
+        let broken = found(|service_rows| plant(&mut service_rows.items.as_mut().unwrap()[0]));
         assert_eq!(broken, [(Rule::PagesFollow, id(1).to_string())]);
     }
 }
 
 #[test]
 fn a_page_that_shows_a_booking_nobody_made_is_found() {
-    let broken = found(|ledgers| {
+    let broken = found(|service_rows| {
         let (customer, date, state) = (customer("kim"), slot(SEOUL).date, ScreeningState::Confirmed);
-        ledgers.items.as_mut().unwrap().push(ItemRow { screening: id(99), customer, date, state, version: 1 });
+        service_rows.items.as_mut().unwrap().push(ItemRow { screening: id(99), customer, date, state, version: 1 });
     });
     assert_eq!(broken, [(Rule::PagesFollow, id(99).to_string())]);
 }
 
 #[test]
 fn a_ledger_that_was_not_read_is_not_compared() {
-    let broken = found(|ledgers| {
-        screening(ledgers, 1).state = ScreeningState::Cancelled;
-        ledgers.claims = None;
-        ledgers.reservations = None;
-        ledgers.items = None;
+    let broken = found(|service_rows| {
+        screening(service_rows, 1).state = ScreeningState::Cancelled;
+        service_rows.claims = None;
+        service_rows.reservations = None;
+        service_rows.items = None;
     });
     assert_eq!(broken, []);
 }

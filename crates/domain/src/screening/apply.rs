@@ -73,7 +73,7 @@ pub fn payload(row: &Screening, event: &Event) -> Option<Payload> {
 
 /// The fact that reports a row as it stands, for those who have not heard of it.
 #[must_use]
-pub fn retell(row: &Screening) -> Payload {
+pub fn state_fact(row: &Screening) -> Payload {
     let screening = Some(snapshot(row));
     let (reason, message, claim_id) = (row.state_reason.clone(), row.state_message.clone(), row.claim().to_string());
     match row.state {

@@ -7,7 +7,7 @@ use contract::hospital::v1::{
 use domain::capacity::MAX_CAPACITY;
 use domain::civil::decode_time;
 use domain::filter::{self, Field, Kind};
-use domain::hospital::Wish;
+use domain::hospital::CapacityIncrease;
 use domain::ids::{CapacityRequestId, ClaimId, HospitalId, SlotId};
 use domain::page::{KeyKind, Page};
 use domain::request::decode_id;
@@ -47,22 +47,26 @@ pub(crate) fn create_capacity_request(message: &mut CreateCapacityRequestRequest
     let CreateCapacityRequestRequest { parent, capacity_request, request_id } = message;
     let mut violations = Violations::new();
     let hospital = violations.name("parent", parent, HospitalId::parse);
-    let wish = match capacity_request {
-        Some(request) => wish(&mut violations, request, hospital.as_ref()),
+    let increase = match capacity_request {
+        Some(request) => increase(&mut violations, request, hospital.as_ref()),
         None => {
             required(&mut violations, "capacity_request");
             None
         }
     };
     let request_id = decode_id(&mut violations, "request_id", request_id);
-    let decoded = hospital.zip(wish).map(|(hospital, wish)| {
+    let decoded = hospital.zip(increase).map(|(hospital, increase)| {
         let id = CapacityRequestId { hospital: hospital.clone(), uid: fresh };
-        Asked { hospital, request_id, change: Change::AskForCapacity { id, wish } }
+        Asked { hospital, request_id, change: Change::AskForCapacity { id, increase } }
     });
     violations.finish_with(decoded)
 }
 
-fn wish(violations: &mut Violations, request: &mut CapacityRequest, hospital: Option<&HospitalId>) -> Option<Wish> {
+fn increase(
+    violations: &mut Violations,
+    request: &mut CapacityRequest,
+    hospital: Option<&HospitalId>,
+) -> Option<CapacityIncrease> {
     let CapacityRequest {
         name: _,
         slot,
@@ -88,7 +92,7 @@ fn wish(violations: &mut Violations, request: &mut CapacityRequest, hospital: Op
         Some(time) => Some(instant(violations, "capacity_request.expire_time", time)?),
     };
     let (additional, justification) = (*additional_capacity, justification.clone());
-    slot.map(|slot| Wish { slot, additional, justification, expire_time })
+    slot.map(|slot| CapacityIncrease { slot, additional, justification, expire_time })
 }
 
 /// Reads an instant, as exactly as it can be stored.

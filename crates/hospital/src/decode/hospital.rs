@@ -5,7 +5,7 @@ use contract::hospital::v1::{
     ListHospitalsRequest, UpdateHospitalRequest,
 };
 use domain::filter::{self, Field, Kind};
-use domain::hospital::{Change as HospitalChange, Draft};
+use domain::hospital::{Draft, HospitalChange};
 use domain::ids::HospitalId;
 use domain::page::{KeyKind, Page};
 use domain::request::decode_id;

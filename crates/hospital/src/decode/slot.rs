@@ -17,7 +17,7 @@ use jiff::civil::Date;
 
 use super::{Asked, List, optional_date, remark, required, slot_name};
 use crate::command::{Change, NewSlot};
-use crate::store::read::{Dates, Search};
+use crate::tables::read::{Dates, Search};
 
 /// Dates opened by one request at most: a leap year.
 pub(crate) const MAX_SLOTS: usize = 366;

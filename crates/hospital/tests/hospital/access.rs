@@ -51,10 +51,10 @@ async fn call(method: &str, party: &Party) -> Result<(), Status> {
         "CloseSlot" => rpc.close_slot(v1::CloseSlotRequest { name: slot(), ..Default::default() }).await.map(drop),
         "ReopenSlot" => rpc.reopen_slot(v1::ReopenSlotRequest { name: slot(), ..Default::default() }).await.map(drop),
         "CreateCapacityRequest" => {
-            let wish = v1::CapacityRequest { slot: slot(), additional_capacity: 1, ..Default::default() };
+            let increase = v1::CapacityRequest { slot: slot(), additional_capacity: 1, ..Default::default() };
             let message = v1::CreateCapacityRequestRequest {
                 parent: hospital(),
-                capacity_request: Some(wish),
+                capacity_request: Some(increase),
                 ..Default::default()
             };
             rpc.create_capacity_request(message).await.map(drop)

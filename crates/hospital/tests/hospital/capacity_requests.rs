@@ -12,7 +12,7 @@ use v1::capacity_request::State;
 
 use crate::support::{House, get_slot, request_id};
 
-fn wish(slot: &str, additional_capacity: i32) -> v1::CreateCapacityRequestRequest {
+fn increase(slot: &str, additional_capacity: i32) -> v1::CreateCapacityRequestRequest {
     let request = CapacityRequest {
         slot: slot.into(),
         additional_capacity,
@@ -72,7 +72,7 @@ async fn an_approved_request_raises_the_capacity_once() {
     let (house, _dir) = House::start().await;
     let slot = house.slot("seoul", 10).await;
     let (marketing, admin) = (house.marketing().await, house.admin_of("seoul").await);
-    let request = wish(&slot, 5);
+    let request = increase(&slot, 5);
     let pending = ask(&marketing, request.clone()).await.unwrap();
     assert_eq!((pending.state(), pending.decision_note.as_str()), (State::Pending, ""));
     let fortnight = pending.expire_time.unwrap().seconds - pending.create_time.unwrap().seconds;
@@ -88,11 +88,11 @@ async fn an_approved_request_raises_the_capacity_once() {
     let decided = refused(reject(&admin, &pending.name).await, Reason::CapacityRequestDecided);
     assert_eq!(decided.value("state"), "APPROVED");
     let events = house.sound_events().await;
-    let [.., asked, raised, told] = events.as_slice() else { panic!("too few events") };
+    let [.., asked, raised, event] = events.as_slice() else { panic!("too few events") };
     assert!(matches!(asked.payload, Some(Payload::CapacityIncreaseRequested(_))));
     let Some(Payload::SlotCapacityChanged(changed)) = &raised.payload else { panic!("another fact") };
     assert_eq!((changed.capacity_request.as_str(), changed.new_capacity), (pending.name.as_str(), 15));
-    let Some(Payload::CapacityIncreaseDecided(decision)) = &told.payload else { panic!("another fact") };
+    let Some(Payload::CapacityIncreaseDecided(decision)) = &event.payload else { panic!("another fact") };
     assert!(decision.approved);
     house.stop().await;
 }
@@ -102,7 +102,7 @@ async fn a_rejected_request_changes_no_capacity() {
     let (house, _dir) = House::start().await;
     let slot = house.slot("seoul", 10).await;
     let (marketing, admin) = (house.marketing().await, house.admin_of("seoul").await);
-    let pending = ask(&marketing, wish(&slot, 5)).await.unwrap();
+    let pending = ask(&marketing, increase(&slot, 5)).await.unwrap();
     let rejected = reject(&admin, &pending.name).await.unwrap();
     assert_eq!((rejected.state(), rejected.decision_note.as_str()), (State::Rejected, "no"));
     for party in [&marketing, &admin, &house.served.auditor().await] {
@@ -119,15 +119,15 @@ async fn asking_is_refused_where_nothing_could_come_of_it() {
     let slot = house.slot("seoul", 10).await;
     let (marketing, admin) = (house.marketing().await, house.admin().await);
     let unknown = format!("hospitals/seoul/slots/{}", house.day(5));
-    refused(ask(&marketing, wish(&unknown, 1)).await, Reason::SlotNotFound);
-    refused(ask(&marketing, wish("hospitals/nowhere/slots/2999-01-01", 1)).await, Reason::HospitalNotFound);
-    let above = refused(ask(&marketing, wish(&slot, 99_991)).await, Reason::FieldInvalid);
+    refused(ask(&marketing, increase(&unknown, 1)).await, Reason::SlotNotFound);
+    refused(ask(&marketing, increase("hospitals/nowhere/slots/2999-01-01", 1)).await, Reason::HospitalNotFound);
+    let above = refused(ask(&marketing, increase(&slot, 99_991)).await, Reason::FieldInvalid);
     assert_eq!(above.fields(), ["capacity_request.additional_capacity"]);
-    let mut late = wish(&slot, 1);
+    let mut late = increase(&slot, 1);
     let now = house.now().as_second();
     late.capacity_request.as_mut().unwrap().expire_time = Some(prost_types::Timestamp { seconds: now - 1, nanos: 0 });
     assert_eq!(refused(ask(&marketing, late).await, Reason::FieldInvalid).fields(), ["capacity_request.expire_time"]);
-    let pending = ask(&marketing, wish(&slot, 1)).await.unwrap();
+    let pending = ask(&marketing, increase(&slot, 1)).await.unwrap();
     let close = v1::CloseSlotRequest { name: slot.clone(), ..Default::default() };
     admin.hospital().close_slot(close).await.unwrap();
     refused(approve(&admin, &pending.name, "", "").await, Reason::SlotClosed);
@@ -139,8 +139,8 @@ async fn asking_is_refused_where_nothing_could_come_of_it() {
 async fn a_request_that_nobody_decided_in_time_has_expired() {
     let (house, dir) = House::start().await;
     let slot = house.slot("seoul", 10).await;
-    let first = ask(&house.marketing().await, wish(&slot, 1)).await.unwrap();
-    let second = ask(&house.marketing().await, wish(&slot, 2)).await.unwrap();
+    let first = ask(&house.marketing().await, increase(&slot, 1)).await.unwrap();
+    let second = ask(&house.marketing().await, increase(&slot, 2)).await.unwrap();
     reject(&house.admin().await, &second.name).await.unwrap();
     assert_eq!(list(&house.admin().await, "state=PENDING").await, [first.name.as_str()]);
     assert_eq!(list(&house.admin().await, "state!=EXPIRED").await, [second.name.as_str(), &first.name]);
@@ -165,7 +165,7 @@ async fn a_list_is_newest_first_and_filtered_by_slot_and_state() {
     let marketing = house.marketing().await;
     let mut names = Vec::new();
     for i in 0..5 {
-        names.insert(0, ask(&marketing, wish(&slots[i % 2], 1)).await.unwrap().name);
+        names.insert(0, ask(&marketing, increase(&slots[i % 2], 1)).await.unwrap().name);
     }
     assert_eq!(list(&marketing, "").await, names);
     let filter = format!("slot=\"{}\" AND state=PENDING", slots[1]);

@@ -7,7 +7,7 @@ use fault::Reason;
 use relay::{Handler, Incoming};
 use sea_orm::{ConnectionTrait, Statement};
 use store::dead_letter::DeadLetter;
-use store::inbox::Mark;
+use store::inbox::InboxKey;
 use testkit::refused;
 use uuid::Uuid;
 use v1::capacity_claim::State;
@@ -27,7 +27,7 @@ async fn ignored_reasons(connection: &impl ConnectionTrait, aggregate: &str) -> 
 }
 
 /// The event of this number: the claim of the same number is cancelled, or rejected where the number is odd.
-fn event(slot: &str, number: u128, mark: impl FnOnce(Uuid) -> Mark) -> Incoming {
+fn event(slot: &str, number: u128, inbox_key: impl FnOnce(Uuid) -> InboxKey) -> Incoming {
     let event_id = Uuid::from_u128(1_000_000 + number);
     let screening = Some(ScreeningSnapshot { slot: slot.into(), ..ScreeningSnapshot::default() });
     let claim_id = claim(number);
@@ -46,15 +46,15 @@ fn event(slot: &str, number: u128, mark: impl FnOnce(Uuid) -> Mark) -> Incoming 
         payload: Some(payload),
         ..EventEnvelope::default()
     };
-    Incoming { envelope, event_id, mark: mark(event_id) }
+    Incoming { envelope, event_id, inbox_key: inbox_key(event_id) }
 }
 
-fn unordered(event_id: Uuid) -> Mark {
-    Mark::Unordered { event_id }
+fn unordered(event_id: Uuid) -> InboxKey {
+    InboxKey::Unordered { event_id }
 }
 
-fn ordered(position: i64) -> impl FnOnce(Uuid) -> Mark {
-    move |event_id| Mark::Ordered { source: "screening".into(), position, event_id }
+fn ordered(position: i64) -> impl FnOnce(Uuid) -> InboxKey {
+    move |event_id| InboxKey::Ordered { source: "screening".into(), position, event_id }
 }
 
 #[tokio::test]
@@ -84,13 +84,13 @@ async fn an_event_gives_a_place_back_once() {
     assert_eq!(assert_slot_adds_up(&screening, &slot).await.booked_count, 2);
     let events = house.sound_events().await;
     assert_eq!(facts(&events)["capacity_released"], 4);
-    let told = events.last().unwrap();
-    assert_eq!(told.actor, "service:hospital");
+    let event = events.last().unwrap();
+    assert_eq!(event.actor, "service:hospital");
     assert_eq!(
-        (told.request_id.as_str(), told.causation_id.as_str()),
+        (event.request_id.as_str(), event.causation_id.as_str()),
         ("asked", batch[3].event_id.to_string().as_str())
     );
-    assert!(told.traceparent.contains("4bf92f3577b34da6a3ce929d0e0e4736"));
+    assert!(event.traceparent.contains("4bf92f3577b34da6a3ce929d0e0e4736"));
     house.stop().await;
 }
 
@@ -150,7 +150,7 @@ async fn a_broken_event_is_blamed_and_can_be_buried() {
     let fault = handler(&house).handle(&[event(&slot, 2, unordered), broken.clone()]).await.unwrap_err();
     assert_eq!(fault.code(), fault::Code::Internal);
     assert_eq!(get_slot(&screening, &slot).await.booked_count, 1, "nothing of the batch happened");
-    let letter = DeadLetter {
+    let dead_letter = DeadLetter {
         consumer: "hospital-releases".into(),
         event_id: broken.event_id.to_string(),
         subject: "checkup.v1.screening.screening_cancelled.x".into(),
@@ -159,7 +159,7 @@ async fn a_broken_event_is_blamed_and_can_be_buried() {
         attempts: 10,
         time: house.now(),
     };
-    handler(&house).bury(letter, broken.mark).await.unwrap();
+    handler(&house).store_dead_letter(dead_letter, broken.inbox_key).await.unwrap();
     assert_eq!(store::dead_letter::count(house.service.database.reader()).await.unwrap(), 1);
     handler(&house).handle(&[event(&slot, 2, unordered)]).await.unwrap();
     assert_eq!(get_slot(&screening, &slot).await.booked_count, 0);

@@ -227,13 +227,13 @@ async fn a_slot_s_bookings_are_cancelled_to_the_last_before_it_is_reopened() {
     let events = house.sound_events().await;
     let counted = facts(&events);
     assert_eq!((counted["slot_closed"], counted["capacity_revoked"], counted["slot_opened"]), (1, COUNT, 3));
-    let told = events.iter().find_map(|event| match &event.payload {
+    let event = events.iter().find_map(|event| match &event.payload {
         Some(Payload::SlotClosed(closed)) => Some(closed),
         _ => None,
     });
-    let told = told.unwrap();
+    let event = event.unwrap();
     assert_eq!(
-        (told.booked_count, told.bookings_cancelled, told.reason.as_str()),
+        (event.booked_count, event.bookings_cancelled, event.reason.as_str()),
         (COUNT as i32, true, "water damage")
     );
     house.stop().await;

@@ -194,7 +194,7 @@ async fn a_deleted_hospital_changes_no_more_and_its_id_stays_taken() {
     let slot = house.slot("seoul", 2).await;
     let admin = house.admin().await;
     let name = || "hospitals/seoul".to_owned();
-    let wish = v1::CreateCapacityRequestRequest {
+    let increase = v1::CreateCapacityRequestRequest {
         parent: name(),
         capacity_request: Some(v1::CapacityRequest {
             slot: slot.clone(),
@@ -204,7 +204,7 @@ async fn a_deleted_hospital_changes_no_more_and_its_id_stays_taken() {
         request_id: String::new(),
     };
     let marketing = house.marketing().await;
-    let pending = marketing.hospital().create_capacity_request(wish.clone()).await.unwrap().into_inner().name;
+    let pending = marketing.hospital().create_capacity_request(increase.clone()).await.unwrap().into_inner().name;
     let delete = v1::DeleteHospitalRequest { name: name(), ..Default::default() };
     let deleted = admin.hospital().delete_hospital(delete).await.unwrap().into_inner();
     assert_eq!(deleted.state(), v1::hospital::State::Deleted, "nothing was booked");
@@ -230,7 +230,7 @@ async fn a_deleted_hospital_changes_no_more_and_its_id_stays_taken() {
         rpc.reopen_slot(v1::ReopenSlotRequest { name: slot.clone(), ..Default::default() }).await,
         Reason::HospitalDeleted,
     );
-    refused(marketing.hospital().create_capacity_request(wish).await, Reason::HospitalDeleted);
+    refused(marketing.hospital().create_capacity_request(increase).await, Reason::HospitalDeleted);
     let approve = v1::ApproveCapacityRequestRequest { name: pending.clone(), ..Default::default() };
     refused(rpc.approve_capacity_request(approve).await, Reason::HospitalDeleted);
     let reject = v1::RejectCapacityRequestRequest { name: pending, ..Default::default() };

@@ -32,7 +32,7 @@ impl Nemesis for Chaos {
 }
 
 /// Asks the same again until there is a definite answer.
-async fn insist<T, F: Future<Output = Result<T, Status>>>(ask: impl Fn() -> F) -> Result<T, Refusal> {
+async fn call_with_retries<T, F: Future<Output = Result<T, Status>>>(ask: impl Fn() -> F) -> Result<T, Refusal> {
     loop {
         match ask().await {
             Ok(answer) => return Ok(answer),
@@ -57,7 +57,7 @@ async fn a_batch_whose_commit_is_unknown_is_run_again() {
         let (mut rpc, request) = (admin.hospital(), request.clone());
         async move { rpc.create_hospital(request).await }
     };
-    insist(create).await.unwrap();
+    call_with_retries(create).await.unwrap();
     let slot = format!("hospitals/seoul/slots/{}", house.day(1));
     let screening = house.screening().await;
     let moves: Vec<u64> = (0..400).map(|_| random.below(10)).collect();
@@ -74,14 +74,17 @@ async fn a_batch_whose_commit_is_unknown_is_run_again() {
                         let (mut rpc, request) = (admin.hospital(), request.clone());
                         async move { rpc.set_slot_capacity(request).await }
                     };
-                    (id, insist(shift).await.map(|_| None))
+                    (id, call_with_retries(shift).await.map(|_| None))
                 }
                 1..=3 => {
-                    let taken = insist(|| reserve(&screening, &slot, &id)).await;
-                    let released = insist(|| release(&screening, &slot, &id)).await.unwrap();
+                    let taken = call_with_retries(|| reserve(&screening, &slot, &id)).await;
+                    let released = call_with_retries(|| release(&screening, &slot, &id)).await.unwrap();
                     (id, taken.map(|_| Some(released.state())))
                 }
-                _ => (id.clone(), insist(|| reserve(&screening, &slot, &id)).await.map(|taken| Some(taken.state()))),
+                _ => (
+                    id.clone(),
+                    call_with_retries(|| reserve(&screening, &slot, &id)).await.map(|taken| Some(taken.state())),
+                ),
             }
         }
     })

@@ -10,7 +10,7 @@ use jiff::SignedDuration;
 use marketing::Options;
 use sea_orm::{ConnectionTrait, Statement};
 use store::dead_letter::{self, DeadLetter};
-use store::inbox::Mark;
+use store::inbox::InboxKey;
 use testkit::{day_of, eventually, in_days, refused, seed};
 
 use crate::support::{House, Plan, ZONE, booked, deletion, incoming, list, places, refusals, registered, slot};
@@ -296,7 +296,7 @@ async fn a_broken_event_blames_itself_and_can_be_buried_once() {
     let fault = house.handler("hospital").handle(&[incoming(&good), incoming(&broken)]).await.unwrap_err();
     assert_eq!(fault.reason(), Reason::Internal);
     assert!(list(&house.served.auditor().await, "", "").await.unwrap().is_empty());
-    let letter = DeadLetter {
+    let dead_letter = DeadLetter {
         consumer: "marketing-hospital".into(),
         event_id: broken.event_id.clone(),
         subject: domain::event::subject(&broken),
@@ -306,8 +306,8 @@ async fn a_broken_event_blames_itself_and_can_be_buried_once() {
         time: jiff::Timestamp::UNIX_EPOCH,
     };
     for _ in 0..2 {
-        let mark = Mark::Ordered { source: "hospital".into(), position: 7, event_id: uuid::Uuid::nil() };
-        house.handler("hospital").bury(letter.clone(), mark).await.unwrap();
+        let inbox_key = InboxKey::Ordered { source: "hospital".into(), position: 7, event_id: uuid::Uuid::nil() };
+        house.handler("hospital").store_dead_letter(dead_letter.clone(), inbox_key).await.unwrap();
     }
     assert_eq!(dead_letter::count(house.service.database.reader()).await.unwrap(), 1);
     house.stop().await;

@@ -12,7 +12,7 @@ use jiff::SignedDuration;
 use prost::Message;
 use prost_types::Timestamp;
 use store::dead_letter::{self, DeadLetter};
-use store::inbox::Mark;
+use store::inbox::InboxKey;
 use testkit::{day_of, in_days, refused, seed, within};
 use tonic::Request;
 
@@ -237,7 +237,7 @@ async fn a_broken_event_blames_itself_and_can_be_buried_once() {
     let kim = house.served.customer("kim").await;
     assert!(list(&kim, &page_of("kim"), 0).await.unwrap().is_empty());
 
-    let letter = DeadLetter {
+    let dead_letter = DeadLetter {
         consumer: house.service.consumers[0].name.into(),
         event_id: broken.event_id.clone(),
         subject: domain::event::subject(&broken),
@@ -247,8 +247,8 @@ async fn a_broken_event_blames_itself_and_can_be_buried_once() {
         time: jiff::Timestamp::UNIX_EPOCH,
     };
     for _ in 0..2 {
-        let mark = Mark::Ordered { source: "screening".into(), position: 7, event_id: uuid::Uuid::nil() };
-        house.handler().bury(letter.clone(), mark).await.unwrap();
+        let inbox_key = InboxKey::Ordered { source: "screening".into(), position: 7, event_id: uuid::Uuid::nil() };
+        house.handler().store_dead_letter(dead_letter.clone(), inbox_key).await.unwrap();
     }
     assert_eq!(dead_letter::count(house.service.database.reader()).await.unwrap(), 1);
     house.stop().await;

@@ -31,7 +31,7 @@ async fn calls_go_to_the_new_view_once_it_is_in_place_and_the_old_one_can_be_clo
     let old = house.service.views.replace(next);
     assert_eq!(get(&kim, &page_of("kim"), "").await.unwrap().active_count, 5);
     assert_eq!(list(&kim, &page_of("kim"), 2).await.unwrap().len(), 5);
-    // the house still holds the consumer of the old one, as a road does that has not stopped
+    // the house still holds the consumer of the old one, as a transport does that has not stopped
     old.close(Duration::from_millis(10)).await;
     assert_eq!(get(&kim, &page_of("kim"), "").await.unwrap().active_count, 5);
     house.stop().await;

@@ -22,7 +22,7 @@ use runtime::lifecycle::{DrainTrigger, drain_pair};
 use runtime::server::{Server, ServerOptions};
 use runtime::tasks::Kind;
 use store::Location;
-use store::inbox::Mark;
+use store::inbox::InboxKey;
 use tempfile::TempDir;
 use testkit::{Party, Served, Tokens, in_days, within};
 use tokio::net::TcpListener;
@@ -102,10 +102,10 @@ impl House {
     }
 }
 
-/// An event as it comes by a road without order.
+/// An event as it comes by a transport without order.
 pub(crate) fn incoming(envelope: &EventEnvelope) -> Incoming {
     let event_id = envelope.event_id.parse().unwrap();
-    Incoming { envelope: envelope.clone(), event_id, mark: Mark::Unordered { event_id } }
+    Incoming { envelope: envelope.clone(), event_id, inbox_key: InboxKey::Unordered { event_id } }
 }
 
 /// The time zone of every booking that has one.

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use store::dead_letter::{self, DeadLetter};
-use store::inbox::{self, Mark};
-use store::{DbErr, Transaction, Unit};
+use store::inbox::{self, InboxKey};
+use store::{BatchHandler, DbErr, Transaction};
 
 use super::{Admission, AnyFact, Untyped};
 
 /// A decoded event; without a fact where it does not concern the projection.
 pub(super) struct Arrived {
-    pub(super) mark: Mark,
+    pub(super) inbox_key: InboxKey,
     pub(super) fact: Option<Box<AnyFact>>,
 }
 
@@ -21,12 +21,12 @@ pub(super) enum Command {
     /// Takes in events of a consumer.
     Consume { consumer: &'static str, events: Arc<[Arrived]> },
     /// Keeps an event that a consumer cannot apply.
-    KeepDeadLetter { consumer: &'static str, letter: DeadLetter, mark: Mark },
+    KeepDeadLetter { consumer: &'static str, dead_letter: DeadLetter, inbox_key: InboxKey },
     /// Removes a chunk of what no longer counts at this time.
     Prune(Timestamp),
 }
 
-/// The writer's unit. A command's answer is whether the same command would find more to do.
+/// The writer's batch handler. A command's answer is whether the same command would find more to do.
 pub(super) struct Batch {
     projection: Arc<dyn Untyped>,
 }
@@ -43,10 +43,10 @@ impl Batch {
         consumer: &str,
         events: &'a [Arrived],
     ) -> Result<Vec<&'a AnyFact>, DbErr> {
-        let marks: Vec<&Mark> = events.iter().map(|event| &event.mark).collect();
+        let inbox_keys: Vec<&InboxKey> = events.iter().map(|event| &event.inbox_key).collect();
         let fresh = match self.projection.admission() {
-            Admission::Once => inbox::admit(transaction, consumer, &marks).await?,
-            Admission::Repeatable => inbox::admit_repeatable(transaction, consumer, &marks).await?,
+            Admission::Once => inbox::admit(transaction, consumer, &inbox_keys).await?,
+            Admission::Repeatable => inbox::admit_repeatable(transaction, consumer, &inbox_keys).await?,
         };
         let fresh = events.iter().zip(fresh).filter(|(_, fresh)| *fresh);
         Ok(fresh.filter_map(|(event, _)| event.fact.as_deref()).collect())
@@ -54,7 +54,7 @@ impl Batch {
 }
 
 #[async_trait]
-impl Unit for Batch {
+impl BatchHandler for Batch {
     type Command = Command;
     type Answer = bool;
 
@@ -72,9 +72,9 @@ impl Unit for Batch {
         for command in batch {
             answers.push(match command {
                 Command::Consume { .. } => false,
-                Command::KeepDeadLetter { consumer, letter, mark } => {
-                    if inbox::admit(transaction, consumer, &[mark]).await? == [true] {
-                        dead_letter::put(transaction, letter).await?;
+                Command::KeepDeadLetter { consumer, dead_letter, inbox_key } => {
+                    if inbox::admit(transaction, consumer, &[inbox_key]).await? == [true] {
+                        dead_letter::put(transaction, dead_letter).await?;
                     }
                     false
                 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bus::StreamState;
 use jiff::{SignedDuration, Timestamp};
-use store::outbox::{self, Marked};
+use store::outbox::{self, MarkedEvent};
 use store::{DbErr, lease};
 use tokio::time::Instant;
 
@@ -19,9 +19,9 @@ use super::Relay;
 use crate::chain;
 
 /// Marks that one step holds against the stream.
-const CHUNK: u64 = 10_000;
+const MARKS_PER_STEP: u64 = 10_000;
 /// Time between the beginnings of two searches where the stream lets events go by age: its first sequence changes all the time then.
-const AGEING: Duration = Duration::from_secs(60);
+const AGEING_SEARCH_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What a stream does not hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -45,7 +45,7 @@ impl Missing {
     }
 
     /// Whether the stream has lost this event.
-    fn has(&self, event: &Marked) -> bool {
+    fn has(&self, event: &MarkedEvent) -> bool {
         let gone = event.sequence < self.first || {
             let at = self.gaps.partition_point(|gap| *gap.end() < event.sequence);
             self.gaps.get(at).is_some_and(|gap| gap.contains(&event.sequence))
@@ -77,16 +77,16 @@ struct Running {
 
 impl Search {
     /// Begins where the stream is not as it was. What was acknowledged by now is marked by now, so nothing is passed over.
-    pub(super) async fn look(&mut self, relay: &Relay, state: &StreamState) {
+    pub(super) async fn begin_if_changed(&mut self, relay: &Relay, state: &StreamState) {
         let extent = (state.first, state.gaps);
         let whole = state.first <= 1 && state.gaps == 0;
         if whole || extent == self.searched || self.running.is_some() {
             return;
         }
-        if !state.max_age.is_zero() && self.begun.is_some_and(|begun| begun.elapsed() < AGEING) {
+        if !state.max_age.is_zero() && self.begun.is_some_and(|begun| begun.elapsed() < AGEING_SEARCH_INTERVAL) {
             return;
         }
-        let gaps = if state.gaps == 0 { Ok(Vec::new()) } else { relay.road.gaps().await };
+        let gaps = if state.gaps == 0 { Ok(Vec::new()) } else { relay.transport.gaps().await };
         match gaps {
             Ok(gaps) => {
                 let missing = Missing::new(state, gaps, relay.clock.now());
@@ -107,7 +107,7 @@ impl Search {
     /// Searches on, where there is something to search. False where the lease is another's.
     pub(super) async fn step(&mut self, relay: &Relay, epoch: i64) -> Result<bool, DbErr> {
         let Some(running) = &mut self.running else { return Ok(true) };
-        let chunk = outbox::marked_after(relay.database.reader(), running.after, CHUNK).await?;
+        let chunk = outbox::marked_after(relay.database.reader(), running.after, MARKS_PER_STEP).await?;
         let Some((last, marked)) = chunk else {
             self.end(relay.name);
             return Ok(true);
@@ -142,8 +142,8 @@ mod tests {
         StreamState { identity: "1".into(), first, last: 100, gaps: 4, max_age }
     }
 
-    fn event(sequence: i64, occurred: i64) -> Marked {
-        Marked { position: 1, occur_time: occurred * 1_000_000, sequence }
+    fn event(sequence: i64, occurred: i64) -> MarkedEvent {
+        MarkedEvent { position: 1, occur_time: occurred * 1_000_000, sequence }
     }
 
     #[test]

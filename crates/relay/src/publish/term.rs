@@ -15,14 +15,14 @@ use super::gaps::Search;
 use crate::pace::spacing;
 
 /// Windows that one look at the outbox reads at most.
-const WINDOWS: usize = 4;
+const WINDOWS_PER_READ: usize = 4;
 /// The first pause between two looks at an outbox that was empty; it doubles.
-const FIRST_IDLE: Duration = Duration::from_millis(5);
+const FIRST_IDLE_PAUSE: Duration = Duration::from_millis(5);
 /// How often the stream is looked at without a reason.
-const LOOK: Duration = Duration::from_secs(5);
+const STREAM_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// How often the backlog is measured, and old rows are removed.
-const MEASURE: Duration = Duration::from_secs(1);
-const PRUNE: Duration = Duration::from_secs(60);
+const BACKLOG_INTERVAL: Duration = Duration::from_secs(1);
+const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Why a term of publishing ended before its time.
 #[derive(Debug)]
@@ -70,7 +70,7 @@ pub(super) struct Term<'a> {
 
 /// What became of a mark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Marked {
+enum MarkOutcome {
     Done,
     /// The broker has lost events, so nothing was marked.
     Lost,
@@ -101,19 +101,19 @@ impl<'a> Term<'a> {
 
     /// Publishes until the lease is another's.
     pub(super) async fn publish(&mut self) -> Result<(), Trouble> {
-        let Relay { database, road, options, .. } = self.relay;
-        let (mut connections, mut commits) = (road.connections(), database.commits());
+        let Relay { database, transport, options, .. } = self.relay;
+        let (mut connections, mut commits) = (transport.connections(), database.commits());
         let (mut looked, mut pruned) = (Since(Instant::now()), Since(Instant::now()));
-        let (mut idle, mut begin) = (Backoff::new(FIRST_IDLE, options.idle), Instant::now());
+        let (mut idle, mut begin) = (Backoff::new(FIRST_IDLE_PAUSE, options.idle), Instant::now());
         self.stream = None;
         loop {
             if self.renewed.due(options.term / 5) && !self.renew().await? {
                 return Ok(());
             }
-            if self.measured.due(MEASURE) {
+            if self.measured.due(BACKLOG_INTERVAL) {
                 self.measure().await?;
             }
-            if connections.has_changed().unwrap_or(false) || looked.due(LOOK) {
+            if connections.has_changed().unwrap_or(false) || looked.due(STREAM_CHECK_INTERVAL) {
                 connections.mark_unchanged();
                 self.stream = None;
             }
@@ -121,13 +121,13 @@ impl<'a> Term<'a> {
             if !self.search.step(self.relay, self.lease.epoch).await? {
                 return Ok(());
             }
-            if pruned.due(PRUNE) {
+            if pruned.due(PRUNE_INTERVAL) {
                 self.prune().await?;
             }
             sleep_until(begin).await;
             begin = Instant::now();
             commits.mark_unchanged();
-            let limit = options.window.max(1) * WINDOWS;
+            let limit = options.window.max(1) * WINDOWS_PER_READ;
             let rows = outbox::unpublished(database.reader(), limit as u64).await?;
             if rows.is_empty() {
                 drop(timeout(idle.pause(), commits.changed()).await);
@@ -136,9 +136,9 @@ impl<'a> Term<'a> {
             idle.reset();
             let few = rows.len() <= options.window;
             match self.windows(&stream, rows).await? {
-                Marked::Done => {}
-                Marked::Lost => self.stream = None,
-                Marked::Over => return Ok(()),
+                MarkOutcome::Done => {}
+                MarkOutcome::Lost => self.stream = None,
+                MarkOutcome::Over => return Ok(()),
             }
             if few {
                 begin += spacing(options.pace, begin.elapsed());
@@ -148,29 +148,29 @@ impl<'a> Term<'a> {
 
     /// Sends rows window by window, each once the one before is acknowledged, and marks that one meanwhile. What was sent when
     /// something goes wrong, and carries no mark, is sent again.
-    async fn windows(&mut self, stream: &str, rows: Vec<outbox::Model>) -> Result<Marked, Trouble> {
+    async fn windows(&mut self, stream: &str, rows: Vec<outbox::Model>) -> Result<MarkOutcome, Trouble> {
         let mut acknowledged = Vec::new();
         let mut rows = rows.into_iter().peekable();
         while rows.peek().is_some() {
             if self.renewed.due(self.relay.options.term / 5) && !self.renew().await? {
-                return Ok(Marked::Over);
+                return Ok(MarkOutcome::Over);
             }
             let window: Vec<_> = rows.by_ref().take(self.relay.options.window.max(1)).collect();
             let (marked, (sent, failed)) = tokio::join!(self.mark(stream, &acknowledged), self.send(window));
             match marked? {
-                Marked::Done => self.remember(&acknowledged),
-                marked @ (Marked::Lost | Marked::Over) => return Ok(marked),
+                MarkOutcome::Done => self.remember(&acknowledged),
+                marked @ (MarkOutcome::Lost | MarkOutcome::Over) => return Ok(marked),
             }
             acknowledged = sent;
             if let Some(error) = failed {
-                if self.mark(stream, &acknowledged).await? == Marked::Done {
+                if self.mark(stream, &acknowledged).await? == MarkOutcome::Done {
                     self.remember(&acknowledged);
                 }
                 return Err(error.into());
             }
         }
         let marked = self.mark(stream, &acknowledged).await?;
-        if marked == Marked::Done {
+        if marked == MarkOutcome::Done {
             self.remember(&acknowledged);
         }
         Ok(marked)
@@ -178,19 +178,19 @@ impl<'a> Term<'a> {
 
     /// Marks what was acknowledged, where the broker still holds what it acknowledged before: what was sent since may have grown
     /// over a loss, and marked, it would hide it.
-    async fn mark(&self, stream: &str, acknowledged: &[Published]) -> Result<Marked, Trouble> {
+    async fn mark(&self, stream: &str, acknowledged: &[Published]) -> Result<MarkOutcome, Trouble> {
         if acknowledged.is_empty() {
-            return Ok(Marked::Done);
+            return Ok(MarkOutcome::Done);
         }
         if !self.is_intact().await? {
-            return Ok(Marked::Lost);
+            return Ok(MarkOutcome::Lost);
         }
         let Relay { name, database, .. } = self.relay;
         if !lease::mark(database, self.lease.epoch, stream, acknowledged).await? {
-            return Ok(Marked::Over);
+            return Ok(MarkOutcome::Over);
         }
         metrics::counter!("checkup_relay_published_total", "service" => *name).increment(acknowledged.len() as u64);
-        Ok(Marked::Done)
+        Ok(MarkOutcome::Done)
     }
 
     /// The stream that can be published to: checked, and where it is not the one the marks speak of, or has lost what it
@@ -199,11 +199,11 @@ impl<'a> Term<'a> {
         if let Some(stream) = &self.stream {
             return Ok(Some(stream.clone()));
         }
-        let Relay { name, database, road, .. } = self.relay;
+        let Relay { name, database, transport, .. } = self.relay;
         if !self.renew().await? {
             return Ok(None);
         }
-        let state = road.state().await?;
+        let state = transport.state().await?;
         if self.has_lost(&state).await? {
             let first = self.lease.stream.is_empty();
             if !first {
@@ -211,13 +211,13 @@ impl<'a> Term<'a> {
                 metrics::counter!("checkup_relay_republished_total", "service" => *name).increment(1);
             }
             if self.lease.stream == state.identity {
-                road.renumbered().await?;
+                transport.renumbered().await?;
             }
             if !lease::publish_again(database, self.lease.epoch, &state.identity).await? || !self.renew().await? {
                 return Ok(None);
             }
         } else {
-            self.search.look(self.relay, &state).await;
+            self.search.begin_if_changed(self.relay, &state).await;
         }
         self.stream = Some(state.identity.clone());
         Ok(Some(state.identity))
@@ -226,10 +226,10 @@ impl<'a> Term<'a> {
     /// Whether the stream is the one that acknowledged what was marked before, and has not lost its end since.
     async fn is_intact(&self) -> Result<bool, bus::Error> {
         let Some((sequence, event_id)) = self.lease.newest else { return Ok(true) };
-        if self.relay.road.id_at(sequence).await? == Some(event_id.to_string()) {
+        if self.relay.transport.id_at(sequence).await? == Some(event_id.to_string()) {
             return Ok(true);
         }
-        Ok(!self.has_lost(&self.relay.road.state().await?).await?)
+        Ok(!self.has_lost(&self.relay.transport.state().await?).await?)
     }
 
     /// Keeps in mind what the lease's row has been told by the mark.
@@ -250,7 +250,7 @@ impl<'a> Term<'a> {
             return Ok(true);
         }
         // No event there: it was deleted, or left by age. That is for the search to find out, and to mend.
-        let found = self.relay.road.id_at(sequence).await?;
+        let found = self.relay.transport.id_at(sequence).await?;
         Ok(found.is_some_and(|found| found != event_id.to_string()))
     }
 
@@ -262,7 +262,7 @@ impl<'a> Term<'a> {
             message: Message { subject: row.subject, payload: row.payload },
         });
         let deadline = Instant::now() + self.relay.options.timeout;
-        let results = self.relay.road.publish(&outbound.collect::<Vec<_>>(), deadline).await;
+        let results = self.relay.transport.publish(&outbound.collect::<Vec<_>>(), deadline).await;
         let (mut acknowledged, mut failed) = (Vec::with_capacity(sent.len()), None);
         for ((position, event_id), result) in sent.into_iter().zip(results) {
             match result {
@@ -275,7 +275,7 @@ impl<'a> Term<'a> {
 
     async fn measure(&self) -> Result<(), DbErr> {
         let (waiting, oldest) = outbox::backlog(self.relay.database.reader()).await?;
-        self.relay.tell(waiting, oldest.map(timestamp));
+        self.relay.report_backlog(waiting, oldest.map(timestamp));
         Ok(())
     }
 

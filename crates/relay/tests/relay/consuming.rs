@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bus::tail::Tailer;
-use bus::{Delivery, Error, Message, Place, Subscribe, Subscription};
+use bus::{Delivery, Error, Message, Position, Subscribe, Subscription};
 use contract::event::v1::event_envelope::Payload;
 use contract::event::v1::{EventEnvelope, HospitalDeleted};
 use jiff::Timestamp;
@@ -21,7 +21,7 @@ use tokio::time::timeout;
 
 use crate::support::{Applier, Command, POISON, Side, event, side, soon};
 
-fn start(consuming: &Side, road: Arc<dyn Subscribe>, troubles: u32) -> DrainTrigger {
+fn start(consuming: &Side, transport: Arc<dyn Subscribe>, troubles: u32) -> DrainTrigger {
     let (trigger, drain) = drain_pair();
     let handler = Applier { writer: consuming.writer.clone(), troubles: AtomicU32::new(troubles) };
     let consumer = Consumer {
@@ -33,7 +33,7 @@ fn start(consuming: &Side, road: Arc<dyn Subscribe>, troubles: u32) -> DrainTrig
     };
     let pauses = Duration::from_millis(1);
     let options = ConsumeOptions { attempts: 3, first_pause: pauses, last_pause: pauses, ..ConsumeOptions::default() };
-    drop(tokio::spawn(consume(consumer, road, options, Clock::system(), drain, None)));
+    drop(tokio::spawn(consume(consumer, transport, options, Clock::system(), drain, None)));
     trigger
 }
 
@@ -92,7 +92,7 @@ async fn a_store_in_trouble_is_waited_for_and_buries_nothing() {
     assert_eq!(dead_letter::count(consuming.database.reader()).await.expect("counted"), 0);
 }
 
-/// A road that repeats and reorders, as a broker may, by a fixed schedule, with one undecodable message in the middle.
+/// A transport that repeats and reorders, as a broker may, by a fixed schedule, with one undecodable message in the middle.
 struct Chaos(Vec<EventEnvelope>, Vec<u8>);
 
 struct ChaosSubscription(VecDeque<Vec<Delivery>>);
@@ -107,7 +107,7 @@ impl Subscribe for Chaos {
     ) -> Result<Box<dyn Subscription>, Error> {
         let deliver = |payload: Vec<u8>, sequence: usize| Delivery {
             message: Arc::new(Message { subject: "checkup.v1.slot.screening_refused.x".into(), payload }),
-            place: Place::Unordered { sequence: sequence as u64 },
+            position: Position::Unordered { sequence: sequence as u64 },
         };
         let mut deliveries: Vec<_> =
             self.0.iter().enumerate().map(|(at, event)| deliver(event.encode_to_vec(), at)).collect();
@@ -146,12 +146,12 @@ impl Subscription for ChaosSubscription {
 #[tokio::test]
 async fn duplicates_and_disorder_have_no_effect_of_their_own() {
     let consuming = side().await;
-    let road = |broken| Arc::new(Chaos((1..=101).map(event).collect(), vec![0xff, broken]));
-    let _first = start(&consuming, road(1), 0);
+    let transport = |broken| Arc::new(Chaos((1..=101).map(event).collect(), vec![0xff, broken]));
+    let _first = start(&consuming, transport(1), 0);
     let mut seen = effects(&consuming, 101).await;
     // A second delivery of everything, as after a lost acknowledgement; its own broken message shows that it was read.
-    let _second = start(&consuming, road(1), 0);
-    let _third = start(&consuming, road(2), 0);
+    let _second = start(&consuming, transport(1), 0);
+    let _third = start(&consuming, transport(2), 0);
     let mut commits = consuming.database.commits();
     let both = async {
         while dead_letter::count(consuming.database.reader()).await.expect("counted") < 2 {
@@ -164,7 +164,7 @@ async fn duplicates_and_disorder_have_no_effect_of_their_own() {
     assert_eq!(seen, (1..=101).collect::<Vec<u128>>());
 }
 
-/// An event that fails for a while must not hold up those behind it where the road keeps no order, and is not lost.
+/// An event that fails for a while must not hold up those behind it where the transport keeps no order, and is not lost.
 #[tokio::test]
 async fn an_event_that_fails_is_overtaken_and_comes_again() {
     let consuming = side().await;
@@ -173,17 +173,17 @@ async fn an_event_that_fails_is_overtaken_and_comes_again() {
     let _running = start(&consuming, Arc::new(Chaos(events, vec![0xff])), 0);
     let others = effects(&consuming, 49).await;
     assert!(!others.contains(&1), "{others:?}");
-    buried(&consuming, 2).await;
+    dead_letters(&consuming, 2).await;
 }
 
 /// Waits until so many dead letters are kept.
-async fn buried(side: &Side, count: u64) -> Vec<dead_letter::Model> {
+async fn dead_letters(side: &Side, count: u64) -> Vec<dead_letter::Model> {
     let mut commits = side.database.commits();
     let wait = async {
         loop {
-            let letters = dead_letter::list(side.database.reader(), 0, 100).await.expect("letters");
-            if letters.len() as u64 == count {
-                return letters;
+            let dead_letters = dead_letter::list(side.database.reader(), 0, 100).await.expect("letters");
+            if dead_letters.len() as u64 == count {
+                return dead_letters;
             }
             commits.changed().await.expect("the database lives");
         }
@@ -199,15 +199,15 @@ async fn a_dead_letter_is_applied_again_when_somebody_asks_and_its_cause_is_gone
     producing.writer.submit(Command::Produce(events), soon()).await.expect("produced");
     let _running = start(&consuming, tail(&producing), 0);
     effects(&consuming, 9).await;
-    let letter = buried(&consuming, 1).await.remove(0);
+    let dead_letter = dead_letters(&consuming, 1).await.remove(0);
 
     // Asked too early it stays, with one try more.
-    assert!(dead_letter::ask_for_replay(&consuming.database, letter.id, Timestamp::now()).await.expect("asked"));
+    assert!(dead_letter::ask_for_replay(&consuming.database, dead_letter.id, Timestamp::now()).await.expect("asked"));
     let mut commits = consuming.database.commits();
     let tried = async {
         loop {
-            let row = dead_letter::get(consuming.database.reader(), letter.id).await.expect("read").expect("kept");
-            if row.attempts > letter.attempts {
+            let row = dead_letter::get(consuming.database.reader(), dead_letter.id).await.expect("read").expect("kept");
+            if row.attempts > dead_letter.attempts {
                 return row;
             }
             commits.changed().await.expect("the database lives");
@@ -216,10 +216,10 @@ async fn a_dead_letter_is_applied_again_when_somebody_asks_and_its_cause_is_gone
     assert_eq!(timeout(Duration::from_secs(20), tried).await.expect("tried in time").replay_time, None);
 
     consuming.poisonous.store(false, Ordering::Relaxed);
-    assert!(dead_letter::ask_for_replay(&consuming.database, letter.id, Timestamp::now()).await.expect("asked"));
+    assert!(dead_letter::ask_for_replay(&consuming.database, dead_letter.id, Timestamp::now()).await.expect("asked"));
     assert_eq!(effects(&consuming, 10).await[9], 5);
-    buried(&consuming, 0).await;
-    assert!(!dead_letter::ask_for_replay(&consuming.database, letter.id, Timestamp::now()).await.expect("asked"));
+    dead_letters(&consuming, 0).await;
+    assert!(!dead_letter::ask_for_replay(&consuming.database, dead_letter.id, Timestamp::now()).await.expect("asked"));
 }
 
 #[tokio::test]
@@ -243,8 +243,8 @@ async fn a_consumer_says_when_it_has_caught_up() {
         database: consuming.database.clone(),
         pace: None,
     };
-    let road = tail(&producing);
-    let consuming_task = consume(consumer, road, ConsumeOptions::default(), Clock::system(), drain, Some(latch));
+    let transport = tail(&producing);
+    let consuming_task = consume(consumer, transport, ConsumeOptions::default(), Clock::system(), drain, Some(latch));
     drop(tokio::spawn(consuming_task));
     assert!(!readiness.is_ready());
     timeout(Duration::from_secs(20), readiness.ready()).await.expect("it catches up");

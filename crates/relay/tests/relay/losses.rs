@@ -118,15 +118,15 @@ async fn readers_are_told_of_a_lost_end_and_of_nothing_else() {
 async fn what_jetstream_lost_is_published_again() {
     let Some(server) = mesh::for_tests::or_skip("nats-server", Nats::start().await) else { return };
     let producing = side().await;
-    let road = JetStream::connect(JetStreamOptions::new(server.url())).await.expect("usable options");
-    let (_trigger, _task) = start(&producing, Arc::new(road.clone()));
+    let transport = JetStream::connect(JetStreamOptions::new(server.url())).await.expect("usable options");
+    let (_trigger, _task) = start(&producing, Arc::new(transport.clone()));
     producing.produce(1..=300).await;
     all_marked(&producing).await;
-    let before = road.state().await.expect("a state");
+    let before = transport.state().await.expect("a state");
     server.thin_out("checkup").await.expect("thinned out");
-    assert_eq!(road.state().await.expect("a state").first, 300, "of one subject one event is left");
-    let numbers = timeout(Duration::from_secs(30), read(&road, 300)).await.expect("all events in time");
+    assert_eq!(transport.state().await.expect("a state").first, 300, "of one subject one event is left");
+    let numbers = timeout(Duration::from_secs(30), read(&transport, 300)).await.expect("all events in time");
     assert_eq!(numbers, (1..=300).collect());
-    let after = road.state().await.expect("a state");
+    let after = transport.state().await.expect("a state");
     assert_eq!((after.identity, after.last), (before.identity, 599));
 }

@@ -14,7 +14,7 @@ use relay::{Admission, Consumer, Incoming, Projection, Projector, Task};
 use runtime::clock::Clock;
 use sea_orm::{ConnectionTrait, DbErr, Statement};
 use store::dead_letter::{self, DeadLetter};
-use store::inbox::Mark;
+use store::inbox::InboxKey;
 use store::{Database, Location, Nemesis, Transaction, Verdict, outbox};
 use tempfile::TempDir;
 use testkit::{eventually, patience, within};
@@ -121,8 +121,8 @@ impl Bench {
         self.consumers[consumer].handler.handle(events).await
     }
 
-    async fn bury(&self, consumer: usize, mark: Mark) {
-        let letter = DeadLetter {
+    async fn store_dead_letter(&self, consumer: usize, inbox_key: InboxKey) {
+        let dead_letter = DeadLetter {
             consumer: self.consumers[consumer].name.into(),
             event_id: String::new(),
             subject: "checkup.v1.slot".into(),
@@ -131,7 +131,7 @@ impl Bench {
             attempts: 1,
             time: Timestamp::UNIX_EPOCH,
         };
-        self.consumers[consumer].handler.bury(letter, mark).await.expect("kept");
+        self.consumers[consumer].handler.store_dead_letter(dead_letter, inbox_key).await.expect("kept");
     }
 
     /// The numbers of the events that took effect, in that order.
@@ -152,7 +152,7 @@ impl Bench {
 fn about(number: u128, aggregate: &str) -> Incoming {
     let envelope = EventEnvelope { aggregate: aggregate.into(), ..event(number) };
     let event_id = Uuid::from_u128(number);
-    Incoming { envelope, event_id, mark: Mark::Unordered { event_id } }
+    Incoming { envelope, event_id, inbox_key: InboxKey::Unordered { event_id } }
 }
 
 /// An event as it comes by a transport without order.
@@ -163,8 +163,8 @@ fn unordered(number: u128) -> Incoming {
 /// An event at a position of a log.
 fn ordered(position: i64) -> Incoming {
     let event_id = Uuid::from_u128(position.unsigned_abs().into());
-    let mark = Mark::Ordered { source: "screening".into(), position, event_id };
-    Incoming { mark, ..unordered(event_id.as_u128()) }
+    let inbox_key = InboxKey::Ordered { source: "screening".into(), position, event_id };
+    Incoming { inbox_key, ..unordered(event_id.as_u128()) }
 }
 
 #[tokio::test]
@@ -224,9 +224,9 @@ async fn an_event_of_no_concern_is_marked_and_not_folded() {
 #[tokio::test]
 async fn a_dead_letter_is_kept_once_and_its_event_is_seen_by_its_consumer_alone() {
     let bench = start::<true>().await;
-    let mark = unordered(7).mark;
+    let inbox_key = unordered(7).inbox_key;
     for _ in 0..2 {
-        bench.bury(0, mark.clone()).await;
+        bench.store_dead_letter(0, inbox_key.clone()).await;
     }
     assert_eq!(dead_letter::count(bench.database.reader()).await.expect("a count"), 1);
     for consumer in [0, 1] {
@@ -237,7 +237,7 @@ async fn a_dead_letter_is_kept_once_and_its_event_is_seen_by_its_consumer_alone(
     // where facts may come again, dead letters may not
     let bench = start::<false>().await;
     for _ in 0..2 {
-        bench.bury(0, mark.clone()).await;
+        bench.store_dead_letter(0, inbox_key.clone()).await;
     }
     assert_eq!(dead_letter::count(bench.database.reader()).await.expect("a count"), 1);
 }
@@ -256,9 +256,10 @@ impl Nemesis for Doubt {
 async fn a_commit_in_doubt_is_run_again_and_takes_no_effect_twice() {
     let doubt = Arc::new(Doubt(AtomicUsize::new(0)));
     let bench = start_under::<true>(Some(doubt.clone())).await;
-    let letter = unordered(9).mark;
+    let dead_letter = unordered(9).inbox_key;
     let (some, others) = ([unordered(1), ordered(11)], [unordered(1)]);
-    let (fed, fed_too, ()) = tokio::join!(bench.feed(0, &some), bench.feed(1, &others), bench.bury(0, letter));
+    let (fed, fed_too, ()) =
+        tokio::join!(bench.feed(0, &some), bench.feed(1, &others), bench.store_dead_letter(0, dead_letter));
     fed.and(fed_too).expect("applied");
     assert!(doubt.0.load(Ordering::Relaxed) > 1, "nothing was run again");
     assert_eq!(bench.effects().await, [1, 11, 1]);

@@ -30,9 +30,9 @@ pub(crate) const OPTIONS: PublishOptions = PublishOptions {
     retention: Duration::from_secs(3_600),
 };
 
-pub(crate) fn start(side: &Side, road: Arc<dyn Publish>) -> (DrainTrigger, JoinHandle<()>) {
+pub(crate) fn start(side: &Side, transport: Arc<dyn Publish>) -> (DrainTrigger, JoinHandle<()>) {
     let (trigger, drain) = drain_pair();
-    let publishing = publish("test", side.database.clone(), road, OPTIONS, Clock::system(), drain);
+    let publishing = publish("test", side.database.clone(), transport, OPTIONS, Clock::system(), drain);
     (trigger, tokio::spawn(publishing))
 }
 
@@ -186,8 +186,8 @@ async fn a_leader_that_slept_marks_nothing() {
 async fn nothing_is_lost_with_jetstream() {
     let Some(mut server) = mesh::for_tests::or_skip("nats-server", Nats::start().await) else { return };
     let producing = side().await;
-    let road = JetStream::connect(JetStreamOptions::new(server.url())).await.expect("usable options");
-    let _running = start(&producing, Arc::new(road.clone()));
+    let transport = JetStream::connect(JetStreamOptions::new(server.url())).await.expect("usable options");
+    let _running = start(&producing, Arc::new(transport.clone()));
     producing.produce(1..=300).await;
     server.kill().await.expect("killed");
     producing.produce(301..=600).await;
@@ -197,17 +197,17 @@ async fn nothing_is_lost_with_jetstream() {
     producing.produce(601..=700).await;
     server.restart().await.expect("started");
 
-    let numbers = timeout(Duration::from_secs(30), read(&road, 700)).await.expect("all events in time");
+    let numbers = timeout(Duration::from_secs(30), read(&transport, 700)).await.expect("all events in time");
     assert_eq!(numbers, (1..=700).collect());
 }
 
 /// Reads the stream from its first event until there are so many different ones.
-pub(crate) async fn read(road: &JetStream, count: usize) -> BTreeSet<u128> {
+pub(crate) async fn read(transport: &JetStream, count: usize) -> BTreeSet<u128> {
     let filter = [domain::event::subject_filter("slot", "screening_refused")];
     let mut numbers = BTreeSet::new();
     while numbers.len() < count {
         let mut subscription = eventually("a subscription", async || {
-            let made = road.ordered().subscribe("reader", &filter, Default::default()).await;
+            let made = transport.ordered().subscribe("reader", &filter, Default::default()).await;
             made.map_err(|error| error.to_string())
         })
         .await;

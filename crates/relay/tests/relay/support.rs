@@ -13,9 +13,9 @@ use relay::{Handler, Incoming};
 use runtime::clock::Clock;
 use sea_orm::DbErr;
 use store::dead_letter::{self, DeadLetter};
-use store::inbox::{self, Mark};
+use store::inbox::{self, InboxKey};
 use store::migration::{MigrationTrait, MigratorTrait, common};
-use store::{Database, Location, Transaction, Unit, Writer, WriterOptions, outbox};
+use store::{BatchHandler, Database, Location, Transaction, Writer, WriterOptions, outbox};
 use tempfile::TempDir;
 use testkit::eventually;
 use tokio::sync::{Semaphore, watch};
@@ -34,10 +34,10 @@ impl MigratorTrait for Migrator {
 pub(crate) enum Command {
     Produce(Vec<EventEnvelope>),
     Consume(Vec<Incoming>),
-    Bury(DeadLetter, Mark),
+    StoreDeadLetter(DeadLetter, InboxKey),
 }
 
-pub(crate) struct Ledger {
+pub(crate) struct NumberHandler {
     /// Whether poison harms.
     poisonous: Arc<AtomicBool>,
 }
@@ -46,7 +46,7 @@ pub(crate) struct Ledger {
 pub(crate) const POISON: &str = "poison";
 
 #[async_trait]
-impl Unit for Ledger {
+impl BatchHandler for NumberHandler {
     type Command = Command;
     type Answer = ();
 
@@ -55,8 +55,8 @@ impl Unit for Ledger {
             match command {
                 Command::Produce(events) => outbox::append(transaction, events.clone()).await?,
                 Command::Consume(events) => {
-                    let marks: Vec<_> = events.iter().map(|event| &event.mark).collect();
-                    let fresh = inbox::admit(transaction, "ledger", &marks).await?;
+                    let inbox_keys: Vec<_> = events.iter().map(|event| &event.inbox_key).collect();
+                    let fresh = inbox::admit(transaction, "ledger", &inbox_keys).await?;
                     let effects =
                         events.iter().zip(fresh).filter(|(_, fresh)| *fresh).map(|(event, _)| event.envelope.clone());
                     let effects: Vec<_> = effects.collect();
@@ -66,9 +66,9 @@ impl Unit for Ledger {
                     }
                     outbox::append(transaction, effects).await?;
                 }
-                Command::Bury(letter, mark) => {
-                    if inbox::admit(transaction, "ledger", &[mark]).await? == [true] {
-                        dead_letter::put(transaction, letter).await?;
+                Command::StoreDeadLetter(dead_letter, inbox_key) => {
+                    if inbox::admit(transaction, "ledger", &[inbox_key]).await? == [true] {
+                        dead_letter::put(transaction, dead_letter).await?;
                     }
                 }
             }
@@ -78,7 +78,7 @@ impl Unit for Ledger {
 }
 
 pub(crate) struct Applier {
-    pub(crate) writer: Writer<Ledger>,
+    pub(crate) writer: Writer<NumberHandler>,
     /// Refusals of a store in trouble before it works.
     pub(crate) troubles: AtomicU32,
 }
@@ -93,8 +93,8 @@ impl Handler for Applier {
         self.writer.submit(Command::Consume(batch.to_vec()), soon()).await
     }
 
-    async fn bury(&self, letter: DeadLetter, mark: Mark) -> Result<(), Fault> {
-        self.writer.submit(Command::Bury(letter, mark), soon()).await
+    async fn store_dead_letter(&self, dead_letter: DeadLetter, inbox_key: InboxKey) -> Result<(), Fault> {
+        self.writer.submit(Command::StoreDeadLetter(dead_letter, inbox_key), soon()).await
     }
 }
 
@@ -104,7 +104,7 @@ pub(crate) fn soon() -> Instant {
 
 pub(crate) struct Side {
     pub(crate) database: Database,
-    pub(crate) writer: Writer<Ledger>,
+    pub(crate) writer: Writer<NumberHandler>,
     /// Whether poison harms here.
     pub(crate) poisonous: Arc<AtomicBool>,
     _folder: Option<TempDir>,
@@ -131,8 +131,8 @@ pub(crate) async fn replicas() -> Option<[Side; 2]> {
 impl Side {
     fn on(database: Database, folder: Option<TempDir>) -> Self {
         let poisonous = Arc::new(AtomicBool::new(true));
-        let ledger = Ledger { poisonous: Arc::clone(&poisonous) };
-        let (writer, run) = Writer::new("test", ledger, database.clone(), WriterOptions::default());
+        let handler = NumberHandler { poisonous: Arc::clone(&poisonous) };
+        let (writer, run) = Writer::new("test", handler, database.clone(), WriterOptions::default());
         drop(tokio::spawn(run));
         Self { database, writer, poisonous, _folder: folder }
     }

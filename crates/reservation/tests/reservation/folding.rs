@@ -8,12 +8,12 @@ use contract::reservation::v1::reservation::State;
 use fault::Reason;
 use prost::Message;
 use store::dead_letter::{self, DeadLetter};
-use store::inbox::Mark;
+use store::inbox::InboxKey;
 use store::outbox;
 use testkit::{refused, seed};
 use uuid::Uuid;
 
-use crate::support::{Booking, House, get, history, incoming, shuffle, told};
+use crate::support::{Booking, House, get, history, incoming, shuffle, states};
 
 const SLOT: &str = "hospitals/seoul/slots/2027-03-01";
 
@@ -57,7 +57,7 @@ async fn a_booking_is_registered_and_followed() {
     assert!(cancelled.update_time.unwrap().seconds > registered.update_time.unwrap().seconds);
 
     let entries = history(&kim, &booking.name(), 0).await.unwrap();
-    assert_eq!(told(&entries), [(1, State::Registered), (2, State::Cancelled)]);
+    assert_eq!(states(&entries), [(1, State::Registered), (2, State::Cancelled)]);
     let last = &entries[1];
     assert_eq!((last.state_reason.as_str(), last.state_message.as_str()), ("REASON_2", "message 2"));
     assert_eq!(last.actor, "customer:kim");
@@ -98,7 +98,7 @@ async fn r16_any_delivery_ends_in_the_same_ledger() {
         assert_eq!((shown.screening_version, shown.state()), (*version, *state), "{life:?}");
         assert_eq!(shown.create_time.unwrap().seconds, booking.begin + ends[0].0, "{life:?}");
         assert_eq!(shown.update_time.unwrap().seconds, booking.begin + version, "{life:?}");
-        assert_eq!(told(&history(&auditor, &booking.name(), 2).await.unwrap()), *ends, "{life:?}");
+        assert_eq!(states(&history(&auditor, &booking.name(), 2).await.unwrap()), *ends, "{life:?}");
     }
     let expected: BTreeMap<String, State> =
         bookings.iter().filter_map(|(booking, _, ends)| Some((booking.name(), ends.last()?.1))).collect();
@@ -160,7 +160,7 @@ async fn a_restart_keeps_the_ledger_and_knows_what_it_has_seen() {
     house.feed(&life).await;
     let kim = house.served.customer("kim").await;
     assert_eq!(get(&kim, &booking.name(), "").await.unwrap().state(), State::Cancelled);
-    assert_eq!(told(&history(&kim, &booking.name(), 1).await.unwrap()).len(), 2);
+    assert_eq!(states(&history(&kim, &booking.name(), 1).await.unwrap()).len(), 2);
     let events = outbox::read_after(house.service.database.reader(), 0, 10).await.unwrap();
     assert_eq!(events.len(), 2);
     house.stop().await;
@@ -178,7 +178,7 @@ async fn a_broken_event_blames_itself_and_can_be_buried_once() {
     let auditor = house.served.auditor().await;
     refused(get(&auditor, &good.name(), "").await, Reason::ReservationNotFound);
 
-    let letter = DeadLetter {
+    let dead_letter = DeadLetter {
         consumer: house.service.consumers[0].name.into(),
         event_id: broken.event_id.clone(),
         subject: domain::event::subject(&broken),
@@ -187,9 +187,9 @@ async fn a_broken_event_blames_itself_and_can_be_buried_once() {
         attempts: 10,
         time: jiff::Timestamp::UNIX_EPOCH,
     };
-    let mark = Mark::Ordered { source: "screening".into(), position: 7, event_id: Uuid::nil() };
+    let inbox_key = InboxKey::Ordered { source: "screening".into(), position: 7, event_id: Uuid::nil() };
     for _ in 0..2 {
-        house.handler().bury(letter.clone(), mark.clone()).await.unwrap();
+        house.handler().store_dead_letter(dead_letter.clone(), inbox_key.clone()).await.unwrap();
     }
     assert_eq!(dead_letter::count(house.service.database.reader()).await.unwrap(), 1);
     house.stop().await;

@@ -23,7 +23,7 @@ use runtime::lifecycle::{DrainTrigger, drain_pair};
 use runtime::server::{Server, ServerOptions};
 use runtime::tasks::Kind;
 use store::Location;
-use store::inbox::Mark;
+use store::inbox::InboxKey;
 use tempfile::TempDir;
 use testkit::{Party, Random, Served, Tokens};
 use tokio::net::TcpListener;
@@ -81,10 +81,10 @@ impl House {
     }
 }
 
-/// An event as it comes by a road without order.
+/// An event as it comes by a transport without order.
 pub(crate) fn incoming(envelope: &EventEnvelope) -> Incoming {
     let event_id = envelope.event_id.parse().unwrap();
-    Incoming { envelope: envelope.clone(), event_id, mark: Mark::Unordered { event_id } }
+    Incoming { envelope: envelope.clone(), event_id, inbox_key: InboxKey::Unordered { event_id } }
 }
 
 /// A booking whose events are told one after the other.
@@ -183,6 +183,6 @@ pub(crate) async fn history(party: &Party, name: &str, page_size: i32) -> Result
 }
 
 /// Versions and states of a history.
-pub(crate) fn told(history: &[ReservationHistoryEntry]) -> Vec<(i64, State)> {
+pub(crate) fn states(history: &[ReservationHistoryEntry]) -> Vec<(i64, State)> {
     history.iter().map(|entry| (entry.screening_version, entry.state())).collect()
 }

@@ -22,9 +22,9 @@ use crate::lifecycle::lock;
 use crate::server::Local;
 
 /// How long a replica is passed over after its first failure; it doubles with each further one.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const FIRST_PASS_OVER: Duration = Duration::from_millis(250);
 /// The longest a replica is passed over before another call tries it.
-const LAST_PAUSE: Duration = Duration::from_secs(5);
+const MAX_PASS_OVER: Duration = Duration::from_secs(5);
 
 /// The metadata that names the slot a call is about. Where one name stands for all replicas, somebody else chooses among them,
 /// and a mesh that hashes this header keeps the calls for one slot together as [`Replicas::route`] would.
@@ -204,7 +204,7 @@ impl Replica {
 /// How long a replica is passed over after so many failures in a row.
 fn pause_after(failures: u32) -> Duration {
     let doubled = 2_u32.saturating_pow(failures.saturating_sub(1));
-    FIRST_PAUSE.saturating_mul(doubled).min(LAST_PAUSE)
+    FIRST_PASS_OVER.saturating_mul(doubled).min(MAX_PASS_OVER)
 }
 
 impl Route {
@@ -332,18 +332,18 @@ mod tests {
         first.failed();
         together.failed();
         assert_ne!(preferred(&replicas, "k"), lost);
-        tokio::time::advance(FIRST_PAUSE * 3 / 2).await;
+        tokio::time::advance(FIRST_PASS_OVER * 3 / 2).await;
         let probe = replicas.route("k").next_attempt();
         assert_eq!(probe.address(), lost);
         assert_ne!(preferred(&replicas, "k"), lost, "one probe at a time");
         probe.failed();
-        tokio::time::advance(FIRST_PAUSE * 3 / 2).await;
+        tokio::time::advance(FIRST_PASS_OVER * 3 / 2).await;
         assert_ne!(preferred(&replicas, "k"), lost, "the pause has doubled");
-        tokio::time::advance(FIRST_PAUSE * 3).await;
+        tokio::time::advance(FIRST_PASS_OVER * 3).await;
         replicas.route("k").next_attempt().answered();
         assert_eq!(preferred(&replicas, "k"), lost);
         assert_eq!(preferred(&replicas, "k"), lost);
-        assert_eq!(pause_after(1_000), LAST_PAUSE);
+        assert_eq!(pause_after(1_000), MAX_PASS_OVER);
     }
 
     #[tokio::test(start_paused = true)]

@@ -14,7 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use jsonwebtoken::jwk::{Jwk, JwkSet, ThumbprintHash};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 
-use super::{Claims, LONGEST_TOKEN};
+use super::{Claims, MAX_TOKEN_BYTES};
 use crate::entropy;
 
 /// Why there is no key.
@@ -36,7 +36,7 @@ pub enum IdentityError {
     },
     /// Nobody would accept the token.
     #[error(
-        "the token would have {bytes} bytes, and services accept {LONGEST_TOKEN} at most; give it fewer hospitals, or all of them with *"
+        "the token would have {bytes} bytes, and services accept {MAX_TOKEN_BYTES} at most; give it fewer hospitals, or all of them with *"
     )]
     TooLong {
         /// How long it would be.
@@ -107,7 +107,7 @@ impl Signer {
         let signed = jsonwebtoken::encode(&self.0.header, claims, &self.0.key);
         let token = signed.map_err(|error| IdentityError::Key(error.to_string()))?;
         let bytes = token.len();
-        if bytes > LONGEST_TOKEN { Err(IdentityError::TooLong { bytes }) } else { Ok(token) }
+        if bytes > MAX_TOKEN_BYTES { Err(IdentityError::TooLong { bytes }) } else { Ok(token) }
     }
 
     /// The public half as a JWKS document, for [`super::Verifier`] and for a mesh.

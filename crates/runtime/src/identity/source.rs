@@ -10,15 +10,15 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 use tonic::metadata::AsciiMetadataValue;
 
-use super::{Claims, LONGEST_TOKEN, Role, Signer};
+use super::{Claims, MAX_TOKEN_BYTES, Role, Signer};
 use crate::lifecycle::lock;
 
 /// How long a minted token is good for.
-const TTL: Duration = Duration::from_secs(10 * 60);
+const TOKEN_TTL: Duration = Duration::from_secs(10 * 60);
 /// A minted token is replaced at half its life, so that a call that waits long still arrives with a good one.
-const RENEW: Duration = Duration::from_secs(5 * 60);
+const RENEWAL_AGE: Duration = Duration::from_secs(5 * 60);
 /// How often a token file is looked at.
-const LOOK: Duration = Duration::from_secs(1);
+const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Hands out the bearer token of outgoing calls. A cheap handle.
 #[derive(Clone)]
@@ -85,7 +85,7 @@ impl TokenSource {
             Origin::Fixed(bearer) => bearer.clone(),
             Origin::Minted { signer, name, current } => {
                 let mut current = lock(current);
-                let due = current.as_ref().is_none_or(|(_, minted)| minted.elapsed() >= RENEW);
+                let due = current.as_ref().is_none_or(|(_, minted)| minted.elapsed() >= RENEWAL_AGE);
                 if due && let Some(minted) = mint(signer, name) {
                     *current = Some((minted, Instant::now()));
                 }
@@ -93,7 +93,7 @@ impl TokenSource {
             }
             Origin::File { path, current } => {
                 let mut current = lock(current);
-                if current.looked.is_none_or(|looked| looked.elapsed() >= LOOK) {
+                if current.looked.is_none_or(|looked| looked.elapsed() >= FILE_CHECK_INTERVAL) {
                     current.looked = Some(Instant::now());
                     reread(path, &mut current);
                 }
@@ -104,7 +104,7 @@ impl TokenSource {
 }
 
 fn mint(signer: &Signer, name: &str) -> Option<AsciiMetadataValue> {
-    match signer.sign(&Claims::new(Role::Service, name, None, TTL)) {
+    match signer.sign(&Claims::new(Role::Service, name, None, TOKEN_TTL)) {
         Ok(token) => bearer(&token),
         Err(error) => {
             tracing::error!(%error, service = name, "cannot mint a token");
@@ -122,9 +122,9 @@ fn reread(path: &PathBuf, current: &mut FileToken) {
     });
     match read {
         Ok((None, _)) => {}
-        Ok((Some(token), _)) if token.trim().len() > LONGEST_TOKEN => {
+        Ok((Some(token), _)) if token.trim().len() > MAX_TOKEN_BYTES => {
             let bytes = token.trim().len();
-            tracing::warn!(path = %path.display(), bytes, most = LONGEST_TOKEN, "the token file holds a token that nobody would accept");
+            tracing::warn!(path = %path.display(), bytes, most = MAX_TOKEN_BYTES, "the token file holds a token that nobody would accept");
         }
         Ok((Some(token), modified)) => match bearer(&token).filter(|_| !token.trim().is_empty()) {
             Some(bearer) => (current.bearer, current.modified) = (Some(bearer), Some(modified)),
@@ -157,10 +157,10 @@ mod tests {
             _ => unreachable!("it was minted"),
         };
         let first = minted_at(&source);
-        tokio::time::advance(RENEW / 2).await;
+        tokio::time::advance(RENEWAL_AGE / 2).await;
         token(&source);
         assert_eq!(minted_at(&source), first);
-        tokio::time::advance(RENEW).await;
+        tokio::time::advance(RENEWAL_AGE).await;
         token(&source);
         assert!(minted_at(&source) > first);
     }
@@ -178,13 +178,13 @@ mod tests {
             file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(at)).unwrap();
         };
         write("first\n", 1);
-        tokio::time::advance(LOOK).await;
+        tokio::time::advance(FILE_CHECK_INTERVAL).await;
         assert_eq!(token(&source), "first");
         write("second", 2);
-        tokio::time::advance(LOOK).await;
+        tokio::time::advance(FILE_CHECK_INTERVAL).await;
         assert_eq!(token(&source), "second");
         fs::remove_file(&path).unwrap();
-        tokio::time::advance(LOOK).await;
+        tokio::time::advance(FILE_CHECK_INTERVAL).await;
         assert_eq!(token(&source), "second");
     }
 }

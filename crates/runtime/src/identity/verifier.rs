@@ -14,7 +14,7 @@ use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 
-use super::{Claims, ISSUER, IdentityError, LONGEST_TOKEN};
+use super::{Claims, ISSUER, IdentityError, MAX_TOKEN_BYTES};
 use crate::clock::Clock;
 use crate::lifecycle::lock;
 
@@ -22,10 +22,10 @@ use crate::lifecycle::lock;
 const LEEWAY: i64 = 5;
 
 /// Tokens remembered; twice as many at most.
-const CACHED: usize = 4096;
+const CACHED_TOKENS: usize = 4096;
 
 /// Keys tried, so that a large key set cannot make a refusal expensive.
-const MOST_KEYS: usize = 16;
+const MAX_KEYS: usize = 16;
 
 /// Makes callers of tokens. A cheap handle.
 #[derive(Debug, Clone)]
@@ -76,7 +76,7 @@ impl Cache {
     }
 
     fn put(&mut self, token: Box<str>, verified: Verified) {
-        if self.young.len() >= CACHED {
+        if self.young.len() >= CACHED_TOKENS {
             self.old = std::mem::take(&mut self.young);
         }
         self.young.insert(token, verified);
@@ -91,7 +91,7 @@ impl Verifier {
     pub fn from_jwks(document: &str) -> Result<Self, IdentityError> {
         let unusable = |error: String| IdentityError::Key(error);
         let set: JwkSet = serde_json::from_str(document).map_err(|error| unusable(error.to_string()))?;
-        let keys: Vec<Key> = set.keys.iter().filter_map(usable).take(MOST_KEYS).collect();
+        let keys: Vec<Key> = set.keys.iter().filter_map(usable).take(MAX_KEYS).collect();
         if keys.is_empty() {
             return Err(unusable("the key set has no Ed25519 or P-256 key".to_owned()));
         }
@@ -111,9 +111,9 @@ impl Verifier {
     /// # Errors
     /// CREDENTIALS_INVALID.
     pub fn verify_at(&self, token: &str, now: Timestamp) -> Result<Caller, Fault> {
-        if token.len() > LONGEST_TOKEN {
+        if token.len() > MAX_TOKEN_BYTES {
             let bytes = token.len();
-            return Err(invalid(&format!("the token has {bytes} bytes; at most {LONGEST_TOKEN} are accepted")));
+            return Err(invalid(&format!("the token has {bytes} bytes; at most {MAX_TOKEN_BYTES} are accepted")));
         }
         let cached = lock(&self.0.cache).get(token);
         let verified = match cached {

@@ -26,10 +26,10 @@ use super::ServerOptions;
 use crate::metrics::{CONNECTIONS, CONNECTIONS_REFUSED};
 
 /// What every HTTP/2 client says first has so many bytes.
-const PREFACE: usize = 24;
+const PREFACE_BYTES: usize = 24;
 
 /// How long to wait after a failed accept: it is out of file descriptors, and trying at once would only burn the CPU.
-const PAUSE: Duration = Duration::from_millis(50);
+const ACCEPT_FAILURE_PAUSE: Duration = Duration::from_millis(50);
 
 /// Where a server's connections come from: the machine's network, or one that only behaves like one.
 pub trait Listener: Send + 'static {
@@ -109,7 +109,7 @@ impl<L: Listener> Incoming<L> {
                 Ok(stream) => return self.admit(stream),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(PAUSE).await;
+                    tokio::time::sleep(ACCEPT_FAILURE_PAUSE).await;
                 }
             }
         }
@@ -214,7 +214,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
         ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
         if let State::HalfOpen(half_open) = &mut this.state {
             half_open.seen += buf.filled().len() - before;
-            if half_open.seen >= PREFACE {
+            if half_open.seen >= PREFACE_BYTES {
                 this.state = State::Established { _permit: half_open.establish()? };
             }
         }

@@ -5,7 +5,7 @@ use runtime::lifecycle::{Readiness, drain_pair};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{Running, options, soon, told};
+use crate::support::{Running, instructed, options, soon};
 
 async fn get(addr: std::net::SocketAddr, path: &str) -> String {
     let mut stream = TcpStream::connect(addr).await.unwrap();
@@ -33,8 +33,8 @@ async fn liveness_readiness_and_metrics_are_told() {
     assert!(get(admin.addr(), "/ready").await.starts_with("HTTP/1.1 200"));
 
     let server = Running::start(options()).await;
-    server.marketing().list_demand_signals(told("refuse")).await.unwrap_err();
-    server.marketing().list_demand_signals(told("")).await.unwrap();
+    server.marketing().list_demand_signals(instructed("refuse")).await.unwrap_err();
+    server.marketing().list_demand_signals(instructed("")).await.unwrap();
     let method = "checkup.marketing.v1.MarketingService/ListDemandSignals";
     for code in ["INVALID_ARGUMENT", "OK"] {
         let counted = format!("checkup_calls_total{{method=\"{method}\",code=\"{code}\"}}");

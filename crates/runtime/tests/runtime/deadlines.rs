@@ -10,7 +10,7 @@ use runtime::server::ServerOptions;
 use runtime::status::{reason_of, refusal_of};
 use tonic::{Code, Request};
 
-use crate::support::{Probe, Running, options, raw, raw_call, raw_head, soon, told};
+use crate::support::{Probe, Running, instructed, options, raw, raw_call, raw_head, soon};
 
 #[tokio::test]
 async fn a_deadline_that_passes_is_answered_as_such_and_says_why() {
@@ -55,7 +55,7 @@ async fn calls_that_name_no_deadline_or_too_long_a_one_get_ours() {
 #[tokio::test]
 async fn a_clients_own_timeout_is_no_answer_of_the_service() {
     let server = Running::start(options()).await;
-    let mut request = told("hang");
+    let mut request = instructed("hang");
     request.set_timeout(Duration::from_millis(50));
     let status = soon(server.marketing().list_demand_signals(request)).await.unwrap_err();
     assert!(is_unreachable(&status), "{status:?}");
@@ -66,7 +66,7 @@ async fn what_remains_is_passed_on() {
     let peer = Running::start(options()).await;
     let probe = Probe { peer: Some(peer.channel()), ..Probe::default() };
     let server = Running::start_with(options(), probe, Readiness::new()).await;
-    let mut request = told("forward");
+    let mut request = instructed("forward");
     request.set_timeout(Duration::from_secs(30));
     let answer = soon(server.marketing().list_demand_signals(request)).await.unwrap().into_inner();
     let remaining: u64 = answer.next_page_token.parse().unwrap();

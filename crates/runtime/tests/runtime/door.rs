@@ -16,14 +16,14 @@ use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
-use crate::support::{Probe, Running, options, soon, told};
+use crate::support::{Probe, Running, instructed, options, soon};
 
 #[tokio::test]
 async fn nothing_is_served_before_it_is_ready_and_everything_after() {
     let readiness = Readiness::new();
     let latch = readiness.latch("store");
     let server = Running::start_with(options(), Probe::default(), readiness).await;
-    let status = server.marketing().list_demand_signals(told("")).await.unwrap_err();
+    let status = server.marketing().list_demand_signals(instructed("")).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
     assert_eq!(refusal_of(&status).unwrap().reason, Reason::NotReady);
     assert!(is_unreachable(&status));
@@ -40,14 +40,14 @@ async fn nothing_is_served_before_it_is_ready_and_everything_after() {
     for watch in &mut watched {
         assert_eq!(soon(watch.message()).await.unwrap().unwrap().status(), ServingStatus::Serving);
     }
-    server.marketing().list_demand_signals(told("")).await.unwrap();
+    server.marketing().list_demand_signals(instructed("")).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_panic_is_an_internal_error_and_the_process_lives() {
     let server = Running::start(options()).await;
     let mut client = server.marketing();
-    let status = soon(client.list_demand_signals(told("panic"))).await.unwrap_err();
+    let status = soon(client.list_demand_signals(instructed("panic"))).await.unwrap_err();
     assert_eq!(status.code(), Code::Internal);
     assert_eq!(reason_of(&status), Some(Reason::Internal));
     assert!(!format!("{status:?}").contains("told to panic"), "{status:?}");
@@ -63,13 +63,13 @@ async fn a_panic_is_an_internal_error_and_the_process_lives() {
     })
     .await;
     assert_eq!(reason_of(&status), Some(Reason::Internal));
-    client.list_demand_signals(told("")).await.unwrap();
+    client.list_demand_signals(instructed("")).await.unwrap();
 }
 
 #[tokio::test]
 async fn refusals_arrive_as_they_were_made() {
     let server = Running::start(options()).await;
-    let status = server.marketing().list_demand_signals(told("refuse")).await.unwrap_err();
+    let status = server.marketing().list_demand_signals(instructed("refuse")).await.unwrap_err();
     let refusal = refusal_of(&status).unwrap();
     assert_eq!((refusal.reason, refusal.message.as_str()), (Reason::FilterInvalid, "told to refuse"));
     assert_eq!(refusal.metadata["filter"], "refuse");
@@ -79,7 +79,7 @@ async fn refusals_arrive_as_they_were_made() {
 async fn a_call_continues_the_trace_it_came_with() {
     let server = Running::start(options()).await;
     let parent = TraceContext::generate();
-    let mut request = told("trace");
+    let mut request = instructed("trace");
     request.metadata_mut().insert("traceparent", parent.traceparent().parse().unwrap());
     let answer = server.marketing().list_demand_signals(request).await.unwrap().into_inner();
     let seen = TraceContext::parse(&answer.next_page_token).unwrap();
@@ -96,7 +96,7 @@ async fn unknown_methods_and_services_are_unimplemented() {
     {
         client.ready().await.unwrap();
         let codec = tonic_prost_codec();
-        let status = client.unary(told(""), path.parse().unwrap(), codec).await.unwrap_err();
+        let status = client.unary(instructed(""), path.parse().unwrap(), codec).await.unwrap_err();
         assert_eq!(status.code(), Code::Unimplemented, "{path}");
         assert!(is_unreachable(&status));
     }

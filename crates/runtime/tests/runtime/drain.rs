@@ -11,7 +11,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::support::{Running, options, soon, told};
+use crate::support::{Running, instructed, options, soon};
 
 /// Waits until nobody listens any more.
 async fn refused(addr: std::net::SocketAddr) {
@@ -27,7 +27,7 @@ async fn refused(addr: std::net::SocketAddr) {
 async fn a_call_under_way_finishes_and_nobody_else_gets_in() {
     let server = Running::start(options()).await;
     let mut client = server.marketing();
-    let call = tokio::spawn(async move { client.list_demand_signals(told("hang")).await });
+    let call = tokio::spawn(async move { client.list_demand_signals(instructed("hang")).await });
     soon(server.probe.hanging.notified()).await;
     server.trigger.request();
     refused(server.addr).await;
@@ -41,7 +41,7 @@ async fn a_call_under_way_finishes_and_nobody_else_gets_in() {
 async fn a_call_that_never_ends_does_not_hold_the_process() {
     let server = Running::start(ServerOptions { drain_timeout: Duration::from_millis(100), ..options() }).await;
     let mut client = server.marketing();
-    let call = tokio::spawn(async move { client.list_demand_signals(told("hang")).await });
+    let call = tokio::spawn(async move { client.list_demand_signals(instructed("hang")).await });
     soon(server.probe.hanging.notified()).await;
     server.trigger.request();
     soon(server.ended).await.unwrap().unwrap();
@@ -71,7 +71,7 @@ async fn calls_are_served_while_load_balancers_learn_of_the_end() {
     server.trigger.request();
     let last = soon(watched.message()).await.unwrap().unwrap();
     assert_eq!(last.status(), ServingStatus::NotServing);
-    server.marketing().list_demand_signals(told("")).await.unwrap();
+    server.marketing().list_demand_signals(instructed("")).await.unwrap();
     assert!(!server.ended.is_finished());
     server.ended.abort();
 }
@@ -81,7 +81,7 @@ async fn a_silent_connection_does_not_delay_the_end() {
     let server = Running::start(ServerOptions { drain_timeout: Duration::from_millis(100), ..options() }).await;
     let _silent = TcpStream::connect(server.addr).await.unwrap();
     // the server has seen the silent one once it has answered a later one
-    server.marketing().list_demand_signals(told("")).await.unwrap();
+    server.marketing().list_demand_signals(instructed("")).await.unwrap();
     server.trigger.request();
     soon(server.ended).await.unwrap().unwrap();
     assert!(server.drain.is_requested());

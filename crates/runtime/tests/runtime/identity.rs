@@ -10,12 +10,12 @@ use jiff::{SignedDuration, Timestamp};
 use jsonwebtoken::jwk::{Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use runtime::entropy;
-use runtime::identity::{Claims, Hospitals, LONGEST_TOKEN, Role, Signer, Verifier};
+use runtime::identity::{Claims, Hospitals, MAX_TOKEN_BYTES, Role, Signer, Verifier};
 use runtime::status::reason_of;
 use serde_json::{Value, json};
 use tonic::Code;
 
-use crate::support::{Running, options, told, told_by};
+use crate::support::{Running, instructed, instructed_by, options};
 
 /// A P-256 key in PKCS#8, fresh in every run.
 fn p256() -> EncodingKey {
@@ -142,7 +142,7 @@ fn the_longest_token_is_made_and_accepted_and_a_longer_one_neither() {
     };
     let most = (1..).take_while(|count| issuer.signer.sign(&admin(*count)).is_ok()).last().unwrap();
     let longest = issuer.signer.sign(&admin(most)).unwrap();
-    assert!(longest.len() <= LONGEST_TOKEN && longest.len() > LONGEST_TOKEN - 100, "{}", longest.len());
+    assert!(longest.len() <= MAX_TOKEN_BYTES && longest.len() > MAX_TOKEN_BYTES - 100, "{}", longest.len());
     assert!(issuer.verifier.verify(&longest).is_ok());
     let refused = issuer.signer.sign(&admin(most + 1)).unwrap_err().to_string();
     assert!(refused.contains("4096") && refused.contains("fewer hospitals"), "{refused}");
@@ -241,18 +241,18 @@ fn es256_keys_serve_as_well_and_odd_keys_are_left_out() {
 async fn the_door_tells_handlers_who_calls_and_refuses_bad_tokens_everywhere() {
     let server = Running::start(options()).await;
     let mut client = server.marketing();
-    let anonymous = client.list_demand_signals(told("caller")).await.unwrap().into_inner();
+    let anonymous = client.list_demand_signals(instructed("caller")).await.unwrap().into_inner();
     assert_eq!(anonymous.next_page_token, Caller::Anonymous.to_string());
     let token = server.token(Role::Admin, "lee");
     for scheme in ["Bearer", "bearer"] {
-        let request = told_by("caller", &format!("{scheme} {token}"));
+        let request = instructed_by("caller", &format!("{scheme} {token}"));
         let answer = client.list_demand_signals(request).await.unwrap().into_inner();
         assert_eq!(answer.next_page_token, "admin:lee");
     }
     let expired = Claims { exp: 1, ..Claims::new(Role::Customer, "kim", None, Duration::ZERO) };
     let expired = format!("Bearer {}", server.signer.sign(&expired).unwrap());
     for authorization in [expired.as_str(), "Bearer x", "Bearer", "Basic a2ltOnB3", ""] {
-        let status = client.list_demand_signals(told_by("caller", authorization)).await.unwrap_err();
+        let status = client.list_demand_signals(instructed_by("caller", authorization)).await.unwrap_err();
         assert_eq!(status.code(), Code::Unauthenticated, "{authorization}");
         assert_eq!(reason_of(&status), Some(Reason::CredentialsInvalid), "{authorization}");
     }

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic::Code;
 
-use crate::support::{Running, options, raw, raw_call, soon, told};
+use crate::support::{Running, instructed, options, raw, raw_call, soon};
 
 /// Waits until the server has closed this connection.
 async fn closed(stream: &mut TcpStream) {
@@ -27,7 +27,7 @@ async fn an_oversized_message_is_refused_and_the_connection_stays() {
     let request = ListDemandSignalsRequest { filter: "x".repeat(MAX_MESSAGE + 1), ..Default::default() };
     let status = client.list_demand_signals(request).await.unwrap_err();
     assert_eq!(status.code(), Code::OutOfRange, "{status:?}");
-    client.list_demand_signals(told("")).await.unwrap();
+    client.list_demand_signals(instructed("")).await.unwrap();
 }
 
 #[tokio::test]
@@ -41,7 +41,7 @@ async fn a_client_that_says_nothing_or_too_little_is_closed() {
     closed(&mut silent).await;
     closed(&mut slow).await;
     closed(&mut stranger).await;
-    server.marketing().list_demand_signals(told("")).await.unwrap();
+    server.marketing().list_demand_signals(instructed("")).await.unwrap();
 }
 
 #[tokio::test]
@@ -53,7 +53,7 @@ async fn a_client_that_stops_answering_is_closed() {
     // speaks HTTP/2 as far as the handshake goes, and answers no ping
     half_open.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
     closed(&mut half_open).await;
-    server.marketing().list_demand_signals(told("")).await.unwrap();
+    server.marketing().list_demand_signals(instructed("")).await.unwrap();
 }
 
 #[tokio::test]
@@ -64,7 +64,7 @@ async fn silent_clients_keep_nobody_out() {
     for _ in 0..16 {
         silent.push(TcpStream::connect(server.addr).await.unwrap());
     }
-    server.marketing().list_demand_signals(told("")).await.unwrap();
+    server.marketing().list_demand_signals(instructed("")).await.unwrap();
     for stream in &mut silent[..12] {
         closed(stream).await;
     }
@@ -75,11 +75,11 @@ async fn connections_beyond_the_limit_are_closed_at_once() {
     let server = Running::start(ServerOptions { max_connections: 1, ..options() }).await;
     let (mut first, driver) = raw(server.addr).await;
     assert_eq!(raw_call(&mut first, "", &[]).await.code(), Code::Ok);
-    let status = soon(server.marketing().list_demand_signals(told(""))).await.unwrap_err();
+    let status = soon(server.marketing().list_demand_signals(instructed(""))).await.unwrap_err();
     assert!(runtime::client::is_unreachable(&status), "{status:?}");
     driver.abort();
     drop(first);
-    soon(async { while server.marketing().list_demand_signals(told("")).await.is_err() {} }).await;
+    soon(async { while server.marketing().list_demand_signals(instructed("")).await.is_err() {} }).await;
 }
 
 #[tokio::test]
@@ -88,10 +88,10 @@ async fn calls_in_flight_are_bounded_and_health_is_answered_beyond() {
     let mut client = server.marketing();
     let hanging = tokio::spawn({
         let mut client = client.clone();
-        async move { client.list_demand_signals(told("hang")).await }
+        async move { client.list_demand_signals(instructed("hang")).await }
     });
     soon(server.probe.hanging.notified()).await;
-    let status = client.list_demand_signals(told("")).await.unwrap_err();
+    let status = client.list_demand_signals(instructed("")).await.unwrap_err();
     assert_eq!(status.code(), Code::ResourceExhausted);
     assert_eq!(reason_of(&status), Some(Reason::Overloaded));
     // another service of the same process has its own places
@@ -101,7 +101,7 @@ async fn calls_in_flight_are_bounded_and_health_is_answered_beyond() {
 
     server.probe.release.notify_one();
     soon(hanging).await.unwrap().unwrap();
-    client.list_demand_signals(told("")).await.unwrap();
+    client.list_demand_signals(instructed("")).await.unwrap();
 }
 
 #[tokio::test]
@@ -164,7 +164,7 @@ async fn a_flood_of_headers_is_refused() {
         Err(_) => true,
     };
     assert!(refused);
-    server.marketing().list_demand_signals(told("")).await.unwrap();
+    server.marketing().list_demand_signals(instructed("")).await.unwrap();
 }
 
 #[tokio::test]
@@ -175,11 +175,11 @@ async fn a_rush_of_cancelled_calls_leaves_the_others_alone() {
         let mut calls = Vec::new();
         for _ in 0..100 {
             let mut client = client.clone();
-            calls.push(tokio::spawn(async move { client.list_demand_signals(told("hang")).await }));
+            calls.push(tokio::spawn(async move { client.list_demand_signals(instructed("hang")).await }));
         }
         soon(server.probe.hanging.notified()).await;
         calls.iter().for_each(tokio::task::JoinHandle::abort);
     }
     server.probe.release.notify_waiters();
-    client.clone().list_demand_signals(told("")).await.unwrap();
+    client.clone().list_demand_signals(instructed("")).await.unwrap();
 }

@@ -11,7 +11,7 @@ use runtime::server::ServerOptions;
 use tokio::net::TcpListener;
 use tonic::transport::Uri;
 
-use crate::support::{PATIENCE, Probe, Running, options, soon, told};
+use crate::support::{Probe, Running, TEST_TIMEOUT, instructed, options, soon};
 
 /// Options of a server whose end takes no time.
 fn brief() -> ServerOptions {
@@ -33,8 +33,8 @@ async fn ask(replicas: &Replicas, key: &str) -> Option<(String, usize)> {
     let mut route = replicas.route(key);
     for attempts in 1.. {
         let attempt = route.next_attempt();
-        let mut request = told("");
-        request.set_timeout(PATIENCE);
+        let mut request = instructed("");
+        request.set_timeout(TEST_TIMEOUT);
         match soon(MarketingServiceClient::new(attempt.line()).list_demand_signals(request)).await {
             Err(status) if is_unreachable(&status) => attempt.failed(),
             _ => {

@@ -36,11 +36,11 @@ use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 /// Long enough for a loaded machine; a test that waits so long has failed.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Fails instead of hanging.
 pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(PATIENCE, future).await.expect("it took too long")
+    tokio::time::timeout(TEST_TIMEOUT, future).await.expect("it took too long")
 }
 
 /// A service that does what the request's filter says.
@@ -185,13 +185,13 @@ impl Running {
 }
 
 /// A request that tells the probe what to do.
-pub(crate) fn told(filter: &str) -> Request<ListDemandSignalsRequest> {
+pub(crate) fn instructed(filter: &str) -> Request<ListDemandSignalsRequest> {
     Request::new(ListDemandSignalsRequest { filter: filter.to_owned(), ..Default::default() })
 }
 
 /// The same with the value of the authorization metadata.
-pub(crate) fn told_by(filter: &str, authorization: &str) -> Request<ListDemandSignalsRequest> {
-    let mut request = told(filter);
+pub(crate) fn instructed_by(filter: &str, authorization: &str) -> Request<ListDemandSignalsRequest> {
+    let mut request = instructed(filter);
     request.metadata_mut().insert("authorization", authorization.parse().unwrap());
     request
 }
@@ -245,7 +245,7 @@ async fn raw_response(
     for (name, value) in extra {
         request = request.header(*name, *value);
     }
-    let message = prost::Message::encode_to_vec(told(filter).get_ref());
+    let message = prost::Message::encode_to_vec(instructed(filter).get_ref());
     let mut body = vec![0];
     body.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
     body.extend(message);

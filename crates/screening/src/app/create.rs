@@ -16,16 +16,16 @@ use runtime::trace::TraceContext;
 use tokio::time::{Instant, timeout_at};
 
 use super::in_flight::{Entered, in_progress};
-use super::{App, COMMIT_PATIENCE};
-use crate::capacity::{Reserved, late, unavailable};
+use super::{App, COMMIT_TIMEOUT};
+use crate::batch::{Book, Booked};
 use crate::decode::Create;
-use crate::store::standing::Question;
-use crate::unit::{Book, Booked};
+use crate::hospital_client::{Reserved, late, unavailable};
+use crate::tables::booking_lookup::BookingQuery;
 
 /// Ids a call goes through at most; each but the last was fenced in the short time between two steps.
-const MOST_ATTEMPTS: u32 = 32;
+const MAX_ATTEMPTS: u32 = 32;
 /// What is kept of the caller's time for the way back.
-const RESERVE: Duration = Duration::from_millis(20);
+const RESPONSE_RESERVE: Duration = Duration::from_millis(20);
 /// The pause before a booking whose place is taken is put on a full queue again.
 const QUEUE_PAUSE: Duration = Duration::from_millis(10);
 
@@ -41,7 +41,7 @@ pub(super) struct Intent {
 
 /// What stands where a booking wants to go.
 #[derive(Debug)]
-pub(super) enum Place {
+pub(super) enum Occupancy {
     /// Nothing.
     Free,
     /// A fence: this id is used up.
@@ -66,7 +66,7 @@ impl App {
         if intent.call.validate_only {
             return self.validate(&intent).await;
         }
-        let limit = deadline.earlier_by(RESERVE);
+        let limit = deadline.earlier_by(RESPONSE_RESERVE);
         loop {
             let waiting = match self.in_flight.enter(&intent.call.request)? {
                 Entered::First(lead, waiting) => {
@@ -87,12 +87,12 @@ impl App {
     }
 
     async fn book(&self, intent: &Intent) -> Result<Screening, Fault> {
-        for attempt in 0..MOST_ATTEMPTS {
+        for attempt in 0..MAX_ATTEMPTS {
             let id = self.attempt(intent, attempt);
-            match self.place(intent, id).await? {
-                Place::Fenced => {}
-                Place::Booked(row) => return self.settled(*row, intent).await,
-                Place::Free => {
+            match self.occupancy(intent, id).await? {
+                Occupancy::Fenced => {}
+                Occupancy::Booked(row) => return self.settled(*row, intent).await,
+                Occupancy::Free => {
                     if let Some(screening) = self.try_book(intent, id).await? {
                         return Ok(screening);
                     }
@@ -123,7 +123,7 @@ impl App {
 
     /// Until when Hospital is waited for: what is left of the caller's time, but for the commit and the way back.
     pub(super) fn hospital_deadline(&self, intent: &Intent) -> Deadline {
-        let reserve = (intent.deadline.remaining() / 10).clamp(RESERVE, Duration::from_millis(250));
+        let reserve = (intent.deadline.remaining() / 10).clamp(RESPONSE_RESERVE, Duration::from_millis(250));
         intent.deadline.earlier_by(reserve).min(Deadline::within(self.options.hospital_timeout))
     }
 
@@ -131,21 +131,22 @@ impl App {
     ///
     /// # Errors
     /// REQUEST_ID_REUSED, CUSTOMER_DATE_CONFLICT.
-    pub(super) async fn place(&self, intent: &Intent, id: ScreeningId) -> Result<Place, Fault> {
+    pub(super) async fn occupancy(&self, intent: &Intent, id: ScreeningId) -> Result<Occupancy, Fault> {
         let Create { request, customer, slot, .. } = &intent.call;
         let key = request.chosen.then(|| request.key.clone());
-        let standing = self.standings.ask(Question { key, id, place: (customer.clone(), slot.date) }).await?;
-        if let Some((record, row)) = standing.answered {
+        let existing =
+            self.booking_lookup.ask(BookingQuery { key, id, customer_date: (customer.clone(), slot.date) }).await?;
+        if let Some((record, row)) = existing.answered {
             let same = |row: &Screening| (row.customer.as_ref(), &row.slot) == (Some(customer), slot);
             request.continues(&record.fingerprint, row.as_ref().is_some_and(same))?;
             let row = row.ok_or_else(|| Fault::internal("a request record names no screening"))?;
-            return Ok(Place::Booked(Box::new(row)));
+            return Ok(Occupancy::Booked(Box::new(row)));
         }
-        match (standing.own, standing.other) {
-            (Some(row), _) if row.is_fence() => Ok(Place::Fenced),
-            (Some(row), _) => Ok(Place::Booked(Box::new(row))),
+        match (existing.own, existing.other) {
+            (Some(row), _) if row.is_fence() => Ok(Occupancy::Fenced),
+            (Some(row), _) => Ok(Occupancy::Booked(Box::new(row))),
             (None, Some(other)) => Err(date_conflict(other)),
-            (None, None) => Ok(Place::Free),
+            (None, None) => Ok(Occupancy::Free),
         }
     }
 
@@ -154,11 +155,11 @@ impl App {
         let Create { customer, customer_display_name, slot, accept_pending, .. } = intent.call.clone();
         let booking = Booking { id, customer, customer_display_name, slot };
         let (slot, claim) = (&booking.slot, booking.claim());
-        let reserved = self.capacity.reserve(slot, claim, &intent.trace, self.hospital_deadline(intent)).await;
+        let reserved = self.hospital.reserve(slot, claim, &intent.trace, self.hospital_deadline(intent)).await;
         match (step(reserved.reply(), accept_pending), reserved) {
             (Step::Commit, Reserved::Active(terms)) => self.commit(intent, booking, terms, false).await,
             (Step::Park, _) => {
-                let terms = self.capacity.known_terms(&slot.hospital);
+                let terms = self.hospital.known_terms(&slot.hospital);
                 let parked = self.commit(intent, booking, terms, true).await;
                 self.parked.notify_one();
                 parked
@@ -186,11 +187,11 @@ impl App {
         terms: Terms,
         parked: bool,
     ) -> Result<Option<Screening>, Fault> {
-        let limit = Instant::now() + COMMIT_PATIENCE;
+        let limit = Instant::now() + COMMIT_TIMEOUT;
         let request = Some(&intent.call.request).filter(|request| request.chosen).cloned();
         let book = Book { request, cause: intent.cause.clone(), booking, terms, parked };
         loop {
-            match self.ledger.book(book.clone(), limit).await {
+            match self.writer.book(book.clone(), limit).await {
                 Ok(Booked::Row(row)) => return Ok(Some(*row)),
                 Ok(Booked::Refused(refusal)) => return Err(refusal),
                 Ok(Booked::Fenced) => return Ok(None),

@@ -6,27 +6,27 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::store::read::failed;
 use domain::request::RETENTION;
 use fault::Fault;
 use jiff::SignedDuration;
+use store::read::failed;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::{App, COMMIT_PATIENCE};
-use crate::store::watch;
-use crate::unit::Command;
+use super::{App, COMMIT_TIMEOUT};
+use crate::batch::Command;
+use crate::tables::watch;
 
 /// How often the watched claims are looked at.
-const TICK: Duration = Duration::from_secs(1);
+const SCAN_INTERVAL: Duration = Duration::from_secs(1);
 /// Claims one transaction fences at most.
-const CHUNK: u64 = 500;
+const FENCES_PER_TRANSACTION: u64 = 500;
 /// How often old request records are forgotten.
 const PURGE_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
 /// Runs until it is cut off.
 pub(crate) async fn run(app: Arc<App>) {
     // a shorter grace wants a closer look
-    let mut ticks = interval(TICK.min(app.options.reconcile_grace.max(Duration::from_millis(10))));
+    let mut ticks = interval(SCAN_INTERVAL.min(app.options.reconcile_grace.max(Duration::from_millis(10))));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut purged: Option<Instant> = None;
     loop {
@@ -47,12 +47,12 @@ async fn fence(app: &App) -> Result<(), Fault> {
     let grace = SignedDuration::try_from(app.options.reconcile_grace).unwrap_or(SignedDuration::MAX);
     let limit = app.clock.now().checked_sub(grace).unwrap_or(jiff::Timestamp::MIN);
     loop {
-        let due = watch::due(app.database.reader(), limit, CHUNK).await.map_err(failed)?;
+        let due = watch::due(app.database.reader(), limit, FENCES_PER_TRANSACTION).await.map_err(failed)?;
         let count = due.len() as u64;
         if count > 0 {
-            app.ledger.done(Command::Fence(due), Instant::now() + COMMIT_PATIENCE).await?;
+            app.writer.done(Command::Fence(due), Instant::now() + COMMIT_TIMEOUT).await?;
         }
-        if count < CHUNK {
+        if count < FENCES_PER_TRANSACTION {
             return Ok(());
         }
     }
@@ -61,5 +61,5 @@ async fn fence(app: &App) -> Result<(), Fault> {
 async fn purge(app: &App) -> Result<(), Fault> {
     let retention = SignedDuration::try_from(RETENTION).unwrap_or(SignedDuration::MAX);
     let limit = app.clock.now().checked_sub(retention).unwrap_or(jiff::Timestamp::MIN);
-    app.ledger.done(Command::Purge(limit), Instant::now() + COMMIT_PATIENCE).await
+    app.writer.done(Command::Purge(limit), Instant::now() + COMMIT_TIMEOUT).await
 }

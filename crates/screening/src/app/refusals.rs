@@ -13,9 +13,9 @@ use runtime::entropy::uuid_v7;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
-use super::COMMIT_PATIENCE;
+use super::COMMIT_TIMEOUT;
 use crate::NAME;
-use crate::unit::{Command, Ledger, Report};
+use crate::batch::{Command, RefusalReport, ScreeningWriter};
 
 type Counts = Arc<Mutex<HashMap<SlotId, i64>>>;
 
@@ -28,10 +28,13 @@ pub(crate) struct Refusals {
 
 impl Refusals {
     /// The counter, and the task that reports what it counts.
-    pub(crate) fn new(ledger: Ledger, interval: Duration) -> (Self, impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn new(
+        writer: ScreeningWriter,
+        interval: Duration,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let counts = Counts::default();
         let (alive, ended) = mpsc::channel(1);
-        let reporter = report(Arc::clone(&counts), ended, ledger, interval);
+        let reporter = report(Arc::clone(&counts), ended, writer, interval);
         (Self { counts, _alive: alive }, reporter)
     }
 
@@ -42,7 +45,7 @@ impl Refusals {
     }
 }
 
-async fn report(counts: Counts, mut ended: mpsc::Receiver<()>, ledger: Ledger, interval: Duration) {
+async fn report(counts: Counts, mut ended: mpsc::Receiver<()>, writer: ScreeningWriter, interval: Duration) {
     let mut open = true;
     while open {
         open = timeout(interval, ended.recv()).await.is_err();
@@ -53,8 +56,8 @@ async fn report(counts: Counts, mut ended: mpsc::Receiver<()>, ledger: Ledger, i
         let mut taken: Vec<_> = taken.into_iter().collect();
         taken.sort();
         let request = Request::of_own_work(&Caller::Service(NAME.to_owned()), "ReportRefusals", uuid_v7());
-        let report = Command::Report(Report { request, counts: taken.clone() });
-        if let Err(fault) = ledger.done(report, Instant::now() + COMMIT_PATIENCE).await {
+        let report = Command::Report(RefusalReport { request, counts: taken.clone() });
+        if let Err(fault) = writer.done(report, Instant::now() + COMMIT_TIMEOUT).await {
             tracing::warn!(?fault, "refusals are reported later");
             let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
             for (slot, count) in taken {

@@ -3,21 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::store::read::failed;
 use fault::Fault;
 use futures::future::join_all;
 use runtime::backoff::Backoff;
 use runtime::deadline::Deadline;
 use runtime::entropy::jittered;
 use runtime::trace::TraceContext;
+use store::read::failed;
 use tokio::time::timeout;
 
 use super::App;
 use super::settle::Settled;
-use crate::store;
+use crate::tables;
 
 /// Bookings asked about at once.
-const CHUNK: u64 = 32;
+const BOOKINGS_AT_ONCE: u64 = 32;
 /// The pause after a pass that reached Hospital, and the first after one that did not.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
@@ -51,7 +51,7 @@ async fn pass(app: &App) -> Result<Pass, Fault> {
     let mut after = None;
     let mut left = 0;
     loop {
-        let rows = store::pending(app.database.reader(), after, CHUNK).await.map_err(failed)?;
+        let rows = tables::pending(app.database.reader(), after, BOOKINGS_AT_ONCE).await.map_err(failed)?;
         let Some(last) = rows.last() else { break };
         after = Some(last.id);
         let settled = join_all(rows.iter().map(|row| async {

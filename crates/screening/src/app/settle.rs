@@ -8,10 +8,10 @@ use runtime::deadline::Deadline;
 use runtime::trace::TraceContext;
 use tokio::time::Instant;
 
-use super::{App, COMMIT_PATIENCE};
+use super::{App, COMMIT_TIMEOUT};
 use crate::NAME;
-use crate::capacity::Reserved;
-use crate::unit::Settle;
+use crate::batch::Settle;
+use crate::hospital_client::Reserved;
 
 /// How far a PENDING booking came.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ impl App {
         if row.given_up.is_some() {
             return self.reject(row, trace, deadline).await;
         }
-        let reserved = self.capacity.reserve(&row.slot, row.claim(), trace, deadline).await;
+        let reserved = self.hospital.reserve(&row.slot, row.claim(), trace, deadline).await;
         let reply = reserved.reply();
         match (pending_step(reply), reserved) {
             (PendingStep::Confirm, Reserved::Active(terms)) => {
@@ -63,7 +63,7 @@ impl App {
 
     /// Has the claim of a given up booking released, then rejects the booking.
     async fn reject(&self, row: &Screening, trace: &TraceContext, deadline: Deadline) -> Result<Settled, Fault> {
-        match self.capacity.release(&row.slot, row.claim(), trace, deadline).await {
+        match self.hospital.release(&row.slot, row.claim(), trace, deadline).await {
             None => Ok(Settled { row: row.clone(), reached: false }),
             Some(ended) if after_release(ended) => {
                 Ok(Settled { row: self.write(row, Command::Reject, trace).await?, reached: true })
@@ -75,7 +75,7 @@ impl App {
     async fn write(&self, row: &Screening, command: Command, trace: &TraceContext) -> Result<Screening, Fault> {
         let cause = Cause::own(NAME, trace.traceparent());
         let settle = Settle { id: row.id, command, cause };
-        self.ledger.settle(settle, Instant::now() + COMMIT_PATIENCE).await
+        self.writer.settle(settle, Instant::now() + COMMIT_TIMEOUT).await
     }
 }
 

@@ -1,14 +1,14 @@
 //! `validate_only`: what a booking would be answered now, without asking for a place or writing anything.
 
-use ::store::{micros, timestamp};
 use domain::booking::{Reply, Step, step};
 use domain::capacity::judge_booking;
 use domain::screening::{Booking, Command, Decision, Screening, Terms, apply, decide};
 use domain::window::zone_name;
 use fault::{Fault, Reason};
+use store::{micros, timestamp};
 
 use super::App;
-use super::create::{Intent, Place};
+use super::create::{Intent, Occupancy};
 
 impl App {
     /// Judges a booking.
@@ -16,14 +16,14 @@ impl App {
         let mut attempt = 0;
         let id = loop {
             let id = self.attempt(intent, attempt);
-            match self.place(intent, id).await? {
-                Place::Free => break id,
-                Place::Fenced => attempt += 1,
-                Place::Booked(row) => return Ok(*row),
+            match self.occupancy(intent, id).await? {
+                Occupancy::Free => break id,
+                Occupancy::Fenced => attempt += 1,
+                Occupancy::Booked(row) => return Ok(*row),
             }
         };
         let slot = &intent.call.slot;
-        let (terms, parked) = match self.capacity.prospect(slot, &intent.trace, self.hospital_deadline(intent)).await {
+        let (terms, parked) = match self.hospital.prospect(slot, &intent.trace, self.hospital_deadline(intent)).await {
             Ok(prospect) => {
                 judge_booking(slot, prospect.venue.as_ref(), prospect.offer, self.clock.now())?;
                 let venue =
@@ -37,7 +37,7 @@ impl App {
             }
             Err(fault) if matches!(fault.reason(), Reason::HospitalUnavailable | Reason::DeadlineExceeded) => {
                 match step(Reply::Unknown, intent.call.accept_pending) {
-                    Step::Park => (self.capacity.known_terms(&slot.hospital), true),
+                    Step::Park => (self.hospital.known_terms(&slot.hospital), true),
                     Step::GiveUp | Step::Commit | Step::NextAttempt | Step::PassOn => return Err(fault),
                 }
             }

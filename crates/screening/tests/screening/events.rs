@@ -7,7 +7,7 @@ use fault::Reason;
 use screening::Options;
 use sea_orm::{ConnectionTrait, Statement};
 use store::dead_letter::{self, DeadLetter};
-use store::inbox::Mark;
+use store::inbox::InboxKey;
 use testkit::{eventually, refused};
 
 use crate::hospital::{Fate, Gate};
@@ -145,11 +145,11 @@ async fn a_malformed_event_harms_nobody_and_can_be_buried() {
     let handler = &world.desk.service.consumers[0].handler;
     let incoming = |envelope: &contract::event::v1::EventEnvelope| {
         let event_id = envelope.event_id.parse().unwrap();
-        relay::Incoming { envelope: envelope.clone(), event_id, mark: Mark::Unordered { event_id } }
+        relay::Incoming { envelope: envelope.clone(), event_id, inbox_key: InboxKey::Unordered { event_id } }
     };
     let refusal = handler.handle(&events.iter().map(incoming).collect::<Vec<_>>()).await.unwrap_err();
     assert_eq!(refusal.reason(), Reason::Internal);
-    let letter = DeadLetter {
+    let dead_letter = DeadLetter {
         consumer: world.desk.service.consumers[0].name.into(),
         event_id: broken.event_id.clone(),
         subject: "checkup.v1.claim.capacity_reserved.x".into(),
@@ -159,7 +159,7 @@ async fn a_malformed_event_harms_nobody_and_can_be_buried() {
         time: jiff::Timestamp::UNIX_EPOCH,
     };
     for _ in 0..2 {
-        handler.bury(letter.clone(), incoming(&broken).mark).await.unwrap();
+        handler.store_dead_letter(dead_letter.clone(), incoming(&broken).inbox_key).await.unwrap();
     }
     let reader = world.desk.service.database.reader();
     assert_eq!(dead_letter::count(reader).await.unwrap(), 1);

@@ -1,4 +1,4 @@
-//! The service in this process over a directory of its own, its hospital behind a wire that can break, and the road between
+//! The service in this process over a directory of its own, its hospital behind a wire that can break, and the transport between
 //! their events.
 
 use std::collections::HashSet;
@@ -25,7 +25,7 @@ use runtime::server::{Server, ServerOptions};
 use runtime::tasks::Kind;
 use screening::{Deps, Options, Service};
 use store::Location;
-use store::inbox::Mark;
+use store::inbox::InboxKey;
 use tempfile::TempDir;
 use testkit::{FaultProxy, Party, Served, Tokens, eventually};
 use tokio::net::TcpListener;
@@ -145,11 +145,11 @@ impl World {
         events
     }
 
-    /// Hands the service events of the hospital, as a road without order does.
+    /// Hands the service events of the hospital, as a transport without order does.
     pub(crate) async fn feed(&self, events: &[EventEnvelope]) {
         let batch = events.iter().map(|envelope| {
             let event_id = envelope.event_id.parse().unwrap();
-            Incoming { envelope: envelope.clone(), event_id, mark: Mark::Unordered { event_id } }
+            Incoming { envelope: envelope.clone(), event_id, inbox_key: InboxKey::Unordered { event_id } }
         });
         self.desk.service.consumers[0].handler.handle(&batch.collect::<Vec<_>>()).await.unwrap();
     }
@@ -157,9 +157,9 @@ impl World {
     /// Brings every event that is on its way to the other side, both ways.
     pub(crate) async fn deliver(&self) {
         let (mut known, position) = self.delivered.lock().unwrap().clone();
-        let mut news = self.hospital.events();
-        news.retain(|event| known.insert(event.event_id.clone()));
-        self.feed(&news).await;
+        let mut unseen = self.hospital.events();
+        unseen.retain(|event| known.insert(event.event_id.clone()));
+        self.feed(&unseen).await;
         let rows = store::outbox::read_after(self.desk.service.database.reader(), position, 10_000).await.unwrap();
         for row in &rows {
             let event = EventEnvelope::decode(row.payload.as_slice()).unwrap();

@@ -29,7 +29,7 @@ pub(crate) async fn up(migrations: Migrations, connection: &DatabaseConnection) 
 }
 
 /// The key of the lock under which processes take turns: any number that nothing else in the database uses.
-const TURN: i64 = 0x63_6865_636b_7570;
+const MIGRATION_LOCK: i64 = 0x63_6865_636b_7570;
 
 /// The migrations that the database has not had, in order.
 pub(crate) async fn pending(migrations: Migrations, connection: &DatabaseConnection) -> Result<Vec<String>, DbErr> {
@@ -52,7 +52,8 @@ pub(crate) async fn pending(migrations: Migrations, connection: &DatabaseConnect
 /// and ends with it.
 pub(crate) async fn migrate(migrations: Migrations, connection: &DatabaseConnection) -> Result<Vec<String>, DbErr> {
     if connection.get_database_backend() == DbBackend::Postgres {
-        let turn = Statement::from_sql_and_values(DbBackend::Postgres, "SELECT pg_advisory_lock($1)", [TURN.into()]);
+        let turn =
+            Statement::from_sql_and_values(DbBackend::Postgres, "SELECT pg_advisory_lock($1)", [MIGRATION_LOCK.into()]);
         connection.execute_raw(turn).await?;
     }
     let pending = pending(migrations, connection).await?;

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use sea_orm::ActiveValue::Set;
 use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{ConnectionTrait, EntityTrait, QueryFilter, Statement, TransactionTrait};
-use store::inbox::{self, Ignored, Mark};
+use store::inbox::{self, Ignored, InboxKey};
 use store::query::{self, Direction};
 use store::request_record::{self, Record};
 use store::rows;
@@ -61,20 +61,21 @@ async fn the_outbox_is_a_log() {
 
 #[tokio::test]
 async fn the_inbox_admits_an_event_once() {
-    let ordered = |source: &str, position| Mark::Ordered { source: source.into(), position, event_id: Uuid::nil() };
-    let unordered = |number| Mark::Unordered { event_id: Uuid::from_u128(number) };
+    let ordered = |source: &str, position| InboxKey::Ordered { source: source.into(), position, event_id: Uuid::nil() };
+    let unordered = |number| InboxKey::Unordered { event_id: Uuid::from_u128(number) };
     for backend in backends().await {
         let connection = writing(&backend).await;
-        let marks = [ordered("a", 1), ordered("a", 2), ordered("b", 1), ordered("a", 2), unordered(1), unordered(1)];
-        let fresh = inbox::admit(&connection, "c", &marks.iter().collect::<Vec<_>>()).await.expect("admitted");
+        let inbox_keys =
+            [ordered("a", 1), ordered("a", 2), ordered("b", 1), ordered("a", 2), unordered(1), unordered(1)];
+        let fresh = inbox::admit(&connection, "c", &inbox_keys.iter().collect::<Vec<_>>()).await.expect("admitted");
         assert_eq!(fresh, [true, true, true, false, true, false], "{}", backend.name);
-        let marks = [ordered("a", 1), ordered("a", 3), unordered(1), unordered(2)];
-        let marks: Vec<_> = marks.iter().collect();
+        let inbox_keys = [ordered("a", 1), ordered("a", 3), unordered(1), unordered(2)];
+        let inbox_keys: Vec<_> = inbox_keys.iter().collect();
         let lost = connection.begin().await.expect("begun");
-        assert_eq!(inbox::admit(&lost, "c", &marks).await.expect("admitted"), [false, true, false, true]);
+        assert_eq!(inbox::admit(&lost, "c", &inbox_keys).await.expect("admitted"), [false, true, false, true]);
         lost.rollback().await.expect("rolled back");
-        assert_eq!(inbox::admit(&connection, "c", &marks).await.expect("admitted"), [false, true, false, true]);
-        assert_eq!(inbox::admit(&connection, "other", &marks).await.expect("admitted"), [true; 4]);
+        assert_eq!(inbox::admit(&connection, "c", &inbox_keys).await.expect("admitted"), [false, true, false, true]);
+        assert_eq!(inbox::admit(&connection, "other", &inbox_keys).await.expect("admitted"), [true; 4]);
         let cursors = inbox::cursors(&connection, "c").await.expect("cursors");
         assert_eq!((cursors["a"], cursors["b"]), (3, 1));
     }
@@ -82,15 +83,15 @@ async fn the_inbox_admits_an_event_once() {
 
 #[tokio::test]
 async fn an_event_whose_effect_may_come_again_is_remembered_by_its_cursor_alone() {
-    let ordered = |position| Mark::Ordered { source: "a".into(), position, event_id: Uuid::from_u128(9) };
-    let unordered = Mark::Unordered { event_id: Uuid::from_u128(1) };
+    let ordered = |position| InboxKey::Ordered { source: "a".into(), position, event_id: Uuid::from_u128(9) };
+    let unordered = InboxKey::Unordered { event_id: Uuid::from_u128(1) };
     for backend in backends().await {
         let connection = writing(&backend).await;
-        let marks = [ordered(1), unordered.clone(), ordered(2), ordered(2)];
-        let marks: Vec<_> = marks.iter().collect();
-        let first = inbox::admit_repeatable(&connection, "c", &marks).await.expect("admitted");
+        let inbox_keys = [ordered(1), unordered.clone(), ordered(2), ordered(2)];
+        let inbox_keys: Vec<_> = inbox_keys.iter().collect();
+        let first = inbox::admit_repeatable(&connection, "c", &inbox_keys).await.expect("admitted");
         assert_eq!(first, [true, true, true, false], "{}", backend.name);
-        let again = inbox::admit_repeatable(&connection, "c", &marks).await.expect("admitted");
+        let again = inbox::admit_repeatable(&connection, "c", &inbox_keys).await.expect("admitted");
         assert_eq!(again, [false, true, false, false], "{}", backend.name);
         // whoever has to know finds no trace of it
         assert_eq!(inbox::admit(&connection, "c", &[&unordered]).await.expect("admitted"), [true]);

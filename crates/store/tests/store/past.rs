@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use sea_orm::ConnectionTrait;
-use store::inbox::{self, Mark, ReadMark};
+use store::inbox::{self, InboxKey, ReadPosition};
 use store::outbox::{self, Returned};
 use store::past::{self, Contradiction, Gap};
 use uuid::Uuid;
@@ -10,21 +10,22 @@ use uuid::Uuid;
 use crate::backends;
 use crate::pages::{envelope, writing};
 
-fn mark(position: i64, event: u128) -> ReadMark {
-    ReadMark { consumer: "c".into(), position, event_id: Some(Uuid::from_u128(event)) }
+fn read_position(position: i64, event: u128) -> ReadPosition {
+    ReadPosition { consumer: "c".into(), position, event_id: Some(Uuid::from_u128(event)) }
 }
 
 #[tokio::test]
 async fn a_cursor_names_the_event_it_stands_at() {
     for backend in backends().await {
         let connection = writing(&backend).await;
-        let ordered = |position, event_id| Mark::Ordered { source: "a".into(), position, event_id };
-        let marks = [ordered(1, Uuid::from_u128(1)), ordered(2, Uuid::from_u128(2)), ordered(1, Uuid::from_u128(9))];
-        inbox::admit(&connection, "c", &marks.iter().collect::<Vec<_>>()).await.expect("admitted");
-        assert_eq!(inbox::read_of(&connection, "a").await.expect("read"), [mark(2, 2)], "{}", backend.name);
+        let ordered = |position, event_id| InboxKey::Ordered { source: "a".into(), position, event_id };
+        let inbox_keys =
+            [ordered(1, Uuid::from_u128(1)), ordered(2, Uuid::from_u128(2)), ordered(1, Uuid::from_u128(9))];
+        inbox::admit(&connection, "c", &inbox_keys.iter().collect::<Vec<_>>()).await.expect("admitted");
+        assert_eq!(inbox::read_of(&connection, "a").await.expect("read"), [read_position(2, 2)], "{}", backend.name);
         // bytes that nobody can read have no id
         inbox::admit(&connection, "c", &[&ordered(3, Uuid::nil())]).await.expect("admitted");
-        let unknown = ReadMark { event_id: None, ..mark(3, 0) };
+        let unknown = ReadPosition { event_id: None, ..read_position(3, 0) };
         assert_eq!(inbox::read_of(&connection, "a").await.expect("read"), [unknown]);
         inbox::read_again(&backend.database, "a").await.expect("forgotten");
         assert_eq!(inbox::read_of(&connection, "a").await.expect("read"), []);
@@ -37,16 +38,16 @@ async fn a_log_is_held_against_what_was_read_of_it() {
         let connection = writing(&backend).await;
         outbox::append(&connection, (1..=5).map(envelope).collect()).await.expect("appended");
         let said = async |position, event| {
-            past::contradiction(backend.database.reader(), &mark(position, event)).await.expect("an answer")
+            past::contradiction(backend.database.reader(), &read_position(position, event)).await.expect("an answer")
         };
         assert_eq!(said(5, 5).await, None, "{}", backend.name);
         assert_eq!(said(5, 6).await, Some(Contradiction::Other));
         assert_eq!(said(8, 8).await, Some(Contradiction::Shorter { head: 5 }));
-        let unknown = ReadMark { event_id: None, ..mark(5, 0) };
+        let unknown = ReadPosition { event_id: None, ..read_position(5, 0) };
         assert_eq!(past::contradiction(&connection, &unknown).await.expect("an answer"), None);
 
         // what was lost is there again: the log goes on behind it, and only then the gap is closed
-        past::leap(&connection, 8).await.expect("leapt");
+        past::advance_log(&connection, 8).await.expect("leapt");
         outbox::append(&connection, vec![envelope(20)]).await.expect("appended");
         assert_eq!(outbox::head(&connection).await.expect("head"), 9);
         assert_eq!(said(8, 8).await, Some(Contradiction::Other), "not before it is closed");
@@ -70,7 +71,7 @@ async fn a_cursor_at_an_event_that_was_pruned_says_nothing() {
         let connection = writing(&backend).await;
         outbox::append(&connection, (1..=9).map(envelope).collect()).await.expect("appended");
         let said = async |position, event| {
-            past::contradiction(backend.database.reader(), &mark(position, event)).await.expect("an answer")
+            past::contradiction(backend.database.reader(), &read_position(position, event)).await.expect("an answer")
         };
         // the first one was never published, and stays
         for published in ["position IN (2, 3, 4)", "position IN (5, 6)"] {
@@ -99,7 +100,7 @@ async fn an_empty_log_goes_on_too() {
         let connection = writing(&backend).await;
         outbox::append(&connection, vec![envelope(1)]).await.expect("appended");
         assert_eq!(outbox::head(&connection).await.expect("head"), 8, "{}", backend.name);
-        past::leap(&connection, 3).await.expect("nothing to do");
+        past::advance_log(&connection, 3).await.expect("nothing to do");
         outbox::append(&connection, vec![envelope(2)]).await.expect("appended");
         assert_eq!(outbox::head(&connection).await.expect("head"), 9);
     }

@@ -130,19 +130,19 @@ async fn whatever_the_order_what_a_writer_acknowledges_stays() {
         let database = backend.database.clone().with_nemesis(Arc::new(nemesis));
         let sizes = WriterOptions { queue: 1 + random.below(8) as usize, batch: 1 + random.below(6) as usize };
         let (writer, run) = Writer::new("test", Accountant, database, sizes);
-        let told = Mutex::new(BTreeMap::new());
+        let answers = Mutex::new(BTreeMap::new());
         let mut tasks: Vec<Task<'_>> = vec![Box::pin(run)];
         for asker in 0..8 {
             let paying = pay(writer.clone(), round * 100 + asker, random.fork());
             tasks.push(Box::pin(async {
                 let (account, known) = paying.await;
-                told.lock().expect("what was told").insert(account, known);
+                answers.lock().expect("what was told").insert(account, known);
             }));
         }
         drop(writer);
         in_any_order(&mut random, tasks).await;
         let there: BTreeMap<i64, i64> = amounts(&backend.database).await.into_iter().collect();
-        for (account, known) in told.into_inner().expect("what was told") {
+        for (account, known) in answers.into_inner().expect("what was told") {
             let amount = there.get(&account).copied();
             let possible = amount == known.acknowledged || amount.is_some_and(|amount| known.unknown.contains(&amount));
             assert!(possible, "account {account} has {amount:?}, and its asker was told {known:?}");

@@ -1,4 +1,4 @@
-//! A table of accounts that may hold at most ten, and a unit that pays into it.
+//! A table of accounts that may hold at most ten, and a batch handler that pays into it.
 
 use async_trait::async_trait;
 use fault::Fault;
@@ -6,7 +6,7 @@ use sea_orm::ActiveValue::Set;
 use sea_orm::sea_query::{Expr, ExprTrait, OnConflict};
 use sea_orm::{DbErr, EntityTrait};
 use store::migration::{MigrationTrait, MigratorTrait, common, prelude};
-use store::{Database, Location, Transaction, Unit};
+use store::{BatchHandler, Database, Location, Transaction};
 use tempfile::TempDir;
 use tokio::sync::Semaphore;
 
@@ -62,18 +62,18 @@ impl MigrationTrait for Accounts {
             .col(ColumnDef::new(account::Column::Id).big_integer().not_null().primary_key())
             .col(ColumnDef::new(account::Column::Amount).big_integer().not_null())
             .col(ColumnDef::new(account::Column::Label).string().not_null())
-            .check(Expr::col(account::Column::Amount).between(0, MOST))
+            .check(Expr::col(account::Column::Amount).between(0, MAX_AMOUNT))
             .to_owned();
         manager.create_table(table).await
     }
 }
 
-pub(crate) const MOST: i64 = 1_000;
+pub(crate) const MAX_AMOUNT: i64 = 1_000;
 
-/// What the unit is asked to do.
+/// What the batch handler is asked to do.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// Sets an account to an amount; an amount above [`MOST`] breaks the table's rule.
+    /// Sets an account to an amount; an amount above [`MAX_AMOUNT`] breaks the table's rule.
     Put(i64, i64),
     /// Reads an account, and inserts it where it is not there.
     Insert(i64),
@@ -103,7 +103,7 @@ impl Gate {
 pub(crate) struct Accountant;
 
 #[async_trait]
-impl Unit for Accountant {
+impl BatchHandler for Accountant {
     type Command = Command;
     type Answer = Result<usize, Fault>;
 

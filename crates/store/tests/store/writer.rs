@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::backends;
-use crate::tables::{Accountant, Command, Gate, MOST, TestDatabase, amounts};
+use crate::tables::{Accountant, Command, Gate, MAX_AMOUNT, TestDatabase, amounts};
 
 fn soon() -> Instant {
     Instant::now() + Duration::from_secs(30)
@@ -83,7 +83,8 @@ async fn those_about_to_submit_are_in_the_first_batch() {
 async fn a_bad_row_fails_alone() {
     for backend in backends().await {
         let writer = start(&backend, WriterOptions::default());
-        let puts = (0..100).map(|id| writer.submit(Command::Put(id, if id == 37 { MOST + 1 } else { id }), soon()));
+        let puts =
+            (0..100).map(|id| writer.submit(Command::Put(id, if id == 37 { MAX_AMOUNT + 1 } else { id }), soon()));
         let answers = join_all(puts).await;
         for (id, answer) in answers.iter().enumerate() {
             match answer {

@@ -15,7 +15,7 @@ use crate::caller::{Caller, Token};
 use crate::goal::deletion::Fill;
 use crate::hot::{Hot, booking, today};
 use crate::load::{Answer, Work};
-use crate::stand::Stand;
+use crate::testbed::Testbed;
 use crate::{Error, Sizes};
 
 /// Dates a hospital can be made with; the others are added.
@@ -25,13 +25,13 @@ const BOOKABLE: usize = 300;
 /// Places of a slot: never full.
 const PLACES: i32 = 1_000;
 /// Bookings of a customer.
-const EACH: usize = 10;
+const BOOKINGS_PER_CUSTOMER: usize = 10;
 /// How often a booking is sent again that got no answer, or was put off.
-const TRIES: u32 = 10;
+const MAX_TRIES: u32 = 10;
 /// The pause before the first of them; each next one is as much longer.
-const BACK_OFF: Duration = Duration::from_millis(200);
+const FIRST_RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// Customers that take turns: when they have booked so often, others come.
-const TURNS: usize = 1_000;
+const CUSTOMERS_IN_TURN: usize = 1_000;
 
 /// Calls to be made, and by what.
 pub(super) struct Calls<W> {
@@ -51,11 +51,11 @@ pub(super) struct Population {
 }
 
 impl Population {
-    pub(super) fn new(stand: &Stand, sizes: Sizes) -> Result<Self, Error> {
+    pub(super) fn new(testbed: &Testbed, sizes: Sizes) -> Result<Self, Error> {
         // not tomorrow: a date stays bookable until the measurement is over, midnight or not
         let begin = today() + 2.days();
         let dates = (0_i64..).take(sizes.dates).map(|offset| begin + offset.days()).collect();
-        let customers = stand.caller("screening", Token::admin(&stand.signer)?)?;
+        let customers = testbed.caller("screening", Token::admin(&testbed.signer)?)?;
         Ok(Self { sizes, dates, customers, opened: 0, booked: 0, went: 0 })
     }
 
@@ -160,7 +160,10 @@ pub(super) struct Booking {
 impl Work for Booking {
     async fn call(&self, caller: usize) -> Result<Answer, Status> {
         let index = self.next.fetch_add(1, Ordering::Relaxed);
-        let (customer, round) = (index / (TURNS * EACH) * TURNS + index % TURNS, index / TURNS % EACH);
+        let (customer, round) = (
+            index / (CUSTOMERS_IN_TURN * BOOKINGS_PER_CUSTOMER) * CUSTOMERS_IN_TURN + index % CUSTOMERS_IN_TURN,
+            index / CUSTOMERS_IN_TURN % BOOKINGS_PER_CUSTOMER,
+        );
         let date = self.dates[(customer * 7 + round) % self.dates.len().min(BOOKABLE)];
         // a prime spreads neighbours over all hospitals
         let hospital = hospital_name(index.wrapping_mul(7_919) % self.hospitals);
@@ -171,10 +174,10 @@ impl Work for Booking {
             let asked = self.caller.request(request.clone());
             match self.caller.screening(caller).create_screening(asked).await {
                 Ok(_) => return Ok(Answer::Done),
-                Err(status) if tries < TRIES && may_come_again(&status) => tries += 1,
+                Err(status) if tries < MAX_TRIES && may_come_again(&status) => tries += 1,
                 Err(status) => return Err(status),
             }
-            sleep(BACK_OFF * tries).await;
+            sleep(FIRST_RETRY_PAUSE * tries).await;
         }
     }
 }

@@ -14,7 +14,7 @@ use tonic::Status;
 
 use crate::Error;
 use crate::caller::{Caller, Token};
-use crate::stand::Stand;
+use crate::testbed::Testbed;
 
 /// How many rows came, and how to ask for those after them.
 pub(in crate::goal) struct Page {
@@ -57,8 +57,8 @@ pub(in crate::goal) struct Subjects {
 }
 
 /// Every list of services that have them.
-pub(in crate::goal) fn lists(stand: &Stand, subjects: &Subjects) -> Result<Vec<List>, Error> {
-    let auditor = |service| stand.caller(service, Token::auditor(&stand.signer)?);
+pub(in crate::goal) fn lists(testbed: &Testbed, subjects: &Subjects) -> Result<Vec<List>, Error> {
+    let auditor = |service| testbed.caller(service, Token::auditor(&testbed.signer)?);
     let (hospitals, screenings) = (auditor("hospital")?, auditor("screening")?);
     let (ledger, all_hospitals) = (auditor("reservation")?, hospital::ListHospitalsRequest::default());
     let Subjects { hospital: parent, customer, date } = subjects;
@@ -94,7 +94,7 @@ pub(in crate::goal) fn lists(stand: &Stand, subjects: &Subjects) -> Result<Vec<L
         ),
         list!(
             "ListDemandSignals",
-            stand.caller("marketing", Token::admin(&stand.signer)?)?,
+            testbed.caller("marketing", Token::admin(&testbed.signer)?)?,
             marketing().list_demand_signals,
             ListDemandSignalsRequest::default(),
             signals

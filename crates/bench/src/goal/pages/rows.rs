@@ -6,7 +6,7 @@ use runtime::entropy;
 use crate::Error;
 use crate::caller::Token;
 use crate::hot::{Hot, booking};
-use crate::stand::Stand;
+use crate::testbed::Testbed;
 
 /// The hospital whose rows are copied.
 pub(super) const HOSPITAL: &str = "bench-many";
@@ -15,7 +15,7 @@ pub(super) const CUSTOMER: &str = "many";
 /// Places of a slot: there may be more.
 const PLACES: i32 = 50_000;
 /// Copies one statement makes: a statement is not waited for without end.
-const CHUNK: u64 = 50_000;
+const COPIES_PER_STATEMENT: u64 = 50_000;
 /// A table, and what its copies have of their own: `t` is the row that is copied, `i` the number of the copy.
 struct Copies {
     database: &'static str,
@@ -85,11 +85,11 @@ const COPIES: [Copies; 8] = [
 ];
 
 /// Has the services make a hospital, a booking and a request for more places.
-pub(super) async fn template(stand: &Stand) -> Result<(), Error> {
-    let admin = stand.caller("hospital", Token::admin(&stand.signer)?)?;
+pub(super) async fn template(testbed: &Testbed) -> Result<(), Error> {
+    let admin = testbed.caller("hospital", Token::admin(&testbed.signer)?)?;
     let hot = Hot::open(&admin, HOSPITAL, PLACES).await?;
     let slot = hot.any(0).to_owned();
-    let customers = stand.caller("screening", Token::admin(&stand.signer)?)?;
+    let customers = testbed.caller("screening", Token::admin(&testbed.signer)?)?;
     let request = customers.request(booking(format!("customers/{CUSTOMER}"), slot.clone()));
     customers.screening(0).create_screening(request).await.map_err(Error::call("CreateScreening"))?;
     let asked = CreateCapacityRequestRequest {
@@ -102,27 +102,27 @@ pub(super) async fn template(stand: &Stand) -> Result<(), Error> {
         }),
         request_id: entropy::uuid_v4().to_string(),
     };
-    let marketing = stand.caller("hospital", Token::marketing(&stand.signer)?)?;
+    let marketing = testbed.caller("hospital", Token::marketing(&testbed.signer)?)?;
     let asked = marketing.hospital().create_capacity_request(marketing.request(asked)).await;
     asked.map(drop).map_err(Error::call("CreateCapacityRequest"))
 }
 
 /// Copies the rows until every table has so many. `phase` is told how many steps there are, `done` of each.
 pub(super) async fn multiply(
-    stand: &mut Stand,
+    testbed: &mut Testbed,
     count: u64,
     done: &(dyn Fn() + Sync),
     phase: &(dyn Fn(u32) + Sync),
 ) -> Result<(), Error> {
-    let postgres = stand.mesh()?.postgres();
-    let chunks: u64 = COPIES.iter().map(|copies| (count / copies.each).div_ceil(CHUNK)).sum();
+    let postgres = testbed.mesh()?.postgres();
+    let chunks: u64 = COPIES.iter().map(|copies| (count / copies.each).div_ceil(COPIES_PER_STATEMENT)).sum();
     phase(u32::try_from(chunks).unwrap_or(u32::MAX));
     for Copies { database, table, made, changed, each } in COPIES {
         let made = made.replace("HOSPITAL", HOSPITAL).replace("CUSTOMER", CUSTOMER);
         let wanted = count / each;
         let mut from = 1;
         while from <= wanted {
-            let to = (from + CHUNK - 1).min(wanted);
+            let to = (from + COPIES_PER_STATEMENT - 1).min(wanted);
             let statement = format!(
                 "INSERT INTO {table} SELECT r.* FROM (SELECT * FROM {table} WHERE {made} ORDER BY 1 LIMIT 1) t, generate_series({from}, {to}) i, \
                  LATERAL jsonb_populate_record(t::{table}, jsonb_build_object('i', i, {changed})) r"

@@ -19,7 +19,7 @@ pub(super) struct Vocabulary {
     slots: Vec<String>,
     screenings: Vec<String>,
     tokens: Vec<String>,
-    wishes: Vec<String>,
+    increases: Vec<String>,
 }
 
 impl Vocabulary {
@@ -33,19 +33,19 @@ impl Vocabulary {
             booked.push(admin.book(customer, &slots[slot], "").await.expect("a place"));
         }
         let marketing = checkup.service("marketing").await;
-        let mut wishes = Vec::new();
+        let mut increases = Vec::new();
         for slot in &slots[..3] {
-            let wish = CapacityRequest { slot: slot.clone(), additional_capacity: 1, ..CapacityRequest::default() };
+            let increase = CapacityRequest { slot: slot.clone(), additional_capacity: 1, ..CapacityRequest::default() };
             let request = CreateCapacityRequestRequest {
                 parent: "hospitals/fuzzed-one".to_owned(),
-                capacity_request: Some(wish),
+                capacity_request: Some(increase),
                 request_id: String::new(),
             };
             let made = marketing.hospital().create_capacity_request(request).await.expect("a request");
-            wishes.push(made.into_inner().name);
+            increases.push(made.into_inner().name);
         }
         Self {
-            wishes,
+            increases,
             hospitals: vec![
                 "hospitals/fuzzed-one".to_owned(),
                 "hospitals/fuzzed-two".to_owned(),
@@ -62,7 +62,7 @@ impl Vocabulary {
         let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
         let message = field.parent_message().name().to_owned();
         match field.name() {
-            "name" if message.contains("CapacityRequest") => self.wishes.clone(),
+            "name" if message.contains("CapacityRequest") => self.increases.clone(),
             "name" if message.contains("Hospital") => self.hospitals.clone(),
             "name" if message.contains("Slot") => self.slots.clone(),
             "name" if message.contains("MyPage") => owned(&["customers/kim/myPage", "customers/nobody/myPage"]),

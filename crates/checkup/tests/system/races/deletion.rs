@@ -8,7 +8,7 @@ use contract::reservation::v1 as reservation;
 use contract::screening::v1::screening::State;
 use fault::Reason;
 use hospital::{CloseSlotRequest, DeleteHospitalRequest, GetHospitalRequest, Hospital};
-use reservation::reservation::State as Ledger;
+use reservation::reservation::State as ReservationState;
 use reservation::{GetReservationRequest, ListReservationHistoryRequest};
 use testkit::{Checkup, Desk, Party, eventually, gather, refused, refused_one_of, rush, seed, start_together};
 use tonic::{Response, Status};
@@ -38,7 +38,7 @@ async fn deleted(party: &Party, name: &str) -> Hospital {
 }
 
 /// Waits until a screening is in a final state, and Reservation in the same.
-async fn settled(auditor: &Party, name: &str, state: State, ledger: Ledger) {
+async fn settled(auditor: &Party, name: &str, state: State, ledger: ReservationState) {
     eventually("a screening and its reservation to settle", async || {
         let screening = Desk::of(auditor).screening(name).await.map_err(|status| status.to_string())?;
         if screening.state() != state {
@@ -104,7 +104,7 @@ async fn r04_a_claim_before_the_deletion_is_revoked_and_none_comes_after() {
 
     let auditor = checkup.auditor().await;
     for name in &booked {
-        settled(&auditor, name, State::ForceCancelled, Ledger::ForceCancelled).await;
+        settled(&auditor, name, State::ForceCancelled, ReservationState::ForceCancelled).await;
     }
     for screening in all_screenings(&auditor, "hospital=\"hospitals/doomed\"").await {
         assert!(matches!(screening.state(), State::ForceCancelled | State::Rejected), "{screening:?}");
@@ -165,12 +165,12 @@ async fn r05_the_first_transition_of_a_row_wins_against_the_deletion() {
             Ok(screening) => {
                 assert_eq!(screening.state(), State::Cancelled);
                 cancelled += 1;
-                settled(&auditor, name, State::Cancelled, Ledger::Cancelled).await;
+                settled(&auditor, name, State::Cancelled, ReservationState::Cancelled).await;
             }
             Err(status) => {
                 let refusal = refused(Err::<(), _>(status), Reason::ScreeningStateInvalid);
                 assert_eq!((refusal.value("state"), refusal.value("screening")), ("FORCE_CANCELLED", name.as_str()));
-                settled(&auditor, name, State::ForceCancelled, Ledger::ForceCancelled).await;
+                settled(&auditor, name, State::ForceCancelled, ReservationState::ForceCancelled).await;
             }
         }
     }
@@ -232,15 +232,16 @@ async fn r06_no_late_event_resurrects_a_final_state() {
     let checkup = launch.start().await;
     let auditor = checkup.auditor().await;
     for (name, state) in names.iter().zip(&expected) {
-        let ledger = if *state == State::Cancelled { Ledger::Cancelled } else { Ledger::ForceCancelled };
+        let ledger =
+            if *state == State::Cancelled { ReservationState::Cancelled } else { ReservationState::ForceCancelled };
         settled(&auditor, name, *state, ledger).await;
         let request = ListReservationHistoryRequest {
             parent: name.replace("screenings/", "reservations/"),
             ..ListReservationHistoryRequest::default()
         };
         let history = auditor.reservation().list_reservation_history(request).await.expect("a history").into_inner();
-        let told: Vec<_> = history.entries.iter().map(|entry| (entry.screening_version, entry.state())).collect();
-        assert_eq!(told, [(1, Ledger::Registered), (2, ledger)]);
+        let states: Vec<_> = history.entries.iter().map(|entry| (entry.screening_version, entry.state())).collect();
+        assert_eq!(states, [(1, ReservationState::Registered), (2, ledger)]);
     }
     wait_for_states(&auditor, &names, &expected).await;
 }

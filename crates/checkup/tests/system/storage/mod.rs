@@ -69,7 +69,7 @@ async fn under_load<T>(checkup: &Checkup, run: &Arc<Run>, random: &mut Random, w
                 };
                 ask(&run, &channel, &mut booking).await;
                 let open = is_open(&booking);
-                run.ledger.note(booking);
+                run.history.note(booking);
                 if open {
                     tokio::time::sleep(PAUSE).await;
                 }
@@ -101,8 +101,8 @@ async fn is_ready(checkup: &Checkup, expected: bool) {
 /// What a booking is told where the store cannot write: that it may come again, and why.
 fn check_refusal(status: &Status) -> Result<(), String> {
     let refusal = Refusal::of(status).ok_or_else(|| format!("a status without ErrorInfo: {status:?}"))?;
-    let told = refusal.code == Code::Unavailable && REASONS.contains(&refusal.reason.as_str());
-    if told { Ok(()) } else { Err(format!("{refusal:?}")) }
+    let may_come_again = refusal.code == Code::Unavailable && REASONS.contains(&refusal.reason.as_str());
+    if may_come_again { Ok(()) } else { Err(format!("{refusal:?}")) }
 }
 
 /// A new customer's booking of the first slot.
@@ -117,7 +117,7 @@ async fn book(checkup: &Checkup, run: &Run, random: &mut Random) -> Result<Strin
     let desk = Desk::of(&checkup.customer(&booking.customer).await);
     let answer = desk.book(&booking.customer, &booking.slot, &booking.request_id).await.map(|screening| screening.name);
     booking.outcome = answer.clone().map_or(Outcome::Unknown, Outcome::Done);
-    run.ledger.note(booking);
+    run.history.note(booking);
     answer
 }
 
@@ -149,7 +149,7 @@ async fn every_answer_is_true(checkup: Checkup, run: &Run, when: &str) -> Checku
     let checkup = checkup.stop().await.start().await;
     check_ledger(&checkup, run, &format!("{when}, restarted")).await;
     verify(&checkup, &format!("{when}, restarted")).await;
-    let (answered, unknown) = run.ledger.counts();
+    let (answered, unknown) = run.history.counts();
     assert!(answered > 0 && unknown == 0, "{when}: {answered} answered, {unknown} unknown");
     checkup
 }

@@ -44,7 +44,7 @@ async fn twenty_power_failures_lose_nothing_and_double_nothing() {
     }
     works_again(&checkup, &run, &mut random).await;
     super::every_answer_is_true(checkup, &run, "after all power failures").await;
-    let (answered, _) = run.ledger.counts();
+    let (answered, _) = run.history.counts();
     assert!(answered > FAILURES * 5, "{answered} bookings in {FAILURES} rounds are no load");
 }
 
@@ -99,7 +99,7 @@ async fn syncs_left_out_are_seen_when_the_power_fails() {
     disk.arm(&[Fault::unsynced().on("*.db*")]);
     under_load(&checkup, &run, &mut random, async {
         eventually("bookings to be answered", async || {
-            let (answered, _) = run.ledger.counts();
+            let (answered, _) = run.history.counts();
             if answered > 0 { Ok(()) } else { Err("none is".to_owned()) }
         })
         .await;
@@ -113,8 +113,8 @@ async fn syncs_left_out_are_seen_when_the_power_fails() {
     let checkup = launch.start().await;
     let seen: Vec<Sighting> =
         all_screenings(&checkup.auditor().await, "").await.into_iter().map(Sighting::from).collect();
-    let (answered, _) = run.ledger.counts();
-    let wrong = run.ledger.disagreements(&seen).len();
+    let (answered, _) = run.history.counts();
+    let wrong = run.history.disagreements(&seen).len();
     println!("{wrong} of {answered} answered bookings are not as they were answered");
     assert!(answered > 0 && wrong > 0, "{answered} bookings were answered, and {wrong} are missing without a sync");
 }

@@ -58,7 +58,7 @@ async fn everywhere(
         ..DeleteHospitalRequest::default()
     };
     let close = CloseSlotRequest { name: slot.to_owned(), reason: text(), ..CloseSlotRequest::default() };
-    let wish = CapacityRequest {
+    let increase = CapacityRequest {
         slot: slot.to_owned(),
         additional_capacity: 1,
         justification: text(),
@@ -66,7 +66,7 @@ async fn everywhere(
     };
     let ask = CreateCapacityRequestRequest {
         parent: "hospitals/steady".to_owned(),
-        capacity_request: Some(wish),
+        capacity_request: Some(increase),
         request_id: String::new(),
     };
     let approve = ApproveCapacityRequestRequest { name: REQUEST.to_owned(), note: text(), ..Default::default() };

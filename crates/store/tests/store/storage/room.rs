@@ -11,7 +11,7 @@ use testkit::SmallDisk;
 use tokio::time::timeout;
 
 use super::{soon, start, stored};
-use crate::tables::{Accountant, Command, MOST, Migrator, amounts};
+use crate::tables::{Accountant, Command, MAX_AMOUNT, Migrator, amounts};
 
 /// Says that the soft limit on the size of files that this process writes is as many bytes as this, or none.
 fn limit_files(bytes: Option<u64>) {
@@ -108,7 +108,7 @@ impl Small {
 
     /// Sets one of fifty accounts, over and over the same ones.
     async fn put(&self, number: i64) -> Result<(), Reason> {
-        let put = self.writer.submit(Command::Put(number % 50, number % MOST), soon()).await;
+        let put = self.writer.submit(Command::Put(number % 50, number % MAX_AMOUNT), soon()).await;
         put.map(|answer| assert!(answer.is_ok(), "{answer:?}")).map_err(|fault| fault.reason())
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use fault::Fault;
 use futures::future::join_all;
 use sea_orm::{ConnectionTrait as _, DbErr};
-use store::{Database, Nemesis, Stage, Transaction, Unit, Writer, WriterOptions};
+use store::{BatchHandler, Database, Nemesis, Stage, Transaction, Writer, WriterOptions};
 use store::{dead_letter, inbox, lease};
 use uuid::Uuid;
 
@@ -15,11 +15,11 @@ use super::{Failing, STAGES, soon, start, stored};
 use crate::backends;
 use crate::tables::Command;
 
-/// A unit that takes no notice of a statement that failed.
+/// A batch handler that takes no notice of a statement that failed.
 struct Careless;
 
 #[async_trait::async_trait]
-impl Unit for Careless {
+impl BatchHandler for Careless {
     type Command = i64;
     type Answer = ();
 

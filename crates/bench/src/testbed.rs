@@ -1,0 +1,217 @@
+//! Services to be measured: real processes of the program, with the settings they are shipped with.
+
+mod embedded;
+
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use mesh::{Layout, Mesh};
+use runtime::identity::Signer;
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
+
+use crate::caller::{Caller, Lines, Token};
+use crate::{Error, Plan, Topology, proc};
+
+pub(crate) use embedded::{Embedded, GREETING};
+
+/// How long services may take to serve.
+pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long the time of the processes is looked at to tell whether they rest.
+const CPU_SAMPLE: Duration = Duration::from_millis(300);
+/// What of a core they use at most when they rest.
+const RESTING: f64 = 0.06;
+/// Looks at services that have just started: the least they use is what they use with nothing to do, which in a debug build is more.
+const FIRST_SAMPLES: u32 = 5;
+/// How many times that is rest too. A look counts in hundredths of a second, a handful of them.
+const REST_TOLERANCE: f64 = 1.5;
+/// How long is waited for that between two measurements.
+const REST_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long is waited for that where what follows means nothing without it.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(60 * 60);
+
+/// Which services, and how.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Setup {
+    /// Only these; all without any.
+    pub(crate) only: &'static [&'static str],
+    /// How often a service runs in a mesh where that is not once.
+    pub(crate) replicas: &'static [(&'static str, usize)],
+    /// Keeps every table in PostgreSQL, my-page's too.
+    pub(crate) no_files: bool,
+    /// `KEY=VALUE`, besides the plan's.
+    pub(crate) settings: Vec<String>,
+}
+
+const SERVICES: [&str; 5] = ["hospital", "screening", "reservation", "mypage", "marketing"];
+
+/// Services that run. They end with their handle, and their data with them.
+#[derive(Debug)]
+pub(crate) struct Testbed {
+    pub(crate) services: Services,
+    pub(crate) signer: Signer,
+    connections: usize,
+    /// What of a core they use at most when they rest.
+    resting: f64,
+    // last: everything else lives in it
+    directory: TempDir,
+}
+
+/// How they run.
+#[derive(Debug)]
+pub(crate) enum Services {
+    /// In one process.
+    Embedded(Embedded),
+    /// Each in its own.
+    Mesh(Box<Mesh>),
+}
+
+impl Testbed {
+    /// Starts them and waits until all serve.
+    pub(crate) async fn start(plan: &Plan, topology: Topology, setup: &Setup) -> Result<Self, Error> {
+        // PostgreSQL has to reach it as a user of its own
+        let everybody = std::fs::Permissions::from_mode(0o755);
+        let directory = tempfile::Builder::new().prefix("checkup-bench-").permissions(everybody).tempdir();
+        let directory = directory.map_err(Error::system("make a temporary directory"))?;
+        let unusable = |error| Error::failed(format!("cannot make a signing key: {error}"));
+        let signer = Signer::load_or_create(directory.path()).map_err(unusable)?;
+        let (left_out, settings) = (setup.left_out(plan), [plan.settings.clone(), setup.settings.clone()].concat());
+        let services = match topology {
+            Topology::Embedded => {
+                let mut embedded = Embedded::new(plan.binary.clone(), directory.path(), left_out, settings)?;
+                embedded.start().await?;
+                Services::Embedded(embedded)
+            }
+            Topology::Mesh => {
+                let layout = setup.layout(plan, directory.path(), &left_out, settings);
+                let mut mesh = Mesh::start(layout, |_| {}).await?;
+                mesh.ready(START_TIMEOUT).await?;
+                Services::Mesh(Box::new(mesh))
+            }
+        };
+        let mut testbed = Self { services, signer, connections: plan.connections, resting: RESTING, directory };
+        let mut idle = f64::INFINITY;
+        for _ in 0..FIRST_SAMPLES {
+            idle = idle.min(testbed.used().await);
+        }
+        testbed.resting = RESTING.max(idle * REST_TOLERANCE);
+        Ok(testbed)
+    }
+
+    /// Where its data is.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The mesh, where it is one.
+    pub(crate) fn mesh(&mut self) -> Result<&mut Mesh, Error> {
+        match &mut self.services {
+            Services::Mesh(mesh) => Ok(mesh),
+            Services::Embedded(_) => Err(Error::failed("this is measured on a mesh only")),
+        }
+    }
+
+    /// Where the first replica of a service is.
+    pub(crate) fn addr(&self, service: &str) -> Result<SocketAddr, Error> {
+        match &self.services {
+            Services::Embedded(embedded) => Ok(embedded.addr()),
+            Services::Mesh(mesh) => {
+                let addr = mesh.of(service).next().map(mesh::Replica::addr);
+                addr.ok_or_else(|| Error::Usage(format!("this cannot be measured without {service}")))
+            }
+        }
+    }
+
+    /// Somebody who calls a service.
+    pub(crate) fn caller(&self, service: &str, token: Token) -> Result<Caller, Error> {
+        Ok(Caller::new(Lines::to(self.addr(service)?, self.connections)?, token))
+    }
+
+    /// Every process by name, each with all of its own.
+    pub(crate) fn processes(&self) -> Vec<(String, Vec<u32>)> {
+        match &self.services {
+            Services::Embedded(embedded) => vec![("all services".to_owned(), embedded.pid().into_iter().collect())],
+            Services::Mesh(mesh) => {
+                let replica = |replica: &mesh::Replica| (replica.name(), replica.pid().into_iter().collect());
+                let mut processes: Vec<(String, Vec<u32>)> = mesh.replicas().iter().map(replica).collect();
+                let postgres = mesh.postgres_pid().map(proc::family).unwrap_or_default();
+                processes.push(("PostgreSQL".to_owned(), postgres));
+                processes.push(("nats-server".to_owned(), mesh.nats_pid().into_iter().collect()));
+                processes
+            }
+        }
+    }
+
+    fn cpu(&self) -> Duration {
+        self.processes().iter().flat_map(|(_, pids)| pids).map(|pid| proc::cpu(*pid)).sum()
+    }
+
+    /// Waits until the processes rest: events have arrived, logs are written back; a minute at most. How long that took.
+    pub(crate) async fn rest(&self) -> Duration {
+        self.resting(REST_TIMEOUT).await.unwrap_or(REST_TIMEOUT)
+    }
+
+    /// Waits until they rest, however long that takes within reason.
+    pub(crate) async fn settle(&self) -> Result<(), Error> {
+        self.resting(SETTLE_TIMEOUT).await.map(drop).ok_or_else(|| Error::failed("the services do not come to rest"))
+    }
+
+    /// After how long they rested, if within a time.
+    async fn resting(&self, limit: Duration) -> Option<Duration> {
+        let begun = Instant::now();
+        while begun.elapsed() < limit {
+            if self.used().await <= self.resting {
+                return Some(begun.elapsed().saturating_sub(CPU_SAMPLE));
+            }
+        }
+        None
+    }
+
+    /// What of a core they use while they are looked at.
+    async fn used(&self) -> f64 {
+        let before = self.cpu();
+        sleep(CPU_SAMPLE).await;
+        self.cpu().saturating_sub(before).as_secs_f64() / CPU_SAMPLE.as_secs_f64()
+    }
+
+    /// What the embedded services wrote at last, where they have ended by themselves.
+    pub(crate) fn last_words(&mut self) -> Option<String> {
+        match &mut self.services {
+            Services::Embedded(embedded) => embedded.last_words(),
+            Services::Mesh(_) => None,
+        }
+    }
+
+    /// Ends them in an orderly way.
+    pub(crate) async fn stop(self) -> Result<(), Error> {
+        match self.services {
+            Services::Embedded(mut embedded) => embedded.stop().await,
+            Services::Mesh(mesh) => Ok(mesh.stop().await?),
+        }
+    }
+}
+
+impl Setup {
+    fn left_out(&self, plan: &Plan) -> Vec<String> {
+        let out = |service: &&str| {
+            plan.without.iter().any(|name| name == service) || !(self.only.is_empty() || self.only.contains(service))
+        };
+        SERVICES.iter().filter(|service| out(service)).map(|service| (*service).to_owned()).collect()
+    }
+
+    fn layout(&self, plan: &Plan, directory: &Path, left_out: &[String], settings: Vec<String>) -> Layout {
+        let mut layout = Layout::new(&plan.binary, directory);
+        for (service, count) in &mut layout.replicas {
+            let wanted = self.replicas.iter().find(|(name, _)| name == service);
+            *count = wanted.map_or(1, |(_, wanted)| *wanted);
+        }
+        layout.replicas.retain(|(service, _)| !left_out.contains(service));
+        layout.settings = settings;
+        if self.no_files {
+            layout.in_files.clear();
+        }
+        layout
+    }
+}

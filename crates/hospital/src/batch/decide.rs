@@ -1,0 +1,322 @@
+//! From commands to changes of the world, through the rules of `domain`. A refusal leaves the world as it was.
+
+use domain::capacity::{
+    CapacityChange, Fact, Slot, close_slot, open_slot, release, reopen_slot, reserve, revoke, set_capacity,
+    slot_not_found, withdraw_slot,
+};
+use domain::event::Cause;
+use domain::hospital::{
+    self, CapacityIncrease, Draft, Hospital, HospitalState, approve, ask_for_capacity, capacity_request_not_found,
+    finish_deletion, hospital_not_found, reject,
+};
+use domain::ids::{CapacityRequestId, HospitalId, SlotId};
+use fault::Fault;
+use store::inbox::Ignored;
+use store::request_record::Record;
+use uuid::Uuid;
+
+use super::world::World;
+use crate::command::{Answer, Ask, Change, ClaimRequest, Event, NewSlot, Outcome};
+use crate::tables::revocation::{Revocation, Target};
+
+/// An answer, and the name of the resource that answers a replay.
+type Decided = Result<(Outcome, String), Fault>;
+
+impl World {
+    /// Takes a place.
+    pub(super) fn reserve(&mut self, claim_request: &ClaimRequest) -> Answer {
+        let ClaimRequest { slot, claim, cause } = claim_request;
+        let hospital = self.hospitals.get(&slot.hospital);
+        let step = reserve(slot, *claim, self.claims.get(claim), hospital, self.slots.get(slot), self.now)?;
+        let terms = hospital.map(|hospital| hospital.terms(slot.date));
+        self.keep(cause, &step);
+        Ok(Outcome::Claim(step.claim, terms))
+    }
+
+    /// Gives a place back.
+    pub(super) fn release(&mut self, claim_request: &ClaimRequest) -> Answer {
+        let ClaimRequest { slot, claim, cause } = claim_request;
+        let step = release(slot, *claim, self.claims.get(claim), self.slots.get(slot), self.now)?;
+        self.keep(cause, &step);
+        Ok(Outcome::Claim(step.claim, None))
+    }
+
+    /// Gives back the places that events name; returns those that cannot be meant.
+    pub(super) fn consume(&mut self, events: &[&Event]) -> Vec<Ignored> {
+        let mut ignored = Vec::new();
+        for event in events {
+            let Some(claim_request) = &event.claim_request else { continue };
+            if let Err(fault) = self.release(claim_request) {
+                let (aggregate, reason) = (claim_request.claim.to_string(), fault.message().to_owned());
+                ignored.push(Ignored { event_id: event.id, aggregate, reason, time: self.now });
+            }
+        }
+        ignored
+    }
+
+    /// Answers a request once, and its replays with what it made or changed as that is now.
+    pub(super) fn ask(&mut self, ask: &Ask) -> Answer {
+        let Ask { request, cause, change } = ask;
+        if let Some(record) = self.records.get(&request.key) {
+            request.matches(&record.fingerprint)?;
+            return self.replay(change, &record.resource);
+        }
+        let (outcome, resource) = self.change(cause, change)?;
+        let record =
+            Record { key: request.key.clone(), fingerprint: request.fingerprint.to_vec(), resource, time: self.now };
+        self.records.insert(request.key.clone(), record.clone());
+        self.answered.push(record);
+        Ok(outcome)
+    }
+
+    fn replay(&self, change: &Change, resource: &str) -> Answer {
+        match change {
+            Change::CreateHospital { .. } | Change::UpdateHospital { .. } | Change::DeleteHospital { .. } => {
+                let id = HospitalId::parse(resource).map_err(|malformed| Fault::internal(malformed.0))?;
+                let hospital = self.hospitals.get(&id).ok_or_else(|| hospital_not_found(&id))?;
+                Ok(Outcome::Hospital(self.view(hospital)))
+            }
+            Change::CreateSlots { hospital, slots } => {
+                let slots = slots.iter().map(|new| self.slot(&SlotId { hospital: hospital.clone(), date: new.date }));
+                Ok(Outcome::Slots(slots.map(|slot| slot.cloned()).collect::<Result<_, _>>()?))
+            }
+            Change::SetCapacity { slot, .. } | Change::CloseSlot { slot, .. } | Change::ReopenSlot { slot, .. } => {
+                Ok(Outcome::Slots(vec![self.slot(slot)?.clone()]))
+            }
+            Change::AskForCapacity { .. } | Change::Decide { .. } => {
+                let id = CapacityRequestId::parse(resource).map_err(|malformed| Fault::internal(malformed.0))?;
+                let request = self.requests.get(&id).ok_or_else(|| capacity_request_not_found(&id))?;
+                Ok(Outcome::CapacityRequest(request.clone()))
+            }
+        }
+    }
+
+    fn change(&mut self, cause: &Cause, change: &Change) -> Decided {
+        match change {
+            Change::CreateHospital { id, uid, draft, slots } => self.create_hospital(cause, id, *uid, draft, slots),
+            Change::UpdateHospital { id, change, etag } => self.update_hospital(cause, id, change, etag),
+            Change::DeleteHospital { id, force, reason, etag } => self.delete_hospital(cause, id, *force, reason, etag),
+            Change::CreateSlots { hospital, slots } => self.create_slots(cause, hospital, slots),
+            Change::SetCapacity { slot, change, etag } => self.set_capacity(cause, slot, *change, etag),
+            Change::CloseSlot { slot, cancel_bookings, reason, etag } => {
+                self.close_slot(cause, slot, *cancel_bookings, reason, etag)
+            }
+            Change::ReopenSlot { slot, etag } => self.reopen_slot(cause, slot, etag),
+            Change::AskForCapacity { id, increase } => self.ask_for_capacity(cause, id, increase),
+            Change::Decide { id, approve, note, etag } => self.decide(cause, id, *approve, note, etag),
+        }
+    }
+
+    fn hospital(&self, id: &HospitalId) -> Result<&Hospital, Fault> {
+        self.hospitals.get(id).ok_or_else(|| hospital_not_found(id))
+    }
+
+    fn slot(&self, id: &SlotId) -> Result<&Slot, Fault> {
+        self.slots.get(id).ok_or_else(|| slot_not_found(id))
+    }
+
+    /// A slot and its hospital.
+    fn administered(&self, id: &SlotId) -> Result<(&Hospital, &Slot), Fault> {
+        let slot = self.slot(id)?;
+        Ok((self.hospital(&id.hospital)?, slot))
+    }
+
+    fn answer_hospital(&self, hospital: &Hospital) -> Decided {
+        Ok((Outcome::Hospital(self.view(hospital)), hospital.id.to_string()))
+    }
+
+    fn answer_slot(&self, id: &SlotId) -> Decided {
+        Ok((Outcome::Slots(vec![self.slot(id)?.clone()]), id.to_string()))
+    }
+
+    fn put_slot(&mut self, cause: &Cause, changed: Option<(Slot, Fact)>) {
+        if let Some((slot, fact)) = changed {
+            self.slots.put(slot.id.clone(), slot);
+            self.emit(cause, fact);
+        }
+    }
+
+    fn create_hospital(
+        &mut self,
+        cause: &Cause,
+        id: &HospitalId,
+        uid: Uuid,
+        draft: &Draft,
+        slots: &[NewSlot],
+    ) -> Decided {
+        let (hospital, registered) = hospital::register(id, uid, draft, self.hospitals.get(id), self.now)?;
+        let opened = self.open_slots(&hospital, slots)?;
+        self.hospitals.put(id.clone(), hospital.clone());
+        self.emit(cause, registered);
+        opened.into_iter().for_each(|opened| self.put_slot(cause, Some(opened)));
+        self.answer_hospital(&hospital)
+    }
+
+    fn open_slots(&self, hospital: &Hospital, slots: &[NewSlot]) -> Result<Vec<(Slot, Fact)>, Fault> {
+        let open = |new: &NewSlot| {
+            let id = SlotId { hospital: hospital.id.clone(), date: new.date };
+            open_slot(hospital, new.date, new.capacity, self.slots.get(&id), self.now)
+        };
+        slots.iter().map(open).collect()
+    }
+
+    fn update_hospital(
+        &mut self,
+        cause: &Cause,
+        id: &HospitalId,
+        change: &hospital::HospitalChange,
+        etag: &str,
+    ) -> Decided {
+        let hospital = self.hospital(id)?;
+        let Some((changed, fact)) = hospital::update(hospital, change, etag, self.now)? else {
+            return self.answer_hospital(hospital);
+        };
+        self.hospitals.put(id.clone(), changed.clone());
+        self.emit(cause, fact);
+        self.answer_hospital(&changed)
+    }
+
+    fn delete_hospital(&mut self, cause: &Cause, id: &HospitalId, force: bool, reason: &str, etag: &str) -> Decided {
+        let hospital = self.hospital(id)?;
+        let Some((deleted, facts)) = hospital::delete(hospital, self.active(hospital), force, reason, etag, self.now)?
+        else {
+            return self.answer_hospital(hospital);
+        };
+        let slots: Vec<Slot> =
+            self.slots.iter().filter(|(slot, _)| slot.hospital == *id).map(|(_, slot)| slot.clone()).collect();
+        for slot in slots {
+            self.slots.put(slot.id.clone(), withdraw_slot(&slot, self.now));
+        }
+        if deleted.state() == HospitalState::Deleting {
+            self.begin_revocation(Target::Hospital(id.clone()), reason, cause, 0);
+        }
+        self.hospitals.put(id.clone(), deleted.clone());
+        facts.into_iter().for_each(|fact| self.emit(cause, fact));
+        self.answer_hospital(&deleted)
+    }
+
+    fn create_slots(&mut self, cause: &Cause, hospital: &HospitalId, slots: &[NewSlot]) -> Decided {
+        let opened = self.open_slots(self.hospital(hospital)?, slots)?;
+        let answered = opened.iter().map(|(slot, _)| slot.clone()).collect();
+        opened.into_iter().for_each(|opened| self.put_slot(cause, Some(opened)));
+        Ok((Outcome::Slots(answered), hospital.to_string()))
+    }
+
+    fn set_capacity(&mut self, cause: &Cause, id: &SlotId, change: CapacityChange, etag: &str) -> Decided {
+        let (hospital, slot) = self.administered(id)?;
+        let changed = set_capacity(hospital, slot, change, etag, None, self.now)?;
+        self.put_slot(cause, changed);
+        self.answer_slot(id)
+    }
+
+    fn close_slot(&mut self, cause: &Cause, id: &SlotId, cancel: bool, reason: &str, etag: &str) -> Decided {
+        let (hospital, slot) = self.administered(id)?;
+        let closed = close_slot(hospital, slot, cancel, reason, etag, self.now)?;
+        let target = Target::Slot(id.clone());
+        // A cancellation that is under way goes on as it began.
+        if closed.is_some() && self.revocations.get(&target).is_none() {
+            self.put_slot(cause, closed);
+            if cancel {
+                let revoked = self.revoke_candidates(&target, reason, cause);
+                if self.slot(id)?.booked > 0 {
+                    self.begin_revocation(target, reason, cause, revoked);
+                }
+            }
+        }
+        self.answer_slot(id)
+    }
+
+    fn reopen_slot(&mut self, cause: &Cause, id: &SlotId, etag: &str) -> Decided {
+        let revoking = self.revocations.get(&Target::Slot(id.clone())).is_some();
+        let (hospital, slot) = self.administered(id)?;
+        let opened = reopen_slot(hospital, slot, etag, revoking, self.now)?;
+        self.put_slot(cause, opened);
+        self.answer_slot(id)
+    }
+
+    fn ask_for_capacity(&mut self, cause: &Cause, id: &CapacityRequestId, increase: &CapacityIncrease) -> Decided {
+        let hospital = self.hospital(&id.hospital)?;
+        hospital.require_active()?;
+        let (request, fact) = ask_for_capacity(id.clone(), increase, hospital, self.slot(&increase.slot)?, self.now)?;
+        self.requests.put(id.clone(), request.clone());
+        self.emit(cause, fact);
+        Ok((Outcome::CapacityRequest(request), id.to_string()))
+    }
+
+    fn decide(&mut self, cause: &Cause, id: &CapacityRequestId, yes: bool, note: &str, etag: &str) -> Decided {
+        let request = self.requests.get(id).ok_or_else(|| capacity_request_not_found(id))?;
+        let hospital = self.hospital(&id.hospital)?;
+        let decided = if yes {
+            let slot = self.slot(&request.slot)?;
+            let (decided, slot, facts) = approve(request, hospital, slot, note, etag, self.now)?;
+            self.slots.put(slot.id.clone(), slot);
+            facts.into_iter().for_each(|fact| self.emit(cause, fact));
+            decided
+        } else {
+            let (decided, fact) = reject(request, hospital, note, etag, self.now)?;
+            self.emit(cause, fact);
+            decided
+        };
+        self.requests.put(id.clone(), decided.clone());
+        Ok((Outcome::CapacityRequest(decided), id.to_string()))
+    }
+
+    fn begin_revocation(&mut self, target: Target, message: &str, cause: &Cause, revoked: i64) {
+        let revocation = Revocation {
+            target: target.clone(),
+            message: message.to_owned(),
+            revoked,
+            cursor: None,
+            cause: cause.clone(),
+        };
+        self.revocations.put(target, revocation);
+    }
+
+    /// Revokes the claims that were loaded for a target and are still active; says how many.
+    fn revoke_candidates(&mut self, target: &Target, message: &str, cause: &Cause) -> i64 {
+        let mut revoked = 0;
+        let claims = self.chunks.get(target).map(|chunk| chunk.claims.clone()).unwrap_or_default();
+        for (slot, claim) in claims {
+            if let (Some(claim), Some(slot)) = (self.claims.get(&claim), self.slots.get(&slot)) {
+                let step = revoke(claim, slot, target.reason(), message, self.now);
+                revoked += i64::from(self.keep(cause, &step));
+            }
+        }
+        revoked
+    }
+
+    /// Goes on with a revocation, and ends it where nothing is left of it. Says whether to come back at once.
+    pub(super) fn revoke_chunk(&mut self, target: &Target) -> bool {
+        let Some(revocation) = self.revocations.get(target).cloned() else { return false };
+        let revoked = revocation.revoked + self.revoke_candidates(target, &revocation.message, &revocation.cause);
+        let chunk = self.chunks.get(target);
+        let exhausted = chunk.is_none_or(|chunk| chunk.last);
+        if exhausted && self.booked(target) == 0 {
+            self.end_revocation(&revocation, revoked);
+            return false;
+        }
+        // Behind the last claim nothing is left by the rules; if there is, it is looked for from the start.
+        let cursor = chunk.filter(|_| !exhausted).and_then(|chunk| chunk.claims.last().cloned());
+        self.revocations.put(target.clone(), Revocation { revoked, cursor, ..revocation });
+        !exhausted
+    }
+
+    fn booked(&self, target: &Target) -> i64 {
+        match target {
+            Target::Hospital(id) => self.hospitals.get(id).map_or(0, |hospital| self.active(hospital)),
+            Target::Slot(slot) => self.slots.get(slot).map_or(0, |slot| i64::from(slot.booked)),
+        }
+    }
+
+    fn end_revocation(&mut self, revocation: &Revocation, revoked: i64) {
+        self.revocations.remove(&revocation.target);
+        let Target::Hospital(id) = &revocation.target else { return };
+        let Some(hospital) = self.hospitals.get(id).filter(|hospital| hospital.state() == HospitalState::Deleting)
+        else {
+            return;
+        };
+        let (deleted, fact) = finish_deletion(hospital, revoked, self.now);
+        self.hospitals.put(id.clone(), deleted);
+        self.emit(&revocation.cause, fact);
+    }
+}

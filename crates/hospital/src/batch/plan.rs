@@ -1,0 +1,119 @@
+//! What a batch names, so that each table is read once.
+
+use std::collections::BTreeSet;
+
+use domain::ids::{HospitalId, SlotId};
+use domain::request::RequestKey;
+use uuid::Uuid;
+
+use crate::command::{Ask, Change, ClaimRequest, Command};
+use crate::tables::revocation::Target;
+
+/// Keys to load, before the rows themselves name more.
+#[derive(Debug, Default)]
+pub(super) struct LoadPlan {
+    /// Hospitals that may change, and so are locked.
+    pub(super) changing: BTreeSet<HospitalId>,
+    /// Hospitals that are only read.
+    pub(super) hospitals: BTreeSet<HospitalId>,
+    /// Hospitals whose bookings are counted.
+    pub(super) counted: BTreeSet<HospitalId>,
+    /// Hospitals all of whose slots may change.
+    pub(super) whole: BTreeSet<HospitalId>,
+    /// Slots.
+    pub(super) slots: BTreeSet<SlotId>,
+    /// Screenings whose claims may change: claims are looked up by the first half of their id.
+    pub(super) screenings: BTreeSet<Uuid>,
+    /// Capacity requests.
+    pub(super) requests: BTreeSet<Uuid>,
+    /// Revocations that may be under way.
+    pub(super) revocations: BTreeSet<Target>,
+    /// Revocations of which the next chunk is needed.
+    pub(super) chunks: BTreeSet<Target>,
+    /// Request records.
+    pub(super) keys: Vec<RequestKey>,
+}
+
+impl LoadPlan {
+    /// The plan of a batch.
+    pub(super) fn of(batch: &[&Command]) -> Self {
+        let mut plan = Self::default();
+        for command in batch {
+            match command {
+                Command::Reserve(claim_request) => {
+                    plan.hospitals.insert(claim_request.slot.hospital.clone());
+                    plan.claim_request(claim_request);
+                }
+                Command::Release(claim_request) => plan.claim_request(claim_request),
+                Command::Consume(events) => events
+                    .iter()
+                    .filter_map(|event| event.claim_request.as_ref())
+                    .for_each(|claim_request| plan.claim_request(claim_request)),
+                Command::Ask(ask) => plan.ask(ask),
+                Command::Revoke(target) => {
+                    plan.revocations.insert(target.clone());
+                    plan.chunks.insert(target.clone());
+                    match target {
+                        Target::Hospital(hospital) => plan.changing(hospital),
+                        Target::Slot(slot) => drop(plan.slots.insert(slot.clone())),
+                    }
+                }
+                Command::StoreDeadLetter(..) | Command::Purge(_) => {}
+            }
+        }
+        plan
+    }
+
+    fn claim_request(&mut self, claim_request: &ClaimRequest) {
+        self.slots.insert(claim_request.slot.clone());
+        self.screenings.insert(claim_request.claim.screening.0);
+    }
+
+    /// A hospital that may change, or that a change of its slots must not overtake.
+    pub(super) fn changing(&mut self, hospital: &HospitalId) {
+        self.changing.insert(hospital.clone());
+        self.counted.insert(hospital.clone());
+    }
+
+    /// A slot that an admin changes: its hospital says when its date is over.
+    fn administered(&mut self, slot: &SlotId) {
+        self.hospitals.insert(slot.hospital.clone());
+        self.slots.insert(slot.clone());
+    }
+
+    fn ask(&mut self, ask: &Ask) {
+        self.keys.push(ask.request.key.clone());
+        match &ask.change {
+            Change::CreateHospital { id, slots, .. } | Change::CreateSlots { hospital: id, slots } => {
+                self.changing(id);
+                let slot = |date| SlotId { hospital: id.clone(), date };
+                self.slots.extend(slots.iter().map(|new| slot(new.date)));
+            }
+            Change::UpdateHospital { id, .. } => self.changing(id),
+            Change::DeleteHospital { id, .. } => {
+                self.changing(id);
+                self.whole.insert(id.clone());
+            }
+            Change::SetCapacity { slot, .. } => self.administered(slot),
+            Change::ReopenSlot { slot, .. } => {
+                self.administered(slot);
+                self.revocations.insert(Target::Slot(slot.clone()));
+            }
+            Change::CloseSlot { slot, cancel_bookings, .. } => {
+                self.administered(slot);
+                if *cancel_bookings {
+                    self.revocations.insert(Target::Slot(slot.clone()));
+                    self.chunks.insert(Target::Slot(slot.clone()));
+                }
+            }
+            Change::AskForCapacity { increase, .. } => {
+                self.hospitals.insert(increase.slot.hospital.clone());
+                self.slots.insert(increase.slot.clone());
+            }
+            Change::Decide { id, .. } => {
+                self.hospitals.insert(id.hospital.clone());
+                self.requests.insert(id.uid);
+            }
+        }
+    }
+}

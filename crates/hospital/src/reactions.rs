@@ -1,0 +1,134 @@
+//! Reactions to what other services report: a booking that ended without attendance gives its place back.
+//!
+//! The events may come again, late, or before the place was taken; the rules of claims make all of that harmless.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use contract::event::v1::event_envelope::Payload;
+use contract::event::v1::{ScreeningCancelled, ScreeningRejected};
+use domain::event::{Cause, subject_filter};
+use domain::ids::{ClaimId, SlotId};
+use fault::Fault;
+use relay::{Consumer, Handler, Incoming};
+use runtime::trace::TraceContext;
+use store::dead_letter::DeadLetter;
+use store::inbox::InboxKey;
+use store::{Database, Writer};
+use tokio::time::Instant;
+
+use crate::NAME;
+use crate::batch::HospitalBatchHandler;
+use crate::command::{ClaimRequest, Command, Event};
+
+/// The durable name of the consumer that gives places back.
+pub(crate) const CONSUMER: &str = "hospital-releases";
+
+/// How long one batch of events may wait for its transaction before it is handed in again.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The consumers this service declares.
+pub(crate) fn consumers(writer: Writer<HospitalBatchHandler>, database: Database) -> Vec<Consumer> {
+    vec![Consumer {
+        name: CONSUMER,
+        filter: ["screening_cancelled", "screening_rejected"].map(|fact| subject_filter("screening", fact)).to_vec(),
+        handler: Arc::new(Releases { writer }),
+        database,
+        pace: None,
+    }]
+}
+
+struct Releases {
+    writer: Writer<HospitalBatchHandler>,
+}
+
+#[async_trait]
+impl Handler for Releases {
+    async fn handle(&self, batch: &[Incoming]) -> Result<(), Fault> {
+        let events = batch.iter().map(read).collect::<Result<_, _>>()?;
+        self.submit(Command::Consume(events)).await
+    }
+
+    async fn store_dead_letter(&self, dead_letter: DeadLetter, inbox_key: InboxKey) -> Result<(), Fault> {
+        self.submit(Command::StoreDeadLetter(Box::new(dead_letter), inbox_key)).await
+    }
+}
+
+impl Releases {
+    async fn submit(&self, command: Command) -> Result<(), Fault> {
+        self.writer.submit(command, Instant::now() + COMMIT_TIMEOUT).await?.map(drop)
+    }
+}
+
+fn read(incoming: &Incoming) -> Result<Event, Fault> {
+    let Incoming { envelope, event_id, inbox_key } = incoming;
+    let (inbox_key, event_id) = (inbox_key.clone(), *event_id);
+    let (snapshot, claim_id) = match &envelope.payload {
+        Some(Payload::ScreeningCancelled(ScreeningCancelled { screening, claim_id, reason: _, message: _ })) => {
+            (screening, claim_id)
+        }
+        Some(Payload::ScreeningRejected(ScreeningRejected { screening, claim_id, reason: _ })) => (screening, claim_id),
+        _ => return Ok(Event { inbox_key, id: event_id, claim_request: None }),
+    };
+    if claim_id.is_empty() {
+        return Ok(Event { inbox_key, id: event_id, claim_request: None });
+    }
+    let slot = snapshot.as_ref().map(|snapshot| snapshot.slot.as_str()).unwrap_or_default();
+    let malformed = |field: &str| Fault::internal(format!("the event {event_id} has a malformed {field}"));
+    let traceparent = TraceContext::from_traceparent_or_new(&envelope.traceparent).traceparent();
+    let request_id = envelope.request_id.clone();
+    let cause = Cause { request_id, ..Cause::of_event(NAME, event_id, traceparent) };
+    let claim_request = ClaimRequest {
+        slot: SlotId::parse(slot).map_err(|_| malformed("slot"))?,
+        claim: ClaimId::parse(claim_id).map_err(|_| malformed("claim_id"))?,
+        cause,
+    };
+    Ok(Event { inbox_key, id: event_id, claim_request: Some(claim_request) })
+}
+
+#[cfg(test)]
+mod tests {
+    use contract::event::v1::{EventEnvelope, ScreeningSnapshot};
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn incoming(payload: Payload) -> Incoming {
+        let envelope = EventEnvelope { payload: Some(payload), ..EventEnvelope::default() };
+        let inbox_key = InboxKey::Ordered { source: "screening".into(), position: 1, event_id: Uuid::from_u128(7) };
+        Incoming { envelope, event_id: Uuid::from_u128(7), inbox_key }
+    }
+
+    fn rejected(slot: &str, claim_id: &str) -> Incoming {
+        let screening = Some(ScreeningSnapshot { slot: slot.into(), ..ScreeningSnapshot::default() });
+        incoming(Payload::ScreeningRejected(ScreeningRejected {
+            screening,
+            claim_id: claim_id.into(),
+            reason: String::new(),
+        }))
+    }
+
+    #[test]
+    fn an_event_names_the_place_it_frees() {
+        let claim = format!("{}.1", Uuid::from_u128(9));
+        let claim_request = read(&rejected("hospitals/seoul/slots/2027-01-04", &claim)).unwrap().claim_request.unwrap();
+        assert_eq!(
+            (claim_request.slot.to_string().as_str(), claim_request.claim.to_string()),
+            ("hospitals/seoul/slots/2027-01-04", claim)
+        );
+        assert_eq!(claim_request.cause.actor, "service:hospital");
+        assert_eq!(claim_request.cause.causation_id, Uuid::from_u128(7).to_string());
+    }
+
+    #[test]
+    fn an_event_without_a_claim_frees_nothing_and_a_broken_one_is_blamed() {
+        assert_eq!(read(&rejected("", "")).unwrap().claim_request, None);
+        let claim = format!("{}.1", Uuid::from_u128(9));
+        for (slot, claim) in [("", claim.as_str()), ("hospitals/seoul/slots/2027-01-04", "x")] {
+            assert_eq!(read(&rejected(slot, claim)).unwrap_err().code(), fault::Code::Internal);
+        }
+        let cancelled = ScreeningCancelled { claim_id: claim, ..ScreeningCancelled::default() };
+        assert!(read(&incoming(Payload::ScreeningCancelled(cancelled))).is_err());
+    }
+}

@@ -1,0 +1,129 @@
+//! The sets that are counted when they are read: the bookings and the refusals of late, one row each, so that one that is
+//! told twice counts once.
+
+use std::collections::HashMap;
+
+use domain::ids::{ScreeningId, SlotId};
+use jiff::Timestamp;
+use sea_orm::QuerySelect;
+use sea_orm::entity::prelude::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, Uuid};
+use sea_orm::sea_query::{Alias, ExprTrait};
+use store::micros;
+use store::rows::{among, insert_missing};
+
+#[expect(unreachable_pub, reason = "the entity macro emits pub items")]
+pub(crate) mod booking {
+    //! One row a booking that got its place.
+    use sea_orm::entity::prelude::*;
+
+    /// A row.
+    #[sea_orm::model]
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "booking")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub screening: Uuid,
+        pub slot: String,
+        pub time: i64,
+    }
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+#[expect(unreachable_pub, reason = "the entity macro emits pub items")]
+pub(crate) mod refusal {
+    //! One row a report of refusals.
+    use sea_orm::entity::prelude::*;
+
+    /// A row.
+    #[sea_orm::model]
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "refusal")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub event_id: Uuid,
+        pub slot: String,
+        pub number: i64,
+        pub time: i64,
+    }
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+pub(crate) fn booking_row(screening: ScreeningId, slot: &SlotId, time: Timestamp) -> booking::Model {
+    booking::Model { screening: screening.0, slot: slot.to_string(), time: micros(time) }
+}
+
+pub(crate) fn refusal_row(event_id: Uuid, slot: &SlotId, count: i64, time: Timestamp) -> refusal::Model {
+    refusal::Model { event_id, slot: slot.to_string(), number: count, time: micros(time) }
+}
+
+/// Keeps those that are not older than `since`.
+pub(crate) async fn save_bookings(
+    transaction: &impl ConnectionTrait,
+    mut rows: Vec<booking::Model>,
+    since: i64,
+) -> Result<(), DbErr> {
+    use booking::ActiveModel;
+    // in order: replicas that are told the same must not wait for each other in a circle
+    rows.sort_unstable_by_key(|row| row.screening);
+    let late = rows.into_iter().filter(|row| row.time >= since).map(ActiveModel::from);
+    insert_missing(transaction, late.collect()).await
+}
+
+/// Keeps those that are not older than `since`.
+pub(crate) async fn save_refusals(
+    transaction: &impl ConnectionTrait,
+    mut rows: Vec<refusal::Model>,
+    since: i64,
+) -> Result<(), DbErr> {
+    use refusal::ActiveModel;
+    rows.sort_unstable_by_key(|row| row.event_id);
+    let late = rows.into_iter().filter(|row| row.time >= since).map(ActiveModel::from);
+    insert_missing(transaction, late.collect()).await
+}
+
+/// How many bookings each of these slots got since then; slots without any are not in the map.
+pub(crate) async fn count_bookings(
+    connection: &impl ConnectionTrait,
+    slots: &[String],
+    since: i64,
+) -> Result<HashMap<String, i64>, DbErr> {
+    use booking::{Column, Entity};
+    let counted = Entity::find()
+        .select_only()
+        .column(Column::Slot)
+        .column_as(Column::Screening.count(), "number")
+        .filter(among(connection, Column::Slot, slots.to_vec()))
+        .filter(Column::Time.gte(since))
+        .group_by(Column::Slot);
+    Ok(counted.into_tuple::<(String, i64)>().all(connection).await?.into_iter().collect())
+}
+
+/// How many askers each of these slots turned away since then; slots without any are not in the map.
+pub(crate) async fn count_refusals(
+    connection: &impl ConnectionTrait,
+    slots: &[String],
+    since: i64,
+) -> Result<HashMap<String, i64>, DbErr> {
+    use refusal::{Column, Entity};
+    let counted = Entity::find()
+        .select_only()
+        .column(Column::Slot)
+        // without the cast, some databases answer a sum of integers as a decimal
+        .column_as(Column::Number.sum().cast_as(Alias::new("bigint")), "number")
+        .filter(among(connection, Column::Slot, slots.to_vec()))
+        .filter(Column::Time.gte(since))
+        .group_by(Column::Slot);
+    Ok(counted.into_tuple::<(String, i64)>().all(connection).await?.into_iter().collect())
+}
+
+/// Removes a chunk of the bookings before this time; whether there may be more.
+pub(crate) async fn prune_bookings(transaction: &impl ConnectionTrait, older_than: i64) -> Result<bool, DbErr> {
+    super::prune::<booking::Entity, _>(transaction, booking::Column::Time, older_than).await
+}
+
+/// Removes a chunk of the refusals before this time; whether there may be more.
+pub(crate) async fn prune_refusals(transaction: &impl ConnectionTrait, older_than: i64) -> Result<bool, DbErr> {
+    super::prune::<refusal::Entity, _>(transaction, refusal::Column::Time, older_than).await
+}

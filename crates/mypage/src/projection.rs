@@ -1,0 +1,82 @@
+//! The projection of bookings: folds facts into items, and notes each change under the next position of its customer's page.
+
+use std::collections::BTreeSet;
+
+use async_trait::async_trait;
+use domain::ids::{CustomerId, Malformed, ScreeningId};
+use domain::mypage::Item;
+use domain::screening_fact::ScreeningFact;
+use jiff::{SignedDuration, Timestamp};
+use relay::{Admission, Incoming, Projection};
+use runtime::clock::Clock;
+use sea_orm::DbErr;
+use store::{Transaction, micros};
+
+use crate::hub::Hub;
+use crate::tables::{changes, items, pages};
+
+/// Folds facts into items, keeps the latest changes for streams that resume, and wakes whoever watches.
+#[derive(Debug)]
+pub(crate) struct MyPageProjection {
+    pub(crate) clock: Clock,
+    pub(crate) hub: Hub,
+    /// How long a change is kept.
+    pub(crate) change_age: SignedDuration,
+    /// How many changes are kept at most, those of all customers together.
+    pub(crate) change_count: u64,
+}
+
+#[async_trait]
+impl Projection for MyPageProjection {
+    type Fact = ScreeningFact;
+
+    // a change has one position
+    const ADMISSION: Admission = Admission::Once;
+
+    fn decode(event: &Incoming) -> Result<Option<ScreeningFact>, Malformed> {
+        ScreeningFact::decode(&event.envelope)
+    }
+
+    async fn fold(&self, transaction: &Transaction, facts: Vec<&ScreeningFact>) -> Result<(), DbErr> {
+        let screenings: BTreeSet<ScreeningId> = facts.iter().map(|fact| fact.screening()).collect();
+        let before = items::load_for_update(transaction, &screenings).await?;
+        let mut after = before.clone();
+        let mut changed: Vec<Item> = Vec::new();
+        for fact in facts {
+            let shown = after.entry(fact.screening()).or_default();
+            if shown.apply(fact) {
+                changed.extend(shown.item.clone());
+            }
+        }
+        items::save(transaction, &before, &after).await?;
+
+        let customers: BTreeSet<&CustomerId> = changed.iter().map(|item| &item.customer).collect();
+        let mut pages = pages::load_for_update(transaction, &customers).await?;
+        let known: BTreeSet<CustomerId> = pages.keys().cloned().collect();
+        let numbered = changed
+            .into_iter()
+            .map(|item| {
+                let page = pages.entry(item.customer.clone()).or_default();
+                (page.advance(item.update_time), item)
+            })
+            .collect();
+        pages::save(transaction, &known, &pages).await?;
+        changes::append(transaction, numbered, micros(self.clock.now())).await
+    }
+
+    async fn prune(&self, transaction: &Transaction, now: Timestamp) -> Result<bool, DbErr> {
+        let older_than = now.checked_sub(self.change_age).map_or(i64::MIN, micros);
+        changes::prune(transaction, older_than, self.change_count).await
+    }
+
+    fn after_batch(&self, facts: &[&ScreeningFact]) {
+        let customers: BTreeSet<&CustomerId> = facts
+            .iter()
+            .filter_map(|fact| match fact {
+                ScreeningFact::Booking(booking) => Some(&booking.customer),
+                ScreeningFact::Fence { .. } => None,
+            })
+            .collect();
+        self.hub.wake(customers);
+    }
+}

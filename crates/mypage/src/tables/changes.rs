@@ -1,0 +1,144 @@
+//! The changes of the latest while, for streams that follow or resume: every item as each change left it.
+//!
+//! Positions count a customer's changes without gaps, so a reader sees by itself when what it wants has been removed.
+
+use domain::ids::{CustomerId, ScreeningId, parse_date};
+use domain::mypage::Item;
+use domain::screening::State;
+use sea_orm::ActiveValue::{NotSet, Set};
+use sea_orm::entity::prelude::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter};
+use sea_orm::{QueryOrder, QuerySelect};
+use store::rows::insert_all;
+use store::{micros, timestamp};
+
+use super::corrupt;
+
+#[expect(unreachable_pub, reason = "the entity macro emits pub items")]
+pub(crate) mod change {
+    //! One row a change.
+    use sea_orm::entity::prelude::*;
+
+    /// A row.
+    #[sea_orm::model]
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "change")]
+    pub struct Model {
+        #[sea_orm(primary_key)]
+        pub id: i64,
+        pub customer: String,
+        pub position: i64,
+        pub time: i64,
+        pub screening: Uuid,
+        pub version: i64,
+        pub hospital_display_name: String,
+        pub date: String,
+        pub time_zone: String,
+        pub state: i32,
+        pub reason: String,
+        pub message: String,
+        pub update_time: i64,
+    }
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+/// A change and its position on its customer's page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Change {
+    pub(crate) position: i64,
+    pub(crate) item: Item,
+}
+
+impl TryFrom<change::Model> for Change {
+    type Error = DbErr;
+
+    fn try_from(row: change::Model) -> Result<Self, DbErr> {
+        let item = Item {
+            screening: ScreeningId(row.screening),
+            customer: CustomerId::parse(&row.customer).map_err(|_| corrupt("customer", row.customer))?,
+            version: row.version,
+            hospital_display_name: row.hospital_display_name,
+            date: parse_date(&row.date).ok_or_else(|| corrupt("date", row.date))?,
+            time_zone: row.time_zone,
+            state: State::from_number(row.state).ok_or_else(|| corrupt("state", row.state))?,
+            reason: row.reason,
+            message: row.message,
+            update_time: timestamp(row.update_time),
+        };
+        Ok(Self { position: row.position, item })
+    }
+}
+
+/// Appends changes with their positions, in order; `time` is when they were taken in.
+pub(crate) async fn append(
+    transaction: &impl ConnectionTrait,
+    numbered: Vec<(i64, Item)>,
+    time: i64,
+) -> Result<(), DbErr> {
+    let rows = numbered.into_iter().map(|(position, item)| change::ActiveModel {
+        id: NotSet,
+        customer: Set(item.customer.to_string()),
+        position: Set(position),
+        time: Set(time),
+        screening: Set(item.screening.0),
+        version: Set(item.version),
+        hospital_display_name: Set(item.hospital_display_name),
+        date: Set(item.date.to_string()),
+        time_zone: Set(item.time_zone),
+        state: Set(item.state.number()),
+        reason: Set(item.reason),
+        message: Set(item.message),
+        update_time: Set(micros(item.update_time)),
+    });
+    insert_all(transaction, rows.collect()).await
+}
+
+/// The next changes of a customer's page after a position, as far as they are kept.
+pub(crate) async fn read_after(
+    connection: &impl ConnectionTrait,
+    customer: &CustomerId,
+    position: i64,
+    limit: u64,
+) -> Result<Vec<Change>, DbErr> {
+    use change::Column;
+    let rows = change::Entity::find()
+        .filter(Column::Customer.eq(customer.to_string()))
+        .filter(Column::Position.gt(position))
+        .order_by_asc(Column::Position)
+        .limit(limit)
+        .all(connection)
+        .await?;
+    rows.into_iter().map(Change::try_from).collect()
+}
+
+/// Rows one transaction removes at most.
+const CHANGES_PER_PRUNE: u64 = 1_000;
+
+/// Removes the oldest changes as long as they are older than a time or beyond the newest `keep`, at most a chunk; whether
+/// there may be more.
+pub(crate) async fn prune(transaction: &impl ConnectionTrait, older_than: i64, keep: u64) -> Result<bool, DbErr> {
+    use change::Column;
+    let newest: Option<i64> = change::Entity::find()
+        .select_only()
+        .column(Column::Id)
+        .order_by_desc(Column::Id)
+        .limit(1)
+        .into_tuple()
+        .one(transaction)
+        .await?;
+    let surplus = newest.unwrap_or(0).saturating_sub(i64::try_from(keep).unwrap_or(i64::MAX));
+    let oldest: Vec<(i64, i64)> = change::Entity::find()
+        .select_only()
+        .columns([Column::Id, Column::Time])
+        .order_by_asc(Column::Id)
+        .limit(CHANGES_PER_PRUNE)
+        .into_tuple()
+        .all(transaction)
+        .await?;
+    let expired = oldest.iter().take_while(|(id, time)| *id <= surplus || *time < older_than);
+    let expired: Vec<i64> = expired.map(|(id, _)| *id).collect();
+    if let Some(last) = expired.last() {
+        change::Entity::delete_many().filter(Column::Id.lte(*last)).exec(transaction).await?;
+    }
+    Ok(expired.len() as u64 == CHANGES_PER_PRUNE)
+}

@@ -1,0 +1,185 @@
+//! The items: one row a booking, as it is shown; and the versions of what nobody is shown.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use domain::ids::{CustomerId, ScreeningId, parse_date};
+use domain::mypage::{Item, Shown};
+use domain::page::{Key, KeyKind, Page, Rows};
+use domain::screening::State;
+use jiff::civil::Date;
+use sea_orm::ActiveValue::Set;
+use sea_orm::entity::prelude::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter};
+use sea_orm::{PaginatorTrait, QueryOrder, QuerySelect};
+use store::query::{self, Direction};
+use store::rows::{among, save_all, set_unless_unchanged};
+use store::{micros, timestamp};
+
+use super::corrupt;
+
+pub(crate) mod item {
+    //! One row a booking.
+    use sea_orm::entity::prelude::*;
+
+    /// A row.
+    #[sea_orm::model]
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "item")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub screening: Uuid,
+        pub customer: String,
+        pub version: i64,
+        pub hospital_display_name: String,
+        pub date: String,
+        pub time_zone: String,
+        pub state: i32,
+        pub reason: String,
+        pub message: String,
+        pub update_time: i64,
+    }
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+#[expect(unreachable_pub, reason = "the entity macro emits pub items")]
+pub(crate) mod hidden {
+    //! The greatest version seen of a screening that nobody is shown.
+    use sea_orm::entity::prelude::*;
+
+    /// A row.
+    #[sea_orm::model]
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "hidden")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub screening: Uuid,
+        pub version: i64,
+    }
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+impl TryFrom<item::Model> for Item {
+    type Error = DbErr;
+
+    fn try_from(row: item::Model) -> Result<Self, DbErr> {
+        Ok(Self {
+            screening: ScreeningId(row.screening),
+            customer: CustomerId::parse(&row.customer).map_err(|_| corrupt("customer", row.customer))?,
+            version: row.version,
+            hospital_display_name: row.hospital_display_name,
+            date: parse_date(&row.date).ok_or_else(|| corrupt("date", row.date))?,
+            time_zone: row.time_zone,
+            state: State::from_number(row.state).ok_or_else(|| corrupt("state", row.state))?,
+            reason: row.reason,
+            message: row.message,
+            update_time: timestamp(row.update_time),
+        })
+    }
+}
+
+impl item::ActiveModel {
+    /// The row of an item that was another before, or was not there. The index has what hardly ever changes.
+    fn new(item: &Item, before: Option<&Item>) -> Self {
+        let fixed = before.is_some_and(|before| (&before.customer, before.date) == (&item.customer, item.date));
+        Self {
+            screening: Set(item.screening.0),
+            customer: set_unless_unchanged(fixed, item.customer.to_string()),
+            version: Set(item.version),
+            hospital_display_name: Set(item.hospital_display_name.clone()),
+            date: set_unless_unchanged(fixed, item.date.to_string()),
+            time_zone: Set(item.time_zone.clone()),
+            state: Set(item.state.number()),
+            reason: Set(item.reason.clone()),
+            message: Set(item.message.clone()),
+            update_time: Set(micros(item.update_time)),
+        }
+    }
+}
+
+/// What is held of these screenings, locked until the transaction ends where the database locks rows; those of which
+/// nothing is known are not in the map.
+pub(crate) async fn load_for_update(
+    transaction: &impl ConnectionTrait,
+    screenings: &BTreeSet<ScreeningId>,
+) -> Result<BTreeMap<ScreeningId, Shown>, DbErr> {
+    let mut shown: BTreeMap<ScreeningId, Shown> = BTreeMap::new();
+    if screenings.is_empty() {
+        return Ok(shown);
+    }
+    let ids = || screenings.iter().map(|screening| screening.0);
+    let select = item::Entity::find().filter(among(transaction, item::Column::Screening, ids()));
+    for row in select.order_by_asc(item::Column::Screening).lock_exclusive().all(transaction).await? {
+        let shown = shown.entry(ScreeningId(row.screening)).or_default();
+        shown.item = Some(row.try_into()?);
+    }
+    let select = hidden::Entity::find().filter(among(transaction, hidden::Column::Screening, ids()));
+    for row in select.order_by_asc(hidden::Column::Screening).lock_exclusive().all(transaction).await? {
+        shown.entry(ScreeningId(row.screening)).or_default().hidden_version = row.version;
+    }
+    Ok(shown)
+}
+
+/// Writes what is not as it was loaded.
+pub(crate) async fn save(
+    transaction: &impl ConnectionTrait,
+    before: &BTreeMap<ScreeningId, Shown>,
+    after: &BTreeMap<ScreeningId, Shown>,
+) -> Result<(), DbErr> {
+    let changed = || after.iter().filter(|(screening, shown)| before.get(screening) != Some(shown));
+    let items = changed().filter_map(|(screening, shown)| {
+        let before = before.get(screening).and_then(|before| before.item.as_ref());
+        Some((before.is_some(), item::ActiveModel::new(shown.item.as_ref()?, before)))
+    });
+    save_all(transaction, items.collect::<Vec<_>>()).await?;
+    let hidden = changed().filter(|(_, shown)| shown.hidden_version > 0).map(|(screening, shown)| {
+        let known = before.get(screening).is_some_and(|before| before.hidden_version > 0);
+        (known, hidden::ActiveModel { screening: Set(screening.0), version: Set(shown.hidden_version) })
+    });
+    save_all(transaction, hidden.collect::<Vec<_>>()).await
+}
+
+/// How many there are, of all customers.
+pub(crate) async fn count(connection: &impl ConnectionTrait) -> Result<u64, DbErr> {
+    item::Entity::find().count(connection).await
+}
+
+/// The greatest version of a screening that has been taken in, 0 for none.
+pub(crate) async fn seen_version(connection: &impl ConnectionTrait, screening: ScreeningId) -> Result<i64, DbErr> {
+    let shown = item::Entity::find_by_id(screening.0).one(connection).await?.map_or(0, |row| row.version);
+    let hidden = hidden::Entity::find_by_id(screening.0).one(connection).await?.map_or(0, |row| row.version);
+    Ok(shown.max(hidden))
+}
+
+/// A customer's active bookings from this date on. There is at most one a date, so they are few.
+pub(crate) async fn active(
+    connection: &impl ConnectionTrait,
+    customer: &CustomerId,
+    from: Date,
+) -> Result<Vec<Item>, DbErr> {
+    use item::Column;
+    let states = State::ALL.iter().filter(|state| state.is_active()).map(|state| state.number());
+    let rows = item::Entity::find()
+        .filter(Column::Customer.eq(customer.to_string()))
+        .filter(Column::Date.gte(from.to_string()))
+        .filter(Column::State.is_in(states))
+        .all(connection)
+        .await?;
+    rows.into_iter().map(Item::try_from).collect()
+}
+
+/// The kinds of the keys of [`list`]'s order.
+pub(crate) const KEYS: [KeyKind; 2] = [KeyKind::Text, KeyKind::Text];
+
+/// A page of a customer's bookings, latest date first.
+pub(crate) async fn list(
+    connection: &impl ConnectionTrait,
+    customer: &CustomerId,
+    asked: &Page,
+) -> Result<Rows<Item>, DbErr> {
+    use item::Column;
+    let select = item::Entity::find().filter(Column::Customer.eq(customer.to_string()));
+    let columns = [(Column::Date, Direction::Descending), (Column::Screening, Direction::Descending)];
+    let keys = |row: &item::Model| vec![Key::Text(row.date.clone()), Key::Text(row.screening.to_string())];
+    query::list(connection, vec![select], &columns, asked, keys).await?.try_map(Item::try_from)
+}

@@ -1,0 +1,125 @@
+//! The pages: how many changes each has seen, and which life of the view they belong to.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use domain::ids::CustomerId;
+use jiff::Timestamp;
+use sea_orm::ActiveValue::Set;
+use sea_orm::entity::prelude::{ConnectionTrait, DbErr, EntityTrait, QueryFilter, Uuid};
+use sea_orm::{QueryOrder, QuerySelect};
+use store::rows::{among, save_all};
+use store::{micros, timestamp};
+
+use super::corrupt;
+
+#[expect(unreachable_pub, reason = "the entity macro emits pub items")]
+pub(crate) mod page {
+    //! One row a customer with a booking.
+    use sea_orm::entity::prelude::*;
+
+    /// A row.
+    #[sea_orm::model]
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "page")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub customer: String,
+        pub position: i64,
+        pub update_time: i64,
+    }
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+#[expect(unreachable_pub, reason = "the entity macro emits pub items")]
+pub(crate) mod life {
+    //! One row: which life of the view this is.
+    use sea_orm::entity::prelude::*;
+
+    /// A row.
+    #[sea_orm::model]
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "life")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: i32,
+        pub epoch: Uuid,
+    }
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+/// The id of the only row of [`life`].
+pub(crate) const LIFE: i32 = 1;
+
+/// How far a customer's page has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct PageRow {
+    /// How many changes it has seen; the last one has this position.
+    pub(crate) position: i64,
+    /// When a booking on it changed last; none where it has none.
+    pub(crate) update_time: Option<Timestamp>,
+}
+
+impl From<page::Model> for PageRow {
+    fn from(row: page::Model) -> Self {
+        Self { position: row.position, update_time: Some(timestamp(row.update_time)) }
+    }
+}
+
+impl PageRow {
+    /// Counts a change that happened at this time, and returns its position.
+    pub(crate) fn advance(&mut self, time: Timestamp) -> i64 {
+        self.position += 1;
+        self.update_time = self.update_time.max(Some(time));
+        self.position
+    }
+}
+
+/// The pages of these customers, locked until the transaction ends where the database locks rows; those without a booking
+/// are not in the map.
+pub(crate) async fn load_for_update(
+    transaction: &impl ConnectionTrait,
+    customers: &BTreeSet<&CustomerId>,
+) -> Result<BTreeMap<CustomerId, PageRow>, DbErr> {
+    if customers.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let names = customers.iter().map(ToString::to_string);
+    let select = page::Entity::find().filter(among(transaction, page::Column::Customer, names));
+    let rows = select.order_by_asc(page::Column::Customer).lock_exclusive().all(transaction).await?;
+    let read = |row: page::Model| {
+        let customer = CustomerId::parse(&row.customer).map_err(|_| corrupt("customer", &row.customer))?;
+        Ok((customer, row.into()))
+    };
+    rows.into_iter().map(read).collect()
+}
+
+/// One customer's page; at position 0 where it has no booking.
+pub(crate) async fn find(connection: &impl ConnectionTrait, customer: &CustomerId) -> Result<PageRow, DbErr> {
+    let row = page::Entity::find_by_id(customer.to_string()).one(connection).await?;
+    Ok(row.map(PageRow::from).unwrap_or_default())
+}
+
+/// Writes pages, of which those were there.
+pub(crate) async fn save(
+    transaction: &impl ConnectionTrait,
+    known: &BTreeSet<CustomerId>,
+    pages: &BTreeMap<CustomerId, PageRow>,
+) -> Result<(), DbErr> {
+    let rows = pages.iter().map(|(customer, row)| {
+        let page = page::ActiveModel {
+            customer: Set(customer.to_string()),
+            position: Set(row.position),
+            update_time: Set(row.update_time.map_or(0, micros)),
+        };
+        (known.contains(customer), page)
+    });
+    save_all(transaction, rows.collect::<Vec<_>>()).await
+}
+
+/// Which life of the view this is: another one after it was built anew.
+pub(crate) async fn epoch(connection: &impl ConnectionTrait) -> Result<Uuid, DbErr> {
+    let row = life::Entity::find_by_id(LIFE).one(connection).await?;
+    row.map(|row| row.epoch).ok_or_else(|| corrupt("life", LIFE))
+}

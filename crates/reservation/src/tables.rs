@@ -1,0 +1,301 @@
+//! The ledger's tables, and the reads and writes of them.
+//!
+//! Finders of customers' rows take the scope of whoever asks. Instants are microseconds since 1970, names are those of the
+//! contract, states its numbers.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use domain::access::Scope;
+use domain::filter::{Comparison, Value as Operand};
+use domain::ids::{CustomerId, ScreeningId, SlotId};
+use domain::page::{Key, KeyKind, Order, Page, Rows};
+use domain::reservation::{Entry, Ledger, Reservation, State};
+use sea_orm::ActiveValue::Set;
+use sea_orm::entity::prelude::*;
+use sea_orm::{Condition, QueryOrder, QuerySelect, Value};
+use store::query::{self, Direction, apart, condition};
+use store::rows::{among, insert_missing, save_all, set_unless_unchanged};
+use store::{micros, timestamp};
+
+pub(crate) mod reservation {
+    //! One row a reservation.
+    use sea_orm::entity::prelude::*;
+
+    /// A row.
+    #[sea_orm::model]
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "reservation")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub screening: Uuid,
+        pub customer: String,
+        pub hospital: String,
+        pub slot: String,
+        pub date: String,
+        pub state: i32,
+        pub screening_version: i64,
+        pub version: i64,
+        pub create_time: i64,
+        pub update_time: i64,
+    }
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+#[expect(unreachable_pub, reason = "the entity macro emits pub items")]
+pub(crate) mod unregistered {
+    //! The greatest version seen of a screening that registers nothing: PENDING, REJECTED, and fences.
+    use sea_orm::entity::prelude::*;
+
+    /// A row.
+    #[sea_orm::model]
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "unregistered")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub screening: Uuid,
+        pub version: i64,
+    }
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+pub(crate) mod history {
+    //! One row a change.
+    use sea_orm::entity::prelude::*;
+
+    /// A row.
+    #[sea_orm::model]
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "history")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub screening: Uuid,
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub version: i64,
+        pub state: i32,
+        pub reason: String,
+        pub message: String,
+        pub actor: String,
+        pub event_id: Uuid,
+        pub occur_time: i64,
+        /// NULL where the change had none, or was taken in by a version that did not keep it.
+        pub request_id: Option<Uuid>,
+    }
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+fn corrupt(what: &str, value: impl std::fmt::Debug) -> DbErr {
+    DbErr::Custom(format!("the stored {what} {value:?} cannot be read"))
+}
+
+impl TryFrom<reservation::Model> for Reservation {
+    type Error = DbErr;
+
+    fn try_from(row: reservation::Model) -> Result<Self, DbErr> {
+        // the hospital and the date are parts of the slot's name, kept apart for filters
+        let reservation::Model { screening, customer, hospital: _, slot, date: _, .. } = row;
+        Ok(Self {
+            screening: ScreeningId(screening),
+            customer: CustomerId::parse(&customer).map_err(|_| corrupt("customer", customer))?,
+            slot: SlotId::parse(&slot).map_err(|_| corrupt("slot", slot))?,
+            state: State::from_number(row.state).ok_or_else(|| corrupt("state", row.state))?,
+            screening_version: row.screening_version,
+            version: row.version,
+            create_time: timestamp(row.create_time),
+            update_time: timestamp(row.update_time),
+        })
+    }
+}
+
+impl reservation::ActiveModel {
+    /// The row of a reservation that was another before, or was not there. Every index has what hardly ever changes.
+    fn new(reservation: &Reservation, before: Option<&Reservation>) -> Self {
+        let fixed = before.is_some_and(|Reservation { customer, slot, create_time, .. }| {
+            (customer, slot, create_time) == (&reservation.customer, &reservation.slot, &reservation.create_time)
+        });
+        Self {
+            screening: Set(reservation.screening.0),
+            customer: set_unless_unchanged(fixed, reservation.customer.to_string()),
+            hospital: set_unless_unchanged(fixed, reservation.slot.hospital.to_string()),
+            slot: set_unless_unchanged(fixed, reservation.slot.to_string()),
+            date: set_unless_unchanged(fixed, reservation.slot.date.to_string()),
+            state: Set(reservation.state.number()),
+            screening_version: Set(reservation.screening_version),
+            version: Set(reservation.version),
+            create_time: set_unless_unchanged(fixed, micros(reservation.create_time)),
+            update_time: Set(micros(reservation.update_time)),
+        }
+    }
+}
+
+impl TryFrom<history::Model> for Entry {
+    type Error = DbErr;
+
+    fn try_from(row: history::Model) -> Result<Self, DbErr> {
+        Ok(Self {
+            screening: ScreeningId(row.screening),
+            version: row.version,
+            state: State::from_number(row.state).ok_or_else(|| corrupt("state", row.state))?,
+            reason: row.reason,
+            message: row.message,
+            actor: row.actor,
+            event_id: row.event_id,
+            occur_time: timestamp(row.occur_time),
+            request_id: row.request_id,
+        })
+    }
+}
+
+impl From<Entry> for history::ActiveModel {
+    fn from(entry: Entry) -> Self {
+        Self {
+            screening: Set(entry.screening.0),
+            version: Set(entry.version),
+            state: Set(entry.state.number()),
+            reason: Set(entry.reason),
+            message: Set(entry.message),
+            actor: Set(entry.actor),
+            event_id: Set(entry.event_id),
+            occur_time: Set(micros(entry.occur_time)),
+            request_id: Set(entry.request_id),
+        }
+    }
+}
+
+/// The ledgers of these screenings, locked until the transaction ends where the database locks rows; those of which
+/// nothing is known are not in the map.
+pub(crate) async fn load_for_update(
+    transaction: &impl ConnectionTrait,
+    screenings: &BTreeSet<ScreeningId>,
+) -> Result<BTreeMap<ScreeningId, Ledger>, DbErr> {
+    let mut ledgers: BTreeMap<ScreeningId, Ledger> = BTreeMap::new();
+    if screenings.is_empty() {
+        return Ok(ledgers);
+    }
+    let ids = || screenings.iter().map(|screening| screening.0);
+    let select = reservation::Entity::find().filter(among(transaction, reservation::Column::Screening, ids()));
+    for row in select.order_by_asc(reservation::Column::Screening).lock_exclusive().all(transaction).await? {
+        let ledger = ledgers.entry(ScreeningId(row.screening)).or_default();
+        ledger.reservation = Some(Reservation::try_from(row)?);
+    }
+    let select = unregistered::Entity::find().filter(among(transaction, unregistered::Column::Screening, ids()));
+    for row in select.order_by_asc(unregistered::Column::Screening).lock_exclusive().all(transaction).await? {
+        ledgers.entry(ScreeningId(row.screening)).or_default().unregistered_version = row.version;
+    }
+    Ok(ledgers)
+}
+
+/// Writes the ledgers that are not as they were loaded.
+pub(crate) async fn save(
+    transaction: &impl ConnectionTrait,
+    before: &BTreeMap<ScreeningId, Ledger>,
+    after: &BTreeMap<ScreeningId, Ledger>,
+) -> Result<(), DbErr> {
+    let changed = || after.iter().filter(|(screening, ledger)| before.get(screening) != Some(ledger));
+    let reservations = changed().filter_map(|(screening, ledger)| {
+        let before = before.get(screening).and_then(|before| before.reservation.as_ref());
+        Some((before.is_some(), reservation::ActiveModel::new(ledger.reservation.as_ref()?, before)))
+    });
+    save_all(transaction, reservations.collect::<Vec<_>>()).await?;
+    let unregistered = changed().filter(|(_, ledger)| ledger.unregistered_version > 0).map(|(screening, ledger)| {
+        let known = before.get(screening).is_some_and(|before| before.unregistered_version > 0);
+        (known, unregistered::ActiveModel { screening: Set(screening.0), version: Set(ledger.unregistered_version) })
+    });
+    save_all(transaction, unregistered.collect::<Vec<_>>()).await
+}
+
+/// Adds entries to the history, which keeps the first one of a version.
+pub(crate) async fn save_history(transaction: &impl ConnectionTrait, entries: Vec<Entry>) -> Result<(), DbErr> {
+    insert_missing(transaction, entries.into_iter().map(history::ActiveModel::from).collect()).await
+}
+
+/// The greatest version of a screening that has been taken in, 0 for none.
+pub(crate) async fn seen_version(connection: &impl ConnectionTrait, screening: ScreeningId) -> Result<i64, DbErr> {
+    let registered = reservation::Entity::find_by_id(screening.0).one(connection).await?;
+    let unregistered = unregistered::Entity::find_by_id(screening.0).one(connection).await?;
+    let registered = registered.map_or(0, |row| row.screening_version);
+    Ok(registered.max(unregistered.map_or(0, |row| row.version)))
+}
+
+fn within(scope: &Scope) -> Condition {
+    use reservation::Column;
+    match scope {
+        Scope::Everything => Condition::all(),
+        Scope::Customer(own) => Condition::all().add(Column::Customer.eq(own.to_string())),
+        Scope::Hospitals(listed) => {
+            Condition::all().add(Column::Hospital.is_in(listed.iter().map(ToString::to_string)))
+        }
+    }
+}
+
+/// One reservation, where the scope admits it.
+pub(crate) async fn find(
+    connection: &impl ConnectionTrait,
+    scope: &Scope,
+    screening: ScreeningId,
+) -> Result<Option<Reservation>, DbErr> {
+    let row = reservation::Entity::find_by_id(screening.0).filter(within(scope)).one(connection).await?;
+    row.map(Reservation::try_from).transpose()
+}
+
+/// The kinds of the keys of [`list`]'s orders: the ordered column, then the screening.
+pub(crate) fn keys(order: Order) -> [KeyKind; 2] {
+    match order.field {
+        "date" => [KeyKind::Text, KeyKind::Text],
+        _ => [KeyKind::Int, KeyKind::Text],
+    }
+}
+
+/// A page of the reservations the scope admits.
+pub(crate) async fn list(
+    connection: &impl ConnectionTrait,
+    scope: &Scope,
+    filter: &[Comparison],
+    order: Order,
+    asked: &Page,
+) -> Result<Rows<Reservation>, DbErr> {
+    use reservation::Column;
+    let by_date = order.field == "date";
+    let column = if by_date { Column::Date } else { Column::CreateTime };
+    let direction = if order.descending { Direction::Descending } else { Direction::Ascending };
+    let columns = [(column, direction), (Column::Screening, direction)];
+    let select = |scope| reservation::Entity::find().filter(within(scope)).filter(matching(filter));
+    let selects = apart(scope).iter().map(select).collect();
+    let keys = |row: &reservation::Model| {
+        let first = if by_date { Key::Text(row.date.clone()) } else { Key::Int(row.create_time) };
+        vec![first, Key::Text(row.screening.to_string())]
+    };
+    query::list(connection, selects, &columns, asked, keys).await?.try_map(Reservation::try_from)
+}
+
+fn matching(filter: &[Comparison]) -> Condition {
+    use reservation::Column;
+    let column = |field| match field {
+        "customer" => Column::Customer,
+        "hospital" => Column::Hospital,
+        "slot" => Column::Slot,
+        "state" => Column::State,
+        _ => Column::Date,
+    };
+    let number = |field, operand: &Operand| match (field, operand) {
+        ("state", Operand::Text(name)) => State::from_name(name).map(|state| Value::from(state.number())),
+        _ => None,
+    };
+    condition(filter, column, number)
+}
+
+/// A page of one reservation's history, oldest first. Ask [`find`] first whether the caller
+/// may see it.
+pub(crate) async fn list_history(
+    connection: &impl ConnectionTrait,
+    of: &Reservation,
+    asked: &Page,
+) -> Result<Rows<Entry>, DbErr> {
+    use history::Column;
+    let select = history::Entity::find().filter(Column::Screening.eq(of.screening.0));
+    let columns = [(Column::Version, Direction::Ascending)];
+    let keys = |row: &history::Model| vec![Key::Int(row.version)];
+    query::list(connection, vec![select], &columns, asked, keys).await?.try_map(Entry::try_from)
+}

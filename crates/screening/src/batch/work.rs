@@ -1,0 +1,345 @@
+//! A batch being decided: the working copy of what was loaded, and the effects that come of it.
+
+use std::collections::{BTreeMap, HashMap, HashSet, hash_map};
+use std::mem;
+
+use contract::event::v1::event_envelope::Payload;
+use contract::event::v1::{EventEnvelope, ScreeningRefused};
+use domain::event::{Cause, envelope};
+use domain::ids::{ScreeningId, SlotId};
+use domain::request::{Request, RequestKey};
+use domain::screening::{self, Decision, Event, Screening, apply, payload};
+use fault::{Fault, Reason};
+use jiff::Timestamp;
+use runtime::entropy::uuid_v7;
+use store::dead_letter::DeadLetter;
+use store::inbox::Ignored;
+use store::request_record::Record;
+
+use super::{Answer, Book, Booked, BookingChange, ClaimEvent, ClaimFact, Command, RefusalReport, Settle};
+use crate::NAME;
+use crate::Rules;
+use crate::tables::CustomerDate;
+use crate::tables::watch::Orphan;
+
+/// What is to be written.
+#[derive(Debug, Default)]
+pub(super) struct Effects {
+    /// Rows that were there: as they were, and as they are now.
+    pub(super) changed: Vec<(Screening, Screening)>,
+    /// Rows that were not.
+    pub(super) created: Vec<Screening>,
+    /// Answered requests.
+    pub(super) records: Vec<Record>,
+    /// Claims to watch.
+    pub(super) watched: Vec<Orphan>,
+    /// Screenings whose claims need no watch any more.
+    pub(super) unwatched: HashSet<ScreeningId>,
+    /// Versions of the reports made, and whether the slot had one before.
+    pub(super) reported: BTreeMap<SlotId, (bool, i64)>,
+    /// Events that changed nothing.
+    pub(super) ignored: Vec<Ignored>,
+    /// Facts for others, in the order they came about.
+    pub(super) events: Vec<EventEnvelope>,
+    /// Events that cannot be applied.
+    pub(super) dead_letters: Vec<DeadLetter>,
+}
+
+/// A row as it is now, and what is to be written of it.
+#[derive(Debug)]
+struct Entry {
+    row: Screening,
+    touched: bool,
+    /// Where it is touched, the row that is stored, if there is one.
+    before: Option<Screening>,
+}
+
+/// The working copy.
+#[derive(Debug)]
+pub(super) struct Work {
+    now: Timestamp,
+    rules: Rules,
+    records: HashMap<RequestKey, Record>,
+    rows: HashMap<ScreeningId, Entry>,
+    /// Screenings that have a row, of which nothing else matters.
+    booked: HashSet<ScreeningId>,
+    /// Touched rows, in the order they were first touched.
+    order: Vec<ScreeningId>,
+    active: HashMap<CustomerDate, ScreeningId>,
+    versions: HashMap<SlotId, i64>,
+    /// Whether each event of the batch that is remembered is new, in the order of the batch.
+    fresh: std::vec::IntoIter<bool>,
+    effects: Effects,
+}
+
+impl Work {
+    pub(super) fn new(
+        (now, rules): (Timestamp, Rules),
+        records: HashMap<RequestKey, Record>,
+        (rows, booked): (HashMap<ScreeningId, Screening>, HashSet<ScreeningId>),
+        active: HashMap<CustomerDate, ScreeningId>,
+        versions: HashMap<SlotId, i64>,
+        fresh: Vec<bool>,
+    ) -> Self {
+        let rows = rows.into_iter().map(|(id, row)| (id, Entry { row, touched: false, before: None })).collect();
+        let (order, effects) = (Vec::new(), Effects::default());
+        Self { now, rules, records, rows, booked, order, active, versions, fresh: fresh.into_iter(), effects }
+    }
+
+    pub(super) fn into_effects(mut self) -> Effects {
+        for id in self.order {
+            if let Some(entry) = self.rows.remove(&id) {
+                match entry.before {
+                    Some(before) => self.effects.changed.push((before, entry.row)),
+                    None => self.effects.created.push(entry.row),
+                }
+            }
+        }
+        self.effects
+    }
+
+    /// Decides one command.
+    pub(super) fn run(&mut self, command: &Command) -> Answer {
+        match command {
+            Command::Book(book) => Answer::Booked(self.book(book)),
+            Command::Settle(settle) => Answer::Row(self.settle(settle).map(Box::new)),
+            Command::Change(change) => Answer::Row(self.change(change).map(Box::new)),
+            Command::Consume(events) => {
+                for event in events {
+                    if !event.is_remembered() || self.fresh.next() == Some(true) {
+                        self.apply_claim_event(event);
+                    }
+                }
+                Answer::Done
+            }
+            Command::StoreDeadLetter(dead_letter, _) => {
+                if self.fresh.next() == Some(true) {
+                    self.effects.dead_letters.push(dead_letter.clone());
+                }
+                Answer::Done
+            }
+            Command::Fence(orphans) => {
+                for orphan in orphans {
+                    self.fence(orphan);
+                }
+                Answer::Done
+            }
+            Command::Report(report) => {
+                self.report(report);
+                Answer::Done
+            }
+            Command::Purge(_) => Answer::Done,
+        }
+    }
+
+    fn row(&self, id: ScreeningId) -> Option<&Screening> {
+        self.rows.get(&id).map(|entry| &entry.row)
+    }
+
+    fn book(&mut self, book: &Book) -> Booked {
+        let Book { request, cause, booking, terms, parked } = book;
+        let same = |row: &Screening| (row.customer.as_ref(), &row.slot) == (Some(&booking.customer), &booking.slot);
+        match self.replay(request.as_ref(), same) {
+            Err(fault) => return Booked::Refused(fault),
+            // A retry may bring the place that its PENDING first call could not get; other answers stand.
+            Ok(Some(row)) if row.id != booking.id => return Booked::Row(Box::new(row)),
+            Ok(_) => {}
+        }
+        let taken = self.active.get(&(booking.customer.clone(), booking.slot.date));
+        let conflict = taken.copied().filter(|other| *other != booking.id);
+        let (booking, terms) = (booking.clone(), terms.clone());
+        let command = if *parked {
+            screening::Command::Park { booking, terms, conflict }
+        } else {
+            screening::Command::Confirm { booking, terms, conflict }
+        };
+        let id = book.booking.id;
+        match (self.rules)(self.row(id), &command, self.now) {
+            Ok(Decision::Change(event)) => {
+                let row = self.transition(id, &event, cause);
+                self.record(request.as_ref(), &row);
+                Booked::Row(Box::new(row))
+            }
+            Ok(Decision::Refuse(event, fault)) => {
+                self.transition(id, &event, cause);
+                Booked::Refused(fault)
+            }
+            Ok(Decision::Keep) => match self.row(id) {
+                Some(row) => Booked::Row(Box::new(row.clone())),
+                None => Booked::Refused(Fault::internal("a booking was kept that is not there")),
+            },
+            Ok(Decision::Fenced) => Booked::Fenced,
+            Ok(Decision::Ignore(why)) => Booked::Refused(Fault::internal(why)),
+            Err(fault) => Booked::Refused(fault),
+        }
+    }
+
+    fn settle(&mut self, settle: &Settle) -> Result<Screening, Fault> {
+        match (self.rules)(self.row(settle.id), &settle.command, self.now)? {
+            Decision::Change(event) => Ok(self.transition(settle.id, &event, &settle.cause)),
+            Decision::Keep => {
+                self.row(settle.id).cloned().ok_or_else(|| Fault::internal("a booking was kept that is not there"))
+            }
+            Decision::Refuse(_, fault) => Err(fault),
+            Decision::Fenced => Err(Fault::internal("a pending booking is a fence")),
+            Decision::Ignore(why) => Err(Fault::internal(why)),
+        }
+    }
+
+    fn change(&mut self, change: &BookingChange) -> Result<Screening, Fault> {
+        let BookingChange { request, scope, id, command, cause } = change;
+        if !self.row(*id).is_some_and(|row| row.is_visible(scope)) {
+            return Err(scope.absent(screening::not_found(*id), "screening"));
+        }
+        if let Some(row) = self.replay(Some(request), |row| row.id == *id)? {
+            return Ok(row);
+        }
+        match (self.rules)(self.row(*id), command, self.now)? {
+            Decision::Change(event) => {
+                let row = self.transition(*id, &event, cause);
+                self.record(Some(request), &row);
+                Ok(row)
+            }
+            Decision::Keep | Decision::Refuse(..) | Decision::Fenced | Decision::Ignore(_) => {
+                Err(Fault::internal("a caller's change was decided like one of ours"))
+            }
+        }
+    }
+
+    fn apply_claim_event(&mut self, event: &ClaimEvent) {
+        match &event.fact {
+            ClaimFact::Reserved { claim, slot } => {
+                let id = claim.screening;
+                if !self.booked.contains(&id) && self.row(id).is_none() {
+                    self.effects.watched.push(Orphan {
+                        claim: *claim,
+                        slot: slot.clone(),
+                        seen: self.now,
+                        event_id: event.event_id,
+                        traceparent: event.cause.traceparent.clone(),
+                    });
+                }
+            }
+            ClaimFact::Revoked { claim, slot, reason, message } => {
+                let (claim, slot, cause, message) = (*claim, slot.clone(), *reason, message.clone());
+                let id = claim.screening;
+                let command = screening::Command::Revoke { claim, slot, cause, message };
+                match (self.rules)(self.row(id), &command, self.now) {
+                    Ok(Decision::Change(change)) => {
+                        self.transition(id, &change, &event.cause);
+                    }
+                    Ok(Decision::Ignore(why)) => self.ignore(event, id, why),
+                    Ok(Decision::Keep | Decision::Refuse(..) | Decision::Fenced) | Err(_) => {
+                        self.ignore(event, id, "the revocation does not apply");
+                    }
+                }
+            }
+            ClaimFact::Other => {}
+        }
+    }
+
+    fn ignore(&mut self, event: &ClaimEvent, id: ScreeningId, why: &'static str) {
+        metrics::counter!("checkup_events_ignored_total", "service" => NAME).increment(1);
+        self.effects.ignored.push(Ignored {
+            event_id: event.event_id,
+            aggregate: id.to_string(),
+            reason: why.to_owned(),
+            time: self.now,
+        });
+    }
+
+    /// Writes the fence of a claim that is still without a row; either way there is nothing left to watch.
+    fn fence(&mut self, orphan: &Orphan) {
+        let id = orphan.claim.screening;
+        self.effects.unwatched.insert(id);
+        let command = screening::Command::Fence { claim: orphan.claim, slot: orphan.slot.clone() };
+        if let Ok(Decision::Change(event)) = (self.rules)(self.row(id), &command, self.now) {
+            let cause = Cause::of_event(NAME, orphan.event_id, orphan.traceparent.clone());
+            metrics::counter!("checkup_claims_fenced_total").increment(1);
+            tracing::info!(claim = %orphan.claim, slot = %orphan.slot, "a place that nobody booked is given back");
+            self.transition(id, &event, &cause);
+        }
+    }
+
+    fn report(&mut self, report: &RefusalReport) {
+        if self.records.contains_key(&report.request.key) {
+            return;
+        }
+        for (slot, count) in &report.counts {
+            let stored =
+                self.effects.reported.get(slot).map_or_else(|| self.versions.contains_key(slot), |(stored, _)| *stored);
+            let version = self.versions.entry(slot.clone()).or_insert(0);
+            *version += 1;
+            self.effects.reported.insert(slot.clone(), (stored, *version));
+            let (slot, count, reason) = (slot.to_string(), *count, Reason::SlotFull.name().to_owned());
+            let aggregate = format!("{slot}/refusals");
+            let fact = Payload::ScreeningRefused(ScreeningRefused { slot, reason, count });
+            let cause = Cause::own(NAME, String::new());
+            self.effects.events.push(envelope(NAME, &cause, self.now, uuid_v7(), aggregate, *version, fact));
+        }
+        self.keep(&report.request, String::new());
+    }
+
+    /// Applies what was decided and announces it.
+    fn transition(&mut self, id: ScreeningId, event: &Event, cause: &Cause) -> Screening {
+        let before = self.row(id);
+        let row = apply(before, event, self.now);
+        if let Some(customer) = &row.customer {
+            let customer_date = (customer.clone(), row.slot.date);
+            if row.state.is_active() {
+                self.active.insert(customer_date, id);
+            } else if self.active.get(&customer_date) == Some(&id) {
+                self.active.remove(&customer_date);
+            }
+        }
+        if let Some(fact) = payload(&row, event) {
+            let fact = envelope(NAME, cause, self.now, uuid_v7(), id.to_string(), row.version, fact);
+            self.effects.events.push(fact);
+        }
+        match self.rows.entry(id) {
+            hash_map::Entry::Occupied(entry) if entry.get().touched => entry.into_mut().row.clone_from(&row),
+            hash_map::Entry::Occupied(entry) => {
+                let entry = entry.into_mut();
+                entry.before = Some(mem::replace(&mut entry.row, row.clone()));
+                entry.touched = true;
+                self.order.push(id);
+            }
+            hash_map::Entry::Vacant(entry) => {
+                entry.insert(Entry { row: row.clone(), touched: true, before: None });
+                self.order.push(id);
+            }
+        }
+        row
+    }
+
+    /// The answer of an earlier call with this request_id, as it is now. `same` says of what that call made or changed whether this
+    /// one is about it.
+    fn replay(&self, request: Option<&Request>, same: impl Fn(&Screening) -> bool) -> Result<Option<Screening>, Fault> {
+        let Some(request) = request else { return Ok(None) };
+        let Some(record) = self.records.get(&request.key) else { return Ok(None) };
+        let id = ScreeningId::parse(&record.resource).ok();
+        let row = id.and_then(|id| self.row(id));
+        request.continues(&record.fingerprint, row.is_some_and(same))?;
+        row.cloned().map(Some).ok_or_else(|| Fault::internal("a request record names no screening"))
+    }
+
+    fn record(&mut self, request: Option<&Request>, row: &Screening) {
+        if let Some(request) = request
+            && !self.records.contains_key(&request.key)
+        {
+            self.keep(request, row.id.to_string());
+        }
+    }
+
+    fn keep(&mut self, request: &Request, resource: String) {
+        let record =
+            Record { key: request.key.clone(), fingerprint: request.fingerprint.to_vec(), resource, time: self.now };
+        self.records.insert(request.key.clone(), record.clone());
+        self.effects.records.push(record);
+    }
+}
+
+/// Who acts when nobody asked.
+pub(crate) fn service_actor() -> String {
+    domain::access::Caller::Service(NAME.to_owned()).to_string()
+}

@@ -1,0 +1,98 @@
+//! Reactions to what Hospital announces: places taken and places taken away.
+//!
+//! It reads events into what this service understands of them; what follows is decided in the writer's transaction.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use contract::event::v1::event_envelope::Payload;
+use contract::event::v1::{CapacityReserved, CapacityRevoked};
+use domain::event::{Cause, subject_filter};
+use domain::ids::{ClaimId, Malformed, SlotId};
+use domain::screening::Revocation;
+use fault::Fault;
+use relay::{Consumer, Handler, Incoming};
+use runtime::trace::TraceContext;
+use store::Database;
+use store::dead_letter::DeadLetter;
+use store::inbox::InboxKey;
+use tokio::time::Instant;
+
+use crate::NAME;
+use crate::batch::{ClaimEvent, ClaimFact, Command, ScreeningWriter};
+
+/// The consumer of Hospital's claims.
+pub(crate) const CONSUMER: &str = "screening-capacity";
+
+/// How long a batch of events may take to be written; it comes again after that.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What this service wants to hear.
+pub(crate) fn consumers(writer: &ScreeningWriter, database: &Database) -> Vec<Consumer> {
+    let filter = ["capacity_reserved", "capacity_revoked"].map(|fact| subject_filter("claim", fact));
+    vec![Consumer {
+        name: CONSUMER,
+        filter: filter.into(),
+        handler: Arc::new(Claims { writer: writer.clone() }),
+        database: database.clone(),
+        pace: None,
+    }]
+}
+
+struct Claims {
+    writer: ScreeningWriter,
+}
+
+#[async_trait]
+impl Handler for Claims {
+    async fn handle(&self, batch: &[Incoming]) -> Result<(), Fault> {
+        let claim_events: Result<Vec<_>, Malformed> = batch.iter().map(read).collect();
+        let claim_events =
+            claim_events.map_err(|Malformed(what)| Fault::internal(format!("an event is malformed: it {what}")))?;
+        self.writer.done(Command::Consume(claim_events), Instant::now() + COMMIT_TIMEOUT).await
+    }
+
+    async fn store_dead_letter(&self, dead_letter: DeadLetter, inbox_key: InboxKey) -> Result<(), Fault> {
+        self.writer.done(Command::StoreDeadLetter(dead_letter, inbox_key), Instant::now() + COMMIT_TIMEOUT).await
+    }
+}
+
+fn read(incoming: &Incoming) -> Result<ClaimEvent, Malformed> {
+    let Incoming { envelope, event_id, inbox_key } = incoming;
+    let traceparent = TraceContext::from_traceparent_or_new(&envelope.traceparent).traceparent();
+    let mut cause = Cause::of_event(NAME, *event_id, traceparent);
+    cause.request_id.clone_from(&envelope.request_id);
+    if !envelope.actor.is_empty() {
+        // who took the place away is who ends the booking
+        cause.actor.clone_from(&envelope.actor);
+    }
+    let fact = match &envelope.payload {
+        Some(Payload::CapacityReserved(CapacityReserved {
+            slot,
+            claim_id,
+            remaining_count: _,
+            slot_version: _,
+            capacity: _,
+            booked_count: _,
+        })) => ClaimFact::Reserved { claim: ClaimId::parse(claim_id)?, slot: SlotId::parse(slot)? },
+        Some(Payload::CapacityRevoked(CapacityRevoked {
+            slot,
+            claim_id,
+            reason,
+            message,
+            slot_version: _,
+            remaining_count: _,
+            capacity: _,
+            booked_count: _,
+        })) => ClaimFact::Revoked {
+            claim: ClaimId::parse(claim_id)?,
+            slot: SlotId::parse(slot)?,
+            reason: Revocation::from_name(reason)
+                .ok_or_else(|| Malformed("must give a known reason for a revocation".to_owned()))?,
+            message: message.clone(),
+        },
+        _ => ClaimFact::Other,
+    };
+    Ok(ClaimEvent { inbox_key: inbox_key.clone(), event_id: *event_id, cause, fact })
+}

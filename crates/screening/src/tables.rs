@@ -1,0 +1,116 @@
+//! Screening's tables and how they are read and written: rows in, domain values out.
+//!
+//! Nothing is decided here. What a caller may see goes through a lookup or a list that takes their scope.
+
+pub(crate) mod booking_lookup;
+pub(crate) mod list;
+pub(crate) mod refusal;
+pub(crate) mod row;
+pub(crate) mod screening_lookup;
+pub(crate) mod watch;
+
+use std::collections::{HashMap, HashSet};
+
+use domain::access::Scope;
+use domain::ids::{CustomerId, ScreeningId};
+use domain::screening::{Screening, State};
+use jiff::civil::Date;
+use sea_orm::entity::prelude::*;
+use sea_orm::sea_query::{Condition, Expr, ExprTrait};
+use sea_orm::{DbErr, QueryOrder, QuerySelect};
+use store::rows::among;
+
+use row::{Column, Entity};
+
+/// The rows a scope admits; fences are in none.
+fn visible(scope: &Scope) -> Condition {
+    let shown = Condition::all().add(Column::Customer.is_not_null());
+    match scope {
+        Scope::Everything => shown,
+        Scope::Customer(own) => shown.add(Column::Customer.eq(own.segment())),
+        Scope::Hospitals(listed) => shown.add(Column::Hospital.is_in(listed.iter().map(|hospital| hospital.segment()))),
+    }
+}
+
+/// Rows by id, whoever they belong to and fences included: what a caller may see of them is decided by [`Screening::is_visible`].
+pub(crate) async fn by_ids(
+    connection: &impl ConnectionTrait,
+    ids: impl IntoIterator<Item = ScreeningId>,
+) -> Result<HashMap<ScreeningId, Screening>, DbErr> {
+    let ids = among(connection, Column::Id, ids.into_iter().map(|id| id.0));
+    collect(Entity::find().filter(ids).all(connection).await?)
+}
+
+/// The same, locked until the transaction ends where the database locks rows.
+pub(crate) async fn by_ids_for_update(
+    transaction: &impl ConnectionTrait,
+    ids: impl IntoIterator<Item = ScreeningId>,
+) -> Result<HashMap<ScreeningId, Screening>, DbErr> {
+    let ids = among(transaction, Column::Id, ids.into_iter().map(|id| id.0));
+    collect(Entity::find().filter(ids).order_by_asc(Column::Id).lock_exclusive().all(transaction).await?)
+}
+
+/// Which of these ids there are rows of. No lock: a row never goes away again.
+pub(crate) async fn present(
+    connection: &impl ConnectionTrait,
+    ids: Vec<ScreeningId>,
+) -> Result<HashSet<ScreeningId>, DbErr> {
+    if ids.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let select = Entity::find().select_only().column(Column::Id);
+    let select = select.filter(among(connection, Column::Id, ids.into_iter().map(|id| id.0)));
+    let found: Vec<Uuid> = select.into_tuple().all(connection).await?;
+    Ok(found.into_iter().map(ScreeningId).collect())
+}
+
+fn collect(rows: Vec<row::Model>) -> Result<HashMap<ScreeningId, Screening>, DbErr> {
+    rows.into_iter().map(|row| row.into_domain().map(|screening| (screening.id, screening))).collect()
+}
+
+/// A customer and a date: what may have one active booking.
+pub(crate) type CustomerDate = (CustomerId, Date);
+
+/// The active bookings of these customers, by date.
+pub(crate) async fn active<'a>(
+    connection: &impl ConnectionTrait,
+    customers: impl IntoIterator<Item = &'a CustomerId>,
+) -> Result<HashMap<CustomerDate, ScreeningId>, DbErr> {
+    let customers: Vec<&str> = customers.into_iter().map(CustomerId::segment).collect();
+    if customers.is_empty() {
+        return Ok(HashMap::new());
+    }
+    // Not by date as well: PostgreSQL, where it has not analysed the table yet, reads every booking of a date for that, on a hot one
+    // thousands for every batch. States are written out, or it cannot know that the index of the active ones will do.
+    let states =
+        State::ALL.iter().filter(|state| state.is_active()).map(|state| Expr::cust(state.number().to_string()));
+    let rows: Vec<(Uuid, String, String)> = Entity::find()
+        .select_only()
+        .columns([Column::Id, Column::Customer, Column::SlotDate])
+        .filter(among(connection, Column::Customer, customers))
+        .filter(Expr::col(Column::State).is_in(states))
+        .into_tuple()
+        .all(connection)
+        .await?;
+    let mut found = HashMap::new();
+    for (id, customer, date) in rows {
+        found.insert((row::customer(&customer)?, row::date(&date)?), ScreeningId(id));
+    }
+    Ok(found)
+}
+
+/// PENDING bookings in the order of their ids, after one.
+pub(crate) async fn pending(
+    connection: &impl ConnectionTrait,
+    after: Option<ScreeningId>,
+    limit: u64,
+) -> Result<Vec<Screening>, DbErr> {
+    // written out and not bound, or SQLite cannot know that the index of the PENDING rows will do
+    let state = Expr::cust(State::Pending.number().to_string());
+    let mut select = Entity::find().filter(Expr::col(Column::State).eq(state));
+    if let Some(after) = after {
+        select = select.filter(Column::Id.gt(after.0));
+    }
+    let rows = select.order_by_asc(Column::Id).limit(limit).all(connection).await?;
+    rows.into_iter().map(row::Model::into_domain).collect()
+}

@@ -1,0 +1,63 @@
+//! What stands where bookings want to go, looked up for all that ask at once.
+
+use async_trait::async_trait;
+use domain::ids::ScreeningId;
+use domain::request::RequestKey;
+use domain::screening::Screening;
+use sea_orm::DbErr;
+use store::request_record::{self, Record};
+use store::{Lookup, Reader};
+
+use super::{CustomerDate, active, by_ids};
+
+/// A booking that wants to go somewhere.
+#[derive(Debug)]
+pub(crate) struct BookingQuery {
+    /// The call, where its caller chose a request_id.
+    pub(crate) key: Option<RequestKey>,
+    /// The id it wants.
+    pub(crate) id: ScreeningId,
+    /// Whose booking it is, and on which date.
+    pub(crate) customer_date: CustomerDate,
+}
+
+/// What is there.
+#[derive(Debug)]
+pub(crate) struct ExistingBookings {
+    /// That this call was answered before, and what it made, as it is now.
+    pub(crate) answered: Option<(Record, Option<Screening>)>,
+    /// The row that has this id, be it a fence.
+    pub(crate) own: Option<Screening>,
+    /// Another active booking of the customer on that date.
+    pub(crate) other: Option<ScreeningId>,
+}
+
+/// Looks that up.
+#[derive(Debug)]
+pub(crate) struct BookingLookup;
+
+#[async_trait]
+impl Lookup for BookingLookup {
+    type Query = BookingQuery;
+    type Answer = ExistingBookings;
+
+    async fn look_up(&self, reader: &Reader, queries: &[&BookingQuery]) -> Result<Vec<ExistingBookings>, DbErr> {
+        let keys: Vec<&RequestKey> = queries.iter().filter_map(|query| query.key.as_ref()).collect();
+        // records first: the row of a record is there before the record can be seen
+        let records = request_record::find(reader, &keys).await?;
+        let made = |record: &Record| ScreeningId::parse(&record.resource).ok();
+        let ids = queries.iter().map(|query| query.id).chain(records.values().filter_map(made));
+        let rows = by_ids(reader, ids).await?;
+        let active = active(reader, queries.iter().map(|query| &query.customer_date.0)).await?;
+        let existing = queries.iter().map(|query| {
+            let record = query.key.as_ref().and_then(|key| records.get(key)).cloned();
+            let answered = record.map(|record| {
+                let row = made(&record).and_then(|id| rows.get(&id).cloned());
+                (record, row)
+            });
+            let other = active.get(&query.customer_date).copied().filter(|other| *other != query.id);
+            ExistingBookings { answered, own: rows.get(&query.id).cloned(), other }
+        });
+        Ok(existing.collect())
+    }
+}

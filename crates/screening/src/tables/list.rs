@@ -1,0 +1,94 @@
+//! Pages of screenings.
+
+use domain::access::Scope;
+use domain::filter::{Comparison, Operator, Value as Operand};
+use domain::ids::{CustomerId, HospitalId, SlotId};
+use domain::page::{Key, KeyKind, Order, Page, Rows};
+use domain::screening::{Screening, State};
+use sea_orm::entity::prelude::*;
+use sea_orm::sea_query::{Condition, ExprTrait, SimpleExpr};
+use sea_orm::{DbErr, Value};
+use store::query::{self, Direction, apart, condition};
+
+use super::row::{Column, Entity, Model};
+use super::visible;
+
+/// The list's orders, as `order_by` names them; the first is the default, newest first.
+pub(crate) const ORDERS: &[&str] = &["create_time", "date"];
+
+/// The order of a list that names none.
+pub(crate) const DEFAULT_ORDER: Order = Order { field: "create_time", descending: true };
+
+/// A decoded list.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Listing {
+    /// Which rows.
+    pub(crate) comparisons: Vec<Comparison>,
+    /// In which order.
+    pub(crate) order: Order,
+    /// Which of them.
+    pub(crate) page: Page,
+}
+
+/// The kinds of the keys that an order's page tokens carry.
+pub(crate) fn shape(order: Order) -> &'static [KeyKind] {
+    if order.field == "date" { &[KeyKind::Text, KeyKind::Text] } else { &[KeyKind::Int, KeyKind::Text] }
+}
+
+fn keys(order: Order, row: &Model) -> Vec<Key> {
+    let first = if order.field == "date" { Key::Text(row.slot_date.clone()) } else { Key::Int(row.create_time) };
+    vec![first, Key::Text(row.id.to_string())]
+}
+
+/// The rows of one page. A list that names one hospital is asked for once, whatever the scope.
+pub(crate) async fn list(
+    connection: &impl ConnectionTrait,
+    scope: &Scope,
+    listing: &Listing,
+) -> Result<Rows<Screening>, DbErr> {
+    let Listing { comparisons, order, page } = listing;
+    let names_one = comparisons
+        .iter()
+        .any(|comparison| comparison.operator == Operator::Equal && ["hospital", "slot"].contains(&comparison.field));
+    let scopes = if names_one { vec![scope.clone()] } else { apart(scope) };
+    let selects = scopes.iter().map(|scope| Entity::find().filter(visible(scope)).filter(filter(comparisons)));
+    let direction = if order.descending { Direction::Descending } else { Direction::Ascending };
+    let first = if order.field == "date" { Column::SlotDate } else { Column::CreateTime };
+    let columns = [(first, direction), (Column::Id, direction)];
+    let rows = query::list(connection, selects.collect(), &columns, page, |row| keys(*order, row)).await?;
+    rows.try_map(Model::into_domain)
+}
+
+fn filter(comparisons: &[Comparison]) -> Condition {
+    let (slots, others): (Vec<_>, Vec<_>) =
+        comparisons.iter().cloned().partition(|comparison| comparison.field == "slot");
+    slots.iter().fold(condition(&others, column, operand), |all, comparison| all.add(slot(comparison)))
+}
+
+fn column(field: &'static str) -> Column {
+    match field {
+        "customer" => Column::Customer,
+        "hospital" => Column::Hospital,
+        "state" => Column::State,
+        _ => Column::SlotDate,
+    }
+}
+
+/// Columns hold segments and numbers where filters hold names.
+fn operand(field: &'static str, value: &Operand) -> Option<Value> {
+    let Operand::Text(text) = value else { return None };
+    match field {
+        "customer" => CustomerId::parse(text).ok().map(|customer| customer.segment().into()),
+        "hospital" => HospitalId::parse(text).ok().map(|hospital| hospital.segment().into()),
+        "state" => State::from_name(text).map(|state| state.number().into()),
+        _ => None,
+    }
+}
+
+/// A slot's name stands for two columns.
+fn slot(comparison: &Comparison) -> SimpleExpr {
+    let Operand::Text(name) = &comparison.value else { return SimpleExpr::val(false) };
+    let Ok(slot) = SlotId::parse(name) else { return SimpleExpr::val(false) };
+    let same = Column::Hospital.eq(slot.hospital.segment()).and(Column::SlotDate.eq(slot.date.to_string()));
+    if comparison.operator == Operator::NotEqual { same.not() } else { same }
+}

@@ -1,0 +1,147 @@
+//! The table of screenings.
+
+use domain::ids::{CustomerId, HospitalId, Malformed, ScreeningId, SlotId, parse_date};
+use domain::screening::{Screening, State, Terms};
+use fault::Reason;
+use jiff::civil::Date;
+use sea_orm::ActiveValue::Set;
+use sea_orm::DbErr;
+use sea_orm::entity::prelude::*;
+use store::rows::{insert_all, replace_all, set_unless_unchanged};
+use store::{micros, timestamp};
+
+/// One screening. Columns hold the last segments of resource names.
+#[sea_orm::model]
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "screening")]
+pub(crate) struct Model {
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub(crate) id: Uuid,
+    /// NULL for a fence.
+    pub(crate) customer: Option<String>,
+    pub(crate) customer_display_name: String,
+    pub(crate) hospital: String,
+    /// YYYY-MM-DD.
+    pub(crate) slot_date: String,
+    pub(crate) hospital_display_name: String,
+    pub(crate) time_zone: String,
+    pub(crate) cancellation_close_time: Option<i64>,
+    /// The contract's number.
+    pub(crate) state: i32,
+    pub(crate) state_reason: String,
+    pub(crate) state_message: String,
+    /// The name of a reason, or empty.
+    pub(crate) given_up: String,
+    pub(crate) claim_generation: i32,
+    pub(crate) version: i64,
+    pub(crate) create_time: i64,
+    pub(crate) update_time: i64,
+}
+
+impl ActiveModelBehavior for ActiveModel {}
+
+/// The error of a row that nothing here could have written.
+fn broken(what: &str) -> DbErr {
+    DbErr::Custom(format!("a stored screening has a malformed {what}"))
+}
+
+/// Reads a stored customer.
+pub(crate) fn customer(segment: &str) -> Result<CustomerId, DbErr> {
+    CustomerId::from_segment(segment).map_err(|Malformed(_)| broken("customer"))
+}
+
+/// Reads a stored date.
+pub(crate) fn date(text: &str) -> Result<Date, DbErr> {
+    parse_date(text).ok_or_else(|| broken("date"))
+}
+
+/// Reads a stored slot.
+pub(crate) fn slot(hospital: &str, slot_date: &str) -> Result<SlotId, DbErr> {
+    let hospital = HospitalId::from_segment(hospital).map_err(|Malformed(_)| broken("hospital"))?;
+    Ok(SlotId { hospital, date: date(slot_date)? })
+}
+
+impl Model {
+    /// The value it stores.
+    pub(crate) fn into_domain(self) -> Result<Screening, DbErr> {
+        let given_up = if self.given_up.is_empty() {
+            None
+        } else {
+            Some(Reason::from_name(&self.given_up).ok_or_else(|| broken("reason"))?)
+        };
+        Ok(Screening {
+            id: ScreeningId(self.id),
+            customer: self.customer.as_deref().map(customer).transpose()?,
+            customer_display_name: self.customer_display_name,
+            slot: slot(&self.hospital, &self.slot_date)?,
+            terms: Terms {
+                hospital_display_name: self.hospital_display_name,
+                time_zone: self.time_zone,
+                cancellation_close_time: self.cancellation_close_time.map(timestamp),
+            },
+            state: State::from_number(self.state).ok_or_else(|| broken("state"))?,
+            state_reason: self.state_reason,
+            state_message: self.state_message,
+            given_up,
+            generation: self.claim_generation,
+            version: self.version,
+            create_time: timestamp(self.create_time),
+            update_time: timestamp(self.update_time),
+        })
+    }
+}
+
+impl ActiveModel {
+    /// The row of a screening that was another before, or was not there. Every index has what hardly ever changes.
+    fn new(screening: Screening, before: Option<&Screening>) -> Self {
+        let fixed = before.is_some_and(|before| {
+            let Screening { customer, slot, create_time, .. } = before;
+            (customer, slot, create_time) == (&screening.customer, &screening.slot, &screening.create_time)
+        });
+        let Screening {
+            id,
+            customer,
+            customer_display_name,
+            slot,
+            terms,
+            state,
+            state_reason,
+            state_message,
+            given_up,
+            generation,
+            version,
+            create_time,
+            update_time,
+        } = screening;
+        Self {
+            id: Set(id.0),
+            customer: set_unless_unchanged(fixed, customer.map(|customer| customer.segment().to_owned())),
+            customer_display_name: Set(customer_display_name),
+            hospital: set_unless_unchanged(fixed, slot.hospital.segment().to_owned()),
+            slot_date: set_unless_unchanged(fixed, slot.date.to_string()),
+            hospital_display_name: Set(terms.hospital_display_name),
+            time_zone: Set(terms.time_zone),
+            cancellation_close_time: Set(terms.cancellation_close_time.map(micros)),
+            state: Set(state.number()),
+            state_reason: Set(state_reason),
+            state_message: Set(state_message),
+            given_up: Set(given_up.map(Reason::name).unwrap_or_default().to_owned()),
+            claim_generation: Set(generation),
+            version: Set(version),
+            create_time: set_unless_unchanged(fixed, micros(create_time)),
+            update_time: Set(micros(update_time)),
+        }
+    }
+}
+
+/// Inserts rows that were not there. It never overwrites: a row that came in between is an error, and the batch is decided
+/// again with it in view.
+pub(crate) async fn insert(transaction: &impl ConnectionTrait, rows: Vec<Screening>) -> Result<(), DbErr> {
+    insert_all(transaction, rows.into_iter().map(|row| ActiveModel::new(row, None)).collect()).await
+}
+
+/// Writes rows that were there, each beside what it was.
+pub(crate) async fn update(transaction: &impl ConnectionTrait, rows: Vec<(Screening, Screening)>) -> Result<(), DbErr> {
+    let rows = rows.into_iter().map(|(before, row)| ActiveModel::new(row, Some(&before)));
+    replace_all(transaction, rows.collect()).await
+}

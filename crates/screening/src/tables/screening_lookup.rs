@@ -1,0 +1,35 @@
+//! Single bookings, read for all that ask at once.
+
+use async_trait::async_trait;
+use domain::access::Scope;
+use domain::ids::ScreeningId;
+use domain::screening::Screening;
+use sea_orm::DbErr;
+use store::{Lookup, Reader};
+
+use super::by_ids;
+
+/// A booking that somebody wants to read.
+#[derive(Debug)]
+pub(crate) struct ScreeningQuery {
+    /// What they may see.
+    pub(crate) scope: Scope,
+    /// Which one.
+    pub(crate) id: ScreeningId,
+}
+
+/// Finds them, each for whoever may see it.
+#[derive(Debug)]
+pub(crate) struct ScreeningLookup;
+
+#[async_trait]
+impl Lookup for ScreeningLookup {
+    type Query = ScreeningQuery;
+    type Answer = Option<Screening>;
+
+    async fn look_up(&self, reader: &Reader, queries: &[&ScreeningQuery]) -> Result<Vec<Option<Screening>>, DbErr> {
+        let rows = by_ids(reader, queries.iter().map(|query| query.id)).await?;
+        let found = |query: &&ScreeningQuery| rows.get(&query.id).filter(|row| row.is_visible(&query.scope)).cloned();
+        Ok(queries.iter().map(found).collect())
+    }
+}

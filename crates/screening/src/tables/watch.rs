@@ -1,0 +1,93 @@
+//! The table of places that were taken and have no booking yet.
+
+use std::collections::{BTreeMap, HashSet};
+
+use domain::ids::{ClaimId, ScreeningId, SlotId};
+use jiff::Timestamp;
+use sea_orm::ActiveValue::Set;
+use sea_orm::entity::prelude::*;
+use sea_orm::{DbErr, QueryOrder, QuerySelect};
+use store::rows::{among, insert_missing};
+use store::{micros, timestamp};
+
+use super::row;
+
+/// The row of an [`Orphan`].
+#[sea_orm::model]
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "orphan_watch")]
+pub(crate) struct Model {
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub(crate) screening: Uuid,
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub(crate) generation: i32,
+    pub(crate) hospital: String,
+    pub(crate) slot_date: String,
+    pub(crate) seen_time: i64,
+    pub(crate) event_id: Uuid,
+    pub(crate) traceparent: String,
+}
+
+impl ActiveModelBehavior for ActiveModel {}
+
+/// A claim that Hospital announced and that had no booking then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Orphan {
+    /// The claim.
+    pub(crate) claim: ClaimId,
+    /// Where it is.
+    pub(crate) slot: SlotId,
+    /// When it was heard of, by our clock.
+    pub(crate) seen: Timestamp,
+    /// The announcement.
+    pub(crate) event_id: Uuid,
+    /// Its trace.
+    pub(crate) traceparent: String,
+}
+
+/// Remembers claims; one that is remembered already keeps its time.
+pub(crate) async fn insert(transaction: &impl ConnectionTrait, orphans: &[Orphan]) -> Result<(), DbErr> {
+    // in order: replicas that hear the same must not wait for each other in a circle
+    let orphans: BTreeMap<ClaimId, &Orphan> = orphans.iter().map(|orphan| (orphan.claim, orphan)).collect();
+    let rows = orphans.values().map(|orphan| ActiveModel {
+        screening: Set(orphan.claim.screening.0),
+        generation: Set(orphan.claim.generation),
+        hospital: Set(orphan.slot.hospital.segment().to_owned()),
+        slot_date: Set(orphan.slot.date.to_string()),
+        seen_time: Set(micros(orphan.seen)),
+        event_id: Set(orphan.event_id),
+        traceparent: Set(orphan.traceparent.clone()),
+    });
+    insert_missing(transaction, rows.collect()).await
+}
+
+/// Forgets what was watched of these screenings.
+pub(crate) async fn delete(transaction: &impl ConnectionTrait, screenings: &HashSet<ScreeningId>) -> Result<(), DbErr> {
+    if screenings.is_empty() {
+        return Ok(());
+    }
+    let ids = screenings.iter().map(|id| id.0);
+    Entity::delete_many().filter(among(transaction, Column::Screening, ids)).exec(transaction).await?;
+    Ok(())
+}
+
+/// Those heard of before `limit`, oldest first.
+pub(crate) async fn due(connection: &impl ConnectionTrait, limit: Timestamp, count: u64) -> Result<Vec<Orphan>, DbErr> {
+    let rows = Entity::find()
+        .filter(Column::SeenTime.lte(micros(limit)))
+        .order_by_asc(Column::SeenTime)
+        .limit(count)
+        .all(connection)
+        .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(Orphan {
+                claim: ClaimId { screening: ScreeningId(row.screening), generation: row.generation },
+                slot: row::slot(&row.hospital, &row.slot_date)?,
+                seen: timestamp(row.seen_time),
+                event_id: row.event_id,
+                traceparent: row.traceparent,
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,295 @@
+//! What a client was told, against what the system says afterwards.
+//!
+//! A call that was answered is known; one that was not is unknown until it has been sent again with the same request_id.
+//! The ledger holds the system to every answer it gave, and to one effect for each unknown.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use contract::screening::v1::Screening;
+use contract::screening::v1::screening::State;
+use tonic::{Code, Status};
+
+use crate::refusal::Refusal;
+
+/// What the client knows of a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome<T> {
+    /// It was answered.
+    Done(T),
+    /// It was refused for this reason: nothing happened.
+    Refused(String),
+    /// The answer was lost, or never given.
+    Unknown,
+}
+
+impl<T> Outcome<T> {
+    /// What a call's result says. A status that the service did not make, and those that ask for a retry, leave it open.
+    ///
+    /// # Errors
+    /// A status that no client should ever see.
+    pub fn of(result: Result<T, Status>) -> Result<Self, String> {
+        let status = match result {
+            Ok(answer) => return Ok(Self::Done(answer)),
+            Err(status) => status,
+        };
+        let refusal = Refusal::of(&status);
+        match (status.code(), refusal) {
+            (Code::Unavailable | Code::DeadlineExceeded, _) => Ok(Self::Unknown),
+            (Code::Internal | Code::DataLoss, Some(refusal)) => Err(format!("{refusal:?}")),
+            (_, Some(refusal)) => Ok(Self::Refused(refusal.reason)),
+            // A connection that broke under the call, or was never made.
+            (Code::Unknown | Code::Cancelled | Code::Internal, None) => Ok(Self::Unknown),
+            (_, None) => Err(format!("a status without ErrorInfo: {status:?}")),
+        }
+    }
+}
+
+/// One booking a client asked for.
+#[derive(Debug, Clone)]
+pub struct Booking {
+    /// The id of the customer.
+    pub customer: String,
+    /// The slot.
+    pub slot: String,
+    /// The request_id.
+    pub request_id: String,
+    /// What is known: the name of the screening where it was answered.
+    pub outcome: Outcome<String>,
+    /// The client's cancelling of it, if it tried.
+    pub cancelling: Option<Cancelling>,
+}
+
+/// One cancelling a client asked for.
+#[derive(Debug, Clone)]
+pub struct Cancelling {
+    /// The request_id.
+    pub request_id: String,
+    /// What is known.
+    pub outcome: Outcome<()>,
+}
+
+/// How an answer and what is there disagree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wrong {
+    /// What was answered is not there, or not as it was answered.
+    Lost,
+    /// Something is there once more than anybody asked for.
+    Doubled,
+}
+
+/// A disagreement between what was answered and what is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// Of which kind.
+    pub wrong: Wrong,
+    /// What, for people.
+    pub what: String,
+}
+
+impl Finding {
+    fn lost(what: String) -> Self {
+        Self { wrong: Wrong::Lost, what }
+    }
+
+    fn doubled(what: String) -> Self {
+        Self { wrong: Wrong::Doubled, what }
+    }
+}
+
+/// What a screening is seen as, later.
+#[derive(Debug, Clone)]
+pub struct Sighting {
+    /// The screening's name.
+    pub name: String,
+    /// `customers/{id}`; empty for a fence.
+    pub customer: String,
+    /// The slot.
+    pub slot: String,
+    /// The state.
+    pub state: State,
+}
+
+impl From<Screening> for Sighting {
+    fn from(screening: Screening) -> Self {
+        let state = screening.state();
+        Self { name: screening.name, customer: screening.customer, slot: screening.slot, state }
+    }
+}
+
+/// Every booking of a run. Shared by the tasks that make them.
+#[derive(Default)]
+pub struct BookingHistory {
+    bookings: Mutex<Vec<Booking>>,
+}
+
+impl fmt::Debug for BookingHistory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (done, unknown) = self.counts();
+        write!(f, "BookingHistory(answered: {done}, unknown: {unknown})")
+    }
+}
+
+impl BookingHistory {
+    /// Notes a booking, as it was asked for or as it ended.
+    pub fn note(&self, booking: Booking) {
+        self.held().push(booking);
+    }
+
+    /// Takes every booking out for which something is still unknown, to send it again.
+    #[must_use]
+    pub fn take_unknown(&self) -> Vec<Booking> {
+        let mut held = self.held();
+        let (open, settled) = held.drain(..).partition(|booking| {
+            booking.outcome == Outcome::Unknown
+                || booking.cancelling.as_ref().is_some_and(|cancelling| cancelling.outcome == Outcome::Unknown)
+        });
+        *held = settled;
+        open
+    }
+
+    /// How many bookings were answered, and of how many something is unknown.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize) {
+        let held = self.held();
+        let done = held.iter().filter(|booking| matches!(booking.outcome, Outcome::Done(_))).count();
+        let unknown = held.iter().filter(|booking| booking.outcome == Outcome::Unknown).count();
+        (done, unknown)
+    }
+
+    /// Every disagreement between what was answered and what is there now: `seen` are all screenings.
+    ///
+    /// An answered booking is there once, CONFIRMED, or CANCELLED where its cancelling was answered, or either where that is
+    /// unknown. Nothing else is active: each active screening is an answered booking or the effect of an unknown one.
+    #[must_use]
+    pub fn disagreements(&self, seen: &[Sighting]) -> Vec<String> {
+        self.findings(seen).into_iter().map(|finding| finding.what).collect()
+    }
+
+    /// The same, each with its kind.
+    #[must_use]
+    pub fn findings(&self, seen: &[Sighting]) -> Vec<Finding> {
+        let held = self.held();
+        let mut wrong = Vec::new();
+        let mut by_name: BTreeMap<&str, &Sighting> = BTreeMap::new();
+        for one in seen {
+            if by_name.insert(&one.name, one).is_some() {
+                wrong.push(Finding::doubled(format!("{} is listed twice", one.name)));
+            }
+        }
+        let mut accounted = BTreeSet::new();
+        let mut possible = BTreeSet::new();
+        for booking in held.iter() {
+            match &booking.outcome {
+                Outcome::Done(name) => {
+                    if !accounted.insert(name.as_str()) {
+                        wrong.push(Finding::lost(format!("{name} was answered to two requests")));
+                    }
+                    let seen = by_name.get(name.as_str()).copied();
+                    wrong.extend(check_answered(booking, name, seen).map(Finding::lost));
+                }
+                Outcome::Unknown => {
+                    possible.insert((format!("customers/{}", booking.customer), booking.slot.clone()));
+                }
+                Outcome::Refused(_) => {}
+            }
+        }
+        let active = seen.iter().filter(|one| matches!(one.state, State::Pending | State::Confirmed));
+        for one in active.filter(|one| !accounted.contains(one.name.as_str())) {
+            // Each unknown explains one active screening, no more.
+            if !possible.remove(&(one.customer.clone(), one.slot.clone())) {
+                let what = format!("{} of {} on {} was never answered nor asked for", one.name, one.customer, one.slot);
+                wrong.push(Finding::doubled(what));
+            }
+        }
+        wrong
+    }
+
+    /// At most `count` bookings that were answered, spread over the whole run.
+    #[must_use]
+    pub fn sample(&self, count: usize) -> Vec<Booking> {
+        let held = self.held();
+        let answered: Vec<&Booking> = held.iter().filter(|one| matches!(one.outcome, Outcome::Done(_))).collect();
+        let step = answered.len().div_ceil(count.max(1)).max(1);
+        answered.into_iter().step_by(step).cloned().collect()
+    }
+
+    fn held(&self) -> MutexGuard<'_, Vec<Booking>> {
+        self.bookings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn check_answered(booking: &Booking, name: &str, seen: Option<&Sighting>) -> Option<String> {
+    let Some(seen) = seen else {
+        return Some(format!("{name} was answered (request {}) and is gone", booking.request_id));
+    };
+    if seen.customer != format!("customers/{}", booking.customer) || seen.slot != booking.slot {
+        return Some(format!("{name} was answered for {} on {}, is {seen:?}", booking.customer, booking.slot));
+    }
+    let expected: &[State] = match &booking.cancelling {
+        None | Some(Cancelling { outcome: Outcome::Refused(_), .. }) => &[State::Confirmed],
+        Some(Cancelling { outcome: Outcome::Done(()), .. }) => &[State::Cancelled],
+        Some(Cancelling { outcome: Outcome::Unknown, .. }) => &[State::Confirmed, State::Cancelled],
+    };
+    (!expected.contains(&seen.state)).then(|| format!("{name} must be {expected:?}, is {:?}: {booking:?}", seen.state))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn booking(name: Option<&str>, cancelled: Option<Outcome<()>>) -> Booking {
+        Booking {
+            customer: "kim".into(),
+            slot: "s".into(),
+            request_id: "r".into(),
+            outcome: name.map_or(Outcome::Unknown, |name| Outcome::Done(name.into())),
+            cancelling: cancelled.map(|outcome| Cancelling { request_id: "c".into(), outcome }),
+        }
+    }
+
+    fn sighting(name: &str, state: State) -> Sighting {
+        Sighting { name: name.into(), customer: "customers/kim".into(), slot: "s".into(), state }
+    }
+
+    fn wrong(bookings: Vec<Booking>, seen: &[Sighting]) -> usize {
+        let history = BookingHistory::default();
+        bookings.into_iter().for_each(|booking| history.note(booking));
+        history.disagreements(seen).len()
+    }
+
+    #[test]
+    fn an_answer_binds_and_an_unknown_explains_one_effect() {
+        let confirmed = |name| sighting(name, State::Confirmed);
+        assert_eq!(wrong(vec![booking(Some("a"), None)], &[confirmed("a")]), 0);
+        assert_eq!(wrong(vec![booking(Some("a"), None)], &[]), 1, "lost");
+        assert_eq!(wrong(vec![booking(Some("a"), None)], &[confirmed("a"), confirmed("b")]), 1, "doubled");
+        assert_eq!(wrong(vec![booking(None, None)], &[confirmed("b")]), 0);
+        assert_eq!(wrong(vec![booking(None, None)], &[confirmed("b"), confirmed("c")]), 1, "an unknown done twice");
+    }
+
+    #[test]
+    fn a_refused_cancelling_binds() {
+        let refused = || vec![booking(Some("a"), Some(Outcome::Refused("SCREENING_STATE_INVALID".into())))];
+        assert_eq!(wrong(refused(), &[sighting("a", State::Confirmed)]), 0);
+        assert_eq!(wrong(refused(), &[sighting("a", State::Cancelled)]), 1);
+    }
+
+    #[test]
+    fn a_cancelling_binds_too() {
+        let done = || vec![booking(Some("a"), Some(Outcome::Done(())))];
+        assert_eq!(wrong(done(), &[sighting("a", State::Cancelled)]), 0);
+        assert_eq!(wrong(done(), &[sighting("a", State::Confirmed)]), 1);
+        let open = || vec![booking(Some("a"), Some(Outcome::Unknown))];
+        assert_eq!(wrong(open(), &[sighting("a", State::Confirmed)]), 0);
+        assert_eq!(wrong(open(), &[sighting("a", State::Cancelled)]), 0);
+    }
+
+    #[test]
+    fn what_the_transport_says_leaves_the_outcome_open() {
+        assert_eq!(Outcome::of(Err::<(), _>(Status::unknown("broken pipe"))), Ok(Outcome::Unknown));
+        assert_eq!(Outcome::of(Ok::<_, Status>(1)), Ok(Outcome::Done(1)));
+        assert!(Outcome::of(Err::<(), _>(Status::not_found("bare"))).is_err());
+    }
+}
