@@ -1,6 +1,6 @@
 //! The contract compiler: turns `proto/` into Rust types, clients, servers and the descriptor set, without protoc.
 //!
-//! `crates/contract` runs it (`build = "../../build.rs"`), so the working directory is that crate and the paths start
+//! `crates/core/contract` runs it (`build = "../../../build.rs"`), so the working directory is that crate and the paths start
 //! from its manifest. It writes to `OUT_DIR` only.
 
 use std::error::Error;
@@ -27,7 +27,7 @@ fn proto_files(dir: &Path) -> Result<Vec<PathBuf>, std::io::Error> {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let proto = Path::new(&std::env::var("CARGO_MANIFEST_DIR")?).join("../../proto");
+    let proto = Path::new(&std::env::var("CARGO_MANIFEST_DIR")?).join("../../../proto");
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     // tonic-prost-build's own switch for this stores a value that nothing reads.
     println!("cargo::rerun-if-changed={}", proto.display());

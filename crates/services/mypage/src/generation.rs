@@ -22,7 +22,7 @@ use crate::hub::Hub;
 use crate::migration::Migrator;
 use crate::projection::MyPageProjection;
 use crate::tables::items;
-use crate::{MIN_INTERVAL, NAME, Options, policy};
+use crate::{MIN_INTERVAL, NAME, Options, reactions};
 
 /// What calls read.
 #[derive(Debug)]

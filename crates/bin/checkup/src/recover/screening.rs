@@ -69,7 +69,7 @@ impl Recovery {
             };
             let facts: Vec<_> = reported.iter().filter_map(booking).collect();
             lost.keep_newer(database, facts.iter().map(|fact| KnownBooking::from(&**fact)).collect()).await?;
-            lost.keep_unrecorded(database, facts.iter().filter_map(|fact| Answered::events_of(fact)).collect()).await?;
+            lost.keep_unrecorded(database, facts.iter().filter_map(|fact| Answered::of_fact(fact)).collect()).await?;
         }
         self.ask_for_requests(database, &mut lost).await?;
         self.ask_views(database, &mut lost).await?;

@@ -3,14 +3,22 @@
 //! `cargo deny` could hold third-party crates to such rules too, but building it takes longer than this project's whole suite;
 //! this test needs nothing that is not there anyway.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
 
 /// Crates for tests only: they may use whatever they examine, and nothing else may use them.
 const INSTRUMENTS: &[&str] = &["testkit", "chaos", "simulation"];
+
+/// The folders of `crates/`, lowest first: production code uses its own floor and those below it.
+const FLOORS: &[&str] = &["core", "platform", "services", "bin"];
+/// The folder beside them, whose crates use whatever they examine.
+const LAB: &str = "lab";
+/// What production code may use of the lab: `checkup mesh` and `checkup bench` are commands.
+const COMMANDS: &[(&str, &str)] = &[("checkup", "mesh"), ("checkup", "bench")];
 
 const SLICES: &[&str] = &["hospital", "screening", "reservation", "mypage", "marketing"];
 
@@ -71,7 +79,7 @@ const RULES: &[Rule] = &[
 ];
 
 fn cargo(arguments: &[&str]) -> String {
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../..");
     let output =
         Command::new(env!("CARGO")).args(arguments).args(["--offline", "--locked"]).current_dir(root).output().unwrap();
     assert!(output.status.success(), "cargo {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -119,6 +127,47 @@ fn crates_use_only_what_their_place_allows() {
         }
     }
     assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+/// The folder that a crate is in.
+fn floor(manifest: &Path) -> &str {
+    let folder = manifest.parent().and_then(Path::parent).and_then(Path::file_name);
+    folder.and_then(OsStr::to_str).unwrap_or_default()
+}
+
+#[test]
+fn a_crate_uses_its_own_floor_and_those_below() {
+    let (manifests, edges) = workspace();
+    let floors: BTreeMap<&str, &str> =
+        manifests.iter().map(|(name, manifest)| (name.as_str(), floor(manifest))).collect();
+    let height = |floor: &str| FLOORS.iter().position(|known| *known == floor);
+    let mut broken = Vec::new();
+    for (name, floor) in &floors {
+        if height(floor).is_none() && *floor != LAB {
+            broken.push(format!("{name} is in {floor}, which is none of {FLOORS:?} and not {LAB}"));
+        }
+    }
+    for Edge { from, to, .. } in edges.iter().filter(|edge| edge.kind.as_deref() != Some("dev")) {
+        let (Some(lower), Some(upper)) = (floors.get(to.as_str()), floors.get(from.as_str())) else { continue };
+        let allowed = *upper == LAB || height(lower) <= height(upper) && *lower != LAB;
+        if !allowed && !COMMANDS.contains(&(from.as_str(), to.as_str())) {
+            broken.push(format!("{from} ({upper}) must not depend on {to} ({lower}): an arrow points down"));
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+#[test]
+fn each_floor_says_what_lives_there() {
+    let (manifests, _) = workspace();
+    for folder in manifests.values().filter_map(|manifest| manifest.parent()?.parent()).collect::<BTreeSet<_>>() {
+        let text = std::fs::read_to_string(folder.join("README.md")).unwrap_or_default();
+        assert!(
+            text.contains("Not here: "),
+            "{} needs a README.md that says what may not live there",
+            folder.display()
+        );
+    }
 }
 
 #[test]

@@ -20,7 +20,7 @@ const SHOWN_LINES: usize = 20;
 /// A port that was free can be taken before the server has it.
 const PORTS_TRIED: usize = 5;
 
-/// What the server is configured by, apart from its port, its store and its passwords: `crates/mesh/nats.conf`.
+/// What the server is configured by, apart from its port, its store and its passwords: `crates/lab/mesh/nats.conf`.
 pub const CONFIGURATION: &str = include_str!("../nats.conf");
 /// Who a client is that does not say who it is: a service.
 const NO_GUARD: &str = "\nno_auth_user: checkup\n";

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use runtime::lifecycle::Drain;
-use store::inbox::{self, Mark};
+use store::inbox::{self, InboxKey};
 use store::{Database, DbErr, past};
 use tokio::time::sleep;
 
@@ -64,8 +64,8 @@ impl Witness {
     async fn keep(&self, kept: i64) -> Result<i64, DbErr> {
         let Some((position, event_id)) = past::newest(self.log.reader()).await? else { return Ok(kept) };
         if position != kept {
-            let mark = Mark::Ordered { source: Arc::from(self.source), position, event_id };
-            inbox::note(&self.keeper, WITNESS, mark).await?;
+            let inbox_key = InboxKey::Ordered { source: Arc::from(self.source), position, event_id };
+            inbox::note(&self.keeper, WITNESS, inbox_key).await?;
         }
         Ok(position)
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use testkit::{
-    Booking, Cancelling, Checkup, DataDir, Desk, Launch, Ledger, Outcome, Refusal, Sighting, eventually, get,
+    Booking, BookingHistory, Cancelling, Checkup, DataDir, Desk, Launch, Outcome, Refusal, Sighting, eventually, get,
 };
 use tokio::task::JoinSet;
 
@@ -27,7 +27,7 @@ struct Story {
     older: DataDir,
     newer: DataDir,
     slots: Vec<String>,
-    told: Arc<Ledger>,
+    told: Arc<BookingHistory>,
 }
 
 fn path(directory: &DataDir) -> String {
@@ -39,7 +39,7 @@ async fn told() -> Story {
     let desk = Desk::of(&checkup.admin().await);
     let slots = [desk.open("wanted", &[30], PLACES).await, desk.open("wide", &[30, 31, 32], 5_000).await].concat();
     let (told, made, enough) =
-        (Arc::new(Ledger::default()), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(usize::MAX)));
+        (Arc::new(BookingHistory::default()), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(usize::MAX)));
     let mut callers = JoinSet::new();
     for caller in 0..CALLERS {
         let (party, slots, told) = (checkup.admin().await, slots.clone(), Arc::clone(&told));

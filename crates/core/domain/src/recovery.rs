@@ -117,7 +117,7 @@ impl Answered {
 
     /// The call that an event tells of.
     #[must_use]
-    pub fn told_by(fact: &BookingFact) -> Option<Self> {
+    pub fn of_fact(fact: &BookingFact) -> Option<Self> {
         Self::of(fact.screening, fact.state, &fact.actor, fact.request_id, fact.occur_time)
     }
 }

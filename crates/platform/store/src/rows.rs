@@ -183,8 +183,8 @@ fn statements(table: Table, present: Present, backend: DbBackend) -> Result<Vec<
     let mut values = values.into_iter();
     let mut statements = Vec::new();
     while left > 0 {
-        let left = left.min(MAX_ROWS);
-        let count = if backend == DbBackend::Postgres { left } else { portion(left) };
+        let largest = left.min(MAX_ROWS);
+        let count = if backend == DbBackend::Postgres { largest } else { portion(largest) };
         let chunk: Vec<Value> = values.by_ref().take(count * columns.len()).collect();
         let (mut sql, values) = match backend {
             DbBackend::Postgres => by_column(&name, &columns, chunk)?,
