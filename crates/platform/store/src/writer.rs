@@ -14,7 +14,7 @@
 //! | Unknown | COMMIT fails, or a server does not answer in 6 s | all of it or nothing | drops the connection; runs the same batch again, likewise, for batch handlers are idempotent | its own answer, or STORAGE_UNAVAILABLE: the outcome is unknown |
 //! | no failure | a ROLLBACK fails | nothing more | drops the connection, and with it the transaction | as the class of what led to the ROLLBACK says |
 //!
-//! Where a file's disk is full, its log is copied into it and cut off before the next run: see [`crate::room`].
+//! Where a file's disk is full, its log is copied into it and cut off before the next run: see `room.rs`.
 //!
 //! A batch that is given up turns the storage *unwritable* ([`Database::writable`]; one line in the log, the gauge
 //! `checkup_store_writable`). From then on a batch gets one run, so that callers need not wait to hear the same, and where no batch
