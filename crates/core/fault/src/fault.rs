@@ -28,6 +28,16 @@ struct Parts {
 }
 
 /// Why a call was refused or failed. Boxed inside, so that a `Result` of it stays small.
+///
+/// ```
+/// use fault::{Code, Fault, Reason};
+///
+/// let full = Fault::new(Reason::SlotFull, "2027-03-02 is full; choose another date").with("slot", "hospitals/a/slots/2027-03-02");
+/// assert_eq!(full.code(), Code::FailedPrecondition);
+/// assert_eq!(full.metadata()["slot"], "hospitals/a/slots/2027-03-02");
+/// // what went wrong inside is for the log alone
+/// assert_eq!(Fault::internal("row 7 cannot be read").cause(), Some("row 7 cannot be read"));
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Fault(Box<Parts>);
 

@@ -199,6 +199,31 @@ fn the_rules_do_not_know_the_runtime() {
     }
 }
 
+/// An example in a doc comment is compiled and run, or there is none: `doctest = false` spares the run that finds nothing.
+#[test]
+fn no_example_is_left_out_of_the_tests() {
+    let (manifests, _) = workspace();
+    for (name, path) in manifests {
+        let runs = !std::fs::read_to_string(&path).unwrap().contains("doctest = false");
+        let sources = path.parent().unwrap().join("src");
+        let found = example_below(&sources);
+        // the comments of the contract are written for the .proto files
+        assert!(runs == found.is_some() || name == "contract", "{name} runs examples: {runs}; it has one in {found:?}");
+    }
+}
+
+fn example_below(directory: &Path) -> Option<PathBuf> {
+    std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).find_map(|path| {
+        if path.is_dir() {
+            return example_below(&path);
+        }
+        let is_example =
+            |line: &str| line.trim_start().starts_with("/// ```") || line.trim_start().starts_with("//! ```");
+        let text = std::fs::read_to_string(&path).ok()?;
+        text.lines().any(is_example).then_some(path)
+    })
+}
+
 #[test]
 fn every_crate_keeps_the_workspace_lints() {
     let (manifests, _) = workspace();
