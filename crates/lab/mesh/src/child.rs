@@ -1,4 +1,4 @@
-//! A child process that cannot outlive its handle, nor this process.
+//! A child process that outlives neither its handle nor this process.
 
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
@@ -12,11 +12,11 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use crate::{Error, Output};
 
 const EXIT_POLL_INTERVAL: Duration = Duration::from_millis(3);
-/// How long a process may take to end in an orderly way when its handle goes.
+/// How long a process may take to end in an orderly way when its handle is dropped.
 const ORDERLY_EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 const SHOWN_LINES: usize = 40;
 
-/// A running process, or one that has ended, with the end of what it wrote.
+/// A running or ended process, with the last lines of its output.
 #[derive(Debug)]
 pub struct Child {
     name: String,
@@ -27,12 +27,12 @@ pub struct Child {
 }
 
 impl Child {
-    /// Starts `command` in a process group of its own, so that Ctrl-C reaches this process alone, and collects what it writes.
-    /// When the handle goes, it gets `last_signal`, and SIGKILL where that does not end it. When this process ends without
-    /// dropping the handle, by `kill -9` too, a guard does the same and removes `scratch`.
+    /// Starts `command` in a process group of its own, so that Ctrl-C reaches only this process, and collects its
+    /// output. When the handle is dropped, the child gets `last_signal`, then SIGKILL if it does not end. When this
+    /// process ends without dropping the handle, for example by `kill -9`, a guard does the same and removes `scratch`.
     ///
     /// # Errors
-    /// [`Error::System`] where it cannot be run.
+    /// [`Error::System`] if the command, or the guard's shell, cannot be started.
     pub fn spawn(
         name: impl Into<String>,
         mut command: Command,
@@ -59,30 +59,30 @@ impl Child {
         }
     }
 
-    /// What it is called in messages.
+    /// The name of the process in messages.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its process id; of nobody, or somebody else, once it has ended.
+    /// The process id. Once the process has ended, the id may belong to another process.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.process.id()
     }
 
-    /// What it wrote.
+    /// What the process has written to standard output and standard error.
     #[must_use]
     pub fn output(&self) -> &Output {
         &self.output
     }
 
-    /// How it ended; `None` while it runs, or where the operating system does not know.
+    /// The exit status; `None` while the process runs, or if the operating system does not know.
     pub fn has_ended(&mut self) -> Option<ExitStatus> {
         self.process.try_wait().ok().flatten()
     }
 
-    /// Sends a signal, without waiting for what it does. Nothing happens to a process that has ended.
+    /// Sends a signal and does not wait for its effect. Does nothing if the process has ended.
     pub fn signal(&mut self, signal: Signal) {
         if self.has_ended().is_some() {
             return;
@@ -92,10 +92,10 @@ impl Child {
         }
     }
 
-    /// SIGSTOP: it does nothing any more when this returns; its connections stay.
+    /// Sends SIGSTOP and waits until the process has stopped. Its connections stay open.
     ///
     /// # Errors
-    /// [`Error::Failed`] where it has ended, [`Error::Late`] where it does not stop within `limit`.
+    /// [`Error::Failed`] if the process has ended, [`Error::Late`] if it does not stop within `limit`.
     pub async fn pause(&mut self, limit: Duration) -> Result<(), Error> {
         let end = Instant::now() + limit;
         self.signal(Signal::STOP);
@@ -113,14 +113,14 @@ impl Child {
         Ok(())
     }
 
-    /// SIGCONT: it goes on where it was paused.
+    /// Sends SIGCONT: the process continues where it was paused.
     pub fn resume(&mut self) {
         self.signal(Signal::CONT);
     }
 
-    /// Whether it stands still: a signal is on its way while the process still works.
+    /// Whether the process is stopped. A process still runs for a moment after SIGSTOP is sent.
     fn has_stopped(&self) -> bool {
-        // NOWAIT leaves the answer there for the next time.
+        // NOWAIT leaves the status to be read again.
         let flags = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         self.raw_pid().is_some_and(|pid| matches!(waitid(WaitId::Pid(pid), flags), Ok(Some(_))))
     }
@@ -129,10 +129,10 @@ impl Child {
         i32::try_from(self.process.id()).ok().and_then(Pid::from_raw)
     }
 
-    /// Waits until it has ended.
+    /// Waits until the process has ended.
     ///
     /// # Errors
-    /// [`Error::Late`] where it has not after `limit`.
+    /// [`Error::Late`] if it still runs after `limit`.
     pub async fn ended(&mut self, limit: Duration) -> Result<ExitStatus, Error> {
         let end = Instant::now() + limit;
         loop {
@@ -150,7 +150,7 @@ impl Child {
     /// Sends a signal and waits until the process has ended.
     ///
     /// # Errors
-    /// [`Error::Late`] where it has not after `limit`.
+    /// [`Error::Late`] if it still runs after `limit`.
     pub async fn end(&mut self, signal: Signal, limit: Duration) -> Result<ExitStatus, Error> {
         self.signal(signal);
         self.ended(limit).await
@@ -163,7 +163,7 @@ impl Drop for Child {
             eprintln!("--- {}, last {SHOWN_LINES} lines ---\n{}", self.name, self.output.tail(SHOWN_LINES));
         }
         self.signal(self.last_signal);
-        // A paused process would keep the signal for later.
+        // A paused process would not act on the signal.
         self.signal(Signal::CONT);
         let end = Instant::now() + ORDERLY_EXIT_TIMEOUT;
         while self.has_ended().is_none() && Instant::now() < end {
@@ -174,11 +174,11 @@ impl Drop for Child {
     }
 }
 
-/// Ends a process when this one is gone: a shell that waits for the end of a pipe which only this process holds.
+/// Ends a child when this process is gone: a shell that waits for the end of a pipe which only this process holds.
 #[derive(Debug)]
 struct Guard(std::process::Child);
 
-/// Arguments: process id, signal number, what to remove (may be empty).
+/// Arguments: process id, signal number, path to remove (may be empty).
 const GUARD: &str = r#"
 trap '' HUP INT TERM
 read _

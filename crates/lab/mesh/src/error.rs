@@ -1,44 +1,44 @@
-//! What can go wrong with a server that is not ours.
+//! The errors of servers that this crate starts.
 
 use std::time::Duration;
 
-/// Why a server does not run, or does not do what it was asked to.
+/// Why a server does not run, or did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// It is not installed.
+    /// The program is not installed.
     #[error("no {program} found: {advice}")]
     Missing {
-        /// What was looked for.
+        /// The program, with the version that is needed.
         program: &'static str,
-        /// What to do about it.
+        /// How to install it.
         advice: &'static str,
     },
-    /// The operating system refused.
+    /// The operating system refused an operation.
     #[error("cannot {doing}")]
     System {
-        /// What was tried.
+        /// The operation, as a verb phrase: `start nats-server`.
         doing: String,
-        /// Why not.
+        /// The operating system's error.
         #[source]
         cause: std::io::Error,
     },
-    /// A program ended that should not have, or said no.
+    /// A program ended unexpectedly, or reported an error.
     #[error("{what}: {output}")]
     Failed {
-        /// What was tried.
+        /// The operation that failed.
         what: String,
-        /// The end of what it wrote.
+        /// The last lines of the program's output.
         output: String,
     },
-    /// Nothing happened for too long.
+    /// A program did not do something in time.
     #[error("{what} within {limit:?}: {output}")]
     Late {
-        /// What was waited for in vain.
+        /// What did not happen: `nats-server did not answer`.
         what: String,
-        /// How long.
+        /// The time it had.
         limit: Duration,
-        /// The end of what the program wrote.
+        /// The last lines of the program's output.
         output: String,
     },
 }

@@ -1,7 +1,8 @@
-//! Servers for tests: a given one, or a private one, or a line that says which tests did nothing.
+//! Servers for tests: one that the environment names, or one that is started; without either, a line that says which
+//! tests were skipped.
 //!
 //! * `CHECKUP_TEST_POSTGRES_URL` (`postgres://user@host:port/database`) and `CHECKUP_TEST_NATS_URL` (`nats://host:port`) name
-//!   running servers. What a test does to the process of a server, it does to a private one in any case.
+//!   running servers. A test that stops or kills a server starts one of its own in any case.
 //! * `CHECKUP_REQUIRE_SERVERS=1` turns a missing server from a skipped test into a failed one; `make test` sets it.
 
 use std::io::Write;
@@ -27,10 +28,10 @@ pub struct SharedPostgres {
 }
 
 impl SharedPostgres {
-    /// Makes an empty database whose name begins with `prefix` and that nobody else has; its address.
+    /// Makes an empty database with a unique name that begins with `prefix`. Returns its address.
     ///
     /// # Errors
-    /// [`Error::Failed`] with what the server said.
+    /// [`Error::Failed`] with the message of the server.
     pub async fn database(&self, prefix: &str) -> Result<String, Error> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("{prefix}_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
@@ -38,16 +39,16 @@ impl SharedPostgres {
         Ok(with_database(&self.url, &name))
     }
 
-    /// Runs SQL with `psql` in the database at this address; what it prints, unaligned and without headings.
+    /// Runs SQL with `psql` in the database at this address. Returns what it prints, unaligned and without headings.
     ///
     /// # Errors
-    /// [`Error::Failed`] with what the server said.
+    /// [`Error::Failed`] with the message of the server.
     pub async fn sql(&self, url: &str, statement: &str) -> Result<String, Error> {
         postgres::sql(&self.psql, url, statement).await
     }
 }
 
-/// The same server, another database.
+/// The address of another database on the same server.
 fn with_database(url: &str, database: &str) -> String {
     let (address, options) = url.split_once('?').map_or((url, None), |(address, options)| (address, Some(options)));
     let authority = address.find("://").map_or(0, |at| at + 3);
@@ -56,11 +57,11 @@ fn with_database(url: &str, database: &str) -> String {
     format!("{}/{database}{options}", &address[..end])
 }
 
-/// The PostgreSQL server of this test process: the given one, or one that is started at the first call and ends with the
-/// process. Tests that stop or kill it use [`Postgres::start`] instead.
+/// The PostgreSQL server of this test process: the one that [`POSTGRES_URL`] names, or one that the first call starts
+/// and that ends with the process. Tests that stop or kill a server use [`Postgres::start`] instead.
 ///
 /// # Errors
-/// Why there is none.
+/// [`Error::Missing`] if PostgreSQL or `psql` is not installed, otherwise why the server did not start.
 pub async fn postgres() -> Result<&'static SharedPostgres, Error> {
     static SHARED: OnceCell<SharedPostgres> = OnceCell::const_new();
     SHARED.get_or_try_init(shared_postgres).await
@@ -74,7 +75,7 @@ async fn shared_postgres() -> Result<SharedPostgres, Error> {
     Ok(SharedPostgres { url: server.url("postgres"), psql: programs::psql()?, _server: Some(server) })
 }
 
-/// A broker that other tests may use too: streams need names of their own.
+/// A broker that other tests may use at the same time: each test needs a stream name of its own.
 #[derive(Debug)]
 pub struct SharedNats {
     url: String,
@@ -82,17 +83,18 @@ pub struct SharedNats {
 }
 
 impl SharedNats {
-    /// Its address, for clients.
+    /// The address of the broker, for clients.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 }
 
-/// The given broker, or a new one that ends with the handle. Tests that stop or kill it use [`Nats::start`] instead.
+/// The broker that [`NATS_URL`] names, or a new one that ends with the handle. Tests that stop or kill a broker use
+/// [`Nats::start`] instead.
 ///
 /// # Errors
-/// Why there is none.
+/// [`Error::Missing`] if nats-server is not installed, otherwise why it did not start.
 pub async fn nats() -> Result<SharedNats, Error> {
     if let Some(url) = given(NATS_URL) {
         return Ok(SharedNats { url, _server: None });
@@ -105,16 +107,16 @@ fn given(variable: &str) -> Option<String> {
     std::env::var(variable).ok().filter(|value| !value.is_empty())
 }
 
-/// A test that can do nothing without a server says `let Some(server) = or_skip("PostgreSQL", …) else { return };`: where the
-/// server is not installed, this writes `skipped: PostgreSQL: …` for the person who runs the tests.
+/// Returns the server, or `None` if it is not installed, and then writes `skipped: PostgreSQL: …` for the person who
+/// runs the tests. A test begins with `let Some(server) = or_skip("PostgreSQL", …) else { return };`.
 ///
 /// # Panics
-/// Where the server is installed and does not start, and where `CHECKUP_REQUIRE_SERVERS=1` says that it must be there.
+/// If the server is installed and does not start, or is not installed although `CHECKUP_REQUIRE_SERVERS=1` demands it.
 pub fn or_skip<T>(server: &str, started: Result<T, Error>) -> Option<T> {
     match started {
         Ok(started) => Some(started),
         Err(error @ Error::Missing { .. }) if given(REQUIRE).is_none_or(|required| required == "0") => {
-            // Not with eprintln: the harness keeps that to itself when the test passes.
+            // Not with eprintln: the test harness hides its output when the test passes.
             let _ = writeln!(std::io::stderr(), "skipped: {server}: {error}");
             None
         }

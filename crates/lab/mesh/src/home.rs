@@ -1,4 +1,4 @@
-//! Where a server keeps its files, and whose they are.
+//! Where a server keeps its files, and which user owns them.
 
 use std::path::{Path, PathBuf};
 
@@ -7,12 +7,12 @@ use tempfile::TempDir;
 
 use crate::Error;
 
-/// A directory of one server.
+/// The directory of one server.
 #[derive(Debug)]
 pub(crate) enum Home {
-    /// Removed with the handle.
+    /// Removed when the handle is dropped.
     Temporary(TempDir),
-    /// Somebody wants it again.
+    /// Named by the caller and never removed.
     Kept(PathBuf),
 }
 
@@ -36,7 +36,7 @@ impl Home {
         }
     }
 
-    /// What may be removed once nobody needs it any more.
+    /// The directory to remove if this process is killed.
     pub(crate) fn scratch(&self) -> Option<&Path> {
         match self {
             Self::Temporary(directory) => Some(directory.path()),
@@ -45,7 +45,7 @@ impl Home {
     }
 }
 
-/// The user a server runs as that refuses to run as root.
+/// The user that runs a server which refuses to run as root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct User {
     pub(crate) uid: u32,
@@ -53,7 +53,8 @@ pub(crate) struct User {
 }
 
 impl User {
-    /// `postgres`, or `nobody`, where this process is root; otherwise `None`: it runs as whoever runs this.
+    /// `postgres` or `nobody` if this process is root; otherwise `None`, and the server runs as the user of this
+    /// process.
     pub(crate) fn instead_of_root() -> Result<Option<Self>, Error> {
         if !geteuid().is_root() {
             return Ok(None);

@@ -1,8 +1,9 @@
 //! The mesh as child processes on loopback: PostgreSQL, nats-server and replicas of services, for `checkup mesh`, for tests and
 //! for chaos.
 //!
-//! It starts, stops, kills, pauses and wipes; what the servers are for it does not know. It speaks neither SQL nor gRPC nor
-//! the broker's protocol. Every process ends with its handle, and with this process, however that ends.
+//! The crate starts, stops, kills, pauses and wipes servers and does not know what they are for. It makes no SQL
+//! statement, gRPC call or stream beyond what that takes. Every process ends with its handle, and with this process,
+//! even if this process is killed.
 
 pub mod child;
 mod error;

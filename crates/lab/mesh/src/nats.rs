@@ -13,24 +13,25 @@ use crate::child::Child;
 use crate::home::Home;
 use crate::{Error, Output, port, programs};
 
-/// How long a start or a stop may take; reading the store is part of a start.
+/// How long a start or a stop may take. A start includes reading the store.
 const START_STOP_TIMEOUT: Duration = Duration::from_secs(60);
 const START_POLL_INTERVAL: Duration = Duration::from_millis(5);
 const SHOWN_LINES: usize = 20;
-/// A port that was free can be taken before the server has it.
+/// How many ports a start tries: another process can take a free port before the server binds it.
 const PORTS_TRIED: usize = 5;
 
-/// What the server is configured by, apart from its port, its store and its passwords: `crates/lab/mesh/nats.conf`.
+/// The server's configuration without its port, store and passwords: `crates/lab/mesh/nats.conf`.
 pub const CONFIGURATION: &str = include_str!("../nats.conf");
-/// Who a client is that does not say who it is: a service.
+/// Makes a client that names no user a service.
 const NO_GUARD: &str = "\nno_auth_user: checkup\n";
-/// Of the users on loopback where no password was given. They keep nobody out; they tell a mistake from an intention.
+/// The passwords on loopback unless one was given. They keep nobody out; they prevent mistakes.
 const PASSWORD: &str = "checkup";
 const OPERATOR_PASSWORD: &str = "operator";
 /// How long the server may take to answer an operator.
 const OPERATOR_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A server of its own on a free port of 127.0.0.1, with the configuration this repository ships. It ends with its handle.
+/// A private server on a free port of 127.0.0.1, with the configuration that this repository ships. It ends with its
+/// handle.
 #[derive(Debug)]
 pub struct Nats {
     child: Option<Child>,
@@ -42,15 +43,15 @@ pub struct Nats {
 }
 
 impl Nats {
-    /// Starts one with a new temporary directory, which is removed with the handle.
+    /// Starts a server with a new temporary directory, which is removed with the handle.
     ///
     /// # Errors
-    /// [`Error::Missing`] where nats-server is not installed, otherwise why it did not start.
+    /// [`Error::Missing`] if nats-server is not installed, otherwise why it did not start.
     pub async fn start() -> Result<Self, Error> {
         Self::start_at(Home::temporary("nats")?).await
     }
 
-    /// Starts one whose store is in `directory` and stays there, for the next start too.
+    /// Starts a server whose store is in `directory`. The store stays there when the handle is dropped.
     ///
     /// # Errors
     /// As [`Self::start`].
@@ -58,7 +59,8 @@ impl Nats {
         Self::start_at(Home::kept(directory)?).await
     }
 
-    /// Starts one with a new temporary directory that lets no service in but who shows the name `checkup` and this password.
+    /// Starts a server with a new temporary directory that accepts a service only with the name `checkup` and this
+    /// password.
     ///
     /// # Errors
     /// As [`Self::start`].
@@ -85,10 +87,11 @@ impl Nats {
         server.launch().await.map(|()| server)
     }
 
-    /// Has a port and a directory, and does not run before [`Self::restart`]: for clients that come before their server.
+    /// Makes a server with a port and a directory that does not run before [`Self::restart`]: for clients that start
+    /// before their server.
     ///
     /// # Errors
-    /// [`Error::Missing`] where nats-server is not installed.
+    /// [`Error::Missing`] if nats-server is not installed.
     pub fn absent() -> Result<Self, Error> {
         Self::stopped(Home::temporary("nats")?)
     }
@@ -98,66 +101,66 @@ impl Nats {
         Ok(Self { child: None, log: Output::default(), program, port, home, guard: None })
     }
 
-    /// Its address, for clients.
+    /// The address of the server, for clients.
     #[must_use]
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
-    /// Where it listens on 127.0.0.1, also after a restart.
+    /// The port on 127.0.0.1. It stays the same after a restart.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The process to signal; `None` while stopped.
+    /// The process id; `None` while the server is stopped.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         self.child.as_ref().map(Child::pid)
     }
 
-    /// Where its streams are.
+    /// The directory of the streams. It may not exist before the first start.
     #[must_use]
     pub fn store_dir(&self) -> PathBuf {
         self.home.path().join("store")
     }
 
-    /// What it logged since it was last started.
+    /// The server's log since its last start.
     #[must_use]
     pub fn log(&self) -> &Output {
         &self.log
     }
 
-    /// `kill -9`.
+    /// Kills the server with SIGKILL and waits until it has ended.
     ///
     /// # Errors
-    /// [`Error::Late`].
+    /// [`Error::Late`] if it still runs after a minute.
     pub async fn kill(&mut self) -> Result<(), Error> {
         self.end(Signal::KILL).await
     }
 
-    /// Stops it in an orderly way.
+    /// Stops the server with SIGTERM and waits until it has ended. Resumes it first if it is paused.
     ///
     /// # Errors
-    /// [`Error::Late`].
+    /// [`Error::Late`] if it still runs after a minute.
     pub async fn stop(&mut self) -> Result<(), Error> {
         self.resume();
         self.end(Signal::TERM).await
     }
 
-    /// Starts it again on the same port and store; stops it first, in an orderly way, where it runs.
+    /// Starts the server again on the same port and store. Stops it first with SIGTERM if it runs.
     ///
     /// # Errors
-    /// Why it does not start.
+    /// [`Error::Late`] if it does not stop or does not answer in time, otherwise why it does not start.
     pub async fn restart(&mut self) -> Result<(), Error> {
         self.stop().await?;
         self.launch().await
     }
 
-    /// `kill -9`, and every stream and consumer is gone. [`Self::restart`] starts it anew.
+    /// Kills the server with SIGKILL and removes every stream and consumer. [`Self::restart`] starts it empty.
     ///
     /// # Errors
-    /// [`Error::Late`], or [`Error::System`] where the store cannot be removed.
+    /// [`Error::Late`] if it does not end, or [`Error::System`] if the store cannot be removed.
     pub async fn wipe(&mut self) -> Result<(), Error> {
         self.kill().await?;
         match std::fs::remove_dir_all(self.store_dir()) {
@@ -168,10 +171,10 @@ impl Nats {
         }
     }
 
-    /// SIGSTOP: connections stay, and nothing is answered any more when this returns.
+    /// Sends SIGSTOP and waits until the server has stopped: connections stay open and nothing is answered.
     ///
     /// # Errors
-    /// [`Error::Failed`] where it has ended.
+    /// [`Error::Failed`] if the server does not run, [`Error::Late`] if it does not stop within a minute.
     pub async fn pause(&mut self) -> Result<(), Error> {
         match &mut self.child {
             Some(child) => child.pause(START_STOP_TIMEOUT).await,
@@ -179,17 +182,17 @@ impl Nats {
         }
     }
 
-    /// SIGCONT.
+    /// Sends SIGCONT to a paused server.
     pub fn resume(&mut self) {
         if let Some(child) = &mut self.child {
             child.resume();
         }
     }
 
-    /// Asks the server's JetStream something as its operator, who may do what services may not; its answer.
+    /// Sends a request to JetStream as the operator, who may do what services may not. Returns the answer.
     ///
     /// # Errors
-    /// [`Error::System`] or [`Error::Late`] where there is none.
+    /// [`Error::System`] if the connection fails, [`Error::Late`] without an answer within ten seconds.
     pub async fn operate(&self, subject: &str, request: &str) -> Result<String, Error> {
         let asked = tokio::time::timeout(OPERATOR_TIMEOUT, ask(self.port, subject, request)).await;
         let late = |_| Error::Late {
@@ -200,11 +203,11 @@ impl Nats {
         asked.map_err(late)?.map_err(Error::system(format!("ask nats-server {subject}")))
     }
 
-    /// Loses events in the middle of a stream that stays the same otherwise, as an operator does who tries a limit: of each subject
-    /// all but the newest event are gone. The limit stays until somebody holds the stream to another one.
+    /// Deletes all but the newest event of each subject from a stream, as an operator does who tries a limit. The
+    /// stream keeps its identity. The limit stays until the stream is configured again.
     ///
     /// # Errors
-    /// As [`Self::operate`], and [`Error::Failed`] where the server refuses.
+    /// As [`Self::operate`], and [`Error::Failed`] if the server refuses.
     pub async fn thin_out(&self, stream: &str) -> Result<(), Error> {
         const EVERY_ONE: &str = "\"max_msgs_per_subject\":-1";
         const NEWEST: &str = "\"max_msgs_per_subject\":1";
@@ -233,7 +236,7 @@ impl Nats {
         let mut command = Command::new(&self.program);
         command.arg("--config").arg(configuration).args(["--addr", "127.0.0.1", "--port", &self.port.to_string()]);
         command.arg("--store_dir").arg(self.store_dir());
-        // the server reads them as values of its configuration
+        // The server parses these variables as values of its configuration, hence the quotes.
         command.env("NATS_PASSWORD", format!("{:?}", self.guard.as_deref().unwrap_or(PASSWORD)));
         command.env("NATS_OPERATOR_PASSWORD", format!("{OPERATOR_PASSWORD:?}"));
         let mut child = Child::spawn("nats-server", command, Signal::KILL, self.home.scratch())?;
@@ -244,7 +247,7 @@ impl Nats {
     }
 }
 
-/// The JSON object that a text begins with. No string of a stream's configuration has a brace in it.
+/// The JSON object at the start of `text`. No string in a stream's configuration contains a brace.
 fn object(text: &str) -> Option<&str> {
     let mut depth = 0;
     for (at, character) in text.char_indices() {
@@ -260,7 +263,7 @@ fn object(text: &str) -> Option<&str> {
     None
 }
 
-/// Says one thing to the server in its own protocol, as the operator; its answer.
+/// Sends one request to the server in its own protocol, as the operator. Returns the answer.
 async fn ask(port: u16, subject: &str, request: &str) -> std::io::Result<String> {
     let mut connection = BufReader::new(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?);
     let connect = format!("{{\"verbose\":false,\"user\":\"operator\",\"pass\":\"{OPERATOR_PASSWORD}\"}}");
@@ -284,7 +287,7 @@ async fn ask(port: u16, subject: &str, request: &str) -> std::io::Result<String>
     Ok(line)
 }
 
-/// Waits until it greets; it does so once JetStream has read its store.
+/// Waits until the server greets a client, which it does once JetStream has read its store.
 async fn ready(child: &mut Child, port: u16, end: Instant) -> Result<(), Error> {
     loop {
         if greets(port).await {

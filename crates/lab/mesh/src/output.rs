@@ -1,4 +1,4 @@
-//! What a child process prints, readable while it runs and after it has ended.
+//! The output of a child process, readable while it runs and after it has ended.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -9,10 +9,10 @@ use std::thread;
 
 use crate::Error;
 
-/// More than any announcement or stack trace, and nothing to a process that runs for days.
+/// Longer than any announcement or stack trace, and small enough for a process that runs for days.
 const KEPT_LINES: usize = 4_000;
 
-/// The last lines of a child, both streams, in the order they came. Cheap to clone.
+/// The last lines of both output streams of a child, in order of arrival. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Output(Arc<Mutex<Held>>);
 
@@ -23,20 +23,20 @@ struct Held {
 }
 
 impl Output {
-    /// Adds what comes from `stream`, on a thread of its own, so that a full pipe never stops the child.
+    /// Reads `stream` on a thread of its own, so that a full pipe never stops the child.
     pub(crate) fn collect(&self, stream: impl Read + Send + 'static) {
         let output = self.clone();
         thread::spawn(move || {
             let mut reader = BufReader::new(stream);
             let mut line = Vec::new();
-            // A child that is killed may leave half a line of any bytes behind.
+            // The last line of a killed child may be incomplete and not UTF-8.
             while matches!(reader.read_until(b'\n', &mut line), Ok(read) if read > 0) {
                 let mut held = output.held();
                 if held.lines.len() == KEPT_LINES {
                     held.lines.pop_front();
                 }
                 if let Some(copy) = &mut held.copy {
-                    // a full disk is no reason to stop the child
+                    // A full disk is no reason to stop the child.
                     let _ = copy.write_all(&line);
                 }
                 held.lines.push_back(String::from_utf8_lossy(&line).trim_end().to_owned());
@@ -45,10 +45,10 @@ impl Output {
         });
     }
 
-    /// Adds the lines to a file as well, those that came already included.
+    /// Appends the lines to a file as well, including those that have already arrived.
     ///
     /// # Errors
-    /// [`Error::System`] where it cannot be written.
+    /// [`Error::System`] if the file cannot be written.
     pub fn copy_to(&self, path: &Path) -> Result<(), Error> {
         let doing = || format!("write {}", path.display());
         let file = File::options().create(true).append(true).open(path);
@@ -61,7 +61,7 @@ impl Output {
         Ok(())
     }
 
-    /// The first thing that `pick` finds in a line.
+    /// The first value that `pick` returns for a line, oldest line first.
     pub fn find<T>(&self, pick: impl FnMut(&String) -> Option<T>) -> Option<T> {
         self.held().lines.iter().find_map(pick)
     }

@@ -1,4 +1,4 @@
-//! Ports for servers that go and come back.
+//! Ports for servers that are stopped and started again.
 
 use std::collections::hash_map::RandomState;
 use std::fs::File;
@@ -11,20 +11,20 @@ use rustix::process::geteuid;
 
 use crate::Error;
 
-/// Below the range that outgoing connections take theirs from. A port of that range can be gone when its server comes back,
-/// and on loopback a client that insists may even be connected with itself.
+/// Below the range of the ports of outgoing connections. A port of that range can be in use when its server starts
+/// again, and on loopback a client that keeps trying to connect to it may even connect to itself.
 const FIRST_PORT: u16 = 10_000;
 const PORT_COUNT: u16 = 20_000;
 
-/// The locks of the ports this process has given out. They are never given back: a server that was killed wants its port again.
+/// The locks of the ports this process has handed out. They are kept until it ends: a killed server starts again on its
+/// port.
 static TAKEN_PORTS: Mutex<Vec<File>> = Mutex::new(Vec::new());
 
-/// A port of 127.0.0.1 that nobody listens on at this moment, that no outgoing connection will take, and that no other process
-/// gets from here while this one lives: several meshes are started at once, and each asks for its ports long before they are
-/// used.
+/// Returns a port of 127.0.0.1 that nobody listens on and that no outgoing connection takes. No other process gets it
+/// from here while this one lives: several meshes start at once, and each chooses its ports long before it uses them.
 ///
 /// # Errors
-/// [`Error::Failed`] where all are taken, [`Error::System`] where that cannot be written down.
+/// [`Error::Failed`] if all ports are taken, [`Error::System`] if the directory of the locks cannot be made.
 pub fn free() -> Result<u16, Error> {
     let register = std::env::temp_dir().join(format!("checkup-ports-{}", geteuid().as_raw()));
     std::fs::create_dir_all(&register).map_err(Error::system(format!("make {}", register.display())))?;
@@ -40,7 +40,7 @@ pub fn free() -> Result<u16, Error> {
     Err(Error::Failed { what: "find a free port".into(), output: "all are taken".into() })
 }
 
-/// The lock of a port, which ends with this process; none where another one has it.
+/// Locks a port until this process ends; `None` if another process has it.
 fn lock(register: &Path, port: u16) -> Option<File> {
     let path = register.join(port.to_string());
     let file = File::options().write(true).create(true).truncate(false).open(path).ok()?;

@@ -13,17 +13,17 @@ use crate::home::{Home, User};
 use crate::programs::PostgresPrograms;
 use crate::{Error, Output, port};
 
-/// How long a start, a stop or a command may take; recovery after an immediate stop is part of a start.
+/// How long a start, a stop or a command may take. A start includes recovery after an immediate stop.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 const SERVER_POLL_INTERVAL: Duration = Duration::from_millis(10);
 const SHOWN_LINES: usize = 20;
-/// How long the server of a process that was killed may need to follow it.
+/// How long the server of a killed process may take to end after it.
 const PREDECESSOR_TIMEOUT: Duration = Duration::from_secs(10);
-/// A port that was free can be taken before the server has it.
+/// How many ports a start tries: another process can take a free port before the server binds it.
 const PORTS_TRIED: usize = 5;
 pub(crate) const SUPERUSER: &str = "postgres";
 
-/// A server of its own on a free port of 127.0.0.1, without passwords, with the durability of production. It ends with its
+/// A private server on a free port of 127.0.0.1, without passwords, with the durability of production. It ends with its
 /// handle.
 #[derive(Debug)]
 pub struct Postgres {
@@ -38,16 +38,16 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Starts one with a new temporary directory, which is removed with the handle.
+    /// Starts a server with a new temporary directory, which is removed with the handle.
     ///
     /// # Errors
-    /// [`Error::Missing`] where PostgreSQL is not installed, otherwise why it did not start.
+    /// [`Error::Missing`] if PostgreSQL is not installed, otherwise why it did not start.
     pub async fn start() -> Result<Self, Error> {
         Self::start_at(Home::temporary("postgres")?).await
     }
 
-    /// Starts one whose data is in `directory` and stays there, for the next start too. Run as root, the server runs as the
-    /// user `postgres`, and so it must be able to reach the directory.
+    /// Starts a server whose data is in `directory`. The data stays there when the handle is dropped. If this process
+    /// is root, the server runs as the user `postgres` or `nobody`, who must be able to reach the directory.
     ///
     /// # Errors
     /// As [`Self::start`].
@@ -70,7 +70,7 @@ impl Postgres {
         let end = Instant::now() + PREDECESSOR_TIMEOUT;
         while ports_tried < PORTS_TRIED {
             match server.launch().await {
-                // whoever was killed here a moment ago takes its server along, but not at once
+                // The server of a process that was killed a moment ago ends soon, but not at once.
                 Err(Error::Failed { output, .. }) if output.contains("postmaster.pid") && Instant::now() < end => {
                     tokio::time::sleep(SERVER_POLL_INTERVAL).await;
                     continue;
@@ -85,7 +85,7 @@ impl Postgres {
         server.launch().await.map(|()| server)
     }
 
-    /// The address of a database, for clients.
+    /// The address of a database on this server, for clients.
     #[must_use]
     pub fn url(&self, database: &str) -> String {
         format!("postgres://{SUPERUSER}@127.0.0.1:{}/{database}", self.port)
@@ -94,21 +94,21 @@ impl Postgres {
     /// Makes an empty database.
     ///
     /// # Errors
-    /// [`Error::Failed`], for example where there is one of that name.
+    /// [`Error::Failed`], for example if a database of that name exists.
     pub async fn create_database(&self, name: &str) -> Result<(), Error> {
         create_database(&self.programs.program("psql"), &self.url("postgres"), name).await
     }
 
-    /// Runs SQL with `psql`; what it prints, unaligned and without headings.
+    /// Runs SQL with `psql`. Returns what it prints, unaligned and without headings.
     ///
     /// # Errors
-    /// [`Error::Failed`] with what the server said.
+    /// [`Error::Failed`] with the message of the server.
     pub async fn sql(&self, database: &str, statement: &str) -> Result<String, Error> {
         sql(&self.programs.program("psql"), &self.url(database), statement).await
     }
 
-    /// A client program of the same installation, such as `pgbench`, without settings that the caller's environment has for
-    /// other servers. It is told where to connect by its arguments.
+    /// A client program of the same installation, such as `pgbench`, without the `PG…` variables of this process, which
+    /// are about other servers. The caller adds arguments that say where to connect.
     #[must_use]
     pub fn client(&self, program: &str) -> Command {
         let mut command = Command::new(self.programs.program(program));
@@ -116,39 +116,39 @@ impl Postgres {
         command
     }
 
-    /// Where it listens on 127.0.0.1, also after a restart.
+    /// The port on 127.0.0.1. It stays the same after a restart.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The process to signal; `None` while stopped.
+    /// The process id; `None` while the server is stopped.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         self.child.as_ref().map(Child::pid)
     }
 
-    /// Where its files are.
+    /// The data directory.
     #[must_use]
     pub fn data_dir(&self) -> PathBuf {
         self.home.path().join("data")
     }
 
-    /// Tells the server something from its next start on: variables of its environment, and settings, `NAME=VALUE`. Replaces what it
-    /// was told before.
+    /// Sets the server's environment variables and its settings (`NAME=VALUE`) from its next start on. Replaces those
+    /// of an earlier call.
     pub fn set(&mut self, environment: Vec<(String, String)>, settings: &[&str]) {
         self.environment = environment;
         self.settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
     }
 
-    /// `kill -9` of the server and of all its sessions at one moment: nothing of it runs any more, and nothing was ended in an orderly
-    /// way.
+    /// Kills the server and all its sessions with SIGKILL at the same moment, and waits until they have ended. Nothing
+    /// ends in an orderly way.
     ///
     /// # Errors
-    /// [`Error::Late`].
+    /// [`Error::Late`] if a process still runs after a minute.
     pub async fn kill(&mut self) -> Result<(), Error> {
         let Some(mut child) = self.child.take() else { return Ok(()) };
-        // what stands still starts no session that nobody would kill
+        // A stopped server starts no session that this loop would miss.
         child.pause(COMMAND_TIMEOUT).await?;
         let sessions = children(child.pid());
         for session in &sessions {
@@ -166,32 +166,33 @@ impl Postgres {
         Ok(())
     }
 
-    /// What it logged since it was last started.
+    /// The server's log since its last start.
     #[must_use]
     pub fn log(&self) -> &Output {
         &self.log
     }
 
-    /// Stops it as a crash would: nothing is flushed, every connection is cut, the next start recovers from the log.
+    /// Stops the server as a crash would: it flushes nothing and cuts every connection, and the next start recovers
+    /// from the log.
     ///
     /// # Errors
-    /// [`Error::Late`].
+    /// [`Error::Late`] if it still runs after a minute.
     pub async fn stop_immediate(&mut self) -> Result<(), Error> {
         self.stop(Signal::QUIT).await
     }
 
-    /// Stops it in an orderly way: transactions are rolled back, connections cut, files flushed.
+    /// Stops the server in an orderly way: it rolls back transactions, cuts connections and flushes files.
     ///
     /// # Errors
-    /// [`Error::Late`].
+    /// [`Error::Late`] if it still runs after a minute.
     pub async fn stop_fast(&mut self) -> Result<(), Error> {
         self.stop(Signal::INT).await
     }
 
-    /// Starts it again on the same port and data; stops it first, in an orderly way, where it runs.
+    /// Starts the server again on the same port and data. Stops it first as [`Self::stop_fast`] does if it runs.
     ///
     /// # Errors
-    /// Why it does not start.
+    /// [`Error::Late`] if it does not stop or does not answer in time, otherwise why it does not start.
     pub async fn restart(&mut self) -> Result<(), Error> {
         self.stop_fast().await?;
         self.launch().await
@@ -208,7 +209,7 @@ impl Postgres {
     async fn initialise(&self) -> Result<(), Error> {
         let mut command = self.command("initdb");
         command.args(["--username", SUPERUSER, "--auth", "trust", "--encoding", "UTF8", "--locale", "C"]);
-        // Nothing of a new, empty server is worth a sync; what it does later is synced.
+        // A new, empty server has nothing worth a sync. What it stores later is synced.
         command.args(["--no-sync", "--no-instructions", "--pgdata"]).arg(self.data_dir());
         run("initdb", command).await.map(drop)
     }
@@ -223,7 +224,7 @@ impl Postgres {
             command.args(["-c", setting]);
         }
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        // SIGQUIT ends the sessions too; SIGKILL would leave them to notice by themselves.
+        // SIGQUIT ends the sessions too. After SIGKILL they would have to notice the end by themselves.
         let mut child = Child::spawn("postgres", command, Signal::QUIT, self.home.scratch())?;
         self.log = child.output().clone();
         self.ready(&mut child, Instant::now() + COMMAND_TIMEOUT).await?;
@@ -251,7 +252,8 @@ impl Postgres {
 
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(self.programs.program(program));
-        // The caller's own directory may be closed to the server's user, and its PG… variables are about another server.
+        // The server's user may not be able to enter the caller's directory, and the caller's `PG…` variables are about
+        // another server.
         command.current_dir(self.home.path());
         without_defaults(&mut command);
         if let Some(User { uid, gid }) = self.user {
@@ -261,13 +263,13 @@ impl Postgres {
     }
 }
 
-/// The processes that this one has started and that have not ended.
+/// The children of a process that have not been waited for.
 fn children(pid: u32) -> Vec<Pid> {
     let listed = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     listed.split_whitespace().filter_map(|child| child.parse().ok().and_then(Pid::from_raw)).collect()
 }
 
-/// Whether it can still do anything: one that has ended and that nobody has asked about cannot.
+/// Whether the process still runs. A zombie does not.
 fn is_running(process: Pid) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero())).unwrap_or_default();
     status.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with(['Z', 'X']))
@@ -291,7 +293,7 @@ pub(crate) async fn sql(psql: &Path, url: &str, statement: &str) -> Result<Strin
     run("psql", command).await
 }
 
-/// Runs a command to its end; what it wrote for its caller.
+/// Runs a command to its end. Returns its standard output.
 async fn run(what: &str, mut command: Command) -> Result<String, Error> {
     command.stdin(Stdio::null());
     let mut command = tokio::process::Command::from(command);

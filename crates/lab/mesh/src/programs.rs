@@ -10,7 +10,7 @@ fn search_path() -> Vec<PathBuf> {
     std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default()
 }
 
-/// The first two numbers in what `program --version` says.
+/// The first two numbers in the output of `program --version`.
 fn version(program: &Path) -> Option<(u32, u32)> {
     let output = Command::new(program).arg("--version").output().ok()?;
     numbers(&String::from_utf8_lossy(&output.stdout))
@@ -22,7 +22,7 @@ fn numbers(text: &str) -> Option<(u32, u32)> {
     Some((parts.next()?.ok()?, parts.next().and_then(Result::ok).unwrap_or(0)))
 }
 
-/// The programs of one PostgreSQL installation.
+/// The directory of the programs of one PostgreSQL installation.
 #[derive(Debug, Clone)]
 pub(crate) struct PostgresPrograms(PathBuf);
 
@@ -30,7 +30,7 @@ const OLDEST_POSTGRES: u32 = 15;
 const DEBIAN: &str = "/usr/lib/postgresql";
 
 impl PostgresPrograms {
-    /// In PATH, or the newest of those that Debian keeps out of it.
+    /// Finds a complete installation in PATH, or else the newest of those that Debian keeps out of PATH.
     pub(crate) fn find() -> Result<Self, Error> {
         let whole = |directory: &PathBuf| {
             let all = ["postgres", "initdb", "pg_isready", "psql"].iter().all(|name| directory.join(name).is_file());
@@ -48,7 +48,7 @@ impl PostgresPrograms {
     }
 }
 
-/// The client alone, for a server that runs elsewhere.
+/// Finds `psql` alone, for a server that runs elsewhere.
 pub(crate) fn psql() -> Result<PathBuf, Error> {
     let places = search_path().into_iter().chain(debian()).map(|directory| directory.join("psql"));
     let advice = "install the Debian package postgresql-client, or put psql in PATH";
@@ -66,7 +66,7 @@ fn debian() -> Vec<PathBuf> {
 
 const OLDEST_NATS: (u32, u32) = (2, 12);
 
-/// In PATH, or where `make tools` puts it.
+/// Finds nats-server in PATH, or where `make tools` installs it.
 pub(crate) fn nats_server() -> Result<PathBuf, Error> {
     let here = std::env::current_dir().unwrap_or_default();
     let roots = here.ancestors().chain(Path::new(env!("CARGO_MANIFEST_DIR")).ancestors());

@@ -1,4 +1,4 @@
-//! One replica of a service: a process that can be started, asked how it is, stopped, killed and paused.
+//! One replica of a service: a process that can be started, asked for its state, stopped, killed and paused.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -15,15 +15,16 @@ use crate::topology::without_settings;
 use crate::{Error, Output};
 
 const READINESS_POLL_INTERVAL: Duration = Duration::from_millis(20);
-/// How long an answer on the admin port is waited for.
+/// How long the admin port may take to answer.
 const ADMIN_TIMEOUT: Duration = Duration::from_millis(500);
-/// How long an orderly end may take: the drain, and then some.
+/// How long an orderly end may take: longer than the drain.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 const SHOWN_LINES: usize = 30;
-/// Of a process that yields: it has about a tenth of the time that another one has which wants as much.
+/// The niceness of a replica that yields. It gets about a tenth of the processor time of a busy process of normal
+/// niceness.
 const NICENESS: &str = "10";
 
-/// Where a replica is.
+/// The ports and the directory of a replica.
 #[derive(Debug, Clone)]
 pub(crate) struct Spot {
     pub(crate) service: String,
@@ -31,22 +32,22 @@ pub(crate) struct Spot {
     pub(crate) port: u16,
     pub(crate) admin_port: u16,
     pub(crate) directory: PathBuf,
-    /// Whether it lets others go first where processors are few.
+    /// Whether other processes go first when processors are few.
     pub(crate) yields: bool,
 }
 
-/// How a replica is.
+/// The state of a replica's process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
-    /// It runs and does not answer yet.
+    /// It runs and its admin port does not answer yet.
     Starting,
-    /// It answers and waits for this before it serves.
+    /// It answers and is not ready; the text of its page `/ready`.
     Waiting(String),
-    /// It serves.
+    /// It is ready for calls.
     Serving,
-    /// It ended by itself; how.
+    /// It ended by itself, with this exit status.
     Ended(String),
-    /// It was stopped.
+    /// It was stopped, or never started.
     Stopped,
 }
 
@@ -62,20 +63,20 @@ impl std::fmt::Display for State {
     }
 }
 
-/// A replica. It ends with its handle.
+/// One replica of a service. Its process ends with this handle.
 #[derive(Debug)]
 pub struct Replica {
     spot: Spot,
     binary: PathBuf,
     configuration: PathBuf,
-    /// What all replicas are told besides.
+    /// Settings of all replicas, `KEY=VALUE`.
     common: Vec<String>,
-    /// What only this one is told.
+    /// Settings of this replica, `KEY=VALUE`.
     settings: Vec<String>,
-    /// Variables that only this one has.
+    /// Environment variables of this replica.
     environment: Vec<(String, String)>,
     child: Option<Child>,
-    /// How it ended last, where it did so by itself.
+    /// The exit status, if it ended by itself.
     ended: Option<ExitStatus>,
     output: Output,
 }
@@ -86,74 +87,74 @@ impl Replica {
         Self { spot, binary, configuration, common, settings, environment, child: None, ended: None, output }
     }
 
-    /// The service.
+    /// The name of the service.
     #[must_use]
     pub fn service(&self) -> &str {
         &self.spot.service
     }
 
-    /// Which of its replicas, from 0.
+    /// The number of this replica among those of its service, from 0.
     #[must_use]
     pub fn index(&self) -> usize {
         self.spot.index
     }
 
-    /// `hospital-0`.
+    /// The service and the index: `hospital-0`.
     #[must_use]
     pub fn name(&self) -> String {
         format!("{}-{}", self.spot.service, self.spot.index)
     }
 
-    /// Where it serves, also after a restart.
+    /// The address of its gRPC server. It stays the same after a restart.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.spot.port).into()
     }
 
-    /// Where its admin pages are.
+    /// The address of its admin pages.
     #[must_use]
     pub fn admin_addr(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.spot.admin_port).into()
     }
 
-    /// `http://HOST:PORT`.
+    /// The gRPC address as `http://HOST:PORT`.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.addr())
     }
 
-    /// What it wrote since it was last started.
+    /// The output since the last start.
     #[must_use]
     pub fn output(&self) -> &Output {
         &self.output
     }
 
-    /// The process; `None` where there is none.
+    /// The process id; `None` while no process runs.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         self.child.as_ref().map(Child::pid)
     }
 
-    /// Tells only this replica, from its next start on: `KEY=VALUE`. Replaces what it was told before.
+    /// Sets settings of this replica alone, `KEY=VALUE`, from its next start on. Replaces those of an earlier call.
     pub fn set(&mut self, settings: &[&str]) {
         self.settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
     }
 
-    /// Gives variables to only this replica's process, from its next start on. Replaces those it was given before.
+    /// Sets environment variables of this replica alone, from its next start on. Replaces those of an earlier call.
     pub fn set_environment(&mut self, variables: Vec<(String, String)>) {
         self.environment = variables;
     }
 
-    /// Where its files are.
+    /// The directory of its files, its log among them.
     #[must_use]
     pub fn directory(&self) -> &Path {
         &self.spot.directory
     }
 
-    /// Starts it; does not wait until it serves.
+    /// Starts the process and does not wait until it serves.
     ///
     /// # Errors
-    /// Where it cannot be run.
+    /// [`Error::System`] if the process cannot be started or its directory cannot be written.
     pub fn start(&mut self) -> Result<(), Error> {
         let Spot { service, directory, yields, .. } = &self.spot;
         let mut command = if *yields {
@@ -178,7 +179,7 @@ impl Replica {
         Ok(())
     }
 
-    /// How it is.
+    /// Asks for the state. An admin port that does not answer within half a second counts as [`State::Starting`].
     pub async fn state(&mut self) -> State {
         if let Some(status) = self.child.as_mut().and_then(Child::has_ended) {
             (self.child, self.ended) = (None, Some(status));
@@ -194,10 +195,10 @@ impl Replica {
         }
     }
 
-    /// Waits until it serves.
+    /// Waits until the replica serves.
     ///
     /// # Errors
-    /// [`Error::Failed`] where it ended instead, [`Error::Late`] where it does not after `limit`.
+    /// [`Error::Failed`] if it is stopped or has ended, [`Error::Late`] if it does not serve within `limit`.
     pub async fn ready(&mut self, limit: Duration) -> Result<(), Error> {
         let end = Instant::now() + limit;
         loop {
@@ -216,29 +217,29 @@ impl Replica {
         }
     }
 
-    /// Stops it in an orderly way.
+    /// Stops the replica with SIGTERM and waits until it has ended. Resumes it first if it is paused.
     ///
     /// # Errors
-    /// [`Error::Late`].
+    /// [`Error::Late`] if it still runs after 30 seconds.
     pub async fn stop(&mut self) -> Result<(), Error> {
         self.signal(Signal::CONT);
         self.end(Signal::TERM).await
     }
 
-    /// `kill -9`.
+    /// Kills the replica with SIGKILL and waits until it has ended.
     ///
     /// # Errors
-    /// [`Error::Late`].
+    /// [`Error::Late`] if it still runs after 30 seconds.
     pub async fn kill(&mut self) -> Result<(), Error> {
         self.end(Signal::KILL).await
     }
 
-    /// SIGSTOP: connections stay, nothing is answered.
+    /// Sends SIGSTOP: connections stay open and nothing is answered.
     pub fn pause(&mut self) {
         self.signal(Signal::STOP);
     }
 
-    /// SIGCONT.
+    /// Sends SIGCONT to a paused replica.
     pub fn resume(&mut self) {
         self.signal(Signal::CONT);
     }
@@ -258,7 +259,7 @@ impl Replica {
     }
 }
 
-/// What the admin page `/ready` says: the status and the text.
+/// The status and the text of the admin page `/ready`.
 async fn ask(admin: SocketAddr) -> std::io::Result<(u16, String)> {
     let mut stream = TcpStream::connect(admin).await?;
     stream.write_all(b"GET /ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
@@ -277,7 +278,7 @@ mod tests {
 
     use super::{NICENESS, Replica, Spot};
 
-    /// What the process of a replica says its niceness is.
+    /// The niceness that a replica's process prints.
     async fn niceness(yields: bool) -> i32 {
         let directory = tempfile::tempdir().expect("a temporary folder");
         let binary = directory.path().join("says-niceness");

@@ -1,7 +1,7 @@
-//! A whole mesh on loopback: PostgreSQL, nats-server, and replicas of services, all real processes of their own.
+//! A whole mesh on loopback: PostgreSQL, nats-server and replicas of services, each a process of its own.
 //!
-//! It is what `make mesh` shows and what the chaos tests break. Services are names here, and the binary that runs them is
-//! given: this crate starts `BINARY serve NAME` and knows nothing of what that does.
+//! `make mesh` shows it and the chaos tests break it. A service is only a name here: this crate starts `BINARY serve
+//! NAME` and does not know what that does.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -16,27 +16,27 @@ use crate::{Error, Nats, Postgres, port};
 /// How long `migrate` may take.
 const MIGRATE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How many replicas of what.
+/// Which services run, how many replicas each has, and where their files are.
 #[derive(Debug, Clone)]
 pub struct Layout {
-    /// The program.
+    /// The program that has the subcommands `serve` and `migrate`.
     pub binary: PathBuf,
-    /// Where data, keys, logs and the configuration are; kept.
+    /// The directory of data, keys, logs and the configuration. It is kept.
     pub directory: PathBuf,
-    /// Services by name and how often each runs.
+    /// The number of replicas per service name.
     pub replicas: Vec<(String, usize)>,
-    /// Services by name that keep a file a replica instead of a database that all of them share.
+    /// The names of the services that keep one file per replica instead of a shared database.
     pub in_files: Vec<String>,
-    /// What every replica is told besides: `KEY=VALUE`.
+    /// Settings of every replica, `KEY=VALUE`.
     pub settings: Vec<String>,
-    /// Services by name whose processes yield the processors to the others where there are too few.
+    /// The names of the services whose processes yield to the others when processors are few.
     pub yielding: Vec<String>,
-    /// Another place for PostgreSQL's files than the directory.
+    /// PostgreSQL's directory, if it is not below `directory`.
     pub postgres: Option<PathBuf>,
 }
 
 impl Layout {
-    /// The mesh that docs/architecture.md shows: two replicas of what takes the load, one of the others.
+    /// The mesh of docs/architecture.md: two replicas of each service that takes the load, one of the others.
     #[must_use]
     pub fn new(binary: impl Into<PathBuf>, directory: impl Into<PathBuf>) -> Self {
         let replicas = [("hospital", 2), ("screening", 2), ("reservation", 1), ("mypage", 2), ("marketing", 1)];
@@ -51,7 +51,7 @@ impl Layout {
         }
     }
 
-    /// Another number of replicas of a service.
+    /// Sets the number of replicas of one service.
     #[must_use]
     pub fn replicas(mut self, service: &str, count: usize) -> Self {
         for (name, replicas) in &mut self.replicas {
@@ -71,29 +71,30 @@ impl Layout {
     }
 }
 
-/// Takes the caller's own settings away: a process of the mesh is told everything by its configuration and its flags.
+/// Removes the `CHECKUP_…` variables of this process from the command: a process of the mesh takes every setting from
+/// its configuration file and its flags.
 pub fn without_settings(command: &mut Command) {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CHECKUP_")) {
         command.env_remove(name);
     }
 }
 
-/// A running mesh. It ends with its handle; what it stored stays in its directory.
+/// A running mesh. Its processes end with this handle; what they stored stays in the directory.
 #[derive(Debug)]
 pub struct Mesh {
     layout: Layout,
-    // replicas end before what they depend on
+    // Dropped in this order: the replicas end before the servers they depend on.
     replicas: Vec<Replica>,
     nats: Nats,
     postgres: Postgres,
 }
 
 impl Mesh {
-    /// Starts the servers, brings the databases up to date and starts every replica; does not wait until those serve. `say` is
-    /// told what is being done.
+    /// Starts the servers, migrates the databases and starts every replica. Does not wait until the replicas serve.
+    /// Calls `say` with each step.
     ///
     /// # Errors
-    /// What is missing, or does not start.
+    /// [`Error::Missing`] if a server is not installed, otherwise why a process did not start.
     pub async fn start(layout: Layout, mut say: impl FnMut(&str)) -> Result<Self, Error> {
         let directory = &layout.directory;
         std::fs::create_dir_all(directory).map_err(Error::system(format!("make {}", directory.display())))?;
@@ -139,7 +140,7 @@ impl Mesh {
         Ok(())
     }
 
-    /// The configuration that every process of the mesh is started with.
+    /// The path of the configuration that every process of the mesh reads.
     #[must_use]
     pub fn configuration(&self) -> PathBuf {
         self.layout.directory.join("mesh.toml")
@@ -147,9 +148,9 @@ impl Mesh {
 
     fn write_configuration(&self) -> Result<(), Error> {
         let mut text = String::from("# Written by the mesh at every start.\n");
-        // writing to a String cannot fail
+        // Writing to a String cannot fail.
         let _ = writeln!(text, "[identity]\nkey_dir = {:?}", self.layout.directory);
-        // long enough for whoever asks a replica whether it is ready to stop sending it calls
+        // Long enough for a client that polls readiness to stop sending calls.
         let _ = writeln!(text, "[server]\ndrain_delay = \"300ms\"");
         let _ = writeln!(text, "[events]\nnats = {:?}", self.nats.url());
         let hospitals: Vec<String> = self.of("hospital").map(Replica::url).collect();
@@ -178,36 +179,36 @@ impl Mesh {
         Err(Error::Failed { what: "checkup migrate failed".to_owned(), output: child.output().tail(20) })
     }
 
-    /// Where everything is.
+    /// The directory of data, keys, logs and the configuration.
     #[must_use]
     pub fn directory(&self) -> &Path {
         &self.layout.directory
     }
 
-    /// The database server.
+    /// The database server, to stop, start or configure.
     pub fn postgres(&mut self) -> &mut Postgres {
         &mut self.postgres
     }
 
-    /// The database server, to be asked.
+    /// The database server, to query.
     #[must_use]
     pub fn postgres_ref(&self) -> &Postgres {
         &self.postgres
     }
 
-    /// The process of the database server; `None` while stopped.
+    /// The process id of the database server; `None` while it is stopped.
     #[must_use]
     pub fn postgres_pid(&self) -> Option<u32> {
         self.postgres.pid()
     }
 
-    /// The process of the broker; `None` while stopped.
+    /// The process id of the broker; `None` while it is stopped.
     #[must_use]
     pub fn nats_pid(&self) -> Option<u32> {
         self.nats.pid()
     }
 
-    /// The broker.
+    /// The broker, to stop, start or wipe.
     pub fn nats(&mut self) -> &mut Nats {
         &mut self.nats
     }
@@ -218,17 +219,17 @@ impl Mesh {
         &self.replicas
     }
 
-    /// Every replica, to be stopped and started.
+    /// Every replica, in the order of the layout, to stop and start.
     pub fn replicas_mut(&mut self) -> &mut [Replica] {
         &mut self.replicas
     }
 
-    /// The replicas of one service.
+    /// The replicas of one service, in order of their index.
     pub fn of(&self, service: &str) -> impl Iterator<Item = &Replica> {
         self.replicas.iter().filter(move |replica| replica.service() == service)
     }
 
-    /// One replica of a service.
+    /// One replica of a service; `None` if the layout has no such replica.
     pub fn replica(&mut self, service: &str, index: usize) -> Option<&mut Replica> {
         self.replicas.iter_mut().find(|replica| replica.service() == service && replica.index() == index)
     }
@@ -236,7 +237,8 @@ impl Mesh {
     /// Waits until every replica serves.
     ///
     /// # Errors
-    /// [`Error::Late`] with the end of what the first one wrote that does not.
+    /// [`Error::Late`] or [`Error::Failed`] with the last output of the first replica that does not serve within
+    /// `limit`.
     pub async fn ready(&mut self, limit: Duration) -> Result<(), Error> {
         let end = tokio::time::Instant::now() + limit;
         for replica in &mut self.replicas {
@@ -245,10 +247,10 @@ impl Mesh {
         Ok(())
     }
 
-    /// Stops the services, then what they depend on, each in an orderly way.
+    /// Stops the services, then the servers they depend on, each in an orderly way.
     ///
     /// # Errors
-    /// The first that did not end; the others have been stopped all the same.
+    /// The first process that did not end. The others are stopped all the same.
     pub async fn stop(mut self) -> Result<(), Error> {
         let stopping = self.replicas.iter_mut().map(Replica::stop);
         let mut outcome = Ok(());

@@ -1,4 +1,4 @@
-//! The servers themselves: they start, keep what they hold through a crash, forget it when wiped, and leave nothing behind.
+//! The servers themselves: they start, keep their data through a crash, lose it when wiped, and leave nothing behind.
 #![allow(clippy::disallowed_methods, reason = "a test owns its tasks")]
 
 use std::path::Path;
@@ -44,7 +44,7 @@ async fn postgres_says_what_it_refuses() {
 #[tokio::test]
 async fn a_directory_that_is_given_is_kept() {
     let directory = tempfile::Builder::new().prefix("checkup-given-").tempdir().unwrap();
-    // The server's user must get through.
+    // The user of the server must be able to enter the directory.
     std::fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let (postgres, nats) = (directory.path().join("postgres"), directory.path().join("nats"));
     let Some(mut server) = or_skip("PostgreSQL", Postgres::start_in(&postgres).await) else { return };
@@ -92,11 +92,11 @@ async fn nats_keeps_what_it_acknowledged_through_a_crash_and_forgets_it_when_wip
 async fn a_paused_nats_answers_nothing_and_goes_on() {
     let Some(mut server) = or_skip("NATS", Nats::start().await) else { return };
     server.pause().await.unwrap();
-    // The kernel still takes connections.
+    // The kernel still accepts connections.
     let mut connection = TcpStream::connect(("127.0.0.1", server.port())).await.unwrap();
     let mut byte = [0];
     assert!(timeout(Duration::from_millis(300), connection.read(&mut byte)).await.is_err());
-    // It is paused already.
+    // Pausing a paused server is no error.
     server.pause().await.unwrap();
     server.resume();
     assert_eq!(connection.read(&mut byte).await.unwrap(), 1);
@@ -106,7 +106,7 @@ async fn a_paused_nats_answers_nothing_and_goes_on() {
     assert!(!running(pid) && !store.exists());
 }
 
-/// Not a test by itself: the next one runs it in a process of its own, and kills that.
+/// Not a test by itself: the next test runs it in a process of its own and kills that process.
 #[tokio::test]
 #[ignore = "run by a_server_ends_with_the_process_that_started_it"]
 async fn start_and_wait_to_be_killed() {
@@ -139,13 +139,13 @@ async fn a_server_ends_with_the_process_that_started_it() {
     .await;
 }
 
-/// Whether a process does anything any more; one that has ended and that nobody waits for does not.
+/// Whether the process still runs. A zombie does not.
 fn running(pid: u32) -> bool {
     let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     state.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
 }
 
-/// Says one thing to JetStream in the broker's own protocol; its answer.
+/// Sends one request to JetStream in the broker's own protocol. Returns the answer.
 async fn ask(server: &Nats, subject: &str, payload: &str) -> String {
     let mut connection = BufReader::new(TcpStream::connect(("127.0.0.1", server.port())).await.unwrap());
     let length = payload.len();

@@ -1,7 +1,8 @@
-//! The servers of a run of tests: PostgreSQL and a broker that all its tests share, until standard input ends.
+//! Starts a PostgreSQL server and a broker for one test run, which all its tests share. Both end when standard input
+//! ends.
 //!
-//! Prints one line `VARIABLE=URL` for each of them, then an empty line, and reads standard input. A server that is not installed
-//! has no line: the tests that need one say so themselves.
+//! Prints one line `VARIABLE=URL` per server, then an empty line. A server that is not installed has no line: the tests
+//! that need it report that themselves.
 
 use std::io::Read as _;
 use std::process::ExitCode;
@@ -29,7 +30,7 @@ async fn serve() -> Result<(), Error> {
         println!("{}={}", for_tests::NATS_URL, nats.url());
     }
     println!();
-    // the servers' output is read by tasks of this thread meanwhile; whether reading failed or ended is the same here
+    // Tasks of this thread read the servers' output meanwhile. A read error on standard input ends the servers too.
     let _ = tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await;
     Ok(())
 }
