@@ -1,9 +1,8 @@
 //! The mesh as child processes on loopback: PostgreSQL, nats-server and replicas of services, for `checkup mesh`, for tests and
 //! for chaos.
 //!
-//! The crate starts, stops, kills, pauses and wipes servers and does not know what they are for. It makes no SQL
-//! statement, gRPC call or stream beyond what that takes. Every process ends with its handle, and with this process,
-//! even if this process is killed.
+//! The crate starts, stops, kills, pauses and wipes servers and does not know what they are for. Every process ends
+//! with its handle, and with this process, even if this process is killed.
 
 pub mod child;
 mod error;

@@ -1,4 +1,4 @@
-//! Typed clients: a party is somebody with a token on a connection.
+//! Typed clients. A party is a caller: a connection and a token.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -17,10 +17,10 @@ use tonic::{Request, Status};
 
 use crate::token::Tokens;
 
-/// What a call may take when the test does not say: far more than any call needs, and an end to every hang.
+/// The deadline of a call for which the test sets none: much longer than any call takes, but it ends every hang.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Adds the token, and a deadline where the test gave none.
+/// Adds the token to a request, and a deadline unless the test set one.
 #[derive(Debug, Clone)]
 pub struct Credentials {
     bearer: Option<MetadataValue<Ascii>>,
@@ -39,13 +39,13 @@ impl Interceptor for Credentials {
     }
 }
 
-/// What the generated clients run over.
+/// The transport of the generated clients: a connection with credentials.
 pub type Authorised = InterceptedService<Channel, Credentials>;
 
 /// Opens a connection.
 ///
 /// # Panics
-/// Where nobody listens.
+/// If nobody accepts the connection within five seconds.
 pub async fn connect(addr: SocketAddr) -> Channel {
     let endpoint = Endpoint::from_shared(format!("http://{addr}")).expect("an address makes an endpoint");
     match endpoint.connect_timeout(Duration::from_secs(5)).connect().await {
@@ -54,7 +54,7 @@ pub async fn connect(addr: SocketAddr) -> Channel {
     }
 }
 
-/// Somebody who calls.
+/// A caller: a connection with a token or without one.
 #[derive(Debug, Clone)]
 pub struct Party {
     channel: Channel,
@@ -62,73 +62,73 @@ pub struct Party {
 }
 
 impl Party {
-    /// A party on this connection, with this token or none.
+    /// Makes a party from a connection and a token, or none.
     ///
     /// # Panics
-    /// Where the token cannot be sent in a header.
+    /// If the token cannot be sent in a header.
     #[must_use]
     pub fn new(channel: Channel, token: Option<&str>) -> Self {
         let bearer = token.map(|token| format!("Bearer {token}").parse().expect("a token fits a header"));
         Self { channel, credentials: Credentials { bearer, deadline: CALL_TIMEOUT } }
     }
 
-    /// The same party in more or less of a hurry: the deadline of its calls, where a call names none.
+    /// Sets the deadline of the party's calls. A deadline that a request sets itself wins.
     #[must_use]
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
         self.credentials.deadline = deadline;
         self
     }
 
-    /// Its connection.
+    /// The party's connection.
     #[must_use]
     pub fn channel(&self) -> &Channel {
         &self.channel
     }
 
-    /// Its connection with its token, for clients that are made by hand.
+    /// The connection with the token, for clients that the test makes itself.
     #[must_use]
     pub fn authorised(&self) -> Authorised {
         InterceptedService::new(self.channel.clone(), self.credentials.clone())
     }
 
-    /// Calls HospitalService.
+    /// A client of HospitalService.
     #[must_use]
     pub fn hospital(&self) -> HospitalServiceClient<Authorised> {
         HospitalServiceClient::new(self.authorised())
     }
 
-    /// Calls CapacityService.
+    /// A client of CapacityService.
     #[must_use]
     pub fn capacity(&self) -> CapacityServiceClient<Authorised> {
         CapacityServiceClient::new(self.authorised())
     }
 
-    /// Calls ScreeningService.
+    /// A client of ScreeningService.
     #[must_use]
     pub fn screening(&self) -> ScreeningServiceClient<Authorised> {
         ScreeningServiceClient::new(self.authorised())
     }
 
-    /// Calls ReservationService.
+    /// A client of ReservationService.
     #[must_use]
     pub fn reservation(&self) -> ReservationServiceClient<Authorised> {
         ReservationServiceClient::new(self.authorised())
     }
 
-    /// Calls MyPageService.
+    /// A client of MyPageService.
     #[must_use]
     pub fn my_page(&self) -> MyPageServiceClient<Authorised> {
         MyPageServiceClient::new(self.authorised())
     }
 
-    /// Calls MarketingService.
+    /// A client of MarketingService.
     #[must_use]
     pub fn marketing(&self) -> MarketingServiceClient<Authorised> {
         MarketingServiceClient::new(self.authorised())
     }
 }
 
-/// Where a process serves, and the tokens that open it. Cheap to clone.
+/// The address of a process and the tokens it accepts. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Served {
     addr: SocketAddr,
@@ -136,25 +136,25 @@ pub struct Served {
 }
 
 impl Served {
-    /// A process that serves here with tokens made from its data directory.
+    /// A process at this address with the tokens of its data directory.
     #[must_use]
     pub fn new(addr: SocketAddr, tokens: Tokens) -> Self {
         Self { addr, tokens }
     }
 
-    /// Where.
+    /// The address of its gRPC server.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// The tokens.
+    /// The tokens that it accepts.
     #[must_use]
     pub fn tokens(&self) -> &Tokens {
         &self.tokens
     }
 
-    /// A party with this token, on a connection of its own.
+    /// A party with this token, or none, on a connection of its own.
     pub async fn party(&self, token: Option<String>) -> Party {
         Party::new(connect(self.addr).await, token.as_deref())
     }
@@ -184,7 +184,7 @@ impl Served {
         futures::future::join_all((0..count).map(|_| connect(self.addr))).await
     }
 
-    /// `count` customers, `prefix-0` and so on, spread over `connections` connections.
+    /// Makes `count` customers, `prefix-0` and so on, spread over `connections` connections.
     pub async fn customers(&self, prefix: &str, count: usize, connections: usize) -> Vec<Party> {
         let channels = self.connections(connections).await;
         (0..count)

@@ -1,8 +1,9 @@
-//! A disk that fails: a library between the process under test and the kernel, told what to do while the process runs.
+//! A disk that fails: a library between the process under test and the kernel, which can be given faults while the
+//! process runs.
 //!
-//! The library is `disk/disk.c`, compiled when it is first needed. It works in every process that uses the system's libc,
-//! PostgreSQL included, and in none that does not, such as nats-server and a static build. [`Disk::environment`] puts it into
-//! a child's environment; [`Disk::arm`] says what fails from now on; [`Disk::lose_power`] leaves of a killed process's files
+//! The library is `disk/disk.c`, compiled when it is first needed. It works in every process that uses the system's
+//! libc, PostgreSQL included. It does not work in others, such as nats-server and a static build. [`Disk::environment`]
+//! loads it into a child; [`Disk::arm`] sets the faults; [`Disk::lose_power`] reduces the files of a killed process to
 //! what it had synced.
 
 use std::fs::{self, File};
@@ -17,9 +18,9 @@ use tempfile::TempDir;
 use crate::power::Power;
 use crate::seed::Random;
 
-/// What is compiled.
+/// The source of the library.
 const SOURCE: &str = include_str!("../disk/disk.c");
-/// The layout of the control file, as `disk.c` has it: a number, then rules of eight numbers and a pattern each.
+/// The layout of the control file, as in `disk.c`: one number, then rules of eight numbers and a pattern each.
 const RULES: usize = 8;
 const NUMBER: usize = 8;
 const PATTERN: usize = 64;
@@ -27,29 +28,29 @@ const RULE: usize = 8 * NUMBER + PATTERN;
 const HITS: usize = 7 * NUMBER;
 const ALWAYS: i64 = -1;
 
-/// A call that can fail.
+/// A group of system calls that can fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Call {
-    /// write, pwrite, writev, pwritev.
+    /// write, pwrite, writev and pwritev.
     Write = 1,
-    /// fsync, fdatasync.
+    /// fsync and fdatasync.
     Sync = 2,
-    /// ftruncate, fallocate.
+    /// ftruncate and fallocate.
     Truncate = 4,
-    /// open.
+    /// open, by path.
     Open = 8,
-    /// unlink.
+    /// unlink, by path.
     Unlink = 16,
-    /// mkdir.
+    /// mkdir, by path.
     Mkdir = 32,
-    /// rename, by where it leads.
+    /// rename, by its new path.
     Rename = 64,
 }
 
-/// Narrows a fault to calls that need room: writes beyond the end of a file, files that are new.
+/// Narrows a fault to calls that need room: writes beyond the end of a file, and new files.
 const GROWS: i64 = 128;
 
-/// What happens instead of a call.
+/// What happens to a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Effect {
     Error(i64),
@@ -62,7 +63,7 @@ enum Effect {
 const ENOSPC: i64 = 28;
 const EIO: i64 = 5;
 
-/// One way in which a disk fails.
+/// One way in which a disk fails: which calls, on which files, how often.
 #[derive(Debug, Clone)]
 pub struct Fault {
     calls: i64,
@@ -79,54 +80,54 @@ impl Fault {
         Self { calls, effect, pattern: "*".to_owned(), remaining: ALWAYS, per_mille: 1_000, seed: 0 }
     }
 
-    /// There is no room: nothing grows and nothing is made; what has its place can be written.
+    /// A full disk: no file grows and none is made. Existing bytes of a file can be overwritten.
     #[must_use]
     pub fn full() -> Self {
         let fault = Self::new(Effect::Error(ENOSPC), &[Call::Write, Call::Truncate, Call::Open, Call::Mkdir]);
         Self { calls: fault.calls | GROWS, ..fault }
     }
 
-    /// The room ends in the middle of a write: half of it is done, the rest fails.
+    /// A disk that fills in the middle of a write: half of the bytes are written, and the rest fails.
     #[must_use]
     pub fn short_write() -> Self {
         Self::new(Effect::Short, &[Call::Write])
     }
 
-    /// These calls fail with an I/O error.
+    /// Fails these calls with EIO.
     #[must_use]
     pub fn broken(calls: &[Call]) -> Self {
         Self::new(Effect::Error(EIO), calls)
     }
 
-    /// What is written cannot be synced.
+    /// Fails every sync with EIO.
     #[must_use]
     pub fn failed_sync() -> Self {
         Self::broken(&[Call::Sync])
     }
 
-    /// What is written cannot be synced and is gone for good: the file is as it was last synced, and the next sync succeeds. Kernels do that
-    /// with pages they could not write; whoever only syncs again loses them. Only on a disk [`Disk::with_power`].
+    /// Fails a sync and reverts the file to what was last synced. The next sync succeeds, as some kernels do with pages
+    /// they could not write: a program that only syncs again loses them. Needs a disk [`Disk::with_power`].
     #[must_use]
     pub fn dropped_sync() -> Self {
         Self::new(Effect::Drop, &[Call::Sync])
     }
 
-    /// Nothing is synced and nobody is told: what SQLite does with `synchronous=OFF`.
+    /// Reports syncs as successful without syncing, as SQLite does with `synchronous=OFF`.
     #[must_use]
     pub fn unsynced() -> Self {
         Self::new(Effect::Lie, &[Call::Sync])
     }
 
-    /// Every call takes longer by this.
+    /// Delays each of these calls.
     #[must_use]
     pub fn slow(delay: Duration, calls: &[Call]) -> Self {
         Self::new(Effect::Delay(delay), calls)
     }
 
-    /// Only of files whose path below the directory matches this pattern of a shell, where `*` matches `/` too.
+    /// Limits the fault to files whose path below the directory matches this shell pattern, where `*` matches `/` too.
     ///
     /// # Panics
-    /// Where the pattern is too long.
+    /// If the pattern has 64 bytes or more.
     #[must_use]
     pub fn on(mut self, pattern: &str) -> Self {
         assert!(pattern.len() < PATTERN, "{pattern} is longer than {PATTERN} bytes");
@@ -134,21 +135,21 @@ impl Fault {
         self
     }
 
-    /// Only the next calls, so many of them.
+    /// Limits the fault to the next `count` calls.
     #[must_use]
     pub fn times(mut self, count: u32) -> Self {
         self.remaining = i64::from(count);
         self
     }
 
-    /// Only so many of a thousand calls, chosen by the seed.
+    /// Limits the fault to this share of the calls, in thousandths. `random` gives the seed of the choice.
     #[must_use]
     pub fn per_mille(mut self, share: u16, random: &mut Random) -> Self {
         (self.per_mille, self.seed) = (i64::from(share), random.number());
         self
     }
 
-    /// The rule as the library reads it, not yet armed.
+    /// The rule in the library's format, not yet armed.
     fn encode(&self) -> [u8; RULE] {
         let (effect, micros) = match self.effect {
             Effect::Error(errno) => (errno, 0),
@@ -168,7 +169,7 @@ impl Fault {
     }
 }
 
-/// The disk under one directory. Without a fault it works like any other.
+/// The disk under one directory. Without faults it works like any other.
 #[derive(Debug)]
 pub struct Disk {
     directory: PathBuf,
@@ -179,12 +180,12 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// The disk under this directory, for processes that are started with [`Self::environment`].
+    /// Makes a faulty disk of this directory, for processes that are started with [`Self::environment`].
     ///
     /// # Errors
-    /// Why this machine cannot have one: mostly, that there is no C compiler.
+    /// Why this machine cannot have one, usually because it has no C compiler.
     pub fn under(directory: &Path) -> Result<Self, String> {
-        // PostgreSQL runs as another user where the tests run as root
+        // PostgreSQL runs as another user if the tests run as root.
         let everybody = || fs::Permissions::from_mode(0o777);
         let work = tempfile::Builder::new().prefix("checkup-disk-").permissions(everybody()).tempdir();
         let work = work.map_err(failed("make a temporary directory"))?;
@@ -200,16 +201,16 @@ impl Disk {
         Ok(Self { directory, library, control, power: None, work })
     }
 
-    /// The same disk, in a machine that can lose power.
+    /// Records what is synced from now on, so that the disk can lose power.
     ///
     /// # Errors
-    /// Where the place for what was synced cannot be made.
+    /// If the directory of that record cannot be made.
     pub fn with_power(mut self) -> Result<Self, String> {
         self.power = Some(Power::new(&self.directory, &self.work.path().join("shadow"))?);
         Ok(self)
     }
 
-    /// What a process has to be told that is to use this disk.
+    /// The environment variables of a process that is to use this disk.
     #[must_use]
     pub fn environment(&self) -> Vec<(String, String)> {
         let text = |path: &Path| path.to_string_lossy().into_owned();
@@ -222,10 +223,11 @@ impl Disk {
         variables
     }
 
-    /// From now on the disk fails in these ways and no others. The first that is to happen to a call does.
+    /// Replaces the faults of the disk. If several match a call, the first decides; delays before it are added.
     ///
     /// # Panics
-    /// Where there are more than eight, one needs power and the disk has none, or the control file cannot be written.
+    /// If there are more than eight faults, if one needs power and the disk has none, or if the control file cannot be
+    /// written.
     pub fn arm(&self, faults: &[Fault]) {
         assert!(faults.len() <= RULES, "there is room for {RULES} faults");
         let drops = faults.iter().any(|fault| fault.effect == Effect::Drop);
@@ -238,7 +240,7 @@ impl Disk {
         }
     }
 
-    /// The disk works again.
+    /// Removes all faults.
     ///
     /// # Panics
     /// As [`Self::arm`].
@@ -246,34 +248,34 @@ impl Disk {
         self.arm(&[]);
     }
 
-    /// How many calls the faults have struck that were armed last.
+    /// The number of calls that the current faults have hit.
     ///
     /// # Panics
-    /// Where the control file cannot be read.
+    /// If the control file cannot be read.
     #[must_use]
     pub fn hits(&self) -> u64 {
         (0..RULES).map(|index| self.read(place(index) + HITS)).sum()
     }
 
-    /// How many processes have loaded the library. None of them has where it is linked statically.
+    /// The number of processes that have loaded the library. A statically linked program does not load it.
     ///
     /// # Panics
-    /// Where the control file cannot be read.
+    /// If the control file cannot be read.
     #[must_use]
     pub fn processes(&self) -> u64 {
         self.read(0)
     }
 
-    /// Leaves in the directory what a disk would hold after a power failure. No process may use it any more.
+    /// Replaces the directory's content by what a disk would hold after a power failure. No process may still use it.
     ///
-    /// With `torn`, blocks of what was written and not synced are there all the same, a random half of them, as a kernel writes
-    /// back what it likes; otherwise none is.
+    /// With `torn`, a random half of the blocks that were written and not synced are kept, because a kernel may write
+    /// back any of them. Without it, none are kept.
     ///
     /// # Errors
-    /// Where files cannot be read or written, or nothing was ever seen: then no process has loaded the library.
+    /// If files cannot be read or written, or if no process has loaded the library.
     ///
     /// # Panics
-    /// Where the disk was made without [`Self::with_power`].
+    /// If the disk was made without [`Self::with_power`].
     pub fn lose_power(&self, torn: Option<&mut Random>) -> Result<(), String> {
         self.power.as_ref().expect("a disk with power").fail(torn)
     }
@@ -289,12 +291,12 @@ fn failed(what: &str) -> impl FnOnce(std::io::Error) -> String + '_ {
     move |error| format!("cannot {what}: {error}")
 }
 
-/// Where a rule begins.
+/// The offset of a rule in the control file.
 fn place(index: usize) -> usize {
     NUMBER + index * RULE
 }
 
-/// Compiles the library to this path, or copies what was compiled before. It is kept in the target directory.
+/// Compiles the library to this path, or copies the compiled library that the target directory keeps.
 fn compiled(to: &Path) -> Result<(), String> {
     let Some(target) = target_directory() else { return compile(to) };
     let mut hash = DefaultHasher::new();
@@ -304,7 +306,7 @@ fn compiled(to: &Path) -> Result<(), String> {
         fs::create_dir_all(target.join("tmp")).map_err(failed("make a directory for disk.so"))?;
         let beside = kept.with_extension(format!("{}", std::process::id()));
         compile(&beside)?;
-        // whole or not at all: other test processes do the same
+        // Other test processes do the same: a rename shows them the whole file or none.
         fs::rename(&beside, &kept).map_err(failed("keep disk.so"))?;
     }
     fs::copy(&kept, to).map(drop).map_err(|error| format!("cannot copy {}: {error}", kept.display()))

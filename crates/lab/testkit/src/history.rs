@@ -1,7 +1,8 @@
-//! What a client was told, against what the system says afterwards.
+//! Compares what clients were answered with what the system says afterwards.
 //!
-//! A call that was answered is known; one that was not is unknown until it has been sent again with the same request_id.
-//! The ledger holds the system to every answer it gave, and to one effect for each unknown.
+//! The outcome of an answered call is known. The outcome of an unanswered call is unknown until it is sent again with
+//! the same request_id. The history requires that the system keeps every answer, and that each unknown call has at most
+//! one effect.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -13,22 +14,23 @@ use tonic::{Code, Status};
 
 use crate::refusal::Refusal;
 
-/// What the client knows of a call.
+/// What the client knows about the effect of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome<T> {
-    /// It was answered.
+    /// The call was answered.
     Done(T),
-    /// It was refused for this reason: nothing happened.
+    /// The call was refused with this reason and had no effect.
     Refused(String),
-    /// The answer was lost, or never given.
+    /// No answer arrived: the call may have had its effect or not.
     Unknown,
 }
 
 impl<T> Outcome<T> {
-    /// What a call's result says. A status that the service did not make, and those that ask for a retry, leave it open.
+    /// The outcome of a call's result. A status that the service did not make, or that asks for a retry, leaves it
+    /// unknown.
     ///
     /// # Errors
-    /// A status that no client should ever see.
+    /// A status that no client should see: INTERNAL or DATA_LOSS from the service, or a refusal without `ErrorInfo`.
     pub fn of(result: Result<T, Status>) -> Result<Self, String> {
         let status = match result {
             Ok(answer) => return Ok(Self::Done(answer)),
@@ -39,52 +41,52 @@ impl<T> Outcome<T> {
             (Code::Unavailable | Code::DeadlineExceeded, _) => Ok(Self::Unknown),
             (Code::Internal | Code::DataLoss, Some(refusal)) => Err(format!("{refusal:?}")),
             (_, Some(refusal)) => Ok(Self::Refused(refusal.reason)),
-            // A connection that broke under the call, or was never made.
+            // The connection broke during the call, or was never made.
             (Code::Unknown | Code::Cancelled | Code::Internal, None) => Ok(Self::Unknown),
             (_, None) => Err(format!("a status without ErrorInfo: {status:?}")),
         }
     }
 }
 
-/// One booking a client asked for.
+/// A booking that a client asked for.
 #[derive(Debug, Clone)]
 pub struct Booking {
     /// The id of the customer.
     pub customer: String,
-    /// The slot.
+    /// The resource name of the slot.
     pub slot: String,
-    /// The request_id.
+    /// The request_id of the request.
     pub request_id: String,
-    /// What is known: the name of the screening where it was answered.
+    /// The outcome, with the name of the screening if it was answered.
     pub outcome: Outcome<String>,
-    /// The client's cancelling of it, if it tried.
+    /// The cancellation, if the client asked for one.
     pub cancelling: Option<Cancelling>,
 }
 
-/// One cancelling a client asked for.
+/// A cancellation that a client asked for.
 #[derive(Debug, Clone)]
 pub struct Cancelling {
-    /// The request_id.
+    /// The request_id of the request.
     pub request_id: String,
-    /// What is known.
+    /// The outcome of the cancellation.
     pub outcome: Outcome<()>,
 }
 
-/// How an answer and what is there disagree.
+/// The kind of a disagreement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wrong {
-    /// What was answered is not there, or not as it was answered.
+    /// An answered effect is missing, or differs from the answer.
     Lost,
-    /// Something is there once more than anybody asked for.
+    /// A screening exists that no request explains.
     Doubled,
 }
 
-/// A disagreement between what was answered and what is there.
+/// A disagreement between an answer and the system's state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// Of which kind.
+    /// The kind of the disagreement.
     pub wrong: Wrong,
-    /// What, for people.
+    /// The description, for people.
     pub what: String,
 }
 
@@ -98,16 +100,16 @@ impl Finding {
     }
 }
 
-/// What a screening is seen as, later.
+/// A screening as the system shows it after the run.
 #[derive(Debug, Clone)]
 pub struct Sighting {
-    /// The screening's name.
+    /// The resource name of the screening.
     pub name: String,
     /// `customers/{id}`; empty for a fence.
     pub customer: String,
-    /// The slot.
+    /// The resource name of the slot.
     pub slot: String,
-    /// The state.
+    /// The state of the screening.
     pub state: State,
 }
 
@@ -118,7 +120,7 @@ impl From<Screening> for Sighting {
     }
 }
 
-/// Every booking of a run. Shared by the tasks that make them.
+/// Every booking of a run. Tasks share it.
 #[derive(Default)]
 pub struct BookingHistory {
     bookings: Mutex<Vec<Booking>>,
@@ -132,12 +134,12 @@ impl fmt::Debug for BookingHistory {
 }
 
 impl BookingHistory {
-    /// Notes a booking, as it was asked for or as it ended.
+    /// Records a booking.
     pub fn note(&self, booking: Booking) {
         self.held().push(booking);
     }
 
-    /// Takes every booking out for which something is still unknown, to send it again.
+    /// Removes and returns the bookings with an unknown outcome, so that the caller sends them again.
     #[must_use]
     pub fn take_unknown(&self) -> Vec<Booking> {
         let mut held = self.held();
@@ -149,7 +151,7 @@ impl BookingHistory {
         open
     }
 
-    /// How many bookings were answered, and of how many something is unknown.
+    /// The numbers of answered bookings and of bookings with an unknown outcome.
     #[must_use]
     pub fn counts(&self) -> (usize, usize) {
         let held = self.held();
@@ -158,16 +160,17 @@ impl BookingHistory {
         (done, unknown)
     }
 
-    /// Every disagreement between what was answered and what is there now: `seen` are all screenings.
+    /// Every disagreement between the answers and `seen`, which are all screenings of the system.
     ///
-    /// An answered booking is there once, CONFIRMED, or CANCELLED where its cancelling was answered, or either where that is
-    /// unknown. Nothing else is active: each active screening is an answered booking or the effect of an unknown one.
+    /// An answered booking exists once. It is CONFIRMED, or CANCELLED if its cancellation was answered, or either if
+    /// the outcome of the cancellation is unknown. Each other PENDING or CONFIRMED screening is the effect of one
+    /// unknown booking.
     #[must_use]
     pub fn disagreements(&self, seen: &[Sighting]) -> Vec<String> {
         self.findings(seen).into_iter().map(|finding| finding.what).collect()
     }
 
-    /// The same, each with its kind.
+    /// The same as [`Self::disagreements`], each with its kind.
     #[must_use]
     pub fn findings(&self, seen: &[Sighting]) -> Vec<Finding> {
         let held = self.held();
@@ -197,7 +200,7 @@ impl BookingHistory {
         }
         let active = seen.iter().filter(|one| matches!(one.state, State::Pending | State::Confirmed));
         for one in active.filter(|one| !accounted.contains(one.name.as_str())) {
-            // Each unknown explains one active screening, no more.
+            // Each unknown booking explains at most one active screening.
             if !possible.remove(&(one.customer.clone(), one.slot.clone())) {
                 let what = format!("{} of {} on {} was never answered nor asked for", one.name, one.customer, one.slot);
                 wrong.push(Finding::doubled(what));
@@ -206,7 +209,7 @@ impl BookingHistory {
         wrong
     }
 
-    /// At most `count` bookings that were answered, spread over the whole run.
+    /// At most `count` answered bookings, spread over the whole run.
     #[must_use]
     pub fn sample(&self, count: usize) -> Vec<Booking> {
         let held = self.held();

@@ -5,19 +5,19 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// An answer of the admin port.
+/// An answer of an HTTP server.
 #[derive(Debug, Clone)]
 pub struct Page {
-    /// The HTTP status.
+    /// The HTTP status code.
     pub status: u16,
-    /// What follows the headers.
+    /// The body as text.
     pub body: String,
 }
 
-/// Reads a page.
+/// Sends a GET request and reads the whole answer.
 ///
 /// # Errors
-/// Where nobody answers, or not in HTTP.
+/// If nobody listens or the answer is not HTTP.
 pub async fn get(addr: SocketAddr, path: &str) -> Result<Page, String> {
     let ask = async {
         let mut stream = TcpStream::connect(addr).await?;

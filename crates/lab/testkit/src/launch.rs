@@ -1,4 +1,4 @@
-//! How the real binary is run: on which data, in which topology, with which settings.
+//! How to run the real binary: its data directory, topology and settings.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -24,36 +24,36 @@ impl Default for DataDir {
 }
 
 impl DataDir {
-    /// An empty one.
+    /// Makes an empty data directory.
     ///
     /// # Panics
-    /// Where the temporary directory cannot be written.
+    /// If the temporary directory cannot be made.
     #[must_use]
     pub fn new() -> Self {
         let temporary = tempfile::Builder::new().prefix("checkup-").tempdir().expect("a temporary directory");
         Self { path: temporary.path().to_owned(), temporary: Some(Arc::new(temporary)) }
     }
 
-    /// One that is not there yet, in a temporary directory: the process makes it.
+    /// A data directory that does not exist yet, in a temporary directory: the process makes it.
     #[must_use]
     pub fn missing() -> Self {
         let made = Self::new();
         Self { path: made.path.join("data"), ..made }
     }
 
-    /// Somebody else's, who removes it.
+    /// A data directory that the caller owns and removes.
     #[must_use]
     pub fn at(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), temporary: None }
     }
 
-    /// Where it is.
+    /// The path of the data directory.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The temporary directory that it is, or is in; of somebody else's, the directory it is in.
+    /// The temporary directory that is, or contains, the data directory. For [`Self::at`], the parent directory.
     #[must_use]
     pub fn parent(&self) -> &Path {
         let outside = || self.path.parent().unwrap_or(&self.path);
@@ -61,10 +61,10 @@ impl DataDir {
     }
 }
 
-/// Names the topology that tests run against: `embedded`, or `mesh`.
+/// The environment variable that names the topology of the tests: `embedded` or `mesh`.
 const TOPOLOGY: &str = "CHECKUP_TEST_TOPOLOGY";
 
-/// What a test runs against. Everything it does goes through one address in either.
+/// The topology of the system under test. A test uses one address in either.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Topology {
     /// `checkup up`: one process.
@@ -74,10 +74,10 @@ pub enum Topology {
 }
 
 impl Topology {
-    /// The one that the environment asks for.
+    /// The topology that the environment variable `CHECKUP_TEST_TOPOLOGY` names; [`Self::Embedded`] without it.
     ///
     /// # Panics
-    /// Where it asks for one that there is not.
+    /// If it names an unknown topology.
     #[must_use]
     pub fn asked_for() -> Self {
         match std::env::var(TOPOLOGY).as_deref() {
@@ -88,7 +88,7 @@ impl Topology {
     }
 }
 
-/// How to run the binary.
+/// How to run the binary: a builder.
 #[derive(Debug, Clone)]
 pub struct Launch {
     binary: PathBuf,
@@ -100,25 +100,25 @@ pub struct Launch {
     port: u16,
 }
 
-/// What a command that ended by itself left behind.
+/// The result of a command that ended by itself.
 #[derive(Debug, Clone)]
 pub struct Finished {
-    /// How it ended; `None` after a signal.
+    /// The exit code; `None` after a signal.
     pub code: Option<i32>,
-    /// Everything it wrote for its caller.
+    /// Its standard output.
     pub stdout: String,
-    /// Everything it wrote for the operator.
+    /// Its standard error.
     pub stderr: String,
 }
 
-/// A process that ended, or stayed silent, instead of serving.
+/// A process that ended, or printed no address in time, instead of serving.
 #[derive(Debug, Clone)]
 pub struct StartFailure {
-    /// How it ended; `None` where it was still running, or was killed by a signal.
+    /// The exit code; `None` if the process still ran or was killed by a signal.
     pub code: Option<i32>,
-    /// Everything it wrote for its caller.
+    /// Its standard output.
     pub stdout: String,
-    /// Everything it wrote for the operator.
+    /// Its standard error.
     pub stderr: String,
 }
 
@@ -132,7 +132,7 @@ impl Launch {
         Self { binary, topology, data, arguments, variables, largest_file: None, port: 0 }
     }
 
-    /// In this topology, whatever the environment asks for.
+    /// Sets the topology, whatever the environment says.
     #[must_use]
     pub fn topology(mut self, topology: Topology) -> Self {
         self.topology = topology;
@@ -146,7 +146,7 @@ impl Launch {
         self
     }
 
-    /// Leaves services out, by comma-separated name.
+    /// Leaves services out, by comma-separated names.
     #[must_use]
     pub fn without(mut self, services: &str) -> Self {
         self.arguments.extend(["--without".to_owned(), services.to_owned()]);
@@ -167,38 +167,38 @@ impl Launch {
         self
     }
 
-    /// Serves on this port of loopback, so that clients find it again after a restart; otherwise on a free one.
+    /// Serves on this loopback port, so that clients find it again after a restart. Without a port, a free one is used.
     #[must_use]
     pub fn port(mut self, port: u16) -> Self {
         self.port = port;
         self
     }
 
-    /// On a disk that can be made to fail.
+    /// Runs on a disk that can be made to fail.
     #[must_use]
     pub fn disk(mut self, disk: &Disk) -> Self {
         self.variables.extend(disk.environment());
         self
     }
 
-    /// Lets no file of `checkup up` grow beyond this many bytes: writes fail as on a full disk, with another error. `None` takes
-    /// the limit away. [`Checkup::limit_files`] changes it while the process runs.
+    /// Limits the size of each file of `checkup up` in bytes: larger writes fail as on a full disk, but with another
+    /// error. `None` removes the limit. [`Checkup::limit_files`] changes it while the process runs.
     #[must_use]
     pub fn largest_file(mut self, bytes: Option<u64>) -> Self {
         self.largest_file = bytes;
         self
     }
 
-    /// The data directory it will use.
+    /// The data directory that the process will use.
     #[must_use]
     pub fn data(&self) -> &DataDir {
         &self.data
     }
 
-    /// Starts `checkup up` on free ports and waits until it says that it is serving.
+    /// Starts `checkup` on free ports and waits until it announces that it serves.
     ///
     /// # Panics
-    /// Where it does not.
+    /// If it ends or does not announce it in time.
     pub async fn start(&self) -> Checkup {
         match self.try_start().await {
             Ok(checkup) => checkup,
@@ -206,10 +206,10 @@ impl Launch {
         }
     }
 
-    /// Starts `checkup up` on data that it must not serve, and waits until it says so.
+    /// Starts `checkup up` on data that it must not serve, and waits until it announces that it does not serve.
     ///
     /// # Panics
-    /// Where it does not.
+    /// If it ends or does not announce it in time.
     pub async fn start_refusing(&self) -> Checkup {
         let mut command = self.command(&["up", "--addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0"]);
         command.arg("--data-dir").arg(self.data.path()).args(&self.arguments);
@@ -220,19 +220,19 @@ impl Launch {
         }
     }
 
-    /// Starts `checkup up`, for tests of what refuses to start.
+    /// Starts `checkup` and waits until it serves, for tests of starts that fail.
     ///
     /// # Errors
-    /// What the process said instead of serving.
+    /// The output of a process that did not serve.
     ///
     /// # Panics
-    /// Where the binary cannot be run at all.
+    /// If the binary cannot be run at all.
     pub async fn try_start(&self) -> Result<Checkup, StartFailure> {
         let addr = format!("127.0.0.1:{}", self.port);
         let mut command = match self.topology {
             Topology::Embedded => self.limited(&["up", "--addr", &addr, "--admin-addr", "127.0.0.1:0"]),
             Topology::Mesh => {
-                // PostgreSQL runs as another user where the tests run as root
+                // PostgreSQL runs as another user if the tests run as root.
                 let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
                 std::fs::set_permissions(self.data.path(), open).expect("our own directory");
                 self.command(&["mesh", "--addr", &addr])
@@ -246,10 +246,10 @@ impl Launch {
         }
     }
 
-    /// Runs another command of the binary, for example `verify --addr …`, to its end.
+    /// Runs another command of the binary to its end, for example `verify --addr …`.
     ///
     /// # Panics
-    /// Where it does not end within twice the suite's patience.
+    /// If it does not end within twice [`patience`].
     pub async fn run(&self, arguments: &[&str]) -> Finished {
         let mut command = self.command(arguments);
         command.stdin(Stdio::null());
@@ -266,8 +266,8 @@ impl Launch {
         }
     }
 
-    /// A command under the limit on its files, where there is one. Ignored signals stay ignored in what a shell becomes; without that
-    /// the limit would end the process. Only the soft limit is set, so that it can be raised again.
+    /// A command under the limit on file sizes, if there is one. The shell ignores SIGXFSZ, which would end the
+    /// process, and its successor inherits that. Only the soft limit is set, so that it can be raised again.
     fn limited(&self, arguments: &[&str]) -> Command {
         const BLOCK: u64 = 512;
         let Some(bytes) = self.largest_file else { return self.command(arguments) };
@@ -285,7 +285,7 @@ impl Launch {
 
     fn prepared(&self, mut command: Command) -> Command {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // The developer's own settings are not part of a test.
+        // The developer's own settings must not affect a test.
         let own = |name: &str| name.starts_with("CHECKUP_") || name == "RUST_LOG";
         for (name, _) in std::env::vars().filter(|(name, _)| own(name)) {
             command.env_remove(name);

@@ -1,8 +1,8 @@
-//! What tests of the whole system stand on: `checkup` as a child process, typed clients, waits, faults between services
-//! and a client's own ledger.
+//! The tools of whole-system tests: `checkup` as a child process, typed clients, waits, faults between services, and a
+//! history of what clients were answered.
 //!
-//! It drives the system from outside, over gRPC, signals and files, and knows no service's insides. It is no production
-//! code: where a test cannot go on it panics with what it saw.
+//! The crate drives the system from outside, over gRPC, signals and files, and does not know how a service works
+//! inside. It is not production code: if a test cannot go on, it panics with what it saw.
 #![allow(clippy::disallowed_methods, reason = "a test owns its tasks, and stands on the machine's own clock")]
 
 mod client;

@@ -1,15 +1,15 @@
-//! What a child process prints, line by line, readable while it runs and after it has ended.
+//! The output of a child process, line by line, readable while it runs and after it has ended.
 
 use std::io::{BufRead, BufReader, Read};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-/// The lines of one stream of a child, in the order they came. Cheap to clone.
+/// The lines of one output stream of a child, in order. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Output(Arc<Mutex<Vec<String>>>);
 
 impl Output {
-    /// Collects `stream` on a thread of its own, so that a full pipe never stops the child, whatever the test does.
+    /// Reads `stream` on a thread of its own, so that a full pipe never stops the child.
     #[must_use]
     pub fn collect(stream: impl Read + Send + 'static) -> Self {
         let output = Self::default();
@@ -17,7 +17,7 @@ impl Output {
         thread::spawn(move || {
             let mut reader = BufReader::new(stream);
             let mut line = Vec::new();
-            // A child that is killed may leave half a line of any bytes behind.
+            // The last line of a killed child may be incomplete and not UTF-8.
             while matches!(reader.read_until(b'\n', &mut line), Ok(read) if read > 0) {
                 lines.held().push(String::from_utf8_lossy(&line).trim_end().to_owned());
                 line.clear();
@@ -32,7 +32,7 @@ impl Output {
         self.held().clone()
     }
 
-    /// The first thing that `look` finds in a line.
+    /// The first value that `look` returns for a line.
     pub fn find<T>(&self, look: impl FnMut(&String) -> Option<T>) -> Option<T> {
         self.held().iter().find_map(look)
     }

@@ -1,4 +1,4 @@
-//! What is left of a directory when the power fails: what the library `disk/disk.c` saw being synced.
+//! What is left of a directory after a power failure: the files that the library `disk/disk.c` saw being synced.
 
 use std::collections::HashMap;
 use std::fs::{self, File, Metadata};
@@ -9,10 +9,10 @@ use std::time::UNIX_EPOCH;
 
 use crate::seed::Random;
 
-/// What a kernel writes back at a time, whole.
+/// The unit in bytes that a kernel writes back whole.
 const BLOCK: usize = 4096;
 
-/// A directory, and its shadow: the comment at `keep` in `disk.c` says how that is laid out.
+/// A directory and its shadow, which has what was synced. The comment at `keep` in `disk.c` describes its layout.
 #[derive(Debug)]
 pub(crate) struct Power {
     directory: PathBuf,
@@ -20,7 +20,7 @@ pub(crate) struct Power {
 }
 
 impl Power {
-    /// The directory as it is now will be the shadow's first state, when the first process starts.
+    /// Makes an empty shadow. The first process that starts copies the directory into it.
     pub(crate) fn new(directory: &Path, shadow: &Path) -> Result<Self, String> {
         let power = Self { directory: directory.to_owned(), shadow: shadow.to_owned() };
         power.forget().map_err(|error| format!("cannot make {}: {error}", shadow.display()))?;
@@ -31,7 +31,7 @@ impl Power {
         &self.shadow
     }
 
-    /// Replaces the directory by its shadow, which is empty afterwards.
+    /// Replaces the directory's content by its shadow, then empties the shadow.
     pub(crate) fn fail(&self, torn: Option<&mut Random>) -> Result<(), String> {
         let key = fs::read_to_string(self.shadow.join("root"));
         let key = key.map_err(|error| format!("no process has used {}: {error}", self.directory.display()))?;
@@ -54,11 +54,11 @@ impl Power {
             fs::remove_dir_all(&self.shadow)?;
         }
         fs::create_dir(&self.shadow)?;
-        // whoever runs the process writes to it
+        // The process under test writes to it and may run as another user.
         fs::set_permissions(&self.shadow, fs::Permissions::from_mode(0o777))
     }
 
-    /// Makes what a directory's key names. A file or directory that was never synced itself is empty.
+    /// Restores the directory with this key. A file or directory that was never synced itself is empty.
     fn restore(&self, key: &str, at: &Path, owner: &Metadata) -> io::Result<()> {
         let list = match fs::read_to_string(self.shadow.join(key)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -84,7 +84,7 @@ impl Power {
         Ok(())
     }
 
-    /// Brings a random half of the blocks that differ from the file to the shadow.
+    /// Copies a random half of the blocks that differ from the files into the shadow.
     fn tear(&self, random: &mut Random) -> io::Result<()> {
         for (key, path) in files(&self.directory)? {
             let shadow = self.shadow.join(key);
@@ -116,7 +116,7 @@ fn read_at(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
     Ok(length)
 }
 
-/// Every file below a directory by its key.
+/// Every file below a directory, by its key.
 fn files(directory: &Path) -> io::Result<HashMap<String, PathBuf>> {
     let mut found = HashMap::new();
     for entry in fs::read_dir(directory)? {
@@ -131,7 +131,7 @@ fn files(directory: &Path) -> io::Result<HashMap<String, PathBuf>> {
     Ok(found)
 }
 
-/// As `key_of` in `disk.c`.
+/// The same as `key_of` in `disk.c`.
 fn key_of(metadata: &Metadata) -> String {
     let born = metadata.created().ok().and_then(|born| born.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
     format!("{}-{}-{}", metadata.ino(), born.as_secs(), born.subsec_nanos())

@@ -1,6 +1,7 @@
-//! The real binary as a child process: started, asked, killed, stopped and started again on the same data.
+//! The real binary as a child process: started, queried, killed, stopped and started again on the same data.
 //!
-//! Every process is killed when its handle goes; when the test is failing, what the process wrote is printed first.
+//! Every process is killed when its handle is dropped. If the test is failing, the end of its standard error is
+//! printed.
 
 use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus};
@@ -15,11 +16,11 @@ use crate::output::Output;
 use crate::patience::patience;
 use crate::token::Tokens;
 
-/// Begins the line on standard output that says where the process serves.
+/// Precedes the address of the gRPC server on standard output.
 const SERVING: &str = "checkup is serving on ";
-/// The same where it serves nothing, and says why.
+/// Precedes the address on standard output if the process does not serve.
 const NOT_SERVING: &str = "checkup does not serve on ";
-/// Begins the line on standard output that says where the admin pages are.
+/// Precedes the address of the admin pages on standard output.
 const ADMIN: &str = "admin on ";
 const OUTPUT_POLL_INTERVAL: Duration = Duration::from_millis(3);
 const SHOWN_LINES: usize = 60;
@@ -40,12 +41,12 @@ impl Process {
         Self { child, stdout, stderr, quiet: false }
     }
 
-    /// Waits until it says where it serves; otherwise how it ended, or `None` where it went on in silence.
+    /// Waits for the address it serves on. The error is its exit status, or `None` if it printed no address in time.
     pub(crate) async fn serving(&mut self) -> Result<SocketAddr, Option<ExitStatus>> {
         self.until(SERVING).await
     }
 
-    /// Waits until it says where it would serve, and why it does not.
+    /// Waits for the address of a process that does not serve. Errors as [`Self::serving`].
     pub(crate) async fn refusing(&mut self) -> Result<SocketAddr, Option<ExitStatus>> {
         self.until(NOT_SERVING).await
     }
@@ -64,7 +65,7 @@ impl Process {
         }
     }
 
-    /// The address in the line of standard output that has `beginning` in it.
+    /// The address that follows `beginning` in a line of standard output.
     fn announced(&self, beginning: &str) -> Option<SocketAddr> {
         self.stdout.find(|line| {
             let (_, after) = line.split_once(beginning)?;
@@ -89,7 +90,7 @@ impl Process {
     }
 
     fn signal(&self, signal: Signal) {
-        // A process that has already ended needs no signal.
+        // The process may have ended already.
         let _ = kill_process(self.pid(), signal);
     }
 
@@ -115,7 +116,7 @@ impl Drop for Process {
     }
 }
 
-/// A running `checkup up`.
+/// A running `checkup`.
 #[derive(Debug)]
 pub struct Checkup {
     served: Served,
@@ -129,22 +130,22 @@ impl Checkup {
         Self { served, process, launch }
     }
 
-    /// Where it serves, with the tokens that open it: cheap to clone, for tasks.
+    /// Its address and tokens: cheap to clone, for tasks.
     #[must_use]
     pub fn served(&self) -> Served {
         self.served.clone()
     }
 
-    /// Where it serves.
+    /// The address of its gRPC server.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.served.addr()
     }
 
-    /// Where its admin pages are.
+    /// The address of its admin pages.
     ///
     /// # Panics
-    /// Where it did not say so.
+    /// If the process has not printed it.
     #[must_use]
     pub fn admin_addr(&self) -> SocketAddr {
         self.process.announced(ADMIN).expect("the process says where its admin pages are")
@@ -155,27 +156,27 @@ impl Checkup {
         self.served.party(token).await
     }
 
-    /// An admin of every hospital.
+    /// An admin of every hospital, on a connection of its own.
     pub async fn admin(&self) -> Party {
         self.served.admin().await
     }
 
-    /// A customer.
+    /// A customer, on a connection of its own.
     pub async fn customer(&self, id: &str) -> Party {
         self.served.customer(id).await
     }
 
-    /// An auditor.
+    /// An auditor, on a connection of its own.
     pub async fn auditor(&self) -> Party {
         self.served.auditor().await
     }
 
-    /// One of the system's own services.
+    /// One of the system's own services, on a connection of its own.
     pub async fn service(&self, name: &str) -> Party {
         self.served.service(name).await
     }
 
-    /// Somebody without a token.
+    /// A party without a token, on a connection of its own.
     pub async fn stranger(&self) -> Party {
         self.served.party(None).await
     }
@@ -186,31 +187,31 @@ impl Checkup {
         self.served.tokens()
     }
 
-    /// How it was launched: to start it again, or to run other commands of the binary.
+    /// How it was launched, to start it again or to run other commands of the binary.
     #[must_use]
     pub fn launch(&self) -> &Launch {
         &self.launch
     }
 
-    /// Its process id.
+    /// The process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.process.child.id()
     }
 
-    /// What it wrote for its caller.
+    /// Its standard output.
     #[must_use]
     pub fn stdout(&self) -> &Output {
         &self.process.stdout
     }
 
-    /// What it wrote for the operator.
+    /// Its standard error.
     #[must_use]
     pub fn stderr(&self) -> &Output {
         &self.process.stderr
     }
 
-    /// Runs `checkup <command> --addr … --data-dir …` against it.
+    /// Runs `checkup <arguments> --addr … --data-dir …` against this process.
     pub async fn run(&self, arguments: &[&str]) -> Finished {
         let addr = self.addr().to_string();
         let data = self.launch.data().path().to_string_lossy().into_owned();
@@ -219,44 +220,44 @@ impl Checkup {
         self.launch.run(&all).await
     }
 
-    /// Whether the process has not ended.
+    /// Whether the process still runs.
     ///
     /// # Panics
-    /// Where the operating system does not know.
+    /// If the operating system does not know.
     pub fn is_alive(&mut self) -> bool {
         self.process.child.try_wait().expect("the child can be waited for").is_none()
     }
 
-    /// `kill -9` in the middle of something else; [`Self::kill`] then waits for the end.
+    /// Sends SIGKILL without waiting; [`Self::kill`] then waits for the end.
     pub fn kill_now(&self) {
         self.process.signal(Signal::KILL);
     }
 
-    /// `kill -9`: nothing of it runs any more when this returns.
+    /// Sends SIGKILL and waits until the process has ended.
     pub async fn kill(mut self) -> Launch {
         self.process.signal(Signal::KILL);
         self.process.ended().await;
         self.launch.clone()
     }
 
-    /// Lets no file grow beyond this many bytes from now on; `None` takes the limit away.
+    /// Limits the size of each file in bytes from now on; `None` removes the limit.
     ///
     /// # Panics
-    /// Where the limit cannot be set.
+    /// If the limit cannot be set.
     pub fn limit_files(&self, bytes: Option<u64>) {
         let pid = self.process.pid();
-        // a child has its parent's hard limit, which nobody here changes
+        // A child inherits the hard limit of this process, which nobody here changes.
         let maximum = getrlimit(Resource::Fsize).maximum;
         let limit = Rlimit { current: bytes.or(maximum), maximum };
         prlimit(Some(pid), Resource::Fsize, limit).expect("the limit of a child");
     }
 
-    /// SIGSTOP: it stands still, its connections and its files stay open.
+    /// Sends SIGSTOP: the process stops, its connections and files stay open.
     pub fn pause(&self) {
         self.process.signal(Signal::STOP);
     }
 
-    /// SIGCONT: it goes on.
+    /// Sends SIGCONT: the process continues.
     pub fn resume(&self) {
         self.process.signal(Signal::CONT);
     }
@@ -266,16 +267,16 @@ impl Checkup {
         self.process.signal(Signal::TERM);
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until the process has ended by itself. Returns its exit code, `None` after a signal.
     pub async fn ended(mut self) -> (Option<i32>, Launch) {
         let status = self.process.ended().await;
         (status.code(), self.launch.clone())
     }
 
-    /// SIGTERM, then waits; for tests that only want it to stop in an orderly way.
+    /// Sends SIGTERM and waits until the process has ended.
     ///
     /// # Panics
-    /// Where it does not end with 0.
+    /// If its exit code is not 0, or if it says that it cut off work that did not finish in time.
     pub async fn stop(self) -> Launch {
         self.terminate();
         let stderr = self.process.stderr.clone();

@@ -1,7 +1,7 @@
-//! A TCP proxy that fails on command: what lies between two services, in the hands of a test.
+//! A TCP proxy between two services that fails as a test tells it to.
 //!
-//! A blackhole keeps what it swallows and delivers it when the network heals, as TCP's retransmission would: a request
-//! can so arrive long after its caller has given up. It knows bytes and connections, no HTTP.
+//! A blackhole keeps the bytes it holds back and delivers them when the network heals, as TCP's retransmission would: a
+//! request can arrive long after its caller has given up. The proxy knows bytes and connections and no HTTP.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -13,18 +13,18 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
-/// Which way bytes go.
+/// The direction of bytes through the proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
-    /// From the one who connected: requests.
+    /// From the client: requests.
     ToServer,
-    /// Back to the one who connected: answers.
+    /// To the client: answers.
     ToClient,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Weather {
-    /// Nothing goes this way until it is healed.
+    /// Nothing is delivered in this direction until the proxy is healed.
     blackhole_to_server: bool,
     blackhole_to_client: bool,
     /// New connections are reset at once.
@@ -51,7 +51,7 @@ impl Weather {
     }
 }
 
-/// The proxy. It stops, and its connections with it, when this handle goes.
+/// A proxy on a loopback port. It and its connections end when this handle is dropped.
 #[derive(Debug)]
 pub struct FaultProxy {
     addr: SocketAddr,
@@ -68,11 +68,11 @@ impl Drop for FaultProxy {
 }
 
 impl FaultProxy {
-    /// Listens on a free loopback port. It has no target yet: the process that will connect through it may have to be
-    /// started before the target's port is known. Connections wait until there is one.
+    /// Listens on a free loopback port without a target: the process that connects through the proxy may start before
+    /// the target's port is known. Connections wait until there is a target.
     ///
     /// # Panics
-    /// Where no port can be had.
+    /// If no port is free.
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let addr = listener.local_addr().expect("a bound listener has an address");
@@ -90,24 +90,24 @@ impl FaultProxy {
         Self { addr, target, weather, accepting }
     }
 
-    /// Where to connect instead of to the target.
+    /// The address to connect to instead of the target.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Where to connect instead of to the target, as a URI.
+    /// The address as a URI, `http://HOST:PORT`.
     #[must_use]
     pub fn uri(&self) -> String {
         format!("http://{}", self.addr)
     }
 
-    /// Sets what it stands before.
+    /// Sets the target of new connections.
     pub fn forward_to(&self, target: SocketAddr) {
         self.target.send_replace(Some(target));
     }
 
-    /// Lets nothing more through this way, on connections old and new, until [`FaultProxy::heal`].
+    /// Delivers nothing in this direction, on old and new connections, until [`FaultProxy::heal`].
     pub fn blackhole(&self, direction: Direction) {
         self.weather.send_modify(|weather| match direction {
             Direction::ToServer => weather.blackhole_to_server = true,
@@ -115,12 +115,12 @@ impl FaultProxy {
         });
     }
 
-    /// Resets every connection there is; new ones go through.
+    /// Resets every open connection. New ones go through.
     pub fn reset(&self) {
         self.weather.send_modify(|weather| weather.epoch += 1);
     }
 
-    /// Resets every connection, and each new one at once.
+    /// Resets every open connection, and each new one at once.
     pub fn refuse(&self) {
         self.weather.send_modify(|weather| {
             weather.refuse = true;
@@ -128,18 +128,18 @@ impl FaultProxy {
         });
     }
 
-    /// Delays everything, each way, by this much.
+    /// Delays everything in each direction by this much.
     pub fn latency(&self, delay: Duration) {
         self.weather.send_modify(|weather| weather.latency = delay);
     }
 
-    /// Fair weather: what was held is delivered, new connections go through.
+    /// Removes all faults: delivers what was held back, and lets new connections through.
     pub fn heal(&self) {
         self.weather.send_modify(|weather| *weather = Weather { epoch: weather.epoch, ..Weather::FAIR });
     }
 }
 
-/// Closes with RST instead of FIN, as a crashed host or a strict firewall would.
+/// Makes the stream close with RST instead of FIN, as a crashed host or a strict firewall would.
 fn reset_now(stream: &TcpStream) {
     // A connection that is already gone needs no reset.
     let _ = stream.set_zero_linger();
@@ -157,7 +157,7 @@ async fn carry(
         reset_now(&client);
         return;
     };
-    // Small frames must not wait for each other's acknowledgement; where this fails it is only slower.
+    // Small frames must not wait for acknowledgements. If this fails, the proxy is only slower.
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let _ = (client.set_zero_linger(), server.set_zero_linger());
     let (client_read, client_write) = client.into_split();
@@ -171,12 +171,13 @@ async fn carry(
     let mut storm = forecast.clone();
     tokio::select! {
         () = both => {}
-        // Also when the proxy itself is gone. Dropping the sockets with a zero linger sends RST both ways.
+        // This branch also ends when the proxy is dropped. Dropping sockets with a zero linger sends RST both ways.
         _ = storm.wait_for(|weather| weather.epoch != epoch) => {}
     }
 }
 
-/// Carries one direction. Reading and writing are apart, so that a delay delays everything alike and adds nothing up.
+/// Carries one direction. Reading and writing are separate, so that every byte has the same delay and delays do not add
+/// up.
 async fn pump(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
@@ -190,7 +191,7 @@ async fn pump(
         loop {
             let read = from.read(&mut buffer).await.unwrap_or(0);
             let due = Instant::now() + latency.borrow().latency;
-            // Nothing is the end of the stream, and travels like everything else.
+            // An empty read is the end of the stream, which is delayed like all bytes.
             if sender.send((due, buffer[..read].to_vec())).await.is_err() || read == 0 {
                 return;
             }
@@ -215,7 +216,7 @@ async fn pump(
 mod tests {
     use super::*;
 
-    /// An echo server behind a proxy, and a client before it.
+    /// An echo server behind a proxy, and a client connected through it.
     async fn behind() -> (FaultProxy, TcpStream) {
         let echo = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let proxy = FaultProxy::start().await;

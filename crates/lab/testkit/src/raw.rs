@@ -11,17 +11,17 @@ use tonic::{Request, Status};
 
 use crate::client::Party;
 
-/// One method, by the path it has on the wire.
+/// One method, by its path on the wire.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RawMethod {
     path: PathAndQuery,
 }
 
 impl RawMethod {
-    /// `package.Service` and `Method`.
+    /// Makes `/{service}/{method}`, where the service has its package.
     ///
     /// # Panics
-    /// Where they do not make a path.
+    /// If that is not a valid path.
     #[must_use]
     pub fn new(service: &str, method: &str) -> Self {
         Self { path: format!("/{service}/{method}").parse().expect("a service and a method make a path") }
@@ -34,16 +34,16 @@ impl fmt::Display for RawMethod {
     }
 }
 
-/// What came back.
+/// The answer to a raw call.
 #[derive(Debug)]
 pub enum Answer {
-    /// The first messages, at most a few, as bytes.
+    /// The bytes of the first messages, at most eight.
     Messages(Vec<Bytes>),
-    /// The status of a call that was not answered, or of a stream that broke.
+    /// The status of a call without an answer.
     Refused(Status),
 }
 
-/// Passes bytes through where a codec would encode and decode messages.
+/// A codec that passes bytes through.
 #[derive(Debug, Clone, Copy, Default)]
 struct Plain;
 
@@ -81,8 +81,8 @@ impl Decoder for Plain {
     }
 }
 
-/// Sends `payload` as the one request message. Every method is read as a stream: of a unary one this is the answer, of
-/// a streaming one the messages that came before `deadline`, which ends it.
+/// Sends `payload` as the only request message and reads the answer as a stream. A unary method gives one message. A
+/// streaming method gives at most eight, and is refused if it ends neither before that nor before `deadline`.
 pub async fn call_raw(party: &Party, method: &RawMethod, payload: Bytes, deadline: Duration) -> Answer {
     match tokio::time::timeout(deadline, read(party, method, payload, deadline)).await {
         Ok(answer) => answer,
@@ -113,7 +113,7 @@ async fn read(party: &Party, method: &RawMethod, payload: Bytes, deadline: Durat
     Answer::Messages(messages)
 }
 
-/// One HTTP/2 frame, for clients that do not keep to the protocol.
+/// One HTTP/2 frame, for clients that break the protocol.
 #[must_use]
 pub fn frame_of(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap_or(u32::MAX).to_be_bytes();

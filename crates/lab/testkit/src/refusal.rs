@@ -1,4 +1,4 @@
-//! Errors as a client in another language would take them apart.
+//! Errors as a client in any language decodes them.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -8,32 +8,32 @@ use fault::Reason;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-/// The domain of every reason.
+/// The `ErrorInfo.domain` of every reason.
 const DOMAIN: &str = "checkup";
 
 /// A status with its details decoded.
 #[derive(Debug, Clone)]
 pub struct Refusal {
-    /// The gRPC code.
+    /// The gRPC status code.
     pub code: Code,
-    /// The sentence for people.
+    /// The message of the status, for people.
     pub message: String,
-    /// `ErrorInfo.reason`.
+    /// `ErrorInfo.reason`, which names the error for programs.
     pub reason: String,
-    /// `ErrorInfo.metadata`.
+    /// `ErrorInfo.metadata`, the values of the error.
     pub metadata: BTreeMap<String, String>,
-    /// `BadRequest`: field, reason and description of each violation.
+    /// `BadRequest`: the field, reason and description of each violation.
     pub violations: Vec<(String, String, String)>,
-    /// `RetryInfo`.
+    /// `RetryInfo`: how long to wait before a retry.
     pub retry_after: Option<Duration>,
-    /// `PreconditionFailure`: type and subject of each violation.
+    /// `PreconditionFailure`: the type and subject of each violation.
     pub preconditions: Vec<(String, String)>,
-    /// `ResourceInfo`: type and name.
+    /// `ResourceInfo`: the type and name of the resource.
     pub resource: Option<(String, String)>,
 }
 
 impl Refusal {
-    /// Takes a status apart; `None` where it carries no `ErrorInfo` of this system.
+    /// Decodes a status; `None` if it has no `ErrorInfo` of this system.
     #[must_use]
     pub fn of(status: &Status) -> Option<Self> {
         let details = status.get_error_details();
@@ -55,7 +55,7 @@ impl Refusal {
     /// One value of the metadata.
     ///
     /// # Panics
-    /// Where it is missing.
+    /// If the metadata has no such key.
     #[must_use]
     pub fn value(&self, key: &str) -> &str {
         match self.metadata.get(key) {
@@ -64,20 +64,20 @@ impl Refusal {
         }
     }
 
-    /// The paths of the wrong fields.
+    /// The paths of the invalid fields.
     #[must_use]
     pub fn fields(&self) -> Vec<&str> {
         self.violations.iter().map(|(field, _, _)| field.as_str()).collect()
     }
 
-    /// The paths of the wrong fields, each with its reason.
+    /// The paths of the invalid fields, each with its reason.
     #[must_use]
     pub fn complaints(&self) -> Vec<(&str, &str)> {
         self.violations.iter().map(|(field, reason, _)| (field.as_str(), reason.as_str())).collect()
     }
 }
 
-/// The gRPC code a reason travels under.
+/// The gRPC code that a reason is sent with.
 fn code_of(reason: Reason) -> Code {
     match reason.code() {
         fault::Code::InvalidArgument => Code::InvalidArgument,
@@ -95,19 +95,19 @@ fn code_of(reason: Reason) -> Code {
     }
 }
 
-/// The call must have been refused for this reason, under the reason's code.
+/// Returns the refusal of a call that must be refused with this reason and its code.
 ///
 /// # Panics
-/// Where it was answered, or refused for another reason.
+/// If the call was answered, or refused differently.
 #[track_caller]
 pub fn refused<T: Debug>(result: Result<T, Status>, reason: Reason) -> Refusal {
     refused_one_of(result, &[reason])
 }
 
-/// The call must have been refused for one of these reasons, under that reason's code.
+/// Returns the refusal of a call that must be refused with one of these reasons and its code.
 ///
 /// # Panics
-/// Where it was answered, or refused for another reason.
+/// If the call was answered, or refused differently.
 #[track_caller]
 pub fn refused_one_of<T: Debug>(result: Result<T, Status>, reasons: &[Reason]) -> Refusal {
     let status = match result {
@@ -125,7 +125,7 @@ pub fn refused_one_of<T: Debug>(result: Result<T, Status>, reasons: &[Reason]) -
     refusal
 }
 
-/// Whether a status is the client library's word for an orderly GOAWAY of the server: the call was not begun there.
+/// Whether a status reports an orderly GOAWAY of the server: the server has not begun the call.
 #[must_use]
 pub fn is_goaway(status: &Status) -> bool {
     let causes = std::iter::successors(std::error::Error::source(status), |cause| cause.source());

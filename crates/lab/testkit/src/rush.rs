@@ -1,4 +1,4 @@
-//! Many at once: tasks that begin together.
+//! Concurrent work: tasks that begin together.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -6,11 +6,10 @@ use std::sync::Arc;
 use tokio::sync::Barrier;
 use tokio::task::JoinHandle;
 
-/// Runs `count` pieces of work as tasks of their own that start when all of them are ready, and returns their results in
-/// order.
+/// Runs `count` tasks that start when all of them are ready, and returns their results in order.
 ///
 /// # Panics
-/// Where one of them does.
+/// If one of them panics.
 pub async fn rush<T, F>(count: usize, work: impl Fn(usize) -> F) -> Vec<T>
 where
     F: Future<Output = T> + Send + 'static,
@@ -19,7 +18,7 @@ where
     gather(start_together(count, work)).await
 }
 
-/// As [`rush`], for tests that do something else while the tasks run.
+/// Starts the tasks as [`rush`] does and returns at once, for tests that do something else meanwhile.
 pub fn start_together<T, F>(count: usize, work: impl Fn(usize) -> F) -> Vec<JoinHandle<T>>
 where
     F: Future<Output = T> + Send + 'static,
@@ -37,10 +36,10 @@ where
         .collect()
 }
 
-/// The results of tasks, in order.
+/// Waits for tasks and returns their results in order.
 ///
 /// # Panics
-/// Where one of them did.
+/// If one of them panicked.
 pub async fn gather<T>(tasks: Vec<JoinHandle<T>>) -> Vec<T> {
     let mut results = Vec::with_capacity(tasks.len());
     for task in tasks {

@@ -1,4 +1,4 @@
-//! The everyday moves of a test: make a hospital with slots, book, cancel, look.
+//! The common steps of a test: make a hospital with slots, book, cancel, read.
 
 use contract::google::r#type::Date;
 use contract::hospital::v1 as hospital;
@@ -12,17 +12,17 @@ use tonic::Status;
 
 use crate::client::Party;
 
-/// A date some days from today in a time zone.
+/// The date `days` days from today in a time zone.
 ///
 /// # Panics
-/// Where the zone is unknown.
+/// If the zone is unknown.
 #[must_use]
 pub fn in_days(zone: &str, days: i32) -> civil::Date {
     let zone = TimeZone::get(zone).expect("a zone of the database");
     Timestamp::now().to_zoned(zone).date() + days.days()
 }
 
-/// The contract's form of a date.
+/// Converts a date to the contract's message.
 #[must_use]
 pub fn day_of(date: civil::Date) -> Date {
     Date { year: date.year().into(), month: date.month().into(), day: date.day().into() }
@@ -34,27 +34,27 @@ pub fn slot_name(hospital: &str, date: civil::Date) -> String {
     format!("{hospital}/slots/{date}")
 }
 
-/// What a party does every day, as short calls. The zone is Asia/Seoul unless said otherwise.
+/// The common calls of one party, as short methods.
 #[derive(Debug, Clone)]
 pub struct Desk {
     party: Party,
 }
 
 impl Desk {
-    /// The zone of hospitals made by [`Desk::open`].
+    /// The time zone of hospitals made by [`Desk::open`].
     pub const ZONE: &str = "Asia/Seoul";
 
-    /// Works for this party.
+    /// A desk whose calls this party makes.
     #[must_use]
     pub fn of(party: &Party) -> Self {
         Self { party: party.clone() }
     }
 
-    /// Makes the hospital `hospitals/{id}` with one slot of this capacity on each of these days from today, and returns
-    /// the slots' names.
+    /// Makes the hospital `hospitals/{id}` with one slot of this capacity on each of these days from today. Returns the
+    /// slots' names.
     ///
     /// # Panics
-    /// Where it is refused.
+    /// If the call is refused.
     pub async fn open(&self, id: &str, days: &[i32], capacity: i32) -> Vec<String> {
         let dates: Vec<civil::Date> = days.iter().map(|days| in_days(Self::ZONE, *days)).collect();
         let slots = dates.iter().map(|date| Slot { date: Some(day_of(*date)), capacity, ..Slot::default() }).collect();
@@ -62,10 +62,10 @@ impl Desk {
         dates.into_iter().map(|date| slot_name(&made.name, date)).collect()
     }
 
-    /// Calls CreateHospital.
+    /// Calls CreateHospital without a request_id.
     ///
     /// # Errors
-    /// Its refusal.
+    /// The status of the refusal.
     pub async fn register(&self, id: &str, zone: &str, slots: Vec<Slot>) -> Result<Hospital, Status> {
         let request = CreateHospitalRequest {
             hospital: Some(Hospital {
@@ -80,19 +80,19 @@ impl Desk {
         self.party.hospital().create_hospital(request).await.map(tonic::Response::into_inner)
     }
 
-    /// Calls CreateScreening for `customers/{customer}`, without a request_id where it is empty.
+    /// Calls CreateScreening for `customers/{customer}`. An empty request_id sends none.
     ///
     /// # Errors
-    /// Its refusal.
+    /// The status of the refusal.
     pub async fn book(&self, customer: &str, slot: &str, request_id: &str) -> Result<Screening, Status> {
         let request = booking(customer, slot, request_id);
         self.party.screening().create_screening(request).await.map(tonic::Response::into_inner)
     }
 
-    /// Calls CancelScreening.
+    /// Calls CancelScreening without an etag.
     ///
     /// # Errors
-    /// Its refusal.
+    /// The status of the refusal.
     pub async fn cancel(&self, name: &str, request_id: &str) -> Result<Screening, Status> {
         let request = CancelScreeningRequest {
             name: name.to_owned(),
@@ -106,7 +106,7 @@ impl Desk {
     /// Calls GetScreening.
     ///
     /// # Errors
-    /// Its refusal.
+    /// The status of the refusal.
     pub async fn screening(&self, name: &str) -> Result<Screening, Status> {
         let request = GetScreeningRequest { name: name.to_owned() };
         self.party.screening().get_screening(request).await.map(tonic::Response::into_inner)
@@ -115,13 +115,13 @@ impl Desk {
     /// Calls GetSlot.
     ///
     /// # Errors
-    /// Its refusal.
+    /// The status of the refusal.
     pub async fn slot(&self, name: &str) -> Result<Slot, Status> {
         let request = GetSlotRequest { name: name.to_owned() };
         self.party.hospital().get_slot(request).await.map(tonic::Response::into_inner)
     }
 
-    /// How many places of a slot are taken.
+    /// The number of taken places of a slot.
     ///
     /// # Errors
     /// The refusal of GetSlot, as text.

@@ -1,4 +1,4 @@
-//! Randomness that can be had again: a printed seed, a small generator, and ids that never meet.
+//! Reproducible randomness: a printed seed, a small generator, and ids that do not repeat.
 
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -7,11 +7,11 @@ use uuid::Uuid;
 
 const SEED: &str = "CHECKUP_TEST_SEED";
 
-/// The seed of a test: what the environment variable `CHECKUP_TEST_SEED` says, otherwise a new one; printed either way, and
-/// shown by the test harness when the test fails.
+/// Makes a generator from the environment variable `CHECKUP_TEST_SEED`, or from the time. Prints the seed, which the
+/// test harness shows when the test fails.
 ///
 /// # Panics
-/// Where the variable is not a number.
+/// If the variable is not a number.
 #[must_use]
 pub fn seed(test: &str) -> Random {
     let seed = match std::env::var(SEED) {
@@ -41,7 +41,7 @@ impl Random {
         Self { state: seed }
     }
 
-    /// The next number.
+    /// The next number, from the whole range of `u64`.
     pub fn number(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.state;
@@ -50,40 +50,40 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `end`, which is at least 1.
+    /// A number below `end`. An `end` of 0 counts as 1.
     pub fn below(&mut self, end: u64) -> u64 {
         self.number() % end.max(1)
     }
 
-    /// True `percent` times in a hundred.
+    /// Returns true with a probability of `percent` in a hundred.
     pub fn chance(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
 
-    /// One of these.
+    /// One random element.
     ///
     /// # Panics
-    /// Where there is none.
+    /// If there is none.
     pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
         &from[self.below(from.len() as u64) as usize]
     }
 
-    /// A generator of its own for a task, so that the tasks' interleaving does not change what each one does.
+    /// A separate generator for a task, so that the interleaving of tasks does not change what each of them does.
     #[must_use]
     pub fn fork(&mut self) -> Self {
         Self::new(self.number())
     }
 
-    /// A random UUID.
+    /// A random UUID of version 4.
     pub fn uuid(&mut self) -> Uuid {
         let bits = (u128::from(self.number()) << 64) | u128::from(self.number());
         uuid::Builder::from_random_bytes(bits.to_be_bytes()).into_uuid()
     }
 
-    /// A UUID of version 7, as clients are told to send: it begins with the time, the rest is random.
+    /// A UUID of version 7, as clients should send: it begins with the time, and the rest is random.
     ///
     /// # Panics
-    /// Where the clock is before 1970.
+    /// If the clock is before 1970.
     pub fn uuid_v7(&mut self) -> Uuid {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is after 1970");
         let [random @ .., _, _, _, _, _, _] =
@@ -91,7 +91,7 @@ impl Random {
         uuid::Builder::from_unix_timestamp_millis(since_1970.as_millis() as u64, &random).into_uuid()
     }
 
-    /// Thirty-two bytes, as other generators want for a seed.
+    /// 32 bytes, the seed of other generators.
     pub fn bytes(&mut self) -> [u8; 32] {
         let mut bytes = [0; 32];
         for part in bytes.chunks_mut(8) {

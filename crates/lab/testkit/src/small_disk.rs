@@ -1,4 +1,4 @@
-//! A file system with little room: the real thing, where this user may mount one.
+//! A small file system: a real one, if this user may mount it.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -10,15 +10,15 @@ use tempfile::TempDir;
 
 const FILL_CHUNK: usize = 1 << 16;
 
-/// A small disk in memory; gone with its handle.
+/// A small file system in memory. It is unmounted when the handle is dropped.
 #[derive(Debug)]
 pub struct SmallDisk(TempDir);
 
 impl SmallDisk {
-    /// Mounts one of this many MiB.
+    /// Mounts a file system of this many MiB.
     ///
     /// # Errors
-    /// Why this machine has none: mostly, that only root may mount.
+    /// Why this machine cannot have one, usually because only root may mount.
     pub fn mount(mib: usize) -> Result<Self, String> {
         let everybody = std::fs::Permissions::from_mode(0o755);
         let directory = tempfile::Builder::new().prefix("checkup-small-").permissions(everybody).tempdir();
@@ -33,16 +33,16 @@ impl SmallDisk {
         Err(format!("a small disk needs root and mount: {why}"))
     }
 
-    /// Where it is.
+    /// The mount point.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.0.path()
     }
 
-    /// Takes all the room there is.
+    /// Fills the file system.
     ///
     /// # Errors
-    /// Where there is not even room to begin.
+    /// If the file that fills it cannot be made.
     pub fn fill(&self) -> io::Result<()> {
         let mut file = File::create(self.filler())?;
         let chunk = vec![1; FILL_CHUNK];
@@ -50,10 +50,10 @@ impl SmallDisk {
         Ok(())
     }
 
-    /// Gives it back.
+    /// Frees the room that [`Self::fill`] took.
     ///
     /// # Errors
-    /// Where it was not taken.
+    /// If it was not filled.
     pub fn empty(&self) -> io::Result<()> {
         std::fs::remove_file(self.filler())
     }
@@ -65,7 +65,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // lazily: whoever still uses it is about to end
+        // A lazy unmount: processes that still use it are about to end.
         let _ = Command::new("umount").arg("-l").arg(self.path()).status();
     }
 }

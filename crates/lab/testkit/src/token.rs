@@ -1,6 +1,6 @@
-//! Tokens for any party, good ones and bad ones, made with the key of a data directory as another issuer would make them.
+//! Valid and invalid tokens for any party, signed with the key of a data directory.
 //!
-//! The key is read when the first token is made: the process makes it when it starts.
+//! The key is read when the first token is made, because the process makes the key when it starts.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -11,26 +11,26 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde::Serialize;
 
-/// What a token says.
+/// The claims of a token.
 #[derive(Debug, Clone, Serialize)]
 pub struct Claims {
-    /// Whose it is.
+    /// The subject, for example the id of the customer.
     pub sub: String,
-    /// customer, admin, auditor or service.
+    /// The role: customer, admin, auditor or service.
     pub role: String,
     /// The hospitals of an admin: `*`, or ids.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub hospitals: Vec<String>,
-    /// Who issued it.
+    /// The issuer.
     pub iss: String,
-    /// For whom.
+    /// The audience.
     pub aud: String,
-    /// When it ends, in seconds since 1970.
+    /// The expiry, in seconds since 1970.
     pub exp: i64,
 }
 
 impl Claims {
-    /// What a good token says; tests of bad ones change a field.
+    /// Valid claims that expire in ten years. A test of invalid ones changes a field.
     #[must_use]
     pub fn new(role: &str, subject: &str) -> Self {
         Self {
@@ -44,17 +44,17 @@ impl Claims {
     }
 }
 
-/// Seconds since 1970.
+/// The current time in seconds since 1970.
 fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
-/// Makes tokens that the process on a data directory accepts, or must not.
+/// Signs tokens for the process on a data directory, valid and invalid ones.
 #[derive(Debug, Clone)]
 pub struct Tokens {
     data: Arc<PathBuf>,
-    /// The key, once it was read: a test may put another directory in the place of this one while customers make tokens.
+    /// The key, once it has been read. A test may replace the directory while customers make tokens.
     key: Arc<OnceLock<String>>,
 }
 
@@ -68,42 +68,42 @@ impl Tokens {
         Self { data: Arc::new(data.to_owned()), key: Arc::default() }
     }
 
-    /// A customer's.
+    /// The token of a customer.
     #[must_use]
     pub fn customer(&self, id: &str) -> String {
         self.sign(&Claims::new("customer", id))
     }
 
-    /// An admin's; `hospitals` is `*`, or ids with commas between.
+    /// The token of an admin. `hospitals` is `*`, or ids separated by commas.
     #[must_use]
     pub fn admin(&self, subject: &str, hospitals: &str) -> String {
         let hospitals = hospitals.split(',').filter(|id| !id.is_empty()).map(str::to_owned).collect();
         self.sign(&Claims { hospitals, ..Claims::new("admin", subject) })
     }
 
-    /// An auditor's.
+    /// The token of an auditor.
     #[must_use]
     pub fn auditor(&self) -> String {
         self.sign(&Claims::new("auditor", "kang"))
     }
 
-    /// The token one of the system's services presents.
+    /// The token that one of the system's services presents.
     #[must_use]
     pub fn service(&self, name: &str) -> String {
         self.sign(&Claims::new("service", name))
     }
 
-    /// Signs anything with the right key.
+    /// Signs claims with the key of the data directory.
     ///
     /// # Panics
-    /// Where there is no key.
+    /// If there is no key.
     #[must_use]
     pub fn sign(&self, claims: &Claims) -> String {
         let key = EncodingKey::from_ed_pem(self.pem().as_bytes()).expect("an Ed25519 key");
         jsonwebtoken::encode(&Header::new(Algorithm::EdDSA), claims, &key).expect("a token")
     }
 
-    /// The same claims under a key that nobody trusts.
+    /// Signs claims with a key that nobody trusts.
     ///
     /// # Panics
     /// Never: the key is a constant.
@@ -114,20 +114,20 @@ impl Tokens {
         jsonwebtoken::encode(&Header::new(Algorithm::EdDSA), claims, &key).expect("a token")
     }
 
-    /// The same claims signed with HS256, the key file's own bytes being the secret: the classic confusion.
+    /// Signs claims with HS256 and the key file's bytes as the secret: the algorithm confusion attack.
     ///
     /// # Panics
-    /// Where there is no key.
+    /// If there is no key.
     #[must_use]
     pub fn sign_with_hs256(&self, claims: &Claims) -> String {
         let key = EncodingKey::from_secret(self.pem().as_bytes());
         jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &key).expect("a token")
     }
 
-    /// The same claims with `alg: none` and no signature.
+    /// The claims with `alg: none` and no signature.
     ///
     /// # Panics
-    /// Where the claims cannot be written.
+    /// If the claims cannot be encoded.
     #[must_use]
     pub fn unsigned(&self, claims: &Claims) -> String {
         let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"none","typ":"JWT"}"#);

@@ -1,6 +1,7 @@
-//! HTTP/2 without a gRPC library: what a client that keeps its own rules can send, and the status it gets.
+//! HTTP/2 without a gRPC library: a client that sends whatever a test wants and shows the status it gets.
 //!
-//! A gRPC library enforces the deadline it sends, so it never sees how a server answers one; this does.
+//! A gRPC library enforces the deadline it sends, so it never sees how a server answers an expired one. This client
+//! does.
 
 use std::net::SocketAddr;
 
@@ -25,36 +26,36 @@ impl Drop for Wire {
     }
 }
 
-/// What a call got.
+/// The gRPC answer to a call.
 #[derive(Debug)]
 pub struct WireAnswer {
-    /// The status in the headers or trailers.
+    /// The gRPC status, from the headers or trailers.
     pub status: Status,
-    /// The bytes of the messages, frames included.
+    /// The bytes of the messages with their gRPC frames.
     pub body: Bytes,
 }
 
-/// Everything that came back for a request, as HTTP has it.
+/// The whole HTTP answer to a request.
 #[derive(Debug)]
 pub struct Exchange {
-    /// HTTP's own status.
+    /// The HTTP status code.
     pub status: u16,
-    /// The head.
+    /// The headers before the body.
     pub headers: HeaderMap,
-    /// The body, frames included.
+    /// The bytes of the body.
     pub body: Bytes,
-    /// What follows the body.
+    /// The trailers after the body.
     pub trailers: HeaderMap,
 }
 
 impl Exchange {
-    /// gRPC's status, where one was said, in the head or in the trailers.
+    /// The gRPC status, from the trailers or the headers; `None` if neither has one.
     #[must_use]
     pub fn grpc(&self) -> Option<Status> {
         Status::from_header_map(&self.trailers).or_else(|| Status::from_header_map(&self.headers))
     }
 
-    /// Whether it was said in the head, where proxies look for it.
+    /// Whether the headers have the gRPC status, where proxies look for it.
     #[must_use]
     pub fn is_said_in_the_head(&self) -> bool {
         self.headers.contains_key("grpc-status")
@@ -62,32 +63,32 @@ impl Exchange {
 }
 
 impl Wire {
-    /// Connects.
+    /// Opens an HTTP/2 connection without TLS.
     ///
     /// # Errors
-    /// Where nobody listens, or not in HTTP/2.
+    /// If nobody listens, or the HTTP/2 handshake fails.
     pub async fn connect(addr: SocketAddr) -> Result<Self, String> {
         let stream = TcpStream::connect(addr).await.map_err(|error| error.to_string())?;
         let (sender, connection) = h2::client::handshake(stream).await.map_err(|error| error.to_string())?;
         let driver = tokio::spawn(async move {
-            // How the connection ends is seen by the calls on it.
+            // The calls on the connection see how it ends.
             let _ = connection.await;
         });
         Ok(Self { addr, sender, driver })
     }
 
-    /// A unary call with these headers beside the usual ones.
+    /// Makes a unary call with these headers beside the usual ones.
     ///
     /// # Errors
-    /// Where the connection or the stream breaks before a status.
+    /// If the connection or the stream breaks before a status.
     pub async fn call(&self, path: &str, headers: &[(&str, &str)], message: &[u8]) -> Result<WireAnswer, String> {
         self.call_with_frame(path, headers, &framed(message)).await
     }
 
-    /// A unary call whose body is these bytes and no others, be they a gRPC frame or not.
+    /// Makes a unary call whose body is exactly these bytes, which need not be a gRPC frame.
     ///
     /// # Errors
-    /// Where the connection or the stream breaks before a status.
+    /// If the connection or the stream breaks before a status.
     pub async fn call_with_frame(
         &self,
         path: &str,
@@ -99,10 +100,10 @@ impl Wire {
         Ok(WireAnswer { status, body: answer.body })
     }
 
-    /// Any request of HTTP at all, to a path of this server, with these headers and no others.
+    /// Sends any HTTP request to a path of this server, with exactly these headers.
     ///
     /// # Errors
-    /// Where the connection or the stream breaks before the answer is over.
+    /// If the connection or the stream breaks before the end of the answer.
     pub async fn http(
         &self,
         method: &str,
@@ -117,10 +118,10 @@ impl Wire {
         self.exchange(request.body(()).map_err(|error| error.to_string())?, body).await
     }
 
-    /// A call like [`Self::call`] with all that came back for it.
+    /// Makes a call as [`Self::call`] does and returns the whole HTTP answer.
     ///
     /// # Errors
-    /// Where the connection or the stream breaks before the answer is over.
+    /// If the connection or the stream breaks before the end of the answer.
     pub async fn call_whole(&self, path: &str, headers: &[(&str, &str)], message: &[u8]) -> Result<Exchange, String> {
         self.exchange(self.head(path, headers)?, &framed(message)).await
     }
@@ -129,7 +130,7 @@ impl Wire {
         let text = |error: h2::Error| error.to_string();
         let mut sender = self.sender.clone().ready().await.map_err(text)?;
         let (answer, mut sending) = sender.send_request(request, false).map_err(text)?;
-        // A server that has heard enough may have answered already.
+        // The server may have answered already, without reading the body.
         let _ = sending.send_data(Bytes::copy_from_slice(body), true);
         let (head, mut messages) = answer.await.map_err(text)?.into_parts();
         let mut received = BytesMut::new();
@@ -145,7 +146,7 @@ impl Wire {
     /// Opens a call and resets it at once, without waiting for anything.
     ///
     /// # Errors
-    /// Where the connection is gone.
+    /// If the connection is gone.
     pub async fn open_and_reset(&self, path: &str, headers: &[(&str, &str)]) -> Result<(), String> {
         let text = |error: h2::Error| error.to_string();
         let mut sender = self.sender.clone().ready().await.map_err(text)?;
@@ -154,10 +155,10 @@ impl Wire {
         Ok(())
     }
 
-    /// Opens a call and leaves it there, unfinished.
+    /// Opens a call and leaves it unfinished until the handle is dropped.
     ///
     /// # Errors
-    /// Where the connection is gone.
+    /// If the connection is gone.
     pub async fn open_and_hold(&self, path: &str, headers: &[(&str, &str)]) -> Result<Held, String> {
         let text = |error: h2::Error| error.to_string();
         let mut sender = self.sender.clone().ready().await.map_err(text)?;
@@ -176,14 +177,14 @@ impl Wire {
     }
 }
 
-/// A call that was begun and not ended. Dropping it resets it.
+/// An unfinished call. Dropping it resets the call.
 #[derive(Debug)]
 pub struct Held {
     _answer: h2::client::ResponseFuture,
     _body: h2::SendStream<Bytes>,
 }
 
-/// A message as gRPC frames it: uncompressed, with its length before it.
+/// A message in a gRPC frame: uncompressed, after its length.
 fn framed(message: &[u8]) -> Bytes {
     let mut frame = BytesMut::with_capacity(message.len() + 5);
     frame.put_u8(0);

@@ -1,4 +1,5 @@
-//! The disk that fails does what it says, to programs that know nothing of it: an instrument that does nothing finds nothing.
+//! The faulty disk does what it says, to programs that do not know of it. Without this proof, a test on it that finds
+//! nothing would mean nothing.
 #![allow(clippy::disallowed_methods, reason = "a test starts its own programs")]
 
 use std::fs;
@@ -10,20 +11,20 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use testkit::{Call, Disk, Fault, Random};
 
-/// A directory and the disk under it; where there is no C compiler that is said, and there is none.
+/// A directory with a faulty disk; `None`, and a line that says so, without a C compiler.
 fn disk() -> Option<(TempDir, Disk)> {
     let directory = tempfile::tempdir().expect("a temporary directory");
     match Disk::under(directory.path()).and_then(Disk::with_power) {
         Ok(disk) => Some((directory, disk)),
         Err(why) => {
-            // not with eprintln: the harness keeps that to itself when the test passes
+            // Not with eprintln: the test harness hides its output when the test passes.
             let _ = writeln!(std::io::stderr(), "skipped: a disk that fails: {why}");
             None
         }
     }
 }
 
-/// Runs a script in the directory, on the disk.
+/// Runs a script in the directory, on the faulty disk.
 fn run(directory: &TempDir, disk: &Disk, script: &str) -> Output {
     let mut command = Command::new("/bin/sh");
     command.arg("-ec").arg(script).current_dir(directory.path()).envs(disk.environment());
