@@ -1,4 +1,4 @@
-//! After the load: every call is settled, every service must agree, and every answer that was given must be true.
+//! The audit after the load: it settles every call, compares the services, and checks every answer that was given.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -15,16 +15,16 @@ use crate::load::{Desk, Observed};
 use crate::pool::RetryPolicy;
 use crate::stage::Stage;
 
-/// How long an unknown call is sent again and again.
+/// How long a call with an unknown outcome is repeated.
 const RESEND_TIMEOUT: Duration = Duration::from_secs(60);
-/// Calls at a time.
+/// How many calls run at the same time.
 const CONCURRENCY: usize = 64;
-/// Answered bookings that are asked for once more.
+/// How many answered bookings are requested again.
 const REPLAYED_BOOKINGS: usize = 200;
-/// Examples of one kind that are shown.
+/// How many examples per kind of finding are shown.
 const SHOWN_EXAMPLES: usize = 5;
 
-/// What was found.
+/// The findings of an audit.
 #[derive(Debug, Default)]
 pub(crate) struct Audit {
     pub(crate) lost: usize,
@@ -35,10 +35,10 @@ pub(crate) struct Audit {
 }
 
 impl Audit {
-    /// Settles everything, then compares. The stage must be whole again.
+    /// Settles every unknown call, then compares answers and services. The stage must be whole again.
     ///
     /// # Errors
-    /// Where something cannot be read.
+    /// If a service or the report of `checkup verify` cannot be read.
     pub(crate) async fn of(
         stage: &impl Stage,
         binary: &Path,
@@ -72,7 +72,7 @@ impl Audit {
         Ok(audit)
     }
 
-    /// `checkup verify` through one view of the stage.
+    /// Runs `checkup verify` on one set of replicas.
     async fn verify(&mut self, stage: &impl Stage, binary: &Path, view: usize, settle: Duration) -> Result<(), Error> {
         let output = stage.verify(binary, view, settle).await?;
         let report: Value = serde_json::from_slice(&output.stdout).map_err(|error| {
@@ -102,7 +102,7 @@ impl Audit {
         Ok(())
     }
 
-    /// A request that was answered is answered by the same booking, however often it comes.
+    /// Repeats answered requests. Each must be answered with the same booking again.
     async fn replay(&mut self, desk: &Desk, observed: &Observed) {
         let again = Observed::new(Vec::new());
         let asked = observed.history.sample(REPLAYED_BOOKINGS).into_iter().map(|booking| {
@@ -115,7 +115,7 @@ impl Audit {
         });
         let mut answers = stream::iter(asked).buffer_unordered(CONCURRENCY);
         while let Some((before, now)) = answers.next().await {
-            // answered with the state it has by now, which is no booking any more where it was cancelled
+            // The answer has the current state: a booking that was cancelled since is no longer CONFIRMED.
             let is_over = matches!(&now.outcome, Outcome::Refused(state) if state.ends_with("CANCELLED"));
             if now.outcome != before.outcome && !(is_over && before.cancelling.is_some()) {
                 self.doubled += 1;
@@ -134,7 +134,8 @@ fn token(desk: &Desk, booking: &Booking) -> String {
     desk.tokens.customer(&booking.customer)
 }
 
-/// Sends every call again whose outcome is unknown, with the same request_id, until there is none or nobody answers.
+/// Repeats every call with an unknown outcome, with the same request_id, until none is left or [`RESEND_TIMEOUT`] is
+/// over.
 async fn resend(desk: &Desk, observed: &Observed) {
     let end = Instant::now() + RESEND_TIMEOUT;
     loop {
@@ -158,7 +159,7 @@ async fn resend(desk: &Desk, observed: &Observed) {
     }
 }
 
-/// Every screening there is.
+/// Every screening of the system.
 async fn sightings(desk: &Desk) -> Result<Vec<Sighting>, Error> {
     let (mut seen, mut page_token) = (Vec::new(), String::new());
     let auditor = Party::new(desk.screening.next(), Some(&desk.tokens.auditor()));

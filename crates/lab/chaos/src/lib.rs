@@ -1,8 +1,9 @@
-//! Breaks what runs in every way it promises to survive, under load, and holds it to every answer it gave.
+//! Breaks a running system under load in every way it promises to survive, and checks every answer it gave.
 //!
-//! A [`Scenario`] starts a mesh of its own (PostgreSQL, nats-server, replicas of the real binary), or one process with everything in it on
-//! a disk that can be made to fail, lets customers book and cancel all the time, breaks something, and ends with a [`Row`]: how long calls were answered less often, how many had no
-//! definite answer, and whether anything is lost, doubled or oversold. Clients know the mesh by its contract alone.
+//! A [`Scenario`] starts a mesh of its own (PostgreSQL, nats-server, replicas of the real binary), or one embedded
+//! process on a disk that can be made to fail. Customers book and cancel all the time while the scenario breaks
+//! something. It ends with a [`Row`]: how long fewer calls were answered, how many had no definite answer, and whether
+//! anything is lost, doubled or oversold. Clients use the contract alone.
 #![allow(clippy::disallowed_methods, reason = "a test tool owns its tasks")]
 
 mod audit;

@@ -1,4 +1,4 @@
-//! Customers who book and cancel for as long as they are let, and remember every answer.
+//! Customers who book and cancel until they are stopped, and record every answer.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -15,52 +15,52 @@ use tonic::Status;
 use crate::pool::{Ended, Pool, RetryPolicy};
 use crate::series::Series;
 
-/// Bookings of one customer before the caller goes on as the next one.
+/// After this many bookings a caller continues as another customer.
 const BOOKINGS_PER_CUSTOMER: u32 = 16;
-/// What of the bookings goes to the first slot, in per cent: it is small, so it is nearly always full.
+/// The share of bookings of the first slot, in per cent. The slot is small, so it is nearly always full.
 const HOT_SLOT_PERCENT: u64 = 20;
-/// What of the bookings nobody cancels, in per cent.
+/// The share of bookings that are never cancelled, in per cent.
 const KEPT_PERCENT: u64 = 8;
-/// How far calls may lag behind their time and still catch up.
+/// How far calls may fall behind the rate and still catch up.
 const MAX_DELAY: Duration = Duration::from_millis(20);
-/// Examples of what went wrong that are kept.
+/// How many complaints are kept.
 const KEPT_COMPLAINTS: usize = 20;
 
-/// A slot that is booked.
+/// A slot that customers book.
 #[derive(Debug, Clone)]
 pub(crate) struct Slot {
-    /// Its name.
+    /// The resource name of the slot.
     pub(crate) name: String,
-    /// Its capacity.
+    /// The number of its places.
     pub(crate) capacity: i32,
 }
 
-/// What the customers did and were told.
+/// What the customers did, and the answers they got.
 #[derive(Debug)]
 pub(crate) struct Observed {
     /// Every booking.
     pub(crate) history: BookingHistory,
-    /// Definite answers by time.
+    /// Definite answers, counted by time.
     pub(crate) answers: Series,
-    /// Calls that were made, an attempt not counted as one.
+    /// Calls, each counted once however many attempts it took.
     pub(crate) calls: AtomicU64,
-    /// Calls that had no definite answer after the attempts of a well-behaved client.
+    /// Calls without a definite answer after all attempts of a well-behaved client.
     pub(crate) unknown: AtomicU64,
     /// Attempts beyond the first.
     pub(crate) retries: AtomicU64,
-    /// Bookings that were confirmed, and cancellings.
+    /// The numbers of confirmed bookings and of cancellations.
     pub(crate) effects: [AtomicU64; 2],
-    /// Moments at which clients together held more places of a slot than it has.
+    /// How often clients together held more places of a slot than it has.
     pub(crate) oversold: AtomicU64,
     slots: Vec<Slot>,
-    /// Places of each slot that a client holds at this moment: it was told so and has not begun to give it back.
+    /// Places per slot that clients hold now: from the confirmation until a client begins to cancel.
     held: Vec<AtomicI64>,
     refusals: Mutex<BTreeMap<String, u64>>,
     complaints: Mutex<Vec<String>>,
 }
 
 impl Observed {
-    /// Nothing yet.
+    /// Starts with no calls.
     #[must_use]
     pub(crate) fn new(slots: Vec<Slot>) -> Self {
         Self {
@@ -78,13 +78,13 @@ impl Observed {
         }
     }
 
-    /// The slots.
+    /// The slots that customers book.
     #[must_use]
     pub(crate) fn slots(&self) -> &[Slot] {
         &self.slots
     }
 
-    /// Something that must never be seen.
+    /// Records a violation. Only the first [`KEPT_COMPLAINTS`] are kept.
     pub(crate) fn complain(&self, what: impl Into<String>) {
         let mut complaints = lock(&self.complaints);
         if complaints.len() < KEPT_COMPLAINTS {
@@ -92,19 +92,20 @@ impl Observed {
         }
     }
 
-    /// What must never be seen and was, the first few.
+    /// The violations that were recorded.
     #[must_use]
     pub(crate) fn complaints(&self) -> Vec<String> {
         lock(&self.complaints).clone()
     }
 
-    /// Refusals by reason.
+    /// The number of refusals per reason.
     #[must_use]
     pub(crate) fn refusals(&self) -> BTreeMap<String, u64> {
         lock(&self.refusals).clone()
     }
 
-    /// What a call led to; unknown where it was a status that no client should ever see, which is complained about.
+    /// Counts a call and returns its outcome. A status that no client should see is a violation and leaves the outcome
+    /// unknown.
     pub(crate) fn note<T>(&self, ended: Result<Ended<T>, String>) -> Outcome<T> {
         self.calls.fetch_add(1, Ordering::Relaxed);
         let Ended { outcome, attempts } = ended.unwrap_or_else(|what| {
@@ -136,7 +137,8 @@ impl Observed {
         }
     }
 
-    /// Before the call: the place may be somebody else's from the moment at which it is served.
+    /// Called before the cancellation is sent: the place may be booked by another customer as soon as the call is
+    /// served.
     fn gives_back(&self, slot: &str) {
         if let Some(index) = self.slots.iter().position(|one| one.name == slot) {
             self.held[index].fetch_sub(1, Ordering::SeqCst);
@@ -148,17 +150,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Who calls whom.
+/// The services that customers call, and their tokens.
 #[derive(Debug, Clone)]
 pub(crate) struct Desk {
     /// The replicas of Screening.
     pub(crate) screening: Pool,
-    /// Makes the customers' tokens.
+    /// Signs the customers' tokens.
     pub(crate) tokens: Tokens,
 }
 
 impl Desk {
-    /// Books, with whatever the booking says, and notes in it how that ended.
+    /// Sends the booking and records its outcome in it.
     pub(crate) async fn book(
         &self,
         observed: &Observed,
@@ -181,14 +183,14 @@ impl Desk {
                 observed.took(&booking.slot);
                 Outcome::Done(screening.name)
             }
-            // a booking that was unknown and fenced meanwhile
+            // The call was unknown, and the booking was fenced before it was repeated.
             Outcome::Done(screening) => Outcome::Refused(screening.state().as_str_name().to_owned()),
             Outcome::Refused(reason) => Outcome::Refused(reason),
             Outcome::Unknown => Outcome::Unknown,
         };
     }
 
-    /// Cancels, where the booking has a name, and notes in it how that ended.
+    /// Cancels the booking if it has a name, and records the outcome in it.
     pub(crate) async fn cancel(
         &self,
         observed: &Observed,
@@ -224,7 +226,7 @@ async fn cancel(party: Party, request: CancelScreeningRequest) -> Result<Screeni
     party.screening().cancel_screening(request).await.map(tonic::Response::into_inner)
 }
 
-/// Callers that work until they are stopped.
+/// Callers that work until they are stopped. Dropping this aborts them.
 #[derive(Debug)]
 pub(crate) struct Load {
     observed: Arc<Observed>,
@@ -238,17 +240,17 @@ impl Drop for Load {
     }
 }
 
-/// How much is asked for.
+/// The load that is asked for.
 #[derive(Debug, Clone, Copy)]
 pub struct Pressure {
-    /// Calls a second, of all callers together; fewer where the mesh does not answer that many.
+    /// Calls per second of all callers together. The load is lower if the system does not answer that many.
     pub rate: f64,
-    /// Callers, each with one call at a time.
+    /// The number of callers. Each has one call at a time.
     pub callers: usize,
 }
 
 impl Load {
-    /// Starts the callers.
+    /// Starts the callers at this pressure.
     #[must_use]
     pub(crate) fn start(desk: &Desk, observed: &Arc<Observed>, pressure: Pressure, random: &mut Random) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
@@ -270,7 +272,7 @@ impl Load {
         Self { observed: Arc::clone(observed), stop, callers }
     }
 
-    /// Lets every caller end its call and waits for all of them.
+    /// Lets every caller finish its call, and waits for all of them.
     pub(crate) async fn stop(mut self) {
         self.stop.store(true, Ordering::Relaxed);
         for caller in self.callers.drain(..) {
@@ -281,7 +283,7 @@ impl Load {
     }
 }
 
-/// Gives each call its time.
+/// Spaces the calls of all callers to a fixed rate.
 #[derive(Debug)]
 struct Pace {
     interval: Duration,
@@ -313,7 +315,7 @@ struct Caller {
     customer: String,
     token: String,
     begun: u32,
-    /// Bookings that may still be cancelled, each with its customer's token.
+    /// Bookings that may still be cancelled, with their customers' tokens.
     held: Vec<(Booking, String)>,
 }
 

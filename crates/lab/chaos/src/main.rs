@@ -1,4 +1,4 @@
-//! `chaos`: plays scenarios against the real binary and prints the table.
+//! `chaos`: plays scenarios against the real binary and prints a table.
 #![allow(clippy::disallowed_methods, reason = "a test tool stands on the machine's own clock")]
 
 use std::path::{Path, PathBuf};
@@ -29,55 +29,55 @@ the load is over. Calls without a definite answer are sent again with the same r
 Exit status: 0 where nothing is wrong; 1 where something is, or a scenario could not be played; 64 for a wrong command line.";
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
-/// What of a rate asked for can be waited for.
+/// The share of the requested rate that a fault waits for.
 const ATTAINABLE_SHARE: f64 = 0.9;
-/// The largest number that makes sense anywhere here; as hours a century and more.
+/// The largest number that any option takes. As hours, it is more than a century.
 const MAX_NUMBER: f64 = 1_000_000.0;
 
-/// Breaks a mesh, or one process with everything in it, under load, in every way it promises to survive, and prints what came of it.
+/// Breaks a mesh, or one embedded process, under load in every way it promises to survive, and prints the results
 #[derive(Debug, Parser)]
 #[command(name = "chaos", after_help = EXAMPLES, max_term_width = 100)]
 struct Args {
-    /// Which; all of them where none is named; --list names them
+    /// The scenarios to play; all of them if none is named (see --list)
     #[arg(value_name = "SCENARIO")]
     scenarios: Vec<Scenario>,
-    /// Lists the scenarios and ends
+    /// Lists the scenarios and exits
     #[arg(long)]
     list: bool,
-    /// How often each fault comes, instead of each scenario's own number
+    /// How often each fault happens, instead of each scenario's own number
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000))]
     rounds: Option<u32>,
-    /// How long a fault lasts that lasts, instead of each scenario's own time
+    /// How many seconds a lasting fault lasts, instead of each scenario's own time
     #[arg(long, value_name = "N")]
     seconds: Option<f64>,
-    /// Calls a second, fewer where the mesh does not answer that many
+    /// Calls per second; fewer if the system does not answer that many
     #[arg(long, value_name = "N")]
     rate: Option<f64>,
-    /// Calls a second there have to be before a fault strikes, waited for two minutes at most [default: 1000, with --short 0]
+    /// Answered calls per second to wait for, for two minutes at most, before a fault [default: 1000, with --short 0]
     #[arg(long, value_name = "N", value_parser = amount)]
     least: Option<f64>,
-    /// Callers, each with one call at a time
+    /// The number of callers; each has one call at a time
     #[arg(long, value_name = "N")]
     callers: Option<usize>,
-    /// Bookings, where a scenario counts them
+    /// The number of bookings, for scenarios that count them
     #[arg(long, value_name = "N")]
     bookings: Option<usize>,
-    /// Plays them again and again, with another seed each time, until so many hours have passed
+    /// Repeats the scenarios, each time with another seed, until this many hours have passed
     #[arg(long, value_name = "N", value_parser = amount)]
     hours: Option<f64>,
-    /// Seconds instead of minutes, and little load: what the tests play
+    /// Takes seconds instead of minutes, with little load, as the tests do
     #[arg(long)]
     short: bool,
-    /// The binary of checkup [default: beside this one]
+    /// The checkup binary [default: beside this one]
     #[arg(long, value_name = "PATH")]
     binary: Option<PathBuf>,
-    /// What random choices follow from [default: the time]
+    /// The seed of all random choices [default: the time]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Prints a JSON array instead, at the end
+    /// Prints a JSON array at the end instead of a table
     #[arg(long, conflicts_with = "markdown")]
     json: bool,
-    /// Prints a Markdown table instead
+    /// Prints a Markdown table
     #[arg(long)]
     markdown: bool,
 }
@@ -91,7 +91,7 @@ fn main() -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => {
-            // where it cannot be printed there is nobody to tell
+            // Nobody can be told if the message cannot be printed.
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { 64 } else { 0 });
         }
@@ -110,12 +110,12 @@ fn main() -> ExitCode {
     if runtime.block_on(play(&args)) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// The binary of checkup that was built with this one.
+/// The path of the checkup binary that was built with this one.
 fn beside() -> PathBuf {
     std::env::current_exe().unwrap_or_default().with_file_name("checkup")
 }
 
-/// Plays what was asked for; whether nothing is wrong.
+/// Plays the requested scenarios. Returns whether no violation was found.
 async fn play(args: &Args) -> bool {
     let scenarios = if args.scenarios.is_empty() { Scenario::ALL.to_vec() } else { args.scenarios.clone() };
     let binary = args.binary.clone().unwrap_or_else(beside);
@@ -141,7 +141,7 @@ async fn play(args: &Args) -> bool {
     clean
 }
 
-/// Plays the scenarios, one after the other; whether nothing is wrong.
+/// Plays the scenarios one after the other. Returns whether no violation was found.
 async fn all(args: &Args, scenarios: &[Scenario], binary: &Path, seed: u64, rows: &mut Vec<Value>) -> bool {
     eprintln!("seed {seed}");
     let mut clean = true;

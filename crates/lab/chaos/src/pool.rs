@@ -1,4 +1,5 @@
-//! The replicas of a service as a well-behaved client sees them: one after the other, the next one where one does not answer.
+//! The replicas of a service as a well-behaved client uses them: round robin, and the next replica if one does not
+//! answer.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -13,12 +14,12 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::Error;
 
-/// Connections to each replica.
+/// The number of connections to each replica.
 const CONNECTIONS: usize = 2;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
-/// Refusals that say "not now".
+/// Reasons of refusals that ask for a retry.
 const RETRYABLE_REASONS: [&str; 2] = ["OVERLOADED", "REQUEST_IN_PROGRESS"];
 
 /// The replicas of one service. Cheap to clone.
@@ -31,21 +32,21 @@ struct Inner {
     turn: AtomicUsize,
 }
 
-/// How long a client goes on.
+/// How long a client repeats a call.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RetryPolicy {
-    /// Sends a call at most this often, each time with the same request_id.
+    /// The largest number of attempts. All have the same request_id.
     pub(crate) attempts: u32,
-    /// The deadline of each.
+    /// The deadline of each attempt.
     pub(crate) deadline: Duration,
-    /// The pause after the first; it doubles up to a second.
+    /// The pause after the first attempt. It doubles up to a second.
     pub(crate) pause: Duration,
-    /// Begins no attempt later than this after the first.
+    /// No attempt begins later than this after the first.
     pub(crate) limit: Duration,
 }
 
 impl RetryPolicy {
-    /// A person's: half a dozen tries in a few seconds.
+    /// A customer: at most seven attempts in eight seconds.
     pub(crate) const CUSTOMER: Self = Self {
         attempts: 7,
         deadline: Duration::from_secs(4),
@@ -53,7 +54,7 @@ impl RetryPolicy {
         limit: Duration::from_secs(8),
     };
 
-    /// Of somebody who wants to know, in the end.
+    /// A client that repeats a call until it is answered or `limit` is over.
     #[must_use]
     pub(crate) fn until_known(limit: Duration) -> Self {
         let (deadline, pause) = (Duration::from_secs(10), Duration::from_millis(40));
@@ -61,38 +62,40 @@ impl RetryPolicy {
     }
 }
 
-/// How a call ended, after all its attempts.
+/// The result of a call after all its attempts.
 #[derive(Debug)]
 pub(crate) struct Ended<T> {
-    /// What the client knows.
+    /// What the client knows about the effect.
     pub(crate) outcome: Outcome<T>,
-    /// How often it was sent.
+    /// The number of attempts.
     pub(crate) attempts: u32,
 }
 
 impl Pool {
-    /// The replicas at these addresses. Connects when it is called, and again for ever.
+    /// A pool of the replicas at these addresses. Connections are made when they are first used, and again after they
+    /// break.
     ///
     /// # Errors
-    /// Where an address makes no endpoint.
+    /// If an address is not valid as an endpoint.
     pub(crate) fn of(addrs: impl IntoIterator<Item = SocketAddr>) -> Result<Self, Error> {
         let addrs: Vec<SocketAddr> = addrs.into_iter().collect();
-        // neighbours are different replicas
+        // Neighbours in this list are different replicas.
         let channels = std::iter::repeat_n(addrs, CONNECTIONS).flatten().map(channel).collect::<Result<_, _>>()?;
         Ok(Self(Arc::new(Inner { channels, turn: AtomicUsize::new(0) })))
     }
 
-    /// The connection whose turn it is.
+    /// The next connection in turn.
     #[must_use]
     pub(crate) fn next(&self) -> Channel {
         let Inner { channels, turn } = self.0.as_ref();
         channels[turn.fetch_add(1, Ordering::Relaxed) % channels.len()].clone()
     }
 
-    /// Calls until the answer is definite or patience ends: the next replica each time, after a growing pause.
+    /// Repeats a call until the answer is definite or the policy ends: on the next replica each time, after a growing
+    /// pause.
     ///
     /// # Errors
-    /// A status that no client should ever see.
+    /// A status that no client should see.
     pub(crate) async fn call<T, F>(
         &self,
         token: &str,
@@ -126,7 +129,7 @@ impl Pool {
     }
 }
 
-/// A connection that is made when it is needed.
+/// A connection that is made when it is first used.
 fn channel(addr: SocketAddr) -> Result<Channel, Error> {
     let endpoint = Endpoint::from_shared(format!("http://{addr}"));
     let endpoint = endpoint.map_err(|error| Error::failed(format!("{addr} is no address: {error}")))?;

@@ -1,23 +1,24 @@
-//! What a scenario showed: one row of the table.
+//! The result of a scenario: one row of the table.
 
 use std::fmt::Write;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// How long calls were answered less often than before the fault.
+/// How long fewer calls were answered than before the fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Back {
-    /// The longest time from a fault, or from its end where it lasts, to a second with nine tenths of the rate before it.
+    /// The longest time from a fault, or from the end of a lasting one, to a second with nine tenths of the earlier
+    /// rate.
     After(Duration),
-    /// There was no such second while it was looked for.
+    /// No such second came before the next fault or the end of the load.
     NotSeen,
-    /// There was no steady load.
+    /// The scenario had no steady load.
     NotMeasured,
 }
 
 impl Back {
-    /// The worse of two.
+    /// The worse of two results.
     #[must_use]
     pub fn worst(self, other: Self) -> Self {
         match (self, other) {
@@ -28,40 +29,40 @@ impl Back {
     }
 }
 
-/// One row.
+/// The result of one scenario.
 #[derive(Debug, Clone)]
 pub struct Row {
-    /// The scenario's name.
+    /// The name of the scenario.
     pub scenario: &'static str,
-    /// What was done to the mesh.
+    /// A description of the fault, for people.
     pub fault: String,
     /// How long the load ran.
     pub load: Duration,
-    /// Calls of customers, each counted once however often it was sent.
+    /// Calls of customers. Each is counted once however many attempts it took.
     pub calls: u64,
-    /// Definite answers a second before the fault.
+    /// Definite answers per second before the fault.
     pub rate: f64,
-    /// Bookings that were confirmed, and cancellings.
+    /// The numbers of confirmed bookings and of cancellations.
     pub effects: [u64; 2],
-    /// Calls without a definite answer after the attempts of a well-behaved client; all were sent again later.
+    /// Calls without a definite answer after all attempts of a well-behaved client. All were repeated later.
     pub unknown: u64,
-    /// See there.
+    /// How long fewer calls were answered.
     pub back: Back,
-    /// Answers that are not true any more.
+    /// Answers that are no longer true.
     pub lost: usize,
-    /// Bookings nobody asked for, or asked for once.
+    /// Bookings that no request explains.
     pub doubled: usize,
-    /// Looks at a slot, or at claims, that showed more places taken than there are.
+    /// Reads that showed more places of a slot taken than it has.
     pub oversold: u64,
-    /// What `checkup verify` reported, and what else must not be.
+    /// The violations, among them those of `checkup verify`.
     pub complaints: Vec<String>,
-    /// Looks of the sampler that were answered.
+    /// Reads of the sampler that were answered.
     pub looks: u64,
-    /// From the end of the load until every call was settled and all services agreed.
+    /// The time from the end of the load until every call was settled and all services agreed.
     pub settled: Duration,
-    /// What of the processors' time a hypervisor gave to others while the load ran, in per cent.
+    /// The processor time that the hypervisor withheld while the load ran, in per cent.
     pub withheld: f64,
-    /// Figures of its own.
+    /// Figures of this scenario alone, for people.
     pub notes: Vec<String>,
 }
 
@@ -69,7 +70,7 @@ const TITLES: [&str; 9] = ["fault", "s", "calls", "calls/s", "unknown", "90 % af
 const WIDTHS: [usize; 9] = [44, 5, 7, 7, 7, 10, 4, 7, 8];
 
 impl Row {
-    /// Whether the mesh did what is promised.
+    /// Whether the system kept every promise.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.lost == 0 && self.doubled == 0 && self.oversold == 0 && self.complaints.is_empty()
@@ -109,12 +110,12 @@ impl Row {
         text
     }
 
-    /// The row, for a terminal, and whatever it complains about.
+    /// The row and its complaints, for a terminal.
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = format!("{}  {}\n", line(&self.cells()), self.note());
         for complaint in &self.complaints {
-            // writing to a String cannot fail
+            // Writing to a String cannot fail.
             let _ = writeln!(text, "  ✗ {complaint}");
         }
         text

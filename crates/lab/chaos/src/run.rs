@@ -1,4 +1,4 @@
-//! A mesh, or one process with everything in it, under load, to be broken by a scenario: from its start to the row of the table.
+//! One run of a scenario: starts a mesh or an embedded process, puts load on it, and turns the result into a row.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,65 +22,65 @@ use crate::stage::{Embedded, Stage};
 
 /// How long the mesh, or a replica, may take to serve.
 pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(60);
-/// What a process logs that has to end before its work does.
+/// The log lines of a process that had to end before its work did.
 const CUT_OFF_LOGS: [&str; 2] = ["tasks did not finish in time", "cutting the connections that are still open"];
-/// The first slot, small and wanted by all, and the others.
+/// The capacities of the slots. The first slot is small and has the most requests.
 const CAPACITIES: [i32; 6] = [24, 100_000, 100_000, 100_000, 100_000, 400];
-/// Who yields the processors to those that take bookings: customers call on while views lag, which is what is to be broken.
+/// The services that yield the processors to those that take bookings: customers do not wait for views.
 const VIEWS: [&str; 3] = ["reservation", "mypage", "marketing"];
-/// How often the load before a fault is measured, where it is too little, before the fault strikes all the same.
+/// How many times the load before a fault is measured while it is too low. After that the fault happens all the same.
 const RATE_SAMPLES: u32 = 24;
 const ZONE: &str = "Asia/Seoul";
 
-/// How long and how hard.
+/// How long and how hard a scenario is played.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// The program under test.
+    /// The binary under test.
     pub binary: PathBuf,
-    /// The load.
+    /// The rate and the callers of the load.
     pub pressure: Pressure,
-    /// How long it runs unmeasured: connections are made, caches are filled.
+    /// How long the load runs unmeasured, so that connections are made and caches filled.
     pub warm_up: Duration,
-    /// How long it runs measured before the first fault.
+    /// How long the load is measured before the first fault.
     pub steady: Duration,
-    /// Calls a second that have to be answered in that time, otherwise it is measured again: a fault that strikes where little
-    /// goes on shows little.
+    /// The answers per second that the measured load must reach. Otherwise it is measured again, because a fault under
+    /// little load shows little.
     pub least: f64,
-    /// How long a fault lasts that lasts.
+    /// How long a lasting fault lasts.
     pub fault: Duration,
-    /// How long the load goes on after each.
+    /// How long the load continues after each fault.
     pub after: Duration,
-    /// How often a fault comes.
+    /// How many times the fault happens.
     pub rounds: u32,
-    /// Bookings, where they are counted.
+    /// The number of bookings, for scenarios that count them.
     pub bookings: usize,
-    /// How long services may take to agree after the load.
+    /// How long the services may take to agree after the load.
     pub settle: Duration,
-    /// Whether logs and data are kept where something is wrong.
+    /// Whether logs and data are kept after a violation.
     pub keep: bool,
-    /// What random choices follow from.
+    /// The seed of all random choices.
     pub seed: u64,
 }
 
-/// What a scenario wants to be different from the mesh of `mesh::Layout::new`.
+/// How a scenario's mesh differs from the mesh of `mesh::Layout::new`.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Setup {
     pub(crate) replicas: Vec<(&'static str, usize)>,
     pub(crate) settings: Vec<String>,
     pub(crate) postgres: Option<PathBuf>,
-    /// No load: the scenario makes its own.
+    /// Whether the run starts without load, because the scenario makes its own.
     pub(crate) idle: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct FaultMark {
-    /// Where the search for the old rate begins.
+    /// The moment from which the recovery is measured.
     from: Instant,
-    /// Where a fault that lasts began.
+    /// The start of a lasting fault.
     lasted_from: Option<Instant>,
 }
 
-/// A mesh, or another stage, under load.
+/// A stage under load: a mesh by default.
 #[derive(Debug)]
 pub(crate) struct Run<S = Mesh> {
     load: Option<Load>,
@@ -97,15 +97,16 @@ pub(crate) struct Run<S = Mesh> {
     steady: (Instant, Instant),
     withheld: Withheld,
     marks: Vec<FaultMark>,
-    // last: everything else lives in it
+    // Dropped last, because everything else lives in it.
     directory: TempDir,
 }
 
 impl Run<Mesh> {
-    /// Starts a mesh and its load, and lets it run for a while. `wire` is told of the mesh before it is waited for.
+    /// Starts a mesh and its load, and lets it run until the load is measured. Calls `wire` before it waits for the
+    /// mesh.
     ///
     /// # Errors
-    /// Where the mesh does not start.
+    /// If the mesh does not start.
     pub(crate) async fn start(plan: &Plan, setup: Setup, wire: impl FnOnce(&mut Mesh)) -> Result<Self, Error> {
         let directory = directory()?;
         let mut layout = Layout::new(&plan.binary, directory.path());
@@ -121,19 +122,20 @@ impl Run<Mesh> {
         Self::on(mesh, plan, setup.idle, directory).await
     }
 
-    /// One replica, to break it.
+    /// One replica of a service.
     ///
     /// # Errors
-    /// Where there is none.
+    /// If the mesh has no such replica.
     pub(crate) fn replica(&mut self, service: &str, index: usize) -> Result<&mut Replica, Error> {
         let missing = || Error::failed(format!("there is no {service}-{index}"));
         self.stage.replica(service, index).ok_or_else(missing)
     }
 
-    /// Stops a replica in an orderly way and starts it again; how long it was away. A stop that had to be cut off is noted.
+    /// Stops a replica with SIGTERM and starts it again. Returns how long it was away. Notes a stop that had to be cut
+    /// off.
     ///
     /// # Errors
-    /// Where it does not stop, or does not serve again.
+    /// If it does not stop, or does not serve again.
     pub(crate) async fn restart(&mut self, service: &str, index: usize) -> Result<Duration, Error> {
         let begun = Instant::now();
         let replica = self.replica(service, index)?;
@@ -149,31 +151,32 @@ impl Run<Mesh> {
 }
 
 impl Run<Embedded> {
-    /// Starts one process with everything in it, and its load, and lets it run for a while. With `power` its supply can fail.
+    /// Starts one embedded process and its load, and lets it run until the load is measured. With `power` its disk can
+    /// lose power.
     ///
     /// # Errors
-    /// Where it does not start, or this machine has no disk that can be made to fail.
+    /// If it does not start, or if this machine has no disk that can be made to fail.
     pub(crate) async fn embedded(plan: &Plan, power: bool) -> Result<Self, Error> {
         let directory = directory()?;
         let stage = Embedded::start(&plan.binary, directory.path(), power).await?;
         Self::on(stage, plan, false, directory).await
     }
 
-    /// The same without a load: the scenario makes its own.
+    /// Starts one embedded process without load, because the scenario makes its own.
     ///
     /// # Errors
-    /// As above.
+    /// As [`Self::embedded`].
     pub(crate) async fn embedded_idle(plan: &Plan) -> Result<Self, Error> {
         let directory = directory()?;
         let stage = Embedded::start(&plan.binary, directory.path(), false).await?;
         Self::on(stage, plan, true, directory).await
     }
 
-    /// Ends the process in an orderly way and starts it again with these settings; how long it was away. An end that had to be cut off
-    /// is noted.
+    /// Ends the process with SIGTERM and starts it again with these settings. Returns how long it was away. Notes an
+    /// end that had to be cut off.
     ///
     /// # Errors
-    /// Where it does not end, or does not serve again.
+    /// If it does not end, or does not serve again.
     pub(crate) async fn start_again(&mut self, settings: &[(&str, &str)]) -> Result<Duration, Error> {
         let begun = Instant::now();
         let said = self.stage.terminate().await?;
@@ -187,7 +190,7 @@ impl Run<Embedded> {
 }
 
 impl<S: Stage> Run<S> {
-    /// Puts the load on a stage that serves.
+    /// Starts the load, unless `idle`, on a stage that serves.
     async fn on(stage: S, plan: &Plan, idle: bool, directory: TempDir) -> Result<Self, Error> {
         let tokens = Tokens::of(&stage.directory());
         let hospital = Pool::of(stage.addrs("hospital"))?;
@@ -225,32 +228,33 @@ impl<S: Stage> Run<S> {
         Ok(run)
     }
 
-    /// A fault of a moment happens now: its effect is measured from here.
+    /// Marks a momentary fault that happens now. The recovery is measured from here.
     pub(crate) fn strikes(&mut self) {
         self.struck(Instant::now());
     }
 
-    /// A fault of a moment happened then.
+    /// Marks a momentary fault that happened at `at`.
     pub(crate) fn struck(&mut self, at: Instant) {
         self.marks.push(FaultMark { from: at, lasted_from: None });
     }
 
-    /// A fault that began then is over: its effect is measured from here.
+    /// Marks the end of a fault that began at `begun`. The recovery is measured from now on.
     pub(crate) fn is_over(&mut self, begun: Instant) {
         self.marks.push(FaultMark { from: Instant::now(), lasted_from: Some(begun) });
     }
 
-    /// An admin of every hospital.
+    /// A party that is an admin of every hospital.
     pub(crate) fn admin(&self) -> Party {
         Party::new(self.hospital.next(), Some(&self.desk.tokens.admin("root", "*")))
     }
 
-    /// Lets the load go on for a while.
+    /// Lets the load continue for this time.
     pub(crate) async fn goes_on(&self, span: Duration) {
         sleep(span).await;
     }
 
-    /// Takes what is called the rate before the fault from the next moments, once there is load enough in them.
+    /// Measures the rate before the fault. Repeats that, at most [`RATE_SAMPLES`] times, while the rate is below the
+    /// plan's.
     pub(crate) async fn measure_steady(&mut self) {
         for window in 1..=RATE_SAMPLES {
             self.steady.0 = Instant::now();
@@ -266,7 +270,7 @@ impl<S: Stage> Run<S> {
         self.notes.push(format!("never {:.0} calls a second in {} s", self.plan.least, waited.as_secs()));
     }
 
-    /// Ends the load before the scenario does.
+    /// Ends the load early.
     pub(crate) async fn stop_load(&mut self) {
         if let Some(load) = self.load.take() {
             self.ended.get_or_insert_with(Instant::now);
@@ -274,7 +278,7 @@ impl<S: Stage> Run<S> {
         }
     }
 
-    /// What the history is about, where the scenario makes its own load.
+    /// Replaces the observed slots, for a scenario that makes its own load.
     pub(crate) fn sell(&mut self, slots: Vec<Slot>) {
         self.observed = Arc::new(Observed::new(slots));
         (self.begun, self.withheld) = (Instant::now(), Withheld::from_now());
@@ -284,10 +288,10 @@ impl<S: Stage> Run<S> {
         self.sampler = Sampler::start(&self.hospital, &self.desk.screening, &auditor, &parent, &self.observed);
     }
 
-    /// Ends the load and judges what was done.
+    /// Ends the load, audits the system and makes the row.
     ///
     /// # Errors
-    /// Where the mesh does not become whole again, or cannot be read.
+    /// If the system does not become whole again, or cannot be read.
     pub(crate) async fn finish(mut self, scenario: &'static str, fault: impl Into<String>) -> Result<Row, Error> {
         self.stop_load().await;
         let end = self.ended.unwrap_or_else(Instant::now);
@@ -340,7 +344,7 @@ impl<S: Stage> Run<S> {
         Audit::of(&self.stage, &self.plan.binary, &self.desk, &self.observed, settle).await
     }
 
-    /// The rate before the faults, and how long the worst of them was felt. Notes the rate while those lasted that last.
+    /// The rate before the faults, and the longest recovery from one. Notes the lowest rate during lasting faults.
     fn throughput(&mut self, end: Instant) -> (f64, Back) {
         let answers = &self.observed.answers;
         let rate = answers.rate(self.steady.0, self.steady.1);
@@ -360,14 +364,14 @@ impl<S: Stage> Run<S> {
     }
 }
 
-/// Leaves the logs and the data of a run for whoever wants to know what happened.
+/// Keeps the logs and the data of a run, and names their directory and the seed in the row.
 fn keep(mut row: Row, directory: TempDir, seed: u64) -> Row {
     let kept = directory.keep();
     row.complaints.push(format!("seed {seed}; logs and data are in {}", kept.display()));
     row
 }
 
-/// A temporary directory that PostgreSQL can reach under a user of its own.
+/// A temporary directory that another user, such as PostgreSQL's, can enter.
 pub(crate) fn directory() -> Result<TempDir, Error> {
     use std::os::unix::fs::PermissionsExt;
     let everybody = std::fs::Permissions::from_mode(0o755);
@@ -375,7 +379,7 @@ pub(crate) fn directory() -> Result<TempDir, Error> {
     made.map_err(Error::system("make a temporary directory"))
 }
 
-/// Registers a hospital with one slot of each capacity, on days that can be booked.
+/// Creates a hospital with one slot per capacity, on dates that can be booked.
 pub(crate) async fn open(pool: &Pool, tokens: &Tokens, id: &str, capacities: &[i32]) -> Result<Vec<Slot>, Error> {
     let days = (20..).zip(capacities).map(|(day, capacity)| (in_days(ZONE, day), *capacity));
     let days: Vec<_> = days.collect();

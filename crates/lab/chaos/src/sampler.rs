@@ -1,4 +1,4 @@
-//! Looks at the slots all the time, whatever is broken: no read may ever show one that is sold beyond its capacity.
+//! Reads the slots all the time, during faults too: no read may show a slot that is booked beyond its capacity.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +16,7 @@ use crate::pool::Pool;
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(50);
 const SAMPLE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Reads until its handle goes.
+/// The reading tasks. Dropping this aborts them.
 #[derive(Debug)]
 pub(crate) struct Sampler {
     looks: Arc<AtomicU64>,
@@ -30,7 +30,8 @@ impl Drop for Sampler {
 }
 
 impl Sampler {
-    /// Reads every slot of this hospital from Hospital, and the confirmed bookings of the first slot from Screening.
+    /// Starts to read every slot of this hospital from Hospital, and the confirmed bookings of the first slot from
+    /// Screening.
     pub(crate) fn start(
         hospital: &Pool,
         screening: &Pool,
@@ -50,7 +51,7 @@ impl Sampler {
         Self { looks, reading }
     }
 
-    /// Reads that were answered.
+    /// The number of reads that were answered.
     pub(crate) fn looks(&self) -> u64 {
         self.looks.load(Ordering::Relaxed)
     }

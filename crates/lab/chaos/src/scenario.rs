@@ -25,88 +25,88 @@ use crate::load::Pressure;
 use crate::row::Row;
 use crate::run::Plan;
 
-/// One way to break a mesh, or one process with everything in it.
+/// One way to break a mesh or an embedded process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scenario {
-    /// `kill -9` of a replica of each service in turn.
+    /// `kill -9` of one replica of each service in turn.
     Kill,
-    /// PostgreSQL stopped without a checkpoint and started again.
+    /// PostgreSQL is stopped without a checkpoint and started again.
     Postgres,
-    /// A replica of Hospital stopped in the middle of a transaction.
+    /// A replica of Hospital is stopped by SIGSTOP in the middle of a transaction.
     Freeze,
-    /// Nothing passes between Screening and Hospital: one way, the other way, both.
+    /// Nothing passes between Screening and Hospital: in one direction, in the other, in both.
     Partition,
-    /// The broker is away.
+    /// The broker is down for a while.
     NatsDown,
-    /// `kill -9` of the broker, again and again.
+    /// Repeated `kill -9` of the broker.
     NatsKill,
-    /// The broker loses everything it had.
+    /// The broker loses all its data.
     NatsWipe,
-    /// It loses events in the middle of its stream, which nobody has read yet.
+    /// The broker loses events in the middle of its stream that no view has read.
     NatsGap,
-    /// Every event is published once more, as another message.
+    /// Every event is published again as another message.
     Twice,
-    /// Commits take effect and their answers are lost.
+    /// Commits take effect, but their answers are lost.
     Commit,
     /// A hospital with many bookings is deleted.
     Deletion,
-    /// The clock of one process is wrong, by turns.
+    /// The clock of one process is five minutes ahead, then five minutes behind; one service after the other.
     Clock,
-    /// The disk of the databases is full.
+    /// The disk of PostgreSQL is full.
     Disk,
-    /// Events that nobody can read or apply.
+    /// The stream has events that nobody can read or apply.
     Poison,
-    /// Every replica of every service is stopped and started in turn.
+    /// Every replica of every service is stopped and started again, one after the other.
     Rolling,
-    /// Everybody wants the same date at once.
+    /// Many customers request the same slot at once.
     Flash,
-    /// The disk under one process with everything in it is full.
+    /// The disk of an embedded process is full.
     EmbeddedFull,
-    /// Nothing can be written to that disk.
+    /// The disk of an embedded process has I/O errors.
     EmbeddedIo,
-    /// What is written to that disk cannot be synced.
+    /// Syncs of an embedded process fail.
     EmbeddedSync,
-    /// That disk is slow.
+    /// Syncs of an embedded process are slow.
     EmbeddedSlow,
-    /// That process stands still.
+    /// An embedded process is stopped by SIGSTOP.
     EmbeddedPause,
-    /// `kill -9` of that process while its disk fails.
+    /// `kill -9` of an embedded process while its disk fails.
     EmbeddedKill,
-    /// `kill -9` of that process while a log is copied into its file.
+    /// `kill -9` of an embedded process while a write-ahead log is copied into its database.
     EmbeddedCheckpoint,
-    /// The power of that process fails, again and again: what was not synced is gone.
+    /// Repeated power failures of an embedded process: what was not synced is lost.
     EmbeddedPower,
-    /// A hospital with many bookings is deleted in one process.
+    /// A hospital with many bookings is deleted in an embedded process.
     EmbeddedDeletion,
-    /// Everybody wants the same date of one process at once.
+    /// Many customers request the same slot of an embedded process at once.
     EmbeddedFlash,
-    /// The clock of one process with everything in it is wrong.
+    /// The clock of an embedded process is five minutes ahead, then five minutes behind.
     EmbeddedClock,
-    /// That process is ended in an orderly way and started again, over and over.
+    /// An embedded process is ended by SIGTERM and started again, repeatedly.
     EmbeddedRestart,
-    /// The power of PostgreSQL fails.
+    /// Repeated power failures of PostgreSQL.
     PostgresPower,
-    /// The disk of a MyPage replica is full.
+    /// The disk of one MyPage replica is full.
     MyPageFull,
-    /// Hospital's database comes back older than the others'.
+    /// Hospital's database is restored to an older state than the others'.
     OlderHospital,
-    /// Screening's does.
+    /// Screening's database is restored to an older state than the others'.
     OlderScreening,
-    /// Reservation's does.
+    /// Reservation's database is restored to an older state than the others'.
     OlderReservation,
 }
 
 /// How long a scenario takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// Seconds: whether it holds.
+    /// Seconds, with little load.
     Short,
-    /// As long as the faults take that are promised to be survived.
+    /// Minutes, with faults as long as the system promises to survive.
     Full,
 }
 
 impl Scenario {
-    /// Every one of them.
+    /// Every scenario, in the order in which they are played.
     pub const ALL: [Self; 33] = [
         Self::Kill,
         Self::Postgres,
@@ -143,7 +143,7 @@ impl Scenario {
         Self::OlderReservation,
     ];
 
-    /// Its name, as it is typed.
+    /// The name on the command line.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -183,7 +183,7 @@ impl Scenario {
         }
     }
 
-    /// What it does, in a line.
+    /// A description in one line.
     #[must_use]
     pub const fn about(self) -> &'static str {
         match self {
@@ -223,7 +223,7 @@ impl Scenario {
         }
     }
 
-    /// How it is played, with a binary and a seed.
+    /// The scenario's own plan.
     #[must_use]
     pub fn plan(self, form: Form, binary: PathBuf, seed: u64) -> Plan {
         let seconds = Duration::from_secs;
@@ -279,10 +279,10 @@ impl Scenario {
         }
     }
 
-    /// Plays it.
+    /// Plays the scenario.
     ///
     /// # Errors
-    /// Where it could not be played; what the mesh did wrong is in the row.
+    /// If it could not be played. Violations are in the row.
     pub async fn run(self, plan: &Plan) -> Result<Row, Error> {
         let name = self.name();
         match self {

@@ -1,4 +1,4 @@
-//! How many calls were answered when: the throughput of a run in tenths of a second.
+//! The throughput of a run: answered calls per tenth of a second.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -8,14 +8,14 @@ use tokio::time::Instant;
 
 /// The width of a column.
 const COLUMN_WIDTH: Duration = Duration::from_millis(100);
-/// Half an hour of columns.
+/// The number of columns: half an hour.
 const COLUMNS: usize = 18_000;
-/// Columns over which a rate is taken: one is mostly noise.
+/// The number of columns that a rate is taken over. A single column is mostly noise.
 const RATE_COLUMNS: usize = 10;
-/// What of the rate before a fault counts as being back.
+/// The share of the rate before a fault that counts as recovered.
 const RECOVERED_SHARE: f64 = 0.9;
 
-/// Answers by time. What comes after half an hour is not counted.
+/// Answers by time. Answers after the first half hour are not counted.
 #[derive(Debug)]
 pub(crate) struct Series {
     start: Instant,
@@ -29,7 +29,7 @@ impl Default for Series {
 }
 
 impl Series {
-    /// Counts an answer, now.
+    /// Counts an answer now.
     pub(crate) fn count(&self) {
         if let Some(step) = self.steps.get(self.step(Instant::now())) {
             step.fetch_add(1, Ordering::Relaxed);
@@ -41,7 +41,7 @@ impl Series {
         usize::try_from(steps).unwrap_or(COLUMNS).min(COLUMNS)
     }
 
-    /// Answers a second between two moments; zero where less than a tenth of a second lies between them.
+    /// Answers per second between two moments; zero if they are less than a tenth of a second apart.
     #[must_use]
     pub(crate) fn rate(&self, from: Instant, to: Instant) -> f64 {
         self.rate_of(self.step(from)..self.step(to))
@@ -56,7 +56,8 @@ impl Series {
         answers as f64 / (count * width)
     }
 
-    /// How long after `from` a second begins with nine tenths of `rate` or more; `None` where none has ended before `until`.
+    /// The time from `from` to the first second with at least nine tenths of `rate`; `None` if no such second ends
+    /// before `until`.
     #[must_use]
     pub(crate) fn back_after(&self, rate: f64, from: Instant, until: Instant) -> Option<Duration> {
         let (first, end) = (self.step(from), self.step(until));

@@ -1,4 +1,4 @@
-//! What is broken: a mesh, or one process with everything in it. The load, the audit and the row do not know which.
+//! The system under test: a mesh, or an embedded process. The load, the audit and the row do not know which.
 
 use std::collections::HashMap;
 use std::future::pending;
@@ -20,37 +20,37 @@ use crate::Error;
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 const SHOWN_LINES: usize = 200;
 
-/// Something that serves, can be broken, and must be whole again in the end.
+/// A system that serves, can be broken, and must be whole again at the end.
 pub(crate) trait Stage: Sized {
-    /// How often `verify` has to look to have seen every replica.
+    /// How many times `verify` must run to read every replica.
     const VIEWS: usize;
 
-    /// Where a service answers.
+    /// The addresses of a service.
     fn addrs(&self, service: &str) -> Vec<SocketAddr>;
 
-    /// Where the signing key is.
+    /// The directory that has the signing key.
     fn directory(&self) -> PathBuf;
 
     /// Waits until all of it serves.
     ///
     /// # Errors
-    /// Where it does not within the limit.
+    /// If it does not serve within the limit.
     async fn ready(&mut self, limit: Duration) -> Result<(), Error>;
 
-    /// What `checkup verify --json` says, through the replicas of this number.
+    /// Runs `checkup verify --json` on the replicas with the number `view`.
     ///
     /// # Errors
-    /// Where it cannot be run.
+    /// If it cannot be run.
     async fn verify(&self, binary: &Path, view: usize, settle: Duration) -> Result<Output, Error>;
 
-    /// Ends it in an orderly way.
+    /// Ends the system in an orderly way.
     ///
     /// # Errors
-    /// Where it does not end so.
+    /// If it does not end that way.
     async fn stop(self) -> Result<(), Error>;
 }
 
-/// `checkup verify` against an address.
+/// The command `checkup verify` for an address.
 fn verify(binary: &Path, addr: SocketAddr, directory: &Path, settle: Duration) -> Command {
     let mut command = Command::new(binary);
     command.arg("verify").arg("--addr").arg(addr.to_string()).arg("--data-dir").arg(directory);
@@ -73,7 +73,7 @@ impl Stage for Mesh {
         Ok(Self::ready(self, limit).await?)
     }
 
-    /// Through the replicas of this number, or the last ones of services that have fewer.
+    /// Reads the replicas with this number, or the last ones of services that have fewer.
     async fn verify(&self, binary: &Path, view: usize, settle: Duration) -> Result<Output, Error> {
         let mut upstreams = HashMap::new();
         for replica in self.replicas().iter().filter(|replica| replica.index() <= view) {
@@ -101,9 +101,9 @@ impl Stage for Mesh {
 #[derive(Debug)]
 pub(crate) struct Embedded {
     launch: Launch,
-    /// The same with other settings, where a scenario wants that.
+    /// The same launch with the settings of a scenario.
     set: Launch,
-    /// `None` while it is killed.
+    /// `None` while the process does not run.
     process: Option<Checkup>,
     addr: SocketAddr,
     pub(crate) disk: Disk,
@@ -111,10 +111,10 @@ pub(crate) struct Embedded {
 }
 
 impl Embedded {
-    /// Starts one below this directory, which a power failure concerns too where `power` says so.
+    /// Starts a process below this directory. With `power` its disk can lose power.
     ///
     /// # Errors
-    /// [`Error::Skipped`] where this machine has no such disk; otherwise why the process does not start.
+    /// [`Error::Skipped`] if this machine cannot have a faulty disk, otherwise why the process does not start.
     pub(crate) async fn start(binary: &Path, directory: &Path, power: bool) -> Result<Self, Error> {
         let stage = directory.join("stage");
         std::fs::create_dir(&stage).map_err(Error::system("make a directory"))?;
@@ -133,10 +133,10 @@ impl Embedded {
         Ok(embedded)
     }
 
-    /// Starts it again after it was killed.
+    /// Starts the process again after it was ended.
     ///
     /// # Errors
-    /// What it said instead of serving.
+    /// The output of a process that did not serve.
     pub(crate) async fn restart(&mut self) -> Result<(), Error> {
         let started = self.set.try_start().await;
         let failure = |failure| Error::failed(format!("checkup up does not start: {failure:#?}"));
@@ -144,16 +144,16 @@ impl Embedded {
         Ok(())
     }
 
-    /// What it is told besides at its next starts, instead of what it was told before.
+    /// Sets the settings of the next starts. Replaces those of an earlier call.
     pub(crate) fn set(&mut self, settings: &[(&str, &str)]) {
         let observed = |launch: Launch, (key, value): &(&str, &str)| launch.set(key, value);
         self.set = settings.iter().fold(self.launch.clone(), observed);
     }
 
-    /// Ends it in an orderly way, until it is started again; what it said last.
+    /// Ends the process with SIGTERM. Returns the end of its log.
     ///
     /// # Errors
-    /// Where it does not end so.
+    /// If its exit code is not 0.
     pub(crate) async fn terminate(&mut self) -> Result<String, Error> {
         let Some(process) = self.process.take() else { return Ok(String::new()) };
         let said = process.stderr().clone();
@@ -164,7 +164,7 @@ impl Embedded {
         if code == Some(0) { Ok(said) } else { Err(Error::failed(format!("checkup up ended with {code:?}"))) }
     }
 
-    /// `kill -9`; nothing of it runs any more when this returns.
+    /// Sends SIGKILL and waits until the process has ended.
     pub(crate) async fn kill(&mut self) {
         if let Some(process) = self.process.take() {
             let said = process.stderr().clone();
@@ -173,10 +173,10 @@ impl Embedded {
         }
     }
 
-    /// The process that runs.
+    /// The running process.
     ///
     /// # Errors
-    /// Where none does, or it ended by itself.
+    /// If no process runs, or if it ended by itself.
     pub(crate) fn process(&mut self) -> Result<&mut Checkup, Error> {
         let process = self.process.as_mut().ok_or_else(|| Error::failed("the process is not running"))?;
         if process.is_alive() {
@@ -185,19 +185,19 @@ impl Embedded {
         Err(Error::failed(format!("the process ended by itself: {}", process.stderr().tail(SHOWN_LINES))))
     }
 
-    /// Whether it says that it is ready.
+    /// Whether the process reports that it is ready.
     ///
     /// # Errors
-    /// Where it does not answer.
+    /// If its admin page does not answer.
     pub(crate) async fn is_ready(&mut self) -> Result<bool, Error> {
         let admin = self.process()?.admin_addr();
         Ok(testkit::get(admin, "/ready").await.map_err(Error::failed)?.status == 200)
     }
 
-    /// Waits until it has called its disk so often for something that was struck.
+    /// Waits until faults have hit at least `hits` calls.
     ///
     /// # Errors
-    /// Where it has not within the limit.
+    /// If they have not within `limit`, or if the process has ended.
     pub(crate) async fn felt(&mut self, hits: u64, limit: Duration) -> Result<(), Error> {
         let begun = Instant::now();
         while self.disk.hits() < hits {
@@ -213,12 +213,12 @@ impl Embedded {
     fn keep_log(&self, text: &str) {
         use std::io::Write;
         let file = std::fs::File::options().create(true).append(true).open(&self.log);
-        // a log that cannot be kept is missed only by who looks for it
+        // A log that cannot be kept does not affect the run.
         let _ = file.and_then(|mut file| writeln!(file, "{text}"));
     }
 }
 
-/// Calls that a disk with I/O errors fails.
+/// The calls that fail on a disk with I/O errors.
 pub(crate) const IO: [Call; 3] = [Call::Write, Call::Sync, Call::Truncate];
 
 impl Stage for Embedded {

@@ -1,4 +1,4 @@
-//! The broker goes, and what it had with it.
+//! The broker goes down, with or without its data.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use crate::Error;
 use crate::row::Row;
 use crate::run::{Plan, Run, START_TIMEOUT, Setup};
 
-/// The services whose events wait in a database.
+/// The services with an outbox in PostgreSQL.
 const PRODUCERS: [&str; 3] = ["hospital", "screening", "reservation"];
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Events that wait for the broker.
+/// The number of events that the broker has not acknowledged.
 async fn backlog(run: &mut Run) -> Result<u64, Error> {
     let mut waiting = 0;
     for service in PRODUCERS {
@@ -24,10 +24,10 @@ async fn backlog(run: &mut Run) -> Result<u64, Error> {
     Ok(waiting)
 }
 
-/// Waits until no more events wait than load alone makes; how long that took.
+/// Waits until at most a second's load of events is unacknowledged. Returns how long that took.
 async fn drained(run: &mut Run) -> Result<Duration, Error> {
     let begun = Instant::now();
-    // what a second of load leaves behind, at most
+    // The events that a second of load leaves behind, at most.
     let few = run.plan.pressure.rate as u64;
     while backlog(run).await? > few {
         if begun.elapsed() > DRAIN_TIMEOUT {
@@ -38,10 +38,10 @@ async fn drained(run: &mut Run) -> Result<Duration, Error> {
     Ok(begun.elapsed())
 }
 
-/// Kills of which some are sure to find a window of events half stored; the other half then comes after what followed it.
+/// From this many kills on, some must find a half-stored window of events, whose other half then follows later events.
 const BROKER_KILLS: u32 = 20;
 
-/// Events that stand in the stream behind one that their producer made later.
+/// The number of events that are in the stream behind a later event of their producer.
 async fn overtaken(run: &mut Run) -> Result<u64, Error> {
     let mut overtaken = 0;
     for service in PRODUCERS {
@@ -53,7 +53,7 @@ async fn overtaken(run: &mut Run) -> Result<u64, Error> {
     Ok(overtaken)
 }
 
-/// The broker is away for a while.
+/// Stops the broker for a while.
 pub(super) async fn down(name: &'static str, plan: &Plan) -> Result<Row, Error> {
     let mut run = Run::start(plan, Setup::default(), |_| {}).await?;
     let begun = Instant::now();
@@ -68,7 +68,7 @@ pub(super) async fn down(name: &'static str, plan: &Plan) -> Result<Row, Error> 
     run.finish(name, format!("NATS down {} s", plan.fault.as_secs())).await
 }
 
-/// The broker is killed again and again.
+/// Kills the broker repeatedly.
 pub(super) async fn kill(name: &'static str, plan: &Plan) -> Result<Row, Error> {
     let mut run = Run::start(plan, Setup::default(), |_| {}).await?;
     let begun = Instant::now();
@@ -90,7 +90,7 @@ pub(super) async fn kill(name: &'static str, plan: &Plan) -> Result<Row, Error> 
     run.finish(name, format!("kill -9 of NATS ×{}", plan.rounds)).await
 }
 
-/// The broker comes back without anything it had.
+/// Kills the broker and removes its data.
 pub(super) async fn wipe(name: &'static str, plan: &Plan) -> Result<Row, Error> {
     let mut run = Run::start(plan, Setup::default(), |_| {}).await?;
     for _ in 0..plan.rounds {
@@ -109,7 +109,7 @@ pub(super) async fn wipe(name: &'static str, plan: &Plan) -> Result<Row, Error> 
 /// The services that fold events.
 const VIEWS: [&str; 3] = ["reservation", "mypage", "marketing"];
 
-/// The broker loses events that no view has read, in the middle of a stream that stays the same.
+/// Makes the broker lose events that no view has read, in the middle of a stream that keeps its identity.
 pub(super) async fn gap(name: &'static str, plan: &Plan) -> Result<Row, Error> {
     let mut run = Run::start(plan, Setup::default(), |_| {}).await?;
     let views: Vec<_> =

@@ -1,10 +1,10 @@
-//! A process that does not know what time it is.
+//! A process whose clock is wrong.
 
 use crate::Error;
 use crate::row::Row;
 use crate::run::{Plan, Run, Setup};
 
-/// One replica after the other is five minutes ahead, then behind; the others are right.
+/// Sets the clock of one replica of each service five minutes ahead, then behind. All other clocks are right.
 pub(super) async fn clock(name: &'static str, plan: &Plan) -> Result<Row, Error> {
     let mut run = Run::start(plan, Setup::default(), |_| {}).await?;
     for _ in 0..plan.rounds {
@@ -20,7 +20,7 @@ pub(super) async fn clock(name: &'static str, plan: &Plan) -> Result<Row, Error>
     run.finish(name, "the clock of one process 5 min ahead, then behind").await
 }
 
-/// The clock of one process with everything in it is five minutes ahead, then behind; its customers' clocks are right.
+/// Sets the clock of an embedded process five minutes ahead, then behind. Its customers' clocks are right.
 pub(super) async fn embedded(name: &'static str, plan: &Plan) -> Result<Row, Error> {
     let mut run = Run::embedded(plan, false).await?;
     for _ in 0..plan.rounds {

@@ -9,11 +9,11 @@ use crate::Error;
 use crate::row::Row;
 use crate::run::{Plan, Run, Setup};
 
-/// How long PostgreSQL works while nobody hears of it.
+/// How long PostgreSQL works before its connections are reset.
 const UNHEARD_WORK: Duration = Duration::from_millis(40);
 
-/// The connections of Hospital and Screening to PostgreSQL: what the server says is lost for a moment, then they are reset.
-/// Whatever was committed in that moment was committed, and its caller is told of an error.
+/// Holds back PostgreSQL's answers to Hospital and Screening for a moment, then resets the connections. What was
+/// committed in that moment stays committed, but its caller gets an error.
 pub(super) async fn commit(name: &'static str, plan: &Plan) -> Result<Row, Error> {
     let link = FaultProxy::start().await;
     let database = |service: &str| format!("{service}.database=postgres://postgres@{}/{service}", link.addr());

@@ -1,10 +1,11 @@
-//! Damage that no fault may do, done on purpose: whoever finds nothing wrong must be able to find something.
+//! Damage that no fault may cause, done on purpose: proof that the audit finds violations.
 
 use crate::Error;
 use crate::row::Row;
 use crate::run::{Plan, Run, Setup};
 
-/// In Screening's database: a booking vanishes, and thirty appear that nobody asked for, on the slot that has fewer places.
+/// Statements for Screening's database: one deletes a booking, the other adds thirty that nobody requested, on the
+/// smallest slot.
 const DAMAGE: [&str; 2] = [
     "DELETE FROM screening WHERE id = \
      (SELECT id FROM screening WHERE state = 3 AND slot_date > (SELECT min(slot_date) FROM screening) ORDER BY id LIMIT 1)",
@@ -13,10 +14,10 @@ const DAMAGE: [&str; 2] = [
      WHERE one.id = (SELECT id FROM screening WHERE state = 3 ORDER BY slot_date, id LIMIT 1)",
 ];
 
-/// Damages the databases behind the services' back after a short load. The row has to say so.
+/// Changes Screening's database directly after a short load. The row must report the damage.
 ///
 /// # Errors
-/// Where the mesh cannot be started, damaged or read.
+/// If the mesh cannot be started, damaged or read.
 pub async fn damage(plan: &Plan) -> Result<Row, Error> {
     let mut run = Run::start(plan, Setup::default(), |_| {}).await?;
     run.goes_on(plan.after).await;

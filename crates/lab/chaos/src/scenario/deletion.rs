@@ -1,4 +1,4 @@
-//! A hospital that is deleted with everything that was booked there.
+//! A hospital is deleted with all its bookings.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,24 +16,24 @@ use crate::row::Row;
 use crate::run::{Plan, Run, Setup};
 use crate::stage::Stage;
 
-/// Dates the hospital has, and so bookings a customer.
+/// The most dates of the hospital. Each customer books every date.
 const DATES: usize = 100;
 const CONCURRENCY: usize = 128;
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 const DELETION_TIMEOUT: Duration = Duration::from_secs(180);
 const DOOMED_HOSPITAL: &str = "hospitals/doomed";
 
-/// In a mesh.
+/// Deletes a hospital of a mesh.
 pub(super) async fn deletion(name: &'static str, plan: &Plan) -> Result<Row, Error> {
     delete(Run::start(plan, Setup::default(), |_| {}).await?, name, "").await
 }
 
-/// In one process.
+/// Deletes a hospital of an embedded process.
 pub(super) async fn embedded(name: &'static str, plan: &Plan) -> Result<Row, Error> {
     delete(Run::embedded(plan, false).await?, name, "embedded: ").await
 }
 
-/// Bookings are made, then the hospital is deleted while others go on booking elsewhere.
+/// Makes bookings, then deletes the hospital while other customers book elsewhere.
 async fn delete<S: Stage>(mut run: Run<S>, name: &'static str, stage: &str) -> Result<Row, Error> {
     let plan = run.plan.clone();
     let dates = DATES.min(plan.bookings / 20).max(1);
@@ -103,7 +103,7 @@ async fn fill<S: Stage>(run: &mut Run<S>, observed: &Arc<Observed>, customers: u
     Ok(())
 }
 
-/// Looks until it is so; how long after `begun` that was.
+/// Polls until `is_done`. Returns the time since `begun`.
 async fn until(begun: Instant, mut is_done: impl AsyncFnMut() -> Result<bool, Error>) -> Result<Duration, Error> {
     while !is_done().await? {
         if begun.elapsed() > DELETION_TIMEOUT {
@@ -121,7 +121,7 @@ async fn places_taken(admin: &Party) -> Result<i64, Error> {
     Ok(page.into_inner().slots.iter().map(|slot| i64::from(slot.booked_count)).sum())
 }
 
-/// Confirmed bookings there, at most one.
+/// 1 if the hospital has a confirmed booking, otherwise 0.
 async fn confirmed(auditor: &Party) -> Result<usize, Error> {
     let filter = format!("hospital=\"{DOOMED_HOSPITAL}\" AND state=CONFIRMED");
     let request = ListScreeningsRequest { page_size: 1, filter, ..ListScreeningsRequest::default() };

@@ -1,4 +1,4 @@
-//! A disk that is full.
+//! The disk of PostgreSQL is full.
 
 use mesh::State;
 use testkit::SmallDisk;
@@ -8,9 +8,9 @@ use crate::Error;
 use crate::row::Row;
 use crate::run::{Plan, Run, Setup};
 
-/// PostgreSQL's disk, in MiB. A new server with five databases and its first log segments takes about 150.
+/// The size of PostgreSQL's disk in MiB. A new server with five databases and its first log segments takes about 150.
 const SIZE: usize = 1_024;
-/// The disk under all databases is full for a while. Where PostgreSQL gives up, it is started again when there is room.
+/// Fills the disk of all databases for a while. If PostgreSQL gives up, it is started again once there is room.
 pub(super) async fn disk(name: &'static str, plan: &Plan) -> Result<Row, Error> {
     let disk = SmallDisk::mount(SIZE).map_err(Error::Skipped)?;
     let setup = Setup { postgres: Some(disk.path().join("postgres")), ..Setup::default() };

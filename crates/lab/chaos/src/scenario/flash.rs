@@ -1,4 +1,4 @@
-//! Everybody wants the same date.
+//! A flash sale: many customers request the same slot.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,22 +15,22 @@ use crate::row::Row;
 use crate::run::{Plan, Run, Setup};
 use crate::stage::Stage;
 
-/// Requests under way at a time.
+/// How many requests run at the same time.
 const CONCURRENCY: usize = 256;
-/// One place for so many requests.
+/// The number of requests per place.
 const REQUESTS_PER_PLACE: usize = 50;
 
-/// In a mesh.
+/// Runs the sale in a mesh.
 pub(super) async fn flash(name: &'static str, plan: &Plan) -> Result<Row, Error> {
     sale(Run::start(plan, Setup { idle: true, ..Setup::default() }, |_| {}).await?, name, "").await
 }
 
-/// In one process.
+/// Runs the sale in an embedded process.
 pub(super) async fn embedded(name: &'static str, plan: &Plan) -> Result<Row, Error> {
     sale(Run::embedded_idle(plan).await?, name, "embedded: ").await
 }
 
-/// One slot; each customer asks once.
+/// Opens one slot and sends one booking per customer.
 async fn sale<S: Stage>(mut run: Run<S>, name: &'static str, stage: &str) -> Result<Row, Error> {
     let plan = run.plan.clone();
     let capacity = plan.bookings.div_ceil(REQUESTS_PER_PLACE);
@@ -47,7 +47,7 @@ async fn sale<S: Stage>(mut run: Run<S>, name: &'static str, stage: &str) -> Res
             cancelling: None,
         })
         .collect();
-    // made before, as a customer's token would be
+    // Signed before the sale, as a customer's token would be.
     let tokens: Vec<String> = bookings.iter().map(|booking| run.desk.tokens.customer(&booking.customer)).collect();
     let mut spans = Histogram::<u64>::new_with_max(600_000_000, 3).map_err(|error| Error::failed(error.to_string()))?;
     let begun = Instant::now();

@@ -1,4 +1,4 @@
-//! What lies between Screening and Hospital.
+//! The network between Screening and Hospital.
 
 use testkit::{Direction, FaultProxy};
 use tokio::time::Instant;
@@ -7,7 +7,8 @@ use crate::Error;
 use crate::row::Row;
 use crate::run::{Plan, Run, Setup};
 
-/// Nothing passes between any Screening and any Hospital, with no word to either: requests, then answers, then both.
+/// Holds back what passes between all replicas of Screening and Hospital, without an error: requests, then answers,
+/// then both.
 pub(super) async fn partition(name: &'static str, plan: &Plan) -> Result<Row, Error> {
     let links = [FaultProxy::start().await, FaultProxy::start().await];
     let addresses = links.each_ref().map(FaultProxy::uri).join(",");

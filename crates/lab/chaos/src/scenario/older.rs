@@ -1,4 +1,4 @@
-//! One service's database comes back older than the others'.
+//! One service's database is restored to an older state than the others'.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -13,8 +13,8 @@ use crate::run::{Plan, Run, START_TIMEOUT, Setup};
 
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// A service's database is put back to what it was some time ago, under load. Its processes have to notice and wait, the command
-/// mends it, and they go on by themselves.
+/// Restores a service's database to an earlier state, under load. Its processes must notice that and wait, `checkup
+/// recover` repairs the database, and the processes then continue by themselves.
 pub(super) async fn older(name: &'static str, plan: &Plan, service: &'static str) -> Result<Row, Error> {
     let mut run = Run::start(plan, Setup::default(), |_| {}).await?;
     let dump = run.stage.directory().join("older.dump");
@@ -59,7 +59,7 @@ pub(super) async fn older(name: &'static str, plan: &Plan, service: &'static str
     run.finish(name, format!("the database of {service} comes back {seconds} s older than the others'")).await
 }
 
-/// Runs a client of PostgreSQL with a file, on a service's database.
+/// Runs a client program of PostgreSQL with a file on a service's database.
 async fn client(run: &Run<Mesh>, program: &str, arguments: &[&str], file: &Path, service: &str) -> Result<(), Error> {
     let mut command = tokio::process::Command::from(run.stage.postgres_ref().client(program));
     command.args(arguments);
@@ -75,8 +75,8 @@ async fn client(run: &Run<Mesh>, program: &str, arguments: &[&str], file: &Path,
     Err(Error::failed(format!("{program}: {}", String::from_utf8_lossy(&output.stderr))))
 }
 
-/// What was acknowledged in the last moment and not published is known to nobody, and lost with its database. Here nothing is to be
-/// lost: a process that nobody calls publishes it first.
+/// Publishes what is left in the outbox, by a process that nobody calls. Events that were committed and not published
+/// would be lost with the database, and here nothing may be lost.
 async fn publish_the_rest(run: &mut Run<Mesh>, service: &str) -> Result<(), Error> {
     let mut command = tokio::process::Command::new(&run.plan.binary);
     mesh::without_settings(command.as_std_mut());
@@ -101,7 +101,7 @@ async fn publish_the_rest(run: &mut Run<Mesh>, service: &str) -> Result<(), Erro
     child.kill().await.map_err(Error::system("stop a process that publishes"))
 }
 
-/// Waits until a replica says that it has lost its past; one that serves all the same has not noticed.
+/// Waits until a replica reports that it has lost its past. A replica that serves has not noticed, which is an error.
 async fn has_noticed(run: &mut Run<Mesh>, service: &str, index: usize) -> Result<(), Error> {
     let end = Instant::now() + START_TIMEOUT;
     loop {
@@ -117,7 +117,7 @@ async fn has_noticed(run: &mut Run<Mesh>, service: &str, index: usize) -> Result
     }
 }
 
-/// Runs the command; how many things nobody knows.
+/// Runs `checkup recover`. Returns how many bookings it lists whose customer nobody knows.
 async fn recover(run: &Run<Mesh>) -> Result<usize, Error> {
     let mut command = tokio::process::Command::new(&run.plan.binary);
     mesh::without_settings(command.as_std_mut());

@@ -1,4 +1,4 @@
-//! Processes that die, stand still, or are replaced.
+//! Processes that are killed, paused or replaced.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::run::{Plan, Run, START_TIMEOUT, Setup};
 
 const SERVICES: [&str; 5] = ["hospital", "screening", "reservation", "mypage", "marketing"];
 
-/// `kill -9` of a replica of each service in turn; it is started again after a while.
+/// Kills one replica of each service in turn and starts it again after a while.
 pub(super) async fn kill(name: &'static str, plan: &Plan) -> Result<Row, Error> {
     let mut run = Run::start(plan, Setup::default(), |_| {}).await?;
     let mut kills = 0;
@@ -32,7 +32,7 @@ pub(super) async fn kill(name: &'static str, plan: &Plan) -> Result<Row, Error> 
     run.finish(name, format!("kill -9 of a replica of each service, {kills} kills")).await
 }
 
-/// PostgreSQL stopped as a crash would, and started again at once.
+/// Stops PostgreSQL as a crash would, and starts it again at once.
 pub(super) async fn postgres(name: &'static str, plan: &Plan) -> Result<Row, Error> {
     let mut run = Run::start(plan, Setup::default(), |_| {}).await?;
     let mut longest = Duration::ZERO;
@@ -48,7 +48,7 @@ pub(super) async fn postgres(name: &'static str, plan: &Plan) -> Result<Row, Err
     run.finish(name, format!("PostgreSQL stopped immediate and restarted ×{}", plan.rounds)).await
 }
 
-/// A replica of Hospital stands still with a transaction open.
+/// Pauses a replica of Hospital while it has a transaction open.
 pub(super) async fn freeze(name: &'static str, plan: &Plan) -> Result<Row, Error> {
     const TRIES: usize = 100;
     let mut run = Run::start(plan, Setup::default(), |_| {}).await?;
@@ -56,7 +56,7 @@ pub(super) async fn freeze(name: &'static str, plan: &Plan) -> Result<Row, Error
     let begun = loop {
         let begun = Instant::now();
         run.replica("hospital", 0)?.pause();
-        // longer than any transaction of the other replica stands still
+        // Longer than a transaction of the other replica pauses between two statements.
         let open = "DO $$ BEGIN PERFORM pg_sleep(0.25); END $$; SELECT count(*) FROM pg_stat_activity \
                     WHERE datname = 'hospital' AND state = 'idle in transaction' \
                     AND state_change < clock_timestamp() - interval '200 ms'";
@@ -79,7 +79,7 @@ pub(super) async fn freeze(name: &'static str, plan: &Plan) -> Result<Row, Error
     run.finish(name, format!("SIGSTOP of a Hospital replica {} s in mid-transaction", plan.fault.as_secs())).await
 }
 
-/// Every replica of every service is stopped in an orderly way and started again, one after the other.
+/// Stops every replica of every service with SIGTERM and starts it again, one after the other.
 pub(super) async fn rolling(name: &'static str, plan: &Plan) -> Result<Row, Error> {
     let setup = Setup { replicas: SERVICES.map(|service| (service, 2)).into(), ..Setup::default() };
     let mut run = Run::start(plan, setup, |_| {}).await?;
@@ -102,7 +102,7 @@ pub(super) async fn rolling(name: &'static str, plan: &Plan) -> Result<Row, Erro
     Ok(row)
 }
 
-/// One process with everything in it is ended in an orderly way and started again, over and over.
+/// Ends an embedded process with SIGTERM and starts it again, repeatedly.
 pub(super) async fn embedded(name: &'static str, plan: &Plan) -> Result<Row, Error> {
     let mut run = Run::embedded(plan, false).await?;
     let mut longest = Duration::ZERO;

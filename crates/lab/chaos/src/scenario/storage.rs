@@ -1,4 +1,4 @@
-//! The disk under one process with everything in it, and under a my-page replica of a mesh: full, broken, slow, and gone with its supply.
+//! The disk under an embedded process, a MyPage replica or PostgreSQL: full, broken, slow, or without power.
 
 use std::time::Duration;
 
@@ -11,16 +11,18 @@ use crate::row::Row;
 use crate::run::{Plan, Run, START_TIMEOUT, Setup};
 use crate::stage::{Embedded, IO, Stage};
 
-/// How long a disk may not be felt before the row shows nothing.
+/// How long a process may run without a call that the fault hits. Later the scenario fails, because it would show
+/// nothing.
 const FAULT_TIMEOUT: Duration = Duration::from_secs(120);
-/// How soon a store that cannot write has to say so.
+/// How soon a process that cannot write must report that it is not ready.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(15);
-/// What a sync of a slow disk takes more, and a write while a checkpoint is to be met.
+/// The delay of each sync of a slow disk.
 const SLOW_SYNC: Duration = Duration::from_millis(50);
+/// The delay of each write to a database file, so that a kill meets a checkpoint.
 const SLOW_WRITE: Duration = Duration::from_millis(4);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The disk fails for a while, then works again: the process has to say so, and to go on by itself.
+/// Makes the disk fail for a while. The process must report that it is not ready, and continue by itself afterwards.
 async fn fails(name: &'static str, plan: &Plan, what: &str, fault: Fault) -> Result<Row, Error> {
     let mut run = Run::embedded(plan, false).await?;
     let mut wrong = Vec::new();
@@ -47,22 +49,22 @@ async fn fails(name: &'static str, plan: &Plan, what: &str, fault: Fault) -> Res
     Ok(row)
 }
 
-/// There is no room.
+/// The disk is full.
 pub(super) async fn full(name: &'static str, plan: &Plan) -> Result<Row, Error> {
     fails(name, plan, "the disk full", Fault::full()).await
 }
 
-/// Nothing can be written.
+/// Writes, syncs and truncations fail.
 pub(super) async fn io(name: &'static str, plan: &Plan) -> Result<Row, Error> {
     fails(name, plan, "I/O errors", Fault::broken(&IO)).await
 }
 
-/// What is written cannot be synced.
+/// Syncs fail.
 pub(super) async fn sync(name: &'static str, plan: &Plan) -> Result<Row, Error> {
     fails(name, plan, "syncs failing", Fault::failed_sync()).await
 }
 
-/// Every sync takes long: nothing fails, and nothing may be said to have failed.
+/// Every sync takes longer. Nothing fails, and nothing may be reported as failed.
 pub(super) async fn slow(name: &'static str, plan: &Plan) -> Result<Row, Error> {
     let mut run = Run::embedded(plan, false).await?;
     for _ in 0..plan.rounds {
@@ -78,7 +80,7 @@ pub(super) async fn slow(name: &'static str, plan: &Plan) -> Result<Row, Error> 
     run.finish(name, format!("embedded: syncs {slower} ms slower for {} s", plan.fault.as_secs())).await
 }
 
-/// The process stands still.
+/// Pauses the process with SIGSTOP.
 pub(super) async fn pause(name: &'static str, plan: &Plan) -> Result<Row, Error> {
     let mut run = Run::embedded(plan, false).await?;
     for _ in 0..plan.rounds {
@@ -92,18 +94,18 @@ pub(super) async fn pause(name: &'static str, plan: &Plan) -> Result<Row, Error>
     run.finish(name, format!("embedded: SIGSTOP for {} s", plan.fault.as_secs())).await
 }
 
-/// Starts a process again that was killed, and waits until it serves.
+/// Starts a killed process again and waits until it serves.
 async fn again(run: &mut Run<Embedded>) -> Result<(), Error> {
     run.stage.restart().await?;
     run.stage.ready(START_TIMEOUT).await
 }
 
-/// A random part of the time that a fault takes.
+/// A random part of the duration of a fault.
 fn part(run: &mut Run<Embedded>) -> Duration {
     run.plan.fault.mul_f64(run.random.below(1_000) as f64 / 1_000.0)
 }
 
-/// `kill -9` while the disk is full, while it has I/O errors, and while it does not sync.
+/// Kills the process while the disk is full, while it has I/O errors, and while syncs fail.
 pub(super) async fn kill(name: &'static str, plan: &Plan) -> Result<Row, Error> {
     let mut run = Run::embedded(plan, false).await?;
     let faults = [Fault::full(), Fault::broken(&IO), Fault::failed_sync()];
@@ -123,7 +125,8 @@ pub(super) async fn kill(name: &'static str, plan: &Plan) -> Result<Row, Error> 
     run.finish(name, format!("embedded: kill -9 while the disk is full, broken, does not sync ×{}", plan.rounds)).await
 }
 
-/// `kill -9` while the log is copied into the file: the first time when it has grown so far, then at the end of the process.
+/// Kills the process while a write-ahead log is copied into its database: in turn because the log has grown, and at the
+/// end of the process.
 pub(super) async fn checkpoint(name: &'static str, plan: &Plan) -> Result<Row, Error> {
     let mut run = Run::embedded(plan, false).await?;
     for round in 0..plan.rounds {
@@ -144,7 +147,7 @@ pub(super) async fn checkpoint(name: &'static str, plan: &Plan) -> Result<Row, E
     run.finish(name, format!("embedded: kill -9 while a log is copied into its file ×{}", plan.rounds)).await
 }
 
-/// The power fails again and again. By turns nothing that was not synced is left, or a random half of it.
+/// Fails the power repeatedly. What was not synced is lost: in turn all of it, or a random half.
 pub(super) async fn power(name: &'static str, plan: &Plan) -> Result<Row, Error> {
     let mut run = Run::embedded(plan, true).await?;
     for round in 0..plan.rounds {
@@ -159,7 +162,7 @@ pub(super) async fn power(name: &'static str, plan: &Plan) -> Result<Row, Error>
     run.finish(name, format!("embedded: the power fails ×{}", plan.rounds)).await
 }
 
-/// The power of the database server fails: once it works as it does in production, once it syncs nothing.
+/// Fails the power of PostgreSQL repeatedly, with these settings.
 async fn server_power(name: &'static str, plan: &Plan, settings: &[&str]) -> Result<Row, Error> {
     let mut run = Run::start(plan, Setup::default(), |_| {}).await?;
     let disk = Disk::under(&run.stage.postgres().data_dir()).and_then(Disk::with_power).map_err(Error::Skipped)?;
@@ -179,20 +182,20 @@ async fn server_power(name: &'static str, plan: &Plan, settings: &[&str]) -> Res
     run.finish(name, format!("the power of PostgreSQL fails ×{}", plan.rounds)).await
 }
 
-/// The power of the database server fails.
+/// Fails the power of PostgreSQL with the settings of production.
 pub(super) async fn postgres_power(name: &'static str, plan: &Plan) -> Result<Row, Error> {
     server_power(name, plan, &[]).await
 }
 
-/// The same with `fsync=off`, which nobody may run. The row has to say that bookings are lost.
+/// Fails the power of PostgreSQL with `fsync=off`, which nobody may use. The row must report lost bookings.
 ///
 /// # Errors
-/// Where the mesh cannot be started, broken or read.
+/// If the mesh cannot be started, broken or read.
 pub async fn unsynced(plan: &Plan) -> Result<Row, Error> {
     server_power("unsynced", plan, &["fsync=off"]).await
 }
 
-/// The disk of one my-page replica is full for a while. It has to say so, and to catch up by itself when there is room again.
+/// Fills the disk of one MyPage replica for a while. The replica must report that, and catch up by itself afterwards.
 pub(super) async fn my_page(name: &'static str, plan: &Plan) -> Result<Row, Error> {
     let mut run = Run::start(plan, Setup::default(), |_| {}).await?;
     let replica = run.replica("mypage", 0)?;

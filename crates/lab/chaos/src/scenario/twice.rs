@@ -1,4 +1,4 @@
-//! Somebody else publishes to the stream: everything again, or nonsense.
+//! An outsider publishes to the stream: every event again, or messages that are no valid events.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -27,7 +27,7 @@ async fn connect(run: &mut Run) -> Result<JetStream, Error> {
     connected.map_err(|error| Error::failed(format!("cannot connect to the broker: {error:?}")))
 }
 
-/// Publishes these as new messages; their places in the stream.
+/// Publishes messages under new ids. Returns their sequences in the stream.
 async fn publish(broker: &JetStream, messages: Vec<Message>) -> Result<Vec<u64>, Error> {
     let outbound = |message| Outbound { id: Uuid::new_v4().to_string(), message };
     let events: Vec<Outbound> = messages.into_iter().map(outbound).collect();
@@ -36,11 +36,11 @@ async fn publish(broker: &JetStream, messages: Vec<Message>) -> Result<Vec<u64>,
     results.map_err(|error| Error::failed(format!("cannot publish: {error:?}")))
 }
 
-/// Copies of everything that others published, while the load runs and until nothing follows.
+/// Publishes a copy of every event that others publish.
 struct Copier {
     broker: JetStream,
     reading: Box<dyn Subscription>,
-    /// Copies, which are not copied again.
+    /// The sequences of copies, which are not copied again.
     own: HashSet<i64>,
     copied: usize,
 }
@@ -54,7 +54,7 @@ impl Copier {
         Ok(Self { broker, reading, own: HashSet::new(), copied: 0 })
     }
 
-    /// Until then, or until nothing follows.
+    /// Copies until `end`; without an end, until the stream is silent.
     async fn copy_until(&mut self, end: Option<Instant>) -> Result<(), Error> {
         loop {
             if end.is_some_and(|end| Instant::now() >= end) {
@@ -79,7 +79,7 @@ impl Copier {
     }
 }
 
-/// Every event comes a second time, later, under another message id, so that the broker does not recognise it.
+/// Publishes every event a second time under another message id, which the broker does not recognise.
 pub(super) async fn twice(name: &'static str, plan: &Plan) -> Result<Row, Error> {
     let mut run = Run::start(plan, Setup::default(), |_| {}).await?;
     let mut copier = Copier::new(&mut run).await?;
@@ -98,7 +98,7 @@ pub(super) async fn twice(name: &'static str, plan: &Plan) -> Result<Row, Error>
     run.finish(name, "every event published again under a new message id").await
 }
 
-/// Events that are no envelopes, and envelopes whose facts cannot be true.
+/// Messages that are no envelopes, and envelopes whose facts are invalid.
 fn nonsense() -> Vec<Message> {
     let facts = [
         ("screening.screening_confirmed", Payload::ScreeningConfirmed(ScreeningConfirmed::default())),
@@ -130,7 +130,7 @@ async fn dead_letters(run: &mut Run) -> Result<Vec<(String, u64)>, Error> {
     Ok(dead_letters)
 }
 
-/// Nonsense on the stream: it becomes dead letters, and everything else goes on.
+/// Publishes invalid messages. They must become dead letters, and everything else must continue.
 pub(super) async fn poison(name: &'static str, plan: &Plan) -> Result<Row, Error> {
     const ATTEMPTS_SETTING: &str = "relay.attempts=4";
     let mut run =
@@ -142,7 +142,7 @@ pub(super) async fn poison(name: &'static str, plan: &Plan) -> Result<Row, Error
     publish(&broker, messages).await?;
     broker.close().await;
     let begun = Instant::now();
-    // Reservation hears of screenings, so it is sure to be given half of them.
+    // Reservation reads the screenings' events, so it must receive half of the messages.
     let dead_letters = loop {
         let dead_letters = dead_letters(&mut run).await?;
         if dead_letters.iter().any(|(service, count)| service == "reservation" && *count >= 2) {
