@@ -1,32 +1,33 @@
-//! What a run is after: the window of one kind of bug, which disruptions that fall anywhere hit too seldom.
+//! The aim of a run: conditions that open the window of one kind of bug, which random disruptions hit too seldom.
 //!
-//! Every seed draws an aim, whether or not a bug is planted: the healthy system is tested under all of them.
+//! Every seed draws an aim, whether or not a bug is planted, so the healthy system is tested under all of them.
 
 use std::time::Duration;
 
 use crate::chance::Chance;
 use crate::plan::{Disruption, HOSPITALS, HOSTS, How, PAGES, Plan, RESERVATION, SCREENINGS};
 
-/// What a run is after.
+/// The kind of bug that a run provokes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Aim {
-    /// Nothing in particular.
+    /// No particular kind.
     Anything,
-    /// Hospital's answers come after its announcements: claims look abandoned while their bookings are about to be written.
+    /// Hospital's answers arrive after its events: claims look abandoned while their bookings are about to be written.
     LateAnswers,
-    /// Bookings are parked and cancelled at once, while requests for their places are still on their way.
+    /// PENDING bookings are cancelled at once, while requests for their places are still on their way.
     Parked,
-    /// Processes are killed with transactions begun that never get through, and events handed out.
+    /// Processes are killed while they have transactions that never commit, and events that were delivered to them.
     Unwritten,
-    /// A relay sleeps through the end of its lease while the broker loses what it had just acknowledged to it.
+    /// A relay is stopped until its lease has expired, and the broker loses what it has just acknowledged to that
+    /// relay.
     StalledRelay,
-    /// The broker loses the end of its stream again and again, while somebody who reads it is cut off.
+    /// The broker repeatedly loses the end of its stream while a reader is cut off.
     LostTails,
-    /// The broker loses events that somebody who is cut off has not read, and its stream goes on.
+    /// The broker loses events that a reader which is cut off has not read, and its stream continues.
     LostMiddles,
 }
 
-/// What is drawn from; the narrowest window twice.
+/// The aims to draw from. The narrowest window is there twice.
 const ALL: [Aim; 8] = [
     Aim::Anything,
     Aim::LateAnswers,
@@ -38,7 +39,7 @@ const ALL: [Aim; 8] = [
     Aim::LostMiddles,
 ];
 
-/// When disruptions of an aim come: while most of the load is still ahead.
+/// When disruptions of an aim begin: while most of the load is still to come.
 const DISRUPTION_WINDOW: (Duration, Duration) = (Duration::from_millis(400), Duration::from_millis(2_200));
 
 impl Aim {
@@ -46,7 +47,7 @@ impl Aim {
         chance.pick(&ALL)
     }
 
-    /// How many disruptions of no aim come with it.
+    /// The number of random disruptions beside those of the aim.
     pub(crate) fn others(self, chance: &mut Chance) -> u64 {
         match self {
             Self::Anything => 3 + chance.below(8),
@@ -55,7 +56,7 @@ impl Aim {
         }
     }
 
-    /// Makes a plan one with this aim.
+    /// Changes a plan so that it has this aim.
     pub(crate) fn take(self, plan: &mut Plan, chance: &mut Chance) {
         let slow = |chance: &mut Chance, one, slowest| {
             let how = How::Slow(slowest / 2 + chance.below(slowest));
@@ -73,14 +74,15 @@ impl Aim {
             }
             Self::Parked => {
                 (plan.pending, plan.rash) = (1, chance.pick(&[1, 2]));
-                // some requests for a parked booking come back in time, or most come to Hospital when it is cancelled already
+                // Either some requests for a PENDING booking are answered in time, or most reach Hospital after its
+                // cancellation.
                 let (slowest, attempt) = chance.pick(&[(330, 250), (330, 250), (700, 100)]);
                 plan.hospital_timeouts = (Duration::from_millis(300), Duration::from_millis(attempt));
                 plan.delivery_faults.delay = Duration::from_millis(chance.below(100));
                 plan.disruptions.extend(SCREENINGS.map(|one| slow(chance, one, slowest)));
             }
             Self::Unwritten => {
-                // a booking that does not get through is fenced by the other replica before its caller asks again
+                // The other replica fences a booking that was not committed before its caller asks again.
                 (plan.grace, plan.work) = (Duration::from_millis(30), Duration::ZERO);
                 plan.delivery_faults.delay = Duration::from_millis(chance.below(50));
                 let turns = [(SCREENINGS[0], 400, 700), (SCREENINGS[1], 2_000, 700), (RESERVATION, 800, 100)];
@@ -92,9 +94,10 @@ impl Aim {
                 }
             }
             Self::StalledRelay => {
-                // a window has events that are lost for good beside some that come again
+                // Such a window has events that are lost for good beside events that come again.
                 (plan.window, plan.operations) = (chance.pick(&[3, 5, 8]), plan.operations + 4);
-                // what would tell of a lost event in another way: the end of everything, and a relay that looks at the stream again
+                // Switches off what would reveal a lost event in another way: a deletion, and a relay that reads the
+                // stream's state again.
                 (plan.deletions, plan.delivery_faults.slow) = (0, 0);
                 let lasts = Duration::from_millis(1_300 + chance.below(900));
                 plan.disruptions.push((
@@ -108,7 +111,7 @@ impl Aim {
                     let (at, host) = (at(chance), chance.pick(&[RESERVATION, PAGES[0], PAGES[1]]));
                     let lasts = Duration::from_millis(400 + chance.below(800));
                     plan.disruptions.push((at, Disruption::Cut { host, lasts }));
-                    // more than came since the cut, so that what the reader has is lost as well
+                    // More events than came since the cut, so that events that the reader has are lost as well.
                     let count = 8 + usize::try_from(chance.below(16)).unwrap_or_default();
                     let loss = if chance.one_in(3) { Disruption::Wipe } else { Disruption::ForgetTail { count } };
                     plan.disruptions.push((at + lasts / 2, loss));

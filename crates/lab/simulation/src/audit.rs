@@ -1,4 +1,4 @@
-//! Reads the services and judges what they say: on the way, that no slot is oversold; in the end, that all agree.
+//! The auditor: checks during the run that no slot is oversold, and at the end that all services agree.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,19 +23,19 @@ use crate::caller::{Answer, Caller};
 use crate::net::replicas;
 use crate::plan::{HOSPITALS, PAGES, RESERVATION, SCREENINGS};
 
-/// The longest pause between two looks at the slots while things go on.
+/// The longest pause between two reads of the slots during the run.
 const MAX_CHECK_PAUSE: Duration = Duration::from_millis(500);
-/// How often it is looked whether everything has come to rest.
+/// How often the auditor checks whether the services agree.
 const SETTLE_POLL_INTERVAL: Duration = Duration::from_millis(100);
-/// How long everything may take to come to rest after the last disruption.
+/// How long the services may take to agree after the last disruption.
 pub(crate) const SETTLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Rows a list gives at once; more than a run makes.
+/// The page size of lists: more rows than a run makes.
 const PAGE_SIZE: i32 = 1_000;
 
-/// Why a look at a service came to nothing: it did not answer, or said what cannot be.
+/// The result of a read. An error is a service that did not answer, or a value that cannot be.
 type Inspected<T> = Result<T, String>;
 
-/// One look.
+/// Reads one list of a service.
 macro_rules! inspect {
     ($caller:expr, $replicas:expr, $client:ident, $method:ident, $message:expr) => {{
         let answer = $caller
@@ -51,13 +51,13 @@ macro_rules! inspect {
     }};
 }
 
-/// Looks until all is well, or for too long.
+/// Runs the auditor until the services agree, or for too long.
 pub(crate) async fn run(mut caller: Caller) -> turmoil::Result {
     let hospitals = replicas(&HOSPITALS);
     while !caller.stage.is_healed() {
         let pause = caller.chance.between(Duration::from_millis(50), MAX_CHECK_PAUSE);
         sleep(pause).await;
-        // whoever does not answer now is asked again soon
+        // A service that does not answer now is asked again soon.
         let _ = slots(&mut caller, &hospitals).await;
     }
     let begun = Instant::now();
@@ -65,7 +65,7 @@ pub(crate) async fn run(mut caller: Caller) -> turmoil::Result {
         sleep(SETTLE_POLL_INTERVAL).await;
         let quiet = caller.site.broker.is_quiet();
         if !quiet && begun.elapsed() < SETTLE_TIMEOUT {
-            // what is on its way would be missed
+            // An audit now would miss events that are on their way.
             continue;
         }
         let wrong = inspect(&mut caller, &hospitals).await;
@@ -81,7 +81,7 @@ pub(crate) async fn run(mut caller: Caller) -> turmoil::Result {
     }
 }
 
-/// Everything there is, and what is wrong with it.
+/// Reads every service and returns what is wrong.
 async fn inspect(caller: &mut Caller, hospitals: &Replicas) -> Vec<String> {
     let mut wrong = Vec::new();
     for page in PAGES {

@@ -1,4 +1,4 @@
-//! Many seeds, one process each.
+//! Runs many seeds, each in a process of its own.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,24 +11,24 @@ use std::time::{Duration, Instant};
 use crate::mutant::Mutant;
 use crate::schema;
 
-/// What to run.
+/// The seeds to run, and how.
 #[derive(Debug, Clone)]
 pub struct Batch {
-    /// The `simulate` binary.
+    /// The path of the `simulate` binary.
     pub program: PathBuf,
     /// The first seed.
     pub first: u64,
-    /// How many.
+    /// The number of seeds.
     pub count: u64,
-    /// Processes at a time.
+    /// The number of processes that run at the same time.
     pub jobs: usize,
-    /// A bug to plant in all of them.
+    /// The bug to plant in every run.
     pub mutant: Option<Mutant>,
-    /// Ends with the first seed that fails.
+    /// Whether the batch ends with the first seed that fails.
     pub until_found: bool,
 }
 
-/// How a seed ended.
+/// The result of one seed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {
     /// Whether nothing was wrong.
@@ -37,17 +37,17 @@ pub struct Ended {
     pub line: String,
 }
 
-/// How a batch went.
+/// The result of a batch.
 #[derive(Debug, Clone)]
 pub struct Summary {
-    /// Every seed that was run, in order.
+    /// The result of every seed that was run, in order.
     pub ended: BTreeMap<u64, Ended>,
-    /// How long all of it took.
+    /// The real time of the whole batch.
     pub elapsed: Duration,
 }
 
 impl Summary {
-    /// Seeds a minute of real time.
+    /// Seeds per minute of real time.
     #[must_use]
     pub fn rate(&self) -> f64 {
         self.ended.len() as f64 * 60.0 / self.elapsed.as_secs_f64().max(f64::EPSILON)
@@ -60,10 +60,10 @@ impl Summary {
 }
 
 impl Batch {
-    /// Runs it; `tell` is told of every seed as it ends.
+    /// Runs the batch and calls `tell` with every seed as it ends.
     ///
     /// # Errors
-    /// Where a process cannot be started.
+    /// If a process cannot be started.
     pub fn run(&self, tell: impl Fn(u64, &Ended) + Sync) -> io::Result<Summary> {
         let schemas = schema::make()?;
         let (next, over, begun) = (AtomicU64::new(self.first), AtomicBool::new(false), Instant::now());
@@ -103,7 +103,7 @@ impl Batch {
         }
     }
 
-    /// What repeats a seed on a command line.
+    /// The command line that repeats a seed.
     #[must_use]
     pub fn repeat(&self, seed: u64) -> String {
         let mutant = self.mutant.map(|mutant| format!(" --mutant {mutant}")).unwrap_or_default();
@@ -125,7 +125,7 @@ impl Batch {
         let output = command.output()?;
         let mut line = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         if line.is_empty() {
-            // it died before it could say anything: its last words are the reason
+            // The process ended before it could print a line: its error output has the reason.
             let words = String::from_utf8_lossy(&output.stderr);
             let words =
                 words.lines().find(|line| line.contains("panicked") || line.contains("cannot")).unwrap_or("no word");

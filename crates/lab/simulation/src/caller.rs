@@ -1,4 +1,4 @@
-//! Those who call: customers, an admin, and what they have in common.
+//! The callers: customers and an admin, and how both send requests.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,12 +24,12 @@ use crate::net::replicas;
 use crate::plan::{HOSPITALS, SCREENINGS};
 use crate::stage::Stage;
 
-/// What a call may take.
+/// The deadline of an attempt.
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
-/// Times a request is sent.
+/// How many times a customer sends a request.
 const CUSTOMER_TRIES: u32 = 4;
 
-/// Somebody who calls.
+/// A caller with a token.
 pub(crate) struct Caller {
     pub(crate) name: String,
     pub(crate) site: Arc<Site>,
@@ -39,14 +39,14 @@ pub(crate) struct Caller {
     tokens: TokenSource,
 }
 
-/// How a request ended.
+/// What the caller knows about a request after all attempts.
 #[derive(Debug)]
 pub(crate) enum Answer<T> {
-    /// So.
+    /// The request was answered.
     Is(T),
-    /// It was refused, and nothing was done by any attempt.
+    /// The request was refused, and no attempt had an effect.
     Refused(Reason),
-    /// Nobody can say.
+    /// At least one attempt may have had its effect.
     Unknown,
 }
 
@@ -72,7 +72,7 @@ impl Caller {
         }
     }
 
-    /// Sends a request until it is answered, a few times at most.
+    /// Sends a request until it is answered, at most `tries` times.
     pub(crate) async fn ask<M: Clone, A, F>(
         &mut self,
         replicas: &Replicas,
@@ -103,7 +103,7 @@ impl Caller {
             };
             let reason = reason_of(&status);
             self.site.trace.note(&self.name, what, format_args!("{:?} {reason:?}", status.code()));
-            // refusals of the simulation itself, and what no service may ever answer
+            // Refusals that only an error in the simulation explains, and statuses that no service may return.
             let defect =
                 matches!(status.code(), Code::InvalidArgument | Code::PermissionDenied | Code::Unauthenticated)
                     || matches!(status.code(), Code::Internal | Code::DataLoss) && reason.is_some();
@@ -130,7 +130,7 @@ impl Caller {
         Answer::Unknown
     }
 
-    /// A customer's day.
+    /// Runs a customer, who books and cancels.
     pub(crate) async fn customer(mut self) -> turmoil::Result {
         let slots = self.stage.opened().await;
         let screenings = replicas(&SCREENINGS);
@@ -139,7 +139,7 @@ impl Caller {
             let pause = self.chance.between(Duration::ZERO, Duration::from_millis(300));
             sleep(pause).await;
             if !own.is_empty() && self.chance.one_in(3) {
-                // the newest one most of the time: what is not settled yet is what breaks
+                // Mostly the newest booking, because bookings that are not settled yet are the ones that break.
                 let back = if self.chance.one_in(3) { self.chance.below(own.len() as u64) } else { 0 };
                 let name = own.remove(own.len() - 1 - usize::try_from(back).unwrap_or_default());
                 self.cancel(&screenings, name).await;
@@ -174,7 +174,7 @@ impl Caller {
             |channel, request| async move { ScreeningServiceClient::new(channel).create_screening(request).await };
         let mut answer = self.ask(screenings, &what, message.clone(), CUSTOMER_TRIES, call).await;
         if self.chance.one_in(4) {
-            // the same request again, as a client does that lost the answer after it came
+            // Sends the same request again, as a client does that lost the answer.
             let again = self.ask(screenings, &what, message, CUSTOMER_TRIES, call).await;
             answer = self.same(&what, answer, again);
         }
@@ -193,7 +193,7 @@ impl Caller {
         }
     }
 
-    /// Two answers to one request: what is known then.
+    /// What two answers to one request tell together. Answers that contradict each other are recorded as broken.
     fn same(
         &self,
         what: &str,
@@ -233,7 +233,7 @@ impl Caller {
         }
     }
 
-    /// The admin's day: opens the hospitals, and deletes some of them later.
+    /// Runs the admin, who opens the hospitals and deletes some of them later.
     pub(crate) async fn admin(mut self) -> turmoil::Result {
         const ADMIN_TRIES: u32 = 200;
         let hospitals = replicas(&HOSPITALS);
@@ -295,7 +295,7 @@ fn opening(index: usize, capacities: &[i32]) -> hospital::CreateHospitalRequest 
     }
 }
 
-/// An answer in a word.
+/// An answer as the trace shows it.
 fn summary<T: std::fmt::Debug + Named>(answer: &Answer<T>) -> String {
     match answer {
         Answer::Is(it) => it.label(),
@@ -304,7 +304,7 @@ fn summary<T: std::fmt::Debug + Named>(answer: &Answer<T>) -> String {
     }
 }
 
-/// What a trace calls an answer.
+/// How the trace shows a resource.
 trait Named {
     fn label(&self) -> String;
 }

@@ -1,19 +1,19 @@
-//! Numbers that follow from a seed.
+//! Random numbers that follow from a seed.
 
 use std::time::Duration;
 
-/// A small generator (SplitMix64): what it gives depends on its seed and on nothing else.
+/// A small generator (SplitMix64). Its numbers depend only on the seed.
 #[derive(Debug, Clone)]
 pub(crate) struct Chance(u64);
 
 impl Chance {
-    /// The numbers of this seed.
+    /// A generator with this seed.
     #[must_use]
     pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// Numbers of their own for somebody else, so that how many one draws changes nothing for the other.
+    /// An independent generator. How many numbers one draws does not change the other.
     #[must_use]
     pub(crate) fn fork(&mut self) -> Self {
         Self(self.next())
@@ -27,26 +27,26 @@ impl Chance {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `bound`; 0 where that is 0.
+    /// A number below `bound`; 0 if `bound` is 0.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.next().checked_rem(bound).unwrap_or_default()
     }
 
-    /// True once in `times`; never where that is 0.
+    /// Returns true with a probability of one in `times`; never if `times` is 0.
     pub(crate) fn one_in(&mut self, times: u64) -> bool {
         times > 0 && self.below(times) == 0
     }
 
-    /// A duration from `from` on and below `to`, in whole milliseconds.
+    /// A duration of at least `from` and less than `to`, in whole milliseconds.
     pub(crate) fn between(&mut self, from: Duration, to: Duration) -> Duration {
         let span = to.saturating_sub(from).as_millis();
         from + Duration::from_millis(self.below(u64::try_from(span).unwrap_or(u64::MAX)))
     }
 
-    /// One of several.
+    /// One random element.
     ///
     /// # Panics
-    /// Where there is none.
+    /// If there is none.
     pub(crate) fn pick<T: Clone>(&mut self, of: &[T]) -> T {
         let index = usize::try_from(self.below(of.len() as u64)).unwrap_or_default();
         of[index].clone()

@@ -1,6 +1,7 @@
-//! The simulated time, as everything in the process reads it.
+//! The simulated time that everything in the process reads.
 //!
-//! It stands still within a tick, whichever host computes: a database's step runs on another runtime whose clock is real.
+//! It does not move within a step of the simulation, whichever host computes: a database works on another runtime,
+//! whose clock is real.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,15 +10,15 @@ use jiff::{SignedDuration, Timestamp};
 
 static ELAPSED: AtomicU64 = AtomicU64::new(0);
 
-/// When every simulation begins: 2027-01-01T00:00:00Z.
+/// The start of every simulation in seconds since 1970: 2027-01-01T00:00:00Z.
 const EPOCH: i64 = 1_798_761_600;
 
-/// Moves it.
+/// Sets the time since the start.
 pub(crate) fn set(elapsed: Duration) {
     ELAPSED.store(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
 }
 
-/// How long the simulation has run.
+/// The simulated time since the start.
 #[must_use]
 pub(crate) fn elapsed() -> Duration {
     Duration::from_micros(ELAPSED.load(Ordering::Relaxed))

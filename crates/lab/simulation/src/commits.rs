@@ -1,4 +1,4 @@
-//! The fate of commits: which of them are lost, and what gets out before them.
+//! Faults of commits: which are lost, and which events a planted bug publishes before them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,11 +13,11 @@ use crate::transport::Broker;
 /// What happens to the commits of a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
-    /// One in so many is lost, or done and reported as failed.
+    /// One commit in this many goes wrong: it is lost, or committed and reported as failed.
     Doubtful(u64),
-    /// All are lost.
+    /// All commits are lost.
     Lost,
-    /// Storage fails at one step of a transaction in so many.
+    /// Storage fails at one in this many steps of transactions.
     Failing(u64),
 }
 
@@ -30,25 +30,25 @@ impl Fates {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// This is what happens to the commits of these hosts.
+    /// Sets what happens to the commits of these hosts.
     pub(crate) fn set(&self, hosts: &[&'static str], fate: Fate) {
         self.lock().extend(hosts.iter().map(|host| (*host, fate)));
     }
 
-    /// Nothing happens to the commits of these hosts.
+    /// Ends the faults of these hosts.
     pub(crate) fn clear(&self, hosts: &[&'static str]) {
         self.lock().retain(|host, _| !hosts.contains(host));
     }
 }
 
-/// Decides over the commits of one host by the simulation's own chance.
+/// Decides about the commits of one host with the random numbers of the simulation.
 pub(crate) struct Commits {
     host: &'static str,
     fates: Arc<Fates>,
     chance: Mutex<Chance>,
-    /// Where events go that are not committed yet: a planted bug.
+    /// The broker that gets events before their commit: a planted bug.
     leak: Option<Broker>,
-    /// Whether connections are used again on which storage failed: a planted bug.
+    /// Whether connections are used again after storage failed on them: a planted bug.
     trusting: bool,
 }
 
@@ -59,14 +59,14 @@ impl Commits {
     }
 }
 
-/// Events of a transaction that are looked at; more than one ever writes.
+/// The most events of a transaction that are leaked: more than one ever writes.
 const MAX_EVENTS: u64 = 1_000;
 
 #[async_trait]
 impl Nemesis for Commits {
     async fn before_commit(&self, transaction: &Transaction) {
         let Some(broker) = &self.leak else { return };
-        // those of earlier transactions that are not published yet go along: the broker knows them by their ids later
+        // Includes unpublished events of earlier transactions. The broker recognises their ids when they are published.
         let rows = outbox::unpublished(transaction, MAX_EVENTS).await.unwrap_or_default();
         for row in rows {
             broker.leak(self.host, &row.event_id.to_string(), &Message { subject: row.subject, payload: row.payload });

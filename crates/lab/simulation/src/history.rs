@@ -1,4 +1,4 @@
-//! What the callers were told, and what follows from it.
+//! What the callers were answered, and what must therefore be true at the end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,36 +6,36 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use contract::screening::v1::screening::State;
 use domain::invariants::ScreeningRow;
 
-/// A request to book, by what its caller knows of it.
+/// A request to book, as its caller knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Asked {
-    /// It has this name.
+    /// The booking has this name and had this state.
     Booked { name: String, state: State },
-    /// It may have led to a booking or not.
+    /// The request may have made a booking.
     Unknown,
 }
 
-/// What a caller was told of a cancellation.
+/// A cancellation, as its caller knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cancelled {
-    /// It is done.
+    /// The cancellation was answered.
     Acknowledged,
-    /// It was tried.
+    /// The cancellation was sent and may have had its effect.
     Maybe,
 }
 
-/// Everything the callers know.
+/// Everything that the callers know.
 #[derive(Debug, Default)]
 pub(crate) struct CallHistory(Mutex<Known>);
 
 #[derive(Debug, Default)]
 struct Known {
-    /// By customer, what became of each request that was not refused for good.
+    /// The requests of each customer that were not refused.
     asked: BTreeMap<String, Vec<Asked>>,
     cancelled: BTreeMap<String, Cancelled>,
-    /// Hospitals of which a deletion was asked for.
+    /// The hospitals that the admin has begun to delete.
     deleted: BTreeSet<String>,
-    /// What must never be, seen on the way.
+    /// Violations that were seen during the run.
     broken: Vec<String>,
     calls: u64,
     unknown: u64,
@@ -52,7 +52,7 @@ impl CallHistory {
         known.unknown += u64::from(unknown);
     }
 
-    /// Calls made, and those that came to no answer.
+    /// The number of calls, and how many of them had no definite answer.
     pub(crate) fn calls(&self) -> (u64, u64) {
         let known = self.lock();
         (known.calls, known.unknown)
@@ -74,17 +74,17 @@ impl CallHistory {
         self.lock().deleted.insert(hospital.to_owned());
     }
 
-    /// Something that no later state can make good.
+    /// Records a violation that no later state can repair.
     pub(crate) fn broken(&self, what: String) {
         self.lock().broken.push(what);
     }
 
-    /// What was seen broken so far.
+    /// The violations recorded so far.
     pub(crate) fn seen_broken(&self) -> Vec<String> {
         self.lock().broken.clone()
     }
 
-    /// What the bookings there are in the end do not agree with.
+    /// Compares the final bookings with the answers. Returns every violation.
     pub(crate) fn check(&self, rows: &[ScreeningRow]) -> Vec<String> {
         let known = self.lock();
         let by_name: BTreeMap<String, &ScreeningRow> =
@@ -116,7 +116,7 @@ impl CallHistory {
 }
 
 impl Known {
-    /// What is wrong with a booking of which its customer was told.
+    /// The violation of a booking whose customer got an answer; `None` if it is as answered.
     fn judge(&self, name: &str, answered: State, row: Option<&ScreeningRow>) -> Option<String> {
         let Some(row) = row else { return Some(format!("{name} was acknowledged ({answered:?}) and is lost")) };
         let hospital_is_gone = self.deleted.contains(&row.slot.hospital.to_string());

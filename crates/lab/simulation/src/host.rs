@@ -1,4 +1,4 @@
-//! The real services on simulated hosts: each is built as its process would build it.
+//! The real services on simulated hosts. Each is built as in its own process.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,27 +26,28 @@ use crate::transport::{Broker, Durable, Ordered, Sender};
 use crate::watch::Watched;
 use crate::{sabotage, schema, watermark};
 
-/// For how long a relay is the only one of its service.
+/// The length of a relay's lease.
 const TERM: Duration = Duration::from_secs(1);
-/// How often a relay looks for what another replica has committed; seldom, because looking costs more than half of what is done.
+/// How often a relay looks for events that another replica committed. Rarely, because these reads cost more than half
+/// of a run.
 const IDLE: Duration = Duration::from_millis(80);
 
-/// What all hosts have in common.
+/// The state that all hosts share.
 #[derive(Debug)]
 pub(crate) struct Site {
     pub(crate) plan: Plan,
     pub(crate) data: PathBuf,
-    /// Where databases are worked on.
+    /// The runtime on which databases work.
     pub(crate) side: Handle,
     pub(crate) signer: Signer,
     pub(crate) broker: Broker,
     pub(crate) trace: Trace,
     pub(crate) fates: Arc<Fates>,
-    /// What consumers have applied, for a planted bug.
+    /// The events that consumers have applied, for a planted bug.
     pub(crate) applied: sabotage::Applied,
 }
 
-/// A service that is being built on a host.
+/// A service under construction on a host.
 struct Build {
     site: Arc<Site>,
     host: &'static str,
@@ -55,7 +56,7 @@ struct Build {
     drain: Drain,
 }
 
-/// What a service turned out to be.
+/// A service that was built.
 struct Built {
     name: &'static str,
     database: Database,
@@ -63,11 +64,11 @@ struct Built {
     announces: bool,
 }
 
-/// Runs a host until it is crashed.
+/// Runs a host until the simulation crashes it.
 pub(crate) async fn run(site: Arc<Site>, host: &'static str) -> turmoil::Result {
     let skew = HOSTS.iter().position(|other| *other == host).and_then(|index| site.plan.skews.get(index));
     let clock = Clock::shifted(SignedDuration::from_secs(skew.copied().unwrap_or_default()));
-    // nobody drains: a simulated process is killed
+    // No drain is triggered: a simulated process is killed.
     let (_trigger, drain) = drain_pair();
     let process = Process::new(clock, drain.clone());
     let verifier = Verifier::from_jwks(&site.signer.jwks())?;
@@ -86,7 +87,7 @@ pub(crate) async fn run(site: Arc<Site>, host: &'static str) -> turmoil::Result 
 }
 
 impl Build {
-    /// Opens a database whose commits are at the mercy of the nemesis.
+    /// Opens a database whose commits can go wrong.
     async fn open<M: MigratorTrait>(&self, name: &str) -> Result<Database, store::Error> {
         let database = Database::open::<M>(&self.location(name)).await?;
         let leak = (self.site.plan.mutant == Some(Mutant::PublishBeforeCommit)).then(|| self.site.broker.clone());
@@ -138,7 +139,7 @@ impl Build {
         Ok(Built { name: mypage::NAME, database: built.database, consumers: built.consumers, announces: false })
     }
 
-    /// Joins the service to the transport, and serves.
+    /// Connects the service to the transport and serves.
     async fn serve(self, built: Built) -> turmoil::Result {
         let Self { site, host, process, server, drain } = self;
         let Built { name, database, consumers, announces } = built;

@@ -1,12 +1,13 @@
 //! The whole mesh in one thread, repeatable by a seed.
 //!
-//! The services are the real ones, over the real gRPC server and client, each host with its real SQLite database; the network
-//! is turmoil's, the clock and all chance are the simulation's, and events travel by a broker that behaves badly. Callers
-//! book, cancel and delete while processes are killed, links break, commits fail and the broker forgets. In the end everything
-//! is healed, and within thirty simulated seconds all services have to agree with each other and with what callers were told.
+//! The services are real, over the real gRPC server and client, each with a real SQLite database. The network is
+//! turmoil's. The clock and all random numbers come from the simulation, and a simulated broker carries the events and
+//! misbehaves. Callers book, cancel and delete while processes are killed, links break, commits fail and the broker
+//! loses events. At the end everything is healed. Within thirty simulated seconds all services must agree with each
+//! other and with the answers that callers got.
 //!
-//! A process runs one seed: counters of the libraries live as long as the process, and what they count would differ in a second
-//! run. The `simulate` binary starts one process a seed.
+//! A process runs one seed: counters in libraries live as long as the process, so a second run would begin with other
+//! values. The `simulate` binary starts one process per seed.
 
 mod aim;
 mod audit;

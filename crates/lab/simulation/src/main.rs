@@ -1,4 +1,4 @@
-//! `simulate`: one seed, or many, one process each.
+//! `simulate`: runs one seed, or many seeds in one process each.
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -63,7 +63,7 @@ fn one(seed: u64, args: &Args) -> std::io::Result<bool> {
     Ok(outcome.wrong.is_none())
 }
 
-/// Runs the seed as a batch does: on copies, in a process that has done nothing else.
+/// Runs the seed as a batch does: on copies of migrated databases, in a new process.
 fn afresh() -> std::io::Result<bool> {
     let schemas = simulation::schemas()?;
     let mut command = Command::new(std::env::current_exe()?);
@@ -71,7 +71,7 @@ fn afresh() -> std::io::Result<bool> {
     Ok(command.status()?.success())
 }
 
-/// Ends a run that does not come forward any more: no simulated clock can.
+/// Ends a run that hangs after three minutes of real time. A simulated clock cannot do that.
 fn watch(seed: u64) {
     const MAX_RUN: Duration = Duration::from_secs(180);
     std::thread::spawn(move || {

@@ -1,43 +1,44 @@
-//! Bugs that are planted to see whether they are found.
+//! Bugs that are planted to prove that the simulation finds them.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// A precaution that is left out.
+/// A precaution of the product that is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mutant {
-    /// Claims without a booking are released without the fence that a late commit would meet: a trigger in Screening's database
-    /// removes the row of every fence as it is written, in the same transaction.
+    /// Claims without a booking are released without a fence against a late commit. A trigger in Screening's database
+    /// deletes the row of every fence in the transaction that writes it.
     NoFence,
-    /// A release that overtakes its reserve leaves nothing behind: a trigger in Hospital's database removes claims that are RELEASED
-    /// from the first.
+    /// A release that overtakes its reserve leaves no tombstone. A trigger in Hospital's database deletes claims that
+    /// are inserted as RELEASED.
     NoTombstone,
-    /// An event that comes again has its effect again: the handler of Hospital's consumer of releases gives back one more place of
-    /// the slot, by its count and without a look at the claim or at the inbox.
+    /// A repeated event has its effect again. The handler of Hospital's consumer of releases gives back one more place
+    /// of the slot's count, without checking the claim or the inbox.
     ReplayTwice,
-    /// A booking whose place was granted is CONFIRMED whatever became of it meanwhile: Screening decides by rules that confirm rows
-    /// which were given up, rejected or cancelled as well.
+    /// A booking whose place was granted becomes CONFIRMED whatever happened meanwhile. Screening decides by rules that
+    /// also confirm rows that were given up, rejected or cancelled.
     ConfirmWithoutGuard,
-    /// Events leave before the change that they report is committed: every database hands the outbox rows of a transaction to the
-    /// broker and commits then, or does not.
+    /// Events are published before the change that they report is committed. Every database hands the outbox rows of a
+    /// transaction to the broker before the commit, which may fail.
     PublishBeforeCommit,
-    /// An event is acknowledged before its effect is committed: the broker counts as settled what it has handed over.
+    /// An event is acknowledged before its effect is committed. The broker counts an event as acknowledged when it
+    /// delivers it.
     AckBeforeCommit,
-    /// A relay remembers how far it has read instead of which events were acknowledged.
+    /// A relay remembers how far it has read, not which events were acknowledged.
     WatermarkRelay,
-    /// A relay marks events whether or not it still has the lease: a trigger in every database keeps the epoch of the lease at 1.
+    /// A relay marks events without holding the lease. A trigger in every database keeps the epoch of the lease at 1.
     LeaseWithoutEpoch,
-    /// A reader in order goes on from its cursor although the broker lost what the cursor speaks of.
+    /// An ordered consumer continues from its cursor although the broker lost events before it.
     BlindCursor,
-    /// A connection on which a BEGIN, COMMIT or ROLLBACK failed is used again.
+    /// A connection is used again after a BEGIN, COMMIT or ROLLBACK failed on it.
     TrustedConnection,
-    /// A relay takes a stream of the same name, with its newest event in it, for whole: the broker tells nobody that events before its
-    /// end were lost.
+    /// A relay trusts a stream that has the same name and its newest event. The broker does not report events that were
+    /// lost before the end.
     TrustedStream,
 }
 
 impl Mutant {
-    /// All of them.
+    /// All mutants.
     pub const ALL: [Self; 11] = [
         Self::NoFence,
         Self::NoTombstone,
@@ -52,9 +53,9 @@ impl Mutant {
         Self::TrustedStream,
     ];
 
-    /// How many seeds, from the first on, have to be enough to find it: five times and more what it took on average when they were
-    /// counted, because what a seed does changes with the code it runs. None for a reader with a blind cursor: it was not found by
-    /// 50 seeds, and how many are enough is not known.
+    /// The number of seeds, from 1 on, that must find the mutant: at least five times the average, because the
+    /// behaviour of a seed changes with the code. `None` for the blind cursor: 50 seeds did not find it, and it is
+    /// unknown how many would.
     #[must_use]
     pub const fn found_within(self) -> Option<u64> {
         match self {
@@ -72,7 +73,7 @@ impl Mutant {
         }
     }
 
-    /// What command lines call it.
+    /// The name on the command line.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

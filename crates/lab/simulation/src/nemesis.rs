@@ -1,4 +1,4 @@
-//! Begins the disruptions of a plan, and heals what they did.
+//! Begins the disruptions of a plan and ends them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::host::Site;
 use crate::plan::{CUSTOMERS, Disruption, HOSTS, How};
 use crate::transport::DeliveryFaults;
 
-/// What is to be done at which time, the latest first.
+/// The beginnings and ends of disruptions that are still to come, the latest first.
 pub(crate) struct Nemesis {
     site: Arc<Site>,
     due: Vec<(Duration, Act)>,
@@ -32,11 +32,11 @@ impl Nemesis {
     }
 
     fn sort(&mut self) {
-        // stable, so that equal times keep their order
+        // A stable sort keeps the order of equal times.
         self.due.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
     }
 
-    /// Does what is due.
+    /// Does everything that is due.
     pub(crate) fn act(&mut self, sim: &mut Sim<'_>) {
         while self.due.last().is_some_and(|(at, _)| *at <= sim.elapsed()) {
             let Some((_, act)) = self.due.pop() else { return };
@@ -59,7 +59,7 @@ impl Nemesis {
         }
     }
 
-    /// Ends everything that goes on, and begins nothing more.
+    /// Ends every disruption and begins no more.
     pub(crate) fn heal(&mut self, sim: &mut Sim<'_>) {
         for (_, act) in std::mem::take(&mut self.due).into_iter().rev() {
             if let Act::End(disruption) = act {
@@ -82,7 +82,7 @@ impl Nemesis {
         self.site.trace.note("nemesis", "heals", "everything");
     }
 
-    /// How long it lasts; none where it is over at once.
+    /// Begins a disruption. Returns how long it lasts, or `None` if it is momentary.
     fn begin(&self, sim: &mut Sim<'_>, disruption: &Disruption) -> Option<Duration> {
         let Site { broker, trace, fates, .. } = &*self.site;
         let mut outcome = String::new();

@@ -11,17 +11,17 @@ use tonic::transport::{Channel, Uri};
 use tower::service_fn;
 use turmoil::net::{TcpListener, TcpStream};
 
-/// Where every host serves.
+/// The port that every host serves on.
 const PORT: u16 = 8080;
 
 /// Longer than any run takes.
 const FOR_EVER: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The port of a host.
+/// The listener of a host.
 pub(crate) struct Port(TcpListener);
 
 impl Port {
-    /// Listens on the host that is running.
+    /// Listens on the current host.
     pub(crate) async fn open() -> io::Result<Self> {
         TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).await.map(Self)
     }
@@ -35,7 +35,7 @@ impl Listener for Port {
     }
 }
 
-/// A connection to a host, made when it is needed.
+/// A connection to a host, made when it is first used.
 pub(crate) fn channel(host: &str) -> Channel {
     let uri = Uri::try_from(format!("http://{host}:{PORT}")).unwrap_or_default();
     let connect = service_fn(|uri: Uri| async move {
@@ -43,8 +43,8 @@ pub(crate) fn channel(host: &str) -> Channel {
         let stream = TcpStream::connect((host, uri.port_u16().unwrap_or(PORT))).await?;
         Ok::<_, io::Error>(TokioIo::new(stream))
     });
-    // The library forgets a call that was given up after a second of the machine's time, not of ours, and answers what comes for it
-    // later with a frame more: how fast the machine is would decide what happens.
+    // By default the library forgets a cancelled call after a second of real time and then answers late frames of it
+    // with one more frame. The speed of the machine would decide what happens.
     let endpoint = endpoint(uri, ClientOptions::default()).http2_reset_stream_duration(FOR_EVER);
     endpoint.http2_max_concurrent_reset_streams(usize::MAX).connect_with_connector_lazy(connect)
 }

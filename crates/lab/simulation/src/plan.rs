@@ -1,4 +1,4 @@
-//! What a seed stands for: who takes part, what they do, and what goes wrong when.
+//! The plan that follows from a seed: the participants, what they do, and what goes wrong when.
 
 use std::time::Duration;
 
@@ -23,91 +23,93 @@ const SERVICES: [&[&str]; 4] = [&HOSPITALS, &SCREENINGS, &[RESERVATION], &PAGES]
 pub(crate) const HOSTS: [&str; 7] =
     [HOSPITALS[0], HOSPITALS[1], SCREENINGS[0], SCREENINGS[1], RESERVATION, PAGES[0], PAGES[1]];
 
-/// Where customers call from.
+/// The hosts of customers.
 pub(crate) const CUSTOMERS: [&str; 6] =
     ["customer-0", "customer-1", "customer-2", "customer-3", "customer-4", "customer-5"];
 
-/// One thing that goes wrong.
+/// A fault that the simulation causes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Disruption {
-    /// A process is killed and started again after a while.
+    /// A process is killed, and started again after `down`.
     Crash { host: &'static str, down: Duration },
-    /// A link between a host and some others does not do what it should.
+    /// A link between one host and some others is broken or slow.
     Link { one: &'static str, others: &'static [&'static str], how: How, lasts: Duration },
-    /// A host does not reach the broker.
+    /// A host cannot reach the broker.
     Cut { host: &'static str, lasts: Duration },
-    /// The broker is away.
+    /// No host can reach the broker.
     BrokerDown { lasts: Duration },
     /// The broker loses its newest events.
     ForgetTail { count: usize },
-    /// The broker loses one in so many of its events, wherever they are.
+    /// The broker loses each of its events with a probability of one in `one_in`.
     Lose { one_in: u64 },
     /// The broker loses everything.
     Wipe,
-    /// For a while, one commit in so many of these hosts goes wrong: half of those are lost, half are done and reported as failed.
+    /// One in `one_in` commits of these hosts goes wrong for a while: half are lost, half are done and reported as
+    /// failed.
     Commits { hosts: &'static [&'static str], one_in: u64, lasts: Duration },
-    /// For a while, the storage of these hosts fails at one step of a transaction in so many.
+    /// Storage of these hosts fails for a while at one in `one_in` steps of transactions.
     Storage { hosts: &'static [&'static str], one_in: u64, lasts: Duration },
-    /// A host commits nothing for a while, and is killed before it could: whatever it had begun is not done.
+    /// A host commits nothing for a while and is then killed, so that its open work is lost.
     Choke { host: &'static str, lasts: Duration, down: Duration },
-    /// A relay of these hosts is stopped in the middle of a window for longer than its lease, and the broker loses that window.
+    /// A relay of these hosts is stopped in the middle of a window for longer than its lease, and the broker loses that
+    /// window.
     Stall { hosts: &'static [&'static str], lasts: Duration },
 }
 
-/// What is the matter with a link.
+/// What is wrong with a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum How {
-    /// Nothing passes.
+    /// Nothing passes in either direction.
     Cut,
-    /// What the one sends is lost.
+    /// What the one host sends is lost.
     Mute,
-    /// What is sent to the one is lost.
+    /// What is sent to the one host is lost.
     Deaf,
-    /// Everything arrives late, all at once.
+    /// All messages are held until the end of the disruption.
     Late,
-    /// Every message takes its time, up to this many milliseconds.
+    /// Every message takes up to this many milliseconds.
     Slow(u64),
 }
 
-/// A run.
+/// Everything that a run does.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) mutant: Option<Mutant>,
-    /// One booking in so many accepts PENDING.
+    /// One in this many bookings accepts PENDING.
     pub(crate) pending: u64,
-    /// One PENDING answer in so many is cancelled at once.
+    /// One in this many PENDING bookings is cancelled at once; 0 is none.
     pub(crate) rash: u64,
-    /// Customers that book and cancel.
+    /// The number of customers.
     pub(crate) customers: usize,
-    /// What each of them does.
+    /// The number of operations of each customer.
     pub(crate) operations: usize,
-    /// Hospitals there are, and the capacity of each of their slots.
+    /// The capacity of each slot, per hospital.
     pub(crate) capacities: Vec<Vec<i32>>,
-    /// Hospitals that are deleted on the way.
+    /// The number of hospitals that are deleted during the run.
     pub(crate) deletions: usize,
-    /// The longest way of a message.
+    /// The longest latency of a message.
     pub(crate) latency: Duration,
-    /// How often a link breaks; per message.
+    /// The probability that a message breaks its link.
     pub(crate) fail_rate: f64,
     pub(crate) delivery_faults: DeliveryFaults,
-    /// Events a relay sends at once.
+    /// The most events that a relay sends at once.
     pub(crate) window: usize,
-    /// How long a claim may be without a booking.
+    /// How long a claim may exist without a booking before it is fenced.
     pub(crate) grace: Duration,
-    /// How long Screening waits for Hospital, and for a single request to it.
+    /// How long Screening waits for Hospital in all, and for one attempt.
     pub(crate) hospital_timeouts: (Duration, Duration),
-    /// The longest time a consumer takes before it begins to apply a batch.
+    /// The longest pause of a consumer before it applies a batch.
     pub(crate) work: Duration,
-    /// How far the clock of each host is off, in seconds.
+    /// The error of each host's clock, in seconds.
     pub(crate) skews: Vec<i64>,
     pub(crate) disruptions: Vec<(Duration, Disruption)>,
     pub(crate) chance: Chance,
 }
 
-/// When the load should be over: disruptions come before that.
+/// When the load should be over. Disruptions begin before that.
 const LOAD_DURATION: Duration = Duration::from_secs(3);
 
-/// What Screening's timeouts for calls to Hospital may be.
+/// The possible values of Screening's timeouts for calls to Hospital.
 const HOSPITAL_TIMEOUTS: [(Duration, Duration); 3] = [
     (Duration::from_millis(300), Duration::from_millis(100)),
     (Duration::from_secs(1), Duration::from_millis(400)),
@@ -115,13 +117,13 @@ const HOSPITAL_TIMEOUTS: [(Duration, Duration); 3] = [
 ];
 
 impl Plan {
-    /// The run of a seed.
+    /// The plan of a seed.
     pub(crate) fn of(seed: u64, mutant: Option<Mutant>) -> Self {
         let mut chance = Chance::new(seed);
         let hospitals = 1 + chance.below(2);
         let slots = |chance: &mut Chance| (0..2 + chance.below(4)).map(|_| capacity(chance)).collect();
         let capacities: Vec<Vec<i32>> = (0..hospitals).map(|_| slots(&mut chance)).collect();
-        // a storm around the relays: slow acknowledgements, and a broker that is emptied again and again
+        // A storm around the relays: slow acknowledgements, and a broker that is wiped repeatedly.
         let storm = chance.one_in(8);
         let skewed = chance.one_in(3);
         let skew = |chance: &mut Chance| if skewed { i64::try_from(chance.below(600)).unwrap_or(0) - 300 } else { 0 };
@@ -195,7 +197,7 @@ fn disruption(chance: &mut Chance) -> (Duration, Disruption) {
     (at, disruption)
 }
 
-/// Between Screening and Hospital for the most part: that is where calls are made.
+/// A disruption of a link between Screening and Hospital, where the calls are made.
 fn link(chance: &mut Chance, lasts: Duration) -> Disruption {
     let slow = How::Slow(50 + chance.below(2_000));
     let how = chance.pick(&[How::Cut, How::Mute, How::Deaf, How::Late, slow, slow, slow]);

@@ -1,4 +1,4 @@
-//! One run: builds the mesh of a seed, lets it live, and judges it.
+//! One run: builds the mesh of a seed, runs it and judges it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,23 +19,23 @@ use crate::trace::Trace;
 use crate::transport::Broker;
 use crate::{audit, clock, schema};
 
-/// How far the simulated clock moves at once.
+/// How far the simulated clock moves per step.
 const CLOCK_STEP: Duration = Duration::from_millis(10);
-/// When the disruptions end, whatever the callers still have to do.
+/// When the disruptions end even if callers still have work.
 const DISRUPTIONS_END: Duration = Duration::from_secs(40);
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
-    /// The hash of all that happened.
+    /// The hash of everything that happened.
     pub hash: String,
-    /// How long it was, on its own clock.
+    /// The length of the run in simulated time.
     pub simulated: Duration,
-    /// Calls that callers made, and those of them that came to no answer.
+    /// The number of calls, and how many of them had no definite answer.
     pub calls: (u64, u64),
-    /// Blows that were dealt.
+    /// The number of disruptions that began.
     pub disruptions: usize,
-    /// What is wrong; none where nothing is.
+    /// What is wrong; `None` if nothing is.
     pub wrong: Option<String>,
 }
 
@@ -47,23 +47,24 @@ impl std::fmt::Display for Outcome {
     }
 }
 
-/// What to run.
+/// The seed to run, and how.
 #[derive(Debug, Clone)]
 pub struct Run {
-    /// Everything follows from it.
+    /// The seed that everything follows from.
     pub seed: u64,
-    /// A bug to plant.
+    /// The bug to plant.
     pub mutant: Option<Mutant>,
-    /// Whether all that happens is written to standard error.
+    /// Whether everything that happens is written to standard error.
     pub printed: bool,
-    /// Where [migrated databases](crate::schemas) are to start from. Made in this process they would change what it counts.
+    /// The directory of [migrated databases](crate::schemas). Migrating in this process would change its random numbers
+    /// and counters.
     pub schemas: PathBuf,
 }
 
-/// Runs a seed. The process is this simulation from then on: it can run no second one.
+/// Runs a seed. The process cannot run a second one.
 ///
 /// # Errors
-/// Where it cannot be set up.
+/// If the run cannot be set up.
 pub fn run(run: Run) -> std::io::Result<Outcome> {
     let Run { seed, mutant, printed, schemas } = run;
     runtime::simulation::begin(seed, clock::now);
@@ -79,7 +80,7 @@ pub fn run(run: Run) -> std::io::Result<Outcome> {
     let (data_path, fates, applied) = (data.path().to_owned(), Arc::default(), Applied::default());
     let site = Site { plan, data: data_path, side: side_handle, signer, broker, trace, fates, applied };
     let outcome = simulate(seed, Arc::new(site));
-    // the drivers' threads may still look at files that are gone; nobody waits for them
+    // Threads of the database drivers may still read files that are gone. Nothing waits for them.
     side.shutdown_background();
     Ok(outcome)
 }
@@ -97,7 +98,7 @@ fn simulate(seed: u64, site: Arc<Site>) -> Outcome {
         .repair_rate(0.2)
         .tcp_capacity(4_096)
         .build();
-    // long ways are as likely as short ones
+    // Long latencies are as likely as short ones.
     sim.set_message_latency_curve(1.0);
     for name in HOSTS {
         let site = Arc::clone(&site);

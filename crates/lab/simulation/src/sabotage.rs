@@ -1,5 +1,5 @@
-//! Plants bugs: where a precaution is a row, what would have been written is taken away again; where it is a rule or a handler,
-//! another one is put in its place.
+//! Plants bugs. If the precaution is a row, a trigger deletes the row. If it is a rule or a handler, another one
+//! replaces it.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -22,13 +22,13 @@ use uuid::Uuid;
 use crate::host::Site;
 use crate::mutant::Mutant;
 
-/// Plants what a mutant does to the database of a service. `side` is where databases are worked on.
+/// Plants a mutant's trigger in the database of a service. `side` is the runtime on which databases work.
 pub(crate) fn plant(mutant: Option<Mutant>, service: &str, database: &Path, side: &Handle) -> turmoil::Result {
     let Some(sql) = mutant.and_then(|mutant| trigger(mutant, service)) else { return Ok(()) };
     execute(sql, database, side)
 }
 
-/// Does something to a database behind its service's back.
+/// Executes SQL on a database without its service's knowledge.
 fn execute(sql: &str, database: &Path, side: &Handle) -> turmoil::Result {
     let url = format!("sqlite://{}", database.display());
     let executing = async {
@@ -36,7 +36,7 @@ fn execute(sql: &str, database: &Path, side: &Handle) -> turmoil::Result {
         connection.execute_unprepared(sql).await?;
         connection.close().await
     };
-    // on a thread of its own: this one is inside of a runtime that must not be blocked, says tokio, and is to be, say we
+    // On a thread of its own: this thread belongs to a runtime that tokio does not let block, and here it must block.
     let executed = std::thread::scope(|scope| scope.spawn(|| side.block_on(executing)).join());
     executed.map_err(|_| "planting a bug panicked")?.map_err(Into::into)
 }
@@ -47,7 +47,7 @@ fn trigger(mutant: Mutant, service: &str) -> Option<&'static str> {
             "CREATE TRIGGER IF NOT EXISTS no_fence AFTER INSERT ON screening WHEN NEW.customer IS NULL \
              BEGIN DELETE FROM screening WHERE id = NEW.id; END",
         ),
-        // 2 is RELEASED; a release of a claim that is there is no insert
+        // 2 is RELEASED. The release of an existing claim is an update, not an insert.
         (Mutant::NoTombstone, hospital::NAME) => Some(
             "CREATE TRIGGER IF NOT EXISTS no_tombstone AFTER INSERT ON claim WHEN NEW.state = 2 \
              BEGIN DELETE FROM claim WHERE screening = NEW.screening AND generation = NEW.generation; END",
@@ -60,12 +60,12 @@ fn trigger(mutant: Mutant, service: &str) -> Option<&'static str> {
     }
 }
 
-/// What Screening decides by.
+/// The rules that Screening decides by.
 pub(crate) fn rules(mutant: Option<Mutant>) -> screening::Rules {
     if mutant == Some(Mutant::ConfirmWithoutGuard) { unguarded } else { decide }
 }
 
-/// The rules but for the guard: a place that was granted confirms its booking, whatever has become of that meanwhile.
+/// The rules without the guard: a granted place confirms its booking whatever has happened to it meanwhile.
 fn unguarded(row: Option<&Screening>, command: &Command, now: Timestamp) -> Result<Decision, Fault> {
     match (row, command) {
         (Some(row), Command::Confirm { booking, terms, .. }) if !row.is_fence() && row.state != State::Confirmed => {
@@ -75,7 +75,7 @@ fn unguarded(row: Option<&Screening>, command: &Command, now: Timestamp) -> Resu
     }
 }
 
-/// The consumer with what a mutant makes of it.
+/// The consumer, changed if the mutant changes its handler.
 pub(crate) fn over(consumer: Consumer, site: &Arc<Site>) -> Consumer {
     let Location::Sqlite(database) = consumer.database.location().clone() else { return consumer };
     let counts = site.plan.mutant == Some(Mutant::ReplayTwice) && consumer.name == "hospital-releases";
@@ -87,18 +87,18 @@ pub(crate) fn over(consumer: Consumer, site: &Arc<Site>) -> Consumer {
     Consumer { handler, ..consumer }
 }
 
-/// Events that were applied by anybody.
+/// The ids of the events that some consumer has applied.
 #[derive(Debug, Default)]
 pub(crate) struct Applied(Mutex<BTreeSet<Uuid>>);
 
 impl Applied {
-    /// Whether it was applied before.
+    /// Records the event and returns whether it was applied before.
     fn again(&self, event: Uuid) -> bool {
         !self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(event)
     }
 }
 
-/// A handler that gives places back by counting them: one more for each time an event comes.
+/// A handler that gives back one more place each time an event is repeated.
 struct Counting {
     inner: Arc<dyn Handler>,
     database: PathBuf,

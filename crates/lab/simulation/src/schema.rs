@@ -1,9 +1,9 @@
-//! Databases as their migrations leave them, made once for many seeds.
+//! Migrated, empty databases, made once for many seeds.
 //!
-//! A seed starts from copies of these files. The files lie in memory where there is such a place, and that changes nothing of what
-//! a killed host loses: a simulated kill drops the host's tasks and leaves the process, so what was committed is in the file, and
-//! since every transaction is one step of the simulation no kill comes in the middle of one. What a power failure would lose is
-//! no subject here, so no seed need wait for a disk.
+//! A seed starts from copies of these files. The files are in memory if the machine has such a file system. A killed
+//! host loses the same either way: a simulated kill drops the host's tasks and not the process, so what was committed
+//! is in the file. Every transaction is one step of the simulation, so no kill interrupts one. The simulation has no
+//! power failures, so it needs no disk.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,14 +12,14 @@ use store::migration::MigratorTrait;
 use store::{Database, Location};
 use tempfile::TempDir;
 
-/// Where databases cost no disk, if there is such a place.
+/// A temporary directory, in memory if possible.
 pub(crate) fn scratch() -> io::Result<TempDir> {
     let memory = Path::new("/dev/shm");
     let at = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
     tempfile::Builder::new().prefix("checkup-simulation-").tempdir_in(at)
 }
 
-/// One empty, migrated file a service, and the hosts that get a copy of their own where that is not one a service.
+/// The services with a database, and the names of the copies that a seed gets of each. MyPage has one per host.
 const SERVICES: [(&str, &[&str]); 4] = [
     (hospital::NAME, &[hospital::NAME]),
     (screening::NAME, &[screening::NAME]),
@@ -31,16 +31,16 @@ fn file(directory: &Path, name: &str) -> PathBuf {
     directory.join(format!("{name}.db"))
 }
 
-/// Where a database of a seed is.
+/// The location of a database of a seed.
 pub(crate) fn location(directory: &Path, name: &str) -> Location {
     Location::Sqlite(file(directory, name))
 }
 
-/// Migrates an empty database for each service, for many runs to start from. Not in the process of a run: migrations draw ids, and
-/// what they draw and count there would be missing in a run that starts from copies.
+/// Migrates an empty database per service, from which many runs start. Call it in another process than a run:
+/// migrations draw random ids and move counters, and the run must not depend on that.
 ///
 /// # Errors
-/// Where they cannot be written.
+/// If the databases cannot be written.
 pub fn make() -> io::Result<TempDir> {
     let directory = scratch()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -55,12 +55,12 @@ pub fn make() -> io::Result<TempDir> {
 
 async fn migrate<M: MigratorTrait>(directory: &Path, name: &str) -> io::Result<()> {
     let database = Database::open::<M>(&location(directory, name)).await.map_err(io::Error::other)?;
-    // closed, its write-ahead log is in the file
+    // Closing moves the write-ahead log into the file.
     database.close().await;
     Ok(())
 }
 
-/// Gives a seed its copies.
+/// Copies the databases for a seed.
 pub(crate) fn copy(from: &Path, to: &Path) -> io::Result<()> {
     for (service, copies) in SERVICES {
         for name in copies {

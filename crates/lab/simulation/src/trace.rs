@@ -1,4 +1,4 @@
-//! What happened, in order, as a hash: two runs that did the same have the same.
+//! A hash of everything that happens, in order. Two runs with the same hash did the same.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use crate::clock;
 
-/// Takes down what happens; a cheap handle.
+/// Records what happens. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Trace(Arc<Mutex<Log>>);
 
@@ -17,13 +17,13 @@ struct Log {
 }
 
 impl Trace {
-    /// Nothing yet; `printed` also writes every line to standard error.
+    /// An empty trace. With `printed` every line is also written to standard error.
     #[must_use]
     pub(crate) fn new(printed: bool) -> Self {
         Self(Arc::new(Mutex::new(Log { printed, ..Log::default() })))
     }
 
-    /// Takes one thing down: who did what and what came of it.
+    /// Records one thing: who did what, and the outcome.
     pub(crate) fn note(&self, who: &str, what: &str, outcome: impl std::fmt::Display) {
         let line = format!("{:>9.3} {who} {what}: {outcome}\n", clock::elapsed().as_secs_f64());
         let mut log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -33,7 +33,7 @@ impl Trace {
         }
     }
 
-    /// The hash of all of it, as sixteen hexadecimal digits.
+    /// The hash of all lines as sixteen hexadecimal digits.
     #[must_use]
     pub(crate) fn hash(&self) -> String {
         let digest = self.0.lock().unwrap_or_else(PoisonError::into_inner).digest.clone().finalize();

@@ -1,7 +1,7 @@
-//! The transport of events: a broker that lives outside of every host and keeps no more promises than a real one.
+//! The transport of events: a broker outside of every host that promises no more than a real one.
 //!
-//! It repeats, delays and reorders; acknowledgements get lost in both directions; it goes away for a while, forgets the end of
-//! its stream, some of its middle or all of it. What it never does is to make an event up.
+//! It repeats, delays and reorders events. Acknowledgements get lost in both directions. It becomes unreachable, and
+//! loses the end of its stream, some of its middle or all of it. It never invents an event.
 
 mod ports;
 
@@ -17,42 +17,42 @@ use crate::clock;
 
 pub(crate) use ports::{Durable, Ordered, Sender};
 
-/// How long a delivery may stay without an acknowledgement before it comes again.
+/// How long a delivery may stay unacknowledged before it is repeated.
 const ACK_WAIT: Duration = Duration::from_millis(1_500);
-/// How long a broker that is away is waited for before that is an error.
+/// How long a client waits for an unreachable broker before that is an error.
 const UNREACHABLE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How badly it behaves. A rate is "once in so many"; 0 is never.
+/// How the broker misbehaves. A rate is "one in this many"; 0 is never.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct DeliveryFaults {
     /// Events that are delivered again although they were acknowledged.
     pub(crate) repeats: u64,
-    /// Acknowledgements to the publisher that get lost.
+    /// Acknowledgements to publishers that get lost.
     pub(crate) silent: u64,
-    /// Acknowledgements of consumers that get lost.
+    /// Acknowledgements from consumers that get lost.
     pub(crate) deaf: u64,
-    /// The longest delay of a delivery; each has its own, so they overtake each other.
+    /// The longest delay of a delivery. Each has its own, so deliveries overtake each other.
     pub(crate) delay: Duration,
-    /// Calls of publishers that take far longer than their deadline, as those of a process that is stopped meanwhile.
+    /// Calls of publishers that take far longer than their deadline, as if the process were stopped.
     pub(crate) slow: u64,
-    /// Readers in order are not told that the end of the stream was lost.
+    /// Whether ordered consumers are not told that the end of the stream was lost.
     pub(crate) blind: bool,
-    /// Publishers are not told that events before the end of the stream were lost.
+    /// Whether publishers are not told that events before the end of the stream were lost.
     pub(crate) discreet: bool,
-    /// Deliveries count as acknowledged when they are handed over.
+    /// Whether deliveries count as acknowledged when they are handed over.
     pub(crate) hasty: bool,
 }
 
-/// What is going to happen to somebody who publishes: the broker acknowledges a window and loses it at once, as one that fails
-/// before it has written anything; the acknowledgements take this long; and until some time after that it does not take the older
-/// half of those events again.
+/// A fault for the next publisher among `hosts`. The broker acknowledges a window and loses it at once, as a broker
+/// that fails before it writes. The acknowledgements take `lasts`. Until some time later the broker refuses the older
+/// half of those events.
 #[derive(Debug, Clone, Copy)]
 struct Stall {
     hosts: &'static [&'static str],
     lasts: Duration,
 }
 
-/// The broker; a cheap handle.
+/// The broker. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Broker {
     state: Arc<Mutex<State>>,
@@ -67,21 +67,21 @@ struct State {
     stream: Option<Stream>,
     streams_made: u64,
     tails_lost: u64,
-    /// How often publishers said that sequences were given out again.
+    /// How many times publishers reported that sequences were assigned again.
     renumbered: u64,
     down: bool,
     cut: BTreeSet<String>,
     stall: Option<Stall>,
-    /// Events that are not taken before this time.
+    /// Events that are refused until this time.
     refused: (BTreeSet<String>, Duration),
 }
 
 #[derive(Debug, Default)]
 struct Stream {
     identity: String,
-    /// From sequence 1 on.
+    /// Every event, from sequence 1 on.
     events: Vec<Stored>,
-    /// The sequences of events that were lost in the middle.
+    /// The sequences of events that were lost before the end.
     lost: BTreeSet<u64>,
     by_id: BTreeMap<String, u64>,
     consumers: BTreeMap<String, Reader>,
@@ -93,15 +93,15 @@ struct Stored {
     message: Message,
 }
 
-/// A durable consumer, as the broker keeps it.
+/// A durable consumer as the broker keeps it.
 #[derive(Debug, Default)]
 struct Reader {
     filter: Vec<String>,
-    /// Everything up to here was looked at.
+    /// The last sequence that was compared with the filter.
     seen: u64,
-    /// What was not acknowledged, and when it is to be delivered.
+    /// The unacknowledged sequences, and when each is delivered next.
     due: BTreeMap<u64, Duration>,
-    /// What was acknowledged and is to be delivered once more.
+    /// Acknowledged sequences that are delivered once more.
     again: BTreeSet<u64>,
 }
 
@@ -132,20 +132,20 @@ impl Broker {
         self.changed.send_modify(|count| *count += 1);
     }
 
-    /// Behaves like this from now on.
+    /// Sets how the broker misbehaves from now on.
     pub(crate) fn behave(&self, delivery_faults: DeliveryFaults) {
         self.lock().delivery_faults = delivery_faults;
         self.wake();
     }
 
-    /// Goes away, or comes back.
+    /// Makes the broker unreachable or reachable for all hosts.
     pub(crate) fn set_down(&self, down: bool) {
         self.lock().down = down;
         self.connections.send_modify(|count| *count += 1);
         self.wake();
     }
 
-    /// Cuts a host off, or lets it in again.
+    /// Makes the broker unreachable or reachable for one host.
     pub(crate) fn set_cut(&self, host: &str, cut: bool) {
         let mut state = self.lock();
         let _ = if cut { state.cut.insert(host.to_owned()) } else { state.cut.remove(host) };
@@ -154,7 +154,7 @@ impl Broker {
         self.wake();
     }
 
-    /// Forgets the newest events, as a machine that lost its power before it wrote them: the stream is the same.
+    /// Loses the newest events, as a machine that lost power before it wrote them. The stream keeps its identity.
     pub(crate) fn forget_tail(&self, count: usize) -> usize {
         let lost = self.lock().forget_tail(count).len();
         self.connections.send_modify(|count| *count += 1);
@@ -162,7 +162,7 @@ impl Broker {
         lost
     }
 
-    /// Loses one in so many of the events it has, wherever they are; the stream is the same. One in one is a purge.
+    /// Loses each event with a probability of one in `one_in`. The stream keeps its identity. One in one is a purge.
     pub(crate) fn lose(&self, one_in: u64) -> usize {
         let lost = self.lock().lose(one_in);
         self.connections.send_modify(|count| *count += 1);
@@ -170,18 +170,18 @@ impl Broker {
         lost
     }
 
-    /// The next window of new events that one of these hosts sends stalls for so long.
+    /// Stalls the next window of new events that one of these hosts publishes.
     pub(crate) fn stall(&self, hosts: &'static [&'static str], lasts: Duration) {
         self.lock().stall = Some(Stall { hosts, lasts });
     }
 
-    /// Nothing stalls or is refused from now on.
+    /// Ends stalls and refusals.
     pub(crate) fn settle(&self) {
         let mut state = self.lock();
         (state.stall, state.refused.1) = (None, Duration::ZERO);
     }
 
-    /// Takes an event from a host without a word, if it gets here.
+    /// Stores an event from a host without an acknowledgement, if the host reaches the broker.
     pub(crate) fn leak(&self, host: &str, id: &str, message: &Message) {
         let mut state = self.lock();
         if state.reachable_from(host) {
@@ -191,14 +191,14 @@ impl Broker {
         self.wake();
     }
 
-    /// Loses everything it ever had.
+    /// Loses the whole stream.
     pub(crate) fn wipe(&self) {
         self.lock().stream = None;
         self.connections.send_modify(|count| *count += 1);
         self.wake();
     }
 
-    /// Whether everything was delivered and acknowledged by every consumer there is.
+    /// Whether every consumer has received and acknowledged every event.
     pub(crate) fn is_quiet(&self) -> bool {
         let state = self.lock();
         state.stream.as_ref().is_none_or(|stream| {
@@ -207,7 +207,7 @@ impl Broker {
         })
     }
 
-    /// Events it has.
+    /// The number of events in the stream, lost ones included.
     pub(crate) fn len(&self) -> usize {
         self.lock().stream.as_ref().map_or(0, |stream| stream.events.len())
     }
@@ -236,8 +236,8 @@ impl State {
         StreamState { identity, first, last, gaps, max_age: Duration::ZERO }
     }
 
-    /// What readers in order call this stream. It has another name once a publisher noticed that it lost its end: other events
-    /// get those sequences then, and a cursor beyond the loss would pass them over.
+    /// The name of the stream for ordered consumers. It changes once a publisher reports that the stream lost its end:
+    /// other events get those sequences then, and a cursor beyond the loss would skip them.
     fn source(&mut self) -> String {
         let renumbered = if self.delivery_faults.blind { 0 } else { self.renumbered };
         format!("checkup@{}+{renumbered}", self.stream().identity)
@@ -260,7 +260,7 @@ impl State {
         count
     }
 
-    /// The events that were lost.
+    /// Removes the newest events and returns them.
     fn forget_tail(&mut self, count: usize) -> Vec<Stored> {
         self.tails_lost += 1;
         let Some(stream) = &mut self.stream else { return Vec::new() };
@@ -278,7 +278,8 @@ impl State {
         lost
     }
 
-    /// What becomes of a window that a host sends: the sequences of those that were stored, and how long all of it takes.
+    /// Takes a window from a host. Returns the sequence of each event that was stored, and how long the call takes
+    /// beyond its normal time.
     fn take(&mut self, host: &str, events: &[Outbound]) -> (Vec<Option<u64>>, Option<Duration>) {
         let before = self.stream().events.len();
         let refused = |state: &Self, id: &str| state.refused.1 > clock::elapsed() && state.refused.0.contains(id);
@@ -288,7 +289,7 @@ impl State {
             .collect();
         let fresh = self.stream().events.len() - before;
         let Some(stall) = self.stall.take_if(|stall| fresh > 0 && stall.hosts.contains(&host)) else {
-            // a process that is stopped in the middle of a call finds its answer late, whatever the deadline was
+            // A process that is stopped during a call gets its answer late, whatever the deadline was.
             let slow = self.chance.one_in(self.delivery_faults.slow);
             return (sequences, slow.then(|| self.chance.between(UNREACHABLE_TIMEOUT, UNREACHABLE_TIMEOUT * 20)));
         };
@@ -308,7 +309,8 @@ impl State {
         sequence
     }
 
-    /// What this consumer may have now, at most so many; none where it has to wait, and until when.
+    /// The messages for this consumer now, at most `limit`. Without any, the error is the time of the next one, if it
+    /// is known.
     fn deliver(
         &mut self,
         name: &str,
@@ -363,7 +365,7 @@ impl State {
     }
 }
 
-/// Whether a subject matches a filter: tokens between dots, a star for any one of them.
+/// Whether a subject matches a filter of tokens between dots. A star matches any one token.
 fn matches(filter: &str, subject: &str) -> bool {
     let (wanted, given): (Vec<_>, Vec<_>) = (filter.split('.').collect(), subject.split('.').collect());
     wanted.len() == given.len() && wanted.iter().zip(&given).all(|(wanted, given)| *wanted == "*" || wanted == given)

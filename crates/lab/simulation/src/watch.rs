@@ -1,4 +1,4 @@
-//! Takes down what every consumer applies, and has it take its time.
+//! Records what every consumer applies, and delays it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use store::inbox::InboxKey;
 use crate::chance::Chance;
 use crate::host::Site;
 
-/// A handler that is watched.
+/// A handler that records and delays.
 pub(crate) struct Watched {
     inner: Arc<dyn Handler>,
     who: String,
@@ -21,7 +21,7 @@ pub(crate) struct Watched {
 }
 
 impl Watched {
-    /// The consumer, watched.
+    /// The consumer with its handler wrapped.
     pub(crate) fn over(consumer: Consumer, host: &str, site: &Arc<Site>) -> Consumer {
         let who = format!("{host}/{}", consumer.name);
         let chance = Mutex::new(Chance::new(u64::from_be_bytes(runtime::entropy::bytes())));

@@ -1,4 +1,4 @@
-//! A relay as it must not be: it remembers how far it has read, not which events the broker has.
+//! A relay with a bug: it remembers how far it has read, not which events the broker has acknowledged.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,10 +7,10 @@ use bus::{Message, Outbound, Publish};
 use store::{Database, outbox};
 use tokio::time::{Instant, sleep, timeout};
 
-/// How often it looks for what nobody told it of.
+/// How often it looks for commits that it was not notified of.
 const COMMIT_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Publishes what comes after the last event it has published.
+/// Publishes the events after the last published one, for ever.
 pub(crate) async fn publish(database: Database, transport: Arc<dyn Publish>) {
     let (mut watermark, mut commits) = (0, database.commits());
     loop {

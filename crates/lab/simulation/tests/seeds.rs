@@ -1,4 +1,4 @@
-//! Seeds of the simulation, each in a process of its own: that they repeat, that the real services pass them, and that
+//! Tests of the simulation, with each seed in a process of its own: seeds repeat, the real services pass them, and
 //! planted bugs do not.
 //!
 //! A seed that fails is printed with the command that repeats it.
@@ -7,7 +7,7 @@ use std::process::Command;
 
 use simulation::{Batch, Mutant};
 
-/// The seeds that every change has to pass. `make simulate` runs more.
+/// The number of seeds that every change must pass. `make simulate` runs more.
 const SEEDS: u64 = 500;
 
 fn batch(first: u64, count: u64) -> Batch {
@@ -16,7 +16,7 @@ fn batch(first: u64, count: u64) -> Batch {
     Batch { program, first, count, jobs, mutant: None, until_found: false }
 }
 
-/// Alone, as the printed command runs it, and in a batch.
+/// Runs each seed alone, as the printed command does, and in a batch.
 #[test]
 fn a_seed_repeats() {
     for seed in [3, 7, 11, 12] {

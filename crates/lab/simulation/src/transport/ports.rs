@@ -13,14 +13,14 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use super::{Broker, UNREACHABLE_TIMEOUT, matches};
 use crate::clock;
 
-/// The longest way of a message there and back.
+/// The longest round trip to the broker.
 const MAX_ROUND_TRIP: Duration = Duration::from_millis(10);
 
 fn unreachable() -> Error {
     Error::new("broker", "out of reach")
 }
 
-/// The broker from one host, for those who publish.
+/// The broker from one host, for publishers.
 #[derive(Debug, Clone)]
 pub(crate) struct Sender {
     broker: Broker,
@@ -32,7 +32,7 @@ impl Sender {
         Self { broker: broker.clone(), host: host.into() }
     }
 
-    /// The way there and back, if there is one.
+    /// Waits for a round trip. An error if the broker is unreachable.
     async fn travel(&self) -> Result<(), Error> {
         let (way, reachable) = {
             let mut state = self.broker.lock();
@@ -102,11 +102,11 @@ impl Publish for Sender {
     }
 }
 
-/// Shared durable consumers, seen from one host.
+/// Shared durable consumers, from one host.
 #[derive(Debug, Clone)]
 pub(crate) struct Durable(pub(crate) Sender);
 
-/// A reader that keeps its own cursor, seen from one host.
+/// An ordered consumer, from one host.
 #[derive(Debug, Clone)]
 pub(crate) struct Ordered(pub(crate) Sender);
 
@@ -191,11 +191,11 @@ impl Subscription for DurableReader {
     }
 }
 
-/// Waits for a change, or until something is due.
+/// Waits for a change, or until `due`.
 async fn wait(changes: &mut watch::Receiver<u64>, due: Option<Duration>) {
     let change = changes.changed();
     match due {
-        // a millisecond more than it takes, because the simulated clock moves in steps
+        // One millisecond more, because the simulated clock moves in steps.
         Some(due) => {
             let until = Instant::now() + due.saturating_sub(clock::elapsed()) + Duration::from_millis(1);
             drop(timeout_at(until, change).await);
@@ -212,7 +212,7 @@ impl Subscribe for Ordered {
         filter: &[String],
         from: HashMap<String, i64>,
     ) -> Result<Box<dyn Subscription>, Error> {
-        // from here on a lost connection is noticed
+        // From here on a lost connection is noticed.
         let (connections, changes) = (self.0.broker.connections.subscribe(), self.0.broker.changed.subscribe());
         self.0.travel().await?;
         let (stream, (source, position)) = {
@@ -226,7 +226,8 @@ impl Subscribe for Ordered {
     }
 }
 
-/// Where a reader goes on: as the real transport has it, one that has read more than there is begins anew under another name.
+/// Where a reader continues. As on the real transport, a reader that is beyond the end of the stream starts again under
+/// another name.
 fn cursor(base: &str, last: u64, from: &HashMap<String, i64>) -> (String, u64) {
     let position = |source: &str| u64::try_from(from.get(source).copied().unwrap_or_default()).unwrap_or_default();
     let names = (0..).map(|generation| if generation == 0 { base.to_owned() } else { format!("{base}.{generation}") });
@@ -236,7 +237,7 @@ fn cursor(base: &str, last: u64, from: &HashMap<String, i64>) -> (String, u64) {
 
 struct OrderedReader {
     at: Sender,
-    /// What the stream was called when this subscribed.
+    /// The name of the stream at the subscription.
     stream: String,
     source: String,
     position: u64,
