@@ -1,4 +1,4 @@
-//! Notes which compiler and which profile built the instrument: figures say so.
+//! Passes the compiler version and the profile of this build to the crate, because figures depend on them.
 
 use std::process::Command;
 

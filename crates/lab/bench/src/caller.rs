@@ -1,4 +1,4 @@
-//! Who calls: connections, and the metadata every call carries. The same for the services and for the baseline.
+//! The callers: connections, and the metadata of every call. They are the same for the services and for the baseline.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -17,12 +17,12 @@ use tonic::transport::{Channel, Uri};
 
 use crate::Error;
 
-/// How long a call may take: far more than any needs.
+/// The deadline of a call: much longer than any call takes.
 const DEADLINE: Duration = Duration::from_secs(30);
-/// How long a token is valid: longer than any measurement.
+/// The lifetime of a token: longer than any measurement.
 const TTL: Duration = Duration::from_secs(6 * 60 * 60);
 
-/// What a token says.
+/// A signed token as a header value.
 #[derive(Debug, Clone)]
 pub(crate) struct Token(AsciiMetadataValue);
 
@@ -40,17 +40,17 @@ impl Token {
         Self::made(signer, Role::Admin, "bench-admin")
     }
 
-    /// Somebody who reads everything.
+    /// An auditor, who may read everything.
     pub(crate) fn auditor(signer: &Signer) -> Result<Self, Error> {
         Self::made(signer, Role::Auditor, "bench-auditor")
     }
 
-    /// The service that reserves places.
+    /// The service Screening, which reserves places.
     pub(crate) fn screening(signer: &Signer) -> Result<Self, Error> {
         Self::made(signer, Role::Service, "screening")
     }
 
-    /// The service that asks for more places.
+    /// The service Marketing, which requests more places.
     pub(crate) fn marketing(signer: &Signer) -> Result<Self, Error> {
         Self::made(signer, Role::Service, "marketing")
     }
@@ -61,7 +61,7 @@ impl Token {
     }
 }
 
-/// Connections to one address that callers share.
+/// Connections to one address, shared by callers.
 #[derive(Debug, Clone)]
 pub(crate) struct Lines(Vec<Channel>);
 
@@ -71,13 +71,13 @@ impl Lines {
         Ok(Self((0..connections.max(1)).map(|_| connect(uri.clone(), ClientOptions::default())).collect()))
     }
 
-    /// The connection of a caller.
+    /// The connection of the caller with this number.
     pub(crate) fn channel(&self, caller: usize) -> Channel {
         self.0[caller % self.0.len()].clone()
     }
 }
 
-/// Somebody with a token.
+/// A caller: connections and a token.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
     lines: Lines,
@@ -89,12 +89,12 @@ impl Caller {
         Self { lines, token }
     }
 
-    /// A request of this caller.
+    /// A request with this caller's token.
     pub(crate) fn request<T>(&self, message: T) -> Request<T> {
         self.request_as(&self.token, message)
     }
 
-    /// A request of somebody else over the same connections.
+    /// A request with another token over the same connections.
     pub(crate) fn request_as<T>(&self, token: &Token, message: T) -> Request<T> {
         let mut request = Request::new(message);
         request.metadata_mut().insert("authorization", token.0.clone());

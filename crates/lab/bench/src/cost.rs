@@ -1,4 +1,4 @@
-//! What one booking, or the end of one, costs: time by process, bytes written, commits.
+//! The cost of one booking, or of ending one: CPU time per process, bytes written, commits.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use crate::series::figure;
 use crate::testbed::{Services, Testbed};
 use crate::{Error, proc};
 
-/// PostgreSQL's sessions report what they did when they have been idle for so long, at the latest.
+/// After this time without work, a session of PostgreSQL has reported its statistics.
 const REPORTED: Duration = Duration::from_secs(11);
 
-/// What processes have used until a moment.
+/// What one group of processes has used up to a moment.
 #[derive(Debug)]
 struct Used {
     name: String,
@@ -22,14 +22,14 @@ struct Used {
     written: u64,
 }
 
-/// What a stand has used until a moment.
+/// What a testbed has used up to a moment.
 #[derive(Debug)]
 pub(crate) struct Bill {
     used: Vec<Used>,
     durable: Durable,
 }
 
-/// What was made durable: all that PostgreSQL's log tells, or what the writers of an embedded process count.
+/// What was made durable up to a moment: PostgreSQL's log and commits, or the commits that the embedded writers count.
 #[derive(Debug, Clone, Copy)]
 enum Durable {
     Postgres { bytes: f64, syncs: f64, commits: f64 },
@@ -37,7 +37,7 @@ enum Durable {
 }
 
 impl Durable {
-    /// The columns: bytes logged, syncs of the log, commits. SQLite syncs its log once a commit, and where it checkpoints.
+    /// The columns: log bytes, log syncs, commits. SQLite syncs its log once per commit and at checkpoints.
     fn columns(self, before: Self, each: impl Fn(f64) -> String) -> [String; 3] {
         match (self, before) {
             (Self::Postgres { bytes, syncs, commits }, Self::Postgres { bytes: b, syncs: s, commits: c }) => {
@@ -52,7 +52,7 @@ impl Durable {
 }
 
 impl Bill {
-    /// Until now. On PostgreSQL it waits until every session has reported.
+    /// What the testbed has used until now. On PostgreSQL it waits until every session has reported.
     pub(crate) async fn of(testbed: &mut Testbed) -> Result<Self, Error> {
         let durable = match &mut testbed.services {
             Services::Embedded(embedded) => Durable::Sqlite { commits: commits(embedded.admin_addr()).await? },
@@ -74,7 +74,7 @@ impl Bill {
         Ok(Self { used: used.collect(), durable })
     }
 
-    /// What was used since an earlier moment for each of so many things, of which one is named.
+    /// The use since `before` per item: `count` is the number of items, and `one` names an item.
     pub(crate) fn since(&self, before: &Self, count: u64, one: &str) -> Rows {
         let each = |amount: f64| figure(amount / count.max(1) as f64);
         let mut rows = Vec::new();
@@ -98,7 +98,7 @@ impl Bill {
     }
 }
 
-/// Transactions that the writers of a process have committed, as its metrics count them.
+/// The transactions that the writers of a process have committed, from its metrics.
 async fn commits(admin: SocketAddr) -> Result<f64, Error> {
     let asked = async {
         let mut stream = TcpStream::connect(admin).await?;

@@ -1,10 +1,10 @@
-//! The document of a run, for the repository: nobody writes it by hand.
+//! The document of a run, for the repository. It is never edited by hand.
 
 use std::path::{Path, PathBuf};
 
 use crate::{Error, Report, plot};
 
-/// What stands above the tables.
+/// The text above the tables.
 const HEAD: &str = "\
 # Benchmarks
 
@@ -17,10 +17,10 @@ machine's other load.
 ";
 
 impl Report {
-    /// The files of the document: where each goes, and its text. Plots are beside it.
+    /// The files of the document with their paths: the Markdown file and its plots beside it.
     ///
     /// # Errors
-    /// Where a plot cannot be drawn.
+    /// If a plot cannot be drawn.
     pub fn document(&self, path: &Path) -> Result<Vec<(PathBuf, String)>, Error> {
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();
         let (mut files, mut pictures) = (Vec::new(), String::new());

@@ -1,14 +1,14 @@
-//! Why something could not be measured.
+//! The errors of measurements.
 
 use tonic::Status;
 
-/// Why something could not be measured.
+/// The reason why something could not be measured.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// What was asked for makes no sense; nothing was started.
+    /// The request makes no sense. Nothing was started.
     #[error("{0}")]
     Usage(String),
-    /// Something did not go as it must for the figures to mean anything.
+    /// A step failed that must succeed for the figures to mean anything.
     #[error("{0}")]
     Failed(String),
     /// A server or a service did not start, or did not stop.
@@ -17,12 +17,12 @@ pub enum Error {
 }
 
 impl Error {
-    /// In words.
+    /// A step failed; `what` is a sentence.
     pub(crate) fn failed(what: impl Into<String>) -> Self {
         Self::Failed(what.into())
     }
 
-    /// A call that has to succeed did not.
+    /// A call failed that must succeed.
     pub(crate) fn call(method: &'static str) -> impl Fn(Status) -> Self {
         move |status| {
             let said = runtime::status::refusal_of(&status).map_or_else(
@@ -33,7 +33,7 @@ impl Error {
         }
     }
 
-    /// The system refused something.
+    /// The operating system refused an operation.
     pub(crate) fn system(doing: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
         let doing = doing.into();
         move |cause| Self::Failed(format!("cannot {doing}: {cause}"))

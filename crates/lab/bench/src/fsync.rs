@@ -1,4 +1,4 @@
-//! What the disk needs to make something durable.
+//! How long the disk takes to make a write durable.
 
 use std::io::Write;
 use std::path::Path;
@@ -6,12 +6,12 @@ use std::time::Instant;
 
 use crate::Error;
 
-/// Syncs a median is taken of.
+/// The number of syncs that the median is taken of.
 const SYNCS: usize = 200;
-/// What is written before each.
+/// The number of bytes written before each sync.
 const BYTES: usize = 4096;
 
-/// The median of some, in milliseconds.
+/// The median time of a sync, in milliseconds.
 pub(crate) async fn median(directory: &Path) -> Result<f64, Error> {
     let path = directory.join("sync-probe");
     let measured = tokio::task::spawn_blocking(move || {

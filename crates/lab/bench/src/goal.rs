@@ -1,4 +1,4 @@
-//! One file a goal: what is started, what is measured by turns, what comes of it.
+//! One module per goal: what is started, what is measured against which baseline, and the result.
 
 mod booking;
 mod curves;
@@ -21,15 +21,15 @@ use crate::section::Section;
 use crate::testbed::{Services, Setup, Testbed};
 use crate::{Error, Item, Plan, Step, Topology};
 
-/// What of the rate of the closed loop an open loop asks for: enough to be busy, not enough to build a queue.
+/// The share of a closed loop's rate that an open loop asks for: the services are busy, but no queue builds up.
 const SHARE: f64 = 0.6;
 
-/// What every measurement needs.
+/// The state that every measurement needs.
 pub(crate) struct Bench<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) topology: Topology,
     pub(crate) say: &'a (dyn Fn(Step) + Sync),
-    /// What the servers of a mesh are, once one has run.
+    /// The versions of a mesh's servers, once a mesh has run.
     pub(crate) servers: Option<Servers>,
 }
 
@@ -50,7 +50,7 @@ impl Bench<'_> {
         }
     }
 
-    /// Starts services, and says so.
+    /// Announces the start of the services, and starts them.
     async fn testbed(&mut self, item: Item, setup: &Setup) -> Result<Testbed, Error> {
         (self.say)(Step::Phase(format!("{} {}: starting", item.name(), self.topology), None));
         let mut testbed = Testbed::start(self.plan, self.topology, setup).await?;
@@ -62,14 +62,14 @@ impl Bench<'_> {
         Ok(testbed)
     }
 
-    /// Starts the baseline's server and makes sure that it answers.
+    /// Starts the baseline's server and checks that it answers.
     async fn baseline(&self, testbed: &Testbed) -> Result<(Baseline, Arc<Greeting>), Error> {
         let (baseline, greeting) = Baseline::start(self.plan, &testbed.signer).await?;
         baseline.check().await?;
         Ok((baseline, Arc::new(greeting)))
     }
 
-    /// The phase of the measurement begins.
+    /// Announces a measurement with this many steps.
     fn phase(&self, item: Item, steps: u32) {
         (self.say)(Step::Phase(format!("{} {}", item.name(), self.topology), Some(u64::from(steps))));
     }
@@ -78,7 +78,7 @@ impl Bench<'_> {
         (self.say)(Step::Done);
     }
 
-    /// A closed loop, once everything rests.
+    /// Runs a closed loop once the services are at rest.
     async fn closed<W: Work>(&self, testbed: &Testbed, work: &Arc<W>, callers: usize) -> Result<Measured, Error> {
         testbed.rest().await;
         let measured = closed(work, callers, self.plan.warm_up, self.plan.span).await?;
@@ -86,7 +86,7 @@ impl Bench<'_> {
         Ok(measured)
     }
 
-    /// An open loop, once everything rests.
+    /// Runs an open loop once the services are at rest.
     async fn open<W: Work>(&self, testbed: &Testbed, work: &Arc<W>, rate: f64) -> Result<Measured, Error> {
         testbed.rest().await;
         let measured = open(work, rate, self.plan.warm_up, self.plan.span).await?;
@@ -95,7 +95,7 @@ impl Bench<'_> {
     }
 }
 
-/// How the time of the callers' own process went.
+/// The CPU time of this process, which has the callers.
 pub(crate) fn own_cpu() -> Duration {
     crate::proc::cpu(std::process::id())
 }

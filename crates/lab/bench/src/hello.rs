@@ -1,4 +1,4 @@
-//! The baseline of every rate: a unary call that does nothing, by the same tonic, on the same runtime, in a process of its own.
+//! The baseline of every rate: a unary call that does nothing, by the same tonic and runtime, in a process of its own.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -24,25 +24,26 @@ use crate::load::{Answer, Work};
 use crate::{Error, Plan};
 
 const PATH: &str = "/bench.Hello/Say";
-/// Bytes of the text that is sent and sent back.
+/// The number of bytes of the text, which is echoed.
 const SIZE: usize = 64;
 /// How long the process may take to answer.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What is sent and sent back.
+/// The request and the answer.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Hello {
     #[prost(string, tag = "1")]
     text: String,
 }
 
-/// Serves on this address until the process ends.
+/// Serves the baseline on this address until the process ends.
 ///
 /// # Errors
-/// Where it cannot listen.
+/// If it cannot listen on the address.
 pub async fn serve(addr: SocketAddr) -> Result<(), Error> {
     let listener = TcpListener::bind(addr).await.map_err(Error::system(format!("listen on {addr}")))?;
-    // as the services have it: with small packets held back, a baseline would make everything beside it look well
+    // As in the services. Delayed small packets would slow the baseline and flatter everything that is compared with
+    // it.
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let served = tonic::transport::Server::builder().add_service(Greeter).serve_with_incoming(incoming).await;
     served.map_err(|error| Error::failed(format!("the baseline's server failed: {error}")))
@@ -84,7 +85,7 @@ impl tonic::server::UnaryService<Hello> for Say {
     }
 }
 
-/// The process that serves it, and its callers.
+/// The baseline's process, and its caller.
 #[derive(Debug)]
 pub(crate) struct Baseline {
     caller: Caller,
@@ -92,7 +93,7 @@ pub(crate) struct Baseline {
 }
 
 impl Baseline {
-    /// Starts the process and waits until it answers.
+    /// Starts the process and waits until it accepts connections.
     pub(crate) async fn start(plan: &Plan, signer: &Signer) -> Result<(Self, Greeting), Error> {
         let addr = SocketAddr::from(([127, 0, 0, 1], port::free()?));
         let mut command = Command::new(&plan.binary);
@@ -108,13 +109,13 @@ impl Baseline {
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        // it reads no token; the callers send one all the same, as they do to the services
+        // The baseline reads no token, but its callers send one, as they do to the services.
         let caller = Caller::new(Lines::to(addr, plan.connections)?, Token::admin(signer)?);
         let greeting = Greeting { caller: caller.clone() };
         Ok((Self { caller, _child: child }, greeting))
     }
 
-    /// Whether it answers.
+    /// Makes one call, which must succeed.
     pub(crate) async fn check(&self) -> Result<(), Error> {
         say(&self.caller, 0).await.map_err(Error::call("the baseline's call"))
     }

@@ -1,4 +1,4 @@
-//! A hot slot: everybody wants the same date. And the next one, once it is full.
+//! A hot slot that all callers book, and the next one once it is full.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,32 +17,32 @@ use crate::Error;
 use crate::caller::Caller;
 use crate::load::{Answer, Work};
 
-/// Places of a slot: the most there can be.
+/// The capacity of a slot: the largest that is allowed.
 pub(crate) const PLACES: i32 = 100_000;
-/// Slots to go on with when one is full.
+/// The number of slots, which are used one after the other.
 const SLOTS: i64 = 100;
-/// Days from now to the first of them.
+/// Days from today to the first slot.
 pub(crate) const AHEAD: i64 = 30;
 
-/// The date, where hospitals of the measurements are.
+/// Today's date in the time zone of the measured hospitals.
 pub(crate) fn today() -> jiff::civil::Date {
     Clock::system().now().to_zoned(jiff::tz::TimeZone::UTC).date()
 }
 
-/// A hospital of its own with slots to be booked one after the other.
+/// A hospital whose slots are booked one after the other.
 #[derive(Debug)]
 pub(crate) struct Hot {
     pub(crate) hospital: String,
     slots: Vec<String>,
-    /// The slot all callers are on.
+    /// The index of the slot that all callers book.
     current: AtomicUsize,
     run: String,
-    /// Numbers customers: one has one booking a date.
+    /// The number of customers so far. Each makes one booking, because a customer has one booking per date.
     customers: AtomicUsize,
 }
 
 impl Hot {
-    /// Has an admin make it, with so many places a slot.
+    /// Creates the hospital with this capacity per slot.
     pub(crate) async fn open(admin: &Caller, id: &str, places: i32) -> Result<Arc<Self>, Error> {
         let begin = today() + AHEAD.days();
         let dates: Vec<jiff::civil::Date> = (0..SLOTS).map(|offset| begin + offset.days()).collect();
@@ -68,12 +68,12 @@ impl Hot {
         Ok(Arc::new(Self { hospital, slots, current, customers, run: id.to_owned() }))
     }
 
-    /// Goes on to a slot nobody has booked yet: what an earlier measurement took is not the next one's.
+    /// Moves to a slot without bookings, so that no measurement depends on an earlier one.
     pub(crate) fn fresh(&self) {
         self.current.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The slot everybody is on.
+    /// The slot that all callers book.
     pub(crate) fn slot(&self) -> Result<&str, Status> {
         self.at(self.current.load(Ordering::Relaxed))
     }
@@ -83,21 +83,21 @@ impl Hot {
         self.slots.get(index).map(String::as_str).ok_or_else(full)
     }
 
-    /// One slot after the other.
+    /// The slot at this index, counted round all slots.
     pub(crate) fn any(&self, index: usize) -> &str {
         &self.slots[index % self.slots.len()]
     }
 
-    /// Somebody who has booked nothing yet.
+    /// A customer without bookings.
     pub(crate) fn customer(&self) -> String {
         format!("customers/{}-{}", self.run, self.customers.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// What a status of a call on this slot means; an error where it must not happen.
+    /// The outcome of a status of a call on slot `on`. A status that must not happen is an error.
     fn judge(&self, on: usize, status: Status) -> Result<Answer, Status> {
         match reason_of(&status) {
             Some(Reason::SlotFull) => {
-                // whoever sees it first moves everybody on
+                // The first caller that sees a full slot moves all callers to the next one.
                 let _ = self.current.compare_exchange(on, on + 1, Ordering::Relaxed, Ordering::Relaxed);
                 Ok(Answer::Refused)
             }
@@ -127,7 +127,7 @@ impl Work for Reserve {
     }
 }
 
-/// CreateScreening: both services, both commits.
+/// CreateScreening: calls of two services and both their commits.
 #[derive(Debug)]
 pub(crate) struct Book {
     pub(crate) caller: Caller,
@@ -153,7 +153,7 @@ pub(crate) struct ReadOne {
 }
 
 impl ReadOne {
-    /// Of a booking that is made for it.
+    /// Makes a booking to read.
     pub(crate) async fn of(book: &Book) -> Result<Arc<Self>, Error> {
         let slot = book.hot.slot().map_err(Error::call("the first slot"))?.to_owned();
         let request = book.caller.request(booking(book.hot.customer(), slot));
@@ -169,7 +169,7 @@ impl Work for ReadOne {
     }
 }
 
-/// The request of a booking.
+/// The request for a booking.
 pub(crate) fn booking(customer: String, slot: String) -> screening::CreateScreeningRequest {
     screening::CreateScreeningRequest {
         screening: Some(screening::Screening { customer, slot, ..Default::default() }),

@@ -1,8 +1,8 @@
-//! Measures running services: every figure is a ratio against a baseline of the same run, taken by turns.
+//! Measures running services. Where possible a figure is a ratio to a baseline that alternates with it in the same run.
 //!
-//! What is measured are real processes of the program it is told, with the settings they are shipped with; the callers are in
-//! this process, so their time and the services' can be told apart. It judges nothing but its own bounds: whether the answers
-//! are right is for the tests.
+//! The services are real processes of the given program with its default settings. The callers are in this process, so
+//! that their CPU time is separate from that of the services. The crate checks only its own bounds; the tests check
+//! whether answers are right.
 
 mod caller;
 mod cost;
@@ -30,27 +30,27 @@ pub use report::Report;
 pub use section::{Bound, Curve, Figure, Rows, Section, Side};
 pub use series::Series;
 
-/// How far it is.
+/// The progress of a run.
 #[derive(Debug, Clone)]
 pub enum Step {
-    /// Something begins, of so many steps where that is known.
+    /// A phase begins, with its number of steps if it is known.
     Phase(String, Option<u64>),
-    /// One of them is done.
+    /// A step of the phase is done.
     Done,
 }
 
-/// Measures everything the plan names, one thing after the other. What cannot be measured is named in the report; the rest,
-/// which may have taken an hour, is not lost for it.
+/// Measures every item of the plan, one after the other. The report names what could not be measured. Such a failure
+/// does not lose the other results, which may have taken an hour.
 ///
 /// # Errors
-/// [`Error::Usage`] where what was asked for makes no sense.
+/// [`Error::Usage`] if the plan makes no sense.
 pub async fn run(plan: &Plan, say: &(dyn Fn(Step) + Sync)) -> Result<Report, Error> {
     let stations = plan.stations()?;
     let mut machine = Machine::inspect();
     let (mut sections, mut failed) = (Vec::new(), Vec::new());
     for (item, topology) in stations {
         let mut bench = goal::Bench { plan, topology, say, servers: machine.servers.take() };
-        // each measurement holds the state of many
+        // Boxed, because the future of a measurement is large.
         let section = Box::pin(bench.measure(item)).await;
         machine.servers = bench.servers;
         match section {

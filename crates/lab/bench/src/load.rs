@@ -1,7 +1,7 @@
-//! Load: callers that each wait for their answer, or calls at their times whatever the answers do.
+//! Load: callers that wait for each answer, or calls at fixed times whatever the answers do.
 //!
-//! A closed loop measures throughput: so many callers, each with one call under way. An open loop measures latency: every call
-//! has its time, and its latency counts from that time, so that a call which had to wait to be sent is as late as its
+//! A closed loop measures throughput: a number of callers, each with one call at a time. An open loop measures latency:
+//! every call is due at a time from which its latency counts. A call that had to wait to be sent is as late as its
 //! customer would find it (no coordinated omission).
 
 use std::future::Future;
@@ -16,40 +16,40 @@ use tonic::Status;
 
 use crate::Error;
 
-/// How often an open loop looks which calls are due. The runtime's timers are not finer.
+/// How often an open loop checks which calls are due. The runtime's timers are no finer.
 const TICK: Duration = Duration::from_millis(1);
-/// Calls of an open loop that may be under way; where there would be more, the service is far behind the rate.
+/// The most calls of an open loop that run at the same time. With more, the service is far behind the rate.
 const MAX_IN_FLIGHT: usize = 4_000;
 
-/// What became of a call.
+/// The outcome of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// It did what it was to do.
+    /// The call had its effect.
     Done,
-    /// It was refused by a rule or for want of room, as may happen.
+    /// The call was refused by a rule or for lack of capacity, which is allowed.
     Refused,
 }
 
-/// Something that can be called again and again.
+/// A call that can be repeated.
 pub(crate) trait Work: Send + Sync + 'static {
-    /// Calls once. A status is something that must not happen, and ends the measurement.
+    /// Makes one call. An error is a status that must not happen, and ends the measurement.
     fn call(&self, caller: usize) -> impl Future<Output = Result<Answer, Status>> + Send;
 }
 
-/// What was counted.
+/// The result of a measurement.
 #[derive(Debug, Clone)]
 pub(crate) struct Measured {
-    /// How long it was counted for.
+    /// The time that was measured.
     pub(crate) took: Duration,
-    /// Calls that did what they were to do, within that time.
+    /// The number of calls that had their effect in that time.
     pub(crate) done: u64,
-    /// Calls that were refused, within that time.
+    /// The number of calls that were refused in that time.
     pub(crate) refused: u64,
-    /// Calls that did what they were to do, the warm-up included: what the services worked for.
+    /// The number of calls that had their effect, warm-up included: the work of the services.
     pub(crate) worked: u64,
-    /// Microseconds of the calls that were counted and done.
+    /// The latency in microseconds of the calls in `done`.
     pub(crate) latency: Histogram<u64>,
-    /// Calls of an open loop that could not even be sent: too many were under way.
+    /// Calls of an open loop that were not sent because too many were running.
     pub(crate) unsent: u64,
 }
 
@@ -75,37 +75,37 @@ impl Measured {
         self.refused += other.refused;
         self.worked += other.worked;
         self.unsent += other.unsent;
-        // both have the same bounds
+        // Cannot fail: both histograms have the same bounds.
         let _ = self.latency.add(&other.latency);
     }
 
-    /// Calls done a second.
+    /// Calls per second that had their effect.
     pub(crate) fn rate(&self) -> f64 {
         self.done as f64 / self.took.as_secs_f64().max(f64::MIN_POSITIVE)
     }
 
-    /// Milliseconds at a quantile; not a number where no call was answered.
+    /// The latency at a quantile in milliseconds; NaN if no call had its effect.
     pub(crate) fn at(&self, quantile: f64) -> f64 {
         milliseconds(&self.latency, quantile)
     }
 }
 
-/// Milliseconds at a quantile of microseconds; not a number where there is none.
+/// The value at a quantile in milliseconds, from microseconds; NaN if there is none.
 pub(crate) fn milliseconds(micros: &Histogram<u64>, quantile: f64) -> f64 {
     if micros.is_empty() { f64::NAN } else { micros.value_at_quantile(quantile) as f64 / 1_000.0 }
 }
 
-/// Records a time in microseconds; one beyond the bounds as the bound.
+/// Records a time in microseconds. A time beyond the bounds counts as the bound.
 pub(crate) fn record(micros: &mut Histogram<u64>, time: Duration) {
     micros.saturating_record(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
 }
 
-/// Microseconds up to two minutes, to three digits.
+/// A histogram of microseconds up to two minutes, with three significant digits.
 pub(crate) fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 120_000_000, 3).unwrap_or_else(|_| unreachable!("the bounds are in order"))
 }
 
-/// So many callers, each with one call under way, for a while after the warm-up.
+/// Runs `callers` callers, each with one call at a time, for `span` after the warm-up.
 pub(crate) async fn closed<W: Work>(
     work: &Arc<W>,
     callers: usize,
@@ -126,7 +126,7 @@ pub(crate) async fn closed<W: Work>(
                 }
                 let answer = work.call(caller).await?;
                 let now = Instant::now();
-                // what is answered inside counts: only so the rate is that of a long run
+                // Only calls that are answered within the span count. That gives the rate of a long run.
                 measured.count(answer, now - since, now >= begin && now <= end);
             }
         });
@@ -134,7 +134,7 @@ pub(crate) async fn closed<W: Work>(
     gather(tasks, Measured::none(span)).await
 }
 
-/// So many calls by so many callers, each with one under way, however long that takes.
+/// Makes `calls` calls by `callers` callers, each with one call at a time, however long that takes.
 pub(crate) async fn all<W: Work>(work: &Arc<W>, callers: usize, calls: usize) -> Result<Measured, Error> {
     let next = Arc::new(AtomicUsize::new(0));
     let begin = Instant::now();
@@ -156,7 +156,8 @@ pub(crate) async fn all<W: Work>(work: &Arc<W>, callers: usize, calls: usize) ->
     Ok(measured)
 }
 
-/// So many calls a second for a while after the warm-up. What is due inside counts, however late it is answered.
+/// Makes `rate` calls per second for `span` after the warm-up. A call counts if it is due in the span, however late its
+/// answer.
 pub(crate) async fn open<W: Work>(
     work: &Arc<W>,
     rate: f64,
@@ -166,7 +167,7 @@ pub(crate) async fn open<W: Work>(
     open_until(work, rate, warm_up, span, &AtomicBool::new(false)).await
 }
 
-/// The same, until something is over if that is earlier.
+/// The same as [`open`], but stops early once `over` is set.
 pub(crate) async fn open_until<W: Work>(
     work: &Arc<W>,
     rate: f64,
@@ -194,7 +195,7 @@ pub(crate) async fn open_until<W: Work>(
                 continue;
             }
             tasks.spawn(async move {
-                // its time is the one it was given, not the one it got
+                // The latency counts from the time the call was due, not from the time it was sent.
                 work.call(caller).await.map(|answer| (answer, at.elapsed(), at >= begin))
             });
         }
@@ -206,7 +207,7 @@ pub(crate) async fn open_until<W: Work>(
         let (answer, latency, counts) = outcome(ended)?;
         measured.count(answer, latency, counts);
     }
-    // where the last answers came late, the rate was not kept
+    // If the last answers are late, the rate was not reached.
     measured.took = begin.elapsed();
     Ok(measured)
 }
@@ -227,7 +228,7 @@ fn outcome<T>(ended: Result<Result<T, Status>, JoinError>) -> Result<T, Error> {
 mod tests {
     use super::*;
 
-    /// Answers after a while, one at a time.
+    /// Answers one call at a time, each after ten milliseconds.
     struct Slow(tokio::sync::Mutex<()>);
 
     impl Work for Slow {
@@ -251,7 +252,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_open_loop_counts_from_the_time_a_call_was_due() {
         let work = Arc::new(Slow(tokio::sync::Mutex::new(())));
-        // twice as much as is answered: what waits in the queue is late
+        // Twice the possible rate: calls that wait in the queue are late.
         let measured = open(&work, 200.0, Duration::ZERO, Duration::from_secs(1)).await.unwrap();
         assert_eq!(measured.done, 200);
         assert!(measured.at(1.0) > 900.0, "the last one waited for all others: {}", measured.at(1.0));

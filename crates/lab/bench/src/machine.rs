@@ -1,4 +1,4 @@
-//! What the figures were taken on: they mean nothing without it.
+//! The machine and the versions that figures were measured on.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,7 +9,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::Error;
 
-/// The machine and the versions, as far as the system tells.
+/// The machine and the versions, as far as the system tells them.
 #[derive(Debug, Clone)]
 pub struct Machine {
     cpu: String,
@@ -19,15 +19,15 @@ pub struct Machine {
     build: &'static str,
     compiler: &'static str,
     commit: Option<String>,
-    /// When it was looked at, to the minute, in UTC.
+    /// The time of the inspection in UTC, to the minute.
     date: String,
-    /// PostgreSQL and nats-server, once a mesh has said theirs.
+    /// The versions of PostgreSQL and nats-server, once a mesh has run.
     pub(crate) servers: Option<Servers>,
     load_before: String,
     withheld: Withheld,
 }
 
-/// Versions of what a mesh runs on.
+/// The versions of the servers of a mesh.
 #[derive(Debug, Clone)]
 pub(crate) struct Servers {
     pub(crate) postgres: String,
@@ -35,10 +35,10 @@ pub(crate) struct Servers {
 }
 
 impl Servers {
-    /// Those of a mesh.
+    /// Asks the servers of a mesh.
     pub(crate) async fn ask(mesh: &mut mesh::Mesh) -> Result<Self, Error> {
         let postgres = mesh.postgres().sql("postgres", "SHOW server_version").await?;
-        // a nats-server says who it is to everybody who connects
+        // A nats-server sends its version to everyone who connects.
         let addr = ("127.0.0.1", mesh.nats().port());
         let stream = tokio::net::TcpStream::connect(addr).await.map_err(Error::system("ask nats-server"))?;
         let mut line = String::new();
@@ -63,14 +63,14 @@ fn load() -> String {
     read("/proc/loadavg").split(' ').take(3).collect::<Vec<_>>().join(" ")
 }
 
-/// What of the processors' time a hypervisor gives to others from a moment on: on a shared machine the one thing that no pair of
-/// measurements can leave out. Zero where the system does not tell.
+/// The share of processor time that a hypervisor withholds from a moment on. On a shared machine, alternating pairs
+/// cannot exclude its effect. Zero if the system does not tell.
 #[derive(Debug, Clone, Copy)]
 pub struct Withheld {
     begun: Times,
 }
 
-/// Since the machine started, in ticks of all processors together.
+/// Times since the machine started, in ticks of all processors together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Times {
     all: u64,
@@ -78,8 +78,8 @@ struct Times {
 }
 
 impl Times {
-    /// Of the first line of `/proc/stat`: proc(5) names its columns, of which the eighth is stolen and those behind it are counted
-    /// in the first two already.
+    /// Parses the first line of `/proc/stat`, whose columns proc(5) names. The eighth is stolen time. The columns after
+    /// it are already part of the first two.
     fn parse(stat: &str) -> Self {
         let line = stat.lines().next().unwrap_or_default();
         let columns: Vec<u64> = line.split_whitespace().skip(1).take(8).map_while(|text| text.parse().ok()).collect();
@@ -88,13 +88,13 @@ impl Times {
 }
 
 impl Withheld {
-    /// From now on.
+    /// Starts to measure now.
     #[must_use]
     pub fn from_now() -> Self {
         Self { begun: Times::parse(&read("/proc/stat")) }
     }
 
-    /// Until now, in per cent of all there was.
+    /// The withheld share until now, in per cent of all processor time.
     #[must_use]
     pub fn percent(&self) -> f64 {
         self.percent_at(Times::parse(&read("/proc/stat")))
@@ -107,7 +107,7 @@ impl Withheld {
 }
 
 impl Machine {
-    /// This machine, now.
+    /// Inspects this machine now.
     #[must_use]
     pub fn inspect() -> Self {
         let kilobytes = after(&read("/proc/meminfo"), "MemTotal").and_then(|text| text.split(' ').next()?.parse().ok());
@@ -127,7 +127,7 @@ impl Machine {
         }
     }
 
-    /// Names and values, for people. The load at the end is that of the moment.
+    /// Names and values, for people. The load average at the end is read by this call.
     #[must_use]
     pub fn lines(&self) -> Vec<(&'static str, String)> {
         let mut lines = vec![
@@ -144,7 +144,7 @@ impl Machine {
         lines
     }
 
-    /// For scripts.
+    /// The same as JSON, for scripts.
     #[must_use]
     pub fn json(&self) -> Value {
         json!({
@@ -158,7 +158,7 @@ impl Machine {
     }
 }
 
-/// The commit of the source this was built from, where that is still there and git knows.
+/// The commit of the source that this was built from; `None` without the source or git.
 fn commit() -> Option<String> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR"));
     let git = |arguments: &[&str]| {

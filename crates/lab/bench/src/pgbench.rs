@@ -1,4 +1,5 @@
-//! One row-locking transaction a request, by PostgreSQL's own tool: what a booking would be without the coalescing writer.
+//! One row-locking transaction per request, by PostgreSQL's own tool: the cost of a booking without the coalescing
+//! writer.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -17,7 +18,7 @@ const TABLES: &str = "\
     CREATE TABLE claim (id uuid PRIMARY KEY, slot integer NOT NULL, taken timestamptz NOT NULL);\
     CREATE TABLE event (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, payload text NOT NULL);\
     INSERT INTO slot VALUES (1, 2000000000, 0);";
-/// Takes the place, then writes the claim and the event of it, as the service does.
+/// Takes a place, then writes its claim and its event, as the service does.
 const SCRIPT: &str = "\
 BEGIN;
 UPDATE slot SET booked = booked + 1 WHERE id = 1 AND booked < capacity;
@@ -25,21 +26,21 @@ INSERT INTO claim VALUES (gen_random_uuid(), 1, now());
 INSERT INTO event (payload) VALUES (repeat('x', 200));
 COMMIT;
 ";
-/// How much longer than it measures the tool may take.
+/// How much longer than the measured time the tool may take.
 const EXTRA_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A database of its own, and how to load it.
+/// A database for pgbench, and how to run pgbench on it.
 #[derive(Debug)]
 pub(crate) struct Pgbench {
     program: PathBuf,
-    /// What of the caller's environment is meant for other servers.
+    /// Environment variables that are meant for other servers.
     unset: Vec<OsString>,
     url: String,
     scratch: TempDir,
 }
 
 impl Pgbench {
-    /// Makes the database.
+    /// Creates the database and its tables.
     pub(crate) async fn prepare(postgres: &Postgres) -> Result<Self, Error> {
         postgres.create_database(DATABASE).await?;
         postgres.sql(DATABASE, TABLES).await?;
@@ -50,7 +51,8 @@ impl Pgbench {
         Ok(Self { program: client.get_program().into(), unset, url: postgres.url(DATABASE), scratch })
     }
 
-    /// So many sessions for so long, in whole seconds, at least two: they connect first.
+    /// Runs `callers` sessions for `span`, rounded up to whole seconds and at least two, because the sessions connect
+    /// first.
     pub(crate) async fn run(&self, callers: usize, span: Duration) -> Result<Measured, Error> {
         let seconds = span.as_secs_f64().ceil().max(2.0) as u64;
         let mut command = tokio::process::Command::new(&self.program);
@@ -69,7 +71,7 @@ impl Pgbench {
         self.read(Duration::from_secs(seconds))
     }
 
-    /// The logs: a line a transaction, its microseconds in the third column.
+    /// Reads the logs: one line per transaction, with its microseconds in the third column.
     fn read(&self, took: Duration) -> Result<Measured, Error> {
         let mut latency = histogram();
         let entries = std::fs::read_dir(self.scratch.path()).map_err(Error::system("read the logs of pgbench"))?;

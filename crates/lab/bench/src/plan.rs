@@ -1,4 +1,4 @@
-//! What to measure, where, how long.
+//! The plan of a run: what to measure, in which topology, how long.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -7,35 +7,35 @@ use std::time::Duration;
 
 use crate::Error;
 
-/// Something that can be measured: a goal, or the curves for the plots.
+/// An item to measure: a goal, growth, or the curves of the plots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Item {
-    /// ReserveCapacity on one hot slot.
+    /// Reserving places of one hot slot.
     P1,
-    /// The whole booking on PostgreSQL.
+    /// A whole booking on PostgreSQL.
     P2,
-    /// The whole booking, embedded.
+    /// A whole booking on SQLite.
     P3,
-    /// A flash sale.
+    /// A flash sale: many requests for few places.
     P4,
-    /// How long events take to show.
+    /// How long events take to have their effect.
     P5,
-    /// A hospital with many bookings is deleted.
+    /// The deletion of a hospital with many bookings.
     P6,
     /// Pages of long lists.
     P7,
-    /// Idle memory and start.
+    /// Memory of idle processes, and their start.
     P8,
-    /// One caller, unloaded.
+    /// One caller without other load.
     P9,
-    /// What a hundred times as much of everything changes.
+    /// The effect of a hundred times as much data.
     Growth,
-    /// Rate against callers, latency against rate.
+    /// Rate against callers, and latency against rate.
     Curves,
 }
 
 impl Item {
-    /// Every one, in the order in which they are measured.
+    /// Every item, in the order in which they are measured.
     pub const ALL: [Self; 11] = [
         Self::P1,
         Self::P2,
@@ -50,7 +50,7 @@ impl Item {
         Self::Curves,
     ];
 
-    /// As it is typed.
+    /// The name on the command line.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -68,7 +68,7 @@ impl Item {
         }
     }
 
-    /// What it measures, in a line.
+    /// What it measures, in one line.
     #[must_use]
     pub const fn about(self) -> &'static str {
         match self {
@@ -86,7 +86,7 @@ impl Item {
         }
     }
 
-    /// Where it can be measured, the place its goal names first.
+    /// The topologies that it can be measured in. The goal is about the first.
     #[must_use]
     pub const fn topologies(self) -> &'static [Topology] {
         match self {
@@ -112,14 +112,14 @@ impl FromStr for Item {
 /// How the services run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Topology {
-    /// All services in one process, SQLite.
+    /// All services in one process, on SQLite.
     Embedded,
-    /// A process a service, PostgreSQL and JetStream.
+    /// One process per service, with PostgreSQL and JetStream.
     Mesh,
 }
 
 impl Topology {
-    /// As it is typed.
+    /// The name on the command line.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -144,60 +144,60 @@ impl FromStr for Topology {
     }
 }
 
-/// How much of everything.
+/// What to measure, and how long.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// The program whose services are measured.
     pub binary: PathBuf,
-    /// What.
+    /// The items to measure.
     pub items: Vec<Item>,
-    /// Where; every place an item can be measured at where nothing is said.
+    /// The topology; `None` is every topology of an item.
     pub topology: Option<Topology>,
-    /// Pairs of a measurement and its baseline.
+    /// The number of pairs of a measurement and its baseline.
     pub pairs: u32,
     /// How long each side of a pair is measured.
     pub span: Duration,
-    /// Runs before anything is measured.
+    /// How long each measurement runs before it counts.
     pub warm_up: Duration,
-    /// Connections of the callers together.
+    /// The number of connections that the callers share.
     pub connections: usize,
-    /// Services that do not run.
+    /// The names of services that do not run.
     pub without: Vec<String>,
-    /// What every service is told besides: `KEY=VALUE`.
+    /// Settings of every service, `KEY=VALUE`.
     pub settings: Vec<String>,
-    /// Sizes.
+    /// The sizes of the measurements.
     pub sizes: Sizes,
 }
 
-/// How many of what.
+/// The sizes of the measurements.
 #[derive(Debug, Clone, Copy)]
 pub struct Sizes {
-    /// P4: places of the slot.
+    /// P4: the capacity of the slot.
     pub places: u32,
-    /// P4: who ask for one.
+    /// P4: the number of customers who request a place.
     pub askers: u32,
-    /// P5: bookings a second.
+    /// P5: bookings per second.
     pub lag_rate: f64,
-    /// P6: bookings of the hospital.
+    /// P6: the number of bookings of the deleted hospital.
     pub bookings: u32,
-    /// P7: rows of a list.
+    /// P7: the number of rows of a long list.
     pub rows: u64,
-    /// P8: starts of each process.
+    /// P8: the number of starts of each process.
     pub starts: u32,
-    /// Growth: hospitals at its end.
+    /// Growth: the number of hospitals at the end.
     pub hospitals: usize,
-    /// Growth: dates of each.
+    /// Growth: the number of dates per hospital.
     pub dates: usize,
-    /// Growth: bookings at its end.
+    /// Growth: the number of bookings at the end.
     pub screenings: usize,
-    /// Growth: bookings of a hospital that is deleted.
+    /// Growth: the number of bookings of a deleted hospital.
     pub doomed: usize,
-    /// The most callers of the curves.
+    /// Curves: the largest number of callers.
     pub callers: usize,
 }
 
 impl Sizes {
-    /// What the goals name.
+    /// The sizes that the goals name.
     pub const WHOLE: Self = Self {
         places: 1_000,
         askers: 50_000,
@@ -211,7 +211,7 @@ impl Sizes {
         doomed: 10_000,
         callers: 1_024,
     };
-    /// What fits into a test.
+    /// Sizes that fit into a test.
     pub const SHORT: Self = Self {
         places: 50,
         askers: 1_000,
@@ -228,13 +228,13 @@ impl Sizes {
 }
 
 impl Plan {
-    /// Items with the place to measure them at.
+    /// Every item of the plan with the topologies to measure it in.
     ///
     /// # Errors
-    /// [`Error::Usage`] where an item cannot be measured there.
+    /// [`Error::Usage`] if a named item cannot be measured in the plan's topology.
     pub fn stations(&self) -> Result<Vec<(Item, Topology)>, Error> {
         let mut stations = Vec::new();
-        // all of them: those that fit
+        // A run of all items skips those that cannot be measured in its topology.
         let all = self.items.len() == Item::ALL.len();
         for item in &self.items {
             match self.topology {

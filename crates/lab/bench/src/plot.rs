@@ -1,4 +1,4 @@
-//! The curves as SVG.
+//! Plots of the curves as SVG.
 
 use plotters::coord::ranged1d::ValueFormatter;
 use plotters::prelude::*;
@@ -8,11 +8,11 @@ use crate::series::figure;
 use crate::{Error, Section};
 
 const SIZE: (u32, u32) = (720, 420);
-/// Told apart by people who do not see all colours, and on paper: blue, orange, green, purple.
+/// Blue, orange, green and purple: distinct in print and for people who do not see all colours.
 const COLOURS: [RGBColor; 4] =
     [RGBColor(0, 90, 181), RGBColor(220, 90, 0), RGBColor(0, 130, 90), RGBColor(140, 60, 150)];
 
-/// What is said at the edges.
+/// The title and the labels of the axes.
 struct Edges {
     title: String,
     x: &'static str,
@@ -20,19 +20,19 @@ struct Edges {
     y: &'static str,
 }
 
-/// Labels within a power of ten.
+/// The steps of an axis within a power of ten.
 const DECADE: &[f64] = &[1.0, 2.0, 5.0];
-/// Labels of what is doubled again and again.
+/// The steps of an axis whose values double.
 const DOUBLED: &[f64] = &[1.0, 4.0, 16.0, 64.0, 256.0, 1024.0];
 
-/// Where an axis is labelled: the steps, and the steps of every further power of ten where those are of one.
+/// The labelled values of an axis: the steps, repeated for every power of ten if they are [`DECADE`].
 fn keys(range: &std::ops::Range<f64>, steps: &[f64]) -> Vec<f64> {
     let powers = if steps == DECADE { -4..8 } else { 0..1 };
     let all = powers.flat_map(|power| steps.iter().map(move |step| step * 10_f64.powi(power)));
     all.filter(|key| range.contains(key)).collect()
 }
 
-/// The plots of a section: the end of a file's name, and the picture.
+/// The plots of a section: the end of each file name, and the SVG.
 pub(crate) fn plots(section: &Section) -> Result<Vec<(String, String)>, Error> {
     let there = section.topology;
     let [rates, latencies] = &section.curves;

@@ -1,42 +1,42 @@
-//! What the system knows of a process: its time, its memory, what it wrote.
+//! What the system knows of a process: its CPU time, its memory, its writes.
 
 use std::time::Duration;
 
-/// Microseconds of one tick of the system's accounting.
+/// Microseconds per tick of the system's accounting.
 fn tick() -> u64 {
     1_000_000 / rustix::param::clock_ticks_per_second().max(1)
 }
 
-/// The fields of /proc/PID/stat from the third on: the second, the name, may hold anything.
+/// The fields of /proc/PID/stat from the third on. The second is the name, which may contain any character.
 fn stat(pid: u32) -> Option<Vec<String>> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     Some(text.rsplit_once(')')?.1.split_whitespace().map(str::to_owned).collect())
 }
 
-/// Time a process has computed for, user and kernel, its children that have ended included.
+/// The CPU time of a process, user and kernel, including children that have ended.
 #[must_use]
 pub(crate) fn cpu(pid: u32) -> Duration {
     let Some(fields) = stat(pid) else { return Duration::ZERO };
-    // utime, stime, cutime, cstime are fields 14 to 17 of the whole line
+    // utime, stime, cutime and cstime are the fields 14 to 17 of the whole line.
     let ticks: u64 = fields.iter().skip(11).take(4).filter_map(|field| field.parse::<u64>().ok()).sum();
     Duration::from_micros(ticks * tick())
 }
 
-/// Bytes a process has caused to be written to storage.
+/// The number of bytes that a process caused to be written to storage.
 #[must_use]
 pub(crate) fn written(pid: u32) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
     value(&text, "write_bytes:").unwrap_or_default()
 }
 
-/// Bytes of a process that are in memory.
+/// The resident memory of a process in bytes.
 #[must_use]
 pub(crate) fn resident(pid: u32) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     value(&text, "VmRSS:").unwrap_or_default() * 1024
 }
 
-/// The most bytes of a process that were ever in memory.
+/// The largest resident memory of a process so far, in bytes.
 #[must_use]
 pub(crate) fn most_resident(pid: u32) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
@@ -47,12 +47,12 @@ fn value(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
 }
 
-/// A process and its children, as PostgreSQL has one for each session.
+/// A process and its children. PostgreSQL has a child per session.
 #[must_use]
 pub(crate) fn family(pid: u32) -> Vec<u32> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    // the parent is field 4 of the whole line
+    // The parent is field 4 of the whole line.
     let is_child = |child: &u32| stat(*child).is_some_and(|fields| fields.get(1) == Some(&pid.to_string()));
     std::iter::once(pid).chain(numbers.filter(is_child)).collect()
 }

@@ -1,4 +1,4 @@
-//! Everything that was measured, as text, as JSON and as Markdown.
+//! The report of a run as text, JSON and Markdown.
 
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 use serde_json::{Value, json};
@@ -6,15 +6,15 @@ use serde_json::{Value, json};
 use crate::section::{Rows, Section, Side};
 use crate::{Machine, Plan};
 
-/// What came of a run.
+/// The results of a run.
 #[derive(Debug, Clone)]
 pub struct Report {
     machine: Vec<(&'static str, String)>,
     machine_json: Value,
     settings: Vec<(&'static str, String)>,
-    /// What came of each item.
+    /// The results of each item.
     pub sections: Vec<Section>,
-    /// What could not be measured, and why.
+    /// The items that could not be measured, and why.
     pub failed: Vec<String>,
 }
 
@@ -34,7 +34,7 @@ impl Report {
         Self { machine: machine.lines(), machine_json: machine.json(), settings, sections, failed }
     }
 
-    /// Whether a figure is what no noise explains.
+    /// The figures that exceed their limits, in words.
     #[must_use]
     pub fn broken(&self) -> Vec<String> {
         let mut broken = Vec::new();
@@ -52,7 +52,7 @@ impl Report {
         broken
     }
 
-    /// For scripts.
+    /// The report as JSON, for scripts.
     #[must_use]
     pub fn json(&self) -> Value {
         let settings: serde_json::Map<String, Value> =
@@ -63,7 +63,7 @@ impl Report {
         })
     }
 
-    /// For a terminal.
+    /// The report for a terminal.
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = String::new();
@@ -83,7 +83,7 @@ impl Report {
         text
     }
 
-    /// For a document: headings of the second level and tables.
+    /// The report as Markdown, with headings of the second level.
     #[must_use]
     pub fn markdown(&self) -> String {
         let mut text = String::new();
@@ -110,7 +110,7 @@ fn heading(section: &Section) -> String {
     format!("{} {}: {}", section.item.name(), section.topology, section.item.about())
 }
 
-/// What a section shows, as rows.
+/// The tables of a section.
 fn tables(section: &Section) -> Vec<Rows> {
     let header = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
     let mut tables = Vec::new();
@@ -134,7 +134,7 @@ fn tables(section: &Section) -> Vec<Rows> {
     tables
 }
 
-/// A table that fits pipes and terminals alike.
+/// A table for terminals and pipes.
 fn terminal(rows: &Rows) -> String {
     let mut table = Table::new();
     table.load_style(presets::UTF8_BORDERS_ONLY).set_content_arrangement(ContentArrangement::Disabled);

@@ -1,4 +1,4 @@
-//! What came of one item: its figures, each a value a pair, and what is needed to judge them.
+//! The results of one item: its figures, with a value per pair, and the data to judge them.
 
 use serde_json::{Value, json};
 
@@ -6,12 +6,12 @@ use crate::load::Measured;
 use crate::series::{Series, figure};
 use crate::{Item, Topology};
 
-/// What a figure is held to.
+/// A bound that the median of a figure must keep.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Bound {
-    /// The median is not below.
+    /// The median is at least this.
     AtLeast(f64),
-    /// The median is not above.
+    /// The median is at most this.
     AtMost(f64),
 }
 
@@ -31,23 +31,23 @@ impl Bound {
     }
 }
 
-/// A figure with a value a pair.
+/// A figure with one value per pair.
 #[derive(Debug, Clone)]
 pub struct Figure {
-    /// What it says.
+    /// What the figure measures.
     pub name: String,
-    /// `×`, `ms`, `MiB` or nothing.
+    /// The unit: `×`, `ms`, `s`, `MiB` or empty.
     pub unit: &'static str,
-    /// Its values.
+    /// One value per pair.
     pub values: Series,
-    /// What it is to be.
+    /// The goal of the median.
     pub goal: Option<Bound>,
-    /// What no noise explains: beyond it something is broken.
+    /// A bound that noise cannot explain. A figure whose best pair is beyond it is broken.
     pub limit: Option<Bound>,
 }
 
 impl Figure {
-    /// One without a goal.
+    /// A figure without a goal.
     pub(crate) fn new(name: impl Into<String>, unit: &'static str, values: Series) -> Self {
         Self { name: name.into(), unit, values, goal: None, limit: None }
     }
@@ -62,13 +62,13 @@ impl Figure {
         self
     }
 
-    /// Whether its median is what it is to be, which nothing measured is not; `None` without a goal.
+    /// Whether the median meets the goal. Without a measurement it does not. `None` without a goal.
     #[must_use]
     pub fn met(&self) -> Option<bool> {
         self.goal.map(|goal| goal.holds(self.values.median()))
     }
 
-    /// Whether it is what no noise explains: not even its best pair is within the limit. Noise explains that nothing was measured.
+    /// Whether not even the best pair keeps the limit. A figure without a measurement is not broken.
     #[must_use]
     pub fn broken(&self) -> bool {
         self.limit.is_some_and(|limit| {
@@ -80,13 +80,13 @@ impl Figure {
         })
     }
 
-    /// Its values, for people.
+    /// The values with their unit, for people.
     #[must_use]
     pub fn text(&self) -> String {
         if self.unit.is_empty() { self.values.text() } else { format!("{} {}", self.values.text(), self.unit) }
     }
 
-    /// Its goal and whether it is met, for people.
+    /// The goal and whether it is met, for people; empty without a goal.
     #[must_use]
     pub fn verdict(&self) -> String {
         match (self.goal, self.met()) {
@@ -104,18 +104,18 @@ impl Figure {
     }
 }
 
-/// One side of the pairs, or both sides' latency.
+/// The measurements of one call, with a value per pair.
 #[derive(Debug, Clone)]
 pub struct Side {
-    /// What was called.
+    /// The call.
     pub name: String,
-    /// Closed with so many callers, or open at such a rate.
+    /// The kind of loop, with its number of callers or its rate.
     pub load: String,
-    /// Calls a second.
+    /// Calls per second.
     pub rate: Series,
-    /// Milliseconds at the median, of 99 and of 99.9 per cent.
+    /// The latency at p50, p99 and p99.9, in milliseconds.
     pub latency: [Series; 3],
-    /// Calls that were refused, or could not be sent.
+    /// The number of calls that were refused, or could not be sent.
     pub refused: u64,
 }
 
@@ -133,7 +133,7 @@ impl Side {
         self.refused += measured.refused + measured.unsent;
     }
 
-    /// The series of p99.
+    /// The latency at p99, in milliseconds.
     pub(crate) fn p99(&self) -> &Series {
         &self.latency[1]
     }
@@ -147,40 +147,40 @@ impl Side {
     }
 }
 
-/// Rows that are no pairs.
+/// A table whose rows are not pairs.
 #[derive(Debug, Clone)]
 pub struct Rows {
-    /// What they are about.
+    /// The title of the table; may be empty.
     pub title: String,
-    /// The columns.
+    /// The headings of the columns.
     pub header: Vec<String>,
-    /// The cells.
+    /// The cells of each row.
     pub rows: Vec<Vec<String>>,
 }
 
-/// A curve of a plot.
+/// One curve of a plot.
 #[derive(Debug, Clone)]
 pub struct Curve {
-    /// What was called.
+    /// The name in the legend.
     pub name: String,
-    /// The points.
+    /// The points as x and y.
     pub points: Vec<(f64, f64)>,
 }
 
-/// What came of one item.
+/// The results of one item in one topology.
 #[derive(Debug, Clone)]
 pub struct Section {
-    /// Which.
+    /// The measured item.
     pub item: Item,
-    /// Where.
+    /// The topology of the services.
     pub topology: Topology,
-    /// The figures.
+    /// The figures, some with goals.
     pub figures: Vec<Figure>,
-    /// The sides of the pairs.
+    /// The measurements that the figures are made of.
     pub sides: Vec<Side>,
-    /// Further rows.
+    /// Further tables.
     pub rows: Vec<Rows>,
-    /// What has to be known to read them.
+    /// Notes that explain the figures.
     pub notes: Vec<String>,
     /// Rate against callers, and latency against rate.
     pub curves: [Vec<Curve>; 2],

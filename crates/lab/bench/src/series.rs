@@ -1,18 +1,18 @@
-//! Values of the pairs of one run: their median and how far apart they are.
+//! The values of one run's pairs, their median and their range.
 
 use serde_json::{Value, json};
 
-/// A value a pair, in the order of the pairs. Not a number stands where a pair gave none; it counts neither way.
+/// One value per pair, in order. NaN stands for a pair without a value and is left out of the statistics.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Series(Vec<f64>);
 
 impl Series {
-    /// One more.
+    /// Adds the value of the next pair.
     pub fn push(&mut self, value: f64) {
         self.0.push(value);
     }
 
-    /// Every value.
+    /// The values in the order of the pairs.
     #[must_use]
     pub fn values(&self) -> &[f64] {
         &self.0
@@ -24,7 +24,7 @@ impl Series {
         sorted
     }
 
-    /// The middle; not a number without values.
+    /// The median; NaN without values.
     #[must_use]
     pub fn median(&self) -> f64 {
         let sorted = self.sorted();
@@ -35,32 +35,32 @@ impl Series {
         }
     }
 
-    /// The smallest; not a number without values.
+    /// The smallest value; NaN without values.
     #[must_use]
     pub fn min(&self) -> f64 {
         self.sorted().first().copied().unwrap_or(f64::NAN)
     }
 
-    /// The largest; not a number without values.
+    /// The largest value; NaN without values.
     #[must_use]
     pub fn max(&self) -> f64 {
         self.sorted().last().copied().unwrap_or(f64::NAN)
     }
 
-    /// One series over another, pair by pair. Over nothing there is no ratio.
+    /// The ratio to another series, pair by pair. It is NaN if the other value is not positive.
     #[must_use]
     pub fn over(&self, other: &Self) -> Self {
         let ratio = |(one, other): (&f64, &f64)| if *other > 0.0 { one / other } else { f64::NAN };
         self.0.iter().zip(&other.0).map(ratio).collect()
     }
 
-    /// For scripts.
+    /// The series as JSON, for scripts.
     #[must_use]
     pub fn json(&self) -> Value {
         json!({ "median": self.median(), "min": self.min(), "max": self.max(), "values": self.0 })
     }
 
-    /// For people: `12.3 (11.0–13.1)`, or the value alone where there is one.
+    /// The series for people: `12.3 (11.0–13.1)`, or the value alone if there is one.
     #[must_use]
     pub fn text(&self) -> String {
         match self.sorted().len() {
@@ -78,7 +78,7 @@ impl FromIterator<f64> for Series {
     }
 }
 
-/// A number with as many digits as tell something, thousands set apart.
+/// A number with about three significant digits and commas between thousands.
 #[must_use]
 pub(crate) fn figure(value: f64) -> String {
     let digits = match value.abs() {

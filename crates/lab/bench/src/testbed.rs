@@ -1,4 +1,4 @@
-//! Services to be measured: real processes of the program, with the settings they are shipped with.
+//! The services under measurement: real processes of the program, with its default settings.
 
 mod embedded;
 
@@ -19,59 +19,59 @@ pub(crate) use embedded::{Embedded, GREETING};
 
 /// How long services may take to serve.
 pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long the time of the processes is looked at to tell whether they rest.
+/// The length of a sample of CPU time that tells whether processes are at rest.
 const CPU_SAMPLE: Duration = Duration::from_millis(300);
-/// What of a core they use at most when they rest.
+/// The largest share of a core that counts as rest.
 const RESTING: f64 = 0.06;
-/// Looks at services that have just started: the least they use is what they use with nothing to do, which in a debug build is more.
+/// The number of samples after the start. The lowest is the use of idle services, which is higher in a debug build.
 const FIRST_SAMPLES: u32 = 5;
-/// How many times that is rest too. A look counts in hundredths of a second, a handful of them.
+/// The factor of the idle use that still counts as rest. A sample has only a few ticks of a hundredth of a second.
 const REST_TOLERANCE: f64 = 1.5;
-/// How long is waited for that between two measurements.
+/// How long to wait for rest between two measurements.
 const REST_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long is waited for that where what follows means nothing without it.
+/// How long to wait for rest where the next step needs it.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
-/// Which services, and how.
+/// Which services run, and how.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Setup {
-    /// Only these; all without any.
+    /// The only services that run; all if empty.
     pub(crate) only: &'static [&'static str],
-    /// How often a service runs in a mesh where that is not once.
+    /// The number of replicas of services in a mesh; one unless named.
     pub(crate) replicas: &'static [(&'static str, usize)],
-    /// Keeps every table in PostgreSQL, my-page's too.
+    /// Whether every table is in PostgreSQL, my-page's too.
     pub(crate) no_files: bool,
-    /// `KEY=VALUE`, besides the plan's.
+    /// Settings besides those of the plan, `KEY=VALUE`.
     pub(crate) settings: Vec<String>,
 }
 
 const SERVICES: [&str; 5] = ["hospital", "screening", "reservation", "mypage", "marketing"];
 
-/// Services that run. They end with their handle, and their data with them.
+/// Running services. They and their data end with this handle.
 #[derive(Debug)]
 pub(crate) struct Testbed {
     pub(crate) services: Services,
     pub(crate) signer: Signer,
     connections: usize,
-    /// What of a core they use at most when they rest.
+    /// The largest share of a core that counts as rest on this testbed.
     resting: f64,
-    // last: everything else lives in it
+    // Dropped last, because everything else lives in it.
     directory: TempDir,
 }
 
-/// How they run.
+/// The topology of running services.
 #[derive(Debug)]
 pub(crate) enum Services {
-    /// In one process.
+    /// All in one process.
     Embedded(Embedded),
-    /// Each in its own.
+    /// Each in a process of its own.
     Mesh(Box<Mesh>),
 }
 
 impl Testbed {
-    /// Starts them and waits until all serve.
+    /// Starts the services and waits until all serve.
     pub(crate) async fn start(plan: &Plan, topology: Topology, setup: &Setup) -> Result<Self, Error> {
-        // PostgreSQL has to reach it as a user of its own
+        // PostgreSQL runs as another user and must be able to enter the directory.
         let everybody = std::fs::Permissions::from_mode(0o755);
         let directory = tempfile::Builder::new().prefix("checkup-bench-").permissions(everybody).tempdir();
         let directory = directory.map_err(Error::system("make a temporary directory"))?;
@@ -100,12 +100,12 @@ impl Testbed {
         Ok(testbed)
     }
 
-    /// Where its data is.
+    /// The data directory.
     pub(crate) fn directory(&self) -> &Path {
         self.directory.path()
     }
 
-    /// The mesh, where it is one.
+    /// The mesh; an error if the services are embedded.
     pub(crate) fn mesh(&mut self) -> Result<&mut Mesh, Error> {
         match &mut self.services {
             Services::Mesh(mesh) => Ok(mesh),
@@ -113,7 +113,7 @@ impl Testbed {
         }
     }
 
-    /// Where the first replica of a service is.
+    /// The address of the first replica of a service.
     pub(crate) fn addr(&self, service: &str) -> Result<SocketAddr, Error> {
         match &self.services {
             Services::Embedded(embedded) => Ok(embedded.addr()),
@@ -124,12 +124,12 @@ impl Testbed {
         }
     }
 
-    /// Somebody who calls a service.
+    /// A caller of a service.
     pub(crate) fn caller(&self, service: &str, token: Token) -> Result<Caller, Error> {
         Ok(Caller::new(Lines::to(self.addr(service)?, self.connections)?, token))
     }
 
-    /// Every process by name, each with all of its own.
+    /// The process ids by name. PostgreSQL's include its sessions.
     pub(crate) fn processes(&self) -> Vec<(String, Vec<u32>)> {
         match &self.services {
             Services::Embedded(embedded) => vec![("all services".to_owned(), embedded.pid().into_iter().collect())],
@@ -148,17 +148,18 @@ impl Testbed {
         self.processes().iter().flat_map(|(_, pids)| pids).map(|pid| proc::cpu(*pid)).sum()
     }
 
-    /// Waits until the processes rest: events have arrived, logs are written back; a minute at most. How long that took.
+    /// Waits until the processes are at rest, because events and logs were processed, for a minute at most. Returns how
+    /// long that took.
     pub(crate) async fn rest(&self) -> Duration {
         self.resting(REST_TIMEOUT).await.unwrap_or(REST_TIMEOUT)
     }
 
-    /// Waits until they rest, however long that takes within reason.
+    /// Waits until the processes are at rest. An error after an hour.
     pub(crate) async fn settle(&self) -> Result<(), Error> {
         self.resting(SETTLE_TIMEOUT).await.map(drop).ok_or_else(|| Error::failed("the services do not come to rest"))
     }
 
-    /// After how long they rested, if within a time.
+    /// Waits until the processes are at rest. Returns how long that took, or `None` after `limit`.
     async fn resting(&self, limit: Duration) -> Option<Duration> {
         let begun = Instant::now();
         while begun.elapsed() < limit {
@@ -169,14 +170,14 @@ impl Testbed {
         None
     }
 
-    /// What of a core they use while they are looked at.
+    /// The share of a core that the processes use during one sample.
     async fn used(&self) -> f64 {
         let before = self.cpu();
         sleep(CPU_SAMPLE).await;
         self.cpu().saturating_sub(before).as_secs_f64() / CPU_SAMPLE.as_secs_f64()
     }
 
-    /// What the embedded services wrote at last, where they have ended by themselves.
+    /// The last output of the embedded services if they have ended by themselves.
     pub(crate) fn last_words(&mut self) -> Option<String> {
         match &mut self.services {
             Services::Embedded(embedded) => embedded.last_words(),
@@ -184,7 +185,7 @@ impl Testbed {
         }
     }
 
-    /// Ends them in an orderly way.
+    /// Ends the services in an orderly way.
     pub(crate) async fn stop(self) -> Result<(), Error> {
         match self.services {
             Services::Embedded(mut embedded) => embedded.stop().await,

@@ -1,4 +1,4 @@
-//! P2 and P3: the whole booking on one hot slot, by turns with a hello-world call and a read of one row.
+//! P2 and P3: a whole booking on one hot slot, alternating with a hello-world call and with a read of one row.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::series::figure;
 use crate::testbed::{Setup, Testbed};
 use crate::{Error, Item};
 
-/// Callers at a time.
+/// The number of callers.
 const CALLERS: usize = 256;
 
 pub(super) async fn measure(bench: &mut Bench<'_>, item: Item) -> Result<Section, Error> {
@@ -44,7 +44,7 @@ pub(super) async fn measure(bench: &mut Bench<'_>, item: Item) -> Result<Section
     }
     let caught_up = testbed.rest().await;
     let after = Bill::of(&mut testbed).await?;
-    // apart, so that the cost of a booking is not that of a read
+    // Measured separately, so that the cost of a booking does not include reads.
     let [reading, beside] = against_a_read(bench, &testbed, &book).await?;
 
     let mut section = Section::new(item, bench.topology);
@@ -69,7 +69,7 @@ pub(super) async fn measure(bench: &mut Bench<'_>, item: Item) -> Result<Section
     Ok(section)
 }
 
-/// By turns a read of one row and the booking.
+/// Measures a read of one row and a booking, pair by pair.
 async fn against_a_read(bench: &Bench<'_>, testbed: &Testbed, book: &Arc<Book>) -> Result<[Side; 2], Error> {
     let load = format!("closed, {CALLERS} callers");
     let reads = ReadOne::of(book).await?;
@@ -83,7 +83,7 @@ async fn against_a_read(bench: &Bench<'_>, testbed: &Testbed, book: &Arc<Book>) 
     Ok([reading, booking])
 }
 
-/// The services' cost, and beside it that of the callers.
+/// The cost of the services, and below it that of the callers.
 fn cost(before: &Bill, after: &Bill, bookings: u64, own: Duration) -> Rows {
     let mut cost = after.since(before, bookings, "one booking");
     cost.rows.push(vec!["the callers".to_owned(), figure(own.as_secs_f64() * 1e6 / bookings.max(1) as f64)]);

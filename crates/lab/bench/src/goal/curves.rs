@@ -1,4 +1,5 @@
-//! The curves: rate against callers in a closed loop, latency against rate in an open one; the booking beside a hello-world call.
+//! The curves: rate against callers in closed loops, latency against rate in open loops, for a booking and a
+//! hello-world call.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,15 +13,15 @@ use crate::series::figure;
 use crate::testbed::{Setup, Testbed};
 use crate::{Error, Item};
 
-/// Shares of the highest rate of the closed loops that open loops ask for.
+/// The rates of the open loops, as shares of the highest rate of the closed loops.
 const SHARES: [f64; 7] = [0.1, 0.25, 0.4, 0.55, 0.7, 0.85, 1.0];
 
-/// What one call gave.
+/// The measurements of one call.
 struct Shape {
     name: &'static str,
-    /// Callers, rate, p50 and p99 of the closed loops.
+    /// Per closed loop: callers, rate, p50 and p99.
     closed: Vec<[f64; 4]>,
-    /// Asked-for rate, rate, p50 and p99 of the open loops.
+    /// Per open loop: requested rate, rate, p50 and p99.
     open: Vec<[f64; 4]>,
 }
 

@@ -1,5 +1,5 @@
-//! P6: a hospital with many bookings is deleted while others go on booking elsewhere; by turns with the same load alone. At the
-//! end one more is deleted while nobody books, which says what ending a booking costs.
+//! P6: a hospital with many bookings is deleted while others book elsewhere, alternating with the same load alone. At
+//! the end one more is deleted without load, which gives the cost of ending a booking.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -20,16 +20,16 @@ use crate::series::Series;
 use crate::testbed::{Setup, Testbed};
 use crate::{Error, Item};
 
-/// Callers that make the bookings.
+/// The number of callers that make the bookings.
 const CALLERS: usize = 256;
-/// What of the load of P5 goes on meanwhile.
+/// The share of P5's load that continues during the deletion.
 const LOAD_SHARE: f64 = 0.25;
-/// How often it is looked whether all are cancelled.
+/// How often the state of the deletion is read.
 const CANCELLED_POLL_INTERVAL: Duration = Duration::from_millis(50);
-/// How long that may take before it is given up.
+/// How long a deletion may take before the measurement fails.
 const CANCELLED_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Bookings of the hospital that is to go, over all of its slots.
+/// Bookings of the hospital to delete, spread over all its slots.
 pub(super) struct Fill {
     caller: Caller,
     hot: Arc<Hot>,
@@ -105,7 +105,7 @@ pub(super) async fn measure(bench: &mut Bench<'_>) -> Result<Section, Error> {
     Ok(section)
 }
 
-/// Deletes it while nobody books: how long until every booking is cancelled, and what one costs until every view has it as well.
+/// Deletes a hospital without load. Returns how long it took, and the cost per booking until every view has it too.
 async fn undisturbed(
     bench: &Bench<'_>,
     testbed: &mut Testbed,
@@ -132,7 +132,7 @@ async fn fill(bench: &Bench<'_>, testbed: &Testbed, admin: &Caller, round: u32) 
     Ok(hot)
 }
 
-/// How long until no place is taken, and until no booking is left that is not cancelled.
+/// Deletes a hospital. Returns the time until it is DELETED, when no place is taken, and until no booking is CONFIRMED.
 pub(super) async fn delete(testbed: &Testbed, admin: &Caller, hospital: &str) -> Result<(Duration, Duration), Error> {
     let auditor = testbed.caller("screening", Token::auditor(&testbed.signer)?)?;
     let since = Instant::now();

@@ -1,4 +1,5 @@
-//! P4: a flash sale. Few places, many askers, each with a token of their own; by turns with a hello-world call.
+//! P4: a flash sale. Many customers, each with a token of their own, request few places, alternating with a hello-world
+//! call.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -16,10 +17,11 @@ use crate::series::Series;
 use crate::testbed::{Setup, Testbed};
 use crate::{Error, Item};
 
-/// Callers at a time.
+/// The number of callers.
 const CALLERS: usize = 256;
 
-/// Askers of one slot. A refusal for want of places is what they are asked for; a place they get is counted apart.
+/// The requests for one slot. A refusal because the slot is full is the measured answer; a confirmed booking is counted
+/// apart.
 struct Sale {
     caller: Caller,
     slot: String,
@@ -40,7 +42,7 @@ impl Work for Sale {
             }
             Err(status) => match reason_of(&status) {
                 Some(Reason::SlotFull) => Ok(Answer::Done),
-                // who has a place and asks again, in the turns after the sale
+                // A customer who has a place asks again, in the loops after the sale.
                 Some(Reason::CustomerDateConflict) => Ok(Answer::Refused),
                 Some(Reason::Overloaded | Reason::HospitalUnavailable | Reason::DeadlineExceeded) => {
                     self.put_off.fetch_add(1, Ordering::Relaxed);
@@ -80,7 +82,7 @@ pub(super) async fn measure(bench: &mut Bench<'_>) -> Result<Section, Error> {
         unhurried.push(&open(&sale, measured.rate() * SHARE, bench.plan.warm_up, bench.plan.span).await?);
         bench.done();
         put_off += sale.put_off.load(Ordering::Relaxed);
-        // those as well who asked again after the sale was over
+        // Includes those of the loops after the sale.
         confirmed.push(sale.confirmed.load(Ordering::Relaxed) as f64);
     }
     let mut section = Section::new(Item::P4, bench.topology);
@@ -107,7 +109,7 @@ fn figures([hello, rush, refused, unhurried]: [&Side; 4], confirmed: &Series, pl
     ]
 }
 
-/// Tokens are made before, as customers have theirs before a sale.
+/// Prepares a sale. Tokens are signed before it, as customers have theirs before a sale.
 fn prepare(bench: &Bench<'_>, testbed: &Testbed, round: u32, slot: String) -> Result<Sale, Error> {
     let asker = |index| {
         let id = format!("asker-{round}-{index}");

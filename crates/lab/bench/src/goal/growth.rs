@@ -1,7 +1,7 @@
-//! Growth: what the services do, keep in memory and on disk when there is a hundred times as much of everything.
+//! Growth: the speed, memory and disk use of the services with a hundred times as many hospitals and bookings.
 //!
-//! Everything is made through the services, so that `verify` can be asked whether all of it agrees, and so that filling is a
-//! long run by itself: the rate of the last bookings and the memory after them tell whether anything grows that must not.
+//! Everything is made through the services, so that `checkup verify` can check all of it. Making it is a long run in
+//! itself: the rate of the last bookings and the memory after them show whether something grows that must not.
 
 mod population;
 
@@ -24,31 +24,31 @@ use crate::{Error, Item, proc};
 
 use population::{Population, customer_name, hospital_name};
 
-/// What of the whole there is when it is looked at.
+/// The share of the whole that exists at each stage.
 const STAGES: [f64; 3] = [0.01, 0.1, 1.0];
-/// Callers that book.
+/// The number of callers that book.
 const CALLERS: usize = 256;
-/// Callers that make hospitals: each makes many slots at once.
+/// The number of callers that make hospitals. Each call makes many slots.
 const ADMINS: usize = 8;
-/// What of a stage's bookings its rate is taken of: the last ones.
+/// The share of a stage's bookings that its rate is measured on: the last ones.
 const RATE_SHARE: f64 = 0.2;
 /// How long a command of the program may take.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 const MEBIBYTE: f64 = 1_048_576.0;
 
-/// What was found at a stage.
+/// The measurements of one stage.
 struct StageMeasurement {
     hospitals: usize,
     slots: usize,
     bookings: usize,
-    /// Bookings a second and their p99, of the last ones.
+    /// Bookings per second and their p99 in milliseconds, of the last bookings.
     rate: f64,
     p99: f64,
-    /// MiB after everything else was done, and the most there were.
+    /// Resident memory in MiB at the end of the stage, and its maximum.
     resident: [f64; 2],
-    /// MiB of files.
+    /// The size of the data files in MiB.
     stored: f64,
-    /// Median milliseconds of a first page, by list.
+    /// The median time of a first page in milliseconds, per list.
     pages: Vec<(&'static str, f64)>,
     verify: Duration,
     rebuild: Duration,
@@ -133,7 +133,7 @@ async fn measurement(
     })
 }
 
-/// Books until there are so many, and measures the last of them.
+/// Books until there are `until` bookings, and measures the last ones.
 async fn book(population: &mut Population, until: usize) -> Result<Measured, Error> {
     let missing = until.saturating_sub(population.booked);
     let last = ((missing as f64 * RATE_SHARE) as usize).max(1);
@@ -142,7 +142,7 @@ async fn book(population: &mut Population, until: usize) -> Result<Measured, Err
     so_many(last).await
 }
 
-/// A hospital whose places are all booked is deleted; how long until none of its bookings stands.
+/// Deletes a fully booked hospital. Returns the time until none of its bookings is CONFIRMED.
 async fn delete(testbed: &Testbed, population: &mut Population, admin: &Caller) -> Result<Duration, Error> {
     let (doomed, filling) = population.doomed(admin).await?;
     expect(all(&filling.work, CALLERS, filling.calls).await?, filling.calls)?;
@@ -157,7 +157,7 @@ fn expect(measured: Measured, calls: usize) -> Result<Measured, Error> {
     Err(Error::failed(format!("only {} of {calls} calls did what they were to do", measured.done)))
 }
 
-/// Runs a command of the program on the services' directory; how long it took. It must find nothing wrong.
+/// Runs a command of the program on the services' directory, which must succeed. Returns how long it took.
 async fn run(bench: &Bench<'_>, directory: &Path, arguments: &[&str]) -> Result<Duration, Error> {
     let mut command = Command::new(&bench.plan.binary);
     command.args(arguments).arg("--data-dir").arg(directory);
@@ -169,7 +169,7 @@ async fn run(bench: &Bench<'_>, directory: &Path, arguments: &[&str]) -> Result<
     if status.success() { Ok(took) } else { Err(Error::failed(format!("{status}:\n{}", child.output().tail(20)))) }
 }
 
-/// Bytes of the files of a directory.
+/// The number of bytes in the files of a directory.
 fn stored(directory: &Path) -> Result<u64, Error> {
     let entries = std::fs::read_dir(directory).map_err(Error::system("read the data directory"))?;
     Ok(entries.flatten().filter_map(|entry| entry.metadata().ok()).map(|data| data.len()).sum())

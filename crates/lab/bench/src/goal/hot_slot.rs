@@ -1,5 +1,6 @@
-//! P1: places on one hot slot. By turns: a row-locking transaction a request (pgbench, on the same server), one transaction a
-//! request through the service, and the service as it is shipped.
+//! P1: reserving places of one hot slot. Three measurements alternate: one row-locking transaction per request by
+//! pgbench on the same server, one transaction per request through the service, and the service with its default
+//! settings.
 
 use std::sync::Arc;
 
@@ -12,14 +13,15 @@ use crate::section::{Bound, Figure, Section, Side};
 use crate::testbed::{Services, Setup, Testbed};
 use crate::{Error, Item, Topology};
 
-/// Callers at a time.
+/// The number of callers.
 const CALLERS: usize = 64;
-/// What no noise explains. Held against pgbench only where the compiler optimises: its own program always is.
+/// The limit of a ratio that noise cannot explain. It applies against pgbench only in optimised builds, because pgbench
+/// always is one.
 const FLOOR: f64 = 8.0;
-/// One transaction a request.
+/// The setting for one transaction per request.
 const NAIVE: &str = "hospital.batch=1";
 
-/// The service twice: one transaction a request, and as it is shipped.
+/// The service with one transaction per request, and with its default settings.
 struct Both {
     naive: Arc<Reserve>,
     shipped: Arc<Reserve>,
@@ -32,7 +34,7 @@ pub(super) async fn measure(bench: &mut Bench<'_>) -> Result<Section, Error> {
     }
 }
 
-/// Two replicas on one database, and a database of pgbench's own on the same server.
+/// Measures two replicas on one database, and pgbench on another database of the same server.
 async fn on_postgres(bench: &mut Bench<'_>) -> Result<Section, Error> {
     let setup = Setup { only: &["hospital"], replicas: &[("hospital", 2)], ..Setup::default() };
     let mut testbed = bench.testbed(Item::P1, &setup).await?;
@@ -55,7 +57,7 @@ async fn on_postgres(bench: &mut Bench<'_>) -> Result<Section, Error> {
     section
 }
 
-/// Two processes, each with a file of its own.
+/// Measures two processes, each with a file of its own.
 async fn on_sqlite(bench: &mut Bench<'_>) -> Result<Section, Error> {
     let only = Setup { only: &["hospital"], ..Setup::default() };
     let shipped = bench.testbed(Item::P1, &only).await?;
@@ -123,7 +125,7 @@ fn section(topology: Topology, locking: Option<Side>, sides: [Side; 3]) -> Secti
         ]
     };
     let [through, through_p99] = against(naive, "one transaction a request through the service");
-    // SQLite's transactions are cheap: where the compiler does not optimise, the rest of a call hides them
+    // SQLite's transactions are cheap: in a debug build the rest of a call hides them.
     let held = topology == Topology::Mesh || !cfg!(debug_assertions);
     let mut figures = vec![if held { through.limit(Bound::AtLeast(FLOOR)) } else { through }, through_p99];
     if let Some(locking) = &locking {

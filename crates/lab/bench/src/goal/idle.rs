@@ -1,4 +1,4 @@
-//! P8: what each process keeps in memory while nothing happens, and how long its start takes.
+//! P8: the memory of each idle process, and how long its start takes.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -32,7 +32,7 @@ pub(super) async fn measure(bench: &mut Bench<'_>) -> Result<Section, Error> {
     let mut section = Section::new(Item::P8, bench.topology);
     for (name, values) in memory {
         let figure = Figure::new(format!("{name}: resident, idle"), "MiB", values);
-        // what is bought in has no goal
+        // PostgreSQL and nats-server have no goal.
         let ours = starts.contains_key(&name);
         section.figures.push(if ours { figure.goal(Bound::AtMost(30.0)) } else { figure });
     }
@@ -46,7 +46,8 @@ pub(super) async fn measure(bench: &mut Bench<'_>) -> Result<Section, Error> {
     Ok(section)
 }
 
-/// Stops and starts every process of the program, one after the other; how long each took until it said that it serves.
+/// Restarts every process of the program, one after the other. Returns how long each took until it announced that it
+/// serves.
 async fn restart(testbed: &mut Testbed) -> Result<Vec<(String, Duration)>, Error> {
     match &mut testbed.services {
         Services::Embedded(embedded) => {

@@ -1,4 +1,4 @@
-//! P5: under a steady load of bookings, how long a booking takes to be on my page and a cancelled place to be free.
+//! P5: under a steady load of bookings, the time until my page shows a booking and until a cancelled place is free.
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -23,23 +23,24 @@ use crate::series::Series;
 use crate::testbed::{Setup, Testbed};
 use crate::{Error, Item, Topology};
 
-/// Callers that show what the machine can do.
+/// The number of callers that measure the highest rate.
 const CALLERS: usize = 256;
-/// One of so many bookings is followed: what follows it is load as well.
+/// One booking in this many is followed, because following is load as well.
 const FOLLOWED_ONE_IN: usize = 20;
-/// How often a place is asked for whether it is free: every look is a call, and load as well.
+/// How often a claim is read until it is released. Each read is load as well.
 const FREE_POLL_INTERVAL: Duration = Duration::from_millis(10);
-/// How long is waited for it.
+/// How long a place may take to become free before the measurement fails.
 const FREE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Bookings, some of which are followed and cancelled.
+/// The state of the bookings, some of which are followed and cancelled.
 struct Followed {
     customers: Caller,
     views: Caller,
     places: Caller,
     hot: Arc<Hot>,
     count: AtomicUsize,
-    /// Microseconds from the answer to my page, and from the answer of the cancelling to the free place.
+    /// Microseconds from the answer to a booking until my page shows it, and from the answer to a cancellation until
+    /// the place is free.
     lags: Mutex<[Histogram<u64>; 2]>,
 }
 
@@ -55,7 +56,7 @@ impl Work for Followed {
     }
 }
 
-/// The bookings that are followed.
+/// Bookings, of which one in [`FOLLOWED_ONE_IN`] is followed and cancelled.
 struct Following(Arc<Followed>);
 
 impl Work for Following {
@@ -80,12 +81,12 @@ impl Work for Following {
         for (histogram, lag) in lags.iter_mut().zip([shown, back]) {
             record(histogram, lag);
         }
-        // it took much longer than a booking does, which is no latency of one
+        // Counted as refused: the call took much longer than a booking, and its time is not the latency of one.
         Ok(Answer::Refused)
     }
 }
 
-/// How long until my page is not from before the booking.
+/// The time until my page shows the booking.
 async fn shown(views: &Caller, caller: usize, made: &Screening) -> Result<Duration, Status> {
     let since = Instant::now();
     let request = views.request(GetMyPageRequest {
@@ -97,7 +98,7 @@ async fn shown(views: &Caller, caller: usize, made: &Screening) -> Result<Durati
     if there { Ok(since.elapsed()) } else { Err(Status::data_loss("my page does not show the booking")) }
 }
 
-/// How long until the place is free.
+/// The time until the claim is released.
 async fn back(places: &Caller, caller: usize, made: &Screening) -> Result<Duration, Status> {
     let since = Instant::now();
     let claim_id = format!("{}.1", made.name.trim_start_matches("screenings/"));
@@ -114,12 +115,12 @@ async fn back(places: &Caller, caller: usize, made: &Screening) -> Result<Durati
     }
 }
 
-/// What came of one rate.
+/// The measurements at one rate.
 struct Lags {
     side: Side,
-    /// Answered of what was asked for.
+    /// The answered rate divided by the requested rate.
     answered: Series,
-    /// Median and p99 until my page shows it, and until the place is free.
+    /// Median and p99 until my page shows the booking, then until the place is free.
     shown: [Series; 2],
     back: [Series; 2],
 }
@@ -134,7 +135,7 @@ pub(super) async fn measure(bench: &mut Bench<'_>) -> Result<Section, Error> {
     let mut section = Section::new(Item::P5, bench.topology);
     let at_promised = at(bench, &testbed, &followed, promised).await?;
     add(&mut section, at_promised, promised, Some(bound));
-    // where the machine cannot do what is promised, its lag is that of a queue and says nothing of the views
+    // If the machine cannot reach the promised rate, the lag is that of a queue and shows nothing about the views.
     if most * SHARE < promised {
         let possible = (most * SHARE).floor().max(1.0);
         let at_possible = at(bench, &testbed, &followed, possible).await?;
@@ -149,7 +150,7 @@ pub(super) async fn measure(bench: &mut Bench<'_>) -> Result<Section, Error> {
     Ok(section)
 }
 
-/// Puts what came of one rate into the section.
+/// Adds the figures of one rate to the section.
 fn add(section: &mut Section, lags: Lags, rate: f64, bound: Option<Bound>) {
     let Lags { side, answered, shown, back } = lags;
     let named = |what: &str, unit, values| Figure::new(format!("{what}, at {rate} a second"), unit, values);

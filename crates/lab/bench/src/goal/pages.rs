@@ -1,8 +1,8 @@
-//! P7: pages of long lists, by turns with the first page of a short one. Two meshes of the same kind, one with few rows and one
-//! with many.
+//! P7: pages of long lists, alternating with the first page of short ones. Two meshes of the same kind run, one with
+//! few rows and one with many.
 //!
-//! One hospital, one booking and what follows from them are made through the services; further rows are copies of theirs, with
-//! other ids and times, inserted into the databases by SQL: a million bookings by calls would take far longer than to read them.
+//! One hospital, one booking and their effects are made through the services. SQL then inserts copies of those rows
+//! with other ids and times, because a million bookings by calls would take too long.
 
 pub(super) mod lists;
 mod rows;
@@ -22,21 +22,21 @@ use crate::{Error, Item};
 
 use lists::{List, Subjects, lists};
 
-/// Rows of the short lists.
+/// The number of rows of the short lists.
 const FEW: u64 = 1_000;
-/// Rows of a page whose time is taken: what a caller gets who names no number.
+/// The page size of measured pages: the default of the contract.
 const PAGE: i32 = 50;
-/// Rows of the pages on the way to the middle: the most there can be.
+/// The page size on the way to the middle: the largest that is allowed.
 const STRIDE: i32 = 1_000;
-/// Pages a median is taken of.
+/// The number of pages that a median is taken of.
 const CALLS: u32 = 20;
 
-/// The times of one list.
+/// The measurements of one list.
 struct Times {
     name: &'static str,
     middle: String,
     passed: u64,
-    /// The first page of the short list beside `first`, and beside `deep`.
+    /// The first page of the short list, measured beside `first` and beside `deep`.
     few: [Series; 2],
     first: Series,
     deep: Series,
@@ -92,7 +92,7 @@ pub(super) async fn measure(bench: &mut Bench<'_>) -> Result<Section, Error> {
     Ok(section)
 }
 
-/// A mesh with everything in PostgreSQL and so many rows in every list; how long inserting them took.
+/// Starts a mesh with every table in PostgreSQL and `count` rows in every list. Returns how long the insertion took.
 async fn prepare(bench: &mut Bench<'_>, count: u64) -> Result<(Testbed, Duration), Error> {
     let mut testbed = bench.testbed(Item::P7, &Setup { no_files: true, ..Setup::default() }).await?;
     rows::template(&testbed).await?;
@@ -104,14 +104,15 @@ async fn prepare(bench: &mut Bench<'_>, count: u64) -> Result<(Testbed, Duration
     Ok((testbed, took))
 }
 
-/// Goes through so many rows, or to the last page; the token of the page there, and how many rows were passed.
+/// Reads pages until `rows` rows or the last page. Returns the token of the page there and the number of rows before
+/// it.
 async fn walk(list: &List, rows: u64) -> Result<(String, u64), Error> {
     let (mut token, mut passed) = (String::new(), 0);
     loop {
         let page = (list.fetch)(token.clone(), STRIDE).await.map_err(Error::call(list.name))?;
         passed += page.rows as u64;
         if page.next.is_empty() {
-            // the list is no longer than this; the page before the last is as deep as it gets
+            // The list is shorter: its last page is the deepest.
             return Ok((token, passed - page.rows as u64));
         }
         token = page.next;
@@ -121,7 +122,7 @@ async fn walk(list: &List, rows: u64) -> Result<(String, u64), Error> {
     }
 }
 
-/// The median time of a page, in milliseconds.
+/// The median time of a page in milliseconds.
 pub(super) async fn page(list: &List, token: &str) -> Result<f64, Error> {
     let mut taken = histogram();
     for _ in 0..CALLS {

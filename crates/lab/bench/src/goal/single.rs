@@ -1,4 +1,4 @@
-//! P9: one caller, one booking at a time, nobody else; by turns with what the disk needs to make a commit durable.
+//! P9: one caller makes one booking at a time without other load, alternating with syncs of the disk.
 
 use std::sync::Arc;
 
@@ -10,9 +10,9 @@ use crate::series::Series;
 use crate::testbed::Setup;
 use crate::{Error, Item, fsync};
 
-/// Commits that one booking waits for.
+/// The number of commits that a booking waits for.
 const COMMITS: f64 = 3.0;
-/// What everything else may take, in milliseconds.
+/// How long everything else of a booking may take, in milliseconds.
 const REST: f64 = 1.0;
 
 pub(super) async fn measure(bench: &mut Bench<'_>) -> Result<Section, Error> {

@@ -1,4 +1,4 @@
-//! All services in one process, with its data in one directory.
+//! All services in one process with one data directory.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -12,13 +12,13 @@ use tokio::time::{Instant, sleep};
 use super::START_TIMEOUT;
 use crate::Error;
 
-/// What the process prints once it serves.
+/// Part of the line that a process prints once it serves.
 pub(crate) const GREETING: &str = "checkup is serving on";
 /// How long an orderly end may take.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 const OUTPUT_POLL_INTERVAL: Duration = Duration::from_millis(1);
 
-/// `checkup up`, which may be stopped and started.
+/// `checkup up`, which can be stopped and started again.
 #[derive(Debug)]
 pub(crate) struct Embedded {
     binary: PathBuf,
@@ -53,13 +53,13 @@ impl Embedded {
         self.child.as_ref().map(Child::pid)
     }
 
-    /// What it wrote at last, where it has ended by itself.
+    /// The last output if the process has ended by itself.
     pub(crate) fn last_words(&mut self) -> Option<String> {
         let child = self.child.as_mut()?;
         child.has_ended().map(|status| format!("{status}\n{}", child.output().tail(20)))
     }
 
-    /// Starts it and waits until it says that it serves; how long that took.
+    /// Starts the process and waits until it announces that it serves. Returns how long that took.
     pub(crate) async fn start(&mut self) -> Result<Duration, Error> {
         let mut command = Command::new(&self.binary);
         command.arg("up").arg("--data-dir").arg(&self.directory).arg("--addr").arg(self.addr().to_string());
@@ -84,7 +84,7 @@ impl Embedded {
         Ok(took)
     }
 
-    /// Stops it in an orderly way; what it stored stays.
+    /// Stops the process in an orderly way. Its data stays.
     pub(crate) async fn stop(&mut self) -> Result<(), Error> {
         if let Some(mut child) = self.child.take() {
             child.end(Signal::TERM, STOP_TIMEOUT).await?;

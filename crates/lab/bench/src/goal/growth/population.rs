@@ -1,4 +1,4 @@
-//! Who there is: hospitals with dates, customers who come again, and a hospital that is to go.
+//! The population of the growth measurement: hospitals, customers who book repeatedly, and hospitals to delete.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,53 +18,53 @@ use crate::load::{Answer, Work};
 use crate::testbed::Testbed;
 use crate::{Error, Sizes};
 
-/// Dates a hospital can be made with; the others are added.
+/// The most dates that a hospital can be created with. The others are added later.
 const INITIAL: usize = 366;
-/// Dates that can be booked from the first day on: a policy's default looks so far ahead.
+/// How many dates can be booked on the first day: as far as the default policy looks ahead.
 const BOOKABLE: usize = 300;
-/// Places of a slot: never full.
+/// The capacity of a slot: more than is ever booked.
 const PLACES: i32 = 1_000;
-/// Bookings of a customer.
+/// The number of bookings of one customer.
 const BOOKINGS_PER_CUSTOMER: usize = 10;
-/// How often a booking is sent again that got no answer, or was put off.
+/// How many times a booking is repeated that was not answered or was put off.
 const MAX_TRIES: u32 = 10;
-/// The pause before the first of them; each next one is as much longer.
+/// The pause before the first repetition. Each further pause is longer by the same time.
 const FIRST_RETRY_PAUSE: Duration = Duration::from_millis(200);
-/// Customers that take turns: when they have booked so often, others come.
+/// The number of customers who book in turn. When each has made all bookings, other customers follow.
 const CUSTOMERS_IN_TURN: usize = 1_000;
 
-/// Calls to be made, and by what.
+/// A number of calls to make.
 pub(super) struct Calls<W> {
     pub(super) work: Arc<W>,
     pub(super) calls: usize,
 }
 
-/// How many there are of each, so far.
+/// How much has been made so far.
 pub(super) struct Population {
     sizes: Sizes,
     dates: Arc<[Date]>,
     customers: Caller,
     opened: usize,
-    /// Bookings that were made, those of hospitals that went not among them.
+    /// The number of bookings, without those of deleted hospitals.
     pub(super) booked: usize,
     went: usize,
 }
 
 impl Population {
     pub(super) fn new(testbed: &Testbed, sizes: Sizes) -> Result<Self, Error> {
-        // not tomorrow: a date stays bookable until the measurement is over, midnight or not
+        // Not tomorrow: every date must stay bookable until the measurement is over, even past midnight.
         let begin = today() + 2.days();
         let dates = (0_i64..).take(sizes.dates).map(|offset| begin + offset.days()).collect();
         let customers = testbed.caller("screening", Token::admin(&testbed.signer)?)?;
         Ok(Self { sizes, dates, customers, opened: 0, booked: 0, went: 0 })
     }
 
-    /// The first date.
+    /// The first date that is booked.
     pub(super) fn begin(&self) -> Date {
         self.dates[0]
     }
 
-    /// Hospitals until there are so many.
+    /// The calls that make hospitals until there are `until`.
     pub(super) fn hospitals(&mut self, admin: &Caller, until: usize) -> Calls<Opening> {
         let calls = until.saturating_sub(self.opened);
         let opening =
@@ -73,7 +73,7 @@ impl Population {
         Calls { work: Arc::new(opening), calls }
     }
 
-    /// So many bookings more, over all hospitals there are.
+    /// The calls that make `count` more bookings, spread over all hospitals.
     pub(super) fn bookings(&mut self, count: usize) -> Arc<Booking> {
         let next = AtomicUsize::new(self.booked);
         self.booked += count;
@@ -85,7 +85,7 @@ impl Population {
         })
     }
 
-    /// A hospital of its own, and bookings over all of its slots.
+    /// Makes a hospital to delete. Returns its name, and the calls that book all its slots.
     pub(super) async fn doomed(&mut self, admin: &Caller) -> Result<(String, Calls<Fill>), Error> {
         self.went += 1;
         let hot = Hot::open(admin, &format!("bench-doomed-{}", self.went), PLACES).await?;
@@ -143,7 +143,7 @@ fn slot(date: &Date) -> hospital::Slot {
     hospital::Slot { date: Some(encode_date(*date)), capacity: PLACES, ..Default::default() }
 }
 
-/// Whether the same request may simply be sent again.
+/// Whether the same request may be sent again.
 fn may_come_again(status: &Status) -> bool {
     use tonic::Code::{Aborted, Cancelled, DeadlineExceeded, ResourceExhausted, Unavailable};
     matches!(status.code(), Aborted | Cancelled | DeadlineExceeded | ResourceExhausted | Unavailable)
@@ -165,11 +165,11 @@ impl Work for Booking {
             index / CUSTOMERS_IN_TURN % BOOKINGS_PER_CUSTOMER,
         );
         let date = self.dates[(customer * 7 + round) % self.dates.len().min(BOOKABLE)];
-        // a prime spreads neighbours over all hospitals
+        // Multiplying by a prime spreads consecutive bookings over all hospitals.
         let hospital = hospital_name(index.wrapping_mul(7_919) % self.hospitals);
         let request = booking(customer_name(customer), format!("{hospital}/slots/{date}"));
         let mut tries = 0;
-        // a long run meets what a customer's client meets, and does the same: it sends the same request again
+        // A long run meets temporary failures. The same request is sent again, as a customer's client does.
         loop {
             let asked = self.caller.request(request.clone());
             match self.caller.screening(caller).create_screening(asked).await {

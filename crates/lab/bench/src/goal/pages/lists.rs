@@ -1,4 +1,4 @@
-//! Every list of the contract that grows, as something that is asked for a page.
+//! Every list of the contract that grows, behind one type.
 
 use contract::hospital::v1 as hospital;
 use contract::marketing::v1::ListDemandSignalsRequest;
@@ -16,7 +16,7 @@ use crate::Error;
 use crate::caller::{Caller, Token};
 use crate::testbed::Testbed;
 
-/// How many rows came, and how to ask for those after them.
+/// The number of rows of a page, and the token of the next page.
 pub(in crate::goal) struct Page {
     pub(in crate::goal) rows: usize,
     pub(in crate::goal) next: String,
@@ -24,14 +24,14 @@ pub(in crate::goal) struct Page {
 
 type Fetch = Box<dyn Fn(String, i32) -> BoxFuture<'static, Result<Page, Status>> + Send + Sync>;
 
-/// A list.
+/// A list of the contract.
 pub(in crate::goal) struct List {
     pub(in crate::goal) name: &'static str,
-    /// Takes a page token and a size.
+    /// Fetches a page by its token and size.
     pub(in crate::goal) fetch: Fetch,
 }
 
-/// One list: who asks, through which client, for what, and where the rows are.
+/// Makes a [`List`] from its name, caller, client method, request and field of rows.
 macro_rules! list {
     ($name:expr, $caller:expr, $client:ident($($index:expr)?).$method:ident, $request:expr, $rows:ident) => {{
         let (caller, request): (Caller, _) = ($caller.clone(), $request);
@@ -48,15 +48,15 @@ macro_rules! list {
     }};
 }
 
-/// Whose rows are asked for, where a list is somebody's.
+/// The hospital, the customer and the date whose rows are listed.
 pub(in crate::goal) struct Subjects {
     pub(in crate::goal) hospital: String,
     pub(in crate::goal) customer: String,
-    /// The first date.
+    /// The first date of the searched month.
     pub(in crate::goal) date: Date,
 }
 
-/// Every list of services that have them.
+/// Every list of the services.
 pub(in crate::goal) fn lists(testbed: &Testbed, subjects: &Subjects) -> Result<Vec<List>, Error> {
     let auditor = |service| testbed.caller(service, Token::auditor(&testbed.signer)?);
     let (hospitals, screenings) = (auditor("hospital")?, auditor("screening")?);

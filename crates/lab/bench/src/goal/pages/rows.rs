@@ -1,4 +1,4 @@
-//! The rows of the long lists: some that the services make, and copies of those.
+//! The rows of the long lists: a few that the services make, and copies of those.
 
 use contract::hospital::v1::{CapacityRequest, CreateCapacityRequestRequest};
 use runtime::entropy;
@@ -12,23 +12,23 @@ use crate::testbed::Testbed;
 pub(super) const HOSPITAL: &str = "bench-many";
 /// The customer whose rows are copied.
 pub(super) const CUSTOMER: &str = "many";
-/// Places of a slot: there may be more.
+/// The capacity of a slot. The copies of its claims exceed it.
 const PLACES: i32 = 50_000;
-/// Copies one statement makes: a statement is not waited for without end.
+/// How many copies one statement makes, so that no statement runs too long.
 const COPIES_PER_STATEMENT: u64 = 50_000;
-/// A table, and what its copies have of their own: `t` is the row that is copied, `i` the number of the copy.
+/// A table and how its copies differ: `t` is the copied row, `i` the number of the copy.
 struct Copies {
     database: &'static str,
     table: &'static str,
-    /// What is true of rows that the services made and of no copy, where a copy of a copy would have an ever longer name; HOSPITAL and
-    /// CUSTOMER stand for theirs.
+    /// A condition that only rows made by the services fulfil, where copies of copies would get ever longer names.
+    /// HOSPITAL and CUSTOMER are replaced by the ids.
     made: &'static str,
     changed: &'static str,
-    /// One of so many.
+    /// The table gets the wanted number of rows divided by this.
     each: u64,
 }
 
-/// Copies of slots belong to copies of hospitals.
+/// The tables to copy. Copies of slots belong to copies of hospitals.
 const COPIES: [Copies; 8] = [
     Copies {
         database: "hospital",
@@ -84,7 +84,7 @@ const COPIES: [Copies; 8] = [
     },
 ];
 
-/// Has the services make a hospital, a booking and a request for more places.
+/// Makes a hospital, a booking and a capacity request through the services.
 pub(super) async fn template(testbed: &Testbed) -> Result<(), Error> {
     let admin = testbed.caller("hospital", Token::admin(&testbed.signer)?)?;
     let hot = Hot::open(&admin, HOSPITAL, PLACES).await?;
@@ -107,7 +107,7 @@ pub(super) async fn template(testbed: &Testbed) -> Result<(), Error> {
     asked.map(drop).map_err(Error::call("CreateCapacityRequest"))
 }
 
-/// Copies the rows until every table has so many. `phase` is told how many steps there are, `done` of each.
+/// Copies the rows until every table has `count`. Calls `phase` with the number of steps, and `done` after each.
 pub(super) async fn multiply(
     testbed: &mut Testbed,
     count: u64,
