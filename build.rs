@@ -1,7 +1,7 @@
 //! The contract compiler: turns `proto/` into Rust types, clients, servers and the descriptor set, without protoc.
 //!
-//! `crates/core/contract` runs it (`build = "../../../build.rs"`), so the working directory is that crate and the paths start
-//! from its manifest. It writes to `OUT_DIR` only.
+//! `crates/core/contract` runs it (`build = "../../../build.rs"`). Its working directory is that crate, so paths start from
+//! the crate's manifest. It writes only to `OUT_DIR`.
 
 use std::error::Error;
 use std::fs;
@@ -11,7 +11,7 @@ use prost::Message;
 use prost_types::FileDescriptorSet;
 use protox::Compiler;
 
-/// Every `.proto` below `dir`, sorted, so that the output does not depend on the file system's order.
+/// Every `.proto` file below `dir`, sorted, so that the output does not depend on the order of the file system.
 fn proto_files(dir: &Path) -> Result<Vec<PathBuf>, std::io::Error> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir)? {
@@ -29,12 +29,12 @@ fn proto_files(dir: &Path) -> Result<Vec<PathBuf>, std::io::Error> {
 fn main() -> Result<(), Box<dyn Error>> {
     let proto = Path::new(&std::env::var("CARGO_MANIFEST_DIR")?).join("../../../proto");
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
-    // tonic-prost-build's own switch for this stores a value that nothing reads.
+    // tonic-prost-build has a setting for this, but stores its value without reading it.
     println!("cargo::rerun-if-changed={}", proto.display());
 
     let mut compiler = Compiler::new([&proto])?;
     compiler.include_imports(true).include_source_info(true).open_files(proto_files(&proto.join("checkup"))?)?;
-    // The encoded form keeps options that prost-types has no field for, such as google.api.field_behavior.
+    // The encoded set keeps options for which prost-types has no field, such as google.api.field_behavior.
     let descriptors = compiler.encode_file_descriptor_set();
     fs::write(out.join("descriptors.binpb"), &descriptors)?;
 
