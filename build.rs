@@ -1,7 +1,7 @@
 //! The contract compiler: turns `proto/` into Rust types, clients, servers and the descriptor set, without protoc.
 //!
-//! `crates/core/contract` runs it (`build = "../../../build.rs"`). Its working directory is that crate, so paths start from
-//! the crate's manifest. It writes only to `OUT_DIR`.
+//! `crates/core/contract` runs it (`build = "../../../build.rs"`). Its working directory is that crate, so paths start
+//! from the crate's manifest. It writes only to `OUT_DIR`.
 
 use std::error::Error;
 use std::fs;

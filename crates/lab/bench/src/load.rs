@@ -156,8 +156,7 @@ pub(crate) async fn all<W: Work>(work: &Arc<W>, callers: usize, calls: usize) ->
     Ok(measured)
 }
 
-/// Makes `rate` calls per second for `span` after the warm-up. A call counts if it is due in the span, however late its
-/// answer.
+/// Makes `rate` calls per second for `span` after the warm-up. A call that is due in the span counts, however late.
 pub(crate) async fn open<W: Work>(
     work: &Arc<W>,
     rate: f64,

@@ -51,8 +51,7 @@ impl Pgbench {
         Ok(Self { program: client.get_program().into(), unset, url: postgres.url(DATABASE), scratch })
     }
 
-    /// Runs `callers` sessions for `span`, rounded up to whole seconds and at least two, because the sessions connect
-    /// first.
+    /// Runs `callers` sessions for `span` in whole seconds, at least two, because the sessions connect first.
     pub(crate) async fn run(&self, callers: usize, span: Duration) -> Result<Measured, Error> {
         let seconds = span.as_secs_f64().ceil().max(2.0) as u64;
         let mut command = tokio::process::Command::new(&self.program);

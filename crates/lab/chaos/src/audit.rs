@@ -134,8 +134,7 @@ fn token(desk: &Desk, booking: &Booking) -> String {
     desk.tokens.customer(&booking.customer)
 }
 
-/// Repeats every call with an unknown outcome, with the same request_id, until none is left or [`RESEND_TIMEOUT`] is
-/// over.
+/// Repeats every call with an unknown outcome, with the same request_id, for [`RESEND_TIMEOUT`] at most.
 async fn resend(desk: &Desk, observed: &Observed) {
     let end = Instant::now() + RESEND_TIMEOUT;
     loop {

@@ -104,8 +104,8 @@ impl Observed {
         lock(&self.refusals).clone()
     }
 
-    /// Counts a call and returns its outcome. A status that no client should see is a violation and leaves the outcome
-    /// unknown.
+    /// Counts a call and returns its outcome. A status that no client should see is a violation, and the
+    /// outcome is unknown.
     pub(crate) fn note<T>(&self, ended: Result<Ended<T>, String>) -> Outcome<T> {
         self.calls.fetch_add(1, Ordering::Relaxed);
         let Ended { outcome, attempts } = ended.unwrap_or_else(|what| {
@@ -137,8 +137,7 @@ impl Observed {
         }
     }
 
-    /// Called before the cancellation is sent: the place may be booked by another customer as soon as the call is
-    /// served.
+    /// Called before the cancellation is sent, because another customer may book the place as soon as it is served.
     fn gives_back(&self, slot: &str) {
         if let Some(index) = self.slots.iter().position(|one| one.name == slot) {
             self.held[index].fetch_sub(1, Ordering::SeqCst);

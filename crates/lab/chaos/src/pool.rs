@@ -46,7 +46,7 @@ pub(crate) struct RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// A customer: at most seven attempts in eight seconds.
+    /// A customer: at most seven attempts, the last of which begins within eight seconds.
     pub(crate) const CUSTOMER: Self = Self {
         attempts: 7,
         deadline: Duration::from_secs(4),
@@ -72,8 +72,7 @@ pub(crate) struct Ended<T> {
 }
 
 impl Pool {
-    /// A pool of the replicas at these addresses. Connections are made when they are first used, and again after they
-    /// break.
+    /// A pool of the replicas at these addresses. A connection is made at its first use, and again after it breaks.
     ///
     /// # Errors
     /// If an address is not valid as an endpoint.

@@ -102,8 +102,7 @@ pub(crate) struct Run<S = Mesh> {
 }
 
 impl Run<Mesh> {
-    /// Starts a mesh and its load, and lets it run until the load is measured. Calls `wire` before it waits for the
-    /// mesh.
+    /// Starts a mesh and its load, and runs until the load is measured. Calls `wire` before it waits for the mesh.
     ///
     /// # Errors
     /// If the mesh does not start.
@@ -131,8 +130,7 @@ impl Run<Mesh> {
         self.stage.replica(service, index).ok_or_else(missing)
     }
 
-    /// Stops a replica with SIGTERM and starts it again. Returns how long it was away. Notes a stop that had to be cut
-    /// off.
+    /// Stops a replica with SIGTERM and starts it again. Returns how long it was away. Notes a stop that was cut off.
     ///
     /// # Errors
     /// If it does not stop, or does not serve again.
@@ -151,8 +149,8 @@ impl Run<Mesh> {
 }
 
 impl Run<Embedded> {
-    /// Starts one embedded process and its load, and lets it run until the load is measured. With `power` its disk can
-    /// lose power.
+    /// Starts one embedded process and its load, and runs until the load is measured. With `power` the
+    /// disk can lose power.
     ///
     /// # Errors
     /// If it does not start, or if this machine has no disk that can be made to fail.
@@ -253,8 +251,7 @@ impl<S: Stage> Run<S> {
         sleep(span).await;
     }
 
-    /// Measures the rate before the fault. Repeats that, at most [`RATE_SAMPLES`] times, while the rate is below the
-    /// plan's.
+    /// Measures the rate before the fault, again while it is below the plan's, at most [`RATE_SAMPLES`] times.
     pub(crate) async fn measure_steady(&mut self) {
         for window in 1..=RATE_SAMPLES {
             self.steady.0 = Instant::now();

@@ -1,8 +1,8 @@
 //! Servers for tests: one that the environment names, or one that is started; without either, a line that says which
 //! tests were skipped.
 //!
-//! * `CHECKUP_TEST_POSTGRES_URL` (`postgres://user@host:port/database`) and `CHECKUP_TEST_NATS_URL` (`nats://host:port`) name
-//!   running servers. A test that stops or kills a server starts one of its own in any case.
+//! * `CHECKUP_TEST_POSTGRES_URL` (`postgres://user@host:port/database`) and `CHECKUP_TEST_NATS_URL`
+//!   (`nats://host:port`) name running servers. A test that stops or kills a server starts one of its own in any case.
 //! * `CHECKUP_REQUIRE_SERVERS=1` turns a missing server from a skipped test into a failed one; `make test` sets it.
 
 use std::io::Write;
@@ -90,7 +90,7 @@ impl SharedNats {
     }
 }
 
-/// The broker that [`NATS_URL`] names, or a new one that ends with the handle. Tests that stop or kill a broker use
+/// The broker that [`NATS_URL`] names, or a new one that ends with the handle. Tests that stop one use
 /// [`Nats::start`] instead.
 ///
 /// # Errors

@@ -53,8 +53,7 @@ pub(crate) struct User {
 }
 
 impl User {
-    /// `postgres` or `nobody` if this process is root; otherwise `None`, and the server runs as the user of this
-    /// process.
+    /// `postgres` or `nobody` if this process is root; otherwise `None`, because the server then runs as this user.
     pub(crate) fn instead_of_root() -> Result<Option<Self>, Error> {
         if !geteuid().is_root() {
             return Ok(None);

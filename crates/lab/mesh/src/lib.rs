@@ -1,5 +1,4 @@
-//! The mesh as child processes on loopback: PostgreSQL, nats-server and replicas of services, for `checkup mesh`, for tests and
-//! for chaos.
+//! The mesh as child processes on loopback, for `checkup mesh`, tests and chaos: PostgreSQL, nats-server and replicas.
 //!
 //! The crate starts, stops, kills, pauses and wipes servers and does not know what they are for. Every process ends
 //! with its handle, and with this process, even if this process is killed.

@@ -22,7 +22,7 @@ const PORTS_TRIED: usize = 5;
 
 /// The server's configuration without its port, store and passwords: `crates/lab/mesh/nats.conf`.
 pub const CONFIGURATION: &str = include_str!("../nats.conf");
-/// Makes a client that names no user a service.
+/// With this line, a client that names no user is a service.
 const NO_GUARD: &str = "\nno_auth_user: checkup\n";
 /// The passwords on loopback unless one was given. They keep nobody out; they prevent mistakes.
 const PASSWORD: &str = "checkup";
@@ -30,8 +30,7 @@ const OPERATOR_PASSWORD: &str = "operator";
 /// How long the server may take to answer an operator.
 const OPERATOR_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A private server on a free port of 127.0.0.1, with the configuration that this repository ships. It ends with its
-/// handle.
+/// A private server on a free port of 127.0.0.1, with the configuration in this repository. It ends with its handle.
 #[derive(Debug)]
 pub struct Nats {
     child: Option<Child>,
@@ -59,8 +58,7 @@ impl Nats {
         Self::start_at(Home::kept(directory)?).await
     }
 
-    /// Starts a server with a new temporary directory that accepts a service only with the name `checkup` and this
-    /// password.
+    /// Starts a server with a new temporary directory that accepts a service only as `checkup` with this password.
     ///
     /// # Errors
     /// As [`Self::start`].
@@ -87,8 +85,7 @@ impl Nats {
         server.launch().await.map(|()| server)
     }
 
-    /// Makes a server with a port and a directory that does not run before [`Self::restart`]: for clients that start
-    /// before their server.
+    /// Makes a server with a port and a directory that starts at [`Self::restart`], for clients that start before it.
     ///
     /// # Errors
     /// [`Error::Missing`] if nats-server is not installed.

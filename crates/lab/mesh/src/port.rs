@@ -16,8 +16,7 @@ use crate::Error;
 const FIRST_PORT: u16 = 10_000;
 const PORT_COUNT: u16 = 20_000;
 
-/// The locks of the ports this process has handed out. They are kept until it ends: a killed server starts again on its
-/// port.
+/// The locks of the ports that this process has handed out, kept until it ends: a killed server needs its port again.
 static TAKEN_PORTS: Mutex<Vec<File>> = Mutex::new(Vec::new());
 
 /// Returns a port of 127.0.0.1 that nobody listens on and that no outgoing connection takes. No other process gets it

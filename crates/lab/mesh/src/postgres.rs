@@ -23,8 +23,8 @@ const PREDECESSOR_TIMEOUT: Duration = Duration::from_secs(10);
 const PORTS_TRIED: usize = 5;
 pub(crate) const SUPERUSER: &str = "postgres";
 
-/// A private server on a free port of 127.0.0.1, without passwords, with the durability of production. It ends with its
-/// handle.
+/// A private server on a free port of 127.0.0.1, without passwords, as durable as in production.
+/// It ends with its handle.
 #[derive(Debug)]
 pub struct Postgres {
     child: Option<Child>,
@@ -172,8 +172,7 @@ impl Postgres {
         &self.log
     }
 
-    /// Stops the server as a crash would: it flushes nothing and cuts every connection, and the next start recovers
-    /// from the log.
+    /// Stops the server as a crash would: it flushes nothing, cuts every connection and recovers at the next start.
     ///
     /// # Errors
     /// [`Error::Late`] if it still runs after a minute.

@@ -20,8 +20,7 @@ const ADMIN_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long an orderly end may take: longer than the drain.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 const SHOWN_LINES: usize = 30;
-/// The niceness of a replica that yields. It gets about a tenth of the processor time of a busy process of normal
-/// niceness.
+/// The niceness of a replica that yields: it gets about a tenth of the time of a busy process of normal niceness.
 const NICENESS: &str = "10";
 
 /// The ports and the directory of a replica.

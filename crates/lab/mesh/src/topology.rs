@@ -237,8 +237,7 @@ impl Mesh {
     /// Waits until every replica serves.
     ///
     /// # Errors
-    /// [`Error::Late`] or [`Error::Failed`] with the last output of the first replica that does not serve within
-    /// `limit`.
+    /// [`Error::Late`] or [`Error::Failed`] with the last output of the first replica that does not serve in time.
     pub async fn ready(&mut self, limit: Duration) -> Result<(), Error> {
         let end = tokio::time::Instant::now() + limit;
         for replica in &mut self.replicas {

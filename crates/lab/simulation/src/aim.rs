@@ -18,8 +18,7 @@ pub(crate) enum Aim {
     Parked,
     /// Processes are killed while they have transactions that never commit, and events that were delivered to them.
     Unwritten,
-    /// A relay is stopped until its lease has expired, and the broker loses what it has just acknowledged to that
-    /// relay.
+    /// A relay is stopped until its lease has expired, and the broker loses what it has just acknowledged to it.
     StalledRelay,
     /// The broker repeatedly loses the end of its stream while a reader is cut off.
     LostTails,

@@ -28,8 +28,7 @@ use crate::{sabotage, schema, watermark};
 
 /// The length of a relay's lease.
 const TERM: Duration = Duration::from_secs(1);
-/// How often a relay looks for events that another replica committed. Rarely, because these reads cost more than half
-/// of a run.
+/// How often a relay looks for commits of another replica. Rarely, because this costs more than half of a run.
 const IDLE: Duration = Duration::from_millis(80);
 
 /// The state that all hosts share.

@@ -44,15 +44,13 @@ pub(crate) enum Disruption {
     Lose { one_in: u64 },
     /// The broker loses everything.
     Wipe,
-    /// One in `one_in` commits of these hosts goes wrong for a while: half are lost, half are done and reported as
-    /// failed.
+    /// One in `one_in` commits goes wrong for a while: half are lost, half are done and reported as failed.
     Commits { hosts: &'static [&'static str], one_in: u64, lasts: Duration },
     /// Storage of these hosts fails for a while at one in `one_in` steps of transactions.
     Storage { hosts: &'static [&'static str], one_in: u64, lasts: Duration },
     /// A host commits nothing for a while and is then killed, so that its open work is lost.
     Choke { host: &'static str, lasts: Duration, down: Duration },
-    /// A relay of these hosts is stopped in the middle of a window for longer than its lease, and the broker loses that
-    /// window.
+    /// A relay of these hosts is stopped within a window for longer than its lease, and the broker loses that window.
     Stall { hosts: &'static [&'static str], lasts: Duration },
 }
 

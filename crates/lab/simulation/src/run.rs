@@ -56,8 +56,8 @@ pub struct Run {
     pub mutant: Option<Mutant>,
     /// Whether everything that happens is written to standard error.
     pub printed: bool,
-    /// The directory of [migrated databases](crate::schemas). Migrating in this process would change its random numbers
-    /// and counters.
+    /// The directory of [migrated databases](crate::schemas). Migrating them in this process would
+    /// change its random numbers and counters.
     pub schemas: PathBuf,
 }
 

@@ -1,7 +1,6 @@
 //! The real binary as a child process: started, queried, killed, stopped and started again on the same data.
 //!
-//! Every process is killed when its handle is dropped. If the test is failing, the end of its standard error is
-//! printed.
+//! Every process is killed when its handle is dropped. If the test is failing, the end of its standard error is shown.
 
 use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus};

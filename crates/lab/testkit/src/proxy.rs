@@ -176,8 +176,7 @@ async fn carry(
     }
 }
 
-/// Carries one direction. Reading and writing are separate, so that every byte has the same delay and delays do not add
-/// up.
+/// Carries one direction. It reads and writes separately, so that every byte has the same delay.
 async fn pump(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,

@@ -82,7 +82,7 @@ impl Decoder for Plain {
 }
 
 /// Sends `payload` as the only request message and reads the answer as a stream. A unary method gives one message. A
-/// streaming method gives at most eight, and is refused if it ends neither before that nor before `deadline`.
+/// streaming method gives at most eight, unless `deadline` ends the call first.
 pub async fn call_raw(party: &Party, method: &RawMethod, payload: Bytes, deadline: Duration) -> Answer {
     match tokio::time::timeout(deadline, read(party, method, payload, deadline)).await {
         Ok(answer) => answer,

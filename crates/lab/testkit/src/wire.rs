@@ -1,7 +1,6 @@
 //! HTTP/2 without a gRPC library: a client that sends whatever a test wants and shows the status it gets.
 //!
-//! A gRPC library enforces the deadline it sends, so it never sees how a server answers an expired one. This client
-//! does.
+//! A gRPC library enforces the deadline it sends, so it never sees how a server answers an expired one.
 
 use std::net::SocketAddr;
 

@@ -15,8 +15,8 @@ use crate::{Error, Item, Topology};
 
 /// The number of callers.
 const CALLERS: usize = 64;
-/// The limit of a ratio that noise cannot explain. It applies against pgbench only in optimised builds, because pgbench
-/// always is one.
+/// The limit that noise cannot explain. Against pgbench, which is always optimised, it applies only in
+/// optimised builds.
 const FLOOR: f64 = 8.0;
 /// The setting for one transaction per request.
 const NAIVE: &str = "hospital.batch=1";

@@ -104,8 +104,7 @@ async fn prepare(bench: &mut Bench<'_>, count: u64) -> Result<(Testbed, Duration
     Ok((testbed, took))
 }
 
-/// Reads pages until `rows` rows or the last page. Returns the token of the page there and the number of rows before
-/// it.
+/// Reads pages until `rows` rows or the last page. Returns the token of the page there and how many rows precede it.
 async fn walk(list: &List, rows: u64) -> Result<(String, u64), Error> {
     let (mut token, mut passed) = (String::new(), 0);
     loop {
