@@ -17,6 +17,6 @@ mod generated {
 pub use generated::checkup::{error, event, hospital, marketing, mypage, reservation, screening};
 pub use generated::google;
 
-/// The whole contract as an encoded `google.protobuf.FileDescriptorSet`, imports, comments and options included: what
-/// server reflection answers from.
+/// The whole contract as an encoded `google.protobuf.FileDescriptorSet`, with imports, comments and options. Server
+/// reflection answers from it.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.binpb"));

@@ -1,8 +1,8 @@
-//! Holds the contract to what it promised: the descriptors are whole, every element says what it means, the API changes
-//! only on purpose, and events stored by any release still decode.
+//! Tests the promises of the contract: the descriptors are complete, every element has a comment, the API changes only
+//! on purpose, and events stored by any release still decode.
 //!
-//! `GOLDEN=update` rewrites `golden/api.txt`, and stores the bytes of event samples that are not stored yet. It never
-//! touches bytes that are.
+//! `GOLDEN=update` rewrites `golden/api.txt` and writes the bytes of event samples that have none yet. It never changes
+//! existing bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display};
@@ -19,14 +19,14 @@ use prost_reflect::{
 };
 use similar::TextDiff;
 
-/// One pool for all: messages of different pools never compare equal.
+/// One pool for all tests: messages of different pools never compare equal.
 fn pool() -> &'static DescriptorPool {
     static POOL: LazyLock<DescriptorPool> =
         LazyLock::new(|| DescriptorPool::decode(contract::DESCRIPTORS).expect("the descriptor set decodes"));
     &POOL
 }
 
-/// The files that are ours, in order of package.
+/// The files of this project, ordered by package.
 fn files() -> Vec<FileDescriptor> {
     let mut files: Vec<_> = pool().files().filter(|file| file.package_name().starts_with("checkup.")).collect();
     files.sort_by_key(|file| file.name().to_owned());
@@ -182,7 +182,7 @@ fn every_field_of_a_request_or_resource_says_how_it_behaves() {
 struct Rest {
     verb: String,
     path: String,
-    /// The field that the body is, `*` for what the path does not name, or nothing.
+    /// The field that becomes the body; `*` for every field that is not in the path; empty for no body.
     body: String,
 }
 
@@ -200,7 +200,7 @@ impl Rest {
         variables.map(|variable| variable.split_once('=').unwrap_or((variable, "*"))).collect()
     }
 
-    /// What a proxy tells methods apart by: the names of variables do not count.
+    /// The path as a proxy matches it: the names of variables do not count.
     fn route(&self) -> String {
         let mut path = self.path.clone();
         for (field, pattern) in self.variables() {
@@ -210,7 +210,7 @@ impl Rest {
     }
 }
 
-/// How a method is called with JSON over HTTP, if it may be.
+/// How a method is called with JSON over HTTP; `None` if it has no REST route.
 fn rest(method: &MethodDescriptor) -> Option<Rest> {
     let extension = method.parent_pool().get_extension_by_name("google.api.http").expect("the option is known");
     let options = method.options();
@@ -231,7 +231,7 @@ fn rest(method: &MethodDescriptor) -> Option<Rest> {
 mod rest_annotations {
     use super::*;
 
-    /// Services that nobody outside of the mesh calls.
+    /// Services that nobody outside the mesh calls.
     const INTERNAL: [&str; 1] = ["checkup.hospital.v1.CapacityService"];
 
     fn methods() -> Vec<MethodDescriptor> {
@@ -303,8 +303,8 @@ mod rest_annotations {
         }
     }
 
-    /// What is neither in the path nor in the body travels in the query, where a message or a list of them finds no room
-    /// (dates do: `start_date.year=2027`).
+    /// A field that is neither in the path nor in the body travels in the query. The query cannot carry messages or
+    /// lists of messages, except dates (`start_date.year=2027`).
     fn reaches_every_required_field(method: &MethodDescriptor, rule: &Rest) {
         if rule.body == "*" {
             return;
@@ -332,8 +332,8 @@ mod comments {
         assert!(faults.is_empty(), "{faults:#?}");
     }
 
-    /// What is wrong with the comments of a file: an element without a leading one, one that is not sentences, and one in
-    /// a place that documentation tools do not read.
+    /// The faults of a file's comments: an element without a leading comment, a comment that is not in sentences, or a
+    /// comment where documentation tools do not read it.
     fn faults_of(file: &FileDescriptor) -> Vec<String> {
         let mut faults = Vec::new();
         let source = file.file_descriptor_proto().source_code_info.as_ref().expect("source info is included");
@@ -354,7 +354,7 @@ mod comments {
         faults
     }
 
-    /// Everything of a file that has a name, with its path in the descriptor.
+    /// Every named element of a file, with its path in the descriptor.
     fn elements(file: &FileDescriptor) -> Vec<(String, Vec<i32>)> {
         const SYNTAX: i32 = 12;
         let mut found = vec![(file.name().to_owned(), vec![SYNTAX])];
@@ -375,9 +375,9 @@ mod comments {
     }
 }
 
-/// Samples of events as releases stored them, in `golden/events`: `{fact}.binpb` is what was stored, `{fact}.txt` what it
-/// has to mean, written by hand as an `EventEnvelope` in protobuf text form. A fact that has grown a field gets a further
-/// pair, `{fact}.2.txt` and so on; the older one stays, since such events are still stored somewhere.
+/// Samples of events as releases stored them, in `golden/events`. `{fact}.binpb` holds the stored bytes; `{fact}.txt`
+/// holds their meaning, written by hand as an `EventEnvelope` in protobuf text form. A fact that gains a field gets
+/// another pair, `{fact}.2.txt` and so on. The older pair stays, because such events are still stored.
 mod events {
     use super::*;
 
@@ -399,7 +399,7 @@ mod events {
         message.to_text_format_with_options(&FormatOptions::new().pretty(true))
     }
 
-    /// Every sample by its text; stores the bytes of new ones when asked to.
+    /// Every sample, found by its text file. Writes the bytes of new samples when `GOLDEN=update`.
     fn samples() -> Vec<Sample> {
         let mut texts: Vec<_> = fs::read_dir(golden("events"))
             .expect("there are samples")
@@ -418,7 +418,7 @@ mod events {
             }
             let bytes =
                 fs::read(&stored).unwrap_or_else(|_| panic!("{name}.binpb is not stored yet: run GOLDEN=update"));
-            // Through the generated type, which is what services decode with and what would lose a field.
+            // Decodes through the generated type, because services decode with it and it would lose an unknown field.
             let envelope = EventEnvelope::decode(bytes.as_slice()).expect("a stored event decodes");
             let message =
                 DynamicMessage::decode(descriptor(), envelope.encode_to_vec().as_slice()).expect("and encodes");

@@ -13,14 +13,14 @@ use crate::ids::{CustomerId, HospitalId, SlotId};
 /// The hospitals an admin administers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hospitals {
-    /// `*` in the token.
+    /// Every hospital: `*` in the token.
     All,
-    /// The listed ids.
+    /// Only the hospitals with these ids.
     Only(BTreeSet<HospitalId>),
 }
 
 impl Hospitals {
-    /// Whether this hospital is among them.
+    /// Whether the caller administers this hospital.
     #[must_use]
     pub fn contain(&self, hospital: &HospitalId) -> bool {
         match self {
@@ -33,20 +33,20 @@ impl Hospitals {
 /// Who made a call, as a verified token says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Caller {
-    /// No token: public reads only.
+    /// A call without a token: public reads only.
     Anonymous,
     /// A person who books for themselves.
     Customer(CustomerId),
     /// A person who administers hospitals.
     Admin {
-        /// The token's subject.
+        /// The token's subject, which names the admin in events.
         subject: String,
-        /// Which hospitals.
+        /// The hospitals this admin administers.
         hospitals: Hospitals,
     },
-    /// Reads everything, writes nothing.
+    /// A person who reads everything and writes nothing.
     Auditor(String),
-    /// One of our own services, by name.
+    /// One of the system's own services, by name.
     Service(String),
 }
 
@@ -67,11 +67,11 @@ impl fmt::Display for Caller {
 /// The rows a finder may return to a caller. Finders take one; there is no unscoped public finder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scope {
-    /// Everything: auditors, and our own consumers.
+    /// Every row: for auditors, for admins of all hospitals, and for the services' own consumers.
     Everything,
-    /// The customer's own rows.
+    /// Only the rows of this customer.
     Customer(CustomerId),
-    /// The rows of these hospitals.
+    /// Only the rows of these hospitals.
     Hospitals(BTreeSet<HospitalId>),
 }
 
@@ -112,7 +112,7 @@ impl Caller {
         }
     }
 
-    /// The check of writes to one hospital.
+    /// Checks that the caller may write to this hospital.
     ///
     /// # Errors
     /// CREDENTIALS_MISSING, ROLE_REQUIRED, or NOT_OWNER for an admin of other hospitals.
@@ -124,7 +124,7 @@ impl Caller {
         }
     }
 
-    /// The check of methods that only these services may call.
+    /// Checks that the caller is the service with this name.
     ///
     /// # Errors
     /// CREDENTIALS_MISSING, or ROLE_REQUIRED.
@@ -160,10 +160,10 @@ impl Caller {
         }
     }
 
-    /// Whether this caller may act for `customer` at `hospital`: the customer, or an admin of that hospital.
+    /// Checks that the caller may act for `customer` at `hospital`: the customer, or an admin of that hospital.
     ///
     /// # Errors
-    /// NOT_OWNER.
+    /// NOT_OWNER for any other caller.
     pub fn require_act_for(&self, customer: &CustomerId, hospital: &HospitalId) -> Result<(), Fault> {
         match self {
             Self::Customer(own) if own == customer => Ok(()),
@@ -172,10 +172,10 @@ impl Caller {
         }
     }
 
-    /// The rows of customers this caller may read; call [`Caller::require_reader`] first.
+    /// The customers' rows that this caller may read; call [`Caller::require_reader`] first.
     ///
     /// # Errors
-    /// ROLE_REQUIRED for those who may read none.
+    /// ROLE_REQUIRED for callers that may read none.
     pub fn scope(&self) -> Result<Scope, Fault> {
         match self {
             Self::Customer(own) => Ok(Scope::Customer(own.clone())),
@@ -187,7 +187,7 @@ impl Caller {
 }
 
 impl Scope {
-    /// Whether a row of this customer at this hospital is inside.
+    /// Whether the scope includes rows of this customer at this hospital.
     #[must_use]
     pub fn admits(&self, customer: &CustomerId, hospital: &HospitalId) -> bool {
         match self {
@@ -197,11 +197,11 @@ impl Scope {
         }
     }
 
-    /// Refuses a filter that asks for another customer's rows or a foreign hospital's: an empty list would look as if there
-    /// were none.
+    /// Refuses a filter that asks for another customer's or another hospital's rows. An empty list would suggest that
+    /// there are none.
     ///
     /// # Errors
-    /// NOT_OWNER.
+    /// NOT_OWNER if a comparison with `=` names a customer, hospital or slot outside the scope.
     pub fn require_filter(&self, comparisons: &[Comparison]) -> Result<(), Fault> {
         let foreign = |comparison: &&Comparison| {
             let (Operator::Equal, Value::Text(named)) = (comparison.operator, &comparison.value) else { return false };
@@ -217,8 +217,8 @@ impl Scope {
         comparisons.iter().find(foreign).map_or(Ok(()), |comparison| Err(not_owner(comparison.field)))
     }
 
-    /// What a caller with this scope learns of a row that is outside of it or does not exist: those who see everything
-    /// get `missing`, the others the same NOT_OWNER in both cases.
+    /// The refusal for a row that is outside of this scope or does not exist. A caller who sees everything gets
+    /// `missing`; any other caller gets the same NOT_OWNER in both cases.
     #[must_use]
     pub fn absent(&self, missing: Fault, what: &str) -> Fault {
         match self {

@@ -1,8 +1,8 @@
 //! The booking protocol between Screening and Hospital: claim first, fence later.
 //!
-//! A place is asked for under an id chosen beforehand, and what Hospital answers, or fails to answer, decides the next step.
-//! An answer that did not come is never guessed. This module knows the steps; [`crate::screening`] judges what each does to
-//! the row, and the service takes them.
+//! Screening asks for a place under an id that it chose beforehand. The answer, or the lack of one, decides the next
+//! step; a missing answer is never guessed. This module names the steps, [`crate::screening`] decides what each one
+//! does to the row, and the service carries them out.
 
 use fault::{Code, Reason};
 use sha2::{Digest, Sha256};
@@ -10,17 +10,18 @@ use sha2::{Digest, Sha256};
 use crate::ids::{CustomerId, ScreeningId, SlotId};
 use crate::request::RequestKey;
 
-/// Bytes of the time at the beginning of a UUID of version 7 (RFC 9562, section 5.7).
+/// Bytes that the time takes at the start of a UUID of version 7 (RFC 9562, section 5.7).
 const TIME: usize = 6;
 
-/// The id of the n-th attempt (from 0) at what a request asks for. A retry of the request finds the same id and so asks
-/// for the same claim; when an attempt was fenced, its id is used up and the next one takes over.
+/// The id of attempt number `attempt`, from 0, at what a request asks for. A retry of the request computes the same id
+/// and so asks for the same claim. When an attempt was fenced, its id is used up and the next attempt uses the next id.
 ///
-/// What is booked for whom is part of it and how to treat an unreachable Hospital is not, so that a caller who comes back
-/// with `accept_pending` goes on with the claim its first call may have taken.
+/// The id depends on the customer and the slot but not on `accept_pending`. So a caller who retries with
+/// `accept_pending` continues with the claim that the first call may have taken.
 ///
-/// A request_id that begins with its time (UUID version 7) hands it on: bookings made together then lie together in every
-/// index by screening, in five databases. What tells ids of one millisecond apart is still 74 bits of the digest.
+/// If the request_id begins with its time (UUID version 7), the attempt's id begins with the same time: bookings made
+/// together then lie together in every index by screening, in five databases. The other 74 bits come from the digest
+/// and keep ids of one millisecond apart.
 #[must_use]
 pub fn attempt_id(request: &RequestKey, customer: &CustomerId, slot: &SlotId, attempt: u32) -> ScreeningId {
     let mut hash = Sha256::new();
@@ -42,33 +43,33 @@ pub fn attempt_id(request: &RequestKey, customer: &CustomerId, slot: &SlotId, at
 /// How a claim ended before anybody could book it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Ended {
-    /// Released, or released before it was reserved.
+    /// Released after it was reserved, or before (a tombstone).
     Released,
-    /// Taken away.
+    /// Taken away by Hospital.
     Revoked,
 }
 
-/// What came back for a ReserveCapacity.
+/// The outcome of a ReserveCapacity call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reply {
     /// The claim is ACTIVE.
     Active,
     /// The claim has ended and never becomes active.
     Terminated(Ended),
-    /// No place, for this reason. The claim does not exist.
+    /// Hospital gives no place, for this reason. The claim does not exist.
     Refused(Reason),
-    /// Hospital has more to do than it can; nothing happened.
+    /// Hospital is overloaded or busy; nothing happened.
     Busy(Reason),
     /// No answer: the claim may be ACTIVE or may become so.
     Unknown,
 }
 
 impl Reply {
-    /// What a refusal of Hospital means; `claim_state` is what CLAIM_TERMINATED says of the claim.
+    /// Classifies a refusal by Hospital; `claim_state` is the claim's state in the metadata of CLAIM_TERMINATED.
     #[must_use]
     pub fn of_refusal(reason: Reason, claim_state: &str) -> Self {
         match reason.code() {
-            // Refusals of the claim, by the state of the hospital, the slot or the claim itself.
+            // Refusals that follow from the state of the hospital, the slot or the claim.
             Code::FailedPrecondition if reason == Reason::ClaimTerminated => {
                 Self::Terminated(if claim_state == "REVOKED" { Ended::Revoked } else { Ended::Released })
             }
@@ -78,7 +79,8 @@ impl Reply {
             | Code::InvalidArgument
             | Code::OutOfRange => Self::Refused(reason),
             Code::ResourceExhausted | Code::Aborted => Self::Busy(reason),
-            // Whether Hospital did anything before it failed, or would for another token of ours, is not known.
+            // It is unknown whether Hospital did anything before it failed, or whether it would accept another token of
+            // ours.
             Code::Unavailable
             | Code::DeadlineExceeded
             | Code::Internal
@@ -88,16 +90,16 @@ impl Reply {
     }
 }
 
-/// What to do for a booking that has no row.
+/// The next step for a booking that has no row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Step {
-    /// Write it CONFIRMED.
+    /// Write the row as CONFIRMED.
     Commit,
     /// Begin again under the next attempt's id.
     NextAttempt,
-    /// Tell the caller what Hospital said; write nothing.
+    /// Answer the caller with Hospital's refusal; write nothing.
     PassOn,
-    /// Write it PENDING, as the caller allowed.
+    /// Write the row as PENDING, because the caller accepts that.
     Park,
     /// Tell the caller that the outcome is not known; write nothing.
     GiveUp,
@@ -115,17 +117,17 @@ pub fn step(reply: Reply, accept_pending: bool) -> Step {
     }
 }
 
-/// What to do for a PENDING booking that was not given up. One that was has its claim released, whatever the state that
-/// is in, and is then rejected: see [`after_release`].
+/// The next step for a PENDING booking that was not given up. A booking that was given up has its claim released,
+/// whatever its state, and is then rejected: see [`after_release`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PendingStep {
-    /// Write it CONFIRMED, unless it changed meanwhile.
+    /// Write the row as CONFIRMED, unless it changed meanwhile.
     Confirm,
-    /// Write that it will be rejected for this reason.
+    /// Mark the row as given up for this reason; it will be rejected.
     GiveUp(Reason),
-    /// Leave it to the event that reports the revocation and what the admin said.
+    /// Wait for the event that reports the revocation and the admin's message.
     AwaitRevocation,
-    /// Ask again later.
+    /// Leave the row and ask Hospital again later.
     Later,
 }
 
@@ -135,16 +137,17 @@ pub fn pending_step(reply: Reply) -> PendingStep {
     match reply {
         Reply::Active => PendingStep::Confirm,
         Reply::Refused(reason) => PendingStep::GiveUp(reason),
-        // Only a booking that was given up is released while it is PENDING, and that one asks for no place any more: the
-        // row that this answer is about has been given up meanwhile.
+        // Only a booking that was given up is released while it is PENDING, and such a booking asks for no place any
+        // more. So the row was given up while this answer was on its way.
         Reply::Terminated(Ended::Released) => PendingStep::GiveUp(Reason::HospitalUnavailable),
         Reply::Terminated(Ended::Revoked) => PendingStep::AwaitRevocation,
         Reply::Busy(_) | Reply::Unknown => PendingStep::Later,
     }
 }
 
-/// Whether a given up booking can be written REJECTED when Hospital has acknowledged the release of its claim. Where the
-/// claim had been taken after all and then revoked, the event that reports it says what becomes of the booking.
+/// Whether a booking that was given up can be written REJECTED once Hospital has acknowledged the release of its claim.
+/// If the claim was taken after all and then revoked, the event that reports the revocation decides what becomes of the
+/// booking.
 #[must_use]
 pub fn after_release(ended: Ended) -> bool {
     match ended {

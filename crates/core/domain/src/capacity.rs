@@ -1,11 +1,11 @@
 //! Places: slots, the claims that hold them, and what admins change about slots.
 //!
-//! Capacity is a set of claims, not a counter: a slot's `booked` is the size of its ACTIVE set, so taking or giving back one
-//! claim twice counts once. (none) -> ACTIVE -> RELEASED | REVOKED, or (none) -> RELEASED, the tombstone of a release that
-//! came before its reserve; RELEASED and REVOKED never change.
+//! Capacity is a set of claims, not a counter: a slot's `booked` is the size of its ACTIVE set, so taking or giving
+//! back the same claim twice counts once. A claim goes (none) -> ACTIVE -> RELEASED | REVOKED. It goes (none) ->
+//! RELEASED if its release arrives before its reserve: that row is a tombstone. RELEASED and REVOKED never change.
 //!
-//! Functions take what is stored and return what is to be stored with the fact that reports it. Whoever calls them
-//! serialises the changes of one slot; who may call is decided elsewhere.
+//! Functions take the stored state and return the new state with the fact that reports it. The caller serialises the
+//! changes of one slot. Whether a caller may make them is decided elsewhere.
 
 mod booking;
 mod claim;
@@ -22,18 +22,19 @@ pub use slot::{
 use contract::event::v1::event_envelope::Payload;
 use fault::{Fault, Reason, Violation};
 
-/// Something that happened, for an envelope: what it is about, the count of that thing's changes, and the payload.
+/// Something that happened: the resource it is about, the version of that resource, and the payload. It becomes an
+/// event envelope.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Fact {
-    /// The resource name of the one thing whose state it reports.
+    /// The resource name of the one resource whose state it reports.
     pub aggregate: String,
-    /// That thing's own version after it.
+    /// The version of that resource after the change.
     pub version: i64,
-    /// What happened.
+    /// The payload of the event.
     pub payload: Payload,
 }
 
-/// The refusal of one field by a rule that needs the stored state.
+/// Refuses a field because of a rule that needs the stored state.
 pub(crate) fn field_invalid(field: &str, description: String) -> Fault {
     let message = format!("{field}: {description}");
     let violation = Violation { field: field.to_owned(), reason: Reason::FieldInvalid, description };

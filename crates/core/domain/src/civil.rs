@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::{Offset, TimeZone};
 
-/// Reads a complete civil date; a missing, partial or impossible one is a violation.
+/// Reads a complete civil date; adds a violation if it is missing, partial or impossible.
 pub fn decode_date(
     violations: &mut Violations,
     field: &str,
@@ -29,54 +29,55 @@ pub fn decode_date(
     parsed
 }
 
-/// Writes a civil date.
+/// Writes a civil date as the contract's `Date`.
 #[must_use]
 pub fn encode_date(date: Date) -> contract::google::r#type::Date {
     contract::google::r#type::Date { year: date.year().into(), month: date.month().into(), day: date.day().into() }
 }
 
-/// Writes an instant.
+/// Writes an instant as the contract's `Timestamp`, at most the second 9999-12-31T23:59:59Z.
 #[must_use]
 pub fn encode_time(time: Timestamp) -> prost_types::Timestamp {
     prost_types::Timestamp { seconds: time.as_second().min(MAX_SECOND), nanos: time.subsec_nanosecond().max(0) }
 }
 
-/// The last second protobuf's Timestamp can carry: 9999-12-31T23:59:59Z.
+/// The last second that protobuf's Timestamp can carry: 9999-12-31T23:59:59Z.
 const MAX_SECOND: i64 = 253_402_300_799;
 
-/// Reads an instant; `None` where it is out of range.
+/// Reads an instant; `None` if it is out of range.
 #[must_use]
 pub fn decode_time(time: &prost_types::Timestamp) -> Option<Timestamp> {
     Timestamp::new(time.seconds, time.nanos).ok()
 }
 
-/// Reads an IANA time zone name, in the spelling of the database.
+/// Reads an IANA time zone name; `None` unless it is spelled as in the database.
 #[must_use]
 pub fn time_zone(name: &str) -> Option<TimeZone> {
     let zone = TimeZone::get(name).ok()?;
     (zone.iana_name() == Some(name)).then_some(zone)
 }
 
-/// Today in a zone.
+/// The civil date at `now` in a zone.
 #[must_use]
 pub fn today(now: Timestamp, zone: &TimeZone) -> Date {
     zone.to_datetime(now).date()
 }
 
-/// Stands in for a zone that is not known: nowhere does a day end later than in it, so what is over there is over.
+/// The zone to use when a hospital's zone is not known. No day ends later than in this zone, so a date that is over
+/// here is over everywhere.
 #[must_use]
 pub fn last_zone() -> TimeZone {
     const FIXED: TimeZone = TimeZone::fixed(Offset::constant(-12));
     TimeZone::get("Etc/GMT+12").unwrap_or(FIXED)
 }
 
-/// The instant a date begins in a zone; where midnight is skipped by a clock change, the first instant after it.
+/// The instant at which a date begins in a zone. If a clock change skips midnight, the first instant after the gap.
 #[must_use]
 pub fn begin_of(date: Date, zone: &TimeZone) -> Timestamp {
     let midnight = date.at(0, 0, 0, 0);
     match zone.to_ambiguous_zoned(midnight).compatible() {
         Ok(zoned) => zoned.timestamp(),
-        // Only dates at the very edge of what an instant can express come here.
+        // Only dates at the limits of what an instant can express reach this arm.
         Err(_) if date.year() > 0 => Timestamp::MAX,
         Err(_) => Timestamp::MIN,
     }

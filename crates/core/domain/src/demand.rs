@@ -1,7 +1,7 @@
-//! Demand as a fold: how full slots are, how much was booked and how much turned away of late.
+//! Demand as a fold: how full slots are, how many bookings the last 7 days brought and how many they turned away.
 //!
-//! Slots take whichever event has the greatest slot_version; bookings and refusals are sets, counted when they are read;
-//! a hospital that is gone stays gone. So events commute and may come again. It proposes nothing by itself.
+//! A slot takes the event with the greatest slot_version. Bookings and refusals are sets, counted when they are read. A
+//! hospital that is gone stays gone. So events commute and may be repeated. Nothing here proposes capacity.
 
 use contract::event::v1::event_envelope::Payload;
 use contract::event::v1::{
@@ -17,10 +17,10 @@ use crate::civil;
 use crate::event::subject_filter;
 use crate::ids::{HospitalId, Malformed, ScreeningId, SlotId};
 
-/// How long a booking or a refusal counts as of late.
+/// How long a booking or a refusal counts as recent.
 const WINDOW: SignedDuration = SignedDuration::from_hours(7 * 24);
 
-/// Since when what happens counts as of late.
+/// The start of the window in which bookings and refusals count as recent.
 #[must_use]
 pub fn of_late(now: Timestamp) -> Timestamp {
     now.checked_sub(WINDOW).unwrap_or(Timestamp::MIN)
@@ -29,38 +29,38 @@ pub fn of_late(now: Timestamp) -> Timestamp {
 /// What an event says about demand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fact {
-    /// A slot's places after a change.
+    /// The places of a slot after a change.
     Places(Places),
-    /// A booking got its place.
+    /// A booking was confirmed.
     Booked {
-        /// Which one; it counts once.
+        /// The booking; each counts once.
         screening: ScreeningId,
-        /// On which slot.
+        /// The slot that was booked.
         slot: SlotId,
-        /// When.
+        /// When the booking was confirmed.
         time: Timestamp,
     },
-    /// Askers were turned away from a full slot.
+    /// Customers were turned away from a full slot.
     Refused {
-        /// The report; it counts once.
+        /// The id of the reporting event; each counts once.
         event_id: Uuid,
-        /// From which slot.
+        /// The slot that was full.
         slot: SlotId,
-        /// How many.
+        /// How many customers were turned away.
         count: i64,
-        /// When.
+        /// When Screening reported it.
         time: Timestamp,
     },
     /// A hospital's time zone.
     Located {
-        /// Which hospital.
+        /// The hospital whose zone this is.
         hospital: HospitalId,
         /// Its IANA time zone.
         time_zone: String,
     },
     /// A hospital is being or has been deleted.
     Gone {
-        /// Which hospital.
+        /// The hospital whose deletion has begun.
         hospital: HospitalId,
     },
 }
@@ -68,19 +68,19 @@ pub enum Fact {
 /// The places of a slot, as of one of its versions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Places {
-    /// Which slot.
+    /// The slot that has these places.
     pub slot: SlotId,
-    /// As of which of its changes, bookings included.
+    /// The slot's version; every change counts, bookings included.
     pub slot_version: i64,
-    /// How many there are.
+    /// How many places the slot has.
     pub capacity: i32,
-    /// How many are taken.
+    /// How many places are taken.
     pub booked: i32,
-    /// When.
+    /// When the change happened.
     pub time: Timestamp,
 }
 
-/// The subjects Hospital tells these facts under.
+/// The event subjects of Hospital that the fold reads.
 #[must_use]
 pub fn hospital_subjects() -> Vec<String> {
     let facts = [
@@ -97,13 +97,13 @@ pub fn hospital_subjects() -> Vec<String> {
     facts.iter().map(|(kind, fact)| subject_filter(kind, fact)).collect()
 }
 
-/// The subjects Screening tells these facts under.
+/// The event subjects of Screening that the fold reads.
 #[must_use]
 pub fn screening_subjects() -> Vec<String> {
     vec![subject_filter("screening", "screening_confirmed"), subject_filter("slot", "screening_refused")]
 }
 
-/// The numbers of an event about a slot, as they lie in the payload.
+/// The numbers of an event about a slot, still undecoded.
 struct Counted<'a> {
     slot: &'a str,
     slot_version: i64,
@@ -164,10 +164,10 @@ fn counted(payload: &Payload) -> Option<Counted<'_>> {
 }
 
 impl Fact {
-    /// Reads an envelope; `None` where it says nothing about demand.
+    /// Reads an envelope; `None` if it says nothing about demand.
     ///
     /// # Errors
-    /// [`Malformed`] where it should, but cannot be read.
+    /// [`Malformed`] if it is about demand but cannot be read.
     pub fn decode(envelope: &EventEnvelope) -> Result<Option<Self>, Malformed> {
         let Some(payload) = &envelope.payload else { return Ok(None) };
         let missing = |what: &str| Malformed(format!("the event has no {what}"));
@@ -206,7 +206,7 @@ impl Fact {
         Ok(Some(fact))
     }
 
-    /// The hospital it is about.
+    /// The hospital that the fact is about.
     #[must_use]
     pub fn hospital(&self) -> &HospitalId {
         match self {
@@ -218,38 +218,38 @@ impl Fact {
     }
 }
 
-/// What is known of a hospital.
+/// The facts known about a hospital.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Hospital {
     /// Its IANA time zone; empty while unknown.
     pub time_zone: String,
-    /// Whether its deletion has begun: its slots show no demand any more.
+    /// Whether its deletion has begun. The demand for its slots is then no longer shown.
     pub gone: bool,
 }
 
-/// What is known of a slot, but for the sets of bookings and refusals.
+/// The facts known about a slot, without the sets of bookings and refusals.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signal {
-    /// Which slot.
+    /// The slot that this signal is about.
     pub slot: SlotId,
-    /// As of which of its changes; 0 while only bookings or refusals are known, and then it is not listed.
+    /// The greatest slot_version applied. 0 while only bookings or refusals are known; the slot is then not listed.
     pub slot_version: i64,
-    /// How many places there are.
+    /// How many places the slot has.
     pub capacity: i32,
-    /// How many are taken.
+    /// How many places are taken.
     pub booked: i32,
     /// When an event last changed it.
     pub update_time: Timestamp,
 }
 
 impl Signal {
-    /// Nothing is known yet.
+    /// A signal of a slot about which nothing is known yet.
     #[must_use]
     pub fn unknown(slot: SlotId) -> Self {
         Self { slot, slot_version: 0, capacity: 0, booked: 0, update_time: Timestamp::MIN }
     }
 
-    /// Takes an event about its places in.
+    /// Applies an event about the slot's places.
     pub fn apply(&mut self, places: &Places) {
         if places.slot_version > self.slot_version {
             self.slot_version = places.slot_version;
@@ -259,12 +259,12 @@ impl Signal {
         self.touch(places.time);
     }
 
-    /// Notes that an event changed one of its sets.
+    /// Records that an event changed one of the slot's sets.
     pub fn touch(&mut self, time: Timestamp) {
         self.update_time = self.update_time.max(time);
     }
 
-    /// Booked places divided by capacity. A slot without capacity is as full as can be.
+    /// Booked places divided by capacity. A slot without capacity has the ratio 1.
     #[must_use]
     pub fn fill_ratio(&self) -> f64 {
         if self.capacity <= 0 { 1.0 } else { f64::from(self.booked) / f64::from(self.capacity) }
@@ -272,7 +272,7 @@ impl Signal {
 }
 
 impl Hospital {
-    /// Takes an event about the hospital itself in.
+    /// Applies an event about the hospital itself.
     pub fn apply(&mut self, fact: &Fact) {
         match fact {
             Fact::Located { time_zone, .. } => self.time_zone.clone_from(time_zone),
@@ -281,7 +281,8 @@ impl Hospital {
         }
     }
 
-    /// When a slot's date is over. Where the time zone is unknown, when it is over everywhere.
+    /// The instant at which a slot's date is over. If the time zone is unknown, the instant at which it is over
+    /// everywhere.
     #[must_use]
     pub fn end_of(&self, slot: &SlotId) -> Timestamp {
         let zone = civil::time_zone(&self.time_zone).unwrap_or_else(civil::last_zone);
@@ -289,8 +290,8 @@ impl Hospital {
     }
 }
 
-/// The slots a caller may read the demand for: all for marketing's own identity and for auditors, their hospitals' for
-/// admins.
+/// The slots whose demand a caller may read: all of them for Marketing's own identity and for auditors; those of their
+/// hospitals for admins.
 ///
 /// # Errors
 /// CREDENTIALS_MISSING, or ROLE_REQUIRED.
@@ -303,7 +304,7 @@ pub fn readable(caller: &Caller) -> Result<Scope, Fault> {
     }
 }
 
-/// The first check of proposals: marketing's own identity and admins.
+/// Checks that the caller may propose capacity: Marketing's own identity, or an admin.
 ///
 /// # Errors
 /// CREDENTIALS_MISSING, or ROLE_REQUIRED.
@@ -316,7 +317,7 @@ pub fn require_proposer(caller: &Caller) -> Result<(), Fault> {
     }
 }
 
-/// The check of a proposal to one hospital; call [`require_proposer`] first.
+/// Checks a proposal to one hospital; call [`require_proposer`] first.
 ///
 /// # Errors
 /// NOT_OWNER for an admin of other hospitals.
@@ -327,11 +328,11 @@ pub fn require_proposal_to(caller: &Caller, hospital: &HospitalId) -> Result<(),
     }
 }
 
-/// The namespace of the request ids under which proposals travel on.
+/// The namespace of the request ids that proposals to Hospital use.
 const FORWARDED: Uuid = Uuid::from_u128(0x6f1d_6f2e_52d1_5e0b_9a4b_7d3c_0c1e_8a55);
 
-/// The request_id under which a proposal travels on to Hospital: the same for a retry of the same caller and no other, so
-/// that Hospital's record of it stands in for one of our own.
+/// The request_id that Marketing sends to Hospital with a proposal. It is the same for a retry of the same caller and
+/// for no other call, so that Hospital's request record makes one of Marketing's own unnecessary.
 #[must_use]
 pub fn forwarded_request_id(caller: &Caller, chosen: Uuid) -> Uuid {
     Uuid::new_v5(&FORWARDED, format!("{chosen}/{caller}").as_bytes())

@@ -1,4 +1,4 @@
-//! Facts on their way to others: the envelope around a payload, and the subject it travels under.
+//! Events for other services: the envelope around a payload, and the subject it is published under.
 
 use contract::event::v1::EventEnvelope;
 use contract::event::v1::event_envelope::Payload;
@@ -9,21 +9,21 @@ use crate::access::Caller;
 use crate::civil::encode_time;
 use crate::request::Request;
 
-/// Why and by whom something is being changed; the part of an envelope that all events of one command share.
+/// The cause of a change: the part of an envelope that all events of one command share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cause {
-    /// [`crate::access::Caller`] as text, or `service:hospital` for our own reactions.
+    /// [`crate::access::Caller`] as text; `service:hospital`, for example, for a service's own reaction.
     pub actor: String,
-    /// The request_id the caller chose, if it chose one.
+    /// The request_id that the caller chose; empty if it chose none.
     pub request_id: String,
-    /// The event that caused this change, if an event did.
+    /// The id of the event that caused this change; empty if no event did.
     pub causation_id: String,
     /// The W3C traceparent of the call or event.
     pub traceparent: String,
 }
 
 impl Cause {
-    /// A call. Only a request_id that its caller chose is passed on.
+    /// The cause of a change that a call makes. It passes on a request_id only if the caller chose it.
     #[must_use]
     pub fn of_call(caller: &Caller, request: Option<&Request>, traceparent: String) -> Self {
         let chosen = request.filter(|request| request.chosen);
@@ -35,13 +35,13 @@ impl Cause {
         }
     }
 
-    /// A service's own reaction to an event.
+    /// The cause of a service's reaction to an event.
     #[must_use]
     pub fn of_event(service: &str, event_id: Uuid, traceparent: String) -> Self {
         Self { causation_id: event_id.to_string(), ..Self::own(service, traceparent) }
     }
 
-    /// What a service does by itself. `traceparent` may be empty.
+    /// The cause of work that a service does by itself. `traceparent` may be empty.
     #[must_use]
     pub fn own(service: &str, traceparent: String) -> Self {
         let actor = Caller::Service(service.to_owned()).to_string();
@@ -49,7 +49,7 @@ impl Cause {
     }
 }
 
-/// Wraps a payload. `aggregate` is the resource name of the one thing it reports, `version` that thing's own count.
+/// Wraps a payload. `aggregate` is the name of the resource that it reports; `version` is that resource's version.
 #[must_use]
 pub fn envelope(
     producer: &str,
@@ -102,8 +102,9 @@ pub fn fact(payload: &Payload) -> (&'static str, &'static str) {
     }
 }
 
-/// `checkup.v1.{aggregate type}.{fact}.{producer}`. A broker keeps what it knows of a stream by subject, and
-/// walks through subjects for every event that a consumer reads: there are a few dozen, however many aggregates there are.
+/// The subject: `checkup.v1.{aggregate type}.{fact}.{producer}`. A broker keeps state per subject and walks through the
+/// subjects for every event that a consumer reads. So there are a few dozen subjects, however many aggregates there
+/// are.
 #[must_use]
 pub fn subject(envelope: &EventEnvelope) -> String {
     let (kind, fact) = envelope.payload.as_ref().map_or(("unknown", "unknown"), fact);
@@ -111,7 +112,8 @@ pub fn subject(envelope: &EventEnvelope) -> String {
     format!("checkup.v1.{kind}.{fact}.{producer}")
 }
 
-/// The subject filter that selects one fact of every aggregate, also those of before a producer's name stood last.
+/// The subject filter that selects one fact of every aggregate. It also matches old subjects, which did not end with
+/// the producer's name.
 #[must_use]
 pub fn subject_filter(kind: &str, fact: &str) -> String {
     format!("checkup.v1.{kind}.{fact}.*")

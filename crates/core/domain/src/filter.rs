@@ -9,7 +9,7 @@ use jiff::civil::Date;
 use crate::ids::{CustomerId, HospitalId, SlotId, parse_date};
 use crate::text::{MACHINE_TEXT_MAX, nfc};
 
-/// What a field holds, and so which operators and values it takes.
+/// The type of a field, which decides the operators and values it takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Free text: `=`, `!=`, and `:` for a substring.
@@ -22,9 +22,9 @@ pub enum Kind {
     Slot,
     /// One of these words: `=` and `!=`.
     OneOf(&'static [&'static str]),
-    /// A civil date: `=`, `!=` and the orders.
+    /// A civil date: `=`, `!=`, `<`, `<=`, `>` and `>=`.
     Date,
-    /// A number: `=`, `!=` and the orders.
+    /// A number: `=`, `!=`, `<`, `<=`, `>` and `>=`.
     Number,
 }
 
@@ -33,52 +33,52 @@ pub enum Kind {
 pub struct Field {
     /// Its name in the contract.
     pub name: &'static str,
-    /// What it holds.
+    /// The type of its values.
     pub kind: Kind,
 }
 
 /// How a field is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operator {
-    /// `=`
+    /// `=`, equal
     Equal,
-    /// `!=`
+    /// `!=`, not equal
     NotEqual,
-    /// `<`
+    /// `<`, less or earlier
     Less,
-    /// `<=`
+    /// `<=`, less or equal
     LessOrEqual,
-    /// `>`
+    /// `>`, greater or later
     Greater,
-    /// `>=`
+    /// `>=`, greater or equal
     GreaterOrEqual,
-    /// `:`, a substring
+    /// `:`, contains the substring
     Has,
 }
 
-/// What a field is compared with.
+/// The right-hand side of a comparison.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
-    /// A text, a resource name or a word.
+    /// Free text, a resource name or a word.
     Text(String),
-    /// A date.
+    /// A civil date, written YYYY-MM-DD.
     Date(Date),
-    /// A number.
+    /// A decimal number, for example `0.9`.
     Number(f64),
 }
 
-/// One comparison.
+/// One comparison of a filter, for example `state=CONFIRMED`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Comparison {
     /// The field's name in the contract.
     pub field: &'static str,
-    /// The operator.
+    /// How the field is compared.
     pub operator: Operator,
-    /// The value.
+    /// What the field is compared with.
     pub value: Value,
 }
 
-/// Reads a filter, in the form in which texts are stored; an empty one has no comparisons.
+/// Reads a filter after bringing it to NFC, the form in which texts are stored. An empty filter has no comparisons.
 pub fn decode(violations: &mut Violations, text: &str, fields: &[Field]) -> Vec<Comparison> {
     match parse(&nfc(text), fields) {
         Ok(comparisons) => comparisons,

@@ -1,8 +1,8 @@
 //! Hospitals: registering, changing and deleting them, and the requests for more capacity that their admins decide.
 //!
-//! Like [`crate::capacity`] it takes what is stored and returns what is to be stored with the facts that report it. A
-//! deletion only begins here; revoking the claims one chunk after the other is the service's work, and
-//! [`finish_deletion`] ends it.
+//! Functions take the stored state and return the new state with the facts that report it, as in [`crate::capacity`].
+//! [`delete`] only begins a deletion. The service then revokes the claims chunk by chunk, and [`finish_deletion`] ends
+//! it.
 
 mod request;
 
@@ -41,40 +41,41 @@ pub enum HospitalState {
 }
 
 impl HospitalState {
-    /// The state with this number.
+    /// The state with this number, or `None` if there is none.
     #[must_use]
     pub fn from_number(number: i32) -> Option<Self> {
         [Self::Active, Self::Deleting, Self::Deleted].into_iter().find(|state| *state as i32 == number)
     }
 }
 
-/// A deletion that began.
+/// A deletion that has begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deletion {
-    /// When.
+    /// When it began; dates before that day are not revoked.
     pub time: Timestamp,
-    /// How many active bookings there were then: what it revokes.
+    /// How many active bookings there were at that time. The deletion revokes each unless it is released first.
     pub claims: i64,
-    /// Whether none is left.
+    /// Whether no active booking is left.
     pub complete: bool,
 }
 
 /// A hospital that offers screenings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hospital {
-    /// Which one.
+    /// The resource name, which is never used again after a deletion.
     pub id: HospitalId,
-    /// Unique for ever.
+    /// A UUID that no other hospital ever has.
     pub uid: Uuid,
-    /// What people call it.
+    /// The name that people read.
     pub display_name: String,
-    /// The zone of its dates; never changes.
+    /// The time zone of its dates; never changes.
     pub time_zone: TimeZone,
-    /// When its dates can be booked and cancelled.
+    /// How long before a date it can be booked and cancelled.
     pub policy: BookingPolicy,
-    /// Its deletion, once it began.
+    /// The deletion, once it has begun.
     pub deletion: Option<Deletion>,
-    /// Counts what admins changed, and the end of its deletion: the version of its events, and its etag.
+    /// How often an admin changed the hospital or its deletion ended, from 1. It is the version of its events and its
+    /// etag.
     pub version: i64,
     /// When it was registered.
     pub create_time: Timestamp,
@@ -83,7 +84,7 @@ pub struct Hospital {
 }
 
 impl Hospital {
-    /// Whether it is open for business.
+    /// Its state, which follows from the deletion.
     #[must_use]
     pub fn state(&self) -> HospitalState {
         match self.deletion {
@@ -93,14 +94,14 @@ impl Hospital {
         }
     }
 
-    /// The first date whose claims count as active bookings: today where the hospital is, or the day on which its deletion
-    /// began. A claim on an earlier date was used or missed. It stays ACTIVE for ever, and nothing cancels it.
+    /// The first date whose claims count as active bookings: today in the hospital's time zone, or the day on which its
+    /// deletion began. A claim on an earlier date was used or missed; it stays ACTIVE for ever and nothing cancels it.
     #[must_use]
     pub fn counts_from(&self, now: Timestamp) -> Date {
         today(self.deletion.map_or(now, |deletion| deletion.time), &self.time_zone)
     }
 
-    /// What is promised with a place on a date.
+    /// The booking terms that Hospital returns with a place on a date.
     #[must_use]
     pub fn terms(&self, date: Date) -> Terms {
         Terms {
@@ -110,7 +111,7 @@ impl Hospital {
         }
     }
 
-    /// Refuses changes of a hospital that is on its way out.
+    /// Refuses changes of a hospital that is being or has been deleted.
     ///
     /// # Errors
     /// HOSPITAL_DELETED.
@@ -130,7 +131,7 @@ impl Hospital {
     }
 }
 
-/// NOT_FOUND for a hospital.
+/// The refusal of a call that names a hospital that does not exist.
 #[must_use]
 pub fn hospital_not_found(hospital: &HospitalId) -> Fault {
     Fault::new(Reason::HospitalNotFound, format!("{hospital} does not exist"))
@@ -138,7 +139,7 @@ pub fn hospital_not_found(hospital: &HospitalId) -> Fault {
         .about("Hospital", hospital)
 }
 
-/// The refusal of everything that needs the hospital to be open for business.
+/// The refusal of anything that needs an ACTIVE hospital.
 #[must_use]
 pub fn hospital_deleted(hospital: &HospitalId) -> Fault {
     Fault::new(Reason::HospitalDeleted, format!("{hospital} is being or has been deleted"))
@@ -146,21 +147,21 @@ pub fn hospital_deleted(hospital: &HospitalId) -> Fault {
         .about("Hospital", hospital)
 }
 
-/// What a new hospital is to be like.
+/// The fields of a hospital that is to be registered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Draft {
-    /// Its display name.
+    /// The name that people read.
     pub display_name: String,
-    /// Its zone.
+    /// The time zone of its dates.
     pub time_zone: TimeZone,
-    /// Its policy.
+    /// How long before a date it can be booked and cancelled.
     pub policy: BookingPolicy,
 }
 
-/// Registers a hospital. `existing` is what its id is taken by; an id is never used again.
+/// Registers a hospital. `existing` is the hospital that has the id already, deleted or not.
 ///
 /// # Errors
-/// HOSPITAL_ALREADY_EXISTS.
+/// HOSPITAL_ALREADY_EXISTS if there is an `existing` one.
 pub fn register(
     id: &HospitalId,
     uid: Uuid,
@@ -192,22 +193,22 @@ pub fn register(
     Ok((hospital, fact))
 }
 
-/// What an admin wants changed; `None` leaves a field as it is.
+/// The changes that an admin asks for; `None` leaves a field as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HospitalChange {
-    /// The display name.
+    /// The new name that people read.
     pub display_name: Option<String>,
-    /// The zone the caller named, which must be the hospital's.
+    /// The zone that the caller named. It must be the hospital's own.
     pub time_zone: Option<String>,
-    /// [`BookingPolicy::min_notice`].
+    /// The new [`BookingPolicy::min_notice`].
     pub min_notice: Option<SignedDuration>,
-    /// [`BookingPolicy::max_advance`].
+    /// The new [`BookingPolicy::max_advance`].
     pub max_advance: Option<SignedDuration>,
-    /// [`BookingPolicy::cancellation_cutoff`].
+    /// The new [`BookingPolicy::cancellation_cutoff`].
     pub cancellation_cutoff: Option<SignedDuration>,
 }
 
-/// Changes a hospital; `None` where that changes nothing.
+/// Changes a hospital; `None` if nothing would change.
 ///
 /// # Errors
 /// HOSPITAL_DELETED, ETAG_MISMATCH, or FIELD_INVALID for another time zone or for offsets that contradict what is stored.
@@ -257,8 +258,9 @@ pub fn update(
     Ok(Some((changed, fact)))
 }
 
-/// Begins a deletion; `None` where one has begun. `active` is how many active bookings there are, counted from
-/// [`Hospital::counts_from`]: where there is none, the deletion is complete at once. The caller withdraws the slots and sees to the revocations.
+/// Begins a deletion; `None` if one has begun already. `active` is the number of active bookings, counted from
+/// [`Hospital::counts_from`]; if it is 0, the deletion is complete at once. The caller withdraws the slots and starts
+/// the revocations.
 ///
 /// # Errors
 /// ETAG_MISMATCH or HOSPITAL_HAS_BOOKINGS.
@@ -295,7 +297,8 @@ pub fn delete(
     Ok(Some((deleted, vec![started, ended])))
 }
 
-/// Ends a deletion of which no active booking is left. `revoked` is how many were revoked, not released meanwhile.
+/// Ends a deletion once no active booking is left. `revoked` is the number of claims that were revoked, without those
+/// that were released meanwhile.
 #[must_use]
 pub fn finish_deletion(hospital: &Hospital, revoked: i64, now: Timestamp) -> (Hospital, Fact) {
     let deletion = hospital.deletion.map(|deletion| Deletion { complete: true, ..deletion });
@@ -307,7 +310,7 @@ pub fn finish_deletion(hospital: &Hospital, revoked: i64, now: Timestamp) -> (Ho
     (deleted, fact)
 }
 
-/// A count as the contract writes it.
+/// A count in the contract's type; larger ones become `i32::MAX`.
 #[must_use]
 pub fn count(number: i64) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)

@@ -1,13 +1,13 @@
 //! Typed ids and the resource names they are written as.
 //!
-//! `Display` writes the resource name of the contract, `parse` reads it back; past the door nothing is a bare string.
+//! `Display` writes the resource name of the contract; `parse` reads it. Behind the decoders no id is a bare string.
 
 use std::fmt;
 
 use jiff::civil::Date;
 use uuid::Uuid;
 
-/// A name that is not of the kind it should be; the text says what would be.
+/// A name that does not have the expected form. The text says which form was expected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Malformed(pub String);
 
@@ -38,10 +38,10 @@ fn parse_uuid(text: &str) -> Option<Uuid> {
 pub struct HospitalId(String);
 
 impl HospitalId {
-    /// Reads the last segment alone.
+    /// Reads the `{hospital}` segment alone.
     ///
     /// # Errors
-    /// [`Malformed`] where it is not of the form above.
+    /// [`Malformed`] if the segment does not have this form.
     pub fn from_segment(segment: &str) -> Result<Self, Malformed> {
         let bytes = segment.as_bytes();
         let well_formed = (4..=63).contains(&bytes.len())
@@ -58,14 +58,14 @@ impl HospitalId {
     /// Reads `hospitals/{hospital}`.
     ///
     /// # Errors
-    /// [`Malformed`] otherwise.
+    /// [`Malformed`] for any other text.
     pub fn parse(name: &str) -> Result<Self, Malformed> {
         name.strip_prefix("hospitals/")
             .and_then(|segment| Self::from_segment(segment).ok())
             .ok_or_else(|| expected("hospitals/{hospital}"))
     }
 
-    /// The last segment.
+    /// The `{hospital}` segment alone.
     #[must_use]
     pub fn segment(&self) -> &str {
         &self.0
@@ -78,20 +78,20 @@ impl fmt::Display for HospitalId {
     }
 }
 
-/// `hospitals/{hospital}/slots/{YYYY-MM-DD}`.
+/// The name of a slot: `hospitals/{hospital}/slots/{YYYY-MM-DD}`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SlotId {
-    /// Whose slot.
+    /// The hospital that owns the slot.
     pub hospital: HospitalId,
     /// The civil date in the hospital's time zone.
     pub date: Date,
 }
 
 impl SlotId {
-    /// Reads the resource name.
+    /// Reads `hospitals/{hospital}/slots/{YYYY-MM-DD}`.
     ///
     /// # Errors
-    /// [`Malformed`] otherwise.
+    /// [`Malformed`] for any other text.
     pub fn parse(name: &str) -> Result<Self, Malformed> {
         let parts = name.split_once("/slots/").and_then(|(hospital, date)| {
             Some(Self { hospital: HospitalId::parse(hospital).ok()?, date: parse_date(date)? })
@@ -100,7 +100,7 @@ impl SlotId {
     }
 }
 
-/// Reads exactly `YYYY-MM-DD`, years 1 to 9999.
+/// Reads exactly `YYYY-MM-DD` with a year from 1 to 9999.
 #[must_use]
 pub fn parse_date(text: &str) -> Option<Date> {
     let bytes = text.as_bytes();
@@ -118,20 +118,20 @@ impl fmt::Display for SlotId {
     }
 }
 
-/// `hospitals/{hospital}/capacityRequests/{uuid}`.
+/// The name of a capacity request: `hospitals/{hospital}/capacityRequests/{uuid}`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CapacityRequestId {
-    /// Who decides it.
+    /// The hospital whose admins decide it.
     pub hospital: HospitalId,
-    /// Time-ordered.
+    /// A time-ordered UUID that Hospital made.
     pub uid: Uuid,
 }
 
 impl CapacityRequestId {
-    /// Reads the resource name.
+    /// Reads `hospitals/{hospital}/capacityRequests/{uuid}`.
     ///
     /// # Errors
-    /// [`Malformed`] otherwise.
+    /// [`Malformed`] for any other text.
     pub fn parse(name: &str) -> Result<Self, Malformed> {
         let parts = name.split_once("/capacityRequests/").and_then(|(hospital, uid)| {
             Some(Self { hospital: HospitalId::parse(hospital).ok()?, uid: parse_uuid(uid)? })
@@ -146,15 +146,15 @@ impl fmt::Display for CapacityRequestId {
     }
 }
 
-/// `screenings/{uuid}`.
+/// The name of a screening: `screenings/{uuid}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ScreeningId(pub Uuid);
 
 impl ScreeningId {
-    /// Reads the resource name.
+    /// Reads `screenings/{uuid}`.
     ///
     /// # Errors
-    /// [`Malformed`] otherwise.
+    /// [`Malformed`] for any other text.
     pub fn parse(name: &str) -> Result<Self, Malformed> {
         name.strip_prefix("screenings/").and_then(parse_uuid).map(Self).ok_or_else(|| expected("screenings/{uuid}"))
     }
@@ -162,12 +162,12 @@ impl ScreeningId {
     /// Reads `reservations/{uuid}`: a reservation has the id of its screening.
     ///
     /// # Errors
-    /// [`Malformed`] otherwise.
+    /// [`Malformed`] for any other text.
     pub fn parse_reservation(name: &str) -> Result<Self, Malformed> {
         name.strip_prefix("reservations/").and_then(parse_uuid).map(Self).ok_or_else(|| expected("reservations/{uuid}"))
     }
 
-    /// The name of the reservation that mirrors it.
+    /// The name of the reservation that follows this screening.
     #[must_use]
     pub fn reservation_name(self) -> String {
         format!("reservations/{}", self.0)
@@ -180,12 +180,12 @@ impl fmt::Display for ScreeningId {
     }
 }
 
-/// `{screening uid}.{generation}`: the idempotency key of a place.
+/// `{screening uid}.{generation}`: the idempotency key of a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClaimId {
-    /// Whose place.
+    /// The screening that claims the place.
     pub screening: ScreeningId,
-    /// 1 for the first place a screening asks for; rescheduling counts up.
+    /// 1 for the first place that a screening asks for. Rescheduling would count up.
     pub generation: i32,
 }
 
@@ -193,7 +193,7 @@ impl ClaimId {
     /// Reads `{uuid}.{generation}`, generation 1..=999,999,999 without leading zeros.
     ///
     /// # Errors
-    /// [`Malformed`] otherwise.
+    /// [`Malformed`] for any other text.
     pub fn parse(text: &str) -> Result<Self, Malformed> {
         let parts = text.split_once('.').and_then(|(uid, generation)| {
             let digits = (1..=9).contains(&generation.len())
@@ -217,10 +217,10 @@ impl fmt::Display for ClaimId {
 pub struct CustomerId(String);
 
 impl CustomerId {
-    /// Reads the last segment alone: 1 to 63 of letters, digits and `. _ ~ -`.
+    /// Reads the `{customer}` segment alone: 1 to 63 letters, digits and `. _ ~ -`, beginning with a letter or digit.
     ///
     /// # Errors
-    /// [`Malformed`] otherwise.
+    /// [`Malformed`] for any other text.
     pub fn from_segment(segment: &str) -> Result<Self, Malformed> {
         if is_opaque_segment(segment) {
             Ok(Self(segment.to_owned()))
@@ -232,7 +232,7 @@ impl CustomerId {
     /// Reads `customers/{customer}`.
     ///
     /// # Errors
-    /// [`Malformed`] otherwise.
+    /// [`Malformed`] for any other text.
     pub fn parse(name: &str) -> Result<Self, Malformed> {
         name.strip_prefix("customers/")
             .and_then(|segment| Self::from_segment(segment).ok())
@@ -242,14 +242,14 @@ impl CustomerId {
     /// Reads `customers/{customer}/myPage`.
     ///
     /// # Errors
-    /// [`Malformed`] otherwise.
+    /// [`Malformed`] for any other text.
     pub fn parse_my_page(name: &str) -> Result<Self, Malformed> {
         name.strip_suffix("/myPage")
             .and_then(|customer| Self::parse(customer).ok())
             .ok_or_else(|| expected("customers/{customer}/myPage"))
     }
 
-    /// The last segment.
+    /// The `{customer}` segment alone.
     #[must_use]
     pub fn segment(&self) -> &str {
         &self.0

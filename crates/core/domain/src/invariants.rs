@@ -1,7 +1,8 @@
-//! What must hold between the services: their rows, laid beside each other, name the same bookings.
+//! What must hold between the services: their rows, compared with each other, name the same bookings.
 //!
-//! [`check`] is a pure function over what each service said; reading the services, reading again what may still be on its way,
-//! and printing are `checkup verify`'s job. A service that was not read (`None`) is not compared with anything.
+//! [`check`] is a pure function of the rows that each service returned. `checkup verify` reads the services, reads
+//! disagreeing rows again because an event may still be on its way, and prints the result. A service that was not read
+//! (`None`) is not compared with any other.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
@@ -19,41 +20,41 @@ use crate::ids::{ClaimId, CustomerId, HospitalId, Malformed, ScreeningId, SlotId
 /// One slot, as Hospital counts it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SlotRow {
-    /// Which slot.
+    /// The slot that these counts are about.
     pub slot: Arc<SlotId>,
     /// How many places it has.
     pub capacity: i32,
-    /// How many of them are taken.
+    /// How many places are taken.
     pub booked_count: i32,
-    /// How many are left.
+    /// How many places are left.
     pub remaining_count: i32,
 }
 
-/// One claim that is or was held, as Hospital keeps it; released ones need not be given.
+/// One claim as Hospital stores it, ACTIVE or REVOKED; RELEASED claims need not be given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClaimRow {
-    /// Which claim.
+    /// The claim's id, which names its screening.
     pub claim: ClaimId,
-    /// On which slot.
+    /// The slot that the claim is on.
     pub slot: Arc<SlotId>,
-    /// Where it stands.
+    /// ACTIVE or REVOKED; RELEASED if it is given.
     pub state: ClaimState,
 }
 
-/// One booking, as Screening keeps it.
+/// One booking as Screening stores it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScreeningRow {
-    /// Which booking.
+    /// The booking's id.
     pub screening: ScreeningId,
-    /// Whose.
+    /// The customer who booked.
     pub customer: Arc<CustomerId>,
-    /// Of which slot.
+    /// The slot that is booked.
     pub slot: Arc<SlotId>,
-    /// Where it stands.
+    /// The state that Screening stores.
     pub state: ScreeningState,
-    /// Which claim it holds or held.
+    /// The generation of the claim that the booking holds or held.
     pub claim_generation: i32,
-    /// How often it changed.
+    /// 1 for the first state, one more per change.
     pub version: i64,
 }
 
@@ -62,13 +63,13 @@ pub struct ScreeningRow {
 pub struct ReservationRow {
     /// The booking it follows.
     pub screening: ScreeningId,
-    /// Whose.
+    /// The customer who booked.
     pub customer: Arc<CustomerId>,
-    /// Of which slot.
+    /// The slot that is booked.
     pub slot: Arc<SlotId>,
-    /// What became of it.
+    /// The state of the reservation.
     pub state: ReservationState,
-    /// The version of the booking it has taken in.
+    /// The greatest version of the booking that the ledger has applied.
     pub version: i64,
 }
 
@@ -77,52 +78,52 @@ pub struct ReservationRow {
 pub struct ItemRow {
     /// The booking it shows.
     pub screening: ScreeningId,
-    /// On whose page.
+    /// The customer whose page it is.
     pub customer: Arc<CustomerId>,
-    /// For which date.
+    /// The date of the booked slot.
     pub date: Date,
-    /// The state it shows; `STATE_UNSPECIFIED` for one that this build does not know.
+    /// The state that the page shows; `STATE_UNSPECIFIED` for a state that this build does not know.
     pub state: ScreeningState,
     /// The version of the booking it shows.
     pub version: i64,
 }
 
-/// What each service said. `None`: it was not asked, so nothing is compared with it.
+/// The rows of each service. `None` means that the service was not read, so it is not compared.
 #[derive(Debug, Clone, Default)]
 pub struct ServiceRows {
-    /// Hospital's slots.
+    /// Hospital's slots with their counts.
     pub slots: Option<Vec<SlotRow>>,
     /// Hospital's claims that are ACTIVE or REVOKED.
     pub claims: Option<Vec<ClaimRow>>,
-    /// Hospitals whose deletion is complete, each with the first date that it covered: see [`emptied`].
+    /// Hospitals whose deletion is complete, each with the first date that the deletion covered: see [`emptied`].
     pub deleted: BTreeMap<HospitalId, Date>,
-    /// Screening's bookings.
+    /// Screening's bookings, without fences.
     pub screenings: Option<Vec<ScreeningRow>>,
-    /// The reservation ledger.
+    /// The rows of the reservation ledger.
     pub reservations: Option<Vec<ReservationRow>>,
-    /// The my-pages, of every customer whom Screening or Reservation names.
+    /// The items of the my-pages of every customer whom Screening or Reservation names.
     pub items: Option<Vec<ItemRow>>,
 }
 
-/// What a disagreement is about: what to read again before it counts.
+/// The subject of a disagreement, which is read again before the disagreement counts.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Subject {
-    /// One slot's counts.
+    /// The counts of one slot.
     Slot(Arc<SlotId>),
-    /// One booking, in whichever services it stands.
+    /// One booking, in all services that have it.
     Booking {
-        /// Which.
+        /// The booking's id.
         screening: ScreeningId,
-        /// Of which slot, where a service says so.
+        /// The slot, if a service names it.
         slot: Option<Arc<SlotId>>,
-        /// Whose, where a service says so.
+        /// The customer, if a service names one.
         customer: Option<Arc<CustomerId>>,
     },
-    /// One claim that no booking holds.
+    /// A claim that no booking holds, and its slot.
     Claim(ClaimId, Arc<SlotId>),
-    /// What a customer has booked for one date.
+    /// The bookings of a customer on one date.
     CustomerDate(Arc<CustomerId>, Date),
-    /// The storage of a service, by its name.
+    /// The storage of the service with this name.
     Storage(&'static str),
 }
 
@@ -138,11 +139,11 @@ impl fmt::Display for Subject {
     }
 }
 
-/// Which invariant a disagreement breaks.
+/// The invariant that a disagreement breaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Rule {
-    /// No slot has more places taken than it has places, and what is left is the rest. One look at a slot is enough to see
-    /// this broken, whatever else goes on.
+    /// No slot has more places taken than it has places, and the places left are the difference. One read of a slot is
+    /// enough to see this broken, whatever happens at the same time.
     CapacityHolds,
     /// A slot's count is the size of its set of active claims.
     CountsAreClaims,
@@ -150,13 +151,13 @@ pub enum Rule {
     ClaimsAreBookings,
     /// A deleted hospital has no active booking on a date that was not over when its deletion began.
     DeletedIsEmpty,
-    /// A customer has at most one active booking a date.
+    /// A customer has at most one active booking per date.
     OneBookingADate,
-    /// The reservation ledger says of every booking what Screening says.
+    /// For every booking the reservation ledger has the state that Screening has.
     ReservationsFollow,
-    /// My-pages say of every booking what Screening says.
+    /// For every booking the my-pages have the state that Screening has.
     PagesFollow,
-    /// What a service has said stands in its storage when one looks afterwards, and its storage takes writes.
+    /// A service's storage still holds what the service answered, and it accepts writes.
     ServedIsStored,
 }
 
@@ -177,33 +178,33 @@ impl Rule {
     }
 }
 
-/// Two services that do not say the same.
+/// A point on which two services disagree.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Disagreement {
-    /// What it is about.
+    /// The resource that they disagree about.
     pub subject: Subject,
-    /// What it breaks.
+    /// The rule that is broken.
     pub rule: Rule,
-    /// What each side says.
+    /// The values of both sides.
     pub detail: String,
 }
 
-/// What [`ServiceRows::deleted`] holds of a hospital: its name and the first date that its deletion covered. `None` where it is not
-/// DELETED.
+/// The entry of a hospital in [`ServiceRows::deleted`]: its id and the first date that its deletion covered. `None` if
+/// it is not DELETED.
 ///
 /// # Errors
-/// [`Malformed`] where its name is.
+/// [`Malformed`] if the hospital's name cannot be parsed.
 pub fn emptied(hospital: &message::Hospital) -> Result<Option<(HospitalId, Date)>, Malformed> {
     if hospital.state() != message::hospital::State::Deleted {
         return Ok(None);
     }
     let time = hospital.delete_time.as_ref().and_then(decode_time);
     let first = time.zip(time_zone(&hospital.time_zone)).map(|(time, zone)| today(time, &zone));
-    // Without a date nothing can be told from history, so everything counts.
+    // Without a date, past bookings cannot be told from others, so every date counts.
     Ok(Some((HospitalId::parse(&hospital.name)?, first.unwrap_or(Date::MIN))))
 }
 
-/// Lays the rows beside each other and names everything that does not agree, in a fixed order.
+/// Compares the rows of all services and returns every disagreement, in a fixed order.
 #[must_use]
 pub fn check(service_rows: &ServiceRows) -> Vec<Disagreement> {
     let mut found = Vec::new();
@@ -249,8 +250,8 @@ fn check_slots(service_rows: &ServiceRows, found: &mut Vec<Disagreement>) {
     }
 }
 
-/// CONFIRMED holds an ACTIVE claim; so do COMPLETED and NO_SHOW, unless the hospital took the place back after the screening.
-/// No other state holds one.
+/// CONFIRMED holds an ACTIVE claim. So do COMPLETED and NO_SHOW, unless the hospital took the place back after the
+/// screening. No other state holds a claim.
 fn check_claims(service_rows: &ServiceRows, found: &mut Vec<Disagreement>) {
     let (Some(claims), Some(screenings)) = (&service_rows.claims, &service_rows.screenings) else { return };
     let by_claim: HashMap<ClaimId, &ClaimRow> = claims.iter().map(|row| (row.claim, row)).collect();
@@ -319,7 +320,7 @@ fn check_customer_dates(service_rows: &ServiceRows, found: &mut Vec<Disagreement
     }
 }
 
-/// What the reservation ledger says of a booking in this state: `None` where it has no row of it.
+/// The state that the reservation ledger has for a booking in this state; `None` if the ledger has no row for it.
 fn mirrored(state: ScreeningState) -> Option<ReservationState> {
     match state {
         ScreeningState::Confirmed => Some(ReservationState::Registered),
@@ -331,8 +332,8 @@ fn mirrored(state: ScreeningState) -> Option<ReservationState> {
     }
 }
 
-/// Whether a booking may have ended without ever having been CONFIRMED, in its second version and straight from PENDING. Such
-/// a one was never registered, and nothing else in it tells the two apart.
+/// Whether a booking may have ended without ever being CONFIRMED: straight from PENDING, in its second version. The
+/// ledger never registered such a booking, and nothing else in the row tells the two cases apart.
 fn maybe_never_confirmed(row: &ScreeningRow) -> bool {
     row.version <= 2 && matches!(row.state, ScreeningState::Cancelled | ScreeningState::ForceCancelled)
 }

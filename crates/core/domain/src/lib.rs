@@ -1,7 +1,7 @@
 //! The rules of health-screening reservations, pure: `decide(state, command, now)` and `apply(state, event)`.
 //!
-//! Nothing here awaits, reads a clock, draws a random number, or knows tonic and sea-orm; whoever loads and saves is
-//! elsewhere. What a rule refuses it refuses with a [`fault::Fault`].
+//! Nothing here awaits, reads a clock, draws a random number, or knows tonic or sea-orm; loading and saving are done
+//! elsewhere. A rule refuses with a [`fault::Fault`].
 
 pub mod access;
 pub mod booking;

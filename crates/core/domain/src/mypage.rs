@@ -1,7 +1,7 @@
 //! My-page as a fold: every booking of a customer as it stands, PENDING and REJECTED ones included.
 //!
-//! An item is the greatest version of its screening that has arrived, so events commute and may come again. What is
-//! upcoming depends on the day and is worked out when it is read.
+//! An item is the greatest version of its screening that has arrived, so events commute and may be repeated. Whether it
+//! is upcoming depends on the day and is computed at the read.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -17,17 +17,17 @@ use crate::ids::{CustomerId, ScreeningId};
 use crate::screening::State;
 use crate::screening_fact::{BookingFact, ScreeningFact};
 
-/// Items a page shows as upcoming at most.
+/// The most items that a page shows as upcoming.
 pub const UPCOMING_MAX: usize = 20;
 
 /// One booking as its customer sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
-    /// Which screening.
+    /// The screening that is booked.
     pub screening: ScreeningId,
-    /// Whose.
+    /// The customer who booked.
     pub customer: CustomerId,
-    /// The version shown.
+    /// The version of the screening that the item shows.
     pub version: i64,
     /// The hospital's display name; may be empty.
     pub hospital_display_name: String,
@@ -35,19 +35,19 @@ pub struct Item {
     pub date: Date,
     /// The hospital's IANA time zone; may be empty.
     pub time_zone: String,
-    /// Where the booking stands.
+    /// The booking's state at this version.
     pub state: State,
-    /// Why, as a code.
+    /// The code of why it is in this state; may be empty.
     pub reason: String,
-    /// Why, in a person's words.
+    /// The message that a person gave for it; may be empty.
     pub message: String,
-    /// When it changed to this version.
+    /// When the screening changed to this version.
     pub update_time: Timestamp,
 }
 
 impl Item {
-    /// Whether the booking is active and its date not over. Where the time zone is unknown, the date is over only when it
-    /// is over everywhere.
+    /// Whether the booking is active and its date is not over. If the time zone is unknown, the date is over only once
+    /// it is over everywhere.
     #[must_use]
     pub fn is_upcoming(&self, now: Timestamp) -> bool {
         let zone = civil::time_zone(&self.time_zone).unwrap_or_else(civil::last_zone);
@@ -71,23 +71,23 @@ impl Item {
     }
 }
 
-/// All the view holds of one screening.
+/// Everything that the view stores about one screening.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Shown {
-    /// What its customer sees, if anything.
+    /// The item that the customer sees, if there is one.
     pub item: Option<Item>,
-    /// The greatest version seen that nobody is shown; 0 for none.
+    /// The greatest version seen that is shown to nobody; 0 for none.
     pub hidden_version: i64,
 }
 
 impl Shown {
-    /// The greatest version of the screening that reads of this view have behind them.
+    /// The greatest version of the screening that a read of this view includes.
     #[must_use]
     pub fn seen_version(&self) -> i64 {
         self.item.as_ref().map_or(0, |item| item.version).max(self.hidden_version)
     }
 
-    /// Takes one event in; whether the item changed by it.
+    /// Applies one event; returns whether the item changed.
     pub fn apply(&mut self, fact: &ScreeningFact) -> bool {
         match fact {
             ScreeningFact::Fence { version, .. } => {
@@ -105,16 +105,16 @@ impl Shown {
     }
 }
 
-/// What lies ahead of a customer.
+/// The upcoming bookings of a customer.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Ahead {
     /// The upcoming bookings, soonest first, at most [`UPCOMING_MAX`].
     pub upcoming: Vec<Item>,
-    /// How many there are in all.
+    /// How many upcoming bookings there are, including those beyond the limit.
     pub active_count: usize,
 }
 
-/// Picks what lies ahead out of a customer's items.
+/// Selects the upcoming bookings from a customer's items.
 #[must_use]
 pub fn ahead(items: Vec<Item>, now: Timestamp) -> Ahead {
     let mut upcoming: Vec<_> = items.into_iter().filter(|item| item.is_upcoming(now)).collect();
@@ -124,7 +124,7 @@ pub fn ahead(items: Vec<Item>, now: Timestamp) -> Ahead {
     Ahead { upcoming, active_count }
 }
 
-/// The first check of every method: customers and auditors.
+/// The first check of every method: the caller is a customer or an auditor.
 ///
 /// # Errors
 /// CREDENTIALS_MISSING, or ROLE_REQUIRED.
@@ -136,7 +136,7 @@ pub fn require_reader(caller: &Caller) -> Result<(), Fault> {
     }
 }
 
-/// The check of a read of one customer's page; call [`require_reader`] first.
+/// Checks a read of one customer's page; call [`require_reader`] first.
 ///
 /// # Errors
 /// NOT_OWNER for another customer.
@@ -147,15 +147,15 @@ pub fn require_page_of(caller: &Caller, customer: &CustomerId) -> Result<(), Fau
     }
 }
 
-/// A place in the changes of one customer's page, as clients carry it.
+/// A position in the changes of one customer's page, in the form that clients keep.
 ///
-/// It is bound to the customer, and to the life of the view: a view that was built anew has other positions, so the old
-/// ones are expired and not misread.
+/// It is bound to the customer and to one build of the view. A view that was built again has other positions, so old
+/// tokens expire instead of being misread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResumeToken {
-    /// Which life of the view.
+    /// The build of the view that the position belongs to.
     pub epoch: Uuid,
-    /// How many changes of this page it has behind it.
+    /// How many changes of this page come before it.
     pub position: i64,
 }
 
@@ -163,7 +163,7 @@ const TOKEN_FORM: u8 = 1;
 const CHECK_LENGTH: usize = 12;
 
 impl ResumeToken {
-    /// Writes it for this customer.
+    /// Writes the token for this customer.
     #[must_use]
     pub fn encode(self, customer: &CustomerId) -> String {
         let mut bytes = vec![TOKEN_FORM];
@@ -173,7 +173,7 @@ impl ResumeToken {
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// Reads one; `None` where it was not made for this customer.
+    /// Reads a token; `None` if it was not made for this customer.
     #[must_use]
     pub fn parse(text: &str, customer: &CustomerId) -> Option<Self> {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
@@ -247,7 +247,7 @@ mod tests {
 
     #[test]
     fn a_date_is_over_when_it_is_over_where_the_hospital_is() {
-        // 2027-01-04 in Seoul, still the third in New York and at the edge of the world
+        // 2027-01-04 in Seoul, still 2027-01-03 in New York and in the last zone
         let now = "2027-01-03T16:00:00Z".parse().unwrap();
         assert!(!item(1, "2027-01-03", "Asia/Seoul", State::Confirmed).is_upcoming(now));
         assert!(item(1, "2027-01-04", "Asia/Seoul", State::Pending).is_upcoming(now));

@@ -1,9 +1,10 @@
 //! Pages of a list: sizes, orders, and opaque keyset tokens bound to the list's arguments.
 //!
-//! A token carries the keys of the last row seen, so a deep page costs what the first costs and rows that come or go
-//! meanwhile neither repeat nor hide others. It does not carry a secret: a forged token reads what its caller may read.
+//! A token carries the keys of the last row that was returned. So a deep page costs as much as the first one, and rows
+//! that are added or removed meanwhile neither repeat nor hide others. A token is no secret: a forged one reads only
+//! what its caller may read.
 //!
-//! A page ends by bytes as well as by rows: [`Page::fill`] is the one place that says how much an answer carries.
+//! A page is limited by bytes as well as by rows; [`Page::fill`] alone applies both limits.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -14,18 +15,18 @@ use sha2::{Digest, Sha256};
 
 use crate::text;
 
-/// Rows a page has when the caller names no size.
+/// Rows per page if the caller names no size.
 pub const DEFAULT_SIZE: u64 = 50;
-/// Rows a page has at most.
+/// The most rows per page.
 pub const MAX_SIZE: u64 = 1_000;
 
-/// Bytes of one answer at most, rows and token together: a quarter of the 4 MiB that clients accept by default, since
-/// gateways write the same rows as JSON, which takes two to four times as much. A page of [`MAX_SIZE`] rows without long
-/// texts takes less than half of it and is never cut.
+/// The most bytes of one answer, rows and token together. It is a quarter of the 4 MiB that clients accept by default,
+/// because gateways write the same rows as JSON, which takes two to four times as much. A page of [`MAX_SIZE`] rows
+/// without long texts takes less than half of it and is never cut.
 pub const MAX_BYTES: usize = 1024 * 1024;
-/// Bytes that are kept free for the token: its keys are names, dates and numbers.
+/// Bytes that are reserved for the token, whose keys are names, dates and numbers.
 const TOKEN_BYTES: usize = 1024;
-/// Bytes of the tag before each row: every list has its rows in a field below 16.
+/// Bytes of the tag before each row: in every list the field of the rows has a number below 16.
 const TAG_BYTES: usize = 1;
 
 const CHECK_LENGTH: usize = 12;
@@ -33,36 +34,36 @@ const CHECK_LENGTH: usize = 12;
 /// One part of a row's position in an order.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Key {
-    /// A text column.
+    /// The value of a text column.
     Text(String),
-    /// An integer column.
+    /// The value of an integer column.
     Int(i64),
-    /// A real column.
+    /// The value of a real column.
     Real(f64),
 }
 
-/// What a part of a position must be.
+/// The type of one part of a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyKind {
-    /// A text column.
+    /// The key of a text column.
     Text,
-    /// An integer column.
+    /// The key of an integer column.
     Int,
-    /// A real column.
+    /// The key of a real column.
     Real,
 }
 
 /// A decoded request for a page.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Page {
-    /// How many rows, 1..=1000.
+    /// How many rows, 1 to [`MAX_SIZE`].
     pub size: u64,
-    /// The keys of the last row the caller has, in the order's columns; none for the first page.
+    /// The keys of the last row that the caller has, in the columns of the order; `None` for the first page.
     pub after: Option<Vec<Key>>,
     binding: Vec<u8>,
 }
 
-/// Rows in the order of their list, each with its position, and whether there are more behind them.
+/// Rows in the order of their list, each with its position, and whether more rows follow.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rows<T> {
     rows: Vec<(Vec<Key>, T)>,
@@ -70,28 +71,28 @@ pub struct Rows<T> {
 }
 
 impl<T> Rows<T> {
-    /// Takes rows with the keys of each.
+    /// Takes rows with the keys of each. `more` says whether further rows follow.
     #[must_use]
     pub fn new(rows: Vec<(Vec<Key>, T)>, more: bool) -> Self {
         Self { rows, more }
     }
 
-    /// The rows alone.
+    /// Iterates over the rows without their positions.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.rows.iter().map(|(_, row)| row)
     }
 
-    /// The same positions with something else made of each row.
+    /// Converts each row and keeps its position.
     #[must_use]
     pub fn map<U>(self, mut make: impl FnMut(T) -> U) -> Rows<U> {
         let rows = self.rows.into_iter().map(|(keys, row)| (keys, make(row))).collect();
         Rows { rows, more: self.more }
     }
 
-    /// [`Rows::map`] for what may fail.
+    /// [`Rows::map`] with a conversion that may fail.
     ///
     /// # Errors
-    /// The first failure.
+    /// The first failure of the conversion.
     pub fn try_map<U, E>(self, mut make: impl FnMut(T) -> Result<U, E>) -> Result<Rows<U>, E> {
         let rows = self.rows.into_iter().map(|(keys, row)| Ok((keys, make(row)?))).collect::<Result<_, E>>()?;
         Ok(Rows { rows, more: self.more })
@@ -103,12 +104,12 @@ impl<T> Rows<T> {
 pub struct Order {
     /// The field's name in the contract.
     pub field: &'static str,
-    /// Greatest first.
+    /// Whether the greatest value comes first.
     pub descending: bool,
 }
 
 impl Order {
-    /// Reads `field` or `field desc` (or `field asc`); empty is the default.
+    /// Reads `field`, `field asc` or `field desc`; an empty text is `default`. Adds a violation for anything else.
     pub fn decode(violations: &mut Violations, text: &str, allowed: &[&'static str], default: Self) -> Self {
         let mut words = text.split_whitespace();
         let (field, direction, rest) = (words.next(), words.next(), words.next());
@@ -127,8 +128,8 @@ impl Order {
 }
 
 impl Page {
-    /// Reads page_size and page_token. `binding` is everything the token is bound to (the list, filter, order, parent, the
-    /// caller's scope); `shape` the kinds of the order's columns.
+    /// Reads page_size and page_token. `binding` is everything that the token is bound to (list, filter, order, parent,
+    /// the caller's scope); `shape` is the types of the order's columns.
     pub fn decode(
         violations: &mut Violations,
         page_size: i32,
@@ -161,8 +162,8 @@ impl Page {
         page
     }
 
-    /// As many rows as fit into one answer, as messages, and the token of the page after the last of them; empty where no
-    /// row is left. The first row always fits: no row is longer than its texts.
+    /// Encodes as many rows as fit into one answer, and returns them with the token of the next page. The token is
+    /// empty if no row is left. The first row always fits, because the length of its texts is limited.
     pub fn fill<T, M: Message>(&self, rows: Rows<T>, mut encode: impl FnMut(T) -> M) -> (Vec<M>, String) {
         let Rows { rows, mut more } = rows;
         let mut messages = Vec::with_capacity(rows.len());
@@ -182,7 +183,7 @@ impl Page {
         (messages, token.unwrap_or_default())
     }
 
-    /// The token of the page after the row with these keys.
+    /// The token of the page that follows the row with these keys.
     #[must_use]
     pub fn next_token(&self, last: &[Key]) -> String {
         let mut bytes = Vec::new();

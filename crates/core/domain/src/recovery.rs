@@ -1,7 +1,8 @@
-//! What becomes of a service that lost its own past: its rows, made again from what the others know.
+//! Recovery of a service that lost its own past: its rows are rebuilt from what the other services know.
 //!
-//! Functions take what is left and what is known, and return what is to be stored. The greatest version of anything wins, as
-//! in every fold. Nothing is invented: a row of which too little is known is not made, and whoever asks lists it.
+//! Functions take the rows that are left and the facts that are known, and return the rows to store. The greatest
+//! version wins, as in every fold. Nothing is invented: if too little is known of a row, it is not made and the caller
+//! lists it.
 
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -14,36 +15,36 @@ use crate::request::RequestKey;
 use crate::screening::{FIRST_GENERATION, Party, Revocation, Screening, State, Terms};
 use crate::screening_fact::BookingFact;
 
-/// How far the versions of slots go on beyond the greatest one that is known: more than was ever announced and forgotten. Whoever
-/// holds a version of the lost past must not take a later change for an older one.
+/// How far a rebuilt slot's version jumps beyond the greatest known one. It is more than the changes that can have been
+/// announced and lost, so that whoever knows a version of the lost past does not take a later change for an older one.
 pub const VERSION_HEADROOM: i64 = 1_000_000;
 
-/// What somebody knows of a booking.
+/// The facts about a booking that a service, or an event, knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownBooking {
-    /// Which one.
+    /// The booking's id.
     pub screening: ScreeningId,
-    /// As of which version.
+    /// The version that these facts are from.
     pub version: i64,
-    /// Whose.
+    /// The customer who booked.
     pub customer: CustomerId,
-    /// For which date.
+    /// The date of the booked slot.
     pub date: Date,
-    /// Of which slot, where that is known.
+    /// The booked slot, if it is known.
     pub slot: Option<SlotId>,
-    /// How the hospital is called; empty where that is not known.
+    /// The hospital's display name; empty if it is not known.
     pub hospital_display_name: String,
-    /// Its time zone; empty where that is not known.
+    /// The hospital's IANA time zone; empty if it is not known.
     pub time_zone: String,
-    /// Where it stands.
+    /// The booking's state at this version.
     pub state: State,
-    /// Why, as a code.
+    /// The code of why it is in this state; may be empty.
     pub reason: String,
-    /// Why, in a person's words.
+    /// The message that a person gave for it; may be empty.
     pub message: String,
-    /// When it was made, where that is known.
+    /// When the booking was made, if that is known.
     pub create_time: Option<Timestamp>,
-    /// When it came to this version.
+    /// When the booking changed to this version.
     pub update_time: Timestamp,
 }
 
@@ -67,7 +68,8 @@ impl From<&BookingFact> for KnownBooking {
 }
 
 impl KnownBooking {
-    /// What two know together: the greater version, with whatever of the other one never changes.
+    /// Merges the facts from two sources: those of the greater version, completed from the other with fields that never
+    /// change.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         let (newer, older) = if self.version >= other.version { (self, other) } else { (other, self) };
@@ -83,19 +85,19 @@ impl KnownBooking {
     }
 }
 
-/// A call that was answered, as far as what it led to tells of it.
+/// A call that was answered, rebuilt from the booking that it made or changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answered {
-    /// Its scope.
+    /// The key of the call's request record.
     pub key: RequestKey,
-    /// What it made or changed.
+    /// The screening that the call made or changed.
     pub screening: ScreeningId,
-    /// When.
+    /// When the call took effect.
     pub time: Timestamp,
 }
 
 impl Answered {
-    /// The call that brought a booking into a state; none where no call does that.
+    /// The call that brought a booking into a state; `None` if no call does that.
     #[must_use]
     pub fn of(
         screening: ScreeningId,
@@ -115,15 +117,15 @@ impl Answered {
         Some(Self { key, screening, time })
     }
 
-    /// The call that an event tells of.
+    /// The call that an event reports; `None` if no call caused the event.
     #[must_use]
     pub fn of_fact(fact: &BookingFact) -> Option<Self> {
         Self::of(fact.screening, fact.state, &fact.actor, fact.request_id, fact.occur_time)
     }
 }
 
-/// The row of a booking, made from what is left of it, what is known, the claim Hospital has of it and what Hospital says along
-/// with a place; `None` where nobody knows the slot.
+/// The row of a booking, made from the row that is left, the known facts, Hospital's claim and the terms that Hospital
+/// offers. `None` if nobody knows the slot.
 #[must_use]
 pub fn screening(
     held: Option<&Screening>,
@@ -164,8 +166,8 @@ pub fn screening(
     })
 }
 
-/// A booking of which only follows that a person gave it up: its place was given back, or its customer has another one on that
-/// date since.
+/// The row of a booking that a person must have given up, because its place was given back or its customer has another
+/// booking on that date since.
 #[must_use]
 pub fn given_up(row: &Screening) -> Screening {
     Screening {
@@ -177,7 +179,7 @@ pub fn given_up(row: &Screening) -> Screening {
     }
 }
 
-/// A booking of which is known that its claim ended, and nothing else.
+/// The row of a booking of which only the end of its claim is known.
 #[must_use]
 pub fn without_place(row: &Screening, claim: ClaimState) -> Screening {
     let ClaimState::Revoked(reason) = claim else { return given_up(row) };
@@ -188,21 +190,21 @@ pub fn without_place(row: &Screening, claim: ClaimState) -> Screening {
     Screening { state: State::ForceCancelled, state_reason: cause.name().to_owned(), ..given_up(row) }
 }
 
-/// The claim that a booking says there is or was.
+/// The claim that a booking implies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExpectedClaim {
-    /// Which one.
+    /// The id of the claim, which names its screening.
     pub claim: ClaimId,
-    /// On which slot.
+    /// The slot that the claim is on.
     pub slot: SlotId,
-    /// Where it has to stand.
+    /// The state that the claim must have.
     pub state: ClaimState,
-    /// What the booking says of its hospital.
+    /// The hospital's terms, as the booking keeps them.
     pub terms: Terms,
 }
 
 impl ExpectedClaim {
-    /// The claim of a booking; none of one that still waits for its place.
+    /// The claim of a booking; `None` for a PENDING one, which has no place yet.
     #[must_use]
     pub fn of(row: &Screening) -> Option<Self> {
         let state = match row.state {
@@ -217,8 +219,8 @@ impl ExpectedClaim {
         Some(Self { claim: row.claim(), slot: row.slot.clone(), state, terms: row.terms.clone() })
     }
 
-    /// What becomes of a claim by it; `None` where it stands as it has to. Claims that ended stay as they are, and one that was
-    /// released without being there is not missed.
+    /// The claim to store; `None` if nothing needs to change. Claims that have ended stay as they are. A missing claim
+    /// that would be RELEASED is not made.
     #[must_use]
     pub fn make(&self, held: Option<&Claim>, now: Timestamp) -> Option<Claim> {
         match (held.map(|claim| claim.state), self.state) {
@@ -242,8 +244,8 @@ impl ExpectedClaim {
     }
 }
 
-/// A slot with so many ACTIVE claims, made from what is left of it and what somebody knows of its places: the newest capacity, but
-/// room for all who hold a place.
+/// A slot with `active` ACTIVE claims, made from the row that is left and the places that another service knows. It has
+/// the newest capacity known, but at least `active`.
 #[must_use]
 pub fn slot(
     id: &SlotId,

@@ -1,7 +1,8 @@
-//! `request_id`: what makes a retry safe.
+//! `request_id`, the idempotency key that makes a retry safe.
 //!
 //! A record of (caller, method, id) is written in the transaction of the effect, with a fingerprint of the content and
-//! the resource it made. A replay answers that resource as it is now; other content under the same id is refused.
+//! the resource that the call made. A replay answers that resource in its current state. Other content under the same
+//! id is refused.
 
 use fault::{Fault, Reason, Violations};
 use prost::Message;
@@ -10,17 +11,17 @@ use uuid::Uuid;
 
 use crate::access::Caller;
 
-/// How long a record answers replays at the least.
+/// The shortest time for which a record answers replays.
 pub const RETENTION: std::time::Duration = std::time::Duration::from_secs(7 * 24 * 3_600);
 
 /// The scope of one request id.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestKey {
-    /// [`Caller`] as text.
+    /// [`Caller`] as text, for example `customer:kim`.
     pub caller: String,
     /// The method's bare name, for example `CreateScreening`.
     pub method: &'static str,
-    /// What the caller chose, or a fresh one where it chose none.
+    /// The id that the caller chose, or a fresh one if it chose none.
     pub id: Uuid,
 }
 
@@ -30,17 +31,17 @@ pub type Fingerprint = [u8; 32];
 /// A request as the idempotency rules see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// Its scope.
+    /// The key of its request record.
     pub key: RequestKey,
-    /// Its content.
+    /// The digest of its content.
     pub fingerprint: Fingerprint,
     /// Whether the caller chose the id, so that a retry can be recognised.
     pub chosen: bool,
 }
 
 impl Request {
-    /// Makes the identity of a call. `id` is what [`decode_id`] read; `fresh` stands in where the caller chose none, so
-    /// that even then a batch can be run again. `message` must have its request_id cleared.
+    /// Makes the identity of a call. `id` is the result of [`decode_id`]. `fresh` is used if the caller chose no id, so
+    /// that a batch can still be run again. The request_id of `message` must be cleared.
     pub fn new(caller: &Caller, method: &'static str, id: Option<Uuid>, fresh: Uuid, message: &impl Message) -> Self {
         Self {
             key: RequestKey { caller: caller.to_string(), method, id: id.unwrap_or(fresh) },
@@ -49,8 +50,8 @@ impl Request {
         }
     }
 
-    /// The identity of work that a service does without a call. It has no content that could differ, and nobody repeats it
-    /// but the writer.
+    /// The identity of work that a service does without a call. It has no content that could differ, and only the
+    /// writer repeats it.
     pub fn of_own_work(service: &Caller, method: &'static str, id: Uuid) -> Self {
         Self {
             key: RequestKey { caller: service.to_string(), method, id },
@@ -59,19 +60,20 @@ impl Request {
         }
     }
 
-    /// Whether an earlier record with this fingerprint is the same request.
+    /// Checks that an earlier record with this fingerprint is of the same request.
     ///
     /// # Errors
-    /// REQUEST_ID_REUSED.
+    /// REQUEST_ID_REUSED if the fingerprint differs.
     pub fn matches(&self, recorded: &[u8]) -> Result<(), Fault> {
         self.continues(recorded, false)
     }
 
-    /// The same for a record that may have been made again from an event, and then has no fingerprint: an event tells what a call
-    /// changed, not everything it said. `same` says whether this request asks for that change.
+    /// Like [`Request::matches`], but also accepts a record that was rebuilt from an event. Such a record has no
+    /// fingerprint, because an event reports what a call changed and not all of its content. `same` says whether this
+    /// request asks for that change.
     ///
     /// # Errors
-    /// REQUEST_ID_REUSED.
+    /// REQUEST_ID_REUSED if the fingerprint differs, or if it is missing and `same` is false.
     pub fn continues(&self, recorded: &[u8], same: bool) -> Result<(), Fault> {
         if recorded == self.fingerprint || (recorded.is_empty() && same) {
             Ok(())
@@ -82,7 +84,7 @@ impl Request {
     }
 }
 
-/// Reads an optional request_id: any RFC 9562 UUID, compared without case.
+/// Reads an optional request_id: any RFC 9562 UUID, compared without case. Adds a violation if it is malformed.
 pub fn decode_id(violations: &mut Violations, field: &str, text: &str) -> Option<Uuid> {
     if text.is_empty() {
         return None;

@@ -1,12 +1,12 @@
-//! The reservation ledger as a fold: what became of every booking, whatever order its events arrive in.
+//! The reservation ledger as a fold: the outcome of every booking, in whatever order its events arrive.
 //!
-//! A reservation begins with the first version of its screening whose state it knows. PENDING and REJECTED are not among
-//! them: such versions register nothing and leave no history entry, they are only remembered as seen, so that a read that
-//! must not be older than one of them can be answered. So a screening that was PENDING before it was CONFIRMED has a
-//! history from version 2 on.
+//! A reservation begins with the first version of its screening that is not PENDING or REJECTED. Those two register
+//! nothing and leave no history entry. They are only remembered as seen, for reads that must not be older than one of
+//! them. So a screening that was PENDING before it was CONFIRMED has a history from version 2.
 //!
-//! Everything a reservation shows depends on which events have been applied and not on their order: the state is that of
-//! the greatest version, the times are those of the events. Only its own announcements tell in which order the events came.
+//! Everything a reservation shows depends on which events have been applied and not on their order: the state is that
+//! of the greatest version, the times are those of the events. Only the reservation's own announcements depend on the
+//! order in which the events came.
 
 use contract::reservation::v1::reservation::State as StateMessage;
 use jiff::Timestamp;
@@ -16,7 +16,7 @@ use crate::ids::{CustomerId, ScreeningId, SlotId};
 use crate::screening::State as ScreeningState;
 use crate::screening_fact::{BookingFact, ScreeningFact};
 
-/// What became of a booking.
+/// The state of a reservation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum State {
     /// The screening is confirmed.
@@ -25,7 +25,7 @@ pub enum State {
     Cancelled,
     /// The hospital took the place away.
     ForceCancelled,
-    /// The customer came.
+    /// The customer came to the screening.
     Completed,
     /// The customer did not come.
     NoShow,
@@ -35,10 +35,10 @@ impl State {
     /// Every state, in the order of the contract's numbers.
     pub const ALL: [Self; 5] = [Self::Registered, Self::Cancelled, Self::ForceCancelled, Self::Completed, Self::NoShow];
 
-    /// Their names, for filters.
+    /// The names of all states, for filters.
     pub const NAMES: &[&str] = &["REGISTERED", "CANCELLED", "FORCE_CANCELLED", "COMPLETED", "NO_SHOW"];
 
-    /// The state of a reservation whose screening is in this one; none for those a reservation never has.
+    /// The state of a reservation whose screening is in this state; `None` for PENDING and REJECTED.
     #[must_use]
     pub fn of(screening: ScreeningState) -> Option<Self> {
         match screening {
@@ -51,7 +51,7 @@ impl State {
         }
     }
 
-    /// The state in the contract.
+    /// The state as the contract's enum.
     #[must_use]
     pub fn message(self) -> StateMessage {
         match self {
@@ -63,84 +63,84 @@ impl State {
         }
     }
 
-    /// Its name in the contract.
+    /// The state's name in the contract.
     #[must_use]
     pub fn name(self) -> &'static str {
         self.message().as_str_name()
     }
 
-    /// Its number in the contract.
+    /// The state's number in the contract.
     #[must_use]
     pub fn number(self) -> i32 {
         self.message().into()
     }
 
-    /// The state with this number.
+    /// The state with this number, or `None` if there is none.
     #[must_use]
     pub fn from_number(number: i32) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.number() == number)
     }
 
-    /// The state with this name.
+    /// The state with this name, or `None` if there is none.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.name() == name)
     }
 }
 
-/// One row of the ledger.
+/// One row of the reservation ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reservation {
     /// The screening it follows.
     pub screening: ScreeningId,
-    /// Whose.
+    /// The customer who booked.
     pub customer: CustomerId,
-    /// What is booked.
+    /// The slot that is booked.
     pub slot: SlotId,
-    /// What became of it.
+    /// The state of the screening's greatest version.
     pub state: State,
-    /// The greatest version of the screening it has taken in.
+    /// The greatest version of the screening that was applied.
     pub screening_version: i64,
-    /// How many announcements it has made; the aggregate version of its own events.
+    /// How many announcements it has made: the aggregate version of its own events.
     pub version: i64,
-    /// When the earliest change it knows happened.
+    /// The time of the earliest change that was applied.
     pub create_time: Timestamp,
-    /// When the change of `screening_version` happened.
+    /// The time of the change to `screening_version`.
     pub update_time: Timestamp,
 }
 
-/// One change of a reservation.
+/// One change of a reservation, for its history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// The screening.
+    /// The screening that changed.
     pub screening: ScreeningId,
-    /// The version the change led to.
+    /// The version of the screening after the change.
     pub version: i64,
-    /// The state after it.
+    /// The state after the change.
     pub state: State,
-    /// Why, as a code.
+    /// The code of the reason; may be empty.
     pub reason: String,
-    /// Why, in a person's words.
+    /// The message that a person gave as the reason; may be empty.
     pub message: String,
-    /// Who caused it.
+    /// The actor who caused the change.
     pub actor: String,
-    /// The event that told it.
+    /// The id of the event that reported the change.
     pub event_id: Uuid,
-    /// When it happened.
+    /// When the change happened.
     pub occur_time: Timestamp,
-    /// The request_id of the call that caused it, where it had one. Nobody is shown it: Screening asks for it where it lost its own
-    /// records.
+    /// The request_id of the call that caused the change, if it had one. It is not shown to callers; Screening reads it
+    /// if it lost its own request records.
     pub request_id: Option<Uuid>,
 }
 
-/// What the ledger tells others.
+/// An event that the ledger publishes about a reservation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Announcement {
     /// The reservation's own version, contiguous from 1.
     pub version: i64,
-    /// The version of the screening that brought it.
+    /// The version of the screening that caused the announcement.
     pub screening_version: i64,
-    /// What happened.
+    /// The kind of announcement.
     pub what: Announced,
 }
 
@@ -149,16 +149,16 @@ pub struct Announcement {
 pub enum Announced {
     /// There is a new reservation; its state is REGISTERED.
     Registered,
-    /// Its state changed.
+    /// The state of the reservation changed.
     Changed {
-        /// From this.
+        /// The state before the change.
         old: State,
-        /// To this.
+        /// The state after the change.
         new: State,
     },
 }
 
-/// All the ledger holds of one screening, but for the history.
+/// Everything that the ledger stores about one screening, except the history.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Ledger {
     /// The reservation, once there is one.
@@ -167,24 +167,24 @@ pub struct Ledger {
     pub unregistered_version: i64,
 }
 
-/// What one event adds besides.
+/// The further effects of one event.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Effects {
-    /// A history entry; the history keeps the first one of a version.
+    /// A history entry. The history keeps the first entry of each version.
     pub entry: Option<Entry>,
-    /// What to tell others, in order.
+    /// The announcements to publish, in order.
     pub announcements: Vec<Announcement>,
 }
 
 impl Ledger {
-    /// The greatest version of the screening that reads of this ledger have behind them.
+    /// The greatest version of the screening that a read of this ledger includes.
     #[must_use]
     pub fn seen_version(&self) -> i64 {
         let registered = self.reservation.as_ref().map_or(0, |reservation| reservation.screening_version);
         registered.max(self.unregistered_version)
     }
 
-    /// Takes one event in. Events commute, and one that comes again changes nothing.
+    /// Applies one event. Events commute, and a repeated event changes nothing.
     pub fn apply(&mut self, fact: &ScreeningFact) -> Effects {
         let registering = match fact {
             ScreeningFact::Booking(booking) => State::of(booking.state).map(|state| (booking, state)),
@@ -208,7 +208,7 @@ impl Ledger {
 }
 
 impl Reservation {
-    /// Begins a reservation. Where the first event to arrive is not the confirmation, the later state is announced too.
+    /// Begins a reservation. If the first event to arrive is not the confirmation, the later state is announced too.
     fn register(fact: &BookingFact, state: State) -> (Self, Vec<Announcement>) {
         let mut announcements =
             vec![Announcement { version: 1, screening_version: fact.version, what: Announced::Registered }];
@@ -286,7 +286,7 @@ mod tests {
         (ledger, history, announced)
     }
 
-    /// The ledger without its count of announcements, which depends on the order in which events came.
+    /// The ledger without its count of announcements, which depends on the order of events.
     fn shown(ledger: &Ledger) -> Ledger {
         let mut shown = ledger.clone();
         if let Some(reservation) = &mut shown.reservation {

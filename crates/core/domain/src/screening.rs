@@ -1,8 +1,8 @@
-//! A screening's life: which transitions there are, what each of them needs, and the fact each announces.
+//! The life of a screening: the transitions, their conditions, and the facts that they announce.
 //!
-//! [`decide()`] judges a command against the stored row, [`apply()`] makes the row that follows from what was decided, and
-//! [`payload`] writes the fact for others. How a place is asked of Hospital before a row exists is
-//! [`crate::booking`]'s; whether Hospital gives one is Hospital's.
+//! [`decide()`] judges a command against the stored row, [`apply()`] makes the next row from the decision, and
+//! [`payload`] writes the fact for other services. [`crate::booking`] asks Hospital for a place before a row exists;
+//! Hospital decides whether to give one.
 
 mod apply;
 mod decide;
@@ -20,23 +20,23 @@ pub use crate::terms::Terms;
 use crate::access::Scope;
 use crate::ids::{ClaimId, CustomerId, ScreeningId, SlotId};
 
-/// The claim a new booking asks for; rescheduling would count up.
+/// The generation of a new booking's claim. Rescheduling would count up.
 pub const FIRST_GENERATION: i32 = 1;
 
-/// Where a booking stands. The numbers are the contract's.
+/// The state of a booking. The numbers are the contract's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum State {
     /// Accepted while Hospital was out of reach; holds no place yet.
     Pending = 1,
-    /// Holds a place.
+    /// Holds a place at the hospital.
     Confirmed = 3,
-    /// Given up by the customer, or by an admin for them.
+    /// Cancelled by the customer, or by an admin for them.
     Cancelled = 4,
-    /// Taken away because the hospital or the slot's bookings went.
+    /// Cancelled because the hospital was deleted or the slot's bookings were cancelled.
     ForceCancelled = 5,
-    /// Never got a place.
+    /// Ended without ever having a place.
     Rejected = 6,
-    /// The customer came.
+    /// The customer came to the screening.
     Completed = 9,
     /// The customer did not come.
     NoShow = 10,
@@ -54,7 +54,7 @@ impl State {
         Self::NoShow,
     ];
 
-    /// The name people read.
+    /// The state's name in the contract.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -68,19 +68,19 @@ impl State {
         }
     }
 
-    /// The contract's number.
+    /// The state's number in the contract.
     #[must_use]
     pub const fn number(self) -> i32 {
         self as i32
     }
 
-    /// The state with this number.
+    /// The state with this number, or `None` if there is none.
     #[must_use]
     pub fn from_number(number: i32) -> Option<Self> {
         Self::ALL.iter().copied().find(|state| state.number() == number)
     }
 
-    /// The state with this name.
+    /// The state with this name, or `None` if there is none.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|state| state.name() == name)
@@ -106,7 +106,7 @@ pub enum Revocation {
 }
 
 impl Revocation {
-    /// The code.
+    /// The code that clients read.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -115,7 +115,7 @@ impl Revocation {
         }
     }
 
-    /// The revocation with this code.
+    /// The revocation with this code, or `None` if there is none.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         [Self::HospitalDeleted, Self::SlotCancelled].into_iter().find(|cause| cause.name() == name)
@@ -127,7 +127,7 @@ impl Revocation {
 pub enum Party {
     /// The customer, who is bound by the cut-off.
     Customer,
-    /// An admin of the hospital, who is not.
+    /// An admin of the hospital, who is not bound by the cut-off.
     Admin,
 }
 
@@ -142,21 +142,21 @@ impl Party {
     }
 }
 
-/// What somebody wants to book, under the id it will have.
+/// A booking that a customer asks for, under the id it will have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Booking {
     /// The id, chosen before Hospital is asked.
     pub id: ScreeningId,
-    /// For whom.
+    /// The customer who books.
     pub customer: CustomerId,
-    /// How the hospital addresses them; may be empty.
+    /// The customer's name for the hospital; may be empty.
     pub customer_display_name: String,
-    /// What.
+    /// The slot to book.
     pub slot: SlotId,
 }
 
 impl Booking {
-    /// The place this booking asks for.
+    /// The claim that this booking asks for.
     #[must_use]
     pub fn claim(&self) -> ClaimId {
         ClaimId { screening: self.id, generation: FIRST_GENERATION }
@@ -166,164 +166,166 @@ impl Booking {
 /// One row: a booking, or the fence that keeps an abandoned one from being booked late.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Screening {
-    /// Its id.
+    /// The id, which Screening chose before it asked Hospital.
     pub id: ScreeningId,
-    /// Whose booking it is. A fence is nobody's: it is never listed or shown.
+    /// The customer who booked. `None` for a fence, which is never listed or shown.
     pub customer: Option<CustomerId>,
-    /// How the hospital addresses the customer; may be empty.
+    /// The customer's name for the hospital; may be empty.
     pub customer_display_name: String,
-    /// What is booked.
+    /// The slot that is booked.
     pub slot: SlotId,
-    /// What Hospital said along with the place.
+    /// The terms that Hospital returned with the place.
     pub terms: Terms,
-    /// Where it stands.
+    /// The booking's state; REJECTED or FORCE_CANCELLED for a fence.
     pub state: State,
-    /// Why, as a code; may be empty.
+    /// The code of why it is in this state; may be empty.
     pub state_reason: String,
-    /// What a person gave as the reason; may be empty.
+    /// The message that a person gave for it; may be empty.
     pub state_message: String,
-    /// Why a PENDING booking will be REJECTED. Once this is written it is never confirmed, so its claim can be released.
+    /// Why a PENDING booking will be REJECTED. Once this is written, the booking is never confirmed, so its claim can
+    /// be released.
     pub given_up: Option<Reason>,
-    /// Which claim it holds or held.
+    /// The generation of the claim that it holds or held.
     pub generation: i32,
-    /// 1 for the first state, one more with every transition.
+    /// 1 for the first state, one more per transition.
     pub version: i64,
-    /// When it was first written.
+    /// When the row was first written.
     pub create_time: Timestamp,
-    /// When it last changed.
+    /// When the row last changed.
     pub update_time: Timestamp,
 }
 
 impl Screening {
-    /// The place it holds or held.
+    /// The claim that it holds or held.
     #[must_use]
     pub fn claim(&self) -> ClaimId {
         ClaimId { screening: self.id, generation: self.generation }
     }
 
-    /// Whether it only keeps an abandoned booking from being booked late.
+    /// Whether the row is a fence, which only keeps an abandoned booking from being booked late.
     #[must_use]
     pub fn is_fence(&self) -> bool {
         self.customer.is_none()
     }
 
-    /// Whether a caller with this scope may see it. A fence is shown to nobody.
+    /// Whether a caller with this scope may see the row. A fence is visible to nobody.
     #[must_use]
     pub fn is_visible(&self, scope: &Scope) -> bool {
         self.customer.as_ref().is_some_and(|customer| scope.admits(customer, &self.slot.hospital))
     }
 }
 
-/// What is asked of a screening.
+/// A command on a screening.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// The claim is ACTIVE: book it.
     Confirm {
-        /// What to book.
+        /// The booking to write.
         booking: Booking,
-        /// What Hospital said along with the place.
+        /// The terms that Hospital returned with the place.
         terms: Terms,
         /// Another active booking the customer has on that date.
         conflict: Option<ScreeningId>,
     },
-    /// Hospital is out of reach and the caller accepts to wait.
+    /// Hospital is out of reach and the caller accepts a PENDING booking.
     Park {
-        /// What to book.
+        /// The booking to write.
         booking: Booking,
-        /// What is known of the hospital from before.
+        /// The hospital's terms as far as they are known.
         terms: Terms,
         /// Another active booking the customer has on that date.
         conflict: Option<ScreeningId>,
     },
-    /// Hospital refused the claim of a PENDING booking. Another request for the same claim may still be on its way and find
-    /// a place, so nothing is released or announced before this is written.
+    /// Hospital refused the claim of a PENDING booking. Another request for the same claim may still be on its way and
+    /// get a place, so the mark is written before anything is released or announced.
     GiveUp {
-        /// What Hospital said.
+        /// The reason of Hospital's refusal.
         reason: Reason,
     },
     /// Hospital has acknowledged that the claim of a given up booking can never become active.
     Reject,
-    /// The claim is ACTIVE and nobody has booked it within the grace.
+    /// The claim is ACTIVE and nobody has booked it within the grace period.
     Fence {
-        /// The claim.
+        /// The claim to fence.
         claim: ClaimId,
-        /// Where it is.
+        /// The slot of the claim.
         slot: SlotId,
     },
-    /// Give the place up.
+    /// A person gives up the place.
     Cancel {
-        /// On whose behalf.
+        /// On whose behalf the booking is cancelled.
         by: Party,
-        /// In their words; may be empty.
+        /// The reason in their own words; may be empty.
         message: String,
-        /// What the caller has seen; empty where it does not say.
+        /// The etag that the caller read; empty if it sent none.
         etag: String,
     },
-    /// The customer came.
+    /// An admin records that the customer came.
     Complete {
-        /// What the caller has seen; empty where it does not say.
+        /// The etag that the caller read; empty if it sent none.
         etag: String,
     },
     /// The customer did not come.
     MarkNoShow {
-        /// What the caller has seen; empty where it does not say.
+        /// The etag that the caller read; empty if it sent none.
         etag: String,
     },
     /// Hospital has taken the place away.
     Revoke {
-        /// The claim.
+        /// The claim that was revoked.
         claim: ClaimId,
-        /// Where it was.
+        /// The slot of the claim.
         slot: SlotId,
-        /// Why.
+        /// Why Hospital revoked it.
         cause: Revocation,
-        /// The admin's words; may be empty.
+        /// The admin's message; may be empty.
         message: String,
     },
 }
 
-/// What happens to a row.
+/// A transition of a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// To PENDING.
+    /// The row becomes PENDING.
     Parked(Booking, Terms),
-    /// To CONFIRMED.
+    /// The row becomes CONFIRMED.
     Confirmed(Booking, Terms),
-    /// Still PENDING, to be REJECTED. Nobody else hears of it.
+    /// The row stays PENDING and is marked to be REJECTED. No event is published.
     GivenUp(Reason),
-    /// To REJECTED; as a fence where there was no row. Hospital releases the claim when it hears of it.
+    /// The row becomes REJECTED, or a fence is written if there was no row. Hospital releases the claim when it reads
+    /// the event.
     Rejected(ClaimId, SlotId, Reason),
-    /// To CANCELLED. Hospital releases the claim when it hears of it.
+    /// The row becomes CANCELLED. Hospital releases the claim when it reads the event.
     Cancelled(Party, String),
-    /// To FORCE_CANCELLED; as a fence where there was no row.
+    /// The row becomes FORCE_CANCELLED, or a fence is written if there was no row.
     ForceCancelled(ClaimId, SlotId, Revocation, String),
-    /// To COMPLETED, or with `false` to NO_SHOW.
+    /// The row becomes COMPLETED with `true`, NO_SHOW with `false`.
     AttendanceRecorded(bool),
 }
 
-/// What follows from a command.
+/// The outcome of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
-    /// This happens; the answer is the row that follows from it.
+    /// Apply the event; answer with the row that follows.
     Change(Event),
-    /// This happens, and the caller is refused: the claim it brought is given back.
+    /// Apply the event and refuse the caller: the claim that the command brought is given back.
     Refuse(Event, Fault),
-    /// It was done before; the answer is the row as it is.
+    /// Nothing to do, because it was done before; answer with the row as it is.
     Keep,
-    /// The id was given up for ever; the same intention needs a new one.
+    /// The id was fenced for ever; the same request needs a new id.
     Fenced,
-    /// It came too late to change anything. The text says why.
+    /// The command came too late to change anything. The text says why.
     Ignore(&'static str),
 }
 
-/// The refusal of a second active booking on one date.
+/// The refusal of a second active booking of a customer on one date.
 #[must_use]
 pub fn date_conflict(other: ScreeningId) -> Fault {
     let message = format!("the customer has {other} on that date; cancel it first");
     Fault::new(Reason::CustomerDateConflict, message).with("screening", other).about("Screening", other)
 }
 
-/// The refusal of a name that is not there, for callers who may know.
+/// The refusal of a name that does not exist, for callers who may learn that.
 #[must_use]
 pub fn not_found(id: ScreeningId) -> Fault {
     Fault::new(Reason::ScreeningNotFound, format!("there is no {id}")).with("screening", id).about("Screening", id)

@@ -1,6 +1,6 @@
-//! What an event of Screening says about one booking, typed, for those who fold bookings: the ledger and my-page.
+//! The content of a Screening event about one booking, typed, for the two folds over bookings: the ledger and my-page.
 //!
-//! It decodes and judges nothing. Whether a fact is newer than what a fold holds is the fold's business.
+//! It decodes and judges nothing. Each fold decides whether a fact is newer than what it holds.
 
 use contract::event::v1::event_envelope::Payload;
 use contract::event::v1::{
@@ -15,16 +15,16 @@ use crate::event::subject_filter;
 use crate::ids::{CustomerId, Malformed, ScreeningId, SlotId};
 use crate::screening::State;
 
-/// One version of one screening.
+/// What one event says about one version of a screening.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ScreeningFact {
     /// A booking, with the full state it has at this version.
     Booking(Box<BookingFact>),
-    /// A row that only bars a claim nobody committed: it has no customer, and nobody is ever shown it.
+    /// A row that only bars a claim that nobody booked. It has no customer and is never shown.
     Fence {
-        /// Which screening.
+        /// The screening's id.
         screening: ScreeningId,
-        /// Which version of it.
+        /// The version of the screening.
         version: i64,
     },
 }
@@ -32,37 +32,37 @@ pub enum ScreeningFact {
 /// A booking as it is after the change that the event reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BookingFact {
-    /// Which screening.
+    /// The screening's id.
     pub screening: ScreeningId,
-    /// Which version of it, from 1.
+    /// The version of the screening, from 1.
     pub version: i64,
-    /// Whose.
+    /// The customer who booked.
     pub customer: CustomerId,
-    /// What is booked.
+    /// The slot that is booked.
     pub slot: SlotId,
     /// The hospital's display name; empty where Hospital was never reached.
     pub hospital_display_name: String,
     /// The hospital's IANA time zone; empty where Hospital was never reached.
     pub time_zone: String,
-    /// Where the booking stands.
+    /// The booking's state at this version.
     pub state: State,
-    /// Why, as a code.
+    /// The code of why it is in this state; may be empty.
     pub reason: String,
-    /// Why, in a person's words.
+    /// The message that a person gave for it; may be empty.
     pub message: String,
-    /// Who caused it.
+    /// The actor who caused the change.
     pub actor: String,
-    /// The event that told it.
+    /// The id of the event.
     pub event_id: Uuid,
-    /// When it happened, by the clock of Screening.
+    /// When the change happened, by Screening's clock.
     pub occur_time: Timestamp,
-    /// The trace of what caused it.
+    /// The W3C traceparent of the change; may be empty.
     pub traceparent: String,
-    /// The request_id of the call that caused it, where it had one.
+    /// The request_id of the call that caused the change, if it had one.
     pub request_id: Option<Uuid>,
 }
 
-/// The subjects of all the facts that [`ScreeningFact::decode`] understands.
+/// The subjects of all events that [`ScreeningFact::decode`] reads.
 #[must_use]
 pub fn subjects() -> Vec<String> {
     let facts = [
@@ -76,7 +76,7 @@ pub fn subjects() -> Vec<String> {
     facts.iter().map(|fact| subject_filter("screening", fact)).collect()
 }
 
-/// What differs from payload to payload.
+/// The parts in which the payloads differ.
 struct FactParts<'a> {
     snapshot: Option<&'a ScreeningSnapshot>,
     state: State,
@@ -111,15 +111,15 @@ fn parts(payload: &Payload) -> Option<FactParts<'_>> {
 }
 
 impl ScreeningFact {
-    /// Reads an envelope; `None` where it reports something else.
+    /// Reads an envelope; `None` if it reports no change of a screening.
     ///
     /// # Errors
-    /// [`Malformed`] where it reports a screening, but not one that could exist.
+    /// [`Malformed`] if it reports a screening that cannot exist.
     pub fn decode(envelope: &EventEnvelope) -> Result<Option<Self>, Malformed> {
         let Some(parts) = envelope.payload.as_ref().and_then(parts) else { return Ok(None) };
         let missing = |what: &str| Malformed(format!("the event has no {what}"));
         let snapshot = parts.snapshot.ok_or_else(|| missing("screening"))?;
-        // the slot's name carries the date; the claim is between Screening and Hospital
+        // The slot's name contains the date; the claim concerns only Screening and Hospital.
         let ScreeningSnapshot {
             screening,
             customer,
@@ -156,7 +156,7 @@ impl ScreeningFact {
         }))))
     }
 
-    /// Which screening.
+    /// The id of the screening that the event is about.
     #[must_use]
     pub fn screening(&self) -> ScreeningId {
         match self {
@@ -165,7 +165,7 @@ impl ScreeningFact {
         }
     }
 
-    /// Which version of it.
+    /// The version of the screening.
     #[must_use]
     pub fn version(&self) -> i64 {
         match self {
@@ -177,7 +177,8 @@ impl ScreeningFact {
 
 #[cfg(test)]
 pub(crate) mod histories {
-    //! Histories that a screening can have, and ways to deliver them badly, for the property tests of the folds.
+    //! Possible histories of a screening, and reordered and repeated deliveries of them, for the property tests of the
+    //! folds.
 
     use proptest::prelude::*;
 
@@ -221,7 +222,7 @@ pub(crate) mod histories {
         }))
     }
 
-    /// A history in order, and a delivery of it: every event at least once, some again, in any order.
+    /// A history in order, and a delivery of it: every event at least once, some of them repeated, in any order.
     pub(crate) fn delivered() -> impl Strategy<Value = (Vec<ScreeningFact>, Vec<ScreeningFact>)> {
         (prop::sample::select(PATHS), any::<bool>(), prop::collection::vec(any::<prop::sample::Index>(), 0..6))
             .prop_flat_map(|(path, fenced, again)| {

@@ -1,7 +1,7 @@
-//! Texts that people read: kept in one form (NFC), counted in characters, visible, and on one line that runs one way.
+//! Texts that people read: NFC, counted in characters, visible, and on one line in one direction.
 //!
-//! A character is a Unicode scalar value of the NFC form; no rule counts bytes. Resource names, etags, tokens and codes are
-//! for machines and are not touched.
+//! A character is a Unicode scalar value of the NFC form; no rule counts bytes. Resource names, etags, tokens and codes
+//! are for machines and are not normalised.
 
 use std::borrow::Cow;
 
@@ -14,18 +14,18 @@ use icu_properties::props::{BidiControl, DefaultIgnorableCodePoint, VariationSel
 pub const NAME_MAX: usize = 100;
 /// The longest reason, note or justification, in characters.
 pub const REMARK_MAX: usize = 500;
-/// The longest etag or filter or other machine-made text accepted, in characters.
+/// The longest etag, filter or other machine-made text that is accepted, in characters.
 pub const MACHINE_TEXT_MAX: usize = 2_000;
 
-/// The form in which texts are stored and compared: what looks the same is the same, however the caller's keyboard composes
-/// Hangul or accents.
+/// Brings a text to NFC, the form in which texts are stored and compared. Texts that look the same become equal,
+/// however the caller's keyboard composes Hangul or accents.
 #[must_use]
 pub fn nfc(text: &str) -> Cow<'_, str> {
     ComposingNormalizerBorrowed::new_nfc().normalize(text)
 }
 
-/// Brings a text that a person is to read into its stored form, and notes a violation unless it then has `min..=max`
-/// characters that people can see. An empty text is fine where `min` is 0; one that only looks empty is not.
+/// Brings a text for people into its stored form, and adds a violation unless it then has `min..=max` visible
+/// characters. An empty text is valid if `min` is 0; a text that only looks empty is not.
 pub fn check(violations: &mut Violations, field: &str, text: &mut String, min: usize, max: usize) {
     if let Cow::Owned(composed) = nfc(text) {
         *text = composed;
@@ -39,7 +39,7 @@ pub fn check(violations: &mut Violations, field: &str, text: &mut String, min: u
     }
 }
 
-/// Notes a violation unless a text of a machine, an etag for example, has at most [`MACHINE_TEXT_MAX`] characters and no
+/// Adds a violation unless a machine-made text, for example an etag, has at most [`MACHINE_TEXT_MAX`] characters and no
 /// control character.
 pub fn check_machine(violations: &mut Violations, field: &str, text: &str) {
     let length = text.chars().count();
@@ -51,7 +51,7 @@ pub fn check_machine(violations: &mut Violations, field: &str, text: &str) {
     }
 }
 
-/// Why people could not read a text as it is meant, if they could not.
+/// Why people could not read the text as it was meant; `None` if they can.
 fn unreadable(text: &str) -> Option<String> {
     let mut before = None;
     let mut characters = text.chars().peekable();
@@ -79,13 +79,13 @@ fn unreadable(text: &str) -> Option<String> {
     blank.then(|| "must have at least one character that people can see".to_owned())
 }
 
-/// What an invisible character does to those beside it.
+/// What an invisible character does to the characters beside it.
 enum Role {
-    /// It joins what is before and behind it, as in emoji of several parts, or keeps them apart, as in Persian.
+    /// It joins the characters before and after it, as in emoji of several parts, or separates them, as in Persian.
     Joins,
-    /// It chooses how what is before it looks: emoji or text, a region's flag.
+    /// It selects the form of the character before it, for example emoji, plain text or a region's flag.
     Varies,
-    /// Nothing that people see.
+    /// It has no visible effect.
     Hides,
 }
 
@@ -98,17 +98,18 @@ fn role(character: char) -> Role {
     }
 }
 
-/// Whether a character is seen, or belongs to one that is.
+/// Whether a character is visible, or modifies a visible one.
 fn is_part(character: Option<char>) -> bool {
     character.is_some_and(|character| is_visible(character) || matches!(role(character), Role::Varies))
 }
 
-/// A space of some width. The blank pattern of Braille counts as a letter in Unicode and looks like a space.
+/// Whether a character is a space of some width. The blank pattern of Braille counts as a letter in Unicode but looks
+/// like a space.
 fn is_blank(character: char) -> bool {
     character == '\u{2800}' || CodePointSetData::new::<WhiteSpace>().contains(character)
 }
 
-/// Whether there is something to see. The fillers of Hangul are ignorable: they stand for letters that are not there.
+/// Whether a character is visible. The fillers of Hangul are ignorable: they stand for letters that are missing.
 fn is_visible(character: char) -> bool {
     !character.is_control()
         && !is_blank(character)

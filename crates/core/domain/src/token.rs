@@ -1,4 +1,4 @@
-//! Small opaque texts handed to clients: etags and consistency tokens.
+//! Small opaque texts for clients: etags and consistency tokens.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -7,16 +7,16 @@ use uuid::Uuid;
 
 use crate::ids::ScreeningId;
 
-/// The etag of a resource at a version that counts what the etag covers.
+/// The etag of a resource at a version, which counts everything the etag covers.
 #[must_use]
 pub fn etag(version: i64) -> String {
     format!("\"{version}\"")
 }
 
-/// Compares the etag a caller sent, if it sent one, with the current one.
+/// Compares the etag that a caller sent with the current one; an empty etag always matches.
 ///
 /// # Errors
-/// ETAG_MISMATCH with the current etag.
+/// ETAG_MISMATCH, with the current etag, if they differ.
 pub fn check_etag(sent: &str, version: i64) -> Result<(), Fault> {
     let current = etag(version);
     if sent.is_empty() || sent == current {
@@ -32,16 +32,16 @@ pub fn check_etag(sent: &str, version: i64) -> Result<(), Fault> {
 /// It names the screening and its version, not a position in a log, so it means the same in every topology.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConsistencyToken {
-    /// Which screening.
+    /// The screening that was written.
     pub screening: ScreeningId,
-    /// At least this version.
+    /// The smallest version that the read may answer.
     pub version: i64,
 }
 
 const TOKEN_FORM: u8 = 1;
 
 impl ConsistencyToken {
-    /// Writes it for a client.
+    /// Writes the token for a client.
     #[must_use]
     pub fn encode(self) -> String {
         let mut bytes = vec![TOKEN_FORM];
@@ -50,7 +50,7 @@ impl ConsistencyToken {
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// Reads an optional one.
+    /// Reads an optional token; adds a violation if it is malformed.
     pub fn decode(violations: &mut Violations, field: &str, text: &str) -> Option<Self> {
         if text.is_empty() {
             return None;

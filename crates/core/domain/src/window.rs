@@ -1,7 +1,7 @@
-//! When a date can be booked and cancelled: past dates, the booking window, the close of cancelling.
+//! When a date can be booked and cancelled: past dates, the booking window, the cancellation cut-off.
 //!
-//! Every offset of a policy counts back from the local midnight that begins the screening date, so a window is a pair of
-//! instants and needs no calendar arithmetic of its own. Who is exempt from a rule is decided elsewhere.
+//! Every offset of a policy counts back from the local midnight that begins the screening date. So a window is a pair
+//! of instants and needs no calendar arithmetic. Who is exempt from a rule is decided elsewhere.
 
 use fault::{Fault, Reason};
 use jiff::civil::Date;
@@ -16,9 +16,9 @@ pub const MAX_OFFSET: SignedDuration = SignedDuration::from_hours(8_784);
 /// How long before a date it can be booked and cancelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BookingPolicy {
-    /// Bookable until this long before the date begins.
+    /// A date can be booked until this long before it begins.
     pub min_notice: SignedDuration,
-    /// Bookable from this long before the date begins.
+    /// A date can be booked from this long before it begins.
     pub max_advance: SignedDuration,
     /// Customers can cancel until this long before the date begins.
     pub cancellation_cutoff: SignedDuration,
@@ -40,7 +40,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// Whether an instant is inside.
+    /// Whether an instant is inside the window.
     #[must_use]
     pub fn contains(&self, now: Timestamp) -> bool {
         self.opens_at <= now && now < self.closes_at
@@ -53,7 +53,7 @@ fn before(date: Date, zone: &TimeZone, offset: SignedDuration) -> Timestamp {
 }
 
 impl BookingPolicy {
-    /// When this date can be booked.
+    /// The instants between which this date can be booked.
     #[must_use]
     pub fn window(&self, date: Date, zone: &TimeZone) -> Window {
         Window { opens_at: before(date, zone, self.max_advance), closes_at: before(date, zone, self.min_notice) }
@@ -65,8 +65,8 @@ impl BookingPolicy {
         before(date, zone, self.cancellation_cutoff)
     }
 
-    /// Why no date could ever be booked under this policy, if so. A cancellation cut-off longer than `max_advance` is no
-    /// contradiction: customers of such a hospital cannot cancel, its admins can.
+    /// Why no date could ever be booked under this policy; `None` if some can. A cancellation cut-off longer than
+    /// `max_advance` is valid: customers of such a hospital cannot cancel, its admins can.
     #[must_use]
     pub fn contradiction(&self) -> Option<String> {
         let Self { min_notice, max_advance, .. } = self;
@@ -78,10 +78,10 @@ impl BookingPolicy {
         })
     }
 
-    /// Refuses dates that are over or not on sale now.
+    /// Refuses a date that is over or cannot be booked now.
     ///
     /// # Errors
-    /// DATE_IN_PAST, or OUTSIDE_BOOKING_WINDOW with the window.
+    /// DATE_IN_PAST, or OUTSIDE_BOOKING_WINDOW with the window's limits.
     pub fn judge(&self, date: Date, zone: &TimeZone, now: Timestamp) -> Result<(), Fault> {
         refuse_past(date, zone, now)?;
         let window = self.window(date, zone);
@@ -103,11 +103,11 @@ impl BookingPolicy {
     }
 }
 
-/// Refuses dates before today in their zone: what is over is history. Its places and its bookings stay as they are, and only
+/// Refuses dates before today in their zone. Such a date is history: its places and bookings stay as they are, and only
 /// attendance is still recorded.
 ///
 /// # Errors
-/// DATE_IN_PAST.
+/// DATE_IN_PAST if the date is over.
 pub fn refuse_past(date: Date, zone: &TimeZone, now: Timestamp) -> Result<(), Fault> {
     let today = today(now, zone);
     if date >= today {
@@ -118,7 +118,7 @@ pub fn refuse_past(date: Date, zone: &TimeZone, now: Timestamp) -> Result<(), Fa
     Err(Fault::new(Reason::DateInPast, message).with("date", date).with("today", today).with("timeZone", name))
 }
 
-/// The IANA name of a zone read by [`crate::civil::time_zone`], which has one always.
+/// The IANA name of a zone. A zone from [`crate::civil::time_zone`] always has one.
 #[must_use]
 pub fn zone_name(zone: &TimeZone) -> &str {
     zone.iana_name().unwrap_or("UTC")

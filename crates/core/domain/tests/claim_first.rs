@@ -1,12 +1,12 @@
 //! Explores the booking protocol exhaustively, over the rules that the services run.
 //!
-//! Two bookings compete for one place. Every call and answer can be lost or late, every event comes late and at any moment,
-//! Screening can crash once, a caller can accept PENDING, a customer can cancel, another booking of the same date can win at
-//! the commit, the hospital can be deleted. Whatever a side does next is asked of `domain`: what a row becomes of
-//! `screening`, what a claim becomes of `capacity`, what to do with an answer of `booking`. Events are handled once here:
-//! that handling them twice changes nothing is what the inbox and the property tests of both sides are for.
+//! Two bookings compete for one place. Every call and answer can be lost or late, and every event can arrive at any
+//! later moment. Screening can crash once, a caller can accept PENDING, a customer can cancel, another booking of the
+//! same date can win at the commit, the hospital can be deleted. All decisions come from `domain`: `screening` for
+//! rows, `capacity` for claims, `booking` for the steps after a reply. Each event is handled once here; the inbox and
+//! the property tests of both sides prove that handling it twice changes nothing.
 //!
-//! Variants that leave out one precaution each must be caught; a model that lets them pass checks nothing.
+//! Each variant leaves out one precaution and must be caught: a model that passes a variant checks nothing.
 
 #[path = "claim_first/rules.rs"]
 mod rules;
@@ -18,15 +18,15 @@ use domain::booking::{PendingStep, Reply, Step, after_release, pending_step, ste
 
 use rules::{Act, CLAIMS, Claim, ROWS, Row, Rules};
 
-/// Places of the slot.
+/// Places of the only slot.
 const CAPACITY: usize = 1;
-/// Times a service sends the same ReserveCapacity.
+/// How often a service sends the same ReserveCapacity.
 const ATTEMPTS: u8 = 2;
 
-/// What is left out.
+/// The precaution that is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Variant {
-    /// Nothing.
+    /// None: this is the design as it runs.
     Design,
     /// A release of a claim that was never reserved is dropped instead of remembered.
     NoTombstone,
@@ -34,7 +34,7 @@ enum Variant {
     NoFence,
     /// A revocation of a claim whose row does not exist yet is dropped.
     NoRevokeFence,
-    /// Nobody looks at claims without a row.
+    /// Nobody looks for claims without a row.
     NoReconciler,
     /// The commit overwrites whatever row is there.
     ConfirmBlind,
@@ -52,24 +52,24 @@ enum Fact {
     Handled = 2,
 }
 
-/// What exists of one booking, in both services and between them.
+/// The state of one booking in both services, and the messages between them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Booking {
     row: Row,
     claim: Claim,
-    /// Reserves that the caller's call has sent.
+    /// Reserve calls that the caller's call has sent.
     sent: u8,
-    /// Reserves on their way.
+    /// Reserve calls on their way to Hospital.
     calls: u8,
-    /// Answers on their way, by their index in the rules.
+    /// Replies on their way back, by their index in the rules.
     replies: [u8; rules::REPLIES],
-    /// A release of the resolver on its way, then its acknowledgement.
+    /// The resolver's release on its way, then its acknowledgement.
     releasing: Fact,
-    /// CapacityReserved.
+    /// The event CapacityReserved of this booking.
     reserved: Fact,
-    /// ScreeningRejected or ScreeningCancelled.
+    /// The event ScreeningRejected or ScreeningCancelled of this booking.
     given_up: Fact,
-    /// CapacityRevoked.
+    /// The event CapacityRevoked of this booking.
     revoked: Fact,
 }
 
@@ -96,7 +96,7 @@ impl World {
         Self { bookings: [booking; 2], deleting: false, crashed: false }
     }
 
-    /// The world as a number, to remember it by. Which of the two bookings is which makes no difference.
+    /// The state of the world as a number, for the set of known states. The two bookings are interchangeable.
     fn key(&self) -> u64 {
         let [one, other] = self.bookings.map(|booking| booking.key());
         let pair = one.min(other) * BOOKINGS + one.max(other);
@@ -107,7 +107,7 @@ impl World {
         self.bookings.iter().filter(|booking| booking.claim == Claim::ACTIVE).count()
     }
 
-    /// What must hold and does not.
+    /// The invariant that does not hold, if any.
     fn violation(&self, rules: &Rules, variant: Variant) -> Option<&'static str> {
         if self.active() > CAPACITY {
             return Some("more active claims than capacity");
@@ -146,7 +146,7 @@ impl Booking {
         })
     }
 
-    /// Whether nothing more will happen to it by itself.
+    /// Whether nothing more will happen to the booking by itself.
     fn is_quiet(&self, rules: &Rules, variant: Variant) -> bool {
         let watched = self.reserved == Fact::OnItsWay && variant != Variant::NoReconciler;
         let on_its_way = watched
@@ -157,7 +157,7 @@ impl Booking {
     }
 }
 
-/// What can happen next, and what the world is then.
+/// The possible next events, and the world after each.
 struct Successors<'a> {
     rules: &'a Rules,
     variant: Variant,
@@ -172,7 +172,7 @@ impl Successors<'_> {
         self.found.push((label, index, world));
     }
 
-    /// A command on the row, as the rules judge it.
+    /// Applies a command to the row, as the rules judge it.
     fn act(&mut self, label: &'static str, index: usize, booking: Booking, act: Act) {
         let (row, gives_up) = self.rules.act(booking.row, act);
         let given_up = if gives_up && booking.given_up == Fact::None { Fact::OnItsWay } else { booking.given_up };
@@ -249,7 +249,7 @@ impl Successors<'_> {
         }
     }
 
-    /// The caller's call has its claim. It does not know what became of the row meanwhile; the rules do.
+    /// The caller's call has its claim. It does not know what happened to the row meanwhile; the rules do.
     fn commit(&mut self, index: usize, rest: Booking) {
         let blind = match self.variant {
             Variant::ConfirmBlind => true,
@@ -266,7 +266,7 @@ impl Successors<'_> {
         }
     }
 
-    /// On its way to Hospital, then, as handled, on its way back.
+    /// The release travels to Hospital; once handled, its acknowledgement travels back.
     fn release_of_the_resolver(&mut self, index: usize, booking: Booking) {
         if booking.releasing == Fact::None {
             return;
@@ -277,7 +277,7 @@ impl Successors<'_> {
             let claim = self.release(booking.claim);
             self.add("hospital acknowledges a release", index, Booking { claim, releasing: Fact::Handled, ..booking });
         } else if after_release(self.rules.ended(booking.claim)) {
-            // without the mark, this is the moment at which the rules first hear that it is given up
+            // Without the mark, the rules first see here that the booking was given up.
             let row = self.rules.act(rest.row, Act::GiveUp).0;
             let marked = if self.variant == Variant::ReleaseUnmarked { Booking { row, ..rest } } else { rest };
             self.act("the resolver rejects", index, marked, Act::Reject);
@@ -334,7 +334,7 @@ impl Successors<'_> {
     }
 }
 
-/// States are distinct numbers already; spreading their bits is enough.
+/// A hasher for states, which are already distinct numbers: spreading their bits is enough.
 #[derive(Default)]
 struct Spread(u64);
 
@@ -352,7 +352,7 @@ impl Hasher for Spread {
     }
 }
 
-/// Explores breadth first; the number of states, or the shortest way to a violation.
+/// Explores breadth first; returns the number of states, or the shortest path to a violation.
 fn explore(rules: &Rules, variant: Variant) -> Result<usize, String> {
     let start = World::start();
     let mut known: HashSet<u64, BuildHasherDefault<Spread>> = HashSet::default();

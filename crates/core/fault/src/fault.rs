@@ -10,9 +10,9 @@ use crate::{Code, Reason, Violation};
 /// The thing a fault is about (`google.rpc.ResourceInfo`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resource {
-    /// Its kind, for example `Slot`.
+    /// The type of the resource, for example `Slot`.
     pub kind: &'static str,
-    /// Its resource name.
+    /// The resource name, for example `hospitals/seoul/slots/2027-01-04`.
     pub name: String,
 }
 
@@ -27,7 +27,7 @@ struct Parts {
     cause: Option<String>,
 }
 
-/// Why a call was refused or failed. Boxed inside, so that a `Result` of it stays small.
+/// Why a call was refused or failed. The parts are boxed, so that a `Result` with it stays small.
 ///
 /// ```
 /// use fault::{Code, Fault, Reason};
@@ -35,15 +35,15 @@ struct Parts {
 /// let full = Fault::new(Reason::SlotFull, "2027-03-02 is full; choose another date").with("slot", "hospitals/a/slots/2027-03-02");
 /// assert_eq!(full.code(), Code::FailedPrecondition);
 /// assert_eq!(full.metadata()["slot"], "hospitals/a/slots/2027-03-02");
-/// // what went wrong inside is for the log alone
+/// // The cause is only for the log.
 /// assert_eq!(Fault::internal("row 7 cannot be read").cause(), Some("row 7 cannot be read"));
 /// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Fault(Box<Parts>);
 
 impl Fault {
-    /// A fault with this reason. The message is for people: lower case, no full stop, every value in it also given to
-    /// [`Fault::with`]. Reasons that ask for a retry come with a delay of one second; see [`Fault::retry_after`].
+    /// A fault with this reason. The message is for people: lower case, no full stop. Every value in it is also given
+    /// to [`Fault::with`]. A retryable reason starts with a delay of one second; see [`Fault::retry_after`].
     #[must_use]
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         let retry_after = reason.retryable().then_some(Duration::from_secs(1));
@@ -58,90 +58,91 @@ impl Fault {
         }))
     }
 
-    /// A defect of ours. Clients read a fixed sentence; `cause` goes to the log.
+    /// A defect of the service. Clients read a fixed sentence; `cause` goes to the log.
     #[must_use]
     pub fn internal(cause: impl fmt::Display) -> Self {
         Self::new(Reason::Internal, "internal error").caused_by(cause)
     }
 
-    /// Adds one dynamic value of the message as metadata. Keys are lowerCamelCase: constants, or what a peer's refusal has.
+    /// Adds one value of the message as metadata. Keys are lowerCamelCase: constants, or the keys of a peer's refusal
+    /// that is passed on.
     #[must_use]
     pub fn with(mut self, key: impl Into<Cow<'static, str>>, value: impl fmt::Display) -> Self {
         self.0.metadata.insert(key.into(), value.to_string());
         self
     }
 
-    /// Says when a retry makes sense.
+    /// Sets how long the caller waits before it retries.
     #[must_use]
     pub fn retry_after(mut self, delay: Duration) -> Self {
         self.0.retry_after = Some(delay);
         self
     }
 
-    /// Names the thing it is about.
+    /// Names the resource that the fault is about.
     #[must_use]
     pub fn about(mut self, kind: &'static str, name: impl fmt::Display) -> Self {
         self.0.resource = Some(Resource { kind, name: name.to_string() });
         self
     }
 
-    /// Keeps the chain of causes for the log.
+    /// Keeps the causes for the log; a client never sees them.
     #[must_use]
     pub fn caused_by(mut self, cause: impl fmt::Display) -> Self {
         self.0.cause = Some(cause.to_string());
         self
     }
 
-    /// Attaches the wrong fields.
+    /// Attaches the violations of a request, in the order of its fields.
     #[must_use]
     pub fn violating(mut self, violations: Vec<Violation>) -> Self {
         self.0.violations = violations;
         self
     }
 
-    /// The reason.
+    /// The reason, which decides the code and whether a retry helps.
     #[must_use]
     pub fn reason(&self) -> Reason {
         self.0.reason
     }
 
-    /// The code it travels under.
+    /// The gRPC code that the reason maps to.
     #[must_use]
     pub fn code(&self) -> Code {
         self.0.reason.code()
     }
 
-    /// What clients read.
+    /// The sentence that clients read.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// Every dynamic value of the message.
+    /// Every value of the message, by lowerCamelCase key.
     #[must_use]
     pub fn metadata(&self) -> &BTreeMap<Cow<'static, str>, String> {
         &self.0.metadata
     }
 
-    /// The wrong fields, in field order.
+    /// The violations of the request, in the order of its fields.
     #[must_use]
     pub fn violations(&self) -> &[Violation] {
         &self.0.violations
     }
 
-    /// When a retry makes sense, if one does.
+    /// How long to wait before a retry; `None` if a retry does not help.
     #[must_use]
     pub fn retry_delay(&self) -> Option<Duration> {
         self.0.retry_after
     }
 
-    /// What it is about.
+    /// The resource that the fault is about, if it names one.
     #[must_use]
     pub fn resource(&self) -> Option<&Resource> {
         self.0.resource.as_ref()
     }
 
-    /// What only a log may see.
+    /// The cause, for the log only.
     #[must_use]
     pub fn cause(&self) -> Option<&str> {
         self.0.cause.as_deref()

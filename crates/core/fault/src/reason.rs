@@ -12,9 +12,9 @@ pub enum Code {
     AlreadyExists,
     /// The state of the system forbids it; a retry helps only after that state has changed.
     FailedPrecondition,
-    /// A concurrent change got in between; re-read, then decide.
+    /// A concurrent change got in between; read the resource again, then decide.
     Aborted,
-    /// Too much at once; back off.
+    /// The caller or the service has more calls than it may; back off.
     ResourceExhausted,
     /// Nothing is wrong with the request; try the same one again.
     Unavailable,
@@ -22,11 +22,11 @@ pub enum Code {
     Unauthenticated,
     /// The caller may not do this.
     PermissionDenied,
-    /// The caller's time is up.
+    /// The caller's deadline passed before there was an answer.
     DeadlineExceeded,
-    /// A position that is no longer kept.
+    /// The position to resume from is no longer kept.
     OutOfRange,
-    /// A defect of ours.
+    /// A defect in one of our services.
     Internal,
 }
 
@@ -51,7 +51,7 @@ macro_rules! reasons {
                 }
             }
 
-            /// The code it travels under.
+            /// The gRPC code that a fault with this reason answers.
             #[must_use]
             pub const fn code(self) -> Code {
                 match self {
@@ -59,7 +59,7 @@ macro_rules! reasons {
                 }
             }
 
-            /// The reason with this name, if it is one of ours.
+            /// The reason with this name, or `None` if the contract has no such reason.
             #[must_use]
             pub fn from_name(name: &str) -> Option<Self> {
                 match name {
@@ -82,25 +82,25 @@ reasons! {
     FilterInvalid = "FILTER_INVALID" => InvalidArgument;
     /// A page or resume token was not made by this list with these arguments.
     PageTokenInvalid = "PAGE_TOKEN_INVALID" => InvalidArgument;
-    /// A request_id is not a UUID.
+    /// A `request_id` is not a UUID.
     RequestIdMalformed = "REQUEST_ID_MALFORMED" => InvalidArgument;
-    /// A request_id was used before with other content.
+    /// A `request_id` was used before with other content.
     RequestIdReused = "REQUEST_ID_REUSED" => InvalidArgument;
     /// An absolute change needs the etag of what it replaces.
     EtagRequired = "ETAG_REQUIRED" => InvalidArgument;
-    /// No such hospital.
+    /// The named hospital does not exist.
     HospitalNotFound = "HOSPITAL_NOT_FOUND" => NotFound;
-    /// No such slot.
+    /// The named slot does not exist.
     SlotNotFound = "SLOT_NOT_FOUND" => NotFound;
-    /// No such screening.
+    /// The named screening does not exist.
     ScreeningNotFound = "SCREENING_NOT_FOUND" => NotFound;
-    /// No such reservation.
+    /// The named reservation does not exist.
     ReservationNotFound = "RESERVATION_NOT_FOUND" => NotFound;
-    /// No such capacity request.
+    /// The named capacity request does not exist.
     CapacityRequestNotFound = "CAPACITY_REQUEST_NOT_FOUND" => NotFound;
-    /// No such claim.
+    /// The named claim does not exist.
     ClaimNotFound = "CLAIM_NOT_FOUND" => NotFound;
-    /// The hospital's id is taken, be it by a deleted one.
+    /// The hospital's id is taken, possibly by a deleted hospital.
     HospitalAlreadyExists = "HOSPITAL_ALREADY_EXISTS" => AlreadyExists;
     /// The hospital has a slot on that date.
     SlotAlreadyExists = "SLOT_ALREADY_EXISTS" => AlreadyExists;
@@ -124,7 +124,7 @@ reasons! {
     ScreeningStateInvalid = "SCREENING_STATE_INVALID" => FailedPrecondition;
     /// The new capacity is below what is already booked.
     CapacityBelowBooked = "CAPACITY_BELOW_BOOKED" => FailedPrecondition;
-    /// The capacity request was approved, rejected or has expired.
+    /// The capacity request was already approved or rejected, or it has expired.
     CapacityRequestDecided = "CAPACITY_REQUEST_DECIDED" => FailedPrecondition;
     /// Attendance can be recorded only once the date has come.
     DateNotReached = "DATE_NOT_REACHED" => FailedPrecondition;
@@ -132,7 +132,7 @@ reasons! {
     ClaimTerminated = "CLAIM_TERMINATED" => FailedPrecondition;
     /// The resource has changed since the etag was read.
     EtagMismatch = "ETAG_MISMATCH" => Aborted;
-    /// The same request_id is being worked on.
+    /// A call with the same `request_id` is being worked on.
     RequestInProgress = "REQUEST_IN_PROGRESS" => Aborted;
     /// The caller sends more than its share.
     RateLimited = "RATE_LIMITED" => ResourceExhausted;
@@ -146,9 +146,9 @@ reasons! {
     NotReady = "NOT_READY" => Unavailable;
     /// The service's storage is full, fails or is out of reach.
     StorageUnavailable = "STORAGE_UNAVAILABLE" => Unavailable;
-    /// No token.
+    /// The call carries no token.
     CredentialsMissing = "CREDENTIALS_MISSING" => Unauthenticated;
-    /// A token that is expired, not for us, or not signed by our issuer.
+    /// The token is expired, is for another audience, or is not signed by our issuer.
     CredentialsInvalid = "CREDENTIALS_INVALID" => Unauthenticated;
     /// The resource belongs to somebody else.
     NotOwner = "NOT_OWNER" => PermissionDenied;
@@ -158,19 +158,20 @@ reasons! {
     DeadlineExceeded = "DEADLINE_EXCEEDED" => DeadlineExceeded;
     /// The resume position is no longer kept.
     CursorExpired = "CURSOR_EXPIRED" => OutOfRange;
-    /// A defect of ours; never a refusal.
+    /// A defect in one of our services; never a refusal.
     Internal = "INTERNAL" => Internal;
 }
 
 impl Reason {
-    /// Whether it says that the very process that answers cannot serve: all that a mesh may hold against it. The others of its kind
-    /// speak of somebody else, or of the time that the caller gave.
+    /// Whether the reason says that the answering process itself cannot serve. Only such answers may count against the
+    /// pod in the mesh; the other retryable reasons are about another service, the caller's rate or the caller's
+    /// deadline.
     #[must_use]
     pub const fn speaks_of_its_sender(self) -> bool {
         matches!(self, Self::NotReady | Self::StorageUnavailable | Self::Internal)
     }
 
-    /// Whether the same request may succeed when it is simply sent again.
+    /// Whether the same request may succeed when it is sent again unchanged.
     #[must_use]
     pub const fn retryable(self) -> bool {
         match self.code() {

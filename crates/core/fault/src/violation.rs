@@ -2,12 +2,12 @@
 
 use crate::{Fault, Reason};
 
-/// One wrong field.
+/// One field of a request that breaks a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
     /// Dotted path in snake case, for example `initial_slots[1].date`.
     pub field: String,
-    /// Why, under INVALID_ARGUMENT.
+    /// The reason of this field; its code is INVALID_ARGUMENT.
     pub reason: Reason,
     /// What is wrong and what would be right.
     pub description: String,
@@ -18,18 +18,19 @@ pub struct Violation {
 pub struct Violations(Vec<Violation>);
 
 impl Violations {
-    /// Starts with none.
+    /// Starts without violations.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Notes one, in the order of the fields.
+    /// Adds a violation. Callers add them in the order of the fields.
     pub fn add(&mut self, field: impl Into<String>, reason: Reason, description: impl Into<String>) {
         self.0.push(Violation { field: field.into(), reason, description: description.into() });
     }
 
-    /// Reads a name that must be given, or notes what it should look like, which is the parser's error.
+    /// Parses a required name. If it does not parse, adds a violation with the parser's error, which says what was
+    /// expected.
     pub fn name<T, E: Into<String>>(
         &mut self,
         field: &str,
@@ -45,13 +46,13 @@ impl Violations {
         }
     }
 
-    /// Whether nothing was wrong so far.
+    /// Whether no violation was added.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Ok when nothing was wrong; otherwise one fault that names every field and carries the first one's reason.
+    /// Returns `Ok` without violations; otherwise one fault that names every field and carries the first one's reason.
     ///
     /// # Errors
     /// The fault that refuses the request.
@@ -68,10 +69,10 @@ impl Violations {
         }
     }
 
-    /// Ends the decoding of a request whose parts are present exactly when nothing was wrong.
+    /// Ends the decoding of a request. `decoded` must be `Some` exactly when no violation was added.
     ///
     /// # Errors
-    /// The fault that refuses the request; an internal one where a part is missing although nothing was noted.
+    /// The fault that refuses the request, or an internal fault if a part is missing although no violation was added.
     pub fn finish_with<T>(self, decoded: Option<T>) -> Result<T, Fault> {
         self.finish()?;
         decoded.ok_or_else(|| Fault::internal("a decoder dropped a field without naming a violation"))

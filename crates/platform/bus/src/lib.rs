@@ -1,8 +1,8 @@
 //! How events travel between services: a port, the transport without a broker, and the one over NATS JetStream.
 //!
-//! [`Subscribe`] is what a consumer sees and [`Publish`] what a producer's relay sees. [`tail::Tailer`] serves consumers by
-//! reading the producers' own logs, in order, in the same process, and needs no publishing. [`jetstream::JetStream`] serves
-//! both sides by one stream. It knows messages, not what they mean, and no database.
+//! A consumer uses [`Subscribe`], a producer's relay uses [`Publish`]. [`tail::Tailer`] serves consumers by reading the
+//! producers' own logs, in order and in the same process; nothing needs to be published. [`jetstream::JetStream`]
+//! serves both sides with one stream. This crate handles messages without knowing their meaning, and knows no database.
 
 pub mod jetstream;
 mod port;

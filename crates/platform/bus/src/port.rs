@@ -1,7 +1,7 @@
-//! What a consumer may rely on, whichever transport brings its events.
+//! What a consumer may rely on with every transport.
 //!
-//! Every event that matches the filter is delivered at least once, for as long as it is not acknowledged; a transport may repeat
-//! and reorder, and says by [`Position`] how a repetition is recognised.
+//! Every event that matches the filter is delivered at least once, until it is acknowledged. A transport may repeat and
+//! reorder events; [`Position`] says how a repetition is recognised.
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
@@ -15,157 +15,160 @@ use tokio::time::Instant;
 /// One event as bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// `checkup.v1.{aggregate type}.{fact}.{producer}`.
+    /// The event's subject, `checkup.v1.{aggregate type}.{fact}.{producer}`.
     pub subject: String,
-    /// The encoded envelope.
+    /// The encoded event envelope.
     pub payload: Vec<u8>,
 }
 
-/// One event on its way out.
+/// One event that is to be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outbound {
-    /// The event's id: what a broker recognises a repetition by.
+    /// The event's id, by which a broker recognises a repetition.
     pub id: String,
-    /// The event.
+    /// The event's subject and bytes.
     pub message: Message,
 }
 
-/// Where a delivery stands on its transport.
+/// Where an event stands in its transport.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Position {
-    /// In a source that is read strictly in order; its consumer keeps one position.
+    /// In a source that is read strictly in order. The consumer keeps one position per source.
     Ordered {
-        /// The producer's name.
+        /// The name of the source: the producer, or the stream with its identity.
         source: Arc<str>,
-        /// From 1.
+        /// The position in the source, from 1.
         position: i64,
     },
     /// On a transport that may repeat and reorder.
     Unordered {
-        /// What the transport acknowledges it by.
+        /// The stream's sequence, under which the transport acknowledges the event.
         sequence: u64,
     },
 }
 
-/// One event, delivered.
+/// One event as a subscription delivers it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
     /// The event; other consumers of this process may hold the same one.
     pub message: Arc<Message>,
-    /// Where it stands.
+    /// Where the event stands in the transport.
     pub position: Position,
 }
 
-/// Why a transport does not carry at the moment; it may again later.
+/// Why a transport fails at the moment; a later try may work.
 #[derive(Debug, thiserror::Error)]
 #[error("events do not pass {source_name}")]
 pub struct Error {
-    /// The producer or broker.
+    /// The producer or broker that failed.
     pub source_name: String,
-    /// Why.
+    /// The cause, for logs.
     #[source]
     pub cause: Box<dyn std::error::Error + Send + Sync>,
 }
 
 impl Error {
-    /// Something went wrong at this producer or broker.
+    /// An error of this producer or broker.
     pub fn new(source_name: impl Into<String>, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self { source_name: source_name.into(), cause: cause.into() }
     }
 }
 
-/// What a broker holds at the moment.
+/// The extent of what a broker holds at the moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamState {
-    /// Changes when the stream was made anew, and with it every sequence.
+    /// The stream's identity. It changes, and every sequence with it, when the stream is recreated.
     pub identity: String,
-    /// The sequence of the oldest event; one after `last` where there is none.
+    /// The sequence of the oldest event; one after `last` if there is none.
     pub first: u64,
-    /// The sequence of the newest event there ever was, 0 where there never was one.
+    /// The sequence of the newest event that was ever stored; 0 if none was.
     pub last: u64,
-    /// How many sequences between those two have no event any more.
+    /// How many sequences between `first` and `last` no longer have an event.
     pub gaps: u64,
-    /// How long the broker holds an event; zero for as long as there is room. Older events are not missing.
+    /// How long the broker holds an event; zero for no limit by age. Older events do not count as missing.
     pub max_age: Duration,
 }
 
-/// Hands events to a broker.
+/// Publishes events to a broker.
 #[async_trait]
 pub trait Publish: Send + Sync {
-    /// Sends all of them, in this order and without waiting between them, and waits for the acknowledgements until
-    /// `deadline`, one deadline for all. The result of each: its sequence in the stream. An event that the broker has under
-    /// this id already is not stored again and has the sequence it got the first time; one that the broker had and lost is
-    /// stored again. An event whose result is an error may be stored all the same.
+    /// Sends all events, in this order and without waiting between them. Then waits for the acknowledgements until
+    /// `deadline`, which applies to all of them together. The result of each event is its sequence in the stream. An
+    /// event that the broker already has under this id is not stored again and keeps its first sequence; an event that
+    /// the broker had and lost is stored again. An event whose result is an error may still have been stored.
     async fn publish(&self, events: &[Outbound], deadline: Instant) -> Vec<Result<u64, Error>>;
 
-    /// What the broker holds. Makes the stream where it is missing.
+    /// The extent of the stream. Makes the stream if it is missing.
     ///
     /// # Errors
-    /// [`Error`].
+    /// [`Error`] if the broker does not answer.
     async fn state(&self) -> Result<StreamState, Error>;
 
-    /// The id of the event at a sequence; `None` where there is none, or none any more.
+    /// The id of the event at a sequence; `None` if the sequence has no event, or no longer one.
     ///
     /// # Errors
-    /// [`Error`].
+    /// [`Error`] if the broker does not answer.
     async fn id_at(&self, sequence: u64) -> Result<Option<String>, Error>;
 
     /// The sequences that [`StreamState::gaps`] counts, in ascending order.
     ///
     /// # Errors
-    /// [`Error`].
+    /// [`Error`] if the broker does not answer.
     async fn gaps(&self) -> Result<Vec<RangeInclusive<u64>>, Error>;
 
-    /// Tells readers in strict order that the stream lost its end and gave those sequences to other events, so that they read
-    /// it from its first event. They hear of it within seconds.
+    /// Tells ordered readers that the stream lost its end and gave those sequences to other events. They notice within
+    /// seconds and read the stream from its first event.
     ///
     /// # Errors
-    /// [`Error`].
+    /// [`Error`] if the broker does not answer.
     async fn renumbered(&self) -> Result<(), Error>;
 
-    /// Counts the connections made. A change is a reason to look at [`Self::state`] again.
+    /// Counts the connections made. After a change, callers read [`Self::state`] again.
     fn connections(&self) -> watch::Receiver<u64>;
 }
 
-/// One consumer's view of the events it asked for.
+/// A consumer's stream of the events that it subscribed to.
 #[async_trait]
 pub trait Subscription: Send {
-    /// Waits until something is there and hands over at most `limit` deliveries. What was handed over and not settled is not
-    /// handed over again by this subscription, but by the next one of the same consumer. Nothing is lost where the wait is
-    /// given up.
+    /// Waits until an event is there and returns at most `limit` deliveries. This subscription does not return an
+    /// unsettled delivery again, but the next subscription of the same consumer does. Nothing is lost if this future is
+    /// dropped.
     ///
     /// # Errors
-    /// [`Error`]; the next call tries again.
+    /// [`Error`] if the transport fails; the next call tries again.
     async fn next(&mut self, limit: usize) -> Result<Vec<Delivery>, Error>;
 
     /// Settles deliveries for good, after their effects have been committed.
     ///
     /// # Errors
-    /// [`Error`]; the deliveries may then come again.
+    /// [`Error`] if the transport fails; the deliveries may then be repeated.
     async fn acknowledge(&mut self, deliveries: &[Delivery]) -> Result<(), Error>;
 
-    /// Asks for deliveries again after a pause; what follows them overtakes them meanwhile. Only where their position is
-    /// [`Position::Unordered`]: on a transport in strict order nothing can be put off, its consumer insists on what is at hand.
+    /// Asks for deliveries again after a pause; later events overtake them meanwhile. This works only for
+    /// [`Position::Unordered`]. On a transport in strict order nothing can be postponed, so the consumer retries the
+    /// event itself.
     ///
     /// # Errors
-    /// [`Error`], always where the transport is in strict order. Otherwise the deliveries come again all the same, by time-out.
+    /// [`Error`] always on a transport in strict order. Elsewhere the deliveries are repeated all the same, after a
+    /// time-out.
     async fn postpone(&mut self, deliveries: &[Delivery], pause: Duration) -> Result<(), Error>;
 
-    /// Events that wait for this consumer, as far as the transport can tell.
+    /// How many events wait for this consumer, as far as the transport can tell.
     ///
     /// # Errors
-    /// [`Error`].
+    /// [`Error`] if the transport fails.
     async fn lag(&mut self) -> Result<u64, Error>;
 }
 
-/// Makes subscriptions.
+/// Makes the subscriptions of a transport.
 #[async_trait]
 pub trait Subscribe: Send + Sync {
-    /// Subscribes the durable consumer `name` to the subjects that match `filter` (tokens separated by dots, `*` for exactly
-    /// one). `from` says how far it has read each ordered source; a consumer that is new starts from the first event.
+    /// Subscribes the durable consumer `name` to the subjects that match `filter` (tokens separated by dots, `*` for
+    /// exactly one token). `from` holds the position up to which it has read each ordered source. A new consumer starts
+    /// at the first event.
     ///
     /// # Errors
-    /// [`Error`].
+    /// [`Error`] if the transport fails.
     async fn subscribe(
         &self,
         name: &str,
@@ -174,15 +177,16 @@ pub trait Subscribe: Send + Sync {
     ) -> Result<Box<dyn Subscription>, Error>;
 }
 
-/// Subjects that a consumer asked for.
+/// The subject patterns of a consumer.
 #[derive(Debug, Clone)]
 pub(crate) struct Filter(Vec<Pattern>);
 
 #[derive(Debug, Clone)]
 enum Pattern {
-    /// A beginning, dot included, that exactly one more token follows: what every consumer here asks for.
+    /// A prefix that ends in a dot and is followed by exactly one more token. All consumers of this system use this
+    /// form.
     Followed(String),
-    /// Anything else, token by token.
+    /// Any other pattern, which is compared token by token.
     Tokens(String),
 }
 
@@ -195,7 +199,7 @@ impl Filter {
         Self(patterns.iter().map(pattern).collect())
     }
 
-    /// Whether one of the patterns matches.
+    /// Whether one of the patterns matches the subject.
     pub(crate) fn matches(&self, subject: &str) -> bool {
         self.0.iter().any(|pattern| match pattern {
             Pattern::Followed(begin) => subject.strip_prefix(begin.as_str()).is_some_and(|last| !last.contains('.')),

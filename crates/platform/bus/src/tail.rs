@@ -1,8 +1,7 @@
 //! The transport without a broker: a consumer reads the producers' logs itself, each strictly in order.
 //!
-//! Nothing is kept here. The consumer's cursor lives in its own database and moves in the transaction of the effect, so an
-//! acknowledgement has nothing left to do. What the consumers of a process read of a log they read together: see
-//! `shared`.
+//! Nothing is stored here. The consumer's cursor lives in its own database and moves in the transaction of the effect,
+//! so acknowledging does nothing. The consumers of a process share their reads of a log: see `shared`.
 
 mod shared;
 
@@ -19,31 +18,31 @@ use tokio::time::{Instant, sleep_until};
 use self::shared::{Rest, SharedLog};
 use crate::port::{Delivery, Error, Filter, Message, Position, Subscribe, Subscription};
 
-/// One entry of a producer's log.
+/// One event in a producer's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// From 1, growing in commit order.
+    /// The position in the log, from 1, growing in commit order.
     pub position: i64,
-    /// The event.
+    /// The event; all readers of the log share it.
     pub message: Arc<Message>,
 }
 
-/// A producer's log: what is committed to it, in commit order.
+/// A producer's log: its committed events, in commit order.
 #[async_trait]
 pub trait Log: Send + Sync {
-    /// The producer's name.
+    /// The producer's name, which is the source of its positions.
     fn name(&self) -> &str;
 
     /// At most `limit` entries after `position`, oldest first.
     ///
     /// # Errors
-    /// [`Error`].
+    /// [`Error`] if the log cannot be read.
     async fn read_after(&self, position: i64, limit: usize) -> Result<Vec<Entry>, Error>;
 
-    /// The newest position, 0 where there is none.
+    /// The newest position; 0 for an empty log.
     ///
     /// # Errors
-    /// [`Error`].
+    /// [`Error`] if the log cannot be read.
     async fn head(&self) -> Result<i64, Error>;
 
     /// Changes whenever entries may have been added.
@@ -63,7 +62,7 @@ impl fmt::Debug for Tailer {
 }
 
 impl Tailer {
-    /// Reads these logs.
+    /// A transport that reads these logs.
     #[must_use]
     pub fn new(logs: Vec<Arc<dyn Log>>) -> Self {
         Self { logs: logs.into_iter().map(|log| Arc::new(SharedLog::new(log))).collect() }
@@ -92,7 +91,7 @@ impl Subscribe for Tailer {
 struct Tail {
     log: Arc<SharedLog>,
     source: Arc<str>,
-    /// Everything up to here was handed over or did not match.
+    /// Every entry up to here was handed over or did not match.
     position: i64,
     changes: watch::Receiver<u64>,
     unread: bool,
@@ -101,21 +100,21 @@ struct Tail {
 struct Tails {
     tails: Vec<Tail>,
     filter: Filter,
-    /// Whose turn it is, so that a busy log cannot starve the others.
+    /// The log to read next, so that a busy log cannot starve the others.
     next: usize,
 }
 
-/// What reading came to.
+/// The outcome of one read.
 enum Step {
     Found(Vec<Delivery>),
-    /// All that is there was read.
+    /// Every entry was read.
     Ended,
-    /// There may be more, which is not read before this.
+    /// There may be more entries, but the log is not read before this instant.
     NotBefore(Instant),
 }
 
 impl Tails {
-    /// Reads the logs round-robin until something matches or all are read to their ends, but for one that may not be read yet.
+    /// Reads the logs round-robin until something matches, or all of them have ended or may not be read yet.
     async fn read(&mut self, limit: usize) -> Result<Step, Error> {
         let mut due: Option<Instant> = None;
         for _ in 0..self.tails.len() {
@@ -133,7 +132,7 @@ impl Tails {
     /// Waits until one of the logs has changed, or until `due`.
     async fn wait(&mut self, due: Option<Instant>) {
         if let Some(due) = due {
-            // whatever changes meanwhile is seen at the next look
+            // A change meanwhile is seen at the next read.
             return sleep_until(due).await;
         }
         let changes = self.tails.iter_mut().map(|tail| {

@@ -1,4 +1,4 @@
-//! From deliveries to effects: whole batches where that works, single events where it does not, and dead letters at the end.
+//! From deliveries to effects: whole batches if that works, else single events, and dead letters at the end.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,14 +21,15 @@ pub(crate) struct Applier {
     pub(crate) consumer: Consumer,
     options: ConsumeOptions,
     clock: Clock,
-    /// Tries of the events that were put off. The broker counts deliveries, but a delivery may end without a try.
+    /// How often each postponed event was tried. The broker's count of deliveries is not used, because a delivery may
+    /// end without a try.
     tries: HashMap<Uuid, i32>,
 }
 
-/// What has to come again, each after a pause.
+/// Deliveries to repeat, each after a pause.
 pub(crate) type Later = Vec<(Delivery, Duration)>;
 
-/// Deliveries, and beside each what it says.
+/// Deliveries with the decoded event of each.
 struct Batch<'a> {
     deliveries: Vec<&'a Delivery>,
     events: Vec<Incoming>,
@@ -55,7 +56,7 @@ impl Applier {
         Self { consumer, options, clock, tries: HashMap::new() }
     }
 
-    /// Returns once every delivery has been applied or kept as a dead letter, but for those that have to come again.
+    /// Applies every delivery or stores it as a dead letter; returns those to repeat later.
     pub(crate) async fn apply(&mut self, deliveries: &[Delivery]) -> Later {
         let mut later = Later::new();
         let mut batch = Batch::with_capacity(deliveries.len());
@@ -63,11 +64,12 @@ impl Applier {
             match decode(delivery) {
                 Ok(Some(incoming)) => batch.push(delivery, incoming),
                 Ok(None) => {
-                    // A newer producer's fact: nothing here can know it, so it is counted and passed over.
+                    // A fact of a newer producer, which this version cannot know: it is counted and skipped.
                     metrics::counter!("checkup_consumer_unknown_total", "consumer" => self.consumer.name).increment(1);
                 }
                 Err(error) => {
-                    // What stands before the broken event is applied before it is marked as seen: inbox keys are in order.
+                    // The events before the broken one are applied before it is marked as seen, because inbox keys move
+                    // in order.
                     self.apply_decoded(&batch, &mut later).await;
                     batch.clear();
                     self.store_dead_letter(delivery, &error, 1).await;
@@ -101,7 +103,7 @@ impl Applier {
         }
     }
 
-    /// Tries one event until it is applied or kept as a dead letter: what comes after it must not overtake it.
+    /// Tries one event until it is applied or stored as a dead letter, because later events must not overtake it.
     async fn apply_in_order(&self, delivery: &Delivery, event: &Incoming) {
         for attempt in 1..=self.options.attempts {
             let Err(fault) = self.attempt(std::slice::from_ref(event)).await else { return };
@@ -114,7 +116,7 @@ impl Applier {
         }
     }
 
-    /// Tries one event; where that fails, it comes again later, or is kept as a dead letter after its last try.
+    /// Tries one event. If that fails, the event is repeated later, or stored as a dead letter after its last try.
     async fn try_once(&mut self, delivery: &Delivery, event: &Incoming) -> Option<(Delivery, Duration)> {
         let Err(fault) = self.attempt(std::slice::from_ref(event)).await else {
             self.tries.remove(&event.event_id);
@@ -139,7 +141,7 @@ impl Applier {
         Backoff::behind(self.options.first_pause, self.options.last_pause, attempt.unsigned_abs())
     }
 
-    /// How long the oldest event at hand has waited since it was put into its outbox; none waits where there is none.
+    /// Reports how long the oldest event at hand has waited since it was written to its outbox; `None` reports 0.
     pub(crate) fn age(&self, oldest: Option<&Incoming>) {
         let occurred = oldest.and_then(|incoming| incoming.envelope.occur_time);
         let occurred = occurred.and_then(|time| domain::civil::decode_time(&time));
@@ -147,7 +149,7 @@ impl Applier {
         metrics::gauge!("checkup_outbox_age_seconds", "consumer" => self.consumer.name).set(age.max(0.0));
     }
 
-    /// Hands a batch to the handler; waits out every fault that does not blame the batch.
+    /// Passes a batch to the handler, and repeats it until the handler applies it or blames the batch.
     async fn attempt(&self, batch: &[Incoming]) -> Result<(), Fault> {
         let mut backoff = self.options.backoff();
         loop {
@@ -166,7 +168,7 @@ impl Applier {
         }
     }
 
-    /// Leaves a mark in the log under the trace of the call that began it all.
+    /// Logs the event under the trace of the call that caused it.
     fn log(&self, event: &Incoming) {
         let EventEnvelope { aggregate, aggregate_version, traceparent, .. } = &event.envelope;
         let trace = traceparent.split('-').nth(1).unwrap_or_default();
@@ -178,7 +180,7 @@ impl Applier {
         let payload = delivery.message.payload.as_slice();
         let event_id = EventEnvelope::decode(payload).map(|envelope| envelope.event_id).unwrap_or_default();
         let seen = match delivery.position {
-            // a log is held against the ids that can be read
+            // A cursor is compared with the ids that can be parsed.
             Position::Ordered { .. } => Uuid::try_parse(&event_id).unwrap_or_default(),
             Position::Unordered { .. } => seen_as(&event_id, payload),
         };
@@ -208,12 +210,12 @@ impl Applier {
     }
 }
 
-/// Reads a delivery; `None` for an envelope without a payload this version knows.
+/// Reads a delivery; `None` for an envelope without a payload that this version knows.
 fn decode(delivery: &Delivery) -> Result<Option<Incoming>, String> {
     read(&delivery.message.payload, |event_id| inbox_key(&delivery.position, event_id))
 }
 
-/// Reads an event; `None` for an envelope without a payload this version knows.
+/// Reads an event; `None` for an envelope without a payload that this version knows.
 pub(crate) fn read(payload: &[u8], inbox_key: impl FnOnce(Uuid) -> InboxKey) -> Result<Option<Incoming>, String> {
     let envelope = EventEnvelope::decode(payload).map_err(|error| format!("undecodable envelope: {error}"))?;
     if envelope.payload.is_none() {

@@ -1,9 +1,9 @@
 //! The loop that brings events to one consumer.
 //!
-//! A batch is applied whole or not at all. A batch that fails because of an event in it is halved until that event stands
-//! alone; it is tried again with growing pauses and, after its last try, kept as a dead letter so that the ones behind it
-//! go on. Where the transport keeps an order they wait for it meanwhile, elsewhere they overtake it. A store that does not answer
-//! is waited for, however long it takes.
+//! A batch is applied whole or not at all. A batch that fails because of one of its events is halved until that event
+//! stands alone. The event is tried again with growing pauses and, after its last try, stored as a dead letter so that
+//! later events go on. Later events wait for it if the transport keeps an order; otherwise they overtake it. A store
+//! that does not answer is waited for without limit.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -32,42 +32,45 @@ use crate::upkeep::upkeep;
 /// One event on its way into a service.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Incoming {
-    /// What happened.
+    /// The decoded envelope.
     pub envelope: EventEnvelope,
-    /// Its id, parsed.
+    /// The envelope's `event_id`, parsed.
     pub event_id: Uuid,
-    /// What the inbox recognises it by.
+    /// The key by which the inbox recognises the event.
     pub inbox_key: InboxKey,
 }
 
-/// What a service does with events.
+/// A service's reaction to events.
 #[async_trait]
 pub trait Handler: Send + Sync + 'static {
-    /// Applies a batch and its inbox keys in one transaction, in this order. It may come again, in part or in whole.
+    /// Applies a batch and its inbox keys in one transaction, in this order. A batch may be repeated, in part or in
+    /// whole.
     ///
     /// # Errors
-    /// A fault means that nothing of the batch was applied. An INTERNAL one blames the batch's content.
+    /// A fault means that nothing of the batch was applied. The code INTERNAL says that the content of the batch is to
+    /// blame.
     async fn handle(&self, batch: &[Incoming]) -> Result<(), Fault>;
 
-    /// Keeps an event that cannot be applied, and marks it as seen, in one transaction.
+    /// Stores an event that cannot be applied, and marks it as seen, in one transaction.
     ///
     /// # Errors
-    /// A fault means that it was not kept.
+    /// A fault means that the dead letter was not stored.
     async fn store_dead_letter(&self, dead_letter: DeadLetter, inbox_key: InboxKey) -> Result<(), Fault>;
 }
 
 /// A durable consumer, as a service declares it.
 #[derive(Clone)]
 pub struct Consumer {
-    /// Its name for ever, for example `screening-capacity`.
+    /// Its name, for example `screening-capacity`. It must never change.
     pub name: &'static str,
-    /// The subjects it wants: see `domain::event::subject_filter`.
+    /// The subjects that it reads: see `domain::event::subject_filter`.
     pub filter: Vec<String>,
-    /// What applies them.
+    /// Applies the events and stores dead letters.
     pub handler: Arc<dyn Handler>,
-    /// Where its inbox is.
+    /// The database with its inbox.
     pub database: Database,
-    /// How far apart its batches begin where nobody minds that it is later than others; see [`ConsumeOptions::pace`].
+    /// The shortest time between the starts of two batches, for a consumer that may lag behind others; see
+    /// [`ConsumeOptions::pace`].
     pub pace: Option<Duration>,
 }
 
@@ -77,22 +80,22 @@ impl fmt::Debug for Consumer {
     }
 }
 
-/// Limits and pauses of a consumer.
+/// The limits and pauses of a consumer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConsumeOptions {
-    /// Events handed to the handler at once.
+    /// The most events per call of the handler.
     pub batch: usize,
-    /// How long after the beginning of one batch the next one begins at the earliest, so that each takes what has come
-    /// together by then and not every event is a transaction. One that comes after a silence begins at once, and so does
-    /// one behind a batch that was large; behind one that was slow it is later, by as long as that one took.
+    /// The shortest time between the starts of two batches, so that events that arrive close together share one
+    /// transaction. A batch after a silence begins at once, and so does a batch after a large one. After a slow batch
+    /// the time is longer, up to twice as long as that batch took.
     pub pace: Duration,
-    /// Tries an event gets before it becomes a dead letter.
+    /// How often an event is tried before it becomes a dead letter.
     pub attempts: i32,
-    /// The pause after a first failure; it doubles up to `last_pause`.
+    /// The pause after the first failure; it doubles up to `last_pause`.
     pub first_pause: Duration,
-    /// The longest pause.
+    /// The longest pause between two tries.
     pub last_pause: Duration,
-    /// How long it is remembered that an event was applied, on transports that may repeat it.
+    /// How long the inbox remembers an applied event, on transports that may repeat it.
     pub memory: Duration,
 }
 
@@ -110,13 +113,14 @@ impl Default for ConsumeOptions {
 }
 
 impl ConsumeOptions {
-    /// The pauses between tries of something that no event is blamed for.
+    /// The pauses between tries of something that no event is to blame for.
     pub(crate) fn backoff(&self) -> Backoff {
         Backoff::new(self.first_pause, self.last_pause)
     }
 }
 
-/// Brings events to a consumer until the drain is requested. `caught_up` is released once nothing waits for it any more.
+/// Brings events to a consumer until the drain is requested. `caught_up` is released once no event waits for it any
+/// more.
 #[boxed]
 pub async fn consume(
     consumer: Consumer,
@@ -128,7 +132,7 @@ pub async fn consume(
 ) {
     let upkeep = upkeep(consumer.clone(), options, clock);
     let reader = Reader { applier: Applier::new(consumer, options, clock), options, drain: drain.clone(), caught_up };
-    // Whatever is cut off here was not committed, or is recognised by its inbox key when it comes again.
+    // Anything that is cut off here either was not committed, or is recognised by its inbox key when it is repeated.
     tokio::select! {
         biased;
         () = drain.requested() => {}
@@ -144,11 +148,12 @@ struct Reader {
     caught_up: Option<Latch>,
 }
 
-/// A batch is large from this part of the largest on.
+/// A batch counts as large from a quarter of the maximum.
 const LARGE_BATCH_DIVISOR: usize = 4;
-/// How often the lag is measured until nothing waits.
+/// How often the lag is measured until no event waits.
 const LAG_INTERVAL: Duration = Duration::from_secs(1);
-/// The same while somebody waits for the consumer to catch up: where nothing that is left to read concerns it, no event tells.
+/// The same while readiness waits for the consumer to catch up. If the rest of the log does not concern the consumer,
+/// no event arrives that would end the wait.
 const CATCH_UP_LAG_INTERVAL: Duration = Duration::from_millis(100);
 
 impl Reader {
@@ -176,14 +181,15 @@ impl Reader {
         subscription.map_err(|error| chain(&error))
     }
 
-    /// Reads until the transport fails; a new subscription then starts from what was committed. Says whether it ever worked.
+    /// Reads until the transport fails; a new subscription then starts from what was committed. Returns whether any
+    /// read succeeded.
     async fn read(&mut self, mut subscription: Box<dyn Subscription>) -> bool {
         let name = self.applier.consumer.name;
         let lag = metrics::gauge!("checkup_consumer_lag", "consumer" => name);
         self.applier.age(None);
         let applied = metrics::counter!("checkup_consumer_events_total", "consumer" => name);
         let mut due = Instant::now();
-        // Whether nothing waited when the lag was last measured, and nothing has come since.
+        // Whether the lag was 0 when it was last measured and no event has arrived since.
         let mut settled = false;
         let mut worked = false;
         let pace = self.applier.consumer.pace.unwrap_or_default().max(self.options.pace);
@@ -226,7 +232,7 @@ impl Reader {
                 tracing::warn!(consumer = name, error = chain(&error), "cannot acknowledge events");
                 return worked;
             }
-            // behind a large batch there are more, and waiting would save little
+            // More events follow a large batch, so waiting would save little.
             let large = count * LARGE_BATCH_DIVISOR >= self.options.batch;
             begin = begun + if large { Duration::ZERO } else { spacing(pace, begun.elapsed()) };
         }

@@ -1,8 +1,9 @@
-//! Between a service's tables and the transports of events: the only crate that knows both `store` and `bus`.
+//! The link between a service's tables and the transports of events: the only crate that knows both `store` and `bus`.
 //!
-//! Outwards [`publish`] brings a service's outbox to a broker, or an [`OutboxLog`] shows it as a log where there is none. Inwards
-//! [`consume`] hands batches to a service's [`Handler`], which applies them together with their inbox keys in one transaction. A
-//! service that only folds events into tables has its handler made from a [`Projection`]. What an event means is not known here.
+//! Outwards, [`publish`] sends a service's outbox to a broker; without a broker, [`OutboxLog`] presents it as a log.
+//! Inwards, [`consume`] passes batches to a service's [`Handler`], which applies them and their inbox keys in one
+//! transaction. A service that only folds events into tables gets its handler from a [`Projection`]. This crate does
+//! not know what an event means.
 
 mod apply;
 mod consume;

@@ -1,4 +1,4 @@
-//! A producer's outbox as a log that consumers in the same process read.
+//! A producer's outbox as a log for consumers in the same process.
 
 use std::sync::Arc;
 

@@ -1,15 +1,15 @@
-//! How far apart batches begin.
+//! The time between the starts of two batches.
 
 use std::time::Duration;
 
-/// What a batch's own time is multiplied with: as long as it took, its loop rests.
+/// A consumer rests as long as its last batch took: it is busy for at most half of the time.
 const SPACING_FACTOR: u32 = 2;
-/// The longest time between the beginnings of two batches that comes of it.
+/// The longest time between two starts that a slow batch causes.
 const MAX_SPACING: Duration = Duration::from_millis(100);
 
-/// How long after the beginning of a batch that took so long the next one begins at the earliest: `pace`, or more where the batch was
-/// slow. A batch is slow where the machine is busy, and what it costs beside its rows, which is statements, a commit and wake-ups, is
-/// then taken from callers: fewer and larger ones leave them more.
+/// The shortest time from the start of a batch that took `took` to the start of the next one: `pace`, or more after a
+/// slow batch. A batch is slow because the machine is busy. The fixed costs of a batch (statements, a commit, wake-ups)
+/// then compete with callers, so fewer and larger batches leave more for them.
 pub(crate) fn spacing(pace: Duration, took: Duration) -> Duration {
     (took * SPACING_FACTOR).min(MAX_SPACING).max(pace)
 }

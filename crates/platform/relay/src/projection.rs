@@ -1,12 +1,13 @@
 //! Projections: tables that a service folds from events.
 //!
-//! Every projection works alike. An event is decoded into a fact, the inbox admits it or knows it already, facts are folded
-//! into tables, the tables are saved, and rows that no longer count are removed. A service says what an event means to it
-//! and how its tables change: that is [`Projection`]. The rest is [`Projector`]: consumers, inbox, dead letters, how long
-//! a batch waits for its commit, and rounds of removal.
+//! Every projection works alike. An event is decoded into a fact, the inbox admits it or already knows it, the facts
+//! are folded into tables, the tables are saved, and rows that no longer count are removed. A service supplies the
+//! meaning of events and the changes of its tables: that is [`Projection`]. [`Projector`] supplies the rest: consumers,
+//! inbox, dead letters, the commit timeout, and the rounds of removal.
 //!
-//! The generic part ends at [`Typed`], which hands facts over as boxed values. Everything behind it is compiled once, in this
-//! crate, because an async function is compiled where it is polled, and a generic writer once more in every crate that names it.
+//! The generic part ends at [`Typed`], which passes facts on as boxed values. Everything behind it is compiled once, in
+//! this crate. Generic code would be compiled again in every crate that names it, because an async function is compiled
+//! where it is polled.
 
 mod batch;
 
@@ -29,58 +30,60 @@ use tokio::time::{Instant, sleep};
 use crate::consume::{Consumer, Handler, Incoming};
 use crate::projection::batch::{Arrived, Batch, Command};
 
-/// Whether an event that comes again has to be recognised.
+/// Whether a repeated event must be recognised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
-    /// An event may be folded only once: the inbox remembers each of them.
+    /// An event may be folded only once, so the inbox remembers each event.
     Once,
-    /// Folding a fact again changes nothing: the inbox keeps the cursors of ordered sources and remembers no single event.
+    /// Folding a fact again changes nothing, so the inbox keeps only the cursors of ordered sources.
     Repeatable,
 }
 
-/// What a service makes of events. `domain` folds; this loads, folds and saves.
+/// A service's part of a projection. `domain` folds; the implementation loads, folds and saves.
 #[async_trait]
 pub trait Projection: Send + Sync + 'static {
-    /// What an event says, decoded.
+    /// The decoded content of an event.
     type Fact: Send + Sync + 'static;
 
-    /// Whether an event that comes again has to be recognised.
+    /// Whether a repeated event must be recognised.
     const ADMISSION: Admission;
 
-    /// Reads an event; `None` where it does not concern this projection.
+    /// Reads an event; `None` if it does not concern this projection.
     ///
     /// # Errors
-    /// Where the event should concern it and cannot be read. The event is blamed and becomes a dead letter in the end.
+    /// [`Malformed`] if the event concerns the projection but cannot be read. After its last try it becomes a dead
+    /// letter.
     fn decode(event: &Incoming) -> Result<Option<Self::Fact>, Malformed>;
 
-    /// Folds facts into the tables, in this order. There is at least one. It runs in the transaction that admitted their
-    /// events, and again from the start where the outcome of that is unknown.
+    /// Folds facts into the tables, in this order; there is at least one. It runs in the transaction that admitted
+    /// their events, and runs again from the start if the outcome of that transaction is unknown.
     ///
     /// # Errors
-    /// What the database says; nothing of the batch is then applied.
+    /// The database's error; nothing of the batch is then applied.
     async fn fold(&self, transaction: &Transaction, facts: Vec<&Self::Fact>) -> Result<(), DbErr>;
 
-    /// Removes a chunk of the rows that no longer count at `now`; true where there may be more. `now` stays the same for all
-    /// chunks of a round. Unless a projection says otherwise, every row counts for ever.
+    /// Removes a chunk of the rows that no longer count at `now`; returns whether there may be more. `now` is the same
+    /// for all chunks of a round. By default no row is ever removed.
     ///
     /// # Errors
-    /// What the database says.
+    /// The database's error; nothing of the chunk is then removed.
     async fn prune(&self, transaction: &Transaction, now: Timestamp) -> Result<bool, DbErr> {
         let _ = (transaction, now);
         Ok(false)
     }
 
-    /// Called with the facts of a batch once its outcome is known or its wait has ended. The batch may have been committed also
-    /// where it failed, because its outcome may be unknown, and a committed batch that comes again changes nothing.
+    /// Called with the facts of a batch once its outcome is known or its wait has ended. The batch may be committed
+    /// even if it seemed to fail, because its outcome may be unknown. A committed batch that is repeated changes
+    /// nothing.
     fn after_batch(&self, facts: &[&Self::Fact]) {
         let _ = facts;
     }
 }
 
-/// A future that was boxed, and so compiled, in this crate.
+/// A future that this crate boxed and therefore compiled.
 pub type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// A fact whose type only [`Typed`] knows.
+/// A fact whose type is known only to [`Typed`].
 type AnyFact = dyn Any + Send + Sync;
 
 type Done<'a, T> = Pin<Box<dyn Future<Output = Result<T, DbErr>> + Send + 'a>>;
@@ -94,11 +97,11 @@ trait Untyped: Send + Sync {
     fn after_batch(&self, facts: &[&AnyFact]);
 }
 
-/// Knows the type of the facts.
+/// A projection with its type of facts.
 struct Typed<P>(P);
 
 impl<P: Projection> Typed<P> {
-    /// The facts that this made; `None` where one is another projection's.
+    /// The facts with this projection's type; `None` if one has another type.
     fn own<'a>(facts: &[&'a AnyFact]) -> Option<Vec<&'a P::Fact>> {
         facts.iter().map(|fact| fact.downcast_ref()).collect()
     }
@@ -131,13 +134,14 @@ impl<P: Projection> Untyped for Typed<P> {
     }
 }
 
-/// How long a batch of events, or a chunk of a removal, may wait for its commit. A batch is handed in again after that.
+/// How long a batch of events, or a chunk of a removal, may wait for its commit. After that the batch is submitted
+/// again.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A command is a whole batch of events, so a few of them fill a transaction.
 const WRITER: WriterOptions = WriterOptions { queue: 64, batch: 4 };
 
-/// A projection at work; a cheap handle. Its writer ends once every handle and every consumer of it is dropped.
+/// A running projection; a cheap handle. Its writer ends once every handle and every consumer of it is dropped.
 #[derive(Clone)]
 pub struct Projector {
     projection: Arc<dyn Untyped>,
@@ -153,7 +157,7 @@ impl fmt::Debug for Projector {
 }
 
 impl Projector {
-    /// Makes a handle, and the writer's loop for whoever spawns it. `service` labels the writer's metrics.
+    /// Makes a handle, and the writer's loop, which the caller spawns. `service` labels the writer's metrics.
     #[must_use]
     pub fn new<P: Projection>(service: &'static str, projection: P, database: Database, clock: Clock) -> (Self, Task) {
         Self::start(service, Arc::new(Typed(projection)), database, clock)
@@ -165,15 +169,15 @@ impl Projector {
         (Self { projection, writer, database, clock }, Box::pin(writing))
     }
 
-    /// A durable consumer that feeds the projection. Its name is for ever; several consumers have an inbox each.
+    /// A durable consumer that feeds the projection. Its name must never change. Each consumer has an inbox of its own.
     #[must_use]
     pub fn consumer(&self, name: &'static str, filter: Vec<String>, pace: Option<Duration>) -> Consumer {
         let handler = Arc::new(Intake { consumer: name, projector: self.clone() });
         Consumer { name, filter, handler, database: self.database.clone(), pace }
     }
 
-    /// Removes what no longer counts after every `interval`, a chunk a transaction, so that nobody waits for it. Ends only by
-    /// being dropped. `failure` is what the log says of a round that failed.
+    /// Removes rows that no longer count once per `interval`, with one transaction per chunk, so that no other write
+    /// waits long. The task ends only when it is dropped. `failure` is the log message for a round that failed.
     #[must_use]
     pub fn prune_every(self, interval: Duration, failure: &'static str) -> Task {
         Box::pin(async move {

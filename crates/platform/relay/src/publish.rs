@@ -1,12 +1,13 @@
-//! The loop that brings one service's events to the broker.
+//! The loop that publishes one service's events to the broker.
 //!
-//! One process a service does it at a time, by a lease. It takes what carries no mark, oldest first, sends a window of it at once,
-//! and marks what the broker acknowledged while the next window is on its way; the rest stays and is sent again, under the same
-//! ids. Where little waits it is given a moment to become more. An acknowledgement is not
-//! durability: a broker may lose what it acknowledged, or come back empty. So the marks name the stream they speak of, and
-//! where it is not that stream any more, or the sequence of the newest acknowledged event is another's, all marks are taken
-//! away and everything the outbox still holds is published once more. Where the stream lost events before its end, those alone
-//! are: see `gaps`.
+//! A lease lets one process per service publish at a time. It takes the rows without a mark, oldest first, sends a
+//! window of them at once, and marks the acknowledged ones while the next window is on its way. The other rows stay and
+//! are sent again under the same ids. If few rows wait, the loop pauses briefly so that more of them share one window.
+//!
+//! An acknowledgement is not durability: a broker may lose what it acknowledged, or return empty. So each mark names
+//! the stream that it refers to. If the stream is another one now, or the sequence of the newest acknowledged event
+//! belongs to another event, all marks are removed and everything that the outbox still holds is published once more.
+//! If the stream lost events before its end, only those are published again: see `gaps`.
 
 mod gaps;
 mod term;
@@ -29,22 +30,23 @@ use crate::chain;
 
 use term::{Term, Trouble};
 
-/// Limits and pauses of a relay.
+/// The limits and pauses of a relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PublishOptions {
-    /// Events sent before the first acknowledgement is waited for.
+    /// How many events are sent before the relay waits for acknowledgements.
     pub window: usize,
-    /// How long after the beginning of one look at the outbox the next one begins at the earliest, unless the last one found
-    /// more than a window: so many commits share the cost of publishing. Behind a slow one it is later, by as long as that took.
+    /// The shortest time between the starts of two reads of the outbox, unless the last read found more than a window.
+    /// Many commits then share the cost of publishing. After a slow read the time is longer, up to twice as long as
+    /// that read took.
     pub pace: Duration,
-    /// How long the acknowledgements of a window are waited for, all together.
+    /// How long the relay waits for all acknowledgements of a window together.
     pub timeout: Duration,
-    /// How long the lease of a process that is gone keeps the others waiting.
+    /// How long the lease of a process that is gone blocks the others.
     pub term: Duration,
-    /// The longest pause between two looks at an outbox that was empty. Commits of this process end it at once; those of other
-    /// replicas do not.
+    /// The longest pause between two reads of an empty outbox. A commit of this process ends the pause at once; a
+    /// commit of another replica does not.
     pub idle: Duration,
-    /// How long published events are kept, to fill a broker from that lost its data.
+    /// How long published events stay in the outbox, so that a broker that lost its data can be refilled.
     pub retention: Duration,
 }
 
@@ -61,7 +63,7 @@ impl Default for PublishOptions {
     }
 }
 
-/// The pause after something failed.
+/// The pause after a failure.
 const FAILURE_PAUSE: Duration = Duration::from_millis(250);
 
 /// Publishes the events of the service `name` until the drain is requested.
@@ -101,10 +103,10 @@ impl Relay {
                     leading.set(1.0);
                     self.lead(lease).await;
                     leading.set(0.0);
-                    // what waits is the next one's to tell
+                    // The next holder of the lease reports the backlog.
                     self.report_backlog(0, None);
                 }
-                // another replica publishes
+                // Another replica publishes.
                 Ok(None) => sleep(self.options.term / 10).await,
                 Err(error) => {
                     tracing::warn!(service = self.name, %error, "cannot ask for the lease of the relay");
@@ -114,7 +116,7 @@ impl Relay {
         }
     }
 
-    /// Shows how many events wait, and since when.
+    /// Reports how many events wait, and the age of the oldest.
     fn report_backlog(&self, waiting: i64, oldest: Option<Timestamp>) {
         let age = oldest.map_or(0.0, |oldest| self.clock.now().duration_since(oldest).as_secs_f64());
         metrics::gauge!("checkup_relay_backlog", "service" => self.name).set(waiting as f64);
@@ -125,7 +127,7 @@ impl Relay {
         lease::acquire(&self.database, self.holder, self.options.term, self.clock.now()).await
     }
 
-    /// Gives the lease to the next at once.
+    /// Releases the lease, so that the next process can take it at once.
     async fn resign(&self) {
         const RESIGN_TIMEOUT: Duration = Duration::from_secs(1);
         let resigned = async {
@@ -134,7 +136,7 @@ impl Relay {
             }
             Ok::<_, DbErr>(())
         };
-        // without it the term ends by itself
+        // If releasing fails, the lease expires by itself.
         let _ = timeout(RESIGN_TIMEOUT, resigned).await;
     }
 
@@ -150,7 +152,7 @@ impl Relay {
                         Trouble::Store(cause) => chain(cause),
                         Trouble::Broker(cause) => chain(cause),
                     };
-                    // the rows wait, so one line is enough until it works again
+                    // The rows wait, so one line is logged until publishing works again.
                     if !std::mem::replace(&mut warned, !matches!(trouble, Trouble::Store(_))) {
                         tracing::warn!(service = self.name, why, "events wait to be published");
                     }

@@ -1,5 +1,4 @@
-//! What a consumer does besides reading: it applies dead letters again where somebody asked for that, and forgets what it has
-//! seen long ago.
+//! A consumer's work besides reading: applying dead letters again on request, and removing old inbox rows.
 
 use std::time::Duration;
 
@@ -13,14 +12,14 @@ use crate::apply::read;
 use crate::chain;
 use crate::consume::{ConsumeOptions, Consumer};
 
-/// How often requests to apply a dead letter again are looked for.
+/// How often the consumer looks for requests to apply a dead letter again.
 const REPLAY_POLL_INTERVAL: Duration = Duration::from_millis(500);
-/// Dead letters applied again in one look.
+/// The most dead letters applied per look.
 const DEAD_LETTERS_AT_ONCE: u64 = 100;
-/// How often old inbox rows are forgotten.
+/// How often old inbox rows are removed.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Runs until it is cut off.
+/// Runs until it is dropped.
 pub(crate) async fn upkeep(consumer: Consumer, options: ConsumeOptions, clock: Clock) {
     let mut pruned = Instant::now();
     loop {
@@ -39,13 +38,13 @@ pub(crate) async fn upkeep(consumer: Consumer, options: ConsumeOptions, clock: C
     }
 }
 
-/// Applies the dead letters that somebody asked for. Cut off in between, it does so once more and nothing happens twice: the event
+/// Applies the dead letters for which somebody asked. If it is cut off and repeated, nothing happens twice: the event
 /// is marked as seen in the transaction of its effect.
 async fn replay(consumer: &Consumer) -> Result<(), DbErr> {
     let Consumer { name, handler, database, .. } = consumer;
     for dead_letter in dead_letter::asked_for(database.reader(), name, DEAD_LETTERS_AT_ONCE).await? {
         let applied = match read(&dead_letter.payload, |event_id| InboxKey::Unordered { event_id }) {
-            // a fact that this version does not know has no effect
+            // A fact that this version does not know has no effect.
             Ok(None) => Ok(()),
             Ok(Some(event)) => handler.handle(&[event]).await.map_err(|fault| format!("{fault:?}")),
             Err(error) => Err(error),

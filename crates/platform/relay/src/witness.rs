@@ -1,7 +1,8 @@
-//! What one service keeps of how far another one's log has come, where both are in one process.
+//! A service's record of how far another service's log has come, if both run in one process.
 //!
-//! A consumer's cursor says so too, but only of the events that it wants. Hospital wants those of bookings that end, so that
-//! a database of Screening that lost nothing but confirmed bookings would contradict nobody where no view has read of them.
+//! A consumer's cursor covers only the events that it subscribes to. Hospital reads only the events of bookings that
+//! end. If Screening's database lost only confirmed bookings, no cursor would contradict it unless a view had read
+//! them. The witness covers every event.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,24 +14,24 @@ use tokio::time::sleep;
 
 use crate::chain;
 
-/// The name under which the cursor of a witness is kept.
+/// The consumer name under which a witness stores its cursor.
 const WITNESS: &str = "witness";
-/// How long after a commit it is kept; what is committed meanwhile is kept with it.
+/// How long after a commit the position is stored; further commits meanwhile are covered by the same write.
 const PACE: Duration = Duration::from_millis(100);
 
-/// A log, and a database that remembers how far it has come.
+/// A log, and the database that remembers how far it has come.
 #[derive(Debug, Clone)]
 pub struct Witness {
-    /// Whose log.
+    /// The service that owns the log.
     pub source: &'static str,
-    /// Where it is.
+    /// The database with the log.
     pub log: Database,
-    /// Where it is kept how far it has come.
+    /// The database that stores the position.
     pub keeper: Database,
 }
 
 impl Witness {
-    /// Keeps it while the log grows, until the drain is requested.
+    /// Stores the position while the log grows, until the drain is requested.
     pub async fn run(self, drain: Drain) {
         let mut commits = self.log.commits();
         let mut kept = 0;
@@ -53,14 +54,14 @@ impl Witness {
         }
     }
 
-    /// Keeps it once more, when nothing is added to the log any more.
+    /// Stores the position a last time, once nothing is added to the log any more.
     pub async fn keep_last(&self) {
         if let Err(error) = self.keep(0).await {
             tracing::warn!(log = self.source, error = chain(&error), "nobody knows how far a log has come");
         }
     }
 
-    /// Keeps the newest position, where it is another one than this; says which it is.
+    /// Stores the newest position unless it is `kept`; returns the newest position.
     async fn keep(&self, kept: i64) -> Result<i64, DbErr> {
         let Some((position, event_id)) = past::newest(self.log.reader()).await? else { return Ok(kept) };
         if position != kept {

@@ -1,7 +1,7 @@
 //! The admin port: `/live`, `/ready` and `/metrics` over HTTP/1.
 //!
-//! It has a thread and a runtime of its own, so that it answers when the process is too busy to. It is meant for the
-//! machine or the cluster, not for the world: it has no tokens, so bind it accordingly.
+//! It has a thread and a runtime of its own, so that it answers even when the process is overloaded. It checks no
+//! tokens and is meant only for the machine or the cluster, so bind it accordingly.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -18,19 +18,19 @@ use tokio::sync::watch;
 
 use crate::lifecycle::{Drain, Readiness};
 
-/// How often samples are moved out of the recorder's buffers, scraped or not.
+/// How often samples are moved out of the recorder's buffers, with or without scrapes.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The admin port of a process; it is closed when this is dropped.
+/// The admin port of a process; dropping this closes it.
 #[derive(Debug)]
 pub struct Admin {
     addr: SocketAddr,
-    // the thread ends when this does
+    // The thread ends when this is dropped.
     _stop: watch::Sender<()>,
 }
 
 impl Admin {
-    /// Where it listens.
+    /// The address that it listens on.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
@@ -44,10 +44,10 @@ struct Shared {
     metrics: PrometheusHandle,
 }
 
-/// Starts the admin port on a listener of the standard library, for it is served by a runtime of its own.
+/// Starts the admin port. It takes a listener of the standard library, because the port has a runtime of its own.
 ///
 /// # Errors
-/// When the listener cannot be used or the thread cannot be started.
+/// The operating system's error if the listener cannot be used or the thread cannot be started.
 pub fn serve(
     listener: TcpListener,
     readiness: Readiness,

@@ -1,10 +1,10 @@
-//! Pauses between tries, each twice as long as the one before, up to a longest one.
+//! Pauses between tries. Each pause is twice as long as the one before, up to a maximum.
 //!
-//! What is tried, how often, and whether the pause is waited out or cut short is the caller's. Nothing here waits.
+//! The caller decides what is tried, how often, and whether the pause is cut short. Nothing here waits.
 
 use std::time::Duration;
 
-/// Counts the tries of one thing and says how long to pause behind each.
+/// Counts the tries of one thing and returns the pause after each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backoff {
     first: Duration,
@@ -13,25 +13,25 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Pauses from `first` up to `last`, which bounds the first one, too.
+    /// Pauses from `first` up to `last`. `last` also limits the first pause.
     #[must_use]
     pub fn new(first: Duration, last: Duration) -> Self {
         Self { first, last, next: first.min(last) }
     }
 
-    /// The pause before the next try. The one after it is twice as long.
+    /// The pause before the next try. The following one is twice as long.
     pub fn pause(&mut self) -> Duration {
         let pause = self.next;
         self.next = pause.saturating_mul(2).min(self.last);
         pause
     }
 
-    /// Begins again with the first pause.
+    /// Starts again with the first pause.
     pub fn reset(&mut self) {
         *self = Self::new(self.first, self.last);
     }
 
-    /// The pause behind this try, counted from 1, for tries that are counted elsewhere.
+    /// The pause after try number `attempt`, from 1, if the tries are counted elsewhere.
     #[must_use]
     pub fn behind(first: Duration, last: Duration, attempt: u32) -> Duration {
         let factor = 2_u32.saturating_pow(attempt.saturating_sub(1));

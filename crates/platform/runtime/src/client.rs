@@ -1,6 +1,7 @@
-//! Calls to other services: the channel, what every call carries, and what a failed one means.
+//! Calls to other services: the channel, the metadata of every call, and the meaning of failures.
 //!
-//! It does not retry: who calls knows which calls may be repeated. [`Replicas`] says where each attempt goes.
+//! It does not retry, because only the caller knows which calls may be repeated. [`Replicas`] chooses where each
+//! attempt goes.
 
 mod line;
 mod replicas;
@@ -19,17 +20,17 @@ use crate::trace::{TRACEPARENT, TraceContext};
 pub use self::line::Line;
 pub use self::replicas::{Attempt, Replicas, Route, SLOT, Silence};
 
-/// How a channel notices that its peer is gone.
+/// The settings by which a channel notices that its peer is gone.
 #[derive(Debug, Clone, Copy)]
 pub struct ClientOptions {
-    /// Longest wait for a connection.
+    /// The longest wait for a connection.
     pub connect_timeout: Duration,
-    /// Pings that often, with or without calls under way. Without them a call to a peer that vanished hangs until its
-    /// own deadline, and so does the next.
+    /// How often the peer is pinged, with or without calls under way. Without pings, every call to a peer that vanished
+    /// would hang until its own deadline.
     pub keepalive_interval: Duration,
-    /// Gives a connection up when a ping stays unanswered for so long.
+    /// How long a ping may stay unanswered before the connection is given up.
     pub keepalive_timeout: Duration,
-    /// Connections to each replica, at least one. One is worked on by one thread at a time, at either end.
+    /// Connections per replica, at least one. At either end one thread at a time works on a connection.
     pub connections: usize,
 }
 
@@ -44,21 +45,22 @@ impl Default for ClientOptions {
     }
 }
 
-/// Statuses are sent in headers; ours are small, but a proxy's may not be.
+/// Statuses travel in headers. Those of this system are small, but a proxy's may not be.
 const MAX_HEADERS: u32 = 64 * 1024;
 
-/// HTTP/2 counts the streams an endpoint resets by itself for the whole life of a connection, and ends it, with all its
-/// calls, when there are too many. Calls that run out of time count, so the library's 1,024 is too little for a busy day.
+/// HTTP/2 counts the streams that an endpoint resets over the whole life of a connection, and ends the connection with
+/// all its calls when there are too many. Calls that run out of time count, so the library's 1,024 is too low for a
+/// busy day.
 const MAX_RESET_STREAMS: usize = 16 * 1024;
 
-/// One channel that connects when it is first used and again whenever it has to: it never fails, its calls do. Tools call
-/// through it; services have [`Replicas`].
+/// One channel that connects at its first use and reconnects when needed. It never fails; its calls do. Tools use it;
+/// services use [`Replicas`].
 #[must_use]
 pub fn connect(uri: Uri, options: ClientOptions) -> Channel {
     endpoint(uri, options).connect_lazy()
 }
 
-/// What [`connect`] connects to, for those who bring a connector of their own.
+/// The endpoint of [`connect`], for callers with a connector of their own.
 pub fn endpoint(uri: Uri, options: ClientOptions) -> Endpoint {
     Endpoint::from(uri)
         .connect_timeout(options.connect_timeout)
@@ -70,10 +72,10 @@ pub fn endpoint(uri: Uri, options: ClientOptions) -> Endpoint {
         .http2_max_local_error_reset_streams(MAX_RESET_STREAMS)
 }
 
-/// Reads the addresses of replicas as a configuration writes them: `http://HOST:PORT`, separated by commas.
+/// Reads the addresses of replicas in the form of the configuration: `http://HOST:PORT`, separated by commas.
 ///
 /// # Errors
-/// What is wrong, in words for whoever wrote it.
+/// The fault in the text, in words for its author.
 pub fn addresses(text: &str) -> Result<Vec<Uri>, String> {
     let address = |text: &str| {
         let uri: Option<Uri> = text.parse().ok();
@@ -91,18 +93,18 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
-    /// Keeps this much of the caller's time for what has to be done after the answer.
+    /// Reserves this part of the caller's time for work after the answer.
     #[must_use]
     pub fn reserving(reserve: Duration) -> Self {
         Self { reserve }
     }
 
-    /// A request that carries our own identity, the trace, and what remains of the deadline. Where the token cannot be
-    /// had the call goes out without one, and the peer's refusal says so.
+    /// A request with this process's token, the trace, and the rest of the deadline. If no token is available, the call
+    /// goes out without one, and the peer's refusal says so.
     ///
-    /// It names [`FAIR`] at least, whatever remains: a proxy on the way keeps the time that is named, and holds it against the peer
-    /// when it is over. Whoever has less hangs up by itself at its deadline, which nobody is blamed for, and the peer lets go of a call
-    /// that was hung up.
+    /// The named time is at least [`FAIR`], whatever remains, because a proxy on the way enforces the named time and
+    /// counts its expiry against the peer. A caller with less time cancels the call itself at its deadline. Nobody is
+    /// blamed for that, and the peer stops working on a cancelled call.
     #[must_use]
     pub fn request<T>(&self, message: T, tokens: &TokenSource, trace: &TraceContext, deadline: Deadline) -> Request<T> {
         let mut request = Request::new(message);
@@ -118,10 +120,11 @@ impl Outgoing {
     }
 }
 
-/// Whether a call failed without an answer of the service: the outcome is unknown, and the same request may be sent again.
-/// CANCELLED is what tonic's own client says when the timeout of a request passes before the peer says DEADLINE_EXCEEDED;
-/// UNKNOWN and INTERNAL without our ErrorInfo are the transport's words for a broken stream; RESOURCE_EXHAUSTED without it
-/// is a connection that was told to calm down; UNIMPLEMENTED is a server that does not run the service.
+/// Whether a call failed without an answer of the service, so that the outcome is unknown and the same request may be
+/// sent again. CANCELLED comes from tonic's own client if the timeout of a request passes before the peer answers
+/// DEADLINE_EXCEEDED. UNKNOWN and INTERNAL without this system's ErrorInfo are the transport's codes for a broken
+/// stream. RESOURCE_EXHAUSTED without it is a connection whose peer told it to slow down. UNIMPLEMENTED is a server
+/// that does not run the service.
 #[must_use]
 pub fn is_unreachable(status: &Status) -> bool {
     match status.code() {
@@ -182,7 +185,7 @@ mod tests {
         assert_eq!(metadata.get("authorization").unwrap(), "Bearer t");
         let sent = TraceContext::parse(metadata.get(TRACEPARENT).unwrap().to_str().unwrap()).unwrap();
         assert_eq!(sent.trace_id(), trace.trace_id());
-        // a caller in a hurry hangs up by itself; nobody on the way is to keep its time
+        // A caller with little time cancels the call itself; no proxy on the way is to enforce its time.
         let hurried =
             outgoing.request((), &TokenSource::fixed("t"), &trace, Deadline::within(Duration::from_millis(3)));
         let timeout = hurried.metadata().get("grpc-timeout").unwrap().to_str().unwrap().to_owned();

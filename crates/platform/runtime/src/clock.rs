@@ -1,17 +1,17 @@
-//! The only place that reads the time of day. Rules take `now` as an argument and never come here.
+//! The only place that reads the time of day. Rules take `now` as an argument and do not use it.
 //!
-//! Deadlines are not its business: they run on the monotonic clock of [`crate::deadline`].
+//! Deadlines do not use it: they run on the monotonic clock of [`crate::deadline`].
 
 use jiff::{SignedDuration, Timestamp};
 
-/// Tells the time of day, optionally shifted, so that a demonstration or a test can stand on another date.
+/// Returns the time of day, optionally shifted, so that a demonstration or a test can run on another date.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Clock {
     offset: SignedDuration,
 }
 
 impl Clock {
-    /// The machine's clock, or that of the simulation this process is, see [`crate::simulation`].
+    /// The machine's clock, or the clock of the simulation in this process, see [`crate::simulation`].
     #[must_use]
     pub fn system() -> Self {
         Self { offset: SignedDuration::ZERO }
@@ -23,7 +23,7 @@ impl Clock {
         Self { offset }
     }
 
-    /// The present instant. A shift beyond what a timestamp can hold stops at its first or last instant.
+    /// The present instant. A shift beyond the range of a timestamp ends at its first or last instant.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         #[allow(clippy::disallowed_methods, reason = "the one place that reads the time of day")]

@@ -1,7 +1,8 @@
-//! Configuration as one document: the commented default one, overridden by a file, the environment and flags, in this order.
+//! Configuration as one document: the commented default, overridden by a file, the environment and flags, in this
+//! order.
 //!
-//! The default document is the schema: a key that is not in it is refused, and so is a value of another type. Whether
-//! values make sense together is decided by who uses them. Nothing here reads the process's environment: it is handed in.
+//! The default document is the schema: an unknown key is refused, and so is a value of another type. Each owner checks
+//! whether its values make sense together. Nothing here reads the process's environment; it is passed in.
 
 mod document;
 pub mod duration;
@@ -17,21 +18,22 @@ use toml::{Table, Value};
 
 pub use error::{ConfigError, Origin};
 
-/// Where environment variables come from: the process in the binary, a map in tests.
+/// Environment variables: the process's own in the binary, a map in tests.
 pub type Source = BTreeMap<String, String>;
 
-/// What overrides the default document, weakest first.
+/// The layers that override the default document, weakest first.
 #[derive(Debug, Clone, Default)]
 pub struct Layers {
     /// The path and the text of a TOML file.
     pub file: Option<(PathBuf, String)>,
-    /// Environment variables; those that begin with `CHECKUP_` are ours: `CHECKUP_SCREENING__RECONCILE_GRACE=5s`.
+    /// Environment variables. Those that begin with `CHECKUP_` are read, for example
+    /// `CHECKUP_SCREENING__RECONCILE_GRACE=5s`.
     pub env: Source,
     /// Flags of the form `screening.reconcile_grace=5s`.
     pub flags: Vec<String>,
 }
 
-/// The effective configuration.
+/// The effective configuration: the default document with its overrides.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     values: Table,
@@ -39,10 +41,10 @@ pub struct Config {
 }
 
 impl Config {
-    /// Lays the layers over the default document.
+    /// Applies the layers to the default document.
     ///
     /// # Errors
-    /// Everything that is wrong in any layer, at once.
+    /// All errors of all layers at once.
     pub fn load(default: &str, layers: &Layers) -> Result<Self, Vec<ConfigError>> {
         let schema: Table = default.parse().map_err(|error: toml::de::Error| {
             vec![ConfigError::new(Origin::Default, "", format!("is not TOML: {}", error.message()))]
@@ -61,10 +63,10 @@ impl Config {
         if errors.is_empty() { Ok(config) } else { Err(errors) }
     }
 
-    /// A value or a section by its dotted path, in the form its owner wants it.
+    /// A value or a section by its dotted path, deserialized into its owner's type.
     ///
     /// # Errors
-    /// Where the path does not exist or the values are not of that form.
+    /// [`ConfigError`] if the path does not exist or the values do not fit the type.
     pub fn section<T: DeserializeOwned>(&self, path: &str) -> Result<T, ConfigError> {
         let found = document::get(&self.values, path).cloned();
         let value = found.ok_or_else(|| ConfigError::new(Origin::Default, path, "does not exist".to_owned()))?;
@@ -74,13 +76,13 @@ impl Config {
         })
     }
 
-    /// The effective document. A value that is not the default says where it comes from.
+    /// The effective document. A comment gives the origin of each value that is not the default.
     #[must_use]
     pub fn dump(&self) -> String {
         document::write(&self.values, &self.origins)
     }
 
-    /// Where the values of a section come from: the default, or the one layer that changed something in it.
+    /// The origin of a section's values: the default, the one layer that changed any of them, or several.
     fn origin_of(&self, path: &str) -> Origin {
         let inside = |key: &str| key == path || key.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'));
         let mut origins = self.origins.iter().filter(|(key, _)| inside(key)).map(|(_, origin)| origin);
@@ -92,7 +94,7 @@ impl Config {
     }
 }
 
-/// A key's dotted path, its new value and where it comes from.
+/// A key's dotted path, its new value and the value's origin.
 type Override = (String, Value, Origin);
 
 #[cfg(test)]

@@ -1,33 +1,34 @@
-//! When the caller of a call stops waiting, on the monotonic clock.
+//! The instant at which a caller stops waiting, on the monotonic clock.
 //!
-//! The server's door computes one per call from `grpc-timeout`; handlers read it, wait no longer than it says, and hand
-//! what is left of it to the calls they make. Enforcing it is the door's work, not a handler's.
+//! The server's door computes one deadline per call from `grpc-timeout`. Handlers read it, wait at most until then, and
+//! pass the rest of it on to the calls that they make. The door enforces it, not the handlers.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tonic::Request;
 
-/// How long a call without `grpc-timeout` may take, where no configuration says otherwise.
+/// How long a call without `grpc-timeout` may take, unless the configuration sets another time.
 pub const DEFAULT: Duration = Duration::from_secs(30);
 
-/// A silence shorter than this says nothing about who is silent: whoever asked had no time. Who waited for longer may say that the
-/// other is out of reach. Proxies have it as the shortest time after which they judge a replica, so it is less than that.
+/// The shortest wait without an answer that says something about the peer. After a shorter wait the caller simply had
+/// no time; after a longer one it may call the peer out of reach. Outgoing calls name at least this time, so no proxy
+/// judges a replica by a shorter wait.
 pub const FAIR: Duration = Duration::from_millis(500);
 
-/// The instant a call is answered by, at the latest.
+/// The instant by which a call must be answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline(Instant);
 
 impl Deadline {
-    /// A deadline this far from now. A span too long to add to the clock is cut to a year.
+    /// A deadline this far from now, at most a year.
     #[must_use]
     pub fn within(span: Duration) -> Self {
         const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
         Self(Instant::now() + span.min(YEAR))
     }
 
-    /// The deadline the door put on this request; [`DEFAULT`] from now where no door was passed.
+    /// The deadline that the door put on this request; [`DEFAULT`] from now if the call did not pass a door.
     #[must_use]
     pub fn from_request<T>(request: &Request<T>) -> Self {
         request.extensions().get::<Self>().copied().unwrap_or_else(|| Self::within(DEFAULT))
@@ -39,25 +40,26 @@ impl Deadline {
         self.0
     }
 
-    /// What is left; zero once it has passed.
+    /// The time that is left; zero once the deadline has passed.
     #[must_use]
     pub fn remaining(self) -> Duration {
         self.0.saturating_duration_since(Instant::now())
     }
 
-    /// Whether nothing is left.
+    /// Whether no time is left.
     #[must_use]
     pub fn has_passed(self) -> bool {
         self.remaining().is_zero()
     }
 
-    /// The same deadline, moved forward by `reserve`: the time to keep for what comes after the wait.
+    /// A deadline that is earlier by `reserve`, the time that work after the wait needs.
     #[must_use]
     pub fn earlier_by(self, reserve: Duration) -> Self {
         Self(self.0.checked_sub(reserve).unwrap_or(self.0))
     }
 
-    /// Reads the value of a `grpc-timeout` header: at most eight digits and one of the units `H M S m u n`.
+    /// Reads the value of a `grpc-timeout` header: at most eight digits and one of the units `H M S m u n`. `None` if
+    /// it is malformed.
     #[must_use]
     pub fn parse_timeout(header: &str) -> Option<Duration> {
         let (digits, unit) = header.split_at_checked(header.len().checked_sub(1)?)?;

@@ -1,7 +1,7 @@
-//! The only source of randomness: ids, trace ids, keys and jitter all come from here.
+//! The only source of randomness: ids, trace ids, keys and jitter.
 //!
-//! Rules never draw a random number; whoever calls them hands the id in. In a simulation everything is drawn from its seed,
-//! see [`crate::simulation`].
+//! Rules never draw a random number; their callers pass ids in. In a simulation everything is drawn from its seed, see
+//! [`crate::simulation`].
 
 #![allow(clippy::disallowed_methods, reason = "the one place that draws random numbers")]
 
@@ -12,23 +12,23 @@ use uuid::Uuid;
 
 use crate::simulation;
 
-/// A time-ordered id, for things the server names: pages and indexes follow the order of creation.
+/// A time-ordered id, for resources that the server names: pages and indexes follow the order of creation.
 #[must_use]
 pub fn uuid_v7() -> Uuid {
     simulation::uuid_v7().unwrap_or_else(Uuid::now_v7)
 }
 
-/// An id that tells nothing, not even when it was made.
+/// A random id that reveals nothing, not even its time of creation.
 #[must_use]
 pub fn uuid_v4() -> Uuid {
     uuid::Builder::from_random_bytes(bytes()).into_uuid()
 }
 
-/// Bytes fit for a key: from the generator of this thread, which the operating system seeds and seeds again, so that not every span
-/// of every call is a system call.
+/// Bytes fit for a key, from this thread's generator, which the operating system seeds repeatedly. It saves a system
+/// call per span of every call.
 ///
 /// # Panics
-/// Where the operating system has no randomness to give; nothing in this process could go on then.
+/// If the operating system has no randomness; nothing in this process could continue then.
 #[must_use]
 pub fn bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];

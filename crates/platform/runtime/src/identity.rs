@@ -1,10 +1,10 @@
-//! Who calls: signing tokens, verifying them, and presenting our own.
+//! Identity: signing tokens, verifying them, and presenting this process's own.
 //!
-//! It decides that a token is genuine and whose it is. What its owner may do is decided where data is fetched
+//! It decides whether a token is genuine and whom it describes. What its owner may do is decided where data is fetched
 //! ([`domain::access::Caller`]).
 
-/// Longest token, in bytes: what a verifier looks at and what a signer makes. Ours have about 300; what makes one long is a list of
-/// hospitals, and an admin of so many is better made one of all.
+/// The longest token that a verifier accepts and a signer makes, in bytes. A usual token has about 300. Only a list of
+/// hospitals makes it long, and an admin of so many hospitals can be given all of them instead.
 pub const MAX_TOKEN_BYTES: usize = 4096;
 
 mod claims;

@@ -1,5 +1,5 @@
-//! What every process needs whatever it serves: configuration, telemetry, tasks, lifecycle, identity, the gRPC server and
-//! client, and the one mapping from faults to statuses.
+//! What every process needs: configuration, telemetry, tasks, lifecycle, identity, the gRPC server and client, and the
+//! one mapping from faults to statuses.
 //!
 //! It holds no rule of the product: of the domain it knows only [`domain::access::Caller`], which it makes from tokens.
 //! It opens no database and publishes no event.

@@ -1,7 +1,7 @@
-//! The states a process goes through: starting, ready, draining, gone.
+//! The states of a process: starting, ready, draining, stopped.
 //!
-//! Everything here is level-triggered: who asks late gets the same answer as who waited. What happens in each state is
-//! decided by the server, the tasks and the binary.
+//! Everything here is level-triggered: a late question gets the same answer as a wait. The server, the tasks and the
+//! binary decide what happens in each state.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -11,15 +11,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-/// Asks for the drain. Dropping the last one asks too, for then nobody is left who could.
+/// Requests the drain. Dropping the last trigger requests it too, because nobody could request it afterwards.
 #[derive(Debug, Clone)]
 pub struct DrainTrigger(watch::Sender<bool>);
 
-/// Tells whether the process is to stop.
+/// Says whether the process is to stop.
 #[derive(Debug, Clone)]
 pub struct Drain(watch::Receiver<bool>);
 
-/// A trigger and what it triggers.
+/// A trigger and the drain that it requests.
 #[must_use]
 pub fn drain_pair() -> (DrainTrigger, Drain) {
     let (sender, receiver) = watch::channel(false);
@@ -27,16 +27,16 @@ pub fn drain_pair() -> (DrainTrigger, Drain) {
 }
 
 impl DrainTrigger {
-    /// Asks for the drain, once and for all.
+    /// Requests the drain; this cannot be undone.
     pub fn request(&self) {
         self.0.send_replace(true);
     }
 }
 
 impl Drain {
-    /// Waits until the drain is requested; returns at once where it already was.
+    /// Waits until the drain is requested; returns at once if it already was.
     pub async fn requested(&self) {
-        // an error means that the trigger is gone, which counts as a request
+        // An error means that the trigger is gone, which counts as a request.
         let _ = self.0.clone().wait_for(|requested| *requested).await;
     }
 
@@ -47,19 +47,20 @@ impl Drain {
     }
 }
 
-/// Started once every latch is released, and from the start where nobody takes one; ready while nothing troubles it besides.
+/// Whether a process may serve. It has started once every latch is released, or at once without latches. It is ready
+/// while it also has no trouble.
 #[derive(Debug, Clone)]
 pub struct Readiness {
     latches: Arc<watch::Sender<BTreeMap<String, Held>>>,
-    /// What a process that has started lacks at the moment. It goes on serving what it can, but others may serve better.
+    /// What a started process lacks at the moment. It still serves what it can, but other replicas may serve better.
     troubles: Arc<watch::Sender<BTreeSet<String>>>,
 }
 
-/// What holds readiness back under one name.
+/// The latches under one name.
 #[derive(Debug, Clone, Copy, Default)]
 struct Held {
     latches: usize,
-    /// Whether the name is a sentence for callers.
+    /// Whether the name is a sentence that callers get to read.
     shown: bool,
 }
 
@@ -71,20 +72,20 @@ pub struct Latch {
 }
 
 impl Readiness {
-    /// Without latches.
+    /// A readiness without latches.
     #[must_use]
     pub fn new() -> Self {
         Self { latches: Arc::default(), troubles: Arc::default() }
     }
 
-    /// Takes a latch; `name` says on `/ready` what is awaited. Take latches before the server runs: one taken later makes
-    /// the process unready again.
+    /// Takes a latch; `/ready` shows its `name`. Take latches before the server runs, because a later one makes the
+    /// process unready again.
     #[must_use]
     pub fn latch(&self, name: impl Into<String>) -> Latch {
         self.hold(name.into(), false)
     }
 
-    /// Takes a latch for something that does not pass by itself: `why` is a sentence that says what to do, and callers are told it.
+    /// Takes a latch for something that does not pass by itself. Callers get `why`, a sentence that says what to do.
     #[must_use]
     pub fn refuse(&self, why: impl Into<String>) -> Latch {
         self.hold(why.into(), true)
@@ -99,13 +100,13 @@ impl Readiness {
         Latch { name, readiness: self.clone() }
     }
 
-    /// What callers are told meanwhile; `None` where the process only starts.
+    /// The sentence for callers that are refused; `None` if the process is only starting.
     #[must_use]
     pub fn refusal(&self) -> Option<String> {
         self.latches.borrow().iter().find(|(_, held)| held.shown).map(|(name, _)| name.clone())
     }
 
-    /// Takes this trouble up, or puts it away.
+    /// Adds this trouble, or removes it.
     pub fn trouble(&self, name: &str, troubled: bool) {
         self.troubles.send_if_modified(
             |troubles| {
@@ -114,7 +115,7 @@ impl Readiness {
         );
     }
 
-    /// Is troubled by `name` while `well` is false; ends with the sender of `well`.
+    /// Has the trouble `name` while `well` is false; ends when the sender of `well` is dropped.
     pub async fn follow(self, name: String, mut well: watch::Receiver<bool>) {
         loop {
             self.trouble(&name, !*well.borrow_and_update());
@@ -124,13 +125,13 @@ impl Readiness {
         }
     }
 
-    /// Whether every latch is released: calls are let in.
+    /// Whether every latch is released, so that calls are accepted.
     #[must_use]
     pub fn has_started(&self) -> bool {
         self.latches.borrow().is_empty()
     }
 
-    /// Whether every latch is released and nothing troubles.
+    /// Whether every latch is released and there is no trouble.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.has_started() && self.troubles.borrow().is_empty()
@@ -149,13 +150,13 @@ impl Readiness {
     async fn until(&self, wanted: bool) {
         let (mut latches, mut troubles) = (self.latches.subscribe(), self.troubles.subscribe());
         loop {
-            // both are marked as seen before either is waited for
+            // Both are marked as seen before either is waited for.
             let (started, untroubled) =
                 (latches.borrow_and_update().is_empty(), troubles.borrow_and_update().is_empty());
             if (started && untroubled) == wanted {
                 return;
             }
-            // the senders live in self, so the channels cannot close while this waits
+            // The senders live in self, so the channels cannot close while this waits.
             tokio::select! {
                 _ = latches.changed() => {}
                 _ = troubles.changed() => {}
@@ -163,7 +164,7 @@ impl Readiness {
         }
     }
 
-    /// What is still awaited: latches, then troubles.
+    /// The names of the latches that are not released, then of the troubles.
     #[must_use]
     pub fn awaited(&self) -> Vec<String> {
         self.latches.borrow().keys().chain(self.troubles.borrow().iter()).cloned().collect()
@@ -177,7 +178,8 @@ impl Default for Readiness {
 }
 
 impl Latch {
-    /// Gives way. A latch that is dropped without this stays closed for ever: what failed to start must not look ready.
+    /// Releases the latch. A latch that is dropped without this holds readiness back for ever, because a part that
+    /// failed to start must not look ready.
     pub fn release(self) {
         self.readiness.latches.send_modify(|held| {
             if let Some(named) = held.get_mut(&self.name) {
@@ -190,14 +192,14 @@ impl Latch {
     }
 }
 
-/// Both signals that ask a process to stop.
+/// The two signals that ask a process to stop.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    /// Waits for either; returns its name and the exit status of a process that dies of it.
+    /// Waits for either signal; returns its name and the exit status of a process that is ended by it.
     async fn next(&mut self) -> (&'static str, i32) {
         tokio::select! {
             _ = self.terminate.recv() => ("SIGTERM", 128 + 15),
@@ -206,11 +208,11 @@ impl Signals {
     }
 }
 
-/// Turns SIGTERM and SIGINT into a drain; the second one ends the process at once with 143 or 130. The handlers are in
-/// place when this returns; the future it returns has to be polled for as long as the process lives.
+/// Turns SIGTERM and SIGINT into a drain; a second signal ends the process at once with 143 or 130. The handlers are
+/// installed when this returns. The returned future must be polled for as long as the process lives.
 ///
 /// # Errors
-/// When the handlers cannot be installed.
+/// The operating system's error if the handlers cannot be installed.
 pub fn signals(trigger: DrainTrigger) -> io::Result<impl Future<Output = ()> + Send> {
     let mut signals =
         Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
@@ -224,7 +226,8 @@ pub fn signals(trigger: DrainTrigger) -> io::Result<impl Future<Output = ()> + S
     })
 }
 
-/// The fields of a poisoned lock are still whole where every critical section is a single assignment or map operation.
+/// Locks also a poisoned mutex: its fields are still whole, because every critical section is a single assignment or
+/// map operation.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,33 +1,34 @@
-//! The Prometheus recorder and the metrics every process has. A slice names its own beside the code that counts.
+//! The Prometheus recorder and the metrics that every process has. A service names its own metrics beside the code that
+//! counts.
 //!
-//! Scraping is `admin`'s; without a recorder installed every metric is a no-op.
+//! `admin` serves the scrapes. Without a recorder every metric is a no-op.
 
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
 
-/// Calls that were answered, by method and code.
+/// Answered calls, by method and code.
 pub const CALLS: &str = "checkup_calls_total";
 /// Seconds from the arrival of a call to the end of its answer, by method.
 pub const CALL_SECONDS: &str = "checkup_call_seconds";
-/// Calls that are being worked on.
+/// Calls that are in progress.
 pub const CALLS_IN_FLIGHT: &str = "checkup_calls_in_flight";
-/// Statuses made of faults, by reason.
+/// Statuses made from faults, by reason.
 pub const REFUSALS: &str = "checkup_refusals_total";
 /// Connections that are open.
 pub const CONNECTIONS: &str = "checkup_connections";
-/// Connections closed by the server before their time, by why.
+/// Connections that the server closed early, by cause.
 pub const CONNECTIONS_REFUSED: &str = "checkup_connections_refused_total";
 
-/// From half a millisecond, the cost of one commit to a good disk, to the default deadline.
+/// Buckets from half a millisecond, the cost of one commit to a good disk, to the default deadline.
 const SECONDS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
-/// Sizes of batches and depths of queues.
+/// Buckets for sizes of batches and depths of queues.
 const SIZES: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
 
-/// Installs the recorder of this process: histograms ending in `_seconds` get buckets for times, the others buckets
-/// for sizes. Call it once, before anything is counted, and only where [`crate::admin::serve`] gets the handle: samples
-/// pile up until somebody drains them.
+/// Installs the recorder of this process. Histograms whose names end in `_seconds` get buckets for times, the others
+/// buckets for sizes. Call it once, before anything is counted, and only if [`crate::admin::serve`] gets the handle:
+/// samples accumulate until somebody drains them.
 ///
 /// # Errors
-/// When a recorder is already installed.
+/// [`BuildError`] if a recorder is already installed.
 pub fn install() -> Result<PrometheusHandle, BuildError> {
     let seconds = metrics_exporter_prometheus::Matcher::Suffix("_seconds".to_owned());
     let handle =

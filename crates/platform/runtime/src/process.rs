@@ -1,4 +1,4 @@
-//! The bundle of handles every component of a process is given.
+//! The handles that every component of a process gets.
 
 use tokio::sync::watch;
 
@@ -6,16 +6,16 @@ use crate::clock::Clock;
 use crate::lifecycle::{Drain, Readiness};
 use crate::tasks::{Kind, Tasks};
 
-/// Cheap to clone; a component takes one when it is built and keeps what it needs.
+/// The handles of a process. A component gets a clone when it is built, and keeps the handles that it needs.
 #[derive(Debug, Clone)]
 pub struct Process {
-    /// The time of day rules are judged by.
+    /// The time of day that rules are judged by.
     pub clock: Clock,
-    /// Where background work is spawned.
+    /// The set in which components spawn background work.
     pub tasks: Tasks,
-    /// Whether the process is to stop.
+    /// Says whether the process is to stop.
     pub drain: Drain,
-    /// What still has to happen before calls are served.
+    /// The conditions that must hold before calls are served.
     pub readiness: Readiness,
 }
 
@@ -26,7 +26,8 @@ impl Process {
         Self { clock, tasks: Tasks::new(drain.clone()), drain, readiness: Readiness::new() }
     }
 
-    /// Is unready while the storage of a service takes no writes: calls are served all the same, as far as they can be.
+    /// Marks the process as unready while the storage of a service accepts no writes. Calls are still served as far as
+    /// possible.
     pub fn ready_while_writable(&self, service: &str, writable: watch::Receiver<bool>) {
         let following = self.readiness.clone().follow(format!("the storage of {service} to take writes"), writable);
         self.tasks.spawn(Kind::Helper, "writable", following);

@@ -1,7 +1,7 @@
-//! The gRPC server of a process: its limits, the door every call passes, health, reflection, and an orderly end.
+//! The gRPC server of a process: its limits, the door that every call passes, health, reflection, and an orderly end.
 //!
-//! Services are written elsewhere and added here. The limits are set on purpose, one by one; what the library leaves
-//! unlimited by default is limited here.
+//! Services are written elsewhere and added here. Every limit is set explicitly, because the library's defaults are
+//! partly unlimited.
 
 mod accept;
 mod body;
@@ -43,11 +43,12 @@ pub use self::local::Local;
 pub use self::options::ServerOptions;
 pub use self::reflection::with_reflection;
 
-/// Largest message a service decodes, in bytes. The largest legitimate one, 366 slots at once, has a tenth of it, and
-/// every call in flight may hold one. Apply it with [`crate::limited!`].
+/// The largest message that a service decodes, in bytes. The largest legitimate one, 366 slots at once, has a tenth of
+/// that, and every call in flight may hold one. Apply it with [`crate::limited!`].
 pub const MAX_MESSAGE: usize = 256 * 1024;
 
-/// Applies [`MAX_MESSAGE`] to a generated server, which have no trait in common that could.
+/// Applies [`MAX_MESSAGE`] to a generated server. A macro is needed because generated servers have no common trait for
+/// it.
 #[macro_export]
 macro_rules! limited {
     ($service:expr) => {
@@ -58,13 +59,13 @@ macro_rules! limited {
 /// Why a server could not run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The descriptors are not served: a defect of the build.
+    /// The descriptors cannot be served, which is a defect of the build.
     #[error("cannot serve reflection")]
     Reflection(#[from] tonic_reflection::server::Error),
-    /// The descriptors do not decode: a defect of the build.
+    /// The descriptors cannot be decoded, which is a defect of the build.
     #[error("cannot read the descriptors of the contract")]
     Descriptors(#[from] prost::DecodeError),
-    /// The transport gave up.
+    /// The transport failed while it served.
     #[error("the transport failed")]
     Transport(#[from] tonic::transport::Error),
     /// The listener ended although nobody asked for it.
@@ -72,7 +73,7 @@ pub enum Error {
     Ended,
 }
 
-/// A server being put together.
+/// A server that is being assembled.
 #[derive(Debug)]
 pub struct Server {
     options: ServerOptions,
@@ -85,28 +86,29 @@ pub struct Server {
 }
 
 impl Server {
-    /// Without services yet. `clock` is the one tokens are judged by: the machine's, also where rules live on a shifted
-    /// one, for tokens are minted by other processes.
+    /// A server without services. `clock` is the clock that judges tokens. It is the machine's even if the rules use a
+    /// shifted clock, because other processes mint tokens.
     #[must_use]
     pub fn new(options: ServerOptions, verifier: Verifier, clock: Clock) -> Self {
         let (routes, names, local) = (Routes::default(), Vec::new(), Local::default());
         Self { options, verifier, clock, readiness: Readiness::new(), routes, names, local }
     }
 
-    /// How services of this process call each other.
+    /// The handle by which services of this process call each other.
     #[must_use]
     pub fn local(&self) -> Local {
         self.local.clone()
     }
 
-    /// Answers UNAVAILABLE NOT_READY until `readiness` is released.
+    /// Answers UNAVAILABLE NOT_READY until every latch of `readiness` is released.
     #[must_use]
     pub fn ready_when(mut self, readiness: Readiness) -> Self {
         self.readiness = readiness;
         self
     }
 
-    /// Adds a service, see [`crate::limited!`]. Its descriptor is in the contract's set, and its health is the server's.
+    /// Adds a service, see [`crate::limited!`]. The contract's descriptors describe it, and it has the health of the
+    /// server.
     pub fn add<S>(&mut self, service: S) -> &mut Self
     where
         S: Service<http::Request<Body>, Error = Infallible> + NamedService + Clone + Send + Sync + 'static,
@@ -118,12 +120,12 @@ impl Server {
         self
     }
 
-    /// Serves until the drain has ended: NOT_SERVING, the drain delay, then no new connections and calls, a bounded wait for
-    /// the calls under way, and GOAWAY. Connections that are still open then are cut. GOAWAY comes last because calls under
-    /// way may need others over the connections of this very process.
+    /// Serves until the drain has ended: NOT_SERVING, the drain delay, then no new connections and calls, a bounded
+    /// wait for the calls under way, and GOAWAY. Connections that are still open then are cut. GOAWAY comes last
+    /// because calls under way may need other calls over connections of this very process.
     ///
     /// # Errors
-    /// When serving cannot begin, or ends by itself.
+    /// [`Error`] if serving cannot begin, or ends by itself.
     pub async fn run(self, listener: impl Listener, drain: Drain) -> Result<(), Error> {
         let health = Health::new(&self.names).await;
         let end = End::default();
@@ -144,7 +146,7 @@ impl Server {
             end.leaving.cancel();
             end.under_way.close();
             let limit = Instant::now() + self.options.drain_timeout;
-            // Whoever is not done then is cut off below.
+            // Calls that are not finished then are cut off below.
             let _ = timeout_at(limit, end.under_way.wait()).await;
             end.goaway.cancel();
             limit
@@ -154,7 +156,7 @@ impl Server {
             ended = &mut serving => return ended.and(Err(Error::Ended)),
             limit = until_goaway => limit,
         };
-        // the library waits for every connection, however long that takes
+        // The library waits for every connection without a limit.
         if let Ok(ended) = timeout_at(limit, &mut serving).await {
             return ended;
         }
@@ -165,7 +167,7 @@ impl Server {
     }
 }
 
-/// The health of every service of the server, which is the server's.
+/// The health of every service, which is the health of the server.
 struct Health {
     reporter: HealthReporter,
     names: Vec<&'static str>,
@@ -175,7 +177,7 @@ impl Health {
     async fn new(services: &[&'static str]) -> Self {
         let names = services.iter().copied().chain([""]).collect();
         let health = Self { reporter: HealthReporter::new(), names };
-        // a new reporter claims that the server is serving
+        // A new reporter reports that the server is serving.
         health.set(ServingStatus::NotServing).await;
         health
     }
@@ -186,7 +188,7 @@ impl Health {
         }
     }
 
-    /// Says what readiness says; never ends.
+    /// Reports the state of `readiness`; never ends.
     async fn follow(&self, readiness: &Readiness) {
         loop {
             readiness.ready().await;
@@ -211,22 +213,24 @@ async fn serve(
     Ok(())
 }
 
-/// The connection's limits.
+/// The transport with its limits per connection.
 fn transport(options: &ServerOptions) -> tonic::transport::Server {
-    /// Streams reset by us, counted for the whole life of a connection: generous, or else the calls that time out during
-    /// one bad minute end the connection for all others; finite, because each costs memory for a while.
+    /// Streams that this server resets, counted over the whole life of a connection. The limit is generous, because
+    /// otherwise the calls that time out during one bad minute would end the connection for all others. It is finite
+    /// because each costs memory for a while.
     const LOCAL_RESETS: usize = 16 * 1024;
     tonic::transport::Server::builder()
-        // the library passes its `None` on, which overrides the protocol library's safe default with no limit at all
+        // The library passes its own `None` on, which replaces the protocol library's safe default by no limit at all.
         .max_concurrent_streams(options.max_streams_per_connection)
         .http2_max_header_list_size(options.max_header_bytes)
         .http2_keepalive_interval(Some(options.keepalive_interval))
         .http2_keepalive_timeout(Some(options.keepalive_timeout))
-        // Streams a client has reset before they were looked at; more is an attack (rapid reset), and ends the connection. Whoever may
-        // have so many calls open may also give them all up at once, as a proxy does for callers in a hurry, and ending its connection
-        // would end the calls of all others.
+        // Streams that a client has reset before they were handled; more of them is an attack (rapid reset) and ends
+        // the connection. A client that may have this many calls open may also cancel all of them at once, as a proxy
+        // does for impatient callers, and ending its connection would end the calls of all others.
         .http2_max_pending_accept_reset_streams(usize::try_from(options.max_streams_per_connection).ok())
         .http2_max_local_error_reset_streams(Some(LOCAL_RESETS))
-        // age alone: with a grace as well the library sends no GOAWAY but drops the connection with its calls
+        // Only the age is set: with a grace as well, the library sends no GOAWAY but drops the connection with its
+        // calls.
         .max_connection_age(entropy::jittered(options.connection_age))
 }

@@ -1,8 +1,7 @@
 //! The one place where a fault becomes a gRPC status.
 //!
-//! The mapping of codes is exhaustive, so a new code does not compile until it is decided here. What a log may see and a
-//! client may not (the cause) is logged here and goes no further. Clients read statuses back with
-//! [`refusal_of`].
+//! The mapping of codes is exhaustive, so a new code does not compile until it is mapped here. The cause, which a log
+//! may contain and a client may not see, is logged here and not sent. Clients read statuses with [`refusal_of`].
 
 mod refusal;
 
@@ -17,20 +16,20 @@ use tonic_types::pb;
 
 pub use refusal::{Refusal, RefusedField, reason_of, refusal_of};
 
-/// `google.rpc.ErrorInfo.domain` of every error we make.
+/// `google.rpc.ErrorInfo.domain` of every error of this system.
 pub const DOMAIN: &str = "checkup";
 
-/// Longest message sent, in bytes. It travels percent-encoded in a header, where a byte may become three.
+/// The longest message that is sent, in bytes. It travels percent-encoded in a header, where a byte may become three.
 const MAX_MESSAGE: usize = 512;
 
-/// Longest metadata value and violation description sent, in bytes.
+/// The longest metadata value or violation description that is sent, in bytes.
 const MAX_VALUE: usize = 256;
 
-/// Most bytes of violations sent. Details travel as base64 in the trailers, and several client libraries refuse a
-/// header list of more than 8 KiB: beyond that the client would see a broken stream and not the refusal.
+/// The most bytes of violations that are sent. Details travel as base64 in the trailers, and several client libraries
+/// refuse a header list of more than 8 KiB; the client would then see a broken stream instead of the refusal.
 const MAX_VIOLATIONS: usize = 3_500;
 
-/// Makes the status of a fault, logs its cause, and counts it. Slices write `.map_err(status)`.
+/// Makes the status of a fault, logs its cause, and counts it. Services write `.map_err(status)`.
 #[must_use]
 pub fn status(fault: Fault) -> Status {
     log(&fault);
@@ -41,7 +40,7 @@ pub fn status(fault: Fault) -> Status {
     Status::with_details_and_metadata(code(fault.code()), message, encoded, MetadataMap::new())
 }
 
-/// The gRPC code of ours.
+/// The gRPC code of a fault's code.
 #[must_use]
 pub fn code(code: Code) -> tonic::Code {
     match code {
@@ -60,12 +59,12 @@ pub fn code(code: Code) -> tonic::Code {
     }
 }
 
-/// What clients caused is noise at a log's usual level; what we caused is not.
+/// Logs a fault. Faults that clients cause are logged below the usual level; those that the system causes are not.
 fn log(fault: &Fault) {
     let (reason, cause) = (fault.reason().name(), fault.cause());
     match fault.code() {
         Code::Internal => tracing::error!(reason, cause, "call failed"),
-        // said once, when the storage began to fail
+        // Logged once elsewhere, when the storage began to fail.
         Code::Unavailable if fault.reason() == Reason::StorageUnavailable => {
             tracing::debug!(reason, cause, detail = fault.message(), "call not served");
         }
@@ -83,7 +82,7 @@ fn log(fault: &Fault) {
     }
 }
 
-/// The first bytes of a text, with an ellipsis where something is left out.
+/// The first bytes of a text, with an ellipsis if anything is cut off.
 fn shorten(text: &str, limit: usize) -> String {
     if text.len() <= limit {
         return text.to_owned();
@@ -92,7 +91,7 @@ fn shorten(text: &str, limit: usize) -> String {
     format!("{}…", &text[..end])
 }
 
-/// `google.rpc` details, each kind at most once.
+/// The `google.rpc` details of a fault, each type at most once.
 fn details(fault: &Fault) -> Vec<prost_types::Any> {
     let (fields, omitted) = field_violations(fault.violations());
     let mut metadata: HashMap<String, String> =
@@ -128,7 +127,7 @@ fn details(fault: &Fault) -> Vec<prost_types::Any> {
     details
 }
 
-/// As many violations as fit, in field order, and how many did not.
+/// As many violations as fit, in field order, and the number of the others.
 fn field_violations(violations: &[Violation]) -> (Vec<pb::bad_request::FieldViolation>, usize) {
     let mut fields = Vec::new();
     let mut size = 0;

@@ -1,7 +1,7 @@
-//! Background work with a name, an owner and an end. Nothing else in the system spawns.
+//! Background work with a name, an owner and an end. Nothing else in the system spawns tasks.
 //!
-//! A task's [`Kind`] says what its failure means to the process and what a drain does to it. Restarting what failed is
-//! not done here: a loop that can go on handles its own errors, and one that cannot should stop the process.
+//! A task's [`Kind`] says what its failure means to the process and how a drain ends it. Failed tasks are not
+//! restarted: a loop that can continue handles its own errors, and one that cannot should stop the process.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -20,21 +20,21 @@ use tracing::Instrument;
 
 use crate::lifecycle::{Drain, lock};
 
-/// What a task is to its process.
+/// The importance of a task to its process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// The process cannot do without it, and a drain waits for it to finish what it holds: writers, servers.
+    /// The process needs it, and a drain waits until it finishes its work: writers, servers.
     Essential,
-    /// The process cannot do without it, and it may be cut off at any await: relays, reconcilers.
+    /// The process needs it, and a drain may cut it off at any await: relays, reconcilers.
     Loop,
-    /// Its failure is logged, and a drain waits for it: work that outlives the call that began it.
+    /// Its failure is only logged, and a drain waits for it: work that outlives the call that began it.
     Job,
-    /// Its failure is logged, and it may be cut off at any await: gauges, caches.
+    /// Its failure is only logged, and a drain may cut it off at any await: gauges, caches.
     Helper,
 }
 
 impl Kind {
-    /// Whether its end, other than in a drain, stops the process.
+    /// Whether the process stops when the task ends outside a drain.
     #[must_use]
     pub fn stops_the_process(self) -> bool {
         match self {
@@ -43,7 +43,7 @@ impl Kind {
         }
     }
 
-    /// Whether a drain lets it finish.
+    /// Whether a drain waits for the task to finish.
     #[must_use]
     pub fn finishes(self) -> bool {
         match self {
@@ -55,7 +55,7 @@ impl Kind {
 
 /// What a task may return: nothing, or a result whose error is logged.
 pub trait Outcome {
-    /// What went wrong, for the log.
+    /// The error, for the log; `None` for success.
     fn failure(self) -> Option<String>;
 }
 
@@ -95,7 +95,7 @@ impl Debug for Tasks {
     }
 }
 
-/// Takes a task off the list however it ends, by abortion too.
+/// Removes a task from the list however it ends, also when it is aborted.
 struct Listed {
     tasks: Tasks,
     id: u64,
@@ -110,7 +110,7 @@ impl Drop for Listed {
 }
 
 impl Tasks {
-    /// None so far. After `drain`, a task that ends is no failure.
+    /// An empty set of tasks. After `drain`, the end of a task is no failure.
     #[must_use]
     pub fn new(drain: Drain) -> Self {
         Self(Arc::new(Shared {
@@ -130,10 +130,10 @@ impl Tasks {
         self.spawn_boxed(kind, name, Box::pin(async move { future.await.failure() }));
     }
 
-    /// One type of task, so that the machinery around one is compiled once.
+    /// Takes every task as one boxed type, so that the code around a task is compiled only once.
     fn spawn_boxed(&self, kind: Kind, name: &'static str, future: BoxFuture<'static, Option<String>>) {
         let id = self.0.next.fetch_add(1, Ordering::Relaxed);
-        // listed before it runs, so that it can take itself off however quickly it ends
+        // Listed before it runs, so that it can remove itself however quickly it ends.
         let mut running = lock(&self.0.running);
         running.insert(id, Running { name, kind, abort: None });
         self.0.count.send_replace(running.len());
@@ -177,24 +177,24 @@ impl Tasks {
         }
     }
 
-    /// Waits until a task the process cannot do without has failed or ended early, and tells which and why.
+    /// Waits until a task that the process needs has failed or ended early; returns its name and the reason.
     pub async fn failed(&self) -> String {
         let mut failed = self.0.failed.subscribe();
         match failed.wait_for(Option::is_some).await {
             Ok(failure) => failure.clone().unwrap_or_default(),
-            // the sender lives in self
+            // The sender lives in self, so the channel cannot be closed.
             Err(_) => std::future::pending().await,
         }
     }
 
-    /// The names of what is running.
+    /// The names of the running tasks.
     #[must_use]
     pub fn names(&self) -> Vec<&'static str> {
         lock(&self.0.running).values().map(|task| task.name).collect()
     }
 
-    /// Ends every task: aborts those that may be cut off, waits for the others until `timeout`, aborts what is left and
-    /// returns the names of those.
+    /// Ends every task. Aborts those that may be cut off, waits for the others until `timeout`, then aborts the rest
+    /// and returns their names.
     pub async fn shutdown(&self, timeout: Duration) -> Vec<&'static str> {
         self.abort(|task| !task.kind.finishes());
         let mut count = self.0.count.subscribe();
@@ -216,7 +216,7 @@ impl Tasks {
     }
 }
 
-/// What a panic said.
+/// The message of a panic.
 pub(crate) fn panic_text(panic: &dyn std::any::Any) -> String {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     format!("panic: {}", text.unwrap_or("no message"))

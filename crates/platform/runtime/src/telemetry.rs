@@ -1,6 +1,7 @@
-//! Logs: for people on a terminal, as JSON lines otherwise, both on standard error.
+//! Logs on standard error: readable lines on a terminal, JSON lines otherwise.
 //!
-//! It sets the process's subscriber and nothing else; metrics have their own module, spans are made where work begins.
+//! It sets the process's subscriber and nothing else. Metrics have a module of their own; spans are made where work
+//! begins.
 
 use std::io::{IsTerminal, Write};
 use std::panic::PanicHookInfo;
@@ -9,41 +10,41 @@ use tracing_subscriber::EnvFilter;
 
 use crate::tasks::panic_text;
 
-/// How lines are written.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Format {
-    /// For people where standard error is a terminal, JSON otherwise.
+    /// Readable lines if standard error is a terminal, JSON otherwise.
     #[default]
     Auto,
-    /// One line each, with colours.
+    /// One readable line per event, with colours.
     Pretty,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// What is logged, and how.
+/// The filter and the format of logs.
 #[derive(Debug, Clone, Default)]
 pub struct TelemetryOptions {
-    /// The filter of the configuration, such as `info` or `info,runtime=debug`.
+    /// The filter from the configuration, such as `info` or `info,runtime=debug`.
     pub level: String,
-    /// The value of `RUST_LOG`, which goes before the configuration's.
+    /// The value of `RUST_LOG`, which takes precedence over the configuration.
     pub rust_log: Option<String>,
-    /// The form.
+    /// The format of log lines.
     pub format: Format,
 }
 
-/// Flushes what is left when it is dropped; keep it until the end of `main`.
+/// Flushes standard error when it is dropped; keep it until the end of `main`.
 #[derive(Debug)]
 pub struct Guard(());
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        // a closed standard error is no reason to fail at the end
+        // A closed standard error is no reason to fail at the end.
         let _ = std::io::stderr().flush();
     }
 }
 
-/// Begins to log. A filter that cannot be read becomes `info` with a warning; a subscriber that is already set stays.
+/// Begins to log. An invalid filter becomes `info` with a warning. A subscriber that is already set stays.
 #[must_use]
 pub fn init(options: &TelemetryOptions) -> Guard {
     let wanted = options.rust_log.as_deref().filter(|text| !text.trim().is_empty()).unwrap_or(&options.level);
@@ -56,7 +57,7 @@ pub fn init(options: &TelemetryOptions) -> Guard {
         Format::Json => false,
     };
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // an error means that a subscriber is set, by a test or by an embedding program, and is to stay
+    // An error means that a test or an embedding program has set a subscriber, which stays.
     if people {
         let _ = builder.compact().try_init();
     } else if builder.json().flatten_event(true).with_current_span(false).try_init().is_ok() {
@@ -68,7 +69,7 @@ pub fn init(options: &TelemetryOptions) -> Guard {
     Guard(())
 }
 
-/// A panic in one line of JSON like everything else, or a collector of logs could not read it.
+/// Logs a panic as one line of JSON, so that log collectors can read it.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let location = panic.location().map(ToString::to_string);
     let thread = std::thread::current();

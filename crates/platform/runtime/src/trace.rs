@@ -1,6 +1,6 @@
-//! W3C trace context: how one booking is followed through calls and events.
+//! W3C trace context, by which one booking can be followed through calls and events.
 //!
-//! It carries ids; it exports no spans. Spans are `tracing`'s, with the trace id as a field.
+//! It carries ids and exports no spans. Spans are `tracing`'s, with the trace id as a field.
 
 use std::fmt;
 
@@ -8,10 +8,10 @@ use tracing::Span;
 
 use crate::entropy;
 
-/// The header, and the field of the event envelope, that carries a trace.
+/// The header, and the field of the event envelope, that carry a trace.
 pub const TRACEPARENT: &str = "traceparent";
 
-/// One position in a trace.
+/// One span's position in a trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceContext {
     trace: [u8; 16],
@@ -27,7 +27,7 @@ impl fmt::Display for Hex<'_> {
     }
 }
 
-/// Reads exactly `N` bytes of lower-case hex.
+/// Reads exactly `N` bytes of lower-case hexadecimal.
 fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
     let lower_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
     if text.len() != 2 * N || !text.bytes().all(lower_hex) {
@@ -41,13 +41,14 @@ fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
 }
 
 impl TraceContext {
-    /// The beginning of a new trace, marked as sampled.
+    /// The start of a new trace, marked as sampled.
     #[must_use]
     pub fn generate() -> Self {
         Self { trace: entropy::bytes(), span: entropy::bytes(), flags: 1 }
     }
 
-    /// Reads a `traceparent`. Versions after `00` may have more fields, which are left out; ids of zeros are refused.
+    /// Reads a `traceparent`; `None` if it is malformed. Further fields of versions after `00` are ignored; ids of
+    /// zeros are refused.
     #[must_use]
     pub fn parse(traceparent: &str) -> Option<Self> {
         let mut parts = traceparent.split('-');
@@ -60,7 +61,7 @@ impl TraceContext {
         valid.then_some(Self { trace, span, flags })
     }
 
-    /// Continues the trace an event or a call came with; begins one where it came with none, or with a malformed one.
+    /// Continues the trace of an event or a call. Begins a new one if the text is empty or malformed.
     #[must_use]
     pub fn from_traceparent_or_new(traceparent: &str) -> Self {
         Self::parse(traceparent).map_or_else(Self::generate, |parent| parent.child())
@@ -72,19 +73,19 @@ impl TraceContext {
         Self { span: entropy::bytes(), ..*self }
     }
 
-    /// The header's value.
+    /// The value of the `traceparent` header.
     #[must_use]
     pub fn traceparent(&self) -> String {
         format!("00-{}-{}-{:02x}", Hex(&self.trace), Hex(&self.span), self.flags)
     }
 
-    /// The id all positions of the trace share, as logs write it.
+    /// The id that all positions of the trace share, as logs write it.
     #[must_use]
     pub fn trace_id(&self) -> String {
         Hex(&self.trace).to_string()
     }
 
-    /// A span for work that belongs to this trace, such as the handling of one event.
+    /// A span for work in this trace, such as the handling of one event.
     #[must_use]
     pub fn span(&self, operation: &str) -> Span {
         tracing::info_span!("work", operation, trace = %Hex(&self.trace))

@@ -1,4 +1,5 @@
-//! A process that is a simulation follows its seed and its clock. It is one for good, so this is a test of its own.
+//! A simulated process follows its seed and its clock. A simulation cannot be ended, so this test has a process of its
+//! own.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -17,7 +18,7 @@ fn time_and_chance_are_the_simulations() {
     simulation::begin(7, now);
     SECOND.store(1_800_000_000, Ordering::Relaxed);
     assert_eq!(Clock::system().now().as_second(), 1_800_000_000);
-    // these are the numbers of seed 7, today and on every machine
+    // These are the numbers of seed 7 on every machine.
     assert_eq!(entropy::bytes::<4>(), SEVEN);
     assert_eq!(entropy::uuid_v4().get_version_num(), 4);
     let ids: Vec<_> = (0..100).map(|_| entropy::uuid_v7()).collect();

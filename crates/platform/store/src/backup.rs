@@ -1,7 +1,8 @@
-//! Copies of SQLite files that are written to meanwhile, all of one instant.
+//! Copies of several SQLite files at one common instant, while they are in use.
 //!
-//! The write locks of all files together are an instant at which nothing is committed anywhere. While they are held, a reading
-//! transaction is begun on each file; then they are given back, and what the transactions see is copied, however long that takes.
+//! While the write locks of all files are held, nothing is committed anywhere: that is the common instant. A read
+//! transaction is begun on each file meanwhile. Then the locks are released, and the state that the transactions see is
+//! copied, however long that takes.
 
 use std::path::{Path, PathBuf};
 
@@ -14,25 +15,26 @@ use sea_orm::{
 use crate::connection::ACQUIRE_TIMEOUT;
 use crate::outbox;
 
-/// A file and where its copy goes, which is not there yet.
+/// A file and the path of its copy, where no file exists yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Copy {
-    /// The file.
+    /// The file to copy.
     pub source: PathBuf,
-    /// Its copy.
+    /// The path of the copy.
     pub target: PathBuf,
 }
 
-/// A copy under way: the connection has the copy open, and the source beside it.
+/// A copy in progress. Its connection has the copy open, with the source attached.
 struct Copying {
     connection: DatabaseConnection,
     reading: DatabaseTransaction,
 }
 
-/// Copies files as they are at one instant; of each, the newest position of its log. `copied` is told of every file that is done.
+/// Copies files in their state at one instant; returns the newest outbox position of each. `copied` is called for every
+/// finished file.
 ///
 /// # Errors
-/// What the database says; copies may be there in part then.
+/// The error that the database returns. Parts of copies may exist then.
 pub async fn copy_all(copies: &[Copy], mut copied: impl FnMut(&Copy)) -> Result<Vec<i64>, DbErr> {
     let mut connections = Vec::with_capacity(copies.len());
     for copy in copies {
@@ -75,7 +77,7 @@ async fn cut(copies: &[Copy], connections: Vec<DatabaseConnection>) -> Result<Ve
     let mut begun = Vec::with_capacity(copies.len());
     for connection in connections {
         let reading = connection.begin().await?;
-        // a transaction reads from its first statement on
+        // A transaction reads the state at its first statement.
         reading.query_one_raw(select("SELECT count(*) FROM source.sqlite_master")).await?;
         begun.push(Copying { connection, reading });
     }
@@ -98,7 +100,7 @@ async fn open(path: &Path, new: bool) -> Result<DatabaseConnection, DbErr> {
             .create_if_missing(new)
             .busy_timeout(ACQUIRE_TIMEOUT)
             .foreign_keys(false);
-        // a copy that is not whole is thrown away, and a whole one is synced at its end
+        // An incomplete copy is discarded, and a complete one is synced at its end.
         if new { sqlite.pragma("journal_mode", "OFF").pragma("synchronous", "OFF") } else { sqlite }
     });
     options.map_sqlx_sqlite_pool_opts(|pool| pool.idle_timeout(None).max_lifetime(None));
@@ -110,7 +112,7 @@ fn select(sql: &str) -> Statement {
     Statement::from_string(DbBackend::Sqlite, sql)
 }
 
-/// Copies the schema and every row; indexes are made once their rows are there.
+/// Copies the schema and every row. Indexes are made after the rows.
 #[boxed]
 async fn fill(reading: &DatabaseTransaction) -> Result<(), DbErr> {
     let entries = select(

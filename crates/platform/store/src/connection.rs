@@ -1,4 +1,4 @@
-//! Connections: how a pool of either backend is set up, and the pool that reads.
+//! Connections: the settings of a pool on either backend, and the pool for reads.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -19,19 +19,19 @@ use crate::transaction::Trust;
 use crate::turns::{Size, Turn, Turns};
 
 pub(crate) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a connection that reads may take to be opened: as long as the writer bears with a server that comes back.
+/// How long opening a reading connection may take: as long as the writer waits for a server that returns.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What a connection is for.
+/// The purpose of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// The writer's own, and the only one that writes on SQLite.
+    /// The writer's own connection, and the only one that writes on SQLite.
     Write,
-    /// Reads, and on PostgreSQL the small writes beside the writer's.
+    /// Reads and, on PostgreSQL, the small writes outside the writer.
     Read,
-    /// Changes of the schema.
+    /// Changes of the database schema.
     Migrate,
-    /// Copying a file's log into it, for which it waits for nobody.
+    /// Copying a file's log into the file, without waiting for others.
     Fold,
 }
 
@@ -45,28 +45,30 @@ impl Purpose {
     }
 }
 
-/// A client that stops in the middle of a transaction, or whose packets vanish, keeps its row locks; these end it. One of
-/// our statements takes milliseconds.
+/// A client that stops in the middle of a transaction, or whose packets are lost, keeps its row locks. These timeouts
+/// end it; a normal statement takes milliseconds.
 ///
-/// Every statement of ours finds its rows by an index. A plan that was made for an empty table and is kept would read the whole table
-/// until the next ANALYZE, and a cost that forbids that is nothing to compile a plan for.
+/// Every statement of this system finds its rows by an index, so sequential scans are disabled: a cached plan made for
+/// an empty table would scan the whole table until the next ANALYZE. JIT compilation is disabled because the high cost
+/// of a disabled scan would trigger it.
 ///
-/// A session begins with these statements rather than with parameters: a pool between us and the server refuses those.
+/// The settings are statements and not startup parameters, because a pooler between this process and the server refuses
+/// those.
 const POSTGRES_SETTINGS: &str = "SET idle_in_transaction_session_timeout = '3s'; SET lock_timeout = '2s'; \
      SET statement_timeout = '5s'; SET tcp_user_timeout = '5s'; SET tcp_keepalives_idle = '2'; \
      SET tcp_keepalives_interval = '1'; SET tcp_keepalives_count = '3'; SET enable_seqscan = off; SET jit = off";
 
-/// When the connections of a pool are opened. Both are told by [`Trust`] whether the planted bug is wanted.
+/// When a pool opens its connections. [`Trust`] also says whether the planted bug is on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Opening<'a> {
-    /// Before the pool is there: its first connection tells whether the database can be used.
+    /// Before the pool is returned: its first connection shows whether the database can be used.
     Now(&'a Arc<Trust>),
-    /// When they are needed, so that the pool can be made while the database is in trouble.
+    /// At their first use, so that the pool can be made while the database is in trouble.
     Later(&'a Arc<Trust>),
 }
 
-/// Opens a pool. It never hands out a connection that the driver takes to be in a transaction: what would be begun there would be
-/// a savepoint, and its commit would commit nothing.
+/// Opens a pool. It never hands out a connection that the driver believes to be in a transaction: a transaction begun
+/// there would be a savepoint, and its commit would commit nothing.
 pub(crate) async fn connect(
     location: &Location,
     purpose: Purpose,
@@ -88,17 +90,18 @@ pub(crate) async fn connect(
     step(sea_orm::Database::connect(options)).await
 }
 
-/// Pages of 4 KiB that the write-ahead log takes before they are copied into the file; the library's 1,000 are full many times
-/// a second in a rush, and most pages are then written again soon after. It is also what a start after a crash has to read.
+/// How many pages of 4 KiB the write-ahead log takes before they are copied into the file. SQLite's default of 1,000 is
+/// reached many times per second in a rush, and most pages are then written again soon after. It is also how much a
+/// start after a crash must read.
 const CHECKPOINT_PAGES: u32 = 8_000;
-/// Bytes the log's file keeps once it was copied; a rush in which readers held the copying up makes it longer for a while.
+/// How many bytes the log file keeps after it was copied. In a rush it may grow longer while readers delay the copying.
 const LOG_BYTES: u64 = 4_096 * CHECKPOINT_PAGES as u64;
-/// Statements a connection keeps prepared: those of every number of rows that is written at once, table by table.
+/// How many statements a connection keeps prepared: one per table and number of rows that are written at once.
 const PREPARED_STATEMENTS: usize = 400;
-/// Pages the writing connection keeps in memory, once it has needed them. A process with all services has one for each.
+/// How many pages the writing connection caches. A process with all services has one such cache per service.
 const CACHED_PAGES: u32 = 1_000;
 
-/// Whether a connection may be handed out.
+/// Hands out only connections outside a transaction, unless the planted bug is on.
 macro_rules! outside_a_transaction {
     ($pool:expr, $trust:expr) => {{
         let trust = $trust;
@@ -133,7 +136,7 @@ fn sqlite(path: std::path::PathBuf, purpose: Purpose, trust: Arc<Trust>) -> Conn
     });
     options.map_sqlx_sqlite_pool_opts(move |pool| {
         let pool = outside_a_transaction!(pool, Arc::clone(&trust));
-        // A writing connection that is well is never given up: reopening it would cost every cached statement.
+        // A healthy writing connection is never closed: reopening it would lose every cached statement.
         if purpose == Purpose::Read { pool } else { pool.idle_timeout(None).max_lifetime(None) }
     });
     options
@@ -141,9 +144,9 @@ fn sqlite(path: std::path::PathBuf, purpose: Purpose, trust: Arc<Trust>) -> Conn
 
 fn postgres(url: &str, purpose: Purpose, trust: Arc<Trust>) -> ConnectOptions {
     let mut options = ConnectOptions::new(url);
-    // nothing that a pool between us and the server would refuse at the beginning of a session
+    // Sends no startup parameter that a pooler between this process and the server would refuse.
     options.map_sqlx_postgres_opts(|postgres| postgres.application_name("checkup").extra_float_digits(None));
-    // one function: a second one would take the place of the first
+    // Both checks are in one function, because a second one would replace the first.
     options.map_sqlx_postgres_pool_opts(move |pool| {
         let pool = outside_a_transaction!(pool, Arc::clone(&trust));
         let pool = match purpose {
@@ -163,11 +166,12 @@ fn postgres(url: &str, purpose: Purpose, trust: Arc<Trust>) -> ConnectOptions {
     options
 }
 
-/// Rounds in which two sessions are asked which server process they have.
+/// How often both sessions are asked for their server process.
 const PAIRING_ROUNDS: usize = 3;
 
-/// Whether two pools of one connection each have sessions of their own, as prepared statements, settings and locks need them. A pool
-/// between us and the server that works by transactions gives one process of the server to both, or another one every time.
+/// Whether two pools of one connection each have sessions of their own, which prepared statements, settings and locks
+/// need. A pooler between this process and the server that works by transactions gives both the same server process, or
+/// a different one every time.
 pub(crate) async fn have_sessions(one: &DatabaseConnection, other: &DatabaseConnection) -> Result<bool, DbErr> {
     let (mut ones, mut others) = (BTreeSet::new(), BTreeSet::new());
     for _ in 0..PAIRING_ROUNDS {
@@ -177,21 +181,21 @@ pub(crate) async fn have_sessions(one: &DatabaseConnection, other: &DatabaseConn
     Ok(ones.len() == 1 && others.len() == 1 && ones != others)
 }
 
-/// The server's process behind a connection, asked without preparing a statement.
+/// The server process behind a connection, queried without preparing a statement.
 async fn process(connection: &DatabaseConnection) -> Result<i32, DbErr> {
     let asking = sqlx::raw_sql("SELECT pg_backend_pid()").fetch_one(connection.get_postgres_connection_pool());
     let row = step(asking).await.map_err(|error| DbErr::Query(RuntimeErr::SqlxError(error.into())))?;
     row.try_get(0).map_err(|error| DbErr::Query(RuntimeErr::SqlxError(error.into())))
 }
 
-/// The pools of a database, replaced together when the server behind them may be gone.
+/// The pools of a database. They are replaced together if the server behind them may be gone.
 #[derive(Clone)]
 pub(crate) struct Pools {
     pub(crate) writer: DatabaseConnection,
     pub(crate) reader: DatabaseConnection,
 }
 
-/// The connections that read. Each statement sees the last commit.
+/// The connections for reads. Each statement sees the last commit.
 pub struct Reader {
     pools: Sealed<Arc<RwLock<Pools>>>,
     turns: Arc<Turns>,
@@ -212,7 +216,7 @@ impl std::fmt::Debug for Reader {
 }
 
 impl Reader {
-    /// Over so many connections.
+    /// A reader over a pool with this many connections.
     pub(crate) fn new(pools: Pools, connections: u32) -> Self {
         let turns = Arc::new(Turns::new(connections));
         Self { pools: Sealed::new(Arc::new(RwLock::new(pools))), turns, size: Size::Rows }
@@ -229,7 +233,7 @@ impl Reader {
     }
 
     pub(crate) fn pools(&self) -> Pools {
-        // pools are replaced whole, so they are whole even where a holder panicked
+        // Pools are replaced as a whole, so they are consistent even if a holder of the lock panicked.
         self.pools.get().read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -254,19 +258,20 @@ impl Reader {
     }
 }
 
-/// A reading transaction: all its statements see the same commit.
+/// A read transaction: all its statements see the same commit.
 #[derive(Debug)]
 pub struct Snapshot {
     begun: Sealed<DatabaseTransaction>,
     _turn: Turn,
 }
 
-/// Readers a server's restart can leave broken, each of which says so once.
+/// Reading connections per PostgreSQL database. After a restart of the server each may be broken, and each reports that
+/// once.
 const POSTGRES_READERS: u32 = 8;
 
 impl Reader {
-    /// Asks until a connection answers: one to a server that broke while nobody used it says so only when it is used, and a read
-    /// may be asked again.
+    /// Repeats a read until a connection answers. A connection that broke while it was idle reports that only when it
+    /// is used, and a read can be repeated.
     async fn ask<A, F>(
         &self,
         statement: Statement,
@@ -288,14 +293,14 @@ impl Reader {
     }
 }
 
-/// Whether the connection was found broken, rather than refused or answered.
+/// Whether the error says that the connection is broken, and not that the statement failed.
 fn is_broken(error: &DbErr) -> bool {
     let (DbErr::Query(RuntimeErr::SqlxError(cause)) | DbErr::Exec(RuntimeErr::SqlxError(cause))) = error else {
         return false;
     };
     match cause.as_ref() {
         sqlx::Error::Io(_) => true,
-        // what a server that is shut down tells its sessions
+        // The code that a server sends to its sessions when it shuts down.
         sqlx::Error::Database(said) => said.code().is_some_and(|code| code.starts_with("57P")),
         _ => false,
     }

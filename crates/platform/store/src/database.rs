@@ -1,8 +1,8 @@
-//! One service's database: a writing connection of its own and a small pool that reads.
+//! One service's database: a connection for the writer and a small pool for reads.
 //!
-//! SQLite runs in WAL with synchronous=FULL, and every write transaction begins IMMEDIATE: a deferred one that upgrades
-//! fails at once when another commit came in between, whatever the busy timeout. PostgreSQL runs READ COMMITTED: batch
-//! handlers lock rows first and read afterwards, and every statement sees what was committed before it.
+//! SQLite runs in WAL with synchronous=FULL, and every write transaction begins IMMEDIATE. A deferred transaction that
+//! upgrades fails at once if another commit came in between, whatever the busy timeout. PostgreSQL runs READ COMMITTED:
+//! batch handlers lock rows first and read afterwards, and every statement sees what was committed before it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -34,17 +34,17 @@ pub struct Error {
 #[derive(Debug)]
 enum Cause {
     Database(DbErr),
-    /// A file's disk is full.
+    /// There is no room on the disk of a file.
     NoRoom(DbErr),
-    /// Migrations that have not been applied, or whose table is not there.
+    /// Migrations that are not applied, or whose table is missing.
     Pending(Vec<String>),
     Collation(String),
-    /// Sessions are shared by a pool between us and the server.
+    /// A pooler between this process and the server shares sessions between its clients.
     Shared,
 }
 
 impl Error {
-    /// Whether trying again later may help: the server was not reached.
+    /// Whether a later try may help, because the server was not reached.
     #[must_use]
     pub fn is_unreachable(&self) -> bool {
         match &self.cause {
@@ -53,7 +53,7 @@ impl Error {
         }
     }
 
-    /// Whether a file could not be opened because there is no room on its disk. Nothing of it is lost.
+    /// Whether a file could not be opened because its disk is full. No data is lost.
     #[must_use]
     pub fn is_without_room(&self) -> bool {
         matches!(self.cause, Cause::NoRoom(_))
@@ -94,7 +94,7 @@ impl std::error::Error for Error {
     }
 }
 
-/// A cheap handle.
+/// A service's database; a cheap handle.
 #[derive(Clone)]
 pub struct Database {
     location: Arc<Location>,
@@ -115,11 +115,11 @@ impl fmt::Debug for Database {
 }
 
 impl Database {
-    /// Opens the database. A file is made and migrated by `M` where needed; a PostgreSQL database has to be there, migrated by
-    /// [`Database::migrate`] and ordered by bytes, because pages of several lists are merged outside of it.
+    /// Opens the database. A file is made and migrated by `M` if needed. A PostgreSQL database must exist, be migrated
+    /// by [`Database::migrate`] and be ordered by bytes, because the pages of several selects are merged outside of it.
     ///
     /// # Errors
-    /// [`Error`] where it cannot be reached, is not as it has to be, or a migration fails.
+    /// [`Error`] if the database cannot be reached or does not meet these conditions, or if a migration fails.
     pub fn open<M: MigratorTrait>(location: &Location) -> impl Future<Output = Result<Self, Error>> + Send {
         Self::open_with(location, M::migrations)
     }
@@ -163,10 +163,10 @@ impl Database {
         })
     }
 
-    /// Whether the database can be connected to; a file always can, or else opening it says why not.
+    /// Checks that the database can be connected to. A file always passes; opening it reports its errors.
     ///
     /// # Errors
-    /// [`Error`] where it cannot.
+    /// [`Error`] if the server cannot be reached.
     #[boxed]
     pub async fn reach(location: &Location) -> Result<(), Error> {
         let failed = |cause| Error { location: location.clone(), cause: Cause::Database(cause) };
@@ -177,11 +177,11 @@ impl Database {
         Ok(())
     }
 
-    /// Brings the schema up to date and says which migrations that took. Several processes may do so at once: on PostgreSQL they
-    /// take turns. Migrations that this version does not know are left alone, so an older version may run it too.
+    /// Applies pending migrations and returns their names. Several processes may call it at once; on PostgreSQL they
+    /// take turns. Migrations that this version does not know are ignored, so an older version may call it too.
     ///
     /// # Errors
-    /// [`Error`] where it cannot be reached, or a migration fails.
+    /// [`Error`] if the database cannot be reached, or a migration fails.
     pub fn migrate<M: MigratorTrait>(location: &Location) -> impl Future<Output = Result<Vec<String>, Error>> + Send {
         Self::migrate_with(location, M::migrations)
     }
@@ -200,7 +200,7 @@ impl Database {
         Ok(applied)
     }
 
-    /// Puts every later transaction of this handle and its clones under a nemesis.
+    /// Lets a nemesis inject faults into every later transaction of this handle and its clones.
     #[must_use]
     pub fn with_nemesis(mut self, nemesis: Arc<dyn Nemesis>) -> Self {
         if nemesis.trusts_connections() {
@@ -210,66 +210,67 @@ impl Database {
         self
     }
 
-    /// Where it is.
+    /// The file or the server of the database.
     #[must_use]
     pub fn location(&self) -> &Location {
         &self.location
     }
 
-    /// For reads of a few rows outside of the writer. Each statement sees the last commit; see [`Database::snapshot`].
+    /// The connections for reads of a few rows outside the writer. Each statement sees the last commit; for several
+    /// statements see [`Database::snapshot`].
     #[must_use]
     pub fn reader(&self) -> &Reader {
         &self.reader
     }
 
-    /// The same for whole pages, which leave connections to the reads of a few rows and are refused after a second where too many are
-    /// asked for at once.
+    /// The connections for reads of whole pages. They leave some connections to the reads of a few rows, and a page is
+    /// refused after a second if too many pages are asked for at once.
     #[must_use]
     pub fn pages(&self) -> &Reader {
         &self.pages
     }
 
-    /// A reading transaction, for pages made of several statements: all of them see the same commit.
+    /// A read transaction, for pages that take several statements: all of them see the same commit.
     ///
     /// # Errors
-    /// What the database says; as [`Database::pages`] where too many are asked for.
+    /// The error that the database returns; the same refusal as [`Database::pages`] if too many are asked for at once.
     #[boxed]
     pub async fn snapshot(&self) -> Result<Snapshot, DbErr> {
         self.pages.snapshot().await
     }
 
-    /// The database that is known behind this address; `None` of a file.
+    /// The database that is known behind this address; `None` for a file.
     #[must_use]
     pub fn incarnation(&self) -> Option<Incarnation> {
         self.trust.incarnations().trusted()
     }
 
-    /// Tells whenever another database is found behind this address than the one that is known. From now on nothing is read or written
-    /// there until [`Database::trust`] says that it may be, but by connections from before.
+    /// Reports each database found behind this address that is not the known one. From now on only existing connections
+    /// read or write, until [`Database::trust`] accepts the new database.
     #[must_use]
     pub fn doubts(&self) -> watch::Receiver<Option<Incarnation>> {
         self.trust.incarnations().doubts()
     }
 
-    /// Lets the database behind this address be used.
+    /// Accepts this database behind the address.
     pub fn trust(&self, incarnation: Incarnation) {
         self.trust.incarnations().trust(incarnation);
     }
 
-    /// Counts the commits of this handle and its clones; it changes after each of them, and never before its rows can be read.
-    /// Other processes on the same database commit unheard.
+    /// Counts the commits of this handle and its clones. It changes after each commit, once its rows can be read.
+    /// Commits of other processes are not counted.
     #[must_use]
     pub fn commits(&self) -> watch::Receiver<u64> {
         self.commits.subscribe()
     }
 
-    /// Whether the storage takes writes, as far as the writer has found out; true at first. See [`crate::writer`].
+    /// Whether the storage takes writes, as the writer last found; true at first. See [`crate::writer`].
     #[must_use]
     pub fn writable(&self) -> watch::Receiver<bool> {
         self.writable.subscribe()
     }
 
-    /// Keeps what the writer has found out; true where that is a change.
+    /// Stores what the writer found; returns whether that is a change.
     pub(crate) fn set_writable(&self, writable: bool) -> bool {
         self.writable.send_replace(writable) != writable
     }
@@ -278,12 +279,12 @@ impl Database {
         *self.writable.borrow()
     }
 
-    /// Whether rows are locked one by one, and other processes may write as well.
+    /// Whether the database locks single rows and other processes may write too (PostgreSQL).
     pub(crate) fn is_shared(&self) -> bool {
         matches!(*self.location, Location::Postgres(_))
     }
 
-    /// Begins a write of the writer.
+    /// Begins a transaction of the writer.
     #[boxed]
     pub(crate) async fn begin(&self) -> Result<Transaction, DbErr> {
         self.renew_connections().await;
@@ -294,7 +295,7 @@ impl Database {
         Transaction::begin(&self.reader.pools().writer, options, &self.trust, self.nemesis.clone()).await
     }
 
-    /// Begins a small write beside the writer, which need not wait for it where the database locks rows.
+    /// Begins a small write outside the writer. If the database locks rows, it does not wait for the writer.
     #[boxed]
     pub(crate) async fn begin_outside_writer(&self) -> Result<Transaction, DbErr> {
         if !self.is_shared() {
@@ -307,7 +308,7 @@ impl Database {
         begun.map(|transaction| transaction.in_turn(turn))
     }
 
-    /// Commits, and tells those who wait for commits. After an error the outcome is unknown.
+    /// Commits, and notifies those who wait for commits. After an error the outcome is unknown.
     #[boxed]
     pub(crate) async fn commit(&self, transaction: Transaction) -> Result<(), DbErr> {
         transaction.commit().await?;
@@ -315,23 +316,23 @@ impl Database {
         Ok(())
     }
 
-    /// Copies the log of a file into the file and cuts it off, on a connection of its own, so that the writer's state does not matter. False
-    /// where somebody still reads from the log; it is copied as far as that allows.
+    /// Copies a file's log into the file and truncates the log, on a connection of its own, so that the state of the
+    /// writer's connection does not matter. False if a reader still needs the log; as much as possible is then copied.
     #[boxed]
     pub(crate) async fn cut_log(&self) -> Result<bool, DbErr> {
-        // seldom needed, and so not a part of every future that writes
+        // Boxed because it is seldom needed; otherwise it would be part of every future that writes.
         step(Box::pin(async {
             let connection = connect(&self.location, Purpose::Fold, Opening::Now(&self.trust)).await?;
             let pragma = Statement::from_string(DbBackend::Sqlite, "PRAGMA wal_checkpoint(TRUNCATE)");
             let cut = connection.query_one_raw(pragma).await;
             connection.close().await?;
-            // the first of three columns: whether it had to stop for somebody
+            // The first of three columns says whether the checkpoint was blocked.
             cut?.map_or(Ok(false), |row| row.try_get_by_index::<i32>(0).map(|stopped| stopped == 0))
         }))
         .await
     }
 
-    /// Replaces the connections that write where one of them is not trusted any more.
+    /// Replaces the writing connections if one of them is no longer trusted.
     async fn renew_connections(&self) {
         if !self.trust.is_lost() {
             return;
@@ -342,13 +343,13 @@ impl Database {
         }
     }
 
-    /// Turns away from connections whose state is not known: a transaction on one of them failed to begin or to end, or its server
-    /// stopped answering (packets that vanish end no connection by themselves, and a pool goes on handing them out). Later
-    /// statements open new ones.
+    /// Replaces connections whose state is unknown: a transaction on one of them failed to begin or to end, or its
+    /// server stopped answering. (Lost packets do not end a connection, and a pool would go on handing it out.) Later
+    /// statements open new connections.
     #[boxed]
     pub(crate) async fn reconnect(&self) {
         let Pools { writer, reader } = self.reader.pools();
-        // Files are read by connections that never write.
+        // Files are read by connections that never write, so those stay.
         let fresh_reader = if self.is_shared() { Some(self.later(Purpose::Read).await) } else { None };
         let fresh = match (self.later(Purpose::Write).await, fresh_reader.transpose()) {
             (Ok(writer), Ok(fresh_reader)) => Pools { writer, reader: fresh_reader.unwrap_or_else(|| reader.clone()) },
@@ -359,20 +360,20 @@ impl Database {
         };
         self.reader.replace(fresh);
         self.trust.restore();
-        // An open transaction ends with its connection, and a file has one writer: it would wait for its own predecessor.
+        // An open transaction ends with its connection. A file has one writer, so a new one would wait for the old one.
         let shared = self.is_shared();
         let parting =
             async { tokio::join!(writer.close(), async { if shared { reader.close().await } else { Ok(()) } }) };
-        // what does not end by itself ends when the server notices
+        // A connection that is not closed in time ends when the server notices.
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, parting).await;
     }
 
-    /// A pool whose connections are opened when they are needed.
+    /// A pool that opens its connections when they are needed.
     async fn later(&self, purpose: Purpose) -> Result<sea_orm::DatabaseConnection, DbErr> {
         connect(&self.location, purpose, Opening::Later(&self.trust)).await
     }
 
-    /// Closes both pools; SQLite then folds its write-ahead log into the file.
+    /// Closes both pools. SQLite then copies its write-ahead log into the file.
     #[boxed]
     pub async fn close(self) {
         let Pools { writer, reader } = self.reader.pools();
@@ -384,10 +385,10 @@ impl Database {
     }
 }
 
-/// How long old connections may take to say good-bye before they are just dropped.
+/// How long old connections may take to close before they are dropped.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// An error where a pool between us and the server shares sessions between its clients.
+/// An error if a pooler between this process and the server shares sessions between its clients.
 async fn ensure_sessions(location: &Location, connection: &DatabaseConnection) -> Result<(), Error> {
     let failed = |cause| Error { location: location.clone(), cause };
     let database = |cause| failed(Cause::Database(cause));

@@ -1,7 +1,7 @@
-//! Events that a consumer could not apply, kept with their bytes and the error, and the way back for them.
+//! Dead letters: events that a consumer could not apply, stored with their bytes and the error, and their replay.
 //!
-//! Whoever wants one applied again asks for it here; the consumer, wherever it runs, looks for such requests and does
-//! what they ask for.
+//! A request to apply a dead letter again is stored here. The consumer, in whichever process it runs, polls for such
+//! requests and applies them.
 
 use jiff::Timestamp;
 use sea_orm::ActiveValue::{NotSet, Set};
@@ -19,24 +19,24 @@ use crate::time::micros;
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "dead_letter")]
 pub struct Model {
-    /// Counts up.
+    /// The number of the dead letter, which grows.
     #[sea_orm(primary_key)]
     pub id: i64,
-    /// Who could not apply it.
+    /// The consumer that could not apply the event.
     pub consumer: String,
-    /// Its id, as far as it could be read.
+    /// The event's id as text; empty if it could not be read.
     pub event_id: String,
-    /// Its subject.
+    /// The subject of the event.
     pub subject: String,
-    /// Its bytes, unchanged.
+    /// The bytes of the event, unchanged.
     pub payload: Vec<u8>,
-    /// The last error.
+    /// The error of the last try.
     pub error: String,
-    /// How often it was tried.
+    /// How often the event was tried.
     pub attempts: i32,
-    /// Microseconds since 1970.
+    /// When it was given up, in microseconds since 1970.
     pub bury_time: i64,
-    /// When somebody asked for it to be applied again; microseconds since 1970.
+    /// When somebody asked to apply it again, in microseconds since 1970.
     pub replay_time: Option<i64>,
 }
 
@@ -45,26 +45,26 @@ impl ActiveModelBehavior for ActiveModel {}
 /// An event that could not be applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// Who could not apply it.
+    /// The consumer that could not apply the event.
     pub consumer: String,
-    /// Its id, as far as it could be read.
+    /// The event's id as text; empty if it could not be read.
     pub event_id: String,
-    /// Its subject.
+    /// The subject of the event.
     pub subject: String,
-    /// Its bytes, unchanged.
+    /// The bytes of the event, unchanged.
     pub payload: Vec<u8>,
-    /// The last error.
+    /// The error of the last try.
     pub error: String,
-    /// How often it was tried.
+    /// How often the event was tried.
     pub attempts: i32,
-    /// When it was given up.
+    /// When the event was given up.
     pub time: Timestamp,
 }
 
-/// Keeps one.
+/// Stores a dead letter.
 ///
 /// # Errors
-/// What the database says.
+/// The error that the database returns.
 pub async fn put(transaction: &impl ConnectionTrait, dead_letter: &DeadLetter) -> Result<(), DbErr> {
     let row = ActiveModel {
         id: NotSet,
@@ -81,34 +81,35 @@ pub async fn put(transaction: &impl ConnectionTrait, dead_letter: &DeadLetter) -
     Ok(())
 }
 
-/// How many there are.
+/// How many dead letters are stored.
 ///
 /// # Errors
-/// What the database says.
+/// The error that the database returns.
 pub async fn count(connection: &impl ConnectionTrait) -> Result<u64, DbErr> {
     Entity::find().count(connection).await
 }
 
-/// At most `limit` of them after this id, oldest first.
+/// At most `limit` dead letters with a greater id than `after`, oldest first.
 ///
 /// # Errors
-/// What the database says.
+/// The error that the database returns.
 pub async fn list(connection: &impl ConnectionTrait, after: i64, limit: u64) -> Result<Vec<Model>, DbErr> {
     Entity::find().filter(Column::Id.gt(after)).order_by_asc(Column::Id).limit(limit).all(connection).await
 }
 
-/// One of them.
+/// The dead letter with this id; `None` if there is none.
 ///
 /// # Errors
-/// What the database says.
+/// The error that the database returns.
 pub async fn get(connection: &impl ConnectionTrait, id: i64) -> Result<Option<Model>, DbErr> {
     Entity::find_by_id(id).one(connection).await
 }
 
-/// Asks its consumer to apply one again: its event counts as not seen from now on. False where there is no such dead letter.
+/// Asks the consumer to apply a dead letter again. From now on its inbox does not know the event. False if there is no
+/// such dead letter.
 ///
 /// # Errors
-/// What the database says.
+/// The error that the database returns.
 pub async fn ask_for_replay(database: &Database, id: i64, now: Timestamp) -> Result<bool, DbErr> {
     step(async {
         let transaction = database.begin_outside_writer().await?;
@@ -127,10 +128,10 @@ pub async fn ask_for_replay(database: &Database, id: i64, now: Timestamp) -> Res
     .await
 }
 
-/// The dead letters of a consumer that somebody asked to have applied again, oldest first.
+/// The dead letters of a consumer that somebody asked to apply again, oldest first.
 ///
 /// # Errors
-/// What the database says.
+/// The error that the database returns.
 pub async fn asked_for(connection: &impl ConnectionTrait, consumer: &str, limit: u64) -> Result<Vec<Model>, DbErr> {
     Entity::find()
         .filter(Column::Consumer.eq(consumer))
@@ -141,10 +142,10 @@ pub async fn asked_for(connection: &impl ConnectionTrait, consumer: &str, limit:
         .await
 }
 
-/// Keeps one that could not be applied again, with the new error, until somebody asks once more.
+/// Keeps a dead letter whose replay failed, with the new error, until somebody asks again.
 ///
 /// # Errors
-/// What the database says.
+/// The error that the database returns.
 pub async fn keep(database: &Database, id: i64, error: &str) -> Result<(), DbErr> {
     step(async {
         let transaction = database.begin_outside_writer().await?;
@@ -160,10 +161,10 @@ pub async fn keep(database: &Database, id: i64, error: &str) -> Result<(), DbErr
     .await
 }
 
-/// Removes one for good. False where there is no such dead letter.
+/// Deletes a dead letter; false if there is none with this id.
 ///
 /// # Errors
-/// What the database says.
+/// The error that the database returns.
 pub async fn remove(database: &Database, id: i64) -> Result<bool, DbErr> {
     step(async {
         let transaction = database.begin_outside_writer().await?;
@@ -174,7 +175,7 @@ pub async fn remove(database: &Database, id: i64) -> Result<bool, DbErr> {
     .await
 }
 
-/// What the inbox knows an event by: its id, or where that cannot be read a digest of its bytes.
+/// The id under which the inbox knows an event: its own or, if that cannot be parsed, a digest of its bytes.
 #[must_use]
 pub fn seen_as(event_id: &str, payload: &[u8]) -> Uuid {
     Uuid::try_parse(event_id).unwrap_or_else(|_| Uuid::new_v5(&Uuid::NAMESPACE_OID, payload))

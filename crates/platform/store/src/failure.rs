@@ -1,4 +1,4 @@
-//! What a failed write means: see the table in [`crate::writer`].
+//! The classes of failed writes: see the table in [`crate::writer`].
 
 use std::time::Duration;
 
@@ -6,22 +6,22 @@ use fault::{Fault, Reason};
 use sea_orm::sqlx::{self, error::ErrorKind};
 use sea_orm::{DbErr, RuntimeErr};
 
-/// How an attempt to run a batch failed.
+/// How a run of a batch failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// Before COMMIT, because of what is in the batch: certainly nothing happened.
+    /// Before COMMIT, because of the batch's content: nothing was changed.
     Content(DbErr),
-    /// Before COMMIT, because the storage is in trouble: certainly nothing happened.
+    /// Before COMMIT, because of the storage: nothing was changed.
     Storage(DbErr),
-    /// At COMMIT: nobody knows.
+    /// At COMMIT: the outcome is unknown.
     Unknown(DbErr),
 }
 
-/// When to come back to storage that takes no writes.
+/// The retry delay for callers while the storage takes no writes.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 impl Failure {
-    /// What a caller hears whose command was given up.
+    /// The refusal for a caller whose command was given up.
     pub(crate) fn refusal(&self) -> Fault {
         let (text, cause) = match self {
             Self::Content(cause) => return Fault::internal(cause),
@@ -37,7 +37,7 @@ impl Failure {
     }
 }
 
-/// Whether an error comes from what was written rather than from where it was written.
+/// Whether an error comes from the content that was written, and not from the storage.
 pub(crate) fn is_content(error: &DbErr) -> bool {
     let runtime = match error {
         DbErr::Exec(runtime) | DbErr::Query(runtime) => runtime,
@@ -57,7 +57,7 @@ pub(crate) fn is_content(error: &DbErr) -> bool {
     }
 }
 
-/// Whether there was no room for what was to be written to a file: SQLite's FULL, and IOERR_SHMSIZE where the index of a log cannot grow.
+/// Whether a file had no room for a write: SQLite's FULL, and IOERR_SHMSIZE if the index of a log cannot grow.
 pub(crate) fn is_full(error: &DbErr) -> bool {
     let (DbErr::Exec(RuntimeErr::SqlxError(cause))
     | DbErr::Query(RuntimeErr::SqlxError(cause))
@@ -69,15 +69,16 @@ pub(crate) fn is_full(error: &DbErr) -> bool {
     said.code().is_some_and(|code| matches!(code.as_ref(), "13" | "4874"))
 }
 
-/// Characters of a PostgreSQL error code; SQLite's are shorter numbers.
+/// The length of a PostgreSQL error code; SQLite's codes are shorter numbers.
 const SQLSTATE: usize = 5;
 
-/// Whether a code blames the statement: of PostgreSQL's the classes of data, integrity, and a statement that is wrong in itself;
-/// of SQLite's ERROR, TOOBIG, CONSTRAINT, MISMATCH and RANGE. The others blame the storage or whoever else uses it.
+/// Whether an error code blames the statement. In PostgreSQL these are the classes for data, for integrity, and for
+/// statements that are wrong in themselves; in SQLite ERROR, TOOBIG, CONSTRAINT, MISMATCH and RANGE. All other codes
+/// blame the storage or its other users.
 fn is_content_code(code: &str) -> bool {
     if code.len() == SQLSTATE {
         return ["22", "23", "42"].iter().any(|class| code.starts_with(class));
     }
-    // the lowest byte of an extended code is the code it extends
+    // The lowest byte of an extended code is the primary code.
     code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 1 | 18 | 19 | 20 | 25))
 }

@@ -1,4 +1,4 @@
-//! Which events a consumer has applied, remembered in the transaction of their effects.
+//! The inbox: the events that a consumer has applied, stored in the transaction of their effects.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -14,21 +14,21 @@ use crate::rows::{among, array, insert_all};
 use crate::simulation::step;
 use crate::time::micros;
 
-/// How an event is recognised when it comes again.
+/// The key by which a repeated event is recognised.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InboxKey {
-    /// By its position in a source that is read in order: one cursor a source is enough.
+    /// The position in a source that is read in order: one cursor per source is enough.
     Ordered {
-        /// The producer whose log it is.
+        /// The name of the source: a producer, or a stream with its identity.
         source: Arc<str>,
-        /// The position there, from 1.
+        /// The position in the source, from 1.
         position: i64,
-        /// The event there; nil where it cannot be read.
+        /// The id of the event at that position; nil if it cannot be read.
         event_id: Uuid,
     },
-    /// By its id, where redelivery and reordering are possible: one row an event.
+    /// The event's id, if events can be repeated and reordered: one row per event.
     Unordered {
-        /// The event's id.
+        /// The id of the event.
         event_id: Uuid,
     },
 }
@@ -37,7 +37,7 @@ pub enum InboxKey {
 pub(crate) mod seen {
     use sea_orm::entity::prelude::*;
 
-    /// An event that came by an unordered transport.
+    /// An event that arrived by an unordered transport.
     #[sea_orm::model]
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "inbox")]
@@ -65,7 +65,7 @@ pub(crate) mod cursors {
         #[sea_orm(primary_key, auto_increment = false)]
         pub source: String,
         pub position: i64,
-        /// The event there; NULL where a version before this one read it.
+        /// The event at that position; NULL if an earlier version of this software read it.
         pub event_id: Option<Uuid>,
     }
 
@@ -91,24 +91,24 @@ pub(crate) mod ignored {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-/// An event the rules decided to ignore, kept for whoever asks why.
+/// An event that the rules decided to ignore, stored to explain why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ignored {
-    /// The event.
+    /// The id of the event.
     pub event_id: Uuid,
-    /// The resource it would have changed.
+    /// The name of the resource that it would have changed.
     pub aggregate: String,
-    /// Why it did not.
+    /// Why it changed nothing.
     pub reason: String,
-    /// When.
+    /// When it was ignored.
     pub time: Timestamp,
 }
 
-/// Says which of these events are new to the consumer and remembers all of them. Call it first in the transaction of the
-/// effect; an event twice in one call is new once.
+/// Returns which of these events are new to the consumer, and remembers all of them. Call it first in the transaction
+/// of the effect. An event that occurs twice in one call is new once.
 ///
 /// # Errors
-/// What the database says.
+/// The error that the database returns.
 pub async fn admit(
     transaction: &impl ConnectionTrait,
     consumer: &str,
@@ -120,11 +120,11 @@ pub async fn admit(
     Ok(fresh)
 }
 
-/// Says which of these events have to be applied where applying one again changes nothing: all of them but those that stand before
-/// the cursor of an ordered source. Cursors are moved, no single event is remembered.
+/// Returns which of these events must be applied if applying an event again changes nothing: all except those up to the
+/// cursor of an ordered source. Cursors move; no single event is remembered.
 ///
 /// # Errors
-/// What the database says.
+/// The error that the database returns.
 pub async fn admit_repeatable(
     transaction: &impl ConnectionTrait,
     consumer: &str,
@@ -180,7 +180,7 @@ async fn admit_unordered(
     inbox_keys: &[&InboxKey],
     fresh: &mut [bool],
 ) -> Result<(), DbErr> {
-    // in order: replicas that remember the same events must not wait for each other in a circle
+    // In order, so that replicas that remember the same events cannot deadlock.
     let ids: BTreeSet<Uuid> = inbox_keys
         .iter()
         .filter_map(|inbox_key| match inbox_key {
@@ -197,14 +197,14 @@ async fn admit_unordered(
     };
     for (inbox_key, fresh) in inbox_keys.iter().zip(fresh) {
         if let InboxKey::Unordered { event_id } = inbox_key {
-            // twice in one call is new once
+            // An event that occurs twice in one call is new once.
             *fresh = new.remove(event_id);
         }
     }
     Ok(())
 }
 
-/// Remembers events; which of them were not yet.
+/// Remembers events; returns those that were not known yet.
 async fn remember(
     transaction: &impl ConnectionTrait,
     consumer: &str,
@@ -226,8 +226,8 @@ async fn remember(
     Ok(ids)
 }
 
-/// The same in one statement, whose text does not depend on how many they are. It waits for whoever remembers one of them at
-/// this moment, and where that commits, the event is not new.
+/// Like [`remember`], in one statement whose text does not depend on the number of ids. It waits for any transaction
+/// that is remembering one of them; if that commits, the event is not new.
 async fn remember_at_once(
     transaction: &impl ConnectionTrait,
     consumer: &str,
@@ -242,19 +242,19 @@ async fn remember_at_once(
     rows.iter().map(|row| row.try_get_by_index(0)).collect()
 }
 
-/// Makes an event new again to a consumer.
+/// Makes an event new to a consumer again.
 pub(crate) async fn forget(transaction: &impl ConnectionTrait, consumer: &str, event_id: Uuid) -> Result<(), DbErr> {
     seen::Entity::delete_by_id((consumer.to_owned(), event_id)).exec(transaction).await.map(drop)
 }
 
-/// Events one call of [`prune`] forgets at most.
+/// How many events one call of [`prune`] removes at most.
 const PRUNE_BATCH: u64 = 5_000;
 
-/// Forgets a chunk of the oldest events of a consumer that were made before `limit`: ids of events begin with their time. One
-/// that comes again after that meets the version its effect left behind. True where there may be more.
+/// Removes a chunk of a consumer's oldest events, those that were made before `limit`; ids of events begin with their
+/// time. If such an event is repeated later, it meets the version that its effect left. True if there may be more.
 ///
 /// # Errors
-/// What the database says.
+/// The error that the database returns.
 pub async fn prune(database: &Database, consumer: &str, limit: Timestamp) -> Result<bool, DbErr> {
     use seen::{Column, Entity};
     step(async {
@@ -281,30 +281,30 @@ pub async fn prune(database: &Database, consumer: &str, limit: Timestamp) -> Res
     .await
 }
 
-/// How far a consumer has read each ordered source; a source it never read is not in the map.
+/// The position up to which a consumer has read each ordered source. A source that it never read is not in the map.
 ///
 /// # Errors
-/// What the database says.
+/// The error that the database returns.
 pub async fn cursors(connection: &impl ConnectionTrait, consumer: &str) -> Result<HashMap<String, i64>, DbErr> {
     let rows = cursors::Entity::find().filter(cursors::Column::Consumer.eq(consumer)).all(connection).await?;
     Ok(rows.into_iter().map(|row| (row.source, row.position)).collect())
 }
 
-/// How far somebody has read a log.
+/// How far a consumer has read a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReadPosition {
-    /// Who.
+    /// The name of the consumer.
     pub consumer: String,
-    /// To which position.
+    /// The position up to which it has read.
     pub position: i64,
-    /// Which event stood there; unknown where a version before this one read it.
+    /// The event at that position; `None` if an earlier version of this software read it.
     pub event_id: Option<Uuid>,
 }
 
 /// How far the consumers of this database have read one ordered source.
 ///
 /// # Errors
-/// What the database says.
+/// The error that the database returns.
 pub async fn read_of(connection: &impl ConnectionTrait, source: &str) -> Result<Vec<ReadPosition>, DbErr> {
     let rows = cursors::Entity::find().filter(cursors::Column::Source.eq(source)).all(connection).await?;
     let read_position =
@@ -312,10 +312,10 @@ pub async fn read_of(connection: &impl ConnectionTrait, source: &str) -> Result<
     Ok(rows.into_iter().map(read_position).collect())
 }
 
-/// Keeps how far a log has come, as the cursor of a consumer that wants nothing of it.
+/// Stores how far a log has come, as the cursor of a consumer that applies no events.
 ///
 /// # Errors
-/// What the database says.
+/// The error that the database returns.
 pub async fn note(database: &Database, consumer: &str, inbox_key: InboxKey) -> Result<(), DbErr> {
     step(async {
         let transaction = database.begin_outside_writer().await?;
@@ -325,10 +325,11 @@ pub async fn note(database: &Database, consumer: &str, inbox_key: InboxKey) -> R
     .await
 }
 
-/// Has every consumer of this database read an ordered source again from its first event. What it has applied says the same again.
+/// Makes every consumer of this database read an ordered source again from its first event. Events that were applied
+/// change nothing again.
 ///
 /// # Errors
-/// What the database says.
+/// The error that the database returns.
 pub async fn read_again(database: &Database, source: &str) -> Result<(), DbErr> {
     step(async {
         let transaction = database.begin_outside_writer().await?;
@@ -338,10 +339,10 @@ pub async fn read_again(database: &Database, source: &str) -> Result<(), DbErr> 
     .await
 }
 
-/// Keeps what the rules decided to ignore.
+/// Stores the events that the rules decided to ignore.
 ///
 /// # Errors
-/// What the database says.
+/// The error that the database returns.
 pub async fn record_ignored(transaction: &impl ConnectionTrait, events: Vec<Ignored>) -> Result<(), DbErr> {
     if events.is_empty() {
         return Ok(());

@@ -1,23 +1,23 @@
-//! Which database it is that answers: the one of before, or perhaps an older copy in its place.
+//! The identity of the database that answers: the same as before, or perhaps an older copy in its place.
 //!
-//! Whoever puts a database back to an earlier time ends every connection to it: its server stops, or it is dropped and made
-//! again. So what a new connection finds is held against what the ones before it found. Where that differs, the database is in
-//! doubt, and nobody is given a new connection, until somebody who knows better has looked at what is in it. A restart of
-//! the server puts it in doubt too. Files have no server; the process that uses one has it open.
+//! Putting a database back to an earlier time ends every connection to it: its server stops, or it is dropped and made
+//! again. So each new connection compares the database that it finds with the known one. If they differ, the database
+//! is in doubt, and nobody gets a new connection until an operator or a check has examined its content. A restart of
+//! the server puts it in doubt too. Files have no server; the process that uses a file keeps it open.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use sea_orm::sqlx::{self, PgConnection, Row};
 use tokio::sync::watch;
 
-/// When the server of a database started, and the number that the server has given to the database.
+/// The start time of a database's server, and the number that the server gave the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Incarnation(String);
 
-/// What is known of the databases that have stood behind one address.
+/// The databases that were found behind one address.
 #[derive(Debug, Default)]
 pub(crate) struct Incarnations {
-    /// Whether somebody looks at databases that are in doubt.
+    /// Whether somebody examines databases that are in doubt.
     watched: AtomicBool,
     trusted: watch::Sender<Option<Incarnation>>,
     doubted: watch::Sender<Option<Incarnation>>,
@@ -32,7 +32,7 @@ impl Incarnations {
         self.trusted.send_replace(Some(incarnation));
     }
 
-    /// From now on, databases that are in doubt wait for [`Incarnations::trust`].
+    /// From now on, databases in doubt wait for [`Incarnations::trust`].
     pub(crate) fn doubts(&self) -> watch::Receiver<Option<Incarnation>> {
         let doubts = self.doubted.subscribe();
         self.watched.store(true, Ordering::Release);

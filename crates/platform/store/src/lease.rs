@@ -1,9 +1,9 @@
-//! Who publishes a service's events: one process at a time, by a row with a term and an epoch.
+//! The lease of the relay: one process at a time publishes a service's events. It is a row with a term and an epoch.
 //!
-//! The lease keeps several relays from publishing everything twice; it does not have to be safe, because a repeated event is
-//! recognised. What has to be safe is the mark that an event *was* published, and that is bound to the epoch: a process that
-//! slept through the loss of its lease can mark nothing any more, so what its successor decided to publish again stays
-//! to be published. Terms are judged by the database's clock, which all processes share.
+//! The lease keeps several relays from publishing everything twice. It need not be strict, because a repeated event is
+//! recognised. The marks that events are published must be strict, and each is bound to the epoch. A process that lost
+//! its lease unnoticed can mark nothing any more, so events that its successor decided to publish again stay
+//! unpublished. Terms are judged by the database's clock, which all processes share.
 
 use std::time::Duration;
 
@@ -23,25 +23,25 @@ use crate::transaction::Transaction;
 /// The key of the only row.
 pub(crate) const ONLY_ROW: i32 = 1;
 
-/// The row.
+/// The only row of the table.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "relay_lease")]
 pub struct Model {
-    /// Always the same.
+    /// The key, which is always the same.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: i32,
-    /// The relay that has it, or had it last.
+    /// The relay that has the lease, or had it last.
     pub holder: Option<Uuid>,
-    /// Counts its holders.
+    /// The number of the lease's holder, which grows.
     pub epoch: i64,
-    /// When it is free to be taken; microseconds since 1970.
+    /// When the lease expires, in microseconds since 1970.
     pub expire_time: i64,
-    /// The identity of the stream that the marks in the outbox speak of; empty before the first one.
+    /// The identity of the stream that the marks in the outbox refer to; empty before the first mark.
     pub stream: String,
-    /// The greatest sequence that this stream acknowledged.
+    /// The greatest sequence that this stream has acknowledged.
     pub sequence: i64,
-    /// The event it acknowledged with it.
+    /// The event with that sequence.
     pub event_id: Option<Uuid>,
 }
 
@@ -50,30 +50,30 @@ impl ActiveModelBehavior for ActiveModel {}
 /// A lease that was granted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
-    /// Its holder's number.
+    /// The number of its holder.
     pub epoch: i64,
-    /// The stream that the marks speak of; empty before the first one.
+    /// The identity of the stream that the marks refer to; empty before the first mark.
     pub stream: String,
-    /// The greatest sequence this stream acknowledged and the event it belongs to, where there is one.
+    /// The greatest sequence that this stream has acknowledged, and its event; `None` before the first.
     pub newest: Option<(u64, Uuid)>,
 }
 
 /// An event that a stream acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Published {
-    /// Its position in the outbox.
+    /// The event's position in the outbox.
     pub position: i64,
-    /// Its id.
+    /// The id of the event.
     pub event_id: Uuid,
-    /// Its sequence in the stream.
+    /// The event's sequence in the stream.
     pub sequence: u64,
 }
 
-/// Takes the lease where it is free, or renews it where `holder` has it; `None` where another one does. `now` is this
-/// process's clock; it counts only where the database has none of its own.
+/// Takes the lease if it is free, or renews it if `holder` has it; `None` if another process has it. `now` is this
+/// process's clock, which is used only if the database has none.
 ///
 /// # Errors
-/// What the database says.
+/// The error that the database returns.
 pub async fn acquire(
     database: &Database,
     holder: Uuid,
@@ -103,19 +103,20 @@ pub async fn acquire(
     .await
 }
 
-/// What is known to be published: the stream, and its greatest sequence. Empty and 0 before the first event.
+/// The stream to which events were published, and its greatest acknowledged sequence. Empty and 0 before the first
+/// event.
 ///
 /// # Errors
-/// What the database says.
+/// The error that the database returns.
 pub async fn published(connection: &impl ConnectionTrait) -> Result<(String, u64), DbErr> {
     let row = Entity::find_by_id(ONLY_ROW).one(connection).await?;
     Ok(row.map_or_else(Default::default, |row| (row.stream, u64::try_from(row.sequence).unwrap_or(0))))
 }
 
-/// Gives the lease back before its term, so that a successor need not wait for it.
+/// Releases the lease before its term ends, so that a successor need not wait.
 ///
 /// # Errors
-/// What the database says; the term then ends it.
+/// The error that the database returns; the lease then ends with its term.
 pub async fn release(database: &Database, epoch: i64) -> Result<(), DbErr> {
     in_epoch(database, epoch, async |_, row| {
         row.holder = Set(None);
@@ -126,10 +127,10 @@ pub async fn release(database: &Database, epoch: i64) -> Result<(), DbErr> {
     .map(drop)
 }
 
-/// Marks events as published in `stream`; false where the epoch is over and nothing was marked.
+/// Marks events as published in `stream`. False if the epoch is over; nothing is marked then.
 ///
 /// # Errors
-/// What the database says.
+/// The error that the database returns.
 pub async fn mark(database: &Database, epoch: i64, stream: &str, events: &[Published]) -> Result<bool, DbErr> {
     let Some(newest) = events.iter().max_by_key(|event| event.sequence) else { return Ok(true) };
     in_epoch(database, epoch, async |transaction, row| {
@@ -137,7 +138,7 @@ pub async fn mark(database: &Database, epoch: i64, stream: &str, events: &[Publi
             mark_chunk(transaction, chunk).await?;
         }
         let sequence = i64::try_from(newest.sequence).unwrap_or(i64::MAX);
-        // a repetition is acknowledged with the sequence of the first time
+        // A repeated event is acknowledged with its first sequence.
         if row.stream.as_ref() != stream || row.event_id.as_ref().is_none() || *row.sequence.as_ref() < sequence {
             row.stream = Set(stream.to_owned());
             row.sequence = Set(sequence);
@@ -148,7 +149,7 @@ pub async fn mark(database: &Database, epoch: i64, stream: &str, events: &[Publi
     .await
 }
 
-/// Events one statement marks, well below the limit on bound values.
+/// How many events one statement marks, well below the limit on bound values.
 const MARKS_PER_STATEMENT: usize = 1_000;
 
 async fn mark_chunk(transaction: &Transaction, events: &[Published]) -> Result<(), DbErr> {
@@ -170,7 +171,7 @@ async fn mark_chunk(transaction: &Transaction, events: &[Published]) -> Result<(
     transaction.execute(&statement).await.map(drop)
 }
 
-/// The same in one statement whose text is always the same, so that the server parses and plans it once.
+/// The same in one statement with a constant text, so that the server parses and plans it once.
 async fn mark_all(transaction: &Transaction, events: &[Published]) -> Result<(), DbErr> {
     const SQL: &str = "UPDATE outbox SET stream_sequence = mark.sequence \
                        FROM unnest($1::bigint[], $2::bigint[]) AS mark(position, sequence) \
@@ -181,14 +182,14 @@ async fn mark_all(transaction: &Transaction, events: &[Published]) -> Result<(),
     transaction.execute_raw(statement).await.map(drop)
 }
 
-/// Rows one transaction takes the marks from.
+/// How many marks one transaction removes.
 const UNMARKS_PER_TRANSACTION: u64 = 10_000;
 
-/// Takes all marks away, so that everything the outbox still holds is published again, into `stream`; false where the epoch is
-/// over. Interrupted, it is begun again: the lease names the new stream only at the end.
+/// Removes all marks, so that everything the outbox still holds is published again, into `stream`. False if the epoch
+/// is over. If it is interrupted, it starts again, because the lease names the new stream only at the end.
 ///
 /// # Errors
-/// What the database says.
+/// The error that the database returns.
 pub async fn publish_again(database: &Database, epoch: i64, stream: &str) -> Result<bool, DbErr> {
     use outbox::Column as Outbox;
     loop {
@@ -227,11 +228,11 @@ pub async fn publish_again(database: &Database, epoch: i64, stream: &str) -> Res
     }
 }
 
-/// Takes the marks of these positions away, so that their events are published again, into the same stream; false where the epoch is
-/// over.
+/// Removes the marks of these positions, so that their events are published again into the same stream. False if the
+/// epoch is over.
 ///
 /// # Errors
-/// What the database says.
+/// The error that the database returns.
 pub async fn unmark(database: &Database, epoch: i64, positions: &[i64]) -> Result<bool, DbErr> {
     in_epoch(database, epoch, async |transaction, _| {
         for chunk in positions.chunks(MARKS_PER_STATEMENT) {
@@ -246,7 +247,7 @@ pub async fn unmark(database: &Database, epoch: i64, positions: &[i64]) -> Resul
     .await
 }
 
-/// Does something that only the holder of this epoch may do; false where that is somebody else by now.
+/// Does something that only the holder of this epoch may do. False if another process has the lease by now.
 async fn in_epoch(
     database: &Database,
     epoch: i64,
@@ -254,7 +255,7 @@ async fn in_epoch(
 ) -> Result<bool, DbErr> {
     step(async {
         let transaction = database.begin_outside_writer().await?;
-        // whoever takes the lease over waits for this lock, so the epoch holds until the commit
+        // A process that takes the lease over waits for this lock, so the epoch holds until the commit.
         let row = locked(&transaction).await?.filter(|row| row.epoch == epoch);
         let Some(row) = row else {
             transaction.rollback().await?;
@@ -275,7 +276,7 @@ async fn locked(transaction: &Transaction) -> Result<Option<Model>, DbErr> {
     Entity::find_by_id(ONLY_ROW).lock_exclusive().one(transaction).await
 }
 
-/// The time that all holders agree on.
+/// The current time by the clock that all holders share.
 async fn clock(transaction: &Transaction, now: Timestamp) -> Result<i64, DbErr> {
     if transaction.get_database_backend() != DbBackend::Postgres {
         return Ok(micros(now));

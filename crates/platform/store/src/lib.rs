@@ -1,11 +1,11 @@
-//! What every service's database needs, below its own tables: opening it, the coalescing writer, outbox, inbox, request
-//! records, dead letters and keyset pages.
+//! The common part of every service's database: opening it, the coalescing writer, outbox, inbox, request records, dead
+//! letters and keyset pages.
 //!
-//! It knows no service's tables and no rule. SQL is portable: the same code runs on SQLite and on PostgreSQL, but for a few
-//! statements about many rows where the one of PostgreSQL has a form of its own.
+//! It knows no service's tables and no rule. SQL is portable: the same code runs on SQLite and on PostgreSQL, except a
+//! few statements about many rows that have a special form on PostgreSQL.
 //!
-//! An async function is compiled where it is awaited, so what others await here is `boxed`: one future of one function that is
-//! compiled here, instead of the driver compiled again in each crate above.
+//! An async function is compiled where it is awaited. So public async functions here are `boxed`: each is one future
+//! that is compiled here; otherwise each crate above would compile the driver again.
 
 pub mod backup;
 mod connection;

@@ -1,4 +1,4 @@
-//! Where a service's database is.
+//! The location of a service's database.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -6,17 +6,17 @@ use std::str::FromStr;
 
 use sea_orm::sqlx::postgres::PgConnectOptions;
 
-/// Where a database is.
+/// The location of a database.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Location {
-    /// One file, made when it is missing; its `-wal` and `-shm` files lie beside it.
+    /// One file, made if it is missing. Its `-wal` and `-shm` files lie beside it.
     Sqlite(PathBuf),
-    /// A database of a PostgreSQL server, as `postgres://USER:PASSWORD@HOST:PORT/DATABASE`. Its collation has to be C, see
-    /// [`crate::Database::open`].
+    /// A database of a PostgreSQL server, as `postgres://USER:PASSWORD@HOST:PORT/DATABASE`. Its collation must be C,
+    /// see [`crate::Database::open`].
     Postgres(String),
 }
 
-/// A text that names no database.
+/// The text does not name a database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocationError;
 
@@ -44,7 +44,7 @@ impl FromStr for Location {
     }
 }
 
-/// Fit for logs: a password is not part of it.
+/// Fit for logs: it contains no password.
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,5 +1,5 @@
-//! Coalesced reads: while one look at the database runs, the queries that arrive form the next, so that a rush costs a few
-//! statements a look and not a few per query. Somebody who asks alone waits for nobody.
+//! Coalesced reads. While one read of the database runs, arriving queries form the next batch, so that a rush costs a
+//! few statements per batch and not per query. A single query never waits for others.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,21 +14,22 @@ use crate::database::Database;
 use crate::read::failed;
 use crate::writer::{gather, overloaded};
 
-/// What a slice looks up.
+/// The reads that a service coalesces.
 #[async_trait]
 pub trait Lookup: Send + Sync + 'static {
-    /// What is asked.
+    /// One query, for example an id.
     type Query: Send + Sync + 'static;
-    /// What is there.
+    /// The answer to one query.
     type Answer: Send + 'static;
 
-    /// Answers each query, in order. What was committed before the first of them was asked is seen.
+    /// Answers each query, in order. The answers include everything that was committed before the first query was
+    /// asked.
     async fn look_up(&self, reader: &Reader, queries: &[&Self::Query]) -> Result<Vec<Self::Answer>, DbErr>;
 }
 
-/// Queries that one look at the database answers at most.
+/// The most queries that one batch answers.
 const MAX_QUERIES: usize = 256;
-/// Queries that may wait; as many as a writer's commands.
+/// The most queries that may wait, the same as a writer's commands.
 const QUEUE_CAPACITY: usize = 4_096;
 
 struct Asked<L: Lookup> {
@@ -36,7 +37,7 @@ struct Asked<L: Lookup> {
     answer: oneshot::Sender<Result<L::Answer, Fault>>,
 }
 
-/// The handle that asks.
+/// The handle for asking queries.
 pub struct Lookups<L: Lookup> {
     queue: mpsc::Sender<Asked<L>>,
 }
@@ -48,7 +49,7 @@ impl<L: Lookup> fmt::Debug for Lookups<L> {
 }
 
 impl<L: Lookup> Lookups<L> {
-    /// Makes a handle and the loop that serves it, which ends with the handle.
+    /// Makes a handle and the loop that serves it. The loop ends when the handle is dropped.
     pub fn new(lookup: L, database: Database) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (queue, mut waiting) = mpsc::channel::<Asked<L>>(QUEUE_CAPACITY);
         let lookup = Arc::new(lookup);
@@ -68,10 +69,10 @@ impl<L: Lookup> Lookups<L> {
         (Self { queue }, answering)
     }
 
-    /// Asks and waits for the answer.
+    /// Asks a query and waits for the answer.
     ///
     /// # Errors
-    /// STORAGE_UNAVAILABLE where the database does not answer, OVERLOADED where too many wait.
+    /// STORAGE_UNAVAILABLE if the database does not answer, OVERLOADED if too many queries wait.
     pub async fn ask(&self, query: L::Query) -> Result<L::Answer, Fault> {
         let (answer, answered) = oneshot::channel();
         self.queue.try_send(Asked { query, answer }).map_err(|refused| match refused {
@@ -82,7 +83,7 @@ impl<L: Lookup> Lookups<L> {
     }
 }
 
-/// Whoever stopped waiting has dropped the other end.
+/// Sends the answers. A caller that stopped waiting has dropped its receiver.
 fn answer<L: Lookup>(asked: &mut Vec<Asked<L>>, found: Result<Vec<L::Answer>, Fault>) {
     match found {
         Ok(answers) => {

@@ -1,6 +1,6 @@
-//! The tables every service has, as migrations that come before its own.
+//! The tables that every service has, as migrations that come before its own.
 //!
-//! A slice's migrator is [`common`] followed by its own list. Names are recorded in the database and never change.
+//! A service's migrator is [`common`] followed by its own list. The database stores the names, so they never change.
 
 pub use sea_orm_migration::{MigrationTrait, MigratorTrait, SchemaManager, prelude, schema};
 
@@ -19,11 +19,12 @@ pub fn common() -> Vec<Box<dyn MigrationTrait>> {
     vec![Box::new(Common), Box::new(Broker), Box::new(Past)]
 }
 
-/// Makes a table whose rows are found by a key that is not a number. SQLite would otherwise keep such rows by a number of its own, and
-/// the key in an index beside them: two trees to change for every row instead of one. Files that were made before stay as they are.
+/// Makes a table whose primary key is not a number. By default SQLite would store the rows by a number of its own and
+/// the key in a separate index, so that each row changes two trees instead of one. Files that were made before stay as
+/// they are.
 ///
 /// # Errors
-/// What the database says.
+/// The error that the database returns.
 pub async fn create_keyed_table(manager: &SchemaManager<'_>, mut table: TableCreateStatement) -> Result<(), DbErr> {
     if manager.get_database_backend() == DbBackend::Sqlite {
         table.extra("WITHOUT ROWID");
@@ -60,7 +61,7 @@ impl MigrationTrait for Common {
     }
 }
 
-/// What publishing through a broker needs besides.
+/// The additions for publishing through a broker.
 struct Broker;
 
 impl MigrationName for Broker {
@@ -77,7 +78,7 @@ impl MigrationTrait for Broker {
             .add_column(big_integer_null(outbox::Column::StreamSequence))
             .to_owned();
         manager.alter_table(published).await?;
-        // A file is read in order by its own process and publishes nothing, so there the index would only cost.
+        // A file is read in order by its own process and publishes nothing, so the index would only cost there.
         if manager.get_database_backend() == DbBackend::Postgres {
             let mut waiting = Index::create();
             waiting.name("outbox_unpublished").table(outbox::Entity).col(outbox::Column::Position);
@@ -105,7 +106,7 @@ impl MigrationTrait for Broker {
     }
 }
 
-/// What tells a log that lost its end from one that did not.
+/// The tables that show whether a log has lost its end.
 struct Past;
 
 impl MigrationName for Past {

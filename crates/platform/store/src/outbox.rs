@@ -1,11 +1,11 @@
-//! Events on their way out, written in the transaction of the change they report.
+//! The outbox: a service's own events, written in the transaction of the change that they report.
 //!
-//! Positions grow in commit order where one writer owns the file, which is what lets an embedded consumer keep a cursor.
-//! Rows are kept: they are the log that a consumer added later reads from its first event, and what a broker that lost its
-//! data is filled from again. Where a broker is used, rows carry the mark that it acknowledged them.
+//! If one writer owns the file, positions grow in commit order, which lets an embedded consumer keep a cursor. Rows are
+//! kept: a consumer that is added later reads them from the first event, and a broker that lost its data is refilled
+//! from them. If a broker is used, a row carries a mark once the broker has acknowledged it.
 //!
-//! On a shared database positions are given out before their transactions commit, so one may appear below another that
-//! was read already: what is still to be published is found by the missing mark, never by a position.
+//! On a shared database a position is assigned before its transaction commits, so an event may appear below a position
+//! that was already read. So unpublished events are found by the missing mark and never by a position.
 
 use std::collections::HashSet;
 
@@ -21,21 +21,21 @@ use crate::rows::insert_all;
 use crate::simulation::step;
 use crate::time::micros;
 
-/// One event.
+/// The row of one event.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "outbox")]
 pub struct Model {
-    /// Where in this service's history.
+    /// The position in this service's log, from 1.
     #[sea_orm(primary_key)]
     pub position: i64,
-    /// Its identity on every transport.
+    /// The event's id, the same on every transport.
     pub event_id: Uuid,
-    /// What it reports, for filters: see `domain::event::subject`.
+    /// The event's subject, for filters: see `domain::event::subject`.
     pub subject: String,
-    /// The encoded envelope.
+    /// The encoded event envelope.
     pub payload: Vec<u8>,
-    /// Microseconds since 1970.
+    /// When the event occurred, in microseconds since 1970.
     pub occur_time: i64,
     /// The broker's sequence number, once it has acknowledged the event.
     pub stream_sequence: Option<i64>,
@@ -46,7 +46,7 @@ impl ActiveModelBehavior for ActiveModel {}
 /// Appends events in this order.
 ///
 /// # Errors
-/// What the database says, and an envelope without a UUID as id.
+/// The error that the database returns, or an error for an envelope whose event_id is no UUID.
 pub async fn append(transaction: &impl ConnectionTrait, envelopes: Vec<EventEnvelope>) -> Result<(), DbErr> {
     let mut rows = Vec::with_capacity(envelopes.len());
     for envelope in envelopes {
@@ -64,10 +64,10 @@ pub async fn append(transaction: &impl ConnectionTrait, envelopes: Vec<EventEnve
     insert_all(transaction, rows).await
 }
 
-/// The events after a position, oldest first.
+/// At most `limit` events after a position, oldest first.
 ///
 /// # Errors
-/// What the database says.
+/// The error that the database returns.
 pub async fn read_after(connection: &impl ConnectionTrait, position: i64, limit: u64) -> Result<Vec<Model>, DbErr> {
     Entity::find()
         .filter(Column::Position.gt(position))
@@ -77,25 +77,26 @@ pub async fn read_after(connection: &impl ConnectionTrait, position: i64, limit:
         .await
 }
 
-/// The position of the newest event, 0 where there is none.
+/// The position of the newest event; 0 if there is none.
 ///
 /// # Errors
-/// What the database says.
+/// The error that the database returns.
 pub async fn head(connection: &impl ConnectionTrait) -> Result<i64, DbErr> {
     let newest = Entity::find().select_only().column(Column::Position).order_by_desc(Column::Position).into_tuple();
     Ok(newest.one(connection).await?.unwrap_or(0))
 }
 
-/// Rows one statement reads in search of an event.
+/// How many rows one statement reads in the search for an event.
 const SEARCH_BATCH: u64 = 5_000;
-/// How much later than an event others may have occurred that stand before it: clocks of processes differ.
+/// How much later, in microseconds, than an event its predecessors in the log may have occurred, because the clocks of
+/// processes differ.
 const MAX_CLOCK_SKEW: i64 = 60 * 60 * 1_000_000;
 
-/// Whether an event that a broker holds is here, or was: what was published long ago is removed. `occurred` is when it occurred, in
-/// microseconds since 1970.
+/// Whether this log has, or once had, an event that a broker holds; events published long ago are removed. `occurred`
+/// is when the event occurred, in microseconds since 1970.
 ///
 /// # Errors
-/// What the database says.
+/// The error that the database returns.
 pub async fn knows(connection: &impl ConnectionTrait, event_id: Uuid, occurred: i64) -> Result<bool, DbErr> {
     let mut before = i64::MAX;
     let mut oldest = None;
@@ -113,7 +114,7 @@ pub async fn knows(connection: &impl ConnectionTrait, event_id: Uuid, occurred: 
             return Ok(true);
         }
         let Some((position, _, time)) = rows.last().copied() else {
-            // everything that is left is newer
+            // All remaining events are newer.
             return Ok(oldest.is_some_and(|oldest| oldest > occurred));
         };
         if rows.iter().all(|(_, _, time)| time + MAX_CLOCK_SKEW < occurred) {
@@ -123,10 +124,10 @@ pub async fn knows(connection: &impl ConnectionTrait, event_id: Uuid, occurred: 
     }
 }
 
-/// The ids of all events that are here.
+/// The ids of all events in the log.
 ///
 /// # Errors
-/// What the database says.
+/// The error that the database returns.
 pub async fn ids(connection: &impl ConnectionTrait) -> Result<HashSet<Uuid>, DbErr> {
     let (mut ids, mut after) = (HashSet::new(), 0);
     loop {
@@ -145,25 +146,25 @@ pub async fn ids(connection: &impl ConnectionTrait) -> Result<HashSet<Uuid>, DbE
     }
 }
 
-/// An event that a broker still has and its own service has not.
+/// An event that a broker still has and its own service has lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Returned {
-    /// Its identity on every transport.
+    /// The event's id, the same on every transport.
     pub event_id: Uuid,
-    /// What it reports.
+    /// The subject of the event.
     pub subject: String,
-    /// The encoded envelope.
+    /// The encoded event envelope.
     pub payload: Vec<u8>,
-    /// Microseconds since 1970.
+    /// When the event occurred, in microseconds since 1970.
     pub occur_time: i64,
-    /// Where the broker has it.
+    /// The event's sequence in the broker's stream.
     pub sequence: u64,
 }
 
-/// Takes events back into the log, in this order, as published.
+/// Appends events that were lost to the log, in this order, as published.
 ///
 /// # Errors
-/// What the database says.
+/// The error that the database returns.
 pub async fn take_back(database: &Database, events: Vec<Returned>) -> Result<(), DbErr> {
     step(async {
         let rows = events.into_iter().map(|event| ActiveModel {
@@ -182,10 +183,10 @@ pub async fn take_back(database: &Database, events: Vec<Returned>) -> Result<(),
     .await
 }
 
-/// The oldest events that no broker has acknowledged.
+/// At most `limit` of the oldest events without a mark.
 ///
 /// # Errors
-/// What the database says.
+/// The error that the database returns.
 pub async fn unpublished(connection: &impl ConnectionTrait, limit: u64) -> Result<Vec<Model>, DbErr> {
     Entity::find()
         .filter(Column::StreamSequence.is_null())
@@ -195,22 +196,22 @@ pub async fn unpublished(connection: &impl ConnectionTrait, limit: u64) -> Resul
         .await
 }
 
-/// An event that carries a mark, without its content.
+/// An event with a mark, without its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MarkedEvent {
-    /// Where in this service's history.
+    /// The position in this service's log.
     pub position: i64,
-    /// Microseconds since 1970.
+    /// When the event occurred, in microseconds since 1970.
     pub occur_time: i64,
-    /// The sequence the broker acknowledged it with.
+    /// The sequence with which the broker acknowledged it.
     pub sequence: i64,
 }
 
-/// The events with a mark after a position, oldest first, and the position of the last event looked at; `None` where no event
-/// is left to look at. At most `limit` events are looked at, with a mark or without.
+/// The events with a mark after a position, oldest first, and the position of the last row read; `None` if there is no
+/// further row. Reads at most `limit` rows, with or without a mark.
 ///
 /// # Errors
-/// What the database says.
+/// The error that the database returns.
 pub async fn marked_after(
     connection: &impl ConnectionTrait,
     position: i64,
@@ -232,11 +233,12 @@ pub async fn marked_after(
     Ok(Some((last, rows.into_iter().filter_map(marked).collect())))
 }
 
-/// How many events no broker has acknowledged, and when the oldest of them occurred, in microseconds since 1970. They are counted
-/// from the oldest to the newest event there is, which is at most a few too many and costs the same however many wait.
+/// How many events have no mark, and when the oldest of them occurred, in microseconds since 1970. The number is the
+/// distance from the oldest of them to the newest event. It may be a few too high, but its cost does not depend on how
+/// many wait.
 ///
 /// # Errors
-/// What the database says.
+/// The error that the database returns.
 pub async fn backlog(connection: &impl ConnectionTrait) -> Result<(i64, Option<i64>), DbErr> {
     let waiting = Entity::find()
         .select_only()
@@ -248,13 +250,14 @@ pub async fn backlog(connection: &impl ConnectionTrait) -> Result<(i64, Option<i
     Ok((head(connection).await? - position + 1, Some(occurred)))
 }
 
-/// Rows one call of [`prune`] looks at.
+/// How many rows one call of [`prune`] reads.
 const PRUNE_BATCH: u64 = 5_000;
 
-/// Removes a chunk of the oldest events: those that were published and occurred before `limit`. True where there may be more.
+/// Removes a chunk of the oldest events: those that were published and occurred before `limit`. True if there may be
+/// more.
 ///
 /// # Errors
-/// What the database says.
+/// The error that the database returns.
 pub async fn prune(database: &Database, limit: Timestamp) -> Result<bool, DbErr> {
     step(async {
         let oldest: Vec<(i64, i64, Option<i64>)> = Entity::find()

@@ -1,9 +1,9 @@
-//! Whether a producer's log still has what others have read of it.
+//! Whether a producer's log still has the events that others have read from it.
 //!
-//! A database that was put back to an earlier time has lost the end of its log, and with it what its service did. Those who read
-//! the log know better: they name a position that it does not have, or one at which another event stands by now. Once the
-//! service has been told what it forgot, its log goes on behind everything that anybody has read, and the gap is kept, so that
-//! what was read in it speaks against the log no more.
+//! A database that was put back to an earlier time has lost the end of its log, and with it what its service did. The
+//! readers of the log can show that: they name a position that the log does not have, or one with another event. Once
+//! the service has recovered its lost past, its log continues after every position that anybody has read. The gap is
+//! stored, so that positions in it no longer contradict the log.
 
 use jiff::Timestamp;
 use sea_orm::ActiveValue::Set;
@@ -26,10 +26,10 @@ pub(crate) mod gap {
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "log_gap")]
     pub struct Model {
-        /// The last of them.
+        /// The last position of the gap.
         #[sea_orm(primary_key, auto_increment = false)]
         pub last_position: i64,
-        /// The newest that was not lost.
+        /// The newest position before the gap.
         pub after_position: i64,
         pub close_time: i64,
     }
@@ -37,22 +37,22 @@ pub(crate) mod gap {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-/// How a log contradicts those who have read it.
+/// How a log contradicts a reader's position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Contradiction {
-    /// It ends before what they have read.
+    /// The log ends before the reader's position.
     Shorter {
-        /// Its newest position.
+        /// The newest position of the log; 0 if it is empty.
         head: i64,
     },
-    /// It went on with other events after its end was lost.
+    /// The log has another event at that position, or none, although it continues after it.
     Other,
 }
 
-/// What this log says to what somebody has read; `None` where it bears it out.
+/// Compares this log with a reader's position; `None` if they agree.
 ///
 /// # Errors
-/// What the database says.
+/// The error that the database returns.
 pub async fn contradiction(
     connection: &impl ConnectionTrait,
     read_position: &ReadPosition,
@@ -72,25 +72,26 @@ pub async fn contradiction(
     if read_position.position > head {
         return Ok(Some(Contradiction::Shorter { head }));
     }
-    // where a broker is used, what was published long ago is removed
+    // If a broker is used, events published long ago are removed.
     let oldest = outbox::Entity::find().select_only().column(outbox::Column::Position);
     let oldest: Option<i64> = oldest.order_by_asc(outbox::Column::Position).into_tuple().one(connection).await?;
     Ok(oldest.is_some_and(|oldest| oldest < read_position.position).then_some(Contradiction::Other))
 }
 
-/// The newest event of this log, and where it stands; `None` where there is none.
+/// The position and id of the newest event of this log; `None` if there is none.
 ///
 /// # Errors
-/// What the database says.
+/// The error that the database returns.
 pub async fn newest(connection: &impl ConnectionTrait) -> Result<Option<(i64, Uuid)>, DbErr> {
     let newest = outbox::Entity::find().select_only().columns([outbox::Column::Position, outbox::Column::EventId]);
     newest.order_by_desc(outbox::Column::Position).into_tuple().one(connection).await
 }
 
-/// Has the log go on behind a position, where it does not yet. Only [`close`] says that what was read up to there is not missed.
+/// Makes the log continue after a position, unless it already does. Only [`close`] records that the positions up to
+/// there are not missed.
 ///
 /// # Errors
-/// What the database says.
+/// The error that the database returns.
 pub async fn advance_log(transaction: &impl ConnectionTrait, read: i64) -> Result<(), DbErr> {
     if read <= outbox::head(transaction).await? {
         return Ok(());
@@ -115,38 +116,38 @@ pub async fn advance_log(transaction: &impl ConnectionTrait, read: i64) -> Resul
 /// Positions that a log has lost and never uses again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gap {
-    /// The newest that was not lost.
+    /// The newest position that was not lost.
     pub after: i64,
-    /// The last that anybody has read.
+    /// The last position that anybody has read.
     pub last: i64,
 }
 
-/// Keeps a gap: what was read in it speaks against the log no more. To be written once everything that was lost in it
-/// is there again.
+/// Stores a gap, so that positions in it no longer contradict the log. Call it once everything that was lost in the gap
+/// is restored.
 ///
 /// # Errors
-/// What the database says.
+/// The error that the database returns.
 pub async fn close(transaction: &impl ConnectionTrait, gap: Gap, now: Timestamp) -> Result<(), DbErr> {
     let row =
         gap::ActiveModel { last_position: Set(gap.last), after_position: Set(gap.after), close_time: Set(micros(now)) };
     insert_missing(transaction, vec![row]).await
 }
 
-/// Keeps that what is missing up to here was removed because it was old enough: no mark there speaks against the log. Publishing
-/// leaves events out of turn, so older ones that nobody has published yet may still be there.
+/// Records that events missing up to here were removed by age, so that no mark there contradicts the log. Older events
+/// may remain, because events are not always published in order.
 ///
 /// # Errors
-/// What the database says.
+/// The error that the database returns.
 pub(crate) async fn pruned(transaction: &impl ConnectionTrait, last: i64, limit: Timestamp) -> Result<(), DbErr> {
     let earlier = gap::Entity::delete_many().filter(gap::Column::AfterPosition.eq(0));
     earlier.filter(gap::Column::LastPosition.lt(last)).exec(transaction).await?;
     close(transaction, Gap { after: 0, last }, limit).await
 }
 
-/// [`advance_log`] and [`close`] for a service that has nothing of its own to mend: it only tells what it heard.
+/// [`advance_log`] and [`close`] for a service that restores nothing itself, because it only repeats what it has read.
 ///
 /// # Errors
-/// What the database says.
+/// The error that the database returns.
 pub async fn skip(database: &Database, read: i64, gap: Option<Gap>, now: Timestamp) -> Result<(), DbErr> {
     step(async {
         let transaction = database.begin_outside_writer().await?;

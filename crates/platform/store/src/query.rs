@@ -1,4 +1,4 @@
-//! Reads every slice needs: keyset pages, and the SQL of filters.
+//! Reads that every service needs: keyset pages, and the SQL of filters.
 
 use std::cmp::Ordering;
 
@@ -9,17 +9,18 @@ use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::{Condition, Expr, ExprTrait, Func, LikeExpr, Order, SimpleExpr};
 use sea_orm::{ColumnType, QueryFilter, QueryOrder, QuerySelect, Select, Value};
 
-/// Which way a column of an order runs.
+/// The direction of a column in an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
-    /// Smallest first.
+    /// The smallest value first.
     Ascending,
-    /// Greatest first.
+    /// The greatest value first.
     Descending,
 }
 
-/// Narrows a select to the rows after `page.after` in the order of `columns` and to one row more than the page holds, so
-/// that [`split`] knows whether there is another. The columns together must be unique, and want an index in their order.
+/// Limits a select to the rows after `page.after` in the order of `columns`, and to one row more than the page holds,
+/// so that [`split`] knows whether more rows follow. The columns together must be unique and should have an index in
+/// their order.
 #[must_use]
 pub fn page<E: EntityTrait>(select: Select<E>, columns: &[(E::Column, Direction)], page: &Page) -> Select<E> {
     let mut select = select;
@@ -36,7 +37,8 @@ pub fn page<E: EntityTrait>(select: Select<E>, columns: &[(E::Column, Direction)
     select.limit(page.size + 1)
 }
 
-/// `(c1, c2) > (v1, v2)` where all run one way, which indexes understand; otherwise the same spelled out.
+/// `(c1, c2) > (v1, v2)` if all columns have the same direction, which indexes support; otherwise the same condition
+/// column by column.
 fn beyond<C: ColumnTrait>(columns: &[(C, Direction)], after: &[Key]) -> SimpleExpr {
     let operands: Vec<_> = columns
         .iter()
@@ -67,8 +69,8 @@ fn beyond<C: ColumnTrait>(columns: &[(C, Direction)], after: &[Key]) -> SimpleEx
     any.into()
 }
 
-/// The bound value of a key. A UUID travels in tokens as text; one that does not parse comes from a forged token and
-/// matches nothing of anybody else's, because scopes are separate conditions.
+/// The bound value of a key. A UUID travels in tokens as text. A text that does not parse comes from a forged token and
+/// cannot reveal another caller's rows, because scopes are separate conditions.
 fn key_value<C: ColumnTrait>(column: &C, key: &Key) -> Value {
     match key {
         Key::Text(text) if matches!(column.def().get_column_type(), ColumnType::Uuid) => {
@@ -80,11 +82,11 @@ fn key_value<C: ColumnTrait>(column: &C, key: &Key) -> Value {
     }
 }
 
-/// Hospitals that are each asked for a page of their own.
+/// How many hospitals in a scope are queried separately.
 const APART: std::ops::RangeInclusive<usize> = 2..=16;
 
-/// The scopes to ask for one list, each with a select of its own: an index yields one hospital's rows in order, but not
-/// those of several together, and sorting them all costs a page as much as the whole list.
+/// The scopes to query for one list, each with a select of its own. An index returns one hospital's rows in order but
+/// not those of several hospitals, and sorting all of them would make a page as expensive as the whole list.
 #[must_use]
 pub fn apart(scope: &Scope) -> Vec<Scope> {
     match scope {
@@ -98,7 +100,7 @@ pub fn apart(scope: &Scope) -> Vec<Scope> {
 /// One page of several disjoint selects together; see [`page()`] and [`split`].
 ///
 /// # Errors
-/// What the database says.
+/// The error that the database returns.
 pub async fn list<E: EntityTrait>(
     connection: &impl ConnectionTrait,
     selects: Vec<Select<E>>,
@@ -117,14 +119,15 @@ pub async fn list<E: EntityTrait>(
     Ok(split(rows, asked, keys))
 }
 
-/// The order of two rows as the database has it: texts by bytes, in which UUIDs agree with their hyphenated form.
+/// Compares two rows as the database orders them. Texts are ordered by bytes, which agrees with the hyphenated form of
+/// UUIDs.
 fn compare_keys(one: &[Key], other: &[Key], directions: &[Direction]) -> Ordering {
     let parts = one.iter().zip(other).zip(directions).map(|((one, other), direction)| {
         let order = match (one, other) {
             (Key::Text(one), Key::Text(other)) => one.cmp(other),
             (Key::Int(one), Key::Int(other)) => one.cmp(other),
             (Key::Real(one), Key::Real(other)) => one.total_cmp(other),
-            // the same column has the same kind in every row
+            // The same column has the same type in every row.
             (Key::Text(_) | Key::Int(_) | Key::Real(_), _) => Ordering::Equal,
         };
         if *direction == Direction::Descending { order.reverse() } else { order }
@@ -132,7 +135,7 @@ fn compare_keys(one: &[Key], other: &[Key], directions: &[Direction]) -> Orderin
     parts.fold(Ordering::Equal, Ordering::then)
 }
 
-/// Cuts the extra row off, remembers that there was one, and gives each row its position.
+/// Removes the extra row, records whether there was one, and gives each row its position.
 #[must_use]
 pub fn split<M>(mut rows: Vec<M>, page: &Page, keys: impl Fn(&M) -> Vec<Key>) -> Rows<M> {
     let size = usize::try_from(page.size).unwrap_or(usize::MAX);
@@ -141,8 +144,8 @@ pub fn split<M>(mut rows: Vec<M>, page: &Page, keys: impl Fn(&M) -> Vec<Key>) ->
     Rows::new(rows.into_iter().map(|row| (keys(&row), row)).collect(), more)
 }
 
-/// The SQL of a decoded filter. `column` names the column of a field; `operand` gives the stored form of a value where it
-/// is not the value itself (the number of an enum's word, the segment of a resource name).
+/// The SQL condition of a decoded filter. `column` returns the column of a field. `operand` returns the stored form of
+/// a value if that differs from the value itself (the number of an enum's name, the segment of a resource name).
 #[must_use]
 pub fn condition<C: ColumnTrait>(
     comparisons: &[Comparison],
@@ -176,7 +179,7 @@ fn compare<C: ColumnTrait>(column: C, operator: Operator, value: Value) -> Simpl
     }
 }
 
-/// A substring, without case as far as the database folds it (SQLite: ASCII only).
+/// A substring condition. It ignores case as far as the database folds it (SQLite: ASCII only).
 fn contains<C: ColumnTrait>(column: C, value: &Value) -> SimpleExpr {
     let Value::String(Some(needle)) = value else { return Expr::val(false) };
     let mut pattern = String::from("%");

@@ -1,4 +1,4 @@
-//! Reads outside of the writer: what a failed one means to a client, and those that must not be older than a write.
+//! Reads outside the writer: the faults of failed reads, and reads that must not be older than a write.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use tokio::time::{Instant, timeout_at};
 use crate::database::Database;
 use crate::writer::overloaded;
 
-/// The fault of a read that the database did not answer. Where every connection was busy until the wait for one was over, there is
-/// too much to do, and nothing is wrong with who does it.
+/// The fault of a read that failed. If every connection stayed busy until the wait for one ended, the service is
+/// overloaded; otherwise the storage is unavailable.
 #[must_use]
 pub fn failed(cause: DbErr) -> Fault {
     if is_busy(&cause) {
@@ -29,21 +29,22 @@ fn is_busy(cause: &DbErr) -> bool {
     }
 }
 
-/// How long a read waits for a write at most.
+/// The longest time that a read waits for a write.
 const MAX_WAIT: Duration = Duration::from_secs(5);
-/// What is kept of the caller's time for the read itself and the way back.
+/// The part of the caller's time that is reserved for the read itself and the answer.
 const RESPONSE_RESERVE: Duration = Duration::from_millis(50);
-/// A view that was waited for less than this cannot be said to lag: whoever asked had no time.
+/// After a shorter wait a view cannot be said to lag, because the caller left too little time.
 const MIN_FAIR_WAIT: Duration = Duration::from_millis(200);
-/// How often a wait looks without having seen a commit: another replica on the same database may have made one.
+/// How often a wait checks again without a commit in this process, because another replica on the same database may
+/// have committed.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Waits until this database has taken in the version that a token names. `seen` reads the greatest version of that
-/// screening it has taken in, 0 for none; it is asked at once, and again after every commit.
+/// Waits until this database has applied the version that a token names. `seen` reads the greatest applied version of
+/// that screening, 0 for none. It is called at once, and again after every commit.
 ///
 /// # Errors
-/// VIEW_LAGGING once the wait has lasted 5 s or the deadline is 50 ms away; DEADLINE_EXCEEDED instead where the caller gave less
-/// time than 200 ms; what [`failed`] says where `seen` fails.
+/// VIEW_LAGGING once the wait has lasted 5 s or the deadline is 50 ms away; DEADLINE_EXCEEDED instead if the caller
+/// left less than 200 ms; the fault of [`failed`] if `seen` fails.
 pub async fn wait_for<F, R>(
     database: &Database,
     token: ConsistencyToken,
@@ -65,7 +66,7 @@ where
         if Instant::now() >= limit {
             return Err(if begun.elapsed() < MIN_FAIR_WAIT { late() } else { lagging(token) });
         }
-        // Either way there is something to look at again; the sender lives in `database`.
+        // In either case it is time to check again; the sender lives in `database`, so the channel stays open.
         drop(timeout_at(limit.min(Instant::now() + POLL_INTERVAL), commits.changed()).await);
     }
 }

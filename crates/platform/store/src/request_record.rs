@@ -1,4 +1,4 @@
-//! Answered request ids, written in the transaction of the effect.
+//! The records of answered requests, written in the transaction of the effect.
 
 use std::collections::HashMap;
 
@@ -17,42 +17,42 @@ use crate::transaction::Transaction;
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "request")]
 pub struct Model {
-    /// The request_id; first in the key, because it alone nearly identifies the row.
+    /// The request_id. It comes first in the key because it alone nearly identifies the row.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
-    /// Who called.
+    /// The caller as text, for example `customer:kim`.
     #[sea_orm(primary_key, auto_increment = false)]
     pub caller: String,
-    /// What was called.
+    /// The bare name of the method.
     #[sea_orm(primary_key, auto_increment = false)]
     pub method: String,
-    /// What the content was.
+    /// The fingerprint of the content; empty if it is not known.
     pub fingerprint: Vec<u8>,
-    /// What the call made or changed.
+    /// The name of the resource that the call made or changed.
     pub resource: String,
-    /// Microseconds since 1970.
+    /// When it was answered, in microseconds since 1970.
     pub create_time: i64,
 }
 
 impl ActiveModelBehavior for ActiveModel {}
 
-/// One answered request.
+/// A request that was answered, and what answers its replay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// Its scope.
+    /// The caller, the method and the request_id.
     pub key: RequestKey,
-    /// Its content, for [`domain::request::Request::matches`]; empty where nobody knows it any more.
+    /// The fingerprint of the content, for [`domain::request::Request::matches`]; empty if it is no longer known.
     pub fingerprint: Vec<u8>,
-    /// The resource that answers a replay, as it is then.
+    /// The name of the resource that a replay answers, in its state at the replay.
     pub resource: String,
-    /// When it was answered.
+    /// When the request was answered.
     pub time: Timestamp,
 }
 
-/// The records of those keys that have one, in one statement.
+/// The records of these keys, read in one statement. Keys without a record are not in the map.
 ///
 /// # Errors
-/// What the database says.
+/// The error that the database returns.
 pub async fn find(
     connection: &impl ConnectionTrait,
     keys: &[&RequestKey],
@@ -74,19 +74,19 @@ pub async fn find(
     Ok(found)
 }
 
-/// Makes sure that nobody answered one of these requests since `found` was read. Call it once the rows that the batch is about
-/// are locked: another replica may have answered the same request while this one waited for them, and what it changed would
-/// be mistaken for somebody else's change.
+/// Checks that nobody has answered one of these requests since `found` was read. Call it once the rows that the batch
+/// changes are locked. Another replica may have answered the same request while this one waited for the locks, and its
+/// change would look like somebody else's.
 ///
 /// # Errors
-/// One that has the batch run again, with the new records in view; and what the database says.
+/// An error that makes the batch run again, with the new records in view; or the error that the database returns.
 pub async fn ensure_unanswered(
     transaction: &Transaction,
     keys: &[&RequestKey],
     found: &HashMap<RequestKey, Record>,
 ) -> Result<(), DbErr> {
     if transaction.get_database_backend() != DbBackend::Postgres {
-        // one process writes to a file
+        // Only one process writes to a file.
         return Ok(());
     }
     if find(transaction, keys).await?.len() == found.len() {
@@ -95,19 +95,19 @@ pub async fn ensure_unanswered(
     Err(DbErr::Custom("another replica has just answered one of these requests".into()))
 }
 
-/// Keeps records of which only is known what they led to, where there are none: without a fingerprint, see
-/// [`domain::request::Request::continues`].
+/// Inserts records that were rebuilt from their effects and have no fingerprint, see
+/// [`domain::request::Request::continues`]. An existing record stays as it is.
 ///
 /// # Errors
-/// What the database says.
+/// The error that the database returns.
 pub async fn restore(transaction: &impl ConnectionTrait, records: Vec<Record>) -> Result<(), DbErr> {
     insert_missing(transaction, rows(records)).await
 }
 
-/// Keeps records.
+/// Inserts records of new keys.
 ///
 /// # Errors
-/// What the database says; a key that has a record already is one.
+/// The error that the database returns, for example if a key has a record already.
 pub async fn insert(transaction: &impl ConnectionTrait, records: Vec<Record>) -> Result<(), DbErr> {
     insert_all(transaction, rows(records)).await
 }
@@ -124,10 +124,10 @@ fn rows(records: Vec<Record>) -> Vec<ActiveModel> {
     records.into_iter().map(row).collect()
 }
 
-/// Forgets what was answered before `limit`; says how many.
+/// Deletes the records of requests answered before `limit`; returns how many.
 ///
 /// # Errors
-/// What the database says.
+/// The error that the database returns.
 pub async fn purge(transaction: &impl ConnectionTrait, limit: Timestamp) -> Result<u64, DbErr> {
     let deleted = Entity::delete_many().filter(Column::CreateTime.lt(micros(limit))).exec(transaction).await?;
     Ok(deleted.rows_affected)

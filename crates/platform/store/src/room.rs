@@ -1,10 +1,10 @@
-//! Room on the disk of a file. SQLite writes to a log beside the file first and copies the log into the file later; on a small disk the
-//! logs alone could take all the room there is, and the copying needs room too.
+//! Room on the disk of a file. SQLite writes to a log beside the file first and copies the log into the file later. On
+//! a small disk the logs alone could take all the room, and the copying needs room too.
 //!
-//! So a log is copied and cut off while it is small beside the room that is left: then the file has room for all that is in the log.
-//! Where a write finds no room all the same, because somebody else has taken it, the log is copied and cut off too, and what it had is
-//! there for the next write. That copy fails where the file has to grow for it and cannot. Then nothing is lost and nothing is written
-//! until somebody makes room; as much as the logs are long is always enough.
+//! So a log is copied and truncated while it is small compared with the room that is left; the file then has room for
+//! the log's content. If a write finds no room all the same, because something else has taken it, the log is copied and
+//! truncated too, and its room serves the next write. That copy fails if the file must grow for it and cannot. Nothing
+//! is lost then, and nothing is written until somebody makes room; as much as the length of the logs is always enough.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
@@ -19,14 +19,14 @@ use crate::database::Database;
 use crate::failure::{is_content, is_full};
 use crate::location::Location;
 
-/// Bytes of a log that are never too many: a copy costs two syncs, whatever its size.
+/// A log of at most this many bytes is never truncated early: a copy costs two syncs, whatever its size.
 const SMALL: u64 = 1 << 20;
-/// How many times a larger log goes into the room that is left. The files of all five services may be on one disk.
+/// How many times a larger log must fit into the room that is left. The files of all five services may be on one disk.
 const TIMES: u64 = 8;
-/// How soon a copy is tried again that did not get to its end: it may have copied much for nothing.
+/// The pause after an incomplete copy, which may have copied much in vain.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Keeps the log of one database from taking the room of its file. PostgreSQL keeps its own.
+/// Keeps the log of one database from taking the room that its file needs. PostgreSQL manages its own log.
 #[derive(Debug)]
 pub(crate) struct Room {
     log: Option<PathBuf>,
@@ -37,7 +37,7 @@ impl Room {
     pub(crate) fn of(database: &Database) -> Self {
         let log = match database.location() {
             Location::Sqlite(file) => {
-                // a log lies beside the file that a link leads to
+                // The log lies beside the file that a symbolic link leads to.
                 let mut log = fs::canonicalize(file).unwrap_or_else(|_| file.clone()).into_os_string();
                 log.push("-wal");
                 Some(log.into())
@@ -47,7 +47,7 @@ impl Room {
         Self { log, not_before: Instant::now() }
     }
 
-    /// Cuts the log off where it has become large beside the room that is left.
+    /// Truncates the log if it is large compared with the room that is left.
     pub(crate) async fn keep(&mut self, database: &Database) {
         let Some(log) = &self.log else { return };
         let length = fs::metadata(log).map_or(0, |log| log.len());
@@ -56,8 +56,8 @@ impl Room {
         }
     }
 
-    /// Cuts the log off because a write found no room. Where a reader still needs the log, or the file has no room for what is in it,
-    /// the next call tries again.
+    /// Truncates the log because a write found no room. If a reader still needs the log, or the file has no room for
+    /// the log's content, a later call tries again.
     pub(crate) async fn make(&mut self, database: &Database) {
         if self.log.is_none() || Instant::now() < self.not_before {
             return;
@@ -71,26 +71,26 @@ impl Room {
     }
 }
 
-/// Bytes that are left for this user on the disk that a file is on, where the system says.
+/// The bytes that this user may still write to the disk of a file; `None` if the system does not say.
 fn left(file: &Path) -> Option<u64> {
     let disk = rustix::fs::statvfs(file.as_os_str().as_bytes()).ok()?;
     disk.f_bavail.checked_mul(disk.f_frsize)
 }
 
-/// Whether a file could not be opened because there is no room for what lies beside it. Of a new file SQLite only says that it cannot be
-/// opened, so one is made here.
+/// Whether a file could not be opened because there is no room for the files beside it. SQLite only reports that the
+/// file cannot be opened, so this writes a small file to find out.
 pub(crate) fn is_missing(file: &Path, error: &DbErr) -> bool {
     is_full(error) || !is_content(error) && takes_no_file(file)
 }
 
 /// Whether a small file beside this one finds no room.
 fn takes_no_file(beside: &Path) -> bool {
-    /// What the index of a log takes at least.
+    /// The smallest size of a log's index.
     const SIZE: usize = 1 << 15;
     let mut path = beside.as_os_str().to_owned();
     path.push("-room");
     let written = File::create(&path).and_then(|mut file| file.write_all(&[1; SIZE]));
-    // it may not have been made
+    // The file may not have been made.
     drop(fs::remove_file(&path));
     let full = [ErrorKind::StorageFull, ErrorKind::QuotaExceeded, ErrorKind::FileTooLarge];
     written.is_err_and(|error| full.contains(&error.kind()))

@@ -1,12 +1,12 @@
-//! Many rows in one statement, and few texts of statements.
+//! Writes of many rows in one statement, with few different statement texts.
 //!
-//! A statement that spells out every value has another text for every number of rows. Each text is parsed and planned anew and
-//! pushes another one out of the connection's cache, which costs as much as the rows. So PostgreSQL is given one array a column,
-//! whatever the number of rows. SQLite has no arrays: many rows are written to it in portions that are powers of two, and lists
-//! of keys are filled up to one with what changes nothing.
+//! A statement that lists every value has another text for each number of rows. Each text is parsed and planned again
+//! and evicts another one from the connection's cache, which costs as much as the rows. So PostgreSQL gets one array
+//! per column, whatever the number of rows. SQLite has no arrays: many rows are written in portions whose sizes are
+//! powers of two, and lists of keys are padded to a power of two with repeated keys.
 //!
-//! SQLite writes every index of a row anew that has a column which is set, be it to what it was. So a row that replaces another is to say
-//! what it leaves as it is: `ActiveValue::Unchanged`.
+//! SQLite rewrites every index with a column that is set, even if the value stays the same. So a row that replaces
+//! another marks the columns that stay the same as `ActiveValue::Unchanged`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -16,34 +16,34 @@ use sea_orm::sea_query::extension::postgres::PgFunc;
 use sea_orm::sea_query::{ArrayType, Expr, ExprTrait as _, SimpleExpr};
 use sea_orm::{ActiveValue, DbBackend, Iterable, Statement, Value};
 
-/// Rows of one statement at most.
+/// The most rows per statement.
 const MAX_ROWS: usize = 1_024;
-/// The longest list of keys that is filled up.
+/// The longest list of keys that is padded.
 const MAX_PADDED_KEYS: usize = 4_096;
 
-/// What becomes of a row whose key is there already.
+/// What happens to a row whose key exists already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Present {
     /// The statement fails.
     Refused,
-    /// It stays as it is.
+    /// The existing row stays as it is.
     Kept,
-    /// It is overwritten.
+    /// The existing row is overwritten.
     Replaced,
 }
 
-/// Inserts rows in this order. A key that is there already is an error.
+/// Inserts rows in this order. An existing key is an error.
 ///
 /// # Errors
-/// What the database says.
+/// The error that the database returns.
 pub async fn insert_all<A: ActiveModelTrait>(transaction: &impl ConnectionTrait, rows: Vec<A>) -> Result<(), DbErr> {
     write(transaction, rows, Present::Refused).await
 }
 
-/// Inserts those rows whose primary keys are not there yet.
+/// Inserts the rows whose primary keys do not exist yet.
 ///
 /// # Errors
-/// What the database says.
+/// The error that the database returns.
 pub async fn insert_missing<A: ActiveModelTrait>(
     transaction: &impl ConnectionTrait,
     rows: Vec<A>,
@@ -51,15 +51,15 @@ pub async fn insert_missing<A: ActiveModelTrait>(
     write(transaction, rows, Present::Kept).await
 }
 
-/// What a row that replaces another has in a column: nothing to write where that is known to be what it was.
+/// The value of a column in a row that replaces another: `Unchanged` if it is known to be the same.
 pub fn set_unless_unchanged<V: Into<Value>>(unchanged: bool, value: V) -> ActiveValue<V> {
     if unchanged { ActiveValue::Unchanged(value) } else { ActiveValue::Set(value) }
 }
 
-/// Replaces rows that are there, but for columns that are `Unchanged`.
+/// Replaces existing rows, except columns that are `Unchanged`.
 ///
 /// # Errors
-/// What the database says.
+/// The error that the database returns.
 pub async fn replace_all<A: ActiveModelTrait>(transaction: &impl ConnectionTrait, rows: Vec<A>) -> Result<(), DbErr> {
     let mut alike: BTreeMap<Vec<bool>, Vec<A>> = BTreeMap::new();
     for row in rows {
@@ -72,12 +72,12 @@ pub async fn replace_all<A: ActiveModelTrait>(transaction: &impl ConnectionTrait
     Ok(())
 }
 
-/// Writes rows of which each says whether it was there: those that were not are inserted, those that were, and that the
-/// transaction has locked, are replaced. A row that somebody else inserted in the meantime is an error and never overwritten;
-/// the batch is then run again with it in view.
+/// Writes rows, each with a flag that says whether it existed. New rows are inserted; existing rows, which the
+/// transaction must have locked, are replaced. If another process has inserted a new row meanwhile, that is an error
+/// and the row is not overwritten; the batch then runs again and sees it.
 ///
 /// # Errors
-/// What the database says.
+/// The error that the database returns.
 pub async fn save_all<A: ActiveModelTrait>(
     transaction: &impl ConnectionTrait,
     rows: impl IntoIterator<Item = (bool, A)>,
@@ -87,7 +87,7 @@ pub async fn save_all<A: ActiveModelTrait>(
     replace_all(transaction, known.into_iter().map(|(_, row)| row).collect()).await
 }
 
-/// Values of one type as one value, for PostgreSQL. There is at least one.
+/// An array of values of one type, as one value for PostgreSQL. There is at least one value.
 pub(crate) fn array<V: Into<Value>>(values: impl IntoIterator<Item = V>) -> Value {
     list(values.into_iter().map(Into::into).collect())
 }
@@ -97,7 +97,7 @@ fn list(values: Vec<Value>) -> Value {
     Value::Array(element, Some(Box::new(values)))
 }
 
-/// `column` is one of `values`.
+/// The condition that `column` has one of `values`.
 #[must_use]
 pub fn among<C: ColumnTrait, V: Into<Value>>(
     connection: &impl ConnectionTrait,
@@ -118,27 +118,28 @@ pub fn among<C: ColumnTrait, V: Into<Value>>(
 type Columns<A> = <<A as ActiveModelTrait>::Entity as EntityTrait>::Column;
 type Keys<A> = <<A as ActiveModelTrait>::Entity as EntityTrait>::PrimaryKey;
 
-/// A column of rows to write.
+/// A column of the rows to write.
 struct Column {
     name: &'static str,
-    /// Part of the primary key.
+    /// Whether it is part of the primary key.
     is_key: bool,
-    /// It may be NULL.
+    /// Whether it may be NULL.
     may_be_null: bool,
-    /// A row that is there already gets the new value.
+    /// Whether an existing row gets the new value.
     is_set: bool,
 }
 
-/// Rows of one table that have the same columns, without the type of their entity: what writes them is compiled once.
+/// Rows of one table with the same columns, without the type of their entity, so that the code that writes them is
+/// compiled once.
 struct Table {
     name: String,
     columns: Vec<Column>,
-    /// Row by row, a value for each column.
+    /// The values row by row, one per column.
     values: Vec<Value>,
 }
 
 impl Table {
-    /// None where there are no rows.
+    /// `None` if there are no rows.
     fn of<A: ActiveModelTrait>(rows: Vec<A>) -> Result<Option<Self>, DbErr> {
         let Some(first) = rows.first() else { return Ok(None) };
         let columns: Vec<Columns<A>> =
@@ -197,16 +198,16 @@ fn statements(table: Table, present: Present, backend: DbBackend) -> Result<Vec<
     Ok(statements)
 }
 
-/// How many of so many rows the next statement on SQLite takes.
+/// How many of the remaining rows the next statement on SQLite takes.
 fn portion(rows: usize) -> usize {
-    /// Up to here every number has a text of its own.
+    /// Up to this number of rows, every number has a statement text of its own.
     const MAX_EXACT_ROWS: usize = 32;
-    /// A statement has a place for every value, and its connection keeps it: the longer, the more memory.
+    /// A longer statement would take more memory, because the connection keeps a slot for every value.
     const MAX_STATEMENT_ROWS: usize = 128;
     if rows <= MAX_EXACT_ROWS { rows } else { 1 << rows.min(MAX_STATEMENT_ROWS).ilog2() }
 }
 
-/// What a row has in a column; all rows of a statement have the same ones.
+/// The value of a row in a column. All rows of a statement have the same columns.
 fn cell(value: ActiveValue<Value>, column: &str) -> Result<Value, DbErr> {
     match value {
         ActiveValue::Set(value) | ActiveValue::Unchanged(value) => Ok(value),
@@ -214,8 +215,8 @@ fn cell(value: ActiveValue<Value>, column: &str) -> Result<Value, DbErr> {
     }
 }
 
-/// `INSERT … SELECT … FROM unnest(…)`: an array a column. Arrays hold no NULL here, so a column that may be NULL has another that
-/// says where it is.
+/// `INSERT … SELECT … FROM unnest(…)`, with one array per column. The arrays hold no NULL, so a column that may be NULL
+/// has a second array that says where it is.
 fn by_column(table: &str, columns: &[Column], values: Vec<Value>) -> Result<(String, Vec<Value>), DbErr> {
     let (mut arrays, mut selected, mut given, mut names) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut array = |values: Vec<Value>, name: String| -> Result<(), DbErr> {
@@ -251,7 +252,7 @@ fn by_column(table: &str, columns: &[Column], values: Vec<Value>) -> Result<(Str
     Ok((sql, arrays))
 }
 
-/// `INSERT … VALUES …`: every value by itself.
+/// `INSERT … VALUES …`, with every value on its own.
 fn by_row(table: &str, columns: &[Column], values: Vec<Value>) -> (String, Vec<Value>) {
     let mut sql = into(table, columns);
     let (rows, row) = (values.len() / columns.len(), format!("({})", vec!["?"; columns.len()].join(",")));
@@ -287,7 +288,7 @@ fn on_conflict(columns: &[Column], present: Present) -> String {
     }
 }
 
-/// A string takes whatever is written to it.
+/// Writing to a string cannot fail.
 fn write_to(sql: &mut String, text: std::fmt::Arguments<'_>) {
     let _ = sql.write_fmt(text);
 }

@@ -1,7 +1,7 @@
-//! Values whose drop glue is compiled here, once.
+//! Values whose drop code is compiled only in this crate.
 //!
-//! A pool or a transaction of the driver that is dropped gives its connection back, and all that this takes is generic: each
-//! crate in which such a value can be dropped would compile the driver's pool and protocol again.
+//! Dropping a pool or a transaction of the driver returns its connection, and all code for that is generic. Every crate
+//! in which such a value can be dropped would compile the driver's pool and protocol again.
 
 trait Hold<T>: Send + Sync {
     fn get(&self) -> &T;
@@ -18,7 +18,7 @@ impl<T: Send + Sync> Hold<T> for T {
     }
 }
 
-/// A value behind a table of functions.
+/// A value behind a trait object.
 pub(crate) struct Sealed<T>(Box<dyn Hold<T>>);
 
 impl<T> std::fmt::Debug for Sealed<T> {

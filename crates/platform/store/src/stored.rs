@@ -1,4 +1,4 @@
-//! A database file, looked into from outside of the process that serves it.
+//! Reads a database file from outside the process that serves it.
 
 use async_recursion::async_recursion as boxed;
 use std::path::Path;
@@ -10,10 +10,10 @@ use uuid::Uuid;
 use crate::connection::{Opening, Purpose, connect};
 use crate::location::Location;
 
-/// What a query of an id and a number finds in a file, as its last commit left it.
+/// Runs a query for an id and a number on a file; it sees the file's last commit.
 ///
 /// # Errors
-/// What the database says.
+/// The error that the database returns.
 #[boxed]
 pub async fn numbers(file: &Path, query: &str) -> Result<Vec<(Uuid, i64)>, DbErr> {
     let connection =
@@ -23,11 +23,11 @@ pub async fn numbers(file: &Path, query: &str) -> Result<Vec<(Uuid, i64)>, DbErr
     rows?.iter().map(|row| Ok((row.try_get_by_index(0)?, row.try_get_by_index(1)?))).collect()
 }
 
-/// Whether a write to a file can begin within 5 s. A service that is well holds its file for milliseconds at a time; where one
+/// Whether a write to a file can begin within 5 s. A healthy service holds its file for milliseconds at a time. If one
 /// transaction never ends, nothing that is acknowledged in it is stored. Writes nothing.
 ///
 /// # Errors
-/// What the database says, other than that it is busy.
+/// The error that the database returns, except that it is busy.
 #[boxed]
 pub async fn is_free(file: &Path) -> Result<bool, DbErr> {
     let location = Location::Sqlite(file.to_owned());

@@ -1,4 +1,4 @@
-//! Instants as columns: whole microseconds since 1970.
+//! Instants as column values: whole microseconds since 1970.
 
 use jiff::Timestamp;
 
@@ -8,7 +8,7 @@ pub fn micros(time: Timestamp) -> i64 {
     time.as_microsecond()
 }
 
-/// The instant of a column value; values out of range, which nothing here writes, become the epoch.
+/// The instant of a column value. A value out of range, which nothing here writes, becomes the epoch.
 #[must_use]
 pub fn timestamp(micros: i64) -> Timestamp {
     Timestamp::from_microsecond(micros).unwrap_or_default()

@@ -1,10 +1,12 @@
-//! A transaction of which it is known whether it was committed.
+//! A transaction whose outcome is known unless COMMIT itself fails.
 //!
-//! After a failed statement the database may have rolled the whole transaction back by itself (SQLite does on a full disk, an I/O
-//! error or too little memory), and a statement that follows would then be committed alone. So after a failed statement nothing
-//! more runs in a [`Transaction`], and it is not committed. After a failed BEGIN, COMMIT or ROLLBACK the driver's idea of the
-//! connection and the database's may differ: what the driver takes for a transaction may be none, and an acknowledged COMMIT a
-//! released savepoint. So the connection is used for nothing more: see [`Trust`].
+//! After a failed statement the database may have rolled back the whole transaction by itself (SQLite does so on a full
+//! disk, an I/O error or too little memory). A following statement would then be committed alone. So after a failed
+//! statement a [`Transaction`] runs nothing more and is not committed.
+//!
+//! After a failed BEGIN, COMMIT or ROLLBACK, the driver's view of the connection and the database's may differ: there
+//! may be no transaction although the driver believes so, or an acknowledged COMMIT may only have released a savepoint.
+//! So the connection is not used again: see [`Trust`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,8 +23,8 @@ use crate::nemesis::{Nemesis, Stage, Verdict};
 use crate::sealed::Sealed;
 use crate::turns::Turn;
 
-/// Whether the connections of a database that write may be used: not since a BEGIN, COMMIT or ROLLBACK failed, or was given up
-/// before its answer came.
+/// Whether the writing connections of a database may be used. They may not after a BEGIN, COMMIT or ROLLBACK failed, or
+/// was dropped before its answer arrived.
 #[derive(Debug, Default)]
 pub(crate) struct Trust {
     lost: AtomicBool,
@@ -32,7 +34,7 @@ pub(crate) struct Trust {
 }
 
 impl Trust {
-    /// Which databases its new connections may find.
+    /// The databases that new connections may find behind the address.
     pub(crate) fn incarnations(&self) -> &Incarnations {
         &self.incarnations
     }
@@ -41,7 +43,7 @@ impl Trust {
         self.lost.load(Ordering::Acquire)
     }
 
-    /// Every connection was replaced.
+    /// Restores trust after every connection was replaced.
     pub(crate) fn restore(&self) {
         self.lost.store(false, Ordering::Release);
     }
@@ -60,11 +62,11 @@ impl Trust {
     }
 }
 
-/// Takes the trust away when it is dropped, unless it was settled before: also where whoever waited gave up.
+/// Takes the trust away when it is dropped without being settled, also if the waiting future was dropped.
 struct Doubt(Option<Arc<Trust>>);
 
 impl Doubt {
-    /// What was doubtful went well.
+    /// Settles the doubt: the operation succeeded.
     fn settle(mut self) {
         self.0 = None;
     }
@@ -78,14 +80,14 @@ impl Drop for Doubt {
     }
 }
 
-/// A write in progress. Dropped without a commit it is rolled back, and its connection with it.
+/// A write in progress. If it is dropped without a commit, it is rolled back and its connection is not used again.
 pub struct Transaction {
     inner: Sealed<DatabaseTransaction>,
-    /// A statement failed: nothing more is run, and nothing committed.
+    /// Whether a statement failed. Nothing more is then run or committed.
     broken: AtomicBool,
     nemesis: Option<Arc<dyn Nemesis>>,
     doubt: Doubt,
-    /// At a connection that others read with.
+    /// The turn at a connection that is also used for reads.
     _turn: Option<Turn>,
 }
 
@@ -111,7 +113,7 @@ impl Transaction {
             Ok(inner) => {
                 Ok(Self { inner: Sealed::new(inner), broken: AtomicBool::new(false), nemesis, doubt, _turn: None })
             }
-            // every connection was busy: none was touched
+            // Every connection was busy, so none was touched.
             Err(error @ DbErr::ConnectionAcquire(_)) => {
                 doubt.settle();
                 Err(error)
@@ -120,12 +122,12 @@ impl Transaction {
         }
     }
 
-    /// The same, which keeps a turn to its end.
+    /// Keeps a turn until the transaction ends.
     pub(crate) fn in_turn(self, turn: Turn) -> Self {
         Self { _turn: Some(turn), ..self }
     }
 
-    /// Commits. After an error nobody knows whether the transaction took place, unless a statement had failed before.
+    /// Commits. After an error the outcome is unknown, unless a statement had failed before.
     #[boxed]
     pub(crate) async fn commit(self) -> Result<(), DbErr> {
         if self.broken.load(Ordering::Acquire) {
@@ -164,7 +166,7 @@ impl Transaction {
         Ok(())
     }
 
-    /// Rolls back. After an error its connection is not used again, and what the transaction wrote is lost with it.
+    /// Rolls back. After an error the connection is not used again; its writes are lost with it.
     #[boxed]
     pub(crate) async fn rollback(self) -> Result<(), DbErr> {
         let fails = fails(self.nemesis.as_ref(), Stage::Rollback);
@@ -177,7 +179,7 @@ impl Transaction {
         Ok(())
     }
 
-    /// Runs one statement, unless one failed before.
+    /// Runs one statement, unless an earlier one failed.
     async fn run<T>(&self, statement: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
         if self.broken.load(Ordering::Acquire) {
             return Err(broken());
@@ -194,7 +196,7 @@ impl Transaction {
         outcome
     }
 
-    /// What a database does whose storage fails, behind the driver's back.
+    /// Rolls back without the driver's knowledge, as a database does whose storage fails.
     async fn roll_back_by_itself(&self) {
         drop(self.inner.get().execute_unprepared("ROLLBACK").await);
     }
@@ -208,7 +210,8 @@ fn injected(stage: Stage) -> DbErr {
     DbErr::Conn(RuntimeErr::Internal(format!("the nemesis let storage fail at {stage:?}")))
 }
 
-/// Not an error of the storage of its own: whoever sees it ignored the one before.
+/// The error of a statement or commit after a failed statement. It blames the content, because the caller ignored the
+/// first error.
 fn broken() -> DbErr {
     DbErr::Custom("a statement of this transaction failed before".into())
 }

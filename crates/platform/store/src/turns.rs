@@ -1,9 +1,10 @@
-//! Turns at the connections that read. There is one for each, so whoever has a turn waits for no busy connection: where the pool has none
-//! even so, none can be opened.
+//! Turns at the reading connections, one per connection. So a holder of a turn waits for no busy connection: if the
+//! pool still has none for it, none can be opened.
 //!
-//! Whole pages take some of the turns at most, so that in a rush of lists a read of a row or two is still answered, and they wait less
-//! long. Who waits in vain is told to back off where others are answered, and that the database does not answer where nobody is; that
-//! they hear as soon as somebody with a turn has found it out.
+//! Whole pages take only a part of the turns, so that reads of a few rows are still answered in a rush of lists, and
+//! they wait less long. A wait that ends in vain reports an overload if other statements were answered meanwhile;
+//! otherwise it reports that the database does not answer. The latter is reported at once when a holder of a turn has
+//! found it out.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,17 +15,17 @@ use sea_orm::{DbErr, RuntimeErr};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-/// What is read.
+/// The size of a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Size {
-    /// A row, or a few.
+    /// One row, or a few.
     Rows,
     /// A whole page of a list.
     Page,
 }
 
 impl Size {
-    /// How long a turn is waited for; well below the time that callers have.
+    /// How long a read waits for a turn; well below the time that callers have.
     const fn patience(self) -> Duration {
         match self {
             Self::Rows => Duration::from_secs(3),
@@ -38,15 +39,15 @@ impl Size {
 pub(crate) struct Turns {
     all: Arc<Semaphore>,
     pages: Arc<Semaphore>,
-    /// Statements that were answered.
+    /// How many statements were answered.
     answered: AtomicU64,
-    /// Shared with each turn that is kept by a transaction, whose beginning was answered.
+    /// Shared with each turn that a transaction keeps; the beginning of the transaction was answered.
     kept: Arc<()>,
-    /// Told where a turn was of no use.
+    /// Notified when a holder of a turn got no connection.
     silence: Notify,
 }
 
-/// A right to use one connection.
+/// The right to use one connection.
 #[derive(Debug)]
 pub(crate) struct Turn {
     _one: OwnedSemaphorePermit,
@@ -55,7 +56,7 @@ pub(crate) struct Turn {
 }
 
 impl Turns {
-    /// A turn for each of these connections; pages take all but a fourth of them, and one where there are few.
+    /// One turn per connection. Pages may take at most three quarters of them, and at least one.
     pub(crate) fn new(connections: u32) -> Self {
         let all = connections as usize;
         let pages = all - all.div_ceil(4);
@@ -68,7 +69,7 @@ impl Turns {
         }
     }
 
-    /// Waits for a turn.
+    /// Waits for a turn. Fails if there is none in time, or if the database does not answer.
     pub(crate) async fn take(&self, size: Size) -> Result<Turn, DbErr> {
         let before = self.answered.load(Ordering::Relaxed);
         let taking = async {
@@ -87,7 +88,7 @@ impl Turns {
         Err(if busy { DbErr::ConnectionAcquire(ConnAcquireErr::Timeout) } else { silent() })
     }
 
-    /// Takes note of what a statement came to that was run in a turn.
+    /// Records the outcome of a statement that was run in a turn.
     pub(crate) fn heard<A>(&self, outcome: Result<A, DbErr>) -> Result<A, DbErr> {
         match outcome {
             Err(DbErr::ConnectionAcquire(ConnAcquireErr::Timeout)) => {
@@ -102,18 +103,18 @@ impl Turns {
         }
     }
 
-    /// The same turn, kept by a transaction that has begun.
+    /// Marks the turn as kept by a transaction that has begun.
     pub(crate) fn keep(&self, turn: Turn) -> Turn {
         Turn { _kept: Some(Arc::clone(&self.kept)), ..turn }
     }
 }
 
 async fn permit(semaphore: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, DbErr> {
-    // it is never closed
+    // The semaphore is never closed.
     Arc::clone(semaphore).acquire_owned().await.map_err(|closed| DbErr::Custom(closed.to_string()))
 }
 
-/// Nobody can be blamed for being too many.
+/// The error for a database that does not answer. It does not blame an overload.
 fn silent() -> DbErr {
     DbErr::Conn(RuntimeErr::Internal("the database opens no connection and answers no statement in time".to_owned()))
 }

@@ -1,24 +1,24 @@
 //! The coalescing writer: one loop that turns waiting commands into one transaction.
 //!
-//! While a batch commits the next one forms. Before it is taken, tasks that are ready to run get their turn, for they may be
-//! about to submit; there is no other linger, and where nothing else is ready none at all. One durable commit is shared by
-//! every command of its batch, which is what makes a single hot row fast: see docs/measurements. The loop decides
-//! nothing; a [`BatchHandler`] does.
+//! While a batch commits, the next one forms. Before a batch is taken, tasks that are ready run first, because they may
+//! be about to submit. There is no other delay, and none at all if no task is ready. All commands of a batch share one
+//! durable commit, which makes a single busy row fast: see docs/measurements. A [`BatchHandler`] makes all decisions.
 //!
-//! An answer follows a commit that is known to be one. What can fail, and what is done about it:
+//! A command is answered only after a commit that is known to have succeeded. The failures and the writer's reactions:
 //!
-//! | class | when | what the database may have done | what the writer does | what the caller hears |
+//! | class | when | what the database may have done | what the writer does | what the caller gets |
 //! |---|---|---|---|---|
-//! | Content | a statement breaks a rule of the database, or the batch handler panics | nothing | rolls back; runs the batch again, then in halves until the culprit is alone | its own answer; the culprit INTERNAL |
+//! | Content | a statement breaks a rule of the database, or the batch handler panics | nothing | rolls back; runs the batch again, then in halves until the failing command is alone | its own answer; the failing command INTERNAL |
 //! | Storage | BEGIN or a statement fails for the storage's reasons: full, I/O error, out of reach | nothing | drops the connection if BEGIN or ROLLBACK failed; runs the batch again, seven times in about 3 s | its own answer, or STORAGE_UNAVAILABLE: nothing was done |
-//! | Unknown | COMMIT fails, or a server does not answer in 6 s | all of it or nothing | drops the connection; runs the same batch again, likewise, for batch handlers are idempotent | its own answer, or STORAGE_UNAVAILABLE: the outcome is unknown |
-//! | no failure | a ROLLBACK fails | nothing more | drops the connection, and with it the transaction | as the class of what led to the ROLLBACK says |
+//! | Unknown | COMMIT fails, or a server does not answer in 6 s | all of it or nothing | drops the connection; runs the same batch again as often, because batch handlers are idempotent | its own answer, or STORAGE_UNAVAILABLE: the outcome is unknown |
+//! | no failure | a ROLLBACK fails | nothing more | drops the connection, and with it the transaction | as for the failure that led to the ROLLBACK |
 //!
-//! Where a file's disk is full, its log is copied into it and cut off before the next run: see `room.rs`.
+//! If a file's disk is full, the file's log is copied into it and truncated before the next run: see `room.rs`.
 //!
-//! A batch that is given up turns the storage *unwritable* ([`Database::writable`]; one line in the log, the gauge
-//! `checkup_store_writable`). From then on a batch gets one run, so that callers need not wait to hear the same, and where no batch
-//! comes a small write is tried every half second. The first of them that is committed turns it writable again.
+//! Giving up a batch makes the storage *unwritable* ([`Database::writable`]; one line in the log, the gauge
+//! `checkup_store_writable`). From then on each batch gets one run, so that callers get the refusal quickly. While no
+//! batch arrives, a small write is tried every half second. The first successful commit makes the storage writable
+//! again.
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;
@@ -38,25 +38,25 @@ use crate::room::Room;
 use crate::simulation::step;
 use crate::transaction::Transaction;
 
-/// What a slice does with a batch.
+/// A service's work on a batch of commands.
 #[async_trait]
 pub trait BatchHandler: Send + Sync + 'static {
     /// One request to change something.
     type Command: Send + Sync + 'static;
-    /// What its asker is told once the batch has committed.
+    /// The answer to a command, sent once its batch has committed.
     type Answer: Send + 'static;
 
-    /// Decides a whole batch in order and writes its effects in this transaction; answers each command, in order. An error
-    /// rolls the batch back. Running a committed batch again must change nothing and answer the same.
+    /// Executes a whole batch in order, writes its effects in this transaction, and answers each command, in order. An
+    /// error rolls the batch back. Executing a committed batch again must change nothing and give the same answers.
     async fn execute(&self, transaction: &Transaction, batch: &[&Self::Command]) -> Result<Vec<Self::Answer>, DbErr>;
 }
 
-/// Sizes of a writer.
+/// The limits of a writer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WriterOptions {
-    /// Commands that may wait; one more is refused with OVERLOADED.
+    /// The most commands that may wait; a further one is refused with OVERLOADED.
     pub queue: usize,
-    /// Commands one transaction takes at most; 1 is one transaction a command.
+    /// The most commands per transaction.
     pub batch: usize,
 }
 
@@ -72,7 +72,7 @@ struct Job<H: BatchHandler> {
     answer: oneshot::Sender<Result<H::Answer, Fault>>,
 }
 
-/// The handle that submits commands.
+/// The handle for submitting commands.
 pub struct Writer<H: BatchHandler> {
     queue: mpsc::Sender<Job<H>>,
 }
@@ -90,8 +90,8 @@ impl<H: BatchHandler> fmt::Debug for Writer<H> {
 }
 
 impl<H: BatchHandler> Writer<H> {
-    /// Makes a handle and the loop that serves it and its clones; the loop ends once all of them are dropped and the queue
-    /// is empty. `name` labels its metrics.
+    /// Makes a handle and the loop that serves it and its clones. The loop ends once all of them are dropped and the
+    /// queue is empty. `name` labels its metrics.
     pub fn new(
         name: &'static str,
         handler: H,
@@ -105,12 +105,13 @@ impl<H: BatchHandler> Writer<H> {
         (Self { queue }, worker.run())
     }
 
-    /// Queues a command and waits for its answer. A dropped or expired wait does not undo a command that was already taken
-    /// into a batch.
+    /// Queues a command and waits for its answer. Dropping the wait, or its expiry, does not undo a command that was
+    /// already taken into a batch.
     ///
     /// # Errors
-    /// OVERLOADED where the queue is full, DEADLINE_EXCEEDED, STORAGE_UNAVAILABLE where the storage takes no writes (the outcome
-    /// may then be unknown), NOT_READY where the writer has stopped, INTERNAL where this command alone keeps failing.
+    /// OVERLOADED if the queue is full, DEADLINE_EXCEEDED, STORAGE_UNAVAILABLE if the storage takes no writes (the
+    /// outcome may then be unknown), NOT_READY if the writer has stopped, INTERNAL if this command fails alone again
+    /// and again.
     pub async fn submit(&self, command: H::Command, deadline: Instant) -> Result<H::Answer, Fault> {
         let (answer, answered) = oneshot::channel();
         self.queue.try_send(Job { command, deadline, answer }).map_err(|refused| match refused {
@@ -125,28 +126,28 @@ impl<H: BatchHandler> Writer<H> {
     }
 }
 
-/// Runs one command that no service is there for, under the same care as any other.
+/// Runs one command without a running service, with the writer's usual handling of failures.
 ///
 /// # Errors
-/// As [`Writer::submit`].
+/// The faults of [`Writer::submit`].
 pub async fn run_once<H: BatchHandler>(
     name: &'static str,
     handler: H,
     database: Database,
     command: H::Command,
 ) -> Result<H::Answer, Fault> {
-    /// Such a command may be about everything there is.
+    /// The time limit of such a command, which may concern every row.
     const RUN_ONCE_TIMEOUT: Duration = Duration::from_secs(60 * 60);
     let (writer, writing) = Writer::new(name, handler, database, WriterOptions { queue: 1, batch: 1 });
     let submitted = async move { writer.submit(command, Instant::now() + RUN_ONCE_TIMEOUT).await };
-    // the loop ends with its handle
+    // The loop ends when its handle is dropped.
     tokio::join!(submitted, writing).0
 }
 
-/// When to come back to a full queue.
+/// The retry delay for callers while the queue is full.
 const OVERLOAD_RETRY_DELAY: Duration = Duration::from_millis(200);
 
-/// The refusal of a full queue: nothing was done, so the same request may come again.
+/// The refusal of a full queue: nothing was done, so the same request may be sent again.
 pub(crate) fn overloaded() -> Fault {
     Fault::new(Reason::Overloaded, "the service is overloaded; back off and send the same request again")
         .retry_after(OVERLOAD_RETRY_DELAY)
@@ -161,16 +162,18 @@ fn deadline_exceeded() -> Fault {
     Fault::new(Reason::DeadlineExceeded, "the deadline passed before the request was done")
 }
 
-/// Runs that a batch gets before the storage is taken to be unwritable: with the pauses between them, the time a database server
-/// takes to come back from a crash.
+/// How often a batch is run before the storage counts as unwritable. With the pauses between the runs this is the time
+/// that a database server takes to return from a crash.
 const STORAGE_ATTEMPTS: u32 = 7;
 const FIRST_PAUSE: Duration = Duration::from_millis(25);
-/// How often unwritable storage is tried where no batch comes.
+/// How often unwritable storage is tried while no batch arrives.
 const PROBE_INTERVAL: Duration = Duration::from_millis(500);
-/// Runs a batch gets before a row in it is blamed; where other processes write too, each may meet another of their rows.
+/// How often a batch is run before one of its commands is blamed. If other processes write too, each run may meet
+/// another of their rows.
 const CONTENT_ATTEMPTS: u32 = 2;
 const SHARED_CONTENT_ATTEMPTS: u32 = 4;
-/// How long one run of a batch may take on a database across a network, above the server's own limits on a statement.
+/// How long one run of a batch may take on a database across a network. It is longer than the server's own limits on a
+/// statement.
 const RUN_TIMEOUT: Duration = Duration::from_secs(6);
 
 struct Worker<H: BatchHandler> {
@@ -203,7 +206,8 @@ impl<H: BatchHandler> Worker<H> {
         }
     }
 
-    /// Waits for the next commands, and tries unwritable storage while none come; 0 once there will be no more.
+    /// Waits for the next commands, and tries unwritable storage while none arrive. Returns 0 once there will be no
+    /// more.
     async fn next_batch(&mut self, jobs: &mut Vec<Job<H>>) -> usize {
         while !self.database.is_writable() {
             match timeout(PROBE_INTERVAL, self.waiting.recv_many(jobs, self.max)).await {
@@ -220,7 +224,8 @@ impl<H: BatchHandler> Worker<H> {
         gather(&mut self.waiting, jobs, self.max).await
     }
 
-    /// Writes something that changes nothing. SQLite skips a row that stays the same, but never the head of its file.
+    /// Commits a write that changes nothing. SQLite skips a row that stays the same, but always writes the head of its
+    /// file.
     async fn probe(&self) -> Result<(), DbErr> {
         let transaction = self.database.begin().await?;
         let write = if self.database.is_shared() {
@@ -249,7 +254,7 @@ impl<H: BatchHandler> Worker<H> {
         }
     }
 
-    /// Where a write found no room, what the log has taken may be enough for it.
+    /// Cuts the log after a write found no room, because the room that the log has taken may be enough.
     async fn make_room(&mut self, cause: &DbErr) {
         if is_full(cause) {
             self.room.make(&self.database).await;
@@ -264,7 +269,7 @@ impl<H: BatchHandler> Worker<H> {
                 Ok(answers) => {
                     self.storage_takes_writes();
                     for (job, answer) in jobs.into_iter().zip(answers) {
-                        // Whoever stopped waiting has dropped the other end.
+                        // A caller that stopped waiting has dropped its receiver.
                         drop(job.answer.send(Ok(answer)));
                     }
                 }
@@ -275,7 +280,7 @@ impl<H: BatchHandler> Worker<H> {
                 Err(Failure::Content(cause)) => {
                     tracing::warn!(service = self.name, %cause, commands = jobs.len(), "halving a failed batch");
                     let second = jobs.split_off(jobs.len() / 2);
-                    // Popped from the end, so the first half keeps its turn.
+                    // Batches are popped from the end, so the first half runs first.
                     todo.push(second);
                     todo.push(jobs);
                 }
@@ -289,7 +294,7 @@ impl<H: BatchHandler> Worker<H> {
         }
     }
 
-    /// Runs a batch again while that can help.
+    /// Runs a batch again for as long as that can help.
     async fn persist(&mut self, jobs: &[Job<H>]) -> Result<Vec<H::Answer>, Failure> {
         let content_attempts = if self.database.is_shared() { SHARED_CONTENT_ATTEMPTS } else { CONTENT_ATTEMPTS };
         let attempts = if self.database.is_writable() { STORAGE_ATTEMPTS } else { 1 };
@@ -301,7 +306,7 @@ impl<H: BatchHandler> Worker<H> {
                 Err(failure) => failure,
             };
             match &failure {
-                // Another replica may have written the same key just before; another look then finds its row.
+                // Another replica may have written the same key just before; the next run then finds its row.
                 Failure::Content(_) if attempt < content_attempts => {
                     attempt += 1;
                     continue;
@@ -319,7 +324,7 @@ impl<H: BatchHandler> Worker<H> {
         }
     }
 
-    /// A run that a silent server cannot hold up for ever.
+    /// Runs a batch once, with a time limit if a server might not answer.
     async fn attempt_in_time(&self, jobs: &[Job<H>]) -> Result<Vec<H::Answer>, Failure> {
         let attempt = step(self.attempt(jobs));
         if !self.database.is_shared() {
@@ -351,7 +356,8 @@ impl<H: BatchHandler> Worker<H> {
                 Ok(answers)
             }
             Err(cause) => {
-                // The error that stopped the batch says more than one of the rollback could, which costs the connection.
+                // The error that stopped the batch is more useful than an error of the rollback, which costs only the
+                // connection.
                 drop(transaction.rollback().await);
                 Err(if is_content(&cause) { Failure::Content(cause) } else { Failure::Storage(cause) })
             }
@@ -359,8 +365,8 @@ impl<H: BatchHandler> Worker<H> {
     }
 }
 
-/// Waits for something, then lets whoever is ready to run come first for as long as that brings more. On a busy process most
-/// of those who are about to ask have not been given their turn yet when the first of them has asked.
+/// Waits for something, then yields to ready tasks for as long as that brings more. In a busy process most tasks that
+/// are about to ask have not run yet when the first one has asked.
 pub(crate) async fn gather<T>(waiting: &mut mpsc::Receiver<T>, taken: &mut Vec<T>, max: usize) -> usize {
     let mut count = waiting.recv_many(taken, max).await;
     while count > 0 && count < max {
@@ -379,7 +385,7 @@ pub(crate) async fn gather<T>(waiting: &mut mpsc::Receiver<T>, taken: &mut Vec<T
     count
 }
 
-/// Takes the jobs somebody still waits for, and answers those whose time is up.
+/// Takes the jobs that somebody still waits for; refuses those whose deadline has passed.
 fn take_live<H: BatchHandler>(jobs: &mut Vec<Job<H>>) -> Vec<Job<H>> {
     let now = Instant::now();
     let mut live = Vec::with_capacity(jobs.len());

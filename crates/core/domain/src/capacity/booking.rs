@@ -1,4 +1,4 @@
-//! Whether a place can be taken now, judged alike where places are taken and where it is only asked.
+//! Whether a place can be taken now. The same rule serves calls that take a place and calls that only ask.
 
 use contract::hospital::v1 as message;
 use fault::{Fault, Reason};
@@ -11,14 +11,14 @@ use crate::hospital::{Hospital, HospitalState, hospital_deleted, hospital_not_fo
 use crate::ids::SlotId;
 use crate::window::BookingPolicy;
 
-/// A hospital, as far as a booking is judged by it.
+/// The part of a hospital that decides about a booking.
 #[derive(Debug, Clone)]
 pub struct Venue {
-    /// Whether it is open for business.
+    /// Whether the hospital is ACTIVE.
     pub active: bool,
-    /// The zone of its dates.
+    /// The time zone of its dates.
     pub time_zone: TimeZone,
-    /// Its policy.
+    /// How long before a date it can be booked.
     pub policy: BookingPolicy,
 }
 
@@ -30,7 +30,7 @@ impl From<&Hospital> for Venue {
 }
 
 impl Venue {
-    /// Reads what GetHospital answered; `None` where it is not as the contract says.
+    /// Reads the answer of GetHospital; `None` if it breaks the contract.
     #[must_use]
     pub fn from_message(hospital: &message::Hospital) -> Option<Self> {
         let offset = |duration: Option<prost_types::Duration>, default| match duration {
@@ -51,10 +51,10 @@ impl Venue {
     }
 }
 
-/// A slot, as far as a booking is judged by it.
+/// The part of a slot that decides about a booking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Offer {
-    /// Whether it is on sale.
+    /// Whether the slot is on sale.
     pub open: bool,
     /// How many places are left.
     pub remaining: i32,
@@ -72,8 +72,8 @@ impl From<&message::Slot> for Offer {
     }
 }
 
-/// Whether a place on a slot can be taken now; the one place that knows the order of refusals. `None` stands for a hospital
-/// or a slot that does not exist.
+/// Checks that a place on a slot can be taken now. Only this function knows the order of refusals. `None` stands for a
+/// hospital or a slot that does not exist.
 ///
 /// # Errors
 /// HOSPITAL_NOT_FOUND, HOSPITAL_DELETED, SLOT_NOT_FOUND, DATE_IN_PAST, OUTSIDE_BOOKING_WINDOW, SLOT_CLOSED or SLOT_FULL.

@@ -23,13 +23,13 @@ pub enum RevokeReason {
 }
 
 impl RevokeReason {
-    /// The reason with this number.
+    /// The reason with this number, or `None` if there is none.
     #[must_use]
     pub fn from_number(number: i32) -> Option<Self> {
         [Self::HospitalDeleted, Self::SlotCancelled].into_iter().find(|reason| *reason as i32 == number)
     }
 
-    /// Its name in the contract.
+    /// The reason's name in the contract.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -42,16 +42,16 @@ impl RevokeReason {
 /// Whether a claim holds a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ClaimState {
-    /// It does.
+    /// It holds a place.
     Active,
-    /// Given back, perhaps before it was taken; final.
+    /// Released by Screening, perhaps before it was reserved; final.
     Released,
-    /// Taken away; final.
+    /// Taken away by Hospital; final.
     Revoked(RevokeReason),
 }
 
 impl ClaimState {
-    /// The contract's state.
+    /// The state as the contract's enum.
     #[must_use]
     pub fn message(self) -> message::capacity_claim::State {
         match self {
@@ -67,15 +67,15 @@ impl ClaimState {
 pub struct Claim {
     /// The id that the caller chose.
     pub id: ClaimId,
-    /// On which slot.
+    /// The slot that the claim is on.
     pub slot: SlotId,
     /// Whether it holds its place.
     pub state: ClaimState,
     /// The slot's version right after the claim's last change.
     pub slot_version: i64,
-    /// Counts its own changes: the version of its events.
+    /// 1 when the claim is stored, one more per change. It is the version of its events.
     pub version: i64,
-    /// When it changed last.
+    /// When the claim last changed.
     pub update_time: Timestamp,
 }
 
@@ -103,14 +103,14 @@ impl Claim {
     }
 }
 
-/// What a command does to a claim. Without a fact it changes nothing.
+/// The result of a command on a claim. Without a fact nothing changed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Step {
-    /// The claim as it is now.
+    /// The claim after the command.
     pub claim: Claim,
-    /// The slot, where it changed too.
+    /// The slot after the command, if it changed too.
     pub slot: Option<Slot>,
-    /// What happened.
+    /// The fact to publish, if the claim changed.
     pub fact: Option<Fact>,
 }
 
@@ -120,7 +120,7 @@ impl Step {
     }
 }
 
-/// NOT_FOUND for a claim.
+/// The refusal of a call that names a claim that does not exist.
 #[must_use]
 pub fn claim_not_found(claim: &ClaimId) -> Fault {
     Fault::new(Reason::ClaimNotFound, format!("the claim {claim} does not exist"))
@@ -128,10 +128,11 @@ pub fn claim_not_found(claim: &ClaimId) -> Fault {
         .about("CapacityClaim", claim)
 }
 
-/// Takes a place. A claim that exists answers before any rule: the caller repeats a call whose answer it did not hear.
+/// Takes a place. An existing claim is the answer before any rule applies, because the caller may repeat a call whose
+/// answer was lost.
 ///
 /// # Errors
-/// CLAIM_TERMINATED; FIELD_INVALID where the id is ACTIVE on another slot; those of [`judge_booking`].
+/// CLAIM_TERMINATED; FIELD_INVALID if the id is ACTIVE on another slot; the errors of [`judge_booking`].
 pub fn reserve(
     slot_id: &SlotId,
     claim_id: ClaimId,
@@ -168,11 +169,11 @@ pub fn reserve(
     Ok(Step { claim, slot: Some(slot), fact: Some(fact) })
 }
 
-/// Gives a place back. Of a claim never seen it leaves a tombstone, on whatever slot the caller names: the reserve may be
-/// still on its way.
+/// Gives a place back. For an unknown claim it stores a tombstone on the slot that the caller names, because the
+/// reserve may still be on its way.
 ///
 /// # Errors
-/// FIELD_INVALID where the claim belongs to another slot.
+/// FIELD_INVALID if the claim belongs to another slot.
 pub fn release(
     slot_id: &SlotId,
     claim_id: ClaimId,
@@ -209,7 +210,7 @@ pub fn release(
     Ok(Step { claim, slot: changed, fact: Some(fact) })
 }
 
-/// Takes a place away. `message` is what the admin gave as the reason. Claims that have ended stay as they are.
+/// Takes a place away. `message` is the reason that the admin gave. A claim that has ended stays as it is.
 #[must_use]
 pub fn revoke(claim: &Claim, slot: &Slot, reason: RevokeReason, message: &str, now: Timestamp) -> Step {
     if claim.state != ClaimState::Active {

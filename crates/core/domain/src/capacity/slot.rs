@@ -1,4 +1,4 @@
-//! Slots, and what admins change about them.
+//! Slots, and the changes that admins make to them.
 
 use contract::event::v1::event_envelope::Payload;
 use contract::event::v1::{SlotCapacityChanged, SlotClosed, SlotOpened};
@@ -16,11 +16,11 @@ use crate::window::refuse_past;
 /// The largest capacity a slot may have.
 pub const MAX_CAPACITY: i32 = 100_000;
 
-/// Whether a date is on sale. The numbers are those of the contract.
+/// The state of a slot. The numbers are those of the contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(i32)]
 pub enum SlotState {
-    /// On sale.
+    /// The date is on sale.
     Open = message::slot::State::Open as i32,
     /// Taken off sale by an admin.
     Closed = message::slot::State::Closed as i32,
@@ -29,7 +29,7 @@ pub enum SlotState {
 }
 
 impl SlotState {
-    /// The state with this number.
+    /// The state with this number, or `None` if there is none.
     #[must_use]
     pub fn from_number(number: i32) -> Option<Self> {
         [Self::Open, Self::Closed, Self::Deleted].into_iter().find(|state| *state as i32 == number)
@@ -39,21 +39,21 @@ impl SlotState {
 /// The places a hospital offers on one date.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slot {
-    /// Which one.
+    /// The hospital and the date.
     pub id: SlotId,
     /// How many places there are.
     pub capacity: i32,
-    /// How many ACTIVE claims there are; never more than `capacity`.
+    /// How many ACTIVE claims there are; at most `capacity`.
     pub booked: i32,
-    /// Whether it is on sale.
+    /// Whether the slot is on sale.
     pub state: SlotState,
     /// Counts every change, bookings included.
     pub version: i64,
-    /// Counts what admins changed: the version of its events, and its etag.
+    /// Counts the changes by admins. It is the version of the slot's events and its etag.
     pub admin_version: i64,
-    /// When it was opened first.
+    /// When the slot was first opened.
     pub create_time: Timestamp,
-    /// When an admin changed it last.
+    /// When an admin last changed the slot.
     pub update_time: Timestamp,
 }
 
@@ -69,7 +69,7 @@ impl Slot {
         Self { version: self.version + 1, admin_version: self.admin_version + 1, update_time: now, ..self.clone() }
     }
 
-    /// The slot with one claim more or less.
+    /// The slot after its count of claims changed by `difference`.
     pub(super) fn counting(&self, difference: i32) -> Self {
         Self { version: self.version + 1, booked: self.booked + difference, ..self.clone() }
     }
@@ -95,7 +95,7 @@ impl Slot {
         }
     }
 
-    /// The checks of every change that an admin makes.
+    /// The checks of every change by an admin.
     fn require_change(&self, hospital: &Hospital, etag: &str, now: Timestamp) -> Result<(), Fault> {
         self.require_hospital()?;
         refuse_past(self.id.date, &hospital.time_zone, now)?;
@@ -103,7 +103,7 @@ impl Slot {
     }
 }
 
-/// NOT_FOUND for a slot.
+/// The refusal of a call that names a slot that does not exist.
 #[must_use]
 pub fn slot_not_found(slot: &SlotId) -> Fault {
     Fault::new(Reason::SlotNotFound, format!("{slot} does not exist")).with("slot", slot).about("Slot", slot)
@@ -113,7 +113,7 @@ pub(super) fn slot_closed(slot: &SlotId) -> Fault {
     Fault::new(Reason::SlotClosed, format!("{slot} is not on sale")).with("slot", slot).about("Slot", slot)
 }
 
-/// Opens a date.
+/// Opens a date of a hospital for booking. `existing` is the slot that the date already has.
 ///
 /// # Errors
 /// HOSPITAL_DELETED, DATE_IN_PAST or SLOT_ALREADY_EXISTS.
@@ -145,7 +145,8 @@ pub fn open_slot(
     Ok((slot, fact))
 }
 
-/// The fact that reports a slot as it stands, for those who have not heard of it; `before` is the capacity it had, where it was there.
+/// The fact that reports a slot's current state, for services that do not know it. `before` is its former capacity, if
+/// it existed.
 #[must_use]
 pub fn state_fact(slot: &Slot, before: Option<i32>) -> Fact {
     let Slot { id, capacity, booked, version, .. } = slot;
@@ -170,19 +171,21 @@ pub fn state_fact(slot: &Slot, before: Option<i32>) -> Fact {
     }
 }
 
-/// How a capacity is to change.
+/// A change of a slot's capacity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CapacityChange {
-    /// To this.
+    /// Set the capacity to this number.
     To(i32),
-    /// By this.
+    /// Add this number, which may be negative.
     By(i32),
 }
 
-/// Sets or shifts a capacity; `None` where that changes nothing. `request` is the capacity request that asked for it.
+/// Sets or shifts a capacity; `None` if nothing would change. `request` is the capacity request that asked for the
+/// change.
 ///
 /// # Errors
-/// HOSPITAL_DELETED, DATE_IN_PAST, ETAG_MISMATCH, FIELD_INVALID where the outcome is not a capacity, or CAPACITY_BELOW_BOOKED.
+/// HOSPITAL_DELETED, DATE_IN_PAST, ETAG_MISMATCH, FIELD_INVALID if the result is no valid capacity, or
+/// CAPACITY_BELOW_BOOKED.
 pub fn set_capacity(
     hospital: &Hospital,
     slot: &Slot,
@@ -227,7 +230,7 @@ pub fn set_capacity(
     Ok(Some((changed, fact)))
 }
 
-/// Takes a date off sale; `None` where that changes nothing. With `cancel_bookings` the caller revokes the slot's claims.
+/// Takes a date off sale; `None` if nothing would change. With `cancel_bookings` the caller revokes the slot's claims.
 ///
 /// # Errors
 /// HOSPITAL_DELETED, DATE_IN_PAST or ETAG_MISMATCH.
@@ -256,8 +259,8 @@ pub fn close_slot(
     Ok(Some((closed, fact)))
 }
 
-/// Puts a closed date on sale again; `None` where that changes nothing. `revoking` says that its claims are still being
-/// revoked: a place booked now could not be told from those.
+/// Puts a closed date on sale again; `None` if nothing would change. `revoking` says that its claims are still being
+/// revoked; a new booking could not be told from those.
 ///
 /// # Errors
 /// HOSPITAL_DELETED, DATE_IN_PAST, ETAG_MISMATCH, or REQUEST_IN_PROGRESS while its bookings are being cancelled.
@@ -285,13 +288,14 @@ pub fn reopen_slot(
     Ok(Some((opened, fact)))
 }
 
-/// The slot of a hospital whose deletion begins. No event reports it but the hospital's own, so its event version stands.
+/// The slot of a hospital whose deletion begins. Only the hospital's own event reports it, so the slot's
+/// `admin_version` does not change.
 #[must_use]
 pub fn withdraw_slot(slot: &Slot, now: Timestamp) -> Slot {
     Slot { state: SlotState::Deleted, version: slot.version + 1, update_time: now, ..slot.clone() }
 }
 
-/// Refuses to approve more places for a date that is not on sale.
+/// Refuses to add places to a date that is not on sale.
 ///
 /// # Errors
 /// HOSPITAL_DELETED or SLOT_CLOSED.

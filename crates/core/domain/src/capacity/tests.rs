@@ -1,4 +1,4 @@
-//! Every rule by example, then all of them under random sequences of commands.
+//! Every rule by example, then all rules under random sequences of commands.
 
 use std::collections::BTreeMap;
 
@@ -209,14 +209,14 @@ fn what_is_over_is_history() {
         let refused = change.unwrap_err();
         assert_eq!((refused.reason(), refused.metadata()["today"].as_str()), (Reason::DateInPast, "2027-01-05"));
     }
-    // A service that gives a place back is never kept from it.
+    // A service can always give a place back, also after the date is over.
     let released = release(&booked.id, claim_id(1), Some(&taken.claim), Some(&booked), midnight).unwrap();
     assert_eq!(released.slot.unwrap().booked, 0);
     let deleted = withdraw_slot(&booked, now());
     assert_eq!(reason(close_slot(&seoul(), &deleted, true, "", "", midnight)), Reason::HospitalDeleted);
 }
 
-/// What may happen to one slot, with a handful of claims so that commands meet.
+/// A command on one slot. There are few claim ids, so that commands meet on the same claim.
 #[derive(Debug, Clone)]
 enum Command {
     Reserve(u128),
@@ -241,7 +241,7 @@ fn commands() -> impl Strategy<Value = Vec<Command>> {
         2 => Just(Command::Reopen),
         1 => (0..40_i64).prop_map(Command::Later),
     ];
-    // A withdrawn slot takes nothing more, so it comes last or not at all.
+    // A withdrawn slot accepts nothing more, so withdrawing comes late or not at all.
     (proptest::collection::vec(command, 1..120), any::<bool>()).prop_map(|(mut commands, withdrawn)| {
         if withdrawn {
             let at = commands.len() * 3 / 4;

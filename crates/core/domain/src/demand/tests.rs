@@ -1,4 +1,5 @@
-//! Any delivery of a hospital's life ends in the same demand; who may read and propose; what is subscribed to.
+//! Any delivery of a hospital's events ends in the same demand; also who may read and propose, and the subscribed
+//! subjects.
 
 use std::collections::BTreeMap;
 
@@ -58,7 +59,7 @@ fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second).unwrap()
 }
 
-/// A hospital's life: what happens on two slots, numbered as Hospital numbers it, and maybe its end.
+/// A hospital's life: the events of two slots, numbered as Hospital numbers them, and perhaps its deletion.
 fn life() -> impl Strategy<Value = Vec<Fact>> {
     let step = (1_i8..=2, 0_u8..3, 0_i32..5);
     (prop::collection::vec(step, 0..12), any::<bool>()).prop_map(|(steps, gone)| {
@@ -174,7 +175,7 @@ fn every_fact_that_is_understood_is_subscribed_to() {
     assert_eq!(hospital.iter().map(subject).collect::<Vec<_>>(), hospital_subjects());
     assert_eq!(screening.iter().map(subject).collect::<Vec<_>>(), screening_subjects());
     for payload in hospital.into_iter().chain(screening) {
-        // without content, what is understood is refused and not passed over
+        // A known fact without content is refused, not skipped.
         let envelope = EventEnvelope { payload: Some(payload), ..EventEnvelope::default() };
         assert!(Fact::decode(&envelope).is_err(), "{envelope:?}");
     }

@@ -1,4 +1,4 @@
-//! Requests for more capacity, and how admins decide them.
+//! Requests for more capacity, and the admins' decisions about them.
 
 use contract::event::v1::event_envelope::Payload;
 use contract::event::v1::{CapacityIncreaseDecided, CapacityIncreaseRequested};
@@ -12,10 +12,10 @@ use crate::ids::{CapacityRequestId, SlotId};
 use crate::token::check_etag;
 use crate::window::refuse_past;
 
-/// How long a capacity request can be decided where the caller names no end.
+/// How long a capacity request can be decided if the caller names no end.
 pub const REQUEST_LIFETIME: SignedDuration = SignedDuration::from_hours(14 * 24);
 
-/// NOT_FOUND for a capacity request.
+/// The refusal of a call that names a capacity request that does not exist.
 #[must_use]
 pub fn capacity_request_not_found(request: &CapacityRequestId) -> Fault {
     Fault::new(Reason::CapacityRequestNotFound, format!("{request} does not exist"))
@@ -23,28 +23,28 @@ pub fn capacity_request_not_found(request: &CapacityRequestId) -> Fault {
         .about("CapacityRequest", request)
 }
 
-/// What was decided about a capacity request. The numbers are those of the contract.
+/// The state of a capacity request. The numbers are those of the contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(i32)]
 pub enum RequestState {
-    /// Waits for an admin.
+    /// An admin has yet to decide.
     Pending = message::capacity_request::State::Pending as i32,
     /// The capacity was raised; final.
     Approved = message::capacity_request::State::Approved as i32,
-    /// Final.
+    /// An admin refused; final.
     Rejected = message::capacity_request::State::Rejected as i32,
-    /// Nobody decided in time; final. Never stored: it follows from the time.
+    /// Nobody decided in time; final. It is never stored but follows from the time.
     Expired = message::capacity_request::State::Expired as i32,
 }
 
 impl RequestState {
-    /// The state with this number.
+    /// The state with this number, or `None` if there is none.
     #[must_use]
     pub fn from_number(number: i32) -> Option<Self> {
         [Self::Pending, Self::Approved, Self::Rejected, Self::Expired].into_iter().find(|state| *state as i32 == number)
     }
 
-    /// The contract's state.
+    /// The state as the contract's enum.
     #[must_use]
     pub fn message(self) -> message::capacity_request::State {
         match self {
@@ -59,41 +59,41 @@ impl RequestState {
 /// A request for more places on a slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CapacityRequest {
-    /// Which one.
+    /// The resource name, which contains the hospital.
     pub id: CapacityRequestId,
-    /// On which slot.
+    /// The slot to enlarge.
     pub slot: SlotId,
-    /// How many more places.
+    /// How many more places to add.
     pub additional: i32,
-    /// Why.
+    /// The justification, for the admin who decides.
     pub justification: String,
-    /// What was decided; EXPIRED only in [`CapacityRequest::state_at`].
+    /// The stored state; never EXPIRED, which [`CapacityRequest::state_at`] computes.
     pub decision: RequestState,
-    /// What the admin who decided wrote.
+    /// The note of the admin who decided.
     pub note: String,
-    /// Its version: of its events, and its etag.
+    /// 1 for the request, one more for the decision. It is the version of its events and its etag.
     pub version: i64,
-    /// When it was made.
+    /// When the request was made.
     pub create_time: Timestamp,
-    /// Until when it can be decided.
+    /// The instant from which it can no longer be decided.
     pub expire_time: Timestamp,
 }
 
-/// What a new capacity request asks for.
+/// The content of a new capacity request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CapacityIncrease {
-    /// On which slot.
+    /// The slot to enlarge.
     pub slot: SlotId,
-    /// How many more places, at least one.
+    /// How many more places to add, at least one.
     pub additional: i32,
-    /// Why.
+    /// The justification, for the admin who decides.
     pub justification: String,
-    /// Until when it can be decided.
+    /// The instant from which it can no longer be decided; `None` for [`REQUEST_LIFETIME`].
     pub expire_time: Option<Timestamp>,
 }
 
 impl CapacityRequest {
-    /// Its state at a time.
+    /// Its state at a time, EXPIRED included.
     #[must_use]
     pub fn state_at(&self, now: Timestamp) -> RequestState {
         if self.decision == RequestState::Pending && self.expire_time <= now {
@@ -132,10 +132,10 @@ impl CapacityRequest {
     }
 }
 
-/// Asks a hospital for more places on one of its slots.
+/// Makes a request for more places on a slot of the hospital.
 ///
 /// # Errors
-/// HOSPITAL_DELETED; DATE_IN_PAST; FIELD_INVALID where the capacity would exceed what a slot may have or the request would
+/// HOSPITAL_DELETED; DATE_IN_PAST; FIELD_INVALID if the capacity would exceed [`MAX_CAPACITY`] or the request would
 /// expire at once.
 pub fn ask_for_capacity(
     id: CapacityRequestId,
@@ -177,11 +177,11 @@ pub fn ask_for_capacity(
     Ok((request, fact))
 }
 
-/// Approves a capacity request: the raised slot and what happened, in this order.
+/// Approves a capacity request. The facts report the raised slot first, then the decision.
 ///
 /// # Errors
-/// HOSPITAL_DELETED, ETAG_MISMATCH, CAPACITY_REQUEST_DECIDED, DATE_IN_PAST, SLOT_CLOSED, or FIELD_INVALID where the capacity
-/// would exceed what a slot may have.
+/// HOSPITAL_DELETED, ETAG_MISMATCH, CAPACITY_REQUEST_DECIDED, DATE_IN_PAST, SLOT_CLOSED, or FIELD_INVALID if the
+/// capacity would exceed [`MAX_CAPACITY`].
 pub fn approve(
     request: &CapacityRequest,
     hospital: &Hospital,
@@ -200,7 +200,7 @@ pub fn approve(
     Ok((decided, slot, vec![changed, decision]))
 }
 
-/// Rejects a capacity request.
+/// Rejects a capacity request; the slot does not change.
 ///
 /// # Errors
 /// HOSPITAL_DELETED, ETAG_MISMATCH or CAPACITY_REQUEST_DECIDED.

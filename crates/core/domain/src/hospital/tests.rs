@@ -1,4 +1,4 @@
-//! Every rule by example.
+//! Every rule of hospitals and capacity requests, by example.
 
 use jiff::civil::date;
 
@@ -69,9 +69,9 @@ fn a_policy_is_judged_as_a_whole_whatever_part_is_changed() {
     );
     let both = HospitalChange { min_notice: hours(99), max_advance: hours(100), ..HospitalChange::default() };
     assert_eq!(with(&early, both).unwrap().policy.max_advance, SignedDuration::from_hours(100));
-    // Customers who can never cancel are a hospital's choice.
+    // A hospital may choose that customers can never cancel.
     assert!(with(&short, HospitalChange { cancellation_cutoff: hours(200), ..HospitalChange::default() }).is_ok());
-    // What an earlier version stored does not stand in the way of another change.
+    // A policy that an earlier version stored does not block other changes.
     let mut wrong = seoul();
     wrong.policy.min_notice = wrong.policy.max_advance;
     assert!(

@@ -1,4 +1,4 @@
-//! Services that agree pass; every kind of disagreement, planted one at a time, is found and nothing else is.
+//! Services that agree pass. Each kind of disagreement is planted alone, and exactly that one is found.
 
 use uuid::Uuid;
 
@@ -19,7 +19,7 @@ fn id(number: u128) -> ScreeningId {
 const SEOUL: &str = "hospitals/seoul/slots/2027-01-04";
 const BUSAN: &str = "hospitals/busan/slots/2027-01-05";
 
-/// One booking of every state that agrees everywhere: seoul is open, busan is deleted.
+/// One booking per state, on which all services agree; seoul is open, busan is deleted.
 fn agreeing() -> ServiceRows {
     let rows = [
         (1, "kim", SEOUL, ScreeningState::Confirmed, 1, Some(ClaimState::Active)),

@@ -1,4 +1,4 @@
-//! Tokens, sizes, and pages that end by bytes.
+//! Page tokens, page sizes, and pages that are limited by bytes.
 
 use contract::hospital::v1 as message;
 use message::{CapacityRequest, ListCapacityRequestsResponse};
@@ -46,14 +46,14 @@ fn a_token_belongs_to_a_filter_in_whatever_form_it_is_typed() {
     assert!(page(&first.next_token(&keys), &["ListHospitals", "display_name=\"\u{1112}\u{1161}\u{11AB}\""]).1);
 }
 
-/// A database of requests by number, newest last, whose notes have these lengths.
+/// A database of numbered requests, the newest last, whose notes have these lengths.
 fn stored(lengths: &[usize]) -> Vec<(i64, CapacityRequest)> {
     let note = |length: &usize| "\u{1F600}".repeat(*length);
     let request = |length| CapacityRequest { justification: note(length), ..CapacityRequest::default() };
     (0..).zip(lengths.iter().map(request)).collect()
 }
 
-/// What a list answers: as many rows as were asked for, after the token, cut to one answer.
+/// The answer of a list: the requested number of rows after the token, cut to one answer.
 fn answer(stored: &[(i64, CapacityRequest)], page_size: i32, token: &str) -> ListCapacityRequestsResponse {
     let mut violations = Violations::new();
     let page = Page::decode(&mut violations, page_size, token, &["ListCapacityRequests"], &[KeyKind::Int]);
@@ -66,7 +66,7 @@ fn answer(stored: &[(i64, CapacityRequest)], page_size: i32, token: &str) -> Lis
     ListCapacityRequestsResponse { capacity_requests, next_page_token }
 }
 
-/// Reads every page; no answer is too large, and none but the last is empty.
+/// Reads every page; checks that no answer is too large and that only the last may be empty.
 fn walk(stored: &[(i64, CapacityRequest)], page_size: i32) -> (Vec<CapacityRequest>, usize) {
     let (mut seen, mut pages, mut token) = (Vec::new(), 0, String::new());
     loop {
@@ -84,7 +84,7 @@ fn walk(stored: &[(i64, CapacityRequest)], page_size: i32) -> (Vec<CapacityReque
 
 #[test]
 fn a_page_ends_before_it_is_too_large_and_the_next_goes_on_there() {
-    // A thousand requests with 500 emoji in both of their texts were 4 MiB in one answer.
+    // A thousand requests with 500 emoji in both texts once took 4 MiB in one answer.
     let all = stored(&[1_000; 1_000]);
     let (seen, pages) = walk(&all, 1_000);
     assert!(seen.iter().eq(all.iter().map(|(_, request)| request)));

@@ -1,4 +1,4 @@
-//! The row that follows from a transition, and the fact that reports it.
+//! The next row after a transition, and the fact that reports it.
 
 use contract::event::v1::event_envelope::Payload;
 use contract::event::v1::{
@@ -36,12 +36,12 @@ pub fn apply(row: Option<&Screening>, event: &Event, now: Timestamp) -> Screenin
     reason.clone_into(&mut next.state_reason);
     message.clone_into(&mut next.state_message);
     next.version += 1;
-    // Clocks may step back between two processes; a row's own times never do.
+    // Clocks may differ between two processes; the times of a row never go back.
     next.update_time = next.update_time.max(now);
     next
 }
 
-/// The fact others hear, if they hear of this; `row` is the one after it.
+/// The fact for other services, if they are to know of the event; `row` is the row after it.
 #[must_use]
 pub fn payload(row: &Screening, event: &Event) -> Option<Payload> {
     let screening = Some(snapshot(row));
@@ -71,7 +71,7 @@ pub fn payload(row: &Screening, event: &Event) -> Option<Payload> {
     })
 }
 
-/// The fact that reports a row as it stands, for those who have not heard of it.
+/// The fact that reports the current state of a row, for services that do not know it.
 #[must_use]
 pub fn state_fact(row: &Screening) -> Payload {
     let screening = Some(snapshot(row));
@@ -91,7 +91,7 @@ pub fn state_fact(row: &Screening) -> Payload {
     }
 }
 
-/// What every fact says of the screening; the customer of a fence is empty.
+/// The part that all facts share. The customer of a fence is empty.
 fn snapshot(row: &Screening) -> ScreeningSnapshot {
     ScreeningSnapshot {
         screening: row.id.to_string(),
@@ -131,7 +131,7 @@ fn fence(claim: ClaimId, slot: &SlotId, now: Timestamp) -> Screening {
     }
 }
 
-/// The row of a transition that only an existing row can make; [`super::decide()`] never allows it without one.
+/// The row of a transition that needs an existing row; [`super::decide()`] never allows it without one.
 fn expected(row: Option<&Screening>) -> Screening {
     row.cloned().expect("a transition of an existing screening")
 }

@@ -1,4 +1,4 @@
-//! What each command needs of the row, and what follows.
+//! What each command needs of the row, and what it leads to.
 
 use fault::{Fault, Reason};
 use jiff::Timestamp;
@@ -11,10 +11,10 @@ use crate::ids::{ClaimId, ScreeningId, SlotId};
 use crate::token::check_etag;
 use crate::window::refuse_past;
 
-/// Judges a command against the row it is about, if there is one.
+/// Judges a command against the row it names; `None` if there is no row.
 ///
 /// # Errors
-/// The refusal the caller sees; nothing changes then.
+/// The refusal that the caller gets; nothing changes then.
 pub fn decide(row: Option<&Screening>, command: &Command, now: Timestamp) -> Result<Decision, Fault> {
     match command {
         Command::Confirm { booking, terms, conflict } => Ok(confirm(row, booking, terms, *conflict)),
@@ -32,8 +32,8 @@ pub fn decide(row: Option<&Screening>, command: &Command, now: Timestamp) -> Res
     }
 }
 
-/// The booking may have been parked, given up, ended or fenced since the claim was asked for; only a PENDING row is
-/// confirmed, and where there is none one is made.
+/// Only a PENDING row is confirmed; if there is no row, one is made. The booking may have been parked, given up, ended
+/// or fenced since the claim was asked for.
 fn confirm(row: Option<&Screening>, booking: &Booking, terms: &Terms, conflict: Option<ScreeningId>) -> Decision {
     let Some(row) = row else {
         return match conflict {
@@ -69,10 +69,10 @@ fn park(
     match (row, conflict) {
         (Some(row), _) if row.is_fence() => Ok(Decision::Fenced),
         (Some(_), _) => Ok(Decision::Keep),
-        // A claim that was taken after all is found by its own event, as after any lost answer.
+        // If a claim was taken after all, its own event reports it, as after any lost answer.
         (None, Some(other)) => Err(date_conflict(other)),
         (None, None) => {
-            // Nothing may be known of the hospital yet: then a date is over once it is over everywhere.
+            // The hospital may not be known yet; then a date is over once it is over everywhere.
             refuse_past(booking.slot.date, &time_zone(&terms.time_zone).unwrap_or_else(last_zone), now)?;
             Ok(Decision::Change(Event::Parked(booking.clone(), terms.clone())))
         }
@@ -127,7 +127,7 @@ fn cancel(row: &Screening, by: Party, message: &str, etag: &str, now: Timestamp)
             Err(Fault::new(Reason::CancellationClosed, message).with("screening", row.id).with("closesAt", close))
         }
         (Party::Customer | Party::Admin, _) => {
-            // What is over was used or missed, and its place is no longer given back. A PENDING booking has none.
+            // The place of a past date was used or missed and is not given back. A PENDING booking has no place.
             if row.state == State::Confirmed {
                 refuse_past(row.slot.date, &zone_of(row)?, now)?;
             }
@@ -185,7 +185,7 @@ fn check_row_etag(row: &Screening, etag: &str) -> Result<(), Fault> {
     check_etag(etag, row.version).map_err(|fault| fault.about("Screening", row.id))
 }
 
-/// The zone of a booking that has or had a place: Hospital named it along with that.
+/// The zone of a booking that has or had a place: Hospital returned it with the place.
 fn zone_of(row: &Screening) -> Result<TimeZone, Fault> {
     let name = &row.terms.time_zone;
     time_zone(name).ok_or_else(|| Fault::internal(format!("{} has the time zone {name:?}", row.id)))

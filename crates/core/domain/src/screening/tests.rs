@@ -1,4 +1,4 @@
-//! The table of transitions, and what holds over any sequence of commands.
+//! The table of transitions, and the invariants of any sequence of commands.
 
 use contract::event::v1::event_envelope::Payload;
 use fault::Reason;
@@ -66,7 +66,7 @@ fn cancel(by: Party) -> Command {
     Command::Cancel { by, message: "a cold".into(), etag: String::new() }
 }
 
-/// The state after a command, or the reason it was refused for; `None` where nothing changes.
+/// The state after a command, or the reason of its refusal; `None` if nothing changes.
 fn outcome(row: Option<&Screening>, command: &Command, now: Timestamp) -> Result<Option<State>, Reason> {
     match decide(row, command, now) {
         Ok(Decision::Change(event) | Decision::Refuse(event, _)) => Ok(Some(apply(row, &event, now).state)),
@@ -179,7 +179,7 @@ fn nobody_cancels_what_is_over() {
     assert_eq!(outcome(Some(&confirmed), &cancel(Party::Admin), ends - moment), Ok(Some(State::Cancelled)));
     assert_eq!(outcome(Some(&confirmed), &cancel(Party::Admin), ends), Err(Reason::DateInPast));
     assert_eq!(outcome(Some(&confirmed), &cancel(Party::Customer), ends), Err(Reason::CancellationClosed));
-    // Hospital's word, and what holds no place, are another matter.
+    // A revocation by Hospital, and a booking without a place, do not depend on the date.
     assert_eq!(outcome(Some(&confirmed), &revoke(), ends), Ok(Some(State::ForceCancelled)));
     let pending = Screening { terms: Terms::default(), ..row(State::Pending) };
     for party in [Party::Admin, Party::Customer] {
@@ -257,7 +257,7 @@ fn any_command() -> impl Strategy<Value = Command> {
     ]
 }
 
-/// Whether the contract's table has this step.
+/// Whether the contract's table lists this transition.
 fn listed(from: Option<State>, to: State) -> bool {
     use State::{Cancelled, Completed, Confirmed, ForceCancelled, NoShow, Pending, Rejected};
     match from {
@@ -276,7 +276,7 @@ proptest! {
     ) {
         let mut row: Option<Screening> = None;
         for (command, hours) in commands {
-            // commands that people send are about a booking they can see
+            // A person can only command a booking that they can see.
             let visible = row.as_ref().is_some_and(|row| !row.is_fence());
             let needs_row = matches!(
                 command,

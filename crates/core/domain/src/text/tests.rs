@@ -1,4 +1,4 @@
-//! What people write, what nobody can see, and what looks the same.
+//! Texts that people write, invisible characters, and texts that look the same.
 
 use proptest::prelude::*;
 
@@ -61,7 +61,7 @@ fn what_nobody_can_see_is_refused() {
         "\u{180E}",
         " \u{200B} ",
         "\u{FFF9}\u{FFFB}",
-        // invisible beside something visible: two such names would look the same
+        // An invisible character beside a visible one: two such names would look the same.
         "서\u{200B}울",
         "\u{FEFF}서울",
         "서울\u{200D}",

@@ -1,6 +1,7 @@
-//! What the real functions decide, asked once for every combination the model can meet.
+//! The decisions of the real functions for every combination that the model can meet.
 //!
-//! They are pure, and there are few combinations: a table of their answers is the functions themselves, only faster.
+//! The functions are pure and the combinations are few, so a table of their answers is equivalent to calling them, and
+//! faster.
 
 use domain::booking::{Ended, Reply};
 use domain::capacity::{self, Claim as RealClaim, ClaimState, RevokeReason, Slot, SlotState};
@@ -13,16 +14,16 @@ use fault::Reason;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-/// A row, as its index in the table; see [`Rules::act`].
+/// A row of Screening, as its index in the table; see [`Rules::act`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Row(pub(crate) usize);
 
 impl Row {
-    /// There is none.
+    /// No row.
     pub(crate) const NONE: Self = Self(0);
 }
 
-/// Rows the table has: none, five states of a booking and one more for PENDING but given up, two fences.
+/// Rows of the table: none, five states of a booking, a PENDING one that was given up, and two fences.
 pub(crate) const ROWS: u64 = 9;
 
 /// A claim, as its index in the table.
@@ -30,18 +31,18 @@ pub(crate) const ROWS: u64 = 9;
 pub(crate) struct Claim(pub(crate) usize);
 
 impl Claim {
-    /// There is none.
+    /// No claim.
     pub(crate) const NONE: Self = Self(0);
-    /// It holds its place.
+    /// A claim that holds its place.
     pub(crate) const ACTIVE: Self = Self(1);
     const RELEASED: Self = Self(2);
     const REVOKED: Self = Self(3);
 }
 
-/// Claims the table has.
+/// Claims of the table: none, active, released and revoked.
 pub(crate) const CLAIMS: u64 = 4;
 
-/// Different answers to a reserve: active, released, revoked, hospital deleted, slot full.
+/// Different replies to a reserve: active, released, revoked, hospital deleted, slot full.
 pub(crate) const REPLIES: usize = 5;
 
 /// What Screening does to a row.
@@ -60,26 +61,26 @@ pub(crate) enum Act {
 const ACTS: [Act; 8] =
     [Act::Confirm, Act::ConfirmInConflict, Act::Park, Act::GiveUp, Act::Reject, Act::Fence, Act::Cancel, Act::Revoke];
 
-/// Of one row: by act, the row after it, and whether Hospital is told to give the place back.
+/// The outcomes for one row, by act: the row after it, and whether Hospital is asked to give the place back.
 type Acts = [(Row, bool); ACTS.len()];
 
-/// What a reserve led to.
+/// The outcome of a reserve.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reserved {
-    /// The claim then.
+    /// The claim after the reserve.
     pub(crate) claim: Claim,
-    /// The answer, by its index.
+    /// The reply, by its index.
     pub(crate) reply: usize,
     /// Whether CapacityReserved was announced.
     pub(crate) announced: bool,
 }
 
-/// The tables.
+/// The answers of the real functions.
 pub(crate) struct Rules {
     rows: Vec<Option<Screening>>,
     acts: Vec<Acts>,
     replies: Vec<Reply>,
-    /// By claim, whether another claim is active, and whether the hospital is being deleted.
+    /// By claim, by whether another claim is active, and by whether the hospital is being deleted.
     reserves: [[[Reserved; 2]; 2]; CLAIMS as usize],
     releases: [Claim; CLAIMS as usize],
     revokes: [Claim; CLAIMS as usize],
@@ -100,7 +101,7 @@ impl Rules {
         Self { rows, acts, replies, reserves, releases, revokes }
     }
 
-    /// The row after a command, and whether Hospital is told to give the place back.
+    /// The row after a command, and whether Hospital is asked to give the place back.
     pub(crate) fn act(&self, row: Row, act: Act) -> (Row, bool) {
         self.acts[row.0][act as usize]
     }
@@ -125,7 +126,7 @@ impl Rules {
         claim == Claim::REVOKED
     }
 
-    /// What the acknowledgement of a release says; the claim cannot change after it.
+    /// What the acknowledgement of a release says. The claim cannot change after it.
     pub(crate) fn ended(&self, claim: Claim) -> Ended {
         if self.is_revoked(claim) { Ended::Revoked } else { Ended::Released }
     }
@@ -142,7 +143,7 @@ impl Rules {
         self.is(row, State::Pending)
     }
 
-    /// Whether it waits for its release to be acknowledged.
+    /// Whether the row waits until the release of its claim is acknowledged.
     pub(crate) fn is_given_up(&self, row: Row) -> bool {
         self.is_pending(row) && self.rows[row.0].as_ref().is_some_and(|row| row.given_up.is_some())
     }
@@ -191,7 +192,7 @@ fn command(act: Act) -> Command {
     }
 }
 
-/// Every row that the commands can lead to from nothing, and what each command does to each of them.
+/// Every row that the commands can reach from nothing, and the outcome of each command on each row.
 fn screening_table() -> (Vec<Option<Screening>>, Vec<Acts>) {
     let mut rows: Vec<Option<Screening>> = vec![None];
     let mut table = Vec::new();
@@ -211,7 +212,7 @@ fn screening_table() -> (Vec<Option<Screening>>, Vec<Acts>) {
     (rows, table)
 }
 
-/// What the rules tell rows apart by.
+/// The properties that distinguish rows.
 fn kind(row: Option<&Screening>) -> Option<(State, bool, bool)> {
     row.map(|row| (row.state, row.is_fence(), row.state == State::Pending && row.given_up.is_some()))
 }
@@ -219,7 +220,7 @@ fn kind(row: Option<&Screening>) -> Option<(State, bool, bool)> {
 fn judge(row: Option<&Screening>, act: Act) -> (Option<Screening>, bool) {
     use contract::event::v1::event_envelope::Payload;
     if act == Act::Cancel && row.is_none_or(Screening::is_fence) {
-        // the finder does not show it, so nobody can name it
+        // The finder does not return a fence, so nobody can name it.
         return (row.cloned(), false);
     }
     match screening::decide(row, &command(act), now()) {

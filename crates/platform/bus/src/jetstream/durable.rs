@@ -1,4 +1,5 @@
-//! Durable consumers: the broker keeps what was acknowledged, and every replica of a service reads from the same one.
+//! Durable consumers: the broker keeps track of acknowledgements, and all replicas of a service read from the same
+//! consumer.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,10 +18,10 @@ use super::stream::identity;
 use super::{BROKER_TIMEOUT, Connection, Shared};
 use crate::port::{Delivery, Error, Message, Position, Subscribe, Subscription};
 
-/// Events that all replicas together hold without an acknowledgement; those put off are among them.
+/// The most events that all replicas together may hold without an acknowledgement, postponed ones included.
 const MAX_UNACKNOWLEDGED: i64 = 10_000;
 
-/// Serves subscriptions from durable consumers. A consumer that is missing is made anew, from the first event.
+/// Serves subscriptions from durable consumers. A missing consumer is made again and starts at the first event.
 #[derive(Clone)]
 pub struct Durable(pub(super) Arc<Shared>);
 
@@ -41,13 +42,15 @@ impl Subscribe for Durable {
         let identity = identity(&self.0.stream().await?);
         let connection = self.0.connection();
         let config = Config {
-            // Acknowledgements name the consumer and the sequence, nothing else. One that is late, sent about a stream that
-            // has been wiped since, must not settle what has the same sequence in the new one.
+            // An acknowledgement names only the consumer and the sequence. A late one, for a stream that was wiped
+            // since, must not settle the event with the same sequence in the new stream. So the consumer's name
+            // contains the stream's identity.
             durable_name: Some(format!("{name}-{identity}")),
             deliver_policy: DeliverPolicy::All,
             ack_policy: AckPolicy::Explicit,
             ack_wait: self.0.options.ack_wait,
-            // Whoever gives up on an event does so by acknowledging it; the broker would drop it without a word.
+            // A consumer gives up on an event by acknowledging it. With a limit the broker would drop the event
+            // silently.
             max_deliver: -1,
             max_ack_pending: MAX_UNACKNOWLEDGED,
             filter_subjects: filter.to_vec(),
@@ -65,12 +68,13 @@ struct Reader {
     pull: Pull,
     identity: String,
     connection: Connection,
-    /// What was handed over and not settled, by sequence: where its acknowledgement goes.
+    /// The reply subject for the acknowledgement of each delivery that was handed over and not settled, by sequence.
     held: HashMap<u64, Subject>,
 }
 
 impl Reader {
-    /// An error where the stream is not the one this reads from any more. A broker that does not answer may still have it.
+    /// An error if the stream is no longer the one that this reads from. If the broker does not answer, it may still
+    /// have the stream.
     async fn same_stream(&self) -> Result<(), Error> {
         match self.shared.stream().await {
             Ok(info) if identity(&info) != self.identity => Err(self.shared.error("the stream was made anew")),
@@ -78,7 +82,7 @@ impl Reader {
         }
     }
 
-    /// Sends the same about each of these without waiting for the broker.
+    /// Sends the same acknowledgement for all these deliveries without waiting for the broker.
     async fn settle(&mut self, deliveries: &[Delivery], kind: AckKind) -> Result<(), Error> {
         let payload = bytes::Bytes::from(kind);
         let sending = async {
@@ -106,7 +110,7 @@ impl Subscription for Reader {
                 () = self.connection.replaced(&self.shared) => {
                     let connection = self.shared.connection();
                     self.same_stream().await?;
-                    // only now: given up before, the wait has to look again
+                    // Set only now: if this future is dropped earlier, the next wait must check again.
                     self.connection = connection;
                 }
             }
@@ -132,7 +136,7 @@ impl Subscription for Reader {
         self.settle(deliveries, AckKind::Nak(Some(pause))).await
     }
 
-    /// What nobody has been given yet, and what was given to somebody who has not settled it, other than this subscription.
+    /// How many events nobody has received yet, plus those that other subscriptions hold unsettled.
     async fn lag(&mut self) -> Result<u64, Error> {
         let info = self.pull.info(&self.shared).await?;
         let unsettled = (info.num_ack_pending as u64).saturating_sub(self.held.len() as u64);

@@ -1,8 +1,9 @@
 //! The transport over NATS JetStream: one stream for every event of the system, kept in files.
 //!
-//! The broker may be absent, restarted, paused or wiped at any time. [`JetStream`] connects again for ever, makes the stream
-//! and its consumers where they are missing, and answers every call within seconds: with a result or with an [`Error`] that
-//! leaves it to the caller to try again. What a broker lost is for the producers to publish again; they see by
+//! The broker may be absent, restarted, paused or wiped at any time. [`JetStream`] reconnects for ever, makes the
+//! stream and its consumers if they are missing, and answers every call within seconds: with a result, or with an
+//! [`Error`] after which the caller may try again. Producers publish again what a broker lost;
+//! [`StreamState`](crate::StreamState) shows them that something is missing.
 //! [`StreamState`](crate::StreamState) that something is missing.
 
 mod durable;
@@ -33,39 +34,39 @@ pub use producer_events::ProducerEvents;
 
 use crate::port::Error;
 
-/// How long one question to the broker may take.
+/// How long one request to the broker may take.
 const BROKER_TIMEOUT: Duration = Duration::from_secs(5);
-/// The third unanswered ping ends a connection, so a broker that hangs is noticed within three of these.
+/// The third unanswered ping ends a connection, so a broker that hangs is noticed within three intervals.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(2);
-/// The client tells its state only to those who ask.
+/// How often the connection's state is polled, because the client does not report every change.
 const STATE_POLL_INTERVAL: Duration = Duration::from_millis(20);
 const MAX_RECONNECT_DELAY: Duration = Duration::from_millis(500);
 
-/// Where the broker is, and what the stream is held to.
+/// The address of the broker and the settings of the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JetStreamOptions {
-    /// One server or several of one cluster, separated by commas: `nats://user:password@host:4222`. The first that names a user
-    /// speaks for all of them.
+    /// The address of one server, or of several servers of one cluster separated by commas:
+    /// `nats://user:password@host:4222`. The first address with a user gives the credentials for all of them.
     pub url: String,
     /// The stream's name: letters, digits, `-` and `_`.
     pub stream: String,
-    /// On how many servers of a cluster the stream is kept.
+    /// How many servers of a cluster keep the stream.
     pub replicas: usize,
-    /// Bytes of events it holds; then it refuses new ones, and producers keep theirs.
+    /// How many bytes of events the stream holds. When it is full it refuses new events, and producers keep them.
     pub max_bytes: i64,
-    /// How long it holds an event; zero for as long as there is room.
+    /// How long the stream holds an event; zero for no limit by age.
     pub max_age: Duration,
-    /// How long it remembers an event's id after storing it.
+    /// How long the stream remembers an event's id after storing it.
     pub duplicate_window: Duration,
-    /// How long a durable consumer may hold an event before another one gets it; also how long what a consumer held when
-    /// it crashed is out of reach.
+    /// How long a durable consumer may hold an event before another replica gets it. Events that a replica held when it
+    /// crashed are delayed by as much.
     pub ack_wait: Duration,
 }
 
 impl JetStreamOptions {
-    /// The defaults, with the broker at `url`: stream `checkup`, one replica, 4 GiB, no age limit, ids remembered for ten
-    /// minutes, events held for thirty seconds.
+    /// The defaults, with the broker at `url`: stream `checkup`, one replica, 4 GiB, no age limit, ids remembered for
+    /// ten minutes, events held for thirty seconds.
     #[must_use]
     pub fn new(url: impl Into<String>) -> Self {
         Self {
@@ -99,10 +100,10 @@ impl fmt::Debug for JetStream {
 }
 
 impl JetStream {
-    /// Connects in the background, for ever; does not wait for the broker.
+    /// Connects in the background and retries for ever; does not wait for the broker.
     ///
     /// # Errors
-    /// [`Error`] only where the options cannot be used at all.
+    /// [`Error`] only if the options are invalid.
     #[boxed]
     pub async fn connect(options: JetStreamOptions) -> Result<Self, Error> {
         let unusable = |cause: String| Error::new(&options.stream, cause);
@@ -111,7 +112,7 @@ impl JetStream {
             return Err(unusable("a stream's name consists of letters, digits, - and _".into()));
         }
         let servers: Result<Vec<ServerAddr>, _> = options.url.split(',').map(|url| url.trim().parse()).collect();
-        // without the text itself, which may hold a password
+        // The message does not contain the address, which may hold a password.
         let servers = servers.map_err(|error| unusable(format!("that is no address of a broker: {error}")))?;
         let connections = watch::Sender::new(0);
         let counted = connections.clone();
@@ -135,23 +136,23 @@ impl JetStream {
         Ok(Self(Arc::new(Shared { client, context, options, connections })))
     }
 
-    /// Subscriptions by durable consumers: every replica of a service takes part in the same one, events are acknowledged one
-    /// by one and may come again and in any order.
+    /// Subscriptions by durable consumers. All replicas of a service share one consumer; events are acknowledged one by
+    /// one and may be repeated and reordered.
     #[must_use]
     pub fn durable(&self) -> Durable {
         Durable(Arc::clone(&self.0))
     }
 
-    /// Subscriptions in strict order for a reader that is alone with its database and keeps its own cursor there.
+    /// Subscriptions in strict order, for a single reader that keeps its own cursor in its database.
     #[must_use]
     pub fn ordered(&self) -> Ordered {
         Ordered(Arc::clone(&self.0))
     }
 
-    /// Sends what is on its way, for at most a few seconds, and ends the connection, for every other handle too.
+    /// Flushes pending messages, for at most a few seconds, and ends the connection for every other handle too.
     #[boxed]
     pub async fn close(self) {
-        // A broker that is away has nothing to be sent, and a client without one waits for it.
+        // Without a broker nothing can be flushed, and the client would wait for one; hence the timeouts.
         let _ = timeout(CONNECTION_TIMEOUT, self.0.client.flush()).await;
         let _ = timeout(CONNECTION_TIMEOUT, self.0.client.drain()).await;
     }
@@ -171,7 +172,7 @@ impl Shared {
         Error::new(&self.options.stream, cause)
     }
 
-    /// Waits for the broker's answer, not for ever.
+    /// Waits for the broker's answer, at most [`BROKER_TIMEOUT`], and turns a refusal into an [`Error`].
     async fn answer<T, E>(&self, question: impl Future<Output = Result<T, E>>) -> Result<T, Error>
     where
         E: std::error::Error + Send + Sync + 'static,
@@ -179,14 +180,14 @@ impl Shared {
         self.ask(question).await?.map_err(|error| self.error(error))
     }
 
-    /// As [`Self::answer`], where it matters what the broker says instead.
+    /// As [`Self::answer`], but returns the broker's refusal to the caller.
     async fn ask<T>(&self, question: impl Future<Output = T>) -> Result<T, Error> {
         let end = Instant::now() + BROKER_TIMEOUT;
         self.connected(end).await.map_err(|error| self.error(error))?;
         timeout_at(end, question).await.map_err(|_| self.error("the broker does not answer"))
     }
 
-    /// Waits for a connection. What is sent before there is one would wait in the client's queue, and leave after its deadline.
+    /// Waits for a connection. Without one the client would queue the message and might send it after its deadline.
     async fn connected(&self, deadline: Instant) -> Result<(), String> {
         let mut connections = self.connections.subscribe();
         while self.client.connection_state() != State::Connected {
@@ -200,15 +201,16 @@ impl Shared {
     }
 }
 
-/// One connection: the one that existed when this was made.
+/// The connection that existed when this was made.
 struct Connection {
-    /// How many the client had made by then. It counts before it says that it is connected, and calls back later.
+    /// How many connections the client had made by then. The client counts one before it reports that it is connected,
+    /// and calls back later.
     number: u64,
     changes: watch::Receiver<u64>,
 }
 
 impl Connection {
-    /// Waits until there is another one.
+    /// Waits until the client has made another connection.
     async fn replaced(&mut self, shared: &Shared) {
         while shared.connects() == self.number {
             if self.changes.changed().await.is_err() {
@@ -218,8 +220,9 @@ impl Connection {
     }
 }
 
-/// Who we are to the broker, as the first address says that says so. The client reads addresses for their hosts alone. A name without
-/// a password is a token, as other clients of NATS have it; characters that mean something in an address are written as %40.
+/// The credentials for the broker, from the first address that has any. The client itself reads only the hosts of
+/// addresses. A name without a password is a token, as in other NATS clients. Characters with a meaning in addresses
+/// are percent-encoded, for example as %40.
 fn with_credentials(connecting: ConnectOptions, servers: &[ServerAddr]) -> Result<ConnectOptions, String> {
     let Some(address) = servers.iter().find(|address| address.has_user_pass()) else { return Ok(connecting) };
     let plain = |text: &str| {
@@ -233,7 +236,8 @@ fn with_credentials(connecting: ConnectOptions, servers: &[ServerAddr]) -> Resul
     })
 }
 
-/// Before the first try nothing, then more, and never long: the broker may be back at any moment.
+/// The pause before a connection attempt: none before the first, then doubling up to half a second, because the broker
+/// may return at any moment.
 fn pause(attempts: usize) -> Duration {
     match u32::try_from(attempts) {
         Ok(attempts @ 2..=9) => Duration::from_millis(1 << attempts).min(MAX_RECONNECT_DELAY),

@@ -1,7 +1,7 @@
-//! Readers in strict order that keep their own cursor.
+//! Readers in strict order, which keep their own cursor.
 //!
-//! The broker keeps nothing for them. A consumer lives as long as its connection: whatever happens to that, the reader gets
-//! an error and subscribes again from the cursor in its own database.
+//! The broker stores nothing for them. A consumer lives as long as its connection. When the connection is lost, the
+//! reader gets an error and subscribes again from the cursor in its own database.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -18,14 +18,14 @@ use super::stream::numbering;
 use super::{Connection, Shared};
 use crate::port::{Delivery, Error, Message, Position, Subscribe, Subscription};
 
-/// After this long without a reader the broker forgets a consumer.
+/// The broker deletes a consumer that nobody has read from for this long.
 pub(super) const CONSUMER_IDLE_LIMIT: Duration = Duration::from_secs(30);
 
-/// How often a reader looks whether its position still means what it meant.
+/// How often a reader checks that its positions still have the same meaning.
 const POSITION_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Serves subscriptions of single readers. Their source is `{stream}@{identity}`: a stream that was made anew is another
-/// source, and is read from its first event; so is one that gave sequences out again, see
+/// Serves subscriptions of single readers. Their source is `{stream}@{identity}`. A stream that was recreated is
+/// another source and is read from its first event. So is a stream that gave out sequences again, see
 /// [`Publish::renumbered`](crate::Publish::renumbered).
 #[derive(Clone)]
 pub struct Ordered(pub(super) Arc<Shared>);
@@ -65,8 +65,9 @@ impl Subscribe for Ordered {
     }
 }
 
-/// Where a reader goes on. One that has read more than the stream holds has read what a power failure took from the broker:
-/// other events get those sequences now, so it begins anew, under a name that its old cursor does not belong to.
+/// The source and position where a reader continues. A reader whose position is beyond the end of the stream has read
+/// events that a power failure took from the broker. Other events get those sequences now, so the reader begins again
+/// under a source name that its old cursor does not belong to.
 fn cursor(base: String, last: u64, from: &HashMap<String, i64>) -> (String, u64) {
     let position = |source: &str| u64::try_from(from.get(source).copied().unwrap_or(0)).unwrap_or(0);
     let mut source = base.clone();
@@ -83,16 +84,17 @@ struct Reader {
     shared: Arc<Shared>,
     pull: Pull,
     source: Arc<str>,
-    /// What the stream was called when this subscribed, and when to look at it again.
+    /// The stream's numbering at the subscription; it is compared again at `next_check`.
     numbering: String,
     next_check: Instant,
     connection: Connection,
-    /// How many events this consumer has handed over; the broker counts them too.
+    /// How many events this reader has handed over; the broker counts its own deliveries.
     delivered: u64,
 }
 
 impl Reader {
-    /// An error where positions mean something else by now. A broker that does not answer says nothing about that.
+    /// An error if positions have another meaning now. If the broker does not answer, nothing is known and the check
+    /// passes.
     async fn same_numbering(&self) -> Result<(), Error> {
         match self.shared.stream().await {
             Ok(info) if numbering(&info) != self.numbering => {
@@ -112,7 +114,7 @@ impl Subscription for Reader {
                 () = self.connection.replaced(&self.shared) => return Err(self.shared.error("the connection was lost")),
                 () = sleep_until(self.next_check) => {
                     self.same_numbering().await?;
-                    // only now: given up before, the wait has to look again
+                    // Set only now: if this future is dropped earlier, the next wait must check again.
                     self.next_check = Instant::now() + POSITION_CHECK_INTERVAL;
                 }
                 messages = self.pull.take(&self.shared, limit) => break messages?,
@@ -142,7 +144,7 @@ impl Subscription for Reader {
         Err(self.shared.error("it is read in order: nothing can be put off"))
     }
 
-    /// Zero where the reader has what matches of everything in the stream.
+    /// How many matching events of the stream the reader does not have yet.
     async fn lag(&mut self) -> Result<u64, Error> {
         let info = self.pull.info(&self.shared).await?;
         Ok(info.num_pending + info.delivered.consumer_sequence.saturating_sub(self.delivered))

@@ -1,4 +1,5 @@
-//! What the stream still has of one producer: how a service that lost its own past finds out what it announced.
+//! The events of one producer that the stream still has. A service that lost its own past reads them to learn what it
+//! announced.
 
 use async_nats::jetstream::consumer::pull::Config;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy};
@@ -13,10 +14,10 @@ use super::stream::identity;
 use super::{JetStream, Shared};
 use crate::port::{Error, Message};
 
-/// Events handed over at once.
+/// The most events per call of `next`.
 const EVENTS_PER_PULL: usize = 1_000;
 
-/// Every subject of a producer.
+/// The subject filter that matches every event of a producer.
 fn subjects(producer: &str) -> String {
     format!("checkup.v1.*.*.{producer}")
 }
@@ -25,7 +26,7 @@ fn subjects(producer: &str) -> String {
 pub struct ProducerEvents {
     shared: std::sync::Arc<Shared>,
     pull: Pull,
-    /// What is still to come.
+    /// How many events are still to come.
     waiting: u64,
 }
 
@@ -36,10 +37,11 @@ impl std::fmt::Debug for ProducerEvents {
 }
 
 impl ProducerEvents {
-    /// The next ones and their sequences; none where there was none more when this was asked for.
+    /// The next events with their sequences; empty once all events have been returned that existed when the reading
+    /// began.
     ///
     /// # Errors
-    /// [`Error`].
+    /// [`Error`] if the broker does not answer.
     #[boxed]
     pub async fn next(&mut self) -> Result<Vec<(u64, Message)>, Error> {
         if self.waiting == 0 {
@@ -58,10 +60,10 @@ impl ProducerEvents {
 }
 
 impl JetStream {
-    /// The newest event of a producer, where the stream has one. Makes no stream.
+    /// The newest event of a producer; `None` if the stream has none or there is no stream. Makes no stream.
     ///
     /// # Errors
-    /// [`Error`].
+    /// [`Error`] if the broker does not answer.
     #[boxed]
     pub async fn newest_of(&self, producer: &str) -> Result<Option<Message>, Error> {
         let Some(stream) = self.0.existing().await? else { return Ok(None) };
@@ -75,10 +77,11 @@ impl JetStream {
         }
     }
 
-    /// The events of a producer behind a sequence of the stream `known`; all of them where that is another stream by now.
+    /// The events of a producer after a sequence of the stream `known`; all of them if the stream is another one by
+    /// now. `None` if there is no stream.
     ///
     /// # Errors
-    /// [`Error`].
+    /// [`Error`] if the broker does not answer.
     #[boxed]
     pub async fn events_of(&self, producer: &str, known: &str, sequence: u64) -> Result<Option<ProducerEvents>, Error> {
         let Some(stream) = self.0.existing().await? else { return Ok(None) };
@@ -98,10 +101,11 @@ impl JetStream {
         Ok(Some(ProducerEvents { shared: std::sync::Arc::clone(&self.0), pull, waiting }))
     }
 
-    /// Has a durable consumer begin again with the first event; whoever remembers what it applied applies nothing twice.
+    /// Makes a durable consumer begin again at the first event. A consumer that remembers what it applied applies
+    /// nothing twice.
     ///
     /// # Errors
-    /// [`Error`].
+    /// [`Error`] if the broker does not answer.
     #[boxed]
     pub async fn read_again(&self, consumer: &str) -> Result<(), Error> {
         let Some(stream) = self.0.existing().await? else { return Ok(()) };
@@ -117,7 +121,7 @@ impl JetStream {
 }
 
 impl Shared {
-    /// The stream, where there is one.
+    /// The stream, or `None` if there is none.
     async fn existing(&self) -> Result<Option<Stream>, Error> {
         match self.ask(self.context.get_stream(&self.options.stream)).await? {
             Ok(stream) => Ok(Some(stream)),

@@ -1,7 +1,7 @@
-//! Publishing: a window of events under one deadline.
+//! Publishing: windows of events under one deadline.
 //!
-//! Acknowledgements come to an inbox of the window's own. The client's request machinery would do, but it remembers every
-//! request whose answer was lost with a connection for as long as the process lives.
+//! The acknowledgements of a window arrive at an inbox of its own. The client's own request machinery is not used,
+//! because it never forgets a request whose answer was lost with a connection.
 
 use std::ops::{Range, RangeInclusive};
 
@@ -18,20 +18,20 @@ use super::stream::id_of_another;
 use super::{JetStream, Shared};
 use crate::port::{Error, Outbound, Publish, StreamState};
 
-/// The server refuses what it has not stored yet beyond ten thousand events of a stream.
+/// The server refuses further events while ten thousand events of a stream are not stored yet; this stays well below.
 const MAX_IN_FLIGHT: usize = 4_000;
 const NOT_ACKNOWLEDGED: &str = "not acknowledged in time";
-/// How many messages about one event the broker may know and have lost within the time it remembers ids.
+/// How many messages about one event the broker may know and have lost within its duplicate window.
 const MAX_LOSSES: usize = 16;
 
-/// What became of one event.
+/// The outcome of one event.
 #[derive(Clone)]
 enum Fate {
     Unknown,
     Stored(u64),
-    /// The broker knows its id, and says that it stored it at this sequence.
+    /// The broker already knows the event's id and says that it stored it at this sequence.
     Known(u64),
-    /// Nobody listens to its subject.
+    /// No stream listens to the event's subject.
     NoStream,
     Refused(String),
 }
@@ -79,12 +79,12 @@ impl Publish for JetStream {
     }
 }
 
-/// One event to send: its index in what is published, and the id of its message.
+/// One event to send: its index in the slice of events, and the id of its message.
 type Sending = (usize, String);
 
 impl Shared {
-    /// Publishes a part of the events; once more where there was no stream, after making it, and where the broker lost what it
-    /// takes for a repetition.
+    /// Publishes one window of the events. Events that met no stream are sent once more after the stream is made.
+    /// Events that the broker takes for duplicates but has lost are sent under new ids.
     async fn window(
         &self,
         events: &[Outbound],
@@ -106,9 +106,9 @@ impl Shared {
         self.store_lost(events, window, fates, deadline).await
     }
 
-    /// The broker remembers ids for a while, of events too that it has lost since, and takes those for repetitions. They are sent
-    /// under other ids: each names the sequence of the message that was lost, so that one loss makes one more message, however
-    /// often that is sent.
+    /// The broker remembers ids for a while, also those of events that it has since lost, and takes such events for
+    /// duplicates. They are sent under new ids that name the sequence of the lost message. So each loss makes one more
+    /// message, however often it is sent.
     async fn store_lost(
         &self,
         events: &[Outbound],
@@ -143,7 +143,8 @@ impl Shared {
         Ok(Held { sequences: state.first..=state.last, gaps })
     }
 
-    /// Sends these and notes what the broker says of each; what goes wrong for all is the error.
+    /// Sends these events and stores the broker's answer to each in `fates`. An error that concerns all of them is
+    /// returned.
     async fn attempt(
         &self,
         events: &[Outbound],
@@ -173,20 +174,20 @@ impl Shared {
             let sent = self.client.publish_with_reply_and_headers(subject, reply, headers, payload);
             match timeout_at(deadline, sent).await.map_err(|_| NOT_ACKNOWLEDGED)? {
                 Ok(()) => waiting += 1,
-                // Too large, or no subject at all: the others may pass.
+                // The event is too large or its subject is invalid; the others may pass.
                 Err(error) => fates[index] = Fate::Refused(error.to_string()),
             }
         }
         tokio::select! {
             biased;
             collected = collect(&mut acknowledgements, waiting, fates, deadline) => collected,
-            // What was sent over another connection is not answered any more.
+            // Events sent over the previous connection get no acknowledgement any more.
             () = connection.replaced(self) => Err("the connection was lost".into()),
         }
     }
 }
 
-/// What a stream holds.
+/// The sequences that a stream still holds.
 struct Held {
     sequences: RangeInclusive<u64>,
     gaps: Vec<RangeInclusive<u64>>,

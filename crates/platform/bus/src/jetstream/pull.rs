@@ -1,4 +1,4 @@
-//! Reading from a consumer of the stream, whichever kind it is.
+//! Reading from a consumer of the stream, durable or ordered.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -12,18 +12,18 @@ use futures::StreamExt;
 use super::Shared;
 use crate::port::Error;
 
-/// Events asked for at once. The next request leaves when half of them have come, so that the stream never stands still.
+/// Events per request. The client sends the next request when half of them have arrived, so that reading never pauses.
 const EVENTS_PER_REQUEST: usize = 1_000;
-/// How long a request waits for events that are not there.
+/// How long a request waits for events.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// The broker says this often that it is there; missing it twice is an error.
+/// How often the broker sends a heartbeat; missing two of them is an error.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Events as they come from a consumer.
+/// The messages of one consumer.
 pub(super) struct Pull {
     consumer: Consumer<Config>,
     messages: Stream,
-    /// What went wrong behind events that were handed over first.
+    /// An error that occurred behind events that had to be returned first.
     failed: Option<Error>,
 }
 
@@ -41,7 +41,8 @@ impl Pull {
         Ok(Self { consumer, messages, failed: None })
     }
 
-    /// Waits for one event and takes those that are there with it, at most `limit`. Nothing is lost when this is dropped.
+    /// Waits for one event and returns it with all that are ready, at most `limit`. Nothing is lost if this future is
+    /// dropped.
     pub(super) async fn take(&mut self, shared: &Shared, limit: usize) -> Result<Vec<Message>, Error> {
         if let Some(failed) = self.failed.take() {
             return Err(failed);
@@ -69,7 +70,7 @@ impl Pull {
         .await
     }
 
-    /// What the broker knows of the consumer.
+    /// The broker's information about the consumer.
     pub(super) async fn info(&self, shared: &Shared) -> Result<Info, Error> {
         shared.answer(self.consumer.get_info()).await
     }

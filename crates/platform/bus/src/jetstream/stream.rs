@@ -1,4 +1,4 @@
-//! The stream itself.
+//! The stream: making it, its limits, and what it has lost.
 
 use std::ops::RangeInclusive;
 
@@ -9,15 +9,16 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RawMessageError
 use super::Shared;
 use crate::port::{Error, StreamState};
 
-/// Every event of the system; see [`Message::subject`](crate::Message::subject).
+/// Matches every event of the system; see [`Message::subject`](crate::Message::subject).
 const SUBJECTS: &str = "checkup.v1.>";
-/// Where the stream says how often its sequences were given out again; see [`Publish::renumbered`](crate::Publish::renumbered).
+/// The stream's metadata key that counts how often its sequences were given out again; see
+/// [`Publish::renumbered`](crate::Publish::renumbered).
 const RENUMBERED_SUBJECT: &str = "checkup.renumbered";
-/// Stands in a message's id between the event's id and what tells a second message about the same event from the first.
+/// Separates the event's id from the rest of a message id if an event has more than one message.
 const REPEAT_SEPARATOR: char = '#';
 
 impl Shared {
-    /// Makes the stream where it is missing, and holds it to the options.
+    /// Returns the stream; makes it if it is missing, and updates its settings to the options.
     pub(super) async fn stream(&self) -> Result<Info, Error> {
         let found = match self.ask(self.context.get_stream(&self.options.stream)).await? {
             Ok(stream) => stream.cached_info().clone(),
@@ -40,7 +41,7 @@ impl Shared {
         let stream = match created {
             Ok(stream) => stream,
             Err(error) => match error.kind() {
-                // Somebody with other options was faster.
+                // Another process with other options made the stream first.
                 CreateStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NAME_EXIST => {
                     self.answer(self.context.get_stream(&self.options.stream)).await?
                 }
@@ -50,20 +51,21 @@ impl Shared {
         Ok(stream.cached_info().clone())
     }
 
-    /// `config` with everything in it that this system cares about.
+    /// `config` with every setting that this system relies on.
     fn limits(&self, config: Config) -> Config {
         Config {
             name: self.options.stream.clone(),
             subjects: vec![SUBJECTS.into()],
             storage: StorageType::File,
             retention: RetentionPolicy::Limits,
-            // The oldest events must not go to make room: somebody may not have read them. Producers wait.
+            // The oldest events must not be dropped to make room, because a consumer may not have read them. Producers
+            // wait instead.
             discard: DiscardPolicy::New,
             max_bytes: self.options.max_bytes,
-            // Limits that would make the stream drop old events, whatever `discard` says.
+            // These limits would make the stream drop old events, whatever `discard` is.
             max_messages: -1,
             max_messages_per_subject: -1,
-            // Nobody takes events away from those who have not read them. The broker never lets this be undone.
+            // Nobody may delete events that others have not read. The broker never lets these two settings be undone.
             deny_delete: true,
             deny_purge: true,
             max_age: self.options.max_age,
@@ -81,7 +83,7 @@ impl Shared {
         Ok(StreamState { identity: identity(&info), first, last, gaps, max_age: info.config.max_age })
     }
 
-    /// The id of the event at this sequence, whichever message about it that is.
+    /// The id of the event at this sequence, even if the message is a repeated one.
     pub(super) async fn event_id_at(&self, sequence: u64) -> Result<Option<String>, Error> {
         let stream = self.context.get_stream_no_info(&self.options.stream).await.map_err(|error| self.error(error))?;
         match self.ask(stream.get_raw_message(sequence)).await? {
@@ -94,7 +96,7 @@ impl Shared {
         }
     }
 
-    /// The sequences without an event between the first and the last.
+    /// The sequences between the first and the last that have no event.
     pub(super) async fn stream_gaps(&self) -> Result<Vec<RangeInclusive<u64>>, Error> {
         let stream = self.context.get_stream_no_info(&self.options.stream).await.map_err(|error| self.error(error))?;
         let asking = async { stream.info_builder().with_deleted(true).fetch().await };
@@ -110,7 +112,7 @@ impl Shared {
     }
 }
 
-/// The id of another message about an event whose first message the broker knows and has lost.
+/// The message id for an event whose earlier message, at sequence `lost`, the broker knows and has lost.
 pub(super) fn id_of_another(event_id: &str, lost: u64) -> String {
     format!("{event_id}{REPEAT_SEPARATOR}{lost}")
 }
@@ -120,7 +122,7 @@ fn renumberings(config: &Config) -> u64 {
     config.metadata.get(RENUMBERED_SUBJECT).and_then(|count| count.parse().ok()).unwrap_or(0)
 }
 
-/// What readers in order call the stream as it is now: positions in it mean the same for as long as this is the same.
+/// The name of the stream for ordered readers. Positions keep their meaning for as long as it does not change.
 pub(super) fn numbering(info: &Info) -> String {
     match renumberings(&info.config) {
         0 => identity(info),
@@ -134,7 +136,7 @@ fn ranges(mut sequences: Vec<u64>) -> Vec<RangeInclusive<u64>> {
     runs.filter_map(|run| Some(*run.first()?..=*run.last()?)).collect()
 }
 
-/// A stream that was made anew has another time of creation, though the same name.
+/// The identity of a stream: its time of creation, which differs for a stream that was recreated under the same name.
 pub(super) fn identity(info: &Info) -> String {
     info.created.unix_timestamp_nanos().to_string()
 }

@@ -1,8 +1,8 @@
-//! One log, read once for all who follow it.
+//! One log, read once for all its readers.
 //!
-//! The newest entries are kept, and whoever has read as far as them gets them from here; the first one to come to their end
-//! reads on for everybody. A subscription that is far behind reads the log by itself until it has caught up. Looks at the log
-//! keep a distance, so that what is committed in quick succession is read together.
+//! The newest entries are kept in memory, and readers that are close to the end get them from here. The first reader
+//! that reaches the end reads on for all. A subscription that is far behind reads the log by itself until it has caught
+//! up. Reads of the log keep a minimum interval, so that entries committed in quick succession are read together.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use tokio::time::Instant;
 use super::{Entry, Log};
 use crate::port::{Error, Message};
 
-/// How many entries one look at the log reads.
+/// The most entries per read of the log.
 const ENTRIES_PER_READ: usize = 1_024;
-/// How many entries are kept: what the slowest of those who keep up is behind.
+/// How many entries are kept: a reader that is further behind reads the log by itself.
 const KEPT_ENTRIES: usize = 2_048;
-/// The shortest time between two looks at the log.
+/// The shortest time between two reads of the log.
 const MIN_READ_INTERVAL: Duration = Duration::from_millis(2);
 
 /// A log and its newest entries.
@@ -27,34 +27,34 @@ pub(super) struct SharedLog {
     recent: Mutex<Recent>,
 }
 
-/// The entries behind `first` up to `last`, all of them.
+/// All entries after the position `first` up to `last`.
 struct Recent {
     entries: VecDeque<Entry>,
     first: i64,
     last: i64,
     changes: watch::Receiver<u64>,
-    /// Whether there may be entries behind `last`.
+    /// Whether there may be entries after `last`.
     unread: bool,
     looked: Option<Instant>,
 }
 
-/// What somebody found on the way.
+/// The result of one walk along the log.
 pub(super) struct Walk {
-    /// What was wanted.
+    /// The entries that the reader wants.
     pub(super) found: Vec<Entry>,
-    /// How far it went.
+    /// The position that the walk reached.
     pub(super) position: i64,
-    /// What lies ahead.
+    /// What follows after that position.
     pub(super) rest: Rest,
 }
 
-/// What lies ahead of a reader.
+/// What follows after a reader's position.
 pub(super) enum Rest {
     /// Nothing until the log changes.
     Ended,
-    /// Perhaps more.
+    /// There may be more entries.
     More,
-    /// Perhaps more, but not before this.
+    /// There may be more entries, but the log is not read before this instant.
     NotBefore(Instant),
 }
 
@@ -63,7 +63,7 @@ impl Walk {
         Self { found: Vec::new(), position, rest: Rest::Ended }
     }
 
-    /// Takes what is wanted of these, at most `limit`; says whether it came to their end.
+    /// Takes the wanted ones of these entries, at most `limit`; returns whether it reached their end.
     fn take<'a>(
         &mut self,
         entries: impl Iterator<Item = &'a Entry>,
@@ -102,7 +102,7 @@ impl SharedLog {
         self.log.head().await
     }
 
-    /// Goes on from `position` until `limit` wanted entries are found, or to the end of what one look at the log shows.
+    /// Walks on from `position` until it has found `limit` wanted entries, or reached the end of one read of the log.
     pub(super) async fn walk(
         &self,
         position: i64,
@@ -142,10 +142,10 @@ impl SharedLog {
         Ok(walk)
     }
 
-    /// Reads what has been added to the log; how many entries that are.
+    /// Reads the entries that were added to the log; returns how many there are.
     async fn read_added(&self, recent: &mut MutexGuard<'_, Recent>) -> Result<usize, Error> {
         recent.changes.mark_unchanged();
-        // given up on the way, or failed, there still is something to read
+        // Set before the read: if it fails or is dropped, there is still something to read.
         (recent.unread, recent.looked) = (true, Some(Instant::now()));
         let entries = self.log.read_after(recent.last, ENTRIES_PER_READ).await?;
         let added = entries.len();
@@ -157,21 +157,21 @@ impl SharedLog {
 }
 
 impl Recent {
-    /// When the log may be looked at; never where nothing was added.
+    /// When the log may be read next; `None` if nothing was added.
     fn due(&self) -> Option<Instant> {
         let added = self.unread || self.changes.has_changed().unwrap_or(false);
-        // a look that was full is followed by the next one at once
+        // After a full read the next one follows at once.
         let pause = if self.unread { Duration::ZERO } else { MIN_READ_INTERVAL };
         added.then(|| self.looked.map_or_else(Instant::now, |looked| looked + pause))
     }
 
-    /// Follows a reader who is further than all before.
+    /// Starts again at the position of a reader that is further than all before it.
     fn begin_at(&mut self, position: i64) {
         self.entries.clear();
         (self.first, self.last, self.unread) = (position, position, true);
     }
 
-    /// Lets go of the oldest.
+    /// Drops the oldest entries beyond [`KEPT_ENTRIES`].
     fn forget(&mut self) {
         let surplus = self.entries.len().saturating_sub(KEPT_ENTRIES);
         if let Some(last) = self.entries.drain(..surplus).next_back() {

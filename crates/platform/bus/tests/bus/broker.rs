@@ -1,4 +1,4 @@
-//! What the transport over a broker promises while the broker runs.
+//! The guarantees of JetStream while the broker runs.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -22,7 +22,7 @@ pub(crate) fn soon() -> Instant {
     Instant::now() + EVENT_TIMEOUT
 }
 
-/// Publishes events that nothing is wrong with; their sequences.
+/// Publishes valid events and returns their sequences.
 pub(crate) async fn publish(bus: &JetStream, events: &[Outbound]) -> Vec<u64> {
     bus.publish(events, soon()).await.into_iter().map(|result| result.expect("published")).collect()
 }
@@ -54,7 +54,7 @@ async fn a_broker_that_asks_who_we_are_is_told_what_the_address_says() {
     let Some(server) = or_skip("NATS", Nats::start_guarded("p@ss/word").await) else { return };
     let stranger = connect(&server).await;
     let address = server.url().replace("nats://", "nats://checkup:p%40ss%2Fword@");
-    // the second has no name of its own, as those that the servers tell each other have none
+    // The second address has no credentials, like the addresses that servers announce to each other.
     let bus = JetStream::connect(JetStreamOptions::new(format!("{address},{}", server.url()))).await.unwrap();
     assert_eq!(publish(&bus, &outbound(0..3)).await, [1, 2, 3]);
     let refused = stranger.publish(&outbound(3..4), Instant::now() + Duration::from_secs(1)).await;
@@ -63,7 +63,7 @@ async fn a_broker_that_asks_who_we_are_is_told_what_the_address_says() {
     assert!(!chain(&unusable).contains("secret"), "{unusable:?}");
 }
 
-/// An error with everything below it.
+/// An error with all its causes.
 fn chain(error: &dyn std::error::Error) -> String {
     error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {}", chain(source)))
 }
@@ -112,7 +112,7 @@ async fn a_full_stream_keeps_what_it_has() {
     let refusal = results[99].as_ref().unwrap_err().cause.to_string();
     assert!(refusal.contains("maximum bytes exceeded"), "{refusal}");
     assert_eq!(bus.state().await.unwrap().first, 1);
-    // Room is a matter of configuration, which whoever looks at the stream brings about.
+    // The room comes from the options, which are applied when the stream is read.
     let bus = connect(&server).await;
     bus.state().await.unwrap();
     assert_eq!(publish(&bus, &outbound(99..100)).await, [stored as u64 + 1]);
@@ -182,7 +182,7 @@ async fn closing_sends_what_is_on_its_way_and_does_not_wait_for_a_broker_that_is
     bus.close().await;
     let other = connect(&server).await;
     let mut reader = subscribe(&other.durable()).await;
-    // what was not settled would stay among what the broker waits for, delivered again or not
+    // An unsettled event would still count as lag, whether or not it is delivered again.
     let all_settled = async { while reader.lag().await.unwrap() > 0 {} };
     timeout(EVENT_TIMEOUT, all_settled).await.expect("all were settled");
     server.kill().await.unwrap();

@@ -1,4 +1,4 @@
-//! What a consumer may rely on, whichever transport brings its events.
+//! The guarantees of the port, tested over every transport.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -16,7 +16,7 @@ fn reader(transport: &dyn Transport) -> Reader {
     Reader::new(transport.subscribe(), "test")
 }
 
-/// What was taken, in an order that can be compared.
+/// The events that were taken, in an order that can be compared.
 fn comparable(transport: &dyn Transport, taken: &[u32]) -> Vec<u32> {
     let mut taken = taken.to_vec();
     if !transport.is_ordered() {
@@ -96,7 +96,7 @@ async fn what_is_put_off_is_overtaken_and_comes_again_and_in_strict_order_nothin
         transport.publish("screening", &[(CANCELLED, 1), (CANCELLED, 2), (CANCELLED, 3)]).await;
         let mut reader = reader(transport.as_ref());
         let first = loop {
-            // A faulty transport fails, too.
+            // A transport with faults may also return an error.
             if let Ok(found) =
                 timeout(EVENT_TIMEOUT, reader.subscription().await.next(1)).await.expect("an event in time")
             {

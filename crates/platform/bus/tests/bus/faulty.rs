@@ -1,4 +1,4 @@
-//! A transport that does to its reader whatever the port allows: it fails now and then, repeats, reorders, holds back, and loses
+//! A transport with every fault that the port allows: it fails now and then, repeats, reorders, delays, and loses
 //! acknowledgements on the way to the broker.
 
 use std::collections::{HashMap, VecDeque};
@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::random::Random;
 
-/// How long more is waited for while something is at hand.
+/// How long to wait for more events while there are some already.
 const GLANCE: Duration = Duration::from_millis(5);
 
 pub(crate) struct Faulty {
@@ -42,7 +42,7 @@ impl Subscribe for Faulty {
 struct Faults {
     inner: Box<dyn Subscription>,
     random: Random,
-    /// What is to be handed over, repetitions among it.
+    /// The deliveries to return next, repetitions included.
     queue: VecDeque<Delivery>,
     past: Vec<Delivery>,
 }
@@ -57,7 +57,7 @@ impl Faults {
                 continue;
             }
             if ordered {
-                // In order even so: it goes back a little and comes this way again.
+                // Repeats in order: it goes back a little and delivers the same events again.
                 let back = self.past.len() - 1 - self.random.below(self.past.len().min(4));
                 self.queue.extend(self.past[back..].iter().cloned());
             } else {

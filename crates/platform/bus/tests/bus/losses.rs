@@ -1,5 +1,5 @@
-//! A stream that stays the same and loses events all the same: purged, thinned out by a limit, without one of its files, or put
-//! back as it was.
+//! A stream that keeps its identity but loses events: it is purged, thinned out by a limit, loses a file, or is put
+//! back to an earlier state.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::broker::{outbound, publish};
 use crate::reader::{EVENT_TIMEOUT, Reader};
 use crate::transports::{connect, message};
 
-/// The stream as it was made before its events were protected.
+/// The stream's configuration before its events were protected.
 const UNPROTECTED: &str = r#"{"name":"checkup","subjects":["checkup.v1.>"],"storage":"file","retention":"limits",
     "discard":"new","max_bytes":4294967296,"duplicate_window":600000000000,"num_replicas":1}"#;
 
@@ -22,7 +22,7 @@ async fn operate(server: &Nats, subject: &str, request: &str) -> String {
     server.operate(&format!("$JS.API.STREAM.{subject}.checkup"), &request.replace('\n', " ")).await.expect("an answer")
 }
 
-/// What the broker remembers of ids outlives the events: those of a purged stream were taken for repetitions, and lost.
+/// The broker remembers ids longer than the events: purged events were once taken for duplicates and lost.
 #[tokio::test]
 async fn what_was_purged_is_stored_again_although_its_ids_are_remembered() {
     let Some(server) = or_skip("NATS", Nats::start().await) else { return };
@@ -35,7 +35,7 @@ async fn what_was_purged_is_stored_again_although_its_ids_are_remembered() {
     assert_eq!(stored, [6, 7, 8, 9, 10]);
     assert_eq!(publish(&bus, &outbound(0..5)).await, stored, "a repetition of what it has");
     assert_eq!(bus.id_at(6).await.unwrap().as_deref(), Some("id-0"));
-    // lost once more, but for the last of them, and known under two ids each
+    // All events but the last are lost again; the broker now knows each under two ids.
     server.thin_out("checkup").await.unwrap();
     let stored = publish(&bus, &outbound(0..5)).await;
     assert_eq!(stored, [11, 12, 13, 14, 10]);
@@ -87,7 +87,7 @@ async fn gaps_are_told_and_what_was_in_them_is_stored_again() {
     let events = [about("a", 0..1), about("b", 1..6), about("c", 6..8)].concat();
     publish(&bus, &events).await;
     server.thin_out("checkup").await.unwrap();
-    // Whoever looks at the stream takes the limit away again.
+    // Reading the stream's state removes the limit again.
     let state = bus.state().await.unwrap();
     assert_eq!((state.first, state.last, state.gaps), (1, 8, 5));
     assert_eq!(bus.gaps().await.unwrap(), [2..=5, 7..=7]);
@@ -108,7 +108,7 @@ async fn what_was_in_a_lost_file_of_the_stream_is_stored_again() {
     let Some(mut server) = or_skip("NATS", Nats::start().await) else { return };
     let bus = connect(&server).await;
     let mut events = outbound(0..40);
-    // the broker begins another file after eight megabytes
+    // The broker begins another file after eight megabytes.
     events.iter_mut().for_each(|event| event.message.payload = vec![0; 900_000]);
     publish(&bus, &events).await;
     let before = bus.state().await.unwrap();
@@ -135,7 +135,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Stops the broker, and gives it back the store it had.
+/// Stops the broker, restores its earlier store and starts it again.
 async fn put_back(server: &mut Nats, older: &Path) {
     server.stop().await.unwrap();
     std::fs::remove_dir_all(server.store_dir()).unwrap();
@@ -143,7 +143,7 @@ async fn put_back(server: &mut Nats, older: &Path) {
     server.restart().await.unwrap();
 }
 
-/// The stream has the same identity, and other events at sequences that a reader has passed already.
+/// The stream keeps its identity, but has other events at sequences that a reader has already passed.
 #[tokio::test]
 async fn readers_hear_of_sequences_that_were_given_out_again() {
     let Some(mut server) = or_skip("NATS", Nats::start().await) else { return };
@@ -162,7 +162,7 @@ async fn readers_hear_of_sequences_that_were_given_out_again() {
     durable.restart();
     put_back(&mut server, older.path()).await;
     assert_eq!(publish(&bus, &outbound(20..30)).await, (6..=15).collect::<Vec<_>>());
-    // It goes on behind its cursor, and nobody has told it yet: what is below stays unread.
+    // The reader continues after its cursor, because nobody has called `renumbered` yet: the events below stay unread.
     let taken = ordered.collect(15).await;
     assert_eq!(taken[10..], [25, 26, 27, 28, 29]);
     bus.renumbered().await.unwrap();

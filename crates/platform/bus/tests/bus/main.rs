@@ -1,4 +1,4 @@
-//! The bus: what a consumer may rely on whichever transport brings its events, and what the transport over a broker survives.
+//! Tests of the bus: the guarantees of the port over every transport, and outages of the broker.
 #![allow(clippy::disallowed_methods, reason = "a test owns its tasks, and stands on the machine's own clock")]
 
 mod broker;

@@ -1,4 +1,4 @@
-//! What the transport over a broker survives: a broker that is not there yet, that is killed, paused, wiped or stays away.
+//! Outages of the broker: it starts late, is killed, paused or wiped, or stays away.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ async fn a_client_may_come_before_its_broker() {
     let mut connections = bus.connections();
     assert_eq!(*connections.borrow_and_update(), 0);
     server.restart().await.unwrap();
-    // What failed was not left in a queue: it is published now, and first.
+    // Events whose publishing failed were not left in a queue: they are published now, as the first ones.
     assert_eq!(publish(&bus, &outbound(3..6)).await, [1, 2, 3]);
     timeout(EVENT_TIMEOUT, connections.changed()).await.unwrap().unwrap();
     assert_eq!(*connections.borrow(), 1);
@@ -46,12 +46,12 @@ async fn a_window_has_one_deadline_when_the_broker_hangs() {
     assert!(stored.is_empty(), "{stored:?}");
     assert!(took >= limit && took < limit * 3, "{took:?}");
     server.resume();
-    // Part of the window arrives now, and then all of it again.
+    // A part of the window arrives now, and then all of it again.
     publish(&bus, &outbound(0..9_000)).await;
     assert_eq!(bus.state().await.unwrap().last, 9_000);
 }
 
-/// Publishes until everything is acknowledged, as a relay does.
+/// Publishes until all events are acknowledged, as a relay does.
 async fn publish_all(bus: JetStream, events: Vec<Outbound>) {
     let end = soon();
     for window in events.chunks(50) {
@@ -81,7 +81,7 @@ async fn nothing_is_lost_when_the_broker_is_killed_under_readers_and_a_publisher
     let durable = tokio::spawn(read_all(Arc::new(connect(&server).await.durable()), count as usize));
     let mut kills = 0;
     while !publisher.is_finished() {
-        // Wherever the three are by then.
+        // The broker is killed after a random amount of progress, wherever the three tasks are by then.
         let reached = bus.state().await.map_or(0, |state| state.last) + 500 + random.below(1_500) as u64;
         let end = soon();
         while !publisher.is_finished() && bus.state().await.map_or(0, |state| state.last) < reached {
@@ -119,12 +119,12 @@ async fn a_wiped_broker_is_another_one() {
     server.wipe().await.unwrap();
     server.restart().await.unwrap();
     timeout(EVENT_TIMEOUT, connections.changed()).await.unwrap().unwrap();
-    // The broker knows nothing of event 2 any more, and soon holds more than the readers had read.
+    // The broker does not know event 2 any more, and soon holds more events than the readers had read.
     assert_eq!(publish(&bus, &outbound(2..12)).await, (1..=10).collect::<Vec<_>>());
     let after = bus.state().await.unwrap();
     assert_ne!(after.identity, before.identity);
     assert_eq!(after.last, 10);
-    // Without order, repetitions are known by the event; in order, all of another source is new.
+    // Without order, a repetition is recognised by the event's id; in order, every event of another source is new.
     assert_eq!(durable.collect(12).await[3..], (3..12).collect::<Vec<_>>());
     assert_eq!(ordered.collect(13).await[3..], (2..12).collect::<Vec<_>>());
     assert_eq!(ordered.cursors.len(), 2, "{:?}", ordered.cursors);

@@ -1,4 +1,4 @@
-//! What the stream still has of one producer.
+//! Reading the events of one producer from the stream.
 
 use std::time::Duration;
 

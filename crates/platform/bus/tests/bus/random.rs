@@ -1,10 +1,10 @@
-//! Randomness that can be had again.
+//! Random numbers that can be repeated.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 const SEED: &str = "CHECKUP_TEST_SEED";
 
-/// The seed of a test, printed: what `CHECKUP_TEST_SEED` says, otherwise a new one.
+/// The seed of a test, which is printed: the value of `CHECKUP_TEST_SEED`, or a new one.
 pub(crate) fn seed(test: &str) -> u64 {
     let given = std::env::var(SEED).ok().and_then(|text| text.parse().ok());
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_micros() as u64);
@@ -13,7 +13,7 @@ pub(crate) fn seed(test: &str) -> u64 {
     seed
 }
 
-/// SplitMix64.
+/// A generator with the algorithm SplitMix64.
 pub(crate) struct Random(u64);
 
 impl Random {

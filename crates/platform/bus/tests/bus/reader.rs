@@ -1,5 +1,5 @@
-//! A consumer as the port wants it: it recognises repetitions by their place, subscribes again after an error, and
-//! acknowledges what it has taken.
+//! A consumer as the port expects it: it recognises repetitions by their position, subscribes again after an error, and
+//! acknowledges the events that it has taken.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use bus::{Delivery, Position, Subscribe, Subscription};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 pub(crate) const WANTED_SUBJECTS: &str = "checkup.v1.screening.screening_cancelled.*";
-/// How long a test waits for what must come.
+/// How long a test waits for an event that must arrive.
 pub(crate) const EVENT_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(crate) struct Reader {
@@ -17,9 +17,9 @@ pub(crate) struct Reader {
     name: String,
     subscription: Option<Box<dyn Subscription>>,
     pub(crate) cursors: HashMap<String, i64>,
-    /// What was taken from transports without order.
+    /// The events taken from transports without order.
     seen: HashSet<u32>,
-    /// What was taken, in this order.
+    /// The events taken, in this order.
     pub(crate) taken: Vec<u32>,
     pub(crate) errors: Vec<String>,
 }
@@ -41,12 +41,12 @@ impl Reader {
         }
     }
 
-    /// Loses the subscription, as a process does that ends.
+    /// Loses the subscription, as a process does when it ends.
     pub(crate) fn restart(&mut self) {
         self.subscription = None;
     }
 
-    /// The subscription, subscribed.
+    /// The subscription; subscribes first if there is none.
     pub(crate) async fn subscription(&mut self) -> &mut Box<dyn Subscription> {
         while self.subscription.is_none() {
             match self.transport.subscribe(&self.name, &[WANTED_SUBJECTS.to_owned()], self.cursors.clone()).await {
@@ -60,7 +60,7 @@ impl Reader {
         self.subscription.as_mut().expect("a subscription")
     }
 
-    /// Takes what comes next and was not taken before; nothing where only repetitions came, or an error.
+    /// Takes new events of the next batch. Takes none if the batch has only repetitions, or after an error.
     pub(crate) async fn step(&mut self, limit: usize) {
         let found = match self.subscription().await.next(limit).await {
             Ok(found) => found,
@@ -90,7 +90,7 @@ impl Reader {
         }
     }
 
-    /// Reads until `count` events have been taken in all.
+    /// Reads until `count` events have been taken in total.
     pub(crate) async fn collect(&mut self, count: usize) -> &[u32] {
         let end = Instant::now() + EVENT_TIMEOUT;
         while self.taken.len() < count {
@@ -101,7 +101,7 @@ impl Reader {
         &self.taken
     }
 
-    /// Reads repetitions until the transport says that nothing waits.
+    /// Reads repetitions until the transport reports no lag.
     pub(crate) async fn catch_up(&mut self) {
         let end = Instant::now() + EVENT_TIMEOUT;
         let mut lag = self.subscription().await.lag().await;

@@ -1,4 +1,4 @@
-//! Consumers of one process read a log together, however far apart they are.
+//! Consumers of one process share the reads of a log, even if their positions are far apart.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::transports::{Tail, Transport};
 const CANCELLED: &str = "checkup.v1.screening.screening_cancelled.s";
 const OTHER: &str = "checkup.v1.claim.x.s";
 
-/// Publishes so many more events, of which every second one is wanted; what is wanted of all so far.
+/// Publishes more events, of which every second one is wanted; returns all wanted numbers so far.
 async fn publish(transport: &Tail, numbers: std::ops::Range<u32>) -> Vec<u32> {
     let events: Vec<_> = numbers.clone().map(|n| (if n % 2 == 0 { CANCELLED } else { OTHER }, n)).collect();
     transport.publish("screening", &events).await;
@@ -36,7 +36,7 @@ async fn what_one_has_read_the_others_need_not_read_again() {
     assert_eq!(transport.read(), 200);
 }
 
-/// More lies between the two than is kept for those who keep up.
+/// The distance between the two readers is longer than the entries that are kept.
 #[tokio::test]
 async fn one_who_is_far_behind_misses_nothing_and_catches_up() {
     let transport = Tail::default();
@@ -58,7 +58,7 @@ async fn one_who_is_far_behind_misses_nothing_and_catches_up() {
     assert_eq!(transport.read(), read + 10);
 }
 
-/// A subscription that is given up while it reads for all leaves the others what it would have found.
+/// If a subscription that reads for all is dropped, the others still get what it would have found.
 #[tokio::test(start_paused = true)]
 async fn one_who_gives_up_takes_nothing_with_it() {
     let transport = Tail::default();

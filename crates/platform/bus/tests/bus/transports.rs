@@ -1,4 +1,4 @@
-//! The transports under test. One joins by implementing [`Transport`] and by one more line in [`transports`].
+//! The transports under test. A new one implements [`Transport`] and adds one line to [`transports`].
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -18,11 +18,11 @@ use crate::faulty::Faulty;
 use crate::random::seed;
 use crate::reader::EVENT_TIMEOUT;
 
-/// A way to publish, and the port under test.
+/// A transport under test, with a way to publish.
 #[async_trait]
 pub(crate) trait Transport: Send + Sync {
     fn name(&self) -> &str;
-    /// Whether it delivers in strict order.
+    /// Whether it delivers events in strict order.
     fn is_ordered(&self) -> bool;
     async fn publish(&self, producer: &str, events: &[(&str, u32)]);
     fn subscribe(&self) -> Arc<dyn Subscribe>;
@@ -32,11 +32,11 @@ pub(crate) fn message(subject: &str, number: u32) -> Message {
     Message { subject: subject.to_owned(), payload: number.to_be_bytes().to_vec() }
 }
 
-/// A log in memory; positions have gaps, as those of a database may.
+/// A log in memory. Its positions have gaps, as those of a database may.
 struct MemoryLog {
     name: String,
     entries: Mutex<Vec<Entry>>,
-    /// Entries that were read from it, each as often as that happened.
+    /// How many entries were read from it, repeated reads included.
     read: AtomicUsize,
     changes: watch::Sender<u64>,
 }
@@ -48,7 +48,7 @@ impl Log for MemoryLog {
     }
 
     async fn read_after(&self, position: i64, limit: usize) -> Result<Vec<Entry>, Error> {
-        // as a database that takes its time
+        // Yields, as a database takes time.
         yield_now().await;
         let entries = self.entries.lock().expect("entries");
         let found: Vec<Entry> = entries.iter().filter(|entry| entry.position > position).take(limit).cloned().collect();
@@ -78,7 +78,7 @@ impl Default for Tail {
 }
 
 impl Tail {
-    /// Entries that were read from the logs.
+    /// How many entries were read from the logs.
     pub(crate) fn read(&self) -> usize {
         self.0.iter().map(|log| log.read.load(Ordering::Relaxed)).sum()
     }
@@ -111,7 +111,7 @@ impl Transport for Tail {
     }
 }
 
-/// A broker of its own.
+/// JetStream over a broker of its own.
 struct Broker {
     name: &'static str,
     ordered: bool,
@@ -119,7 +119,7 @@ struct Broker {
     _server: Nats,
 }
 
-/// How long a consumer that is gone keeps events from others; short, so that no test waits.
+/// How long a consumer that is gone keeps events from others; short, so that tests need not wait.
 pub(crate) const ACK_WAIT: Duration = Duration::from_millis(400);
 
 pub(crate) async fn connect(server: &Nats) -> JetStream {
@@ -160,7 +160,7 @@ impl Transport for Broker {
     }
 }
 
-/// Another transport with faults on it.
+/// Another transport, with injected faults.
 struct Bad {
     name: String,
     transport: Box<dyn Transport>,
@@ -190,7 +190,7 @@ fn bad(transport: Box<dyn Transport>, seed: u64) -> Box<dyn Transport> {
     Box::new(Bad { name: format!("{} with faults", transport.name()), transport, seed })
 }
 
-/// Every transport there is, empty, each also with faults; those over a broker where one is installed.
+/// Every transport, empty, each also with faults. Those over a broker are included if one is installed.
 pub(crate) async fn transports(test: &str) -> Vec<Box<dyn Transport>> {
     let seed = seed(test);
     let mut transports: Vec<Box<dyn Transport>> = vec![Box::<Tail>::default(), bad(Box::<Tail>::default(), seed)];

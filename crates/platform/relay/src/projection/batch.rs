@@ -1,4 +1,4 @@
-//! What the writer of a projection does with a batch: admission and effect of its events in one transaction.
+//! The batch handler of a projection's writer: events are admitted and applied in one transaction.
 
 use std::sync::Arc;
 
@@ -10,23 +10,23 @@ use store::{BatchHandler, DbErr, Transaction};
 
 use super::{Admission, AnyFact, Untyped};
 
-/// A decoded event; without a fact where it does not concern the projection.
+/// A decoded event; it has no fact if it does not concern the projection.
 pub(super) struct Arrived {
     pub(super) inbox_key: InboxKey,
     pub(super) fact: Option<Box<AnyFact>>,
 }
 
-/// What changes a projection.
+/// A change of a projection.
 pub(super) enum Command {
-    /// Takes in events of a consumer.
+    /// Applies events of a consumer.
     Consume { consumer: &'static str, events: Arc<[Arrived]> },
-    /// Keeps an event that a consumer cannot apply.
+    /// Stores an event that a consumer cannot apply.
     KeepDeadLetter { consumer: &'static str, dead_letter: DeadLetter, inbox_key: InboxKey },
-    /// Removes a chunk of what no longer counts at this time.
+    /// Removes a chunk of the rows that no longer count at this time.
     Prune(Timestamp),
 }
 
-/// The writer's batch handler. A command's answer is whether the same command would find more to do.
+/// The batch handler of the writer. The answer to a command is whether the same command would find more to do.
 pub(super) struct Batch {
     projection: Arc<dyn Untyped>,
 }
@@ -36,7 +36,7 @@ impl Batch {
         Self { projection }
     }
 
-    /// The facts of those events that the inbox does not know yet.
+    /// The facts of the events that the inbox does not know yet.
     async fn admit<'a>(
         &self,
         transaction: &Transaction,

@@ -1,10 +1,11 @@
-//! What a stream has lost in its middle: the search through the outbox for events that were acknowledged and are gone.
+//! Gaps in the stream: the search through the outbox for events that were acknowledged and are gone.
 //!
-//! A stream keeps its name, its age and its newest sequence when somebody purges it, deletes from it or tightens its limits, or when a
-//! file of it is lost. Consumers that had not read those events would never hear of them. So whenever the stream's first sequence or
-//! the number of its gaps has changed, all marks of the outbox are held against it, a chunk at a time while publishing goes on.
-//! Events whose sequence is gone lose their mark and are published again, behind all others. It does not matter who had read them:
-//! the broker does not know every consumer, and a repeated event changes nothing.
+//! A stream keeps its name, its age and its newest sequence when somebody purges it, deletes from it or tightens its
+//! limits, or when one of its files is lost. Consumers that had not read those events would never get them. So whenever
+//! the stream's first sequence or its number of gaps has changed, all marks of the outbox are compared with the stream,
+//! one chunk at a time while publishing goes on. An event whose sequence is gone loses its mark and is published again,
+//! after all others. It does not matter who had read it: the broker does not know every consumer, and a repeated event
+//! changes nothing.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -18,19 +19,20 @@ use tokio::time::Instant;
 use super::Relay;
 use crate::chain;
 
-/// Marks that one step holds against the stream.
+/// Marks that one step compares with the stream.
 const MARKS_PER_STEP: u64 = 10_000;
-/// Time between the beginnings of two searches where the stream lets events go by age: its first sequence changes all the time then.
+/// Time between the starts of two searches if the stream drops events by age, because its first sequence then changes
+/// all the time.
 const AGEING_SEARCH_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What a stream does not hold.
+/// The sequences that a stream does not hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Missing {
-    /// Everything below this sequence.
+    /// Every sequence below this one is gone.
     first: i64,
-    /// In ascending order.
+    /// Further sequences that are gone, in ascending order.
     gaps: Vec<RangeInclusive<i64>>,
-    /// Events that occurred before this, in microseconds since 1970, left by age.
+    /// Events that occurred before this time, in microseconds since 1970, were dropped by age and are not missing.
     aged: i64,
 }
 
@@ -54,13 +56,13 @@ impl Missing {
     }
 }
 
-/// What a search depends on: the first sequence and the number of gaps.
+/// The stream's first sequence and its number of gaps; a change starts a search.
 type Extent = (u64, u64);
 
-/// The search of one term.
+/// The search during one term.
 #[derive(Debug, Default)]
 pub(super) struct Search {
-    /// What the outbox was last held against.
+    /// The extent of the last finished search.
     searched: Extent,
     begun: Option<Instant>,
     running: Option<Running>,
@@ -70,13 +72,14 @@ pub(super) struct Search {
 struct Running {
     extent: Extent,
     missing: Missing,
-    /// The position it has come to.
+    /// The outbox position that the search has reached.
     after: i64,
     found: usize,
 }
 
 impl Search {
-    /// Begins where the stream is not as it was. What was acknowledged by now is marked by now, so nothing is passed over.
+    /// Begins a search if the stream's extent has changed. Every acknowledged event is marked by now, so none is
+    /// missed.
     pub(super) async fn begin_if_changed(&mut self, relay: &Relay, state: &StreamState) {
         let extent = (state.first, state.gaps);
         let whole = state.first <= 1 && state.gaps == 0;
@@ -93,7 +96,7 @@ impl Search {
                 self.begun = Some(Instant::now());
                 self.running = Some(Running { extent, missing, after: 0, found: 0 });
             }
-            // publishing goes on, and the next look asks again
+            // Publishing goes on, and the next check of the stream tries again.
             Err(error) => {
                 tracing::warn!(
                     service = relay.name,
@@ -104,7 +107,7 @@ impl Search {
         }
     }
 
-    /// Searches on, where there is something to search. False where the lease is another's.
+    /// Searches the next chunk, if a search is running. Returns false if the lease belongs to another process.
     pub(super) async fn step(&mut self, relay: &Relay, epoch: i64) -> Result<bool, DbErr> {
         let Some(running) = &mut self.running else { return Ok(true) };
         let chunk = outbox::marked_after(relay.database.reader(), running.after, MARKS_PER_STEP).await?;

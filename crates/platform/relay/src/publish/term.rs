@@ -1,4 +1,4 @@
-//! One term of publishing: what a holder of the lease does with it.
+//! One term of publishing: the work of the lease's holder.
 
 use std::time::Duration;
 
@@ -14,17 +14,17 @@ use super::Relay;
 use super::gaps::Search;
 use crate::pace::spacing;
 
-/// Windows that one look at the outbox reads at most.
+/// The most windows per read of the outbox.
 const WINDOWS_PER_READ: usize = 4;
-/// The first pause between two looks at an outbox that was empty; it doubles.
+/// The first pause after a read that found an empty outbox; it doubles.
 const FIRST_IDLE_PAUSE: Duration = Duration::from_millis(5);
-/// How often the stream is looked at without a reason.
+/// How often the stream is checked without a reason.
 const STREAM_CHECK_INTERVAL: Duration = Duration::from_secs(5);
-/// How often the backlog is measured, and old rows are removed.
+/// How often the backlog is measured; old rows are removed once per minute.
 const BACKLOG_INTERVAL: Duration = Duration::from_secs(1);
 const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Why a term of publishing ended before its time.
+/// Why a term of publishing was interrupted.
 #[derive(Debug)]
 pub(super) enum Trouble {
     Store(DbErr),
@@ -57,35 +57,35 @@ impl Since {
     }
 }
 
-/// One holder's time.
+/// The state of one term.
 pub(super) struct Term<'a> {
     relay: &'a Relay,
     lease: Lease,
-    /// The stream as it was checked; unknown before that, and after trouble.
+    /// The identity of the stream that was checked; `None` before the check and after trouble.
     stream: Option<String>,
     search: Search,
     renewed: Since,
     measured: Since,
 }
 
-/// What became of a mark.
+/// The outcome of marking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum MarkOutcome {
     Done,
     /// The broker has lost events, so nothing was marked.
     Lost,
-    /// The lease is another's.
+    /// Another process has the lease.
     Over,
 }
 
 impl<'a> Term<'a> {
-    /// It begins with the lease.
+    /// Begins a term with its lease.
     pub(super) fn begin(relay: &'a Relay, lease: Lease) -> Self {
         let now = Since(Instant::now());
         Self { relay, lease, stream: None, search: Search::default(), renewed: now, measured: now }
     }
 
-    /// Whether the lease still is ours.
+    /// Renews the lease; false if another process has it.
     pub(super) async fn renew(&mut self) -> Result<bool, DbErr> {
         let renewed = self.relay.lease().await?;
         let ours = renewed.filter(|lease| lease.epoch == self.lease.epoch);
@@ -99,7 +99,7 @@ impl<'a> Term<'a> {
         })
     }
 
-    /// Publishes until the lease is another's.
+    /// Publishes until another process has the lease.
     pub(super) async fn publish(&mut self) -> Result<(), Trouble> {
         let Relay { database, transport, options, .. } = self.relay;
         let (mut connections, mut commits) = (transport.connections(), database.commits());
@@ -146,8 +146,8 @@ impl<'a> Term<'a> {
         }
     }
 
-    /// Sends rows window by window, each once the one before is acknowledged, and marks that one meanwhile. What was sent when
-    /// something goes wrong, and carries no mark, is sent again.
+    /// Sends rows window by window. The next window is sent once the one before is acknowledged; the acknowledged
+    /// window is marked meanwhile. After a failure, unmarked rows are sent again.
     async fn windows(&mut self, stream: &str, rows: Vec<outbox::Model>) -> Result<MarkOutcome, Trouble> {
         let mut acknowledged = Vec::new();
         let mut rows = rows.into_iter().peekable();
@@ -176,8 +176,8 @@ impl<'a> Term<'a> {
         Ok(marked)
     }
 
-    /// Marks what was acknowledged, where the broker still holds what it acknowledged before: what was sent since may have grown
-    /// over a loss, and marked, it would hide it.
+    /// Marks acknowledged rows, provided that the broker still holds what it acknowledged before. Otherwise the new
+    /// rows may have taken the sequences of lost ones, and marking them would hide the loss.
     async fn mark(&self, stream: &str, acknowledged: &[Published]) -> Result<MarkOutcome, Trouble> {
         if acknowledged.is_empty() {
             return Ok(MarkOutcome::Done);
@@ -193,8 +193,8 @@ impl<'a> Term<'a> {
         Ok(MarkOutcome::Done)
     }
 
-    /// The stream that can be published to: checked, and where it is not the one the marks speak of, or has lost what it
-    /// acknowledged, with no mark left. `None` where the lease is another's.
+    /// The stream to publish to, after a check. If it is not the stream that the marks name, or has lost acknowledged
+    /// events, all marks are removed first. `None` if another process has the lease.
     async fn stream(&mut self) -> Result<Option<String>, Trouble> {
         if let Some(stream) = &self.stream {
             return Ok(Some(stream.clone()));
@@ -223,7 +223,7 @@ impl<'a> Term<'a> {
         Ok(Some(state.identity))
     }
 
-    /// Whether the stream is the one that acknowledged what was marked before, and has not lost its end since.
+    /// Whether the stream is the one that acknowledged the marked rows, and has not lost its end since.
     async fn is_intact(&self) -> Result<bool, bus::Error> {
         let Some((sequence, event_id)) = self.lease.newest else { return Ok(true) };
         if self.relay.transport.id_at(sequence).await? == Some(event_id.to_string()) {
@@ -232,7 +232,7 @@ impl<'a> Term<'a> {
         Ok(!self.has_lost(&self.relay.transport.state().await?).await?)
     }
 
-    /// Keeps in mind what the lease's row has been told by the mark.
+    /// Remembers the newest acknowledged event, which marking has stored in the lease's row.
     fn remember(&mut self, acknowledged: &[Published]) {
         let newest = acknowledged.iter().max_by_key(|event| event.sequence);
         let known = self.lease.newest.map_or(0, |(sequence, _)| sequence);
@@ -249,12 +249,12 @@ impl<'a> Term<'a> {
         if sequence > state.last {
             return Ok(true);
         }
-        // No event there: it was deleted, or left by age. That is for the search to find out, and to mend.
+        // The sequence has no event: it was deleted or dropped by age. The search finds and repairs that.
         let found = self.relay.transport.id_at(sequence).await?;
         Ok(found.is_some_and(|found| found != event_id.to_string()))
     }
 
-    /// Sends a window; what was acknowledged, and the first error.
+    /// Sends a window; returns the acknowledged events and the first error.
     async fn send(&self, rows: Vec<outbox::Model>) -> (Vec<Published>, Option<bus::Error>) {
         let sent: Vec<(i64, Uuid)> = rows.iter().map(|row| (row.position, row.event_id)).collect();
         let outbound = rows.into_iter().map(|row| Outbound {
@@ -283,7 +283,7 @@ impl<'a> Term<'a> {
         let Relay { database, clock, options, .. } = self.relay;
         let retention = SignedDuration::try_from(options.retention).unwrap_or(SignedDuration::MAX);
         let limit = clock.now().checked_sub(retention).unwrap_or(Timestamp::MIN);
-        // a chunk at a time, so that publishing goes on
+        // One chunk at a time, so that publishing goes on.
         outbox::prune(database, limit).await.map(drop)
     }
 }

@@ -1,4 +1,4 @@
-//! Events from a real outbox through a real inbox: each takes effect once, in spite of duplicates, reordering, redelivery,
+//! Events from a real outbox through a real inbox: each takes effect once, despite duplicates, reordering, redelivery,
 //! poison and a store that fails.
 
 use std::collections::{HashMap, VecDeque};
@@ -63,7 +63,7 @@ async fn every_event_takes_effect_once_and_in_order_across_restarts() {
         let trigger = start(&consuming, tail(&producing), 0);
         let events = (1..=300).map(|number| event(round * 300 + number)).collect();
         producing.writer.submit(Command::Produce(events), soon()).await.expect("produced");
-        // Cut off as soon as some of the round's effects are there.
+        // Cuts the consumer off as soon as some of the round's effects exist.
         effects(&consuming, (round * 300 + 1) as usize).await;
         trigger.request();
     }
@@ -92,7 +92,8 @@ async fn a_store_in_trouble_is_waited_for_and_buries_nothing() {
     assert_eq!(dead_letter::count(consuming.database.reader()).await.expect("counted"), 0);
 }
 
-/// A transport that repeats and reorders, as a broker may, by a fixed schedule, with one undecodable message in the middle.
+/// A transport that repeats and reorders by a fixed schedule, as a broker may, with one undecodable message in the
+/// middle.
 struct Chaos(Vec<EventEnvelope>, Vec<u8>);
 
 struct ChaosSubscription(VecDeque<Vec<Delivery>>);
@@ -112,7 +113,7 @@ impl Subscribe for Chaos {
         let mut deliveries: Vec<_> =
             self.0.iter().enumerate().map(|(at, event)| deliver(event.encode_to_vec(), at)).collect();
         deliveries.extend(deliveries.clone());
-        // A permutation: 7 is prime to the number of deliveries.
+        // A permutation, because 7 is coprime to the number of deliveries.
         let count = deliveries.len();
         let mut permuted: Vec<_> = (0..count).map(|at| deliveries[at * 7 % count].clone()).collect();
         permuted.insert(count / 2, deliver(self.1.clone(), count));
@@ -149,7 +150,8 @@ async fn duplicates_and_disorder_have_no_effect_of_their_own() {
     let transport = |broken| Arc::new(Chaos((1..=101).map(event).collect(), vec![0xff, broken]));
     let _first = start(&consuming, transport(1), 0);
     let mut seen = effects(&consuming, 101).await;
-    // A second delivery of everything, as after a lost acknowledgement; its own broken message shows that it was read.
+    // Delivers everything a second time, as after a lost acknowledgement. Its own broken message shows that it was
+    // read.
     let _second = start(&consuming, transport(1), 0);
     let _third = start(&consuming, transport(2), 0);
     let mut commits = consuming.database.commits();
@@ -164,7 +166,7 @@ async fn duplicates_and_disorder_have_no_effect_of_their_own() {
     assert_eq!(seen, (1..=101).collect::<Vec<u128>>());
 }
 
-/// An event that fails for a while must not hold up those behind it where the transport keeps no order, and is not lost.
+/// On a transport without order, an event that fails for a while must not delay later events, and is not lost.
 #[tokio::test]
 async fn an_event_that_fails_is_overtaken_and_comes_again() {
     let consuming = side().await;
@@ -176,7 +178,7 @@ async fn an_event_that_fails_is_overtaken_and_comes_again() {
     dead_letters(&consuming, 2).await;
 }
 
-/// Waits until so many dead letters are kept.
+/// Waits until this many dead letters are stored.
 async fn dead_letters(side: &Side, count: u64) -> Vec<dead_letter::Model> {
     let mut commits = side.database.commits();
     let wait = async {
@@ -201,7 +203,7 @@ async fn a_dead_letter_is_applied_again_when_somebody_asks_and_its_cause_is_gone
     effects(&consuming, 9).await;
     let dead_letter = dead_letters(&consuming, 1).await.remove(0);
 
-    // Asked too early it stays, with one try more.
+    // A replay that comes too early keeps the dead letter, with one more try.
     assert!(dead_letter::ask_for_replay(&consuming.database, dead_letter.id, Timestamp::now()).await.expect("asked"));
     let mut commits = consuming.database.commits();
     let tried = async {
@@ -226,7 +228,7 @@ async fn a_dead_letter_is_applied_again_when_somebody_asks_and_its_cause_is_gone
 async fn a_consumer_says_when_it_has_caught_up() {
     let (producing, consuming) = (side().await, side().await);
     producing.produce(1..=300).await;
-    // The last ones there are do not concern it, so no event tells that it is done.
+    // The last events do not concern the consumer, so no event shows that it has caught up.
     let others = (301..=310).map(|number| EventEnvelope {
         payload: Some(Payload::HospitalDeleted(HospitalDeleted::default())),
         ..event(number)

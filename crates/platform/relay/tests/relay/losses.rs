@@ -1,4 +1,4 @@
-//! Events that a broker acknowledged and lost while its stream stayed the same: they are published again, and they alone.
+//! Events that a broker acknowledged and lost while its stream kept its identity: exactly those are published again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use crate::publishing::{all_marked, read, start};
 use crate::support::{Broker, Side, event_of_now, replicas, side};
 
-/// So many events, published and marked.
+/// A side and a broker with this many events, published and marked.
 async fn published(count: u128) -> (Side, Broker) {
     let (producing, broker) = (side().await, Broker::new());
     producing.produce(1..=count).await;
@@ -30,7 +30,7 @@ async fn what_was_purged_is_published_again() {
     settled(&producing, &broker, 150).await;
     broker.lose(1..=150);
     settled(&producing, &broker, 150).await;
-    // and once more, with events that came meanwhile
+    // Once more, with events that were produced meanwhile.
     producing.produce(151..=160).await;
     settled(&producing, &broker, 160).await;
     broker.lose(1..=305);
@@ -47,14 +47,14 @@ async fn what_was_lost_in_the_middle_is_published_again_and_nothing_else() {
     settled(&producing, &broker, 150).await;
     broker.lose(150..=150);
     settled(&producing, &broker, 150).await;
-    // both at once: its beginning, and what had been published again
+    // Two losses at once: the beginning, and events that were published again.
     broker.lose(1..=10);
     broker.lose(161..=165);
     settled(&producing, &broker, 150).await;
     assert_eq!(broker.acknowledged(), 150 + 20 + 1 + 15);
 }
 
-/// Whoever publishes next knows nothing of what the one before him saw.
+/// The next process to publish knows nothing of what the previous one saw.
 #[tokio::test]
 async fn what_was_lost_while_nobody_published_is_published_again() {
     let Some([one, other]) = replicas().await else { return };
@@ -71,7 +71,7 @@ async fn what_was_lost_while_nobody_published_is_published_again() {
     assert_eq!(broker.acknowledged(), 136);
 }
 
-/// More than one step of the search.
+/// More events than one step of the search reads.
 #[tokio::test]
 async fn a_long_outbox_is_searched_to_its_end() {
     let (producing, broker) = published(22_000).await;
@@ -83,7 +83,7 @@ async fn a_long_outbox_is_searched_to_its_end() {
     assert_eq!(broker.acknowledged(), 22_000 + 21 + 11);
 }
 
-/// Where the stream lets events go by age, those that are younger are missed all the same.
+/// If the stream drops events by age, the loss of younger ones is still noticed.
 #[tokio::test]
 async fn events_that_are_too_young_to_have_left_by_age_are_published_again() {
     let (producing, broker) = published(50).await;
@@ -113,7 +113,7 @@ async fn readers_are_told_of_a_lost_end_and_of_nothing_else() {
     assert_eq!(broker.renumbered(), 1, "another stream has another identity");
 }
 
-/// The real broker, an operator's hand, and ids that the broker remembers longer than their events.
+/// A real broker, an operator's deletion, and ids that the broker remembers longer than their events.
 #[tokio::test]
 async fn what_jetstream_lost_is_published_again() {
     let Some(server) = mesh::for_tests::or_skip("nats-server", Nats::start().await) else { return };

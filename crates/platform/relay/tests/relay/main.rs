@@ -1,5 +1,5 @@
-//! Events out of a real outbox and into a real inbox: none is lost, and each takes effect once, in spite of duplicates, reordering,
-//! redelivery, poison, a store that fails, and a broker that loses what it acknowledged.
+//! Events from a real outbox into a real inbox: none is lost, and each takes effect once, despite duplicates,
+//! reordering, redelivery, poison, a store that fails, and a broker that loses acknowledged events.
 #![allow(clippy::disallowed_methods, reason = "a test owns what it spawns")]
 
 mod consuming;

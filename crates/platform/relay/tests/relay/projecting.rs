@@ -1,5 +1,5 @@
-//! Projections: each event takes effect once in each of its consumers' inboxes, whatever fails; dead letters are kept once;
-//! and what no longer counts is removed in rounds.
+//! Projections: each event takes effect once per consumer's inbox, whatever fails; dead letters are stored once; rows
+//! that no longer count are removed in rounds.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,12 +27,12 @@ const MALFORMED: &str = "malformed";
 /// The aggregate of an event that does not concern the projection.
 const OTHER: &str = "other";
 
-/// What a projection saw.
+/// What the test's projection has seen.
 #[derive(Default)]
 struct Seen {
-    /// Whether [`POISON`] is harmless by now.
+    /// Whether [`POISON`] has become harmless.
     cured: Mutex<bool>,
-    /// Calls of `fold`.
+    /// How often `fold` was called.
     folds: AtomicUsize,
     /// The number of facts in each call of `after_batch`.
     after: Mutex<Vec<usize>>,
@@ -44,10 +44,10 @@ fn locked<T: Clone>(value: &Mutex<T>) -> T {
     value.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
-/// Writes every fact it folds into its outbox.
+/// A projection that writes every fact into its outbox.
 struct Copies<const ONCE: bool>(Arc<Seen>);
 
-/// Chunks of a round of removal.
+/// How many chunks a round of removal has.
 const CHUNKS: usize = 3;
 
 #[async_trait]
@@ -71,7 +71,7 @@ impl<const ONCE: bool> Projection for Copies<ONCE> {
         if harms { Err(DbErr::Custom("poison".into())) } else { Ok(()) }
     }
 
-    /// Fails in its first round, and finds three chunks in every other.
+    /// Fails in its first round; every other round has three chunks.
     async fn prune(&self, _transaction: &Transaction, now: Timestamp) -> Result<bool, DbErr> {
         let mut prunes = self.0.prunes.lock().unwrap_or_else(PoisonError::into_inner);
         if *prunes.first().unwrap_or(&now) == now {
@@ -155,7 +155,7 @@ fn about(number: u128, aggregate: &str) -> Incoming {
     Incoming { envelope, event_id, inbox_key: InboxKey::Unordered { event_id } }
 }
 
-/// An event as it comes by a transport without order.
+/// An event as it arrives by a transport without order.
 fn unordered(number: u128) -> Incoming {
     about(number, "hospitals/h")
 }
@@ -234,7 +234,7 @@ async fn a_dead_letter_is_kept_once_and_its_event_is_seen_by_its_consumer_alone(
     }
     assert_eq!(bench.effects().await, [7]);
 
-    // where facts may come again, dead letters may not
+    // Facts may be folded again, but a dead letter is stored only once.
     let bench = start::<false>().await;
     for _ in 0..2 {
         bench.store_dead_letter(0, inbox_key.clone()).await;
@@ -242,7 +242,7 @@ async fn a_dead_letter_is_kept_once_and_its_event_is_seen_by_its_consumer_alone(
     assert_eq!(dead_letter::count(bench.database.reader()).await.expect("a count"), 1);
 }
 
-/// Commits the first transaction and says that it failed.
+/// Commits the first transaction but reports that it failed.
 struct Doubt(AtomicUsize);
 
 #[async_trait]
@@ -274,7 +274,7 @@ async fn a_round_removes_chunk_after_chunk_at_one_instant_and_one_that_failed_en
     let rounds = eventually("two whole rounds", async || {
         let mut prunes = locked(&bench.seen.prunes);
         let failed = prunes.first().copied();
-        // a chunk that fails is run again before its command is blamed
+        // A chunk that fails is run again before its command is blamed.
         prunes.retain(|time| Some(*time) != failed);
         if prunes.len() > 2 * CHUNKS { Ok(prunes) } else { Err(format!("{prunes:?}")) }
     })

@@ -1,4 +1,4 @@
-//! From the outbox to the broker, by whichever replica has the lease.
+//! Publishing from the outbox to the broker, by the replica that has the lease.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use crate::support::{Broker, Side, replicas, side};
 
-/// Short terms: a test waits for their end.
+/// Short terms, because tests wait for their end.
 pub(crate) const OPTIONS: PublishOptions = PublishOptions {
     window: 64,
     pace: Duration::from_millis(2),
@@ -81,7 +81,7 @@ async fn everything_is_published_again_to_a_broker_that_comes_back_empty() {
     broker.holds(1..=160).await;
 }
 
-/// The tail it lost is grown over by others' events: the number of events alone would not show the loss.
+/// Other events take the sequences of the lost ones, so the number of events alone would not show the loss.
 #[tokio::test]
 async fn everything_is_published_again_to_a_broker_that_lost_its_tail() {
     let (producing, broker) = (side().await, Broker::new());
@@ -93,7 +93,7 @@ async fn everything_is_published_again_to_a_broker_that_lost_its_tail() {
     broker.holds(1..=100).await;
 }
 
-/// What is published next grows over the loss at once: its acknowledgements are newer than anything before.
+/// The next events take the lost sequences at once, and their acknowledgements are newer than any mark.
 #[tokio::test]
 async fn a_loss_in_the_middle_of_publishing_is_noticed() {
     let (producing, broker) = (side().await, Broker::new());
@@ -107,7 +107,8 @@ async fn a_loss_in_the_middle_of_publishing_is_noticed() {
     all_marked(&producing).await;
 }
 
-/// Several windows of one look: one is on its way while the one before is marked, and takes the place of what was lost of that.
+/// Several windows per read of the outbox: one is on its way while the one before is marked, and it takes the sequences
+/// that the other has lost.
 #[tokio::test]
 async fn a_loss_between_two_windows_is_noticed() {
     let (producing, broker) = (side().await, Broker::new());
@@ -150,7 +151,7 @@ async fn two_replicas_publish_once_and_one_takes_over_from_the_other() {
             one.produce(round * 100 + 1..=round * 100 + 50).await;
             other.produce(round * 100 + 51..=round * 100 + 100).await;
             if round == 4 {
-                // killed, not drained: its lease has to run out
+                // Killed without a drain, so its lease must expire.
                 first.abort();
             }
         }
@@ -161,8 +162,9 @@ async fn two_replicas_publish_once_and_one_takes_over_from_the_other() {
     drop(trigger);
 }
 
-/// A leader stands still between the broker's acknowledgement and its mark; meanwhile another takes over, and the broker loses
-/// everything. Its late mark must not say of the new stream what was true of the old one. The mutant: marks without the epoch.
+/// A leader stalls between the broker's acknowledgement and its mark. Meanwhile another process takes over, and the
+/// broker loses everything. The late mark must not apply to the new stream. The mutant: marks that are not bound to the
+/// epoch.
 #[tokio::test]
 async fn a_leader_that_slept_marks_nothing() {
     let Some([slow, quick]) = replicas().await else { return };
@@ -173,7 +175,7 @@ async fn a_leader_that_slept_marks_nothing() {
     broker.holds(1..=50).await;
     broker.wipe();
     let _awake = start(&quick, Arc::new(broker.clone()));
-    // The new leader has published everything again; once more it is lost, right before the old one wakes.
+    // The new leader has published everything again. The events are lost once more, right before the old leader wakes.
     broker.holds(1..=50).await;
     all_marked(&quick).await;
     broker.wipe();
@@ -181,7 +183,7 @@ async fn a_leader_that_slept_marks_nothing() {
     broker.holds(1..=50).await;
 }
 
-/// The real broker: killed and wiped in the middle, nothing is missing in the end.
+/// A real broker is killed and wiped while events are published; in the end none is missing.
 #[tokio::test]
 async fn nothing_is_lost_with_jetstream() {
     let Some(mut server) = mesh::for_tests::or_skip("nats-server", Nats::start().await) else { return };
@@ -201,7 +203,7 @@ async fn nothing_is_lost_with_jetstream() {
     assert_eq!(numbers, (1..=700).collect());
 }
 
-/// Reads the stream from its first event until there are so many different ones.
+/// Reads the stream from its first event until this many different events were read.
 pub(crate) async fn read(transport: &JetStream, count: usize) -> BTreeSet<u128> {
     let filter = [domain::event::subject_filter("slot", "screening_refused")];
     let mut numbers = BTreeSet::new();

@@ -1,4 +1,4 @@
-//! A producer, a consumer, and a broker in memory that can be told what to lose.
+//! A producer, a consumer, and a broker in memory that loses events on request.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,7 +30,7 @@ impl MigratorTrait for Migrator {
     }
 }
 
-/// A producer that appends, and a consumer whose effect is one row in its own outbox for every event it admits.
+/// A command of the producer, or of the consumer, whose effect is one row in its own outbox per admitted event.
 pub(crate) enum Command {
     Produce(Vec<EventEnvelope>),
     Consume(Vec<Incoming>),
@@ -38,7 +38,7 @@ pub(crate) enum Command {
 }
 
 pub(crate) struct NumberHandler {
-    /// Whether poison harms.
+    /// Whether poison events fail.
     poisonous: Arc<AtomicBool>,
 }
 
@@ -79,7 +79,7 @@ impl BatchHandler for NumberHandler {
 
 pub(crate) struct Applier {
     pub(crate) writer: Writer<NumberHandler>,
-    /// Refusals of a store in trouble before it works.
+    /// How often the store refuses, as if in trouble, before it works.
     pub(crate) troubles: AtomicU32,
 }
 
@@ -105,12 +105,12 @@ pub(crate) fn soon() -> Instant {
 pub(crate) struct Side {
     pub(crate) database: Database,
     pub(crate) writer: Writer<NumberHandler>,
-    /// Whether poison harms here.
+    /// Whether poison events fail on this side.
     pub(crate) poisonous: Arc<AtomicBool>,
     _folder: Option<TempDir>,
 }
 
-/// A database of its own, in a file.
+/// A side with a database of its own, in a file.
 pub(crate) async fn side() -> Side {
     let folder = tempfile::tempdir().expect("a folder");
     let location = Location::Sqlite(folder.path().join("s.db"));
@@ -118,7 +118,7 @@ pub(crate) async fn side() -> Side {
     Side::on(database, Some(folder))
 }
 
-/// A database on the test's PostgreSQL server, twice: as two replicas have it. None where there is no server.
+/// Two replicas on one database of the test's PostgreSQL server; `None` if there is no server.
 pub(crate) async fn replicas() -> Option<[Side; 2]> {
     let server = mesh::for_tests::or_skip("PostgreSQL", mesh::for_tests::postgres().await)?;
     let location = Location::Postgres(server.database("relay").await.expect("an empty database"));
@@ -146,7 +146,7 @@ impl Side {
     }
 }
 
-/// An event of this moment; what [`event`] makes occurred in 1970.
+/// An event that occurs now; the events of [`event`] occur in 1970.
 pub(crate) fn event_of_now(number: u128) -> EventEnvelope {
     let occur_time = Some(domain::civil::encode_time(Clock::system().now()));
     EventEnvelope { occur_time, ..event(number) }
@@ -161,22 +161,22 @@ pub(crate) fn event(number: u128) -> EventEnvelope {
     }
 }
 
-/// What a broker holds: the id of each event, by sequence.
+/// The state of the broker: the id of each event by sequence.
 #[derive(Default)]
 struct Held {
     identity: u64,
-    /// Sequences below this are gone.
+    /// Sequences below this one are gone.
     first: u64,
-    /// How long it keeps events; zero for ever.
+    /// How long it keeps events; zero for no limit.
     max_age: Duration,
-    /// Empty where the event was lost.
+    /// The ids by sequence; empty for a lost event.
     ids: Vec<String>,
-    /// How often readers were told that sequences were given out again.
+    /// How often `renumbered` was called.
     renumbered: usize,
-    /// Every id ever acknowledged, in order, through all losses.
+    /// Every acknowledged id in order, lost ones included.
     history: Vec<String>,
     away: bool,
-    /// Events to lose right before others are stored, and by how many calls later.
+    /// How many events to lose right before others are stored, and after how many more calls.
     losing: (usize, usize),
 }
 
@@ -187,12 +187,12 @@ impl Held {
     }
 }
 
-/// A broker in memory.
+/// A broker that keeps its events in memory.
 #[derive(Clone)]
 pub(crate) struct Broker {
     held: Arc<Mutex<Held>>,
     connections: Arc<watch::Sender<u64>>,
-    /// Taken by each publish after the broker has stored everything and before it acknowledges.
+    /// Each publish takes a permit after the broker has stored everything and before it acknowledges.
     pub(crate) gate: Arc<Semaphore>,
 }
 
@@ -203,7 +203,7 @@ impl Broker {
         Self { held: Arc::new(Mutex::new(held)), connections: Arc::new(watch::Sender::new(0)), gate }
     }
 
-    /// The same broker, whose acknowledgements wait for the gate.
+    /// The same broker, with acknowledgements that wait for the gate.
     pub(crate) fn that_waits(&self) -> Self {
         Self { gate: Arc::new(Semaphore::new(0)), ..self.clone() }
     }
@@ -212,7 +212,7 @@ impl Broker {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The numbers of the events it holds, in its order.
+    /// The numbers of the events that it holds, by sequence.
     pub(crate) fn events(&self) -> Vec<u128> {
         self.held()
             .ids
@@ -222,12 +222,12 @@ impl Broker {
             .collect()
     }
 
-    /// How often it has acknowledged anything.
+    /// How many events it has acknowledged in total.
     pub(crate) fn acknowledged(&self) -> usize {
         self.held().history.len()
     }
 
-    /// Comes back empty, as another stream.
+    /// Returns empty, as another stream.
     pub(crate) fn wipe(&self) {
         let mut held = self.held();
         held.identity += 1;
@@ -237,7 +237,7 @@ impl Broker {
         self.connections.send_modify(|count| *count += 1);
     }
 
-    /// Comes back without its newest events, and takes in others in their place.
+    /// Returns without its newest events, and stores others in their place.
     pub(crate) fn lose_tail(&self, count: usize, others: usize) {
         let mut held = self.held();
         let left = held.ids.len() - count;
@@ -247,23 +247,23 @@ impl Broker {
         self.connections.send_modify(|count| *count += 1);
     }
 
-    /// Loses its newest events unnoticed, in the moment before it stores the next ones.
+    /// Loses its newest events unnoticed, right before it stores the next ones.
     pub(crate) fn lose_unnoticed(&self, count: usize) {
         self.lose_later(count, 0);
     }
 
-    /// Loses them unnoticed likewise, after so many windows more.
+    /// Like [`Self::lose_unnoticed`], but only after this many more windows.
     pub(crate) fn lose_later(&self, count: usize, windows: usize) {
         self.held().losing = (count, windows);
     }
 
-    /// Keeps events for so long, and forgets those below a sequence by age. It goes on to show them to a test.
+    /// Sets the age limit, and counts events below a sequence as dropped by age. Tests still see those.
     pub(crate) fn age(&self, first: u64, max_age: Duration) {
         let mut held = self.held();
         (held.first, held.max_age) = (first, max_age);
     }
 
-    /// Loses the events of these sequences, and is the same otherwise.
+    /// Loses the events with these sequences and nothing else.
     pub(crate) fn lose(&self, sequences: std::ops::RangeInclusive<u64>) {
         let mut held = self.held();
         for sequence in sequences {
@@ -275,17 +275,17 @@ impl Broker {
         self.connections.send_modify(|count| *count += 1);
     }
 
-    /// How often readers were told that sequences were given out again.
+    /// How often `renumbered` was called.
     pub(crate) fn renumbered(&self) -> usize {
         self.held().renumbered
     }
 
-    /// Answers nothing any more, or again.
+    /// Stops answering, or answers again.
     pub(crate) fn away(&self, away: bool) {
         self.held().away = away;
     }
 
-    /// Waits until it holds exactly these events besides those of others, in whatever order.
+    /// Waits until it holds exactly these events, in any order, besides those of others.
     pub(crate) async fn holds(&self, expected: impl IntoIterator<Item = u128>) {
         let mut expected: Vec<u128> = expected.into_iter().collect();
         expected.sort_unstable();

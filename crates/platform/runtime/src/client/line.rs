@@ -1,4 +1,4 @@
-//! A way to a service: a connection, or no connection at all where the service is in this very process.
+//! A way to a service: a connection, or a direct call if the service runs in this process.
 
 use std::fmt;
 use std::task::{Context, Poll};
@@ -12,12 +12,12 @@ use tower::Service;
 
 use crate::server::Local;
 
-/// What a generated client calls through; cheap to clone.
+/// The transport of a generated client; cheap to clone.
 #[derive(Clone)]
 pub enum Line {
-    /// Over HTTP/2.
+    /// A connection over HTTP/2.
     Remote(Channel),
-    /// To the door of this process's own server: the same messages, headers and checks, without a socket between.
+    /// The door of this process's own server, with the same messages, headers and checks but without a socket.
     Here(Local),
 }
 
@@ -30,7 +30,7 @@ impl fmt::Debug for Line {
     }
 }
 
-/// As tonic's clients take it: they look for the cause inside.
+/// The error type that tonic's clients expect: they search it for the cause.
 type Error = Box<dyn std::error::Error + Send + Sync>;
 type Boxed = fn(tonic::transport::Error) -> Error;
 

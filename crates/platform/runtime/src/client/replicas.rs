@@ -1,8 +1,8 @@
-//! Which replica a call goes to: the one its key belongs to, the next one while that is out of reach.
+//! The choice of a replica for a call: the one that its key belongs to, or the next one while that is out of reach.
 //!
-//! It sends nothing and repeats nothing; who calls asks for an attempt, makes it, and tells how it went. The replicas are
-//! the listed addresses. A name is one replica however many addresses it resolves to: behind a name somebody else, such
-//! as a sidecar, balances, and two balancers would work against each other.
+//! It sends and repeats nothing: the caller asks for an attempt, makes it, and reports the outcome. The replicas are
+//! the listed addresses. A name is one replica however many addresses it resolves to, because behind a name something
+//! else, such as a sidecar, balances the load, and two balancers would work against each other.
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,23 +21,23 @@ use crate::entropy::jittered;
 use crate::lifecycle::lock;
 use crate::server::Local;
 
-/// How long a replica is passed over after its first failure; it doubles with each further one.
+/// How long a replica is passed over after its first failure; it doubles with each further failure.
 const FIRST_PASS_OVER: Duration = Duration::from_millis(250);
-/// The longest a replica is passed over before another call tries it.
+/// The longest time for which a replica is passed over before another call tries it.
 const MAX_PASS_OVER: Duration = Duration::from_secs(5);
 
-/// The metadata that names the slot a call is about. Where one name stands for all replicas, somebody else chooses among them,
-/// and a mesh that hashes this header keeps the calls for one slot together as [`Replicas::route`] would.
+/// The metadata key that names the slot a call is about. If one name stands for all replicas, a mesh that hashes this
+/// header keeps the calls for one slot together, as [`Replicas::route`] would.
 pub const SLOT: &str = "checkup-slot";
 
 /// The replicas of a service; a cheap handle.
 ///
-/// All calls for one key meet at one replica as long as it answers, whoever makes them: every process that lists the same
-/// addresses, in the same spelling and any order, prefers the same one.
+/// All calls for one key go to the same replica as long as it answers, whichever process makes them. Processes prefer
+/// the same replica if they list the same addresses in the same spelling, in any order.
 #[derive(Clone)]
 pub struct Replicas(Arc<[Replica]>);
 
-/// One address and what is known of it.
+/// One address, its connections and its health.
 struct Replica {
     address: String,
     lanes: Vec<Lane>,
@@ -45,31 +45,32 @@ struct Replica {
     health: Mutex<Health>,
 }
 
-/// One of the ways to a replica.
+/// One connection to a replica.
 struct Lane {
     line: Line,
     under_way: AtomicUsize,
 }
 
-/// How the calls to a replica went lately.
+/// How recent calls to a replica went.
 #[derive(Debug, Clone, Copy, Default)]
 struct Health {
     failures: u32,
     passed_over_until: Option<Instant>,
 }
 
-/// The replicas in the order of a key.
+/// The replicas in the order of preference for a key.
 #[derive(Debug, Clone)]
 pub struct Route {
     replicas: Replicas,
-    /// The key as metadata; none where it is not written in ASCII, which keys that are slots are.
+    /// The key as metadata; `None` if it is not ASCII. Slot names always are.
     key: Option<AsciiMetadataValue>,
-    /// Those not tried yet in this round, the preferred one first.
+    /// The replicas that were not tried yet in this round, the preferred one first.
     untried: Vec<usize>,
     order: Vec<usize>,
 }
 
-/// A call that is about to be made. Dropped without a word, it says nothing about the replica: its caller went away.
+/// A call that is about to be made. If it is dropped without a report, it says nothing about the replica, because its
+/// caller went away.
 #[derive(Debug)]
 pub struct Attempt {
     replicas: Replicas,
@@ -79,12 +80,12 @@ pub struct Attempt {
     begun: Instant,
 }
 
-/// Of whom it speaks that nothing came back.
+/// What a missing answer is evidence of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Silence {
-    /// Of the replica: it is out of reach.
+    /// The replica is out of reach.
     Replica,
-    /// Of the caller: its time ran out before anybody could tell.
+    /// The caller's time ran out too early to tell.
     Caller,
 }
 
@@ -95,11 +96,11 @@ impl fmt::Debug for Replicas {
 }
 
 impl Replicas {
-    /// Replicas at these addresses, each with as many connections as the options say, made when they are first used and
-    /// again whenever they have to be: this never fails, calls do.
+    /// Replicas at these addresses, each with as many connections as the options say. Connections are made at their
+    /// first use and again when needed. This never fails; calls do.
     ///
     /// # Panics
-    /// Without an address, and outside of a tokio runtime.
+    /// Without an address, or outside a tokio runtime.
     #[must_use]
     pub fn connect(addresses: &[Uri], options: ClientOptions) -> Self {
         Self::over(addresses.iter().map(|address| {
@@ -108,10 +109,10 @@ impl Replicas {
         }))
     }
 
-    /// Replicas that are reached over these lines, by name: for networks that are not the machine's.
+    /// Replicas by name that are reached over these lines, for networks that are not the machine's.
     ///
     /// # Panics
-    /// Without a replica, or with one that has no line.
+    /// Without a replica, or with a replica that has no line.
     #[must_use]
     pub fn over(replicas: impl IntoIterator<Item = (String, Vec<Line>)>) -> Self {
         let replicas: Arc<[Replica]> =
@@ -120,18 +121,18 @@ impl Replicas {
         Self(replicas)
     }
 
-    /// The only replica there is: the server of this process.
+    /// The server of this process as the only replica.
     #[must_use]
     pub fn here(server: Local) -> Self {
         Self::over([("this process".to_owned(), vec![Line::Here(server)])])
     }
 
-    /// The way of a request: first to the replica that its key belongs to.
+    /// The route of a request with this key.
     #[must_use]
     pub fn route(&self, key: &str) -> Route {
         let mut order: Vec<usize> = (0..self.0.len()).collect();
         if order.len() > 1 {
-            // the highest weight wins; the index makes the order whole where an address is listed twice
+            // The highest weight wins. The index decides between equal weights, if an address is listed twice.
             order.sort_by_cached_key(|index| (std::cmp::Reverse(weight(&self.0[*index].address, key)), *index));
         }
         let named = if key.is_ascii() { key.parse().ok() } else { None };
@@ -139,8 +140,8 @@ impl Replicas {
     }
 }
 
-/// The weight of a key at an address: rendezvous hashing, so that a replica that comes or goes moves no keys but its own.
-/// The standard library's hasher would do, were it the same in every build.
+/// The weight of a key at an address, by rendezvous hashing: a replica that comes or goes moves only its own keys. The
+/// standard library's hasher is not used because it differs between builds.
 fn weight(address: &str, key: &str) -> u64 {
     let digest = Sha256::new().chain_update(address).chain_update([0]).chain_update(key).finalize();
     let mut first = [0; 8];
@@ -155,7 +156,7 @@ impl Replica {
         Self { address, lanes, turn: AtomicUsize::new(0), health: Mutex::default() }
     }
 
-    /// The connection with the fewest calls under way, in turn where several have.
+    /// Takes the connection with the fewest calls under way, in turn if several have equally few.
     fn take_lane(&self) -> usize {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let in_turn = (0..self.lanes.len()).map(|step| turn.wrapping_add(step) % self.lanes.len());
@@ -164,12 +165,13 @@ impl Replica {
         least
     }
 
-    /// Whether a call may prefer this replica now, and whether that call is the one that finds out if it is back.
+    /// Whether a call may go to this replica now.
     fn offers(&self, now: Instant) -> bool {
         lock(&self.health).passed_over_until.is_none_or(|until| until <= now)
     }
 
-    /// A call takes it. Where it was passed over, others pass it over until this call has told how it went.
+    /// A call takes the replica. If the replica was passed over, the call is a probe, and others pass the replica over
+    /// until the probe has reported.
     fn take(&self, now: Instant) -> bool {
         let mut health = lock(&self.health);
         let probes = health.failures > 0 && health.passed_over_until.is_some_and(|until| until <= now);
@@ -189,7 +191,7 @@ impl Replica {
     fn failed(&self, probe: bool) {
         let now = Instant::now();
         let mut health = lock(&self.health);
-        // what was under way together failed together, which counts once
+        // Calls that were under way together failed together, which counts once.
         if !probe && health.passed_over_until.is_some_and(|until| until > now) {
             return;
         }
@@ -201,15 +203,15 @@ impl Replica {
     }
 }
 
-/// How long a replica is passed over after so many failures in a row.
+/// How long a replica is passed over after this many failures in a row.
 fn pause_after(failures: u32) -> Duration {
     let doubled = 2_u32.saturating_pow(failures.saturating_sub(1));
     FIRST_PASS_OVER.saturating_mul(doubled).min(MAX_PASS_OVER)
 }
 
 impl Route {
-    /// The next attempt: at the first replica in the key's order that was not tried yet and is not passed over; where all
-    /// others are passed over, at the first of those. Once every replica was tried it begins anew.
+    /// The next attempt: at the first untried replica in the key's order that is not passed over, or, if all untried
+    /// ones are passed over, at the first of them. Once every replica was tried, a new round begins.
     pub fn next_attempt(&mut self) -> Attempt {
         if self.untried.is_empty() {
             self.untried.clone_from(&self.order);
@@ -222,7 +224,7 @@ impl Route {
         Attempt { lane: taken.take_lane(), replicas: self.replicas.clone(), replica, probes, begun: now }
     }
 
-    /// The request with the key in its metadata, see [`SLOT`].
+    /// Adds the key to the request's metadata, see [`SLOT`].
     #[must_use]
     pub fn about_slot<M>(&self, mut request: Request<M>) -> Request<M> {
         if let Some(key) = &self.key {
@@ -231,8 +233,7 @@ impl Route {
         request
     }
 
-    /// Whether there is a replica that the request was not sent to since the route began, or began anew: an attempt there
-    /// need not wait.
+    /// Whether a replica was not tried yet in this round; an attempt there need not wait.
     #[must_use]
     pub fn has_untried(&self) -> bool {
         !self.untried.is_empty()
@@ -240,31 +241,31 @@ impl Route {
 }
 
 impl Attempt {
-    /// What to call through.
+    /// The line to make the call through.
     #[must_use]
     pub fn line(&self) -> Line {
         self.lane().line.clone()
     }
 
-    /// Where it goes to, for logs.
+    /// The replica's address, for logs.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.replicas.0[self.replica].address
     }
 
-    /// The service answered, be it with a refusal.
+    /// Reports that the service answered, possibly with a refusal.
     pub fn answered(self) {
         self.replicas.0[self.replica].answered();
     }
 
-    /// How long it has been under way.
+    /// How long the attempt has been under way.
     #[must_use]
     pub fn waited(&self) -> Duration {
         self.begun.elapsed()
     }
 
-    /// Nothing came back, see [`super::is_unreachable`], and of whom that speaks. A caller whose own deadline passed while the
-    /// replica had less than [`FAIR`] to answer has found out nothing.
+    /// Reports that no answer came, see [`super::is_unreachable`], and returns what that is evidence of. If the
+    /// caller's deadline passed while the replica had less than [`FAIR`] to answer, nothing is known about the replica.
     pub fn silent(self, deadline: Deadline) -> Silence {
         if deadline.has_passed() && self.waited() < FAIR {
             return Silence::Caller;
@@ -273,7 +274,7 @@ impl Attempt {
         Silence::Replica
     }
 
-    /// The replica is out of reach: it is passed over for a while that grows.
+    /// Reports that the replica is out of reach. It is passed over for a while that grows with each failure.
     pub fn failed(self) {
         self.replicas.0[self.replica].failed(self.probes);
     }
@@ -327,7 +328,7 @@ mod tests {
         let mut route = replicas.route("k");
         let first = route.next_attempt();
         let lost = first.address().to_owned();
-        // those that fail together count once
+        // Calls that fail together count once.
         let together = replicas.route("k").next_attempt();
         first.failed();
         together.failed();

@@ -7,7 +7,7 @@ use toml::{Table, Value};
 
 use super::{Origin, offset};
 
-/// The value at a dotted path.
+/// The value at a dotted path, or `None` if there is none.
 pub(super) fn get<'a>(table: &'a Table, path: &str) -> Option<&'a Value> {
     let (section, key) = match path.rsplit_once('.') {
         Some((section, key)) => (get(table, section)?.as_table()?, key),
@@ -24,7 +24,7 @@ fn get_mut<'a>(table: &'a mut Table, path: &str) -> Option<&'a mut Value> {
     section.get_mut(key)
 }
 
-/// Puts a value where the schema has one of the same type.
+/// Sets a value if the schema has the path with the same type.
 pub(super) fn set(values: &mut Table, schema: &Table, path: &str, value: Value) -> Result<(), String> {
     let model = get(schema, path).ok_or("is not a known key")?;
     let value = fitting(model, value)?;
@@ -34,8 +34,8 @@ pub(super) fn set(values: &mut Table, schema: &Table, path: &str, value: Value) 
     Ok(())
 }
 
-/// The value, where it is of the model's type. An integer also serves as a float, and a text that is a duration in the
-/// model has to be one.
+/// The value, if it has the model's type. An integer may also serve as a float. If the model's text is a duration, the
+/// value must be one.
 fn fitting(model: &Value, value: Value) -> Result<Value, String> {
     let value = match (model, value) {
         (Value::Float(_), Value::Integer(whole)) => Value::Float(whole as f64),
@@ -53,7 +53,7 @@ fn fitting(model: &Value, value: Value) -> Result<Value, String> {
     Ok(value)
 }
 
-/// A type as people call it.
+/// The name of a value's type, for error messages.
 pub(super) fn kind(value: &Value) -> &'static str {
     match value {
         Value::String(_) => "a string",
@@ -66,7 +66,7 @@ pub(super) fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// Writes a document whose changed values say where they come from.
+/// Writes the document; each changed value has a comment with its origin.
 pub(super) fn write(table: &Table, origins: &BTreeMap<String, Origin>) -> String {
     let mut text = String::new();
     write_section(&mut text, "", table, origins);
@@ -75,10 +75,10 @@ pub(super) fn write(table: &Table, origins: &BTreeMap<String, Origin>) -> String
 
 fn write_section(text: &mut String, path: &str, table: &Table, origins: &BTreeMap<String, Origin>) {
     let below = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
-    // plain values first: after a header they would belong to its section
+    // Plain values are written first, because after a header they would belong to its section.
     for (key, value) in table.iter().filter(|(_, value)| !value.is_table()) {
         let origin = origins.get(&below(key)).map(|origin| format!(" # {origin}")).unwrap_or_default();
-        // writing to a string does not fail
+        // Writing to a string cannot fail.
         let _ = writeln!(text, "{key} = {value}{origin}");
     }
     for (key, section) in table {

@@ -5,19 +5,19 @@ use std::time::Duration;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serializer};
 
-/// Reads one.
+/// Reads a duration such as `5s`.
 ///
 /// # Errors
-/// When the text is no duration.
+/// The deserializer's error if the text is no duration.
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     humantime::parse_duration(&text).map_err(|_| D::Error::custom(format!("{text:?} is not a duration such as \"5s\"")))
 }
 
-/// Writes one.
+/// Writes a duration such as `5s`.
 ///
 /// # Errors
-/// When the serializer cannot.
+/// The serializer's error.
 pub fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&humantime::format_duration(*duration))
 }

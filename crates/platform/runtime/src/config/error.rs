@@ -1,20 +1,20 @@
-//! What is wrong with a configuration, and where it was said.
+//! The errors of a configuration, and where each value came from.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// Where a value comes from.
+/// The origin of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// The default document.
+    /// The default document, which is part of the binary.
     Default,
-    /// A file.
+    /// The configuration file with this path.
     File(PathBuf),
-    /// An environment variable.
+    /// The environment variable with this name.
     Env(String),
-    /// A flag, as it was written.
+    /// A flag, as it was given on the command line.
     Flag(String),
-    /// More than one of them.
+    /// More than one of these origins.
     Several,
 }
 
@@ -30,14 +30,14 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One thing that is wrong.
+/// One error in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
-    /// Where it was said.
+    /// The origin of the wrong value.
     pub origin: Origin,
-    /// The dotted path of the key; empty where it is about the whole.
+    /// The dotted path of the key; empty if the error is about the whole document.
     pub key: String,
-    /// What is wrong.
+    /// The problem, as the end of a sentence that begins with the key.
     pub problem: String,
 }
 

@@ -1,4 +1,4 @@
-//! What each layer says, as a list of overrides.
+//! The overrides of each layer, in one list.
 
 use std::path::Path;
 
@@ -7,10 +7,10 @@ use toml::{Table, Value};
 use super::document::{self, kind};
 use super::{ConfigError, Layers, Origin, Override};
 
-/// Variables that begin so are ours.
+/// The prefix of this system's environment variables.
 const PREFIX: &str = "CHECKUP_";
 
-/// Every override, weakest first. What cannot be read is noted among the errors.
+/// Every override, weakest first. Anything unreadable is added to `errors`.
 pub(super) fn overrides(layers: &Layers, schema: &Table, errors: &mut Vec<ConfigError>) -> Vec<Override> {
     let mut overrides = Vec::new();
     if let Some((path, text)) = &layers.file {
@@ -36,7 +36,7 @@ pub(super) fn overrides(layers: &Layers, schema: &Table, errors: &mut Vec<Config
     overrides
 }
 
-/// A table's values, one by one; its sections have to be sections in the schema.
+/// Adds a table's values one by one. Its sections must be sections of the schema.
 fn flatten(
     table: &Table,
     schema: &Table,
@@ -59,7 +59,7 @@ fn flatten(
     }
 }
 
-/// A value written as text, read as what the schema has under its key.
+/// Adds a value that is written as text, read with the type that the schema has under its key.
 fn push(
     key: &str,
     text: &str,

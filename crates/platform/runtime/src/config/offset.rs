@@ -5,7 +5,7 @@ use jiff::SignedDuration;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serializer};
 
-/// Reads one.
+/// Reads an offset; `None` if the text is no duration.
 pub(super) fn parse(text: &str) -> Option<SignedDuration> {
     let (negative, magnitude) = match text.strip_prefix('-') {
         Some(magnitude) => (true, magnitude),
@@ -15,19 +15,19 @@ pub(super) fn parse(text: &str) -> Option<SignedDuration> {
     Some(if negative { -magnitude } else { magnitude })
 }
 
-/// Reads one.
+/// Reads an offset such as `-36h`.
 ///
 /// # Errors
-/// When the text is no duration.
+/// The deserializer's error if the text is no duration.
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SignedDuration, D::Error> {
     let text = String::deserialize(deserializer)?;
     parse(&text).ok_or_else(|| D::Error::custom(format!("{text:?} is not a duration such as \"-36h\"")))
 }
 
-/// Writes one.
+/// Writes an offset such as `-36h`.
 ///
 /// # Errors
-/// When the serializer cannot.
+/// The serializer's error.
 pub fn serialize<S: Serializer>(offset: &SignedDuration, serializer: S) -> Result<S::Ok, S::Error> {
     let sign = if offset.is_negative() { "-" } else { "" };
     serializer.collect_str(&format_args!("{sign}{}", humantime::format_duration(offset.unsigned_abs())))

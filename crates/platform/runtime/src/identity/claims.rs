@@ -1,4 +1,4 @@
-//! What a token says, and the caller it makes.
+//! The claims of a token, and the caller that they describe.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,20 +11,20 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::clock::Clock;
 
-/// Issuer and audience of every token.
+/// The issuer and the audience of every token.
 pub const ISSUER: &str = "checkup";
 
-/// What its owner is.
+/// The role of a token's owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Books for themselves; the subject is the customer's id.
     Customer,
-    /// Administers hospitals.
+    /// Administers the hospitals that the token lists.
     Admin,
-    /// Reads everything, writes nothing.
+    /// Reads everything and writes nothing.
     Auditor,
-    /// One of our own services; the subject is its name.
+    /// One of the system's own services; the subject is its name.
     Service,
 }
 
@@ -59,7 +59,7 @@ impl fmt::Display for Role {
 pub enum Hospitals {
     /// `"*"` or one id.
     One(String),
-    /// A list.
+    /// A list of ids, or of `"*"`.
     Many(Vec<String>),
 }
 
@@ -92,14 +92,14 @@ impl Hospitals {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Audience {
-    /// One name.
+    /// One audience, as a string.
     One(String),
-    /// Several.
+    /// A list of audiences.
     Many(Vec<String>),
 }
 
 impl Audience {
-    /// Whether we are meant.
+    /// Whether the token is meant for this system.
     pub(super) fn is_ours(&self) -> bool {
         match self {
             Self::One(name) => name == ISSUER,
@@ -111,30 +111,30 @@ impl Audience {
 /// The claims of a token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
-    /// Whose it is.
+    /// The subject: the id of the token's owner.
     pub sub: String,
-    /// What its owner is.
+    /// The role of the token's owner.
     pub role: Role,
-    /// The hospitals of an admin.
+    /// The hospitals that an admin administers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hospitals: Option<Hospitals>,
-    /// Who issued it.
+    /// The issuer, which is [`ISSUER`] for tokens of this system.
     pub iss: String,
-    /// For whom.
+    /// The audience that the token is meant for.
     pub aud: Audience,
-    /// Seconds since 1970 from which on it is worthless.
+    /// The time from which the token is invalid, in seconds since 1970.
     #[serde(deserialize_with = "numeric_date")]
     pub exp: i64,
-    /// Seconds since 1970 before which it is worthless.
+    /// The time before which the token is invalid, in seconds since 1970.
     #[serde(default, deserialize_with = "optional_numeric_date", skip_serializing_if = "Option::is_none")]
     pub nbf: Option<i64>,
-    /// Seconds since 1970 when it was issued.
+    /// The time at which the token was issued, in seconds since 1970.
     #[serde(default, deserialize_with = "optional_numeric_date", skip_serializing_if = "Option::is_none")]
     pub iat: Option<i64>,
 }
 
-/// Reads a NumericDate of RFC 7519: any JSON number of seconds, with a fraction or without. The second it falls into is kept, which
-/// is finer than clocks are set; what is beyond all dates is the last, or the first, of them.
+/// Reads a NumericDate of RFC 7519: any JSON number of seconds, with or without a fraction. It is rounded down,
+/// because clocks are less exact than that. A number beyond the range becomes the greatest or the smallest one.
 fn numeric_date<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
     let number = serde_json::Number::deserialize(deserializer)?;
     let floored = || number.as_f64().map(|seconds| seconds.floor() as i64);
@@ -148,7 +148,7 @@ fn optional_numeric_date<'de, D: Deserializer<'de>>(deserializer: D) -> Result<O
 }
 
 impl Claims {
-    /// Claims from now on, by our own issuer and for us.
+    /// Claims that are valid from now, with this system as issuer and audience.
     #[must_use]
     pub fn new(role: Role, subject: impl Into<String>, hospitals: Option<Hospitals>, ttl: Duration) -> Self {
         let now = Clock::system().now().as_second();
@@ -164,12 +164,13 @@ impl Claims {
         }
     }
 
-    /// The caller they describe. An admin without hospitals administers none.
+    /// The caller that the claims describe. An admin without hospitals administers none.
     ///
     /// # Errors
-    /// What is wrong with them, in words fit for the token's bearer.
+    /// The fault in the claims, in words for the token's owner.
     pub fn caller(&self) -> Result<Caller, String> {
-        // the actor of events and the scope of request ids: as strict for everybody as for customers
+        // The subject becomes the actor of events and the scope of request ids, so it follows the rules for customer
+        // ids in every role.
         let customer =
             CustomerId::from_segment(&self.sub).map_err(|malformed| format!("the claim sub {}", malformed.0))?;
         let subject = self.sub.clone();

@@ -1,7 +1,7 @@
 //! The signing key of a data directory.
 //!
-//! One process makes it, all that share the directory use it, and nobody else may read it. Deployments with an issuer of
-//! their own need none of this: they give the verifier that issuer's keys.
+//! One process makes the key, all processes that share the directory use it, and no other user may read it. Deployments
+//! with an issuer of their own do not need it: they give the verifier that issuer's keys.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -17,29 +17,29 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use super::{Claims, MAX_TOKEN_BYTES};
 use crate::entropy;
 
-/// Why there is no key.
+/// Why there is no key or no token.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// The key file cannot be read or made.
     #[error("cannot use the signing key {}", path.display())]
     File {
-        /// Which file.
+        /// The path of the key file.
         path: PathBuf,
-        /// Why not.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// Others than its owner may read the key file.
+    /// Other users than the file's owner may read the key file.
     #[error("the signing key {} is readable by others than its owner; run: chmod 600 {}", path.display(), path.display())]
     Exposed {
-        /// Which file.
+        /// The path of the key file.
         path: PathBuf,
     },
-    /// Nobody would accept the token.
+    /// The token would be too long for every service.
     #[error(
         "the token would have {bytes} bytes, and services accept {MAX_TOKEN_BYTES} at most; give it fewer hospitals, or all of them with *"
     )]
     TooLong {
-        /// How long it would be.
+        /// The length that the token would have, in bytes.
         bytes: usize,
     },
     /// The file holds no Ed25519 key, or the document no usable public keys.
@@ -67,10 +67,11 @@ impl Signer {
     /// The name of the key file in its directory: PKCS#8 in PEM, as `openssl genpkey -algorithm ed25519` writes it.
     pub const FILE: &'static str = "signing-key.pem";
 
-    /// Reads the key of `dir`, or makes one. Of several processes that do so at once one makes the key and all use it.
+    /// Reads the key of `dir`, or makes one. If several processes do so at once, one of them makes the key and all use
+    /// it.
     ///
     /// # Errors
-    /// When the file cannot be used, or others may read it.
+    /// [`IdentityError`] if the file cannot be used, or other users may read it.
     pub fn load_or_create(dir: &Path) -> Result<Self, IdentityError> {
         let path = dir.join(Self::FILE);
         let failed = |source| IdentityError::File { path: path.clone(), source };
@@ -98,11 +99,11 @@ impl Signer {
         Ok(Self(Arc::new(Parts { key, header, jwk })))
     }
 
-    /// A token that says this.
+    /// Signs a token with these claims.
     ///
     /// # Errors
-    /// When it would be longer than any verifier accepts; when the claims cannot be written as JSON or the key refuses to sign:
-    /// defects, both.
+    /// [`IdentityError::TooLong`] if no verifier would accept the token; [`IdentityError::Key`] if the claims cannot be
+    /// written as JSON or the key refuses to sign, which are both defects.
     pub fn sign(&self, claims: &Claims) -> Result<String, IdentityError> {
         let signed = jsonwebtoken::encode(&self.0.header, claims, &self.0.key);
         let token = signed.map_err(|error| IdentityError::Key(error.to_string()))?;
@@ -118,15 +119,15 @@ impl Signer {
     }
 }
 
-/// Whether others may read a key file than those who should: its owner, or, of a file of root's, its group. The latter is how
-/// Kubernetes hands a Secret to a process that is not root.
+/// Whether other users than intended may read a key file. Intended is its owner and, if root owns the file, its group:
+/// Kubernetes passes a Secret to a process that is not root in this way.
 fn is_exposed(mode: u32, owner: u32, process: u32) -> bool {
     let permitted = if owner == 0 && process != 0 { 0o640 } else { 0o700 };
     mode & 0o777 & !permitted != 0
 }
 
-/// Makes the key file whole or not at all: written beside it, forced to disk, then linked to its name, which fails where
-/// another process was quicker.
+/// Makes the key file whole or not at all: writes a temporary file, forces it to disk, then links it to its name.
+/// Linking fails if another process was faster.
 fn create(dir: &Path, path: &Path) -> io::Result<()> {
     /// PKCS#8 version 1 of an Ed25519 key (RFC 8410), up to the 32 bytes of the seed.
     const PKCS8: [u8; 16] = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];

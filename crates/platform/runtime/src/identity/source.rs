@@ -1,6 +1,6 @@
-//! The token a process presents when it calls others.
+//! The token that a process presents when it calls other services.
 //!
-//! It never waits: whoever mints or rotates tokens does so elsewhere, this hands out the current one.
+//! Getting the current token never waits. A token file is rotated by another program.
 
 use std::fs;
 use std::path::PathBuf;
@@ -13,11 +13,11 @@ use tonic::metadata::AsciiMetadataValue;
 use super::{Claims, MAX_TOKEN_BYTES, Role, Signer};
 use crate::lifecycle::lock;
 
-/// How long a minted token is good for.
+/// How long a minted token is valid.
 const TOKEN_TTL: Duration = Duration::from_secs(10 * 60);
-/// A minted token is replaced at half its life, so that a call that waits long still arrives with a good one.
+/// A minted token is replaced at half its life, so that a call that waits long still arrives with a valid one.
 const RENEWAL_AGE: Duration = Duration::from_secs(5 * 60);
-/// How often a token file is looked at.
+/// How often a token file is checked for changes.
 const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Hands out the bearer token of outgoing calls. A cheap handle.
@@ -54,31 +54,31 @@ fn bearer(token: &str) -> Option<AsciiMetadataValue> {
 }
 
 impl TokenSource {
-    /// Mints tokens for the service of this name and renews them in time.
+    /// A source that mints tokens for the service with this name and renews them in time.
     #[must_use]
     pub fn minted(signer: Signer, service: impl Into<String>) -> Self {
         Self(Arc::new(Origin::Minted { signer, name: service.into(), current: Mutex::default() }))
     }
 
-    /// Reads a token from a file that somebody else rotates.
+    /// A source that reads a token from a file that another program rotates.
     #[must_use]
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self(Arc::new(Origin::File { path: path.into(), current: Mutex::default() }))
     }
 
-    /// Always this token, as a command line gave it.
+    /// A source that always returns this token, for example from a command line.
     #[must_use]
     pub fn fixed(token: &str) -> Self {
         Self(Arc::new(Origin::Fixed(bearer(token))))
     }
 
-    /// No token.
+    /// A source without a token; calls are anonymous.
     #[must_use]
     pub fn anonymous() -> Self {
         Self(Arc::new(Origin::Fixed(None)))
     }
 
-    /// The value of the `authorization` metadata now; none where there is no token to be had, which is logged.
+    /// The current value of the `authorization` metadata. `None` if no token is available, which is logged.
     #[must_use]
     pub fn bearer(&self) -> Option<AsciiMetadataValue> {
         match &*self.0 {
@@ -113,7 +113,7 @@ fn mint(signer: &Signer, name: &str) -> Option<AsciiMetadataValue> {
     }
 }
 
-/// Takes the file's token where it has changed; keeps the last good one where it cannot be read.
+/// Reads the file's token if the file has changed; keeps the last valid token if the file cannot be read.
 fn reread(path: &PathBuf, current: &mut FileToken) {
     let read = fs::metadata(path).and_then(|metadata| metadata.modified()).and_then(|modified| {
         let changed = current.modified != Some(modified);

@@ -1,7 +1,8 @@
 //! Verifies tokens against the public keys of their issuer.
 //!
-//! Signature and algorithm are checked by the library, the claims here, by the clock the caller names. Only two
-//! algorithms exist for us, both with public keys: so neither `none` nor an HMAC made with a public key can pass.
+//! The library checks the signature and the algorithm; this module checks the claims, against the clock that its caller
+//! gives. Only two algorithms are accepted, both with public keys. So neither `none` nor an HMAC made with a public key
+//! can pass.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -18,16 +19,16 @@ use super::{Claims, ISSUER, IdentityError, MAX_TOKEN_BYTES};
 use crate::clock::Clock;
 use crate::lifecycle::lock;
 
-/// How far the issuer's clock and ours may be apart, in seconds.
+/// How far the issuer's clock and this one may differ, in seconds.
 const LEEWAY: i64 = 5;
 
-/// Tokens remembered; twice as many at most.
+/// Tokens per generation of the cache, which has two.
 const CACHED_TOKENS: usize = 4096;
 
-/// Keys tried, so that a large key set cannot make a refusal expensive.
+/// How many keys are tried at most, so that a large key set cannot make a refusal expensive.
 const MAX_KEYS: usize = 16;
 
-/// Makes callers of tokens. A cheap handle.
+/// Verifies tokens and returns their callers. A cheap handle.
 #[derive(Debug, Clone)]
 pub struct Verifier(Arc<Parts>);
 
@@ -51,8 +52,9 @@ struct Verified {
     expires: i64,
 }
 
-/// Two generations: when the young one is full it becomes the old one, and what nobody asked for meanwhile is forgotten. Whole
-/// tokens are the keys, or every call would make a digest at every door it passes: so nothing here may be printed.
+/// A cache of two generations. When the young one is full, it becomes the old one, and tokens that were not used
+/// meanwhile are forgotten. The keys are whole tokens, because a digest at every call would cost too much. So nothing
+/// here may be printed.
 #[derive(Default)]
 struct Cache {
     young: HashMap<Box<str>, Verified>,
@@ -84,10 +86,10 @@ impl Cache {
 }
 
 impl Verifier {
-    /// A verifier that knows the keys of this JWKS document; keys of other kinds than Ed25519 and P-256 are left out.
+    /// A verifier with the keys of this JWKS document. Keys of other kinds than Ed25519 and P-256 are ignored.
     ///
     /// # Errors
-    /// When it is no such document or holds no usable key.
+    /// [`IdentityError::Key`] if the text is no such document or has no usable key.
     pub fn from_jwks(document: &str) -> Result<Self, IdentityError> {
         let unusable = |error: String| IdentityError::Key(error);
         let set: JwkSet = serde_json::from_str(document).map_err(|error| unusable(error.to_string()))?;
@@ -98,18 +100,18 @@ impl Verifier {
         Ok(Self(Arc::new(Parts { keys, cache: Mutex::default() })))
     }
 
-    /// Whose token this is, by the machine's clock.
+    /// The caller that the token describes, by the machine's clock.
     ///
     /// # Errors
-    /// CREDENTIALS_INVALID.
+    /// CREDENTIALS_INVALID if the token is not valid.
     pub fn verify(&self, token: &str) -> Result<Caller, Fault> {
         self.verify_at(token, Clock::system().now())
     }
 
-    /// Whose token this is at `now`. A token seen before is not verified again; it still expires.
+    /// The caller that the token describes at `now`. A token seen before is not verified again, but it still expires.
     ///
     /// # Errors
-    /// CREDENTIALS_INVALID.
+    /// CREDENTIALS_INVALID if the token is not valid at `now`.
     pub fn verify_at(&self, token: &str, now: Timestamp) -> Result<Caller, Fault> {
         if token.len() > MAX_TOKEN_BYTES {
             let bytes = token.len();
@@ -147,7 +149,7 @@ impl Verifier {
     }
 
     fn claims(&self, token: &str) -> Result<Claims, Fault> {
-        // an unknown algorithm, `none` among them, fails here: the library does not know its name
+        // An unknown algorithm, such as `none`, fails here because the library does not know its name.
         let header = jsonwebtoken::decode_header(token).map_err(|_| invalid("the token is not a signed JWT"))?;
         if header.crit.is_some() {
             return Err(invalid(
@@ -164,7 +166,7 @@ impl Verifier {
         let candidates = self.0.keys.iter().filter(|key| key.algorithm == header.alg).filter(named);
         for key in candidates {
             let mut validation = Validation::new(key.algorithm);
-            // the claims are checked above, by the caller's clock
+            // The claims are checked above, by the caller's clock.
             validation.required_spec_claims.clear();
             validation.validate_exp = false;
             validation.validate_nbf = false;
@@ -185,8 +187,8 @@ impl Verifier {
     }
 }
 
-/// The key, where it is of a kind and length we verify with: the library trusts the lengths it is given. One that its issuer keeps
-/// for encryption signs nothing.
+/// The key, if its type and length are accepted; the library does not check lengths. A key that its issuer uses for
+/// encryption is ignored.
 fn usable(jwk: &Jwk) -> Option<Key> {
     if jwk.common.public_key_use.as_ref().is_some_and(|purpose| *purpose != PublicKeyUse::Signature) {
         return None;

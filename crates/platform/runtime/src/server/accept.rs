@@ -1,7 +1,7 @@
-//! Takes connections, and closes those that nobody should wait for.
+//! Accepts connections, and closes those that stay silent.
 //!
-//! A client that connects and says nothing is closed after a while, the oldest first when there are many of them; one
-//! that speaks HTTP/2 counts as established and is watched by keepalive from then on.
+//! A client that connects and sends nothing is closed after a while, or earlier if there are many of them, the oldest
+//! first. A connection that speaks HTTP/2 counts as established, and keepalive watches it from then on.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -25,21 +25,22 @@ use tonic::transport::server::Connected;
 use super::ServerOptions;
 use crate::metrics::{CONNECTIONS, CONNECTIONS_REFUSED};
 
-/// What every HTTP/2 client says first has so many bytes.
+/// The length of the preface that every HTTP/2 client sends first.
 const PREFACE_BYTES: usize = 24;
 
-/// How long to wait after a failed accept: it is out of file descriptors, and trying at once would only burn the CPU.
+/// The pause after a failed accept. The usual cause is a lack of file descriptors, and trying at once would only burn
+/// the CPU.
 const ACCEPT_FAILURE_PAUSE: Duration = Duration::from_millis(50);
 
-/// Where a server's connections come from: the machine's network, or one that only behaves like one.
+/// A source of connections: the machine's network, or a simulated one.
 pub trait Listener: Send + 'static {
-    /// A connection.
+    /// The type of a connection.
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
-    /// Waits for the next one. Dropped before it is there, it loses none.
+    /// Waits for the next connection. No connection is lost if this future is dropped.
     ///
     /// # Errors
-    /// Where there is none to be had at the moment.
+    /// An I/O error if no connection can be accepted at the moment.
     fn accept(&mut self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
 }
 
@@ -55,7 +56,7 @@ impl Listener for TcpListener {
     }
 }
 
-/// The connections of a listener.
+/// Accepts the connections of a listener within the limits.
 #[derive(Debug)]
 pub(super) struct Incoming<L> {
     listener: L,
@@ -67,7 +68,7 @@ pub(super) struct Incoming<L> {
     cut: CancellationToken,
 }
 
-/// A connection whose client has not said yet what it wants.
+/// A connection that has not sent the HTTP/2 preface yet.
 #[derive(Debug, Default)]
 struct Opening {
     over: AtomicBool,
@@ -75,7 +76,7 @@ struct Opening {
 }
 
 impl<L: Listener> Incoming<L> {
-    /// No connection is taken any more once `leaving` is cancelled, and all of them end when `cut` is.
+    /// `leaving` ends the accepting of connections; `cut` ends all connections.
     pub(super) fn new(
         listener: L,
         options: &ServerOptions,
@@ -93,7 +94,8 @@ impl<L: Listener> Incoming<L> {
         }
     }
 
-    /// Accepts until the server leaves. The stream does not end then: its end would close every connection.
+    /// A stream of connections that stops when the server leaves. It does not end then, because its end would close
+    /// every connection.
     pub(super) fn into_stream(self) -> impl Stream<Item = Result<Connection<L::Stream>, Infallible>> {
         let leaving = self.leaving.clone();
         let accepted = futures::stream::unfold(self, |mut incoming| async move {
@@ -153,7 +155,7 @@ impl Drop for HalfOpen {
 }
 
 impl HalfOpen {
-    /// An error once it has been waited for long enough.
+    /// An error once the connection has been silent for too long or was evicted.
     fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         if self.evicted.poll_unpin(cx).is_ready() {
             return Err(io::Error::new(ErrorKind::TimedOut, "closed in favour of newer connections"));
@@ -180,7 +182,7 @@ enum State {
     Established { _permit: OwnedSemaphorePermit },
 }
 
-/// An accepted connection.
+/// An accepted connection, which counts as established after the preface.
 #[derive(Debug)]
 pub(super) struct Connection<S> {
     stream: S,
@@ -203,7 +205,7 @@ impl<S> Connected for Connection<S> {
 impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        // the protocol always reads, so this is where a connection notices that it has to end
+        // The protocol always reads, so a read is where the connection notices that it must end.
         if this.cut.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(io::Error::new(ErrorKind::ConnectionAborted, "the drain is over")));
         }

@@ -1,4 +1,4 @@
-//! The body of an answer: keeps a stream within its limits and the record of the call open until the end.
+//! The body of an answer. It limits a stream, and keeps the record of the call open until the end.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -20,7 +20,7 @@ use crate::deadline::Deadline;
 use crate::status::status;
 use crate::tasks::panic_text;
 
-/// What ends a stream from outside, and its place among the open ones.
+/// The conditions that end a stream from outside, and the stream's permit.
 #[derive(Debug)]
 pub(super) struct Stream {
     deadline: Option<Pin<Box<Sleep>>>,
@@ -29,8 +29,8 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    /// A stream ends at the deadline its caller named, and when the server is about to go: waiting for it would take the
-    /// whole drain, and the client resumes elsewhere.
+    /// A stream that ends at the deadline its caller named, and when the server sends GOAWAY. The drain does not wait
+    /// for streams, because waiting could take all its time; the client resumes elsewhere.
     pub(super) fn new(deadline: Option<Deadline>, goaway: CancellationToken, permit: OwnedSemaphorePermit) -> Self {
         let deadline = deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline.instant())));
         Self { deadline, goaway: Box::pin(goaway.cancelled_owned()), _permit: permit }
@@ -51,7 +51,7 @@ pub(super) struct CallBody {
     inner: Body,
     record: Record,
     stream: Option<Stream>,
-    /// What the answer ends with instead of what is inside.
+    /// If present, the trailers that replace the inner body.
     trailers: Option<HeaderMap>,
     ended: bool,
 }
@@ -62,7 +62,7 @@ impl CallBody {
         Self { inner, record, stream, trailers: None, ended: false }
     }
 
-    /// The same, or these trailers and nothing else.
+    /// The same body, or only these trailers if there are any.
     pub(super) fn ending_with(self, trailers: Option<HeaderMap>) -> Self {
         Self { trailers, ..self }
     }
@@ -75,7 +75,7 @@ impl CallBody {
         if let Some(fault) = self.stream.as_mut().and_then(|stream| stream.ended(cx)) {
             return Poll::Ready(Some(self.end_with(fault)));
         }
-        // a panic here would end the connection, with the calls of everybody who shares it
+        // A panic here would end the connection, with the calls of all who share it.
         let polled = catch_unwind(AssertUnwindSafe(|| http_body::Body::poll_frame(Pin::new(&mut self.inner), cx)));
         match polled {
             Ok(polled) => polled,
@@ -118,7 +118,7 @@ impl http_body::Body for CallBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        // an exact one would become a content-length of a body that is none
+        // An exact size would become a content-length although there is no body.
         if self.trailers.is_some() { SizeHint::default() } else { self.inner.size_hint() }
     }
 }

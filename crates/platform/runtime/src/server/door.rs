@@ -1,7 +1,7 @@
-//! The door every call passes, in one order for all: recorded, let in, counted against the limits, shielded from panics,
-//! given a deadline, and told who calls.
+//! The door that every call passes, in the same order for all: record, admission, limits, panic guard, deadline,
+//! caller.
 //!
-//! It knows methods only by what their descriptors say. What a caller may do is not decided here.
+//! It knows methods only by their descriptors. It does not decide what a caller may do.
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -38,7 +38,7 @@ use crate::status::status;
 use crate::tasks::panic_text;
 use crate::trace::TraceContext;
 
-/// By what calls are let in.
+/// The rules by which calls are admitted.
 #[derive(Debug)]
 pub(super) struct Rules {
     methods: Methods,
@@ -51,16 +51,16 @@ pub(super) struct Rules {
     end: End,
 }
 
-/// The stages of the server's end.
+/// The stages of the server's shutdown.
 #[derive(Debug, Clone, Default)]
 pub(super) struct End {
-    /// New calls are refused, but for those that calls under way make.
+    /// New calls are refused, except those that calls under way make.
     pub(super) leaving: CancellationToken,
-    /// The unary calls of others that are under way.
+    /// The unary calls under way, without those of the system's own services.
     pub(super) under_way: TaskTracker,
-    /// Connections are told to go, and streams end.
+    /// Clients get GOAWAY, and streams end.
     pub(super) goaway: CancellationToken,
-    /// Connections are cut.
+    /// The remaining connections are cut.
     pub(super) cut: CancellationToken,
 }
 
@@ -84,7 +84,7 @@ impl Rules {
         })
     }
 
-    /// The whole way of a call.
+    /// Takes a call through the door to its handler.
     async fn pass(&self, routes: Routes, request: Request<Body>) -> Response<CallBody> {
         let arrival = Instant::now();
         let method = self.methods.find(request.uri().path());
@@ -110,7 +110,7 @@ impl Rules {
         response.map(|body| CallBody::new(body, record, stream).ending_with(elsewhere))
     }
 
-    /// Whether a call may begin, and whose it is.
+    /// Checks whether a call may begin, and determines its caller.
     fn admitted<'a>(&self, method: &'a Method, headers: &HeaderMap) -> Result<Admitted<'a>, Fault> {
         if !method.infrastructure && !self.readiness.has_started() {
             let why = self.readiness.refusal();
@@ -132,7 +132,7 @@ impl Rules {
     ) -> Result<(Response<Body>, Option<Stream>), Fault> {
         let Admitted { admission, named, deadline, caller } = admitted;
         let _under_way = self.let_in(method, &caller)?;
-        // A timer would be late: it counts in milliseconds.
+        // Checked here because a timer counts in milliseconds and would fire late.
         if deadline.has_passed() {
             return Err(Fault::new(Reason::DeadlineExceeded, "the deadline has passed"));
         }
@@ -152,13 +152,13 @@ impl Rules {
         Ok((response, admission.stream(named.map(|_| deadline), &self.end.goaway)))
     }
 
-    /// Refuses new calls once the server is leaving, and counts the others until their answer has begun. Our own services
-    /// are let in to the end: the calls under way need them.
+    /// Refuses new calls once the server is leaving, and counts the others until their answer begins. Calls of the
+    /// system's own services are always accepted, because calls under way need them.
     fn let_in(&self, method: &Method, caller: &Caller) -> Result<Option<TaskTrackerToken>, Fault> {
         if method.infrastructure || matches!(caller, Caller::Service(_)) {
             return Ok(None);
         }
-        // Counted before looked at, so that nobody slips in between.
+        // Counted before the check, so that no call slips in between.
         let token = (!method.streams).then(|| self.end.under_way.token());
         if self.end.leaving.is_cancelled() {
             return Err(Fault::new(Reason::NotReady, "the server is shutting down; send the same request again"));
@@ -166,7 +166,7 @@ impl Rules {
         Ok(token)
     }
 
-    /// A place among the calls in flight. Health is answered even when there is none: a busy process is not a dead one.
+    /// Takes a permit for the call. Health needs none: a busy process is not a dead one.
     fn admit<'a>(&self, method: &'a Method) -> Result<Admission<'a>, Fault> {
         let overloaded = |_| Fault::new(Reason::Overloaded, "the service has too many calls in flight");
         Ok(match method {
@@ -178,18 +178,18 @@ impl Rules {
         })
     }
 
-    /// When the head of the answer is due. Only unary calls are held to the longest deadline: what a stream's caller
-    /// names is the time it wants to watch.
+    /// The instant by which the head of the answer is due. The longest deadline applies only to unary calls, because
+    /// the caller of a stream names the time for which it wants to watch.
     fn deadline(&self, method: &Method, named: Option<Duration>) -> Deadline {
-        // The library enforces the header as well, around this door, and answers CANCELLED without a reason.
+        // The library enforces the header too, outside this door, and answers CANCELLED without a reason.
         const AHEAD_OF_THE_LIBRARY: Duration = Duration::from_millis(5);
         let named = named.map(|named| named.saturating_sub(AHEAD_OF_THE_LIBRARY));
         let span = named.unwrap_or(self.default_deadline);
         Deadline::within(if method.streams { span } else { span.min(self.max_deadline) })
     }
 
-    /// Who calls. A token that is bad is refused even where none is needed, so that its owner learns of it; health and
-    /// reflection look at none, or a tool could not find out what the refusal means.
+    /// The caller. An invalid token is refused even if the method needs none, so that its owner learns of it. Health
+    /// and reflection ignore tokens, so that a tool can always find out what a refusal means.
     fn caller(&self, method: &Method, headers: &HeaderMap) -> Result<Caller, Fault> {
         if method.infrastructure {
             return Ok(Caller::Anonymous);
@@ -201,22 +201,22 @@ impl Rules {
     }
 }
 
-/// Whether the library could not decode the request. It says INTERNAL then, which a mesh would hold against this process;
-/// an INTERNAL of ours carries its details.
+/// Whether the library could not decode the request. It answers INTERNAL then, which a mesh would count against this
+/// process. An INTERNAL of this system carries details.
 fn is_undecodable(headers: &HeaderMap) -> bool {
     headers.get("grpc-status").is_some_and(|status| status == "13") && !headers.contains_key("grpc-status-details-bin")
 }
 
-/// A call that may begin.
+/// A call that may begin, with its permit and caller.
 struct Admitted<'a> {
     admission: Admission<'a>,
-    /// The time its caller gave it, if it did.
+    /// The time that the caller gave the call, if it named one.
     named: Option<Duration>,
     deadline: Deadline,
     caller: Caller,
 }
 
-/// The place of a call: held until the head of its answer, a stream's until its end.
+/// The permit of a call. It is held until the head of the answer, for a stream until the stream's end.
 enum Admission<'a> {
     Free,
     Unary { _permit: SemaphorePermit<'a> },
@@ -232,7 +232,7 @@ impl Admission<'_> {
     }
 }
 
-/// The door in front of the routes of a server.
+/// The door in front of a server's routes.
 #[derive(Debug, Clone)]
 pub(super) struct Door {
     rules: Arc<Rules>,
@@ -251,7 +251,7 @@ impl Service<Request<Body>> for Door {
     type Future = BoxFuture<'static, Result<Response<CallBody>, Infallible>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        // routes are always ready; what is too much is refused, not made to wait
+        // The routes are always ready: excess calls are refused, not queued.
         Poll::Ready(Ok(()))
     }
 

@@ -1,9 +1,10 @@
-//! Where the status of a failed call is said: in the head of the answer, or in its trailers.
+//! Where the status of a failed call is written: in the head of the answer, or in its trailers.
 //!
-//! A proxy that watches how replicas do, as Envoy's outlier detection does, reads the status of an answer in its head alone, and
-//! holds UNAVAILABLE, DEADLINE_EXCEEDED and their like against the process that gave it. Clients read either place alike. So
-//! what speaks of this process is said in the head, and what does not (the caller gave too little time, somebody else is out of
-//! reach) in trailers: or one caller in a hurry, a few times in a row, would have a healthy replica taken away from everybody.
+//! A proxy that watches replicas, such as Envoy's outlier detection, reads only the head of an answer, and counts
+//! UNAVAILABLE, DEADLINE_EXCEEDED and similar codes against the replica. Clients read the status from either place. So
+//! a status that is about this process goes into the head, and any other status (the caller gave too little time,
+//! another service is out of reach) goes into the trailers. Otherwise one impatient caller could get a healthy replica
+//! ejected for all callers.
 
 use std::time::Duration;
 
@@ -13,11 +14,11 @@ use tonic::{Code, Status};
 use crate::deadline::FAIR;
 use crate::status::reason_of;
 
-/// What a status is written with.
+/// The headers that carry a status.
 const WRITTEN_WITH: [&str; 3] = ["grpc-status", "grpc-message", "grpc-status-details-bin"];
 
-/// Takes the status of a failed call out of the head of its answer, to be said in trailers, unless it speaks of this process. `took` is
-/// how long the caller waited for it.
+/// Removes the status of a failed call from the head, and returns it as trailers, unless the status is about this
+/// process. `took` is how long the caller waited for it.
 pub(super) fn take_what_is_not_ours(head: &mut HeaderMap, took: Duration) -> Option<HeaderMap> {
     if !is_held_by_proxies(head) || is_ours(head, took) {
         return None;
@@ -31,7 +32,7 @@ pub(super) fn take_what_is_not_ours(head: &mut HeaderMap, took: Duration) -> Opt
     Some(trailers)
 }
 
-/// Whether proxies take the status for one of 500 and above.
+/// Whether proxies treat the status like an HTTP status of 500 and above.
 fn is_held_by_proxies(head: &HeaderMap) -> bool {
     head.get("grpc-status").is_some_and(|status| match Code::from_bytes(status.as_bytes()) {
         Code::Unavailable
@@ -54,13 +55,13 @@ fn is_held_by_proxies(head: &HeaderMap) -> bool {
     })
 }
 
-/// Whether it speaks of this process.
+/// Whether the status is about this process.
 fn is_ours(head: &HeaderMap, took: Duration) -> bool {
     let Some(status) = Status::from_header_map(head) else { return true };
     match status.code() {
-        // a path that nobody serves
+        // No service has this path.
         Code::Unimplemented => false,
-        // who had time enough and no answer has found a replica that hangs
+        // A caller that had enough time and got no answer has met a hanging replica.
         Code::DeadlineExceeded => took >= FAIR,
         _ => reason_of(&status).is_none_or(fault::Reason::speaks_of_its_sender),
     }

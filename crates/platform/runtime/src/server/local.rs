@@ -1,4 +1,4 @@
-//! The server as services of the same process reach it.
+//! The server of a process, for calls from services in the same process.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -10,26 +10,26 @@ use tower::Service;
 use super::door::Door;
 use crate::status::status;
 
-/// A handle on the door of the server that is, or will be, run in this process. Calls before and after that are refused as
-/// those to any server that does not serve.
+/// A handle on the door of the server in this process. Before and after the server runs, calls are refused with
+/// NOT_READY.
 #[derive(Debug, Clone, Default)]
 pub struct Local(Arc<RwLock<Option<Door>>>);
 
 impl Local {
-    /// Opens the door for as long as the guard lives. Then the door is let go of: it leads to services that may hold this
-    /// handle, and neither would ever end.
+    /// Opens the door for as long as the guard lives. The door is dropped with the guard, because it leads to services
+    /// that may hold this handle, and such a cycle would never be freed.
     pub(super) fn open(&self, door: Door) -> Opened<'_> {
         self.put(Some(door));
         Opened(self)
     }
 
     fn put(&self, door: Option<Door>) {
-        // replaced in one assignment, so it is whole even where a holder panicked
+        // The value is replaced in one assignment, so it is whole even if a holder of the lock panicked.
         let before = std::mem::replace(&mut *self.0.write().unwrap_or_else(PoisonError::into_inner), door);
         drop(before);
     }
 
-    /// Makes a call.
+    /// Sends a call through the door; refuses it with NOT_READY while no door is open.
     pub(crate) fn call(&self, request: Request<Body>) -> impl Future<Output = Response<Body>> + Send + use<> {
         let door = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
         async move {
@@ -42,7 +42,7 @@ impl Local {
     }
 }
 
-/// Keeps a door open.
+/// Keeps a door open until it is dropped.
 #[derive(Debug)]
 pub(super) struct Opened<'a>(&'a Local);
 

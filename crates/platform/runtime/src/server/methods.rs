@@ -1,4 +1,4 @@
-//! What the descriptors say of each method: all the door has to know to treat calls differently.
+//! The properties of each method, read from the descriptors, by which the door treats calls differently.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 
 use super::record::Meters;
 
-/// The contract, health and reflection, which grpcurl and other clients ask reflection for.
+/// The descriptors of the contract and of health. Clients such as grpcurl read them through reflection.
 pub(super) const DESCRIPTOR_SETS: [&[u8]; 2] = [contract::DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET];
 
 /// A method that can be called.
@@ -17,14 +17,14 @@ pub(super) const DESCRIPTOR_SETS: [&[u8]; 2] = [contract::DESCRIPTORS, tonic_hea
 pub(super) struct Method {
     /// `package.Service/Method`: the label of metrics and the name in logs.
     pub(super) name: Arc<str>,
-    /// Whether its answer is a stream, open for as long as the client likes.
+    /// Whether the answer is a stream, which stays open for as long as the client wants.
     pub(super) streams: bool,
-    /// Whether it is health or reflection: served to everybody at any time.
+    /// Whether the method belongs to health or reflection, which are served to everybody at any time.
     pub(super) infrastructure: bool,
-    /// The places for unary calls of its service. Each service has its own: a call that makes another one in the same
-    /// process could otherwise hold the place that the other one needs.
+    /// The permits for unary calls of the method's service. Each service has its own, because a call that makes another
+    /// call in the same process could otherwise hold the permit that the other one needs.
     pub(super) places: Arc<Semaphore>,
-    /// What counts its calls, once there was one.
+    /// The meters of its calls, after the first call.
     pub(super) meters: OnceLock<Meters>,
 }
 
@@ -36,7 +36,7 @@ pub(super) struct Methods {
 }
 
 impl Methods {
-    /// Reads the descriptors; each service gets so many places for its unary calls.
+    /// Reads the descriptors. Each service gets `max_calls` permits for unary calls.
     pub(super) fn from_descriptors(max_calls: usize) -> Result<Self, DecodeError> {
         use tonic_reflection::pb::{v1, v1alpha};
         let mut known = HashMap::new();
@@ -58,14 +58,14 @@ impl Methods {
                 }
             }
         }
-        // one label for all, so that strangers cannot fill the metrics with names
+        // One label for all unknown methods, so that strangers cannot fill the metrics with names.
         let places = Arc::new(Semaphore::new(max_calls));
         let (name, meters) = ("unknown".into(), OnceLock::new());
         let unknown = Arc::new(Method { name, streams: false, infrastructure: false, places, meters });
         Ok(Self { known, unknown })
     }
 
-    /// The method of this path.
+    /// The method with this path; the unknown method if there is none.
     pub(super) fn find(&self, path: &str) -> Arc<Method> {
         Arc::clone(self.known.get(path).unwrap_or(&self.unknown))
     }

@@ -1,4 +1,4 @@
-//! What can be configured about a server. What each limit protects is said here, how it is kept elsewhere.
+//! The configuration of a server: what each limit protects. The enforcement is elsewhere.
 
 use std::time::Duration;
 
@@ -11,31 +11,31 @@ use crate::deadline;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServerOptions {
-    /// Established connections; one more is closed at once. Each costs a file descriptor and its buffers.
+    /// The most established connections; a further one is closed at once. Each costs a file descriptor and its buffers.
     pub max_connections: usize,
-    /// Connections that have not yet said that they speak HTTP/2; one more, and the oldest of them is closed, so that
+    /// The most connections that have not sent the HTTP/2 preface yet. A further one closes the oldest of them, so that
     /// silent clients keep nobody out.
     pub max_half_open: usize,
-    /// How long a connection may take to say so.
+    /// How long a connection may take to send the preface.
     #[serde(with = "duration")]
     pub handshake_timeout: Duration,
-    /// Calls at once on one connection; a client's further calls wait in the client.
+    /// The most concurrent calls per connection; a client's further calls wait in the client.
     pub max_streams_per_connection: u32,
-    /// Bytes of the headers of one call, tokens included.
+    /// The most bytes of a call's headers, tokens included.
     pub max_header_bytes: u32,
-    /// Pings clients that often; with the next one, what ends connections to clients that vanished.
+    /// How often clients are pinged. Together with `keepalive_timeout` it ends connections to clients that vanished.
     #[serde(with = "duration")]
     pub keepalive_interval: Duration,
-    /// Closes a connection whose ping stays unanswered for so long.
+    /// How long a ping may stay unanswered before its connection is closed.
     #[serde(with = "duration")]
     pub keepalive_timeout: Duration,
-    /// Asks clients to connect again after so long, and up to half as much more: moves them to new replicas, and
-    /// forgets what the protocol counts for the life of a connection.
+    /// Asks clients to reconnect after this time plus at most half of it. That moves them to new replicas, and resets
+    /// what the protocol counts per connection.
     #[serde(with = "duration")]
     pub connection_age: Duration,
-    /// Unary calls of each service being worked on; one more is refused with OVERLOADED.
+    /// The most unary calls that each service works on at once; a further one is refused with OVERLOADED.
     pub max_calls: usize,
-    /// Streams that are open; one more is refused with OVERLOADED.
+    /// The most open streams; a further one is refused with OVERLOADED.
     pub max_streams: usize,
     /// The deadline of a call that names none.
     #[serde(with = "duration")]
@@ -43,10 +43,10 @@ pub struct ServerOptions {
     /// The longest deadline of a unary call, whatever the caller names.
     #[serde(with = "duration")]
     pub max_deadline: Duration,
-    /// How long calls are still taken after the server says that it is not serving: what a load balancer needs to notice.
+    /// How long the server still accepts calls after it reports NOT_SERVING, so that load balancers can notice.
     #[serde(with = "duration")]
     pub drain_delay: Duration,
-    /// How long calls under way may take to end after that.
+    /// How long calls under way may take to end after that, before connections are cut.
     #[serde(with = "duration")]
     pub drain_timeout: Duration,
 }

@@ -1,7 +1,7 @@
-//! What a request has to be before it is a call, and what its head may say only once.
+//! The checks that make a request a gRPC call, and the headers that it may carry only once.
 //!
-//! HTTP has an answer of its own for what is no gRPC: a browser, a crawler or a wrong setting of a proxy learns it from the
-//! status, without reading gRPC's.
+//! A request that is no gRPC call gets an HTTP status, so that a browser, a crawler or the owner of a wrong proxy
+//! setting understands the refusal.
 
 use fault::{Fault, Reason};
 use http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE};
@@ -11,8 +11,8 @@ use tonic::body::Body;
 use crate::deadline::Deadline;
 use crate::trace::{TRACEPARENT, TraceContext};
 
-/// The HTTP answer to a request that is no gRPC call: 405 where it is no POST, 415 where it does not carry gRPC's messages.
-/// It must not be carried out, whatever its path.
+/// The HTTP answer to a request that is no gRPC call: 405 if it is no POST, 415 if its content type is not gRPC's.
+/// `None` for a gRPC call. A refused request must not be carried out, whatever its path.
 #[must_use]
 pub fn no_call<B>(request: &Request<B>) -> Option<Response<Body>> {
     let (status, why) = if request.method() != Method::POST {
@@ -33,29 +33,30 @@ pub fn no_call<B>(request: &Request<B>) -> Option<Response<Body>> {
     Some(response)
 }
 
-/// Whether the one content type is gRPC's. Messages are read as Protocol Buffers, so no other encoding is let in.
+/// Whether there is exactly one content type and it is gRPC's. Messages are decoded as Protocol Buffers, so no other
+/// encoding is accepted.
 fn carries_grpc(headers: &HeaderMap) -> bool {
     let Ok(Some(value)) = once(headers, CONTENT_TYPE.as_str()) else { return false };
     let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
     ["application/grpc", "application/grpc+proto"].iter().any(|known| essence.eq_ignore_ascii_case(known))
 }
 
-/// A header that is there more than once, of which nobody can say which one is meant.
+/// A header that occurs more than once, so that it is unclear which value is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Twice;
 
-/// The only value of a header.
+/// The value of a header that occurs at most once.
 fn once<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a HeaderValue>, Twice> {
     let mut values = headers.get_all(name).iter();
     let first = values.next();
     if values.next().is_some() { Err(Twice) } else { Ok(first) }
 }
 
-/// The time a caller gives its call, where it names one.
+/// The time that a caller gives its call; `None` if it names none.
 ///
 /// # Errors
-/// FIELD_INVALID where `grpc-timeout` is malformed or there more than once. To ignore it would be to work for as long as we like
-/// for somebody who is long gone.
+/// FIELD_INVALID if `grpc-timeout` is malformed or occurs more than once. Ignoring it could mean working for a caller
+/// that is long gone.
 pub fn timeout(headers: &HeaderMap) -> Result<Option<std::time::Duration>, Fault> {
     let refused = |why: &str| {
         let mut violations = fault::Violations::new();
@@ -75,10 +76,10 @@ pub fn timeout(headers: &HeaderMap) -> Result<Option<std::time::Duration>, Fault
     Ok(None)
 }
 
-/// The token in `authorization`, where there is one.
+/// The token in `authorization`; `None` if there is none.
 ///
 /// # Errors
-/// CREDENTIALS_INVALID where it is no bearer token, or there are two of which nobody can say whose call it is.
+/// CREDENTIALS_INVALID if the value is no bearer token, or if it occurs more than once, so that the caller is unclear.
 pub(super) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Fault> {
     let invalid = |why| Err(Fault::new(Reason::CredentialsInvalid, why));
     let value = match once(headers, AUTHORIZATION.as_str()) {
@@ -92,7 +93,8 @@ pub(super) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Fault> {
     }
 }
 
-/// The trace a call continues; a new one where it names none, several, or none that can be read, as W3C has it.
+/// The trace that the call continues. A new trace if the call names none, several, or an unreadable one, as W3C
+/// requires.
 pub(super) fn trace(headers: &HeaderMap) -> TraceContext {
     let named = once(headers, TRACEPARENT).ok().flatten().and_then(|value| value.to_str().ok());
     named.map_or_else(TraceContext::generate, TraceContext::from_traceparent_or_new)

@@ -1,4 +1,4 @@
-//! One call in logs and metrics, from its arrival to the end of its answer.
+//! The record of one call in logs and metrics, from its arrival to the end of its answer.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::methods::Method;
 use crate::metrics::{CALL_SECONDS, CALLS, CALLS_IN_FLIGHT};
 use crate::trace::TraceContext;
 
-/// Follows a call. Dropped without a code, the client went away before it had its answer.
+/// Follows a call. If it is dropped without a code, the client went away before it had its answer.
 #[derive(Debug)]
 pub(super) struct Record {
     method: Arc<Method>,
@@ -24,31 +24,31 @@ pub(super) struct Record {
 }
 
 impl Record {
-    /// The call begins.
+    /// Begins the record of a call.
     pub(super) fn begin(method: Arc<Method>) -> Self {
         gauge!(CALLS_IN_FLIGHT).increment(1.0);
         Self { method, span: Span::none(), arrival: Instant::now(), code: None }
     }
 
-    /// The span of the call, once it is known who calls, or that it will not be. A field that was added later would have the
-    /// others written anew.
+    /// Makes the span of the call. It is called once the caller is known, or known to be unknown, because adding a
+    /// field later would write all fields again.
     pub(super) fn enter(&mut self, trace: &TraceContext, caller: Option<&Caller>) -> Span {
         let caller = caller.map(tracing::field::display);
         self.span = tracing::info_span!("call", method = %self.method.name, trace = %trace.trace_id(), caller);
         self.span.clone()
     }
 
-    /// The span of the call.
+    /// The span of the call; no span before [`Self::enter`].
     pub(super) fn span(&self) -> &Span {
         &self.span
     }
 
-    /// It was no gRPC call and is counted as what it was: a mistake of whoever made it.
+    /// Records a request that was no gRPC call, as a mistake of its sender.
     pub(super) fn no_call(&mut self) {
         self.code = Some(Code::InvalidArgument);
     }
 
-    /// The answer's status, where these headers or trailers hold one.
+    /// Takes the answer's status from these headers or trailers, if they have one.
     pub(super) fn status_in(&mut self, headers: &HeaderMap) {
         if let Some(status) = headers.get("grpc-status") {
             self.code = Some(Code::from_bytes(status.as_bytes()));
@@ -75,8 +75,7 @@ impl Drop for Record {
 
 const OK: &str = "OK";
 
-/// What counts the calls of a method that were answered with OK: looking it up by name and labels each time costs more than
-/// counting.
+/// The meters of a method's OK answers. They are kept because finding them by name and labels costs more than counting.
 #[derive(Clone)]
 pub(super) struct Meters {
     answered: Counter,

@@ -1,7 +1,8 @@
-//! Reflection: the library's answers, asked for one by one.
+//! Reflection: the library's service, asked one question at a time.
 //!
-//! The library ends the whole stream at the first question it has no answer to, where the protocol has an answer that says so, and
-//! clients ask for many things on one stream. So each question is put to it on a stream of its own.
+//! The library ends the whole stream at the first question that it cannot answer, although the protocol has a message
+//! for that, and clients ask many questions on one stream. So each question is passed to the library on a stream of its
+//! own.
 
 use std::pin::Pin;
 
@@ -14,10 +15,10 @@ use super::Error;
 use super::methods::DESCRIPTOR_SETS;
 use crate::limited;
 
-/// Adds both versions of reflection.
+/// Adds both versions of reflection to the routes.
 ///
 /// # Errors
-/// Where the descriptors are not served: a defect of the build.
+/// [`Error`] if the descriptors cannot be served, which is a defect of the build.
 pub fn with_reflection(routes: Routes) -> Result<Routes, Error> {
     let configure = || {
         DESCRIPTOR_SETS
@@ -30,13 +31,13 @@ pub fn with_reflection(routes: Routes) -> Result<Routes, Error> {
 
 type Answers<A> = Pin<Box<dyn Stream<Item = Result<A, Status>> + Send>>;
 
-/// What is said where there is no answer.
+/// The error code and message of a question that has no answer.
 fn said(status: &Status) -> (i32, String) {
     let code = if status.code() == Code::Ok { Code::Internal } else { status.code() };
     (code.into(), status.message().to_owned())
 }
 
-/// Both versions have the same messages under other names.
+/// Both versions have the same messages in different packages.
 macro_rules! version {
     ($version:ident) => {
         mod $version {
@@ -50,7 +51,7 @@ macro_rules! version {
             #[derive(Debug)]
             pub(super) struct OneByOne<L>(L);
 
-            /// Puts the library's service behind ours.
+            /// Wraps the library's service in the one that asks one question at a time.
             pub(super) fn served<R: ServerReflection>(
                 library: ServerReflectionServer<R>,
             ) -> ServerReflectionServer<impl ServerReflection> {

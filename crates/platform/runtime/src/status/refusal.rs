@@ -1,6 +1,6 @@
-//! Reads a status back: what a peer refused, and why.
+//! Reads a status as a refusal: what a peer refused, and why.
 //!
-//! Statuses that our own services did not make (a proxy's, the transport's) are no refusals; `client` classifies those.
+//! Statuses that this system did not make (a proxy's, the transport's) are no refusals; `client` classifies those.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,42 +11,42 @@ use tonic_types::StatusExt;
 
 use super::DOMAIN;
 
-/// A decoded refusal.
+/// A refusal, decoded from a status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// Why.
+    /// The reason, as in the contract.
     pub reason: Reason,
-    /// For people.
+    /// The message for people.
     pub message: String,
-    /// Every dynamic value of the message.
+    /// Every value of the message, by lowerCamelCase key.
     pub metadata: BTreeMap<String, String>,
-    /// When a retry makes sense, if one does.
+    /// How long to wait before a retry; `None` if a retry does not help.
     pub retry_after: Option<Duration>,
-    /// The wrong fields, in field order.
+    /// The wrong fields, in the order of the request's fields.
     pub violations: Vec<RefusedField>,
-    /// Kind and name of what it is about.
+    /// The type and the name of the resource that the refusal is about.
     pub resource: Option<(String, String)>,
 }
 
-/// One wrong field.
+/// One wrong field of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RefusedField {
-    /// Dotted path.
+    /// The dotted path of the field, in snake case.
     pub field: String,
-    /// Why, where the reason is one of ours.
+    /// The reason; `None` if this version does not know it.
     pub reason: Option<Reason>,
-    /// What is wrong.
+    /// What is wrong and what would be right.
     pub description: String,
 }
 
-/// The reason of a status one of our services made.
+/// The reason of a status; `None` if no service of this system made it.
 #[must_use]
 pub fn reason_of(status: &Status) -> Option<Reason> {
     let info = status.get_details_error_info()?;
     if info.domain == DOMAIN { Reason::from_name(&info.reason) } else { None }
 }
 
-/// The whole refusal of a status one of our services made.
+/// The refusal in a status; `None` if no service of this system made it.
 #[must_use]
 pub fn refusal_of(status: &Status) -> Option<Refusal> {
     let reason = reason_of(status)?;
@@ -70,8 +70,8 @@ pub fn refusal_of(status: &Status) -> Option<Refusal> {
 }
 
 impl Refusal {
-    /// The same refusal as a fault of ours, for a service that passes its peer's answer on. The resource's kind is not
-    /// passed on; its name is part of the message's values anyway.
+    /// The refusal as a fault, for a service that passes its peer's answer on. The resource's type is dropped; its name
+    /// is among the metadata anyway.
     #[must_use]
     pub fn into_fault(self) -> Fault {
         let mut fault = Fault::new(self.reason, self.message);

@@ -1,4 +1,4 @@
-//! The admin port tells how the process is.
+//! The admin port reports the state of the process.
 
 use runtime::admin;
 use runtime::lifecycle::{Readiness, drain_pair};
@@ -38,7 +38,7 @@ async fn liveness_readiness_and_metrics_are_told() {
     let method = "checkup.marketing.v1.MarketingService/ListDemandSignals";
     for code in ["INVALID_ARGUMENT", "OK"] {
         let counted = format!("checkup_calls_total{{method=\"{method}\",code=\"{code}\"}}");
-        // an answer is counted when its body ends, which the client may see first
+        // An answer is counted when its body ends, which the client may see first.
         soon(async { while !get(admin.addr(), "/metrics").await.contains(&counted) {} }).await;
     }
     let metrics = get(admin.addr(), "/metrics").await;

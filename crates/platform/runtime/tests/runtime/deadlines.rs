@@ -1,4 +1,4 @@
-//! Deadlines are answered, passed on, and do not cut streams that named none.
+//! Deadlines are enforced, passed on, and do not end streams that named none.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ async fn a_deadline_that_passes_is_answered_as_such_and_says_why() {
     let refusal = refusal_of(&status).unwrap();
     assert_eq!(refusal.reason, Reason::DeadlineExceeded);
     assert!(refusal.retry_after.is_some());
-    // the connection is as good as before
+    // The connection still works.
     assert_eq!(raw_call(&mut sender, "", &[]).await.code(), Code::Ok);
 }
 
@@ -31,7 +31,8 @@ async fn what_proxies_hold_against_us_is_what_speaks_of_us() {
     let (mut sender, _driver) = raw(server.addr).await;
     let mut head =
         async |filter: &str, timeout: &str| raw_head(&mut sender, filter, &[("grpc-timeout", timeout)]).await;
-    // in the head: a defect, and who had time enough and no answer; in trailers: the caller's hurry
+    // In the head: a defect, and no answer although the caller had time enough. In trailers: a caller with too little
+    // time.
     for (filter, timeout, code) in [("panic", "10S", "13"), ("hang", "600m", "4"), ("refuse", "10S", "3")] {
         assert_eq!(head(filter, timeout).await["grpc-status"], code, "{filter} {timeout}");
     }
@@ -70,7 +71,7 @@ async fn what_remains_is_passed_on() {
     request.set_timeout(Duration::from_secs(30));
     let answer = soon(server.marketing().list_demand_signals(request)).await.unwrap().into_inner();
     let remaining: u64 = answer.next_page_token.parse().unwrap();
-    // thirty seconds, less the four that the probe keeps, less what the way took
+    // Thirty seconds, less the four that the probe reserves, less the time of the call.
     assert!((1_000..=26_000).contains(&remaining), "{remaining}");
 }
 
@@ -88,7 +89,7 @@ async fn a_stream_outlives_the_default_and_ends_at_the_deadline_it_named() {
     assert!(soon(named.message()).await.unwrap().is_some());
     let status = soon(named.message()).await.unwrap_err();
     assert_eq!(reason_of(&status), Some(Reason::DeadlineExceeded), "{status:?}");
-    // ten times the default has passed by now, and the other stream is still silent and open
+    // Ten times the default has passed by now, and the other stream is still silent and open.
     let silent = tokio::time::timeout(brief, unnamed.message()).await;
     assert!(silent.is_err(), "{silent:?}");
 }

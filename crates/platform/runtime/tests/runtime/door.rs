@@ -1,4 +1,4 @@
-//! What every call meets: readiness, health, reflection, panics, traces.
+//! What every call passes: readiness, health, reflection, panics, traces.
 
 use contract::mypage::v1::WatchMyPageRequest;
 use fault::Reason;

@@ -1,4 +1,4 @@
-//! The end of a server is orderly and bounded.
+//! The shutdown of a server is orderly and bounded.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use tonic_health::pb::health_client::HealthClient;
 
 use crate::support::{Running, instructed, options, soon};
 
-/// Waits until nobody listens any more.
+/// Waits until the address refuses connections.
 async fn refused(addr: std::net::SocketAddr) {
     soon(async {
         while TcpStream::connect(addr).await.is_ok() {
@@ -80,7 +80,7 @@ async fn calls_are_served_while_load_balancers_learn_of_the_end() {
 async fn a_silent_connection_does_not_delay_the_end() {
     let server = Running::start(ServerOptions { drain_timeout: Duration::from_millis(100), ..options() }).await;
     let _silent = TcpStream::connect(server.addr).await.unwrap();
-    // the server has seen the silent one once it has answered a later one
+    // The server has seen the silent connection once it has answered a later one.
     server.marketing().list_demand_signals(instructed("")).await.unwrap();
     server.trigger.request();
     soon(server.ended).await.unwrap().unwrap();

@@ -1,4 +1,4 @@
-//! Only tokens of our issuer, for us, and of today, say who calls.
+//! Only tokens of this issuer, for this audience, within their time, identify a caller.
 
 use std::time::Duration;
 
@@ -17,13 +17,13 @@ use tonic::Code;
 
 use crate::support::{Running, instructed, instructed_by, options};
 
-/// A P-256 key in PKCS#8, fresh in every run.
+/// A P-256 key in PKCS#8, new in every run.
 fn p256() -> EncodingKey {
     let curve =
         b"\x30\x41\x02\x01\x00\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07";
     let mut der = curve.to_vec();
     der.extend(b"\x04\x27\x30\x25\x02\x01\x01\x04\x20");
-    // a first byte below 0x80 keeps the scalar below the order of the curve
+    // A first byte below 0x80 keeps the scalar below the order of the curve.
     der.extend([&[0x11], &entropy::bytes::<31>()[..]].concat());
     EncodingKey::from_ec_der(&der)
 }
@@ -42,7 +42,7 @@ impl Issuer {
         Self { signer, verifier, dir }
     }
 
-    /// Good claims with these changes; a null takes a claim away.
+    /// Valid claims with these changes; a null removes a claim.
     fn claims(changes: &Value) -> Value {
         let now = Timestamp::now().as_second();
         let mut claims =
@@ -179,7 +179,7 @@ fn signatures_that_are_not_our_issuers_are_refused() {
             refusal(&issuer.verifier, &format!("{header}.{claims}.{signature}"));
         }
     }
-    // an HMAC whose secret is the public key, in each form a confused verifier might use
+    // An HMAC whose secret is the public key, in each form that a confused verifier might use.
     let jwks: Value = serde_json::from_str(&issuer.signer.jwks()).unwrap();
     let public = jwks["keys"][0]["x"].as_str().unwrap();
     for secret in
@@ -189,13 +189,13 @@ fn signatures_that_are_not_our_issuers_are_refused() {
         let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &Issuer::claims(&json!({})), &key).unwrap();
         assert!(refusal(&issuer.verifier, &token).contains("algorithm"));
     }
-    // another key, with and without our key's id
+    // Another key, with and without the id of the real one.
     let stranger = Issuer::new();
     assert!(refusal(&issuer.verifier, &stranger.token(&json!({}))).contains("signature"));
     let hour = Duration::from_secs(3600);
     let signed = stranger.signer.sign(&Claims::new(Role::Customer, "kim", None, hour)).unwrap();
     assert!(refusal(&issuer.verifier, &signed).contains("signature"));
-    // our signature under other claims
+    // A valid signature under other claims.
     let (header, signature) = (good.split('.').next().unwrap(), good.rsplit('.').next().unwrap());
     let forged = encode(&Issuer::claims(&json!({"role": "admin", "hospitals": "*"})));
     assert!(refusal(&issuer.verifier, &format!("{header}.{forged}.{signature}")).contains("signature"));

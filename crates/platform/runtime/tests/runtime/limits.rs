@@ -1,4 +1,4 @@
-//! Clients that take too much, say nothing, or say too much, harm nobody else.
+//! Clients that take too much, stay silent, or send too much harm nobody else.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::support::{Running, instructed, options, raw, raw_call, soon};
 /// Waits until the server has closed this connection.
 async fn closed(stream: &mut TcpStream) {
     let mut rest = Vec::new();
-    // an orderly end or a reset, either will do
+    // An orderly end and a reset are both accepted.
     let _ = soon(stream.read_to_end(&mut rest)).await;
 }
 
@@ -50,7 +50,7 @@ async fn a_client_that_stops_answering_is_closed() {
     let limits = ServerOptions { keepalive_interval: keepalive, keepalive_timeout: keepalive, ..options() };
     let server = Running::start(limits).await;
     let mut half_open = TcpStream::connect(server.addr).await.unwrap();
-    // speaks HTTP/2 as far as the handshake goes, and answers no ping
+    // Speaks HTTP/2 only as far as the handshake, and answers no ping.
     half_open.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
     closed(&mut half_open).await;
     server.marketing().list_demand_signals(instructed("")).await.unwrap();
@@ -94,7 +94,7 @@ async fn calls_in_flight_are_bounded_and_health_is_answered_beyond() {
     let status = client.list_demand_signals(instructed("")).await.unwrap_err();
     assert_eq!(status.code(), Code::ResourceExhausted);
     assert_eq!(reason_of(&status), Some(Reason::Overloaded));
-    // another service of the same process has its own places
+    // Another service of the same process has permits of its own.
     server.my_page().get_my_page(GetMyPageRequest::default()).await.unwrap();
     let mut health = tonic_health::pb::health_client::HealthClient::new(server.channel());
     health.check(tonic_health::pb::HealthCheckRequest::default()).await.unwrap();
@@ -140,7 +140,7 @@ async fn an_old_connection_is_left_in_good_order() {
     let (mut busy, busy_driver) = raw(server.addr).await;
     let call = tokio::spawn(async move { raw_call(&mut busy, "hang", &[]).await });
     soon(server.probe.hanging.notified()).await;
-    // the younger one is asked to leave later, so when it is gone the elder one has been asked too
+    // The younger connection is asked to leave later, so when it is gone the older one has been asked too.
     let (mut idle, idle_driver) = raw(server.addr).await;
     assert_eq!(raw_call(&mut idle, "", &[]).await.code(), Code::Ok);
     soon(idle_driver).await.unwrap().unwrap();

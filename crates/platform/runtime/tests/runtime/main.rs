@@ -1,4 +1,4 @@
-//! The runtime from outside: real servers on port 0, real clients, and clients that mean no good.
+//! The runtime from outside: real servers on port 0, real clients, and malicious clients.
 
 #![allow(clippy::disallowed_methods, reason = "a test owns its tasks and may read the real clock")]
 

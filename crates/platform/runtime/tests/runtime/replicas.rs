@@ -1,4 +1,4 @@
-//! Calls find the replica their key belongs to, leave it while it is out of reach, and return to it.
+//! Calls go to the replica that their key belongs to, avoid it while it is out of reach, and return to it.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use tonic::transport::Uri;
 
 use crate::support::{Probe, Running, TEST_TIMEOUT, instructed, options, soon};
 
-/// Options of a server whose end takes no time.
+/// Options of a server that stops at once.
 fn brief() -> ServerOptions {
     ServerOptions { drain_timeout: Duration::ZERO, ..options() }
 }
@@ -28,7 +28,7 @@ fn replicas(addrs: &[SocketAddr]) -> Replicas {
     Replicas::connect(&addresses, ClientOptions::default())
 }
 
-/// Calls as services do, each replica once: where the call was answered and how many attempts that took.
+/// Tries each replica once, as services do; returns who answered and the number of attempts.
 async fn ask(replicas: &Replicas, key: &str) -> Option<(String, usize)> {
     let mut route = replicas.route(key);
     for attempts in 1.. {
@@ -133,7 +133,7 @@ async fn a_peer_that_accepts_and_never_answers_is_given_up() {
     let key = key_of(&replicas, addr).await;
     let begun = Instant::now();
     assert_eq!(ask(&replicas, &key).await, Some((format!("http://{}/", answering.addr), 2)));
-    // two seconds to the ping and two to the conclusion
+    // Two seconds until the ping, and two more until it counts as unanswered.
     assert!(begun.elapsed() < Duration::from_millis(4_500), "{:?}", begun.elapsed());
     accepting.abort();
 }

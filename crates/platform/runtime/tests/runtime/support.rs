@@ -1,4 +1,4 @@
-//! A server to test against, a service that does what it is told, and a client that writes raw HTTP/2.
+//! A server for tests, a service that the request instructs, and a client that writes raw HTTP/2.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -35,10 +35,10 @@ use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
-/// Long enough for a loaded machine; a test that waits so long has failed.
+/// Long enough for a loaded machine; a test that waits this long has failed.
 pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Fails instead of hanging.
+/// Fails after [`TEST_TIMEOUT`] instead of hanging.
 pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(TEST_TIMEOUT, future).await.expect("it took too long")
 }
@@ -46,11 +46,11 @@ pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
 /// A service that does what the request's filter says.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Probe {
-    /// Told whenever a call hangs on purpose.
+    /// Notified whenever a call hangs on purpose.
     pub(crate) hanging: Arc<Notify>,
-    /// Lets one hanging call go on.
+    /// Lets one hanging call continue.
     pub(crate) release: Arc<Notify>,
-    /// Whom `forward` calls.
+    /// The service that `forward` calls.
     pub(crate) peer: Option<Channel>,
 }
 
@@ -110,7 +110,7 @@ impl MyPageService for Probe {
 
     type WatchMyPageStream = Pin<Box<dyn Stream<Item = Result<WatchMyPageResponse, Status>> + Send>>;
 
-    /// One message, then silence; or a panic where the name says so.
+    /// Sends one message and then stays silent; panics if the name says so.
     async fn watch_my_page(
         &self,
         request: Request<WatchMyPageRequest>,
@@ -125,7 +125,7 @@ impl MyPageService for Probe {
     }
 }
 
-/// Options with which nothing takes long.
+/// Options with a drain of at most ten seconds.
 pub(crate) fn options() -> ServerOptions {
     ServerOptions { drain_timeout: Duration::from_secs(10), ..ServerOptions::default() }
 }
@@ -177,26 +177,26 @@ impl Running {
         MyPageServiceClient::new(self.channel())
     }
 
-    /// A token of this role that is good for an hour.
+    /// A token of this role that is valid for an hour.
     pub(crate) fn token(&self, role: Role, subject: &str) -> String {
         let hospitals = Some("*".parse::<Hospitals>().unwrap());
         self.signer.sign(&Claims::new(role, subject, hospitals, Duration::from_secs(3600))).unwrap()
     }
 }
 
-/// A request that tells the probe what to do.
+/// A request that instructs the probe.
 pub(crate) fn instructed(filter: &str) -> Request<ListDemandSignalsRequest> {
     Request::new(ListDemandSignalsRequest { filter: filter.to_owned(), ..Default::default() })
 }
 
-/// The same with the value of the authorization metadata.
+/// The same with this value of the `authorization` metadata.
 pub(crate) fn instructed_by(filter: &str, authorization: &str) -> Request<ListDemandSignalsRequest> {
     let mut request = instructed(filter);
     request.metadata_mut().insert("authorization", authorization.parse().unwrap());
     request
 }
 
-/// A client that writes HTTP/2 by itself: it has no timeouts or limits of its own, so that the server's are seen.
+/// A client that writes HTTP/2 itself. It has no timeouts or limits, so that the server's can be tested.
 pub(crate) async fn raw(addr: SocketAddr) -> (h2::client::SendRequest<Bytes>, JoinHandle<Result<(), h2::Error>>) {
     let stream = TcpStream::connect(addr).await.unwrap();
     let (sender, connection) = h2::client::handshake(stream).await.unwrap();
@@ -225,7 +225,7 @@ pub(crate) async fn raw_call(
     Status::from_header_map(&trailers).expect("a grpc-status")
 }
 
-/// The same, and returns the head of the answer.
+/// The same, but returns the head of the answer.
 pub(crate) async fn raw_head(
     sender: &mut h2::client::SendRequest<Bytes>,
     filter: &str,

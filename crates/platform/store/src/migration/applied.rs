@@ -1,7 +1,7 @@
-//! Which migrations a database has, and bringing it the ones it lacks.
+//! The migrations that a database has, and applying those that it lacks.
 //!
-//! Names that this version does not know belong to a newer one and are no concern of it: versions run side by side while they
-//! are rolled out, and migrations only add.
+//! Migrations that this version does not know belong to a newer version and are ignored: versions run side by side
+//! during a rollout, and migrations only add.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use crate::simulation::step;
 /// The migrations of a service, in order.
 pub(crate) type Migrations = fn() -> Vec<Box<dyn MigrationTrait>>;
 
-/// One type for the migrations of all services: what applies them is compiled once.
+/// One type for the migrations of all services, so that the code that applies them is compiled once.
 struct Migrator(Migrations);
 
 impl MigratorTraitSelf for Migrator {
@@ -23,15 +23,15 @@ impl MigratorTraitSelf for Migrator {
     }
 }
 
-/// Applies the migrations that the database has not had.
+/// Applies the migrations that the database lacks.
 pub(crate) async fn up(migrations: Migrations, connection: &DatabaseConnection) -> Result<(), DbErr> {
     Migrator(migrations).up(connection, None).await
 }
 
-/// The key of the lock under which processes take turns: any number that nothing else in the database uses.
+/// The key of the lock by which processes take turns. Nothing else in the database may use this number.
 const MIGRATION_LOCK: i64 = 0x63_6865_636b_7570;
 
-/// The migrations that the database has not had, in order.
+/// The migrations that the database lacks, in order.
 pub(crate) async fn pending(migrations: Migrations, connection: &DatabaseConnection) -> Result<Vec<String>, DbErr> {
     step(async {
         let manager = SchemaManager::new(connection);
@@ -48,8 +48,8 @@ pub(crate) async fn pending(migrations: Migrations, connection: &DatabaseConnect
     .await
 }
 
-/// Applies what is pending and says what that was. The connection has to be the only one of its pool: the turn belongs to it,
-/// and ends with it.
+/// Applies pending migrations and returns their names. The connection must be the only one of its pool, because the
+/// lock belongs to it and ends with it.
 pub(crate) async fn migrate(migrations: Migrations, connection: &DatabaseConnection) -> Result<Vec<String>, DbErr> {
     if connection.get_database_backend() == DbBackend::Postgres {
         let turn =

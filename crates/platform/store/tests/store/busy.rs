@@ -1,4 +1,4 @@
-//! Reads that find no connection: what their callers hear, and how soon.
+//! Reads that find no connection: the refusal that callers get, and how soon.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use tokio::time::Instant;
 use crate::backends;
 use crate::tables::Migrator;
 
-/// As many as there may be readers of any backend.
+/// More than the reading connections of any backend.
 const MORE_THAN_READERS: usize = 64;
 
-/// The reason for which a small read is refused, if it is.
+/// Reads one row; returns the reason if the read is refused.
 async fn read(reader: &Reader) -> Result<(), Reason> {
     let statement = Query::select().expr(1).to_owned();
     reader.query_one(&statement).await.map(drop).map_err(|error| failed(error).reason())
@@ -47,7 +47,7 @@ async fn a_page_that_finds_every_connection_busy_is_told_to_back_off_and_a_row_i
     }
 }
 
-/// A server that accepts no connections is not busy, however many wait for one.
+/// A server that accepts no connections is not reported as busy, however many reads wait.
 #[tokio::test]
 async fn reads_of_a_server_that_is_down_are_told_so() {
     let Some(mut server) = mesh::for_tests::or_skip("PostgreSQL", Postgres::start().await) else { return };
@@ -59,7 +59,7 @@ async fn reads_of_a_server_that_is_down_are_told_so() {
         .await
         .into_iter()
         .for_each(|read| assert_eq!(read, Ok(())));
-    // with connections that break, and again with none
+    // First with connections that break, then with none.
     server.stop_immediate().await.expect("stopped");
     for round in 0..2 {
         let begun = Instant::now();

@@ -13,8 +13,8 @@ use crate::tables::Migrator;
 
 const ROUNDS: u32 = 20;
 
-/// The first file and the last one are written by turns, so at every instant the first is as far as the last or one ahead. Looked at
-/// one after the other, the last one is often far ahead.
+/// The first and the last file are written alternately, so at every instant the first has as many rows as the last, or
+/// one more. Read one after the other, the last one often has many more.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn copies_are_of_one_instant_whatever_is_written_meanwhile() {
     let mut files = Vec::new();
@@ -50,7 +50,7 @@ async fn copies_are_of_one_instant_whatever_is_written_meanwhile() {
         assert!((0..=1).contains(&(heads[0] - heads[4])), "not of one instant: {heads:?}");
         assert!(heads[0] >= grown);
         grown = heads[0];
-        // a copy is a database like any other, and its log goes on where it ended
+        // A copy is a normal database, and its log continues where it ended.
         let copy = Location::Sqlite(copies[0].target.clone());
         let database = Database::open::<Migrator>(&copy).await.expect("it opens");
         outbox::take_back(&database, vec![]).await.expect("it takes writes");

@@ -62,7 +62,7 @@ async fn among_many_at_once_one_gets_it() {
     }
 }
 
-/// A wrong clock must not take a lease that is not over, nor keep one that is.
+/// A process with a wrong clock must neither take a lease that has not expired nor keep one that has.
 #[tokio::test]
 async fn a_shared_database_judges_terms_by_its_own_clock() {
     let Some(backend) = crate::postgres().await else { return };
@@ -92,7 +92,7 @@ async fn what_was_acknowledged_is_marked_and_the_rest_stays() {
     }
 }
 
-/// The mutant of this: marks that are not bound to the epoch.
+/// The mutant: marks that are not bound to the epoch.
 #[tokio::test]
 async fn who_lost_the_lease_can_mark_nothing() {
     for backend in backends().await {

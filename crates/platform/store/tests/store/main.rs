@@ -1,6 +1,7 @@
-//! The conformance suite of the store: what every backend has to do, driven through the public API on real databases.
+//! The conformance suite of the store: the guarantees of every backend, tested through the public API on real
+//! databases.
 //!
-//! A backend joins by one more line in [`backends`]; every test runs over all of them.
+//! A new backend adds one line to [`backends`]; every test runs over all backends.
 #![allow(clippy::disallowed_methods, reason = "a test owns what it spawns")]
 
 mod busy;
@@ -20,7 +21,7 @@ mod writer;
 use store::{Database, Location};
 use tables::{Migrator, TestDatabase};
 
-/// A fresh database of every backend this machine has.
+/// A fresh database of every backend that this machine has.
 async fn backends() -> Vec<TestDatabase> {
     let mut backends = vec![sqlite().await];
     backends.extend(postgres().await);
@@ -34,7 +35,7 @@ pub(crate) async fn sqlite() -> TestDatabase {
     TestDatabase { name: "sqlite", database, location, _folder: Some(folder) }
 }
 
-/// A fresh database on the test's PostgreSQL server, or none where there is no server.
+/// A fresh database on the test's PostgreSQL server; `None` if there is no server.
 async fn postgres() -> Option<TestDatabase> {
     let location = Location::Postgres(empty().await?);
     Database::migrate::<Migrator>(&location).await.expect("migrated");
@@ -42,7 +43,7 @@ async fn postgres() -> Option<TestDatabase> {
     Some(TestDatabase { name: "postgres", database, location, _folder: None })
 }
 
-/// The address of an empty database on the test's PostgreSQL server, or none where there is no server.
+/// The address of an empty database on the test's PostgreSQL server; `None` if there is no server.
 async fn empty() -> Option<String> {
     let server = mesh::for_tests::or_skip("PostgreSQL", mesh::for_tests::postgres().await)?;
     Some(server.database("store").await.expect("an empty database"))

@@ -93,13 +93,13 @@ async fn an_event_whose_effect_may_come_again_is_remembered_by_its_cursor_alone(
         assert_eq!(first, [true, true, true, false], "{}", backend.name);
         let again = inbox::admit_repeatable(&connection, "c", &inbox_keys).await.expect("admitted");
         assert_eq!(again, [false, true, false, false], "{}", backend.name);
-        // whoever has to know finds no trace of it
+        // A consumer that must recognise the event finds no trace of it.
         assert_eq!(inbox::admit(&connection, "c", &[&unordered]).await.expect("admitted"), [true]);
         assert_eq!(inbox::cursors(&connection, "c").await.expect("cursors")["a"], 2);
     }
 }
 
-/// Why events about a resource were ignored.
+/// The reasons for which events about a resource were ignored.
 async fn ignored_reasons(connection: &impl ConnectionTrait, aggregate: &str) -> Vec<String> {
     let sql = "SELECT reason FROM ignored_event WHERE aggregate = $1 ORDER BY ignore_time";
     let statement = Statement::from_sql_and_values(connection.get_database_backend(), sql, [aggregate.into()]);
@@ -169,7 +169,7 @@ async fn walk(backend: &crate::tables::TestDatabase, order: &[(account::Column, 
             return seen;
         }
         token = next;
-        // A row before the position just read must neither come again nor push another out.
+        // A row before the position just read must neither be repeated nor displace another.
         let first = if order[0].1 == Direction::Ascending { 0 } else { 999 };
         put(&connection, &[(10_000 + seen.len() as i64, first)]).await;
     }
@@ -198,7 +198,7 @@ async fn pages_neither_repeat_nor_hide_rows() {
     }
 }
 
-/// Two disjoint selects merged, in either direction, whose rows become messages so large that a page holds three of them.
+/// Two disjoint selects are merged, in either direction, with rows so large that a page holds three of them.
 #[tokio::test]
 async fn pages_of_several_selects_end_by_bytes_and_go_on_behind_the_last_row() {
     let length = MAX_BYTES / 4;

@@ -1,4 +1,4 @@
-//! Logs that lost their end, and those who know better.
+//! Logs that lost their end, and readers whose positions contradict them.
 
 use jiff::Timestamp;
 use sea_orm::ConnectionTrait;
@@ -23,7 +23,7 @@ async fn a_cursor_names_the_event_it_stands_at() {
             [ordered(1, Uuid::from_u128(1)), ordered(2, Uuid::from_u128(2)), ordered(1, Uuid::from_u128(9))];
         inbox::admit(&connection, "c", &inbox_keys.iter().collect::<Vec<_>>()).await.expect("admitted");
         assert_eq!(inbox::read_of(&connection, "a").await.expect("read"), [read_position(2, 2)], "{}", backend.name);
-        // bytes that nobody can read have no id
+        // An event whose bytes cannot be read has no id.
         inbox::admit(&connection, "c", &[&ordered(3, Uuid::nil())]).await.expect("admitted");
         let unknown = ReadPosition { event_id: None, ..read_position(3, 0) };
         assert_eq!(inbox::read_of(&connection, "a").await.expect("read"), [unknown]);
@@ -46,7 +46,7 @@ async fn a_log_is_held_against_what_was_read_of_it() {
         let unknown = ReadPosition { event_id: None, ..read_position(5, 0) };
         assert_eq!(past::contradiction(&connection, &unknown).await.expect("an answer"), None);
 
-        // what was lost is there again: the log goes on behind it, and only then the gap is closed
+        // The lost events are restored: the log continues after them, and only then is the gap closed.
         past::advance_log(&connection, 8).await.expect("leapt");
         outbox::append(&connection, vec![envelope(20)]).await.expect("appended");
         assert_eq!(outbox::head(&connection).await.expect("head"), 9);
@@ -58,13 +58,13 @@ async fn a_log_is_held_against_what_was_read_of_it() {
         assert_eq!(said(5, 6).await, Some(Contradiction::Other), "the gap is behind it");
         assert_eq!(said(10, 10).await, Some(Contradiction::Shorter { head: 9 }));
 
-        // what was published long ago may be removed
+        // Events published long ago may be removed.
         connection.execute_unprepared("DELETE FROM outbox WHERE position < 4").await.expect("removed");
         assert_eq!(said(2, 2).await, None);
     }
 }
 
-/// What is removed because it is old enough is not what a database forgot, wherever a cursor stands.
+/// Events removed by age are not lost events, wherever a cursor stands.
 #[tokio::test]
 async fn a_cursor_at_an_event_that_was_pruned_says_nothing() {
     for backend in backends().await {
@@ -73,7 +73,7 @@ async fn a_cursor_at_an_event_that_was_pruned_says_nothing() {
         let said = async |position, event| {
             past::contradiction(backend.database.reader(), &read_position(position, event)).await.expect("an answer")
         };
-        // the first one was never published, and stays
+        // The first event was never published, so it stays.
         for published in ["position IN (2, 3, 4)", "position IN (5, 6)"] {
             let sql = format!("UPDATE outbox SET stream_sequence = position WHERE {published}");
             connection.execute_unprepared(&sql).await.expect("published");

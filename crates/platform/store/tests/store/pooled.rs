@@ -1,5 +1,5 @@
-//! A pool between a service and PostgreSQL: one that gives each client a session of its own is as good as the server, one that
-//! shares sessions is refused with what to do. Skipped where PgBouncer is not installed.
+//! A pooler between a service and PostgreSQL. One that gives each client its own session works like the server; one
+//! that shares sessions is refused with advice. Skipped if PgBouncer is not installed.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ impl Drop for PgBouncer {
 }
 
 impl PgBouncer {
-    /// In front of the server of this address, with everything else as PgBouncer has it by default.
+    /// Starts PgBouncer in front of this server, with its default settings otherwise.
     async fn start(program: &Path, url: &str, mode: &str) -> Self {
         let (server, _) = url.trim_start_matches("postgres://").split_once('/').expect("a path");
         let (user, address) = server.split_once('@').expect("a user");
@@ -48,7 +48,7 @@ impl PgBouncer {
         let configuration = directory.path().join("pgbouncer.ini");
         std::fs::write(&configuration, text).expect("written");
         let mut command = Command::new(program);
-        // it refuses to run as root
+        // PgBouncer refuses to run as root.
         if std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0) {
             command.args(["--user", "nobody"]);
         }

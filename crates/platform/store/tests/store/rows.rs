@@ -1,4 +1,4 @@
-//! Many rows at once: what is written is what is read, whatever their number and wherever there is nothing in them.
+//! Many rows at once: the rows that are read equal those that were written, for any number of rows and any NULLs.
 
 use sea_orm::ActiveValue::{NotSet, Set, Unchanged};
 use sea_orm::{
@@ -129,7 +129,7 @@ async fn what_is_unchanged_stays_as_it_is_stored() {
         insert_all(&connection, (0..4).map(row).map(active).collect()).await.expect("written");
         let after = |number| mixed::Model { amount: Some(7), flag: true, ..row(number) };
         let other = || Unchanged(Some("not what is stored".to_owned()));
-        // some rows change the note, some do not, and one changes nothing at all
+        // Some rows change the note, some do not, and one changes nothing.
         let nothing: mixed::ActiveModel = after(3).into();
         let rows = vec![
             mixed::ActiveModel { note: other(), ..active(after(0)) },

@@ -1,8 +1,8 @@
-//! Orders in which tasks run, at random: askers of a writer, and relays that contend for a lease.
+//! Random schedules of tasks: callers of a writer, and relays that compete for a lease.
 //!
-//! A runtime polls tasks in the order in which they were woken. Here any that was woken may be next, and one that gives up does so
-//! between any two steps of the others, so that orders come up which a runtime chooses once in a long while. The seed repeats the
-//! choices, not when SQLite's threads answer.
+//! A runtime polls tasks in the order in which they were woken. Here any woken task may be next, and a task may be
+//! cancelled between any two steps of the others. So schedules occur that a runtime would choose very rarely. The seed
+//! repeats the choices, but not the timing of SQLite's threads.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -30,7 +30,7 @@ const ROUNDS: i64 = 40;
 
 type Task<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
-/// Whether a task was woken since it was polled last.
+/// Whether a task was woken since its last poll.
 struct Woken {
     woken: AtomicBool,
     schedule: Arc<AtomicWaker>,
@@ -43,7 +43,7 @@ impl Wake for Woken {
     }
 }
 
-/// Polls tasks until all have ended, always one of those that were woken, whichever.
+/// Polls tasks until all have ended; always picks a random one of those that were woken.
 async fn in_any_order(random: &mut Random, tasks: Vec<Task<'_>>) {
     let schedule = Arc::new(AtomicWaker::new());
     let woken = || Arc::new(Woken { woken: AtomicBool::new(true), schedule: Arc::clone(&schedule) });
@@ -59,7 +59,7 @@ async fn in_any_order(random: &mut Random, tasks: Vec<Task<'_>>) {
             if task.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
                 drop(tasks.swap_remove(index));
             }
-            // the runtime has its turn after each step, for its timers and its own budget of a task
+            // Yields to the runtime after each step, for its timers and its own budget per task.
             context.waker().wake_by_ref();
         }
         if tasks.is_empty() { Poll::Ready(()) } else { Poll::Pending }
@@ -73,7 +73,7 @@ async fn steps(count: u64) {
     }
 }
 
-/// Some commits are lost, some made and reported as lost.
+/// Some commits are lost, and some succeed but are reported as lost.
 struct Unreliable(Mutex<Random>);
 
 impl Nemesis for Unreliable {
@@ -86,7 +86,7 @@ impl Nemesis for Unreliable {
     }
 }
 
-/// What an asker knows of an account: the last amount that was acknowledged, and those after it of which nobody knows.
+/// What a caller knows about an account: the last acknowledged amount, and later amounts with unknown outcomes.
 #[derive(Debug, Default)]
 struct Known {
     acknowledged: Option<i64>,
@@ -120,7 +120,7 @@ async fn pay(writer: Writer<Accountant>, account: i64, mut random: Random) -> (i
     (account, known)
 }
 
-/// The mutant of this: a writer that takes a commit for done whatever the database says of it.
+/// The mutant: a writer that takes every commit for successful.
 #[tokio::test]
 async fn whatever_the_order_what_a_writer_acknowledges_stays() {
     let mut random = seed("whatever_the_order_what_a_writer_acknowledges_stays");
@@ -150,7 +150,7 @@ async fn whatever_the_order_what_a_writer_acknowledges_stays() {
     }
 }
 
-/// The mutant of this: marks that are not bound to the epoch.
+/// The mutant: marks that are not bound to the epoch.
 #[tokio::test]
 async fn whatever_the_order_only_the_newest_lease_marks() {
     let mut random = seed("whatever_the_order_only_the_newest_lease_marks");

@@ -1,4 +1,4 @@
-//! Migrations of a shared database: by whom, when, and next to whom.
+//! Migrations of a shared database: who applies them, when, and beside which other version.
 
 use store::migration::{MigratorTrait, common};
 use store::{Database, Location};
@@ -6,7 +6,7 @@ use store::{Database, Location};
 use crate::tables::Migrator;
 use crate::{backends, empty};
 
-/// What an older version of the same service knows.
+/// The migrations that an older version of the same service knows.
 struct Older;
 
 impl MigratorTrait for Older {

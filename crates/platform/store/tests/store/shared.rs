@@ -1,4 +1,4 @@
-//! What happens on a database that several processes write to.
+//! Behaviour on a database that several processes write to.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ async fn open(location: &Location) -> (Database, Writer<Accountant>) {
     (database, writer)
 }
 
-/// Two replicas insert the same new rows at once: the second to come finds the first one's row and nobody is blamed.
+/// Two replicas insert the same new rows at once: the second one finds the first one's rows, and nobody is blamed.
 #[tokio::test]
 async fn replicas_that_insert_the_same_rows_agree() {
     let Some(backend) = crate::postgres().await else { return };
@@ -35,7 +35,7 @@ async fn replicas_that_insert_the_same_rows_agree() {
     assert_eq!(amounts(&backend.database).await.len(), 200);
 }
 
-/// A process that stops in the middle of a transaction holds its row locks; the server ends it.
+/// A process that stops in the middle of a transaction keeps its row locks until the server ends it.
 #[tokio::test]
 async fn a_client_that_stops_in_mid_transaction_loses_its_locks() {
     let Some(backend) = crate::postgres().await else { return };
@@ -50,13 +50,14 @@ async fn a_client_that_stops_in_mid_transaction_loses_its_locks() {
     answer.expect("the lock is given up").expect("put");
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     assert_eq!(amounts(&backend.database).await, [(1, 2)]);
-    // it wakes, finds its transaction gone, and does it again: it was never told that it had failed
+    // The process wakes, finds its transaction gone, and repeats it: its caller was not told of a failure.
     GATE.open.add_permits(10);
     held.await.expect("a task").expect("stored").expect("put");
     assert_eq!(amounts(&backend.database).await, [(1, 9)]);
 }
 
-/// The server crashes and comes back under load: everything that was answered is there, everything else was refused honestly.
+/// The server crashes and returns under load: every answered command is stored, every other command was refused
+/// correctly.
 #[tokio::test]
 async fn a_crash_of_the_server_loses_nothing_that_was_answered() {
     let Some(mut server) = mesh::for_tests::or_skip("PostgreSQL", Postgres::start().await) else { return };
@@ -86,7 +87,7 @@ async fn a_crash_of_the_server_loses_nothing_that_was_answered() {
     assert!(stored.iter().all(|id| there.contains(id)), "{} stored, {} there", stored.len(), there.len());
 }
 
-/// A text that PostgreSQL cannot store is the fault of its row alone.
+/// A text that PostgreSQL cannot store makes only its own command fail.
 #[tokio::test]
 async fn a_row_that_cannot_be_stored_is_blamed_and_not_its_neighbours() {
     let Some(backend) = crate::postgres().await else { return };

@@ -1,4 +1,4 @@
-//! A table of accounts that may hold at most ten, and a batch handler that pays into it.
+//! A table of accounts that may hold at most ten, and a batch handler that writes to it.
 
 use async_trait::async_trait;
 use fault::Fault;
@@ -31,7 +31,7 @@ pub(crate) struct TestDatabase {
     pub(crate) name: &'static str,
     pub(crate) database: Database,
     pub(crate) location: Location,
-    /// Removed with the test.
+    /// The folder is removed with the test.
     pub(crate) _folder: Option<TempDir>,
 }
 
@@ -70,24 +70,24 @@ impl MigrationTrait for Accounts {
 
 pub(crate) const MAX_AMOUNT: i64 = 1_000;
 
-/// What the batch handler is asked to do.
+/// A command of the batch handler.
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Sets an account to an amount; an amount above [`MAX_AMOUNT`] breaks the table's rule.
     Put(i64, i64),
-    /// Reads an account, and inserts it where it is not there.
+    /// Reads an account, and inserts it if it does not exist.
     Insert(i64),
     /// Makes an account with this label.
     Label(i64, &'static str),
-    /// Sets an account to an amount and then holds the transaction open until the gate is.
+    /// Sets an account to an amount, then holds the transaction open until the gate opens.
     Hold(i64, i64, &'static Gate),
-    /// Panics.
+    /// Panics in the batch handler.
     Panic,
-    /// Holds the writer until the gate is opened.
+    /// Holds the writer until the gate opens.
     Wait(&'static Gate),
 }
 
-/// Tells that the writer has arrived, and lets it go on.
+/// Reports that the writer has arrived, and lets it continue.
 #[derive(Debug)]
 pub(crate) struct Gate {
     pub(crate) arrived: Semaphore,

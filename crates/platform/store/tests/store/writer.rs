@@ -1,4 +1,4 @@
-//! The coalescing writer: everybody gets their own answer, exactly once, whatever happens to the batch.
+//! The coalescing writer: every caller gets its own answer, exactly once, whatever happens to the batch.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -23,7 +23,7 @@ fn start(backend: &TestDatabase, options: WriterOptions) -> Writer<Accountant> {
     writer
 }
 
-/// Keeps the writer busy until the gate is opened; returns once it is.
+/// Keeps the writer busy until the gate opens; returns once the writer is held.
 async fn hold(writer: &Writer<Accountant>, gate: &'static Gate) -> JoinHandle<Result<Result<usize, Fault>, Fault>> {
     let writer = writer.clone();
     let held = tokio::spawn(async move { writer.submit(Command::Wait(gate), soon()).await });
@@ -31,7 +31,7 @@ async fn hold(writer: &Writer<Accountant>, gate: &'static Gate) -> JoinHandle<Re
     held
 }
 
-/// Fates of the next commits, in order; afterwards all go well.
+/// The outcomes of the next commits, in order; later commits succeed.
 struct Fates(Mutex<VecDeque<Verdict>>);
 
 impl Nemesis for Fates {
@@ -65,7 +65,7 @@ async fn those_about_to_submit_are_in_the_first_batch() {
         let puts = (0..60).map(|id| {
             let writer = writer.clone();
             tokio::spawn(async move {
-                // some have more to do before they submit than others
+                // Some tasks have more to do before they submit than others.
                 for _ in 0..id % 3 {
                     tokio::task::yield_now().await;
                 }

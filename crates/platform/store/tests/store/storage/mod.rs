@@ -1,5 +1,5 @@
-//! Storage that fails: at every step of a transaction, once, twice and ten times in a row, and without room. What was acknowledged is
-//! there, what was refused is not half there, and the writer is well again by itself.
+//! Storage that fails: at every step of a transaction, once, twice and ten times in a row, and without room.
+//! Acknowledged writes are stored, refused writes are not stored in part, and the writer recovers by itself.
 
 mod room;
 mod stages;
@@ -22,7 +22,7 @@ fn soon() -> Instant {
     Instant::now() + Duration::from_secs(60)
 }
 
-/// Storage that fails at these stages, in this order, and then no more.
+/// Storage that fails at these stages, in this order, and then works.
 #[derive(Default)]
 struct Failing {
     stages: Mutex<VecDeque<Stage>>,
@@ -67,7 +67,7 @@ fn start(database: &Database) -> Writer<Accountant> {
     writer
 }
 
-/// Opens the database anew, as a process does that was started again, and says what is in it.
+/// Opens the database again, as a restarted process does, and returns its content.
 async fn stored(backend: &TestDatabase) -> Vec<(i64, i64)> {
     let again = Database::open::<Migrator>(&backend.location).await.expect("a database");
     let stored = amounts(&again).await;
@@ -75,7 +75,8 @@ async fn stored(backend: &TestDatabase) -> Vec<(i64, i64)> {
     stored
 }
 
-/// Writes one after the other until all faults have struck and two more writes succeeded; says which were acknowledged.
+/// Writes one command after the other until all faults have occurred and two more writes succeeded; returns the
+/// acknowledged ones.
 async fn write(writer: &Writer<Accountant>, failing: &Failing) -> Vec<(i64, i64)> {
     let mut acknowledged = Vec::new();
     let mut after = 0;

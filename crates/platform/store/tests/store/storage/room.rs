@@ -1,4 +1,4 @@
-//! No room: files that may not grow, and a small disk that is full for a while, or because of what the database itself wrote.
+//! No room: files that may not grow, and a small disk that is full for a while, or because of the database's own log.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -13,15 +13,15 @@ use tokio::time::timeout;
 use super::{soon, start, stored};
 use crate::tables::{Accountant, Command, MAX_AMOUNT, Migrator, amounts};
 
-/// Says that the soft limit on the size of files that this process writes is as many bytes as this, or none.
+/// Sets the soft limit on the size of files that this process writes, in bytes; `None` removes it.
 fn limit_files(bytes: Option<u64>) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let maximum = getrlimit(Resource::Fsize).maximum;
     setrlimit(Resource::Fsize, Rlimit { current: bytes.or(maximum), maximum }).expect("a limit");
 }
 
-/// Real files that may not grow: a write up to the limit is short, and the next one fails. The limit is the process's, and so is what
-/// its signal does, so the test runs in a process of its own, started by a shell that ignores the signal.
+/// Real files that may not grow: a write up to the limit is short, and the next one fails. The limit and its signal
+/// affect the whole process, so the test runs in a process of its own, started by a shell that ignores the signal.
 #[tokio::test]
 async fn files_that_may_not_grow_lose_nothing_that_was_acknowledged() {
     const ALONE: &str = "CHECKUP_TEST_ALONE";
@@ -52,7 +52,7 @@ async fn files_that_may_not_grow_lose_nothing_that_was_acknowledged() {
     for round in 0..6_i64 {
         let full = round % 2 == 1;
         let length = std::fs::metadata(&log).expect("a log").len();
-        // in the middle of a page, so that the last write is a short one
+        // The limit is in the middle of a page, so that the last write is a short one.
         limit_files(full.then_some(length + 10_000));
         let mut refused = 0;
         for put in 0..30 {
@@ -80,9 +80,9 @@ async fn files_that_may_not_grow_lose_nothing_that_was_acknowledged() {
     );
 }
 
-/// A database on a small disk; where this user may not mount one that is said, and there is none.
+/// A database on a small disk. If this user may not mount one, the test says so and is skipped.
 struct Small {
-    // before the disk, which goes away with it
+    // Before the disk, so that it is dropped first.
     writer: Writer<Accountant>,
     database: Database,
     location: Location,
@@ -95,7 +95,7 @@ impl Small {
         let disk = match SmallDisk::mount(mib) {
             Ok(disk) => disk,
             Err(why) => {
-                // not with eprintln: the harness keeps that to itself when the test passes
+                // Without eprintln, because the harness hides its output when the test passes.
                 drop(writeln!(std::io::stderr(), "skipped: a small disk: {why}"));
                 return None;
             }
@@ -106,7 +106,7 @@ impl Small {
         Some(Self { writer: start(&database), database, location, log, disk })
     }
 
-    /// Sets one of fifty accounts, over and over the same ones.
+    /// Sets one of fifty accounts, the same ones again and again.
     async fn put(&self, number: i64) -> Result<(), Reason> {
         let put = self.writer.submit(Command::Put(number % 50, number % MAX_AMOUNT), soon()).await;
         put.map(|answer| assert!(answer.is_ok(), "{answer:?}")).map_err(|fault| fault.reason())
@@ -116,14 +116,14 @@ impl Small {
         std::fs::metadata(&self.log).map_or(0, |log| log.len())
     }
 
-    /// The file has room for every account, and the disk has no more than what the log has taken.
+    /// Fills the disk: the file has room for every account, and the disk has no more room than the log has taken.
     async fn fill(self) -> Self {
         for number in 0..50 {
             self.put(number).await.expect("there is room");
         }
         let Self { writer, database, location, log, disk } = self;
         drop(writer);
-        // which folds the log into the file
+        // Closing copies the log into the file.
         database.close().await;
         let database = Database::open::<Migrator>(&location).await.expect("a database");
         let small = Self { writer: start(&database), database, location, log, disk };
@@ -151,7 +151,7 @@ async fn a_disk_that_is_full_and_has_room_again_loses_nothing_that_was_acknowled
     for round in 0..3_i64 {
         small.disk.fill().expect("the disk can be filled");
         let mut refused = 0;
-        // each is a new row, for which the file has to grow
+        // Each command inserts a row, for which the file must grow.
         for put in 0..300 {
             let id = round * 1_000 + put;
             match small.writer.submit(Command::Put(id, round), soon()).await {
@@ -175,7 +175,7 @@ async fn a_disk_that_is_full_and_has_room_again_loses_nothing_that_was_acknowled
     again.close().await;
 }
 
-/// Three times as much goes through the log as there is room on the disk, and the file has hardly any of it until the log is copied.
+/// Three times the room on the disk goes through the log, and the file stays small until the log is copied.
 #[tokio::test]
 async fn a_log_does_not_fill_the_disk() {
     let Some(small) = Small::open(8).await else { return };
@@ -196,7 +196,8 @@ async fn a_full_disk_gets_the_room_of_its_log_back() {
     }
 }
 
-/// A log that somebody reads from cannot be cut off; it is as soon as they have read, although commands kept coming, and failing.
+/// A log cannot be truncated while somebody reads from it. It is truncated soon after they have read, although commands
+/// kept arriving and failing.
 #[tokio::test]
 async fn the_room_of_a_log_comes_back_when_its_last_reader_has_read() {
     let Some(small) = Small::open(8).await else { return };
@@ -210,7 +211,7 @@ async fn the_room_of_a_log_comes_back_when_its_last_reader_has_read() {
         assert!(number < 1_000, "the disk is full, and the log is read from");
     }
     drop(reading);
-    // never as long without a command as the writer waits before it looks by itself
+    // Commands arrive more often than the writer's own probes.
     let healed = timeout(Duration::from_secs(20), async { while small.put(number).await.is_err() {} });
     healed.await.expect("healed");
     for number in 0..500 {

@@ -1,4 +1,4 @@
-//! Every step of a transaction fails, as often as it likes and in any order.
+//! Failures of every step of a transaction, repeated and in any order.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ async fn what_is_acknowledged_is_stored_whatever_failed_and_how_often() {
 
 async fn acknowledged_is_stored(backend: TestDatabase, stage: Stage, times: usize) {
     let case = format!("{} {stage:?} {times}", backend.name);
-    // a ROLLBACK is reached only after something else has failed
+    // A ROLLBACK is reached only after something else has failed.
     let around = if stage == Stage::Rollback { vec![Stage::Statement, stage] } else { vec![stage] };
     let failing = Failing::at(around.iter().copied().cycle().take(times * around.len()));
     let database = backend.database.clone().with_nemesis(Arc::clone(&failing) as Arc<dyn Nemesis>);
@@ -77,7 +77,7 @@ async fn every_order_of_faults_is_survived() {
 
 #[tokio::test]
 async fn a_connection_that_is_trusted_loses_what_was_acknowledged() {
-    // the planted bug; PostgreSQL forgives it: its ROLLBACK outside of a transaction is a warning
+    // The planted bug. PostgreSQL tolerates it, because a ROLLBACK outside a transaction is only a warning.
     let backend = crate::sqlite().await;
     let failing = Failing::trusting([Stage::Commit, Stage::CommitStaysOpen]);
     let database = backend.database.clone().with_nemesis(Arc::clone(&failing) as Arc<dyn Nemesis>);
@@ -99,7 +99,7 @@ async fn unwritable_storage_is_said_once_refused_quickly_and_healed_without_a_co
         assert_eq!(refused.reason(), Reason::StorageUnavailable, "{}", backend.name);
         assert!(refused.retry_delay().is_some() && refused.message().contains("unknown"), "{refused:?}");
         assert!(!*writable.borrow_and_update());
-        // one run each from now on: the eighth commit fails here, the ninth in the probe
+        // From now on each batch gets one run: the eighth commit fails here, the ninth in the probe.
         let begin = Instant::now();
         writer.submit(Command::Put(2, 2), soon()).await.expect_err("one run fails");
         assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());

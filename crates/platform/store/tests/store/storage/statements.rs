@@ -1,4 +1,4 @@
-//! What follows a statement that failed, in a transaction of the writer and in one beside it.
+//! The behaviour after a failed statement, in a transaction of the writer and in one outside it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +15,7 @@ use super::{Failing, STAGES, soon, start, stored};
 use crate::backends;
 use crate::tables::Command;
 
-/// A batch handler that takes no notice of a statement that failed.
+/// A batch handler that ignores a failed statement.
 struct Careless;
 
 #[async_trait::async_trait]
@@ -62,7 +62,7 @@ async fn nothing_is_committed_after_a_statement_that_failed() {
     }
 }
 
-/// Every write beside the writer: each leaves connections behind it that the writer can use.
+/// Every write outside the writer leaves only connections that the writer can use.
 #[tokio::test]
 async fn writes_beside_the_writer_leave_no_bad_connection_behind() {
     for stage in STAGES {
