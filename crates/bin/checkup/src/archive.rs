@@ -1,4 +1,4 @@
-//! The format of backups: a tar whose first member says what the others are.
+//! The format of backups: a tar archive whose first member is a manifest of the others.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -12,38 +12,36 @@ use tar::{Archive, Builder, EntryType, Header};
 
 use crate::service::Service;
 
-/// The name of the first member.
 const MANIFEST: &str = "manifest.json";
-/// The format that this version writes and reads.
+/// The format version that this build writes and reads.
 const FORMAT: u32 = 1;
-/// Nobody else may read what a backup holds: the key is in it.
+/// Readable for its owner only, because a backup contains the signing key.
 const FILE_MODE: u32 = 0o600;
-/// A manifest is a few hundred bytes.
+/// The most bytes that a manifest may have. A real one has a few hundred.
 const MAX_MANIFEST_BYTES: u64 = 1 << 20;
 
-/// What a backup holds.
+/// The manifest of a backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Manifest {
-    /// Counts the formats there have been.
+    /// The version of the backup format.
     pub(crate) format: u32,
-    /// The version that wrote it.
+    /// The version of checkup that wrote the backup.
     pub(crate) version: String,
-    /// The instant of the cut.
+    /// The time of the cut: every database is copied as it was then.
     pub(crate) time: String,
-    /// The newest position of each service's log.
+    /// The newest position of each service's log, by service.
     pub(crate) positions: BTreeMap<String, i64>,
-    /// The members behind the manifest, in this order.
+    /// The files of the backup, in the order of the archive.
     pub(crate) files: Vec<Member>,
 }
 
-/// A file in a backup.
+/// A file of a backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Member {
-    /// Its name in the data directory.
     pub(crate) name: String,
-    /// Its length.
+    /// Its length in bytes.
     pub(crate) bytes: u64,
-    /// The SHA-256 of its content, in hexadecimal digits.
+    /// The SHA-256 of its content, in hexadecimal.
     pub(crate) sha256: String,
 }
 
@@ -53,17 +51,17 @@ impl Manifest {
     }
 }
 
-/// The name of a service's file in a backup. A view that was built anew is called as every service's file is.
+/// The name of a service's file in a backup. The name of a rebuilt view's file is not kept.
 pub(crate) fn file_name(service: Service) -> String {
     format!("{service}.db")
 }
 
-/// Whether a file of this name may be put into a data directory.
+/// Whether a backup may contain a file of this name.
 fn is_known(name: &str) -> bool {
     name == Signer::FILE || Service::ALL.into_iter().any(|service| file_name(service) == name)
 }
 
-/// Copies everything, and says how much that was and what its digest is.
+/// Copies everything. Returns the number of bytes and their SHA-256 in hexadecimal.
 fn copy_digested(from: &mut impl Read, to: &mut impl Write) -> io::Result<(u64, String)> {
     let (mut buffer, mut digest, mut bytes) = (vec![0; 1 << 16], Sha256::new(), 0);
     loop {
@@ -78,7 +76,7 @@ fn copy_digested(from: &mut impl Read, to: &mut impl Write) -> io::Result<(u64, 
     }
 }
 
-/// Describes a file.
+/// The length and the digest of a file, as a member called `name`.
 pub(crate) fn describe(path: &Path, name: String) -> io::Result<Member> {
     let (bytes, sha256) = copy_digested(&mut File::open(path)?, &mut io::sink())?;
     Ok(Member { name, bytes, sha256 })
@@ -92,7 +90,7 @@ fn header(bytes: u64) -> Header {
     header
 }
 
-/// Writes a backup of the files in a directory.
+/// Writes the manifest and the files of a directory as an archive.
 pub(crate) fn write(to: &mut impl Write, manifest: &Manifest, directory: &Path) -> io::Result<()> {
     let mut archive = Builder::new(to);
     let text = serde_json::to_vec_pretty(manifest)?;
@@ -107,7 +105,7 @@ fn invalid(why: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why.into())
 }
 
-/// Unpacks a backup into a directory of its own and syncs it. What it holds is what its manifest says, or this fails.
+/// Unpacks a backup into an empty directory and syncs it. Fails unless the archive contains what its manifest says.
 pub(crate) fn read(from: &mut impl Read, directory: &Path, mut unpacked: impl FnMut(&Member)) -> io::Result<Manifest> {
     let mut archive = Archive::new(from);
     let mut entries = archive.entries()?;
@@ -185,12 +183,12 @@ mod tests {
     fn whatever_is_cut_off_or_altered_is_refused() {
         let from = tempfile::tempdir().unwrap();
         let bytes = backup(from.path());
-        // behind the members there are only zeros
+        // zeros only after the last member
         let members = bytes.len() - 1_024;
         for length in (0..members).step_by(997) {
             assert!(restored(&bytes[..length]).is_err(), "cut off at {length}");
         }
-        // padding and the fields of headers that say nothing of content may be anything
+        // padding and header fields that do not describe content may have any value
         for place in [600, 700, 2_000, 50_000] {
             let mut altered = bytes.clone();
             altered[place] ^= 1;

@@ -1,6 +1,6 @@
-//! Puts services together into one process: any subset, joined by calls and by events from outbox to inbox.
+//! Builds any subset of the services into one process and connects them by calls and events.
 //!
-//! It knows which services there are and what each needs, not what any of them does.
+//! It knows the services and what each needs, not what any of them does.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -28,16 +28,16 @@ use crate::identity::OwnTokens;
 use crate::rebuild::{Builder, Feed, Keeper, ViewFiles};
 use crate::service::Service;
 
-/// What services are put together from.
+/// What the services of a process share.
 #[derive(Debug)]
 pub struct Parts<'a> {
-    /// What is configured.
+    /// The configuration of the process.
     pub settings: &'a Settings,
-    /// How events travel.
+    /// How events travel between services.
     pub transport: &'a Transport,
-    /// How services prove who they are.
+    /// The tokens that services identify themselves with.
     pub tokens: &'a OwnTokens,
-    /// What every component is given.
+    /// The process that the services run in.
     pub process: &'a Process,
 }
 
@@ -46,7 +46,7 @@ pub struct Parts<'a> {
 pub enum Transport {
     /// Consumers read the outboxes of the producers in this process.
     Tail,
-    /// Through a broker, to and from other processes.
+    /// Events travel through a broker, between processes.
     Broker(JetStream),
 }
 
@@ -59,7 +59,7 @@ pub struct Assembly {
     view: Option<Kept>,
 }
 
-/// The view of my-page, whose database may be another one later. It announces nothing, so nobody reads its outbox.
+/// The view of my-page. A rebuild replaces its database. It publishes no events, so nobody reads its outbox.
 struct Kept {
     views: Views,
     fed: Option<(Feed, Arc<dyn Subscribe>)>,
@@ -72,18 +72,18 @@ impl std::fmt::Debug for Kept {
 }
 
 impl Assembly {
-    /// Builds services, each on its own database, joins them, and adds them to a server that answers calls once all of that is
-    /// done.
+    /// Builds each service on its own database, connects the services, and adds them to a server. The server answers
+    /// calls once the process is ready.
     ///
     /// # Errors
-    /// Where a database does not answer.
+    /// Fails if a database does not answer.
     pub async fn build(
         databases: BTreeMap<Service, Database>,
         parts: &Parts<'_>,
         verifier: Verifier,
     ) -> Result<(Self, Server), Failure> {
         let latch = parts.process.readiness.latch("services");
-        // tokens are minted by processes that keep to the machine's clock
+        // tokens are made by the machine's clock, so they are checked without the configured offset
         let mut server = Server::new(parts.settings.server.clone(), verifier, Clock::system());
         server = server.ready_when(parts.process.readiness.clone());
         let mut assembly = Self::default();
@@ -132,7 +132,7 @@ impl Assembly {
         self.consumers.extend(consumers.into_iter().map(|consumer| (service, consumer)));
     }
 
-    /// Brings events from the services' outboxes to those who consume them.
+    /// Connects the services' outboxes and consumers.
     async fn join(&mut self, parts: &Parts<'_>) -> Result<(), Failure> {
         match parts.transport {
             Transport::Tail => self.join_here(parts),
@@ -144,8 +144,8 @@ impl Assembly {
         Ok(())
     }
 
-    /// The events of every service here reach the consumers of every other. A consumer that is new to its database starts with the
-    /// first event there is.
+    /// Connects every outbox here with every consumer here. A consumer that is new to its database starts with the
+    /// first event.
     fn join_here(&mut self, parts: &Parts<'_>) {
         let logs = self
             .databases
@@ -158,8 +158,9 @@ impl Assembly {
         self.bear_witness(parts);
     }
 
-    /// Hospital and Screening, whose logs others act upon, each keep how far the other one's has come: a file of either that comes back
-    /// older is noticed whatever else runs or has ever run here.
+    /// Lets Hospital and Screening store how far each other's log has come, because other services act on these two
+    /// logs. If one of the two files is replaced by an older one, that is noticed, whatever other services run or have
+    /// run here.
     fn bear_witness(&mut self, parts: &Parts<'_>) {
         let of = |wanted| self.databases.iter().find(|(service, _)| *service == wanted).map(|(_, database)| database);
         let pairs = [(Service::Hospital, Service::Screening), (Service::Screening, Service::Hospital)];
@@ -174,7 +175,7 @@ impl Assembly {
         }
     }
 
-    /// Every outbox is brought to the broker.
+    /// Publishes every outbox to the broker.
     fn publish(&self, parts: &Parts<'_>, broker: &JetStream) {
         let Process { clock, tasks, drain, .. } = parts.process;
         let transport: Arc<dyn Publish> = Arc::new(broker.clone());
@@ -185,8 +186,9 @@ impl Assembly {
         }
     }
 
-    /// Every consumer hears from the broker: one with a file of its own reads everything itself, in order; the replicas on a
-    /// shared database share the work. A new file knows nothing yet, so its service waits until it has caught up.
+    /// Subscribes every consumer to the broker. A consumer with a SQLite file reads every event itself, in order. The
+    /// replicas on a shared database share the work. A new file is empty, so its service is not ready before it has
+    /// caught up.
     async fn consume(&mut self, parts: &Parts<'_>, broker: &JetStream) -> Result<(), Failure> {
         let shared: Arc<dyn Subscribe> = Arc::new(broker.durable());
         let alone: Arc<dyn Subscribe> = Arc::new(broker.ordered());
@@ -204,7 +206,7 @@ impl Assembly {
         Ok(())
     }
 
-    /// Starts the loop that brings a consumer its events. My-page's can be stopped by itself.
+    /// Starts the loop that gives a consumer its events. The one of my-page can be stopped by itself.
     fn start(
         &mut self,
         parts: &Parts<'_>,
@@ -223,7 +225,7 @@ impl Assembly {
         process.tasks.spawn(Kind::Loop, name, consuming);
     }
 
-    /// What answers requests to build the view of my-page anew, in this data directory.
+    /// The part that answers requests to rebuild the view of my-page in this data directory.
     pub fn keeper(&mut self, parts: &Parts<'_>, directory: &Path) -> Keeper {
         let files = ViewFiles::of(directory);
         let here = files.current().map(|current| Location::Sqlite(files.path(current)));
@@ -242,7 +244,7 @@ impl Assembly {
         Keeper::new(files, builder)
     }
 
-    /// Lets go of everything that keeps background work alive, but for the databases, which that work still needs to end.
+    /// Drops everything that keeps background work alive, except the databases, which that work needs until it ends.
     #[must_use]
     pub fn retire(self) -> Databases {
         let view = self.view.map(|view| view.views.database());
@@ -251,7 +253,7 @@ impl Assembly {
     }
 }
 
-/// The databases of services that serve no more.
+/// The databases of services that have stopped serving.
 #[derive(Debug)]
 pub struct Databases {
     all: Vec<Database>,
@@ -259,7 +261,7 @@ pub struct Databases {
 }
 
 impl Databases {
-    /// Closes them; nothing may use them any more.
+    /// Closes the databases. Nothing may use them afterwards.
     pub async fn close(self) {
         for witness in self.witnesses {
             witness.keep_last().await;
@@ -281,7 +283,7 @@ const fn publisher(service: Service) -> &'static str {
     }
 }
 
-/// The replicas of Hospital: where the configuration says, otherwise in this process.
+/// The replicas of Hospital: those of the configuration, or the one in this process if there are none.
 fn hospital(configured: &[Uri], server: &Server) -> Replicas {
     if configured.is_empty() {
         return Replicas::here(server.local());
@@ -289,10 +291,10 @@ fn hospital(configured: &[Uri], server: &Server) -> Replicas {
     Replicas::connect(configured, ClientOptions::default())
 }
 
-/// Opens the databases of services.
+/// Opens the databases of these services.
 ///
 /// # Errors
-/// Where one cannot be opened.
+/// Fails if one of them cannot be opened.
 pub async fn open_all(locations: &BTreeMap<Service, Location>) -> Result<BTreeMap<Service, Database>, Failure> {
     let mut databases = BTreeMap::new();
     for (service, location) in locations {
@@ -313,7 +315,7 @@ pub async fn open_all(locations: &BTreeMap<Service, Location>) -> Result<BTreeMa
 /// Opens a service's database.
 ///
 /// # Errors
-/// Where it cannot be opened.
+/// Fails if it cannot be opened.
 pub async fn open(service: Service, location: &Location) -> Result<Database, store::Error> {
     match service {
         Service::Hospital => Database::open::<hospital::Migrator>(location).await,
@@ -324,10 +326,10 @@ pub async fn open(service: Service, location: &Location) -> Result<Database, sto
     }
 }
 
-/// Brings the schema of a service's database up to date; the names of the migrations that took.
+/// Runs the migrations that a service's database still needs. Returns their names.
 ///
 /// # Errors
-/// Where the database cannot be reached, or a migration fails.
+/// Fails if the database cannot be reached, or a migration fails.
 pub async fn migrate(service: Service, location: &Location) -> Result<Vec<String>, store::Error> {
     match service {
         Service::Hospital => Database::migrate::<hospital::Migrator>(location).await,

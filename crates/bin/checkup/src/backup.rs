@@ -1,4 +1,4 @@
-//! `checkup backup` and `checkup restore`: one cut over the files of a data directory, and a directory made of it.
+//! `checkup backup` and `checkup restore`: copy a data directory as of one instant, and make a directory from a copy.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -18,10 +18,10 @@ use crate::exit::{Exit, Failure, chain};
 use crate::service::Service;
 use crate::terminal::{self, Progress};
 
-/// Copies a data directory into an archive, whether a process uses it or not.
+/// Copies a data directory into an archive, while a process uses it or not.
 ///
 /// # Errors
-/// Where there is nothing to copy, or it cannot be read or written.
+/// Fails if there is nothing to copy, or a file cannot be read or written.
 pub async fn backup(args: BackupArgs) -> Result<Exit, Failure> {
     let BackupArgs { data_dir, to } = args;
     let begin = Instant::now();
@@ -37,7 +37,7 @@ pub async fn backup(args: BackupArgs) -> Result<Exit, Failure> {
     let progress = Progress::new();
     let manifest = copy(&data_dir, &work, &progress).await?;
     progress.phase("writing the archive", None);
-    // it is only readable for its owner, as the key in it
+    // readable for its owner only, like the signing key in it
     let mut archive = tempfile::NamedTempFile::new_in(work.path()).map_err(|error| cannot(&error))?;
     let written = archive::write(&mut BufWriter::new(archive.as_file_mut()), &manifest, work.path());
     written.and_then(|()| archive.as_file().sync_all()).map_err(|error| cannot(&error))?;
@@ -55,7 +55,7 @@ pub async fn backup(args: BackupArgs) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
-/// Copies the files of a data directory into another one.
+/// Copies the files of a data directory into a working directory.
 async fn copy(data_dir: &Path, work: &TempDir, progress: &Progress) -> Result<Manifest, Failure> {
     let there = Service::ALL.into_iter().filter(|service| file(data_dir, *service).is_file());
     let services: Vec<Service> = there.collect();
@@ -83,10 +83,10 @@ async fn copy(data_dir: &Path, work: &TempDir, progress: &Progress) -> Result<Ma
     Ok(Manifest::new(time, positions, files))
 }
 
-/// Makes a data directory of an archive.
+/// Makes a data directory from an archive.
 ///
 /// # Errors
-/// Where the directory is not free, or the archive is not whole.
+/// Fails if the directory is used or not empty, or the archive is damaged.
 pub fn restore(args: &RestoreArgs) -> Result<Exit, Failure> {
     let RestoreArgs { from, data_dir } = args;
     let begin = Instant::now();
@@ -110,7 +110,7 @@ pub fn restore(args: &RestoreArgs) -> Result<Exit, Failure> {
     let manifest = read.map_err(|error| cannot(chain(&error)))?;
     let placed = sync(work.path()).and_then(|()| fs::rename(work.path(), data_dir)).and_then(|()| sync(beside));
     placed.map_err(|error| cannot(chain(&error)))?;
-    // it has another name by now, and there is nothing to remove
+    // the directory has been renamed, so there is nothing to remove
     let _ = work.keep();
     let Manifest { version, time, positions, .. } = manifest;
     terminal::print(&format!(
@@ -123,7 +123,7 @@ pub fn restore(args: &RestoreArgs) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
-/// Only a directory that nobody uses and that holds nothing may be written to.
+/// Refuses a directory that a process uses or that is not empty.
 fn refuse_used(data_dir: &Path) -> Result<(), Failure> {
     let dir = data_dir.display();
     let help = "choose another with --data-dir, or move it away";
@@ -142,7 +142,7 @@ fn refuse_used(data_dir: &Path) -> Result<(), Failure> {
     }
 }
 
-/// The directory that a name is in.
+/// The directory that contains a path.
 fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }

@@ -1,4 +1,4 @@
-//! `checkup bench`: runs the instrument, shows how far it is, prints and writes what came of it.
+//! `checkup bench`: runs the measurements, shows progress, prints and writes the results.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,21 +10,21 @@ use crate::exit::{Exit, Failure, chain};
 use crate::service::Service;
 use crate::terminal::{self, Progress};
 
-/// Runs before anything is measured.
+/// How long calls run before a measurement begins.
 const WARM_UP: Duration = Duration::from_millis(500);
-/// The same, and each side of a pair, where everything is short.
+/// The warm-up and the duration of each side of a pair, with `--short`.
 const SHORT: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(300)];
 
-/// Measures and prints.
+/// Measures, prints and writes.
 ///
 /// # Errors
-/// Where something cannot be measured.
+/// Fails if something cannot be measured or written.
 pub async fn run(args: BenchArgs) -> Result<Exit, Failure> {
     if let Some(addr) = args.serve_hello {
         return ::bench::hello::serve(addr).await.map(|()| Exit::Ok).map_err(failure);
     }
     let plan = plan(&args)?;
-    // before anything is measured, which takes long
+    // first, because measuring takes long and the results must not be lost
     for path in [&args.write, &args.json].into_iter().flatten().filter(|path| path.as_os_str() != "-") {
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
         std::fs::create_dir_all(directory).map_err(|error| cannot_write(path, &error))?;
@@ -36,7 +36,7 @@ pub async fn run(args: BenchArgs) -> Result<Exit, Failure> {
     };
     let measured = tokio::select! {
         measured = ::bench::run(&plan, &say) => measured.map_err(failure),
-        // what was started ends with what is dropped here
+        // dropping the measurement ends what it has started
         () = interrupted() => Err(Failure::failed("interrupted; nothing was written")),
     };
     progress.clear();
@@ -81,7 +81,7 @@ fn plan(args: &BenchArgs) -> Result<Plan, Failure> {
     })
 }
 
-/// Ctrl-C, or a request to end. Without a way to hear of them the run goes on to its end.
+/// Ends at Ctrl-C or SIGTERM. If signals cannot be handled, it never ends.
 async fn interrupted() {
     use tokio::signal::unix::{SignalKind, signal};
     let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
@@ -93,7 +93,7 @@ async fn interrupted() {
 
 fn finish(args: &BenchArgs, report: &Report) -> Result<Exit, Failure> {
     let json = format!("{:#}\n", report.json());
-    // what took long to measure is written wherever it can be
+    // measuring took long, so every output that can be written is written
     let written = match &args.json {
         Some(path) if path.as_os_str() == "-" => terminal::print(&json),
         Some(path) => {

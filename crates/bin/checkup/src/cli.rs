@@ -1,4 +1,4 @@
-//! What can be typed: commands, flags, their defaults and help. What they do is elsewhere.
+//! The command line: commands, flags, their defaults and help. Other modules carry the commands out.
 
 mod safety;
 mod serving;
@@ -17,11 +17,11 @@ pub use serving::{MeshArgs, Replicas, ServeArgs, UpArgs};
 pub use tools::{BenchArgs, BenchItem, DemoArgs, JwksArgs, TokenArgs, VerifyArgs};
 pub use upkeep::{ConfigCommand, DeadLettersCommand, MigrateArgs, RebuildArgs, StoresArgs};
 
-/// Where the data is when nobody says otherwise.
+/// The default data directory.
 pub const DATA_DIR: &str = "data";
-/// Where the data of a mesh is when nobody says otherwise.
+/// The default directory of a mesh.
 pub const MESH_DIR: &str = "data-mesh";
-/// Where a process listens when nobody says otherwise, and where one is looked for.
+/// The default address to serve on and to call.
 pub const ADDR: &str = "127.0.0.1:8080";
 
 const STYLES: Styles = Styles::styled()

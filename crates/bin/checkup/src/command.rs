@@ -1,4 +1,4 @@
-//! The command line from its arguments to its status.
+//! Runs the command line and turns the result into an exit status.
 
 use std::future::Future;
 use std::io::Write;
@@ -17,7 +17,7 @@ use crate::{
     verify,
 };
 
-/// Reads the arguments of the process and runs the command that they name. `started` is when the process began.
+/// Reads the process's arguments and runs the command. `started` is when the process began.
 pub fn main(started: Instant) -> ExitCode {
     let outcome = match Cli::try_parse() {
         Ok(cli) => run(cli.command, started),
@@ -33,7 +33,7 @@ pub fn main(started: Instant) -> ExitCode {
 }
 
 fn run(command: Command, started: Instant) -> Result<Exit, Failure> {
-    // one type of future, or the runtime would be compiled once for each command
+    // one boxed type for all commands, so that the runtime is not compiled once per command
     let running: Pin<Box<dyn Future<Output = Result<Exit, Failure>>>> = match command {
         Command::Token(args) => return token::run(args),
         Command::Jwks(args) => return jwks::run(args),
@@ -54,8 +54,9 @@ fn run(command: Command, started: Instant) -> Result<Exit, Failure> {
     runtime()?.block_on(running)
 }
 
-/// On one or two cores a single thread: what a second one adds is less than what handing work back and forth costs, and databases
-/// have threads or processes of their own. On more, a few: the services wait far more than they compute.
+/// Chooses the runtime. One thread on one or two cores: handing work between threads would cost more than a second
+/// thread adds, and databases have their own threads or processes. A few threads on more cores: the services wait far
+/// more than they compute.
 fn runtime() -> Result<Runtime, Failure> {
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     let mut builder = match cores {
@@ -66,11 +67,11 @@ fn runtime() -> Result<Runtime, Failure> {
     built.map_err(|error| Failure::failed(format!("cannot start the runtime: {error}")))
 }
 
-/// Help and version are no errors; everything else the command line can say wrong ends with the status for that.
+/// Prints what clap says. Help and version end with status 0, any error in the command line with status 64.
 fn usage(error: &clap::Error) -> ExitCode {
     let printed = error.print().and_then(|()| std::io::stdout().flush());
     if error.use_stderr() {
-        // a closed terminal is no reason to fail differently
+        // whether the error could be printed does not change the status
         return Exit::Usage.into();
     }
     match terminal::written(printed) {

@@ -1,6 +1,6 @@
-//! The configuration of a process: the default document, and its sections as those who use them want them.
+//! The configuration of a process: the default document, and its sections as typed options.
 //!
-//! `checkup config check` and `dump` are here too. How layers are laid over each other is `runtime::config`'s.
+//! `checkup config check` and `dump` are here too. `runtime::config` merges the layers.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -22,45 +22,44 @@ use crate::exit::{Exit, Failure, chain};
 use crate::service::Service;
 use crate::terminal;
 
-/// Every key with its default and what it means: the manual, and the schema.
+/// Every key with its default and a comment. It is the manual and the schema of the configuration.
 pub const DEFAULT: &str = include_str!("default.toml");
 
-/// The effective configuration.
+/// The effective configuration, as typed options.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// How far the rules' clock is from the machine's.
+    /// How far the clock of the rules is ahead of the machine's.
     pub clock_offset: SignedDuration,
-    /// Limits of the server.
+    /// The limits of the gRPC server.
     pub server: ServerOptions,
-    /// Whose tokens are accepted.
+    /// The keys and tokens of this process.
     pub identity: IdentityOptions,
-    /// What is logged.
+    /// The level and the format of the log.
     pub telemetry: TelemetryOptions,
-    /// The broker that `serve` needs; `None`: not configured.
+    /// The broker, which `serve` needs. `None` if it is not configured.
     pub events: Option<JetStreamOptions>,
-    /// Patience of the consumers of events.
+    /// Options of the consumers of events.
     pub consume: relay::ConsumeOptions,
-    /// Patience of the publishers of events.
+    /// Options of the publishers of events.
     pub publish: relay::PublishOptions,
-    /// Where services have their data that have a place of their own.
+    /// The configured databases. A service without one uses a file.
     pub databases: BTreeMap<Service, Location>,
-    /// Hospital's own.
+    /// The options of the service Hospital.
     pub hospital: hospital::Options,
-    /// The replicas of Hospital that Screening calls; none: the one in this process.
+    /// The replicas of Hospital that Screening calls. Empty: Hospital in this process.
     pub screening_hospital: Vec<Uri>,
-    /// Screening's own.
+    /// The options of the service Screening.
     pub screening: screening::Options,
-    /// Reservation's own.
+    /// The options of the service Reservation.
     pub reservation: reservation::Options,
-    /// MyPage's own.
+    /// The options of the service my-page.
     pub mypage: mypage::Options,
-    /// The replicas of Hospital that Marketing calls; none: the one in this process.
+    /// The replicas of Hospital that Marketing calls. Empty: Hospital in this process.
     pub marketing_hospital: Vec<Uri>,
-    /// Marketing's own.
+    /// The options of the service Marketing.
     pub marketing: marketing::Options,
 }
 
-/// Section `clock`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ClockSection {
@@ -68,19 +67,18 @@ struct ClockSection {
     offset: SignedDuration,
 }
 
-/// Section `identity`.
+/// The section `identity`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IdentityOptions {
-    /// A JWKS document with keys whose tokens are accepted besides the directory's own; empty: none.
+    /// A JWKS document. Tokens of its keys are accepted besides those of the own key. Empty: none.
     pub jwks_file: PathBuf,
-    /// The directory of the key that services started with `serve` share; empty: none.
+    /// The directory of the signing key that services started with `serve` share. Empty: none.
     pub key_dir: PathBuf,
-    /// The file with the current token of such a service; empty: none.
+    /// The file with the current token of a service started with `serve`. Empty: none.
     pub token_file: PathBuf,
 }
 
-/// Section `events`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct EventsSection {
@@ -96,7 +94,6 @@ struct EventsSection {
     acknowledge_wait: Duration,
 }
 
-/// Section `telemetry`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TelemetrySection {
@@ -112,7 +109,6 @@ enum LogFormat {
     Json,
 }
 
-/// Section `relay`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RelaySection {
@@ -137,31 +133,31 @@ struct RelaySection {
     last_pause: Duration,
 }
 
-/// Where a configuration comes from, besides the default document.
+/// The layers of a configuration above the default document, weakest first.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
-    /// A file.
+    /// The configuration file, if there is one.
     pub file: Option<PathBuf>,
-    /// The environment.
+    /// The environment variables of the process.
     pub env: BTreeMap<String, String>,
-    /// `key=value`, strongest.
+    /// Settings `key=value` of the command line.
     pub flags: Vec<String>,
 }
 
 impl Sources {
-    /// A file, this process's environment and flags.
+    /// The file and flags of the command line, and the environment of this process.
     #[must_use]
     pub fn of_process(args: &ConfigArgs) -> Self {
-        // a variable that is not text is none of ours
+        // a variable that is not Unicode cannot be a key of checkup
         let env =
             std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
         Self { file: args.config.clone(), env: env.collect(), flags: args.set.clone() }
     }
 
-    /// The effective document.
+    /// Merges the layers into the effective document.
     ///
     /// # Errors
-    /// Everything that is wrong, one line each.
+    /// Fails with every mistake, one per line.
     pub fn load(&self) -> Result<Config, Failure> {
         let file = match &self.file {
             None => None,
@@ -175,10 +171,10 @@ impl Sources {
         Config::load(DEFAULT, &layers).map_err(|errors| wrong(&errors))
     }
 
-    /// The effective configuration.
+    /// Merges the layers and reads every section.
     ///
     /// # Errors
-    /// Everything that is wrong, one line each.
+    /// Fails with every mistake, one per line.
     pub fn settings(&self) -> Result<Settings, Failure> {
         let mut settings = Settings::of(&self.load()?).map_err(|errors| wrong(&errors))?;
         settings.telemetry.rust_log = self.env.get("RUST_LOG").cloned();
@@ -192,10 +188,10 @@ fn wrong(errors: &[ConfigError]) -> Failure {
 }
 
 impl Settings {
-    /// The sections of a document.
+    /// Reads the sections of a document.
     ///
     /// # Errors
-    /// Every section that is not as its owner wants it.
+    /// Fails with the mistakes of every section.
     pub fn of(config: &Config) -> Result<Self, Vec<ConfigError>> {
         let mut errors = Vec::new();
         let clock: Option<ClockSection> = section(config, "clock", &mut errors);
@@ -238,7 +234,7 @@ fn section<T: DeserializeOwned>(config: &Config, name: &str, errors: &mut Vec<Co
     config.section(name).map_err(|error| errors.push(error)).ok()
 }
 
-/// The section of a service: its own options, and what is for the assembly to know, its database and the Hospitals it calls.
+/// Reads the section of a service: the service's own options, its database, and the replicas of Hospital that it calls.
 fn service<T: DeserializeOwned>(
     config: &Config,
     service: Service,
@@ -306,10 +302,10 @@ impl RelaySection {
     }
 }
 
-/// `checkup config`.
+/// `checkup config`: checks or prints the configuration.
 ///
 /// # Errors
-/// Where the configuration is wrong.
+/// Fails if the configuration is wrong.
 pub fn run(command: ConfigCommand) -> Result<Exit, Failure> {
     match command {
         ConfigCommand::Check(args) => {
@@ -321,7 +317,7 @@ pub fn run(command: ConfigCommand) -> Result<Exit, Failure> {
             sources.settings()?;
             let config = sources.load()?;
             let is_default = config == Config::load(DEFAULT, &Layers::default()).map_err(|errors| wrong(&errors))?;
-            // the default document has the comments that a changed one has lost
+            // the default document has comments, which a merged one does not
             if is_default { terminal::print(DEFAULT)? } else { terminal::print(&config.dump())? }
         }
     }

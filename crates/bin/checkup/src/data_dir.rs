@@ -1,4 +1,4 @@
-//! The data directory of an embedded process: made when it is missing, and used by one process at a time.
+//! The data directory of an embedded process. It is created if it is missing, and one process uses it at a time.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -10,23 +10,23 @@ use crate::exit::{Failure, chain};
 use crate::rebuild::ViewFiles;
 use crate::service::Service;
 
-/// The name of the lock file. It stays when the process ends: the lock is what counts, and the system gives that up with the
-/// process, however it ends.
+/// The name of the lock file. The file stays when the process ends. Only its lock counts, and the operating system
+/// releases the lock however the process ends.
 const LOCK: &str = "checkup.lock";
 
-/// A data directory that this process alone may use until this is dropped.
+/// A data directory that is locked for this process until this value is dropped.
 #[derive(Debug)]
 pub struct DataDir {
     path: PathBuf,
-    // held for its lock
+    // keeps the lock
     _lock: File,
 }
 
 impl DataDir {
-    /// Makes the directory where needed and locks it.
+    /// Creates the directory if it is missing and locks it.
     ///
     /// # Errors
-    /// Where it cannot be used, or another process uses it.
+    /// Fails if the directory cannot be used, or another process uses it.
     pub fn open(path: &Path) -> Result<Self, Failure> {
         let failed = |what: &str, error: &std::io::Error| {
             let (dir, why) = (path.display(), chain(error));
@@ -40,19 +40,19 @@ impl DataDir {
             Err(TryLockError::WouldBlock) => return Err(in_use(path, &mut lock)),
             Err(TryLockError::Error(error)) => return Err(failed("lock", &error)),
         }
-        // where there is no room for it, whoever finds the directory in use does not learn by whom
+        // without room on the disk, the pid is missing from another process's error message; nothing else depends on it
         let _ = lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| write!(lock, "{}", std::process::id()));
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
 
-    /// Where it is.
+    /// The path of the directory.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Where a service's data is. For my-page that is the view in use; others, which a rebuild that was cut off left behind, are
-    /// removed.
+    /// The database of a service in this directory. For my-page it is the view in use. Views that an interrupted
+    /// rebuild left behind are removed.
     #[must_use]
     pub fn database(&self, service: Service) -> Location {
         if service == Service::MyPage
@@ -64,8 +64,8 @@ impl DataDir {
     }
 }
 
-/// Makes a directory and those it is in, and forces each name to disk: what is synced in a directory is lost with the power all the
-/// same where the directory's own name was never synced.
+/// Creates a directory and its missing parents, and syncs each name. A file that is synced in a directory is lost in a
+/// power failure all the same if the name of the directory was never synced.
 fn make(path: &Path) -> io::Result<()> {
     let above = match path.parent() {
         None => return Ok(()),
@@ -73,7 +73,7 @@ fn make(path: &Path) -> io::Result<()> {
         Some(above) => above,
     };
     if path.is_dir() {
-        // whoever made it may have been killed before its name was synced; somebody else's directory need not be ours to read
+        // its creator may have been killed before the name was synced; a directory of another owner may not be readable
         let _ = File::open(above).and_then(|above| above.sync_all());
         return Ok(());
     }
@@ -85,13 +85,13 @@ fn make(path: &Path) -> io::Result<()> {
     File::open(above)?.sync_all()
 }
 
-/// The file that a service uses in a data directory, whether it is there or not.
+/// The path of a service's file in a data directory, whether the file exists or not.
 #[must_use]
 pub fn file(directory: &Path, service: Service) -> PathBuf {
     match service {
         Service::MyPage => {
             let files = ViewFiles::of(directory);
-            // a pointer that cannot be read is said where the view is opened; the first one can always be built from the events
+            // opening the view reports an unreadable pointer; the first view can always be rebuilt from the events
             files.path(files.current().unwrap_or(1))
         }
         _ => directory.join(format!("{service}.db")),
@@ -101,7 +101,7 @@ pub fn file(directory: &Path, service: Service) -> PathBuf {
 /// Whether a process uses this data directory.
 ///
 /// # Errors
-/// Where that cannot be found out.
+/// Fails if the lock file cannot be read.
 pub fn is_in_use(directory: &Path) -> io::Result<bool> {
     let lock = match File::open(directory.join(LOCK)) {
         Ok(lock) => lock,
@@ -117,7 +117,7 @@ pub fn is_in_use(directory: &Path) -> io::Result<bool> {
 
 fn in_use(path: &Path, lock: &mut File) -> Failure {
     let mut pid = String::new();
-    // the holder writes its pid a moment after it has the lock
+    // the holder writes its pid a moment after it has taken the lock
     let holder = match lock.read_to_string(&mut pid) {
         Ok(_) if !pid.trim().is_empty() => format!("the process with pid {}", pid.trim()),
         _ => "another process".to_owned(),

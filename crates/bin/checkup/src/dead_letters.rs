@@ -1,7 +1,7 @@
-//! `checkup dead-letters`: what consumers could not apply, shown, applied again, or removed.
+//! `checkup dead-letters`: lists, shows, replays and removes events that consumers could not apply.
 //!
-//! It works on the services' databases, next to the processes that use them: a letter that is to be applied again is only
-//! marked here; the service's own consumer does it, under its own rules.
+//! It works on the services' databases, beside the processes that use them. A replay only marks the dead letter here.
+//! The service's own consumer then applies it by its own rules.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
@@ -24,18 +24,18 @@ use crate::exit::{Exit, Failure, chain};
 use crate::service::Service;
 use crate::terminal;
 
-/// Letters read in one statement.
+/// Dead letters that one statement reads.
 const LETTERS_PER_READ: u64 = 500;
-/// Characters of an error in a list.
+/// The most characters of an error that a list shows.
 const SHOWN_ERROR_CHARACTERS: usize = 60;
 const REPLAY_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// A letter's name: `hospital/12`.
+/// The name of a dead letter, for example `hospital/12`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LetterId {
-    /// Whose database it is in.
+    /// The service whose database has it.
     pub service: Service,
-    /// Its number there.
+    /// Its number in that database.
     pub number: i64,
 }
 
@@ -56,10 +56,10 @@ impl FromStr for LetterId {
     }
 }
 
-/// Runs one of the commands.
+/// Runs one of the `dead-letters` commands.
 ///
 /// # Errors
-/// Where a database cannot be used, or a letter is not there.
+/// Fails if a database cannot be used, or a dead letter does not exist.
 pub async fn run(command: DeadLettersCommand) -> Result<Exit, Failure> {
     match command {
         DeadLettersCommand::List { stores, json } => list(&Stores::open(&stores, None).await?, json).await,
@@ -78,12 +78,12 @@ pub async fn run(command: DeadLettersCommand) -> Result<Exit, Failure> {
     }
 }
 
-/// The databases that were found.
+/// The databases that were found, by service.
 struct Stores(BTreeMap<Service, Database>);
 
 impl Stores {
-    /// Opens the databases that the configuration names and those in the data directory; only those of `named` letters, where
-    /// there are any.
+    /// Opens the databases of the configuration and of the data directory. With `named`, only those of these dead
+    /// letters.
     async fn open(args: &StoresArgs, named: Option<&[LetterId]>) -> Result<Self, Failure> {
         let settings = Sources::of_process(&args.config).settings()?;
         let mut locations = settings.databases;

@@ -1,6 +1,6 @@
-//! `checkup demo`: plays the scenario against a running process, row by row, as the people in it would.
+//! `checkup demo`: plays the scenario against a running process, row by row, as its users would.
 //!
-//! It judges every answer by the contract and knows nothing of how the services work inside.
+//! It judges every answer by the contract and uses nothing else of the services.
 
 mod marketing;
 mod report;
@@ -14,10 +14,10 @@ use crate::terminal;
 
 use rows::Play;
 
-/// Plays all thirteen rows and prints what came back.
+/// Plays all thirteen rows and prints the results.
 ///
 /// # Errors
-/// Where the process cannot be reached or there is no token.
+/// Fails if the process cannot be reached or there is no token.
 pub async fn run(args: DemoArgs) -> Result<Exit, Failure> {
     let wallet = Wallet::open(&args.target)?;
     let target = Target::reach(&args.target.addr).await?;

@@ -1,4 +1,4 @@
-//! How a command ends: with a status that scripts rely on and, where it failed, one sentence that says what to do.
+//! How a command ends: with a status that scripts rely on and, if it failed, one sentence that says what to do.
 
 use std::fmt;
 use std::process::ExitCode;
@@ -6,11 +6,11 @@ use std::process::ExitCode;
 /// The exit statuses of every command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// All is as it should be.
+    /// The command succeeded, and everything it checked is in order.
     Ok,
-    /// The command failed, or found something that is not as it should be and has said what.
+    /// The command failed, or found and reported something that is not in order.
     Failed,
-    /// The command line or the configuration is wrong; nothing was done.
+    /// The command line or the configuration is wrong. Nothing was done.
     Usage,
 }
 
@@ -24,23 +24,23 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Why a command could not do its work.
+/// Why a command failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// The status to end with.
+    /// The status that the process ends with.
     pub exit: Exit,
-    /// For people: what is wrong and what would help.
+    /// A sentence for people: what is wrong, and what would help.
     pub message: String,
 }
 
 impl Failure {
-    /// Something outside of the command line went wrong.
+    /// A failure that neither the command line nor the configuration caused.
     #[must_use]
     pub fn failed(message: impl Into<String>) -> Self {
         Self { exit: Exit::Failed, message: message.into() }
     }
 
-    /// The command line or the configuration is wrong.
+    /// A failure that the command line or the configuration caused.
     #[must_use]
     pub fn usage(message: impl Into<String>) -> Self {
         Self { exit: Exit::Usage, message: message.into() }
@@ -62,7 +62,7 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     let mut source = error.source();
     while let Some(cause) = source {
         let cause_text = cause.to_string();
-        // some libraries print their source themselves
+        // some errors print their source themselves
         if !text.contains(&cause_text) {
             text = format!("{text}: {cause_text}");
         }

@@ -1,12 +1,11 @@
-//! One address for a mesh on loopback: every call goes to a replica of the service it names.
+//! One address for a mesh on this machine: every call is forwarded to a replica of the service it names.
 //!
-//! It stands where a cluster has Istio's gateway, for people with grpcurl and for the tools of this binary, and does what they
-//! would miss: it leaves out replicas that are not ready, takes another where one cannot be connected to, and sends one caller's
-//! calls of my-page to one replica, because a resume token belongs to the file it was made from. It decides nothing and reads
-//! no message.
+//! It takes the place of Istio's gateway for grpcurl and for the tools of this binary. It prefers replicas that are
+//! ready, tries the next replica if one refuses the connection, and sends one caller's my-page calls to one replica,
+//! because a resume token is valid only for the file it was made from. It makes no other decision and reads no message.
 //!
-//! What is asked of the mesh as a whole it answers by itself: reflection, which is the same everywhere, and health, of which each
-//! replica knows only its own.
+//! It answers calls about the whole mesh itself: reflection, which is the same in every process, and health, because
+//! each replica knows only its own.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -44,14 +43,13 @@ use tower::{Service, ServiceExt};
 use crate::exit::chain;
 use crate::service::Service as CheckupService;
 
-/// Connections to each replica.
 const CONNECTIONS: usize = 2;
-/// Bytes that gRPC puts before a message.
+/// Bytes that gRPC puts before each message.
 const FRAME: usize = 5;
-/// Streams a client may have open on one connection.
+/// The most streams that a client may have open on one connection.
 const STREAMS: u32 = 4_096;
 
-/// One replica, and whether calls are to be sent to it.
+/// One replica, and whether it is ready.
 #[derive(Debug)]
 pub struct Upstream {
     channels: Vec<Channel>,
@@ -63,14 +61,14 @@ impl Upstream {
     /// A replica that is not ready yet.
     ///
     /// # Errors
-    /// Where the address is none.
+    /// Fails if the address makes no URI.
     pub fn new(addr: SocketAddr) -> Result<Self, http::uri::InvalidUri> {
         let uri: http::Uri = format!("http://{addr}").parse()?;
         let channels = (0..CONNECTIONS).map(|_| connect(uri.clone(), ClientOptions::default())).collect();
         Ok(Self { channels, ready: AtomicBool::new(false), next: AtomicUsize::new(0) })
     }
 
-    /// Takes it in, or leaves it out.
+    /// Sets whether calls should prefer this replica.
     pub fn set_ready(&self, ready: bool) {
         self.ready.store(ready, Ordering::Relaxed);
     }
@@ -80,23 +78,24 @@ impl Upstream {
     }
 }
 
-/// The replicas by the middle of their methods' names: `hospital` of `checkup.hospital.v1.HospitalService`.
+/// Forwards calls. The replicas are keyed by the part of a method's name that names the service: `hospital` in
+/// `checkup.hospital.v1.HospitalService`.
 #[derive(Debug, Clone)]
 pub struct Gateway {
     upstreams: Arc<HashMap<String, Vec<Arc<Upstream>>>>,
     health: Health,
-    /// Reflection and health.
+    /// Reflection and health, which the gateway answers itself.
     own: Routes,
     turn: Arc<AtomicUsize>,
 }
 
-/// The health of every service of the mesh and, without a name, of all of them together.
+/// The health of every service of the mesh. The empty name stands for all of them.
 #[derive(Debug, Clone)]
 struct Health {
     reporter: HealthReporter,
-    /// The gRPC services of each upstream.
+    /// The gRPC services of each upstream, by upstream.
     names: Arc<HashMap<String, Vec<String>>>,
-    /// What was told last: watchers hear of changes only.
+    /// What was reported last, because only changes are reported to watchers.
     last_reported: Arc<Mutex<HashMap<String, bool>>>,
 }
 
@@ -122,16 +121,16 @@ impl Health {
     }
 }
 
-/// The service in the name of a package or of a method: `hospital` of `checkup.hospital.v1`.
+/// The service in the name of a package or a method: `hospital` in `checkup.hospital.v1`.
 fn upstream_of(name: &str) -> Option<&str> {
     name.strip_prefix("checkup.").and_then(|rest| rest.split('.').next())
 }
 
 impl Gateway {
-    /// Routes to these.
+    /// A gateway to these replicas.
     ///
     /// # Errors
-    /// Where the descriptors of the contract are not served: a defect of the build.
+    /// Fails if the descriptors of the contract cannot be served, which is a defect of the build.
     pub fn new(upstreams: HashMap<String, Vec<Arc<Upstream>>>) -> Result<Self, runtime::server::Error> {
         let health = Health::new(&upstreams)?;
         let served = HealthServer::new(HealthService::from_health_reporter(health.reporter.clone()));
@@ -139,7 +138,7 @@ impl Gateway {
         Ok(Self { upstreams: Arc::new(upstreams), health, own, turn: Arc::default() })
     }
 
-    /// Tells those who ask after or watch the health of services how they are now: a service serves where one of its replicas is ready.
+    /// Updates the health of every service, for checks and watchers. A service is SERVING if one of its replicas is.
     pub async fn tell_health(&self) {
         let mut all_serve = true;
         for (upstream, names) in self.health.names.iter() {
@@ -153,10 +152,10 @@ impl Gateway {
         self.health.tell("", all_serve).await;
     }
 
-    /// Serves until `stop` comes.
+    /// Serves until `stop` ends.
     ///
     /// # Errors
-    /// Where the transport fails.
+    /// Fails if the transport does.
     pub async fn serve(
         self,
         listener: TcpListener,
@@ -169,7 +168,8 @@ impl Gateway {
             .await
     }
 
-    /// The replicas a call may go to, those that are ready first, each call, or each caller, beginning with another one.
+    /// The replicas that a call may go to: ready ones first, each group starting at another replica per call, or per
+    /// caller for my-page.
     fn candidates(&self, head: &Parts) -> Vec<Arc<Upstream>> {
         let Some(service) = head.uri.path().strip_prefix('/').and_then(upstream_of) else { return Vec::new() };
         let Some(replicas) = self.upstreams.get(service) else { return Vec::new() };
@@ -190,7 +190,7 @@ impl Gateway {
             return self.own.clone().call(request).await.unwrap_or_else(|never| match never {});
         }
         let (head, body) = request.into_parts();
-        // Requests are small and no method streams them, so one can be sent again.
+        // Requests are small and not streamed, so a request can be sent again.
         let message = match Limited::new(body, FRAME + MAX_MESSAGE).collect().await {
             Ok(message) => message.to_bytes(),
             Err(error) => {
@@ -215,7 +215,8 @@ impl Gateway {
                 Err(error) if is_late(&error) => return late(),
                 Err(error) => {
                     why = chain(&error);
-                    // what was sent may have taken effect, and only its caller knows whether it may be sent again
+                    // a request that was sent may have taken effect, and only the caller knows whether it may be
+                    // repeated
                     if !was_not_sent(&error) {
                         break;
                     }
@@ -234,18 +235,18 @@ fn late() -> Response<Body> {
     refuse(Fault::new(Reason::DeadlineExceeded, "the deadline has passed"))
 }
 
-/// The causes of an error, itself first.
+/// The error and its causes.
 fn causes(error: &tonic::transport::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
     std::iter::successors(Some(error as &(dyn std::error::Error + 'static)), |error| error.source())
 }
 
-/// Whether nobody listened.
+/// Whether the connection was refused, so that nothing was sent.
 fn was_not_sent(error: &tonic::transport::Error) -> bool {
     let refused = |error: &std::io::Error| error.kind() == ErrorKind::ConnectionRefused;
     causes(error).any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(refused))
 }
 
-/// Whether the channel gave the call up because its time was over.
+/// Whether the channel ended the call because its deadline passed.
 fn is_late(error: &tonic::transport::Error) -> bool {
     causes(error).any(|cause| cause.is::<tonic::TimeoutExpired>())
 }
@@ -260,7 +261,7 @@ impl Service<Request<Body>> for Gateway {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        // The library would answer too, without a reason.
+        // Without it, tonic would answer first, without a reason.
         const AHEAD_OF_THE_LIBRARY: Duration = Duration::from_millis(2);
         let gateway = self.clone();
         Box::pin(async move {

@@ -1,6 +1,6 @@
-//! A process that serves: from the first bind to the last flush, whatever it runs and wherever its data is.
+//! A process that serves, from the first bind to the last flush, with any services and any databases.
 //!
-//! Everything that can go wrong at the start goes wrong before the first line is printed, with one sentence that says what to do.
+//! Errors at the start are found before the first line is printed, and reported in one sentence that says what to do.
 
 mod refusing;
 mod replaced;
@@ -35,36 +35,36 @@ use crate::welcome::Welcome;
 use refusing::{Refusing, Watch};
 use replaced::Known;
 
-/// How long background work may take to end once the last call has been answered.
+/// How long background work may take to end after the last call was answered.
 const TASKS_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a process may take until it says that it is serving.
+/// How long an embedded process may take to start.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What is to be hosted.
+/// What a process hosts.
 #[derive(Debug)]
 pub struct Plan {
-    /// What is configured.
+    /// The configuration of the process.
     pub settings: Settings,
-    /// The services.
+    /// The services to run.
     pub services: BTreeSet<Service>,
-    /// Where to serve.
+    /// The addresses to listen on.
     pub listen: ListenArgs,
-    /// Where the data of each service is.
+    /// The database of each service.
     pub locations: BTreeMap<Service, Location>,
-    /// The directory that this process alone may use, where it has one.
+    /// The locked data directory, if the process has one.
     pub data: Option<DataDir>,
-    /// How services prove who they are.
+    /// The tokens that services identify themselves with.
     pub tokens: OwnTokens,
-    /// The broker, where events go through one.
+    /// The broker, if events travel through one.
     pub broker: Option<JetStreamOptions>,
-    /// When the process began to start.
+    /// When the process began.
     pub started: Instant,
 }
 
-/// Runs until a signal asks for the end, or something fails that the process cannot do without.
+/// Runs until a signal asks it to stop, or until something fails that the process needs.
 ///
 /// # Errors
-/// Where it cannot start, or cannot go on.
+/// Fails if the process cannot start or cannot go on.
 pub async fn run(plan: Plan) -> Result<Exit, Failure> {
     let Plan { settings, services, listen, locations, data, tokens, broker, started } = plan;
     let listener = bind(listen.addr, "--addr")?;
@@ -115,31 +115,31 @@ pub async fn run(plan: Plan) -> Result<Exit, Failure> {
             _ => None,
         };
         let welcome = Welcome { addr, admin: Some(admin.addr()), data, services, started, signer };
-        // what waits for others may wait long
+        // a process of a mesh may wait for other processes without limit
         let limit = matches!(transport, Transport::Tail).then(|| Deadline::within(START_TIMEOUT));
         greet(welcome, own_addr(addr), process.clock, limit)
     });
     let outcome = serve(server, listener, &process).await;
-    // whatever still reads or writes has no caller left to answer
+    // work that is still running has no caller left
     let databases = assembly.retire();
     process.tasks.shutdown(TASKS_TIMEOUT).await;
     if let Transport::Broker(broker) = transport {
         broker.close().await;
     }
     databases.close().await;
-    // the directory stays locked for as long as its services run
+    // the directory stays locked as long as its services run
     drop(data);
     tracing::info!("stopped");
     outcome.map(|()| Exit::Ok)
 }
 
-/// Waits for a database server that does not answer yet; false where the process is to stop instead.
+/// Waits until a database server answers. Returns false if the process has to stop instead.
 async fn wait_for(location: &Location, process: &Process) -> bool {
     const PAUSE: Duration = Duration::from_millis(500);
     let latch = process.readiness.latch(format!("the database {location}"));
     while let Err(error) = store::Database::reach(location).await {
         if !error.is_unreachable() {
-            // opening it says why
+            // opening the database reports the error
             break;
         }
         tracing::warn!(why = chain(&error), "waiting for a database");
@@ -157,7 +157,7 @@ async fn connect(options: JetStreamOptions) -> Result<JetStream, Failure> {
     connected.map_err(|error| Failure::usage(format!("cannot use the broker of events.nats: {}", chain(&error))))
 }
 
-/// Serves until the drain is over, or a task fails that the process cannot do without.
+/// Serves until the drain is over, or a task fails that the process needs.
 async fn serve(server: Server, listener: TcpListener, process: &Process) -> Result<(), Failure> {
     let listener = tokio::net::TcpListener::from_std(listener);
     let listener = listener.map_err(|error| Failure::failed(format!("cannot serve: {}", chain(&error))))?;
@@ -169,10 +169,10 @@ async fn serve(server: Server, listener: TcpListener, process: &Process) -> Resu
     }
 }
 
-/// Nothing listens beyond this machine unless told to.
+/// Refuses addresses that other machines can reach, unless `--allow-remote` is set.
 ///
 /// # Errors
-/// Where an address is not of this machine and nobody said that it may be.
+/// Fails if an address is not a loopback address and `--allow-remote` is missing.
 pub fn refuse_remote(listen: ListenArgs) -> Result<(), Failure> {
     for (flag, addr) in [("--addr", listen.addr), ("--admin-addr", listen.admin_addr)] {
         if !addr.ip().is_loopback() && !listen.allow_remote {
@@ -201,7 +201,7 @@ fn local_addr(listener: &TcpListener) -> Result<SocketAddr, Failure> {
     listener.local_addr().map_err(|error| Failure::failed(format!("cannot serve: {}", chain(&error))))
 }
 
-/// Where this process reaches itself.
+/// The address at which this process can call itself.
 fn own_addr(addr: SocketAddr) -> SocketAddr {
     let ip = match addr.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -218,7 +218,7 @@ fn serve_admin(listener: TcpListener, process: &Process) -> Result<Admin, Failur
     served.map_err(|error| failed(chain(&error)))
 }
 
-/// Asks the process itself whether it serves, and greets once it says so.
+/// Waits until the process's own health service says SERVING, then prints the welcome.
 async fn greet(welcome: Welcome, addr: SocketAddr, clock: Clock, limit: Option<Deadline>) -> Result<(), String> {
     let uri = format!("http://{addr}").parse().map_err(|_| format!("{addr} makes no address"))?;
     let channel = runtime::client::connect(uri, runtime::client::ClientOptions::default());

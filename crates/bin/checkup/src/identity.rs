@@ -1,5 +1,5 @@
-//! Whose tokens a process accepts, those of its own key and those of the issuers its configuration names; and what its services
-//! show when they call others.
+//! The keys whose tokens a process accepts: its own key and the configured ones. And the tokens that its services use
+//! when they call each other.
 
 use std::path::{Path, PathBuf};
 
@@ -10,15 +10,15 @@ use crate::config::IdentityOptions;
 use crate::exit::{Failure, chain};
 use crate::service::Service;
 
-/// The key of a data directory, made where there is none.
+/// Reads the signing key of a directory, or creates it.
 ///
 /// # Errors
-/// Where it cannot be used.
+/// Fails if the key cannot be used.
 pub fn signer(dir: &Path) -> Result<Signer, Failure> {
     Signer::load_or_create(dir).map_err(|error| {
         let why = chain(&error);
         Failure::failed(match error {
-            // it says itself what to do
+            // the error itself says what to do
             IdentityError::Exposed { .. } | IdentityError::TooLong { .. } => why,
             IdentityError::File { .. } => format!("{why}; choose another directory with --data-dir"),
             IdentityError::Key(_) => {
@@ -29,22 +29,22 @@ pub fn signer(dir: &Path) -> Result<Signer, Failure> {
     })
 }
 
-/// What services show when they call others.
+/// The tokens that services identify themselves with when they call each other.
 #[derive(Debug, Clone)]
 pub enum OwnTokens {
-    /// Tokens made with this key.
+    /// Tokens signed with this key.
     Made(Signer),
-    /// The token in this file.
+    /// The token in this file, made elsewhere.
     File(PathBuf),
-    /// Nothing: they call nobody, or the mesh answers for them.
+    /// No tokens: the services call nobody, or the mesh authenticates them.
     None,
 }
 
 impl OwnTokens {
-    /// Those that the configuration names, for services that do not share a data directory.
+    /// The tokens that the configuration names, for services that do not share a data directory.
     ///
     /// # Errors
-    /// Where the key cannot be used.
+    /// Fails if the key cannot be used.
     pub fn configured(options: &IdentityOptions) -> Result<Self, Failure> {
         if !options.key_dir.as_os_str().is_empty() {
             return signer(&options.key_dir).map(Self::Made);
@@ -53,7 +53,7 @@ impl OwnTokens {
         Ok(if none { Self::None } else { Self::File(options.token_file.clone()) })
     }
 
-    /// The tokens of one service.
+    /// The source of tokens for one service.
     #[must_use]
     pub fn of(&self, service: Service) -> TokenSource {
         match self {
@@ -64,10 +64,10 @@ impl OwnTokens {
     }
 }
 
-/// A verifier that knows the own key, where there is one, and the configured ones.
+/// A verifier for the own key, if there is one, and the configured keys.
 ///
 /// # Errors
-/// Where the configured document cannot be used, or nobody's tokens would be accepted.
+/// Fails if the configured document cannot be used, or if there is no key at all.
 pub fn verifier(tokens: &OwnTokens, options: &IdentityOptions) -> Result<Verifier, Failure> {
     let own = match tokens {
         OwnTokens::Made(signer) => Some(signer.jwks()),
@@ -80,7 +80,7 @@ pub fn verifier(tokens: &OwnTokens, options: &IdentityOptions) -> Result<Verifie
         let text = std::fs::read_to_string(&options.jwks_file)
             .map_err(|error| Failure::usage(format!("cannot read identity.jwks_file {path}: {}", chain(&error))))?;
         let unusable = || Failure::usage(format!("identity.jwks_file {path} holds no Ed25519 or P-256 key"));
-        // on its own, so that the own key does not hide that there is none
+        // checked by itself, because the own key would hide that the document has none
         Verifier::from_jwks(&text).map_err(|_| unusable())?;
         match own {
             Some(own) => joined(&own, &text).ok_or_else(unusable)?,
@@ -90,7 +90,7 @@ pub fn verifier(tokens: &OwnTokens, options: &IdentityOptions) -> Result<Verifie
     Verifier::from_jwks(&document).map_err(|error| Failure::failed(chain(&error)))
 }
 
-/// The keys of two documents in one.
+/// One document with the keys of both.
 fn joined(own: &str, other: &str) -> Option<String> {
     let mut document: Value = serde_json::from_str(own).ok()?;
     let mut other: Value = serde_json::from_str(other).ok()?;

@@ -1,14 +1,14 @@
-//! `checkup jwks`: prints the public half of a data directory's key.
+//! `checkup jwks`: prints the public keys of a data directory.
 
 use crate::cli::JwksArgs;
 use crate::exit::{Exit, Failure};
 use crate::identity;
 use crate::terminal;
 
-/// Prints the document and nothing else.
+/// Prints the JWKS document and nothing else.
 ///
 /// # Errors
-/// Where the key cannot be used.
+/// Fails if the key cannot be used.
 pub fn run(args: JwksArgs) -> Result<Exit, Failure> {
     let signer = identity::signer(&args.data_dir)?;
     terminal::print(&format!("{}\n", signer.jwks()))?;

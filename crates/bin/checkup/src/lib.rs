@@ -1,7 +1,7 @@
 //! The binary `checkup` as a library: its commands, and the assembly of services into a process.
 //!
-//! No rule of the product is here. Services are built from their crates and joined by events and calls; the tools that drive a
-//! running process know it only by its contract.
+//! It has no rules of the product. Services are built from their crates and connected by events and calls. The tools
+//! that drive a running process use only its contract.
 
 mod archive;
 pub mod assembly;

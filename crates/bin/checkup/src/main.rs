@@ -1,13 +1,13 @@
-//! The binary: which allocator it has, and the command that it runs. All else is in the library, where it is compiled once.
+//! The binary: it chooses the allocator and runs the command. Everything else is in the library.
 
 use std::process::ExitCode;
 use std::time::Instant;
 
 use mimalloc::MiMalloc;
 
-/// Calls allocate on one thread and free on another, which this allocator is made for. An image on an empty base would otherwise
-/// have that of musl, which serialises all threads. SQLite gets it too (its feature `override`): glibc's has an arena for each of
-/// SQLite's threads, and what is free in one is of no use to another.
+/// Calls allocate on one thread and free on another, and this allocator is made for that. A static image without glibc
+/// would otherwise use the allocator of musl, which serialises all threads. SQLite uses this allocator too (its feature
+/// `override`): glibc has an arena per thread, and memory that is free in one arena is not used by another.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
@@ -17,8 +17,8 @@ fn main() -> ExitCode {
     checkup::command::main(started)
 }
 
-/// The allocator asks the kernel for pages of 2 MB, and whoever uses a few kilobytes here and there has all of them: four fifths of the
-/// anonymous memory of a service at rest. A kernel that knows no such pages is no reason to stop.
+/// Turns transparent huge pages off. With them the kernel gives 2 MB pages, of which a thread may use a few kilobytes:
+/// they were four fifths of a resting service's anonymous memory. A kernel without such pages is no error.
 fn use_small_pages() {
     #[cfg(target_os = "linux")]
     let _ = rustix::thread::disable_transparent_huge_pages(true);

@@ -1,4 +1,4 @@
-//! `checkup mesh`: a whole mesh on this machine, from the database server to the last replica, behind one address.
+//! `checkup mesh`: runs a whole mesh on this machine, from the database server to the last replica, behind one address.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -21,17 +21,17 @@ use crate::service::Service;
 use crate::terminal;
 use crate::welcome::Welcome;
 
-/// How often replicas are asked how they are.
+/// How often the state of every replica is read.
 const REPLICA_POLL_INTERVAL: Duration = Duration::from_millis(100);
-/// How long a replica that ended by itself is left alone before it is started again.
+/// The pause before a replica that ended by itself is started again.
 const RESTART_DELAY: Duration = Duration::from_secs(1);
-/// How long all of them may take to serve.
+/// How long all replicas together may take to become ready.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Runs until a signal asks for the end.
+/// Runs until a signal asks it to stop.
 ///
 /// # Errors
-/// Where something is missing or does not start.
+/// Fails if a program is missing or does not start.
 pub async fn run(args: MeshArgs, started: Instant) -> Result<Exit, Failure> {
     if !args.addr.ip().is_loopback() {
         let help = "neither calls nor tokens are encrypted here; choose a loopback address";
@@ -83,7 +83,7 @@ fn layout(args: &MeshArgs, directory: &Path) -> Result<Layout, Failure> {
     Ok(layout)
 }
 
-/// The replicas of the mesh as the gateway knows them, in the mesh's order.
+/// The replicas as upstreams of the gateway, in the order of the mesh.
 fn upstreams(mesh: &Mesh) -> Result<Vec<(String, Arc<Upstream>)>, Failure> {
     let upstream = |replica: &::mesh::Replica| {
         let upstream = Upstream::new(replica.addr()).map_err(|error| Failure::failed(chain(&error)))?;
@@ -92,7 +92,7 @@ fn upstreams(mesh: &Mesh) -> Result<Vec<(String, Arc<Upstream>)>, Failure> {
     mesh.replicas().iter().map(upstream).collect()
 }
 
-/// Keeps the mesh running and its gateway informed until the drain is requested, then stops everything.
+/// Keeps the mesh running and the gateway informed until the drain is requested, then stops everything.
 async fn watch(mut mesh: Mesh, listener: TcpListener, welcome: Welcome, drain: Drain) -> Result<(), Failure> {
     let upstreams = upstreams(&mesh)?;
     let mut routes: HashMap<String, Vec<Arc<Upstream>>> = HashMap::new();
@@ -107,7 +107,7 @@ async fn watch(mut mesh: Mesh, listener: TcpListener, welcome: Welcome, drain: D
     let stopping = async {
         let kept = keep(&mut mesh, &upstreams, &known, welcome, &drain).await;
         terminal::complain("stopping");
-        // streams end with their replica, so the gateway cannot be waited for first
+        // streams end only with their replica, so the gateway cannot be stopped first
         kept.and(mesh.stop().await.map_err(|error| Failure::failed(chain(&error))))
     };
     let mut stopping = pin!(stopping);
@@ -155,11 +155,11 @@ async fn keep(
     }
 }
 
-/// How every replica was when it was last looked at.
+/// The state of every replica when it was read last.
 struct Board {
     states: Vec<State>,
     ended: Vec<Option<Instant>>,
-    /// Whether changes are told.
+    /// Whether changes are printed.
     announces: bool,
 }
 
@@ -173,7 +173,7 @@ impl Board {
         self.states.iter().all(|state| *state == State::Serving)
     }
 
-    /// Looks at every replica; starts those again that ended by themselves.
+    /// Reads the state of every replica, and starts replicas again that ended by themselves.
     async fn refresh(&mut self, mesh: &mut Mesh, upstreams: &[(String, Arc<Upstream>)]) -> Result<(), Failure> {
         for (index, replica) in mesh.replicas_mut().iter_mut().enumerate() {
             let state = replica.state().await;

@@ -1,4 +1,4 @@
-//! `checkup migrate`: brings the schemas of services' databases up to date, before the services of this version start.
+//! `checkup migrate`: brings the schemas of services' databases up to date before services of this version start.
 
 use std::fmt::Write;
 
@@ -12,10 +12,10 @@ use crate::exit::{Exit, Failure, chain};
 use crate::service::Service;
 use crate::terminal;
 
-/// Migrates one service after the other and says what that took.
+/// Migrates one service after another and prints the migrations that ran.
 ///
 /// # Errors
-/// Where no database is configured, cannot be reached, or a migration fails.
+/// Fails if no database is configured or reachable, or a migration fails.
 pub async fn run(args: MigrateArgs) -> Result<Exit, Failure> {
     let settings = Sources::of_process(&args.config).settings()?;
     let quiet = TelemetryOptions { level: "warn".to_owned(), ..settings.telemetry.clone() };
@@ -31,7 +31,7 @@ pub async fn run(args: MigrateArgs) -> Result<Exit, Failure> {
         location.ok_or_else(|| Failure::usage(format!("{service} has no database; set {service}.database")))
     };
     let locations = services.into_iter().map(configured).collect::<Result<Vec<_>, Failure>>()?;
-    // a report that cannot be written keeps no database from being brought up to date
+    // a line that cannot be printed does not stop the migration
     let mut all_printed = Ok(());
     for (service, location) in locations {
         let applied = assembly::migrate(service, location).await;

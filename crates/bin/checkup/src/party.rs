@@ -1,6 +1,6 @@
-//! Somebody who calls a running process: a connection, a token, and the calls they make.
+//! A client of a running process: a connection, a token, and the calls made with them.
 //!
-//! The commands that drive a process are clients like any other: they know it only by its contract.
+//! The commands that drive a process are clients like any other and use only its contract.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -26,12 +26,12 @@ use crate::cli::TargetArgs;
 use crate::exit::{Failure, chain};
 use crate::identity;
 
-/// How long a call of a tool may take: far more than any needs, and an end to every hang.
+/// The deadline of a tool's call. Every call needs far less; it ends calls that hang.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the tokens that a tool makes for itself are valid.
 const TOKEN_TTL: Duration = Duration::from_secs(60 * 60);
 
-/// Somebody with a token, on a connection.
+/// A client with a token on a connection.
 #[derive(Debug, Clone)]
 pub struct Party {
     channel: Channel,
@@ -46,73 +46,73 @@ impl Party {
         &self.subject
     }
 
-    /// `customers/{subject}`.
+    /// The resource name of the subject as a customer, `customers/{subject}`.
     #[must_use]
     pub fn customer(&self) -> String {
         format!("customers/{}", self.subject)
     }
 
-    /// A request of this party.
+    /// A request with this client's token, a new trace and a deadline.
     #[must_use]
     pub fn request<T>(&self, message: T) -> Request<T> {
         let (trace, deadline) = (TraceContext::generate(), Deadline::within(CALL_TIMEOUT));
         Outgoing::default().request(message, &self.tokens, &trace, deadline)
     }
 
-    /// The same party on another connection.
+    /// The same client on another connection.
     #[must_use]
     pub fn on(&self, channel: Channel) -> Self {
         Self { channel, ..self.clone() }
     }
 
-    /// Calls HospitalService.
+    /// A client of HospitalService.
     #[must_use]
     pub fn hospital(&self) -> HospitalServiceClient<Channel> {
         HospitalServiceClient::new(self.channel.clone())
     }
 
-    /// Calls CapacityService.
+    /// A client of CapacityService.
     #[must_use]
     pub fn capacity(&self) -> CapacityServiceClient<Channel> {
         CapacityServiceClient::new(self.channel.clone())
     }
 
-    /// Calls ScreeningService.
+    /// A client of ScreeningService.
     #[must_use]
     pub fn screening(&self) -> ScreeningServiceClient<Channel> {
         ScreeningServiceClient::new(self.channel.clone())
     }
 
-    /// Calls ReservationService.
+    /// A client of ReservationService.
     #[must_use]
     pub fn reservation(&self) -> ReservationServiceClient<Channel> {
         ReservationServiceClient::new(self.channel.clone())
     }
 
-    /// Calls MyPageService.
+    /// A client of MyPageService.
     #[must_use]
     pub fn my_page(&self) -> MyPageServiceClient<Channel> {
         MyPageServiceClient::new(self.channel.clone())
     }
 
-    /// Calls MarketingService.
+    /// A client of MarketingService.
     #[must_use]
     pub fn marketing(&self) -> MarketingServiceClient<Channel> {
         MarketingServiceClient::new(self.channel.clone())
     }
 }
 
-/// Makes channels to one address.
+/// An address to open connections to.
 #[derive(Debug, Clone)]
 pub struct Target {
     uri: Uri,
 }
 
 impl Target {
-    /// An address to which a connection can be opened now.
+    /// Checks that the address accepts a connection now.
     ///
     /// # Errors
-    /// Where it is no address, or nobody listens there.
+    /// Fails if the address is malformed or nobody listens there.
     pub async fn reach(addr: &str) -> Result<Self, Failure> {
         let bare = addr.strip_prefix("http://").unwrap_or(addr).trim_end_matches('/');
         let uri: Uri = format!("http://{bare}")
@@ -131,18 +131,18 @@ impl Target {
         Err(Failure::failed(format!("cannot reach checkup on {bare} ({why}); {help}")))
     }
 
-    /// A connection of its own.
+    /// Opens a new connection.
     #[must_use]
     pub fn channel(&self) -> Channel {
         connect(self.uri.clone(), ClientOptions::default())
     }
 }
 
-/// The tokens a tool may use: made with the key of a data directory, or given on the command line.
+/// The tokens that a tool may use: made with the key of a data directory, or given on the command line.
 #[derive(Debug, Clone)]
 pub struct Wallet {
     tokens: Tokens,
-    /// The data directory whose key makes the tokens: who accepts them uses it.
+    /// The data directory that the key is from. The process that accepts the tokens uses it.
     directory: Option<PathBuf>,
 }
 
@@ -153,18 +153,18 @@ enum Tokens {
 }
 
 impl Wallet {
-    /// The tokens that these arguments give.
+    /// The tokens of these arguments.
     ///
     /// # Errors
-    /// Where there is no usable key and no usable token.
+    /// Fails if there is no usable key and no usable token.
     pub fn open(args: &TargetArgs) -> Result<Self, Failure> {
         if args.tokens.is_empty() { Self::of_directory(&args.data_dir) } else { Self::given(&args.tokens) }
     }
 
-    /// Makes tokens with the key of a directory that has one.
+    /// Makes tokens with the key of a data directory.
     ///
     /// # Errors
-    /// Where it has none, or the key cannot be used.
+    /// Fails if there is no key, or it cannot be used.
     pub fn of_directory(dir: &Path) -> Result<Self, Failure> {
         if !dir.join(Signer::FILE).exists() {
             let dir = dir.display();
@@ -175,7 +175,7 @@ impl Wallet {
         Ok(Self { tokens: Tokens::Made(signer), directory: Some(dir.to_owned()) })
     }
 
-    /// The data directory of the process that accepts its tokens, where they are made with the key of one.
+    /// The data directory of the process that accepts the tokens. `None` if the tokens were given.
     #[must_use]
     pub fn directory(&self) -> Option<&Path> {
         self.directory.as_deref()
@@ -189,25 +189,25 @@ impl Wallet {
         Ok(Self { tokens: Tokens::Given(read.collect::<Result<_, Failure>>()?), directory: None })
     }
 
-    /// An admin of every hospital, or the admin whose token was given.
+    /// An admin of every hospital, or the admin whose token was given. `None` if there is no such token.
     #[must_use]
     pub fn admin(&self, target: &Target) -> Option<Party> {
         self.party(target, Role::Admin, 0, |_| true, "checkup-admin")
     }
 
-    /// An auditor.
+    /// An auditor. `None` if there is no such token.
     #[must_use]
     pub fn auditor(&self, target: &Target) -> Option<Party> {
         self.party(target, Role::Auditor, 0, |_| true, "checkup-auditor")
     }
 
-    /// The service of this name.
+    /// The service of this name. `None` if there is no such token.
     #[must_use]
     pub fn service(&self, target: &Target, name: &str) -> Option<Party> {
         self.party(target, Role::Service, 0, |subject| subject == name, name)
     }
 
-    /// A customer: `fresh` where tokens can be made, otherwise the `nth` whose token was given.
+    /// A customer: with the subject `fresh` if tokens can be made, otherwise with the `nth` given customer token.
     #[must_use]
     pub fn customer(&self, target: &Target, nth: usize, fresh: &str) -> Option<Party> {
         self.party(target, Role::Customer, nth, |_| true, fresh)
@@ -236,14 +236,14 @@ impl Wallet {
     }
 }
 
-/// What a token says of itself. Whether that is true is for the process to judge.
+/// The claims of a token, unchecked. The process that gets the token checks them.
 fn claims_of(token: &str) -> Option<Claims> {
     let payload = token.split('.').nth(1)?;
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()
 }
 
-/// A status in one line: the reason where a service of ours made it, with its values but for the names of things, which whoever
-/// made the call knows.
+/// A status in one line: its reason and values if a service of this product made it. Names of resources are left out,
+/// because the caller knows them.
 #[must_use]
 pub fn describe(status: &Status) -> String {
     match refusal_of(status) {

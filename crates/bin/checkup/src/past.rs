@@ -1,4 +1,4 @@
-//! Which services lost their own past: whose log does not have what others have read of it, or what the stream has of it.
+//! Finds services that lost their own past: the log lacks events that consumers have read or that the stream has.
 
 mod stream;
 
@@ -19,32 +19,32 @@ use crate::service::Service;
 pub(crate) use stream::read;
 pub use stream::{NotAsked, of_stream};
 
-/// A log that does not have what somebody knows of it.
+/// A log that lacks an event which somebody else knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lost {
-    /// Whose log.
+    /// The service whose log it is.
     pub service: Service,
-    /// Who knows better.
+    /// The one who knows the event.
     pub witness: Witness,
 }
 
-/// Who knows better, and what.
+/// The one who knows better than a log, and the evidence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Witness {
     /// A consumer that reads the log itself.
     Reader {
-        /// Whose consumer.
+        /// The service of the consumer.
         by: Service,
-        /// What it read.
+        /// The position that the consumer has read.
         read_position: ReadPosition,
-        /// What the log says to that.
+        /// How the log contradicts it.
         contradiction: Contradiction,
     },
-    /// The stream, which has an event of this service.
+    /// The stream, which has an event of this service that the log lacks.
     Stream {
-        /// What the event is about.
+        /// The aggregate of the event.
         aggregate: String,
-        /// Its id.
+        /// The id of the event.
         event_id: String,
     },
 }
@@ -69,10 +69,10 @@ impl fmt::Display for Lost {
     }
 }
 
-/// What the logs of these databases lack, by what the consumers in the others have read.
+/// Compares the logs of these databases with what the consumers in the other databases have read.
 ///
 /// # Errors
-/// What a database says.
+/// Fails if a database does.
 pub async fn examine(databases: &BTreeMap<Service, Database>) -> Result<Vec<Lost>, DbErr> {
     let mut lost = Vec::new();
     for (service, producer) in databases {
@@ -90,10 +90,10 @@ pub async fn examine(databases: &BTreeMap<Service, Database>) -> Result<Vec<Lost
     Ok(lost)
 }
 
-/// The same, with the files of services that are there and do not run.
+/// Like [`examine`], and includes the files of services that do not run but are in the directory.
 ///
 /// # Errors
-/// Where a database cannot be opened or read.
+/// Fails if a database cannot be opened or read.
 pub async fn of_directory(
     databases: &BTreeMap<Service, Database>,
     directory: Option<&Path>,
@@ -117,10 +117,10 @@ pub async fn of_directory(
     lost.map_err(|error| Failure::failed(format!("a database does not answer: {}", chain(&error))))
 }
 
-/// Both, for whoever has all of these databases and perhaps a broker.
+/// Like [`examine`], and includes the stream if there is a broker.
 ///
 /// # Errors
-/// What a database or the broker says.
+/// Fails if a database or the broker does.
 pub async fn of_all(
     databases: &BTreeMap<Service, Database>,
     broker: Option<&JetStream>,
@@ -132,7 +132,7 @@ pub async fn of_all(
     Ok(lost)
 }
 
-/// What is said of it, in one sentence that says what to do. `how` names the data for the command.
+/// A sentence about what is lost and what to do. `how` is one of [`OF_FILES`] and [`OF_MESH`].
 #[must_use]
 pub fn sentence(lost: &[Lost], how: &str) -> String {
     let mut whose: BTreeMap<Service, &Lost> = BTreeMap::new();
@@ -147,7 +147,7 @@ pub fn sentence(lost: &[Lost], how: &str) -> String {
     )
 }
 
-/// What to do about files that one process has.
+/// What to do if one process has the files.
 pub const OF_FILES: &str = "stop this process and run `checkup recover` on its data directory";
 /// What to do in a mesh.
 pub const OF_MESH: &str =

@@ -1,7 +1,8 @@
-//! `checkup rebuild`: has a view built anew from the events, while the old one answers.
+//! `checkup rebuild`: builds a view again from the events while the old one answers.
 //!
-//! The command only asks: the process that runs on the data directory does it, see [`Keeper`]. Both speak through files there, so
-//! that nothing listens for it, and whoever may use the directory may ask.
+//! The command only sends a request. The process that runs on the data directory does the work, see [`Keeper`]. Both
+//! communicate through files in the directory, so no port is needed, and whoever may use the directory may request a
+//! rebuild.
 
 mod feed;
 mod files;
@@ -25,13 +26,13 @@ use crate::service::Service;
 use crate::terminal::{self, Progress};
 
 const PROGRESS_POLL_INTERVAL: Duration = Duration::from_millis(100);
-/// How long a running process may take to begin.
+/// How long the running process may take to accept the request.
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Asks, and waits until the new view answers.
+/// Requests a rebuild and waits until the new view answers.
 ///
 /// # Errors
-/// Where there is nobody to ask, or it does not come to an end.
+/// Fails if no process can answer the request, or the rebuild fails or takes too long.
 pub async fn run(args: RebuildArgs) -> Result<Exit, Failure> {
     let settings = Sources::of_process(&args.config).settings()?;
     if args.service != Service::MyPage {
@@ -84,7 +85,7 @@ fn unusable(directory: &Path, error: &std::io::Error) -> Failure {
     ))
 }
 
-/// Somebody who waits for the end of a rebuild.
+/// A request whose end the command waits for.
 struct Waiting<'a> {
     directory: &'a Path,
     files: ViewFiles,
@@ -94,7 +95,7 @@ struct Waiting<'a> {
 }
 
 impl Waiting<'_> {
-    /// The report of the view that answers now.
+    /// Waits for the report that the new view answers.
     async fn done(&self, wait: Duration) -> Result<Report, Failure> {
         let mut shown: Option<u64> = None;
         loop {
@@ -125,7 +126,7 @@ impl Waiting<'_> {
     fn is_worth_waiting(&self, taken: bool, wait: Duration) -> Result<(), Failure> {
         let wanted = self.files.asked().map_err(|error| unusable(self.directory, &error))?;
         let is_wanted = wanted.is_some_and(|request| request == self.request);
-        // answered since its report was looked at, or nobody is left who could
+        // nobody can answer any more, unless the answer came after the report was read
         let is_answered = self.files.report_of(&self.request).is_some_and(|report| report.state != State::Building);
         if !is_answered && (!is_wanted || !is_in_use(self.directory)?) {
             let help = "the old view stays in use; ask again once it runs";

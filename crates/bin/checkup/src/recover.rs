@@ -1,8 +1,9 @@
-//! `checkup recover`: mends a service whose database came back older than the others', from what the others know.
+//! `checkup recover`: restores what a service lost when its database came back older than the others', from what the
+//! other services know.
 //!
-//! Screening comes first, for Hospital's claims are those of its bookings. Each step is written whole or not at all and says the
-//! same when it is taken again; only the last one says that nothing is lost any more, so a recovery that was cut off is begun
-//! again.
+//! Screening is recovered before Hospital, because Hospital's claims follow from Screening's bookings. Each step is one
+//! transaction and changes nothing when it is repeated. Only the last step records that nothing is lost any more, so an
+//! interrupted recovery is run again.
 
 mod hospital;
 mod report;
@@ -31,14 +32,14 @@ use crate::terminal;
 pub use report::Finding;
 use report::Report;
 
-/// Rows read or written at once.
+/// The most rows that one step reads or writes.
 const ROWS_PER_READ: u64 = ROWS_PER_CHUNK as u64;
 const ROWS_PER_CHUNK: usize = 2_000;
 
-/// Looks for lost pasts, mends them and says what was found, done and cannot be known.
+/// Finds lost pasts, recovers them, and reports what was found, what was done and what nobody knows.
 ///
 /// # Errors
-/// Where a database cannot be used.
+/// Fails if a database cannot be used.
 pub async fn run(args: RecoverArgs) -> Result<Exit, Failure> {
     let RecoverArgs { stores: StoresArgs { data_dir, config }, service, dry_run } = args;
     let settings = Sources::of_process(&config).settings()?;
@@ -47,7 +48,7 @@ pub async fn run(args: RecoverArgs) -> Result<Exit, Failure> {
         let help = "name the data directory with --data-dir, or the configuration of the mesh with --config";
         return Err(Failure::failed(format!("there is no database of any service in {}; {help}", data_dir.display())));
     }
-    // the process that uses the files would write beside this
+    // locked, because a process that uses the files must not write at the same time
     let _held = if in_files && !dry_run { Some(DataDir::open(&data_dir)?) } else { None };
     let broker = match settings.events {
         None => None,
@@ -64,10 +65,10 @@ pub async fn run(args: RecoverArgs) -> Result<Exit, Failure> {
     Ok(if report.is_whole(dry_run) { Exit::Ok } else { Exit::Failed })
 }
 
-/// What the services of a data directory have lost, row by row, as far as the others know it. Looks only, also beside a process.
+/// What the services of a data directory have lost, as far as the others know. It only reads, also beside a process.
 ///
 /// # Errors
-/// Where a database cannot be used.
+/// Fails if a database cannot be used.
 pub async fn lost_in(data_dir: &Path) -> Result<Vec<Finding>, Failure> {
     let (locations, _) = locations(BTreeMap::new(), data_dir);
     let databases = assembly::open_all(&locations).await?;
@@ -79,7 +80,7 @@ pub async fn lost_in(data_dir: &Path) -> Result<Vec<Finding>, Failure> {
     Ok(outcome?.into_findings())
 }
 
-/// Where the databases are, and whether one is a file of the data directory.
+/// The databases, and whether at least one is a file of the data directory.
 fn locations(configured: BTreeMap<Service, Location>, data_dir: &Path) -> (BTreeMap<Service, Location>, bool) {
     let mut locations = configured;
     let mut in_files = false;
@@ -92,12 +93,12 @@ fn locations(configured: BTreeMap<Service, Location>, data_dir: &Path) -> (BTree
     (locations, in_files)
 }
 
-/// What one service has lost.
+/// What one service has lost of its log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Loss {
-    /// The greatest position that anybody has read of its log.
+    /// The greatest position of the log that any consumer has read.
     read: i64,
-    /// The gap, where its log has not gone on since.
+    /// The lost positions, if the log has no other events there. `None` if it has.
     gap: Option<Gap>,
 }
 
@@ -111,7 +112,7 @@ impl Loss {
             read = read.max(read_position.position);
             match contradiction {
                 Contradiction::Shorter { head } => heads.iter_mut().for_each(|heads| heads.push(*head)),
-                // all of them read the log again then
+                // then every consumer reads the whole log again
                 Contradiction::Other => heads = None,
             }
         }
@@ -150,13 +151,13 @@ impl Recovery {
         lost.map_err(|error: NotAsked| Failure::failed(format!("cannot find out what is lost: {}", chain(&error))))
     }
 
-    /// Mends one service. The last step is what says that nothing is lost any more.
+    /// Recovers one service. Its last step records that nothing is lost any more.
     async fn recover(&self, service: Service, loss: Loss, report: &mut Report) -> Result<(), Failure> {
         let missed = self.missed(service).await?;
         match service {
             Service::Screening => self.screening(loss, &missed, report).await?,
             Service::Hospital => self.hospital(loss, &missed, report).await?,
-            // whoever only folds hears all of it again
+            // a service that only folds events reads all of them again
             Service::Reservation | Service::MyPage | Service::Marketing => {
                 if !self.dry_run && loss.read > 0 {
                     let (database, now) = (self.database(service)?, self.clock.now());
@@ -185,8 +186,9 @@ impl Recovery {
         })
     }
 
-    /// Has others read a log that went on with other events from its beginning; and has a service that lost its past read the stream
-    /// from its beginning, which remembers what it acknowledged and it does not.
+    /// If the log has gone on with other events, the other services read it again from its beginning. The recovered
+    /// service reads the stream again from its beginning, because the stream remembers acknowledgements of events that
+    /// the service has lost.
     async fn have_read_again(&self, service: Service, loss: Loss) -> Result<(), Failure> {
         if loss.read > 0 && loss.gap.is_none() {
             for (_, consumer) in self.databases.iter().filter(|(by, _)| **by != service) {
@@ -207,7 +209,7 @@ impl Recovery {
         Ok(())
     }
 
-    /// What the stream has of a service that its log does not have.
+    /// The events of a service that the stream has and its log lacks.
     async fn missed(&self, service: Service) -> Result<Vec<MissedEvent>, Failure> {
         let Some(broker) = &self.broker else { return Ok(Vec::new()) };
         let database = self.database(service)?;
@@ -232,7 +234,7 @@ impl Recovery {
     }
 }
 
-/// An event that the stream has and its service has not.
+/// An event that the stream has and its service's log lacks.
 pub(crate) struct MissedEvent {
     returned: Returned,
     envelope: EventEnvelope,

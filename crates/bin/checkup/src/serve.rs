@@ -1,4 +1,4 @@
-//! `checkup serve`: some services of a mesh, with their data in databases and their events through a broker.
+//! `checkup serve`: runs some services of a mesh, with their data in databases and their events through a broker.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -14,10 +14,10 @@ use crate::host::{self, Plan};
 use crate::identity::OwnTokens;
 use crate::service::Service;
 
-/// Runs until a signal asks for the end, or something fails that the process cannot do without.
+/// Runs until a signal asks it to stop, or until something fails that the process needs.
 ///
 /// # Errors
-/// Where it cannot start, or cannot go on.
+/// Fails if the process cannot start or cannot go on.
 pub async fn run(args: ServeArgs, started: Instant) -> Result<Exit, Failure> {
     let settings = Sources::of_process(&args.config).settings()?;
     let services: BTreeSet<Service> = args.services.iter().copied().collect();
@@ -44,7 +44,7 @@ pub async fn run(args: ServeArgs, started: Instant) -> Result<Exit, Failure> {
     Box::pin(host::run(plan)).await
 }
 
-/// Where each service has its data: where the configuration says, otherwise in a file of the directory.
+/// The database of each service: the configured one, or a file of the directory.
 fn locations(services: &BTreeSet<Service>, settings: &Settings, data: Option<&DataDir>) -> BTreeMap<Service, Location> {
     let location = |service: &Service| {
         let configured = settings.databases.get(service).cloned();

@@ -7,23 +7,23 @@ use std::str::FromStr;
 /// A service this binary can run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Service {
-    /// Owns hospitals, slots and places.
+    /// Owns hospitals, slots and claims.
     Hospital,
     /// Owns bookings.
     Screening,
     /// Keeps the ledger of reservations.
     Reservation,
-    /// Keeps every customer's own view.
+    /// Keeps each customer's view of their bookings.
     MyPage,
-    /// Shows demand and asks for more places.
+    /// Shows demand and proposes more places.
     Marketing,
 }
 
 impl Service {
-    /// Every service, producers before those that only consume.
+    /// Every service; producers come before services that only consume.
     pub const ALL: [Self; 5] = [Self::Hospital, Self::Screening, Self::Reservation, Self::MyPage, Self::Marketing];
 
-    /// Its name on the command line, in configuration and as a file.
+    /// The service's name on the command line, in the configuration and in file names.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -35,7 +35,7 @@ impl Service {
         }
     }
 
-    /// All but these.
+    /// Every service except these.
     #[must_use]
     pub fn all_but(excluded: &[Self]) -> BTreeSet<Self> {
         Self::ALL.into_iter().filter(|service| !excluded.contains(service)).collect()

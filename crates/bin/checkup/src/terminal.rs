@@ -1,4 +1,4 @@
-//! What a person sees: tables, progress and, on a terminal only, colour.
+//! Output for people: tables, progress and, on a terminal only, colour.
 
 use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
@@ -9,23 +9,22 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::exit::Failure;
 
-/// Prints the result of a command to standard output. A reader that has gone away, as `head` does, has read what it wanted.
+/// Prints a command's result to standard output. A reader that has closed the pipe, as `head` does, is no error.
 ///
 /// # Errors
-/// Where it cannot be written, on a full disk for example: whoever asked for the result does not have it.
+/// Fails if the output cannot be written, for example on a full disk.
 pub fn print(text: &str) -> Result<(), Failure> {
     written(write(text))
 }
 
-/// Prints what is good to know beside what a command does, which goes on without it.
+/// Prints something useful that the command does not depend on. An error is only reported.
 pub fn tell(text: &str) {
     if let Err(failure) = print(text) {
         complain(&format!("checkup: {failure}"));
     }
 }
 
-/// Says a line to the operator, on standard error. Whoever has closed it, or has no room for it, does not hear it; the macro for that
-/// would panic.
+/// Prints a line to standard error and ignores errors. The macro `eprintln!` would panic.
 pub fn complain(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
@@ -35,10 +34,10 @@ fn write(text: &str) -> io::Result<()> {
     out.write_all(text.as_bytes()).and_then(|()| out.flush())
 }
 
-/// What became of something that was written to standard output.
+/// Turns the outcome of a write to standard output into a failure, unless the reader has closed the pipe.
 ///
 /// # Errors
-/// Where it was not written although somebody reads.
+/// Fails if the text was not written although somebody reads.
 pub fn written(outcome: io::Result<()>) -> Result<(), Failure> {
     match outcome {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -48,7 +47,7 @@ pub fn written(outcome: io::Result<()>) -> Result<(), Failure> {
     }
 }
 
-/// A table that fits pipes and terminals alike: no colours, no wrapping, single lines between its columns.
+/// A table for pipes and terminals: no colours, no wrapping, single lines between columns.
 #[must_use]
 pub fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
@@ -57,13 +56,13 @@ pub fn table(header: &[&str]) -> Table {
     table
 }
 
-/// A cell with a number, to be compared with those above and below it.
+/// A cell with a number, aligned to the right.
 #[must_use]
 pub fn number(text: impl Into<String>) -> Cell {
     Cell::new(text.into()).set_alignment(CellAlignment::Right)
 }
 
-/// A duration with as many digits as tell something.
+/// A duration with a sensible number of digits.
 #[must_use]
 pub fn span(duration: Duration) -> String {
     let millis = duration.as_secs_f64() * 1000.0;
@@ -76,7 +75,7 @@ pub fn span(duration: Duration) -> String {
     }
 }
 
-/// A count with its thousands set apart.
+/// A number with its thousands separated.
 #[must_use]
 pub fn count(number: u64) -> String {
     let digits = number.to_string();
@@ -90,7 +89,7 @@ pub fn count(number: u64) -> String {
     text
 }
 
-/// A verdict, green or red where standard output is a terminal that wants colours.
+/// A verdict, in green or red if standard output is a terminal and NO_COLOR is not set.
 #[must_use]
 pub fn verdict(good: bool, text: &str) -> String {
     let wanted = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
@@ -101,12 +100,12 @@ pub fn verdict(good: bool, text: &str) -> String {
     }
 }
 
-/// How far a long command is, on standard error; silent where that is no terminal.
+/// The progress of a long command, on standard error. Invisible unless that is a terminal.
 #[derive(Debug, Clone)]
 pub struct Progress(ProgressBar);
 
 impl Progress {
-    /// Shows nothing until the first phase begins.
+    /// A progress display that is empty until the first phase begins.
     #[must_use]
     pub fn new() -> Self {
         let visible = std::io::stderr().is_terminal();
@@ -114,7 +113,7 @@ impl Progress {
         Self(ProgressBar::with_draw_target(None, target))
     }
 
-    /// Begins a phase of so many steps, or of as many as it turns out to be.
+    /// Begins a phase of `steps` steps, or of an unknown number.
     pub fn phase(&self, name: impl Into<Cow<'static, str>>, steps: Option<u64>) {
         let template = match steps {
             Some(_) => "{spinner} {msg} {wide_bar} {human_pos}/{human_len} {elapsed}",
@@ -132,12 +131,12 @@ impl Progress {
         self.0.enable_steady_tick(Duration::from_millis(100));
     }
 
-    /// Some steps were done.
+    /// Adds finished steps to the current phase.
     pub fn done(&self, steps: u64) {
         self.0.inc(steps);
     }
 
-    /// Takes it off the screen.
+    /// Removes the display from the screen.
     pub fn clear(&self) {
         self.0.finish_and_clear();
     }

@@ -7,10 +7,10 @@ use crate::exit::{Exit, Failure, chain};
 use crate::identity;
 use crate::terminal;
 
-/// Prints the bare token and nothing else.
+/// Prints the token and nothing else.
 ///
 /// # Errors
-/// Where no such caller can exist, or the key cannot be used.
+/// Fails if no such caller can exist, or the key cannot be used.
 pub fn run(args: TokenArgs) -> Result<Exit, Failure> {
     let claims = claims(&args)?;
     let signer = identity::signer(&args.data_dir)?;
@@ -33,7 +33,7 @@ fn claims(args: &TokenArgs) -> Result<Claims, Failure> {
         return Err(Failure::usage("--ttl must be a second at least: tokens end at whole seconds"));
     }
     let claims = Claims::new(args.role, &args.subject, hospitals, args.ttl);
-    // What the services would make of it: better to hear now that nobody would accept it.
+    // The check that services make, so that a token which nobody would accept is not made.
     claims.caller().map_err(|why| Failure::usage(format!("nobody would accept this token: {why}")))?;
     Ok(claims)
 }

@@ -1,4 +1,4 @@
-//! `checkup up`: the whole product in one process, with everything it needs in one directory.
+//! `checkup up`: runs the whole product in one process, with its data in one directory.
 
 use std::time::Instant;
 
@@ -12,10 +12,10 @@ use crate::host::{self, Plan};
 use crate::identity::{self, OwnTokens};
 use crate::service::Service;
 
-/// Runs until a signal asks for the end, or something fails that the process cannot do without.
+/// Runs until a signal asks it to stop, or until something fails that the process needs.
 ///
 /// # Errors
-/// Where it cannot start, or cannot go on.
+/// Fails if the process cannot start or cannot go on.
 pub async fn run(args: UpArgs, started: Instant) -> Result<Exit, Failure> {
     let settings = Sources::of_process(&args.config).settings()?;
     let elsewhere = settings.databases.keys().next();

@@ -1,9 +1,9 @@
 //! `checkup verify`: reads every service as an auditor and reports what does not agree.
 //!
-//! What has to agree is `domain::invariants`; here the services are read, and read again where something may still be on its
-//! way. It trusts no service more than another. Where the data directory of the process is at hand, what the services said is also
-//! looked up in their files, for a service may serve what its storage does not hold, and so is whether the logs there have what was
-//! read of them.
+//! `domain::invariants` says what has to agree. This module reads the services, and reads again what events may still
+//! change. It trusts no service more than another. If it can read the data directory of the process, it also looks up
+//! in the files what the services answered, because a service may answer what its storage does not have, and it checks
+//! that no log has lost events that were read.
 
 mod reader;
 mod report;
@@ -19,15 +19,15 @@ use crate::terminal::{self, Progress};
 
 use reader::Reader;
 
-/// Reads, compares, waits for what may settle, and prints what did not.
+/// Reads, compares, waits for events under way, and prints what still disagrees.
 ///
 /// # Errors
-/// Where the process cannot be reached or read, or there is no auditor's token.
+/// Fails if the process cannot be reached or read, or there is no auditor's token.
 pub async fn run(args: VerifyArgs) -> Result<Exit, Failure> {
     let looks = args.target.tokens.is_empty();
     let lost = if looks { Box::pin(recover::lost_in(&args.target.data_dir)).await? } else { Vec::new() };
     if !lost.is_empty() {
-        // such services answer nothing that could be read
+        // a service that lost its past serves nothing, so nothing can be read
         let report = report::lost(&lost);
         terminal::print(&if args.json { format!("{:#}\n", report::lost_json(&lost)) } else { report })?;
         return Ok(Exit::Failed);

@@ -1,4 +1,4 @@
-//! What a new user reads first: where the process serves, and lines to paste into a shell.
+//! What a new user reads first: the address of the process, and lines to paste into a shell.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -12,27 +12,27 @@ use runtime::identity::{Claims, Hospitals, Role, Signer};
 
 use crate::service::Service;
 
-/// How long the printed tokens are good for.
+/// How long the printed tokens are valid.
 const TOKEN_TTL: Duration = Duration::from_secs(24 * 60 * 60);
-/// What there is to say of a process that serves.
+/// What to print about a process that serves.
 #[derive(Debug)]
 pub struct Welcome {
-    /// Where it serves.
+    /// The address that it serves on.
     pub addr: SocketAddr,
-    /// Where its admin pages are, where it has one place for them.
+    /// The address of its admin pages. `None` for a mesh, where every replica has its own.
     pub admin: Option<SocketAddr>,
-    /// Where its data is.
+    /// The directory of its data.
     pub data: Option<PathBuf>,
-    /// What it runs.
+    /// The services that it runs.
     pub services: BTreeSet<Service>,
     /// When it began to start.
     pub started: Instant,
-    /// Makes the tokens of the lines to paste; none are printed without it.
+    /// Makes the tokens of the lines to paste. Without it there are no such lines.
     pub signer: Option<Signer>,
 }
 
 impl Welcome {
-    /// The whole text. The first line is relied on by scripts.
+    /// The whole text. Scripts rely on its first line.
     #[must_use]
     pub fn text(&self, now: Timestamp) -> String {
         let Self { addr, admin, data, services, started, .. } = self;
@@ -51,10 +51,10 @@ impl Welcome {
         text
     }
 
-    /// The lines to paste; none where tokens cannot be made, which the log has said.
+    /// The lines to paste. `None` if tokens cannot be made.
     fn lines(&self, now: Timestamp) -> Option<String> {
         let signer = self.signer.as_ref()?;
-        // names of their own, so that the lines work again after a restart on the same data
+        // fresh names, so that the lines work again after a restart on the same data
         let run: String = entropy::bytes::<2>().iter().map(|byte| format!("{byte:02x}")).collect();
         let (kim, clinic) = (format!("kim-{run}"), format!("clinic-{run}"));
         let token =

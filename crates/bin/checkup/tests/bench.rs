@@ -1,4 +1,4 @@
-//! The instrument in its short form: that everything it builds on works, and that no figure is what no noise explains.
+//! `checkup bench --short`: every measurement runs, and no figure is broken beyond noise.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -15,12 +15,12 @@ fn bench(arguments: &[&str], scratch: &Path) -> Command {
 
 fn scratch() -> tempfile::TempDir {
     use std::os::unix::fs::PermissionsExt;
-    // PostgreSQL has to reach it as a user of its own
+    // PostgreSQL, which runs as another user, has to reach the directory
     let everybody = std::fs::Permissions::from_mode(0o755);
     tempfile::Builder::new().prefix("checkup-bench-test-").permissions(everybody).tempdir().unwrap()
 }
 
-/// What is in the scratch directory besides the ports that processes of this machine have agreed on.
+/// What is left in the scratch directory, except the port reservations that processes of this machine share.
 fn left_behind(scratch: &Path) -> Vec<String> {
     let names = std::fs::read_dir(scratch).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     names.filter(|name| !name.starts_with("checkup-ports")).collect()
@@ -37,7 +37,7 @@ fn figures(output: &Output) -> Vec<(String, f64)> {
     figures.map(figure).collect()
 }
 
-/// Status 0 says that no limit is broken: P1 below 8 times, P4 more than its places, P7 above 3 times.
+/// Status 0 means that no limit is broken: P1 is at least 8 times, P4 at most its places, P7 at most 3 times.
 fn measures(items: &[&str]) {
     let scratch = scratch();
     let output = bench(&[items, &["--short", "--json", "-"]].concat(), scratch.path()).output().unwrap();
@@ -86,7 +86,7 @@ fn an_interrupted_run_leaves_nothing_behind() {
 fn what_was_measured_is_kept_where_something_else_cannot_be() {
     use std::os::unix::fs::PermissionsExt;
     let (scratch, broken) = (scratch(), tempfile::tempdir().unwrap());
-    // what PostgreSQL's programs are called, and none of them
+    // programs with PostgreSQL's names that do not work
     for program in ["postgres", "initdb", "pg_isready", "psql"] {
         let path = broken.path().join(program);
         std::fs::write(&path, "#!/bin/sh\n[ \"$1\" = --version ] && echo 'postgres (PostgreSQL) 17.0'\nexit 1\n")

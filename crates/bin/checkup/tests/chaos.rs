@@ -1,7 +1,7 @@
-//! Every fault that the mesh promises to survive, in its short form: real processes, real servers, customers who never stop.
+//! Every fault that the mesh promises to survive, in short form, with real processes, real servers and continuous load.
 //!
-//! What is asserted is correctness: nothing lost, doubled or oversold, and all services agree. How fast the mesh is back is
-//! for `make chaos`, which plays the same scenarios for longer, under more load and with a release build.
+//! These tests check correctness: nothing is lost, doubled or oversold, and all services agree. `make chaos` measures
+//! how fast the mesh recovers: it plays the same scenarios for longer, under more load and with a release build.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -11,10 +11,10 @@ use chaos::{Error, Form, Row, Scenario};
 use mesh::for_tests::or_skip;
 use testkit::seed;
 
-/// Bookings that were confirmed at the least, or there was no load to speak of.
+/// The number of confirmed bookings below which a scenario had too little load.
 const CONFIRMED: u64 = 10;
 
-/// The row of a scenario that was played and found nothing wrong; `None` where this machine cannot play it, which is said.
+/// Plays a scenario and asserts that nothing is wrong. `None`, with a message, if this machine cannot play it.
 async fn survives(scenario: Scenario) -> Option<Row> {
     let seed = seed(scenario.name()).number();
     let plan = scenario.plan(Form::Short, PathBuf::from(env!("CARGO_BIN_EXE_checkup")), seed);
@@ -22,7 +22,7 @@ async fn survives(scenario: Scenario) -> Option<Row> {
         Ok(row) => row,
         Err(Error::Server(error)) => return or_skip("a mesh", Err(error)),
         Err(Error::Skipped(why)) => {
-            // not with eprintln: the harness keeps that to itself when the test passes
+            // not `eprintln!`: the test harness hides that when the test passes
             let _ = writeln!(std::io::stderr(), "skipped: {}: {why}", scenario.name());
             return None;
         }
@@ -97,7 +97,8 @@ async fn damage_is_found() {
     assert!(found && row.complaints.iter().any(|complaint| complaint.starts_with("verify")), "{}", row.text());
 }
 
-/// PostgreSQL with `fsync=off` loses bookings with the power; otherwise the row of its power failures would show nothing.
+/// With `fsync=off`, PostgreSQL loses bookings in a power failure. If this were not found, the row about its power
+/// failures would prove nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_syncs_nothing_is_found() {
     let binary = PathBuf::from(env!("CARGO_BIN_EXE_checkup"));

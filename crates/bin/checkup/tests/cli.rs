@@ -1,4 +1,4 @@
-//! What scripts and newcomers rely on: help, the default configuration, exit statuses, and the shape of the workspace.
+//! What scripts and newcomers rely on: help, the default configuration, exit statuses, the shape of the workspace.
 
 #[path = "cli/architecture.rs"]
 mod architecture;

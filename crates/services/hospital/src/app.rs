@@ -1,4 +1,4 @@
-//! Use cases: what the methods of both services do once a call is decoded and its caller may make it.
+//! Use cases: what each method of both services does once its call is decoded and its caller is authorised.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,17 +25,15 @@ use crate::command::{Ask, Change, ClaimRequest, Command, Outcome};
 use crate::in_flight::InFlight;
 use crate::tables::read::{self, Dates, HospitalView, Search};
 
-/// What is kept of a repeated request's time for telling that the first one still runs.
+/// A repeated request stops waiting this long before its deadline, so that REQUEST_IN_PROGRESS still arrives.
 const RESPONSE_RESERVE: Duration = Duration::from_millis(50);
 
-/// A call, as far as every use case needs it.
+/// What a use case needs to know about the call that it serves.
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
-    /// Who calls.
     pub(crate) caller: Caller,
-    /// Where it stands in its trace.
     pub(crate) trace: TraceContext,
-    /// When its caller stops waiting.
+    /// When the caller stops waiting.
     pub(crate) deadline: Deadline,
 }
 
@@ -45,10 +43,9 @@ impl Call {
     }
 }
 
-/// The rows of a page.
 pub(crate) type Listed<T> = Result<Rows<T>, Fault>;
 
-/// The use cases; a cheap handle.
+/// The use cases. Clones are cheap.
 #[derive(Debug, Clone)]
 pub(crate) struct App {
     writer: Writer<HospitalBatchHandler>,
@@ -59,7 +56,7 @@ pub(crate) struct App {
 }
 
 impl App {
-    /// `revocations` wakes who revokes in the background.
+    /// `revocations` wakes the background worker that revokes claims.
     pub(crate) fn new(
         writer: Writer<HospitalBatchHandler>,
         database: Database,
@@ -69,12 +66,12 @@ impl App {
         Self { writer, database, clock, in_flight: InFlight::default(), revocations }
     }
 
-    /// The instant of the call, for what follows from it when it is shown.
+    /// The current time, for values that an answer derives from it, such as whether a capacity request has expired.
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
-    /// Takes a place.
+    /// Takes a place on a slot. A repetition with the same claim id takes no second place.
     pub(crate) async fn reserve(
         &self,
         call: &Call,
@@ -85,7 +82,7 @@ impl App {
         self.writer.submit(Command::Reserve(claim_request), call.deadline.instant()).await??.claim()
     }
 
-    /// Gives a place back.
+    /// Gives a place back. A claim that never had a place becomes a tombstone.
     pub(crate) async fn release(&self, call: &Call, slot: SlotId, claim: ClaimId) -> Result<Claim, Fault> {
         let claim_request = ClaimRequest { slot, claim, cause: call.cause(None) };
         let (claim, _) =
@@ -93,7 +90,7 @@ impl App {
         Ok(claim)
     }
 
-    /// Makes a change once, however often it is asked for under one request id.
+    /// Makes a change at most once per request id. A repetition gets the resource as it is now.
     pub(crate) async fn ask(&self, call: &Call, request: Request, change: Change) -> Result<Outcome, Fault> {
         let begins = matches!(change, Change::DeleteHospital { .. } | Change::CloseSlot { cancel_bookings: true, .. });
         let turn = request.chosen.then(|| self.in_flight.enter(&request.key));
@@ -114,7 +111,8 @@ impl App {
         Ok(outcome)
     }
 
-    /// What a deletion would answer, and how many bookings it would cancel.
+    /// What a deletion would answer, and how many bookings it would cancel. `None` if a deletion has begun already or
+    /// this request was answered before.
     pub(crate) async fn preview_deletion(
         &self,
         request: &Request,
@@ -133,30 +131,26 @@ impl App {
         Ok((view, total))
     }
 
-    /// One hospital.
     pub(crate) async fn hospital(&self, id: &HospitalId) -> Result<HospitalView, Fault> {
         let view = read::hospital(self.database.reader(), id, self.now()).await.map_err(failed)?;
         view.ok_or_else(|| hospital_not_found(id))
     }
 
-    /// A page of hospitals.
     pub(crate) async fn hospitals(&self, filter: &[Comparison], deleted: bool, page: &Page) -> Listed<HospitalView> {
         read::hospitals(self.database.pages(), filter, deleted, page, self.now()).await.map_err(failed)
     }
 
-    /// One slot.
     pub(crate) async fn slot(&self, id: &SlotId) -> Result<Slot, Fault> {
         let slot = read::slot(self.database.reader(), id).await.map_err(failed)?;
         slot.ok_or_else(|| slot_not_found(id))
     }
 
-    /// A page of a hospital's slots.
     pub(crate) async fn slots(&self, hospital: &HospitalId, dates: Dates, page: &Page) -> Listed<Slot> {
         self.require_hospitals([hospital]).await?;
         read::slots(self.database.pages(), hospital, dates, page).await.map_err(failed)
     }
 
-    /// A page of what can be booked now.
+    /// A page of the slots that can be booked now.
     pub(crate) async fn availability(&self, search: &Search, page: &Page) -> Listed<Slot> {
         self.require_hospitals(&search.hospitals).await?;
         read::availability(self.database.pages(), search, page, self.now()).await.map_err(failed)
@@ -175,13 +169,12 @@ impl App {
         }
     }
 
-    /// One claim.
     pub(crate) async fn claim(&self, slot: &SlotId, id: ClaimId) -> Result<Claim, Fault> {
         let claim = read::claim(self.database.reader(), slot, id).await.map_err(failed)?;
         claim.ok_or_else(|| claim_not_found(&id))
     }
 
-    /// A page of a slot's claims, or of every slot's.
+    /// A page of the claims of one slot, or of every slot if `slot` is `None`.
     pub(crate) async fn claims(&self, slot: Option<&SlotId>, filter: &[Comparison], page: &Page) -> Listed<Claim> {
         if let Some(slot) = slot {
             self.slot(slot).await?;
@@ -189,13 +182,11 @@ impl App {
         read::claims(self.database.pages(), slot, filter, page).await.map_err(failed)
     }
 
-    /// One capacity request.
     pub(crate) async fn capacity_request(&self, id: &CapacityRequestId) -> Result<CapacityRequest, Fault> {
         let request = read::capacity_request(self.database.reader(), id).await.map_err(failed)?;
         request.ok_or_else(|| capacity_request_not_found(id))
     }
 
-    /// A page of a hospital's capacity requests.
     pub(crate) async fn capacity_requests(
         &self,
         hospital: &HospitalId,

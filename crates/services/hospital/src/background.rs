@@ -1,5 +1,5 @@
-//! What goes on without being asked for: revoking the claims of deleted hospitals and cancelled slots, and forgetting old
-//! request records. Both go through the writer like everything else.
+//! Background work: revokes the claims of deleted hospitals and cancelled slots, and deletes old request records. Both
+//! write through the coalescing writer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,16 +17,15 @@ use crate::batch::HospitalBatchHandler;
 use crate::command::{Command, Outcome};
 use crate::tables::revocation::targets;
 
-/// How often the worker looks for revocations that nobody told it of: those of another process, or left by a crash.
+/// How often the worker looks for revocations without being woken: another process began them, or a crash left them.
 const REVOCATION_POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// Revocations worked on in turn.
+/// Revocations that one round works on at most.
 const REVOCATIONS_PER_ROUND: u64 = 16;
 /// How long one chunk may wait for its transaction.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(30);
-/// How often old request records are forgotten.
+/// How often old request records are deleted.
 const PURGE_INTERVAL: Duration = Duration::from_secs(3_600);
 
-/// Starts both.
 pub(crate) fn spawn(process: &Process, writer: &Writer<HospitalBatchHandler>, database: &Database, wake: &Arc<Notify>) {
     let revoker = Revoker { writer: writer.clone(), database: database.clone(), wake: Arc::clone(wake) };
     process.tasks.spawn(Kind::Loop, "hospital-revocations", revoker.run());
@@ -53,7 +52,7 @@ impl Revoker {
         }
     }
 
-    /// Revokes one chunk of each revocation under way; says whether one has more to do at once.
+    /// Revokes one chunk per revocation under way. Returns whether one of them has more to do at once.
     async fn round(&self) -> Result<bool, Fault> {
         let targets = targets(self.database.reader(), REVOCATIONS_PER_ROUND).await.map_err(store::read::failed)?;
         let mut more = false;

@@ -1,5 +1,4 @@
-//! What the writer is asked to do, and what it answers. Everything here is decoded: nothing is checked again but by the
-//! rules.
+//! The writer's commands and its answers. Commands are decoded: only the rules of `domain` check them again.
 
 use domain::capacity::{CapacityChange, Claim, Slot};
 use domain::event::Cause;
@@ -16,83 +15,78 @@ use uuid::Uuid;
 use crate::tables::read::HospitalView;
 use crate::tables::revocation::Target;
 
-/// A place on a slot, and who takes or gives it back.
+/// Takes or gives back one place on a slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ClaimRequest {
-    /// On which slot.
     pub(crate) slot: SlotId,
-    /// Under which claim.
+    /// The claim that gets or had the place.
     pub(crate) claim: ClaimId,
-    /// Why and by whom.
+    /// Who asked for it, and in which request and trace.
     pub(crate) cause: Cause,
 }
 
-/// One request to change something.
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Takes a place; idempotent by claim id.
     Reserve(ClaimRequest),
     /// Gives a place back; idempotent by claim id.
     Release(ClaimRequest),
-    /// What people and services ask for under a request id.
+    /// Makes a change under a request id.
     Ask(Box<Ask>),
     /// Gives back the places that events name, each once.
     Consume(Vec<Event>),
-    /// Keeps an event that cannot be applied.
+    /// Stores an event that cannot be applied.
     StoreDeadLetter(Box<DeadLetter>, InboxKey),
-    /// Revokes the next chunk of a deletion or cancellation; does nothing once it is done.
+    /// Revokes the next chunk of a deletion or cancellation. Does nothing once it has ended.
     Revoke(Target),
-    /// Forgets request records from before this time.
+    /// Deletes request records from before this time.
     Purge(Timestamp),
 }
 
 /// An event that frees a place.
 #[derive(Debug, Clone)]
 pub(crate) struct Event {
-    /// What the inbox recognises it by.
+    /// Where the event stands in its log; the inbox uses it to detect a repetition.
     pub(crate) inbox_key: InboxKey,
-    /// Its id.
     pub(crate) id: Uuid,
-    /// What it frees; none for one that never had a place.
+    /// The place that it frees. `None` for a booking that never had one.
     pub(crate) claim_request: Option<ClaimRequest>,
 }
 
-/// A change under a request id.
+/// A change, and the request that asks for it.
 #[derive(Debug, Clone)]
 pub(crate) struct Ask {
-    /// What makes it safe to repeat.
+    /// Identifies the request, so that a repetition changes nothing.
     pub(crate) request: Request,
-    /// Why and by whom.
+    /// Who asked for it, and in which request and trace.
     pub(crate) cause: Cause,
-    /// What to change.
     pub(crate) change: Change,
 }
 
-/// The places of a new slot.
+/// A slot to open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NewSlot {
-    /// Its date.
     pub(crate) date: Date,
-    /// How many.
+    /// How many people it takes.
     pub(crate) capacity: i32,
 }
 
-/// What to change.
+/// A change that a caller asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Change {
     /// Registers a hospital and opens its first dates.
     CreateHospital { id: HospitalId, uid: Uuid, draft: Draft, slots: Vec<NewSlot> },
-    /// Changes what admins set of a hospital.
+    /// Changes fields that admins set.
     UpdateHospital { id: HospitalId, change: HospitalChange, etag: String },
-    /// Begins a deletion.
+    /// Begins to delete a hospital.
     DeleteHospital { id: HospitalId, force: bool, reason: String, etag: String },
-    /// Opens dates, all or none.
+    /// Opens slots, all or none.
     CreateSlots { hospital: HospitalId, slots: Vec<NewSlot> },
-    /// Sets or shifts a capacity.
+    /// Sets a slot's capacity, or changes it by a difference.
     SetCapacity { slot: SlotId, change: CapacityChange, etag: String },
-    /// Takes a date off sale.
+    /// Closes a slot for new bookings, and cancels its bookings if `cancel_bookings` is set.
     CloseSlot { slot: SlotId, cancel_bookings: bool, reason: String, etag: String },
-    /// Puts a date on sale again.
+    /// Opens a closed slot again.
     ReopenSlot { slot: SlotId, etag: String },
     /// Asks for more places.
     AskForCapacity { id: CapacityRequestId, increase: CapacityIncrease },
@@ -100,7 +94,7 @@ pub(crate) enum Change {
     Decide { id: CapacityRequestId, approve: bool, note: String, etag: String },
 }
 
-/// What came of a command.
+/// The result of a command.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Outcome {
     /// The hospital as it is now.
@@ -109,15 +103,15 @@ pub(crate) enum Outcome {
     Slots(Vec<Slot>),
     /// The capacity request as it is now.
     CapacityRequest(CapacityRequest),
-    /// The claim as it is now, and what was promised with it.
+    /// The claim as it is now, and the booking terms that Hospital promises with a granted place.
     Claim(Claim, Option<Terms>),
-    /// A chunk is revoked; where `more` is set, the next one can follow at once.
+    /// One chunk is revoked. If `more` is set, the next one can follow at once.
     Revoked { more: bool },
-    /// Nothing to tell.
+    /// The command has no result.
     Done,
 }
 
-/// What the asker is told.
+/// The answer of the writer: a result or a refusal.
 pub(crate) type Answer = Result<Outcome, Fault>;
 
 fn mismatched() -> Fault {
@@ -125,27 +119,27 @@ fn mismatched() -> Fault {
 }
 
 impl Outcome {
-    /// The answer of a command about a hospital.
+    /// The result of a command about a hospital; an internal fault if the command was about something else.
     pub(crate) fn hospital(self) -> Result<HospitalView, Fault> {
         if let Self::Hospital(view) = self { Ok(view) } else { Err(mismatched()) }
     }
 
-    /// The answer of a command about several slots.
+    /// The result of a command about several slots.
     pub(crate) fn slots(self) -> Result<Vec<Slot>, Fault> {
         if let Self::Slots(slots) = self { Ok(slots) } else { Err(mismatched()) }
     }
 
-    /// The answer of a command about one slot.
+    /// The result of a command about one slot.
     pub(crate) fn slot(self) -> Result<Slot, Fault> {
         self.slots()?.pop().ok_or_else(mismatched)
     }
 
-    /// The answer of a command about a capacity request.
+    /// The result of a command about a capacity request.
     pub(crate) fn capacity_request(self) -> Result<CapacityRequest, Fault> {
         if let Self::CapacityRequest(request) = self { Ok(request) } else { Err(mismatched()) }
     }
 
-    /// The answer of a command about a claim.
+    /// The result of a command about a claim.
     pub(crate) fn claim(self) -> Result<(Claim, Option<Terms>), Fault> {
         if let Self::Claim(claim, terms) = self { Ok((claim, terms)) } else { Err(mismatched()) }
     }

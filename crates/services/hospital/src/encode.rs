@@ -1,4 +1,4 @@
-//! From the types of the rules to messages.
+//! Encodes domain values as messages.
 
 use contract::hospital::v1 as message;
 use domain::capacity::{Claim, ClaimState, Slot, SlotState};
@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::tables::read::HospitalView;
 
-/// A hospital. Of its deletion, every booking that is not active any more is done, revoked or not.
+/// Encodes a hospital. While a deletion is under way, every booking that is no longer active counts as revoked.
 pub(crate) fn hospital(view: &HospitalView) -> message::Hospital {
     let HospitalView { hospital, active } = view;
     let state = match hospital.state() {
@@ -42,7 +42,8 @@ pub(crate) fn hospital(view: &HospitalView) -> message::Hospital {
     }
 }
 
-/// A hospital with what its deletion would revoke, where it would begin one.
+/// Encodes the answer of a DeleteHospital with validate_only. `total` is how many bookings the deletion would revoke;
+/// `None` if it would begin nothing.
 pub(crate) fn deletion_preview(view: &HospitalView, total: Option<i64>) -> message::Hospital {
     let mut previewed = hospital(view);
     if let Some(total) = total {
@@ -55,7 +56,6 @@ fn duration(offset: SignedDuration) -> prost_types::Duration {
     prost_types::Duration { seconds: offset.as_secs(), nanos: offset.subsec_nanos() }
 }
 
-/// A slot.
 pub(crate) fn slot(slot: &Slot) -> message::Slot {
     let state = match slot.state {
         SlotState::Open => message::slot::State::Open,
@@ -76,7 +76,7 @@ pub(crate) fn slot(slot: &Slot) -> message::Slot {
     }
 }
 
-/// A claim, with the terms of the booking where a place was taken.
+/// Encodes a claim, with the booking terms if a place was granted.
 pub(crate) fn claim(claim: &Claim, terms: Option<Terms>) -> message::CapacityClaim {
     let revoke_reason = match claim.state {
         ClaimState::Active | ClaimState::Released => 0,
@@ -97,7 +97,7 @@ pub(crate) fn claim(claim: &Claim, terms: Option<Terms>) -> message::CapacityCla
     }
 }
 
-/// A capacity request as it stands at `now`.
+/// Encodes a capacity request. `now` decides whether it has expired.
 pub(crate) fn capacity_request(request: &CapacityRequest, now: Timestamp) -> message::CapacityRequest {
     message::CapacityRequest {
         name: request.id.to_string(),

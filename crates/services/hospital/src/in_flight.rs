@@ -1,16 +1,16 @@
-//! Which request ids are being worked on in this process: a repeat whose time runs out while the first call still runs is
-//! told so. It prevents nothing; that a request is done once is the request record's work.
+//! Knows which request ids this process is working on, so that a repetition that times out can be answered with
+//! REQUEST_IN_PROGRESS. It prevents no double execution: the request record does.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use domain::request::RequestKey;
 
-/// Counts calls by request id; a cheap handle.
+/// Counts the running calls per request id. Clones are cheap.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct InFlight(Arc<Mutex<HashMap<RequestKey, usize>>>);
 
-/// One call's part in the count; it ends when this is dropped.
+/// A running call. Dropping it ends the call.
 #[derive(Debug)]
 pub(crate) struct Turn {
     calls: InFlight,
@@ -19,7 +19,7 @@ pub(crate) struct Turn {
 }
 
 impl InFlight {
-    /// A call begins.
+    /// Counts a call as running until the returned value is dropped.
     pub(crate) fn enter(&self, key: &RequestKey) -> Turn {
         let mut calls = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let running = calls.entry(key.clone()).or_insert(0);

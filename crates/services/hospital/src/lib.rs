@@ -1,9 +1,8 @@
 //! Hospital: hospitals, the dates they offer, and the places of each date. It owns capacity and nothing else.
 //!
-//! [`build`] opens its database, starts what goes on in the background, adds HospitalService and CapacityService to a
-//! server and declares the consumer that gives places back. Every change goes through one coalescing writer, so the places
-//! of a slot are taken and given back one after the other whatever happens around. Bookings, customers and names of people
-//! are not known here.
+//! [`build`] opens the database, starts the writer and the background work, adds HospitalService and CapacityService to
+//! a server, and declares the consumer that gives places back. Every change goes through one coalescing writer, so the
+//! places of a slot are taken and given back one after another. It stores no bookings, customers or names of people.
 
 mod app;
 mod background;
@@ -36,16 +35,16 @@ use crate::app::App;
 use crate::batch::HospitalBatchHandler;
 use crate::rpc::Rpc;
 
-/// The name of this service: of its events, its identity and its metrics.
+/// The service's name, in its events, its identity and its metrics.
 pub const NAME: &str = "hospital";
 
-/// What can be configured about it.
+/// The service's section of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Options {
-    /// Changes that may wait for the writer; one more is refused with OVERLOADED.
+    /// Changes that may wait for the writer. When the queue is full, a call is refused with OVERLOADED.
     pub queue: usize,
-    /// Changes that one transaction takes at most; 1 is one transaction a change.
+    /// The most changes that one transaction takes. With 1, every change has a transaction of its own.
     pub batch: usize,
 }
 
@@ -56,35 +55,35 @@ impl Default for Options {
     }
 }
 
-/// What it is built on.
+/// What the service needs from the process.
 #[derive(Debug, Clone)]
 pub struct Deps {
-    /// Where its database is.
+    /// The database to open.
     pub location: Location,
-    /// The process it is part of.
+    /// The process that the service runs in.
     pub process: Process,
 }
 
-/// What it offers besides its gRPC services.
+/// What the service gives the process besides its gRPC services.
 #[derive(Debug)]
 pub struct Service {
-    /// Its database, whose outbox is this producer's log.
+    /// The service's database. Its outbox is the log that others read.
     pub database: Database,
-    /// The events it wants.
+    /// The consumers of other services' events.
     pub consumers: Vec<relay::Consumer>,
 }
 
 /// Opens the database, starts the writer and the background work, and adds both gRPC services to the server.
 ///
 /// # Errors
-/// Where the database cannot be opened.
+/// Fails if the database cannot be opened or migrated.
 pub async fn build(options: Options, deps: Deps, server: &mut Server) -> Result<Service, Error> {
     let Deps { location, process } = deps;
     let database = Database::open::<Migrator>(&location).await?;
     Ok(build_on(options, database, &process, server))
 }
 
-/// [`build`] on a database that is open already, under [`Migrator`].
+/// [`build`] with a database that is open and migrated with [`Migrator`].
 pub fn build_on(options: Options, database: Database, process: &Process, server: &mut Server) -> Service {
     let Options { queue, batch } = options;
     let handler = HospitalBatchHandler::new(process.clock);

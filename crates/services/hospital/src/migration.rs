@@ -1,7 +1,7 @@
-//! The tables of this service, after those every service has.
+//! The service's tables, created after the tables that every service has.
 //!
-//! Names of migrations are recorded in the database and never change. What the rules guarantee, the database guards once
-//! more where it can say it in one row: a slot's count.
+//! Names of migrations are recorded in the database and never change. A constraint repeats the one rule that a single
+//! row can show: a slot's count of bookings.
 
 use async_trait::async_trait;
 use sea_orm::DbErr;
@@ -12,7 +12,7 @@ use store::migration::{MigrationTrait, MigratorTrait, SchemaManager, create_keye
 
 use crate::tables::{capacity_request, claim, hospital, revocation, slot};
 
-/// Every migration of this service's database.
+/// Creates the tables of this service's database.
 #[derive(Debug)]
 pub struct Migrator;
 

@@ -1,6 +1,6 @@
 //! Reactions to what other services report: a booking that ended without attendance gives its place back.
 //!
-//! The events may come again, late, or before the place was taken; the rules of claims make all of that harmless.
+//! Events may be repeated, late, or earlier than the reservation they end. The rules of claims make this harmless.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,10 +25,10 @@ use crate::command::{ClaimRequest, Command, Event};
 /// The durable name of the consumer that gives places back.
 pub(crate) const CONSUMER: &str = "hospital-releases";
 
-/// How long one batch of events may wait for its transaction before it is handed in again.
+/// How long a batch of events may wait for its transaction. After that it is delivered again.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The consumers this service declares.
+/// The consumers that this service declares.
 pub(crate) fn consumers(writer: Writer<HospitalBatchHandler>, database: Database) -> Vec<Consumer> {
     vec![Consumer {
         name: CONSUMER,

@@ -1,6 +1,6 @@
-//! Hospital after it lost its own past: its claims, counts and capacities, made again from what the others know.
+//! Restores claims, counts and capacities that Hospital lost, from what the other services know.
 //!
-//! It runs while the service does not. Everything is one transaction, and running it again changes nothing.
+//! It runs while the service is stopped. Everything is one transaction, and a second run changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -34,47 +34,47 @@ use crate::tables::{KEYS, claim, hospital, read, revocation, slot, slot_key};
 
 pub use domain::hospital::Terms;
 
-/// Its durable consumers.
+/// The names of this service's durable consumers.
 pub const CONSUMERS: &[&str] = &[crate::reactions::CONSUMER];
 
-/// What the others know and this service does not.
+/// What the other services know and this service has lost.
 #[derive(Debug, Clone, Default)]
 pub struct Known {
-    /// Claims that do not stand as their bookings say; see [`claims_to_change`].
+    /// Claims that are missing here or are in another state than their bookings require; see [`claims_to_change`].
     pub claims: Vec<ExpectedClaim>,
-    /// Places of slots, newer than here; see [`newer_places`].
+    /// Places of slots, of newer versions than here; see [`newer_places`].
     pub places: Vec<Places>,
-    /// Hospitals that are being or have been deleted.
+    /// Hospitals whose deletion has begun or ended.
     pub gone: BTreeSet<HospitalId>,
-    /// Time zones.
+    /// Time zones, for hospitals that are missing here.
     pub time_zones: BTreeMap<HospitalId, String>,
-    /// The greatest position that anybody has read of this service's log.
+    /// The greatest position of this service's log that any consumer has read. The log continues after it.
     pub read: i64,
-    /// What is not missed any more once this is written.
+    /// The gap of the log to close, because nothing that was lost in it is missing once this is written.
     pub closes: Option<Gap>,
 }
 
-/// What was recovered, for people.
+/// What was recovered, as a report for people.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Recovered {
-    /// Claims that were made again.
+    /// Claims that are ACTIVE now.
     pub taken: Vec<ClaimId>,
-    /// Claims that were ended again.
+    /// Claims that are RELEASED or REVOKED now.
     pub ended: Vec<ClaimId>,
-    /// Slots as they are now, and the capacity they had.
+    /// Slots with their capacity now and their capacity before; `None` if the slot was missing.
     pub slots: Vec<(SlotId, i32, Option<i32>)>,
-    /// Slots that are closed since their bookings had been cancelled.
+    /// Slots that were closed, because an admin had cancelled their bookings.
     pub closed: Vec<SlotId>,
-    /// Hospitals that nobody but their bookings remembered.
+    /// Hospitals that were missing and are registered again.
     pub registered: Vec<HospitalId>,
     /// Hospitals whose deletion was begun again.
     pub deleted: Vec<HospitalId>,
 }
 
-/// Claims in the order of their ids, after one.
+/// Reads at most `limit` claims in the order of their ids, after `after`.
 ///
 /// # Errors
-/// What the database says.
+/// Fails if the database does.
 pub async fn claims(database: &Database, after: Option<ClaimId>, limit: u64) -> Result<Vec<Claim>, DbErr> {
     let mut select = claim::Entity::find();
     if let Some(after) = after {
@@ -85,39 +85,39 @@ pub async fn claims(database: &Database, after: Option<ClaimId>, limit: u64) -> 
     select.all(database.reader()).await?.into_iter().map(Claim::try_from).collect()
 }
 
-/// What a booking of this slot would be promised now; `None` where the hospital is not known here.
+/// The terms that a booking of this slot would get now. `None` if the hospital is missing here.
 ///
 /// # Errors
-/// What the database says.
+/// Fails if the database does.
 pub async fn terms(database: &Database, slot: &SlotId) -> Result<Option<Terms>, DbErr> {
     let held = held_hospitals(database.reader(), &BTreeSet::from([slot.hospital.clone()])).await?;
     Ok(held.into_values().next().map(|hospital| hospital.terms(slot.date)))
 }
 
-/// Those of these claims that do not stand as they have to.
+/// Filters the claims that are missing here or have another state than expected.
 ///
 /// # Errors
-/// What the database says.
+/// Fails if the database does.
 pub async fn claims_to_change(database: &Database, expected: Vec<ExpectedClaim>) -> Result<Vec<ExpectedClaim>, DbErr> {
     let held = held_claims(database.reader(), &expected).await?;
     let differs = |expected: &ExpectedClaim| expected.make(held.get(&expected.claim), Timestamp::UNIX_EPOCH).is_some();
     Ok(expected.into_iter().filter(differs).collect())
 }
 
-/// Those of these places that are newer than what is known here.
+/// Filters the places that are of a newer version than the slot here, or whose slot is missing here.
 ///
 /// # Errors
-/// What the database says.
+/// Fails if the database does.
 pub async fn newer_places(database: &Database, places: Vec<Places>) -> Result<Vec<Places>, DbErr> {
     let held = held_slots(database.reader(), places.iter().map(|places| &places.slot)).await?;
     let newer = |places: &Places| held.get(&places.slot).is_none_or(|slot| places.slot_version > slot.version);
     Ok(places.into_iter().filter(newer).collect())
 }
 
-/// Those of these hospitals that are open for business here.
+/// Filters the hospitals that are not deleted here. A hospital that is missing here counts as not deleted.
 ///
 /// # Errors
-/// What the database says.
+/// Fails if the database does.
 pub async fn active(database: &Database, hospitals: BTreeSet<HospitalId>) -> Result<BTreeSet<HospitalId>, DbErr> {
     let held = held_hospitals(database.reader(), &hospitals).await?;
     let active = |id: &HospitalId| held.get(id).is_none_or(|hospital| hospital.deletion.is_none());
@@ -172,15 +172,15 @@ async fn held_hospitals(
     Ok(held)
 }
 
-/// Writes what the others know, and has the log go on behind everything that was read of it.
+/// Writes what the other services know, and moves the log beyond every position that was read of it.
 ///
 /// # Errors
-/// What the writer says; nothing was written then, or nobody knows and the same may be run again.
+/// Fails if the writer does. Then nothing was written, or the outcome is unknown; in both cases it may be run again.
 pub async fn recover(database: &Database, known: Known, clock: Clock) -> Result<Recovered, Fault> {
     store::writer::run_once(NAME, RecoveryHandler(clock), database.clone(), known).await
 }
 
-/// The batch handler of the one command there is.
+/// The batch handler of the recovery's only command.
 struct RecoveryHandler(Clock);
 
 #[async_trait]
@@ -242,7 +242,7 @@ impl Recovery {
         Ok(self.recovered)
     }
 
-    /// Makes the hospitals that are not here any more, by what is known of them.
+    /// Registers the hospitals that are missing here, with the names and time zones that others know.
     async fn register(
         &mut self,
         transaction: &impl ConnectionTrait,
@@ -286,7 +286,7 @@ impl Recovery {
         insert_all(transaction, rows).await
     }
 
-    /// Makes and ends claims; the slots that are counted anew for it.
+    /// Inserts and ends claims. Returns the slots that have to be counted again.
     async fn claims(
         &mut self,
         transaction: &impl ConnectionTrait,
@@ -309,7 +309,7 @@ impl Recovery {
         Ok(touched)
     }
 
-    /// Counts slots anew and gives them the newest capacity that is known.
+    /// Counts the slots again and gives them the newest known capacity.
     async fn slots(
         &mut self,
         transaction: &impl ConnectionTrait,
@@ -340,7 +340,7 @@ impl Recovery {
         replace_all(transaction, changed).await
     }
 
-    /// Begins deletions again; what is still booked there is revoked once the service runs.
+    /// Begins deletions again. Claims that are left are revoked once the service runs.
     async fn delete(&mut self, transaction: &impl ConnectionTrait, gone: BTreeSet<HospitalId>) -> Result<(), DbErr> {
         let held = held_hospitals(transaction, &gone).await?;
         let booked = read::booked_at(transaction, held.values(), self.now).await?;

@@ -1,4 +1,4 @@
-//! The use case of reading demand, as far as a caller's scope goes.
+//! The use case of reading demand signals, limited to the caller's scope.
 
 use std::collections::HashMap;
 
@@ -15,7 +15,7 @@ use crate::decode::List;
 use crate::tables::sets::{count_bookings, count_refusals};
 use crate::tables::signals::{Present, list};
 
-/// A signal with what is counted when it is read.
+/// A signal, with the counts of the last seven days.
 #[derive(Debug, Clone)]
 pub(crate) struct Counted {
     pub(crate) signal: Signal,
@@ -23,7 +23,6 @@ pub(crate) struct Counted {
     pub(crate) refused: i64,
 }
 
-/// Reads demand.
 #[derive(Debug)]
 pub(crate) struct Signals {
     database: Database,
@@ -35,7 +34,7 @@ impl Signals {
         Self { database, clock }
     }
 
-    /// A page of the demand for slots whose date is not over.
+    /// A page of the signals of slots whose date is not over.
     pub(crate) async fn list(&self, scope: &Scope, query: &List) -> Result<Rows<Counted>, Fault> {
         scope.require_filter(&query.filter)?;
         self.read(scope, query).await.map_err(read::failed)
@@ -43,7 +42,8 @@ impl Signals {
 
     async fn read(&self, scope: &Scope, query: &List) -> Result<Rows<Counted>, DbErr> {
         let List { filter, order, page } = query;
-        // Counts and signals come from one commit, or an answer could show refusals without the bookings before them.
+        // Counts and signals come from one snapshot. Otherwise an answer could show refusals without the bookings
+        // before them.
         let (snapshot, now) = (self.database.snapshot().await?, self.clock.now());
         let present = Present { now: micros(now), earliest: today(now, &last_zone()) };
         let signals = list(&snapshot, scope, present, filter, *order, page).await?;

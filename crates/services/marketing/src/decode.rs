@@ -1,4 +1,4 @@
-//! Requests become typed queries and commands, with every violation named at once.
+//! Decodes requests into typed queries and commands, and reports every violation of a request at once.
 
 use contract::marketing::v1::{ListDemandSignalsRequest, ProposeCapacityIncreaseRequest};
 use domain::filter::{self, Comparison, Field, Kind};
@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::tables::signals::keys;
 
-/// The fields demand can be filtered by.
+/// The fields that a filter may name.
 const FIELDS: &[Field] = &[
     Field { name: "hospital", kind: Kind::Hospital },
     Field { name: "date", kind: Kind::Date },
@@ -25,7 +25,7 @@ const BY_DATE: Order = Order { field: "date", descending: false };
 /// The most places one proposal may ask for.
 const MAX_PLACES: i32 = 100_000;
 
-/// Asks for a page of demand signals.
+/// A decoded ListDemandSignals.
 #[derive(Debug)]
 pub(crate) struct List {
     pub(crate) filter: Vec<Comparison>,
@@ -33,7 +33,7 @@ pub(crate) struct List {
     pub(crate) page: Page,
 }
 
-/// Proposes more places.
+/// A decoded ProposeCapacityIncrease.
 #[derive(Debug)]
 pub(crate) struct Propose {
     pub(crate) slot: SlotId,
@@ -45,7 +45,7 @@ pub(crate) struct Propose {
 pub(crate) fn list(request: ListDemandSignalsRequest) -> Result<List, Fault> {
     let ListDemandSignalsRequest { page_size, page_token, filter, order_by } = request;
     let mut violations = Violations::new();
-    // The token cannot be read without the order, whose own violation comes after it.
+    // The page token depends on the order. The violation of `order_by` itself is added last, below.
     let order = Order::decode(&mut Violations::new(), &order_by, ORDERS, BY_DATE);
     let direction = if order.descending { "desc" } else { "asc" };
     let binding = ["ListDemandSignals", &filter, order.field, direction];

@@ -1,4 +1,4 @@
-//! Typed answers become messages.
+//! Encodes domain values as messages.
 
 use contract::marketing::v1::DemandSignal;
 use domain::civil::{encode_date, encode_time};

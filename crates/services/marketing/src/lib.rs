@@ -1,7 +1,7 @@
-//! Marketing: where places run short, and a way to ask a hospital for more.
+//! Marketing: shows where places run short, and asks a hospital for more.
 //!
-//! A team of its own that joined later: it is built from the event stream alone, and no other service knows of it. It
-//! changes no capacity; it proposes, and the hospital decides. The fold itself is `domain::demand`.
+//! It is built from events alone, and no other service knows of it. It changes no capacity: it proposes, and an admin
+//! of the hospital decides. `domain::demand` has the fold.
 
 mod app;
 mod decode;
@@ -35,14 +35,14 @@ use crate::projection::DemandProjection;
 use crate::propose::Proposals;
 use crate::rpc::Rpc;
 
-/// The service's name, for ever: its database, its metrics and its identity are called so.
+/// The service's name, in its database, its metrics and its identity. It never changes.
 pub const NAME: &str = "marketing";
 
-/// What can be configured.
+/// The service's section of the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Options {
-    /// How often rows that count no longer are removed; below 10 ms counts as 10 ms.
+    /// How often rows that are not counted any more are removed. Less than 10 ms counts as 10 ms.
     #[serde(with = "duration")]
     pub prune_interval: Duration,
 }
@@ -53,41 +53,41 @@ impl Default for Options {
     }
 }
 
-/// An interval of nothing would keep a core busy with doing nothing.
+/// The shortest interval. Zero would keep a core busy for nothing.
 const MIN_INTERVAL: Duration = Duration::from_millis(10);
 
-/// What it needs of its surroundings.
+/// What the service needs from the process.
 #[derive(Debug, Clone)]
 pub struct Deps {
-    /// Where its database is.
+    /// The database to open.
     pub location: Location,
-    /// The process it runs in.
+    /// The process that the service runs in.
     pub process: Process,
-    /// Where Hospital is.
+    /// The replicas of Hospital.
     pub hospital: Replicas,
-    /// What it presents there.
+    /// The source of the tokens that this service identifies itself with at Hospital.
     pub token: TokenSource,
 }
 
-/// A built service.
+/// What the service gives the process besides its gRPC service.
 #[derive(Debug)]
 pub struct Service {
-    /// Its database; it announces nothing, so the outbox stays empty.
+    /// The service's database. Its outbox stays empty, because the service publishes no events.
     pub database: Database,
-    /// The events it wants.
+    /// The consumers of other services' events.
     pub consumers: Vec<Consumer>,
 }
 
-/// Opens the database, starts the writer and the removal of what counts no longer, and adds the gRPC service to the server.
+/// Opens the database, starts the writer and the pruning, and adds the gRPC service to the server.
 ///
 /// # Errors
-/// Where the database cannot be opened.
+/// Fails if the database cannot be opened or migrated.
 pub async fn build(options: Options, deps: Deps, server: &mut Server) -> Result<Service, store::Error> {
     let database = Database::open::<Migrator>(&deps.location).await?;
     Ok(build_on(options, database, deps, server))
 }
 
-/// [`build`] on a database that is open already, under [`Migrator`].
+/// [`build`] with a database that is open and migrated with [`Migrator`].
 pub fn build_on(options: Options, database: Database, deps: Deps, server: &mut Server) -> Service {
     let Options { prune_interval } = options;
     let Deps { location: _, process, hospital, token } = deps;

@@ -1,4 +1,4 @@
-//! The demand's own tables. Names are recorded in the database and never change.
+//! The service's tables. Names of migrations are recorded in the database and never change.
 
 use store::migration::prelude::*;
 use store::migration::schema::{big_integer, boolean, double, integer, string, uuid};
@@ -8,7 +8,7 @@ use crate::tables::hospitals::hospital;
 use crate::tables::sets::{booking, refusal};
 use crate::tables::signals::signal;
 
-/// The common tables and the demand's.
+/// Creates the tables that every service has, and those of this service.
 #[derive(Debug)]
 pub struct Migrator;
 
@@ -97,7 +97,7 @@ fn index<T: Iden + 'static, C: Iden + Copy + 'static>(name: &str, table: T, colu
     index
 }
 
-/// Both orders of the list, for everybody and for one hospital.
+/// Indexes for both orders of the list, over all hospitals and within one hospital.
 fn signal_indexes() -> Vec<IndexCreateStatement> {
     use signal::{Column, Entity};
     vec![
@@ -108,7 +108,7 @@ fn signal_indexes() -> Vec<IndexCreateStatement> {
     ]
 }
 
-/// The counts, and the removal of what is not of late.
+/// Indexes for counting per slot, and for removing old rows.
 fn set_indexes() -> Vec<IndexCreateStatement> {
     vec![
         index("booking_of_slot", booking::Entity, &[booking::Column::Slot, booking::Column::Time]),

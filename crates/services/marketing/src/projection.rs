@@ -1,5 +1,5 @@
-//! The projection of demand: loads the hospitals and slots a batch of facts is about, folds, and saves them with the sets that
-//! are counted when they are read.
+//! Folds a batch of facts into demand: loads the hospitals and slots that the facts name, folds, and saves them
+//! together with the bookings and refusals that are counted on reading.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +16,7 @@ use store::{Transaction, micros};
 
 use crate::tables::{hospitals, sets, signals};
 
-/// Folds facts into the demand for slots.
+/// Folds facts into the demand per slot.
 #[derive(Debug)]
 pub(crate) struct DemandProjection {
     clock: Clock,
@@ -32,7 +32,7 @@ impl DemandProjection {
 impl Projection for DemandProjection {
     type Fact = Fact;
 
-    // facts commute and may come again: see `domain::demand`
+    // facts commute and may be repeated: see `domain::demand`
     const ADMISSION: Admission = Admission::Repeatable;
 
     fn decode(event: &Incoming) -> Result<Option<Fact>, Malformed> {
@@ -70,8 +70,8 @@ fn is_gone(known: &Known, hospital: &HospitalId) -> bool {
     known.get(hospital).is_some_and(|hospital| hospital.gone)
 }
 
-/// Takes in what the facts say about hospitals, with what follows for the slots that are there already, and returns all
-/// hospitals the facts are about.
+/// Folds facts about hospitals, and updates or removes the stored signals of these hospitals. Returns every hospital
+/// that the facts name.
 async fn fold_hospitals(transaction: &Transaction, facts: &[&Fact]) -> Result<Known, DbErr> {
     let named: BTreeSet<&HospitalId> = facts.iter().map(|fact| fact.hospital()).collect();
     let before = hospitals::load_for_update(transaction, &named).await?;
@@ -103,7 +103,7 @@ fn end_of(known: &Known, slot: &SlotId) -> i64 {
     micros(hospital.end_of(slot))
 }
 
-/// Takes in what the facts say about slots that have not been over for long.
+/// Folds facts about slots, except slots whose date was over everywhere before `since`.
 async fn fold_signals(
     transaction: &Transaction,
     facts: &[&Fact],
@@ -128,7 +128,7 @@ async fn fold_signals(
     signals::save(transaction, &stored, &rows).await
 }
 
-/// The first date that is not removed: before it, every date was over everywhere.
+/// The first date whose signals are kept. Every earlier date was over everywhere at `since`.
 fn first_kept(since: Timestamp) -> Date {
     today(since, &last_zone())
 }

@@ -1,7 +1,7 @@
-//! The use case of proposing more places: the proposal becomes a capacity request at Hospital, which remembers it.
+//! The use case of proposing more places: a proposal becomes a capacity request at Hospital, which stores it.
 //!
-//! Nothing is kept here. A retry reaches Hospital under the same request_id and finds what the first call made; a proposal
-//! without a request_id is sent once.
+//! Nothing is stored here. A retry reaches Hospital under the same request_id and finds the first call's capacity
+//! request. A proposal without a request_id is sent only once.
 
 use std::time::Duration;
 
@@ -20,12 +20,11 @@ use tonic::{Code, Status};
 
 use crate::decode::Propose;
 
-/// What is kept of the caller's time for the way back.
+/// Time that is left of the caller's deadline for the answer to arrive.
 const RESPONSE_RESERVE: Duration = Duration::from_millis(50);
-/// How long a replica is waited for while there is another one to ask.
+/// How long one replica may take to answer while another one can still be tried.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Makes proposals.
 #[derive(Debug)]
 pub(crate) struct Proposals {
     hospital: Replicas,
@@ -37,7 +36,7 @@ impl Proposals {
         Self { hospital, token }
     }
 
-    /// Proposes, and returns the name of the capacity request.
+    /// Creates a capacity request at Hospital. Returns its name.
     pub(crate) async fn propose(
         &self,
         caller: &Caller,
@@ -58,7 +57,7 @@ impl Proposals {
             request_id: request_id.map(|chosen| forwarded_request_id(caller, chosen).to_string()).unwrap_or_default(),
         };
         let mut route = self.hospital.route(&slot_name);
-        // what is left of the caller's time without the way back
+        // leaves time for the answer to arrive
         let deadline = deadline.earlier_by(RESPONSE_RESERVE);
         loop {
             if deadline.has_passed() {
@@ -89,14 +88,14 @@ impl Proposals {
     }
 }
 
-/// The refusal of a call whose own time ran out while Hospital was asked.
+/// The answer to a call whose deadline passed while Hospital was asked. Its outcome is unknown.
 fn late() -> Fault {
     let message = "the deadline passed before hospital could answer; send the same request_id again, with more time";
     Fault::new(Reason::DeadlineExceeded, message)
 }
 
-/// What Hospital's failure means to our caller: a refusal is passed on as it is, silence is out of reach, and a refusal of
-/// our own identity is our defect and not the caller's.
+/// What the caller gets when Hospital does not grant the request. A refusal is passed on unchanged. No answer becomes
+/// HOSPITAL_UNAVAILABLE. If Hospital refuses this service's own identity, the fault is internal.
 fn passed_on(status: &Status) -> Fault {
     if is_unreachable(status) {
         let message = "hospital does not answer; send the same request again";

@@ -1,4 +1,4 @@
-//! The reaction to Hospital's and Screening's events: they are folded into the demand, each source at its own pace.
+//! Reactions to the events of Hospital and Screening: both are folded into demand, each by a consumer of its own.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ pub(crate) const HOSPITAL: &str = "marketing-hospital";
 /// The durable consumer of Screening's events.
 pub(crate) const SCREENING: &str = "marketing-screening";
 
-/// Demand is looked at by people and plans, to whom a tenth of a second means nothing.
+/// The pace of both consumers. People and plans read demand, and 100 ms make no difference to them.
 const PACE: Duration = Duration::from_millis(100);
 
-/// The consumers this service declares.
+/// The consumers that this service declares.
 pub(crate) fn consumers(projector: &Projector) -> Vec<Consumer> {
     vec![
         projector.consumer(HOSPITAL, hospital_subjects(), Some(PACE)),

@@ -1,4 +1,4 @@
-//! What is known here of places and hospitals, for a Hospital that lost its own past.
+//! Tells the recovery of Hospital what this service knows of places and hospitals.
 
 use std::collections::BTreeMap;
 
@@ -12,13 +12,13 @@ use crate::tables::corrupt;
 use crate::tables::hospitals::hospital;
 use crate::tables::signals::{Row, signal};
 
-/// Its durable consumers.
+/// The names of this service's durable consumers.
 pub const CONSUMERS: &[&str] = &[crate::reactions::HOSPITAL, crate::reactions::SCREENING];
 
-/// The places of slots, in the order of the slots' names, after one.
+/// Reads the places of at most `limit` slots in the order of the slots' names, after `after`.
 ///
 /// # Errors
-/// What the database says.
+/// Fails if the database does.
 pub async fn places(database: &Database, after: Option<&SlotId>, limit: u64) -> Result<Vec<Places>, DbErr> {
     let mut select = signal::Entity::find().filter(signal::Column::SlotVersion.gt(0));
     if let Some(after) = after {
@@ -33,10 +33,10 @@ pub async fn places(database: &Database, after: Option<&SlotId>, limit: u64) -> 
     rows.into_iter().map(places).collect()
 }
 
-/// Every hospital.
+/// Reads every known hospital.
 ///
 /// # Errors
-/// What the database says.
+/// Fails if the database does.
 pub async fn hospitals(database: &Database) -> Result<BTreeMap<HospitalId, Hospital>, DbErr> {
     let rows = hospital::Entity::find().all(database.reader()).await?;
     let read = |row: hospital::Model| {

@@ -1,4 +1,4 @@
-//! The gRPC face: caller, role, decode, ownership, use case, encode.
+//! The gRPC service. Each method checks the role, decodes, checks the ownership, calls the use case and encodes.
 
 use contract::marketing::v1::marketing_service_server::MarketingService;
 use contract::marketing::v1::{
@@ -16,7 +16,7 @@ use crate::app::Signals;
 use crate::propose::Proposals;
 use crate::{decode, encode};
 
-/// Serves MarketingService.
+/// MarketingService, implemented by the use cases.
 #[derive(Debug)]
 pub(crate) struct Rpc {
     signals: Signals,

@@ -1,4 +1,4 @@
-//! The demand's tables. Instants are microseconds since 1970, names are those of the contract.
+//! The service's tables. Instants are stored as microseconds since 1970, resources by their names in the contract.
 
 pub(crate) mod hospitals;
 pub(crate) mod sets;
@@ -7,15 +7,15 @@ pub(crate) mod signals;
 use sea_orm::entity::prelude::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter};
 use sea_orm::{QueryOrder, QuerySelect, TryGetable, Value};
 
-/// What is stored and cannot be read: a defect, or another version's row.
+/// The error of a row that cannot be read: a defect, or a row of another version.
 pub(crate) fn corrupt(what: &str, value: impl std::fmt::Debug) -> DbErr {
     DbErr::Custom(format!("the stored {what} {value:?} cannot be read"))
 }
 
-/// Rows one transaction removes, but for those of the very same time as the last one.
+/// How many rows one transaction removes. Rows with the same time or date as the last one are removed too.
 const ROWS_PER_PRUNE: u64 = 1_000;
 
-/// Removes the oldest rows whose time or date in `column` is before `limit`, a chunk of them; whether there may be more.
+/// Removes a chunk of the oldest rows whose `column` is before `limit`. Returns whether there may be more.
 async fn prune<E, T>(transaction: &impl ConnectionTrait, column: E::Column, limit: T) -> Result<bool, DbErr>
 where
     E: EntityTrait,

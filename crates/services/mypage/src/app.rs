@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::decode::List;
 use crate::tables::{items, pages};
 
-/// A customer's page at one position.
+/// A customer's page at one position of its changes.
 #[derive(Debug)]
 pub(crate) struct Page {
     pub(crate) ahead: Ahead,
@@ -23,7 +23,6 @@ pub(crate) struct Page {
     pub(crate) update_time: Option<Timestamp>,
 }
 
-/// Reads pages. A cheap handle.
 #[derive(Debug, Clone)]
 pub(crate) struct Pages {
     pub(crate) database: Database,
@@ -35,19 +34,19 @@ impl Pages {
         Self { database, clock }
     }
 
-    /// A page of bookings.
     pub(crate) async fn list(&self, query: &List) -> Result<Rows<Item>, Fault> {
         items::list(self.database.pages(), &query.customer, &query.page).await.map_err(read::failed)
     }
 
-    /// Waits until this view has taken in the write a token names.
+    /// Waits until this view has applied the write that the token names.
     pub(crate) async fn wait_for(&self, token: ConsistencyToken, deadline: Instant) -> Result<(), Fault> {
         let seen = || items::seen_version(self.database.reader(), token.screening);
         read::wait_for(&self.database, token, deadline, seen).await
     }
 
-    /// A page and the position it is at. A page that moved while it was read is read again: its changes and its position
-    /// are committed together, so an unmoved one belongs to that position on every database.
+    /// Reads a page and the position that it belongs to. If the position moved meanwhile, the page is read again.
+    /// Changes and position are committed together, so a page whose position did not move belongs to that position on
+    /// every database.
     pub(crate) async fn page(&self, customer: &CustomerId) -> Result<Page, DbErr> {
         let connection = self.database.reader();
         let epoch = pages::epoch(connection).await?;

@@ -1,4 +1,4 @@
-//! Requests become typed queries, with every violation named at once.
+//! Decodes requests into typed queries, and reports every violation of a request at once.
 
 use contract::mypage::v1::{GetMyPageRequest, ListMyPageItemsRequest, WatchMyPageRequest};
 use domain::ids::CustomerId;
@@ -9,14 +9,14 @@ use fault::{Fault, Reason, Violations};
 
 use crate::tables::items::KEYS;
 
-/// Asks for a page.
+/// A decoded GetMyPage.
 #[derive(Debug)]
 pub(crate) struct Get {
     pub(crate) customer: CustomerId,
     pub(crate) not_before: Option<ConsistencyToken>,
 }
 
-/// Asks for a page of a customer's bookings.
+/// A decoded ListMyPageItems.
 #[derive(Debug)]
 pub(crate) struct List {
     pub(crate) customer: CustomerId,
@@ -24,7 +24,7 @@ pub(crate) struct List {
     pub(crate) not_before: Option<ConsistencyToken>,
 }
 
-/// Asks to watch a page, from its beginning or from where an earlier stream ended.
+/// A decoded WatchMyPage: from the beginning, or from where an earlier stream ended.
 #[derive(Debug)]
 pub(crate) struct Watch {
     pub(crate) customer: CustomerId,

@@ -1,4 +1,4 @@
-//! Typed answers become messages.
+//! Encodes domain values as messages.
 
 use contract::mypage::v1::watch_my_page_response::Event;
 use contract::mypage::v1::{Heartbeat, MyPage, MyPageItem, WatchMyPageResponse};

@@ -1,7 +1,8 @@
-//! Generations of the view. One is in use; another can be built beside it, from the first event on, and put in its place.
+//! Generations of the view. One is in use. Another can be built beside it from the first event on, and replace it.
 //!
-//! A call takes the generation in use and holds it to its end, so one that was replaced is closed only once nobody reads it. A
-//! generation has a database, a writer and streams of its own, and an epoch: positions of one mean nothing to another.
+//! A call holds the generation that was in use when it began until it ends, so a replaced generation is closed only
+//! after its last reader. Each generation has its own database, writer and streams, and its own epoch: a position of
+//! one generation means nothing in another.
 
 use std::future::Future;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -24,37 +25,37 @@ use crate::projection::MyPageProjection;
 use crate::tables::items;
 use crate::{MIN_INTERVAL, NAME, Options, reactions};
 
-/// What calls read.
+/// What calls read from.
 #[derive(Debug)]
 pub(crate) struct Generation {
     pub(crate) pages: Pages,
     pub(crate) hub: Hub,
     retired: Drain,
-    /// Lost with the last call that holds this.
+    /// Dropped with the last call that holds this generation.
     _held: DrainTrigger,
 }
 
 impl Generation {
-    /// Waits until another one is in use.
+    /// Waits until another generation is in use.
     pub(crate) async fn retired(&self) {
         self.retired.requested().await;
     }
 
-    /// Whether another one is in use.
+    /// Whether another generation is in use.
     pub(crate) fn is_retired(&self) -> bool {
         self.retired.is_requested()
     }
 }
 
-/// One generation of the view. Dropping it without [`View::close`] ends its background work and leaves its database open.
+/// One generation of the view. If it is dropped without [`View::close`], its work ends and its database stays open.
 #[derive(Debug)]
 pub struct View {
     generation: Arc<Generation>,
     consumer: Consumer,
     retire: DrainTrigger,
-    /// No call holds it any more.
+    /// Requested once no call holds the generation.
     unused: Drain,
-    /// Its writer has ended.
+    /// Requested once the writer has ended.
     written: Drain,
 }
 
@@ -100,22 +101,22 @@ impl View {
         Self { generation, consumer, retire, unused, written }
     }
 
-    /// The events it wants. Whoever brings them has to stop before the view is closed.
+    /// The consumer that feeds this view. Its transport has to stop before the view is closed.
     #[must_use]
     pub fn consumer(&self) -> Consumer {
         self.consumer.clone()
     }
 
-    /// How many bookings it shows, those of all customers together.
+    /// How many bookings the view shows, of all customers together.
     ///
     /// # Errors
-    /// What the database says.
+    /// Fails if the database does.
     pub async fn bookings(&self) -> Result<u64, DbErr> {
         items::count(self.consumer.database.reader()).await
     }
 
-    /// Ends it: its streams with CURSOR_EXPIRED, everything else once the calls under way have had their answers, for which it
-    /// waits as long as `patience`. Then it closes the database.
+    /// Ends the view and closes its database. Streams end with CURSOR_EXPIRED. Other work ends after the calls under
+    /// way; they are waited for at most `patience`.
     pub async fn close(self, patience: Duration) {
         let Self { generation, consumer, retire, unused, written } = self;
         let database = consumer.database.clone();
@@ -126,14 +127,14 @@ impl View {
             written.requested().await;
         };
         if timeout(patience, over).await.is_err() {
-            // such as a stream whose client has stopped reading; it is told once it reads on
+            // such as a stream whose client has stopped reading; it ends when the client reads on
             tracing::warn!(view = %database.location(), "closing a view that is still held");
         }
         database.close().await;
     }
 }
 
-/// The view in use, and how it is replaced; a cheap handle.
+/// The view in use, and how it is replaced. Clones are cheap.
 #[derive(Debug, Clone)]
 pub struct Views {
     options: Options,
@@ -142,44 +143,45 @@ pub struct Views {
 }
 
 impl Views {
-    /// With the view in this database in use.
+    /// Uses the view in this database.
     pub(crate) fn begin(options: Options, process: Process, database: Database) -> Self {
         let first = View::over(options, &process, database);
         Self { options, process, current: Arc::new(RwLock::new(first)) }
     }
 
-    /// Opens another one beside that in use. Nobody reads it until it is [put in place](Views::replace).
+    /// Opens another view beside the one in use. No call reads it before it is [put in place](Views::replace).
     ///
     /// # Errors
-    /// Where its database cannot be opened.
+    /// Fails if the database cannot be opened or migrated.
     pub async fn open(&self, location: &Location) -> Result<View, Error> {
         View::open(self.options, &self.process, location).await
     }
 
-    /// Puts a view in the place of the one in use, which is returned to be closed. Calls under way end on the old one, but those
-    /// that wait for an event go on waiting on the new one. Streams of the old one end with CURSOR_EXPIRED, and its resume
-    /// tokens are refused with it: the new one has another epoch.
+    /// Puts a view in the place of the one in use. Returns the old one, which has to be closed. Calls under way finish
+    /// on the old view, except that calls waiting for an event go on waiting on the new one. Streams of the old view
+    /// end with CURSOR_EXPIRED. Its resume tokens are refused with the same reason, because the new view has another
+    /// epoch.
     #[must_use]
     pub fn replace(&self, next: View) -> View {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         let old = std::mem::replace(&mut *current, next);
         drop(current);
-        // told last, so that whoever hears of it finds the new one
+        // last, so that every stream that it ends finds the new view
         old.retire.request();
         old
     }
 
-    /// The events that the view in use wants.
+    /// The consumer that feeds the view in use.
     #[must_use]
     pub fn consumer(&self) -> Consumer {
-        // it is replaced in one assignment, so it is whole even where a holder panicked
+        // a poisoned lock is harmless: the view is replaced in one assignment
         self.current.read().unwrap_or_else(PoisonError::into_inner).consumer()
     }
 
-    /// How many bookings the view in use shows, those of all customers together.
+    /// How many bookings the view in use shows, of all customers together.
     ///
     /// # Errors
-    /// What the database says.
+    /// Fails if the database does.
     pub async fn bookings(&self) -> Result<u64, DbErr> {
         items::count(self.database().reader()).await
     }
@@ -190,13 +192,13 @@ impl Views {
         self.consumer().database
     }
 
-    /// The generation in use, for one call.
+    /// The generation in use, to be held for one call.
     pub(crate) fn current(&self) -> Arc<Generation> {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner).generation)
     }
 
-    /// The generation in use, once it has taken in the write that a token names. One that is replaced meanwhile gets no more
-    /// events, so the wait goes on at its successor.
+    /// The generation in use, once it has applied the write that the token names. If it is replaced meanwhile, it gets
+    /// no more events, and the wait goes on at the new one.
     pub(crate) async fn not_before(
         &self,
         token: Option<ConsistencyToken>,
@@ -217,8 +219,8 @@ impl Views {
     }
 }
 
-/// Starts a task of one generation. A task that ends early stops the process, and rightly so; one whose generation was replaced
-/// is done, and waits for the end of the process without holding anything.
+/// Starts a task of one generation. If the task ends while its generation is in use, that stops the process. After the
+/// generation was replaced, the task waits for the end of the process without holding anything.
 fn spawn(
     process: &Process,
     kind: Kind,
@@ -227,7 +229,7 @@ fn spawn(
     retired: &Drain,
 ) {
     let (retired, end) = (retired.clone(), process.drain.clone());
-    // boxed, so that what it held is given back before the wait
+    // boxed, so that its resources are dropped before the wait
     let work = Box::pin(work);
     process.tasks.spawn(kind, name, async move {
         work.await;

@@ -1,7 +1,7 @@
-//! Wakes the streams of a customer when that customer's page may have changed.
+//! Wakes the streams of a customer when the customer's page may have changed.
 //!
-//! It carries no content: a stream that is woken reads the table, so a slow one piles up nothing, and a wake-up too many
-//! costs one read. It holds one entry a customer who is being watched.
+//! A wake-up carries no content: a stream that is woken reads the table. So nothing piles up for a slow stream, and a
+//! needless wake-up costs one read. The hub has one entry per watched customer.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,11 +11,11 @@ use tokio::sync::watch;
 
 type Watched = HashMap<CustomerId, watch::Sender<()>>;
 
-/// A cheap handle.
+/// The hub. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Hub(Arc<Mutex<Watched>>);
 
-/// One stream's ear. Dropping it forgets the stream, and the customer with the last one.
+/// The subscription of one stream. Dropping the last one of a customer removes the customer's entry.
 #[derive(Debug)]
 pub(crate) struct Subscription {
     hub: Hub,
@@ -25,17 +25,16 @@ pub(crate) struct Subscription {
 
 impl Hub {
     fn watched(&self) -> MutexGuard<'_, Watched> {
-        // every critical section is one map operation, so the map is whole even where a holder panicked
+        // a poisoned lock is harmless: every critical section is one operation on the map
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins to listen for a customer. Subscribe before the first read, or a change in between goes unheard.
+    /// Subscribes to a customer's page. Subscribe before the first read, or a change between the two is missed.
     pub(crate) fn subscribe(&self, customer: &CustomerId) -> Subscription {
         let woken = self.watched().entry(customer.clone()).or_insert_with(|| watch::Sender::new(())).subscribe();
         Subscription { hub: self.clone(), customer: customer.clone(), woken: Some(woken) }
     }
 
-    /// Wakes the streams of these customers.
     pub(crate) fn wake<'a>(&self, customers: impl IntoIterator<Item = &'a CustomerId>) {
         let watched = self.watched();
         for sender in customers.into_iter().filter_map(|customer| watched.get(customer)) {
@@ -45,17 +44,17 @@ impl Hub {
 }
 
 impl Subscription {
-    /// Takes note of every wake-up so far; what follows a read after this is heard.
+    /// Forgets every wake-up so far. A change after the next read wakes the stream again.
     pub(crate) fn mark_heard(&mut self) {
         if let Some(woken) = &mut self.woken {
             woken.mark_unchanged();
         }
     }
 
-    /// Waits for a wake-up since the last [`Subscription::mark_heard`].
+    /// Waits for a wake-up after the last [`Subscription::mark_heard`].
     pub(crate) async fn woken(&mut self) {
         if let Some(woken) = &mut self.woken {
-            // the sender lives in the hub for as long as this receiver does
+            // the sender stays in the hub as long as this receiver exists
             drop(woken.changed().await);
         }
     }

@@ -1,7 +1,7 @@
-//! My-page: a customer's own bookings in one read, and as they change.
+//! My-page: a customer's own bookings in one read, and a stream of their changes.
 //!
-//! A view with a store of its own, folded from Screening's events; it decides nothing about a booking, and booking goes on
-//! while it is down. The fold itself is `domain::mypage`.
+//! It is a view folded from Screening's events. It decides nothing about a booking, and booking works while it is down.
+//! `domain::mypage` has the fold.
 
 mod app;
 mod decode;
@@ -32,10 +32,10 @@ pub use crate::migration::Migrator;
 
 use crate::rpc::Rpc;
 
-/// The service's name, for ever: its database and its metrics are called so.
+/// The service's name, in its database and its metrics. It never changes.
 pub const NAME: &str = "mypage";
 
-/// What can be configured. Intervals below 10 ms count as 10 ms.
+/// The service's section of the configuration. Intervals below 10 ms count as 10 ms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Options {
@@ -45,9 +45,9 @@ pub struct Options {
     /// How long a change is kept for streams that resume.
     #[serde(with = "duration")]
     pub change_age: Duration,
-    /// How many changes are kept at most, those of all customers together.
+    /// The most changes that are kept, of all customers together.
     pub change_count: u64,
-    /// How often older ones are removed.
+    /// How often old changes are removed.
     #[serde(with = "duration")]
     pub prune_interval: Duration,
 }
@@ -63,40 +63,40 @@ impl Default for Options {
     }
 }
 
-/// An interval of nothing would keep a core busy with doing nothing.
+/// The shortest interval. Zero would keep a core busy for nothing.
 const MIN_INTERVAL: Duration = Duration::from_millis(10);
 
-/// What it needs of its surroundings.
+/// What the service needs from the process.
 #[derive(Debug, Clone)]
 pub struct Deps {
-    /// Where its database is.
+    /// The database to open.
     pub location: Location,
-    /// The process it runs in.
+    /// The process that the service runs in.
     pub process: Process,
 }
 
-/// A built service.
+/// What the service gives the process besides its gRPC service.
 #[derive(Debug)]
 pub struct Service {
-    /// Its database; it announces nothing, so the outbox stays empty.
+    /// The service's database. Its outbox stays empty, because the service publishes no events.
     pub database: Database,
-    /// The events it wants.
+    /// The consumers of other services' events.
     pub consumers: Vec<Consumer>,
-    /// The view that answers calls, for those who build it anew.
+    /// The view that answers calls. A rebuild replaces it.
     pub views: Views,
 }
 
-/// Opens the database, starts the writer and the removal of old changes, and adds the gRPC service to the server.
+/// Opens the database, starts the writer and the pruning of old changes, and adds the gRPC service to the server.
 ///
 /// # Errors
-/// Where the database cannot be opened.
+/// Fails if the database cannot be opened or migrated.
 pub async fn build(options: Options, deps: Deps, server: &mut Server) -> Result<Service, store::Error> {
     let Deps { location, process } = deps;
     let database = Database::open::<Migrator>(&location).await?;
     Ok(build_on(options, database, process, server))
 }
 
-/// [`build`] on a database that is open already, under [`Migrator`].
+/// [`build`] with a database that is open and migrated with [`Migrator`].
 pub fn build_on(options: Options, database: Database, process: Process, server: &mut Server) -> Service {
     let views = Views::begin(options, process, database);
     let consumer = views.consumer();

@@ -1,4 +1,4 @@
-//! The view's own tables. Names are recorded in the database and never change.
+//! The service's tables. Names of migrations are recorded in the database and never change.
 
 use runtime::entropy::uuid_v4;
 use sea_orm::ActiveValue::Set;
@@ -9,7 +9,7 @@ use store::migration::{MigrationTrait, MigratorTrait, SchemaManager, common, cre
 
 use crate::tables::{changes, items, pages};
 
-/// The common tables and the view's.
+/// Creates the tables that every service has, and those of this service.
 #[derive(Debug)]
 pub struct Migrator;
 
@@ -40,7 +40,7 @@ impl MigrationTrait for Tables {
         }
         manager.create_index(item_index()).await?;
         manager.create_index(change_index()).await?;
-        // a view built anew gets another epoch, which is how it knows the positions of the old one
+        // a rebuilt view gets another epoch, so that it recognises resume tokens of the old one
         let life = pages::life::ActiveModel { id: Set(pages::LIFE), epoch: Set(uuid_v4()) };
         pages::life::Entity::insert(life).exec_without_returning(manager.get_connection()).await?;
         Ok(())
@@ -64,7 +64,7 @@ fn item_table() -> TableCreateStatement {
         .to_owned()
 }
 
-/// The order of the list, and what lies ahead of a customer.
+/// For the order of the list, and for a customer's upcoming bookings.
 fn item_index() -> IndexCreateStatement {
     use items::item::{Column, Entity};
     Index::create()

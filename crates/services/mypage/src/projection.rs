@@ -1,4 +1,4 @@
-//! The projection of bookings: folds facts into items, and notes each change under the next position of its customer's page.
+//! Folds facts into bookings as they are shown, and stores each change under the next position of its customer's page.
 
 use std::collections::BTreeSet;
 
@@ -15,14 +15,13 @@ use store::{Transaction, micros};
 use crate::hub::Hub;
 use crate::tables::{changes, items, pages};
 
-/// Folds facts into items, keeps the latest changes for streams that resume, and wakes whoever watches.
+/// Folds facts into items, keeps the latest changes for streams that resume, and wakes the streams that watch.
 #[derive(Debug)]
 pub(crate) struct MyPageProjection {
     pub(crate) clock: Clock,
     pub(crate) hub: Hub,
-    /// How long a change is kept.
     pub(crate) change_age: SignedDuration,
-    /// How many changes are kept at most, those of all customers together.
+    /// The most changes that are kept, of all customers together.
     pub(crate) change_count: u64,
 }
 
@@ -30,7 +29,7 @@ pub(crate) struct MyPageProjection {
 impl Projection for MyPageProjection {
     type Fact = ScreeningFact;
 
-    // a change has one position
+    // each change must get exactly one position
     const ADMISSION: Admission = Admission::Once;
 
     fn decode(event: &Incoming) -> Result<Option<ScreeningFact>, Malformed> {

@@ -1,4 +1,4 @@
-//! What the pages show of bookings, for a Screening that lost its own past.
+//! Tells the recovery of Screening what the pages show of its bookings.
 
 use domain::ids::ScreeningId;
 use domain::mypage::Item;
@@ -9,13 +9,13 @@ use store::{Database, DbErr};
 
 use crate::tables::items::item;
 
-/// Its durable consumers.
+/// The names of this service's durable consumers.
 pub const CONSUMERS: &[&str] = &[crate::reactions::SCREENINGS];
 
-/// What is shown of bookings, in the order of their ids, after one.
+/// Reads at most `limit` bookings as they are shown, in the order of their ids, after `after`.
 ///
 /// # Errors
-/// What the database says.
+/// Fails if the database does.
 pub async fn bookings(database: &Database, after: Option<ScreeningId>, limit: u64) -> Result<Vec<KnownBooking>, DbErr> {
     let mut select = item::Entity::find();
     if let Some(after) = after {
@@ -28,7 +28,7 @@ pub async fn bookings(database: &Database, after: Option<ScreeningId>, limit: u6
         version: item.version,
         customer: item.customer,
         date: item.date,
-        // a page shows the hospital by its name alone
+        // an item has the hospital's display name only, not the slot
         slot: None,
         hospital_display_name: item.hospital_display_name,
         time_zone: item.time_zone,

@@ -1,4 +1,4 @@
-//! The gRPC face: caller, role, decode, ownership, use case, encode.
+//! The gRPC service. Each method checks the role, decodes, checks the ownership, calls the use case and encodes.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use crate::{decode, encode};
 
 type Messages = Pin<Box<dyn Stream<Item = Result<WatchMyPageResponse, Status>> + Send>>;
 
-/// Serves MyPageService.
+/// MyPageService, implemented by the use cases.
 #[derive(Debug)]
 pub(crate) struct Rpc {
     views: Views,
@@ -66,7 +66,7 @@ impl Rpc {
     }
 }
 
-/// The caller; the role is checked before the request is looked at.
+/// The caller of a request. The role is checked before the request is decoded.
 fn reader<T>(request: &Request<T>) -> Result<Caller, Fault> {
     let caller = call::caller(request);
     require_reader(&caller)?;

@@ -1,4 +1,5 @@
-//! The view's tables. Instants are microseconds since 1970, names are those of the contract, states its numbers.
+//! The view's tables. Instants are stored as microseconds since 1970, resources by their names and states by their
+//! numbers in the contract.
 
 pub(crate) mod changes;
 pub(crate) mod items;
@@ -6,7 +7,7 @@ pub(crate) mod pages;
 
 use sea_orm::DbErr;
 
-/// What is stored and cannot be read: a defect, or another version's row.
+/// The error of a row that cannot be read: a defect, or a row of another version.
 fn corrupt(what: &str, value: impl std::fmt::Debug) -> DbErr {
     DbErr::Custom(format!("the stored {what} {value:?} cannot be read"))
 }

@@ -1,9 +1,9 @@
-//! Watching a page: a snapshot or a resumed position, then every change in order, and heartbeats in between.
+//! Watching a page: a snapshot or a resumed position, then every change in order, with heartbeats in between.
 //!
-//! The stream is pulled: nothing is read before the client has taken what came before it, so a slow client holds one
-//! small batch of changes, and no task or queue of its own. What it has not read waits in the table; what waits there for
-//! too long is removed, and the stream then ends with CURSOR_EXPIRED. So does the stream of a view that was replaced by one
-//! built anew: its positions mean nothing there. Deadlines and the drain end it from outside.
+//! The stream reads nothing before the client has taken what came before, so a slow client holds one small batch of
+//! changes, and no task or queue of its own. Changes that it has not read yet stay in the table. If they are removed
+//! there, the stream ends with CURSOR_EXPIRED. So does a stream of a view that was replaced, because its positions mean
+//! nothing in the new view. Deadlines and the drain end a stream from outside.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -25,25 +25,25 @@ use crate::hub::Subscription;
 use crate::tables::changes::{self, Change};
 use crate::tables::pages;
 
-/// One message of a stream, and where to resume after it.
+/// A message of a stream, and the token to resume after it.
 #[derive(Debug)]
 pub(crate) struct WatchMessage {
     pub(crate) what: What,
     pub(crate) token: ResumeToken,
 }
 
-/// What a message says.
+/// The content of a message.
 #[derive(Debug)]
 pub(crate) enum What {
-    /// The whole page.
+    /// The whole page, as the first message.
     Snapshot(Page),
-    /// One booking after a change.
+    /// A booking as it is after a change.
     Changed(Item),
-    /// Nothing but that the stream is alive, and the time.
+    /// A heartbeat with the current time.
     Alive(Timestamp),
 }
 
-/// Changes read at once.
+/// The most changes that one read returns.
 const CHANGES_PER_READ: u64 = 64;
 
 struct Watcher {
@@ -57,10 +57,9 @@ struct Watcher {
     silent_since: Instant,
 }
 
-/// Opens a stream.
 ///
 /// # Errors
-/// CURSOR_EXPIRED where the changes after the position are no longer kept.
+/// CURSOR_EXPIRED if the changes after the position are no longer kept.
 pub(crate) async fn watch(
     generation: Arc<Generation>,
     heartbeat: Duration,
@@ -83,7 +82,7 @@ pub(crate) async fn watch(
         if epoch != token.epoch {
             return Err(expired());
         }
-        // so that a position that is no longer kept is refused at once and not in the stream
+        // a position that is no longer kept is refused at once, not by the stream
         watcher.read().await?;
     }
     Ok(try_unfold(watcher, |mut watcher| async {
@@ -102,7 +101,7 @@ impl Watcher {
         Ok(WatchMessage { what, token: self.token })
     }
 
-    /// The next change, or a heartbeat where there is none for long.
+    /// The next change, or a heartbeat if there is none in time.
     async fn follow(&mut self) -> Result<What, Fault> {
         let due = self.silent_since + self.heartbeat;
         loop {
@@ -119,7 +118,7 @@ impl Watcher {
                 return Ok(What::Alive(self.generation.pages.clock.now()));
             }
             if self.changes.is_empty() {
-                // woken, late or replaced, there is something to look at
+                // read again after a wake-up, at the heartbeat, or once the generation is replaced
                 tokio::select! {
                     _ = timeout_at(due, self.subscription.woken()) => {}
                     () = self.generation.retired() => {}
@@ -139,8 +138,8 @@ impl Watcher {
         }
         let next =
             changes::read_after(connection, &self.customer, position, CHANGES_PER_READ).await.map_err(read::failed)?;
-        // positions have no gaps: another one next means that what came between was removed, and a page that is behind
-        // its own token was restored from an older copy
+        // positions have no gaps. If the next one is missing, it was removed. A page whose position is behind the token
+        // was restored from an older copy.
         if next.first().map(|change| change.position) != Some(position + 1) {
             return Err(expired());
         }

@@ -1,4 +1,4 @@
-//! The use cases: reads of the ledger, as far as a caller's scope goes.
+//! The use cases: reads of the ledger, limited to the caller's scope.
 
 use domain::access::Scope;
 use domain::ids::ScreeningId;
@@ -11,7 +11,6 @@ use tokio::time::Instant;
 use crate::decode::{Get, List, ListHistory};
 use crate::tables;
 
-/// Reads reservations.
 #[derive(Debug)]
 pub(crate) struct ReservationReader {
     database: Database,
@@ -22,7 +21,7 @@ impl ReservationReader {
         Self { database }
     }
 
-    /// One reservation, not from before the write the query names.
+    /// One reservation. If the query names a write, the answer is not older than that write.
     pub(crate) async fn get(&self, scope: &Scope, query: Get, deadline: Instant) -> Result<Reservation, Fault> {
         if let Some(token) = query.not_before {
             let seen = || tables::seen_version(self.database.reader(), token.screening);
@@ -31,14 +30,12 @@ impl ReservationReader {
         self.find(scope, query.screening).await
     }
 
-    /// A page of reservations.
     pub(crate) async fn list(&self, scope: &Scope, query: &List) -> Result<Rows<Reservation>, Fault> {
         scope.require_filter(&query.filter)?;
         let List { filter, order, page } = query;
         tables::list(self.database.pages(), scope, filter, *order, page).await.map_err(read::failed)
     }
 
-    /// A page of one reservation's history.
     pub(crate) async fn list_history(&self, scope: &Scope, query: &ListHistory) -> Result<Rows<Entry>, Fault> {
         let reservation = self.find(scope, query.screening).await?;
         tables::list_history(self.database.pages(), &reservation, &query.page).await.map_err(read::failed)

@@ -1,4 +1,4 @@
-//! Requests become typed queries, with every violation named at once.
+//! Decodes requests into typed queries, and reports every violation of a request at once.
 
 use contract::reservation::v1::{GetReservationRequest, ListReservationHistoryRequest, ListReservationsRequest};
 use domain::filter::{self, Comparison, Field, Kind};
@@ -10,7 +10,7 @@ use fault::{Fault, Violations};
 
 use crate::tables;
 
-/// The fields reservations can be filtered by.
+/// The fields that a filter may name.
 const FIELDS: &[Field] = &[
     Field { name: "customer", kind: Kind::Customer },
     Field { name: "hospital", kind: Kind::Hospital },
@@ -23,14 +23,14 @@ const ORDERS: &[&str] = &["create_time", "date"];
 
 const NEWEST_FIRST: Order = Order { field: "create_time", descending: true };
 
-/// Asks for one reservation.
+/// A decoded GetReservation.
 #[derive(Debug)]
 pub(crate) struct Get {
     pub(crate) screening: ScreeningId,
     pub(crate) not_before: Option<ConsistencyToken>,
 }
 
-/// Asks for a page of reservations.
+/// A decoded ListReservations.
 #[derive(Debug)]
 pub(crate) struct List {
     pub(crate) filter: Vec<Comparison>,
@@ -38,7 +38,7 @@ pub(crate) struct List {
     pub(crate) page: Page,
 }
 
-/// Asks for a page of a history.
+/// A decoded request for a page of one reservation's history.
 #[derive(Debug)]
 pub(crate) struct ListHistory {
     pub(crate) screening: ScreeningId,
@@ -56,7 +56,7 @@ pub(crate) fn get(request: GetReservationRequest) -> Result<Get, Fault> {
 pub(crate) fn list(request: ListReservationsRequest) -> Result<List, Fault> {
     let ListReservationsRequest { page_size, page_token, filter, order_by } = request;
     let mut violations = Violations::new();
-    // The token cannot be read without the order, whose own violation comes after it.
+    // The page token depends on the order. The violation of `order_by` itself is added last, below.
     let order = Order::decode(&mut Violations::new(), &order_by, ORDERS, NEWEST_FIRST);
     let direction = if order.descending { "desc" } else { "asc" };
     let binding = ["ListReservations", &filter, order.field, direction];

@@ -1,4 +1,4 @@
-//! Typed answers become messages.
+//! Encodes domain values as messages.
 
 use contract::reservation::v1::{Reservation as Message, ReservationHistoryEntry};
 use domain::civil::{encode_date, encode_time};

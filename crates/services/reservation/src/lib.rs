@@ -1,7 +1,7 @@
 //! The reservation ledger: what became of every booking, with its whole history.
 //!
-//! It folds Screening's events and announces its own; it owns no rule of booking, and booking goes on while it is down.
-//! The fold itself is `domain::reservation`.
+//! It folds Screening's events and publishes its own. It has no rules of booking, and booking works while it is down.
+//! `domain::reservation` has the fold.
 
 mod app;
 mod decode;
@@ -28,43 +28,43 @@ use crate::app::ReservationReader;
 use crate::projection::ReservationProjection;
 use crate::rpc::Rpc;
 
-/// The service's name, for ever: its database, its metrics and its part in events are called so.
+/// The service's name, in its database, its metrics and its events. It never changes.
 pub const NAME: &str = "reservation";
 
-/// What can be configured: nothing yet.
+/// The service's section of the configuration, which is empty so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Options {}
 
-/// What it needs of its surroundings.
+/// What the service needs from the process.
 #[derive(Debug, Clone)]
 pub struct Deps {
-    /// Where its database is.
+    /// The database to open.
     pub location: Location,
-    /// The process it runs in.
+    /// The process that the service runs in.
     pub process: Process,
 }
 
-/// A built service.
+/// What the service gives the process besides its gRPC service.
 #[derive(Debug)]
 pub struct Service {
-    /// Its database, whose outbox is its log of events.
+    /// The service's database. Its outbox is the log that others read.
     pub database: Database,
-    /// The events it wants.
+    /// The consumers of other services' events.
     pub consumers: Vec<Consumer>,
 }
 
 /// Opens the database, starts the writer and adds the gRPC service to the server.
 ///
 /// # Errors
-/// Where the database cannot be opened.
+/// Fails if the database cannot be opened or migrated.
 pub async fn build(options: Options, deps: Deps, server: &mut Server) -> Result<Service, store::Error> {
     let Deps { location, process } = deps;
     let database = Database::open::<Migrator>(&location).await?;
     Ok(build_on(options, database, &process, server))
 }
 
-/// [`build`] on a database that is open already, under [`Migrator`].
+/// [`build`] with a database that is open and migrated with [`Migrator`].
 pub fn build_on(options: Options, database: Database, process: &Process, server: &mut Server) -> Service {
     let Options {} = options;
     let (projector, writing) =

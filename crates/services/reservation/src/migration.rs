@@ -1,4 +1,4 @@
-//! The ledger's own tables. Names are recorded in the database and never change.
+//! The service's tables. Names of migrations are recorded in the database and never change.
 
 use store::migration::prelude::*;
 use store::migration::schema::{big_integer, integer, string, text, uuid, uuid_null};
@@ -6,7 +6,7 @@ use store::migration::{MigrationTrait, MigratorTrait, SchemaManager, common, cre
 
 use crate::tables::{history, reservation, unregistered};
 
-/// The common tables and the ledger's.
+/// Creates the tables that every service has, and those of this service.
 #[derive(Debug)]
 pub struct Migrator;
 
@@ -40,7 +40,7 @@ impl MigrationTrait for Tables {
     }
 }
 
-/// What Screening needs to know of changes where it lost its own past.
+/// Stores the request_id of each change, which Screening needs if it has to recover.
 struct Requests;
 
 impl MigrationName for Requests {
@@ -74,7 +74,8 @@ fn reservation_table() -> TableCreateStatement {
         .to_owned()
 }
 
-/// Both orders of the list, for everybody, one customer, one hospital and one slot: a page is a range of an index.
+/// Indexes for both orders of the list, over all reservations and within one customer, one hospital and one slot, so
+/// that each page is a range of one index.
 fn reservation_indexes() -> Vec<IndexCreateStatement> {
     use reservation::{Column, Entity};
     let index = |name: &str, columns: &[Column]| {

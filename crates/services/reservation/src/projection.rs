@@ -1,4 +1,5 @@
-//! The projection of bookings: loads the ledgers a batch of facts is about, folds, and saves them with history and announcements.
+//! Folds a batch of facts into the ledger: loads the rows of the screenings that the facts name, folds, and saves them
+//! together with history and events.
 
 use std::collections::BTreeSet;
 
@@ -19,14 +20,14 @@ use uuid::Uuid;
 use crate::NAME;
 use crate::tables;
 
-/// What Screening reports of a booking, and the event that reports it.
+/// A fact about a screening, and the id of the event that reported it.
 #[derive(Debug)]
 pub(crate) struct Fact {
     event_id: Uuid,
     screening: ScreeningFact,
 }
 
-/// Folds facts into the ledgers of their screenings.
+/// Folds facts into the rows of their screenings.
 #[derive(Debug)]
 pub(crate) struct ReservationProjection {
     clock: Clock,
@@ -66,7 +67,7 @@ impl ReservationProjection {
 impl Projection for ReservationProjection {
     type Fact = Fact;
 
-    // an announcement of ours is made once
+    // this service must publish each of its own events once
     const ADMISSION: Admission = Admission::Once;
 
     fn decode(event: &Incoming) -> Result<Option<Fact>, Malformed> {

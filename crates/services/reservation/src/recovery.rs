@@ -1,4 +1,4 @@
-//! What the ledger knows of bookings, for a Screening that lost its own past.
+//! Tells the recovery of Screening what the ledger knows of its bookings.
 
 use std::collections::HashMap;
 
@@ -15,10 +15,10 @@ use store::{Database, DbErr, micros};
 
 use crate::tables::{history, reservation};
 
-/// Its durable consumers.
+/// The names of this service's durable consumers.
 pub const CONSUMERS: &[&str] = &[crate::reactions::SCREENINGS];
 
-/// The state of the screening that a reservation follows.
+/// The state of the screening that a reservation in this state follows.
 const fn followed(state: State) -> screening::State {
     match state {
         State::Registered => screening::State::Confirmed,
@@ -29,10 +29,11 @@ const fn followed(state: State) -> screening::State {
     }
 }
 
-/// The calls that led to changes at or after `since`, in the order of the bookings' ids and versions, after one.
+/// Reads at most `limit` changes that were made at or after `since`, in the order of screening ids and versions, after
+/// `after`. `None` if there are no more.
 ///
 /// # Errors
-/// What the database says.
+/// Fails if the database does.
 pub async fn answered(
     database: &Database,
     since: Timestamp,
@@ -54,19 +55,19 @@ pub async fn answered(
     Ok(Some(Answers { calls: rows.iter().filter_map(answered).collect(), last }))
 }
 
-/// A portion of the calls that led to changes.
+/// A part of the calls that led to changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answers {
-    /// Those of them that had a request_id.
+    /// The calls of this part that had a request_id.
     pub calls: Vec<Answered>,
-    /// Where the portion ends.
+    /// The screening and the version that this part ends with.
     pub last: (ScreeningId, i64),
 }
 
-/// What is known of bookings, in the order of their ids, after one.
+/// Reads what is known of at most `limit` bookings, in the order of their ids, after `after`.
 ///
 /// # Errors
-/// What the database says.
+/// Fails if the database does.
 pub async fn bookings(database: &Database, after: Option<ScreeningId>, limit: u64) -> Result<Vec<KnownBooking>, DbErr> {
     use reservation::Column;
     let mut select = reservation::Entity::find();

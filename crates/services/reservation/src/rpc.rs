@@ -1,4 +1,4 @@
-//! The gRPC face: caller, role, decode, use case, encode.
+//! The gRPC service. Each method reads the caller, checks the role, decodes, calls the use case and encodes.
 
 use contract::reservation::v1::reservation_service_server::ReservationService;
 use contract::reservation::v1::{
@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status};
 use crate::app::ReservationReader;
 use crate::{decode, encode};
 
-/// Serves ReservationService.
+/// ReservationService, implemented by the use cases.
 #[derive(Debug)]
 pub(crate) struct Rpc {
     reader: ReservationReader,
@@ -53,7 +53,7 @@ impl Rpc {
     }
 }
 
-/// The rows the caller may read; the role is checked before the request is looked at.
+/// The rows that the caller may read. The role is checked before the request is decoded.
 fn scope<T>(request: &Request<T>) -> Result<Scope, Fault> {
     let caller = caller(request);
     caller.require_reader()?;

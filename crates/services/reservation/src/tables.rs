@@ -1,7 +1,7 @@
-//! The ledger's tables, and the reads and writes of them.
+//! The ledger's tables, and how they are read and written.
 //!
-//! Finders of customers' rows take the scope of whoever asks. Instants are microseconds since 1970, names are those of the
-//! contract, states its numbers.
+//! Reads of customers' rows take the caller's scope. Instants are stored as microseconds since 1970, resources by their
+//! names and states by their numbers in the contract.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,10 +18,9 @@ use store::rows::{among, insert_missing, save_all, set_unless_unchanged};
 use store::{micros, timestamp};
 
 pub(crate) mod reservation {
-    //! One row a reservation.
+    //! One row per reservation.
     use sea_orm::entity::prelude::*;
 
-    /// A row.
     #[sea_orm::model]
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "reservation")]
@@ -44,10 +43,9 @@ pub(crate) mod reservation {
 
 #[expect(unreachable_pub, reason = "the entity macro emits pub items")]
 pub(crate) mod unregistered {
-    //! The greatest version seen of a screening that registers nothing: PENDING, REJECTED, and fences.
+    //! The greatest version that was applied of a screening without a reservation: PENDING, REJECTED, or a fence.
     use sea_orm::entity::prelude::*;
 
-    /// A row.
     #[sea_orm::model]
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "unregistered")]
@@ -61,10 +59,9 @@ pub(crate) mod unregistered {
 }
 
 pub(crate) mod history {
-    //! One row a change.
+    //! One row per change.
     use sea_orm::entity::prelude::*;
 
-    /// A row.
     #[sea_orm::model]
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "history")]
@@ -79,7 +76,7 @@ pub(crate) mod history {
         pub actor: String,
         pub event_id: Uuid,
         pub occur_time: i64,
-        /// NULL where the change had none, or was taken in by a version that did not keep it.
+        /// NULL if the change had no request_id, or if an older version of the service applied it.
         pub request_id: Option<Uuid>,
     }
 
@@ -94,7 +91,7 @@ impl TryFrom<reservation::Model> for Reservation {
     type Error = DbErr;
 
     fn try_from(row: reservation::Model) -> Result<Self, DbErr> {
-        // the hospital and the date are parts of the slot's name, kept apart for filters
+        // the hospital and the date are parts of the slot's name; they have columns of their own for filters
         let reservation::Model { screening, customer, hospital: _, slot, date: _, .. } = row;
         Ok(Self {
             screening: ScreeningId(screening),
@@ -110,7 +107,8 @@ impl TryFrom<reservation::Model> for Reservation {
 }
 
 impl reservation::ActiveModel {
-    /// The row of a reservation that was another before, or was not there. Every index has what hardly ever changes.
+    /// The row of a reservation. `before` is the stored one, if there is one. Columns that an index covers are left
+    /// `Unchanged` if their values are the same.
     fn new(reservation: &Reservation, before: Option<&Reservation>) -> Self {
         let fixed = before.is_some_and(|Reservation { customer, slot, create_time, .. }| {
             (customer, slot, create_time) == (&reservation.customer, &reservation.slot, &reservation.create_time)
@@ -164,8 +162,8 @@ impl From<Entry> for history::ActiveModel {
     }
 }
 
-/// The ledgers of these screenings, locked until the transaction ends where the database locks rows; those of which
-/// nothing is known are not in the map.
+/// What is stored of these screenings; unknown ones are missing in the map. Where the database locks rows, they are
+/// locked until the transaction ends.
 pub(crate) async fn load_for_update(
     transaction: &impl ConnectionTrait,
     screenings: &BTreeSet<ScreeningId>,
@@ -187,7 +185,7 @@ pub(crate) async fn load_for_update(
     Ok(ledgers)
 }
 
-/// Writes the ledgers that are not as they were loaded.
+/// Writes those ledgers that differ from what was loaded.
 pub(crate) async fn save(
     transaction: &impl ConnectionTrait,
     before: &BTreeMap<ScreeningId, Ledger>,
@@ -206,12 +204,12 @@ pub(crate) async fn save(
     save_all(transaction, unregistered.collect::<Vec<_>>()).await
 }
 
-/// Adds entries to the history, which keeps the first one of a version.
+/// Inserts history entries. If a version has an entry already, that one stays.
 pub(crate) async fn save_history(transaction: &impl ConnectionTrait, entries: Vec<Entry>) -> Result<(), DbErr> {
     insert_missing(transaction, entries.into_iter().map(history::ActiveModel::from).collect()).await
 }
 
-/// The greatest version of a screening that has been taken in, 0 for none.
+/// The greatest version of a screening that was applied; 0 if there was none.
 pub(crate) async fn seen_version(connection: &impl ConnectionTrait, screening: ScreeningId) -> Result<i64, DbErr> {
     let registered = reservation::Entity::find_by_id(screening.0).one(connection).await?;
     let unregistered = unregistered::Entity::find_by_id(screening.0).one(connection).await?;
@@ -230,7 +228,7 @@ fn within(scope: &Scope) -> Condition {
     }
 }
 
-/// One reservation, where the scope admits it.
+/// One reservation, if the scope admits it.
 pub(crate) async fn find(
     connection: &impl ConnectionTrait,
     scope: &Scope,
@@ -240,7 +238,7 @@ pub(crate) async fn find(
     row.map(Reservation::try_from).transpose()
 }
 
-/// The kinds of the keys of [`list`]'s orders: the ordered column, then the screening.
+/// The kinds of the keys in a page token of this order: the ordered column, then the screening.
 pub(crate) fn keys(order: Order) -> [KeyKind; 2] {
     match order.field {
         "date" => [KeyKind::Text, KeyKind::Text],
@@ -248,7 +246,7 @@ pub(crate) fn keys(order: Order) -> [KeyKind; 2] {
     }
 }
 
-/// A page of the reservations the scope admits.
+/// A page of the reservations that the scope admits.
 pub(crate) async fn list(
     connection: &impl ConnectionTrait,
     scope: &Scope,
@@ -286,8 +284,7 @@ fn matching(filter: &[Comparison]) -> Condition {
     condition(filter, column, number)
 }
 
-/// A page of one reservation's history, oldest first. Ask [`find`] first whether the caller
-/// may see it.
+/// A page of one reservation's history, oldest first. Call [`find`] before, to check that the caller may see it.
 pub(crate) async fn list_history(
     connection: &impl ConnectionTrait,
     of: &Reservation,

@@ -1,6 +1,6 @@
-//! The use cases: reading, changing and listing bookings here, making and settling them in the modules below.
+//! The use cases. Reading, changing and listing are here; making and settling bookings are in the modules below.
 //!
-//! A handler may be dropped at any await when its caller gives up; what must not be left half done is a task of its own.
+//! A handler may be dropped at any await when its caller gives up. Work that must not stop halfway runs in a task.
 
 mod create;
 pub(crate) mod in_flight;
@@ -36,50 +36,43 @@ use crate::{Options, decode, tables};
 use in_flight::InFlight;
 use refusals::Refusals;
 
-/// How long a write may take that somebody waits for without a deadline of their own.
+/// How long the writer may take for a write with no caller's deadline.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What every use case works with.
+/// What the use cases share.
 #[derive(Debug)]
 pub(crate) struct App {
-    /// Hospital.
+    /// The client of Hospital.
     pub(crate) hospital: HospitalClient,
-    /// The time of day.
     pub(crate) clock: Clock,
-    /// For reads.
     pub(crate) database: Database,
     /// Calls with a request_id that are under way.
     pub(crate) in_flight: InFlight,
-    /// For writes.
     pub(crate) writer: ScreeningWriter,
-    /// The configuration.
     pub(crate) options: Options,
-    /// Tells the resolver that there is a new PENDING booking.
+    /// Wakes the resolver after a PENDING booking was written.
     pub(crate) parked: Notify,
-    /// Demand that full slots turned away.
+    /// Counts bookings that a full slot refused.
     pub(crate) refusals: Refusals,
-    /// Reads of one booking.
+    /// Reads single bookings, those of several callers in one statement.
     pub(crate) screening_lookup: Lookups<ScreeningLookup>,
-    /// What stands where bookings want to go.
+    /// Finds earlier bookings that a new one meets, for several callers in one statement.
     pub(crate) booking_lookup: Lookups<BookingLookup>,
-    /// For work that outlives the call that began it.
+    /// Owns tasks that outlive the call that began them.
     pub(crate) tasks: Tasks,
 }
 
 impl App {
-    /// Reads one screening.
     pub(crate) async fn get(&self, scope: &Scope, id: ScreeningId) -> Result<Screening, Fault> {
         let found = self.screening_lookup.ask(ScreeningQuery { scope: scope.clone(), id }).await?;
         found.ok_or_else(|| scope.absent(screening::not_found(id), "screening"))
     }
 
-    /// Reads the rows of one page.
     pub(crate) async fn list(&self, scope: &Scope, listing: &Listing) -> Result<Rows<Screening>, Fault> {
         scope.require_filter(&listing.comparisons)?;
         tables::list::list(self.database.pages(), scope, listing).await.map_err(failed)
     }
 
-    /// Cancels a booking.
     pub(crate) async fn cancel(
         &self,
         caller: &Caller,
@@ -92,7 +85,6 @@ impl App {
         self.change(caller, call.id, command, call.request, trace, deadline).await
     }
 
-    /// Records that a customer came.
     pub(crate) async fn complete(
         &self,
         caller: &Caller,
@@ -103,7 +95,6 @@ impl App {
         self.change(caller, call.id, Command::Complete { etag: call.etag }, call.request, trace, deadline).await
     }
 
-    /// Records that a customer did not come.
     pub(crate) async fn mark_no_show(
         &self,
         caller: &Caller,

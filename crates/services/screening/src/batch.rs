@@ -1,7 +1,8 @@
-//! What the writer does: every change of this service, decided in `domain` and written set-wise in one transaction.
+//! The writer's batch handler. `domain` decides every change of this service, and a batch is one transaction.
 //!
-//! A batch is loaded at once, decided command by command over a working copy, and saved at once. Running a committed batch
-//! again changes nothing: bookings by their ids, other calls by their request records, events by their inbox keys.
+//! A batch is loaded at once, decided command by command on a working copy, and saved at once. If a batch that was
+//! committed runs again, it changes nothing: bookings are recognised by their ids, other calls by their request
+//! records, and events by their inbox keys.
 
 #[cfg(test)]
 mod tests;
@@ -33,146 +34,128 @@ use work::Work;
 
 pub(crate) use work::service_actor;
 
-/// One request to change something.
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Writes a new booking.
     Book(Book),
-    /// Moves a PENDING booking on, for the resolver.
+    /// Settles a PENDING booking.
     Settle(Settle),
-    /// Changes a booking, for a caller.
+    /// Changes a booking for a caller.
     Change(BookingChange),
-    /// Applies events.
+    /// Applies Hospital's events.
     Consume(Vec<ClaimEvent>),
-    /// Keeps an event that cannot be applied.
+    /// Stores an event that cannot be applied.
     StoreDeadLetter(DeadLetter, InboxKey),
-    /// Gives up claims that nobody has booked.
+    /// Fences claims that have no booking.
     Fence(Vec<Orphan>),
-    /// Reports refused demand.
+    /// Reports refusals of full slots.
     Report(RefusalReport),
-    /// Forgets requests answered before this.
+    /// Deletes request records from before this time.
     Purge(Timestamp),
 }
 
-/// A booking that Hospital has answered, or could not.
+/// A new booking, after Hospital answered or did not.
 #[derive(Debug, Clone)]
 pub(crate) struct Book {
-    /// The call, where its caller chose a request_id. Where not, the booking's own id is as unique.
+    /// The call, if its caller chose a request_id. Otherwise the booking's own id makes it unique.
     pub(crate) request: Option<Request>,
-    /// Who books, and in which trace.
     pub(crate) cause: Cause,
-    /// What.
     pub(crate) booking: Booking,
-    /// What Hospital said along with the place, or what is known from before.
+    /// The terms that Hospital answered with the place, or what is known from earlier answers.
     pub(crate) terms: Terms,
-    /// Whether it waits for Hospital.
+    /// Whether the booking is written as PENDING, because Hospital is out of reach.
     pub(crate) parked: bool,
 }
 
-/// What became of a [`Book`].
+/// The result of a [`Book`].
 #[derive(Debug)]
 pub(crate) enum Booked {
-    /// There is this booking.
+    /// The booking is stored.
     Row(Box<Screening>),
-    /// The caller is refused.
     Refused(Fault),
-    /// The id is used up.
+    /// The id was fenced before the booking could be written.
     Fenced,
 }
 
-/// What the resolver found out about a PENDING booking.
+/// What Hospital's answer means for a PENDING booking.
 #[derive(Debug, Clone)]
 pub(crate) struct Settle {
-    /// Which one.
     pub(crate) id: ScreeningId,
-    /// What follows.
     pub(crate) command: screening::Command,
-    /// Why, and in which trace.
     pub(crate) cause: Cause,
 }
 
-/// A change of a booking that a caller asks for.
+/// A change of a booking for a caller.
 #[derive(Debug, Clone)]
 pub(crate) struct BookingChange {
-    /// The call.
     pub(crate) request: Request,
-    /// What its caller may see.
+    /// The bookings that the caller may see.
     pub(crate) scope: Scope,
-    /// Which booking.
     pub(crate) id: ScreeningId,
-    /// What is asked.
     pub(crate) command: screening::Command,
-    /// Who asks, and in which trace.
     pub(crate) cause: Cause,
 }
 
-/// An event, as far as it concerns this service.
+/// An event of Hospital, reduced to what concerns this service.
 #[derive(Debug, Clone)]
 pub(crate) struct ClaimEvent {
-    /// What the inbox recognises it by.
+    /// Where the event stands in its log; the inbox uses it to detect a repetition.
     pub(crate) inbox_key: InboxKey,
-    /// Its id.
     pub(crate) event_id: Uuid,
-    /// What a reaction to it is caused by.
+    /// The cause of what this event brings about.
     pub(crate) cause: Cause,
-    /// What it says.
     pub(crate) fact: ClaimFact,
 }
 
 impl ClaimEvent {
-    /// Whether the inbox has to remember it by itself. A place that was taken matters until its screening has a row, and rows never
-    /// go away: heard again, it changes nothing. Events that come in order have a cursor, which every one of them moves.
+    /// Whether the inbox has to store this event by itself. A reservation needs no entry where events come without an
+    /// order: once its screening has a row, which is never deleted, the event changes nothing. Where events come in
+    /// order, each one moves the cursor.
     pub(crate) fn is_remembered(&self) -> bool {
         matches!(self.inbox_key, InboxKey::Ordered { .. }) || matches!(self.fact, ClaimFact::Revoked { .. })
     }
 }
 
-/// What an event says.
 #[derive(Debug, Clone)]
 pub(crate) enum ClaimFact {
     /// A place was taken.
     Reserved {
-        /// By which claim.
+        /// The claim that holds the place.
         claim: ClaimId,
-        /// Where.
         slot: SlotId,
     },
-    /// A place was taken away.
+    /// Hospital took a place away.
     Revoked {
-        /// Of which claim.
         claim: ClaimId,
-        /// Where.
         slot: SlotId,
-        /// Why.
         reason: Revocation,
-        /// The admin's words.
+        /// What the admin wrote.
         message: String,
     },
-    /// Nothing of concern.
+    /// The event does not concern this service.
     Other,
 }
 
-/// Demand that full slots turned away since the last report.
+/// How many bookings full slots refused since the last report.
 #[derive(Debug, Clone)]
 pub(crate) struct RefusalReport {
-    /// The identity of this report.
+    /// Identifies the report, so that a repetition counts once.
     pub(crate) request: Request,
     /// How many refusals each slot had.
     pub(crate) counts: Vec<(SlotId, i64)>,
 }
 
-/// What a command leads to.
+/// The result of a command.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    /// Of a [`Command::Book`].
+    /// The result of a [`Command::Book`].
     Booked(Booked),
-    /// Of a [`Command::Settle`] or a [`Command::Change`].
+    /// The result of a [`Command::Settle`] or a [`Command::Change`].
     Row(Result<Box<Screening>, Fault>),
-    /// Of the others.
+    /// The result of any other command.
     Done,
 }
 
-/// The batch handler of Screening's writer.
 #[derive(Debug)]
 pub(crate) struct ScreeningBatchHandler {
     clock: Clock,
@@ -191,7 +174,7 @@ impl BatchHandler for ScreeningBatchHandler {
     type Answer = Answer;
 
     async fn execute(&self, transaction: &Transaction, batch: &[&Command]) -> Result<Vec<Answer>, DbErr> {
-        // as precise as it is stored, so that an answer and a later read say the same
+        // as precise as the database stores it, so that an answer and a later read agree
         let now = timestamp(micros(self.clock.now()));
         let mut work = load(transaction, batch, self.rules, now).await?;
         let answers = batch.iter().map(|command| work.run(command)).collect();
@@ -200,7 +183,7 @@ impl BatchHandler for ScreeningBatchHandler {
     }
 }
 
-/// Reads, in one statement a table, what the batch is about; and which of its events are new.
+/// Reads the rows that a batch needs, one statement per table, and finds out which events are new.
 async fn load(transaction: &Transaction, batch: &[&Command], rules: Rules, now: Timestamp) -> Result<Work, DbErr> {
     let (mut keys, mut ids, mut customers, mut inbox_keys, mut slots) =
         (vec![], HashSet::new(), vec![], vec![], vec![]);
@@ -223,7 +206,7 @@ async fn load(transaction: &Transaction, batch: &[&Command], rules: Rules, now: 
                 inbox_keys.extend(events.iter().filter(|event| event.is_remembered()).map(|event| &event.inbox_key));
                 for event in events {
                     match &event.fact {
-                        // of a place that was taken only matters whether somebody booked it
+                        // a reservation only needs to know whether its screening has a row
                         ClaimFact::Reserved { claim, .. } => taken.push(claim.screening),
                         ClaimFact::Revoked { claim, .. } => drop(ids.insert(claim.screening)),
                         ClaimFact::Other => {}
@@ -244,7 +227,7 @@ async fn load(transaction: &Transaction, batch: &[&Command], rules: Rules, now: 
     let rows = if ids.is_empty() { Default::default() } else { tables::by_ids_for_update(transaction, ids).await? };
     let booked = tables::present(transaction, taken).await?;
     if !rows.is_empty() {
-        // nobody was waited for where nothing was locked
+        // if nothing was locked, this transaction did not wait for another one
         request_record::ensure_unanswered(transaction, &keys, &records).await?;
     }
     let active = tables::active(transaction, customers).await?;
@@ -254,7 +237,7 @@ async fn load(transaction: &Transaction, batch: &[&Command], rules: Rules, now: 
     Ok(Work::new((now, rules), records, (rows, booked), active, versions, fresh))
 }
 
-/// Writes, in one statement a table, what was decided.
+/// Writes the results of a batch, one statement per table.
 async fn save(transaction: &Transaction, work: Work, batch: &[&Command]) -> Result<(), DbErr> {
     let effects = work.into_effects();
     tables::row::update(transaction, effects.changed).await?;
@@ -278,7 +261,7 @@ async fn save(transaction: &Transaction, work: Work, batch: &[&Command]) -> Resu
     Ok(())
 }
 
-/// The writer's handle, with an answer of the right type for each command.
+/// A handle on the writer that returns the right type of answer for each command.
 #[derive(Debug, Clone)]
 pub(crate) struct ScreeningWriter {
     writer: Writer<ScreeningBatchHandler>,
@@ -289,7 +272,6 @@ impl ScreeningWriter {
         Self { writer }
     }
 
-    /// Writes a booking.
     pub(crate) async fn book(&self, book: Book, deadline: Instant) -> Result<Booked, Fault> {
         match self.writer.submit(Command::Book(book), deadline).await? {
             Answer::Booked(booked) => Ok(booked),
@@ -297,12 +279,12 @@ impl ScreeningWriter {
         }
     }
 
-    /// Moves a PENDING booking on; answers it as it is then.
+    /// Settles a PENDING booking. Returns it as it is afterwards.
     pub(crate) async fn settle(&self, settle: Settle, deadline: Instant) -> Result<Screening, Fault> {
         self.row(Command::Settle(settle), deadline).await
     }
 
-    /// Changes a booking; answers it as it is then.
+    /// Changes a booking. Returns it as it is afterwards.
     pub(crate) async fn change(&self, change: BookingChange, deadline: Instant) -> Result<Screening, Fault> {
         self.row(Command::Change(change), deadline).await
     }
@@ -314,7 +296,7 @@ impl ScreeningWriter {
         }
     }
 
-    /// Does what has no answer of its own.
+    /// Runs a command that has no result.
     pub(crate) async fn done(&self, command: Command, deadline: Instant) -> Result<(), Fault> {
         match self.writer.submit(command, deadline).await? {
             Answer::Done => Ok(()),

@@ -1,7 +1,7 @@
-//! The door: contract messages in, typed calls out, with every violation named at once.
+//! Decodes messages into typed calls, and reports every violation of a request at once.
 //!
-//! Each message is taken apart field by field, so that a field added to the contract does not compile until it is decided
-//! here what it means. Whose resources they are is checked afterwards.
+//! Each message is destructured in full, so that a new field of the contract does not compile until somebody decides
+//! what it means. Ownership is checked later.
 
 use contract::screening::v1 as message;
 use domain::access::{Caller, Scope};
@@ -19,39 +19,33 @@ use crate::tables::list::{DEFAULT_ORDER, Listing, ORDERS, shape};
 /// A decoded CreateScreening.
 #[derive(Debug, Clone)]
 pub(crate) struct Create {
-    /// For whom.
     pub(crate) customer: CustomerId,
-    /// How the hospital addresses them; may be empty.
+    /// How the hospital addresses the customer; may be empty.
     pub(crate) customer_display_name: String,
-    /// What.
     pub(crate) slot: SlotId,
-    /// Whether to judge only.
+    /// Whether the booking is only judged.
     pub(crate) validate_only: bool,
-    /// Whether to wait while Hospital is out of reach.
+    /// Whether the booking may be stored as PENDING while Hospital is out of reach.
     pub(crate) accept_pending: bool,
-    /// The idempotency of the call.
     pub(crate) request: Request,
 }
 
 /// A decoded change of one screening.
 #[derive(Debug, Clone)]
 pub(crate) struct Change {
-    /// Which one.
     pub(crate) id: ScreeningId,
-    /// Why, in the caller's words; empty where the method takes none.
+    /// The caller's reason; empty if the method takes none.
     pub(crate) reason: String,
-    /// What the caller has seen; empty where it does not say.
+    /// The etag that the caller has seen; empty if the caller sent none.
     pub(crate) etag: String,
-    /// The idempotency of the call.
     pub(crate) request: Request,
 }
 
-/// The identity of a call. `canonical` is its content without the request_id.
+/// Identifies a call. `canonical` is the message without its request_id.
 fn request(caller: &Caller, method: &'static str, id: Option<Uuid>, canonical: &impl Message) -> Request {
     Request::new(caller, method, id, runtime::entropy::uuid_v7(), canonical)
 }
 
-/// Reads CreateScreening.
 pub(crate) fn create(caller: &Caller, message: message::CreateScreeningRequest) -> Result<Create, Fault> {
     let message::CreateScreeningRequest { screening, validate_only, request_id, accept_pending } = message;
     let mut violations = Violations::new();
@@ -60,7 +54,7 @@ pub(crate) fn create(caller: &Caller, message: message::CreateScreeningRequest) 
             customer,
             mut customer_display_name,
             slot,
-            // made by the server, ignored where a caller sends them
+            // set by the server, ignored if a caller sends them
             name: _,
             date: _,
             hospital_display_name: _,
@@ -86,7 +80,7 @@ pub(crate) fn create(caller: &Caller, message: message::CreateScreeningRequest) 
     }
     let id = decode_id(&mut violations, "request_id", &request_id);
     let decoded = content.and_then(|(customer, slot, screening)| {
-        // Judging a call and making it are one intention.
+        // validate_only is not part of the fingerprint: judging a booking and making it are the same request.
         let canonical = message::CreateScreeningRequest {
             screening: Some(screening.clone()),
             validate_only: false,
@@ -105,7 +99,6 @@ pub(crate) fn create(caller: &Caller, message: message::CreateScreeningRequest) 
     violations.finish_with(decoded)
 }
 
-/// Reads GetScreening.
 pub(crate) fn get(message: message::GetScreeningRequest) -> Result<ScreeningId, Fault> {
     let message::GetScreeningRequest { name } = message;
     let mut violations = Violations::new();
@@ -113,7 +106,6 @@ pub(crate) fn get(message: message::GetScreeningRequest) -> Result<ScreeningId, 
     violations.finish_with(id)
 }
 
-/// Reads CancelScreening.
 pub(crate) fn cancel(caller: &Caller, message: message::CancelScreeningRequest) -> Result<Change, Fault> {
     let message::CancelScreeningRequest { name, mut reason, etag, request_id } = message;
     let mut violations = Violations::new();
@@ -127,7 +119,6 @@ pub(crate) fn cancel(caller: &Caller, message: message::CancelScreeningRequest) 
     violations.finish_with(id.map(|id| Change { id, reason, etag, request }))
 }
 
-/// Reads CompleteScreening.
 pub(crate) fn complete(caller: &Caller, message: message::CompleteScreeningRequest) -> Result<Change, Fault> {
     let message::CompleteScreeningRequest { name, etag, request_id } = message;
     let canonical =
@@ -135,7 +126,6 @@ pub(crate) fn complete(caller: &Caller, message: message::CompleteScreeningReque
     attendance(caller, "CompleteScreening", &name, etag, &request_id, &canonical)
 }
 
-/// Reads MarkNoShow.
 pub(crate) fn mark_no_show(caller: &Caller, message: message::MarkNoShowRequest) -> Result<Change, Fault> {
     let message::MarkNoShowRequest { name, etag, request_id } = message;
     let canonical = message::MarkNoShowRequest { name: name.clone(), etag: etag.clone(), request_id: String::new() };
@@ -158,10 +148,8 @@ fn attendance(
     violations.finish_with(id.map(|id| Change { id, reason: String::new(), etag, request }))
 }
 
-/// The states a filter may name.
 const STATES: &[&str] = &["PENDING", "CONFIRMED", "CANCELLED", "FORCE_CANCELLED", "REJECTED", "COMPLETED", "NO_SHOW"];
 
-/// What the list can be filtered by.
 const FIELDS: &[Field] = &[
     Field { name: "customer", kind: Kind::Customer },
     Field { name: "hospital", kind: Kind::Hospital },
@@ -170,11 +158,10 @@ const FIELDS: &[Field] = &[
     Field { name: "date", kind: Kind::Date },
 ];
 
-/// Reads ListScreenings.
 pub(crate) fn list(scope: &Scope, message: message::ListScreeningsRequest) -> Result<Listing, Fault> {
     let message::ListScreeningsRequest { page_size, page_token, filter, order_by } = message;
     let mut violations = Violations::new();
-    // The token cannot be read without the order, whose own violation comes after it.
+    // The page token depends on the order. The violation of `order_by` itself is added last, below.
     let order = Order::decode(&mut Violations::new(), &order_by, ORDERS, DEFAULT_ORDER);
     let binding = ["ListScreenings", &filter, &format!("{order:?}"), &format!("{scope:?}")];
     let page = Page::decode(&mut violations, page_size, &page_token, &binding, shape(order));

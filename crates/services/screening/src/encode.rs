@@ -1,11 +1,11 @@
-//! Domain values out, as contract messages.
+//! Encodes domain values as messages.
 
 use contract::screening::v1 as message;
 use domain::civil::{encode_date, encode_time};
 use domain::screening::Screening;
 use domain::token::{ConsistencyToken, etag};
 
-/// Writes a screening. Fences have no customer and are never answered.
+/// Encodes a screening. A fence has no customer and is never part of an answer.
 pub(crate) fn screening(screening: &Screening) -> message::Screening {
     let Screening {
         id,

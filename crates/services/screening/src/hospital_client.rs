@@ -1,7 +1,7 @@
-//! Hospital, as Screening sees it: asking for places, giving them back, and what every answer or silence means.
+//! The client of Hospital: asks for places, gives them back, and interprets answers and missing answers.
 //!
-//! A request is repeated only while nothing came back, always for the same claim, so that a repetition takes no second place.
-//! What is asked of one slot goes to one replica of Hospital, whose writer then works on it in one transaction.
+//! A request is repeated only while no answer has arrived, and always for the same claim, so that it takes no second
+//! place. Requests about one slot go to one replica of Hospital, whose writer can then serve them in one transaction.
 
 mod terms;
 
@@ -28,26 +28,26 @@ use tonic::{Response, Status};
 
 use terms::KnownHospitals;
 
-/// Times the same request is sent to every replica while nothing comes back.
+/// How many times a request is sent to all replicas, at most, while no answer arrives.
 const MAX_ROUNDS: u32 = 3;
-/// The pause before the second round; it doubles.
+/// The pause before the second round. It doubles with every round.
 const FIRST_PAUSE: Duration = Duration::from_millis(25);
 
-/// What came back for a ReserveCapacity.
+/// The result of a ReserveCapacity.
 #[derive(Debug)]
 pub(crate) enum Reserved {
     /// The claim is ACTIVE, under these terms.
     Active(Terms),
-    /// Hospital said no; what it said.
+    /// Hospital refused: what that means for the protocol, and the refusal itself.
     Refused(Reply, Fault),
-    /// Nothing came back; why, for the log.
+    /// No answer arrived. The text says why, for the log.
     Unknown(String),
-    /// The caller's time was over before anything could come back.
+    /// The caller's deadline passed first.
     Late,
 }
 
 impl Reserved {
-    /// What the protocol makes of it.
+    /// What the result means for the protocol.
     pub(crate) fn reply(&self) -> Reply {
         match self {
             Self::Active(_) => Reply::Active,
@@ -57,18 +57,18 @@ impl Reserved {
     }
 }
 
-/// What GetHospital and GetSlot say about a booking that is only judged.
+/// What GetHospital and GetSlot answer about a booking that is only judged.
 #[derive(Debug)]
 pub(crate) struct Prospect {
-    /// The hospital, if there is one.
+    /// `None` if the hospital does not exist.
     pub(crate) venue: Option<Venue>,
-    /// The slot, if there is one.
+    /// `None` if the slot does not exist.
     pub(crate) offer: Option<Offer>,
-    /// How the hospital is called; empty where there is none.
+    /// The hospital's name; empty if it does not exist.
     pub(crate) hospital_display_name: String,
 }
 
-/// A cheap handle on Hospital.
+/// The client of Hospital. Clones are cheap.
 #[derive(Debug)]
 pub(crate) struct HospitalClient {
     replicas: Replicas,
@@ -77,27 +77,26 @@ pub(crate) struct HospitalClient {
     known: KnownHospitals,
 }
 
-/// A call that did not lead to an answer of the service.
+/// Why a call has no successful answer.
 enum Failure {
     Refused(Fault, Reply),
-    /// Hospital is out of reach.
+    /// Hospital is out of reach, for this reason.
     Silent(String),
-    /// The caller's time is over; of Hospital that says nothing.
+    /// The caller's deadline passed. Whether Hospital can be reached is not known.
     Late,
 }
 
 impl HospitalClient {
-    /// `attempt` is the longest a single request is waited for.
+    /// `attempt` is how long one request may take before it is sent again.
     pub(crate) fn new(replicas: Replicas, token: TokenSource, attempt: Duration) -> Self {
         Self { replicas, token, attempt, known: KnownHospitals::default() }
     }
 
-    /// What is known of a hospital from earlier answers; empty where nothing is.
+    /// The hospital's name and time zone from an earlier answer; empty if there was none.
     pub(crate) fn known_terms(&self, hospital: &HospitalId) -> Terms {
         self.known.get(hospital)
     }
 
-    /// Asks for a place.
     pub(crate) async fn reserve(
         &self,
         slot: &SlotId,
@@ -126,7 +125,8 @@ impl HospitalClient {
         }
     }
 
-    /// Has a claim released, or barred where there is none yet; how it ended, once Hospital has acknowledged it.
+    /// Releases a claim, or writes a tombstone if Hospital has no such claim. Returns how the claim ended; `None` if
+    /// Hospital did not acknowledge it.
     pub(crate) async fn release(
         &self,
         slot: &SlotId,
@@ -147,7 +147,7 @@ impl HospitalClient {
                 message::capacity_claim::State::Revoked => Some(Ended::Revoked),
                 message::capacity_claim::State::Active | message::capacity_claim::State::Unspecified => None,
             },
-            // where there is no such slot there is nothing to bar
+            // a slot that does not exist needs no tombstone
             Err(Failure::Refused(fault, _)) if fault.code() == Code::NotFound => Some(Ended::Released),
             Err(Failure::Refused(fault, _)) => {
                 tracing::warn!(%claim, ?fault, "hospital refused a release");
@@ -157,7 +157,7 @@ impl HospitalClient {
         }
     }
 
-    /// Reads what a booking of this slot would be judged by.
+    /// Reads the hospital and the slot that decide about a booking.
     pub(crate) async fn prospect(
         &self,
         slot: &SlotId,
@@ -190,8 +190,8 @@ impl HospitalClient {
         Ok(Prospect { venue, offer: offered.as_ref().map(Offer::from), hospital_display_name })
     }
 
-    /// Sends a request until something comes back, a few times at most: first to the replica that the slot belongs to, then
-    /// to the others at once, and after a pause to all of them again.
+    /// Sends a request until an answer arrives, in at most [`MAX_ROUNDS`] rounds. The first attempt goes to the slot's
+    /// replica and the next ones to the others without a pause. Each further round comes after a pause.
     async fn call_with_retries<M, A, F>(
         &self,
         slot: &SlotId,
@@ -207,7 +207,7 @@ impl HospitalClient {
         let mut route = self.replicas.route(&slot.to_string());
         let mut backoff = Backoff::new(FIRST_PAUSE, Duration::MAX);
         let mut round = 1;
-        // what speaks of Hospital, once anything does
+        // stays `Late` as long as only the caller's deadline is to blame
         let mut silent = Failure::Late;
         loop {
             if deadline.has_passed() {
@@ -217,7 +217,7 @@ impl HospitalClient {
             let limit = deadline.min(Deadline::within(self.attempt));
             let request = Outgoing::default().request(message.clone(), &self.token, trace, limit);
             let request = route.about_slot(request);
-            // the channel may still be waiting for a connection when the request's own timeout has not begun
+            // the timeout of the request itself starts only once the channel is connected
             let cause = match timeout_at(limit.instant(), call(attempt.line(), request)).await {
                 Ok(Ok(answer)) => {
                     attempt.answered();
@@ -249,7 +249,7 @@ impl HospitalClient {
     }
 }
 
-/// What a status that Hospital itself made means.
+/// Interprets a status that Hospital itself made.
 fn refusal(status: &Status) -> Failure {
     let Some(refusal) = refusal_of(status) else {
         return Failure::Silent(format!("{:?} without a reason: {}", status.code(), status.message()));
@@ -266,7 +266,7 @@ fn refusal(status: &Status) -> Failure {
     }
 }
 
-/// The answer of a read, or that there is nothing to read.
+/// The answer of a read, or `None` if the resource does not exist.
 fn found<A>(slot: &SlotId, answer: Result<A, Failure>, missing: Reason) -> Result<Option<A>, Fault> {
     match answer {
         Ok(answer) => Ok(Some(answer)),
@@ -279,7 +279,7 @@ fn found<A>(slot: &SlotId, answer: Result<A, Failure>, missing: Reason) -> Resul
     }
 }
 
-/// Reads the terms of a place; none that cannot be kept to.
+/// Decodes booking terms. `None` if their time zone or their time is invalid.
 fn read_terms(terms: message::BookingTerms) -> Option<Terms> {
     let message::BookingTerms { hospital_display_name, time_zone: zone, cancellation_close_time } = terms;
     time_zone(&zone)?;
@@ -287,7 +287,7 @@ fn read_terms(terms: message::BookingTerms) -> Option<Terms> {
     Some(Terms { hospital_display_name, time_zone: zone, cancellation_close_time })
 }
 
-/// Names the thing a refusal of a place is about; statuses say it in words that do not come back.
+/// Adds the resource that a refusal is about, because the refusal's own text is not passed on.
 fn about(refusal: Fault, slot: &SlotId) -> Fault {
     match refusal.reason() {
         Reason::HospitalNotFound | Reason::HospitalDeleted => refusal.about("Hospital", &slot.hospital),
@@ -296,13 +296,13 @@ fn about(refusal: Fault, slot: &SlotId) -> Fault {
     }
 }
 
-/// The refusal of a call whose outcome is not known.
+/// The answer to a call whose outcome is unknown because Hospital does not answer.
 pub(crate) fn unavailable(slot: &SlotId, cause: impl std::fmt::Display) -> Fault {
     let message = "hospital does not answer; send the same request_id again, or set accept_pending";
     Fault::new(Reason::HospitalUnavailable, message).with("slot", slot).caused_by(cause)
 }
 
-/// The refusal of a call whose own time ran out while Hospital was asked. Its outcome is not known either.
+/// The answer to a call whose deadline passed while Hospital was asked. Its outcome is unknown too.
 pub(crate) fn late(slot: &SlotId) -> Fault {
     let message = "the deadline passed before hospital could answer; send the same request_id again, with more time";
     Fault::new(Reason::DeadlineExceeded, message).with("slot", slot)

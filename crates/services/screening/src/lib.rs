@@ -1,7 +1,7 @@
 //! Screening: the bookings, from request to attendance.
 //!
-//! It owns who has booked what and nothing else: places belong to Hospital, which it asks for each of them, and what becomes
-//! of a booking travels to others as events. Booking is claim first, fence later: see `domain::booking`.
+//! It owns the bookings and nothing else. Places belong to Hospital, which grants each of them. Other services follow
+//! the bookings by events. The order is claim first, with fences for claims that got no booking: see `domain::booking`.
 
 mod app;
 mod batch;
@@ -38,32 +38,32 @@ use crate::hospital_client::HospitalClient;
 use crate::tables::booking_lookup::BookingLookup;
 use crate::tables::screening_lookup::ScreeningLookup;
 
-/// The service's name: of its identity, its producer of events, and its metrics.
+/// The service's name, in its identity, its events and its metrics.
 pub const NAME: &str = "screening";
 
-/// What can be configured; a section of the configuration.
+/// The service's section of the configuration.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Options {
-    /// The longest a call waits for Hospital, however long its own deadline is, before it answers HOSPITAL_UNAVAILABLE.
+    /// How long a call waits for Hospital, at most, before it answers HOSPITAL_UNAVAILABLE. A shorter deadline wins.
     #[serde(with = "runtime::config::duration")]
     pub hospital_timeout: Duration,
-    /// The longest a single request to Hospital is waited for before the same one is sent again.
+    /// How long a single request to Hospital may take before the same request is sent again.
     #[serde(with = "runtime::config::duration")]
     pub hospital_attempt: Duration,
-    /// How long a place may be taken without a booking before it is given back. However short, it is safe: a booking that
-    /// comes later meets the fence and asks for another place.
+    /// The grace: how long a claim may exist without a booking before it is fenced. A short grace is safe, because a
+    /// booking that comes later meets the fence and asks for another place.
     #[serde(with = "runtime::config::duration")]
     pub reconcile_grace: Duration,
-    /// The longest pause between two tries to settle PENDING bookings.
+    /// The longest pause between two attempts to settle PENDING bookings.
     #[serde(with = "runtime::config::duration")]
     pub resolve_pause: Duration,
-    /// How often refusals of full slots are reported; the contract promises every 5 s.
+    /// How often refusals of full slots are reported. The contract promises every 5 s.
     #[serde(with = "runtime::config::duration")]
     pub report_interval: Duration,
-    /// Writes that may wait; one more is refused with OVERLOADED.
+    /// Writes that may wait for the writer. When the queue is full, a call is refused with OVERLOADED.
     pub queue: usize,
-    /// Writes one transaction takes at most.
+    /// The most writes that one transaction takes.
     pub batch: usize,
 }
 
@@ -82,41 +82,42 @@ impl Default for Options {
     }
 }
 
-/// What it is given.
+/// What the service needs from the process.
 #[derive(Debug)]
 pub struct Deps {
-    /// Where its database is.
+    /// The database to open.
     pub location: Location,
-    /// The process it is part of.
+    /// The process that the service runs in.
     pub process: Process,
-    /// Where Hospital is.
+    /// The replicas of Hospital.
     pub hospital: Replicas,
-    /// How it proves to Hospital who it is.
+    /// The source of the tokens that this service identifies itself with at Hospital.
     pub token: TokenSource,
 }
 
-/// What the process has to do for it.
+/// What the service gives the process besides its gRPC service.
 #[derive(Debug)]
 pub struct Service {
-    /// Its database, whose outbox is its log.
+    /// The service's database. Its outbox is the log that others read.
     pub database: Database,
-    /// What it wants to hear.
+    /// The consumers of other services' events.
     pub consumers: Vec<relay::Consumer>,
 }
 
-/// What decides about a booking: `domain::screening::decide`, or, where it is to be seen whether they would be missed, other rules.
+/// Decides about a command for a booking. It is `domain::screening::decide`, except in tests that leave a precaution
+/// out to see whether they notice.
 pub type Rules = fn(Option<&Screening>, &Command, Timestamp) -> Result<Decision, Fault>;
 
 /// Opens the database, starts the writer and the background work, and adds the gRPC service.
 ///
 /// # Errors
-/// Where the database cannot be opened.
+/// Fails if the database cannot be opened or migrated.
 pub async fn build(options: Options, deps: Deps, server: &mut Server) -> Result<Service, store::Error> {
     let database = Database::open::<Migrator>(&deps.location).await?;
     Ok(build_on(options, database, decide, deps, server))
 }
 
-/// [`build`] on a database that is open already, under [`Migrator`], and by these rules.
+/// [`build`] with a database that is open and migrated with [`Migrator`], and with these rules.
 pub fn build_on(options: Options, database: Database, rules: Rules, deps: Deps, server: &mut Server) -> Service {
     let Deps { location: _, process, hospital, token } = deps;
     let sizes = WriterOptions { queue: options.queue, batch: options.batch };

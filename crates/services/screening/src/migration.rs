@@ -1,4 +1,4 @@
-//! Screening's tables. A migration that was released never changes; the next one changes what it made.
+//! Screening's tables. A released migration never changes: a later migration changes what it created.
 
 use domain::screening::State;
 use sea_orm::ColumnTrait;
@@ -7,7 +7,7 @@ use store::migration::{MigrationTrait, MigratorTrait, SchemaManager, common, cre
 
 use crate::tables::{refusal, row, watch};
 
-/// Every table, in order.
+/// Creates the tables of this service's database.
 #[derive(Debug)]
 pub struct Migrator;
 
@@ -71,8 +71,8 @@ fn screening_table() -> TableCreateStatement {
         .to_owned()
 }
 
-/// One for the rule that a customer has one active booking a date, one for the PENDING rows, and one for each order that
-/// somebody may list in. A customer's own rows are few enough to be sorted.
+/// One index for the rule that a customer has at most one active booking per date, one for the PENDING rows, and one
+/// for each order of a list over many customers. The rows of one customer are few enough to be sorted.
 fn screening_indexes() -> Vec<IndexCreateStatement> {
     use row::{Column, Entity};
     let index = |name: &str, columns: &[Column]| {

@@ -1,6 +1,6 @@
-//! Reactions to what Hospital announces: places taken and places taken away.
+//! Reactions to Hospital's events: places that were taken, and places that were taken away.
 //!
-//! It reads events into what this service understands of them; what follows is decided in the writer's transaction.
+//! Events are decoded here. The writer's transaction decides what follows from them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,13 +22,13 @@ use tokio::time::Instant;
 use crate::NAME;
 use crate::batch::{ClaimEvent, ClaimFact, Command, ScreeningWriter};
 
-/// The consumer of Hospital's claims.
+/// The durable name of the consumer of Hospital's claim events.
 pub(crate) const CONSUMER: &str = "screening-capacity";
 
-/// How long a batch of events may take to be written; it comes again after that.
+/// How long a batch of events may wait for its transaction. After that it is delivered again.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What this service wants to hear.
+/// The consumers that this service declares.
 pub(crate) fn consumers(writer: &ScreeningWriter, database: &Database) -> Vec<Consumer> {
     let filter = ["capacity_reserved", "capacity_revoked"].map(|fact| subject_filter("claim", fact));
     vec![Consumer {
@@ -64,7 +64,7 @@ fn read(incoming: &Incoming) -> Result<ClaimEvent, Malformed> {
     let mut cause = Cause::of_event(NAME, *event_id, traceparent);
     cause.request_id.clone_from(&envelope.request_id);
     if !envelope.actor.is_empty() {
-        // who took the place away is who ends the booking
+        // the actor who took the place away also ends the booking
         cause.actor.clone_from(&envelope.actor);
     }
     let fact = match &envelope.payload {

@@ -1,7 +1,7 @@
-//! Screening after it lost its own past: its bookings, made again from what the others know.
+//! Restores bookings that Screening lost, from what the other services know.
 //!
-//! It runs while the service does not. Rows are told again under the versions they have, which changes nothing for whoever has
-//! heard of them; running it again changes nothing at all.
+//! It runs while the service is stopped. Restored rows are published again under the versions that they have, so
+//! consumers that have applied these versions change nothing. A second run changes nothing at all.
 
 use std::collections::{HashMap, HashSet};
 
@@ -26,37 +26,37 @@ use crate::batch::service_actor;
 use crate::tables::row::{self, Column, Entity};
 use crate::tables::{CustomerDate, active, by_ids, present, watch};
 
-/// Its durable consumers.
+/// The names of this service's durable consumers.
 pub const CONSUMERS: &[&str] = &[crate::reactions::CONSUMER];
 
-/// What the others know and this service does not.
+/// What the other services know and this service has lost.
 #[derive(Debug, Clone, Default)]
 pub struct Known {
-    /// Bookings as they have to be.
+    /// Bookings in their newest known state.
     pub bookings: Vec<Screening>,
-    /// Calls that were answered; those about bookings that are not here are left out.
+    /// Calls that were answered. A call about a booking that is missing here is skipped.
     pub answered: Vec<Answered>,
-    /// The greatest position that anybody has read of this service's log.
+    /// The greatest position of this service's log that any consumer has read. The log continues after it.
     pub read: i64,
-    /// What is not missed any more once this is written.
+    /// The gap of the log to close, because nothing that was lost in it is missing once this is written.
     pub closes: Option<Gap>,
 }
 
-/// What was recovered, for people.
+/// What was recovered, as a report for people.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Recovered {
-    /// Bookings that are there again.
+    /// Bookings that were missing and are restored.
     pub made: Vec<ScreeningId>,
-    /// Bookings that are as they were.
+    /// Bookings that were older here and are brought up to date.
     pub changed: Vec<ScreeningId>,
-    /// Bookings that ended, as only follows from a later one of the same customer and date.
+    /// Bookings that were ended, because the same customer made a later one for the same date.
     pub ended: Vec<ScreeningId>,
 }
 
-/// Rows in the order of their ids, fences included, after one.
+/// Reads at most `limit` rows in the order of their ids, fences included, after `after`.
 ///
 /// # Errors
-/// What the database says.
+/// Fails if the database does.
 pub async fn bookings(database: &Database, after: Option<ScreeningId>, limit: u64) -> Result<Vec<Screening>, DbErr> {
     let mut select = Entity::find();
     if let Some(after) = after {
@@ -66,10 +66,10 @@ pub async fn bookings(database: &Database, after: Option<ScreeningId>, limit: u6
     rows.into_iter().map(row::Model::into_domain).collect()
 }
 
-/// The rows of these ids, fences included.
+/// Reads the rows with these ids, fences included.
 ///
 /// # Errors
-/// What the database says.
+/// Fails if the database does.
 pub async fn find(
     database: &Database,
     ids: impl IntoIterator<Item = ScreeningId>,
@@ -77,10 +77,10 @@ pub async fn find(
     by_ids(database.reader(), ids).await
 }
 
-/// Those of these calls that have no record here.
+/// Filters the calls that have no request record here.
 ///
 /// # Errors
-/// What the database says.
+/// Fails if the database does.
 pub async fn unrecorded(database: &Database, answered: Vec<Answered>) -> Result<Vec<Answered>, DbErr> {
     let keys: Vec<&RequestKey> = answered.iter().map(|call| &call.key).collect();
     let held = request_record::find(database.reader(), &keys).await?;
@@ -88,15 +88,15 @@ pub async fn unrecorded(database: &Database, answered: Vec<Answered>) -> Result<
     Ok(answered.iter().filter(|call| missing(call)).cloned().collect())
 }
 
-/// Writes what the others know.
+/// Writes what the other services know.
 ///
 /// # Errors
-/// What the writer says; nothing was written then, or nobody knows and the same may be run again.
+/// Fails if the writer does. Then nothing was written, or the outcome is unknown; in both cases it may be run again.
 pub async fn recover(database: &Database, known: Known, clock: Clock) -> Result<Recovered, Fault> {
     store::writer::run_once(NAME, RecoveryHandler(clock), database.clone(), known).await
 }
 
-/// The batch handler of the one command there is.
+/// The batch handler of the recovery's only command.
 struct RecoveryHandler(Clock);
 
 #[async_trait]
@@ -134,7 +134,7 @@ async fn run(transaction: &Transaction, known: &Known, now: Timestamp) -> Result
             }
         }
     }
-    // what ended makes room for what is there again
+    // updates first: a booking that ended makes room for one that is restored
     row::update(transaction, changed).await?;
     row::insert(transaction, created).await?;
     let ids: HashSet<ScreeningId> = rows.iter().map(|row| row.id).collect();
@@ -156,7 +156,7 @@ async fn run(transaction: &Transaction, known: &Known, now: Timestamp) -> Result
     Ok(recovered)
 }
 
-/// Makes the records of calls again, so that one that is repeated is answered as it was.
+/// Restores the request records of calls, so that a repetition gets the same answer.
 async fn restore_requests(transaction: &Transaction, answered: &[Answered]) -> Result<(), DbErr> {
     let here = present(transaction, answered.iter().map(|call| call.screening).collect()).await?;
     let record = |call: &Answered| Record {
@@ -169,8 +169,8 @@ async fn restore_requests(transaction: &Transaction, answered: &[Answered]) -> R
     request_record::restore(transaction, records.collect()).await
 }
 
-/// Leaves a customer one active booking a date, the one that was made last: it could only be made once the others had ended,
-/// whoever remembers that.
+/// Leaves each customer at most one active booking per date: the one that was made last. It could only be made after
+/// the others had ended, even if no service remembers that they did.
 async fn alone_on_their_dates(
     transaction: &Transaction,
     rows: &mut Vec<Screening>,
@@ -199,7 +199,7 @@ async fn alone_on_their_dates(
             ended.push(rows[earlier].id);
         }
     }
-    // one that only stood in the way and does not any more is as it was
+    // rows that were added for this comparison and did not change need no write
     rows.retain(|row| held.get(&row.id) != Some(row));
     Ok(ended)
 }

@@ -1,4 +1,4 @@
-//! The gRPC surface: who calls, what they sent, the use case, the answer. Nothing else.
+//! The gRPC service. Each method reads the caller, decodes, calls the use case and encodes.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status, async_trait};
 use crate::app::App;
 use crate::{decode, encode};
 
-/// ScreeningService over the use cases.
+/// ScreeningService, implemented by the use cases.
 #[derive(Debug)]
 pub(crate) struct Rpc {
     app: Arc<App>,

@@ -1,6 +1,6 @@
-//! Screening's tables and how they are read and written: rows in, domain values out.
+//! Screening's tables, and the conversion between rows and domain values.
 //!
-//! Nothing is decided here. What a caller may see goes through a lookup or a list that takes their scope.
+//! Nothing is decided here. Reads for a caller go through a lookup or a list that takes the caller's scope.
 
 pub(crate) mod booking_lookup;
 pub(crate) mod list;
@@ -22,7 +22,7 @@ use store::rows::among;
 
 use row::{Column, Entity};
 
-/// The rows a scope admits; fences are in none.
+/// The rows that a scope admits. Fences are never among them.
 fn visible(scope: &Scope) -> Condition {
     let shown = Condition::all().add(Column::Customer.is_not_null());
     match scope {
@@ -32,7 +32,7 @@ fn visible(scope: &Scope) -> Condition {
     }
 }
 
-/// Rows by id, whoever they belong to and fences included: what a caller may see of them is decided by [`Screening::is_visible`].
+/// Rows by id, of every customer and with fences. The caller has to check [`Screening::is_visible`].
 pub(crate) async fn by_ids(
     connection: &impl ConnectionTrait,
     ids: impl IntoIterator<Item = ScreeningId>,
@@ -41,7 +41,7 @@ pub(crate) async fn by_ids(
     collect(Entity::find().filter(ids).all(connection).await?)
 }
 
-/// The same, locked until the transaction ends where the database locks rows.
+/// Rows by id, like [`by_ids`]. Where the database locks rows, they are locked until the transaction ends.
 pub(crate) async fn by_ids_for_update(
     transaction: &impl ConnectionTrait,
     ids: impl IntoIterator<Item = ScreeningId>,
@@ -50,7 +50,7 @@ pub(crate) async fn by_ids_for_update(
     collect(Entity::find().filter(ids).order_by_asc(Column::Id).lock_exclusive().all(transaction).await?)
 }
 
-/// Which of these ids there are rows of. No lock: a row never goes away again.
+/// Those of these ids that have a row. It needs no lock, because a row is never deleted.
 pub(crate) async fn present(
     connection: &impl ConnectionTrait,
     ids: Vec<ScreeningId>,
@@ -68,10 +68,10 @@ fn collect(rows: Vec<row::Model>) -> Result<HashMap<ScreeningId, Screening>, DbE
     rows.into_iter().map(|row| row.into_domain().map(|screening| (screening.id, screening))).collect()
 }
 
-/// A customer and a date: what may have one active booking.
+/// A customer and a date. There is at most one active booking for the pair.
 pub(crate) type CustomerDate = (CustomerId, Date);
 
-/// The active bookings of these customers, by date.
+/// The active bookings of these customers, on every date.
 pub(crate) async fn active<'a>(
     connection: &impl ConnectionTrait,
     customers: impl IntoIterator<Item = &'a CustomerId>,
@@ -80,8 +80,9 @@ pub(crate) async fn active<'a>(
     if customers.is_empty() {
         return Ok(HashMap::new());
     }
-    // Not by date as well: PostgreSQL, where it has not analysed the table yet, reads every booking of a date for that, on a hot one
-    // thousands for every batch. States are written out, or it cannot know that the index of the active ones will do.
+    // Without a filter on dates: as long as PostgreSQL has not analysed the table, it would read every booking of the
+    // date, thousands per batch on a busy one. The states are literals, so that the planner can use the index of active
+    // bookings.
     let states =
         State::ALL.iter().filter(|state| state.is_active()).map(|state| Expr::cust(state.number().to_string()));
     let rows: Vec<(Uuid, String, String)> = Entity::find()
@@ -99,13 +100,13 @@ pub(crate) async fn active<'a>(
     Ok(found)
 }
 
-/// PENDING bookings in the order of their ids, after one.
+/// At most `limit` PENDING bookings in the order of their ids, after `after`.
 pub(crate) async fn pending(
     connection: &impl ConnectionTrait,
     after: Option<ScreeningId>,
     limit: u64,
 ) -> Result<Vec<Screening>, DbErr> {
-    // written out and not bound, or SQLite cannot know that the index of the PENDING rows will do
+    // a literal instead of a bound value, so that SQLite can use the index of the PENDING rows
     let state = Expr::cust(State::Pending.number().to_string());
     let mut select = Entity::find().filter(Expr::col(Column::State).eq(state));
     if let Some(after) = after {

@@ -1,4 +1,4 @@
-//! The commands for the worst day: backups, and databases that came back older than the others.
+//! The commands for recovery: backups, and databases that came back older than the others.
 
 use std::path::PathBuf;
 

@@ -106,12 +106,12 @@ pub struct MeshArgs {
     pub set: Vec<String>,
 }
 
-/// How often a service runs.
+/// How many replicas of a service run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Replicas {
-    /// Which.
+    /// The service to run.
     pub service: Service,
-    /// How often, 1 to 9.
+    /// The number of replicas, 1 to 9.
     pub count: usize,
 }
 

@@ -1,4 +1,4 @@
-//! The commands that call running processes, and what they need.
+//! The commands that call running processes, and the tokens that callers need.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -206,12 +206,12 @@ pub struct BenchArgs {
     pub serve_hello: Option<SocketAddr>,
 }
 
-/// What can be named on the command line.
+/// What the command line can name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BenchItem {
-    /// Everything.
+    /// Every item.
     All,
-    /// One.
+    /// One item.
     One(Item),
 }
 

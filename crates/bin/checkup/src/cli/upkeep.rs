@@ -1,4 +1,4 @@
-//! The commands that look after databases, views and the configuration.
+//! The commands that maintain databases, views and the configuration.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The thirteenth row: a team that came later, knows only events, and asks a hospital for places where people are turned away.
+//! The thirteenth row: Marketing follows events only, and asks a hospital for more places where customers are refused.
 
 use contract::hospital::v1 as hospital;
 use contract::hospital::v1::capacity_request::State as CapacityRequestState;
@@ -12,8 +12,8 @@ use super::stage::{Stage, Stop, expect};
 use crate::party::Party;
 
 impl Play {
-    /// One place, two who want it; the second is turned away, marketing sees that and proposes, an admin approves, and now
-    /// there is a place for the second too. The hospital is deleted again whatever came of it.
+    /// Two customers want the only place, and the second one is refused. Marketing sees the refusal and proposes one
+    /// more place, an admin approves it, and the second customer books. In any case the hospital is deleted again.
     pub(super) async fn marketing_asks(&self, stage: &mut Stage) -> Result<(), Stop> {
         let skipped = |who: &str| Stop::Skipped(format!("there is no token of {who}"));
         let marketing = self.marketing.clone().ok_or_else(|| skipped("the service marketing"))?;
@@ -38,7 +38,7 @@ impl Play {
             expect(booked.state() == ScreeningState::Confirmed, || "the second was to get a place now".to_owned())
         };
         let outcome = played.await;
-        // Tidying up is no part of the row: the next run makes a hospital of its own.
+        // Its result does not count: the next run creates a hospital of its own.
         let _ = delete_hospital(&admin, &name, true).await;
         outcome
     }

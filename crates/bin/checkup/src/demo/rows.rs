@@ -1,4 +1,4 @@
-//! The thirteen rows: who calls what, and what has to come back.
+//! The thirteen rows: their calls, and the answers that the contract requires.
 
 use contract::hospital::v1 as hospital;
 use contract::hospital::v1::hospital::State as HospitalState;
@@ -19,12 +19,12 @@ use tonic::{Response, Status};
 use super::stage::{Call, Stage, Stop, expect};
 use crate::party::{Party, Target, Wallet};
 
-/// Places on the slot of the first twelve rows.
+/// The capacity of the slot of the first twelve rows.
 const PLACES: i32 = 10;
-/// What the admin writes when deleting; every affected customer is to read it.
+/// The admin's reason for deleting the hospital. Every affected customer must be able to read it.
 const FAREWELL: &str = "the clinic moves; please book elsewhere";
 
-/// The requirements in the words of the scenario; how each is played is the method of its number.
+/// The requirements in the words of the scenario, in the order of the rows.
 const REQUIREMENTS: [&str; 13] = [
     "an admin registers a hospital with dates",
     "a customer requests a screening",
@@ -41,7 +41,7 @@ const REQUIREMENTS: [&str; 13] = [
     "marketing joins and asks for more places",
 ];
 
-/// How a row came out.
+/// The result of a row.
 #[derive(Debug, Clone)]
 pub(super) enum Outcome {
     Ok,
@@ -49,7 +49,6 @@ pub(super) enum Outcome {
     Skipped(String),
 }
 
-/// A row that was played.
 #[derive(Debug, Clone)]
 pub(super) struct Row {
     pub(super) number: usize,
@@ -58,7 +57,7 @@ pub(super) struct Row {
     pub(super) outcome: Outcome,
 }
 
-/// Who plays, and what the rows so far have made.
+/// The callers, and what the rows so far have made.
 #[derive(Debug)]
 pub(super) struct Play {
     pub(super) run: String,
@@ -73,7 +72,7 @@ pub(super) struct Play {
 }
 
 impl Play {
-    /// A play of its own: no other run has its hospital, and no other run books its date for the same customer by design.
+    /// Prepares a run. It has a hospital of its own, and a date that other runs are unlikely to use.
     pub(super) fn new(target: &Target, wallet: &Wallet) -> Self {
         let seed: [u8; 5] = entropy::bytes();
         let run: String = seed[..4].iter().map(|byte| format!("{byte:02x}")).collect();
@@ -91,7 +90,7 @@ impl Play {
         }
     }
 
-    /// Plays every row; one that fails does not keep the others from being played.
+    /// Plays every row. A row that fails does not prevent the next ones.
     pub(super) async fn run(mut self) -> Vec<Row> {
         let mut rows = Vec::new();
         for (number, requirement) in (1..).zip(REQUIREMENTS) {
@@ -156,7 +155,7 @@ impl Play {
         Ok(())
     }
 
-    /// The places a slot has left; they go down with the booking and come back by an event.
+    /// Checks how many places the slot has left. A booking takes one at once; a cancellation gives it back by an event.
     async fn places_are(&self, stage: &mut Stage, remaining: i32) -> Result<(), Stop> {
         let (customer, name) = (self.customer()?, self.slot()?);
         made(&self.cancelled, "screening")?;
@@ -288,7 +287,7 @@ impl Play {
     }
 }
 
-/// What an earlier row made.
+/// The result of an earlier row, or a reason to skip this one.
 fn made<T: Clone>(thing: &Option<T>, what: &str) -> Result<T, Stop> {
     thing.clone().ok_or_else(|| Stop::Skipped(format!("no earlier row made the {what}")))
 }
@@ -299,13 +298,13 @@ fn reservation_name(screening: &str) -> Result<String, Stop> {
     Ok(id.reservation_name())
 }
 
-/// Where a screening stands, for the table.
+/// The state of a booking, for the table.
 fn stands(row: &screening::Screening) -> String {
     let reason = if row.state_reason.is_empty() { String::new() } else { format!(" ({})", row.state_reason) };
     format!("{}{reason}, version {}", row.state().as_str_name(), row.version)
 }
 
-/// Enough of a name to recognise it in a table.
+/// A name shortened for a table.
 pub(super) fn short(name: &str) -> String {
     const SHOWN: usize = 8;
     match name.rsplit_once('/') {
@@ -363,7 +362,7 @@ pub(super) async fn get_slot(stage: &mut Stage, party: &Party, name: &str) -> Re
     stage.call("HospitalService.GetSlot", call, places).await
 }
 
-/// The request of a booking by the customer themselves.
+/// Books a slot for the customer who calls.
 pub(super) async fn book(customer: &Party, slot: &str) -> Result<Response<screening::Screening>, Status> {
     let wanted = screening::Screening { customer: customer.customer(), slot: slot.to_owned(), ..Default::default() };
     let request = customer.request(screening::CreateScreeningRequest {

@@ -1,4 +1,4 @@
-//! One row as it is played: makes calls, times them, writes down what came back, and stops at the first wrong answer.
+//! Plays one row: makes calls, times them, records the answers, and stops at the first wrong one.
 
 use std::time::{Duration, Instant};
 
@@ -9,10 +9,10 @@ use tonic::{Code, Response, Status};
 
 use crate::party::describe;
 
-/// How long something that travels by events may take until it shows. Events take milliseconds; this is for a machine that is
-/// busy with other things, and for what is reported at intervals.
+/// How long the effect of an event may take to show. Events take milliseconds. The rest is for a busy machine, and for
+/// facts that are reported periodically.
 const EVENT_TIMEOUT: Duration = Duration::from_secs(20);
-/// The first and the longest pause between two looks.
+/// The first and the longest pause between two reads.
 const POLL_PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(100));
 
 /// One call, or one wait for an answer.
@@ -21,20 +21,19 @@ pub(super) struct Call {
     pub(super) method: &'static str,
     pub(super) answer: String,
     pub(super) took: Duration,
-    /// Whether it was repeated until the answer was there.
+    /// Whether the call was repeated until the expected answer arrived.
     pub(super) waited: bool,
 }
 
-/// Why a row ends early.
 #[derive(Debug, Clone)]
 pub(super) enum Stop {
-    /// An answer is not as the contract says.
+    /// An answer is not what the contract requires.
     Wrong(String),
-    /// Nobody can play it.
+    /// The row cannot be played.
     Skipped(String),
 }
 
-/// The calls of one row.
+/// The calls of one row so far.
 #[derive(Debug, Default)]
 pub(super) struct Stage {
     pub(super) calls: Vec<Call>,
@@ -45,7 +44,7 @@ impl Stage {
         self.calls.push(Call { method, answer, took: since.elapsed(), waited });
     }
 
-    /// Makes a call that has to succeed; `show` says what is worth printing of the answer.
+    /// Makes a call that has to succeed. `show` extracts from the answer what the table shows.
     pub(super) async fn call<T>(
         &mut self,
         method: &'static str,
@@ -91,8 +90,8 @@ impl Stage {
         }
     }
 
-    /// Repeats a read until `show` finds in its answer what is awaited. That something is not there yet is no error, nor is a
-    /// view that a customer may not read before it exists.
+    /// Repeats a read until `show` finds the expected content in its answer. NOT_FOUND, PERMISSION_DENIED and
+    /// UNAVAILABLE are no failures meanwhile: a view that does not exist yet may not be readable either.
     pub(super) async fn until<T>(
         &mut self,
         method: &'static str,
@@ -129,7 +128,7 @@ impl Stage {
     }
 }
 
-/// Stops the row where an answer is not as the contract says.
+/// Stops the row unless the condition holds.
 pub(super) fn expect(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), Stop> {
     if holds { Ok(()) } else { Err(Stop::Wrong(otherwise())) }
 }

@@ -1,4 +1,5 @@
-//! A process whose service has lost its own past: it serves nothing and says why, until that is mended or it is stopped.
+//! A process whose service has lost its own past. It serves nothing and says why, until the past is recovered or the
+//! process is stopped.
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
@@ -21,10 +22,10 @@ use crate::past::{self, Lost};
 use crate::service::Service;
 use crate::terminal;
 
-/// How often it is looked whether a past is whole again, or can be looked at.
+/// How often to check whether a past is whole again, or whether the broker can be asked.
 const PAST_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// The databases of a process, and who knows what was done in them.
+/// What is needed to check for a lost past.
 pub(super) struct Watch<'a> {
     pub(super) databases: &'a BTreeMap<Service, Database>,
     pub(super) transport: &'a Transport,
@@ -32,7 +33,7 @@ pub(super) struct Watch<'a> {
 }
 
 impl Watch<'_> {
-    /// What is lost; `None` where the broker does not say.
+    /// The pasts that are lost. `None` if the broker does not answer.
     async fn check(&self) -> Result<Option<Vec<Lost>>, Failure> {
         match self.transport {
             Transport::Tail => past::of_directory(self.databases, self.data).await.map(Some),
@@ -50,7 +51,7 @@ impl Watch<'_> {
         past::sentence(lost, if matches!(self.transport, Transport::Tail) { past::OF_FILES } else { past::OF_MESH })
     }
 
-    /// Waits until nothing is lost any more; for ever where this process holds the files that have to be mended.
+    /// Waits until nothing is lost any more. Never ends if this process holds the files that have to be recovered.
     async fn whole(&self) {
         loop {
             tokio::time::sleep(PAST_CHECK_INTERVAL).await;
@@ -63,7 +64,7 @@ impl Watch<'_> {
     }
 }
 
-/// Where it is refused.
+/// The door of a process that serves nothing.
 pub(super) struct Refusing<'a> {
     pub(super) listener: &'a TcpListener,
     pub(super) admin: SocketAddr,
@@ -72,10 +73,11 @@ pub(super) struct Refusing<'a> {
 }
 
 impl Refusing<'_> {
-    /// Returns at once where no service has lost its past, and otherwise once it is mended. False where the process is to stop instead.
+    /// Returns true as soon as no service has lost its past, which is at once unless one has. Returns false if the
+    /// process has to stop.
     pub(super) async fn until_whole(&self, watch: &Watch<'_>, process: &Process) -> Result<bool, Failure> {
         let Some(lost) = watch.check().await? else {
-            // booking goes on without a broker; what it knows is asked for as soon as it is there
+            // booking works without a broker; the check is made as soon as the broker answers
             if let Transport::Broker(broker) = watch.transport {
                 let later = later(watch.databases.clone(), broker.clone(), process.drain.clone());
                 process.tasks.spawn(Kind::Loop, "past", later);
@@ -112,7 +114,7 @@ impl Refusing<'_> {
     }
 }
 
-/// Looks once the broker answers. Whoever has lost a past by then has to stop; at the next start it is looked for first.
+/// Checks once the broker answers. If a past is lost then, the process stops, and its next start finds the loss first.
 async fn later(databases: BTreeMap<Service, Database>, broker: JetStream, drain: Drain) -> Result<(), String> {
     loop {
         tokio::time::sleep(PAST_CHECK_INTERVAL).await;

@@ -1,4 +1,4 @@
-//! A database that is replaced while its service runs: looked at before anything is read from it or written to it.
+//! Checks a database that was replaced while its service runs, before anything is read from it or written to it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,10 +14,10 @@ use crate::exit::chain;
 use crate::past::{self, NotAsked};
 use crate::service::Service;
 
-/// How often it is tried to look at a database that does not answer, or to ask a broker that does not.
+/// The pause before a database or a broker that did not answer is asked again.
 const BETWEEN_TRIES: Duration = Duration::from_millis(500);
 
-/// The databases that were found whole at the start, as they were when that was looked at.
+/// The databases that were whole at the start, and their incarnations at that time.
 pub(super) struct Known(BTreeMap<Service, Option<Incarnation>>);
 
 impl Known {
@@ -25,8 +25,8 @@ impl Known {
         Self(databases.iter().map(|(service, database)| (*service, database.incarnation())).collect())
     }
 
-    /// Has every database on a server looked at whenever another one is found in its place. One that has lost its past ends the process;
-    /// the next start says the same and waits.
+    /// Starts a task per PostgreSQL database that checks it whenever it may have been replaced. If it has lost its
+    /// past, the process ends. The next start finds the same loss and waits.
     pub(super) fn watch(self, databases: &BTreeMap<Service, Database>, transport: &Transport, process: &Process) {
         let Transport::Broker(broker) = transport else { return };
         for (service, known) in self.0 {
@@ -46,7 +46,7 @@ impl Known {
     }
 }
 
-/// Looks at one database.
+/// Checks one database.
 struct Guard {
     service: Service,
     database: Database,
@@ -54,7 +54,7 @@ struct Guard {
 }
 
 impl Guard {
-    /// Returns what is lost, once something is.
+    /// Runs until something is lost. Returns a sentence about it.
     async fn run(self, known: Option<Incarnation>) -> String {
         let mut doubts = self.database.doubts();
         let mut certain = self.database.incarnation() == known;
@@ -77,8 +77,9 @@ impl Guard {
         }
     }
 
-    /// Compares what is there now with the stream, through connections of its own: those of the service wait for what comes of it.
-    /// False where the broker does not answer: booking goes on without one, and it is asked again.
+    /// Compares the database with the stream, through new connections: the service's own connections wait for the
+    /// result. Returns false if the database or the broker does not answer, so that the check is repeated. Without a
+    /// broker, booking goes on.
     async fn look(&self) -> Result<bool, String> {
         let location = self.database.location();
         let fresh = match Box::pin(assembly::open(self.service, location)).await {

@@ -1,4 +1,4 @@
-//! What the stream has of services' logs.
+//! Compares services' logs with the stream.
 
 use std::collections::BTreeMap;
 
@@ -12,21 +12,21 @@ use uuid::Uuid;
 use super::{Lost, Witness};
 use crate::service::Service;
 
-/// Why it could not be found out whether a service lost its past.
+/// The reason why nobody could tell whether a service lost its past.
 #[derive(Debug, thiserror::Error)]
 pub enum NotAsked {
     /// A database did not answer.
     #[error("a database does not answer")]
     Database(#[from] DbErr),
-    /// The broker did not.
+    /// The broker did not answer.
     #[error("the broker does not answer")]
     Broker(#[from] bus::Error),
 }
 
-/// What the logs of these services lack of the stream: its newest event of each of them.
+/// The services whose log lacks the newest event that the stream has of them.
 ///
 /// # Errors
-/// [`NotAsked`].
+/// Fails if a database or the broker does.
 pub async fn of_stream(databases: &BTreeMap<Service, Database>, broker: &JetStream) -> Result<Vec<Lost>, NotAsked> {
     let mut lost = Vec::new();
     for (service, database) in databases {
@@ -40,7 +40,7 @@ pub async fn of_stream(databases: &BTreeMap<Service, Database>, broker: &JetStre
     Ok(lost)
 }
 
-/// An event with its id and the time at which it occurred; `None` for bytes that no service of ours wrote.
+/// An event with its id and the microseconds since 1970 at which it occurred. `None` for bytes that no service wrote.
 pub(crate) fn read(payload: &[u8]) -> Option<(Uuid, i64, EventEnvelope)> {
     let envelope = EventEnvelope::decode(payload).ok()?;
     let event_id = Uuid::try_parse(&envelope.event_id).ok()?;

@@ -1,4 +1,4 @@
-//! What brings events to one generation of the view, and what it tells of its progress.
+//! Gives events to one generation of the view, and reports progress.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,15 +12,15 @@ use runtime::Process;
 use runtime::lifecycle::{DrainTrigger, Latch, drain_pair};
 use runtime::tasks::Kind;
 
-/// Brings events to a consumer until it is dropped, or the process stops.
+/// Gives events to a consumer until this value is dropped or the process stops.
 #[derive(Debug)]
 pub struct Feed {
-    // losing it is what stops the feed
+    // dropping it stops the feed
     _stop: DrainTrigger,
 }
 
 impl Feed {
-    /// Starts it. `caught_up` is released once nothing waits for the consumer any more.
+    /// Starts a feed. `caught_up` is released once the consumer has no lag.
     #[must_use]
     pub fn start(
         process: &Process,
@@ -32,7 +32,7 @@ impl Feed {
         let Process { clock, tasks, drain, .. } = process;
         let (stop, stopped) = drain_pair();
         let (name, end) = (consumer.name, drain.clone());
-        // boxed, so that it holds nothing of its view once it has stopped
+        // boxed, so that it can be dropped, with its view, before the task ends
         let consuming = Box::pin(relay::consume(consumer, transport, options, *clock, stopped.clone(), caught_up));
         tasks.spawn(Kind::Loop, name, async move {
             {
@@ -52,7 +52,7 @@ impl Feed {
     }
 }
 
-/// How far a new view is.
+/// The progress of a new view.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     applied: AtomicU64,
@@ -60,13 +60,13 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Events applied, and those that are still to be read.
+    /// The number of events that were applied, and of those that are still to be read.
     pub(super) fn figures(&self) -> (u64, u64) {
         (self.applied.load(Ordering::Relaxed), self.waiting.load(Ordering::Relaxed))
     }
 }
 
-/// A transport that tells how far its reader is.
+/// A transport that counts what its reader does.
 pub(super) struct Counted {
     transport: Arc<dyn Subscribe>,
     progress: Arc<Progress>,

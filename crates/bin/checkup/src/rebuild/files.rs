@@ -1,8 +1,9 @@
-//! The files of a view in a data directory: which one is in use, and what is said about building it anew.
+//! The files of the view in a data directory: which one is in use, and the request and the report of a rebuild.
 //!
-//! An open SQLite file is never renamed, because its write-ahead log keeps the old name. So each generation of the view has a
-//! file of its own, `mypage.db`, `mypage-2.db` and so on, and `mypage.current`, which is replaced in one step, names the one in
-//! use; without it that is `mypage.db`. A crash at any moment leaves the one or the other in use, and never half of both.
+//! An open SQLite file is never renamed, because its write-ahead log would keep the old name. So each generation of the
+//! view has its own file: `mypage.db`, `mypage-2.db` and so on. The file `mypage.current` names the one in use and is
+//! replaced atomically. Without it, `mypage.db` is in use. After a crash at any moment exactly one generation is in
+//! use.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
@@ -11,45 +12,45 @@ use std::path::{Path, PathBuf};
 use runtime::entropy::uuid_v4;
 use serde::{Deserialize, Serialize};
 
-/// Names the file in use.
+/// The file that names the view in use.
 const POINTER: &str = "mypage.current";
-/// Asks for a rebuild; there while one is wanted or under way. Its content is the id that the report answers to.
+/// The file that requests a rebuild and contains the request's id. It exists until the rebuild ends.
 const REQUEST: &str = "mypage.rebuild";
-/// What became of the last request.
+/// The file with the report about the last request.
 const REPORT: &str = "mypage.rebuild-report";
-/// What SQLite keeps beside a file.
+/// The suffixes of the files that SQLite keeps for one database.
 const BESIDE: [&str; 3] = ["", "-wal", "-shm"];
 
 /// The files of the view in one data directory.
 #[derive(Debug, Clone)]
 pub struct ViewFiles(PathBuf);
 
-/// What the process says about a request.
+/// The process's report about a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
-    /// Which request.
+    /// The id of the request.
     pub request: String,
-    /// How far it is.
+    /// The state of the rebuild.
     pub state: State,
-    /// Events applied so far.
+    /// How many events the new view has applied.
     pub applied: u64,
-    /// Events that are still to be read.
+    /// How many events are still to be read.
     pub waiting: u64,
 }
 
-/// How far a rebuild is.
+/// The state of a rebuild.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// The new view is being fed; the old one answers.
+    /// The new view is being fed. The old one answers calls.
     Building,
-    /// The new view answers.
+    /// The new view answers calls.
     Done,
-    /// It was given up for this reason; the old view answers.
+    /// The rebuild failed for this reason. The old view answers calls.
     Failed(String),
 }
 
-/// The file of a generation of the view. The first one has the name every service's file has.
+/// The file name of a generation. The first generation is named like the file of any service.
 fn name(generation: u32) -> String {
     match generation {
         1 => "mypage.db".to_owned(),
@@ -57,7 +58,7 @@ fn name(generation: u32) -> String {
     }
 }
 
-/// The generation whose file is called so.
+/// The generation that has this file name.
 fn generation(file: &str) -> Option<u32> {
     let found = match file.strip_prefix("mypage-") {
         Some(rest) => rest.strip_suffix(".db")?.parse().ok()?,
@@ -67,13 +68,13 @@ fn generation(file: &str) -> Option<u32> {
 }
 
 impl ViewFiles {
-    /// Those in this directory.
+    /// The files of the view in this directory.
     #[must_use]
     pub fn of(directory: &Path) -> Self {
         Self(directory.to_owned())
     }
 
-    /// Where a generation is kept.
+    /// The path of a generation's file.
     #[must_use]
     pub fn path(&self, generation: u32) -> PathBuf {
         self.0.join(name(generation))
@@ -82,7 +83,7 @@ impl ViewFiles {
     /// The generation in use.
     ///
     /// # Errors
-    /// Where that cannot be read, or names none.
+    /// Fails if the pointer cannot be read or names no generation.
     pub fn current(&self) -> io::Result<u32> {
         match fs::read_to_string(self.0.join(POINTER)) {
             Ok(file) => generation(file.trim()).ok_or_else(|| {
@@ -93,36 +94,36 @@ impl ViewFiles {
         }
     }
 
-    /// A generation that is not there yet.
+    /// The number of the next generation, whose file does not exist yet.
     ///
     /// # Errors
-    /// Where the directory cannot be read.
+    /// Fails if the directory cannot be read.
     pub fn next(&self) -> io::Result<u32> {
         Ok(self.generations()?.into_iter().chain([self.current()?]).max().unwrap_or(1) + 1)
     }
 
-    /// From now on this generation is in use, also after the power fails.
+    /// Makes this generation the one in use, and syncs the change.
     ///
     /// # Errors
-    /// Where that cannot be written; the old one is in use then.
+    /// Fails if the pointer cannot be written. It may have been replaced without being synced.
     pub fn put_in_use(&self, generation: u32) -> io::Result<()> {
         self.write(POINTER, name(generation).as_bytes())?;
         File::open(&self.0)?.sync_all()
     }
 
-    /// Removes the files of a generation.
+    /// Removes the files of a generation, if they exist.
     ///
     /// # Errors
-    /// Where one of them is there and cannot be removed.
+    /// Fails if a file exists and cannot be removed.
     pub fn remove(&self, generation: u32) -> io::Result<()> {
         BESIDE.iter().try_for_each(|suffix| self.remove_file(&format!("{}{suffix}", name(generation))))
     }
 
-    /// Removes what a process that ended in the middle left behind: views that are not in use, and the request, for whoever
-    /// asked has to know that it came to nothing. Nothing may use the directory.
+    /// Removes what an interrupted rebuild left behind: views that are not in use, and the request, so that the command
+    /// that waits for it sees that it failed. Nothing may use the directory meanwhile.
     ///
     /// # Errors
-    /// Where something cannot be read or removed.
+    /// Fails if something cannot be read or removed.
     pub fn settle(&self) -> io::Result<()> {
         let current = self.current()?;
         for left in self.generations()?.into_iter().filter(|found| *found != current) {
@@ -137,32 +138,32 @@ impl ViewFiles {
         Ok(())
     }
 
-    /// Asks for a rebuild: its id, and whether one that was asked for earlier goes by it.
+    /// Requests a rebuild. Returns the id of the request, and whether it is an earlier one that is still open.
     ///
     /// # Errors
-    /// Where the directory cannot be written.
+    /// Fails if the directory cannot be written.
     pub fn ask(&self) -> io::Result<(String, bool)> {
         let id = uuid_v4().to_string();
         let part = self.0.join(format!("{REQUEST}.{id}"));
         fs::write(&part, &id)?;
-        // linked, so that it appears with its content, and only where there is none
+        // a link appears atomically with its content, and only if there is no request yet
         let linked = fs::hard_link(&part, self.0.join(REQUEST));
         fs::remove_file(&part)?;
         match linked {
             Ok(()) => Ok((id, false)),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => match self.asked()? {
                 Some(earlier) => Ok((earlier, true)),
-                // it was answered in this very moment
+                // the earlier request was answered just now
                 None => self.ask(),
             },
             Err(error) => Err(error),
         }
     }
 
-    /// The request there is.
+    /// The id of the open request, if there is one.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// Fails if it cannot be read.
     pub fn asked(&self) -> io::Result<Option<String>> {
         match fs::read_to_string(self.0.join(REQUEST)) {
             Ok(id) => Ok(Some(id)),
@@ -171,23 +172,23 @@ impl ViewFiles {
         }
     }
 
-    /// Takes the request back.
+    /// Removes the request.
     ///
     /// # Errors
-    /// Where it is there and cannot be removed.
+    /// Fails if it exists and cannot be removed.
     pub fn withdraw(&self) -> io::Result<()> {
         self.remove_file(REQUEST)
     }
 
-    /// Says how far a request is.
+    /// Writes the report about a request.
     ///
     /// # Errors
-    /// Where it cannot be written.
+    /// Fails if it cannot be written.
     pub fn write_report(&self, report: &Report) -> io::Result<()> {
         self.write(REPORT, &serde_json::to_vec(report)?)
     }
 
-    /// What was said about a request.
+    /// The report about this request, if there is one.
     #[must_use]
     pub fn report_of(&self, request: &str) -> Option<Report> {
         let report: Report = serde_json::from_slice(&fs::read(self.0.join(REPORT)).ok()?).ok()?;
@@ -214,7 +215,7 @@ impl ViewFiles {
         }
     }
 
-    /// Replaces a file in one step.
+    /// Replaces a file atomically.
     fn write(&self, file: &str, content: &[u8]) -> io::Result<()> {
         let part = self.0.join(format!("{file}.part"));
         let mut written = File::create(&part)?;

@@ -1,5 +1,5 @@
-//! The process's side of a rebuild: it looks for requests in its data directory, builds the view anew beside the one in use, and
-//! puts it in place.
+//! The process's part of a rebuild: it polls its data directory for requests, builds the view beside the one in use,
+//! and replaces the old one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,35 +16,35 @@ use super::feed::{Counted, Feed, Progress};
 use super::files::{Report, State, ViewFiles};
 use crate::exit::chain;
 
-/// How often requests are looked for.
+/// How often the directory is checked for a request.
 const REQUEST_POLL_INTERVAL: Duration = Duration::from_millis(500);
-/// How often progress is told.
+/// How often the progress is written.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
-/// How long the new view may take for the last events that the old one has seen.
+/// How long the new view may take to apply the last events that the old one has applied.
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(5);
 const SWITCH_POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// How long calls may go on using a view that was replaced.
 const RETIRED_VIEW_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Answers requests for a rebuild for as long as the process runs.
+/// Answers requests for a rebuild as long as the process runs.
 #[derive(Debug)]
 pub struct Keeper {
     files: ViewFiles,
-    // or why there is nothing to build
+    // or the reason why no view can be rebuilt here
     builder: Result<Builder, String>,
 }
 
-/// What builds a view anew.
+/// Rebuilds a view.
 pub struct Builder {
-    /// The view in use.
+    /// The view in use, and how it is replaced.
     pub views: Views,
-    /// What feeds it; none while it stands still.
+    /// The feed of the view in use. `None` while it is stopped.
     pub feed: Option<Feed>,
-    /// Where its events come from.
+    /// The transport that the events come from.
     pub transport: Arc<dyn Subscribe>,
-    /// How they are applied.
+    /// The options of the consumer.
     pub options: ConsumeOptions,
-    /// What tasks belong to.
+    /// The process that owns the tasks.
     pub process: Process,
 }
 
@@ -55,13 +55,13 @@ impl std::fmt::Debug for Builder {
 }
 
 impl Keeper {
-    /// Answers the requests in this directory: with a rebuild, or with the reason why there can be none.
+    /// Answers the requests in this directory, with a rebuild or with the reason why there is none.
     #[must_use]
     pub fn new(files: ViewFiles, builder: Result<Builder, String>) -> Self {
         Self { files, builder }
     }
 
-    /// Runs until it is cut off.
+    /// Runs until the task is aborted.
     pub async fn run(mut self) {
         loop {
             sleep(REQUEST_POLL_INTERVAL).await;
@@ -98,14 +98,14 @@ impl Keeper {
 }
 
 fn write_report(files: &ViewFiles, report: &Report) {
-    // who waits for it looks again, and gives up in the end
+    // the command that waits reads again, and gives up in the end
     if let Err(error) = files.write_report(report) {
         tracing::warn!(error = chain(&error), "cannot tell how far the rebuild is");
     }
 }
 
 impl Builder {
-    /// Builds the view anew and puts it in place.
+    /// Rebuilds the view and puts it in place.
     async fn rebuild(&mut self, files: &ViewFiles, request: &str, progress: &Arc<Progress>) -> Result<(), String> {
         let (old, next) = (files.current().map_err(cannot)?, files.next().map_err(cannot)?);
         let location = Location::Sqlite(files.path(next));
@@ -120,7 +120,7 @@ impl Builder {
         let feed = Feed::start(&self.process, view.consumer(), transport, self.options, Some(latch));
         catch_up(files, request, progress, &readiness).await;
 
-        // The old view stands still for the last step, so that no page goes back in time.
+        // The old view gets no events during the last step, so that no page goes back in time.
         self.feed = None;
         if let Err(why) = self.use_instead(files, (old, next), &view).await {
             self.feed = Some(self.feed(self.views.consumer()));
@@ -135,22 +135,22 @@ impl Builder {
         })
     }
 
-    /// Writes down that the new view is in use, once nothing is lost with the old one.
+    /// Makes the new view the one in use on disk, after checking that it has all bookings of the old one.
     async fn use_instead(&self, files: &ViewFiles, (old, next): (u32, u32), view: &View) -> Result<(), String> {
         let unread = |error: DbErr| format!("the views cannot be compared ({})", chain(&error));
         follow(&self.views.database(), view).await.map_err(unread)?;
         let (had, has) = (self.views.bookings().await.map_err(unread)?, view.bookings().await.map_err(unread)?);
         if has < had {
-            // a stream with a limit, or one that was filled again after a loss, no longer holds every event
+            // a limited stream, or one that was refilled after a loss, may lack events
             return Err(format!(
                 "the events there are make {has} bookings, and the old view shows {had}; to have it built from those all the \
                  same, stop the process, remove {} and start it",
                 files.path(old).display()
             ));
         }
-        // From here on a process that ends begins with the new view.
+        // From here on, a restarted process uses the new view.
         files.put_in_use(next).map_err(|error| {
-            // it may have been written and not be safe yet
+            // it may have been written but not synced
             let back = files.put_in_use(old).err().map(|error| format!("; {}", chain(&error))).unwrap_or_default();
             format!("{}{back}", cannot(error))
         })
@@ -165,7 +165,7 @@ fn cannot(error: std::io::Error) -> String {
     format!("the data directory cannot be used ({})", chain(&error))
 }
 
-/// Removes a view that nobody has used, and says why.
+/// Removes the files of a view that was never used. Returns the reason.
 fn give_up(files: &ViewFiles, generation: u32, why: String) -> String {
     if let Err(error) = files.remove(generation) {
         // the next start tries again
@@ -174,7 +174,7 @@ fn give_up(files: &ViewFiles, generation: u32, why: String) -> String {
     why
 }
 
-/// Waits until nothing more waits for the new view.
+/// Waits until the new view has no lag, and reports its progress meanwhile.
 async fn catch_up(files: &ViewFiles, request: &str, progress: &Progress, readiness: &Readiness) {
     loop {
         let (applied, waiting) = progress.figures();
@@ -186,8 +186,8 @@ async fn catch_up(files: &ViewFiles, request: &str, progress: &Progress, readine
     }
 }
 
-/// Waits until the new view has read as far as the old one, which gets nothing more, so that no page goes back in time. A
-/// source that only the old one knows is gone, and so is not waited for.
+/// Waits until the new view has read as far as the old one, which gets no events meanwhile, so that no page goes back
+/// in time. A source that only the old view knows does not exist any more and is not waited for.
 async fn follow(old: &Database, new: &View) -> Result<(), DbErr> {
     let limit = Instant::now() + CATCH_UP_TIMEOUT;
     let consumer = new.consumer();

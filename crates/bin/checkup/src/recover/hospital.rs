@@ -1,4 +1,4 @@
-//! Hospital, from Screening's bookings and what Marketing knows of places.
+//! Recovers Hospital from Screening's bookings, the stream, and what Marketing knows of places.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -45,7 +45,7 @@ impl Recovery {
         Ok(())
     }
 
-    /// The claims of bookings that do not stand as they have to.
+    /// The claims that are not in the state that Screening's bookings require.
     async fn claims(&self, hospital: &Database) -> Result<Vec<ExpectedClaim>, Failure> {
         let screening = self.database(Service::Screening)?;
         let (mut after, mut changes) = (None, Vec::new());
@@ -75,12 +75,13 @@ impl Recovery {
         Ok(())
     }
 
-    /// Writes it, in pieces that are each whole: claims with their slots, then the other slots, and at last what ends it.
+    /// Writes in several transactions: capacities, then claims, and last the deletions and the end of the gap.
     async fn write(&self, database: &Database, known: Known, loss: Loss) -> Result<Recovered, Failure> {
         let Known { claims, places, gone, time_zones, read, .. } = known;
         let blank = || Known { time_zones: time_zones.clone(), read, ..Known::default() };
         let mut parts: Vec<Known> = Vec::new();
-        // capacities before claims: each slot then has room for all who hold a place, and no more than that where nobody knows better
+        // capacities first: every slot then has room for its claims, and a slot without a known capacity gets no more
+        // than its claims need
         parts.extend(places.chunks(ROWS_PER_CHUNK).map(|places| Known { places: places.to_vec(), ..blank() }));
         parts.extend(claims.chunks(ROWS_PER_CHUNK).map(|claims| Known { claims: claims.to_vec(), ..blank() }));
         parts.push(Known { gone, closes: loss.gap, ..blank() });
@@ -98,7 +99,7 @@ impl Recovery {
     }
 }
 
-/// Takes in what Hospital told before it forgot.
+/// Adds what the lost events of Hospital say about places, time zones and deletions.
 async fn take_in(hospital: &Database, missed: &[super::MissedEvent], known: &mut Known) -> Result<(), Failure> {
     let mut places: BTreeMap<SlotId, Places> =
         known.places.drain(..).map(|places| (places.slot.clone(), places)).collect();

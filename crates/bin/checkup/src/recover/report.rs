@@ -1,17 +1,17 @@
-//! What a recovery found, did and cannot know, as lines.
+//! Formats what a recovery found, did and does not know, as lines.
 
 use std::fmt::Write;
 
 use crate::past::Lost;
 use crate::terminal::{count, verdict};
 
-/// Names shown of what is there again; what nobody knows is listed whole.
+/// The most names shown per kind of recovered thing. What nobody knows is listed in full.
 const SHOWN_NAMES: usize = 5;
 
-/// Something that a service has lost, for those who only look.
+/// Something that a service has lost, for commands that only check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// What it is about.
+    /// The resource or service that it is about.
     pub subject: String,
     /// What is wrong with it.
     pub detail: String,
@@ -20,11 +20,11 @@ pub struct Finding {
 #[derive(Debug, Default)]
 pub(super) struct Report {
     found: Vec<Finding>,
-    /// What is as it has to be again, and of what.
+    /// What was done, and the names that it was done to.
     done: Vec<(String, Vec<String>)>,
     /// What nobody knows any more, and what to do about it.
     unknown: Vec<String>,
-    /// What is lost all the same.
+    /// What is still lost after the recovery.
     pub(super) left: Vec<Lost>,
 }
 
@@ -35,14 +35,14 @@ impl Report {
         Self { found, ..Self::default() }
     }
 
-    /// Notes things that are as they have to be again, where there are any.
+    /// Adds something that was done, unless `names` is empty.
     pub(super) fn did(&mut self, what: &str, names: &[String]) {
         if !names.is_empty() {
             self.done.push((what.to_owned(), names.to_vec()));
         }
     }
 
-    /// Everything that was found, thing by thing.
+    /// One finding per name.
     pub(super) fn into_findings(self) -> Vec<Finding> {
         let rows = self.done.into_iter().flat_map(|(what, names)| {
             names.into_iter().map(move |subject| Finding { subject, detail: format!("to be mended: {what}") })
@@ -52,12 +52,12 @@ impl Report {
         if found.len() == 0 { Vec::new() } else { found.chain(rows).chain(unknown).collect() }
     }
 
-    /// Notes something that nobody knows.
+    /// Adds something that nobody knows.
     pub(super) fn not_known(&mut self, what: String) {
         self.unknown.push(what);
     }
 
-    /// Whether nothing is lost, or is after this.
+    /// Whether nothing is lost: before, in a dry run, and otherwise after the recovery.
     pub(super) fn is_whole(&self, dry_run: bool) -> bool {
         if dry_run { self.found.is_empty() } else { self.left.is_empty() }
     }

@@ -1,4 +1,4 @@
-//! Screening, from what Reservation, my-page and Hospital know of bookings.
+//! Recovers Screening from what the stream, Reservation, my-page and Hospital know of bookings.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -16,22 +16,22 @@ use super::{Loss, ROWS_PER_CHUNK, ROWS_PER_READ, Recovery, failed, refused};
 use crate::exit::Failure;
 use crate::service::Service;
 
-/// What is known of bookings that Screening does not have as they are.
+/// What the others know and Screening does not.
 #[derive(Default)]
 struct Lost {
     reported: BTreeMap<ScreeningId, KnownBooking>,
-    /// The claims of those, and of bookings that nobody knows.
+    /// The claims of these bookings.
     claims: HashMap<ScreeningId, (ClaimId, SlotId)>,
-    /// Bookings that do not have their place any more.
+    /// Bookings of Screening that have lost their places.
     ended: Vec<Screening>,
-    /// Claims that hold a place without anybody knowing whose.
+    /// ACTIVE claims whose booking nobody knows.
     strangers: Vec<Claim>,
-    /// Calls that Screening does not know it has answered.
+    /// Answered calls that Screening has no record of.
     answered: HashMap<RequestKey, Answered>,
 }
 
 impl Lost {
-    /// Keeps what is newer than what Screening has.
+    /// Keeps the bookings that are newer than Screening's.
     async fn keep_newer(&mut self, screening: &Database, reported: Vec<KnownBooking>) -> Result<(), Failure> {
         let held = screening::recovery::find(screening, reported.iter().map(|reported| reported.screening)).await;
         let held = held.map_err(failed)?;
@@ -62,7 +62,7 @@ impl Recovery {
         let database = self.database(Service::Screening)?;
         let mut lost = Lost::default();
         for reported in reported.chunks(ROWS_PER_CHUNK) {
-            // a fence is nobody's booking, and is written again where it is needed
+            // a fence is nobody's booking; Screening writes it again if it is needed
             let booking = |reported: &super::MissedEvent| match ScreeningFact::decode(&reported.envelope) {
                 Ok(Some(ScreeningFact::Booking(fact))) => Some(fact),
                 Ok(Some(ScreeningFact::Fence { .. }) | None) | Err(_) => None,
@@ -101,8 +101,8 @@ impl Recovery {
         Ok(())
     }
 
-    /// Writes it, in pieces that are each whole: bookings, then the records of calls about them, and at last what ends it. Says which
-    /// bookings ended by it.
+    /// Writes in several transactions: bookings, then request records, and last the end of the gap. Returns the
+    /// bookings that were ended because their customers have a later one on that date.
     async fn write_screening(
         &self,
         database: &Database,
@@ -124,7 +124,7 @@ impl Recovery {
         Ok(ended)
     }
 
-    /// Which calls Reservation's history tells of. Records older than they are kept are not missed.
+    /// Adds the calls in Reservation's history. Older ones than request records are kept are not needed.
     async fn ask_for_requests(&self, screening: &Database, lost: &mut Lost) -> Result<(), Failure> {
         let Some(database) = self.databases.get(&Service::Reservation) else { return Ok(()) };
         let since = self.clock.now() - domain::request::RETENTION;
@@ -138,7 +138,7 @@ impl Recovery {
         Ok(())
     }
 
-    /// What Reservation and my-page know that is newer than what Screening has.
+    /// Adds the bookings that Reservation and my-page know in a newer version than Screening.
     async fn ask_views(&self, screening: &Database, lost: &mut Lost) -> Result<(), Failure> {
         for service in [Service::Reservation, Service::MyPage] {
             let Some(database) = self.databases.get(&service) else { continue };
@@ -157,7 +157,7 @@ impl Recovery {
         Ok(())
     }
 
-    /// What Hospital's claims say of bookings.
+    /// Compares Hospital's claims with the bookings.
     async fn ask_hospital(&self, screening: &Database, lost: &mut Lost) -> Result<(), Failure> {
         let hospital = self.database(Service::Hospital)?;
         let mut after = None;
@@ -180,14 +180,14 @@ impl Recovery {
                         }
                     }
                     (None, false) if claim.state == ClaimState::Active => lost.strangers.push(claim),
-                    // it ended, and the fence is written again when its announcement is
+                    // the claim has ended; a fence is written again when its event is read again
                     (None, false) => {}
                 }
             }
         }
     }
 
-    /// The rows that are made of all that.
+    /// Makes the rows to write, and reports bookings whose hospital nobody knows.
     async fn bookings(
         &self,
         screening: &Database,

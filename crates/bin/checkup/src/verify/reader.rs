@@ -1,4 +1,4 @@
-//! Reads the services' rows over gRPC, page by page, everything or one subject.
+//! Reads the services' rows over gRPC, page by page: everything, or one subject.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -20,28 +20,28 @@ use crate::party::{Party, describe};
 use crate::service::Service;
 use crate::terminal::Progress;
 
-/// Rows asked for at once: the most a list gives.
+/// The page size of every list: the largest one.
 const PAGE_SIZE: i32 = 1000;
-/// Lists read at the same time, where there are many short ones.
+/// How many short lists are read at the same time.
 pub(super) const CONCURRENCY: usize = 16;
-/// The name that stands for every slot where claims are listed.
+/// The name of every slot in ListCapacityClaims.
 const EVERY_SLOT: &str = "hospitals/-/slots/-";
-/// How often a read is repeated that a busy or a starting service did not answer.
+/// How often a read is tried when a service is busy or starting.
 const MAX_TRIES: u32 = 5;
-/// The pause before the first repetition; each next one is twice as long.
+/// The pause before the first repetition. It doubles with every repetition.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 
-/// Reads as an auditor.
+/// Reads the services as an auditor.
 #[derive(Debug)]
 pub(super) struct Reader {
     pub(super) auditor: Party,
     pub(super) names: Names,
     pub(super) progress: Progress,
-    /// Services that are not there, in the order they were missed.
+    /// Services that do not run, in the order in which that was noticed.
     pub(super) absent: Vec<&'static str>,
 }
 
-/// Makes one read, again where the service was busy. `None`: the service is not there.
+/// Makes one read, and repeats it if the service is busy. `None` if the service does not run.
 pub(super) async fn read<T>(
     what: &'static str,
     call: impl AsyncFn() -> Result<Response<T>, Status>,
@@ -64,7 +64,7 @@ pub(super) async fn read<T>(
     }
 }
 
-/// Reads one thing. `None`: it is not there.
+/// Reads one resource. `None` if it does not exist.
 pub(super) async fn find<T>(
     what: &'static str,
     call: impl AsyncFn() -> Result<Response<T>, Status>,
@@ -77,7 +77,7 @@ pub(super) async fn find<T>(
     Ok(found.await?.flatten())
 }
 
-/// Reads every page of a list, handing the rows of each to `each`. `false`: the service is not there.
+/// Reads every page of a list and passes its rows to `each`. Returns false if the service does not run.
 async fn pages<R>(
     what: &'static str,
     call: impl AsyncFn(String) -> Result<Response<(Vec<R>, String)>, Status>,
@@ -100,7 +100,7 @@ impl Reader {
         Self { auditor, names: Names::default(), progress, absent: Vec::new() }
     }
 
-    /// Reads everything: producers first, so that what follows them is not older than what it follows.
+    /// Reads everything, producers first, so that a view is not older than what it follows.
     pub(super) async fn everything(&mut self) -> Result<ServiceRows, Failure> {
         let mut service_rows = ServiceRows::default();
         self.absent.clear();
@@ -165,7 +165,7 @@ impl Reader {
         Ok(found)
     }
 
-    /// Those of all slots together: most slots have none, and there may be millions of them.
+    /// Reads the claims of all slots in one list: most slots have none, and there may be millions of slots.
     async fn read_claims(&mut self) -> Result<Vec<ClaimRow>, Failure> {
         self.progress.phase("claims", None);
         let mut found = Vec::new();
@@ -222,12 +222,12 @@ impl Reader {
         Ok(())
     }
 
-    /// Pages can only be asked for by customer: those of everybody whom another service names.
+    /// Reads the items of every customer that another service names, because items can only be listed per customer.
     async fn read_items(&mut self, service_rows: &mut ServiceRows) -> Result<(), Failure> {
         let screenings = service_rows.screenings.iter().flatten().map(|row| &row.customer);
         let reservations = service_rows.reservations.iter().flatten().map(|row| &row.customer);
         let customers: BTreeSet<Arc<CustomerId>> = screenings.chain(reservations).cloned().collect();
-        // a customer nobody is: the page of everybody is there, unless the service is not
+        // a customer who does not exist has an empty page, which shows whether the service runs
         let nobody = CustomerId::parse("customers/nobody").map(Arc::new).into_iter();
         let asked: Vec<_> = if customers.is_empty() { nobody.collect() } else { customers.into_iter().collect() };
         self.progress.phase("my-pages", Some(asked.len() as u64));
@@ -253,7 +253,7 @@ impl Reader {
     }
 }
 
-/// Every screening that a filter admits.
+/// Every screening that a filter matches.
 pub(super) async fn screenings_of(auditor: &Party, filter: String) -> Result<Vec<screening::Screening>, Failure> {
     let mut found = Vec::new();
     let list = async |page_token| {
@@ -286,7 +286,7 @@ async fn slots_of(auditor: &Party, hospital: &str) -> Result<Vec<hospital::Slot>
     Ok(found)
 }
 
-/// The claims of a slot that hold a place or were taken back by the hospital.
+/// The claims of a slot that are ACTIVE or REVOKED.
 pub(super) async fn claims_of(auditor: &Party, slot: &str) -> Result<Vec<hospital::CapacityClaim>, Failure> {
     let mut found = Vec::new();
     claims(auditor, slot, |rows| {
@@ -297,7 +297,7 @@ pub(super) async fn claims_of(auditor: &Party, slot: &str) -> Result<Vec<hospita
     Ok(found)
 }
 
-/// Hands the same of a slot, or of [`EVERY_SLOT`], to `each`, a page at a time.
+/// Passes these claims of a slot, or of [`EVERY_SLOT`], to `each`, page by page.
 async fn claims(
     auditor: &Party,
     slot: &str,
@@ -312,7 +312,7 @@ async fn claims(
     pages("ListCapacityClaims", list, each).await.map(drop)
 }
 
-/// Every item of a customer's page; `None` where the service is not there.
+/// Every item of a customer's page. `None` if the service does not run.
 pub(super) async fn items_of(auditor: &Party, customer: &str) -> Result<Option<Vec<mypage::MyPageItem>>, Failure> {
     let mut found = Vec::new();
     let list = async |page_token| {

@@ -1,4 +1,4 @@
-//! What was read and what does not agree, as lines and as JSON.
+//! Formats the result of a verification as lines and as JSON.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::recover::Finding;
 use crate::terminal::{count, verdict};
 
-/// How many rows each service had; `None` where its service is not there.
+/// How many rows each service has. `None` if the service does not run.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Counts {
     slots: Option<usize>,
@@ -32,16 +32,16 @@ impl Counts {
         }
     }
 
-    /// Bookings, by the service that has most of them.
+    /// The number of bookings: the greater one of screenings and claims.
     pub(super) fn bookings(&self) -> usize {
         self.screenings.max(self.claims).unwrap_or(0)
     }
 }
 
-/// The rule that logs keep.
+/// The name of the rule that a log has everything that was read of it.
 const PAST_IS_WHOLE: &str = "past-is-whole";
 
-/// What is said of logs that do not have what was read of them.
+/// The lines about lost pasts.
 pub(super) fn lost(lost: &[Finding]) -> String {
     let mut text = String::from("read: nothing\n");
     for Finding { subject, detail } in lost {
@@ -51,7 +51,7 @@ pub(super) fn lost(lost: &[Finding]) -> String {
     text + &format!("{}\n", verdict(false, summary))
 }
 
-/// The same as JSON.
+/// The same result as JSON.
 pub(super) fn lost_json(lost: &[Finding]) -> Value {
     let row =
         |Finding { subject, detail }: &Finding| json!({ "rule": PAST_IS_WHOLE, "subject": subject, "detail": detail });
@@ -63,16 +63,16 @@ pub(super) fn lost_json(lost: &[Finding]) -> Value {
 #[derive(Debug)]
 pub(super) struct Report {
     pub(super) read: Counts,
-    /// Services that are not there.
+    /// Services that do not run.
     pub(super) skipped: Vec<&'static str>,
     /// What does not agree.
     pub(super) disagreements: Vec<Disagreement>,
-    /// What changed whenever it was looked at, so that nothing can be said of it.
+    /// What changed during every reading, so that it could not be judged.
     pub(super) moving: Vec<Disagreement>,
 }
 
 impl Report {
-    /// Whether everything that was read agrees, and something was read.
+    /// Whether something was read, and everything that was read agrees.
     pub(super) fn is_ok(&self) -> bool {
         let Counts { slots, screenings, reservations, .. } = self.read;
         self.disagreements.is_empty() && (slots.is_some() || screenings.is_some() || reservations.is_some())

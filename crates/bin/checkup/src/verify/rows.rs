@@ -1,4 +1,4 @@
-//! What a service answered, as rows that can be compared.
+//! Converts the services' answers to rows that can be compared.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -16,7 +16,7 @@ use jiff::civil::Date;
 
 use crate::exit::Failure;
 
-/// Keeps each name once: a slot and a customer are named by many rows.
+/// Stores each name once, because many rows name the same slot and the same customer.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     slots: HashMap<String, Arc<SlotId>>,
@@ -95,7 +95,7 @@ impl Names {
             screening: screening_id(&row.screening)?,
             customer: self.customer(customer)?,
             date: date.ok_or_else(|| unreadable("the date of", &row.screening, "it is no date"))?,
-            // a state that this build does not know agrees with none
+            // a state that this build does not know agrees with no other state
             state: ScreeningState::from_str_name(&row.state).unwrap_or(ScreeningState::Unspecified),
             version: row.screening_version,
         })

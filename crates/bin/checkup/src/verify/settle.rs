@@ -1,4 +1,4 @@
-//! Tells what disagrees from what is on its way: reads again until it agrees or its time is up.
+//! Separates disagreements from events under way: reads again until everything agrees or the time is over.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -21,18 +21,18 @@ use super::stored;
 use crate::exit::Failure;
 use crate::party::Party;
 
-/// The first and the longest pause between two looks.
+/// The first and the longest pause between two readings.
 const POLL_PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 
-/// One subject, read anew.
+/// A new reading of one subject.
 enum Reading {
-    /// Everything that is to be compared, from a moment at which it stood still.
+    /// The rows to compare. The subject did not change while they were read.
     Still(Box<Fresh>),
-    /// It changed while it was read.
+    /// The subject changed while it was read.
     Moving,
 }
 
-/// The answers of one look; a service that is not there is `None`.
+/// The answers about one subject. `None` for a service that does not run.
 #[derive(Default)]
 struct Fresh {
     slots: Option<Vec<hospital::Slot>>,
@@ -42,18 +42,18 @@ struct Fresh {
     items: Option<(String, Vec<mypage::MyPageItem>)>,
 }
 
-/// Up to so many rows that disagree are looked at one by one, however many agree.
+/// Up to so many disagreeing rows are read one by one, however few bookings there are.
 const MAX_SINGLE_ROWS: usize = 1_000;
-/// What a look at a booking costs more than its share of reading everything: it asks every service, for one row each.
+/// Reading one booking costs so many times its share of reading everything, because it takes a call to each service.
 const SINGLE_ROW_COST: usize = 10;
 /// The pause before everything is read again.
 const REREAD_PAUSE: Duration = Duration::from_secs(2);
 
-/// Reads everything, again while views are far behind, and then what disagrees, the last time when `settle` has passed.
-/// `directory` is the data directory of the process, where it is known.
+/// Reads everything, and again while a view is far behind. Then reads only what disagrees, the last time after `settle`
+/// has passed. `directory` is the data directory of the process, if it is known.
 pub(super) async fn verify(reader: &mut Reader, settle: Duration, directory: Option<&Path>) -> Result<Report, Failure> {
     let mut end = None;
-    // A slot that was seen sold beyond its capacity was sold beyond its capacity, however it looks a moment later.
+    // A slot that was overbooked at one moment is a violation, even if it is not overbooked a moment later.
     let mut disagreements = BTreeSet::new();
     let (there, read, mut open, end) = loop {
         let service_rows = reader.everything().await?;
@@ -62,13 +62,13 @@ pub(super) async fn verify(reader: &mut Reader, settle: Duration, directory: Opt
         let mut open = invariants::check(&service_rows);
         disagreements.extend(open.extract_if(.., |row| row.rule == Rule::CapacityHolds));
         if let Some(directory) = directory {
-            // read after the services were, so what they said has to be there
+            // the files are read after the services, so they must have what the services answered
             disagreements.extend(stored::check(directory, &service_rows).await?);
         }
         if Instant::now() >= end || is_less_to_look_at(open.len(), read.bookings()) {
             break (emptied(service_rows), read, open, end);
         }
-        // the machine that answers may be the one that is to catch up
+        // reading takes time from the machine that has to catch up
         tokio::time::sleep(REREAD_PAUSE.min(end.saturating_duration_since(Instant::now()))).await;
     };
     let mut moving = Vec::new();
@@ -81,7 +81,7 @@ pub(super) async fn verify(reader: &mut Reader, settle: Duration, directory: Opt
         if is_last {
             break;
         }
-        // what moved is looked at again too
+        // what changed while it was read is read again too
         open.append(&mut moving);
         tokio::time::sleep(backoff.pause().min(end.saturating_duration_since(Instant::now()))).await;
     }
@@ -90,12 +90,12 @@ pub(super) async fn verify(reader: &mut Reader, settle: Duration, directory: Opt
     Ok(Report { read, skipped: reader.absent.clone(), disagreements, moving })
 }
 
-/// Whether looking at what disagrees, row by row, takes less than reading everything again.
+/// Whether reading every disagreeing row by itself costs less than reading everything again.
 fn is_less_to_look_at(open: usize, bookings: usize) -> bool {
     open <= MAX_SINGLE_ROWS.max(bookings / SINGLE_ROW_COST)
 }
 
-/// Which services there are, without their rows.
+/// The services that run, without their rows.
 fn emptied(service_rows: ServiceRows) -> ServiceRows {
     ServiceRows {
         slots: service_rows.slots.map(|_| Vec::new()),
@@ -114,7 +114,7 @@ struct Round {
     moving: Vec<Disagreement>,
 }
 
-/// Looks again at everything that is open.
+/// Reads every subject that disagrees again.
 async fn again(reader: &mut Reader, there: &ServiceRows, open: &[Disagreement]) -> Result<Round, Failure> {
     reader.progress.phase("settling", Some(open.len() as u64));
     let mut subjects: Vec<Subject> = open.iter().map(|row| row.subject.clone()).collect();
@@ -144,7 +144,7 @@ async fn again(reader: &mut Reader, there: &ServiceRows, open: &[Disagreement]) 
     Ok(round)
 }
 
-/// Whether two subjects are one, even if different services named it.
+/// Whether two subjects are the same, even if different services named them.
 fn is_same(left: &Subject, right: &Subject) -> bool {
     match (left, right) {
         (Subject::Booking { screening: left, .. }, Subject::Booking { screening: right, .. }) => left == right,
@@ -152,7 +152,7 @@ fn is_same(left: &Subject, right: &Subject) -> bool {
     }
 }
 
-/// What was read of a subject, as rows to compare.
+/// Converts a new reading of a subject to rows that can be compared.
 fn rows(names: &mut Names, there: &ServiceRows, fresh: &Fresh) -> Result<ServiceRows, Failure> {
     fn each<P, R>(
         rows: &Option<Vec<P>>,
@@ -178,7 +178,7 @@ async fn reading(auditor: &Party, there: &ServiceRows, subject: &Subject) -> Res
         Subject::Slot(slot) => reading_of_slot(auditor, slot).await,
         Subject::Claim(claim, slot) => reading_of_claim(auditor, *claim, slot).await,
         Subject::CustomerDate(customer, date) => reading_of_date(auditor, customer, *date).await,
-        // judged by one look at the file
+        // files are read once and judged at once
         Subject::Storage(_) => Ok(Reading::Still(Box::default())),
         Subject::Booking { screening, slot, customer } => {
             reading_of_booking(auditor, there, *screening, slot.as_deref(), customer.as_deref()).await
@@ -226,7 +226,7 @@ async fn get_claim(auditor: &Party, id: ClaimId, slot: &str) -> Result<Option<ho
     .await
 }
 
-/// A claim, the booking it should belong to, and the claim that this booking says it holds.
+/// Reads a claim, the booking it belongs to, and the claim that this booking names.
 async fn reading_of_claim(auditor: &Party, claim: ClaimId, slot: &SlotId) -> Result<Reading, Failure> {
     let screening = get_screening(auditor, claim.screening).await?;
     let mut claims = Vec::from_iter(get_claim(auditor, claim, &slot.to_string()).await?);
@@ -240,7 +240,7 @@ async fn reading_of_claim(auditor: &Party, claim: ClaimId, slot: &SlotId) -> Res
     Ok(Reading::Still(Box::new(Fresh { claims: Some(claims), screenings, ..Fresh::default() })))
 }
 
-/// A booking in every service, between two looks at the booking itself.
+/// Reads a booking in every service. The booking itself is read before and after, to notice a change.
 async fn reading_of_booking(
     auditor: &Party,
     there: &ServiceRows,

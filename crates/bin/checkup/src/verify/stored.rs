@@ -1,4 +1,4 @@
-//! Looks up in the files of a data directory what the services of its process have said.
+//! Looks up in the files of a data directory what the services of its process have answered.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -11,8 +11,8 @@ use crate::data_dir;
 use crate::exit::Failure;
 use crate::service::Service;
 
-/// What is missing in the files, although a service said it before. Files that are not there are not looked at: in a mesh the
-/// databases are elsewhere, and so they are where no process uses the directory.
+/// What a service answered and its file lacks. Files that do not exist are not checked, because the databases of a mesh
+/// are elsewhere. Nothing is checked if no process uses the directory.
 pub(super) async fn check(directory: &Path, service_rows: &ServiceRows) -> Result<Vec<Disagreement>, Failure> {
     let mut found = Vec::new();
     if !data_dir::is_in_use(directory).map_err(|error| Failure::failed(error.to_string()))? {
@@ -20,7 +20,7 @@ pub(super) async fn check(directory: &Path, service_rows: &ServiceRows) -> Resul
     }
     for service in [Service::Hospital, Service::Screening, Service::Reservation, Service::MyPage] {
         let file = data_dir::file(directory, service);
-        // a mesh keeps no file for Screening, and the view of one replica says nothing of another's
+        // a mesh has no file of Screening, and the view in one replica's file says nothing about another replica
         if !file.exists() || !data_dir::file(directory, Service::Screening).exists() {
             continue;
         }
@@ -62,7 +62,7 @@ pub(super) async fn check(directory: &Path, service_rows: &ServiceRows) -> Resul
     Ok(found)
 }
 
-/// What was said in a version that the storage does not have yet, or not at all.
+/// The screenings that a service answered in a newer version than its storage has.
 fn older(
     service: Service,
     said: impl Iterator<Item = (ScreeningId, i64)>,

@@ -1,7 +1,7 @@
-//! Which crate may use which, and why. Reads what cargo knows of the workspace.
+//! Which crate may use which, and why. The tests read the workspace's metadata from cargo.
 //!
-//! `cargo deny` could hold third-party crates to such rules too, but building it takes longer than this project's whole suite;
-//! this test needs nothing that is not there anyway.
+//! `cargo deny` could enforce such rules too, but building it takes longer than this project's whole suite. This test
+//! needs no other tool.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -10,26 +10,27 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// Crates for tests only: they may use whatever they examine, and nothing else may use them.
+/// Crates for tests only. They may use any crate, and only tests may use them.
 const INSTRUMENTS: &[&str] = &["testkit", "chaos", "simulation"];
 
-/// The folders of `crates/`, lowest first: production code uses its own floor and those below it.
+/// The folders of `crates/`, lowest first. Production code uses its own folder and the folders below it.
 const FLOORS: &[&str] = &["core", "platform", "services", "bin"];
-/// The folder beside them, whose crates use whatever they examine.
+/// The folder beside them. Its crates may use any crate.
 const LAB: &str = "lab";
-/// What production code may use of the lab: `checkup mesh` and `checkup bench` are commands.
+/// The lab crates that production code may use, because `checkup mesh` and `checkup bench` are commands.
 const COMMANDS: &[(&str, &str)] = &[("checkup", "mesh"), ("checkup", "bench")];
 
 const SLICES: &[&str] = &["hospital", "screening", "reservation", "mypage", "marketing"];
 
-/// A crate, or several that begin so, and who may name it.
+/// A crate, or a family of crates with the same first name, and the crates that may use it.
 struct Rule {
     used: &'static str,
     by: &'static [&'static str],
     why: &'static str,
 }
 
-/// What production code may name. Tests may name more: `relay` tests itself on a database, slices test themselves with `testkit`.
+/// The rules for production code. Tests may use more: `relay` tests itself on a database, and the services test
+/// themselves with `testkit`.
 const RULES: &[Rule] = &[
     Rule {
         used: "async-nats",
@@ -94,7 +95,7 @@ struct Edge {
     kind: Option<String>,
 }
 
-/// The manifests of the workspace by crate, and what they declare.
+/// The manifests of the workspace by crate, and the dependencies that they declare.
 fn workspace() -> (BTreeMap<String, PathBuf>, Vec<Edge>) {
     let metadata: Value = serde_json::from_str(&cargo(&["metadata", "--format-version", "1", "--no-deps"])).unwrap();
     let (mut manifests, mut edges) = (BTreeMap::new(), Vec::new());
@@ -109,7 +110,7 @@ fn workspace() -> (BTreeMap<String, PathBuf>, Vec<Edge>) {
     (manifests, edges)
 }
 
-/// `tonic` stands for `tonic-types` too.
+/// Whether a crate belongs to a family: `tonic` includes `tonic-types`.
 fn is_of(crate_name: &str, family: &str) -> bool {
     crate_name.strip_prefix(family).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
@@ -129,7 +130,7 @@ fn crates_use_only_what_their_place_allows() {
     assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
 
-/// The folder that a crate is in.
+/// The folder of `crates/` that a crate is in.
 fn floor(manifest: &Path) -> &str {
     let folder = manifest.parent().and_then(Path::parent).and_then(Path::file_name);
     folder.and_then(OsStr::to_str).unwrap_or_default()

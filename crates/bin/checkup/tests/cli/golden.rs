@@ -16,7 +16,7 @@ fn compare(name: &str, text: &str) {
     assert!(golden == text, "{} is not what the program says; GOLDEN=update rewrites it:\n{text}", path.display());
 }
 
-/// The help of a command and of everything below it, as a terminal of fixed width shows it.
+/// The help of a command and of all its subcommands, for a terminal of fixed width.
 fn helps(command: &Command, name: &str, found: &mut Vec<(String, String)>) {
     let mut shown = command.clone().term_width(100);
     found.push((name.to_owned(), shown.render_long_help().to_string()));
@@ -43,7 +43,7 @@ fn every_command_says_its_exit_statuses_and_shows_examples() {
     command.build();
     let mut found = Vec::new();
     helps(&command, "checkup", &mut found);
-    // what only groups others says nothing itself
+    // a command that only groups others has no examples and statuses of its own
     for (name, text) in
         found.iter().filter(|(name, _)| !["checkup-config", "checkup-dead-letters"].contains(&name.as_str()))
     {
@@ -52,7 +52,7 @@ fn every_command_says_its_exit_statuses_and_shows_examples() {
     }
 }
 
-/// The document is what operators read; the code's defaults are what tests and embedding programs get.
+/// The default document and the defaults in the code must agree: operators read the document, tests use the code.
 #[test]
 fn the_default_document_says_what_the_code_does() {
     let config = Config::load(DEFAULT, &Layers::default()).unwrap();
@@ -73,7 +73,7 @@ fn the_default_document_says_what_the_code_does() {
     ];
     for (section, document, code) in sections {
         assert_eq!(document, code, "section {section}");
-        // an option that falls back to its default when it is missing can be missing here, and then nobody can set it
+        // an option that the document leaves out silently takes its default, and nobody learns that it can be set
         let keys = config.section::<toml::Table>(section).unwrap();
         for option in code.lines().filter_map(|line| line.strip_prefix("    ")?.split_once(':')).map(|(name, _)| name) {
             assert!(option.starts_with(' ') || keys.contains_key(option), "{section}.{option} is not in the document");

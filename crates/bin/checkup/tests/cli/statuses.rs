@@ -1,4 +1,4 @@
-//! Every way a command ends: its status, and one sentence that helps.
+//! Every way in which a command ends: its status, and one sentence that helps.
 
 use std::net::TcpListener;
 
@@ -8,7 +8,7 @@ fn launch() -> Launch {
     Launch::new(env!("CARGO_BIN_EXE_checkup"))
 }
 
-/// The binary, without the settings of whoever runs the test.
+/// The binary, without the settings in the environment of the test.
 fn binary() -> std::process::Command {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_checkup"));
     mesh::without_settings(&mut command);
@@ -136,7 +136,7 @@ async fn up_refuses_damaged_files_and_says_which() {
     ended(&launch().run(&up).await, 1, "hospital.db");
 }
 
-/// What a command says when nothing can be written to its standard output.
+/// Runs a command whose standard output is a full device.
 fn on_a_full_disk(arguments: &[&str]) -> std::process::Output {
     let full = std::fs::File::options().write(true).open("/dev/full").expect("a device that is full");
     let mut command = binary();

@@ -1,4 +1,4 @@
-//! Backups: taken while bookings go on, restored into another directory, and refused where they are not whole.
+//! Backups: made while bookings go on, restored into another directory, and refused if they are damaged.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -113,14 +113,14 @@ async fn what_is_not_whole_or_not_free_is_refused_and_leaves_nothing() {
     assert_eq!(names(place.path()), ["a.tar", "altered.tar", "cut.tar", "text.tar"], "and nothing beside it");
 }
 
-/// A disk without room for the archive: one sentence, and nothing is left behind.
+/// A disk without room for the archive: the command reports one sentence and leaves no file.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_leaves_no_half_archive() {
     let checkup = embedded().start().await;
     Desk::of(&checkup.admin().await).open("limited", &[7], 5).await;
     let launch = checkup.stop().await;
     let place = DataDir::new();
-    // no file may grow beyond 40 KiB: a database does
+    // no file may grow beyond 40 KiB, and a database is larger
     let command = format!(
         "trap '' XFSZ; ulimit -f 40; exec {} backup --data-dir {} --to {}/a.tar",
         env!("CARGO_BIN_EXE_checkup"),

@@ -1,4 +1,4 @@
-//! Consistency tokens: a read that names a write is never answered from before it.
+//! Consistency tokens: a read that names a write never answers anything older than that write.
 
 use std::time::Duration;
 
@@ -79,7 +79,7 @@ async fn a_view_that_cannot_catch_up_says_so_before_the_deadline() {
         let waited = asked.elapsed();
         assert!(waited >= Duration::from_millis(at_least) && waited < deadline, "{waited:?} of {deadline:?}");
     }
-    // Whoever gives a long deadline is told after five seconds.
+    // A call with a long deadline is refused after five seconds.
     let asked = Instant::now();
     refused(reservation_of(&here.auditor().await, &unheard).await, Reason::ViewLagging);
     let waited = asked.elapsed();
@@ -108,7 +108,8 @@ async fn a_token_of_a_pending_booking_works_too() {
     };
     let page = kim.my_page().get_my_page(page).await.expect("never from before").into_inner();
     assert_eq!(page.active_count, 1, "my-page shows what is pending");
-    // The ledger has read it, and has no row for it: a customer is told what everybody is told.
+    // The ledger has read the event and has no row for it, so a customer gets the same refusal as for any foreign
+    // reservation.
     refused(reservation_of(&kim, &pending).await, Reason::NotOwner);
     refused(reservation_of(&checkup.auditor().await, &pending).await, Reason::ReservationNotFound);
 }

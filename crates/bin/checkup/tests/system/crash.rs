@@ -1,4 +1,4 @@
-//! `kill -9` at random moments under load: what was answered stays, what was not is settled, and everything agrees.
+//! `kill -9` at random moments under load: answered calls stay, unanswered ones are settled, and all services agree.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,11 +12,10 @@ use tonic::transport::Channel;
 use crate::embedded;
 use crate::races::{all_screenings, claims};
 
-/// How often the process is killed.
 const ROUNDS: usize = 50;
-/// How many customers book and cancel at once.
+/// How many customers book and cancel at the same time.
 const CALLERS: usize = 10;
-/// Bookings of one caller in one round, at most.
+/// The most bookings of one caller per round.
 const TURNS: usize = 20;
 
 /// What the tasks of a run share.
@@ -28,13 +27,12 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// Nothing has been asked for yet.
     pub(crate) fn new(slots: Vec<String>, tokens: &Tokens) -> Self {
         Self { history: BookingHistory::default(), slots, tokens: tokens.clone(), stop: AtomicBool::new(false) }
     }
 }
 
-/// Keeps what an answer says, but stops the test at a status that no client may see.
+/// Keeps the outcome of a call. Panics at a status that no client may get.
 fn outcome<T>(result: Result<T, Status>) -> Outcome<T> {
     match Outcome::of(result) {
         Ok(outcome) => outcome,
@@ -47,7 +45,7 @@ pub(crate) fn is_open(booking: &Booking) -> bool {
     booking.outcome == Outcome::Unknown || cancelling
 }
 
-/// Asks for whatever of a booking and its cancelling is not known yet, as the customer, with the same request_ids.
+/// Repeats, as the customer and with the same request_ids, every call about a booking whose outcome is unknown.
 pub(crate) async fn ask(run: &Run, channel: &Channel, booking: &mut Booking) {
     let desk = Desk::of(&Party::new(channel.clone(), Some(&run.tokens.customer(&booking.customer))));
     if booking.outcome == Outcome::Unknown {
@@ -58,13 +56,13 @@ pub(crate) async fn ask(run: &Run, channel: &Channel, booking: &mut Booking) {
         (Outcome::Done(name), Some(cancelling)) if cancelling.outcome == Outcome::Unknown => {
             cancelling.outcome = outcome(desk.cancel(name, &cancelling.request_id).await.map(|_| ()));
         }
-        // What was never made cannot be cancelled.
+        // A booking that was refused cannot be cancelled.
         (Outcome::Refused(_), cancelling) => *cancelling = None,
         _ => {}
     }
 }
 
-/// One caller: books for one new customer after the other, and cancels most of it, until an answer is lost.
+/// One caller: books for one new customer after another, and cancels most of the bookings, until an answer is lost.
 async fn call(run: Arc<Run>, channel: Channel, name: String, mut random: Random) {
     for turn in 0..TURNS {
         if run.stop.load(Ordering::Relaxed) {
@@ -88,7 +86,7 @@ async fn call(run: Arc<Run>, channel: Channel, name: String, mut random: Random)
     }
 }
 
-/// Load, and the kill in the middle of it.
+/// Runs load, and kills the process in the middle of it.
 pub(crate) async fn round(checkup: Checkup, run: &Arc<Run>, number: usize, random: &mut Random) -> Launch {
     run.stop.store(false, Ordering::Relaxed);
     let connections = checkup.served().connections(3).await;
@@ -98,7 +96,7 @@ pub(crate) async fn round(checkup: Checkup, run: &Arc<Run>, number: usize, rando
             tokio::spawn(call(Arc::clone(run), channel, format!("c{number}-{caller}"), random.fork()))
         })
         .collect();
-    // The nemesis: somewhere in the middle of the load.
+    // The nemesis: the kill comes at a random moment of the load.
     tokio::time::sleep(Duration::from_millis(50 + random.below(350))).await;
     let launch = checkup.kill().await;
     run.stop.store(true, Ordering::Relaxed);
@@ -106,7 +104,7 @@ pub(crate) async fn round(checkup: Checkup, run: &Arc<Run>, number: usize, rando
     launch
 }
 
-/// Repeats every request whose answer is not known, until it is.
+/// Repeats every call with an unknown outcome until it is known. Returns how many there were.
 pub(crate) async fn settle(checkup: &Checkup, run: &Run) -> usize {
     let channel = connect(checkup.addr()).await;
     let open = run.history.take_unknown();
@@ -122,7 +120,7 @@ pub(crate) async fn settle(checkup: &Checkup, run: &Run) -> usize {
     count
 }
 
-/// The client's history against the screenings there are.
+/// Checks what clients were answered against the screenings that exist.
 pub(crate) async fn check_ledger(checkup: &Checkup, run: &Run, when: &str) {
     let seen: Vec<Sighting> =
         all_screenings(&checkup.auditor().await, "").await.into_iter().map(Sighting::from).collect();
@@ -130,7 +128,7 @@ pub(crate) async fn check_ledger(checkup: &Checkup, run: &Run, when: &str) {
     assert!(wrong.is_empty(), "{when}: {wrong:#?}");
 }
 
-/// The services against each other.
+/// Checks the services against each other.
 pub(crate) async fn verify(checkup: &Checkup, when: &str) {
     let verified = checkup.run(&["verify", "--settle", "5s"]).await;
     assert_eq!(verified.code, Some(0), "{when}: {verified:#?}");
@@ -149,7 +147,8 @@ async fn fifty_kills_lose_nothing_and_double_nothing() {
         let launch = round(checkup, &run, number, &mut random).await;
         checkup = launch.start().await;
         check_ledger(&checkup, &run, &format!("after kill {number}")).await;
-        // By turns the client comes back first, or the services have to settle it among themselves.
+        // In two of three rounds the client repeats its calls first. In the third, the services have to settle them
+        // alone.
         if number % 3 != 0 {
             lost += settle(&checkup, &run).await;
             verify(&checkup, &format!("after kill {number}, the client came back")).await;

@@ -1,4 +1,4 @@
-//! Events that could not be applied: shown, applied again, removed, next to a running process.
+//! Dead letters: listed, shown, replayed and dropped beside a running process.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ async fn connect(data: &Path, service: &str) -> DatabaseConnection {
     Database::connect(format!("sqlite://{}", path.display())).await.expect("the database opens")
 }
 
-/// Puts a letter into Reservation's database, as its consumer would.
+/// Stores a dead letter in Reservation's database, as its consumer would.
 async fn store_dead_letter(data: &Path, event_id: &str, payload: Vec<u8>) {
     let letter = DeadLetter {
         consumer: "reservation-screenings".to_owned(),
@@ -39,7 +39,7 @@ async fn letters(checkup: &Checkup, arguments: &[&str]) -> Finished {
     checkup.launch().run(&all).await
 }
 
-/// What Reservation shows of a booking.
+/// The state of a reservation.
 async fn reservation(checkup: &Checkup, screening: &str) -> Result<String, String> {
     let name = screening.replace("screenings/", "reservations/");
     let request = contract::reservation::v1::GetReservationRequest { name, ..Default::default() };
@@ -47,7 +47,7 @@ async fn reservation(checkup: &Checkup, screening: &str) -> Result<String, Strin
     answer.map(|answer| answer.get_ref().state().as_str_name().to_owned()).map_err(|status| status.to_string())
 }
 
-/// A cancellation that the ledger missed: its event is among the dead letters, beside one that nobody can read.
+/// A cancellation that the ledger missed: its event is a dead letter, and so is one that cannot be decoded.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_letter_is_listed_shown_applied_and_dropped() {
     let checkup = embedded().start().await;
@@ -71,7 +71,7 @@ async fn a_dead_letter_is_listed_shown_applied_and_dropped() {
     let event = events.iter().find(|row| row.subject.contains("screening_cancelled")).expect("a cancellation");
     store_dead_letter(&data, &event.event_id.to_string(), event.payload.clone()).await;
     store_dead_letter(&data, "", vec![0xff, 0xfe]).await;
-    // The ledger as it was before that event.
+    // Puts the ledger back to its state before that event.
     let ledger = connect(&data, "reservation").await;
     for forget in [
         "UPDATE reservation SET state = 1, screening_version = 1, version = 1",

@@ -1,4 +1,4 @@
-//! Deadlines: honoured by the server itself, passed on, and what a booking answers while Hospital is out of reach.
+//! Deadlines: the server enforces them and passes them on; and what a booking gets while Hospital is out of reach.
 
 use std::time::Duration;
 
@@ -18,10 +18,10 @@ use tonic::{Code, Request, Response, Status};
 use super::races::claims;
 use crate::launch;
 
-/// An unknown outcome is settled within this of the services reaching each other.
+/// How soon an unknown outcome must be settled after the services reach each other again.
 const SETTLED: Duration = Duration::from_secs(30);
 
-/// A process whose Screening reaches Hospital through the proxy, with slots of these capacities.
+/// A process whose Screening reaches Hospital through the proxy, and slots of this capacity.
 async fn behind_a_proxy(id: &str, capacity: i32) -> (FaultProxy, Checkup, Vec<String>) {
     let proxy = FaultProxy::start().await;
     let checkup = launch().set("screening.hospital_address", proxy.uri()).start().await;
@@ -30,7 +30,7 @@ async fn behind_a_proxy(id: &str, capacity: i32) -> (FaultProxy, Checkup, Vec<St
     (proxy, checkup, slots)
 }
 
-/// CreateScreening for one's own self, with or without patience for a PENDING answer.
+/// Calls CreateScreening for the caller, with or without accept_pending.
 async fn ask(
     party: &Party,
     customer: &str,
@@ -65,7 +65,7 @@ async fn the_server_answers_a_deadline_that_has_passed() {
             refused(Err::<(), _>(answer.status), Reason::DeadlineExceeded);
         }
     }
-    // With a little more time, whatever comes first is a whole answer.
+    // With a little more time, every answer is complete: OK, or a refusal with its details.
     for path in crate::fuzz::methods() {
         let headers = [("grpc-timeout", "7m"), ("authorization", bearer.as_str())];
         let status = wire.call(&format!("/{path}"), &headers, &[]).await.expect("an answer").status;
@@ -99,7 +99,7 @@ async fn a_hospital_out_of_reach_is_said_before_the_deadline() {
     let answer = ask(&kim, "kim", &slots[1], "", false, Duration::from_secs(10)).await;
     refused(answer, Reason::HospitalUnavailable);
     assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
-    // A call in a great hurry gets an honest answer, too; and nobody else notices anything.
+    // A call with a very short deadline gets a correct answer too, and other calls are not affected.
     for deadline in [1, 5, 20, 60] {
         let wire = Wire::connect(checkup.addr()).await.expect("a connection");
         let timeout = format!("{deadline}m");
@@ -157,7 +157,7 @@ async fn a_pending_booking_is_confirmed_or_rejected_once_hospital_is_back() {
 
     proxy.heal();
     let auditor = checkup.auditor().await;
-    // One place for two: one is confirmed, the other learns why not.
+    // One place for two bookings: one is confirmed, the other is rejected with a reason.
     let settled = eventually_within(SETTLED, "both to be settled", async || {
         let mut seen = Vec::new();
         for name in [&first.name, &second.name] {
@@ -179,7 +179,7 @@ async fn a_pending_booking_is_confirmed_or_rejected_once_hospital_is_back() {
     .await;
     assert_eq!(Desk::of(&auditor).screening(&changed_mind.name).await.expect("there").state(), State::Cancelled);
 
-    // My-page told the customer both times.
+    // My-page shows the customer both states.
     let customer = &rejected[0].customer;
     let items = ListMyPageItemsRequest {
         parent: format!("{customer}/myPage"),
@@ -198,7 +198,7 @@ async fn a_pending_booking_of_a_hospital_that_goes_away_ends_too() {
     let (proxy, checkup, slots) = behind_a_proxy("gone-meanwhile", 5).await;
     let (kim, lee) = (checkup.customer("kim").await, checkup.customer("lee").await);
     let wait = Duration::from_secs(2);
-    // Kim's request gets through and its answer is lost; lee's never arrives.
+    // Kim's request arrives and its answer is lost; lee's request never arrives.
     Desk::of(&checkup.customer("warm-up").await).book("warm-up", &slots[0], "").await.expect("the way is open");
     proxy.blackhole(Direction::ToClient);
     let taken = ask(&kim, "kim", &slots[1], "", true, wait).await.expect("accepted");
@@ -214,7 +214,7 @@ async fn a_pending_booking_of_a_hospital_that_goes_away_ends_too() {
         ..DeleteHospitalRequest::default()
     };
     admin.hospital().delete_hospital(delete).await.expect("deleted");
-    // The one with a claim hears of its revocation by event, although Hospital cannot be called.
+    // Kim's booking is ended by the event of the revocation, although Hospital cannot be called.
     let forced = state_of(&kim, &taken.name, State::ForceCancelled).await;
     assert_eq!((forced.state_reason.as_str(), forced.state_message.as_str()), ("HOSPITAL_DELETED", "closed for good"));
     proxy.heal();
@@ -235,6 +235,6 @@ async fn a_slow_network_slows_one_call_and_no_other() {
     for answer in booked.await {
         assert_eq!(answer.expect("slow is not broken").state(), State::Confirmed);
     }
-    // Twenty calls share the delay instead of adding it up.
+    // Twenty calls wait at the same time, not one after another.
     assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
 }

@@ -1,4 +1,4 @@
-//! The tools that come with the binary: the demo plays, and verify sees what is wrong.
+//! The tools of the binary: the demo plays, and verify reports what is wrong.
 
 use std::fs;
 use std::path::Path;
@@ -35,7 +35,7 @@ async fn the_demo_says_where_nobody_serves() {
     }
 }
 
-/// Copies one service's files.
+/// Copies the files of one service.
 fn copy_store(from: &Path, to: &Path, service: &str) {
     for entry in fs::read_dir(from).expect("a directory").flatten() {
         let name = entry.file_name();
@@ -45,7 +45,7 @@ fn copy_store(from: &Path, to: &Path, service: &str) {
     }
 }
 
-/// Removes one service's files.
+/// Removes the files of one service.
 fn remove_store(from: &Path, service: &str) {
     for entry in fs::read_dir(from).expect("a directory").flatten() {
         if entry.file_name().to_string_lossy().starts_with(service) && entry.path().is_file() {
@@ -68,11 +68,11 @@ async fn verify_names_what_a_stale_backup_forgot() {
     let verified = checkup.run(&["verify", "--settle", "5s"]).await;
     assert_eq!(verified.code, Some(0), "{verified:#?}");
     let launch = checkup.stop().await;
-    // An operator puts yesterday's Hospital back: a place is promised that no claim holds.
+    // An operator puts an older file of Hospital back, so a booking has no claim any more.
     remove_store(launch.data().path(), "hospital");
     copy_store(backup.path(), launch.data().path(), "hospital");
 
-    // it serves nothing, and verify looks into the files
+    // the process serves nothing, and verify reads the files
     let checkup = launch.start_refusing().await;
     let uid = forgotten.name.trim_start_matches("screenings/");
     let verified = checkup.run(&["verify", "--settle", "1s"]).await;

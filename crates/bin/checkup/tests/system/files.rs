@@ -1,5 +1,5 @@
-//! Any file of a data directory, and any two of one older instant, come back older than the others: it heals by itself, or it is
-//! noticed and mended.
+//! One or two files of a data directory come back older than the others: the services catch up by themselves, or the
+//! loss is noticed and recovered.
 
 use std::fs;
 use std::path::Path;
@@ -15,14 +15,14 @@ use crate::embedded;
 use crate::races::{all_screenings, claims};
 
 const SERVICES: [&str; 5] = ["hospital", "screening", "reservation", "mypage", "marketing"];
-/// Places of the slot that all want.
+/// The capacity of the slot that all customers want.
 const PLACES: i32 = 40;
 const CALLERS: usize = 6;
-/// Bookings that are made before the copy, while it is made, and after it.
+/// How many bookings are made before the copy, and after it.
 const BEFORE: usize = 90;
 const AFTER: usize = 90;
 
-/// A directory as it was in the middle of the load, the same one as it was at its end, and what customers were told.
+/// A copy of the directory from the middle of the load, the directory at the end, and what clients were answered.
 struct Story {
     older: DataDir,
     newer: DataDir,
@@ -75,14 +75,14 @@ async fn told() -> Story {
     }
     let restored = checkup.launch().run(&["restore", "--from", &file, "--data-dir", &path(&older)]).await;
     assert_eq!(restored.code, Some(0), "{restored:?}");
-    // what no view has read yet nobody else knows
+    // before the end every view reads everything, because an event that nobody has read cannot be recovered
     let verified = checkup.run(&["verify", "--settle", "20s"]).await;
     assert_eq!(verified.code, Some(0), "{verified:?}");
     let newer = checkup.stop().await.data().clone();
     Story { older, newer, slots, told }
 }
 
-/// A booking, and its cancelling where that is wanted, as the customer is told of it.
+/// Books and, if `cancels` is set, cancels. Returns the outcomes that the customer got.
 async fn one(desk: &Desk, customer: &str, slot: &str, cancels: bool) -> Booking {
     let mut booking = Booking {
         customer: customer.to_owned(),
@@ -104,7 +104,7 @@ async fn one(desk: &Desk, customer: &str, slot: &str, cancels: bool) -> Booking 
 }
 
 impl Story {
-    /// The newer directory with these files of the older one.
+    /// The newer directory with these services' files from the older one.
     fn with_older(&self, services: &[&str]) -> Launch {
         let launch = embedded();
         for entry in fs::read_dir(self.newer.path()).expect("a directory") {
@@ -176,7 +176,8 @@ async fn each_pair_of_files_heals_or_is_noticed_and_mended() {
     }
 }
 
-/// Where no view ever ran, Hospital and Screening bear witness of each other, also of what the other one does not act upon.
+/// Without any view, Hospital and Screening still store how far each other's log has come, including events that they
+/// do not act on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_is_noticed_where_no_view_ever_read() {
     for service in ["screening", "hospital"] {
@@ -190,7 +191,7 @@ async fn a_file_is_noticed_where_no_view_ever_read() {
         fs::copy(&file, &copy).expect("a copy");
         let checkup = launch.start().await;
         let desk = Desk::of(&checkup.admin().await);
-        // neither is anything that the other service wants to hear of
+        // an event that the other service does not act on
         match service {
             "screening" => drop(desk.book("late", &slot, "").await.expect("a place")),
             _ => drop(desk.open("later", &[30], 10).await),

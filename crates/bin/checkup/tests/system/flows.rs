@@ -1,4 +1,4 @@
-//! What admins, marketing and customers do over days: capacity requests, closing, updating, deleting, looking ahead.
+//! What admins, Marketing and customers do over days: capacity requests, closings, updates, deletions, my pages.
 
 use contract::hospital::v1 as hospital;
 use contract::marketing::v1 as marketing;
@@ -69,7 +69,7 @@ async fn marketing_asks_for_places_and_the_hospital_decides() {
         "nothing changes before it is approved"
     );
 
-    // Eight clicks on the same button raise it once.
+    // Eight approvals with one request_id raise the capacity once.
     let id = random.uuid().to_string();
     let clicks = rush(8, |_| {
         let (admin, name, id) = (admin.clone(), first.clone(), id.clone());
@@ -90,7 +90,7 @@ async fn marketing_asks_for_places_and_the_hospital_decides() {
     let order: Vec<&str> = listed.capacity_requests.iter().map(|one| one.name.as_str()).collect();
     assert_eq!(order, [second.as_str(), first.as_str()], "newest first");
 
-    // What nobody decides in fourteen days is over, and a closed slot gets no more places.
+    // A capacity request expires after fourteen days, and a closed slot gets no more places.
     let third = propose(&marketing, &slot, "").await.expect("a third");
     let close = CloseSlotRequest { name: slot.clone(), ..CloseSlotRequest::default() };
     admin.hospital().close_slot(close).await.expect("closed");
@@ -306,7 +306,7 @@ async fn my_page_shows_twenty_ahead_and_everything_behind() {
     let all: Vec<_> = items.iter().rev().map(|item| item.date).collect();
     assert_eq!(all, expected(1..=25), "everything, the latest date first");
 
-    // Ten days later the first ones are over; the date itself is not over before it ends.
+    // Ten days later the first bookings are over. A date is not over before its day ends.
     let checkup = checkup.stop().await.set("clock.offset", "240h").start().await;
     let later = page(&checkup.customer("kim").await, String::new()).await;
     assert_eq!((later.active_count, dates(&later)), (16, expected(10..=25)));

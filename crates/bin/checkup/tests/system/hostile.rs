@@ -1,6 +1,6 @@
-//! Clients that mean no good, or know no better: the process keeps answering everybody else.
+//! Hostile or broken clients: the process keeps answering everybody else.
 //!
-//! Each test lets an honest customer book, cancel and read on a connection of its own while the others misbehave.
+//! In each test an honest customer books, cancels and reads on a separate connection while other clients misbehave.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use tonic::Code;
 
 use crate::launch;
 
-/// How HTTP/2 clients begin.
+/// The first bytes of every HTTP/2 connection.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Frame types of RFC 9113.
 const DATA: u8 = 0;
@@ -31,10 +31,10 @@ const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 /// A method that anybody may call.
 const METHOD: &str = "/checkup.hospital.v1.HospitalService/ListHospitals";
-/// What an honest call may take while others misbehave.
+/// How long an honest call may take meanwhile.
 const ANSWERED: Duration = Duration::from_secs(8);
 
-/// An honest customer at work, until told to stop.
+/// An honest customer who works until `stop` is set.
 struct Honest {
     stop: Arc<AtomicBool>,
     work: JoinHandle<usize>,
@@ -59,7 +59,7 @@ impl Honest {
         Self { stop, work }
     }
 
-    /// The siege is over: the customer was served all along, and so is a newcomer.
+    /// Ends the attack and checks that the customer was served meanwhile and that a new client is served too.
     async fn was_served(self, checkup: &mut Checkup) {
         self.stop.store(true, Ordering::Relaxed);
         let rounds = gather(vec![self.work]).await.remove(0);
@@ -77,7 +77,7 @@ async fn tcp(addr: SocketAddr) -> TcpStream {
     TcpStream::connect(addr).await.expect("a connection")
 }
 
-/// Whether the other side has closed the connection, or closes it in time.
+/// Whether the server has closed the connection.
 async fn is_closed(stream: &TcpStream) -> Result<(), String> {
     let mut buffer = [0; 4096];
     stream.readable().await.map_err(|error| error.to_string())?;
@@ -106,7 +106,7 @@ async fn oversized_messages_and_headers_are_refused() {
         let list = client.list_hospitals(ListHospitalsRequest::default());
         within(ANSWERED, "the next call", list).await.expect("the connection goes on, or a new one is made");
     }
-    // A length that is never followed by the message it announces.
+    // A message length that no message follows.
     let announced = [0, 0x7f, 0xff, 0xff, 0xff];
     let wire = Wire::connect(checkup.addr()).await.expect("a connection");
     let answer = wire.call_with_frame(METHOD, &[], &announced).await;
@@ -132,8 +132,8 @@ async fn headers_that_never_end_are_cut_off() {
         let mut stream = tcp(checkup.addr()).await;
         let mut flood = PREFACE.to_vec();
         flood.extend(frame_of(SETTINGS, 0, 0, &[]));
-        // A literal header field, name and value one byte long, again and again: HEADERS without END_HEADERS, then
-        // CONTINUATION for ever.
+        // A literal header field with a name and a value of one byte each, repeated: HEADERS without END_HEADERS, then
+        // CONTINUATION frames without end.
         let fields: Vec<u8> = [0x00, 0x01, b'a', 0x01, b'b'].repeat(3_000);
         flood.extend(frame_of(HEADERS, 0, 1, &fields));
         let more = frame_of(CONTINUATION, 0, 1, &fields);
@@ -155,7 +155,7 @@ async fn slow_and_silent_clients_by_the_hundred_hold_nobody_up() {
     let mut held = Vec::new();
     for i in 0..600_usize {
         let mut stream = tcp(checkup.addr()).await;
-        // Some say nothing, some a part of the preface, some all of it and then nothing, some half a frame.
+        // Some send nothing, some a part of the preface, some all of it and nothing more, some half a frame.
         let said = match i % 4 {
             0 => Vec::new(),
             1 => PREFACE[..i % PREFACE.len()].to_vec(),
@@ -174,7 +174,7 @@ async fn slow_and_silent_clients_by_the_hundred_hold_nobody_up() {
     honest.was_served(&mut checkup).await;
 }
 
-/// Begins calls on a new connection and leaves them there, as many as the server lets in.
+/// Begins calls on a new connection and keeps them open, as many as the server accepts, at most `most`.
 async fn hold_calls(addr: SocketAddr, most: usize) -> (Wire, Vec<Held>) {
     let wire = Wire::connect(addr).await.expect("a connection");
     let mut held = Vec::new();
@@ -205,7 +205,7 @@ async fn calls_without_number_on_many_connections_are_answered_or_turned_away_at
     for _ in 0..12 {
         crowd.push(hold_calls(checkup.addr(), 1_000).await);
     }
-    // Full is a definite answer, given at once; health does not depend on it.
+    // A full server refuses at once. Health does not depend on it.
     let stranger = checkup.stranger().await;
     for _ in 0..20 {
         let mut client = stranger.hospital();
@@ -241,7 +241,7 @@ async fn rapid_resets_are_survived() {
                     let Ok(wire) = Wire::connect(addr).await else { continue };
                     for _ in 0..500 {
                         resets += 1;
-                        // Being thrown out is the expected answer to this.
+                        // The server is expected to close the connection.
                         if wire.open_and_reset(METHOD, &[]).await.is_err() {
                             break;
                         }
@@ -266,7 +266,7 @@ async fn noise_and_other_protocols_are_hung_up_on() {
             0 => noise,
             1 => b"GET / HTTP/1.1\r\nhost: x\r\n\r\n".to_vec(),
             2 => [0x16, 0x03, 0x01, 0x02, 0x00, 0x01].to_vec(),
-            // After a good beginning: a frame that no stream asked for, or a flood of pings.
+            // After a valid beginning: a frame on a stream that does not exist, or a flood of pings.
             3 => [PREFACE, &frame_of(SETTINGS, 0, 0, &[]), &frame_of(DATA, 0, 7, &noise)].concat(),
             _ => {
                 let pings = frame_of(PING, 0, 0, &[0; 8]).repeat(500);

@@ -1,5 +1,5 @@
-//! Callers in a hurry: the time that runs out is theirs, so no answer blames a service for it, and none is said where a proxy would hold
-//! it against the process that gave it.
+//! Calls with very short deadlines: the deadline that passes is the caller's, so no answer blames a service, and no
+//! status is one that a proxy would count against the process.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use tonic::Code;
 
 use crate::embedded;
 
-/// What the hurried callers do.
+/// A call that is made with a short deadline.
 #[derive(Debug, Clone)]
 struct Call {
     who: String,
@@ -33,7 +33,7 @@ fn booking(customer: &str, slot: &str) -> CreateScreeningRequest {
     CreateScreeningRequest { screening: Some(screening), request_id, ..CreateScreeningRequest::default() }
 }
 
-/// Everybody's call with its deadline, at once, by clients that wait for the answer whatever their deadline is.
+/// Makes all calls at once, each with its deadline. The clients wait for the answer even after the deadline.
 async fn in_a_hurry(checkup: &Checkup, calls: Vec<Call>, deadline: impl Fn(usize) -> u64) -> Vec<(Call, Exchange)> {
     let mut wires = Vec::new();
     for _ in 0..4 {
@@ -51,7 +51,7 @@ async fn in_a_hurry(checkup: &Checkup, calls: Vec<Call>, deadline: impl Fn(usize
     gather(asked.collect()).await
 }
 
-/// The caller's time is the caller's: an answer, a refusal of the rules, or that the time is over, which no proxy counts.
+/// Asserts that a call got an answer, a refusal by the rules, or a status about its deadline that no proxy counts.
 fn blames_nobody(call: &Call, answer: &Exchange) {
     let status = answer.grpc().expect("a status");
     match status.code() {
@@ -63,7 +63,7 @@ fn blames_nobody(call: &Call, answer: &Exchange) {
             assert_eq!(refusal.reason, "DEADLINE_EXCEEDED", "{}", call.path);
             assert!(!answer.is_said_in_the_head(), "a proxy counts it: {} {answer:?}", call.path);
         }
-        // also CANCELLED, the library's own word where the machine is too slow for ours
+        // also CANCELLED, which the library answers if the machine is too slow for this product's own answer
         _ => {}
     }
 }
@@ -89,7 +89,7 @@ async fn bookings_in_a_hurry_blame_nobody() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_method_blames_a_service_for_its_callers_hurry() {
-    // Everything that asks Hospital takes longer than the callers have.
+    // Every call that asks Hospital takes longer than the callers' deadlines.
     let proxy = FaultProxy::start().await;
     let launch =
         embedded().set("screening.hospital_address", proxy.uri()).set("marketing.hospital_address", proxy.uri());
@@ -99,7 +99,7 @@ async fn no_method_blames_a_service_for_its_callers_hurry() {
     let slot = admin.open("far-away", &[7], 1_000).await.remove(0);
     let kim = Desk::of(&checkup.customer("kim").await).book("kim", &slot, "").await.expect("the way is open");
     proxy.latency(Duration::from_millis(60));
-    // a write that no view will ever hear of
+    // a write that no view of the process will ever get
     let elsewhere = embedded().start().await;
     let there = Desk::of(&elsewhere.admin().await).open("elsewhere", &[7], 5).await.remove(0);
     let unheard = Desk::of(&elsewhere.customer("kim").await).book("kim", &there, "").await.expect("a place");
@@ -152,12 +152,12 @@ async fn no_method_blames_a_service_for_its_callers_hurry() {
         .collect();
     let answers = in_a_hurry(&checkup, calls, |i| 1 + i as u64 % 25).await;
     answers.iter().for_each(|(call, answer)| blames_nobody(call, answer));
-    // A little more patience, and still less than anybody could be judged after.
+    // A little more time, but still too little to tell that Hospital is out of reach.
     let calls = answers.into_iter().map(|(call, _)| call).filter(|call| call.path == CREATE).collect();
     for (call, answer) in &in_a_hurry(&checkup, calls, |i| 30 + i as u64 % 60).await {
         blames_nobody(call, answer);
     }
-    // Nobody was passed over for it either.
+    // A caller with enough time is still served.
     Desk::of(&checkup.customer("patient").await).book("patient", &slot, "").await.expect("slow is not broken");
 }
 
@@ -171,7 +171,7 @@ async fn who_waits_for_anothers_call_does_not_hear_of_anothers_deadline() {
     proxy.latency(Duration::from_millis(80));
     let request = booking("kim", &slot);
     let call = || Call { who: checkup.tokens().customer("kim"), path: CREATE, message: request.encode_to_vec() };
-    // The first has too little time, and those that come while it is under way have enough.
+    // The first call has too little time, and those that wait for its outcome have enough.
     let answers = in_a_hurry(&checkup, (0..6).map(|_| call()).collect(), |i| if i == 0 { 90 } else { 10_000 }).await;
     for (_, answer) in &answers[1..] {
         let status = answer.grpc().expect("a status");

@@ -1,4 +1,4 @@
-//! Who may call what: tokens good and bad, roles, ownership, and that nothing is revealed to strangers.
+//! Who may call which method: good and bad tokens, roles, ownership, and that strangers learn nothing.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use tonic::Code;
 
 use crate::launch;
 
-/// Which roles a method lets in, beside `public` ones that need no token at all.
+/// The roles that each method accepts. `public` methods need no token.
 const ACCESS: &[(&str, &str, &[&str])] = &[
     ("checkup.hospital.v1.HospitalService", "CreateHospital", &["admin"]),
     ("checkup.hospital.v1.HospitalService", "GetHospital", &["public"]),
@@ -56,16 +56,16 @@ const ACCESS: &[(&str, &str, &[&str])] = &[
     ("checkup.marketing.v1.MarketingService", "ProposeCapacityIncrease", &["admin", "marketing"]),
 ];
 
-/// The roles a method lets in.
+/// The roles that a method accepts.
 pub(crate) fn allowed(service: &str, method: &str) -> &'static [&'static str] {
     let row = ACCESS.iter().find(|(listed, name, _)| *listed == service && *name == method);
     row.map_or(&[], |(_, _, roles)| *roles)
 }
 
-/// Everybody who can call.
+/// Every role.
 const ROLES: &[&str] = &["customer", "admin", "auditor", "screening", "marketing", "reservation"];
 
-/// Calls with an empty message: whoever is let in learns at most that fields are missing.
+/// Calls a method with an empty message. A caller who is accepted learns at most that fields are missing.
 async fn knock(party: &Party, service: &str, method: &str) -> Option<Refusal> {
     let method = RawMethod::new(service, method);
     match call_raw(party, &method, bytes::Bytes::new(), Duration::from_secs(10)).await {
@@ -158,7 +158,7 @@ async fn a_token_that_is_not_ours_is_worth_nothing() {
         let list = party.screening().list_screenings(ListScreeningsRequest::default()).await;
         let refusal = refused(list, Reason::CredentialsInvalid);
         assert_eq!(refusal.code, Code::Unauthenticated, "{what}");
-        // Also where no token is needed: its owner should learn of it.
+        // A bad token is refused even if the method needs none, so that its owner notices.
         let request = GetHospitalRequest { name: "hospitals/nowhere".to_owned() };
         refused(party.hospital().get_hospital(request).await, Reason::CredentialsInvalid);
     }
@@ -234,7 +234,7 @@ async fn what_belongs_to_others_looks_like_what_does_not_exist() {
     refused(lee.my_page().get_my_page(page).await, Reason::NotOwner);
     refused(Desk::of(&lee).book("kim", &slot, "").await, Reason::NotOwner);
 
-    // An admin of other hospitals learns nothing of this one, existing or not.
+    // An admin of other hospitals cannot tell whether this one exists.
     for name in ["hospitals/own-clinic", "hospitals/no-such-clinic"] {
         let request = DeleteHospitalRequest { name: name.to_owned(), ..DeleteHospitalRequest::default() };
         refused(elsewhere.hospital().delete_hospital(request).await, Reason::NotOwner);
@@ -273,7 +273,7 @@ async fn an_admin_acts_for_customers_of_its_hospitals_and_the_door_to_capacity_s
     }
     assert_eq!(desk.booked(&slot).await, Ok(1));
 
-    // Permission comes before validation, and validation before ownership.
+    // The role is checked before the message, and the message before the ownership.
     let nonsense = CreateScreeningRequest {
         screening: Some(Screening { customer: "nobody".to_owned(), ..Screening::default() }),
         request_id: "not a uuid".to_owned(),

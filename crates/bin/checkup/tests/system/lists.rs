@@ -1,4 +1,4 @@
-//! A rush of long lists: each is answered or told soon to back off, and whoever wants one row meanwhile, or a booking, has it.
+//! A rush of long lists: each is answered or refused soon, and reads of single rows and bookings are served meanwhile.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,13 +12,14 @@ use tonic::Status;
 
 use crate::embedded;
 
-/// What the longest page has.
+/// The largest page size.
 const ROWS: usize = 1_000;
 const LISTS: usize = 400;
-/// How soon a list is refused: after a second, and what a busy machine adds. Before there were turns it took five.
+/// How soon a list must be refused: one second, and more on a busy machine. Before lists had to take turns it took five
+/// seconds.
 const SOON: Duration = Duration::from_secs(4);
 
-/// As many bookings as a page has rows, all of one slot.
+/// Makes as many bookings of one slot as a page has rows.
 async fn booked(checkup: &Checkup) -> String {
     let slot = Desk::of(&checkup.admin().await).open("listed", &[7], 2 * ROWS as i32).await.remove(0);
     let customers = checkup.served().customers("listed", ROWS, 4).await;
@@ -30,7 +31,7 @@ async fn booked(checkup: &Checkup) -> String {
     slot
 }
 
-/// How many bookings a list shows, and how long that took.
+/// Lists screenings. Returns how many there are and how long it took.
 async fn list(party: Party) -> (Result<usize, Status>, Duration) {
     let begun = Instant::now();
     let request = ListScreeningsRequest { page_size: ROWS as i32, ..ListScreeningsRequest::default() };

@@ -1,7 +1,7 @@
-//! The whole system from outside: the real binary as a child process, driven over gRPC, signals and files.
+//! The whole system from outside: the real binary as a child process, controlled by gRPC, signals and files.
 //!
-//! One module a promise of the contract; the races R1 to R18 are tests `r01_…` to `r18_…` in [`races`]. Nothing here looks
-//! into a service: what a service does inside is tested in its own crate.
+//! There is one module per promise of the contract. The races R1 to R18 are the tests `r01_…` to `r18_…` in [`races`].
+//! Nothing here depends on the inside of a service, which its own crate tests.
 #![allow(clippy::disallowed_methods, reason = "a test owns its tasks, and stands on the machine's own clock")]
 
 mod backup;
@@ -34,12 +34,12 @@ mod validation;
 
 use testkit::{Launch, Topology};
 
-/// The binary under test in one process, on a new data directory: for what only that can do, such as leaving services out.
+/// The binary as one process on a new data directory, for what only that topology can do, such as leaving services out.
 fn embedded() -> Launch {
     launch().topology(Topology::Embedded)
 }
 
-/// The binary under test, on a new data directory, in the topology the suite is run for: `CHECKUP_TEST_TOPOLOGY=mesh` runs the
+/// The binary on a new data directory, in the topology that the suite runs for: `CHECKUP_TEST_TOPOLOGY=mesh` runs the
 /// same tests against PostgreSQL, JetStream and replicas.
 fn launch() -> Launch {
     Launch::new(env!("CARGO_BIN_EXE_checkup"))

@@ -10,7 +10,7 @@ use tonic::Request;
 
 use crate::embedded;
 
-/// Metrics an alarm is built on.
+/// Metrics that alarms use.
 const METRICS: &[&str] = &[
     "checkup_writer_queue_depth",
     "checkup_store_writable",
@@ -25,7 +25,7 @@ async fn metrics(checkup: &Checkup) -> Result<String, String> {
     if page.status == 200 { Ok(page.body) } else { Err(format!("{page:?}")) }
 }
 
-/// The value of the one sample of a metric that has these labels.
+/// The value of a metric's only sample with these labels.
 fn sample(page: &str, name: &str, labels: &[&str]) -> Option<f64> {
     let line = page.lines().find(|line| {
         line.starts_with(name)
@@ -82,7 +82,7 @@ async fn a_process_that_goes_is_not_ready_and_still_alive() {
     proxy.forward_to(checkup.addr());
     let slot = Desk::of(&checkup.admin().await).open("leaving", &[7], 5).await.remove(0);
     let kim = Desk::of(&checkup.customer("kim").await);
-    // A call that hangs keeps the drain from ending while we look.
+    // A call that hangs keeps the drain from ending during the test.
     proxy.blackhole(Direction::ToClient);
     let hanging = {
         let slot = slot.clone();
@@ -105,7 +105,7 @@ async fn a_process_that_goes_is_not_ready_and_still_alive() {
     hanging.abort();
 }
 
-/// Every line of the log as the JSON it is.
+/// Every line of the log, parsed as JSON.
 fn log(checkup: &Checkup) -> Vec<Value> {
     let parse = |line: &String| match serde_json::from_str(line) {
         Ok(line) => line,
@@ -132,7 +132,7 @@ async fn one_trace_follows_a_booking_through_calls_and_events() {
     let traceparent = format!("00-{TRACE}-00f067aa0ba902b7-01");
     request.metadata_mut().insert("traceparent", traceparent.parse().expect("a header"));
     let booked = kim.screening().create_screening(request).await.expect("a place").into_inner();
-    // Everything that was done for this call carries its trace: both services' calls, and whoever heard of it.
+    // The trace of this call is in the log of both services' calls and of every consumer of its events.
     eventually("the trace to be in every service", async || {
         let lines: Vec<String> =
             log(&checkup).iter().map(Value::to_string).filter(|line| line.contains(TRACE)).collect();
@@ -149,7 +149,7 @@ async fn one_trace_follows_a_booking_through_calls_and_events() {
         assert!(!line.contains(checkup.tokens().customer("kim").rsplit('.').next().unwrap_or("x")), "a token: {line}");
     }
     assert!(!booked.name.is_empty());
-    // A refusal is in the log with its reason, and the client got no more than that.
+    // The log has the refusal with its reason. The client gets no more than that.
     let list = ListHospitalsRequest { page_size: -1, ..ListHospitalsRequest::default() };
     kim.hospital().list_hospitals(list).await.expect_err("a bad page size");
     eventually("the refusal to be logged", async || {

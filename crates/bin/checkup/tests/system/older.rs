@@ -1,4 +1,5 @@
-//! One service's database comes back older than the others': noticed before anything is done, said, and mended by a command.
+//! One service's database comes back older than the others': the start notices and reports the loss, a command
+//! recovers.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,16 +17,16 @@ use crate::embedded;
 use crate::races::{all_screenings, claims};
 
 const CAPACITY: i32 = 50;
-/// The request_id under which the first booking was cancelled.
+/// The number of the request_id that cancels the first booking.
 const CANCELLING: u128 = 1_000_000;
 
-/// What happened before the database went back and after the copy was made.
+/// The data directory with the older file, and what happened before and after the copy.
 struct Story {
     launch: Launch,
     slot: String,
-    /// Another one of the same hospital.
+    /// Another slot of the same hospital.
     other: String,
-    /// Booked before the copy, and after it; the first one of before was cancelled after it.
+    /// The bookings before and after the copy. The first one before it was cancelled after it.
     early: Vec<Screening>,
     late: Vec<Screening>,
 }
@@ -53,7 +54,7 @@ fn request_id(number: u128) -> String {
     uuid::Uuid::from_u128(number + 1).to_string()
 }
 
-/// Twenty bookings, a copy of one service's file, twenty more, a cancellation, and the copy put back.
+/// Twenty bookings, a copy of one service's file, twenty more bookings, a cancellation, and the copy put back.
 async fn older(service: &str) -> Story {
     let checkup = embedded().start().await;
     let mut slots = Desk::of(&checkup.admin().await).open("full", &[30, 31], CAPACITY).await;
@@ -92,7 +93,7 @@ async fn verify_stopped(launch: &Launch) -> Finished {
     launch.run(&["verify", "--data-dir", data.as_str()]).await
 }
 
-/// The process says that this service lost its past, everywhere, and does nothing.
+/// Asserts that the process reports the lost past everywhere and serves nothing.
 async fn refuses(story: &Story, service: &str) {
     let checkup = story.launch.start_refusing().await;
     let lost = format!("{service} has lost its own past");
@@ -110,7 +111,7 @@ async fn refuses(story: &Story, service: &str) {
     drop(checkup.stop().await);
 }
 
-/// Every booking is as its customer was told, nobody else gets in where there is no room, and everybody agrees.
+/// Asserts that every booking is as its customer was answered, no slot is overbooked, and all services agree.
 async fn whole(story: &Story) {
     let checkup = story.launch.start().await;
     verified(&checkup).await;
@@ -167,7 +168,8 @@ async fn a_screening_that_forgot_gives_no_booked_place_away() {
     whole(&story).await;
 }
 
-/// Whoever did not hear the first answer asks again with the same request_id, and is answered as if nothing had been lost.
+/// A customer who missed the first answer repeats the call with the same request_id, and gets the answer as if nothing
+/// had been lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_that_is_repeated_is_answered_as_before() {
     let Story { launch, slot, other, early, late } = older("screening").await;
@@ -200,7 +202,7 @@ async fn verify_names_every_booking_that_was_forgotten() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_that_forgot_are_mended_together() {
     let story = older("screening").await;
-    // Hospital's file of before anything was booked, but for the dates: all claims are gone with it
+    // Hospital's file as before any booking, except for its slots: all claims are gone
     let hospital = Database::connect(format!("sqlite://{}", path(&story.launch, "hospital").display())).await.unwrap();
     for forget in [
         "DELETE FROM outbox WHERE position > 5",
@@ -227,7 +229,7 @@ async fn a_ledger_that_forgot_heals_by_itself() {
     }
 }
 
-/// The log that lost its end went on until it was as long as what the others had read: positions alone would say nothing.
+/// The log that lost its end has grown as long as what others had read of it, so positions alone would show nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_that_went_on_with_other_events_is_told_by_their_ids() {
     let story = older("hospital").await;
@@ -247,7 +249,8 @@ async fn a_log_that_went_on_with_other_events_is_told_by_their_ids() {
     whole(&story).await;
 }
 
-/// Files that the version before wrote have cursors without ids and no table of gaps. They open, and positions alone tell what they can.
+/// Files of the previous version have cursors without ids and no table of gaps. They can be opened and compared by
+/// positions alone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn files_of_the_version_before_are_opened_and_held_against_each_other() {
     let story = older("hospital").await;
@@ -267,7 +270,7 @@ async fn files_of_the_version_before_are_opened_and_held_against_each_other() {
     whole(&story).await;
 }
 
-/// Nobody but Hospital knows that there was a booking: it is named, and its place is free again.
+/// Only Hospital knows that there was a booking. The command names it, and its place is given back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_nobody_knows_any_more_is_listed() {
     let story = older("screening").await;

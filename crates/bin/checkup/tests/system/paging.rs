@@ -1,4 +1,4 @@
-//! Lists: pages that neither repeat nor hide while rows come in, tokens bound to their list, orders and filters.
+//! Lists: pages that neither repeat nor skip rows while rows are added, tokens bound to their list, orders and filters.
 
 use std::collections::BTreeSet;
 
@@ -16,13 +16,13 @@ use tonic::Status;
 
 use crate::launch;
 
-/// One page of screenings, and the token of the next.
+/// One page of screenings, and the token of the next page.
 async fn page(party: &Party, request: ListScreeningsRequest) -> Result<(Vec<Screening>, String), Status> {
     let page = party.screening().list_screenings(request).await?.into_inner();
     Ok((page.screenings, page.next_page_token))
 }
 
-/// Every screening, `page_size` at a time; `between` runs after each page.
+/// Every screening, read in pages of `page_size`. `between` runs after each page.
 async fn walk(
     party: &Party,
     page_size: i32,
@@ -46,7 +46,7 @@ async fn walk(
     }
 }
 
-/// Forty bookings of two customers at two hospitals.
+/// Creates forty bookings of two customers at two hospitals.
 async fn some_screenings(checkup: &Checkup) -> Vec<Screening> {
     let admin = Desk::of(&checkup.admin().await);
     let mut made = Vec::new();
@@ -164,7 +164,7 @@ async fn a_token_continues_only_what_it_came_from() {
     for broken in [format!("{token}A"), token[1..].to_owned(), "A".repeat(5_000), "%".to_owned()] {
         refused(page(&auditor, ask(&broken, "state=CONFIRMED", "date")).await, Reason::PageTokenInvalid);
     }
-    // Another caller's token shows nobody else's rows.
+    // With another caller's token, a caller sees only their own rows.
     let kim = checkup.customer("kim").await;
     if let Ok((rows, _)) = page(&kim, ask(&token, "state=CONFIRMED", "date")).await {
         assert!(rows.iter().all(|one| one.customer == "customers/kim"));
@@ -225,7 +225,7 @@ async fn hospitals_and_availability_are_paged_in_their_order() {
         if page_token.is_empty() {
             break;
         }
-        // A name before the place where we are, and one after it.
+        // One new name before the current position, and one after it.
         let next = found.len();
         desk.register(&format!("aaaa-{next}"), Desk::ZONE, Vec::new()).await.expect("a hospital");
     }

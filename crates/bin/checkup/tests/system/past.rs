@@ -1,4 +1,4 @@
-//! What every method answers for a date that is over, and what a deletion makes of it: the tables in the comments of
+//! What every method answers about a date that is over, and what a deletion does with it: the tables in the comments of
 //! HospitalService and ScreeningService.
 
 use contract::hospital::v1 as hospital;
@@ -18,18 +18,18 @@ use tonic::{Response, Status};
 
 use crate::launch;
 
-/// The day that will be over, and one that will not.
+/// The number of days until the date that will be over, and until one that will not.
 const PAST: i32 = 7;
 const AHEAD: i32 = 40;
-/// Two days after the first.
+/// Two days after the first date.
 const LATER: &str = "216h";
 const HOSPITAL: &str = "hospitals/history";
 
-/// What was there before the date was over.
+/// What existed before the date was over.
 struct Before {
     slots: Vec<String>,
     bookings: Vec<Screening>,
-    /// PENDING, and for long enough.
+    /// Capacity requests that stay PENDING for long enough.
     increases: Vec<String>,
 }
 
@@ -76,7 +76,7 @@ fn outcome<T>(answer: Result<T, Status>) -> String {
     }
 }
 
-/// Every method that changes something, on the date that is over.
+/// Calls every method that changes something, about the date that is over.
 async fn changes(checkup: &Checkup, before: &Before) -> Vec<(&'static str, String)> {
     let (admin, marketing) = (checkup.admin().await, checkup.service("marketing").await);
     let (slot, date) = (before.slots[0].clone(), Some(day_of(in_days(Desk::ZONE, PAST))));
@@ -161,7 +161,7 @@ const EXPECTED: &[(&str, &str)] = &[
     ("MarkNoShow", "OK"),
 ];
 
-/// What the lists say of it: availability and demand leave it out, everything else has it.
+/// Checks the lists: availability and demand leave the date out, all others include it.
 async fn assert_reads(checkup: &Checkup, before: &Before) {
     let admin = checkup.admin().await;
     let slot = Desk::of(&admin).slot(&before.slots[0]).await.expect("the slot");
@@ -193,7 +193,7 @@ async fn what_is_over_is_history_by_every_method_and_no_deletion_cancels_it() {
     assert_eq!(answers, EXPECTED);
     assert_reads(&checkup, &before).await;
 
-    // One booking can still be cancelled, whatever is counted, asked, judged or done.
+    // One booking can still be cancelled. The count, the refusal, the preview and the deletion agree on it.
     let admin = checkup.admin().await;
     let read = async || {
         let get = GetHospitalRequest { name: HOSPITAL.to_owned() };

@@ -1,5 +1,5 @@
-//! What lies below the calls: HTTP, the head of a call, reflection and health. Each is the same at a process with all services and at the
-//! front of a mesh.
+//! The layers below the methods: HTTP, the headers of a call, reflection and health. A process with all services and
+//! the gateway of a mesh behave alike.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ const HEALTH: &str = "/grpc.health.v1.Health/Check";
 const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
 const NOTHING: &str = "/checkup.nothing.v1.NothingService/Nothing";
 
-/// A message as gRPC frames it.
+/// A message with its gRPC frame.
 fn framed(message: &impl prost::Message) -> Vec<u8> {
     let bytes = message.encode_to_vec();
     [&[0][..], &u32::try_from(bytes.len()).expect("small").to_be_bytes(), &bytes].concat()
@@ -31,7 +31,7 @@ async fn wire(checkup: &Checkup) -> Wire {
     Wire::connect(checkup.addr()).await.expect("a connection")
 }
 
-/// A mesh, where this machine has the servers for one.
+/// Starts a mesh, if this machine has the servers for one.
 async fn mesh() -> Option<Checkup> {
     let postgres = ::mesh::for_tests::postgres().await;
     ::mesh::for_tests::or_skip("PostgreSQL", postgres)?;
@@ -39,7 +39,7 @@ async fn mesh() -> Option<Checkup> {
     Some(launch().topology(Topology::Mesh).start().await)
 }
 
-/// Another method than POST is 405, another content type is 415, and neither is carried out.
+/// A method other than POST gets 405, another content type gets 415, and no call is executed.
 async fn what_is_no_call_is_refused_by_http_and_not_carried_out(checkup: &Checkup) {
     let wire = wire(checkup).await;
     let bearer = format!("Bearer {}", checkup.tokens().admin("lee", "*"));
@@ -95,7 +95,7 @@ fn status(answer: &Exchange) -> Status {
     answer.grpc().unwrap_or_else(|| panic!("no status of gRPC: {answer:?}"))
 }
 
-/// What a caller says of its time has to be a time, and be said once.
+/// A `grpc-timeout` has to be valid and must not be repeated.
 async fn a_timeout_that_is_none_is_refused(checkup: &Checkup) {
     let wire = wire(checkup).await;
     let nonsense = ["", "S", "10", "-1S", "+1S", "123456789S", "1e3m", "1 S", "1s", "1.5S", "١S", "S1", "10m, 10m"];
@@ -114,7 +114,7 @@ async fn a_timeout_that_is_none_is_refused(checkup: &Checkup) {
     }
 }
 
-/// Of two tokens nobody can say whose call it is; two traces are none.
+/// With two tokens a call is refused, because nobody can tell whose call it is. Two traces are ignored.
 async fn two_tokens_are_none(checkup: &Checkup) {
     let wire = wire(checkup).await;
     let bearer = |token: String| format!("Bearer {token}");
@@ -134,7 +134,7 @@ async fn two_tokens_are_none(checkup: &Checkup) {
     assert_eq!(status(&answer).code(), Code::Ok);
 }
 
-/// Asks for what there is and what there is not, on one stream, each after the answer to the one before.
+/// Asks for known and unknown names on one stream, one after another.
 macro_rules! reflection {
     ($name:ident, $version:ident) => {
         async fn $name(checkup: &Checkup) {
@@ -196,7 +196,7 @@ macro_rules! reflection {
 reflection!(reflection_goes_on_after_what_it_does_not_know, v1);
 reflection!(its_earlier_version_goes_on_too, v1alpha);
 
-/// Every service by its name, and all of them without one.
+/// Every service by its name, and the empty name for all of them.
 fn services() -> Vec<String> {
     let mut names: Vec<String> = crate::fuzz::methods();
     names.iter_mut().for_each(|path| path.truncate(path.find('/').unwrap_or_default()));
@@ -219,7 +219,7 @@ async fn every_service_has_its_health(checkup: &Checkup) {
         let mut watched = client.watch(ask).await.expect("a watch").into_inner();
         let first = within(patience(), "its health", watched.message()).await.expect("no end").expect("one");
         assert_eq!(first.status(), ServingStatus::Serving, "{service:?}");
-        // nothing changes, so nothing more is said
+        // nothing changes, so Watch sends nothing more
         let more = tokio::time::timeout(Duration::from_millis(350), watched.next()).await;
         assert!(more.is_err(), "{service:?}: {more:?}");
     }

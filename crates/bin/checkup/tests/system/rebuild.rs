@@ -1,5 +1,5 @@
-//! `checkup rebuild mypage`: a view built anew beside the one that answers, swapped in without a failed call, whatever ends in
-//! the middle.
+//! `checkup rebuild mypage`: a view is built again beside the one that answers and replaces it without a failed call,
+//! even if something stops in the middle.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,10 +16,11 @@ use tokio::task::JoinHandle;
 use crate::streams::watch;
 use crate::{embedded, launch};
 
-/// Makes every event a transaction of its own, so that a rebuild takes long enough to be met in the middle.
+/// The key that, set to 1, gives every event a transaction of its own, so that a rebuild takes long enough to be
+/// interrupted.
 const SLOWLY: &str = "relay.batch";
 
-/// The directories with a view: one a replica.
+/// The directories with a view: one per replica.
 fn views(checkup: &Checkup) -> Vec<PathBuf> {
     let data = checkup.launch().data().path();
     match Topology::asked_for() {
@@ -28,7 +29,7 @@ fn views(checkup: &Checkup) -> Vec<PathBuf> {
     }
 }
 
-/// The files with a view in a directory.
+/// The files of views in a directory.
 fn files(directory: &Path) -> Vec<String> {
     let names = std::fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry").file_name());
     let names = names.map(|name| name.to_string_lossy().into_owned());
@@ -41,7 +42,7 @@ async fn rebuild(checkup: &Checkup, directory: &Path) -> Finished {
     checkup.launch().run(&["rebuild", "mypage", "--data-dir", &directory.to_string_lossy()]).await
 }
 
-/// A command that is waiting.
+/// Runs the command in the background.
 fn asking(checkup: &Checkup, directory: &Path) -> JoinHandle<Finished> {
     let (launch, directory) = (checkup.launch().clone(), directory.to_string_lossy().into_owned());
     tokio::spawn(async move { launch.run(&["rebuild", "mypage", "--data-dir", &directory]).await })
@@ -60,7 +61,7 @@ async fn verify(checkup: &Checkup, expected: i32, when: &str) {
     assert_eq!(verified.code, Some(expected), "{when}: {verified:#?}");
 }
 
-/// Books once for each of so many customers; every second booking is cancelled.
+/// Books once for each of `count` customers, and cancels every second booking.
 async fn book(checkup: &Checkup, slots: &[String], count: usize) {
     let customers = checkup.served().customers("early", count, 4).await;
     rush(count, |i| {
@@ -75,7 +76,7 @@ async fn book(checkup: &Checkup, slots: &[String], count: usize) {
     .await;
 }
 
-/// Loses rows of a view that nobody uses.
+/// Removes rows from a view that no process uses.
 async fn damage(file: &Path) {
     let url = format!("sqlite://{}", file.display());
     let connection = sea_orm::Database::connect(url).await.expect("the view opens");
@@ -88,7 +89,7 @@ async fn damage(file: &Path) {
     connection.close().await.expect("the view closes");
 }
 
-/// Books, and reads each booking on its customer's page, until it is told to stop. No call may fail.
+/// Books, and reads each booking on its customer's page, until `stop` is set. No call may fail.
 async fn read_and_write(desk: Desk, party: Party, customer: String, slot: String, stop: Arc<AtomicBool>) -> usize {
     let name = format!("customers/{customer}/myPage");
     let mut calls = 0;
@@ -150,7 +151,8 @@ async fn a_view_of_events_that_are_gone_is_kept() {
     let directory = launch.data().path().to_owned();
     let file = directory.join("screening.db");
     let log = sea_orm::Database::connect(format!("sqlite://{}", file.display())).await.expect("the log opens");
-    // published through a broker and removed because they were old enough, wherever the views' cursors stand
+    // these events look as if they were published through a broker, so they are removed when they are old, wherever the
+    // views' cursors are
     log.execute_unprepared("UPDATE outbox SET stream_sequence = position WHERE position % 2 = 1")
         .await
         .expect("marked");
@@ -165,7 +167,7 @@ async fn a_view_of_events_that_are_gone_is_kept() {
     assert_eq!(refused.code, Some(1), "{refused:#?}");
     assert!(refused.stderr.contains("the old view shows 20"), "{refused:#?}");
     assert_eq!(files(&directory), ["mypage.db"]);
-    // it goes on with the old one
+    // the process goes on with the old view
     book_one(&checkup, &slots[0]).await;
     verify(&checkup, 0, "refused").await;
 }
@@ -224,7 +226,7 @@ async fn a_process_killed_in_the_middle_begins_with_a_whole_view() {
     verify(&checkup, 0, "before").await;
     let mut checkup = checkup.stop().await.set(SLOWLY, 1).start().await;
     let directory = checkup.launch().data().path().to_owned();
-    // the first in the very beginning, the others wherever that is, around the swap too
+    // the first kill comes at the very beginning, the others at later moments, perhaps around the replacement
     for delay in [0, 150, 300, 450] {
         let before = files(&directory);
         let asking = asking(&checkup, &directory);
@@ -233,7 +235,7 @@ async fn a_process_killed_in_the_middle_begins_with_a_whole_view() {
             if now != before { Ok(()) } else { Err(format!("{now:?}")) }
         })
         .await;
-        // The nemesis: somewhere in the rebuild.
+        // The nemesis: a kill at some moment of the rebuild.
         tokio::time::sleep(Duration::from_millis(delay)).await;
         let launch = checkup.kill().await;
         let asked = asking.await.expect("the command ends");
@@ -297,7 +299,7 @@ async fn what_cannot_be_built_anew_is_refused_with_a_reason() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_view_that_no_event_is_for_is_built_anew_as_well() {
     let checkup = launch().start().await;
-    // its events are on their way, and none of them is for a page
+    // the view reads these events, and none of them belongs to a page
     Desk::of(&checkup.admin().await).open("unvisited", &[7, 8], 5).await;
     rebuild_all(&checkup).await;
     verify(&checkup, 0, "built anew").await;

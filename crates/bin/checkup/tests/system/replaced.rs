@@ -1,4 +1,4 @@
-//! A PostgreSQL whose files are put back to an earlier time under processes that run.
+//! A PostgreSQL server whose files are put back to an earlier time while the processes run.
 
 use std::path::Path;
 use std::process::Command;
@@ -23,7 +23,7 @@ fn copy(from: &Path, to: &Path) {
     assert!(copied.success(), "{} is not copied", from.display());
 }
 
-/// Events that nobody has published are known to nobody else.
+/// Waits until all events are published, because nobody else knows an event that is not.
 async fn published(mesh: &Mesh) {
     eventually("everything to be published", async || {
         for service in ["hospital", "screening"] {
@@ -54,7 +54,7 @@ async fn a_database_that_is_replaced_by_an_older_one_takes_no_booking() {
     let first = desk.book("first", &slot, "").await.expect("a place");
     published(&mesh).await;
 
-    // a stop and a start alone: the same database is there again, and whoever ran goes on
+    // after a stop and a start the same database is back, and the running processes go on
     let data = mesh.postgres_ref().data_dir();
     let older = directory.path().join("older");
     mesh.postgres().stop_fast().await.expect("stopped");
@@ -84,7 +84,7 @@ async fn a_database_that_is_replaced_by_an_older_one_takes_no_booking() {
         })
         .await;
     }
-    // started again, they wait; what the stream has is there again after the command
+    // after a restart the processes wait; once the command has run, everything that the stream has is there again
     for service in ["hospital", "screening", "reservation", "marketing"] {
         let replica = mesh.replica(service, 0).expect("a replica");
         replica.kill().await.expect("it runs no more");

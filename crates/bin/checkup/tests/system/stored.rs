@@ -1,4 +1,4 @@
-//! A service that serves what its storage does not hold: `checkup verify` looks into the files.
+//! A service that answers what its storage does not have: `checkup verify` reads the files.
 
 use std::fs;
 
@@ -19,7 +19,7 @@ async fn verify_names_what_is_served_and_not_stored() {
     let served = Desk::of(&checkup.customer("lee").await).book("lee", &slot, "").await.expect("a place");
     let verified = checkup.run(&["verify", "--settle", "5s"]).await;
     assert_eq!(verified.code, Some(0), "what is served is stored: {verified:#?}");
-    // the process goes on with the files it has open, but a process that starts here finds others
+    // the process keeps the files that it has open, but whoever opens the directory now finds other ones
     let moved = DataDir::new();
     for entry in fs::read_dir(checkup.launch().data().path()).expect("a directory").flatten() {
         if entry.file_name().to_string_lossy().starts_with("reservation.db") {

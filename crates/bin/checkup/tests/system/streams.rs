@@ -1,4 +1,4 @@
-//! WatchMyPage: a snapshot, then every change, resumed where it ended, told when that is no longer possible.
+//! WatchMyPage: a snapshot, then every change; resuming, and the refusal when that is no longer possible.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tonic::{Request, Status, Streaming};
 
 use crate::launch;
 
-/// Opens a stream that may stay for long.
+/// Opens a stream with a long deadline.
 pub(crate) async fn watch(
     party: &Party,
     customer: &str,
@@ -26,13 +26,13 @@ pub(crate) async fn watch(
     party.my_page().watch_my_page(request).await.map(tonic::Response::into_inner)
 }
 
-/// The next message, whatever it is.
+/// The next message of any kind.
 async fn next(stream: &mut Streaming<WatchMyPageResponse>) -> WatchMyPageResponse {
     let message = within(patience(), "the next message", stream.message()).await;
     message.expect("the stream goes on").expect("the stream does not end")
 }
 
-/// The next change, and where to resume after it.
+/// The next change, and the token to resume after it.
 async fn next_change(stream: &mut Streaming<WatchMyPageResponse>) -> (MyPageItem, String) {
     loop {
         let message = next(stream).await;
@@ -45,7 +45,7 @@ async fn next_change(stream: &mut Streaming<WatchMyPageResponse>) -> (MyPageItem
     }
 }
 
-/// The snapshot a stream begins with, and where to resume after it.
+/// The snapshot that a stream begins with, and the token to resume after it.
 async fn snapshot(stream: &mut Streaming<WatchMyPageResponse>) -> (MyPage, String) {
     let message = next(stream).await;
     match message.event {
@@ -54,7 +54,7 @@ async fn snapshot(stream: &mut Streaming<WatchMyPageResponse>) -> (MyPage, Strin
     }
 }
 
-/// Changes until the screening is seen in the version, the latest of each screening.
+/// Reads changes until the screening has this version. Returns the changes and the last token.
 async fn until(
     stream: &mut Streaming<WatchMyPageResponse>,
     screening: &str,
@@ -89,7 +89,7 @@ async fn a_watcher_sees_the_page_and_then_every_change() {
     let (page, _) = snapshot(&mut stream).await;
     assert_eq!(page.upcoming.iter().map(|item| &item.screening).collect::<Vec<_>>(), [&first.name]);
     assert_eq!(page.upcoming[0].hospital_display_name, "Hospital watched");
-    // Another customer's bookings are nobody's business.
+    // Another customer's booking does not appear.
     Desk::of(&checkup.customer("lee").await).book("lee", &slots[1], "").await.expect("a place");
     let second = desk.book("kim", &slots[2], "").await.expect("a place");
     let (change, _) = next_change(&mut stream).await;
@@ -101,7 +101,7 @@ async fn a_watcher_sees_the_page_and_then_every_change() {
     assert_eq!(change.state_message, "changed plans");
     drop(stream);
 
-    // Resumed: what changed meanwhile, no snapshot, nothing again.
+    // A resumed stream has no snapshot: it shows the changes since then, and none twice.
     desk.cancel(&second.name, "").await.expect("cancelled");
     let mut resumed = watch(&kim, "kim", &token).await.expect("a stream");
     let (change, later) = next_change(&mut resumed).await;
@@ -111,7 +111,7 @@ async fn a_watcher_sees_the_page_and_then_every_change() {
     let mut again = watch(&kim, "kim", &later).await.expect("a stream");
     assert_eq!(next_change(&mut again).await.0.screening, third.name, "a token can be used more than once");
 
-    // A token belongs to its page.
+    // A token is valid for its own page only.
     let lee = checkup.customer("lee").await;
     refused(watch(&lee, "lee", &later).await, Reason::PageTokenInvalid);
     refused(watch(&lee, "kim", "").await, Reason::NotOwner);
@@ -146,7 +146,7 @@ async fn a_resumed_stream_loses_nothing_and_repeats_nothing() {
         seen.extend(changes.into_iter().map(|item| (item.screening, item.screening_version)));
         token = resume;
     }
-    // A change that was overtaken by a later one of the same booking may be left out; nothing comes twice or backwards.
+    // A change may be left out if a later one of the same booking follows. None comes twice, or after a later one.
     let unique: std::collections::BTreeSet<_> = seen.iter().collect();
     assert_eq!(unique.len(), seen.len(), "{seen:?}");
     let latest = |rows: &[(String, i64)]| -> BTreeMap<String, i64> {
@@ -225,7 +225,7 @@ async fn a_token_that_is_too_old_is_told_so() {
     let mut stream = watch(&kim, "kim", "").await.expect("a stream");
     let (_, old) = snapshot(&mut stream).await;
     drop(stream);
-    // What kim did next is pushed out of what is kept.
+    // These changes push the older ones out of the kept changes.
     for _ in 0..5 {
         let booked = Desk::of(&kim).book("kim", &slot, "").await.expect("a place");
         Desk::of(&kim).cancel(&booked.name, "").await.expect("cancelled");

@@ -1,4 +1,4 @@
-//! Which services run: booking needs two of them, the others may sleep, come late or go; one process a directory.
+//! Which services run: booking needs two, the others may be absent, added or removed. One process uses a directory.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ async fn booking_and_cancelling_go_on_without_the_views() {
     assert_eq!(absent.code(), Code::Unimplemented);
     checkup.stop().await;
 
-    // Awake, they catch up; asleep and awake once more, nothing comes twice.
+    // When they run, they catch up. After another stop and start, nothing is there twice.
     for _ in 0..2 {
         let checkup = launch().on(asleep.data()).start().await;
         eventually("the ledger to catch up", async || {
@@ -94,7 +94,7 @@ async fn marketing_joins_late_and_starts_from_the_first_event() {
     assert_eq!((signal.bookings_7d, signal.refused_7d), (2, 3));
     assert!((signal.fill_ratio - 1.0).abs() < f64::EPSILON);
 
-    // It leaves again, and nobody notices.
+    // Without it again, everything else works.
     let data = checkup.stop().await.data().clone();
     let checkup = embedded().on(&data).without("marketing").start().await;
     Desk::of(&checkup.customer("lee").await).book("lee", &slots[1], "").await.expect("a place");
@@ -110,7 +110,7 @@ async fn a_second_process_on_the_same_directory_is_refused() {
     assert!(second.stderr.contains(&directory), "it says which directory: {second:#?}");
     assert!(!second.stderr.contains("panicked"), "{second:#?}");
     Desk::of(&checkup.customer("kim").await).book("kim", &slot, "").await.expect("the first one goes on");
-    // A process that was killed leaves nothing that would stop the next one.
+    // A killed process leaves nothing that would stop the next one.
     let launch = checkup.kill().await;
     let checkup = launch.start().await;
     assert_eq!(Desk::of(&checkup.stranger().await).booked(&slot).await, Ok(1));
@@ -180,10 +180,10 @@ async fn sigterm_under_load_ends_every_call_with_its_own_outcome() {
     let (code, launch) = checkup.ended().await;
     assert_eq!(code, Some(0));
     for (_, status) in &ends {
-        // Turned away at the door, or a connection that takes no new call: never a call that was begun and then dropped.
+        // Refused at the door, or a connection that takes no new call: a call that began is never dropped.
         match Refusal::of(status) {
             Some(refusal) => assert_eq!(refusal.reason, "NOT_READY", "{refusal:#?}"),
-            // of a call it had not sent yet when GOAWAY came the client library says INTERNAL
+            // the client library answers INTERNAL for a call that it had not sent when GOAWAY arrived
             None if status.code() == Code::Internal => assert!(is_goaway(status), "{status:?}"),
             None => assert!(matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled), "{status:?}"),
         }

@@ -1,4 +1,4 @@
-//! From commands to changes of the world, through the rules of `domain`. A refusal leaves the world as it was.
+//! Turns commands into changes of the loaded rows by the rules of `domain`. A refusal changes nothing.
 
 use domain::capacity::{
     CapacityChange, Fact, Slot, close_slot, open_slot, release, reopen_slot, reserve, revoke, set_capacity,
@@ -19,11 +19,10 @@ use super::world::World;
 use crate::command::{Answer, Ask, Change, ClaimRequest, Event, NewSlot, Outcome};
 use crate::tables::revocation::{Revocation, Target};
 
-/// An answer, and the name of the resource that answers a replay.
+/// An outcome, and the name of the resource that answers a replay of the request.
 type Decided = Result<(Outcome, String), Fault>;
 
 impl World {
-    /// Takes a place.
     pub(super) fn reserve(&mut self, claim_request: &ClaimRequest) -> Answer {
         let ClaimRequest { slot, claim, cause } = claim_request;
         let hospital = self.hospitals.get(&slot.hospital);
@@ -33,7 +32,6 @@ impl World {
         Ok(Outcome::Claim(step.claim, terms))
     }
 
-    /// Gives a place back.
     pub(super) fn release(&mut self, claim_request: &ClaimRequest) -> Answer {
         let ClaimRequest { slot, claim, cause } = claim_request;
         let step = release(slot, *claim, self.claims.get(claim), self.slots.get(slot), self.now)?;
@@ -41,7 +39,7 @@ impl World {
         Ok(Outcome::Claim(step.claim, None))
     }
 
-    /// Gives back the places that events name; returns those that cannot be meant.
+    /// Gives back the places that events name. Returns the events whose release the rules refuse.
     pub(super) fn consume(&mut self, events: &[&Event]) -> Vec<Ignored> {
         let mut ignored = Vec::new();
         for event in events {
@@ -54,7 +52,7 @@ impl World {
         ignored
     }
 
-    /// Answers a request once, and its replays with what it made or changed as that is now.
+    /// Makes a change at most once per request id. A replay gets the resource as it is now.
     pub(super) fn ask(&mut self, ask: &Ask) -> Answer {
         let Ask { request, cause, change } = ask;
         if let Some(record) = self.records.get(&request.key) {
@@ -115,7 +113,6 @@ impl World {
         self.slots.get(id).ok_or_else(|| slot_not_found(id))
     }
 
-    /// A slot and its hospital.
     fn administered(&self, id: &SlotId) -> Result<(&Hospital, &Slot), Fault> {
         let slot = self.slot(id)?;
         Ok((self.hospital(&id.hospital)?, slot))
@@ -213,7 +210,7 @@ impl World {
         let (hospital, slot) = self.administered(id)?;
         let closed = close_slot(hospital, slot, cancel, reason, etag, self.now)?;
         let target = Target::Slot(id.clone());
-        // A cancellation that is under way goes on as it began.
+        // A cancellation that is under way keeps its reason and its cause.
         if closed.is_some() && self.revocations.get(&target).is_none() {
             self.put_slot(cause, closed);
             if cancel {
@@ -272,7 +269,7 @@ impl World {
         self.revocations.put(target, revocation);
     }
 
-    /// Revokes the claims that were loaded for a target and are still active; says how many.
+    /// Revokes those of the target's loaded claims that are still ACTIVE. Returns how many.
     fn revoke_candidates(&mut self, target: &Target, message: &str, cause: &Cause) -> i64 {
         let mut revoked = 0;
         let claims = self.chunks.get(target).map(|chunk| chunk.claims.clone()).unwrap_or_default();
@@ -285,7 +282,7 @@ impl World {
         revoked
     }
 
-    /// Goes on with a revocation, and ends it where nothing is left of it. Says whether to come back at once.
+    /// Revokes the next chunk, and ends the revocation once nothing is left. Returns whether another chunk follows.
     pub(super) fn revoke_chunk(&mut self, target: &Target) -> bool {
         let Some(revocation) = self.revocations.get(target).cloned() else { return false };
         let revoked = revocation.revoked + self.revoke_candidates(target, &revocation.message, &revocation.cause);
@@ -295,7 +292,8 @@ impl World {
             self.end_revocation(&revocation, revoked);
             return false;
         }
-        // Behind the last claim nothing is left by the rules; if there is, it is looked for from the start.
+        // By the rules, no claim is left behind the last one. If one is left all the same, the next search starts at
+        // the beginning.
         let cursor = chunk.filter(|_| !exhausted).and_then(|chunk| chunk.claims.last().cloned());
         self.revocations.put(target.clone(), Revocation { revoked, cursor, ..revocation });
         !exhausted

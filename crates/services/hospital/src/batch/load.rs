@@ -1,8 +1,9 @@
-//! Loads what a batch is about: locks first, in an order that all batches share, then reads.
+//! Loads the rows that a batch needs: locks first, in an order that all batches share, then plain reads.
 //!
-//! Capacity requests, revocations and hospitals that may change are locked before slots, and slots in the order of their
-//! keys. What a booking depends on besides its slot is read after the slot's lock was granted: a deletion changes every
-//! slot of its hospital, so whoever waited for it sees it. SQLite locks the whole file and knows no row locks.
+//! Capacity requests, revocations and hospitals that may change are locked before slots, and slots in the order of
+//! their keys. A booking also depends on its hospital, which is read after the slot's lock was granted: a deletion
+//! changes every slot of its hospital, so a booking that waited for the lock sees the deletion. SQLite locks the whole
+//! file instead of rows.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -25,7 +26,7 @@ use crate::tables::revocation::{Revocation, Stretch, Target, candidates, stretch
 use crate::tables::{KEYS, capacity_request, claim, hospital, read, revocation, slot, slot_key};
 
 impl World {
-    /// Loads what the plan names and what those rows name in turn.
+    /// Loads the rows that the plan names, and the rows that those name in turn.
     pub(super) async fn load(transaction: &Transaction, mut plan: LoadPlan, now: Timestamp) -> Result<Self, DbErr> {
         let keys: Vec<&RequestKey> = plan.keys.iter().collect();
         let records = request_record::find(transaction, &keys).await?;
@@ -64,7 +65,7 @@ impl World {
 }
 
 impl LoadPlan {
-    /// What answers a replay may be something the request does not name.
+    /// Adds the resources that answer replays: a request may not name them itself.
     fn replays(&mut self, records: &HashMap<RequestKey, Record>) {
         for record in records.values() {
             if let Ok(hospital) = HospitalId::parse(&record.resource) {
@@ -128,9 +129,10 @@ async fn lock_hospitals(
     hospitals.map(|hospital| hospital.map(|hospital| (hospital.id.clone(), hospital))).collect()
 }
 
-/// The slots with the next claims to revoke, for the revocations under way and for cancellations that may begin. They join the
-/// plan; their claims are read once they are locked, and nobody else can change them. A deletion leaves out the dates that were
-/// over when it began, a cancelled slot was not over then: what midnight does meanwhile changes neither.
+/// Finds the slots with the next claims to revoke, for revocations under way and for cancellations that may begin, and
+/// adds them to the plan. Their claims are read after the slots are locked, so that nobody else can change them.
+/// Midnight changes nothing here: a deletion leaves out the dates that were over when it began, and a slot that is
+/// cancelled was not over then.
 async fn plan_chunks(
     transaction: &impl ConnectionTrait,
     plan: &mut LoadPlan,
@@ -153,7 +155,7 @@ async fn plan_chunks(
     Ok(stretches)
 }
 
-/// The claims of those slots; they join the ones that are loaded.
+/// Loads the next ACTIVE claims of those slots and adds them to `claims`.
 async fn load_chunks(
     transaction: &impl ConnectionTrait,
     stretches: Vec<(Target, Stretch)>,
@@ -206,7 +208,7 @@ async fn load_claims(transaction: &impl ConnectionTrait, plan: &LoadPlan) -> Res
     Ok(claims)
 }
 
-/// How many active bookings these hospitals have on slots that are not loaded.
+/// How many active bookings each of these hospitals has on slots that are not loaded.
 async fn count_elsewhere(
     transaction: &impl ConnectionTrait,
     counted: &[&Hospital],

@@ -1,8 +1,8 @@
-//! The writer's batch handler: one transaction for everything that waits.
+//! The writer's batch handler: one transaction for all waiting commands.
 //!
-//! It collects what a batch names, locks and loads each table once, decides in memory with the rules of `domain`, and
-//! writes what changed, set by set. Places that are given back come before places that are taken; within both the order of
-//! arrival holds. A batch of refusals writes nothing.
+//! It collects the keys that a batch names, locks and loads each table once, decides in memory by the rules of
+//! `domain`, and writes the changed rows table by table. Releases are decided before all other commands, and both
+//! groups in order of arrival. A batch of refusals writes nothing.
 
 mod decide;
 mod load;
@@ -22,17 +22,16 @@ use self::world::World;
 use crate::command::{Answer, Command, Event, Outcome};
 use crate::reactions;
 
-/// Claims that one transaction revokes of one deletion or cancellation.
+/// Claims that one transaction revokes per deletion or cancellation, at most.
 pub(crate) const CLAIMS_PER_CHUNK: usize = 1_000;
 
-/// Decides batches of [`Command`].
 #[derive(Debug)]
 pub(crate) struct HospitalBatchHandler {
     clock: Clock,
 }
 
 impl HospitalBatchHandler {
-    /// Rules are judged by this clock.
+    /// `clock` gives the time that rules are judged at.
     pub(crate) fn new(clock: Clock) -> Self {
         Self { clock }
     }
@@ -44,7 +43,7 @@ impl BatchHandler for HospitalBatchHandler {
     type Answer = Answer;
 
     async fn execute(&self, transaction: &Transaction, batch: &[&Command]) -> Result<Vec<Answer>, DbErr> {
-        // As it is stored, so that an answer and a later read say the same.
+        // As precise as the database stores it, so that an answer and a later read agree.
         let now = timestamp(micros(self.clock.now()));
         let mut fresh = admit(transaction, batch).await?.into_iter();
         let mut world = World::load(transaction, LoadPlan::of(batch), now).await?;
@@ -86,7 +85,7 @@ impl BatchHandler for HospitalBatchHandler {
     }
 }
 
-/// Keeps a dead letter and marks its event as seen. Run again it does nothing.
+/// Stores a dead letter and marks its event as seen. Running it again changes nothing.
 async fn store_dead_letter(
     transaction: &Transaction,
     dead_letter: &DeadLetter,
@@ -99,7 +98,7 @@ async fn store_dead_letter(
     Ok(())
 }
 
-/// Which events of the batch are new, in order, all of them marked as seen.
+/// Marks every event of the batch as seen. Returns, in order, which of them were new.
 async fn admit(transaction: &Transaction, batch: &[&Command]) -> Result<Vec<bool>, DbErr> {
     let inbox_keys: Vec<&InboxKey> = batch
         .iter()

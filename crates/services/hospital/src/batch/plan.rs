@@ -1,4 +1,4 @@
-//! What a batch names, so that each table is read once.
+//! The keys that a batch names, collected so that each table is read once.
 
 use std::collections::BTreeSet;
 
@@ -9,33 +9,31 @@ use uuid::Uuid;
 use crate::command::{Ask, Change, ClaimRequest, Command};
 use crate::tables::revocation::Target;
 
-/// Keys to load, before the rows themselves name more.
+/// The keys to load. Rows that are loaded may add more.
 #[derive(Debug, Default)]
 pub(super) struct LoadPlan {
-    /// Hospitals that may change, and so are locked.
+    /// Hospitals that may change and therefore are locked.
     pub(super) changing: BTreeSet<HospitalId>,
     /// Hospitals that are only read.
     pub(super) hospitals: BTreeSet<HospitalId>,
-    /// Hospitals whose bookings are counted.
+    /// Hospitals whose active bookings are counted.
     pub(super) counted: BTreeSet<HospitalId>,
-    /// Hospitals all of whose slots may change.
+    /// Hospitals whose slots may all change.
     pub(super) whole: BTreeSet<HospitalId>,
-    /// Slots.
     pub(super) slots: BTreeSet<SlotId>,
     /// Screenings whose claims may change: claims are looked up by the first half of their id.
     pub(super) screenings: BTreeSet<Uuid>,
-    /// Capacity requests.
     pub(super) requests: BTreeSet<Uuid>,
     /// Revocations that may be under way.
     pub(super) revocations: BTreeSet<Target>,
-    /// Revocations of which the next chunk is needed.
+    /// Revocations whose next chunk is needed.
     pub(super) chunks: BTreeSet<Target>,
-    /// Request records.
+    /// Keys of the request records to read.
     pub(super) keys: Vec<RequestKey>,
 }
 
 impl LoadPlan {
-    /// The plan of a batch.
+    /// The keys that the commands of a batch name.
     pub(super) fn of(batch: &[&Command]) -> Self {
         let mut plan = Self::default();
         for command in batch {
@@ -69,13 +67,13 @@ impl LoadPlan {
         self.screenings.insert(claim_request.claim.screening.0);
     }
 
-    /// A hospital that may change, or that a change of its slots must not overtake.
+    /// Adds a hospital that may change, or that must not change before this batch commits.
     pub(super) fn changing(&mut self, hospital: &HospitalId) {
         self.changing.insert(hospital.clone());
         self.counted.insert(hospital.clone());
     }
 
-    /// A slot that an admin changes: its hospital says when its date is over.
+    /// Adds a slot that an admin changes, and its hospital, whose time zone says when the date is over.
     fn administered(&mut self, slot: &SlotId) {
         self.hospitals.insert(slot.hospital.clone());
         self.slots.insert(slot.clone());

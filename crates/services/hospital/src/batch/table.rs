@@ -1,4 +1,4 @@
-//! One table in memory while a batch is decided: what was loaded, and what became of it.
+//! One table in memory while a batch is decided: the loaded rows and their changes.
 
 use std::collections::BTreeMap;
 
@@ -9,35 +9,33 @@ struct Row<V> {
     changed: bool,
 }
 
-/// Rows by key, in the order of the keys.
+/// Rows in the order of their keys.
 #[derive(Debug)]
 pub(super) struct Table<K, V>(BTreeMap<K, Row<V>>);
 
 impl<K: Ord, V> Table<K, V> {
-    /// The table as it was loaded.
+    /// A table of the rows that the database holds.
     pub(super) fn new(rows: impl IntoIterator<Item = (K, V)>) -> Self {
         let stored = |value| Row { value: Some(value), stored: true, changed: false };
         Self(rows.into_iter().map(|(key, value)| (key, stored(value))).collect())
     }
 
-    /// The row as it is now.
+    /// The row with this key, with the changes so far.
     pub(super) fn get(&self, key: &K) -> Option<&V> {
         self.0.get(key).and_then(|row| row.value.as_ref())
     }
 
-    /// Every row as it is now.
+    /// Every row, with the changes so far.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.0.iter().filter_map(|(key, row)| row.value.as_ref().map(|value| (key, value)))
     }
 
-    /// Adds or replaces a row.
     pub(super) fn put(&mut self, key: K, value: V) {
         let row = self.0.entry(key).or_insert(Row { value: None, stored: false, changed: false });
         row.value = Some(value);
         row.changed = true;
     }
 
-    /// Takes a row away.
     pub(super) fn remove(&mut self, key: &K) {
         if let Some(row) = self.0.get_mut(key) {
             row.value = None;

@@ -1,4 +1,4 @@
-//! What a batch is decided on, in memory, and the writing of what changed.
+//! The rows that a batch is decided on, in memory, and how their changes are written.
 
 use std::collections::HashMap;
 
@@ -21,44 +21,39 @@ use crate::tables::read::HospitalView;
 use crate::tables::revocation::{Revocation, Target};
 use crate::tables::{capacity_request, claim, hospital, revocation, slot};
 
-/// The claims a revocation comes to next.
+/// The claims that a revocation revokes next.
 #[derive(Debug, Default)]
 pub(super) struct Chunk {
-    /// In order.
+    /// In the order of slots and claim ids.
     pub(super) claims: Vec<(SlotId, ClaimId)>,
-    /// Whether there is none behind them.
+    /// Whether no claim follows these.
     pub(super) last: bool,
 }
 
-/// The rows a batch is about.
+/// The rows that a batch needs.
 #[derive(Debug)]
 pub(super) struct World {
-    /// The instant everything is decided at.
+    /// The time at which every command of the batch is decided.
     pub(super) now: Timestamp,
-    /// Hospitals.
     pub(super) hospitals: Table<HospitalId, Hospital>,
-    /// Slots.
     pub(super) slots: Table<SlotId, Slot>,
-    /// Claims.
     pub(super) claims: Table<ClaimId, Claim>,
-    /// Capacity requests.
     pub(super) requests: Table<CapacityRequestId, CapacityRequest>,
-    /// Revocations under way.
     pub(super) revocations: Table<Target, Revocation>,
-    /// What they come to next.
+    /// The next claims of each revocation.
     pub(super) chunks: HashMap<Target, Chunk>,
-    /// Active bookings on slots that are not loaded, for the hospitals whose bookings are counted.
+    /// Active bookings on slots that are not loaded, for each hospital whose bookings are counted.
     pub(super) elsewhere: HashMap<HospitalId, i64>,
-    /// Requests answered before.
+    /// Records of requests that were answered before this batch.
     pub(super) records: HashMap<RequestKey, Record>,
-    /// Requests answered now.
+    /// Records of requests that this batch answers.
     pub(super) answered: Vec<Record>,
-    /// What happened.
+    /// Events to append to the outbox.
     pub(super) events: Vec<EventEnvelope>,
 }
 
 impl World {
-    /// How many active bookings a hospital has whose bookings are counted; see [`Hospital::counts_from`].
+    /// How many active bookings a hospital of the plan's `counted` has, by [`Hospital::counts_from`].
     pub(super) fn active(&self, hospital: &Hospital) -> i64 {
         let from = hospital.counts_from(self.now);
         let counted = |id: &SlotId| id.hospital == hospital.id && id.date >= from;
@@ -66,19 +61,18 @@ impl World {
         self.elsewhere.get(&hospital.id).copied().unwrap_or(0) + loaded.sum::<i64>()
     }
 
-    /// A hospital as it is now.
     pub(super) fn view(&self, hospital: &Hospital) -> HospitalView {
         HospitalView { hospital: hospital.clone(), active: self.active(hospital) }
     }
 
-    /// Reports what happened.
+    /// Adds an event for a fact.
     pub(super) fn emit(&mut self, cause: &Cause, fact: Fact) {
         let Fact { aggregate, version, payload } = fact;
         let id = entropy::uuid_v7();
         self.events.push(envelope(NAME, cause, self.now, id, aggregate, version, payload));
     }
 
-    /// Keeps what a command did to a claim; says whether it did anything.
+    /// Keeps the changes that a command made to a claim. Returns whether there were any.
     pub(super) fn keep(&mut self, cause: &Cause, step: &Step) -> bool {
         let Some(fact) = &step.fact else { return false };
         self.claims.put(step.claim.id, step.claim.clone());
@@ -89,7 +83,7 @@ impl World {
         true
     }
 
-    /// Writes what changed.
+    /// Writes the changed rows and the events.
     pub(super) async fn save(self, transaction: &impl ConnectionTrait) -> Result<(), DbErr> {
         insert_all(transaction, self.hospitals.added().map(hospital::ActiveModel::from).collect()).await?;
         replace_all(transaction, self.hospitals.replaced().map(hospital::ActiveModel::from).collect()).await?;

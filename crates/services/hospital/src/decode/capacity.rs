@@ -1,4 +1,4 @@
-//! Requests about claims and capacity requests.
+//! Decodes requests about claims and capacity requests.
 
 use contract::hospital::v1::{
     ApproveCapacityRequestRequest, CapacityRequest, CreateCapacityRequestRequest, GetCapacityRequestRequest,
@@ -19,7 +19,7 @@ use uuid::Uuid;
 use super::{Asked, List, remark, required};
 use crate::command::Change;
 
-/// Reads the slot and the claim of a request that has nothing else.
+/// Reads a request that holds a slot and a claim id.
 pub(crate) fn claim(slot: &str, claim_id: &str) -> Result<(SlotId, ClaimId), Fault> {
     let mut violations = Violations::new();
     let slot = violations.name("slot", slot, SlotId::parse);
@@ -30,7 +30,7 @@ pub(crate) fn claim(slot: &str, claim_id: &str) -> Result<(SlotId, ClaimId), Fau
 /// The name that stands for every slot (AIP-159).
 const EVERY_SLOT: &str = "hospitals/-/slots/-";
 
-/// Reads ListCapacityClaims. No slot: those of every slot.
+/// Reads ListCapacityClaims. The parent is `None` for the claims of every slot.
 pub(crate) fn list_capacity_claims(message: &ListCapacityClaimsRequest) -> Result<List<Option<SlotId>>, Fault> {
     const FIELDS: &[Field] = &[Field { name: "state", kind: Kind::OneOf(&["ACTIVE", "RELEASED", "REVOKED"]) }];
     let ListCapacityClaimsRequest { slot, page_size, page_token, filter } = message;
@@ -42,7 +42,7 @@ pub(crate) fn list_capacity_claims(message: &ListCapacityClaimsRequest) -> Resul
     violations.finish_with(parent.map(|parent| List { parent, filter, page }))
 }
 
-/// Reads CreateCapacityRequest. `fresh` is the new request's id.
+/// Reads CreateCapacityRequest. `fresh` becomes the capacity request's id.
 pub(crate) fn create_capacity_request(message: &mut CreateCapacityRequestRequest, fresh: Uuid) -> Result<Asked, Fault> {
     let CreateCapacityRequestRequest { parent, capacity_request, request_id } = message;
     let mut violations = Violations::new();
@@ -95,7 +95,7 @@ fn increase(
     slot.map(|slot| CapacityIncrease { slot, additional, justification, expire_time })
 }
 
-/// Reads an instant, as exactly as it can be stored.
+/// Reads a timestamp and cuts it to the precision that the database stores.
 fn instant(violations: &mut Violations, field: &str, time: &prost_types::Timestamp) -> Option<Timestamp> {
     let well_formed = (0..1_000_000_000).contains(&time.nanos);
     let instant = well_formed.then(|| decode_time(time)).flatten();
@@ -105,7 +105,6 @@ fn instant(violations: &mut Violations, field: &str, time: &prost_types::Timesta
     instant.map(|instant| timestamp(micros(instant)))
 }
 
-/// Reads GetCapacityRequest.
 pub(crate) fn get_capacity_request(message: &GetCapacityRequestRequest) -> Result<CapacityRequestId, Fault> {
     let GetCapacityRequestRequest { name: request } = message;
     let mut violations = Violations::new();
@@ -113,7 +112,6 @@ pub(crate) fn get_capacity_request(message: &GetCapacityRequestRequest) -> Resul
     violations.finish_with(request)
 }
 
-/// Reads ListCapacityRequests.
 pub(crate) fn list_capacity_requests(message: &ListCapacityRequestsRequest) -> Result<List<HospitalId>, Fault> {
     const FIELDS: &[Field] = &[
         Field { name: "slot", kind: Kind::Slot },
@@ -128,13 +126,11 @@ pub(crate) fn list_capacity_requests(message: &ListCapacityRequestsRequest) -> R
     violations.finish_with(hospital.map(|parent| List { parent, filter, page }))
 }
 
-/// Reads ApproveCapacityRequest.
 pub(crate) fn approve_capacity_request(message: &mut ApproveCapacityRequestRequest) -> Result<Asked, Fault> {
     let ApproveCapacityRequestRequest { name, note, etag, request_id } = message;
     decision(name, true, note, etag, request_id)
 }
 
-/// Reads RejectCapacityRequest.
 pub(crate) fn reject_capacity_request(message: &mut RejectCapacityRequestRequest) -> Result<Asked, Fault> {
     let RejectCapacityRequestRequest { name, note, etag, request_id } = message;
     decision(name, false, note, etag, request_id)

@@ -1,4 +1,4 @@
-//! Requests about hospitals.
+//! Decodes requests about hospitals.
 
 use contract::hospital::v1::{
     BookingPolicy as PolicyMessage, CreateHospitalRequest, DeleteHospitalRequest, GetHospitalRequest, Hospital,
@@ -20,7 +20,7 @@ use super::slot::new_slots;
 use super::{Asked, List, remark, required};
 use crate::command::Change;
 
-/// Reads CreateHospital. `fresh` names the hospital where the caller does not.
+/// Reads CreateHospital. `fresh` makes an id if the caller chose none.
 pub(crate) fn create_hospital(
     message: &mut CreateHospitalRequest,
     fresh: impl FnOnce() -> HospitalId,
@@ -89,7 +89,7 @@ fn zone(violations: &mut Violations, name: &str) -> Option<jiff::tz::TimeZone> {
     zone
 }
 
-/// The three offsets of a policy as they were sent; unset ones are `None`.
+/// The three offsets of a booking policy. An unset one is `None`.
 #[derive(Debug, Clone, Copy)]
 struct Offsets {
     min_notice: Option<SignedDuration>,
@@ -97,7 +97,7 @@ struct Offsets {
     cancellation_cutoff: Option<SignedDuration>,
 }
 
-/// Reads a policy; only the offsets that `wanted` are looked at.
+/// Reads those offsets of a booking policy that `wanted` accepts by their names.
 fn offsets(
     violations: &mut Violations,
     policy: Option<&PolicyMessage>,
@@ -140,7 +140,6 @@ fn policy(violations: &mut Violations, policy: Option<&PolicyMessage>) -> Option
     Some(policy)
 }
 
-/// Reads GetHospital.
 pub(crate) fn get_hospital(message: &GetHospitalRequest) -> Result<HospitalId, Fault> {
     let GetHospitalRequest { name: hospital } = message;
     let mut violations = Violations::new();
@@ -148,7 +147,7 @@ pub(crate) fn get_hospital(message: &GetHospitalRequest) -> Result<HospitalId, F
     violations.finish_with(hospital)
 }
 
-/// Reads ListHospitals; its parent says whether deleted ones are wanted.
+/// Reads ListHospitals. The parent says whether deleted hospitals are included.
 pub(crate) fn list_hospitals(message: &ListHospitalsRequest) -> Result<List<bool>, Fault> {
     const FIELDS: &[Field] = &[Field { name: "display_name", kind: Kind::Text }];
     let ListHospitalsRequest { page_size, page_token, filter, show_deleted } = message;
@@ -159,13 +158,13 @@ pub(crate) fn list_hospitals(message: &ListHospitalsRequest) -> Result<List<bool
     violations.finish_with(Some(List { parent: *show_deleted, filter, page }))
 }
 
-/// What an update touches.
+/// The fields that an update changes.
 enum Mask<'a> {
-    /// The fields that are set.
+    /// No mask was sent: every field that is set.
     Populated,
-    /// Every field.
+    /// The mask is `*`.
     All,
-    /// These.
+    /// The fields that the mask names.
     Paths(&'a [String]),
 }
 
@@ -186,7 +185,7 @@ impl<'a> Mask<'a> {
         }
     }
 
-    /// Notes a path that cannot be changed.
+    /// Adds a violation for a path that cannot be changed.
     fn check(&self, violations: &mut Violations) {
         let Self::Paths(paths) = self else { return };
         if let Some(unknown) = paths.iter().find(|path| !PATHS.contains(&path.as_str())) {
@@ -195,7 +194,7 @@ impl<'a> Mask<'a> {
         }
     }
 
-    /// Whether a field is touched even where it is unset.
+    /// Whether the mask names this field, so that an unset value clears it.
     fn names(&self, path: &str) -> bool {
         match self {
             Self::Populated => false,
@@ -206,13 +205,12 @@ impl<'a> Mask<'a> {
         }
     }
 
-    /// Whether a field is touched where it is set.
+    /// Whether the update changes this field if it is set.
     fn touches(&self, path: &str) -> bool {
         matches!(self, Self::Populated) || self.names(path)
     }
 }
 
-/// Reads UpdateHospital.
 pub(crate) fn update_hospital(message: &mut UpdateHospitalRequest) -> Result<Asked, Fault> {
     let UpdateHospitalRequest { hospital, update_mask } = message;
     let mut violations = Violations::new();
@@ -265,7 +263,7 @@ pub(crate) fn update_hospital(message: &mut UpdateHospitalRequest) -> Result<Ask
     violations.finish_with(decoded)
 }
 
-/// Reads DeleteHospital; the flag says that it is only to be judged.
+/// Reads DeleteHospital. The flag is `validate_only`.
 pub(crate) fn delete_hospital(message: &mut DeleteHospitalRequest) -> Result<(Asked, bool), Fault> {
     let DeleteHospitalRequest { name: hospital, etag, force, validate_only, reason, request_id } = message;
     let mut violations = Violations::new();

@@ -1,8 +1,8 @@
-//! From messages to what the use cases take: everything that is wrong with a request is found here, all at once. Rules
-//! that need stored state are not known here.
+//! Decodes messages into what the use cases take, and reports every violation of a request at once. Rules that need
+//! stored state are checked later.
 //!
-//! Every request is destructured in full, so that a new field does not compile until it is decided what it means.
-//! Output-only fields are ignored, whatever they hold.
+//! Every request is destructured in full, so that a new field does not compile until somebody decides what it means.
+//! Output-only fields are ignored.
 
 mod capacity;
 mod hospital;
@@ -31,25 +31,21 @@ use uuid::Uuid;
 
 use crate::command::Change;
 
-/// A change that an admin of `hospital` may ask for.
+/// A decoded change, which only an admin of `hospital` may ask for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Asked {
-    /// Whose admin has to ask.
     pub(crate) hospital: HospitalId,
-    /// The request_id the caller chose.
+    /// The request_id, if the caller chose one.
     pub(crate) request_id: Option<Uuid>,
-    /// What to change.
     pub(crate) change: Change,
 }
 
-/// A list of something.
+/// A decoded list request.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct List<P> {
-    /// Of what.
+    /// The resource whose children are listed.
     pub(crate) parent: P,
-    /// Which of them.
     pub(crate) filter: Vec<Comparison>,
-    /// Which page.
     pub(crate) page: Page,
 }
 
@@ -69,7 +65,7 @@ fn optional_date(
     date.and_then(|date| decode_date(violations, field, Some(date)))
 }
 
-/// A slot's name with whose it is.
+/// Reads a slot's name. Returns its hospital too.
 fn slot_name(violations: &mut Violations, field: &str, text: &str) -> Option<(HospitalId, SlotId)> {
     violations.name(field, text, SlotId::parse).map(|slot| (slot.hospital.clone(), slot))
 }

@@ -1,4 +1,4 @@
-//! Requests about slots and availability.
+//! Decodes requests about slots and availability.
 
 use std::collections::BTreeSet;
 
@@ -19,14 +19,14 @@ use super::{Asked, List, optional_date, remark, required, slot_name};
 use crate::command::{Change, NewSlot};
 use crate::tables::read::{Dates, Search};
 
-/// Dates opened by one request at most: a leap year.
+/// The most dates that one request opens: a leap year.
 pub(crate) const MAX_SLOTS: usize = 366;
-/// Dates searched at once at most.
+/// The most days that one search covers.
 const MAX_SEARCH_DAYS: i32 = 62;
-/// Hospitals named in one search at most.
+/// The most hospitals that one search names.
 const MAX_SEARCH_HOSPITALS: usize = 100;
 
-/// Reads one slot of those to be opened together; `dates` are those of the slots before it.
+/// Reads one of several slots to open. `dates` holds the dates of the slots read before, to refuse a repeated date.
 fn new_slot(
     violations: &mut Violations,
     path: &str,
@@ -74,7 +74,7 @@ fn too_many(violations: &mut Violations, list: &str, count: usize) -> bool {
     too_many
 }
 
-/// Reads slots to be opened together, with the path of each.
+/// Reads slots to open together. Each comes with its field path, for violations.
 pub(super) fn new_slots<'a>(
     violations: &mut Violations,
     list: &str,
@@ -89,7 +89,6 @@ pub(super) fn new_slots<'a>(
     (read.len() == count).then_some(read)
 }
 
-/// Reads CreateSlot.
 pub(crate) fn create_slot(message: &CreateSlotRequest) -> Result<Asked, Fault> {
     let CreateSlotRequest { parent, slot, request_id } = message;
     let mut violations = Violations::new();
@@ -104,7 +103,6 @@ pub(crate) fn create_slot(message: &CreateSlotRequest) -> Result<Asked, Fault> {
     violations.finish_with(decoded)
 }
 
-/// Reads BatchCreateSlots.
 pub(crate) fn batch_create_slots(message: &BatchCreateSlotsRequest) -> Result<Asked, Fault> {
     let BatchCreateSlotsRequest { parent, requests, request_id } = message;
     let mut violations = Violations::new();
@@ -122,7 +120,7 @@ pub(crate) fn batch_create_slots(message: &BatchCreateSlotsRequest) -> Result<As
     violations.finish_with(decoded)
 }
 
-/// Reads the requests inside of a batch, field by field.
+/// Reads the requests inside a BatchCreateSlots.
 fn nested_slots(violations: &mut Violations, parent: &str, requests: &[CreateSlotRequest]) -> Option<Vec<NewSlot>> {
     if too_many(violations, "requests", requests.len()) {
         return None;
@@ -149,7 +147,6 @@ fn nested_slots(violations: &mut Violations, parent: &str, requests: &[CreateSlo
     (read.len() == requests.len()).then_some(read)
 }
 
-/// Reads GetSlot.
 pub(crate) fn get_slot(message: &GetSlotRequest) -> Result<SlotId, Fault> {
     let GetSlotRequest { name: slot } = message;
     let mut violations = Violations::new();
@@ -157,19 +154,18 @@ pub(crate) fn get_slot(message: &GetSlotRequest) -> Result<SlotId, Fault> {
     violations.finish_with(slot)
 }
 
-/// Refuses a first date that is not before the one after the last; the field at fault is the latter.
+/// Refuses a start date that is not before the end date, which is exclusive. The violation names `end_date`.
 fn ordered(violations: &mut Violations, start: Option<Date>, end: Option<Date>) {
     if start.zip(end).is_some_and(|(start, end)| start >= end) {
         violations.add("end_date", Reason::FieldInvalid, "must be later than start_date: it is not included");
     }
 }
 
-/// What a page token is bound to of a date, whether or not it is one.
+/// A date as a page token is bound to it, valid or not.
 fn binding(date: Option<contract::google::r#type::Date>) -> String {
     date.map(|date| format!("{}-{}-{}", date.year, date.month, date.day)).unwrap_or_default()
 }
 
-/// Reads ListSlots.
 pub(crate) fn list_slots(message: &ListSlotsRequest) -> Result<List<(HospitalId, Dates)>, Fault> {
     let ListSlotsRequest { parent, page_size, page_token, start_date, end_date } = message;
     let mut violations = Violations::new();
@@ -183,7 +179,6 @@ pub(crate) fn list_slots(message: &ListSlotsRequest) -> Result<List<(HospitalId,
     violations.finish_with(decoded)
 }
 
-/// Reads SetSlotCapacity.
 pub(crate) fn set_slot_capacity(message: &SetSlotCapacityRequest) -> Result<Asked, Fault> {
     let SetSlotCapacityRequest { name: slot, change, etag, request_id } = message;
     let mut violations = Violations::new();
@@ -212,7 +207,6 @@ pub(crate) fn set_slot_capacity(message: &SetSlotCapacityRequest) -> Result<Aske
     violations.finish_with(decoded)
 }
 
-/// Reads CloseSlot.
 pub(crate) fn close_slot(message: &mut CloseSlotRequest) -> Result<Asked, Fault> {
     let CloseSlotRequest { name: slot, cancel_bookings, reason, etag, request_id } = message;
     let mut violations = Violations::new();
@@ -227,7 +221,6 @@ pub(crate) fn close_slot(message: &mut CloseSlotRequest) -> Result<Asked, Fault>
     violations.finish_with(decoded)
 }
 
-/// Reads ReopenSlot.
 pub(crate) fn reopen_slot(message: &ReopenSlotRequest) -> Result<Asked, Fault> {
     let ReopenSlotRequest { name: slot, etag, request_id } = message;
     let mut violations = Violations::new();
@@ -241,7 +234,6 @@ pub(crate) fn reopen_slot(message: &ReopenSlotRequest) -> Result<Asked, Fault> {
     violations.finish_with(decoded)
 }
 
-/// Reads SearchAvailability.
 pub(crate) fn search_availability(message: &SearchAvailabilityRequest) -> Result<List<Search>, Fault> {
     let SearchAvailabilityRequest { start_date, end_date, hospitals, min_remaining, page_size, page_token } = message;
     let mut violations = Violations::new();
@@ -267,7 +259,7 @@ pub(crate) fn search_availability(message: &SearchAvailabilityRequest) -> Result
     violations.finish_with(Some(List { parent: search, filter: Vec::new(), page }))
 }
 
-/// The hospitals of a search, each once, in an order that does not depend on the caller's.
+/// The hospitals of a search, each once, in an order that does not depend on the caller's order.
 fn search_hospitals(violations: &mut Violations, names: &[String]) -> Vec<HospitalId> {
     if names.len() > MAX_SEARCH_HOSPITALS {
         let description = format!("must have at most {MAX_SEARCH_HOSPITALS} entries, has {}", names.len());

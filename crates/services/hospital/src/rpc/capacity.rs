@@ -1,4 +1,4 @@
-//! CapacityService: the places, for the screening service alone to change.
+//! CapacityService: takes and gives back places, for Screening alone. Screening and auditors read claims.
 
 use contract::hospital::v1::capacity_service_server::CapacityService;
 use contract::hospital::v1::{

@@ -1,4 +1,4 @@
-//! HospitalService: admins write, everybody reads.
+//! HospitalService: admins write, everybody reads hospitals, slots and availability.
 
 use contract::hospital::v1::hospital_service_server::HospitalService;
 use contract::hospital::v1::{
@@ -19,7 +19,7 @@ use crate::app::Call;
 use crate::command::Change;
 use crate::{decode, encode};
 
-/// A time-ordered id for a hospital whose caller named none.
+/// A time-ordered id, for a hospital whose caller chose none.
 fn fresh_hospital() -> HospitalId {
     let segment = format!("h-{}", entropy::uuid_v7().simple());
     HospitalId::from_segment(&segment).unwrap_or_else(|_| unreachable!("{segment} is of the form of a hospital's id"))
@@ -44,7 +44,8 @@ impl Rpc {
     async fn delete_hospital(&self, call: &Call, mut message: DeleteHospitalRequest) -> Result<Hospital, Fault> {
         call.caller.require_admin()?;
         let (asked, validate_only) = decode::delete_hospital(&mut message)?;
-        // Judging and deleting are the same request, so that the one tells what the other would answer.
+        // validate_only is not part of the fingerprint, so that a preview finds the record of the deletion with the
+        // same request_id.
         let bare = DeleteHospitalRequest { request_id: String::new(), validate_only: false, ..message };
         if let (true, Change::DeleteHospital { id, force, reason: _, etag }) = (validate_only, &asked.change) {
             call.caller.require_admin_of(id)?;

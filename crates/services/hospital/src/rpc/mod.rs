@@ -1,4 +1,5 @@
-//! The gRPC services: caller, role, decoding, ownership, use case, encoding, in this order and nothing else.
+//! The gRPC services. Each method reads the caller, checks the role, decodes, checks the ownership, calls the use case
+//! and encodes, in this order.
 
 mod capacity;
 mod hospital;
@@ -17,19 +18,18 @@ use crate::app::{App, Call};
 use crate::command::Outcome;
 use crate::decode::Asked;
 
-/// Both services; a cheap handle.
+/// Both gRPC services. Clones are cheap.
 #[derive(Debug, Clone)]
 pub(crate) struct Rpc {
     app: App,
 }
 
 impl Rpc {
-    /// Answers from these use cases.
     pub(crate) fn new(app: App) -> Self {
         Self { app }
     }
 
-    /// The common way of the changes that admins make: ownership, then the change under its request id. `bare` is the
+    /// Makes a change for an admin: checks the ownership, then makes the change under its request id. `bare` is the
     /// message without its request_id.
     async fn administer(
         &self,
@@ -44,7 +44,7 @@ impl Rpc {
     }
 }
 
-/// What every method reads of a call besides its message.
+/// Reads what the metadata of a call says.
 fn call_of<T>(request: &Request<T>) -> Call {
     Call { caller: call::caller(request), trace: call::trace(request), deadline: Deadline::from_request(request) }
 }
@@ -57,7 +57,7 @@ fn answer<T>(outcome: Result<T, Fault>) -> Result<Response<T>, Status> {
     outcome.map(Response::new).map_err(status::status)
 }
 
-/// Refuses everybody but the service that takes places and auditors.
+/// Refuses everybody except Screening and auditors.
 fn require_claim_reader(caller: &Caller) -> Result<(), Fault> {
     caller.require_token()?;
     match caller {
@@ -67,7 +67,7 @@ fn require_claim_reader(caller: &Caller) -> Result<(), Fault> {
     }
 }
 
-/// The role check of reading capacity requests: admins, marketing and auditors.
+/// Refuses everybody except admins, Marketing and auditors.
 fn require_request_reader(caller: &Caller) -> Result<(), Fault> {
     caller.require_token()?;
     match caller {
@@ -77,7 +77,7 @@ fn require_request_reader(caller: &Caller) -> Result<(), Fault> {
     }
 }
 
-/// The ownership check of reading capacity requests: admins read those of their hospitals.
+/// Refuses an admin of another hospital.
 fn require_request_owner(caller: &Caller, hospital: &HospitalId) -> Result<(), Fault> {
     match caller {
         Caller::Admin { .. } => caller.require_admin_of(hospital),

@@ -1,4 +1,4 @@
-//! Rows of capacity requests.
+//! The table of capacity requests.
 
 use domain::hospital::{CapacityRequest, RequestState};
 use domain::ids::CapacityRequestId;
@@ -8,7 +8,7 @@ use store::{micros, timestamp};
 
 use super::{corrupt, hospital_id, slot_id, slot_key};
 
-/// One capacity request. That it expired is not stored: it follows from the time.
+/// One capacity request. Expiry is not stored, because it follows from the time.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "capacity_request")]

@@ -1,4 +1,4 @@
-//! Rows of claims.
+//! The table of claims.
 
 use contract::hospital::v1::capacity_claim::State;
 use domain::capacity::{Claim, ClaimState, RevokeReason};
@@ -9,7 +9,7 @@ use store::{micros, timestamp};
 
 use super::{corrupt, slot_id, slot_key};
 
-/// One claim; its id is the pair of screening and generation.
+/// One claim. Its id is the pair of screening and generation.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "claim")]
@@ -37,7 +37,7 @@ impl From<&Claim> for ActiveModel {
         Self {
             screening: Set(claim.id.screening.0),
             generation: Set(claim.id.generation),
-            // a claim is of one slot for ever, and an index has it
+            // the slot of a claim never changes; unchanged columns leave their indexes alone
             slot: Unchanged(slot_key(&claim.slot)),
             state: Set(claim.state.message() as i32),
             revoke_reason: Set(revoke_reason),

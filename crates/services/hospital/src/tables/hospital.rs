@@ -1,4 +1,4 @@
-//! Rows of hospitals.
+//! The table of hospitals.
 
 use domain::civil;
 use domain::hospital::{Deletion, Hospital, HospitalState};
@@ -10,7 +10,7 @@ use store::{micros, timestamp};
 
 use super::{corrupt, hospital_id};
 
-/// One hospital. Offsets of the policy are whole nanoseconds.
+/// One hospital. The offsets of its policy are whole nanoseconds.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "hospital")]

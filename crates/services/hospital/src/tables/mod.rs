@@ -1,4 +1,4 @@
-//! The tables, and the rows' way to and from the types of the rules. What is decided about them is not known here.
+//! The tables, and the conversion between rows and domain values. Nothing is decided here.
 
 use domain::ids::{HospitalId, SlotId, parse_date};
 use sea_orm::DbErr;
@@ -10,10 +10,10 @@ pub(crate) mod read;
 pub(crate) mod revocation;
 pub(crate) mod slot;
 
-/// Keys in one `IN` list at most, well inside every database's limit on bound values.
+/// The most keys in one `IN` list, well below every database's limit on bound values.
 pub(crate) const KEYS: usize = 8_192;
 
-/// `{hospital}/{date}`: the key of a slot and what claims refer to it by.
+/// The key of a slot, `{hospital}/{date}`. Claims refer to slots by it.
 pub(crate) fn slot_key(slot: &SlotId) -> String {
     format!("{}/{}", slot.hospital.segment(), slot.date)
 }
@@ -26,12 +26,12 @@ pub(crate) fn slot_id(key: &str) -> Result<SlotId, DbErr> {
     parsed.ok_or_else(|| corrupt("slot key", key))
 }
 
-/// The error of a row that nothing here can have written.
+/// The error of a row that this code cannot have written.
 pub(crate) fn corrupt(what: &str, value: impl std::fmt::Display) -> DbErr {
     DbErr::Custom(format!("the database holds the {what} {value}, which no rule allows"))
 }
 
-/// Reads the segment of a hospital's name.
+/// Parses the segment of a hospital's name.
 pub(crate) fn hospital_id(segment: &str) -> Result<HospitalId, DbErr> {
     HospitalId::from_segment(segment).map_err(|_| corrupt("hospital id", segment))
 }

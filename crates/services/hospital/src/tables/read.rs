@@ -1,5 +1,5 @@
-//! What is read outside of the writer. Hospitals, slots and availability are public; whoever reads claims and capacity
-//! requests through here has shown before that they may.
+//! Reads outside the writer. Everybody may read hospitals, slots and availability. Before a claim or a capacity request
+//! is read, the caller's permission has been checked.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -20,18 +20,17 @@ use store::rows::among;
 
 use super::{capacity_request, claim, hospital, hospital_id, slot, slot_key};
 
-/// A hospital and how many bookings it has.
+/// A hospital and the number of its bookings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HospitalView {
-    /// The hospital.
     pub(crate) hospital: Hospital,
-    /// Its active bookings, as [`Hospital::counts_from`] says.
+    /// Its active bookings, by [`Hospital::counts_from`].
     pub(crate) active: i64,
 }
 
-/// How many places are taken at each of these hospitals on the dates that [`Hospital::counts_from`] counts; a hospital that
-/// has no such date is not in the map. The index of a hospital's dates leads past those that are over. It is one day or
-/// another on earth, so that there are few first dates, and one statement for each.
+/// How many places are taken at each hospital from the date of [`Hospital::counts_from`] on. A hospital without slots
+/// from then on is missing in the map. The index on hospital and date skips dates that are over. Hospitals that count
+/// from the same date share a statement.
 pub(crate) async fn booked_at(
     connection: &impl ConnectionTrait,
     hospitals: impl IntoIterator<Item = &Hospital>,
@@ -56,7 +55,6 @@ pub(crate) async fn booked_at(
     Ok(booked)
 }
 
-/// One hospital.
 pub(crate) async fn hospital(
     connection: &impl ConnectionTrait,
     id: &HospitalId,
@@ -69,7 +67,7 @@ pub(crate) async fn hospital(
     Ok(Some(HospitalView { hospital, active }))
 }
 
-/// A page of hospitals, by name.
+/// A page of hospitals in the order of their ids.
 pub(crate) async fn hospitals(
     connection: &impl ConnectionTrait,
     filter: &[Comparison],
@@ -91,7 +89,7 @@ pub(crate) async fn hospitals(
     }))
 }
 
-/// The hospitals among these that exist.
+/// Those of these hospitals that exist.
 pub(crate) async fn known_hospitals(
     connection: &impl ConnectionTrait,
     ids: impl IntoIterator<Item = &str>,
@@ -102,17 +100,16 @@ pub(crate) async fn known_hospitals(
     hospitals.map(|hospital| hospital.map(|hospital| (hospital.id.clone(), hospital))).collect()
 }
 
-/// One slot.
 pub(crate) async fn slot(connection: &impl ConnectionTrait, id: &SlotId) -> Result<Option<Slot>, DbErr> {
     slot::Entity::find_by_id(slot_key(id)).one(connection).await?.map(Slot::try_from).transpose()
 }
 
-/// Dates from the first, inclusive, to the last, exclusive.
+/// A range of dates.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Dates {
-    /// The first date.
+    /// Inclusive; `None` for no lower bound.
     pub(crate) start: Option<Date>,
-    /// The date after the last.
+    /// Exclusive; `None` for no upper bound.
     pub(crate) end: Option<Date>,
 }
 
@@ -124,7 +121,7 @@ impl Dates {
     }
 }
 
-/// A page of a hospital's slots, by date.
+/// A page of a hospital's slots in the order of their dates.
 pub(crate) async fn slots(
     connection: &impl ConnectionTrait,
     hospital: &HospitalId,
@@ -136,23 +133,24 @@ pub(crate) async fn slots(
     query::split(rows, page, |row| vec![Key::Text(row.date.clone())]).try_map(Slot::try_from)
 }
 
-/// What is looked for in availability.
+/// The conditions of an availability search.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Search {
-    /// On which dates.
     pub(crate) dates: Dates,
-    /// At which hospitals; none: at all.
+    /// The hospitals to search. Empty: all.
     pub(crate) hospitals: Vec<HospitalId>,
-    /// With at least so many places left.
+    /// How many places a slot has to have left, at least.
     pub(crate) min_remaining: i32,
 }
 
-/// Rows looked at in one statement at least once a page was not full, so that a small one behind many dates out of their window costs
-/// few. Not before: each row may be of another hospital, whose policy has to be read.
+/// The least number of rows that every statement after the first one reads, so that a small page behind many slots
+/// outside their booking windows costs few statements. The first statement reads only a page: each row may belong to
+/// another hospital, whose policy has to be read.
 const LOOK_AHEAD: u64 = 200;
 
-/// A page of what can be booked now, by date and hospital. Slots outside of their booking window are passed over until the
-/// page is full: a window is a matter of each hospital's zone and policy, which no index knows.
+/// A page of the slots that can be booked now, in the order of date and hospital. It reads on past slots outside their
+/// booking windows until the page is full: a window depends on each hospital's time zone and policy, which no index
+/// holds.
 pub(crate) async fn availability(
     connection: &impl ConnectionTrait,
     search: &Search,
@@ -188,7 +186,7 @@ fn position(row: &slot::Model) -> Vec<Key> {
     vec![Key::Text(row.date.clone()), Key::Text(row.hospital.clone())]
 }
 
-/// The slots that a search may be about, whatever their windows. No date before the earliest today on earth is bookable.
+/// Slots that a search may find, before their booking windows are checked. Dates that are over everywhere are left out.
 fn bookable(search: &Search, now: Timestamp) -> Select<slot::Entity> {
     let earliest_today = today(now, &TimeZone::fixed(offset(-12)));
     let mut select = slot::Entity::find()
@@ -228,7 +226,6 @@ fn in_window(hospital: &Hospital, date: &str, now: Timestamp) -> bool {
     hospital.state() == HospitalState::Active && hospital.policy.window(date, &hospital.time_zone).contains(now)
 }
 
-/// One claim of a slot.
 pub(crate) async fn claim(
     connection: &impl ConnectionTrait,
     slot: &SlotId,
@@ -238,7 +235,7 @@ pub(crate) async fn claim(
     Ok(row.map(Claim::try_from).transpose()?.filter(|claim| claim.slot == *slot))
 }
 
-/// A page of a slot's claims, or of every slot's, by claim id.
+/// A page of the claims of one slot, or of every slot, in the order of claim ids.
 pub(crate) async fn claims(
     connection: &impl ConnectionTrait,
     slot: Option<&SlotId>,
@@ -262,7 +259,6 @@ pub(crate) async fn claims(
     query::split(rows, page, keys).try_map(Claim::try_from)
 }
 
-/// One capacity request.
 pub(crate) async fn capacity_request(
     connection: &impl ConnectionTrait,
     id: &CapacityRequestId,
@@ -287,13 +283,13 @@ pub(crate) async fn capacity_requests(
     query::split(rows, page, |row| vec![Key::Text(row.uid.to_string())]).try_map(CapacityRequest::try_from)
 }
 
-/// One comparison of a filter of capacity requests: that one expired follows from the time.
+/// The condition of one comparison. Whether a capacity request has expired depends on `now`.
 fn request_condition(comparison: &Comparison, now: Timestamp) -> Condition {
     use capacity_request::Column;
     use contract::hospital::v1::capacity_request::State;
     let Operand::Text(text) = &comparison.value else { return Condition::all() };
     let equal = if comparison.field == "slot" {
-        // The decoder let only names of slots through.
+        // The decoder has accepted only names of slots.
         Condition::all().add(Column::Slot.eq(SlotId::parse(text).map(|slot| slot_key(&slot)).unwrap_or_default()))
     } else {
         let pending = Column::State.eq(RequestState::Pending as i32);

@@ -1,4 +1,4 @@
-//! Rows of revocations that are under way: what is left to do survives the process.
+//! The table of revocations under way, so that a restart continues them.
 
 use domain::capacity::{Claim, ClaimState, RevokeReason};
 use domain::event::Cause;
@@ -11,8 +11,8 @@ use sea_orm::{QueryOrder, QuerySelect, Select};
 
 use super::{claim, corrupt, slot, slot_id, slot_key};
 
-/// One revocation. The cursor is the last claim that was looked at; claims behind it are not looked at again, since none
-/// becomes active once a revocation has begun.
+/// One revocation. The cursor is the last claim that was looked at. Claims before it are not looked at again, because
+/// none becomes ACTIVE once a revocation has begun.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "revocation")]
@@ -33,17 +33,17 @@ pub(crate) struct Model {
 
 impl ActiveModelBehavior for ActiveModel {}
 
-/// Whose claims are revoked.
+/// The slots whose claims are revoked.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Target {
-    /// A deleted hospital's.
+    /// Every slot of a deleted hospital.
     Hospital(HospitalId),
-    /// A closed slot's.
+    /// A slot whose bookings are cancelled.
     Slot(SlotId),
 }
 
 impl Target {
-    /// Why.
+    /// The reason that its claims are revoked with.
     pub(crate) fn reason(&self) -> RevokeReason {
         match self {
             Self::Hospital(_) => RevokeReason::HospitalDeleted,
@@ -51,7 +51,7 @@ impl Target {
         }
     }
 
-    /// Its key: that of the hospital or the slot, which differ in their slash.
+    /// The key of the hospital or of the slot. Only the key of a slot contains a slash.
     pub(crate) fn key(&self) -> String {
         match self {
             Self::Hospital(hospital) => hospital.segment().to_owned(),
@@ -70,15 +70,14 @@ impl Target {
 /// A revocation under way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Revocation {
-    /// Whose claims.
     pub(crate) target: Target,
-    /// What the admin gave as the reason.
+    /// The reason that the admin gave.
     pub(crate) message: String,
-    /// How many claims were revoked so far.
+    /// How many claims are revoked so far.
     pub(crate) revoked: i64,
     /// The last claim that was looked at, in the order of slots and claim ids.
     pub(crate) cursor: Option<(SlotId, ClaimId)>,
-    /// Who asked for it.
+    /// Who asked for it, and in which request and trace.
     pub(crate) cause: Cause,
 }
 
@@ -124,23 +123,22 @@ impl TryFrom<Model> for Revocation {
     }
 }
 
-/// What is under way, up to `limit` of it.
+/// The targets of at most `limit` revocations.
 pub(crate) async fn targets(connection: &impl ConnectionTrait, limit: u64) -> Result<Vec<Target>, DbErr> {
     let keys: Vec<String> =
         Entity::find().select_only().column(Column::Target).limit(limit).into_tuple().all(connection).await?;
     keys.iter().map(|key| Target::from_key(key)).collect()
 }
 
-/// Slots in the order of their dates.
+/// A run of a target's slots that have bookings, in the order of their dates.
 #[derive(Debug)]
 pub(crate) struct Stretch {
-    /// Which ones.
     pub(crate) slots: Vec<SlotId>,
-    /// Whether nothing is booked behind them.
+    /// Whether no slot with bookings follows these.
     pub(crate) last: bool,
 }
 
-/// The target's slots from `from` on that have something booked, as many as it takes to have `wanted` places booked.
+/// The target's slots with bookings from `from` on, as many as are needed to cover `wanted` booked places.
 pub(crate) async fn stretch(
     connection: &impl ConnectionTrait,
     target: &Target,
@@ -171,7 +169,7 @@ pub(crate) async fn stretch(
     Ok(Stretch { slots, last })
 }
 
-/// The ACTIVE claims of these slots behind a cursor, at most `limit`, in the order of slots and claim ids.
+/// At most `limit` ACTIVE claims of these slots after the cursor, in the order of slots and claim ids.
 pub(crate) async fn candidates(
     connection: &impl ConnectionTrait,
     slots: &[SlotId],

@@ -1,4 +1,4 @@
-//! Rows of slots.
+//! The table of slots.
 
 use domain::capacity::{Slot, SlotState};
 use sea_orm::ActiveValue::{Set, Unchanged};
@@ -7,7 +7,6 @@ use store::{micros, timestamp};
 
 use super::{corrupt, slot_id, slot_key};
 
-/// One slot.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "slot")]
@@ -31,7 +30,7 @@ impl From<&Slot> for ActiveModel {
     fn from(slot: &Slot) -> Self {
         Self {
             id: Set(slot_key(&slot.id)),
-            // of the same slot these are always the same, and indexes have them
+            // these never change for a slot; unchanged columns leave their indexes alone
             hospital: Unchanged(slot.id.hospital.segment().to_owned()),
             date: Unchanged(slot.id.date.to_string()),
             capacity: Set(slot.capacity),

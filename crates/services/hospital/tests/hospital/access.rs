@@ -1,4 +1,4 @@
-//! Who may call what, before anything else is looked at.
+//! Who may call which method. This is checked before anything else.
 
 use contract::hospital::v1;
 use fault::Reason;
@@ -7,7 +7,7 @@ use tonic::Status;
 
 use crate::support::{House, claim};
 
-/// One call of a method, about things that do not exist: whoever may not call it learns nothing of that.
+/// Calls a method about resources that do not exist. A caller without permission must not learn that they do not exist.
 async fn call(method: &str, party: &Party) -> Result<(), Status> {
     let hospital = || "hospitals/nowhere".to_owned();
     let slot = || "hospitals/nowhere/slots/2999-01-01".to_owned();
@@ -94,8 +94,8 @@ async fn call(method: &str, party: &Party) -> Result<(), Status> {
     }
 }
 
-/// Method, then what is answered to: an admin of every hospital, an admin of another one, a customer, an auditor, screening,
-/// marketing. `None` is OK.
+/// A method, and the reason of its refusal for an admin of every hospital, an admin of another hospital, a customer, an
+/// auditor, Screening and Marketing. `None` is OK.
 type Row = (&'static str, [Option<Reason>; 6]);
 
 const OWNER: Option<Reason> = Some(Reason::NotOwner);
@@ -123,7 +123,7 @@ const TABLE: &[Row] = &[
     ("ReleaseCapacity", [ROLE, ROLE, ROLE, ROLE, None, ROLE]),
     ("GetCapacityClaim", [ROLE, ROLE, ROLE, NO_CLAIM, NO_CLAIM, ROLE]),
     ("ListCapacityClaims", [ROLE, ROLE, ROLE, NO_SLOT, NO_SLOT, ROLE]),
-    // Last, because it is the one that makes something.
+    // Last, because it creates the hospital.
     ("CreateHospital", [None, OWNER, ROLE, ROLE, ROLE, ROLE]),
 ];
 

@@ -1,4 +1,4 @@
-//! Requests for more places, from asking to deciding.
+//! Capacity requests, from their creation to the decision.
 
 use contract::event::v1::event_envelope::Payload;
 use contract::hospital::v1;

@@ -1,4 +1,4 @@
-//! Places given back by events: once each, in any order, whatever comes with them.
+//! Events that give places back: each takes effect once, in any order and beside any other change.
 
 use contract::event::v1::event_envelope::Payload;
 use contract::event::v1::{EventEnvelope, ScreeningCancelled, ScreeningRejected, ScreeningSnapshot};
@@ -18,7 +18,7 @@ fn handler(house: &House) -> &dyn Handler {
     house.service.consumers[0].handler.as_ref()
 }
 
-/// Why events about a resource were ignored.
+/// The reasons why events about a resource were ignored.
 async fn ignored_reasons(connection: &impl ConnectionTrait, aggregate: &str) -> Vec<String> {
     let sql = "SELECT reason FROM ignored_event WHERE aggregate = $1 ORDER BY ignore_time";
     let statement = Statement::from_sql_and_values(connection.get_database_backend(), sql, [aggregate.into()]);
@@ -26,7 +26,7 @@ async fn ignored_reasons(connection: &impl ConnectionTrait, aggregate: &str) -> 
     rows.iter().map(|row| row.try_get_by_index(0).expect("a reason")).collect()
 }
 
-/// The event of this number: the claim of the same number is cancelled, or rejected where the number is odd.
+/// An event that ends the claim of this number: cancelled if the number is even, rejected if it is odd.
 fn event(slot: &str, number: u128, inbox_key: impl FnOnce(Uuid) -> InboxKey) -> Incoming {
     let event_id = Uuid::from_u128(1_000_000 + number);
     let screening = Some(ScreeningSnapshot { slot: slot.into(), ..ScreeningSnapshot::default() });

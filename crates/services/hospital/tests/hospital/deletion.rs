@@ -1,4 +1,4 @@
-//! Deletions and cancellations of many bookings: in chunks, through restarts, to the last claim.
+//! Deletions and cancellations of many bookings: they proceed in chunks, survive restarts and reach the last claim.
 
 use contract::event::v1::event_envelope::Payload;
 use contract::hospital::v1;
@@ -14,7 +14,7 @@ use crate::support::{
     reserve,
 };
 
-/// Takes `count` places, spread over the slots, claims numbered from `first`.
+/// Takes `count` places, spread over the slots. The claims are numbered from `first`.
 async fn book(party: &Party, slots: &[String], first: usize, count: usize) {
     let answers = rush(count, |i| {
         let (party, slot) = (party.clone(), slots[i % slots.len()].clone());
@@ -101,7 +101,7 @@ async fn a_restart_during_a_deletion_resumes_it() {
     let slots = house.hospital("seoul", &[1, 2], 2_000).await;
     let (admin, screening) = (house.admin().await, house.screening().await);
     book(&screening, &slots, 0, COUNT).await;
-    // The deletion itself and one chunk pass, then no commit does any more.
+    // The deletion itself and one chunk are committed, and no commit after them.
     budget.set(2);
     admin.hospital().delete_hospital(request(true)).await.unwrap();
     eventually("the first chunk", async || {
@@ -209,7 +209,7 @@ async fn a_slot_s_bookings_are_cancelled_to_the_last_before_it_is_reopened() {
             Err(status) => {
                 let refusal = refused(Err::<(), _>(status), Reason::RequestInProgress);
                 assert!(refusal.retry_after.is_some());
-                // Asking again for what is under way changes nothing.
+                // A repetition while the cancellation is under way changes nothing.
                 admin.hospital().close_slot(close.clone()).await.unwrap();
                 Err(refusal.message)
             }

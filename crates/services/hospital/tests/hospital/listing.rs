@@ -1,4 +1,4 @@
-//! Lists: order, pages, filters, and tokens that belong to one list only.
+//! Lists: their order, pages and filters, and page tokens that are valid for one list only.
 
 use contract::hospital::v1;
 use fault::Reason;
@@ -174,7 +174,7 @@ async fn a_page_of_availability_is_full_whatever_lies_outside_of_its_window() {
     let (house, _dir) = House::start().await;
     let admin = house.admin().await;
     let days: Vec<i32> = (1..=60).collect();
-    // More dates that cannot be booked yet than one look takes in, then a few that can.
+    // More dates outside their booking windows than one statement reads, and a few dates inside.
     for id in ["aaaa", "bbbb", "cccc", "dddd", "eeee"] {
         let mut request = house.draft(id, &days, 5);
         let policy = v1::BookingPolicy { max_advance: hours(1), ..Default::default() };

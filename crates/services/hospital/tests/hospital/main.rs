@@ -1,5 +1,5 @@
-//! The hospital service over gRPC, in this process, on a database of its own: what the contract says of its methods, its
-//! races, and what survives lost commits and restarts.
+//! Tests of the hospital service over gRPC, in this process and on a database of its own: its methods by the contract,
+//! its races, and its behaviour after lost commits and restarts.
 
 mod access;
 mod capacity_requests;

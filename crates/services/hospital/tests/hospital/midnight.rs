@@ -1,4 +1,5 @@
-//! Dates that end: what counts as a booking, and what a deletion and a cancellation take, before and after midnight.
+//! Dates that end: which bookings count as active, and which ones a deletion or a cancellation revokes, before and
+//! after midnight.
 
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use v1::hospital::State as HospitalState;
 
 use crate::support::{Budget, House, assert_slot_adds_up, claim, claims, facts, get_hospital, get_slot, noon, reserve};
 
-/// A clock so many days ahead of [`noon`].
+/// A clock that is so many days ahead of [`noon`].
 fn noon_in(days: i64) -> Clock {
     let there = noon().now() + jiff::SignedDuration::from_hours(24 * days);
     Clock::shifted(there.duration_since(Clock::system().now()))
@@ -85,7 +86,7 @@ async fn midnight_takes_a_date_out_of_what_is_counted() {
     assert_eq!(claims(&screening, &slots[0], "state=ACTIVE").await.len(), 2);
     house.stop().await;
 
-    // Where nothing is left but history, a deletion needs no force and ends at once.
+    // If every booking is over, a deletion needs no `force` and ends at once.
     let house = House::open(dir.path(), noon_in(4), None).await;
     let admin = house.admin().await;
     let gone = admin.hospital().delete_hospital(deletion("hospitals/samoa", false)).await.unwrap().into_inner();
@@ -94,7 +95,7 @@ async fn midnight_takes_a_date_out_of_what_is_counted() {
     house.stop().await;
 }
 
-/// A house whose hospital has so many bookings on each of two dates. It is the first of them.
+/// A service whose hospital has `each` bookings on each of two dates. The clock stands on the first date.
 async fn on_the_day(each: usize, budget: &Arc<Budget>) -> (House, tempfile::TempDir, Vec<String>) {
     let (house, dir) = House::start().await;
     let slots = house.hospital("seoul", &[1, 2], 2_000).await;
@@ -110,8 +111,8 @@ async fn on_the_day(each: usize, budget: &Arc<Budget>) -> (House, tempfile::Temp
     (house, dir, slots)
 }
 
-/// Makes a change after which no commit passes any more: what it began goes on in another process. The house's own work may
-/// take the one commit that is left, then it is asked again.
+/// Makes a change after which no commit succeeds, so that another process has to continue it. If background work uses
+/// up the one commit, the change is tried again.
 async fn last<T>(budget: &Budget, change: impl AsyncFn() -> Result<Response<T>, Status>) -> T {
     eventually("the last commit", async || {
         budget.set(1);

@@ -1,4 +1,4 @@
-//! Answers that no client refuses for their size.
+//! Pages that stay below the size that clients accept.
 
 use contract::hospital::v1;
 use domain::page::MAX_BYTES;

@@ -1,4 +1,4 @@
-//! The races of the contract that this service decides, each by its number, with real concurrency.
+//! The races of the contract that this service decides, named by their numbers and run with real concurrency.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,7 +28,7 @@ async fn delete(party: &Party, request: v1::DeleteHospitalRequest) -> Result<v1:
     party.hospital().delete_hospital(request).await.map(Response::into_inner)
 }
 
-/// Looks at a slot in every way there is until told to stop; says how often it looked.
+/// Reads a slot by every method and checks its counts, until `stop` is set. Returns the number of rounds.
 async fn watch(party: Party, slot: String, stop: Arc<AtomicBool>) -> usize {
     let mut looks = 0;
     let parent = slot.split("/slots").next().unwrap().to_owned();

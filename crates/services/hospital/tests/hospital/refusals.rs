@@ -1,4 +1,4 @@
-//! What each method refuses, with what a client needs to act on it.
+//! The refusals of each method, with the metadata that a client needs to act on them.
 
 use contract::hospital::v1;
 use fault::Reason;

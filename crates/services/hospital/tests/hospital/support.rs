@@ -32,19 +32,18 @@ use tokio::net::TcpListener;
 use tonic::{Response, Status};
 use uuid::Uuid;
 
-/// The zone of hospitals made here.
+/// The time zone of the hospitals that tests create.
 pub(crate) const ZONE: &str = "Asia/Seoul";
-/// The name of the database's file.
 pub(crate) const FILE: &str = "hospital.db";
 
-/// A clock on which it is noon in Seoul, so that no test begins on one date and ends on the next.
+/// A clock shifted to noon in Seoul, so that no test begins on one date and ends on the next.
 pub(crate) fn noon() -> Clock {
     let now = Clock::system().now().to_zoned(TimeZone::get(ZONE).unwrap());
     let noon = now.with().hour(12).minute(0).second(0).subsec_nanosecond(0).build().unwrap();
     Clock::shifted(noon.timestamp().duration_since(now.timestamp()))
 }
 
-/// Lets a number of commits pass and loses every later one.
+/// Lets a number of commits succeed and loses every later one.
 #[derive(Debug)]
 pub(crate) struct Budget(AtomicI64);
 
@@ -64,7 +63,7 @@ impl Nemesis for Budget {
     }
 }
 
-/// A running service.
+/// A running hospital service.
 pub(crate) struct House {
     pub(crate) service: Service,
     pub(crate) served: Served,
@@ -74,7 +73,7 @@ pub(crate) struct House {
 }
 
 impl House {
-    /// Starts one over this directory.
+    /// Starts a service on the database in this directory.
     pub(crate) async fn open(dir: &Path, clock: Clock, nemesis: Option<Arc<dyn Nemesis>>) -> Self {
         let signer = Signer::load_or_create(dir).unwrap();
         let (trigger, drain) = drain_pair();
@@ -92,19 +91,19 @@ impl House {
         Self { service, served, clock, process, trigger }
     }
 
-    /// Starts one over a new directory.
+    /// Starts a service in a new directory.
     pub(crate) async fn start() -> (Self, TempDir) {
         let dir = tempfile::tempdir().unwrap();
         (Self::open(dir.path(), noon(), None).await, dir)
     }
 
-    /// Starts one over a new directory whose commits have this fate.
+    /// Starts a service in a new directory; `nemesis` decides about each commit.
     pub(crate) async fn start_under(nemesis: Arc<dyn Nemesis>) -> (Self, TempDir) {
         let dir = tempfile::tempdir().unwrap();
         (Self::open(dir.path(), noon(), Some(nemesis)).await, dir)
     }
 
-    /// Stops it and closes its database.
+    /// Stops the service and closes its database.
     pub(crate) async fn stop(self) {
         let Self { service, process, trigger, .. } = self;
         trigger.request();
@@ -114,12 +113,12 @@ impl House {
         database.close().await;
     }
 
-    /// The date that many days from today where the hospitals are.
+    /// The date so many days after today, in the hospitals' time zone.
     pub(crate) fn day(&self, days: i32) -> Date {
         self.clock.now().to_zoned(TimeZone::get(ZONE).unwrap()).date() + days.days()
     }
 
-    /// The present instant of the service.
+    /// The service's current time.
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
     }
@@ -159,19 +158,19 @@ impl House {
         }
     }
 
-    /// Makes a hospital as [`House::draft`] says; returns the names of its slots.
+    /// Creates the hospital of [`House::draft`]. Returns the names of its slots.
     pub(crate) async fn hospital(&self, id: &str, days: &[i32], capacity: i32) -> Vec<String> {
         let request = self.draft(id, days, capacity);
         self.admin().await.hospital().create_hospital(request).await.unwrap();
         days.iter().map(|days| format!("hospitals/{id}/slots/{}", self.day(*days))).collect()
     }
 
-    /// Makes a hospital with one slot tomorrow; returns the slot's name.
+    /// Creates a hospital with one slot tomorrow. Returns the slot's name.
     pub(crate) async fn slot(&self, id: &str, capacity: i32) -> String {
         self.hospital(id, &[1], capacity).await.remove(0)
     }
 
-    /// Every event so far, in the order they are told.
+    /// Every event so far, in the order of the outbox.
     pub(crate) async fn events(&self) -> Vec<EventEnvelope> {
         let mut events = Vec::new();
         let mut position = 0;
@@ -183,7 +182,7 @@ impl House {
         }
     }
 
-    /// Every event so far; versions of each aggregate are contiguous, ids unique, and the slot they tell of is never over.
+    /// Every event so far. Checks that versions per aggregate have no gap, ids are unique, and no slot is overbooked.
     pub(crate) async fn sound_events(&self) -> Vec<EventEnvelope> {
         let events = self.events().await;
         let mut versions: BTreeMap<&str, i64> = BTreeMap::new();
@@ -203,7 +202,7 @@ impl House {
     }
 }
 
-/// Capacity, booked and remaining places that an event about a claim tells.
+/// The capacity, booked and remaining places in an event about a claim.
 fn counts(payload: &Payload) -> Option<(i32, i32, i32)> {
     match payload {
         Payload::CapacityReserved(fact) => Some((fact.capacity, fact.booked_count, fact.remaining_count)),
@@ -213,7 +212,7 @@ fn counts(payload: &Payload) -> Option<(i32, i32, i32)> {
     }
 }
 
-/// How many events there are of each fact.
+/// How many events each fact has.
 pub(crate) fn facts(events: &[EventEnvelope]) -> BTreeMap<&'static str, usize> {
     let mut facts = BTreeMap::new();
     for event in events {
@@ -222,12 +221,12 @@ pub(crate) fn facts(events: &[EventEnvelope]) -> BTreeMap<&'static str, usize> {
     facts
 }
 
-/// The claim id made of a number.
+/// A claim id made from a number.
 pub(crate) fn claim(number: u128) -> String {
     format!("{}.1", Uuid::from_u128(number))
 }
 
-/// A request_id nobody used.
+/// A fresh request_id.
 pub(crate) fn request_id() -> String {
     entropy::uuid_v4().to_string()
 }
@@ -250,7 +249,7 @@ pub(crate) async fn get_hospital(party: &Party, name: &str) -> Hospital {
     party.hospital().get_hospital(GetHospitalRequest { name: name.into() }).await.unwrap().into_inner()
 }
 
-/// Every claim of a slot that a filter lets through, read in pages.
+/// Every claim of a slot that matches the filter, read page by page.
 pub(crate) async fn claims(party: &Party, slot: &str, filter: &str) -> Vec<CapacityClaim> {
     let mut request = ListCapacityClaimsRequest {
         slot: slot.into(),
@@ -269,7 +268,7 @@ pub(crate) async fn claims(party: &Party, slot: &str, filter: &str) -> Vec<Capac
     }
 }
 
-/// The slot's counts are those of its claims.
+/// Asserts that the slot's counts agree with its claims.
 pub(crate) async fn assert_slot_adds_up(party: &Party, slot: &str) -> Slot {
     let active = claims(party, slot, "state=ACTIVE").await.len();
     let slot = get_slot(party, slot).await;
@@ -278,7 +277,6 @@ pub(crate) async fn assert_slot_adds_up(party: &Party, slot: &str) -> Slot {
     slot
 }
 
-/// A duration of the contract.
 pub(crate) fn hours(hours: i64) -> Option<prost_types::Duration> {
     Some(prost_types::Duration { seconds: SignedDuration::from_hours(hours).as_secs(), nanos: 0 })
 }

@@ -1,4 +1,4 @@
-//! Commits that are lost, or made and reported as lost: every acknowledged change is there exactly once.
+//! Commits that are lost, or made and reported as failed: every acknowledged change is stored exactly once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +16,7 @@ use v1::set_slot_capacity_request::Change;
 
 use crate::support::{FILE, House, assert_slot_adds_up, claim, claims, get_slot, release, request_id, reserve};
 
-/// Lets half of the commits pass, loses some, and makes others without saying so.
+/// Half of the commits succeed, a quarter are lost, and a quarter are made but reported as failed.
 #[derive(Debug)]
 struct Chaos(AtomicU64);
 
@@ -31,7 +31,7 @@ impl Nemesis for Chaos {
     }
 }
 
-/// Asks the same again until there is a definite answer.
+/// Repeats the same call until the answer is not STORAGE_UNAVAILABLE.
 async fn call_with_retries<T, F: Future<Output = Result<T, Status>>>(ask: impl Fn() -> F) -> Result<T, Refusal> {
     loop {
         match ask().await {

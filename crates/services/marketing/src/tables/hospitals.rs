@@ -1,4 +1,4 @@
-//! What is known of hospitals; a row of one that is gone stays, so that a late event cannot bring its slots back.
+//! The table of hospitals. The row of a deleted hospital stays, so that a late event cannot bring its slots back.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,10 +13,9 @@ use super::corrupt;
 
 #[expect(unreachable_pub, reason = "the entity macro emits pub items")]
 pub(crate) mod hospital {
-    //! One row a hospital.
+    //! One row per hospital.
     use sea_orm::entity::prelude::*;
 
-    /// A row.
     #[sea_orm::model]
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "hospital")]
@@ -30,7 +29,8 @@ pub(crate) mod hospital {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-/// These hospitals, locked until the transaction ends where the database locks rows; unknown ones are not in the map.
+/// Reads these hospitals; unknown ones are missing in the map. Where the database locks rows, they are locked until the
+/// transaction ends.
 pub(crate) async fn load_for_update(
     transaction: &impl ConnectionTrait,
     named: &BTreeSet<&HospitalId>,
@@ -45,7 +45,7 @@ pub(crate) async fn load_for_update(
     rows.into_iter().map(read).collect()
 }
 
-/// Writes hospitals, of which those `before` were there.
+/// Writes hospitals. Those in `before` are replaced, the others inserted.
 pub(crate) async fn save(
     transaction: &impl ConnectionTrait,
     before: &BTreeMap<HospitalId, Hospital>,

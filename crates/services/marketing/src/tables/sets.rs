@@ -1,5 +1,5 @@
-//! The sets that are counted when they are read: the bookings and the refusals of late, one row each, so that one that is
-//! told twice counts once.
+//! The bookings and refusals of the last seven days, one row each, so that a repeated event counts once. They are
+//! counted when demand is read.
 
 use std::collections::HashMap;
 
@@ -13,10 +13,9 @@ use store::rows::{among, insert_missing};
 
 #[expect(unreachable_pub, reason = "the entity macro emits pub items")]
 pub(crate) mod booking {
-    //! One row a booking that got its place.
+    //! One row per booking that got its place.
     use sea_orm::entity::prelude::*;
 
-    /// A row.
     #[sea_orm::model]
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "booking")]
@@ -32,10 +31,9 @@ pub(crate) mod booking {
 
 #[expect(unreachable_pub, reason = "the entity macro emits pub items")]
 pub(crate) mod refusal {
-    //! One row a report of refusals.
+    //! One row per report of refusals.
     use sea_orm::entity::prelude::*;
 
-    /// A row.
     #[sea_orm::model]
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "refusal")]
@@ -58,20 +56,20 @@ pub(crate) fn refusal_row(event_id: Uuid, slot: &SlotId, count: i64, time: Times
     refusal::Model { event_id, slot: slot.to_string(), number: count, time: micros(time) }
 }
 
-/// Keeps those that are not older than `since`.
+/// Inserts those bookings that are not older than `since`.
 pub(crate) async fn save_bookings(
     transaction: &impl ConnectionTrait,
     mut rows: Vec<booking::Model>,
     since: i64,
 ) -> Result<(), DbErr> {
     use booking::ActiveModel;
-    // in order: replicas that are told the same must not wait for each other in a circle
+    // in the order of the keys, so that replicas that consume the same events cannot deadlock
     rows.sort_unstable_by_key(|row| row.screening);
     let late = rows.into_iter().filter(|row| row.time >= since).map(ActiveModel::from);
     insert_missing(transaction, late.collect()).await
 }
 
-/// Keeps those that are not older than `since`.
+/// Inserts those reports that are not older than `since`.
 pub(crate) async fn save_refusals(
     transaction: &impl ConnectionTrait,
     mut rows: Vec<refusal::Model>,
@@ -83,7 +81,7 @@ pub(crate) async fn save_refusals(
     insert_missing(transaction, late.collect()).await
 }
 
-/// How many bookings each of these slots got since then; slots without any are not in the map.
+/// How many bookings each of these slots got since `since`. A slot without any is missing in the map.
 pub(crate) async fn count_bookings(
     connection: &impl ConnectionTrait,
     slots: &[String],
@@ -100,7 +98,7 @@ pub(crate) async fn count_bookings(
     Ok(counted.into_tuple::<(String, i64)>().all(connection).await?.into_iter().collect())
 }
 
-/// How many askers each of these slots turned away since then; slots without any are not in the map.
+/// How many requests each of these slots refused since `since`. A slot without any is missing in the map.
 pub(crate) async fn count_refusals(
     connection: &impl ConnectionTrait,
     slots: &[String],
@@ -110,7 +108,7 @@ pub(crate) async fn count_refusals(
     let counted = Entity::find()
         .select_only()
         .column(Column::Slot)
-        // without the cast, some databases answer a sum of integers as a decimal
+        // without the cast, some databases return a sum of integers as a decimal
         .column_as(Column::Number.sum().cast_as(Alias::new("bigint")), "number")
         .filter(among(connection, Column::Slot, slots.to_vec()))
         .filter(Column::Time.gte(since))
@@ -118,12 +116,12 @@ pub(crate) async fn count_refusals(
     Ok(counted.into_tuple::<(String, i64)>().all(connection).await?.into_iter().collect())
 }
 
-/// Removes a chunk of the bookings before this time; whether there may be more.
+/// Removes a chunk of the bookings before `older_than`. Returns whether there may be more.
 pub(crate) async fn prune_bookings(transaction: &impl ConnectionTrait, older_than: i64) -> Result<bool, DbErr> {
     super::prune::<booking::Entity, _>(transaction, booking::Column::Time, older_than).await
 }
 
-/// Removes a chunk of the refusals before this time; whether there may be more.
+/// Removes a chunk of the reports before `older_than`. Returns whether there may be more.
 pub(crate) async fn prune_refusals(transaction: &impl ConnectionTrait, older_than: i64) -> Result<bool, DbErr> {
     super::prune::<refusal::Entity, _>(transaction, refusal::Column::Time, older_than).await
 }

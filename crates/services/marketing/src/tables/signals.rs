@@ -1,4 +1,4 @@
-//! The signals: one row a slot that anything is known of and whose hospital is not gone.
+//! The table of signals: one row per known slot, except slots of deleted hospitals.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,10 +19,9 @@ use super::corrupt;
 
 #[expect(unreachable_pub, reason = "the entity macro emits pub items")]
 pub(crate) mod signal {
-    //! One row a slot.
+    //! One row per slot.
     use sea_orm::entity::prelude::*;
 
-    /// A row.
     #[sea_orm::model]
     #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
     #[sea_orm(table_name = "signal")]
@@ -44,7 +43,7 @@ pub(crate) mod signal {
 
 use signal::{ActiveModel, Column, Entity, Model};
 
-/// A signal, and when the date of its slot is over.
+/// A signal, and when its slot's date is over, in microseconds since 1970.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Row {
     pub(crate) signal: Signal,
@@ -67,7 +66,7 @@ fn by_slot(rows: Vec<Model>) -> Result<BTreeMap<SlotId, Row>, DbErr> {
     rows.into_iter().map(read).collect()
 }
 
-/// The signals of these slots, locked until the transaction ends where the database locks rows.
+/// Reads the signals of these slots. Where the database locks rows, they are locked until the transaction ends.
 pub(crate) async fn load_for_update(
     transaction: &impl ConnectionTrait,
     slots: &BTreeSet<&SlotId>,
@@ -76,7 +75,7 @@ pub(crate) async fn load_for_update(
     by_slot(select.order_by_asc(Column::Slot).lock_exclusive().all(transaction).await?)
 }
 
-/// The signals of all slots of these hospitals, locked likewise.
+/// Like [`load_for_update`], for all slots of these hospitals.
 pub(crate) async fn load_of_for_update(
     transaction: &impl ConnectionTrait,
     hospitals: impl Iterator<Item = &HospitalId>,
@@ -85,7 +84,6 @@ pub(crate) async fn load_of_for_update(
     by_slot(select.order_by_asc(Column::Slot).lock_exclusive().all(transaction).await?)
 }
 
-/// Removes the signals of these hospitals.
 pub(crate) async fn delete_of(
     transaction: &impl ConnectionTrait,
     hospitals: impl Iterator<Item = &HospitalId>,
@@ -97,7 +95,7 @@ pub(crate) async fn delete_of(
     Ok(())
 }
 
-/// Writes signals, of which those were there.
+/// Writes signals. Those in `known` are replaced, the others inserted.
 pub(crate) async fn save(
     transaction: &impl ConnectionTrait,
     known: &BTreeSet<SlotId>,
@@ -106,7 +104,7 @@ pub(crate) async fn save(
     let rows = rows.iter().map(|(slot, Row { signal, end_time })| {
         let row = ActiveModel {
             slot: Set(slot.to_string()),
-            // of the same slot these are always the same, and indexes have them
+            // these never change for a slot; unchanged columns leave their indexes alone
             hospital: Unchanged(slot.hospital.to_string()),
             date: Unchanged(slot.date.to_string()),
             slot_version: Set(signal.slot_version),
@@ -121,12 +119,12 @@ pub(crate) async fn save(
     save_all(transaction, rows.collect::<Vec<_>>()).await
 }
 
-/// Removes a chunk of the signals of the dates before this one; whether there may be more.
+/// Removes a chunk of the signals of dates before `date`. Returns whether there may be more.
 pub(crate) async fn prune(transaction: &impl ConnectionTrait, date: Date) -> Result<bool, DbErr> {
     super::prune::<Entity, _>(transaction, Column::Date, date.to_string()).await
 }
 
-/// The kinds of the keys of [`list`]'s orders: the ordered column, then the slot.
+/// The kinds of the keys in a page token of this order: the ordered column, then the slot.
 pub(crate) fn keys(order: Order) -> [KeyKind; 2] {
     match order.field {
         "fill_ratio" => [KeyKind::Real, KeyKind::Text],
@@ -137,7 +135,7 @@ pub(crate) fn keys(order: Order) -> [KeyKind; 2] {
 fn within(scope: &Scope) -> Condition {
     match scope {
         Scope::Everything => Condition::all(),
-        // customers read no demand
+        // customers may not read demand
         Scope::Customer(_) => Condition::all().add(Column::SlotVersion.lt(0)),
         Scope::Hospitals(listed) => {
             Condition::all().add(Column::Hospital.is_in(listed.iter().map(ToString::to_string)))
@@ -145,15 +143,15 @@ fn within(scope: &Scope) -> Condition {
     }
 }
 
-/// What is listed when: slots whose date is not over at `now`, in microseconds. `earliest` is the date it is at least
-/// everywhere then; it only shows the index of dates where a first page begins.
+/// What the list shows at the time `now`, in microseconds since 1970: slots whose date is not over. `earliest` is the
+/// earliest today on earth. It only tells the index of dates where the first page begins.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Present {
     pub(crate) now: i64,
     pub(crate) earliest: Date,
 }
 
-/// A page of the signals the scope admits.
+/// A page of the signals that the scope admits.
 pub(crate) async fn list(
     connection: &impl ConnectionTrait,
     scope: &Scope,
@@ -171,7 +169,7 @@ pub(crate) async fn list(
         "fill_ratio" => Column::FillRatio,
         _ => Column::Date,
     };
-    // later pages begin at their token, and a second lower bound would keep the index from it
+    // a later page begins at its token, and a second lower bound would keep the database from using the index
     let begin = (!by_ratio && asked.after.is_none()).then(|| Column::Date.gte(present.earliest.to_string()));
     let select = |scope| {
         Entity::find()

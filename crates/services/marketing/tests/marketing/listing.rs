@@ -1,4 +1,4 @@
-//! Demand signals: what they add up to whatever the order of events, who sees which, filters, orders and pages.
+//! Demand signals: they do not depend on the order of events; who sees which; filters, orders and pages.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -47,7 +47,7 @@ async fn a_signal_adds_up_what_happened_of_late() {
     house.stop().await;
 }
 
-/// Instants are kept to the microsecond.
+/// A time cut to microseconds, as it is stored.
 fn micros(time: prost_types::Timestamp) -> prost_types::Timestamp {
     prost_types::Timestamp { nanos: time.nanos / 1_000 * 1_000, ..time }
 }
@@ -99,7 +99,7 @@ async fn only_slots_that_lie_ahead_are_listed() {
     let house = House::open(dir.path(), Plan::default()).await;
     let auditor = house.served.auditor().await;
     let (past, today, soon) = (slot("seoul", -1), slot("seoul", 0), slot("seoul", 1));
-    // refusals alone do not make a signal: nothing is known of the slot yet
+    // refusals alone make no signal, because the slot's places are not known yet
     house.feed(&[refusals(&slot("seoul", 2), 4, 0)]).await;
     house.feed(&[places(&past, 1, 4, 0, 0), places(&today, 1, 4, 0, 0), places(&soon, 1, 4, 0, 0)]).await;
     house.feed(&[registered("seoul")]).await;
@@ -129,7 +129,7 @@ async fn a_deleted_hospital_drops_out_for_good() {
     house.stop().await;
 }
 
-/// Ten slots, filled to a tenth each more than the one before, on dates that come closer.
+/// Ten slots. Each is filled to a tenth more than the one before, and its date is a day earlier.
 async fn populate(house: &House) -> Vec<String> {
     house.feed(&[registered("seoul"), registered("busan")]).await;
     let mut names = Vec::new();

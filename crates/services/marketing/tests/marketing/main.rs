@@ -1,4 +1,4 @@
-//! Marketing over gRPC, fed with events directly, beside a Hospital that stands in for the real one.
+//! Tests of Marketing over gRPC. The tests feed it events directly, beside a stand-in for Hospital.
 
 mod listing;
 mod proposing;

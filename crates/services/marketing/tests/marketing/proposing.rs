@@ -1,4 +1,4 @@
-//! Proposals: who may make them, what reaches Hospital, and what its answers, refusals and silence become.
+//! Proposals: who may make them, what Hospital receives, and what the caller gets in return.
 
 use std::time::Duration;
 
@@ -110,7 +110,7 @@ async fn a_refusal_of_hospital_is_passed_on() {
         assert_eq!(refusal.value("hospital"), "hospitals/seoul");
         assert_eq!(refusal.retry_after.is_some(), reason.retryable());
     }
-    // that Hospital does not know us is not the caller's doing
+    // the caller is not to blame if Hospital refuses this service's identity
     open.hospital.mood(Mood::Refuse(Fault::new(Reason::CredentialsInvalid, "who are you")));
     refused(propose(&marketing, proposal(&name)).await, Reason::Internal);
     house.stop().await;
@@ -140,7 +140,7 @@ async fn a_hospital_out_of_reach_is_unavailable_in_time() {
     refused(propose(&marketing, proposal(&name)).await, Reason::HospitalUnavailable);
     house.stop().await;
 
-    // a server that knows us and does not run the service
+    // a server that accepts this service's identity and does not serve HospitalService
     let (dir, beside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let other = House::open(beside.path(), Plan::default()).await;
     std::fs::copy(beside.path().join(Signer::FILE), dir.path().join(Signer::FILE)).unwrap();

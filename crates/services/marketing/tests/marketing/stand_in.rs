@@ -1,4 +1,4 @@
-//! A Hospital that stands in for the real one: it takes capacity requests behind the real door, and fails as told.
+//! A stand-in for Hospital. It takes capacity requests behind the real door, and fails when a test asks for it.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -28,7 +28,7 @@ use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 use tower::Service;
 
-/// What the next calls get.
+/// How the stand-in answers the next calls.
 #[derive(Debug, Clone)]
 pub(crate) enum Mood {
     Accept,
@@ -36,7 +36,7 @@ pub(crate) enum Mood {
     Silence,
 }
 
-/// A call that arrived.
+/// A call that the stand-in has received.
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
     pub(crate) caller: Caller,
@@ -51,11 +51,11 @@ struct State {
     made: HashMap<String, String>,
 }
 
-/// The stand-in.
+/// The stand-in. Clones share its state.
 #[derive(Debug, Clone)]
 pub(crate) struct StandIn(Arc<Mutex<State>>);
 
-/// A stand-in that is being served.
+/// A stand-in that serves until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Open {
     pub(crate) hospital: StandIn,
@@ -64,7 +64,7 @@ pub(crate) struct Open {
 }
 
 impl StandIn {
-    /// Serves one with the identities of this directory.
+    /// Serves a stand-in that accepts the identities of this directory.
     pub(crate) async fn open(dir: &Path) -> Open {
         let state = State { mood: Mood::Accept, calls: Vec::new(), made: HashMap::new() };
         let hospital = Self(Arc::new(Mutex::new(state)));
@@ -86,7 +86,7 @@ impl StandIn {
         self.0.lock().unwrap().calls.clone()
     }
 
-    /// Makes a capacity request, or answers the one an earlier call of this request_id made.
+    /// Makes a capacity request, or returns the one that an earlier call with this request_id made.
     fn make(&self, message: &CreateCapacityRequestRequest) -> CapacityRequest {
         let made = &mut self.0.lock().unwrap().made;
         let fresh = format!("{}/capacityRequests/{}", message.parent, uuid_v7());

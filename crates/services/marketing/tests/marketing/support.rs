@@ -1,4 +1,4 @@
-//! A marketing service in this process, on a port of its own over a directory of its own, and the events to feed it.
+//! A marketing service in this process with its own port and directory, and events to feed it.
 
 use std::path::Path;
 use std::time::Duration;
@@ -28,7 +28,7 @@ use testkit::{Party, Served, Tokens, in_days, slot_name};
 use tokio::net::TcpListener;
 use tonic::Status;
 
-/// A running service.
+/// A running marketing service.
 pub(crate) struct House {
     pub(crate) service: Service,
     pub(crate) served: Served,
@@ -36,17 +36,17 @@ pub(crate) struct House {
     trigger: DrainTrigger,
 }
 
-/// What a house is built with.
+/// The configuration of a test's service.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Plan {
     pub(crate) options: Options,
     pub(crate) shift: SignedDuration,
-    /// Where Hospital listens; nowhere unless said.
+    /// The address of Hospital. `None`: nothing listens there.
     pub(crate) hospital: Option<String>,
 }
 
 impl House {
-    /// Starts one over this directory.
+    /// Starts a service on the database in this directory.
     pub(crate) async fn open(dir: &Path, plan: Plan) -> Self {
         let signer = Signer::load_or_create(dir).unwrap();
         let (trigger, drain) = drain_pair();
@@ -68,13 +68,13 @@ impl House {
         Self { service, served, process, trigger }
     }
 
-    /// Starts one over a new directory.
+    /// Starts a service in a new directory.
     pub(crate) async fn start(plan: Plan) -> (Self, TempDir) {
         let dir = tempfile::tempdir().unwrap();
         (Self::open(dir.path(), plan).await, dir)
     }
 
-    /// Stops it and closes its database.
+    /// Stops the service and closes its database.
     pub(crate) async fn stop(self) {
         let Self { service, process, trigger, .. } = self;
         trigger.request();
@@ -84,14 +84,14 @@ impl House {
         database.close().await;
     }
 
-    /// What takes the events of this producer in.
+    /// The handler of this producer's events.
     pub(crate) fn handler(&self, producer: &str) -> &dyn Handler {
         let name = format!("marketing-{producer}");
         let consumer = self.service.consumers.iter().find(|consumer| consumer.name == name).unwrap();
         consumer.handler.as_ref()
     }
 
-    /// Feeds events as a batch to each consumer that wants them.
+    /// Gives each consumer the events of its producer as one batch.
     pub(crate) async fn feed(&self, events: &[EventEnvelope]) {
         for producer in ["hospital", "screening"] {
             let own = events.iter().filter(|event| event.producer == producer);
@@ -100,7 +100,7 @@ impl House {
     }
 }
 
-/// An event as it comes by a transport without order.
+/// An event as a transport without order delivers it.
 pub(crate) fn incoming(envelope: &EventEnvelope) -> Incoming {
     let event_id = envelope.event_id.parse().unwrap();
     Incoming { envelope: envelope.clone(), event_id, inbox_key: InboxKey::Unordered { event_id } }
@@ -109,7 +109,7 @@ pub(crate) fn incoming(envelope: &EventEnvelope) -> Incoming {
 /// The time zone of every hospital.
 pub(crate) const ZONE: &str = "Asia/Seoul";
 
-/// The slot of `hospitals/{hospital}` so many days from today.
+/// The slot of `hospitals/{hospital}` `days` days from today.
 pub(crate) fn slot(hospital: &str, days: i32) -> String {
     slot_name(&format!("hospitals/{hospital}"), in_days(ZONE, days))
 }
@@ -142,7 +142,7 @@ pub(crate) fn deletion(hospital: &str) -> [EventEnvelope; 2] {
     ]
 }
 
-/// What Hospital tells when a slot comes to this version, in whichever of its words.
+/// An event of Hospital about a slot of this version. `word` chooses one of the five facts that report places.
 pub(crate) fn places(slot: &str, slot_version: i64, capacity: i32, booked_count: i32, word: u64) -> EventEnvelope {
     let slot = slot.to_owned();
     let payload = match word % 5 {
@@ -188,7 +188,7 @@ pub(crate) fn refusals(slot: &str, count: i64, hours_ago: i64) -> EventEnvelope 
     event("screening", hours_ago, Payload::ScreeningRefused(payload))
 }
 
-/// All signals, read in pages of three.
+/// Every signal, read in pages of three.
 pub(crate) async fn list(party: &Party, filter: &str, order_by: &str) -> Result<Vec<DemandSignal>, Status> {
     let mut request = ListDemandSignalsRequest {
         filter: filter.into(),

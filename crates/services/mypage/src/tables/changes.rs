@@ -1,6 +1,6 @@
-//! The changes of the latest while, for streams that follow or resume: every item as each change left it.
+//! The latest changes, for streams that follow or resume: each row is a booking as one change left it.
 //!
-//! Positions count a customer's changes without gaps, so a reader sees by itself when what it wants has been removed.
+//! Positions count the changes of one customer without gaps, so a reader notices when its next change has been removed.
 
 use domain::ids::{CustomerId, ScreeningId, parse_date};
 use domain::mypage::Item;
@@ -15,10 +15,9 @@ use super::corrupt;
 
 #[expect(unreachable_pub, reason = "the entity macro emits pub items")]
 pub(crate) mod change {
-    //! One row a change.
+    //! One row per change.
     use sea_orm::entity::prelude::*;
 
-    /// A row.
     #[sea_orm::model]
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "change")]
@@ -42,7 +41,7 @@ pub(crate) mod change {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-/// A change and its position on its customer's page.
+/// A change, and its position on its customer's page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Change {
     pub(crate) position: i64,
@@ -69,7 +68,7 @@ impl TryFrom<change::Model> for Change {
     }
 }
 
-/// Appends changes with their positions, in order; `time` is when they were taken in.
+/// Appends changes under their positions, in order. `time` is when they were applied.
 pub(crate) async fn append(
     transaction: &impl ConnectionTrait,
     numbered: Vec<(i64, Item)>,
@@ -93,7 +92,7 @@ pub(crate) async fn append(
     insert_all(transaction, rows.collect()).await
 }
 
-/// The next changes of a customer's page after a position, as far as they are kept.
+/// The next changes of a customer's page after a position, at most `limit`. Older ones may have been removed.
 pub(crate) async fn read_after(
     connection: &impl ConnectionTrait,
     customer: &CustomerId,
@@ -111,11 +110,11 @@ pub(crate) async fn read_after(
     rows.into_iter().map(Change::try_from).collect()
 }
 
-/// Rows one transaction removes at most.
+/// The most rows that one transaction removes.
 const CHANGES_PER_PRUNE: u64 = 1_000;
 
-/// Removes the oldest changes as long as they are older than a time or beyond the newest `keep`, at most a chunk; whether
-/// there may be more.
+/// Removes the oldest changes that are older than `older_than` or not among the newest `keep`, at most
+/// [`CHANGES_PER_PRUNE`]. Returns whether there may be more.
 pub(crate) async fn prune(transaction: &impl ConnectionTrait, older_than: i64, keep: u64) -> Result<bool, DbErr> {
     use change::Column;
     let newest: Option<i64> = change::Entity::find()

@@ -1,4 +1,4 @@
-//! The items: one row a booking, as it is shown; and the versions of what nobody is shown.
+//! The tables of items: one row per booking as it is shown, and one row per screening that is shown to nobody.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,10 +17,9 @@ use store::{micros, timestamp};
 use super::corrupt;
 
 pub(crate) mod item {
-    //! One row a booking.
+    //! One row per booking.
     use sea_orm::entity::prelude::*;
 
-    /// A row.
     #[sea_orm::model]
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "item")]
@@ -43,10 +42,9 @@ pub(crate) mod item {
 
 #[expect(unreachable_pub, reason = "the entity macro emits pub items")]
 pub(crate) mod hidden {
-    //! The greatest version seen of a screening that nobody is shown.
+    //! The greatest version that was applied of a screening that is shown to nobody.
     use sea_orm::entity::prelude::*;
 
-    /// A row.
     #[sea_orm::model]
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "hidden")]
@@ -79,7 +77,8 @@ impl TryFrom<item::Model> for Item {
 }
 
 impl item::ActiveModel {
-    /// The row of an item that was another before, or was not there. The index has what hardly ever changes.
+    /// The row of an item. `before` is the stored item, if there is one. Columns that the index covers are left
+    /// `Unchanged` if their values are the same.
     fn new(item: &Item, before: Option<&Item>) -> Self {
         let fixed = before.is_some_and(|before| (&before.customer, before.date) == (&item.customer, item.date));
         Self {
@@ -97,8 +96,8 @@ impl item::ActiveModel {
     }
 }
 
-/// What is held of these screenings, locked until the transaction ends where the database locks rows; those of which
-/// nothing is known are not in the map.
+/// What is stored of these screenings; unknown ones are missing in the map. Where the database locks rows, they are
+/// locked until the transaction ends.
 pub(crate) async fn load_for_update(
     transaction: &impl ConnectionTrait,
     screenings: &BTreeSet<ScreeningId>,
@@ -120,7 +119,7 @@ pub(crate) async fn load_for_update(
     Ok(shown)
 }
 
-/// Writes what is not as it was loaded.
+/// Writes those items that differ from what was loaded.
 pub(crate) async fn save(
     transaction: &impl ConnectionTrait,
     before: &BTreeMap<ScreeningId, Shown>,
@@ -139,19 +138,19 @@ pub(crate) async fn save(
     save_all(transaction, hidden.collect::<Vec<_>>()).await
 }
 
-/// How many there are, of all customers.
+/// How many items there are, of all customers together.
 pub(crate) async fn count(connection: &impl ConnectionTrait) -> Result<u64, DbErr> {
     item::Entity::find().count(connection).await
 }
 
-/// The greatest version of a screening that has been taken in, 0 for none.
+/// The greatest version of a screening that was applied; 0 if there was none.
 pub(crate) async fn seen_version(connection: &impl ConnectionTrait, screening: ScreeningId) -> Result<i64, DbErr> {
     let shown = item::Entity::find_by_id(screening.0).one(connection).await?.map_or(0, |row| row.version);
     let hidden = hidden::Entity::find_by_id(screening.0).one(connection).await?.map_or(0, |row| row.version);
     Ok(shown.max(hidden))
 }
 
-/// A customer's active bookings from this date on. There is at most one a date, so they are few.
+/// A customer's active bookings from this date on. There is at most one per date, so they are few.
 pub(crate) async fn active(
     connection: &impl ConnectionTrait,
     customer: &CustomerId,
@@ -168,7 +167,7 @@ pub(crate) async fn active(
     rows.into_iter().map(Item::try_from).collect()
 }
 
-/// The kinds of the keys of [`list`]'s order.
+/// The kinds of the keys in a page token of [`list`].
 pub(crate) const KEYS: [KeyKind; 2] = [KeyKind::Text, KeyKind::Text];
 
 /// A page of a customer's bookings, latest date first.

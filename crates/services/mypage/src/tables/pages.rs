@@ -1,4 +1,4 @@
-//! The pages: how many changes each has seen, and which life of the view they belong to.
+//! The tables of pages: how many changes each page has had, and the epoch of the view.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,10 +14,9 @@ use super::corrupt;
 
 #[expect(unreachable_pub, reason = "the entity macro emits pub items")]
 pub(crate) mod page {
-    //! One row a customer with a booking.
+    //! One row per customer who has a booking.
     use sea_orm::entity::prelude::*;
 
-    /// A row.
     #[sea_orm::model]
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "page")]
@@ -33,10 +32,9 @@ pub(crate) mod page {
 
 #[expect(unreachable_pub, reason = "the entity macro emits pub items")]
 pub(crate) mod life {
-    //! One row: which life of the view this is.
+    //! A single row with the epoch of this view.
     use sea_orm::entity::prelude::*;
 
-    /// A row.
     #[sea_orm::model]
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "life")]
@@ -49,15 +47,14 @@ pub(crate) mod life {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-/// The id of the only row of [`life`].
 pub(crate) const LIFE: i32 = 1;
 
-/// How far a customer's page has come.
+/// The progress of a customer's page.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct PageRow {
-    /// How many changes it has seen; the last one has this position.
+    /// How many changes the page has had. It is the position of the last one.
     pub(crate) position: i64,
-    /// When a booking on it changed last; none where it has none.
+    /// When a booking on the page changed last; `None` if it has no booking.
     pub(crate) update_time: Option<Timestamp>,
 }
 
@@ -68,7 +65,7 @@ impl From<page::Model> for PageRow {
 }
 
 impl PageRow {
-    /// Counts a change that happened at this time, and returns its position.
+    /// Counts a change of this time. Returns its position.
     pub(crate) fn advance(&mut self, time: Timestamp) -> i64 {
         self.position += 1;
         self.update_time = self.update_time.max(Some(time));
@@ -76,8 +73,8 @@ impl PageRow {
     }
 }
 
-/// The pages of these customers, locked until the transaction ends where the database locks rows; those without a booking
-/// are not in the map.
+/// The pages of these customers; those without a booking are missing in the map. Where the database locks rows, they
+/// are locked until the transaction ends.
 pub(crate) async fn load_for_update(
     transaction: &impl ConnectionTrait,
     customers: &BTreeSet<&CustomerId>,
@@ -95,13 +92,13 @@ pub(crate) async fn load_for_update(
     rows.into_iter().map(read).collect()
 }
 
-/// One customer's page; at position 0 where it has no booking.
+/// One customer's page. Without a booking it is at position 0.
 pub(crate) async fn find(connection: &impl ConnectionTrait, customer: &CustomerId) -> Result<PageRow, DbErr> {
     let row = page::Entity::find_by_id(customer.to_string()).one(connection).await?;
     Ok(row.map(PageRow::from).unwrap_or_default())
 }
 
-/// Writes pages, of which those were there.
+/// Writes pages. Those in `known` are replaced, the others inserted.
 pub(crate) async fn save(
     transaction: &impl ConnectionTrait,
     known: &BTreeSet<CustomerId>,
@@ -118,7 +115,7 @@ pub(crate) async fn save(
     save_all(transaction, rows.collect::<Vec<_>>()).await
 }
 
-/// Which life of the view this is: another one after it was built anew.
+/// The epoch of this view. A rebuilt view has another one.
 pub(crate) async fn epoch(connection: &impl ConnectionTrait) -> Result<Uuid, DbErr> {
     let row = life::Entity::find_by_id(LIFE).one(connection).await?;
     row.map(|row| row.epoch).ok_or_else(|| corrupt("life", LIFE))

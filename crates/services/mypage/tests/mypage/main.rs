@@ -1,4 +1,4 @@
-//! My-page over gRPC, fed with events directly.
+//! Tests of my-page over gRPC. The tests feed it events directly.
 
 mod reading;
 mod rebuilding;

@@ -1,4 +1,4 @@
-//! The page and the list of bookings: what they show, to whom, in which order, and not from before a write.
+//! The page and the list of bookings: what they show, to whom, in which order, and reads that wait for a write.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -207,7 +207,7 @@ async fn a_read_waits_for_the_write_it_names() {
     let (page, ()) = within(Duration::from_secs(20), "the read", async { tokio::join!(wait, write) }).await;
     assert_eq!(page.active_count, 1);
 
-    // a fence is shown to nobody, and a token of it is honoured
+    // a fence is shown to nobody, but a read with its token waits for it
     let fence = Booking::new(2, "", 4);
     let request = ListMyPageItemsRequest {
         parent: name.clone(),

@@ -1,4 +1,4 @@
-//! A view built anew beside the one in use, and put in its place.
+//! Views that are rebuilt beside the one in use and then replace it.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use testkit::{patience, refused, within};
 
 use crate::support::{Booking, House, Plan, get, incoming, list, page_of, watch};
 
-/// Opens another view in this directory and feeds it with these events.
+/// Opens another view at this location and feeds it these events.
 async fn another(house: &House, location: Location, events: &[EventEnvelope]) -> View {
     let view = house.service.views.open(&location).await.unwrap();
     view.consumer().handler.handle(&events.iter().map(incoming).collect::<Vec<_>>()).await.unwrap();
@@ -23,7 +23,7 @@ async fn calls_go_to_the_new_view_once_it_is_in_place_and_the_old_one_can_be_clo
     let kim = house.served.customer("kim").await;
     let bookings: Vec<Booking> = (1..=5).map(|uid| Booking::new(uid, "kim", uid as i32)).collect();
     let events: Vec<EventEnvelope> = bookings.iter().flat_map(|booking| booking.life(&["CONFIRMED"])).collect();
-    // the one in use has lost four of them
+    // the view in use misses four of the events
     house.feed(&events[..1]).await;
     let next = another(&house, Location::Sqlite(dir.path().join("mypage-2.db")), &events).await;
     assert_eq!(get(&kim, &page_of("kim"), "").await.unwrap().active_count, 1, "nobody reads it yet");
@@ -31,7 +31,7 @@ async fn calls_go_to_the_new_view_once_it_is_in_place_and_the_old_one_can_be_clo
     let old = house.service.views.replace(next);
     assert_eq!(get(&kim, &page_of("kim"), "").await.unwrap().active_count, 5);
     assert_eq!(list(&kim, &page_of("kim"), 2).await.unwrap().len(), 5);
-    // the house still holds the consumer of the old one, as a transport does that has not stopped
+    // the test still holds the consumer of the old view, like a transport that has not stopped
     old.close(Duration::from_millis(10)).await;
     assert_eq!(get(&kim, &page_of("kim"), "").await.unwrap().active_count, 5);
     house.stop().await;
@@ -43,7 +43,7 @@ async fn an_unread_view_is_closed_at_once_and_leaves_no_work_behind() {
     let booking = Booking::new(1, "kim", 3);
     let view = another(&house, Location::Sqlite(dir.path().join("mypage-2.db")), &booking.life(&["CONFIRMED"])).await;
     within(patience(), "the view to close", view.close(Duration::from_secs(600))).await;
-    // its tasks are done, and the process goes on without them
+    // the view's tasks have ended, and the process keeps running
     let kim = house.served.customer("kim").await;
     house.feed(&booking.life(&["CONFIRMED"])).await;
     assert_eq!(get(&kim, &page_of("kim"), "").await.unwrap().active_count, 1);
@@ -83,10 +83,11 @@ async fn a_read_that_waits_for_an_event_goes_on_waiting_on_the_new_view() {
     let (page, token) = (page_of("kim"), booking.token(1));
     let reading = get(&kim, &page, &token);
     let replacing = async {
-        // sent after that read on the same connection, so that one waits already when this is answered
+        // this read is sent after the other one on the same connection, so the other one waits already when it is
+        // answered
         get(&kim, &page, "").await.unwrap();
         drop(house.service.views.replace(next));
-        // the old view is never told of it
+        // only the new view gets this event
         handler.handle(&booking.life(&["CONFIRMED"]).iter().map(incoming).collect::<Vec<_>>()).await.unwrap();
     };
     let (read, ()) = within(patience(), "the read", async { tokio::join!(reading, replacing) }).await;

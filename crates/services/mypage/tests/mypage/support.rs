@@ -1,4 +1,4 @@
-//! A my-page service in this process, on a port of its own over a directory of its own, and the events to feed it.
+//! A my-page service in this process with its own port and directory, and events to feed it.
 
 use std::path::Path;
 use std::time::Duration;
@@ -29,7 +29,7 @@ use tokio::net::TcpListener;
 use tonic::{Status, Streaming};
 use uuid::Uuid;
 
-/// A running service.
+/// A running my-page service.
 pub(crate) struct House {
     pub(crate) service: Service,
     pub(crate) served: Served,
@@ -37,7 +37,7 @@ pub(crate) struct House {
     trigger: DrainTrigger,
 }
 
-/// What a house is built with.
+/// The configuration of a test's service.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) options: Options,
@@ -46,7 +46,7 @@ pub(crate) struct Plan {
 }
 
 impl Default for Plan {
-    /// A stream that misses a wake-up looks again at its next heartbeat, so there is none: a missed one must show.
+    /// The heartbeat is an hour: a stream reads again at each heartbeat, and that would hide a missed wake-up.
     fn default() -> Self {
         let options = Options { heartbeat: Duration::from_secs(3_600), ..Options::default() };
         Self { options, server: ServerOptions::default(), shift: SignedDuration::ZERO }
@@ -54,7 +54,7 @@ impl Default for Plan {
 }
 
 impl House {
-    /// Starts one over this directory.
+    /// Starts a service on the database in this directory.
     pub(crate) async fn open(dir: &Path, plan: Plan) -> Self {
         let signer = Signer::load_or_create(dir).unwrap();
         let (trigger, drain) = drain_pair();
@@ -69,18 +69,18 @@ impl House {
         Self { service, served, process, trigger }
     }
 
-    /// Starts one over a new directory.
+    /// Starts a service in a new directory.
     pub(crate) async fn start(plan: Plan) -> (Self, TempDir) {
         let dir = tempfile::tempdir().unwrap();
         (Self::open(dir.path(), plan).await, dir)
     }
 
-    /// Asks it to stop, and does not wait.
+    /// Begins the drain, and does not wait for its end.
     pub(crate) fn drain(&self) {
         self.trigger.request();
     }
 
-    /// Stops it and closes its database.
+    /// Stops the service and closes its database.
     pub(crate) async fn stop(self) {
         let Self { service, process, trigger, .. } = self;
         trigger.request();
@@ -91,38 +91,38 @@ impl House {
         database.close().await;
     }
 
-    /// What takes events in.
+    /// The handler of Screening's events.
     pub(crate) fn handler(&self) -> &dyn Handler {
         self.service.consumers[0].handler.as_ref()
     }
 
-    /// Feeds events as one batch.
+    /// Gives the service these events as one batch.
     pub(crate) async fn feed(&self, events: &[EventEnvelope]) {
         self.handler().handle(&events.iter().map(incoming).collect::<Vec<_>>()).await.unwrap();
     }
 }
 
-/// An event as it comes by a transport without order.
+/// An event as a transport without order delivers it.
 pub(crate) fn incoming(envelope: &EventEnvelope) -> Incoming {
     let event_id = envelope.event_id.parse().unwrap();
     Incoming { envelope: envelope.clone(), event_id, inbox_key: InboxKey::Unordered { event_id } }
 }
 
-/// The time zone of every booking that has one.
+/// The time zone of every booking that is not PENDING.
 pub(crate) const ZONE: &str = "Asia/Seoul";
 
-/// A booking whose events are told one after the other.
+/// A booking, to make its events from.
 #[derive(Debug, Clone)]
 pub(crate) struct Booking {
     pub(crate) screening: ScreeningId,
     pub(crate) customer: String,
     pub(crate) slot: String,
-    /// When its first version is, in seconds since 1970.
+    /// The base of its events' times, in seconds since 1970.
     pub(crate) begin: i64,
 }
 
 impl Booking {
-    /// A booking of this customer for a date so many days from today.
+    /// A booking of this customer for the date `days` days from today.
     pub(crate) fn new(uid: u128, customer: &str, days: i32) -> Self {
         let begin = 1_800_000_000 + i64::try_from(uid).unwrap() * 1_000;
         let customer = if customer.is_empty() { String::new() } else { format!("customers/{customer}") };
@@ -138,7 +138,7 @@ impl Booking {
         ConsistencyToken { screening: self.screening, version }.encode()
     }
 
-    /// The event that tells of a version with this state.
+    /// The event that reports this state as this version.
     pub(crate) fn event(&self, version: i64, state: &str) -> EventEnvelope {
         let screening = Some(ScreeningSnapshot {
             screening: self.screening.to_string(),
@@ -176,13 +176,12 @@ impl Booking {
         }
     }
 
-    /// The events of a whole life.
+    /// The events of these states, with versions from 1 on.
     pub(crate) fn life(&self, states: &[&str]) -> Vec<EventEnvelope> {
         (1..).zip(states).map(|(version, state)| self.event(version, state)).collect()
     }
 }
 
-/// The name of a customer's page.
 pub(crate) fn page_of(customer: &str) -> String {
     format!("customers/{customer}/myPage")
 }
@@ -192,7 +191,7 @@ pub(crate) async fn get(party: &Party, name: &str, token: &str) -> Result<MyPage
     party.my_page().get_my_page(request).await.map(tonic::Response::into_inner)
 }
 
-/// All bookings of a customer, read in pages of this size.
+/// Every booking of a customer, read in pages of this size.
 pub(crate) async fn list(party: &Party, parent: &str, page_size: i32) -> Result<Vec<MyPageItem>, Status> {
     let mut request = ListMyPageItemsRequest { parent: parent.into(), page_size, ..Default::default() };
     let mut items = Vec::new();
@@ -206,11 +205,11 @@ pub(crate) async fn list(party: &Party, parent: &str, page_size: i32) -> Result<
     }
 }
 
-/// A stream being read.
+/// A stream that the test reads.
 #[derive(Debug)]
 pub(crate) struct Watch {
     stream: Streaming<contract::mypage::v1::WatchMyPageResponse>,
-    /// Where to resume after the last message read.
+    /// The token to resume after the last message that was read.
     pub(crate) token: String,
 }
 
@@ -221,7 +220,7 @@ pub(crate) async fn watch(party: &Party, name: &str, token: &str) -> Result<Watc
 }
 
 impl Watch {
-    /// The next message, whatever it is.
+    /// The next message of any kind.
     pub(crate) async fn next(&mut self) -> Result<Event, Status> {
         let message = within(testkit::patience(), "a message", self.stream.message()).await?;
         let message = message.expect("a stream that ends tells why");
@@ -237,7 +236,7 @@ impl Watch {
         }
     }
 
-    /// The next change: name and version of a screening. Heartbeats before it are passed over.
+    /// The next change, as the name and version of its screening. Heartbeats are skipped.
     pub(crate) async fn change(&mut self) -> Result<(String, i64), Status> {
         loop {
             match self.next().await? {

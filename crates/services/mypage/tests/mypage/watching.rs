@@ -1,4 +1,4 @@
-//! Streams: snapshot and changes, resuming, heartbeats, and how they end.
+//! Streams: the snapshot and the changes, resuming, heartbeats, and how streams end.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use tonic::transport::Endpoint;
 
 use crate::support::{Booking, House, Plan, get, page_of, watch};
 
-/// The usual plan with other options.
+/// The default plan with changed options.
 fn plan(change: impl FnOnce(&mut Options)) -> Plan {
     let mut plan = Plan::default();
     change(&mut plan.options);
     plan
 }
 
-/// How many changes are kept.
+/// How many changes the table holds.
 async fn kept(house: &House) -> i64 {
     let connection = house.service.database.reader();
     let count = Statement::from_string(connection.get_database_backend(), "SELECT COUNT(*) AS count FROM change");
@@ -97,7 +97,7 @@ async fn resuming_repeats_nothing_and_misses_nothing() {
     drop(stream);
     house.stop().await;
 
-    // the view outlives the process, and so do the positions in it
+    // the view and its positions survive the process
     let house = House::open(dir.path(), Plan::default()).await;
     let kim = house.served.customer("kim").await;
     let mut stream = watch(&kim, &page_of("kim"), &token).await.unwrap();
@@ -165,7 +165,7 @@ async fn a_token_that_is_not_this_pages_is_refused() {
     refused(watch(&house.served.party(None).await, "nonsense", "").await, Reason::CredentialsMissing);
     refused(watch(&kim, "nonsense", "").await, Reason::FieldInvalid);
 
-    // a view that was built anew counts from the beginning again
+    // a new view counts positions from the beginning
     let (rebuilt, _dir) = House::start(Plan::default()).await;
     rebuilt.feed(&Booking::new(1, "kim", 4).life(&["CONFIRMED"])).await;
     refused(watch(&rebuilt.served.customer("kim").await, &page_of("kim"), &token).await, Reason::CursorExpired);
@@ -191,7 +191,7 @@ async fn a_position_expires_with_the_changes_after_it_and_not_before() {
         .await;
         refused(watch(&kim, &page_of("kim"), &before).await, Reason::CursorExpired);
 
-        // who has seen everything has missed nothing
+        // a token after the last change stays valid
         let after = get(&kim, &page_of("kim"), "").await.unwrap().applied_token;
         drop(watch(&kim, &page_of("kim"), &after).await.unwrap());
         house.stop().await;

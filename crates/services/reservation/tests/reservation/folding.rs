@@ -1,4 +1,4 @@
-//! Events in, whatever their order: states, histories, announcements, and events that cannot be taken in.
+//! Folding events in any order: states, histories, the ledger's own events, and events that cannot be applied.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use crate::support::{Booking, House, get, history, incoming, shuffle, states};
 
 const SLOT: &str = "hospitals/seoul/slots/2027-03-01";
 
-/// The life of a screening, and the history the ledger ends with.
+/// The states of a screening, version by version, and the history that the ledger ends with.
 type Life = (&'static [&'static str], &'static [(i64, State)]);
 
 const LIVES: &[Life] = &[
@@ -106,7 +106,7 @@ async fn r16_any_delivery_ends_in_the_same_ledger() {
     house.stop().await;
 }
 
-/// Reads the outbox; asserts that every reservation's versions are contiguous from 1, and returns the last state announced.
+/// Asserts that each reservation's events have versions from 1 on without a gap. Returns the last state of each.
 async fn announced(house: &House) -> BTreeMap<String, State> {
     let rows = outbox::read_after(house.service.database.reader(), 0, 10_000).await.unwrap();
     let mut versions: BTreeMap<String, i64> = BTreeMap::new();

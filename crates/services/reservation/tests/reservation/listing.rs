@@ -1,4 +1,4 @@
-//! Lists: scopes, filters, orders, and pages while rows come in.
+//! Lists: scopes, filters, orders, and pages while rows are added.
 
 use std::collections::BTreeSet;
 
@@ -32,7 +32,7 @@ fn names(found: &[Reservation]) -> Vec<&str> {
     found.iter().map(|reservation| reservation.name.as_str()).collect()
 }
 
-/// 24 bookings of two customers at two hospitals on twelve dates; the later the booking, the earlier the date.
+/// 24 bookings of two customers at two hospitals on twelve dates. A later booking has an earlier date.
 async fn populate(house: &House) -> Vec<Booking> {
     let mut bookings = Vec::new();
     for uid in 1..=24_u128 {
@@ -125,7 +125,7 @@ async fn rows_that_come_in_neither_repeat_nor_hide_others() {
                 break;
             }
             request.page_token = page.next_page_token;
-            // half of the newcomers fall before the place reached, half behind it
+            // one new row sorts before the position of the page token, the other one after it
             for (uid, day) in [(pace + 2 * number, 1), (pace + 2 * number + 1, 28)] {
                 let slot = format!("hospitals/daegu/slots/2027-03-{day:02}");
                 house.feed(&[Booking::new(uid, "cho", &slot).event(1, "CONFIRMED")]).await;

@@ -1,4 +1,4 @@
-//! The reservation service over gRPC, fed with events directly.
+//! Tests of the reservation service over gRPC. The tests feed it events directly.
 
 mod folding;
 mod listing;

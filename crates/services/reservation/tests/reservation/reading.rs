@@ -1,4 +1,4 @@
-//! Single reads: who may see what, reads that wait for a write, and requests that are wrong.
+//! Single reads: who may see what, reads that wait for a write, and malformed requests.
 
 use std::time::{Duration, Instant};
 
@@ -93,7 +93,7 @@ async fn a_read_waits_for_the_write_it_names() {
     let (read, ()) = within(Duration::from_secs(20), "the read", async { tokio::join!(wait, write) }).await;
     assert_eq!((read.state(), read.screening_version), (State::Cancelled, 2));
 
-    // a token of another screening is waited for all the same, also where that one registers nothing
+    // a read also waits for a token of another screening, even of one without a reservation
     let pending = Booking::new(2, "kim", SLOT);
     let token = pending.token(1);
     let wait = async { get(&kim, &name, &token).await.unwrap() };

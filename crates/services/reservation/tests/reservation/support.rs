@@ -1,4 +1,4 @@
-//! A reservation service in this process, on a port of its own over a directory of its own, and the events to feed it.
+//! A reservation service in this process with its own port and directory, and events to feed it.
 
 use std::path::Path;
 use std::time::Duration;
@@ -30,7 +30,7 @@ use tokio::net::TcpListener;
 use tonic::Status;
 use uuid::Uuid;
 
-/// A running service.
+/// A running reservation service.
 pub(crate) struct House {
     pub(crate) service: Service,
     pub(crate) served: Served,
@@ -39,7 +39,7 @@ pub(crate) struct House {
 }
 
 impl House {
-    /// Starts one over this directory.
+    /// Starts a service on the database in this directory.
     pub(crate) async fn open(dir: &Path) -> Self {
         let signer = Signer::load_or_create(dir).unwrap();
         let (trigger, drain) = drain_pair();
@@ -54,13 +54,13 @@ impl House {
         Self { service, served, process, trigger }
     }
 
-    /// Starts one over a new directory.
+    /// Starts a service in a new directory.
     pub(crate) async fn start() -> (Self, TempDir) {
         let dir = tempfile::tempdir().unwrap();
         (Self::open(dir.path()).await, dir)
     }
 
-    /// Stops it and closes its database.
+    /// Stops the service and closes its database.
     pub(crate) async fn stop(self) {
         let Self { service, process, trigger, .. } = self;
         trigger.request();
@@ -70,30 +70,30 @@ impl House {
         database.close().await;
     }
 
-    /// What takes events in.
+    /// The handler of Screening's events.
     pub(crate) fn handler(&self) -> &dyn Handler {
         self.service.consumers[0].handler.as_ref()
     }
 
-    /// Feeds events as one batch.
+    /// Gives the service these events as one batch.
     pub(crate) async fn feed(&self, events: &[EventEnvelope]) {
         self.handler().handle(&events.iter().map(incoming).collect::<Vec<_>>()).await.unwrap();
     }
 }
 
-/// An event as it comes by a transport without order.
+/// An event as a transport without order delivers it.
 pub(crate) fn incoming(envelope: &EventEnvelope) -> Incoming {
     let event_id = envelope.event_id.parse().unwrap();
     Incoming { envelope: envelope.clone(), event_id, inbox_key: InboxKey::Unordered { event_id } }
 }
 
-/// A booking whose events are told one after the other.
+/// A booking, to make its events from.
 #[derive(Debug, Clone)]
 pub(crate) struct Booking {
     pub(crate) screening: ScreeningId,
     pub(crate) customer: String,
     pub(crate) slot: String,
-    /// When its first version is, in seconds since 1970.
+    /// The base of its events' times, in seconds since 1970.
     pub(crate) begin: i64,
 }
 
@@ -112,7 +112,7 @@ impl Booking {
         ConsistencyToken { screening: self.screening, version }.encode()
     }
 
-    /// The event that tells of a version with this state.
+    /// The event that reports this state as this version.
     pub(crate) fn event(&self, version: i64, state: &str) -> EventEnvelope {
         let screening = Some(ScreeningSnapshot {
             screening: self.screening.to_string(),
@@ -150,13 +150,13 @@ impl Booking {
         }
     }
 
-    /// The events of a whole life.
+    /// The events of these states, with versions from 1 on.
     pub(crate) fn life(&self, states: &[&str]) -> Vec<EventEnvelope> {
         (1..).zip(states).map(|(version, state)| self.event(version, state)).collect()
     }
 }
 
-/// Puts things into another order.
+/// Puts the items into a random order.
 pub(crate) fn shuffle<T>(random: &mut Random, items: &mut [T]) {
     for i in (1..items.len()).rev() {
         items.swap(i, random.below(i as u64 + 1) as usize);
@@ -168,7 +168,7 @@ pub(crate) async fn get(party: &Party, name: &str, token: &str) -> Result<Reserv
     party.reservation().get_reservation(request).await.map(tonic::Response::into_inner)
 }
 
-/// A whole history, read in pages of this size.
+/// The whole history of a reservation, read in pages of this size.
 pub(crate) async fn history(party: &Party, name: &str, page_size: i32) -> Result<Vec<ReservationHistoryEntry>, Status> {
     let mut request = ListReservationHistoryRequest { parent: name.into(), page_size, page_token: String::new() };
     let mut entries = Vec::new();
@@ -182,7 +182,7 @@ pub(crate) async fn history(party: &Party, name: &str, page_size: i32) -> Result
     }
 }
 
-/// Versions and states of a history.
+/// The versions and states of a history.
 pub(crate) fn states(history: &[ReservationHistoryEntry]) -> Vec<(i64, State)> {
     history.iter().map(|entry| (entry.screening_version, entry.state())).collect()
 }

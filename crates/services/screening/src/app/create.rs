@@ -1,4 +1,4 @@
-//! Booking: the steps of the protocol in their order. What each answer leads to is `domain::booking`'s decision.
+//! Makes a booking, step by step in the order of the protocol. `domain::booking` decides what follows from each answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,37 +22,34 @@ use crate::decode::Create;
 use crate::hospital_client::{Reserved, late, unavailable};
 use crate::tables::booking_lookup::BookingQuery;
 
-/// Ids a call goes through at most; each but the last was fenced in the short time between two steps.
+/// The most ids that one call tries. A call changes its id only when a fence was written for it meanwhile.
 const MAX_ATTEMPTS: u32 = 32;
-/// What is kept of the caller's time for the way back.
+/// Time that is left of the caller's deadline for the answer to arrive.
 const RESPONSE_RESERVE: Duration = Duration::from_millis(20);
-/// The pause before a booking whose place is taken is put on a full queue again.
+/// The pause before a booking with a granted place is submitted again, when the writer's queue was full.
 const QUEUE_PAUSE: Duration = Duration::from_millis(10);
 
-/// A call being served, on its own or by a task that outlives it.
+/// A decoded CreateScreening call with its context. A task that outlives the call may own it.
 #[derive(Debug, Clone)]
 pub(super) struct Intent {
     pub(super) call: Create,
     pub(super) cause: Cause,
     pub(super) trace: TraceContext,
-    /// The caller's.
     pub(super) deadline: Deadline,
 }
 
-/// What stands where a booking wants to go.
+/// What occupies the id that a booking is to get.
 #[derive(Debug)]
 pub(super) enum Occupancy {
-    /// Nothing.
+    /// Nothing: the id is free.
     Free,
-    /// A fence: this id is used up.
+    /// A fence: the id cannot be used any more.
     Fenced,
-    /// This very booking, as it is now. Where its request record was forgotten after a week, the row still tells what the call
-    /// led to.
+    /// The booking itself, as it is now. It answers the call even after a week, when the request record is deleted.
     Booked(Box<Screening>),
 }
 
 impl App {
-    /// Books a place.
     pub(crate) async fn create(
         self: &Arc<Self>,
         caller: &Caller,
@@ -70,7 +67,7 @@ impl App {
         loop {
             let waiting = match self.in_flight.enter(&intent.call.request)? {
                 Entered::First(lead, waiting) => {
-                    // A place that is taken must be booked, be the caller still there or not.
+                    // Once a place is taken the booking has to be written, even if the caller gives up.
                     let app = Arc::clone(self);
                     self.tasks.spawn(Kind::Job, "booking", async move { lead.finish(app.book(&intent).await) });
                     return waiting.outcome().await;
@@ -79,7 +76,7 @@ impl App {
             };
             let in_time = timeout_at(limit.instant(), waiting.outcome()).await;
             match in_time.unwrap_or_else(|_| Err(in_progress(&intent.call.request.key))) {
-                // the first caller's time was over, ours is not
+                // the first caller's deadline has passed, this caller's has not
                 Err(fault) if fault.reason() == Reason::DeadlineExceeded && !limit.has_passed() => {}
                 outcome => return outcome,
             }
@@ -102,13 +99,13 @@ impl App {
         Err(unavailable(&intent.call.slot, "every id of this request was fenced"))
     }
 
-    /// The id under which the n-th attempt asks for its claim.
+    /// The id under which attempt `attempt` asks for its claim.
     pub(super) fn attempt(&self, intent: &Intent, attempt: u32) -> ScreeningId {
         let Create { request, customer, slot, .. } = &intent.call;
         if request.chosen { attempt_id(&request.key, customer, slot, attempt) } else { ScreeningId(uuid_v7()) }
     }
 
-    /// Answers a replay; a PENDING booking may be settled on the occasion.
+    /// Answers a repeated call. A PENDING booking is settled first, if Hospital answers.
     async fn settled(&self, row: Screening, intent: &Intent) -> Result<Screening, Fault> {
         match row.state {
             State::Pending => Ok(self.settle(&row, &intent.trace, self.hospital_deadline(intent)).await?.row),
@@ -121,13 +118,14 @@ impl App {
         }
     }
 
-    /// Until when Hospital is waited for: what is left of the caller's time, but for the commit and the way back.
+    /// The deadline for Hospital. It leaves a tenth of the caller's time, 20 ms to 250 ms, for the commit and the
+    /// answer, and is at most `hospital_timeout` away.
     pub(super) fn hospital_deadline(&self, intent: &Intent) -> Deadline {
         let reserve = (intent.deadline.remaining() / 10).clamp(RESPONSE_RESERVE, Duration::from_millis(250));
         intent.deadline.earlier_by(reserve).min(Deadline::within(self.options.hospital_timeout))
     }
 
-    /// Looks whether a booking can go where it wants to, and whether an earlier call with this request_id made it already.
+    /// Finds out whether the id is free, and whether an earlier call with this request_id made the booking already.
     ///
     /// # Errors
     /// REQUEST_ID_REUSED, CUSTOMER_DATE_CONFLICT.
@@ -150,7 +148,7 @@ impl App {
         }
     }
 
-    /// Asks for a place under one id and books it; `None` where that id is used up.
+    /// Asks for a place under one id and writes the booking. `None` if the id was fenced.
     async fn try_book(&self, intent: &Intent, id: ScreeningId) -> Result<Option<Screening>, Fault> {
         let Create { customer, customer_display_name, slot, accept_pending, .. } = intent.call.clone();
         let booking = Booking { id, customer, customer_display_name, slot };
@@ -179,7 +177,7 @@ impl App {
         }
     }
 
-    /// Writes the booking. Where its place is taken, a full queue is no reason to let go of it.
+    /// Writes the booking. If a place is granted, a full queue is retried instead of refused, so that no place is lost.
     async fn commit(
         &self,
         intent: &Intent,
@@ -198,7 +196,7 @@ impl App {
                 Err(fault) if fault.reason() == Reason::Overloaded && !parked && Instant::now() < limit => {
                     tokio::time::sleep(jittered(QUEUE_PAUSE)).await;
                 }
-                // the time that ran out is ours, not the caller's
+                // the writer's deadline has passed, not the caller's
                 Err(fault) if fault.reason() == Reason::DeadlineExceeded => {
                     let message = "the booking could not be written in time; send the same request_id again";
                     return Err(Fault::new(Reason::NotReady, message));

@@ -1,7 +1,7 @@
-//! Calls with a request_id that are under way: the first works, the others wait for what it finds out.
+//! The calls with a request_id that run in this process. The first one works, its repetitions wait for its outcome.
 //!
-//! It makes concurrent duplicates cheap and their answers the same. It is not what makes them safe: that is the request
-//! record, which also holds between processes.
+//! This makes concurrent repetitions cheap and their answers equal. It does not make them safe: the request record
+//! does, and it holds across processes.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,16 +11,15 @@ use domain::screening::Screening;
 use fault::{Fault, Reason};
 use tokio::sync::watch;
 
-/// What a call found out.
 pub(crate) type Outcome = Result<Screening, Fault>;
 
 type Running = Arc<Mutex<HashMap<RequestKey, (Fingerprint, watch::Receiver<Option<Outcome>>)>>>;
 
-/// The calls under way.
+/// The running calls. Clones share them.
 #[derive(Debug, Default)]
 pub(crate) struct InFlight(Running);
 
-/// The right and duty to find the outcome of a call. Dropped without one, those who wait are told to try again.
+/// The duty to report the outcome of a call. If it is dropped without one, the waiting calls get NOT_READY.
 #[derive(Debug)]
 pub(crate) struct Lead {
     running: Running,
@@ -28,19 +27,18 @@ pub(crate) struct Lead {
     found: watch::Sender<Option<Outcome>>,
 }
 
-/// Waits for the outcome of a call.
 #[derive(Debug, Clone)]
 pub(crate) struct Waiting {
     key: RequestKey,
     found: watch::Receiver<Option<Outcome>>,
 }
 
-/// How a call begins.
+/// Whether a call is the first with its request_id.
 #[derive(Debug)]
 pub(crate) enum Entered {
-    /// As the first.
+    /// No other call with this request_id is running.
     First(Lead, Waiting),
-    /// While the first is under way.
+    /// The first call is still running.
     Again(Waiting),
 }
 
@@ -49,10 +47,10 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl InFlight {
-    /// Begins a call. Calls whose caller chose no request_id are always the first.
+    /// Registers a call. A call whose caller chose no request_id is always the first.
     ///
     /// # Errors
-    /// REQUEST_ID_REUSED where one with other content is under way.
+    /// REQUEST_ID_REUSED if a call with the same request_id and other content is running.
     pub(crate) fn enter(&self, request: &Request) -> Result<Entered, Fault> {
         let key = request.key.clone();
         let mut running = locked(&self.0);
@@ -71,7 +69,7 @@ impl InFlight {
 }
 
 impl Lead {
-    /// Tells everybody. Whoever comes again upon the outcome begins anew.
+    /// Reports the outcome to everybody who waits. A repetition after this begins a new call.
     pub(crate) fn finish(mut self, outcome: Outcome) {
         self.leave();
         self.found.send_replace(Some(outcome));
@@ -91,7 +89,6 @@ impl Drop for Lead {
 }
 
 impl Waiting {
-    /// Waits for the outcome.
     pub(crate) async fn outcome(mut self) -> Outcome {
         match self.found.wait_for(Option::is_some).await {
             Ok(outcome) => outcome.clone().unwrap_or_else(|| Err(in_progress(&self.key))),
@@ -100,7 +97,7 @@ impl Waiting {
     }
 }
 
-/// The refusal of a duplicate whose deadline comes before the outcome.
+/// The answer to a repetition whose deadline passes before the first call has an outcome.
 pub(crate) fn in_progress(key: &RequestKey) -> Fault {
     let message = "the first call with this request_id is still under way; send the same request again";
     Fault::new(Reason::RequestInProgress, message).with("requestId", key.id)

@@ -1,7 +1,7 @@
-//! Gives back places that nobody booked, and forgets what need not be remembered any more.
+//! Fences claims without a booking, so that their places are given back, and deletes old request records.
 //!
-//! A claim is watched from the moment its announcement is heard without a booking; the grace then runs by our clock. Whether
-//! it really has none is decided in the transaction that fences it.
+//! A claim is watched from the moment its event arrives and no booking exists. The grace period then runs on this
+//! service's clock. The transaction that writes the fence decides whether there still is no booking.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,16 +16,16 @@ use super::{App, COMMIT_TIMEOUT};
 use crate::batch::Command;
 use crate::tables::watch;
 
-/// How often the watched claims are looked at.
+/// How often due claims are looked for, at most. A shorter grace shortens it.
 const SCAN_INTERVAL: Duration = Duration::from_secs(1);
-/// Claims one transaction fences at most.
+/// The most claims that one transaction fences.
 const FENCES_PER_TRANSACTION: u64 = 500;
-/// How often old request records are forgotten.
+/// How often old request records are deleted.
 const PURGE_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
-/// Runs until it is cut off.
+/// Runs until the task is aborted.
 pub(crate) async fn run(app: Arc<App>) {
-    // a shorter grace wants a closer look
+    // a grace shorter than the interval needs a shorter interval
     let mut ticks = interval(SCAN_INTERVAL.min(app.options.reconcile_grace.max(Duration::from_millis(10))));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut purged: Option<Instant> = None;

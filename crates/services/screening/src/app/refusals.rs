@@ -1,6 +1,6 @@
-//! Demand that full slots turned away, counted in memory and reported now and then: a rush on a full slot costs no disk.
+//! Counts refusals of full slots in memory and reports them periodically, so that a rush causes few writes.
 //!
-//! Counts since the last report are lost with the process, no more than a report's interval of them.
+//! If the process dies, the counts since the last successful report are lost.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +19,7 @@ use crate::batch::{Command, RefusalReport, ScreeningWriter};
 
 type Counts = Arc<Mutex<HashMap<SlotId, i64>>>;
 
-/// Where refusals are counted. Once every handle is dropped the reporter reports a last time and ends.
+/// Counts refusals per slot. When the last handle is dropped, the reporter reports once more and ends.
 #[derive(Debug, Clone)]
 pub(crate) struct Refusals {
     counts: Counts,
@@ -27,7 +27,7 @@ pub(crate) struct Refusals {
 }
 
 impl Refusals {
-    /// The counter, and the task that reports what it counts.
+    /// The counter, and the task that reports its counts every `interval`.
     pub(crate) fn new(
         writer: ScreeningWriter,
         interval: Duration,
@@ -38,7 +38,6 @@ impl Refusals {
         (Self { counts, _alive: alive }, reporter)
     }
 
-    /// Counts one.
     pub(crate) fn count(&self, slot: &SlotId) {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         *counts.entry(slot.clone()).or_insert(0) += 1;

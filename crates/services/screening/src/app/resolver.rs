@@ -16,19 +16,19 @@ use super::App;
 use super::settle::Settled;
 use crate::tables;
 
-/// Bookings asked about at once.
+/// The most bookings that Hospital is asked about at the same time.
 const BOOKINGS_AT_ONCE: u64 = 32;
-/// The pause after a pass that reached Hospital, and the first after one that did not.
+/// The pause after a pass that reached Hospital. After passes that did not, the pause grows from here.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
-/// Runs until it is cut off.
+/// Runs until the task is aborted.
 pub(crate) async fn run(app: Arc<App>) {
     let mut backoff = Backoff::new(FIRST_PAUSE, app.options.resolve_pause);
     loop {
         match pass(&app).await {
             Ok(Pass { reached: true, left: 0 }) => {
                 backoff.reset();
-                // another replica may have parked one and gone
+                // another replica may have written a PENDING booking and stopped
                 drop(timeout(app.options.resolve_pause, app.parked.notified()).await);
             }
             Ok(Pass { reached: true, .. }) => backoff.reset(),
@@ -39,11 +39,10 @@ pub(crate) async fn run(app: Arc<App>) {
     }
 }
 
-/// How a pass over the PENDING bookings went.
+/// The result of a pass over the PENDING bookings.
 struct Pass {
-    /// Whether Hospital answered.
     reached: bool,
-    /// How many are still PENDING, as far as the pass came.
+    /// How many of the bookings that the pass looked at are still PENDING.
     left: usize,
 }
 

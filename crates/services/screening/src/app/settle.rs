@@ -1,4 +1,4 @@
-//! One PENDING booking, moved on as far as Hospital's answers allow. The resolver and replays share it.
+//! Settles one PENDING booking as far as Hospital answers. The resolver and repeated calls use it.
 
 use domain::booking::{PendingStep, after_release, pending_step};
 use domain::event::Cause;
@@ -13,17 +13,15 @@ use crate::NAME;
 use crate::batch::Settle;
 use crate::hospital_client::Reserved;
 
-/// How far a PENDING booking came.
+/// The result of settling a PENDING booking.
 #[derive(Debug)]
 pub(crate) struct Settled {
-    /// The booking as it is now.
     pub(crate) row: Screening,
-    /// Whether Hospital answered.
     pub(crate) reached: bool,
 }
 
 impl App {
-    /// Asks Hospital about a PENDING booking and writes what follows.
+    /// Asks Hospital about a PENDING booking and writes the result.
     pub(crate) async fn settle(
         &self,
         row: &Screening,
@@ -61,7 +59,7 @@ impl App {
         }
     }
 
-    /// Has the claim of a given up booking released, then rejects the booking.
+    /// Releases the claim of a booking that was given up, then rejects the booking.
     async fn reject(&self, row: &Screening, trace: &TraceContext, deadline: Deadline) -> Result<Settled, Fault> {
         match self.hospital.release(&row.slot, row.claim(), trace, deadline).await {
             None => Ok(Settled { row: row.clone(), reached: false }),
@@ -79,7 +77,7 @@ impl App {
     }
 }
 
-/// The booking that a PENDING row stands for.
+/// The command that confirms a PENDING booking.
 fn confirm(row: &Screening, terms: Terms) -> Result<Command, Fault> {
     let customer = row.customer.clone().ok_or_else(|| Fault::internal("a pending booking has no customer"))?;
     if row.generation != FIRST_GENERATION {

@@ -1,4 +1,4 @@
-//! `validate_only`: what a booking would be answered now, without asking for a place or writing anything.
+//! `validate_only`: judges a booking without asking for a place and without writing anything.
 
 use domain::booking::{Reply, Step, step};
 use domain::capacity::judge_booking;
@@ -11,7 +11,6 @@ use super::App;
 use super::create::{Intent, Occupancy};
 
 impl App {
-    /// Judges a booking.
     pub(super) async fn validate(&self, intent: &Intent) -> Result<Screening, Fault> {
         let mut attempt = 0;
         let id = loop {

@@ -1,4 +1,4 @@
-//! A batch that is run again after a commit of unknown outcome changes nothing and answers the same.
+//! A batch that runs again after a commit of unknown outcome changes nothing and answers the same.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use store::{Database, Location, Nemesis, Verdict, WriterOptions};
 use super::*;
 use crate::migration::Migrator;
 
-/// Does this to the next commits, then nothing.
+/// Uses up these verdicts, one per commit and the last one first. Afterwards every commit succeeds.
 struct Fates(Mutex<Vec<Verdict>>);
 
 impl Nemesis for Fates {
@@ -21,7 +21,7 @@ impl Nemesis for Fates {
     }
 }
 
-/// What one command is told when these things happen to its commits, and how many events there are then.
+/// A writer on a database whose commits can be made to fail.
 struct Bench {
     database: Database,
     fates: std::sync::Arc<Fates>,
@@ -171,7 +171,7 @@ async fn one_batch_decides_in_order_and_writes_what_is_left() {
     let command = Ask::Cancel { by: Party::Customer, message: String::new(), etag: String::new() };
     let request = request("CancelScreening", true);
     let change = BookingChange { request, scope: Scope::Everything, id, command, cause: cause() };
-    // all of them wait before the writer first runs, so they share a batch
+    // all of them are queued before the writer runs, so they share a batch
     let (first, refused, cancelled, booked) = tokio::join!(
         bench.writer.book(first, deadline()),
         bench.writer.book(second.clone(), deadline()),
@@ -192,7 +192,7 @@ async fn one_batch_decides_in_order_and_writes_what_is_left() {
     assert_eq!(bench.events().await, 4);
 }
 
-/// Its record was made again from an event: the call is known by its booking, and a call about another one is not it.
+/// A restored record has no fingerprint. It answers calls about its own booking and refuses calls about another one.
 #[tokio::test]
 async fn a_call_whose_record_was_made_again_is_answered_as_before() {
     let bench = Bench::new().await;
@@ -213,7 +213,7 @@ async fn a_call_whose_record_was_made_again_is_answered_as_before() {
     bench.writer.change(cancel(made.id, &cancelling), deadline()).await.unwrap();
     bench.writer.change(cancel(made.id, &request("CancelScreening", true)), deadline()).await.unwrap_err();
 
-    // as a recovery leaves them
+    // a recovery leaves records without a fingerprint
     let forgetful =
         sea_orm::Database::connect(format!("sqlite://{}/screening.db", bench._dir.path().display())).await.unwrap();
     sea_orm::ConnectionTrait::execute_unprepared(&forgetful, "UPDATE request SET fingerprint = x''").await.unwrap();

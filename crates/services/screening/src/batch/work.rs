@@ -1,4 +1,4 @@
-//! A batch being decided: the working copy of what was loaded, and the effects that come of it.
+//! A batch while it is decided: a working copy of the loaded rows, and the effects to write.
 
 use std::collections::{BTreeMap, HashMap, HashSet, hash_map};
 use std::mem;
@@ -22,52 +22,50 @@ use crate::Rules;
 use crate::tables::CustomerDate;
 use crate::tables::watch::Orphan;
 
-/// What is to be written.
+/// What a batch writes.
 #[derive(Debug, Default)]
 pub(super) struct Effects {
-    /// Rows that were there: as they were, and as they are now.
+    /// Rows to replace: as they were, and as they are now.
     pub(super) changed: Vec<(Screening, Screening)>,
-    /// Rows that were not.
+    /// Rows to insert.
     pub(super) created: Vec<Screening>,
-    /// Answered requests.
+    /// Records of answered requests.
     pub(super) records: Vec<Record>,
-    /// Claims to watch.
+    /// Claims to watch, because they have no booking yet.
     pub(super) watched: Vec<Orphan>,
     /// Screenings whose claims need no watch any more.
     pub(super) unwatched: HashSet<ScreeningId>,
-    /// Versions of the reports made, and whether the slot had one before.
+    /// The version of each slot's report, and whether the slot had a report before.
     pub(super) reported: BTreeMap<SlotId, (bool, i64)>,
-    /// Events that changed nothing.
     pub(super) ignored: Vec<Ignored>,
-    /// Facts for others, in the order they came about.
+    /// Events to publish, in the order they came about.
     pub(super) events: Vec<EventEnvelope>,
-    /// Events that cannot be applied.
     pub(super) dead_letters: Vec<DeadLetter>,
 }
 
-/// A row as it is now, and what is to be written of it.
+/// A row as it is now.
 #[derive(Debug)]
 struct Entry {
     row: Screening,
     touched: bool,
-    /// Where it is touched, the row that is stored, if there is one.
+    /// The stored row, if there is one. Set when the row is touched.
     before: Option<Screening>,
 }
 
-/// The working copy.
+/// The working copy of a batch.
 #[derive(Debug)]
 pub(super) struct Work {
     now: Timestamp,
     rules: Rules,
     records: HashMap<RequestKey, Record>,
     rows: HashMap<ScreeningId, Entry>,
-    /// Screenings that have a row, of which nothing else matters.
+    /// Screenings that have a row. These rows are not loaded, because only their existence matters.
     booked: HashSet<ScreeningId>,
-    /// Touched rows, in the order they were first touched.
+    /// Touched rows in the order of their first change.
     order: Vec<ScreeningId>,
     active: HashMap<CustomerDate, ScreeningId>,
     versions: HashMap<SlotId, i64>,
-    /// Whether each event of the batch that is remembered is new, in the order of the batch.
+    /// Whether each event that the inbox stores is new, in the order of the batch.
     fresh: std::vec::IntoIter<bool>,
     effects: Effects,
 }
@@ -98,7 +96,6 @@ impl Work {
         self.effects
     }
 
-    /// Decides one command.
     pub(super) fn run(&mut self, command: &Command) -> Answer {
         match command {
             Command::Book(book) => Answer::Booked(self.book(book)),
@@ -141,7 +138,8 @@ impl Work {
         let same = |row: &Screening| (row.customer.as_ref(), &row.slot) == (Some(&booking.customer), &booking.slot);
         match self.replay(request.as_ref(), same) {
             Err(fault) => return Booked::Refused(fault),
-            // A retry may bring the place that its PENDING first call could not get; other answers stand.
+            // An earlier answer with another booking stands. A retry for the same booking may bring the place that its
+            // PENDING first call could not get.
             Ok(Some(row)) if row.id != booking.id => return Booked::Row(Box::new(row)),
             Ok(_) => {}
         }
@@ -248,7 +246,7 @@ impl Work {
         });
     }
 
-    /// Writes the fence of a claim that is still without a row; either way there is nothing left to watch.
+    /// Writes a fence for a claim that still has no row. In any case the claim is not watched any more.
     fn fence(&mut self, orphan: &Orphan) {
         let id = orphan.claim.screening;
         self.effects.unwatched.insert(id);
@@ -280,7 +278,7 @@ impl Work {
         self.keep(&report.request, String::new());
     }
 
-    /// Applies what was decided and announces it.
+    /// Applies a decided event to a row and publishes it.
     fn transition(&mut self, id: ScreeningId, event: &Event, cause: &Cause) -> Screening {
         let before = self.row(id);
         let row = apply(before, event, self.now);
@@ -312,8 +310,8 @@ impl Work {
         row
     }
 
-    /// The answer of an earlier call with this request_id, as it is now. `same` says of what that call made or changed whether this
-    /// one is about it.
+    /// The booking that an earlier call with this request_id made or changed, as it is now. `same` says whether that
+    /// booking is the one that this call is about. It decides when the record has no fingerprint.
     fn replay(&self, request: Option<&Request>, same: impl Fn(&Screening) -> bool) -> Result<Option<Screening>, Fault> {
         let Some(request) = request else { return Ok(None) };
         let Some(record) = self.records.get(&request.key) else { return Ok(None) };
@@ -339,7 +337,7 @@ impl Work {
     }
 }
 
-/// Who acts when nobody asked.
+/// The actor of changes that no caller asked for.
 pub(crate) fn service_actor() -> String {
     domain::access::Caller::Service(NAME.to_owned()).to_string()
 }

@@ -1,4 +1,4 @@
-//! What hospitals are called and which zone they are in, remembered from their answers for bookings that have to wait.
+//! Remembers the names and time zones of hospitals from their answers, for bookings that have to be PENDING.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -6,15 +6,14 @@ use std::sync::{Mutex, PoisonError};
 use domain::ids::HospitalId;
 use domain::screening::Terms;
 
-/// Hospitals remembered at most; beyond that, some other one is forgotten.
+/// The most hospitals to remember. When there are more, an arbitrary one is forgotten.
 const MAX_HOSPITALS: usize = 1_024;
 
-/// A bounded memory.
 #[derive(Debug, Default)]
 pub(super) struct KnownHospitals(Mutex<HashMap<HospitalId, Terms>>);
 
 impl KnownHospitals {
-    /// Remembers a hospital. When cancelling closes depends on the date and is left out.
+    /// Remembers a hospital. The time when cancelling closes is left out, because it depends on the date.
     pub(super) fn put(&self, hospital: &HospitalId, terms: &Terms) {
         let terms = Terms { cancellation_close_time: None, ..terms.clone() };
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -30,7 +29,7 @@ impl KnownHospitals {
         known.insert(hospital.clone(), terms);
     }
 
-    /// What is remembered; empty where nothing is.
+    /// What is remembered of a hospital; empty if nothing is.
     pub(super) fn get(&self, hospital: &HospitalId) -> Terms {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(hospital).cloned().unwrap_or_default()
     }

@@ -1,4 +1,4 @@
-//! What stands where bookings want to go, looked up for all that ask at once.
+//! Finds the bookings that new ones meet, for several callers in one statement per table.
 
 use async_trait::async_trait;
 use domain::ids::ScreeningId;
@@ -10,29 +10,28 @@ use store::{Lookup, Reader};
 
 use super::{CustomerDate, active, by_ids};
 
-/// A booking that wants to go somewhere.
+/// What a call has to know before it asks for a place.
 #[derive(Debug)]
 pub(crate) struct BookingQuery {
-    /// The call, where its caller chose a request_id.
+    /// The call, if its caller chose a request_id.
     pub(crate) key: Option<RequestKey>,
-    /// The id it wants.
+    /// The id that the booking is to get.
     pub(crate) id: ScreeningId,
-    /// Whose booking it is, and on which date.
+    /// The customer and the date of the booking.
     pub(crate) customer_date: CustomerDate,
 }
 
-/// What is there.
+/// The bookings that a new one meets.
 #[derive(Debug)]
 pub(crate) struct ExistingBookings {
-    /// That this call was answered before, and what it made, as it is now.
+    /// The record of this call if it was answered before, and the booking that it made, as it is now.
     pub(crate) answered: Option<(Record, Option<Screening>)>,
-    /// The row that has this id, be it a fence.
+    /// The row that has the wanted id already. It may be a fence.
     pub(crate) own: Option<Screening>,
     /// Another active booking of the customer on that date.
     pub(crate) other: Option<ScreeningId>,
 }
 
-/// Looks that up.
 #[derive(Debug)]
 pub(crate) struct BookingLookup;
 
@@ -43,7 +42,7 @@ impl Lookup for BookingLookup {
 
     async fn look_up(&self, reader: &Reader, queries: &[&BookingQuery]) -> Result<Vec<ExistingBookings>, DbErr> {
         let keys: Vec<&RequestKey> = queries.iter().filter_map(|query| query.key.as_ref()).collect();
-        // records first: the row of a record is there before the record can be seen
+        // records first: a record becomes visible together with its row, so every record that is read has its row
         let records = request_record::find(reader, &keys).await?;
         let made = |record: &Record| ScreeningId::parse(&record.resource).ok();
         let ids = queries.iter().map(|query| query.id).chain(records.values().filter_map(made));

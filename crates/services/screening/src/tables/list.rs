@@ -1,4 +1,4 @@
-//! Pages of screenings.
+//! Reads pages of screenings.
 
 use domain::access::Scope;
 use domain::filter::{Comparison, Operator, Value as Operand};
@@ -13,24 +13,21 @@ use store::query::{self, Direction, apart, condition};
 use super::row::{Column, Entity, Model};
 use super::visible;
 
-/// The list's orders, as `order_by` names them; the first is the default, newest first.
+/// The fields that `order_by` accepts.
 pub(crate) const ORDERS: &[&str] = &["create_time", "date"];
 
-/// The order of a list that names none.
+/// The order of a list that names none: newest first.
 pub(crate) const DEFAULT_ORDER: Order = Order { field: "create_time", descending: true };
 
-/// A decoded list.
+/// A decoded list request.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Listing {
-    /// Which rows.
     pub(crate) comparisons: Vec<Comparison>,
-    /// In which order.
     pub(crate) order: Order,
-    /// Which of them.
     pub(crate) page: Page,
 }
 
-/// The kinds of the keys that an order's page tokens carry.
+/// The kinds of the keys in a page token of this order.
 pub(crate) fn shape(order: Order) -> &'static [KeyKind] {
     if order.field == "date" { &[KeyKind::Text, KeyKind::Text] } else { &[KeyKind::Int, KeyKind::Text] }
 }
@@ -40,7 +37,7 @@ fn keys(order: Order, row: &Model) -> Vec<Key> {
     vec![first, Key::Text(row.id.to_string())]
 }
 
-/// The rows of one page. A list that names one hospital is asked for once, whatever the scope.
+/// The rows of one page. A list of several hospitals is read per hospital and merged, unless its filter names one.
 pub(crate) async fn list(
     connection: &impl ConnectionTrait,
     scope: &Scope,
@@ -74,7 +71,7 @@ fn column(field: &'static str) -> Column {
     }
 }
 
-/// Columns hold segments and numbers where filters hold names.
+/// Converts a filter's resource name or state name to what the column stores.
 fn operand(field: &'static str, value: &Operand) -> Option<Value> {
     let Operand::Text(text) = value else { return None };
     match field {
@@ -85,7 +82,7 @@ fn operand(field: &'static str, value: &Operand) -> Option<Value> {
     }
 }
 
-/// A slot's name stands for two columns.
+/// The condition on a slot's name, which is stored in two columns.
 fn slot(comparison: &Comparison) -> SimpleExpr {
     let Operand::Text(name) = &comparison.value else { return SimpleExpr::val(false) };
     let Ok(slot) = SlotId::parse(name) else { return SimpleExpr::val(false) };

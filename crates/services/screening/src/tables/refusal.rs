@@ -1,4 +1,4 @@
-//! The table that numbers the reports of refused demand, slot by slot.
+//! The table of the last report number per slot. Reports are about refusals of full slots.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -11,7 +11,7 @@ use store::rows::save_all;
 
 use super::row;
 
-/// How many reports a slot has had.
+/// The number of a slot's last report.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "refusal_report")]
@@ -25,8 +25,8 @@ pub(crate) struct Model {
 
 impl ActiveModelBehavior for ActiveModel {}
 
-/// The versions of the last reports of these slots, and perhaps of others, locked until the transaction ends where the database
-/// locks rows.
+/// The numbers of the last reports of these slots. The result may contain other slots too. Where the database locks
+/// rows, they are locked until the transaction ends.
 pub(crate) async fn versions<'a>(
     connection: &impl ConnectionTrait,
     slots: impl IntoIterator<Item = &'a SlotId>,
@@ -47,7 +47,7 @@ pub(crate) async fn versions<'a>(
     rows.into_iter().map(|row| Ok((row::slot(&row.hospital, &row.slot_date)?, row.version))).collect()
 }
 
-/// Keeps the versions of reports that were made; of each, whether the slot had one before.
+/// Stores the numbers of new reports. The flag says whether the slot had a report before.
 pub(crate) async fn save(
     transaction: &impl ConnectionTrait,
     versions: &BTreeMap<SlotId, (bool, i64)>,

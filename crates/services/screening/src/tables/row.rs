@@ -10,27 +10,25 @@ use sea_orm::entity::prelude::*;
 use store::rows::{insert_all, replace_all, set_unless_unchanged};
 use store::{micros, timestamp};
 
-/// One screening. Columns hold the last segments of resource names.
+/// One screening. Columns store the last segments of resource names.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "screening")]
 pub(crate) struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub(crate) id: Uuid,
-    /// NULL for a fence.
     pub(crate) customer: Option<String>,
     pub(crate) customer_display_name: String,
     pub(crate) hospital: String,
-    /// YYYY-MM-DD.
     pub(crate) slot_date: String,
     pub(crate) hospital_display_name: String,
     pub(crate) time_zone: String,
     pub(crate) cancellation_close_time: Option<i64>,
-    /// The contract's number.
+    /// The number in the contract.
     pub(crate) state: i32,
     pub(crate) state_reason: String,
     pub(crate) state_message: String,
-    /// The name of a reason, or empty.
+    /// The name of a reason; empty if the booking was not given up.
     pub(crate) given_up: String,
     pub(crate) claim_generation: i32,
     pub(crate) version: i64,
@@ -40,29 +38,25 @@ pub(crate) struct Model {
 
 impl ActiveModelBehavior for ActiveModel {}
 
-/// The error of a row that nothing here could have written.
+/// The error of a row that this code cannot have written.
 fn broken(what: &str) -> DbErr {
     DbErr::Custom(format!("a stored screening has a malformed {what}"))
 }
 
-/// Reads a stored customer.
 pub(crate) fn customer(segment: &str) -> Result<CustomerId, DbErr> {
     CustomerId::from_segment(segment).map_err(|Malformed(_)| broken("customer"))
 }
 
-/// Reads a stored date.
 pub(crate) fn date(text: &str) -> Result<Date, DbErr> {
     parse_date(text).ok_or_else(|| broken("date"))
 }
 
-/// Reads a stored slot.
 pub(crate) fn slot(hospital: &str, slot_date: &str) -> Result<SlotId, DbErr> {
     let hospital = HospitalId::from_segment(hospital).map_err(|Malformed(_)| broken("hospital"))?;
     Ok(SlotId { hospital, date: date(slot_date)? })
 }
 
 impl Model {
-    /// The value it stores.
     pub(crate) fn into_domain(self) -> Result<Screening, DbErr> {
         let given_up = if self.given_up.is_empty() {
             None
@@ -92,7 +86,8 @@ impl Model {
 }
 
 impl ActiveModel {
-    /// The row of a screening that was another before, or was not there. Every index has what hardly ever changes.
+    /// The row of a screening. `before` is the stored row, if there is one. Columns that an index covers are left
+    /// `Unchanged` if their values are the same, so that SQLite rewrites no index.
     fn new(screening: Screening, before: Option<&Screening>) -> Self {
         let fixed = before.is_some_and(|before| {
             let Screening { customer, slot, create_time, .. } = before;
@@ -134,13 +129,13 @@ impl ActiveModel {
     }
 }
 
-/// Inserts rows that were not there. It never overwrites: a row that came in between is an error, and the batch is decided
-/// again with it in view.
+/// Inserts new rows and never overwrites one. If a row was inserted meanwhile, this is an error, and the batch is
+/// decided again with that row loaded.
 pub(crate) async fn insert(transaction: &impl ConnectionTrait, rows: Vec<Screening>) -> Result<(), DbErr> {
     insert_all(transaction, rows.into_iter().map(|row| ActiveModel::new(row, None)).collect()).await
 }
 
-/// Writes rows that were there, each beside what it was.
+/// Replaces stored rows. Each pair is a row as it was and as it is now.
 pub(crate) async fn update(transaction: &impl ConnectionTrait, rows: Vec<(Screening, Screening)>) -> Result<(), DbErr> {
     let rows = rows.into_iter().map(|(before, row)| ActiveModel::new(row, Some(&before)));
     replace_all(transaction, rows.collect()).await

@@ -1,4 +1,4 @@
-//! Single bookings, read for all that ask at once.
+//! Reads single bookings, for several callers in one statement.
 
 use async_trait::async_trait;
 use domain::access::Scope;
@@ -9,16 +9,14 @@ use store::{Lookup, Reader};
 
 use super::by_ids;
 
-/// A booking that somebody wants to read.
+/// A read of one booking.
 #[derive(Debug)]
 pub(crate) struct ScreeningQuery {
-    /// What they may see.
+    /// The bookings that the caller may see.
     pub(crate) scope: Scope,
-    /// Which one.
     pub(crate) id: ScreeningId,
 }
 
-/// Finds them, each for whoever may see it.
 #[derive(Debug)]
 pub(crate) struct ScreeningLookup;
 

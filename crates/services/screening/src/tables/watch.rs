@@ -1,4 +1,4 @@
-//! The table of places that were taken and have no booking yet.
+//! The table of claims that have no booking yet.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -30,24 +30,22 @@ pub(crate) struct Model {
 
 impl ActiveModelBehavior for ActiveModel {}
 
-/// A claim that Hospital announced and that had no booking then.
+/// A claim that had no booking when its event arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Orphan {
-    /// The claim.
     pub(crate) claim: ClaimId,
-    /// Where it is.
     pub(crate) slot: SlotId,
-    /// When it was heard of, by our clock.
+    /// When the event arrived, by this service's clock.
     pub(crate) seen: Timestamp,
-    /// The announcement.
+    /// The event that announced the claim.
     pub(crate) event_id: Uuid,
-    /// Its trace.
+    /// The trace context of that event.
     pub(crate) traceparent: String,
 }
 
-/// Remembers claims; one that is remembered already keeps its time.
+/// Starts to watch claims. A claim that is watched already keeps its time.
 pub(crate) async fn insert(transaction: &impl ConnectionTrait, orphans: &[Orphan]) -> Result<(), DbErr> {
-    // in order: replicas that hear the same must not wait for each other in a circle
+    // in the order of the keys, so that replicas that consume the same events cannot deadlock
     let orphans: BTreeMap<ClaimId, &Orphan> = orphans.iter().map(|orphan| (orphan.claim, orphan)).collect();
     let rows = orphans.values().map(|orphan| ActiveModel {
         screening: Set(orphan.claim.screening.0),
@@ -61,7 +59,7 @@ pub(crate) async fn insert(transaction: &impl ConnectionTrait, orphans: &[Orphan
     insert_missing(transaction, rows.collect()).await
 }
 
-/// Forgets what was watched of these screenings.
+/// Stops watching the claims of these screenings.
 pub(crate) async fn delete(transaction: &impl ConnectionTrait, screenings: &HashSet<ScreeningId>) -> Result<(), DbErr> {
     if screenings.is_empty() {
         return Ok(());
@@ -71,7 +69,7 @@ pub(crate) async fn delete(transaction: &impl ConnectionTrait, screenings: &Hash
     Ok(())
 }
 
-/// Those heard of before `limit`, oldest first.
+/// At most `count` claims that have been watched since `limit` or longer, oldest first.
 pub(crate) async fn due(connection: &impl ConnectionTrait, limit: Timestamp, count: u64) -> Result<Vec<Orphan>, DbErr> {
     let rows = Entity::find()
         .filter(Column::SeenTime.lte(micros(limit)))

@@ -1,4 +1,4 @@
-//! Recording attendance: admins of the hospital, once the date has come.
+//! Attendance: admins of the hospital record it once the date has begun.
 
 use contract::event::v1::event_envelope::Payload;
 use contract::screening::v1::screening::State;

@@ -1,4 +1,4 @@
-//! Booking a place: the happy path, who may, what is wrong with a request, and judging without booking.
+//! Booking a place: the happy path, permissions, malformed requests, and validate_only.
 
 use contract::event::v1::event_envelope::Payload;
 use contract::screening::v1::screening::State;
@@ -59,7 +59,7 @@ async fn customers_book_for_themselves_and_admins_at_their_hospitals() {
     refused(book(&world.desk.served.auditor().await, ask("jung", &slot)).await, Reason::RoleRequired);
     refused(book(&world.desk.served.service("marketing").await, ask("jung", &slot)).await, Reason::RoleRequired);
     refused(book(&world.desk.served.party(None).await, ask("jung", &slot)).await, Reason::CredentialsMissing);
-    // permission comes before existence
+    // permission is checked before existence
     let nowhere = crate::world::slot("nowhere", 7);
     refused(book(&world.customer("choi").await, ask("jung", &nowhere)).await, Reason::NotOwner);
     assert_eq!(world.hospital.active().len(), 2);
@@ -106,7 +106,7 @@ async fn validate_only_answers_what_the_call_would_and_stores_nothing() {
     assert_eq!(list(&kim, "").await.unwrap(), []);
     refused(read(&kim, &judged.name).await, Reason::NotOwner);
 
-    // the request_id was not used up, and what was judged is what is then booked
+    // judging did not use up the request_id, and the booking equals the one that was judged
     let made = book(&kim, request.clone()).await.unwrap();
     let times = |screening: &Screening| Screening { create_time: None, update_time: None, ..screening.clone() };
     assert_eq!(times(&made), times(&judged));

@@ -1,4 +1,4 @@
-//! Cancelling: by whom, until when, on which version, and what of it travels on.
+//! Cancelling: who may, until when, with which etag, and the events that it causes.
 
 use contract::event::v1::event_envelope::Payload;
 use contract::screening::v1::screening::State;
@@ -98,7 +98,7 @@ async fn customers_are_bound_by_the_cut_off_of_booking_time_and_admins_are_not()
     let midnight = slot.date.in_tz("Asia/Seoul").unwrap().timestamp();
     assert_eq!(midnight.duration_since(closes), SignedDuration::from_hours(24));
     assert_eq!(refusal.value("screening"), kims.name);
-    // what is over is over, cut-off or not
+    // the state of the booking is checked before the cut-off
     let over = refused(cancel(&world.customer("park").await, &parks.name).await, Reason::ScreeningStateInvalid);
     assert_eq!(over.value("state"), "CANCELLED");
     assert_eq!(cancel(&world.admin("seoul").await, &kims.name).await.unwrap().state(), State::Cancelled);

@@ -1,4 +1,4 @@
-//! What Hospital announces: places taken and taken away, once, twice, late, or before there is a booking.
+//! Events of Hospital about places taken and taken away: once, twice, late, or before a booking exists.
 
 use contract::event::v1::event_envelope::Payload;
 use contract::screening::v1::screening::State;
@@ -13,7 +13,7 @@ use testkit::{eventually, refused};
 use crate::hospital::{Fate, Gate};
 use crate::world::{World, ask, ask_once, book, cancel, claim, list, names, options, read};
 
-/// Why events about a resource were ignored.
+/// The reasons why events about a resource were ignored.
 async fn ignored_reasons(connection: &impl ConnectionTrait, aggregate: &str) -> Vec<String> {
     let sql = "SELECT reason FROM ignored_event WHERE aggregate = $1 ORDER BY ignore_time";
     let statement = Statement::from_sql_and_values(connection.get_database_backend(), sql, [aggregate.into()]);
@@ -46,7 +46,7 @@ async fn bookings_of_a_deleted_hospital_are_force_cancelled_once() {
         assert_eq!(facts[1].actor, "admin:lee");
         assert!(events.iter().any(|event| event.event_id == facts[1].causation_id));
         assert!(!facts[1].traceparent.is_empty());
-        // the second delivery was not even looked at
+        // the inbox recognised the second delivery, so it was not recorded as ignored
         let reader = world.desk.service.database.reader();
         assert_eq!(ignored_reasons(reader, &screening.name).await, Vec::<String>::new());
     }
@@ -54,7 +54,7 @@ async fn bookings_of_a_deleted_hospital_are_force_cancelled_once() {
     assert_eq!(refusal.value("state"), "FORCE_CANCELLED");
 }
 
-/// R5 and R6, seen from the row.
+/// R5 and R6: the row keeps its first final state.
 #[tokio::test]
 async fn a_revocation_that_comes_after_a_cancel_is_recorded_as_ignored() {
     let world = World::start().await;
@@ -118,7 +118,7 @@ async fn a_place_with_a_booking_is_left_alone_however_often_it_is_announced() {
     let events = world.hospital.events();
     world.feed(&events).await;
     world.feed(&events).await;
-    // an orphan beside it shows that the reconciler has been at work since
+    // the end of another, orphaned claim shows that the reconciler has run since
     world.hospital.next([Fate::LoseAnswer, Fate::LoseAnswer, Fate::LoseAnswer]);
     refused(book(&world.customer("park").await, ask("park", &slot)).await, Reason::HospitalUnavailable);
     eventually("the orphan's end", async || {

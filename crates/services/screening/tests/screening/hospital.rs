@@ -1,4 +1,4 @@
-//! A hospital in memory: the real rules of claims, and answers that go astray when a test wants them to.
+//! A Hospital in memory. It applies the real rules of claims, and loses requests and answers when a test asks for it.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status, async_trait};
 
-/// Opens once, for everybody who waits.
+/// A gate that opens once and lets everybody through.
 #[derive(Debug, Clone)]
 pub(crate) struct Gate(Arc<watch::Sender<bool>>);
 
@@ -43,18 +43,18 @@ impl Gate {
     }
 }
 
-/// What happens to one ReserveCapacity.
+/// What happens to one ReserveCapacity request.
 #[derive(Debug, Clone)]
 pub(crate) enum Fate {
-    /// It is lost on its way there.
+    /// The request is lost.
     LoseRequest,
-    /// Its answer is lost.
+    /// The request takes effect, and its answer is lost.
     LoseAnswer,
-    /// It arrives when the gate opens.
+    /// The request arrives when the gate opens.
     ArriveAfter(Gate),
-    /// Its answer arrives when the gate opens.
+    /// The request takes effect, and its answer arrives when the gate opens.
     AnswerAfter(Gate),
-    /// It is refused, whatever the rules say.
+    /// The request is refused with this fault, whatever the rules say.
     Refuse(Fault),
 }
 
@@ -68,7 +68,7 @@ struct State {
     reserves: Vec<ClaimId>,
 }
 
-/// A cheap handle.
+/// The fake Hospital. Clones share its state.
 #[derive(Debug, Clone)]
 pub(crate) struct FakeHospital {
     clock: Clock,
@@ -76,7 +76,7 @@ pub(crate) struct FakeHospital {
 }
 
 impl FakeHospital {
-    /// Starts to serve on a port of its own.
+    /// Starts to serve on a free port.
     pub(crate) async fn start(clock: Clock) -> (Self, SocketAddr) {
         let hospital = Self { clock, state: Arc::default() };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -98,12 +98,12 @@ impl FakeHospital {
         self.clock.now()
     }
 
-    /// Opens a slot, and its hospital where there is none.
+    /// Opens a slot, and creates its hospital if it does not exist.
     pub(crate) fn open(&self, slot: &SlotId, capacity: i32) {
         self.open_under(slot, capacity, BookingPolicy::default());
     }
 
-    /// The same, with a policy for a hospital that is new.
+    /// Like [`Self::open`], with a booking policy for a new hospital.
     pub(crate) fn open_under(&self, slot: &SlotId, capacity: i32, policy: BookingPolicy) {
         let now = self.now();
         let mut state = self.state();
@@ -129,7 +129,7 @@ impl FakeHospital {
         self.state().slots.get_mut(slot).unwrap().capacity = capacity;
     }
 
-    /// Stops sales.
+    /// Closes a slot for new bookings.
     pub(crate) fn close(&self, slot: &SlotId) {
         self.state().slots.get_mut(slot).unwrap().state = SlotState::Closed;
     }
@@ -147,22 +147,22 @@ impl FakeHospital {
         }
     }
 
-    /// Decides what happens to the next reserves; those after them are simply answered.
+    /// Decides what happens to the next ReserveCapacity requests. Later ones are answered normally.
     pub(crate) fn next(&self, fates: impl IntoIterator<Item = Fate>) {
         self.state().fates.extend(fates);
     }
 
-    /// Answers the next reserves after all.
+    /// Forgets the fates that are left, so that the next requests are answered normally.
     pub(crate) fn forget_fates(&self) {
         self.state().fates.clear();
     }
 
-    /// The claims that reserves have arrived for, repetitions included.
+    /// The claims of all ReserveCapacity requests that were sent, repetitions and lost ones included.
     pub(crate) fn reserves(&self) -> Vec<ClaimId> {
         self.state().reserves.clone()
     }
 
-    /// What became of a claim.
+    /// The state of a claim; `None` if it never arrived.
     pub(crate) fn claim(&self, id: ClaimId) -> Option<ClaimState> {
         self.state().claims.get(&id).map(|claim| claim.state)
     }
@@ -173,12 +173,12 @@ impl FakeHospital {
         state.claims.values().filter(|claim| claim.state == ClaimState::Active).map(|claim| claim.id).collect()
     }
 
-    /// What it has announced.
+    /// Every event so far.
     pub(crate) fn events(&self) -> Vec<EventEnvelope> {
         self.state().events.clone()
     }
 
-    /// Hears that a booking was given up.
+    /// Releases the claim of a booking that ended, as the event about its end does.
     pub(crate) fn hear_of_the_end(&self, slot: &SlotId, claim: ClaimId) {
         self.release_now(slot, claim).unwrap();
     }
@@ -238,7 +238,7 @@ impl State {
     }
 }
 
-/// Refuses a call that does not name its slot: a mesh would send it to any replica.
+/// Refuses a call whose metadata do not name its slot, because a mesh would route it to any replica.
 fn require_slot<M>(request: &Request<M>, about: &str) -> Result<(), Status> {
     let named = request.metadata().get(SLOT).and_then(|slot| slot.to_str().ok()).unwrap_or_default();
     if named.starts_with(about) && SlotId::parse(named).is_ok() {
@@ -273,7 +273,7 @@ impl CapacityService for FakeHospital {
                 return Err(lost());
             }
             Some(Fate::ArriveAfter(gate)) => {
-                // it arrives even when nobody waits for its answer any more
+                // the request arrives even if nobody waits for its answer any more
                 let hospital = self.clone();
                 #[allow(clippy::disallowed_methods, reason = "what is on its way belongs to nobody")]
                 let arrival = tokio::spawn(async move {

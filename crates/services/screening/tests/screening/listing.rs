@@ -1,4 +1,4 @@
-//! Lists: whose rows, which of them, in which order, page by page.
+//! Lists: whose rows they show, filters, orders and pages.
 
 use std::collections::BTreeSet;
 
@@ -172,7 +172,7 @@ async fn rows_that_come_between_two_pages_disturb_nothing() {
     );
 }
 
-/// Each customer books and cancels with the longest of reasons; the two hospitals' lists are merged outside of the database.
+/// Customers book, and cancel with the longest possible reason. The two hospitals' lists are merged after the reads.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn long_reasons_end_a_page_early_in_every_order() {
     const COUNT: usize = 600;

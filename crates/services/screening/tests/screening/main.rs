@@ -1,4 +1,4 @@
-//! The screening service over gRPC, beside a hospital that does as it is told.
+//! Tests of the screening service over gRPC, beside a fake Hospital that the tests control.
 
 mod attending;
 mod booking;

@@ -1,4 +1,4 @@
-//! `accept_pending`: bookings that wait for a hospital out of reach, and how they end.
+//! `accept_pending`: bookings made while Hospital is out of reach, and how they end.
 
 use contract::event::v1::event_envelope::Payload;
 use contract::screening::v1::CreateScreeningRequest;
@@ -26,7 +26,7 @@ async fn a_parked_booking_is_confirmed_once_the_hospital_is_back() {
     assert_eq!((parked.hospital_display_name.as_str(), parked.time_zone.as_str()), ("", ""));
     assert!(!parked.consistency_token.is_empty());
     assert_eq!(list(&kim, "state=PENDING").await.unwrap(), std::slice::from_ref(&parked));
-    // it counts as the customer's booking of that date
+    // a PENDING booking counts as the customer's booking of that date
     refused(book(&kim, ask("kim", &world.slot("busan", 7, 1))).await, Reason::CustomerDateConflict);
 
     world.wire.heal();
@@ -58,7 +58,7 @@ async fn a_parked_booking_that_finds_no_place_is_rejected_after_its_claim_is_bar
     let Some(Payload::ScreeningRejected(fact)) = &events[1].payload else { panic!("{events:?}") };
     assert_eq!(fact.claim_id, claim(&parked).to_string());
     assert_eq!(fact.screening.as_ref().unwrap().customer, "customers/kim");
-    // a repetition answers it as it is now, and the date is free
+    // a repetition returns the booking as it is now, and the date is free
     assert_eq!(book(&kim, request).await.unwrap(), rejected);
     world.hospital.set_capacity(&slot, 1);
     book(&kim, ask_once("kim", &slot)).await.unwrap();
@@ -69,7 +69,7 @@ async fn a_parked_booking_that_was_cancelled_stays_cancelled_and_frees_its_claim
     let world = World::start().await;
     let slot = world.slot("seoul", 7, 1);
     let kim = world.customer("kim").await;
-    // the place was taken after all
+    // the place was taken, but the answer was lost
     world.hospital.next(lost(Fate::LoseAnswer));
     world.hospital.next(std::iter::repeat_n(Fate::LoseRequest, 1_000));
     let parked = book(&kim, ask_patiently("kim", &slot)).await.unwrap();
@@ -81,7 +81,7 @@ async fn a_parked_booking_that_was_cancelled_stays_cancelled_and_frees_its_claim
     world.deliver().await;
     assert_eq!(world.hospital.active(), []);
 
-    // and where it was not, the release comes first and bars it
+    // if the place was not taken, the release writes a tombstone
     world.hospital.next(std::iter::repeat_n(Fate::LoseRequest, 1_000));
     let parked = book(&kim, ask_patiently("kim", &slot)).await.unwrap();
     cancel(&kim, &parked.name).await.unwrap();

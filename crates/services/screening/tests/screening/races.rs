@@ -1,4 +1,4 @@
-//! The races of one booking with another, and with itself: R7, R8, R9, R11, R12, R13.
+//! Races of bookings with each other and with their own repetitions: R7, R8, R9, R11, R12, R13.
 
 use std::time::Duration;
 
@@ -79,7 +79,7 @@ async fn r8_concurrent_duplicates_are_one_booking_with_one_answer() {
     )
     .await;
 
-    // a duplicate in a hurry, and one that means something else
+    // a repetition with a short deadline, and one with other content
     let hurried = kim.clone().with_deadline(Duration::from_millis(150));
     let refusal = refused(book(&hurried, request.clone()).await, Reason::RequestInProgress);
     assert!(refusal.retry_after.is_some());
@@ -108,7 +108,7 @@ async fn r9_a_request_id_with_other_content_is_refused_before_any_work() {
         refused(book(&kim, changed).await, Reason::RequestIdReused);
     }
     assert_eq!(world.hospital.reserves().len(), before);
-    // another caller may use the same id, and so may another method
+    // another caller may use the same request_id
     let foreign = CreateScreeningRequest { request_id: request.request_id.clone(), ..ask("park", &slot) };
     book(&world.customer("park").await, foreign).await.unwrap();
 }
@@ -158,11 +158,11 @@ async fn r12_at_two_hospitals_on_one_date_one_booking_wins_and_the_other_place_i
     assert_eq!(refusal.value("screening"), made.name);
     world.deliver().await;
     assert_eq!(world.hospital.active(), [claim(&made)]);
-    // what only gave the place back is nobody's booking
+    // the row that gave the other place back is nobody's booking
     assert_eq!(list(&kim, "").await.unwrap(), std::slice::from_ref(&made));
     assert_eq!(list(&world.admin("*").await, "").await.unwrap().len(), 1);
 
-    // the loser's request, sent again, is judged afresh each time
+    // a repetition of the loser's request is judged afresh each time
     let loser = requests.into_iter().find(|request| request.screening.as_ref().unwrap().slot != made.slot).unwrap();
     refused(book(&kim, loser.clone()).await, Reason::CustomerDateConflict);
     cancel(&kim, &made.name).await.unwrap();
@@ -182,7 +182,7 @@ async fn r13_the_date_is_free_again_as_soon_as_cancel_returned() {
     let second = book(&kim, ask("kim", &slot)).await.unwrap();
     assert_ne!(second.name, first.name);
     assert_eq!(read(&kim, &first.name).await.unwrap().state(), State::Cancelled);
-    // a slot that was full may stay so until the release lands
+    // a slot that was full stays full until the release is delivered
     let other = world.slot("seoul", 8, 1);
     let first = book(&kim, ask("kim", &other)).await.unwrap();
     cancel(&kim, &first.name).await.unwrap();

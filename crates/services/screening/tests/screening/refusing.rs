@@ -1,4 +1,4 @@
-//! What Hospital refuses is passed on as it is, changes nothing, and is judged afresh every time.
+//! Hospital's refusals: they are passed on unchanged, store nothing, and a retry is judged afresh.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use testkit::{eventually, refused};
 
 use crate::world::{World, ask, ask_once, book, list, names, options, slot};
 
-/// One slot for each reason to refuse it.
+/// One slot per reason of a refusal, with the metadata that the refusal carries.
 fn hopeless(world: &World) -> Vec<(SlotId, Reason, Vec<&'static str>)> {
     let deleted = world.slot("deleted", 7, 1);
     world.hospital.delete(&deleted.hospital, "closing down");
@@ -73,7 +73,6 @@ async fn the_customers_date_is_judged_before_the_hospital() {
     assert_eq!(world.hospital.reserves().len(), 1);
 }
 
-/// R10.
 #[tokio::test]
 async fn r10_a_retry_after_a_refusal_is_judged_afresh() {
     let world = World::start().await;

@@ -1,4 +1,4 @@
-//! R15: what nobody knows the outcome of is never guessed. A retry continues it, or a fence ends it.
+//! R15: a booking with an unknown outcome is never guessed. A retry continues it, or a fence ends it.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use tonic::{Code, Request, Status};
 use crate::hospital::{Fate, Gate};
 use crate::world::{World, ask, ask_once, ask_patiently, book, claim, list, options};
 
-/// Hospital hears from nobody again and again.
+/// The same fate for every attempt of one call.
 fn lost(fate: Fate) -> [Fate; 3] {
     [fate.clone(), fate.clone(), fate]
 }
@@ -25,7 +25,7 @@ fn soon() -> Options {
     Options { reconcile_grace: Duration::from_millis(50), ..options() }
 }
 
-/// Brings events over until the claim has ended.
+/// Delivers events until the claim is RELEASED.
 async fn until_given_back(world: &World, claim: ClaimId) {
     eventually("the place to be given back", async || {
         world.deliver().await;
@@ -47,7 +47,7 @@ async fn r15_a_lost_answer_is_asked_for_again_within_the_call() {
     assert_eq!(world.hospital.active(), [claim(&made)]);
 }
 
-/// Books within a deadline; the client's own timer is not in the way, because it has more time.
+/// Books with this `grpc-timeout`. The client's own timer is longer, so that the service's answer arrives.
 async fn book_within(world: &World, request: CreateScreeningRequest, deadline: Duration) -> Result<Screening, Status> {
     let mut request = Request::new(request);
     request.set_timeout(deadline);
@@ -65,7 +65,7 @@ async fn a_caller_without_time_is_told_that_its_time_is_over_and_not_that_hospit
     let refusal = refused(hurried, Reason::DeadlineExceeded);
     assert!(refusal.retry_after.is_some());
     gate.open();
-    // nothing but the caller's time was over, so Hospital is asked by the next one as ever
+    // only the caller's deadline had passed, so the next call asks Hospital as usual
     let made = book_within(&world, request, Duration::from_secs(10)).await.unwrap();
     assert_eq!(made.state(), State::Confirmed);
     assert_eq!(world.hospital.active(), [claim(&made)]);
@@ -77,7 +77,7 @@ async fn a_caller_without_time_who_accepts_pending_has_a_pending_booking() {
     let slot = world.slot("seoul", 7, 1);
     let gate = Gate::closed();
     world.hospital.next([Fate::ArriveAfter(gate.clone())]);
-    // whether the answer is in time depends on the disk
+    // the speed of the disk decides whether the answer is in time
     let _ = book_within(&world, ask_patiently("kim", &slot), Duration::from_millis(200)).await;
     let kim = world.customer("kim").await;
     let parked = eventually("the booking to be parked", async || {
@@ -127,7 +127,7 @@ async fn r15_after_a_lost_answer_the_same_request_continues() {
     assert_eq!(list(&kim, "").await.unwrap(), []);
     assert_eq!(world.announced().await, []);
 
-    // coming back with accept_pending is the same booking too
+    // a retry with accept_pending continues the same booking
     let patient = CreateScreeningRequest { accept_pending: true, ..request };
     let made = book(&kim, patient).await.unwrap();
     assert_eq!(made.state(), State::Confirmed);
@@ -151,11 +151,11 @@ async fn r15_what_nobody_retries_is_fenced_and_given_back() {
     assert_eq!(fact.screening.as_ref().unwrap().customer, "");
     assert_eq!(events[0].actor, "service:screening");
     assert!(world.hospital.events().iter().any(|event| event.event_id == events[0].causation_id));
-    // a fence is shown to nobody
+    // nobody can read a fence
     assert_eq!(list(&world.admin("*").await, "").await.unwrap(), []);
     refused(crate::world::read(&world.admin("*").await, &first.screening.to_string()).await, Reason::ScreeningNotFound);
 
-    // the request, sent again, is judged afresh under a new name, and repeats answer that
+    // the repeated request makes a new booking under a new name, and later repetitions return that booking
     let made = book(&kim, request.clone()).await.unwrap();
     assert_ne!(claim(&made), first);
     assert_eq!(book(&kim, request).await.unwrap(), made);
@@ -199,7 +199,7 @@ async fn r15_a_repetition_that_meets_its_own_fence_begins_again() {
     let world = World::start_with(Options { hospital_timeout: Duration::from_secs(20), ..soon() }).await;
     let slot = world.slot("seoul", 7, 1);
     let kim = world.customer("kim").await;
-    // the first answer never comes, and before the request is repeated the place is fenced
+    // the first answer never arrives, and the claim is fenced before the request is repeated
     world.hospital.next([Fate::AnswerAfter(Gate::closed())]);
     let call = testkit::start_together(1, |_| {
         let (kim, request) = (kim.clone(), ask("kim", &slot));
@@ -223,7 +223,7 @@ async fn r15_a_request_that_arrives_after_its_fence_finds_the_claim_ended() {
     let slot = world.slot("seoul", 7, 2);
     let kim = world.customer("kim").await;
     let gate = Gate::closed();
-    // the first copy arrives late, the others bring the place but not the answer
+    // the first copy of the request arrives late; the others take the place, but their answers are lost
     world.hospital.next([Fate::ArriveAfter(gate.clone()), Fate::LoseAnswer, Fate::LoseAnswer]);
     refused(book(&kim, ask_once("kim", &slot)).await, Reason::HospitalUnavailable);
     let first = world.hospital.active()[0];

@@ -1,5 +1,5 @@
-//! The service in this process over a directory of its own, its hospital behind a wire that can break, and the transport between
-//! their events.
+//! A screening service in this process with its own directory, a fake Hospital behind a connection that can break, and
+//! the delivery of events between the two.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -33,10 +33,10 @@ use tonic::Status;
 
 use crate::hospital::FakeHospital;
 
-/// A grace that no test runs into by accident.
+/// A grace that is longer than any test.
 const NEVER: Duration = Duration::from_secs(3_600);
 
-/// What the tests run with: quick to notice, never by accident.
+/// The default options of the tests: short timeouts, and a grace that never passes.
 pub(crate) fn options() -> Options {
     Options {
         hospital_timeout: Duration::from_secs(2),
@@ -48,7 +48,7 @@ pub(crate) fn options() -> Options {
     }
 }
 
-/// The service, running.
+/// A running screening service.
 pub(crate) struct Desk {
     pub(crate) service: Service,
     pub(crate) served: Served,
@@ -56,7 +56,7 @@ pub(crate) struct Desk {
     trigger: DrainTrigger,
 }
 
-/// Everything a test has.
+/// Everything that a test works with.
 pub(crate) struct World {
     pub(crate) hospital: FakeHospital,
     pub(crate) wire: FaultProxy,
@@ -109,7 +109,7 @@ impl World {
         Self { hospital, wire, desk, delivered: Mutex::default(), dir }
     }
 
-    /// Stops the service and starts it again over the same directory, later by this much.
+    /// Stops the service and starts it again on the same directory, with its clock this much ahead.
     pub(crate) async fn restarted(self, options: Options, later: SignedDuration) -> Self {
         let Self { hospital, wire, desk, delivered, dir } = self;
         desk.stop().await;
@@ -125,27 +125,27 @@ impl World {
         self.desk.served.party(Some(self.desk.served.tokens().admin("lee", hospitals))).await
     }
 
-    /// A slot some days from now, at a hospital of its own, with this capacity.
+    /// Opens a slot some days from now, and creates its hospital if it does not exist.
     pub(crate) fn slot(&self, hospital: &str, days: i64, capacity: i32) -> SlotId {
         let slot = slot(hospital, days);
         self.hospital.open(&slot, capacity);
         slot
     }
 
-    /// Everything this service has announced.
+    /// Every event of this service so far.
     pub(crate) async fn announced(&self) -> Vec<EventEnvelope> {
         let rows = store::outbox::read_after(self.desk.service.database.reader(), 0, 10_000).await.unwrap();
         rows.iter().map(|row| EventEnvelope::decode(row.payload.as_slice()).unwrap()).collect()
     }
 
-    /// What it has announced of one screening, in order.
+    /// The events of one screening, in order.
     pub(crate) async fn facts_of(&self, name: &str) -> Vec<EventEnvelope> {
         let mut events = self.announced().await;
         events.retain(|event| event.aggregate == name);
         events
     }
 
-    /// Hands the service events of the hospital, as a transport without order does.
+    /// Gives the service these events of Hospital, as a transport without order does.
     pub(crate) async fn feed(&self, events: &[EventEnvelope]) {
         let batch = events.iter().map(|envelope| {
             let event_id = envelope.event_id.parse().unwrap();
@@ -154,7 +154,7 @@ impl World {
         self.desk.service.consumers[0].handler.handle(&batch.collect::<Vec<_>>()).await.unwrap();
     }
 
-    /// Brings every event that is on its way to the other side, both ways.
+    /// Delivers every event that is not delivered yet, in both directions.
     pub(crate) async fn deliver(&self) {
         let (mut known, position) = self.delivered.lock().unwrap().clone();
         let mut unseen = self.hospital.events();
@@ -175,7 +175,7 @@ impl World {
         *self.delivered.lock().unwrap() = (known, position);
     }
 
-    /// Waits until a screening is in a state.
+    /// Waits until a screening is in this state.
     pub(crate) async fn becomes(&self, party: &Party, name: &str, state: State) -> message::Screening {
         eventually(&format!("{name} to be {state:?}"), async || {
             let seen = read(party, name).await.map_err(|status| format!("{status:?}"))?;
@@ -185,13 +185,13 @@ impl World {
     }
 }
 
-/// A slot's id, some days from now in the hospitals' zone.
+/// The id of a slot some days from now, in the hospitals' time zone.
 pub(crate) fn slot(hospital: &str, days: i64) -> SlotId {
     let days = i32::try_from(days).unwrap();
     SlotId { hospital: HospitalId::from_segment(hospital).unwrap(), date: testkit::in_days("Asia/Seoul", days) }
 }
 
-/// A date's hours from now, for clocks that are to stand on it.
+/// How far this hour of a date in Seoul is from now, for clocks that are to show it.
 pub(crate) fn until(date: Date, hour: i8) -> SignedDuration {
     let there = date.at(hour, 0, 0, 0).in_tz("Asia/Seoul").unwrap().timestamp();
     there.duration_since(Clock::system().now())
@@ -209,12 +209,12 @@ pub(crate) fn ask(customer: &str, slot: &SlotId) -> message::CreateScreeningRequ
     }
 }
 
-/// The same, with a request_id of its own.
+/// Like [`ask`], with a fresh request_id.
 pub(crate) fn ask_once(customer: &str, slot: &SlotId) -> message::CreateScreeningRequest {
     message::CreateScreeningRequest { request_id: uuid_v4().to_string(), ..ask(customer, slot) }
 }
 
-/// The same, willing to wait for the hospital.
+/// Like [`ask_once`], with accept_pending.
 pub(crate) fn ask_patiently(customer: &str, slot: &SlotId) -> message::CreateScreeningRequest {
     message::CreateScreeningRequest { accept_pending: true, ..ask_once(customer, slot) }
 }
@@ -243,12 +243,11 @@ pub(crate) async fn list(party: &Party, filter: &str) -> Result<Vec<message::Scr
     party.screening().list_screenings(request).await.map(|answer| answer.into_inner().screenings)
 }
 
-/// The claim of a screening.
 pub(crate) fn claim(screening: &message::Screening) -> ClaimId {
     ClaimId { screening: ScreeningId::parse(&screening.name).unwrap(), generation: screening.claim_generation }
 }
 
-/// The facts' names, in order.
+/// The names of the events' facts, in order.
 pub(crate) fn names(events: &[EventEnvelope]) -> Vec<&'static str> {
     events.iter().map(|event| domain::event::fact(event.payload.as_ref().unwrap()).1).collect()
 }

@@ -1,4 +1,4 @@
-//! The error table of the contract: every reason is provoked, and says everything it promises to say.
+//! The error table of the contract: every reason is provoked and carries everything that the contract promises.
 
 mod order;
 mod provoke;
@@ -9,7 +9,7 @@ use fault::Reason;
 use testkit::Refusal;
 use tonic::Code;
 
-/// What each reason carries as metadata, always.
+/// The metadata that each reason always carries.
 const METADATA: &[(Reason, &[&str])] = &[
     (Reason::FieldInvalid, &["field"]),
     (Reason::DateInvalid, &["field"]),
@@ -52,7 +52,7 @@ const METADATA: &[(Reason, &[&str])] = &[
     (Reason::DeadlineExceeded, &[]),
 ];
 
-/// Reasons that this module does not provoke, and why.
+/// Reasons that this module does not provoke, and the place that does or the reason why none can.
 const ELSEWHERE: &[(Reason, &str)] = &[
     (Reason::RateLimited, "reserved for a share per caller, which this release does not have"),
     (Reason::NotReady, "needs a process that is going: the stream and shutdown tests see it"),
@@ -61,7 +61,7 @@ const ELSEWHERE: &[(Reason, &str)] = &[
     (Reason::Internal, "is a defect: no test may see it"),
 ];
 
-/// Codes that a mesh counts against the health of whoever sends them.
+/// Codes that a mesh counts as failures of the process that answers them.
 const COUNTED_BY_THE_MESH: &[Code] = &[
     Code::Internal,
     Code::Unknown,
@@ -72,7 +72,7 @@ const COUNTED_BY_THE_MESH: &[Code] = &[
     Code::Unimplemented,
 ];
 
-/// Reasons that are no refusal of what was asked but trouble on the way: the only ones under such a code.
+/// The only reasons with such a code. They do not refuse the request, but report trouble on the way.
 const TROUBLE: &[Reason] = &[
     Reason::HospitalUnavailable,
     Reason::ViewLagging,
@@ -81,12 +81,12 @@ const TROUBLE: &[Reason] = &[
     Reason::DeadlineExceeded,
 ];
 
-/// The refusals of a run, one of each reason.
+/// One refusal per reason that was provoked.
 #[derive(Default)]
 struct Seen(BTreeMap<Reason, Refusal>);
 
 impl Seen {
-    /// Checks what a refusal says, and keeps it.
+    /// Checks a refusal against the table, and keeps it.
     #[track_caller]
     fn note(&mut self, refusal: Refusal) {
         let reason = Reason::from_name(&refusal.reason).unwrap_or_else(|| panic!("not of the contract: {refusal:?}"));

@@ -1,4 +1,4 @@
-//! When several things are wrong at once: which one a booking is refused for, and what `validate_only` answers.
+//! Requests with several mistakes: the reason that a booking is refused for, and what `validate_only` answers.
 
 use contract::hospital::v1 as hospital;
 use contract::screening::v1 as screening;
@@ -31,7 +31,7 @@ async fn a_booking_is_refused_for_the_first_reason_that_holds() {
     close(&admin, &slots[0]).await;
 
     let date = |days| in_days(Desk::ZONE, days);
-    // The customer's own date comes before anything about the hospital.
+    // The customer's own booking on that date is checked before anything about the hospital.
     let nowhere = slot_name("hospitals/nowhere", date(7));
     refused(kim.book("kim", &nowhere, "").await, Reason::CustomerDateConflict);
     refused(desk.book("lee", &nowhere, "").await, Reason::HospitalNotFound);
@@ -75,7 +75,7 @@ async fn validate_only_answers_what_the_call_would_and_stores_nothing() {
     for state in ["ACTIVE", "RELEASED"] {
         assert!(claims(&auditor, &slots[0], state).await.is_empty(), "not even a tombstone");
     }
-    // The request_id was not spent on the rehearsal, not even with other content.
+    // Judging did not use up the request_id, not even for other content.
     judge(&kim, "kim", &slots[1], &request_id).await.expect("there is a place");
     let booked = Desk::of(&kim).book("kim", &slots[0], &request_id).await.expect("the real one");
 

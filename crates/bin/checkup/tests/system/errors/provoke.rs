@@ -1,4 +1,4 @@
-//! How each reason is provoked from outside.
+//! How each reason is provoked by calls.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ use crate::{embedded, launch};
 const CLAIM: &str = "01890a5d-ac96-774b-bcce-b302099a8057.1";
 const SCREENING: &str = "screenings/01890a5d-ac96-774b-bcce-b302099a8057";
 
-/// The refusals of a healthy process.
+/// Refusals that a healthy process gives.
 pub(super) async fn with_everything_up(seen: &mut Seen) {
     let checkup = launch().start().await;
     bad_requests(seen, &checkup).await;
@@ -115,7 +115,7 @@ async fn hospitals_and_slots(seen: &mut Seen, checkup: &Checkup) {
     seen.note(refused(desk.book("late", &slot, "").await, Reason::HospitalDeleted));
 }
 
-/// Approves a capacity request, and then again.
+/// Approves a capacity request twice.
 async fn decided_twice(checkup: &Checkup, admin: &Party) -> Refusal {
     let slot = Desk::of(admin).open("wanted", &[7], 1).await.remove(0);
     let create = CreateCapacityRequestRequest {
@@ -179,7 +179,7 @@ async fn places(seen: &mut Seen, checkup: &Checkup) {
     seen.note(refusal);
 }
 
-/// Who is not let in, and who is in too much of a hurry.
+/// Refusals by the door: bad credentials, and deadlines that are too short.
 pub(super) async fn at_the_door(seen: &mut Seen) {
     let checkup = launch().start().await;
     let list = ListScreeningsRequest::default;
@@ -197,7 +197,7 @@ pub(super) async fn at_the_door(seen: &mut Seen) {
     seen.note(refused(Err::<(), _>(answer.status), Reason::DeadlineExceeded));
 }
 
-/// Hospital is not there at all.
+/// Refusals while Hospital does not run.
 pub(super) async fn without_hospital(seen: &mut Seen) {
     let checkup = embedded().without("hospital").start().await;
     let kim = checkup.customer("kim").await;
@@ -211,7 +211,7 @@ pub(super) async fn without_hospital(seen: &mut Seen) {
     let pending = kim.screening().create_screening(request).await.expect("accepted").into_inner();
     assert_eq!(pending.state(), screening::screening::State::Pending);
 
-    // A view that never heard of a write waits for it, but not for ever.
+    // A view that never gets a write waits for it, but not without limit.
     let elsewhere = launch().start().await;
     let mut read = Request::new(GetMyPageRequest {
         name: "customers/kim/myPage".to_owned(),
@@ -222,7 +222,7 @@ pub(super) async fn without_hospital(seen: &mut Seen) {
     seen.note(refused(page, Reason::ViewLagging));
 }
 
-/// Hospital answers late.
+/// Refusals while Hospital answers late.
 pub(super) async fn with_a_slow_hospital(seen: &mut Seen) {
     let proxy = FaultProxy::start().await;
     let checkup = launch().set("screening.hospital_address", proxy.uri()).start().await;
@@ -246,7 +246,7 @@ pub(super) async fn with_a_slow_hospital(seen: &mut Seen) {
     first.abort();
 }
 
-/// Hospital's writer has room for one request at a time.
+/// Refusals while Hospital's writer has room for only one request.
 pub(super) async fn with_a_short_queue(seen: &mut Seen) {
     let checkup = launch().set("hospital.queue", 1).set("hospital.batch", 1).start().await;
     let slot = Desk::of(&checkup.admin().await).open("narrow", &[7], 10_000).await.remove(0);

@@ -1,8 +1,8 @@
-//! Anything at all, to every method, from everybody: never a panic, never an answer that blames the service, and in the
-//! end everything still agrees.
+//! Random messages to every method from every caller: nothing panics, no answer blames the service, and in the end all
+//! services agree.
 //!
-//! Messages are built from the contract's descriptors, so a new field or method is covered the day it is added. The
-//! seed is printed; `CHECKUP_TEST_SEED` has a run again.
+//! Messages are built from the contract's descriptors, so a new field or method is covered at once. The seed is
+//! printed; `CHECKUP_TEST_SEED` repeats a run.
 
 mod vocabulary;
 
@@ -23,11 +23,11 @@ use tonic::Code;
 use self::vocabulary::{Vocabulary, any_message};
 use crate::launch;
 
-/// Calls of each property: about half a minute for all of them.
+/// Calls per property. All of them together take about half a minute.
 const CASES: u32 = 1_500;
-/// Long enough for every call, and for the longest wait of a consistent read.
+/// The deadline of a call. It is longer than the longest wait of a consistent read.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// A stream is looked at for so long.
+/// How long a stream is read.
 const GLANCE: Duration = Duration::from_millis(40);
 
 /// Every method of the contract.
@@ -37,13 +37,13 @@ fn method_descriptors() -> Vec<MethodDescriptor> {
     services.flat_map(|service| service.methods().collect::<Vec<_>>()).collect()
 }
 
-/// `package.Service/Method` of every method the contract has.
+/// The paths `package.Service/Method` of all methods.
 pub(crate) fn methods() -> Vec<String> {
     let path = |method: MethodDescriptor| format!("{}/{}", method.parent_service().full_name(), method.name());
     method_descriptors().into_iter().map(path).collect()
 }
 
-/// A process with something in it, everybody who could call, and the words they could use.
+/// A running process with some data, a client per role, and words that mean something to the process.
 struct Target {
     runtime: Runtime,
     checkup: Checkup,
@@ -70,7 +70,7 @@ impl Target {
         Self { runtime, checkup, callers, vocabulary }
     }
 
-    /// Which callers to let try a method: mostly those it is for.
+    /// The callers that try a method: mostly those who may call it.
     fn callers_of(&self, method: &MethodDescriptor) -> BoxedStrategy<usize> {
         let allowed = crate::identity::allowed(method.parent_service().full_name(), method.name());
         let invited: Vec<usize> =
@@ -85,13 +85,13 @@ impl Target {
         self.runtime.block_on(call_raw(party, &raw, Bytes::from(payload), deadline))
     }
 
-    /// Whatever was sent: the process lives, nothing panicked, and the services agree.
+    /// Checks at the end that the process lives, nothing panicked, and the services agree.
     fn check_afterwards(mut self) {
         assert!(self.checkup.is_alive());
         let panicked = self.checkup.stderr().find(|line| line.contains("panick").then(|| line.clone()));
         assert_eq!(panicked, None);
         self.runtime.block_on(async {
-            // Claims taken with the service's token and never booked are given back like any orphan.
+            // Claims that were taken with the service's token and have no booking are fenced like any other.
             let verified = self.checkup.run(&["verify", "--settle", "40s"]).await;
             assert_eq!(verified.code, Some(0), "{verified:#?}");
             let slot = Desk::of(&self.callers[0].1).open("after-the-storm", &[7], 1).await.remove(0);
@@ -115,7 +115,7 @@ where
     }
 }
 
-/// How often each kind of answer was given: what shows that the calls get past the door.
+/// Counts each kind of answer, to show that calls get past the door.
 #[derive(Debug, Default)]
 struct Answers(RefCell<BTreeMap<String, usize>>);
 
@@ -131,7 +131,7 @@ impl Answers {
     }
 }
 
-/// What may be answered to whatever comes: nothing that a mesh would hold against the process.
+/// Refuses the codes that a mesh would count against the process.
 fn no_blame(answer: &Answer) -> Result<(), TestCaseError> {
     let Answer::Refused(status) = answer else { return Ok(()) };
     let blames = matches!(status.code(), Code::Internal | Code::Unknown | Code::DataLoss | Code::Unimplemented);
@@ -163,7 +163,7 @@ fn arbitrary_bytes_are_answered_or_refused() {
     let methods = method_descriptors();
     let strategy = select(methods).prop_flat_map(|method| {
         let noise = proptest::collection::vec(any::<u8>(), 0..40);
-        // A real message with a byte changed, or its end cut off, gets deeper than noise.
+        // A valid message with one changed byte or without its end gets deeper than noise.
         let damaged = (any_message(&method.input(), &target.vocabulary), any::<usize>(), 0x20..0x7f_u8, 0..8_usize)
             .prop_map(|(message, at, byte, cut)| {
                 let mut bytes = message.encode_to_vec();

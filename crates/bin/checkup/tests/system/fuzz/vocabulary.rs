@@ -1,5 +1,5 @@
-//! Strategies for messages of any type: extreme numbers, strange texts, and often enough words that mean something, so
-//! that a message gets past the door.
+//! Strategies for messages of any type: extreme numbers, strange texts, and enough meaningful words that messages get
+//! past the door.
 
 use contract::hospital::v1::{CapacityRequest, CreateCapacityRequestRequest};
 use contract::screening::v1::Screening;
@@ -9,10 +9,10 @@ use proptest::sample::select;
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, Value};
 use testkit::{Checkup, Desk, in_days};
 
-/// Messages inside messages, at most.
+/// The deepest nesting of messages.
 const DEPTH: usize = 4;
 
-/// Words a process knows.
+/// Names and tokens that exist in a process.
 #[derive(Debug, Clone)]
 pub(super) struct Vocabulary {
     hospitals: Vec<String>,
@@ -23,7 +23,7 @@ pub(super) struct Vocabulary {
 }
 
 impl Vocabulary {
-    /// Makes a few things to talk about.
+    /// Creates hospitals, slots and bookings to refer to.
     pub(super) async fn of(checkup: &Checkup) -> Self {
         let admin = Desk::of(&checkup.admin().await);
         let mut slots = admin.open("fuzzed-one", &[3, 4, 5, 6], 3).await;
@@ -57,7 +57,7 @@ impl Vocabulary {
         }
     }
 
-    /// Words that make sense in a field of this name in this message.
+    /// Words that make sense in this field of this message.
     fn fitting(&self, field: &FieldDescriptor) -> Vec<String> {
         let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
         let message = field.parent_message().name().to_owned();
@@ -74,7 +74,7 @@ impl Vocabulary {
             "hospital_id" => owned(&["fuzzed-one", "new-clinic", "another-clinic"]),
             "slot" => self.slots.clone(),
             "customer" => owned(&["customers/kim", "customers/lee", "customers/somebody"]),
-            // Never a claim of a booking: whoever releases that has the service's own key.
+            // Never a claim of a booking: only a caller with the service's own key could release one.
             "claim_id" => owned(&["01890a5d-ac96-774b-bcce-b302099a8057.1", "01890a5d-ac96-774b-bcce-b302099a8058.1"]),
             "time_zone" => owned(&["Asia/Seoul", "Pacific/Kiritimati", "America/St_Johns", "UTC"]),
             "min_consistency_token" => [self.tokens.clone(), vec![String::new(); 3]].concat(),
@@ -94,16 +94,16 @@ impl Vocabulary {
     }
 }
 
-/// How far from sense a message is: out of a hundred, how often a field is missing and how often a value is strange.
+/// How often, in percent, a field is missing and a value is strange.
 #[derive(Debug, Clone, Copy)]
 struct Wildness {
     missing: u32,
     strange: u32,
 }
 
-/// Nearly right: gets past the door, often enough.
+/// Nearly valid: such messages often get past the door.
 const TAME: Wildness = Wildness { missing: 4, strange: 3 };
-/// Anything.
+/// Mostly invalid.
 const WILD: Wildness = Wildness { missing: 30, strange: 40 };
 
 /// Any message of a type.
@@ -136,7 +136,7 @@ impl Builder {
         fields
             .prop_map(move |fields| {
                 let mut message = DynamicMessage::new(descriptor.clone());
-                // Of the fields of a oneof the last one stays.
+                // The last field of a oneof wins.
                 fields.into_iter().flatten().for_each(|(field, value)| message.set_field(&field, value));
                 message
             })
@@ -148,7 +148,7 @@ impl Builder {
             Kind::Bool => any::<bool>().prop_map(Value::Bool).boxed(),
             Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => self.number(field).prop_map(Value::I32).boxed(),
             Kind::Int64 | Kind::Sint64 | Kind::Sfixed64 => {
-                // Of a duration an hour or a year; of an instant one far enough ahead.
+                // sensible seconds: an hour or a year for a duration, a time far ahead for an instant
                 let sensible = if field.parent_message().name() == "Timestamp" {
                     vec![4_000_000_000]
                 } else {
@@ -171,7 +171,7 @@ impl Builder {
         }
     }
 
-    /// Numbers at every edge; of dates, often enough ones that exist.
+    /// Numbers at the edges of their range and, in dates, often numbers that exist.
     fn number(&self, field: &FieldDescriptor) -> BoxedStrategy<i32> {
         let sensible: Vec<i32> = match field.name() {
             "year" => (0..2).map(|years| i32::from(in_days(Desk::ZONE, years * 366).year())).collect(),
@@ -193,7 +193,7 @@ impl Builder {
         prop_oneof![self.sense() => select(self.vocabulary.fitting(field)), self.wildness.strange => strange].boxed()
     }
 
-    /// How often a value makes sense.
+    /// How often, in percent, a value makes sense.
     fn sense(&self) -> u32 {
         100 - self.wildness.strange
     }

@@ -1,4 +1,4 @@
-//! R17: two admins edit the same thing.
+//! R17: two admins edit the same hospital or slot.
 
 use contract::hospital::v1 as hospital;
 use fault::Reason;
@@ -39,7 +39,7 @@ async fn r17_of_two_admins_who_saw_the_same_one_writes() {
     }
     assert_ne!(winner.etag, seen.etag);
 
-    // A booking does not change what the etag covers.
+    // A booking does not change the etag.
     let before = Desk::of(&admin).slot(&slot).await.expect("the slot");
     Desk::of(&checkup.customer("kim").await).book("kim", &slot, "").await.expect("a place");
     let edits = rush(8, |i| {
@@ -62,7 +62,7 @@ async fn r17_an_absolute_capacity_needs_an_etag_and_shifts_add_up() {
     let shifts = rush(16, |_| set(admin.clone(), slot.clone(), Change::Delta(1), String::new(), String::new())).await;
     shifts.into_iter().for_each(|answer| drop(answer.expect("a shift needs no etag")));
     assert_eq!(Desk::of(&admin).slot(&slot).await.expect("the slot").capacity, 26);
-    // A repeated request shifts once.
+    // A repeated request changes the capacity once.
     let request_id = seed("r17").uuid().to_string();
     let shifts =
         rush(8, |_| set(admin.clone(), slot.clone(), Change::Delta(4), String::new(), request_id.clone())).await;

@@ -59,7 +59,7 @@ async fn r13_a_cancelled_date_can_be_booked_again_at_once() {
     })
     .await;
 
-    // The last place may still be on its way back, but not for long.
+    // The place comes back soon, but perhaps not at once.
     let narrow = admin.open("one-place", &[8], 1).await.remove(0);
     for _ in 0..10 {
         let booked = eventually("the one place to come back", async || match kim.book("kim", &narrow, "").await {

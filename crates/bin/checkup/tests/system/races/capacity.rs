@@ -15,7 +15,7 @@ use tonic::{Response, Status};
 use super::{all_screenings, check_counts, claims};
 use crate::launch;
 
-/// Reads the slots of a hospital in every way there is until told to stop; returns how often it looked.
+/// Reads a slot by every method and checks its counts, until `stop` is set. Returns the number of rounds.
 async fn watch_counts(reader: Party, slot: String, stop: Arc<AtomicBool>) -> Result<usize, String> {
     let text = |status: Status| status.to_string();
     let (hospital, _) = slot.split_once("/slots/").expect("a slot's name");
@@ -40,7 +40,7 @@ async fn watch_counts(reader: Party, slot: String, stop: Arc<AtomicBool>) -> Res
     Ok(looks)
 }
 
-/// Reads claims and bookings of a slot until told to stop: never more than its capacity, whoever counts.
+/// Counts claims and bookings of a slot until `stop` is set. Neither may exceed the capacity.
 async fn watch_ledgers(auditor: Party, slot: String, capacity: usize, stop: Arc<AtomicBool>) -> Result<usize, String> {
     let mut looks = 0;
     while !stop.load(Ordering::Relaxed) {
@@ -94,7 +94,6 @@ async fn r01_two_hundred_ask_for_ten_places_and_ten_get_one() {
     assert_eq!(ledger.len(), PLACES, "a refusal of a full slot leaves nothing behind");
 }
 
-/// Calls SetSlotCapacity.
 async fn set(admin: &Party, slot: &str, change: Change, etag: &str) -> Result<Slot, Status> {
     let request = SetSlotCapacityRequest {
         name: slot.to_owned(),
@@ -118,7 +117,7 @@ async fn r02_a_reduction_never_goes_below_what_is_booked() {
         let (desk, slot) = (Desk::of(&askers[i]), slot.clone());
         async move { desk.book(&format!("asker-{i}"), &slot, "").await }
     });
-    // Two admins take places away, one by one, until the slot refuses, while the customers come in.
+    // Two admins reduce the capacity one by one until the slot refuses, while customers book.
     let reductions = start_together(2, |_| {
         let (admin, slot) = (admin.clone(), slot.clone());
         async move {
@@ -162,7 +161,7 @@ async fn r03_after_a_slot_is_closed_no_new_claim() {
     let slot = Desk::of(&admin).open("closing", &[7], 100_000).await.remove(0);
     let closed = Arc::new(AtomicBool::new(false));
     let served = checkup.served();
-    // Each worker books for one new customer after the other until it has been refused after the closing.
+    // Each worker books for one new customer after another, until it is refused after the closing.
     let workers = start_together(6, |worker| {
         let (served, slot, closed) = (served.clone(), slot.clone(), Arc::clone(&closed));
         async move {

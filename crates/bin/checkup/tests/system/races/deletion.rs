@@ -27,7 +27,7 @@ fn deletion(name: &str) -> DeleteHospitalRequest {
     }
 }
 
-/// The hospital once it is DELETED.
+/// Waits until the hospital is DELETED.
 async fn deleted(party: &Party, name: &str) -> Hospital {
     eventually("the deletion to end", async || {
         let request = GetHospitalRequest { name: name.to_owned() };
@@ -37,7 +37,7 @@ async fn deleted(party: &Party, name: &str) -> Hospital {
     .await
 }
 
-/// Waits until a screening is in a final state, and Reservation in the same.
+/// Waits until a screening and its reservation are in these final states.
 async fn settled(auditor: &Party, name: &str, state: State, ledger: ReservationState) {
     eventually("a screening and its reservation to settle", async || {
         let screening = Desk::of(auditor).screening(name).await.map_err(|status| status.to_string())?;
@@ -120,7 +120,7 @@ async fn r04_a_claim_before_the_deletion_is_revoked_and_none_comes_after() {
     }
 }
 
-/// A hospital with one slot and a booking of each of these customers.
+/// Creates a hospital with one slot and a booking per customer.
 async fn booked_up(checkup: &Checkup, id: &str, customers: &[Party], prefix: &str) -> (String, Vec<String>) {
     let slot = Desk::of(&checkup.admin().await).open(id, &[7], 1_000).await.remove(0);
     let names = rush(customers.len(), |i| {
@@ -139,7 +139,7 @@ async fn r05_the_first_transition_of_a_row_wins_against_the_deletion() {
     let (slot, names) = booked_up(&checkup, "torn", &customers, "guest").await;
     let admin = checkup.admin().await;
     let mut random = seed("r05");
-    // A nemesis schedule: the deletion comes in after a random number of cancels.
+    // The nemesis: the deletion comes after a random number of cancels.
     let turn = usize::try_from(random.below(CUSTOMERS as u64)).unwrap_or(0);
     let answers = rush(CUSTOMERS + 1, |i| {
         let admin = admin.clone();
@@ -188,7 +188,7 @@ async fn r06_no_late_event_resurrects_a_final_state() {
     let customers = checkup.served().customers("guest", CUSTOMERS, 4).await;
     let (slot, names) = booked_up(&checkup, "late-news", &customers, "guest").await;
     let admin = checkup.admin().await;
-    // A third cancels, the rest is cancelled with the slot, at the same time.
+    // A third of the customers cancel while the slot is cancelled for the rest.
     let answers = rush(CUSTOMERS + 1, |i| {
         let admin = admin.clone();
         let close = CloseSlotRequest {
@@ -225,7 +225,7 @@ async fn r06_no_late_event_resurrects_a_final_state() {
     wait_for_states(&auditor, &names, &expected).await;
     checkup.stop().await;
 
-    // Those who slept hear the whole story at once, the bookings long after their end; twice, after a kill.
+    // The views that did not run get all events at once, long after the bookings ended, and again after a kill.
     let awake = embedded().on(start.data());
     let checkup = awake.start().await;
     let launch = checkup.kill().await;
@@ -265,7 +265,7 @@ async fn r18_two_deletions_are_one() {
     let request_id = uuid();
     let answers: Vec<Result<Hospital, Status>> = rush(12, |i| {
         let mut request = deletion("hospitals/twice-gone");
-        // Half repeat one request, half are requests of their own.
+        // Half of the calls repeat one request, the others are requests of their own.
         if i % 2 == 0 {
             request.request_id.clone_from(&request_id);
         }

@@ -1,6 +1,6 @@
 //! R16: duplicate, reordered and missing events.
 //!
-//! From outside they are made by stopping those who listen, and by killing them while they do.
+//! From outside they are caused by stopping consumers, and by killing them while they consume.
 
 use contract::mypage::v1 as mypage;
 use contract::reservation::v1 as reservation;
@@ -15,7 +15,7 @@ use crate::embedded;
 
 const CUSTOMERS: usize = 10;
 
-/// Every customer books two dates and cancels the first; returns the screenings as they were answered last.
+/// Every customer books two dates and cancels the first. Returns the screenings of the last answers.
 async fn some_history(checkup: &Checkup, prefix: &str, slots: &[String]) -> Vec<Screening> {
     let customers = checkup.served().customers(prefix, CUSTOMERS, 4).await;
     let answered = rush(CUSTOMERS, |i| {
@@ -30,7 +30,8 @@ async fn some_history(checkup: &Checkup, prefix: &str, slots: &[String]) -> Vec<
     answered.concat()
 }
 
-/// Both views show every screening once, in its state, with a history of every version once and in order.
+/// Checks that both views show every screening once and in its state, and that the history has every version once and
+/// in order.
 async fn check_views(auditor: &Party, screenings: &[Screening]) {
     for screening in screenings {
         let history = eventually("the ledger to catch up", async || {
@@ -107,7 +108,7 @@ async fn r16_listeners_killed_while_they_listen_apply_nothing_twice() {
     let awake = embedded().on(asleep.data());
     for _ in 0..5 {
         let checkup = awake.start().await;
-        // A nemesis schedule: somewhere in the middle of the catching up.
+        // The nemesis: a kill at a random moment of the catching up.
         tokio::time::sleep(std::time::Duration::from_millis(random.below(60))).await;
         checkup.kill().await;
     }

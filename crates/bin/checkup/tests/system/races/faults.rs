@@ -1,6 +1,6 @@
-//! R15: a time-out between Screening and Hospital is never guessed.
+//! R15: after a time-out between Screening and Hospital, the outcome is never guessed.
 //!
-//! Screening reaches Hospital through a proxy that a test can break; everybody else goes straight in.
+//! Screening reaches Hospital through a proxy that the test can break. Every other call goes directly to the process.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use testkit::{Checkup, Desk, Direction, FaultProxy, eventually, eventually_withi
 use super::{all_screenings, claims};
 use crate::launch;
 
-/// An unknown outcome is settled within this of the services reaching each other.
+/// How soon an unknown outcome must be settled after the services reach each other again.
 const SETTLED: Duration = Duration::from_secs(30);
 
-/// A process whose Screening reaches Hospital through the proxy, warmed up, with one slot.
+/// A process whose Screening reaches Hospital through the proxy, with warm connections and one empty slot.
 async fn behind_a_proxy(id: &str) -> (FaultProxy, Checkup, String) {
     let proxy = FaultProxy::start().await;
     let checkup = launch().set("screening.hospital_address", proxy.uri()).start().await;
@@ -76,7 +76,7 @@ async fn r15_a_lost_answer_that_nobody_asks_for_again_is_fenced_and_released() {
     .await;
     assert!(all_screenings(&auditor, "customer=\"customers/kim\"").await.is_empty(), "a fence is nobody's screening");
 
-    // The same request is judged afresh, under a new name, and the old claim stays what it is.
+    // The same request is judged afresh under a new name, and the old claim stays RELEASED.
     let released = claims(&auditor, &slot, "RELEASED").await.len();
     let booked = kim.book("kim", &slot, &request_id).await.expect("judged afresh");
     assert_eq!(booked.state(), State::Confirmed);

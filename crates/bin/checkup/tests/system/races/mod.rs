@@ -1,4 +1,4 @@
-//! The races of the contract, one rule each, driven by callers that really run at once.
+//! The races of the contract, one rule per test, with callers that really run at the same time.
 
 mod admins;
 mod booking;
@@ -15,7 +15,7 @@ use contract::screening::v1 as screening;
 use contract::screening::v1::Screening;
 use testkit::Party;
 
-/// Every screening an auditor sees.
+/// Every screening that an auditor sees.
 pub(crate) async fn all_screenings(auditor: &Party, filter: &str) -> Vec<Screening> {
     let mut found = Vec::new();
     let mut page_token = String::new();
@@ -55,7 +55,7 @@ pub(crate) async fn claims(auditor: &Party, slot: &str, state: &str) -> Vec<hosp
     }
 }
 
-/// What every reader of a slot must see, whenever it looks.
+/// Checks the counts that every reader of a slot must see at any time.
 pub(crate) fn check_counts(slot: &Slot) -> Result<(), String> {
     let sound = slot.booked_count >= 0
         && slot.booked_count <= slot.capacity

@@ -39,7 +39,7 @@ async fn r07_many_cancels_are_one_and_the_place_comes_back_once() {
     })
     .await;
 
-    // The same request_id is told OK again and again.
+    // Every repetition with the same request_id gets OK.
     let second = desk.book("kim", &slot, "").await.expect("the date is free again").name;
     assert_ne!(second, mine);
     let request_id = seed("r07").uuid().to_string();
@@ -70,7 +70,7 @@ async fn r08_thirty_two_duplicates_are_one_execution() {
     let token = checkup.tokens().customer("kim");
     let answers = rush(32, |i| {
         let desk = Desk::of(&Party::new(duplicates[i % 4].clone(), Some(&token)));
-        // UUIDs are compared without case.
+        // UUIDs are compared without regard to case.
         let request_id = if i % 2 == 0 { request_id.clone() } else { request_id.to_uppercase() };
         let slot = slot.clone();
         async move { desk.book("kim", &slot, &request_id).await }
@@ -89,7 +89,7 @@ async fn r08_thirty_two_duplicates_are_one_execution() {
     assert_eq!(later, first, "a replay answers the screening as it is now");
 }
 
-/// CreateScreening with a deadline of its own.
+/// Calls CreateScreening with this deadline.
 async fn book_within(party: &Party, slot: &str, request_id: &str, deadline: Duration) -> Result<Screening, Status> {
     let mut request = Request::new(CreateScreeningRequest {
         screening: Some(Screening {
@@ -119,7 +119,7 @@ async fn r08_a_duplicate_with_a_short_deadline_is_told_that_the_first_still_runs
         let (kim, slot, request_id) = (kim.clone(), slot.clone(), request_id.clone());
         tokio::spawn(async move { book_within(&kim, &slot, &request_id, Duration::from_secs(20)).await })
     };
-    // The first has begun once Hospital has given its place.
+    // The first call has begun once Hospital has granted its place.
     let desk = Desk::of(&kim);
     eventually("the first to reach Hospital", async || {
         let booked = desk.booked(&slot).await?;
@@ -127,7 +127,7 @@ async fn r08_a_duplicate_with_a_short_deadline_is_told_that_the_first_still_runs
     })
     .await;
     let second = book_within(&kim, &slot, &request_id, Duration::from_millis(700)).await;
-    // What is under way is known to its own replica alone; another one may ask Hospital too, for the same place.
+    // Only its own replica knows that the call is running. Another replica may ask Hospital too, for the same place.
     let reasons = match Topology::asked_for() {
         Topology::Embedded => vec![Reason::RequestInProgress],
         Topology::Mesh => vec![Reason::RequestInProgress, Reason::HospitalUnavailable],
@@ -139,7 +139,7 @@ async fn r08_a_duplicate_with_a_short_deadline_is_told_that_the_first_still_runs
     }
     proxy.heal();
     let answered = first.await.expect("the first ends");
-    // Where the first ran out of tries, the same request continues; either way there is one booking.
+    // If the first call gave up, the same request continues it. In any case there is one booking.
     let booked = match answered {
         Ok(booked) => booked,
         Err(status) => {
@@ -161,7 +161,7 @@ async fn r09_a_request_id_belongs_to_one_content() {
     let refusal = refused(kim.book("kim", &slots[1], &request_id.to_uppercase()).await, Reason::RequestIdReused);
     assert_eq!(refusal.value("requestId"), request_id);
     assert_eq!(kim.booked(&slots[1]).await, Ok(0), "refused before any work");
-    // The scope is the caller and the method.
+    // A request_id is scoped to the caller and the method.
     lee.book("lee", &slots[1], &request_id).await.expect("another caller's id is another id");
     let cancelled = kim.cancel(&first.name, &request_id).await.expect("another method's id is another id");
     assert_eq!(cancelled.state(), State::Cancelled);

@@ -1,6 +1,6 @@
-//! R14: dates are civil dates in the hospital's zone, and the machine's own zone never matters.
+//! R14: dates are civil dates in the hospital's time zone, and the machine's own time zone never matters.
 //!
-//! The process's clock can be shifted by configuration, so a slot made today is a slot of the past tomorrow.
+//! The configuration can shift the process's clock, so that a slot made today is a slot of the past a day later.
 
 use std::time::Duration;
 
@@ -18,9 +18,9 @@ use tonic::{Response, Status};
 
 use crate::{embedded, launch};
 
-/// Shifts the clock of the process.
+/// The configuration key that shifts the clock of the process.
 const CLOCK: &str = "clock.offset";
-/// The first place on earth where a date begins, and the last: 25 hours apart, so they never share a date.
+/// The first and the last place on earth where a date begins. They are 25 hours apart, so they never share a date.
 const EARLY: &str = "Pacific/Kiritimati";
 const LATE: &str = "Pacific/Pago_Pago";
 
@@ -49,7 +49,7 @@ async fn r14_today_is_the_hospitals_today() {
     let (today_early, today_late) = (in_days(EARLY, 0), in_days(LATE, 0));
     assert!(today_late < today_early);
 
-    // The same date is still to come at one end of the world and over at the other.
+    // The same date is still ahead at one end of the world and over at the other.
     create_slot(&admin, "hospitals/last-dusk", today_late, 5).await.expect("a slot of today");
     let refusal = refused(create_slot(&admin, "hospitals/first-dawn", today_late, 5).await, Reason::DateInPast);
     assert_eq!((refusal.value("today"), refusal.value("timeZone")), (today_early.to_string().as_str(), EARLY));
@@ -68,7 +68,7 @@ async fn r14_today_is_the_hospitals_today() {
     let tomorrow = slot_name("hospitals/last-dusk", today_late + 1.day());
     assert_eq!(kim.book("kim", &tomorrow, "").await.expect("tomorrow").state(), State::Confirmed);
 
-    // Two days later tomorrow is yesterday, and what is over can neither be booked nor opened.
+    // Two days later, the slot of tomorrow is over: it can be neither booked nor opened.
     let launch = checkup.stop().await.set(CLOCK, "48h");
     let checkup = launch.start().await;
     let lee = Desk::of(&checkup.customer("lee").await);
@@ -110,7 +110,7 @@ async fn r14_the_window_is_the_policy_of_the_hospital() {
     }
     let booked = desk.book("kim", &slot(6), "").await.expect("inside the window");
 
-    // The cut-off is the one the booking was made under, whatever the policy becomes.
+    // The cut-off is the one at the time of the booking, whatever the policy is now.
     let policy = BookingPolicy { cancellation_cutoff: hours(8784), ..BookingPolicy::default() };
     let hospital =
         Hospital { name: "hospitals/by-appointment".to_owned(), booking_policy: Some(policy), ..Hospital::default() };
@@ -135,7 +135,8 @@ fn prost_duration(hours: i64) -> prost_types::Duration {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r14_the_booking_window_closes_at_midnight() {
-    // Starts, which a mesh does not do fast enough, with a clock that stands a few seconds before the hospital's next midnight.
+    // Embedded, because a mesh does not start fast enough. The clock starts a few seconds before the hospital's next
+    // midnight.
     const BEFORE: SignedDuration = SignedDuration::from_secs(6);
     let tomorrow = in_days(Desk::ZONE, 1);
     let offset = midnight(tomorrow, Desk::ZONE).duration_since(Timestamp::now()) - BEFORE;
@@ -186,7 +187,7 @@ async fn r14_attendance_waits_for_the_date() {
         (in_days(Desk::ZONE, 0).to_string().as_str(), Desk::ZONE)
     );
 
-    // On the date itself one can have come, but not yet have stayed away.
+    // On the date itself a booking can be completed, but not marked as NO_SHOW.
     let launch = checkup.stop().await.set(CLOCK, "24h");
     let checkup = launch.start().await;
     let admin = checkup.admin().await;
@@ -197,7 +198,7 @@ async fn r14_attendance_waits_for_the_date() {
     let cancel = Desk::of(&checkup.customer("lee").await).cancel(&names[1], "").await;
     refused(cancel, Reason::CancellationClosed);
 
-    // The day after. NO_SHOW can be corrected, COMPLETED cannot.
+    // On the day after, NO_SHOW can be corrected. COMPLETED cannot.
     let launch = checkup.stop().await.set(CLOCK, "48h");
     let checkup = launch.start().await;
     let admin = checkup.admin().await;

@@ -6,7 +6,7 @@ use super::{disk_under, every_answer_is_true, goes_on, is_ready, on_a_disk, open
 use crate::crash::{Run, check_ledger, settle, verify};
 use crate::embedded;
 
-/// Every way in which a store is told that it has not written.
+/// Every kind of failure that a store can get for a write.
 fn faults() -> [(&'static str, Fault); 4] {
     [
         ("full", Fault::full()),
@@ -16,7 +16,7 @@ fn faults() -> [(&'static str, Fault); 4] {
     ]
 }
 
-/// What of the faults has struck, while customers go on until the process works again.
+/// Makes the disk fail `times` times under load, and waits until the process works again.
 async fn struck(
     checkup: &Checkup,
     run: &std::sync::Arc<Run>,
@@ -64,7 +64,7 @@ async fn screening_fails_once_twice_ten_times() {
     once_twice_ten_times("screening").await;
 }
 
-/// Views have nothing of their own, but a view that was told that its events are applied never asks for them again.
+/// Views own no truth, but a view that acknowledged events without storing them would never read them again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn views_fail_once_twice_ten_times() {
     let mut random = seed("views");
@@ -106,7 +106,7 @@ async fn every_fault_for_a_while_heals_by_itself() {
     every_answer_is_true(checkup, &run, "after every fault for a while").await;
 }
 
-/// Some calls fail and others do not, in no order that anybody planned for.
+/// Random calls fail, and others succeed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn faults_at_random_lose_nothing() {
     let mut random = seed("faults at random");

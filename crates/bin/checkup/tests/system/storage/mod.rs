@@ -1,7 +1,7 @@
-//! Disks that fail under the real binary: full, broken, slow to sync, without power. Whatever a disk does, what was answered is there.
+//! Disks that fail under the real binary: full, broken, slow to sync, without power. No answered write is lost.
 //!
-//! Each test keeps customers booking and cancelling while the disk fails, and holds the process to every answer it gave: before the
-//! client repeats a call, after, and after a restart, which shows what is on the disk and not only in a connection.
+//! In each test, customers book and cancel while the disk fails. Every answer is checked before the client repeats a
+//! call, after it, and after a restart, which shows what is on the disk and not only in a connection.
 
 mod faults;
 mod power;
@@ -19,28 +19,28 @@ use tonic::{Code, Status};
 
 use crate::crash::{Run, ask, check_ledger, is_open, settle, verify};
 
-/// What callers hear of a store that cannot write, from the service itself and from the one that needs it.
+/// The reasons of refusals while a store cannot write: from the service itself, and from the one that calls it.
 const REASONS: [&str; 2] = ["STORAGE_UNAVAILABLE", "HOSPITAL_UNAVAILABLE"];
-/// How many customers book and cancel at once.
+/// How many customers book and cancel at the same time.
 const CALLERS: usize = 6;
-/// How long a customer waits after an answer that is none.
+/// How long a customer waits after a refusal or a lost answer.
 const PAUSE: Duration = Duration::from_millis(20);
-/// How soon a process says that it cannot write, and that it can again.
+/// How soon a process must report that it cannot write, and that it can again.
 const NOTICED: Duration = Duration::from_secs(15);
 
-/// The disk under a data directory's parent; where this machine has no C compiler that is said, and there is none.
+/// A disk for the parent of a data directory. `None`, with a message, if this machine has no C compiler.
 fn disk_under(data: &DataDir) -> Option<Disk> {
     or_skip("a disk that fails", Disk::under(data.parent()))
 }
 
 fn or_skip<T>(what: &str, made: Result<T, String>) -> Option<T> {
     use std::io::Write;
-    // not with eprintln: the harness keeps that to itself when the test passes
+    // not `eprintln!`: the test harness hides that when the test passes
     let said = |why: String| drop(writeln!(std::io::stderr(), "skipped: {what}: {why}"));
     made.map_err(said).ok()
 }
 
-/// A hospital with room for all, and one for few.
+/// Creates a hospital: slots with room for all, and slots with few places.
 async fn open(checkup: &Checkup) -> Arc<Run> {
     let admin = Desk::of(&checkup.admin().await);
     let mut slots = admin.open("roomy", &(5..25).collect::<Vec<_>>(), 10_000).await;
@@ -48,7 +48,7 @@ async fn open(checkup: &Checkup) -> Arc<Run> {
     Arc::new(Run::new(slots, checkup.tokens()))
 }
 
-/// Does something while customers book and cancel, whatever they are told; then waits for their last answers.
+/// Runs `work` while customers book and cancel, whatever they are answered. Then waits for their last answers.
 async fn under_load<T>(checkup: &Checkup, run: &Arc<Run>, random: &mut Random, work: impl Future<Output = T>) -> T {
     run.stop.store(false, Ordering::Relaxed);
     let connections = checkup.served().connections(3).await;
@@ -83,12 +83,12 @@ async fn under_load<T>(checkup: &Checkup, run: &Arc<Run>, random: &mut Random, w
     done
 }
 
-/// Lets the load go on: the one thing a test may wait for that nothing tells the end of.
+/// Lets the load run for a while. No event tells when that is enough.
 async fn goes_on(millis: u64) {
     tokio::time::sleep(Duration::from_millis(millis)).await;
 }
 
-/// Waits until the process says that it is ready, or that it is not.
+/// Waits until the readiness of the process is as expected.
 async fn is_ready(checkup: &Checkup, expected: bool) {
     let admin = checkup.admin_addr();
     eventually_within(NOTICED, &format!("readiness to be {expected}"), async || {
@@ -98,14 +98,14 @@ async fn is_ready(checkup: &Checkup, expected: bool) {
     .await;
 }
 
-/// What a booking is told where the store cannot write: that it may come again, and why.
+/// Checks the refusal of a booking that cannot be written: it may be retried, and it says why.
 fn check_refusal(status: &Status) -> Result<(), String> {
     let refusal = Refusal::of(status).ok_or_else(|| format!("a status without ErrorInfo: {status:?}"))?;
     let may_come_again = refusal.code == Code::Unavailable && REASONS.contains(&refusal.reason.as_str());
     if may_come_again { Ok(()) } else { Err(format!("{refusal:?}")) }
 }
 
-/// A new customer's booking of the first slot.
+/// Books the first slot for a new customer.
 async fn book(checkup: &Checkup, run: &Run, random: &mut Random) -> Result<String, Status> {
     let mut booking = Booking {
         customer: format!("p{:x}", random.number()),
@@ -121,7 +121,7 @@ async fn book(checkup: &Checkup, run: &Run, random: &mut Random) -> Result<Strin
     answer
 }
 
-/// The process says that it cannot write: to probes, and to whoever calls.
+/// Waits until the process reports to probes and callers that it cannot write.
 async fn says_so(checkup: &Checkup, run: &Run, random: &mut Random) {
     is_ready(checkup, false).await;
     eventually("a booking to be refused", async || match book(checkup, run, random).await {
@@ -131,7 +131,7 @@ async fn says_so(checkup: &Checkup, run: &Run, random: &mut Random) {
     .await;
 }
 
-/// The process works again, without anybody's help.
+/// Waits until the process works again by itself.
 async fn works_again(checkup: &Checkup, run: &Run, random: &mut Random) {
     is_ready(checkup, true).await;
     eventually("a booking to be made", async || {
@@ -140,7 +140,8 @@ async fn works_again(checkup: &Checkup, run: &Run, random: &mut Random) {
     .await;
 }
 
-/// Every answer is true: now, after what was left open was asked again, and after a restart; and the services agree.
+/// Checks that every answer is true now, after open calls were repeated, and after a restart; and that the services
+/// agree.
 async fn every_answer_is_true(checkup: Checkup, run: &Run, when: &str) -> Checkup {
     check_ledger(&checkup, run, when).await;
     settle(&checkup, run).await;
@@ -154,7 +155,7 @@ async fn every_answer_is_true(checkup: Checkup, run: &Run, when: &str) -> Checku
     checkup
 }
 
-/// One process on a disk that can be made to fail.
+/// Starts one process on a disk that can fail.
 async fn on_a_disk(launch: Launch, data: &DataDir, disk: &Disk) -> Checkup {
     let checkup = launch.on(data).disk(disk).start().await;
     assert!(disk.processes() > 0, "the library is not loaded: the binary is static");

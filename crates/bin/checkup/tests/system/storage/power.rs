@@ -1,4 +1,4 @@
-//! Power failures: the process is killed, and of its files is left what it had synced, with or without some of what it had not.
+//! Power failures: the process is killed, and its files keep what was synced, with or without a part of the rest.
 
 use std::sync::Arc;
 
@@ -9,10 +9,9 @@ use crate::crash::{Run, check_ledger, settle, verify};
 use crate::embedded;
 use crate::races::all_screenings;
 
-/// How often the power fails.
 const FAILURES: usize = 20;
 
-/// The power fails under load. What a caller was told until then is to be true afterwards.
+/// Makes the power fail under load. Every answer until then has to be true afterwards.
 async fn fails(checkup: Checkup, run: &Arc<Run>, disk: &Disk, random: &mut Random, number: usize) -> testkit::Launch {
     let pause = 40 + random.below(260);
     under_load(&checkup, run, random, async {
@@ -21,7 +20,7 @@ async fn fails(checkup: Checkup, run: &Arc<Run>, disk: &Disk, random: &mut Rando
     })
     .await;
     let launch = checkup.kill().await;
-    // by turns all that was not synced is gone, or a random half of it is there
+    // in half of the rounds all unsynced data is lost, in the others a random half of it is kept
     disk.lose_power((number % 2 == 1).then_some(random)).expect("the files can be replaced");
     launch
 }
@@ -29,7 +28,7 @@ async fn fails(checkup: Checkup, run: &Arc<Run>, disk: &Disk, random: &mut Rando
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twenty_power_failures_lose_nothing_and_double_nothing() {
     let mut random = seed("power");
-    // not there yet: its name in its parent is as easily lost as anything in it
+    // the directory does not exist yet, because its own name in its parent can be lost like anything in it
     let data = DataDir::missing();
     let Some(disk) = or_skip("power failure", Disk::under(data.parent()).and_then(Disk::with_power)) else { return };
     let mut checkup = on_a_disk(embedded(), &data, &disk).await;
@@ -48,8 +47,8 @@ async fn twenty_power_failures_lose_nothing_and_double_nothing() {
     assert!(answered > FAILURES * 5, "{answered} bookings in {FAILURES} rounds are no load");
 }
 
-/// A sync that fails takes what it was to bring to the disk with it, and the next one succeeds as if nothing were missing: that is what
-/// kernels do with pages they could not write.
+/// A sync that fails loses the data that it was to write, and the next one succeeds as if nothing were missing. Kernels
+/// treat pages that they could not write like this.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn failed_syncs_that_drop_what_was_written_lose_nothing_that_was_answered() {
     const ROUNDS: usize = 6;
@@ -75,7 +74,7 @@ async fn failed_syncs_that_drop_what_was_written_lose_nothing_that_was_answered(
         })
         .await;
         let launch = checkup.kill().await;
-        // by turns the file is as the process left it, and as the disk has it
+        // in half of the rounds the file is as the process left it, in the others as the disk has it
         if round % 2 == 1 {
             disk.lose_power(None).expect("the files can be replaced");
         }
@@ -86,7 +85,7 @@ async fn failed_syncs_that_drop_what_was_written_lose_nothing_that_was_answered(
     super::every_answer_is_true(checkup, &run, "after syncs that dropped what was written").await;
 }
 
-/// Syncs that do nothing, as with `synchronous=OFF`, are seen: otherwise the test above would show nothing.
+/// Syncs that do nothing, as with `synchronous=OFF`, are found. Otherwise the tests above would prove nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn syncs_left_out_are_seen_when_the_power_fails() {
     let mut random = seed("power without syncs");
@@ -94,7 +93,7 @@ async fn syncs_left_out_are_seen_when_the_power_fails() {
     let Some(disk) = or_skip("power failure", Disk::under(data.parent()).and_then(Disk::with_power)) else { return };
     let checkup = on_a_disk(embedded(), &data, &disk).await;
     let run = open(&checkup).await;
-    // what was there before is on the disk
+    // a restart syncs what was written before
     let checkup = checkup.stop().await.start().await;
     disk.arm(&[Fault::unsynced().on("*.db*")]);
     under_load(&checkup, &run, &mut random, async {

@@ -11,7 +11,7 @@ use crate::embedded;
 
 const MIB: u64 = 1 << 20;
 
-/// Bookings one after the other, as a person at a terminal makes them: sixty, of which a third fits.
+/// Sixty bookings one after another, as a person at a terminal makes them. A third of them fits.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn files_that_may_not_grow_lose_no_booking() {
     const BOOKINGS: usize = 60;
@@ -31,7 +31,7 @@ async fn files_that_may_not_grow_lose_no_booking() {
     checkup.limit_files(None);
     works_again(&checkup, &run, &mut random).await;
     let checkup = every_answer_is_true(checkup, &run, "after files could grow again").await;
-    // that start had the limit too
+    // the restarted process has the limit too
     checkup.limit_files(None);
     works_again(&checkup, &run, &mut random).await;
 }
@@ -61,17 +61,17 @@ async fn a_full_disk_under_load_loses_nothing_and_heals() {
     every_answer_is_true(checkup, &run, "after a full disk").await;
 }
 
-/// Bytes that the process has written to whatever it writes to, nearly all of them to its logs and from there to its files.
+/// How many bytes the process has written, nearly all of them to its write-ahead logs and database files.
 fn written(checkup: &Checkup) -> u64 {
     let counted = std::fs::read_to_string(format!("/proc/{}/io", checkup.pid())).expect("the process's counters");
     let bytes = counted.lines().find_map(|line| line.strip_prefix("wchar: ")?.parse().ok());
     bytes.expect("the number of bytes written")
 }
 
-/// The same without any library in between: a file system that really has no room, and later has some, which logs alone do not take.
+/// Without a library in between: a file system that really has no room, and later has more than the logs alone need.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_system_without_room_loses_nothing_and_heals() {
-    // less than all logs together would keep on a large disk
+    // in MiB; less than all write-ahead logs together would take on a large disk
     const SIZE: usize = 24;
     const FILLED: Duration = Duration::from_secs(60);
     let mut random = seed("file system without room");
@@ -99,7 +99,7 @@ async fn a_file_system_without_room_loses_nothing_and_heals() {
     checkup.stop().await;
 }
 
-/// A process that was stopped left only its databases, and SQLite cannot open them without room for what lies beside them.
+/// A stopped process leaves only its databases, and SQLite cannot open them without room for the files beside them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_start_without_room_says_so_and_loses_nothing() {
     let mut random = seed("start without room");
@@ -126,7 +126,7 @@ async fn a_start_without_room_says_so_and_loses_nothing() {
     every_answer_is_true(checkup, &run, "after starts without room").await;
 }
 
-/// A process that was killed left its logs and their indexes, so that all is read without any more room.
+/// A killed process leaves its write-ahead logs and their indexes, so everything can be read without more room.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_start_without_room_after_a_kill_serves_reads_and_writes_once_there_is_room() {
     let mut random = seed("start without room after a kill");

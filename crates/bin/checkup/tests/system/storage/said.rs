@@ -1,4 +1,4 @@
-//! What a process says of storage that takes no writes: one line when that begins, one when it ends, and a gauge meanwhile.
+//! What a process reports about storage that takes no writes: one line when that begins, one when it ends, and a gauge.
 
 use testkit::{Checkup, DataDir, Fault, eventually, get, seed};
 
@@ -9,13 +9,13 @@ const BEGINS: &str = "the storage takes no writes; they are refused until it doe
 const ENDS: &str = "the storage takes writes again";
 const SERVICES: [&str; 5] = ["hospital", "screening", "reservation", "mypage", "marketing"];
 
-/// How often a service has said something.
+/// How many log lines of a service contain this text.
 fn lines(checkup: &Checkup, service: &str, text: &str) -> usize {
     let service = format!("\"service\":\"{service}\"");
     checkup.stderr().lines().iter().filter(|line| line.contains(text) && line.contains(&service)).count()
 }
 
-/// The value of a metric whose labels contain this text.
+/// The value of a metric whose labels contain `label`.
 async fn metric(checkup: &Checkup, name: &str, label: &str) -> Result<f64, String> {
     let page = get(checkup.admin_addr(), "/metrics").await?;
     let sample = page.body.lines().find(|line| line.starts_with(name) && line.contains(label));
@@ -27,7 +27,7 @@ async fn shows(checkup: &Checkup, service: &str, expected: f64) {
     let label = format!("service=\"{service}\"");
     eventually(&format!("the gauge of {service} to be {expected}"), async || {
         let value = metric(checkup, "checkup_store_writable", &label).await?;
-        // it is only ever set to one of two numbers
+        // the gauge is 0 or 1
         if (value - expected).abs() < 0.5 { Ok(()) } else { Err(format!("{value}")) }
     })
     .await;

@@ -1,4 +1,4 @@
-//! A database server that is down: whoever reads meanwhile is told that, and not that there is too much to do.
+//! A database server that is down: reads are refused as STORAGE_UNAVAILABLE, not as OVERLOADED.
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
@@ -9,9 +9,9 @@ use mesh::{Layout, Mesh};
 use testkit::{Desk, Party, Served, Tokens, eventually, patience, refused, rush};
 use tokio::time::Instant;
 
-/// One replica of Hospital and its servers; where a server is not installed that is said, and there is none.
+/// One replica of Hospital with its servers. `None`, with a message, if a server is not installed.
 async fn hospital(directory: &tempfile::TempDir) -> Option<(Mesh, Served)> {
-    // PostgreSQL runs as another user where the tests run as root
+    // PostgreSQL runs as another user if the tests run as root
     let open = std::fs::Permissions::from_mode(0o755);
     std::fs::set_permissions(directory.path(), open).expect("our own directory");
     let mut layout = Layout::new(env!("CARGO_BIN_EXE_checkup"), directory.path());
@@ -24,7 +24,7 @@ async fn hospital(directory: &tempfile::TempDir) -> Option<(Mesh, Served)> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reads_while_the_database_server_is_down_say_that_storage_is_unavailable() {
-    /// Many more than there are connections, so that most wait for one.
+    /// Many more than there are connections, so that most reads wait for one.
     const READS: usize = 80;
     let directory = tempfile::tempdir().expect("a temporary directory");
     let Some((mut mesh, served)) = hospital(&directory).await else { return };
@@ -33,7 +33,7 @@ async fn reads_while_the_database_server_is_down_say_that_storage_is_unavailable
     let token = served.tokens().admin("root", "*");
     let channels = served.connections(4).await;
     mesh.postgres().stop_immediate().await.expect("stopped");
-    // with connections that break, and again with none
+    // once with connections that break, once without any
     for round in 0..2 {
         let reads = rush(READS, |i| {
             let (party, slot) = (Party::new(channels[i % channels.len()].clone(), Some(&token)), slot.clone());
@@ -48,7 +48,8 @@ async fn reads_while_the_database_server_is_down_say_that_storage_is_unavailable
         });
         for (answer, took) in reads.await {
             refused(answer, Reason::StorageUnavailable);
-            // a turn is waited for, and then a connection, three seconds each at most; the rest is what a busy machine adds
+            // a read waits at most three seconds for its turn and three for a connection; the rest is for a busy
+            // machine
             assert!(took < Duration::from_secs(10), "round {round}: {took:?}");
         }
     }

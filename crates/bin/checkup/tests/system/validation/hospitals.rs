@@ -87,7 +87,7 @@ async fn what_is_just_within_the_limits_is_accepted() {
     let checkup = launch().start().await;
     let admin = admin_of(&checkup).await;
     let policy = BookingPolicy { min_notice: hours(0), max_advance: hours(8784), cancellation_cutoff: hours(8784) };
-    // What the server writes is ignored where a client sends it, even an enum number nobody knows.
+    // Output-only fields are ignored if a client sends them, even with an unknown enum number.
     let hospital = Hospital {
         display_name: hangul(100),
         name: "hospitals/another".to_owned(),
@@ -157,7 +157,7 @@ async fn hospitals_are_changed_and_deleted_by_good_requests_only() {
         complains(admin.hospital().create_hospital(created).await, &[(NOTICE, FIELD)]);
         complains(update(never, &[]).await, &[(field, FIELD)]);
     }
-    // One field alone is judged against what is stored of the other.
+    // A single field is checked against the stored value of the other.
     update(policy(hours(24), hours(100)), &[]).await.expect("bookable for 76 hours");
     complains(update(policy(hours(100), None), &[]).await, &[(NOTICE, FIELD)]);
     complains(update(policy(hours(100), hours(200)), &["booking_policy.min_notice"]).await, &[(NOTICE, FIELD)]);

@@ -1,6 +1,6 @@
-//! Bad input: every limit of every field is enforced at the door, and everything that is wrong is named at once.
+//! Bad input: every limit of every field is enforced at the door, and every mistake of a request is named at once.
 //!
-//! Each row sends one bad request and lists what must be complained about: dotted paths in field order, with reasons.
+//! Each row sends one bad request and lists the expected violations: dotted paths in field order, with reasons.
 
 mod hospitals;
 mod others;
@@ -20,12 +20,12 @@ const FILTER: &str = "FILTER_INVALID";
 const TOKEN: &str = "PAGE_TOKEN_INVALID";
 const REQUEST_ID: &str = "REQUEST_ID_MALFORMED";
 
-/// A text of this many characters, none of them of one byte.
+/// A text of this many characters, each of several bytes.
 fn hangul(length: usize) -> String {
     "검".repeat(length)
 }
 
-/// The call must complain about exactly these fields, in this order.
+/// Asserts that a call is refused for exactly these fields, in this order.
 #[track_caller]
 fn complains<T: Debug>(result: Result<Response<T>, Status>, expected: &[(&str, &str)]) -> Refusal {
     let (first_field, first_reason) = expected.first().expect("something is expected");

@@ -50,7 +50,7 @@ async fn a_booking_with_everything_wrong_hears_it_all_at_once() {
         };
         complains(create(Some(screening), "").await, &[("screening.customer", FIELD)]);
     }
-    // The longest name there is, and output-only fields that nobody reads.
+    // The longest allowed name, and output-only fields, which are ignored.
     let slot = Desk::of(&checkup.admin().await).open("roomy", &[7], 5).await.remove(0);
     let screening = Screening {
         customer: "customers/kim".to_owned(),
@@ -205,7 +205,7 @@ async fn views_are_read_by_good_requests_only() {
         auditor.my_page().list_my_page_items(items).await,
         &[("parent", FIELD), ("page_size", FIELD), ("page_token", TOKEN), ("min_consistency_token", FIELD)],
     );
-    // A resume token is bound to the page, so it can only be judged beside a good name.
+    // A resume token is bound to the page, so it is only checked if the page's name is valid.
     for (name, expected) in [("myPage", ("name", FIELD)), ("customers/kim/myPage", ("resume_token", TOKEN))] {
         let watch = WatchMyPageRequest { name: name.to_owned(), resume_token: "r".to_owned() };
         complains(auditor.my_page().watch_my_page(watch).await, &[expected]);

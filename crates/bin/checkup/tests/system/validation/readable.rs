@@ -1,4 +1,4 @@
-//! Every text that people read, in every service: visible, on one line that runs one way, in one form.
+//! Every text that people read, in every service: it is visible, one line, in one direction, and in one Unicode form.
 
 use contract::hospital::v1 as hospital;
 use contract::marketing::v1 as marketing;
@@ -16,7 +16,7 @@ use crate::launch;
 const REQUEST: &str = "hospitals/steady/capacityRequests/01890a5d-ac96-774b-bcce-b302099a8057";
 const SCREENING: &str = "screenings/01890a5d-ac96-774b-bcce-b302099a8057";
 
-/// What nobody can see, what turns the line around, and what is more than a line.
+/// Texts that are invisible, change the direction of the line, or have more than one line.
 const UNREADABLE: &[&str] = &[
     "   ",
     "\u{3000}\u{A0}",
@@ -35,7 +35,7 @@ const UNREADABLE: &[&str] = &[
     "a\tb",
 ];
 
-/// Sends a text in each field that takes one; the answers by field, where `name` says whether it has to be given.
+/// Sends a text in each field that takes one. Returns the answers by field. `name` says whether the field is required.
 async fn everywhere(
     admin: &Party,
     marketing: &Party,
@@ -112,7 +112,7 @@ async fn what_people_cannot_read_is_refused_in_every_field_of_every_service() {
             assert!(refusal.message.is_ascii(), "{text:?} is not repeated: {}", refusal.message);
         }
     }
-    // What can be read is not this rule's business, and the longest is counted in characters.
+    // Any readable text is accepted, and lengths are counted in characters.
     for text in ["가족 👨‍👩‍👧‍👦 검진", "می\u{200C}خواهم", &"\u{1112}\u{1161}\u{11AB}".repeat(100)]
     {
         for (field, answer) in everywhere(&admin, &marketing, &slot, text).await {
@@ -154,7 +154,7 @@ async fn what_looks_the_same_is_found_and_repeated_as_the_same() {
         for (first, second) in [(COMPOSED, DECOMPOSED), (DECOMPOSED, COMPOSED)] {
             let page = list(format!("display_name{operator}\"{first}\""), String::new()).await;
             assert_eq!(page.hospitals[0].name, "hospitals/han-river");
-            // The token goes on with the same filter, in whatever form it is typed.
+            // The token stays valid if the same filter is typed in another Unicode form.
             let page = list(format!("display_name{operator}\"{second}\""), page.next_page_token).await;
             assert_eq!(page.hospitals[0].name, "hospitals/han-river-two");
         }

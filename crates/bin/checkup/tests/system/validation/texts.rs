@@ -1,4 +1,4 @@
-//! Names and texts that look right and are not, and texts that look strange and are fine.
+//! Names and texts that look right and are refused, and texts that look strange and are accepted.
 
 use contract::hospital::v1 as hospital;
 use contract::screening::v1 as screening;
