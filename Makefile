@@ -30,6 +30,7 @@ help: ## lists these
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## starts all five services on 127.0.0.1:8080, data in ./data (the first build takes minutes)
+	@[ -x $(TARGET)/release/checkup ] || echo 'Compiling checkup and what it is built from. This takes minutes, and happens once.'
 	$(CARGO) run --release -p checkup -- up $(ARGS)
 
 mesh: tools ## starts a whole mesh on 127.0.0.1:8080: PostgreSQL, NATS and replicas of every service, data in ./data-mesh
