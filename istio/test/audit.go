@@ -272,7 +272,7 @@ func patience(mesh *Mesh) (problems []string) {
 
 // defaultOf reads a duration out of the binary's default configuration.
 func defaultOf(section, key string) (time.Duration, error) {
-	file := filepath.Join("..", "..", "crates", "checkup", "src", "default.toml")
+	file := filepath.Join("..", "..", "crates", "bin", "checkup", "src", "default.toml")
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return 0, err
