@@ -77,9 +77,12 @@ impl Child {
         &self.output
     }
 
-    /// The exit status; `None` while the process runs, or if the operating system does not know.
+    /// The exit status once everything that the process wrote has been read; `None` while it runs, or if the operating
+    /// system does not know.
     pub fn has_ended(&mut self) -> Option<ExitStatus> {
-        self.process.try_wait().ok().flatten()
+        let status = self.process.try_wait().ok().flatten()?;
+        self.output.wait();
+        Some(status)
     }
 
     /// Sends a signal and does not wait for its effect. Does nothing if the process has ended.
@@ -100,8 +103,9 @@ impl Child {
         let end = Instant::now() + limit;
         self.signal(Signal::STOP);
         while !self.has_stopped() {
+            let ended = self.has_ended().is_some();
             let name = &self.name;
-            if self.process.try_wait().is_ok_and(|status| status.is_some()) {
+            if ended {
                 return Err(Error::Failed { what: format!("{name} ended"), output: self.output.tail(SHOWN_LINES) });
             }
             if Instant::now() >= end {

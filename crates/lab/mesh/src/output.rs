@@ -4,20 +4,31 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use crate::Error;
 
 /// Longer than any announcement or stack trace, and small enough for a process that runs for days.
 const KEPT_LINES: usize = 4_000;
+/// A process that the child started may hold a stream open after the child has ended.
+const END_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The last lines of both output streams of a child, in order of arrival. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Output(Arc<Mutex<Held>>);
+pub struct Output(Arc<Streams>);
+
+#[derive(Debug, Default)]
+struct Streams {
+    held: Mutex<Held>,
+    ended: Condvar,
+}
 
 #[derive(Debug, Default)]
 struct Held {
+    /// The streams that are still read.
+    open: usize,
     lines: VecDeque<String>,
     copy: Option<File>,
 }
@@ -26,6 +37,7 @@ impl Output {
     /// Reads `stream` on a thread of its own, so that a full pipe never stops the child.
     pub(crate) fn collect(&self, stream: impl Read + Send + 'static) {
         let output = self.clone();
+        self.held().open += 1;
         thread::spawn(move || {
             let mut reader = BufReader::new(stream);
             let mut line = Vec::new();
@@ -42,7 +54,15 @@ impl Output {
                 held.lines.push_back(String::from_utf8_lossy(&line).trim_end().to_owned());
                 line.clear();
             }
+            output.held().open -= 1;
+            output.0.ended.notify_all();
         });
+    }
+
+    /// Waits until every stream has ended, at most two seconds. The last lines of a child may arrive after its exit
+    /// status.
+    pub(crate) fn wait(&self) {
+        let _ = self.0.ended.wait_timeout_while(self.held(), END_TIMEOUT, |held| held.open > 0);
     }
 
     /// Appends the lines to a file as well, including those that have already arrived.
@@ -76,6 +96,6 @@ impl Output {
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -53,10 +53,10 @@ impl Process {
     async fn until(&mut self, beginning: &str) -> Result<SocketAddr, Option<ExitStatus>> {
         let end = Instant::now() + patience();
         loop {
+            let code = self.status();
             if let Some(addr) = self.announced(beginning) {
                 return Ok(addr);
             }
-            let code = self.child.try_wait().expect("the child can be waited for");
             if code.is_some() || Instant::now() >= end {
                 return Err(code);
             }
@@ -77,6 +77,7 @@ impl Process {
         self.quiet = true;
         let _ = self.child.kill();
         let _ = self.child.wait();
+        self.wait_for_output();
         StartFailure {
             code: code.and_then(|status| status.code()),
             stdout: self.stdout.tail(usize::MAX),
@@ -93,10 +94,22 @@ impl Process {
         let _ = kill_process(self.pid(), signal);
     }
 
+    /// The exit status once it has ended and everything it printed has been read.
+    fn status(&mut self) -> Option<ExitStatus> {
+        let status = self.child.try_wait().expect("the child can be waited for")?;
+        self.wait_for_output();
+        Some(status)
+    }
+
+    fn wait_for_output(&self) {
+        self.stdout.wait();
+        self.stderr.wait();
+    }
+
     async fn ended(&mut self) -> ExitStatus {
         let end = Instant::now() + patience() * 2;
         loop {
-            if let Some(status) = self.child.try_wait().expect("the child can be waited for") {
+            if let Some(status) = self.status() {
                 return status;
             }
             assert!(Instant::now() < end, "the process did not end\n{}", self.stderr.tail(SHOWN_LINES));
@@ -110,6 +123,7 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() && !self.quiet {
+            self.wait_for_output();
             eprintln!("--- stderr of checkup, last {SHOWN_LINES} lines ---\n{}", self.stderr.tail(SHOWN_LINES));
         }
     }
@@ -224,7 +238,7 @@ impl Checkup {
     /// # Panics
     /// If the operating system does not know.
     pub fn is_alive(&mut self) -> bool {
-        self.process.child.try_wait().expect("the child can be waited for").is_none()
+        self.process.status().is_none()
     }
 
     /// Sends SIGKILL without waiting; [`Self::kill`] then waits for the end.

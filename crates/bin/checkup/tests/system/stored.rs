@@ -11,6 +11,8 @@ async fn verify_names_what_is_served_and_not_stored() {
     let checkup = embedded().start().await;
     let slot = Desk::of(&checkup.admin().await).open("files", &[7], 5).await.remove(0);
     Desk::of(&checkup.customer("kim").await).book("kim", &slot, "").await.expect("a place");
+    let verified = checkup.run(&["verify", "--settle", "20s"]).await;
+    assert_eq!(verified.code, Some(0), "the older file has the first booking: {verified:#?}");
     let launch = checkup.stop().await;
     let older = DataDir::new();
     fs::copy(launch.data().path().join("reservation.db"), older.path().join("reservation.db")).expect("copied");
