@@ -16,6 +16,7 @@ pub mod identity;
 pub mod lifecycle;
 pub mod metrics;
 mod process;
+mod scope;
 pub mod server;
 pub mod simulation;
 pub mod status;

@@ -16,9 +16,9 @@ use futures::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
-use tracing::Instrument;
 
 use crate::lifecycle::{Drain, lock};
+use crate::scope;
 
 /// The importance of a task to its process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,7 +122,7 @@ impl Tasks {
         }))
     }
 
-    /// Starts a task. Its span is the current one, so that work begun by a call is logged as part of that call.
+    /// Starts a task. Its scope is the current one, so that work begun by a call is logged as part of that call.
     pub fn spawn<F>(&self, kind: Kind, name: &'static str, future: F)
     where
         F: Future<Output: Outcome> + Send + 'static,
@@ -148,8 +148,15 @@ impl Tasks {
             };
             listed.tasks.ended(kind, name, failure);
         };
+        let scope = scope::current();
+        let work = async move {
+            match scope {
+                Some(scope) => scope::within(scope, work).await,
+                None => work.await,
+            }
+        };
         #[allow(clippy::disallowed_methods, reason = "the one place that spawns")]
-        let handle = tokio::spawn(work.in_current_span());
+        let handle = tokio::spawn(work);
         if let Some(entry) = lock(&self.0.running).get_mut(&id) {
             entry.abort = Some(handle.abort_handle());
         }

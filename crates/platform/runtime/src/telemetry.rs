@@ -1,13 +1,14 @@
 //! Logs on standard error: readable lines on a terminal, JSON lines otherwise.
 //!
-//! It sets the process's subscriber and nothing else. Metrics have a module of their own; spans are made where work
-//! begins.
+//! It sets the process's subscriber and nothing else. Metrics have a module of their own. A line that is logged while a
+//! call is answered names the call: see `scope`.
 
 use std::io::{IsTerminal, Write};
 use std::panic::PanicHookInfo;
 
 use tracing_subscriber::EnvFilter;
 
+use crate::scope::WithScope;
 use crate::tasks::panic_text;
 
 /// The format of log lines.
@@ -59,9 +60,14 @@ pub fn init(options: &TelemetryOptions) -> Guard {
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // An error means that a test or an embedding program has set a subscriber, which stays.
     if people {
-        let _ = builder.compact().try_init();
-    } else if builder.json().flatten_event(true).with_current_span(false).try_init().is_ok() {
-        std::panic::set_hook(Box::new(log_panic));
+        let colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let builder = builder.compact().map_event_format(|format| WithScope::text(format.with_ansi(colours)));
+        let _ = builder.try_init();
+    } else {
+        let builder = builder.json().flatten_event(true).with_current_span(false);
+        if builder.map_event_format(WithScope::json).try_init().is_ok() {
+            std::panic::set_hook(Box::new(log_panic));
+        }
     }
     if let Some(problem) = problem {
         tracing::warn!(filter = wanted, problem, "the log filter cannot be read; using info");

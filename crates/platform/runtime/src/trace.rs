@@ -1,10 +1,8 @@
 //! W3C trace context, by which one booking can be followed through calls and events.
 //!
-//! It carries ids and exports no spans. Spans are `tracing`'s, with the trace id as a field.
+//! It carries ids and exports no spans.
 
 use std::fmt;
-
-use tracing::Span;
 
 use crate::entropy;
 
@@ -83,12 +81,6 @@ impl TraceContext {
     #[must_use]
     pub fn trace_id(&self) -> String {
         Hex(&self.trace).to_string()
-    }
-
-    /// A span for work in this trace, such as the handling of one event.
-    #[must_use]
-    pub fn span(&self, operation: &str) -> Span {
-        tracing::info_span!("work", operation, trace = %Hex(&self.trace))
     }
 }
 

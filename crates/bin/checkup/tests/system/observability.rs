@@ -149,11 +149,17 @@ async fn one_trace_follows_a_booking_through_calls_and_events() {
         assert!(!line.contains(checkup.tokens().customer("kim").rsplit('.').next().unwrap_or("x")), "a token: {line}");
     }
     assert!(!booked.name.is_empty());
-    // The log has the refusal with its reason. The client gets no more than that.
+    // The log has the refusal with its reason, the method and the caller. The client gets no more than the reason.
     let list = ListHospitalsRequest { page_size: -1, ..ListHospitalsRequest::default() };
     kim.hospital().list_hospitals(list).await.expect_err("a bad page size");
     eventually("the refusal to be logged", async || {
-        let found = log(&checkup).iter().any(|line| line.to_string().contains("FIELD_INVALID"));
+        let found = log(&checkup).iter().any(|line| {
+            let call = &line["call"];
+            line.to_string().contains("FIELD_INVALID")
+                && call["method"] == "checkup.hospital.v1.HospitalService/ListHospitals"
+                && call["caller"] == "customer:kim"
+                && call["trace"].as_str().is_some_and(|trace| trace.len() == 32)
+        });
         if found { Ok(()) } else { Err(checkup.stderr().tail(5)) }
     })
     .await;

@@ -100,8 +100,8 @@ impl http_body::Body for CallBody {
         if this.ended {
             return Poll::Ready(None);
         }
-        let span = this.record.span().clone();
-        let frame = ready!(span.in_scope(|| this.poll_inner(cx)));
+        let scope = this.record.scope();
+        let frame = ready!(Record::within(scope, || this.poll_inner(cx)));
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(trailers) = frame.trailers_ref() {

@@ -22,7 +22,6 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tower::Service;
-use tracing::Instrument;
 
 use super::ServerOptions;
 use super::body::{CallBody, Stream};
@@ -34,6 +33,7 @@ use crate::clock::Clock;
 use crate::deadline::Deadline;
 use crate::identity::Verifier;
 use crate::lifecycle::Readiness;
+use crate::scope;
 use crate::status::status;
 use crate::tasks::panic_text;
 use crate::trace::TraceContext;
@@ -95,15 +95,14 @@ impl Rules {
         }
         let trace = protocol::trace(request.headers());
         let admitted = self.admitted(&method, request.headers());
-        let span = record.enter(&trace, admitted.as_ref().ok().map(|admitted| &admitted.caller));
-        let (mut response, stream) = async {
+        let scope = record.enter(trace, admitted.as_ref().ok().map(|admitted| &admitted.caller));
+        let (mut response, stream) = scope::within(scope, async {
             let answered = match admitted {
                 Ok(admitted) => self.answer(routes, request, &method, trace, admitted).await,
                 Err(fault) => Err(fault),
             };
             answered.unwrap_or_else(|fault| (status(fault).into_http(), None))
-        }
-        .instrument(span)
+        })
         .await;
         record.status_in(response.headers());
         let elsewhere = take_what_is_not_ours(response.headers_mut(), arrival.elapsed());

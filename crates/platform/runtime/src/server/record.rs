@@ -6,19 +6,19 @@ use std::time::Instant;
 
 use domain::access::Caller;
 use http::HeaderMap;
-use metrics::{Counter, Histogram, counter, gauge, histogram};
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use tonic::Code;
-use tracing::Span;
 
 use super::methods::Method;
 use crate::metrics::{CALL_SECONDS, CALLS, CALLS_IN_FLIGHT};
+use crate::scope::{self, Scope};
 use crate::trace::TraceContext;
 
 /// Follows a call. If it is dropped without a code, the client went away before it had its answer.
 #[derive(Debug)]
 pub(super) struct Record {
     method: Arc<Method>,
-    span: Span,
+    scope: Option<Arc<Scope>>,
     arrival: Instant,
     code: Option<Code>,
 }
@@ -26,21 +26,27 @@ pub(super) struct Record {
 impl Record {
     /// Begins the record of a call.
     pub(super) fn begin(method: Arc<Method>) -> Self {
-        gauge!(CALLS_IN_FLIGHT).increment(1.0);
-        Self { method, span: Span::none(), arrival: Instant::now(), code: None }
+        method.meters.get_or_init(|| Meters::of(&method)).in_flight.increment(1.0);
+        Self { method, scope: None, arrival: Instant::now(), code: None }
     }
 
-    /// Makes the span of the call. It is called once the caller is known, or known to be unknown, because adding a
-    /// field later would write all fields again.
-    pub(super) fn enter(&mut self, trace: &TraceContext, caller: Option<&Caller>) -> Span {
-        let caller = caller.map(tracing::field::display);
-        self.span = tracing::info_span!("call", method = %self.method.name, trace = %trace.trace_id(), caller);
-        self.span.clone()
+    /// Makes the scope of the call. It is called once the caller is known, or known to be unknown.
+    pub(super) fn enter(&mut self, trace: TraceContext, caller: Option<&Caller>) -> Arc<Scope> {
+        let scope = Scope { method: Arc::clone(&self.method.name), trace, caller: caller.cloned() };
+        Arc::clone(self.scope.insert(Arc::new(scope)))
     }
 
-    /// The span of the call; no span before [`Self::enter`].
-    pub(super) fn span(&self) -> &Span {
-        &self.span
+    /// Runs a function in the scope of the call; in none before [`Self::enter`].
+    pub(super) fn within<T>(scope: Option<Arc<Scope>>, function: impl FnOnce() -> T) -> T {
+        match scope {
+            Some(scope) => scope::within_sync(scope, function),
+            None => function(),
+        }
+    }
+
+    /// The scope of the call; none before [`Self::enter`].
+    pub(super) fn scope(&self) -> Option<Arc<Scope>> {
+        self.scope.clone()
     }
 
     /// Records a request that was no gRPC call, as a mistake of its sender.
@@ -60,24 +66,27 @@ impl Drop for Record {
     fn drop(&mut self) {
         let code = code_name(self.code.unwrap_or(Code::Cancelled));
         let elapsed = self.arrival.elapsed();
-        gauge!(CALLS_IN_FLIGHT).decrement(1.0);
+        let meters = self.method.meters.get_or_init(|| Meters::of(&self.method));
+        meters.in_flight.decrement(1.0);
         if code == OK {
-            let meters = self.method.meters.get_or_init(|| Meters::of(&self.method));
             meters.answered.increment(1);
             meters.seconds.record(elapsed);
         } else {
             counter!(CALLS, "method" => Arc::clone(&self.method.name), "code" => code).increment(1);
             histogram!(CALL_SECONDS, "method" => Arc::clone(&self.method.name)).record(elapsed);
         }
-        self.span.in_scope(|| tracing::debug!(code, ?elapsed, "call answered"));
+        Self::within(self.scope(), || tracing::debug!(code, ?elapsed, "call answered"));
     }
 }
 
 const OK: &str = "OK";
 
-/// The meters of a method's OK answers. They are kept because finding them by name and labels costs more than counting.
+/// The meters of a method's calls and of its OK answers. They are kept because finding them by name and labels costs
+/// more than counting.
 #[derive(Clone)]
 pub(super) struct Meters {
+    /// Shared by all methods.
+    in_flight: Gauge,
     answered: Counter,
     seconds: Histogram,
 }
@@ -91,6 +100,7 @@ impl fmt::Debug for Meters {
 impl Meters {
     fn of(method: &Method) -> Self {
         Self {
+            in_flight: gauge!(CALLS_IN_FLIGHT),
             answered: counter!(CALLS, "method" => Arc::clone(&method.name), "code" => OK),
             seconds: histogram!(CALL_SECONDS, "method" => Arc::clone(&method.name)),
         }
