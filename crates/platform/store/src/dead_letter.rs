@@ -3,6 +3,7 @@
 //! A request to apply a dead letter again is stored here. The consumer, in whichever process it runs, polls for such
 //! requests and applies them.
 
+use crate::rows::NoRelation as Relation;
 use jiff::Timestamp;
 use sea_orm::ActiveValue::{NotSet, Set};
 use sea_orm::entity::prelude::*;
@@ -15,7 +16,6 @@ use crate::simulation::step;
 use crate::time::micros;
 
 /// The row of a [`DeadLetter`].
-#[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "dead_letter")]
 pub struct Model {

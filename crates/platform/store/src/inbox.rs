@@ -35,10 +35,10 @@ pub enum InboxKey {
 
 #[expect(unreachable_pub, reason = "the entity macro emits pub items")]
 pub(crate) mod seen {
+    use crate::rows::NoRelation as Relation;
     use sea_orm::entity::prelude::*;
 
     /// An event that arrived by an unordered transport.
-    #[sea_orm::model]
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "inbox")]
     pub struct Model {
@@ -53,10 +53,10 @@ pub(crate) mod seen {
 
 #[expect(unreachable_pub, reason = "the entity macro emits pub items")]
 pub(crate) mod cursors {
+    use crate::rows::NoRelation as Relation;
     use sea_orm::entity::prelude::*;
 
     /// How far a consumer has read one ordered source.
-    #[sea_orm::model]
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "cursor")]
     pub struct Model {
@@ -74,10 +74,10 @@ pub(crate) mod cursors {
 
 #[expect(unreachable_pub, reason = "the entity macro emits pub items")]
 pub(crate) mod ignored {
+    use crate::rows::NoRelation as Relation;
     use sea_orm::entity::prelude::*;
 
     /// An event that the rules decided to ignore.
-    #[sea_orm::model]
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "ignored_event")]
     pub struct Model {

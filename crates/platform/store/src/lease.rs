@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use crate::rows::NoRelation as Relation;
 use jiff::Timestamp;
 use sea_orm::ActiveValue::Set;
 use sea_orm::entity::prelude::*;
@@ -24,7 +25,6 @@ use crate::transaction::Transaction;
 pub(crate) const ONLY_ROW: i32 = 1;
 
 /// The only row of the table.
-#[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "relay_lease")]
 pub struct Model {

@@ -9,6 +9,7 @@
 
 use std::collections::HashSet;
 
+use crate::rows::NoRelation as Relation;
 use contract::event::v1::EventEnvelope;
 use jiff::Timestamp;
 use prost::Message;
@@ -22,7 +23,6 @@ use crate::simulation::step;
 use crate::time::micros;
 
 /// The row of one event.
-#[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "outbox")]
 pub struct Model {

@@ -19,10 +19,10 @@ use crate::time::micros;
 
 #[expect(unreachable_pub, reason = "the entity macro emits pub items")]
 pub(crate) mod gap {
+    use crate::rows::NoRelation as Relation;
     use sea_orm::entity::prelude::*;
 
     /// Positions that were lost and are never used again.
-    #[sea_orm::model]
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "log_gap")]
     pub struct Model {

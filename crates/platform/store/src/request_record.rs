@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use crate::rows::NoRelation as Relation;
 use domain::request::RequestKey;
 use jiff::Timestamp;
 use sea_orm::ActiveValue::Set;
@@ -13,7 +14,6 @@ use crate::time::micros;
 use crate::transaction::Transaction;
 
 /// The row of a [`Record`].
-#[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "request")]
 pub struct Model {

@@ -21,6 +21,13 @@ const MAX_ROWS: usize = 1_024;
 /// The longest list of keys that is padded.
 const MAX_PADDED_KEYS: usize = 4_096;
 
+/// The relations of every entity: none. Each slice reads its tables by key and joins nothing.
+///
+/// An entity module takes it as its `Relation`. `#[sea_orm::model]` would make one for each entity, and beside it types
+/// for loading related entities, which cost more to compile than the rest of the entity.
+#[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]
+pub enum NoRelation {}
+
 /// What happens to a row whose key exists already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Present {

@@ -20,8 +20,8 @@ use store::{micros, timestamp};
 pub(crate) mod reservation {
     //! One row per reservation.
     use sea_orm::entity::prelude::*;
+    use store::rows::NoRelation as Relation;
 
-    #[sea_orm::model]
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "reservation")]
     pub struct Model {
@@ -45,8 +45,8 @@ pub(crate) mod reservation {
 pub(crate) mod unregistered {
     //! The greatest version that was applied of a screening without a reservation: PENDING, REJECTED, or a fence.
     use sea_orm::entity::prelude::*;
+    use store::rows::NoRelation as Relation;
 
-    #[sea_orm::model]
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "unregistered")]
     pub struct Model {
@@ -61,8 +61,8 @@ pub(crate) mod unregistered {
 pub(crate) mod history {
     //! One row per change.
     use sea_orm::entity::prelude::*;
+    use store::rows::NoRelation as Relation;
 
-    #[sea_orm::model]
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "history")]
     pub struct Model {

@@ -13,8 +13,8 @@ use crate::pages::writing;
 #[expect(unreachable_pub, reason = "the entity macro emits pub items")]
 mod mixed {
     use sea_orm::entity::prelude::*;
+    use store::rows::NoRelation as Relation;
 
-    #[sea_orm::model]
     #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
     #[sea_orm(table_name = "mixed")]
     pub struct Model {
@@ -35,8 +35,8 @@ mod mixed {
 #[expect(unreachable_pub, reason = "the entity macro emits pub items")]
 mod log {
     use sea_orm::entity::prelude::*;
+    use store::rows::NoRelation as Relation;
 
-    #[sea_orm::model]
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "numbered")]
     pub struct Model {

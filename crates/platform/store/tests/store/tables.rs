@@ -13,8 +13,8 @@ use tokio::sync::Semaphore;
 #[expect(unreachable_pub, reason = "the entity macro emits pub items")]
 pub(crate) mod account {
     use sea_orm::entity::prelude::*;
+    use store::rows::NoRelation as Relation;
 
-    #[sea_orm::model]
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "account")]
     pub struct Model {

@@ -4,12 +4,12 @@ use domain::hospital::{CapacityRequest, RequestState};
 use domain::ids::CapacityRequestId;
 use sea_orm::ActiveValue::Set;
 use sea_orm::entity::prelude::*;
+use store::rows::NoRelation as Relation;
 use store::{micros, timestamp};
 
 use super::{corrupt, hospital_id, slot_id, slot_key};
 
 /// One capacity request. Expiry is not stored, because it follows from the time.
-#[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "capacity_request")]
 pub struct Model {

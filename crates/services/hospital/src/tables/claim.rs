@@ -5,12 +5,12 @@ use domain::capacity::{Claim, ClaimState, RevokeReason};
 use domain::ids::{ClaimId, ScreeningId};
 use sea_orm::ActiveValue::{Set, Unchanged};
 use sea_orm::entity::prelude::*;
+use store::rows::NoRelation as Relation;
 use store::{micros, timestamp};
 
 use super::{corrupt, slot_id, slot_key};
 
 /// One claim. Its id is the pair of screening and generation.
-#[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "claim")]
 pub struct Model {

@@ -6,12 +6,12 @@ use domain::window::{BookingPolicy, zone_name};
 use jiff::SignedDuration;
 use sea_orm::ActiveValue::Set;
 use sea_orm::entity::prelude::*;
+use store::rows::NoRelation as Relation;
 use store::{micros, timestamp};
 
 use super::{corrupt, hospital_id};
 
 /// One hospital. The offsets of its policy are whole nanoseconds.
-#[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "hospital")]
 pub struct Model {

@@ -8,12 +8,12 @@ use sea_orm::ActiveValue::Set;
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{QueryOrder, QuerySelect, Select};
+use store::rows::NoRelation as Relation;
 
 use super::{claim, corrupt, slot, slot_id, slot_key};
 
 /// One revocation. The cursor is the last claim that was looked at. Claims before it are not looked at again, because
 /// none becomes ACTIVE once a revocation has begun.
-#[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "revocation")]
 pub(crate) struct Model {

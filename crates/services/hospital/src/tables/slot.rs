@@ -3,11 +3,11 @@
 use domain::capacity::{Slot, SlotState};
 use sea_orm::ActiveValue::{Set, Unchanged};
 use sea_orm::entity::prelude::*;
+use store::rows::NoRelation as Relation;
 use store::{micros, timestamp};
 
 use super::{corrupt, slot_id, slot_key};
 
-#[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "slot")]
 pub struct Model {

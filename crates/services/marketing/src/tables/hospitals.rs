@@ -15,8 +15,8 @@ use super::corrupt;
 pub(crate) mod hospital {
     //! One row per hospital.
     use sea_orm::entity::prelude::*;
+    use store::rows::NoRelation as Relation;
 
-    #[sea_orm::model]
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "hospital")]
     pub struct Model {

@@ -15,8 +15,8 @@ use store::rows::{among, insert_missing};
 pub(crate) mod booking {
     //! One row per booking that got its place.
     use sea_orm::entity::prelude::*;
+    use store::rows::NoRelation as Relation;
 
-    #[sea_orm::model]
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "booking")]
     pub struct Model {
@@ -33,8 +33,8 @@ pub(crate) mod booking {
 pub(crate) mod refusal {
     //! One row per report of refusals.
     use sea_orm::entity::prelude::*;
+    use store::rows::NoRelation as Relation;
 
-    #[sea_orm::model]
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "refusal")]
     pub struct Model {

@@ -21,8 +21,8 @@ use super::corrupt;
 pub(crate) mod signal {
     //! One row per slot.
     use sea_orm::entity::prelude::*;
+    use store::rows::NoRelation as Relation;
 
-    #[sea_orm::model]
     #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
     #[sea_orm(table_name = "signal")]
     pub struct Model {

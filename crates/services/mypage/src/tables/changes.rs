@@ -17,8 +17,8 @@ use super::corrupt;
 pub(crate) mod change {
     //! One row per change.
     use sea_orm::entity::prelude::*;
+    use store::rows::NoRelation as Relation;
 
-    #[sea_orm::model]
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "change")]
     pub struct Model {

@@ -19,8 +19,8 @@ use super::corrupt;
 pub(crate) mod item {
     //! One row per booking.
     use sea_orm::entity::prelude::*;
+    use store::rows::NoRelation as Relation;
 
-    #[sea_orm::model]
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "item")]
     pub struct Model {
@@ -44,8 +44,8 @@ pub(crate) mod item {
 pub(crate) mod hidden {
     //! The greatest version that was applied of a screening that is shown to nobody.
     use sea_orm::entity::prelude::*;
+    use store::rows::NoRelation as Relation;
 
-    #[sea_orm::model]
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "hidden")]
     pub struct Model {

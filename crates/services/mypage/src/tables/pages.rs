@@ -16,8 +16,8 @@ use super::corrupt;
 pub(crate) mod page {
     //! One row per customer who has a booking.
     use sea_orm::entity::prelude::*;
+    use store::rows::NoRelation as Relation;
 
-    #[sea_orm::model]
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "page")]
     pub struct Model {
@@ -34,8 +34,8 @@ pub(crate) mod page {
 pub(crate) mod life {
     //! A single row with the epoch of this view.
     use sea_orm::entity::prelude::*;
+    use store::rows::NoRelation as Relation;
 
-    #[sea_orm::model]
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "life")]
     pub struct Model {

@@ -7,12 +7,12 @@ use sea_orm::ActiveValue::Set;
 use sea_orm::DbErr;
 use sea_orm::entity::prelude::*;
 use sea_orm::{QueryOrder, QuerySelect};
+use store::rows::NoRelation as Relation;
 use store::rows::save_all;
 
 use super::row;
 
 /// The number of a slot's last report.
-#[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "refusal_report")]
 pub(crate) struct Model {

@@ -7,11 +7,11 @@ use jiff::civil::Date;
 use sea_orm::ActiveValue::Set;
 use sea_orm::DbErr;
 use sea_orm::entity::prelude::*;
+use store::rows::NoRelation as Relation;
 use store::rows::{insert_all, replace_all, set_unless_unchanged};
 use store::{micros, timestamp};
 
 /// One screening. Columns store the last segments of resource names.
-#[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "screening")]
 pub(crate) struct Model {

@@ -7,13 +7,13 @@ use jiff::Timestamp;
 use sea_orm::ActiveValue::Set;
 use sea_orm::entity::prelude::*;
 use sea_orm::{DbErr, QueryOrder, QuerySelect};
+use store::rows::NoRelation as Relation;
 use store::rows::{among, insert_missing};
 use store::{micros, timestamp};
 
 use super::row;
 
 /// The row of an [`Orphan`].
-#[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "orphan_watch")]
 pub(crate) struct Model {
