@@ -13,7 +13,6 @@ use sea_orm::{
 };
 
 use crate::connection::ACQUIRE_TIMEOUT;
-use crate::outbox;
 
 /// A file and the path of its copy, where no file exists yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +50,7 @@ pub async fn copy_all(copies: &[Copy], mut copied: impl FnMut(&Copy)) -> Result<
     let mut heads = Vec::with_capacity(copies.len());
     for (copy, Copying { connection, reading }) in copies.iter().zip(begun) {
         fill(&reading).await?;
-        heads.push(outbox::head(&reading).await?);
+        heads.push(head(&reading).await?);
         reading.commit().await?;
         connection.close().await?;
         let done = std::fs::File::open(&copy.target).and_then(|file| file.sync_all());
@@ -106,6 +105,12 @@ async fn open(path: &Path, new: bool) -> Result<DatabaseConnection, DbErr> {
     options.map_sqlx_sqlite_pool_opts(|pool| pool.idle_timeout(None).max_lifetime(None));
     options.max_connections(1).min_connections(1).sqlx_logging(false);
     sea_orm::Database::connect(options).await
+}
+
+/// The newest position of the outbox.
+async fn head(reading: &DatabaseTransaction) -> Result<i64, DbErr> {
+    let row = reading.query_one_raw(select("SELECT coalesce(max(position), 0) FROM outbox")).await?;
+    row.map_or(Ok(0), |row| row.try_get_by_index(0))
 }
 
 fn select(sql: &str) -> Statement {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_recursion::async_recursion as boxed;
 use async_trait::async_trait;
-use sea_orm::sqlx::{self, Connection as _, Row};
+use sea_orm::sqlx::{self, Connection as _, Row as _};
 use sea_orm::{
     AccessMode, ConnectOptions, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult,
     IsolationLevel, QueryResult, RuntimeErr, Statement, TransactionOptions, TransactionTrait,
@@ -15,7 +15,8 @@ use sea_orm::{
 use crate::location::Location;
 use crate::sealed::Sealed;
 use crate::simulation::step;
-use crate::transaction::Trust;
+use crate::statement::{Connection, Row};
+use crate::transaction::{Trust, WritingPool};
 use crate::turns::{Size, Turn, Turns};
 
 pub(crate) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -25,7 +26,7 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
 /// The purpose of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// The writer's own connection, and the only one that writes on SQLite.
+    /// The writer's own connection to a server. A file's is a [`crate::file::File`].
     Write,
     /// Reads and, on PostgreSQL, the small writes outside the writer.
     Read,
@@ -93,13 +94,13 @@ pub(crate) async fn connect(
 /// How many pages of 4 KiB the write-ahead log takes before they are copied into the file. SQLite's default of 1,000 is
 /// reached many times per second in a rush, and most pages are then written again soon after. It is also how much a
 /// start after a crash must read.
-const CHECKPOINT_PAGES: u32 = 8_000;
+pub(crate) const CHECKPOINT_PAGES: u32 = 8_000;
 /// How many bytes the log file keeps after it was copied. In a rush it may grow longer while readers delay the copying.
-const LOG_BYTES: u64 = 4_096 * CHECKPOINT_PAGES as u64;
+pub(crate) const LOG_BYTES: u64 = 4_096 * CHECKPOINT_PAGES as u64;
 /// How many statements a connection keeps prepared: one per table and number of rows that are written at once.
-const PREPARED_STATEMENTS: usize = 400;
+pub(crate) const PREPARED_STATEMENTS: usize = 400;
 /// How many pages the writing connection caches. A process with all services has one such cache per service.
-const CACHED_PAGES: u32 = 1_000;
+pub(crate) const CACHED_PAGES: u32 = 1_000;
 
 /// Hands out only connections outside a transaction, unless the planted bug is on.
 macro_rules! outside_a_transaction {
@@ -191,7 +192,7 @@ async fn process(connection: &DatabaseConnection) -> Result<i32, DbErr> {
 /// The pools of a database. They are replaced together if the server behind them may be gone.
 #[derive(Clone)]
 pub(crate) struct Pools {
-    pub(crate) writer: DatabaseConnection,
+    pub(crate) writer: WritingPool,
     pub(crate) reader: DatabaseConnection,
 }
 
@@ -353,3 +354,24 @@ impl ConnectionTrait for Snapshot {
         step(self.begun.get().query_all_raw(statement)).await
     }
 }
+
+macro_rules! by_the_driver {
+    ($($connection:ty),*) => {$(
+        #[async_trait]
+        impl Connection for $connection {
+            fn backend(&self) -> DbBackend {
+                self.get_database_backend()
+            }
+
+            async fn query(&self, statement: Statement) -> Result<Vec<Row>, DbErr> {
+                Ok(self.query_all_raw(statement).await?.into_iter().map(Row::from).collect())
+            }
+
+            async fn execute(&self, statement: Statement) -> Result<u64, DbErr> {
+                Ok(self.execute_raw(statement).await?.rows_affected())
+            }
+        }
+    )*};
+}
+
+by_the_driver!(DatabaseConnection, DatabaseTransaction, Reader, Snapshot);

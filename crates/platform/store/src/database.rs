@@ -9,20 +9,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_recursion::async_recursion as boxed;
-use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DbBackend, DbErr, SqliteTransactionMode, Statement, TransactionOptions,
-};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, Statement};
 use sea_orm_migration::MigratorTrait;
 use tokio::sync::{Mutex, watch};
 
 use crate::connection::{Opening, Pools, Purpose, Reader, Snapshot, connect, have_sessions};
+use crate::file::File;
 use crate::incarnation::Incarnation;
 use crate::location::Location;
 use crate::migration::{self, Migrations};
 use crate::nemesis::Nemesis;
 use crate::room;
 use crate::simulation::step;
-use crate::transaction::{Transaction, Trust};
+use crate::transaction::{Transaction, Trust, WritingPool};
 
 /// Why a database could not be opened.
 #[derive(Debug)]
@@ -132,13 +131,18 @@ impl Database {
             _ => failed(Cause::Database(cause)),
         };
         let trust = Arc::new(Trust::default());
-        let writer = connect(location, Purpose::Write, Opening::Now(&trust)).await.map_err(database)?;
-        if matches!(location, Location::Postgres(_)) {
-            ensure_sessions(location, &writer).await?;
-        }
-        match location {
-            Location::Sqlite(_) => step(migration::up(migrations, &writer)).await.map_err(database)?,
+        let writer = match location {
+            Location::Sqlite(path) => {
+                let migrating = connect(location, Purpose::Migrate, Opening::Now(&trust)).await.map_err(database)?;
+                let migrated = step(migration::up(migrations, &migrating)).await;
+                let closed = step(migrating.close()).await;
+                migrated.and(closed).map_err(database)?;
+                let file = File::at(path.clone()).open().await.map_err(database)?;
+                WritingPool::File(Arc::new(file))
+            }
             Location::Postgres(_) => {
+                let writer = connect(location, Purpose::Write, Opening::Now(&trust)).await.map_err(database)?;
+                ensure_sessions(location, &writer).await?;
                 let pending = migration::pending(migrations, &writer).await.map_err(database)?;
                 if !pending.is_empty() {
                     return Err(failed(Cause::Pending(pending)));
@@ -147,8 +151,9 @@ impl Database {
                 if !matches!(collation.as_str(), "C" | "POSIX" | "C.UTF-8" | "C.utf8") {
                     return Err(failed(Cause::Collation(collation)));
                 }
+                WritingPool::Server(writer)
             }
-        }
+        };
         let reader = connect(location, Purpose::Read, Opening::Now(&trust)).await.map_err(database)?;
         let reader = Reader::new(Pools { writer, reader }, Purpose::Read.connections(location));
         Ok(Self {
@@ -288,11 +293,8 @@ impl Database {
     #[boxed]
     pub(crate) async fn begin(&self) -> Result<Transaction, DbErr> {
         self.renew_connections().await;
-        let options = TransactionOptions {
-            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
-            ..TransactionOptions::default()
-        };
-        Transaction::begin(&self.reader.pools().writer, options, &self.trust, self.nemesis.clone()).await
+        let writer = self.reader.pools().writer;
+        Transaction::begin(&writer, &self.trust, self.nemesis.clone()).await
     }
 
     /// Begins a small write outside the writer. If the database locks rows, it does not wait for the writer.
@@ -303,8 +305,8 @@ impl Database {
         }
         self.renew_connections().await;
         let turn = self.reader.turn().await?;
-        let options = TransactionOptions::default();
-        let begun = Transaction::begin(&self.reader.pools().reader, options, &self.trust, self.nemesis.clone()).await;
+        let pool = WritingPool::Server(self.reader.pools().reader);
+        let begun = Transaction::begin(&pool, &self.trust, self.nemesis.clone()).await;
         begun.map(|transaction| transaction.in_turn(turn))
     }
 
@@ -350,10 +352,9 @@ impl Database {
     pub(crate) async fn reconnect(&self) {
         let Pools { writer, reader } = self.reader.pools();
         // Files are read by connections that never write, so those stay.
-        let fresh_reader = if self.is_shared() { Some(self.later(Purpose::Read).await) } else { None };
-        let fresh = match (self.later(Purpose::Write).await, fresh_reader.transpose()) {
-            (Ok(writer), Ok(fresh_reader)) => Pools { writer, reader: fresh_reader.unwrap_or_else(|| reader.clone()) },
-            (Err(error), _) | (_, Err(error)) => {
+        let fresh = match self.fresh(&reader).await {
+            Ok(fresh) => fresh,
+            Err(error) => {
                 tracing::warn!(%error, database = %self.location, "cannot connect again yet");
                 return;
             }
@@ -363,13 +364,26 @@ impl Database {
         // An open transaction ends with its connection. A file has one writer, so a new one would wait for the old one.
         let shared = self.is_shared();
         let parting =
-            async { tokio::join!(writer.close(), async { if shared { reader.close().await } else { Ok(()) } }) };
+            async { tokio::join!(writer.discard(), async { if shared { reader.close().await } else { Ok(()) } }) };
         // A connection that is not closed in time ends when the server notices.
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, parting).await;
     }
 
+    /// Pools that open their connections when they are needed.
+    async fn fresh(&self, reader: &DatabaseConnection) -> Result<Pools, DbErr> {
+        Ok(match &*self.location {
+            Location::Sqlite(path) => {
+                Pools { writer: WritingPool::File(Arc::new(File::at(path.clone()))), reader: reader.clone() }
+            }
+            Location::Postgres(_) => Pools {
+                writer: WritingPool::Server(self.later(Purpose::Write).await?),
+                reader: self.later(Purpose::Read).await?,
+            },
+        })
+    }
+
     /// A pool that opens its connections when they are needed.
-    async fn later(&self, purpose: Purpose) -> Result<sea_orm::DatabaseConnection, DbErr> {
+    async fn later(&self, purpose: Purpose) -> Result<DatabaseConnection, DbErr> {
         connect(&self.location, purpose, Opening::Later(&self.trust)).await
     }
 
@@ -377,8 +391,9 @@ impl Database {
     #[boxed]
     pub async fn close(self) {
         let Pools { writer, reader } = self.reader.pools();
-        for pool in [reader, writer] {
-            if let Err(error) = step(pool.close()).await {
+        // SQLite copies the log at the end of the last connection, and only one that may write can do that.
+        for closed in [step(reader.close()).await, step(writer.close()).await] {
+            if let Err(error) = closed {
                 tracing::warn!(%error, "database did not close cleanly");
             }
         }

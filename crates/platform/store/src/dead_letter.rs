@@ -8,11 +8,12 @@ use jiff::Timestamp;
 use sea_orm::ActiveValue::{NotSet, Set};
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::ExprTrait;
-use sea_orm::{IntoActiveModel, PaginatorTrait, QueryOrder, QuerySelect};
+use sea_orm::{IntoActiveModel, QueryOrder, QuerySelect};
 
 use crate::database::Database;
 use crate::inbox;
 use crate::simulation::step;
+use crate::statement::{Connection, Fetch as _, Run as _};
 use crate::time::micros;
 
 /// The row of a [`DeadLetter`].
@@ -65,7 +66,7 @@ pub struct DeadLetter {
 ///
 /// # Errors
 /// The error that the database returns.
-pub async fn put(transaction: &impl ConnectionTrait, dead_letter: &DeadLetter) -> Result<(), DbErr> {
+pub async fn put(transaction: &dyn Connection, dead_letter: &DeadLetter) -> Result<(), DbErr> {
     let row = ActiveModel {
         id: NotSet,
         consumer: Set(dead_letter.consumer.clone()),
@@ -77,7 +78,7 @@ pub async fn put(transaction: &impl ConnectionTrait, dead_letter: &DeadLetter) -
         bury_time: Set(micros(dead_letter.time)),
         replay_time: Set(None),
     };
-    Entity::insert(row).exec_without_returning(transaction).await?;
+    Entity::insert(row).run(transaction).await?;
     Ok(())
 }
 
@@ -85,24 +86,24 @@ pub async fn put(transaction: &impl ConnectionTrait, dead_letter: &DeadLetter) -
 ///
 /// # Errors
 /// The error that the database returns.
-pub async fn count(connection: &impl ConnectionTrait) -> Result<u64, DbErr> {
-    Entity::find().count(connection).await
+pub async fn count(connection: &dyn Connection) -> Result<u64, DbErr> {
+    Entity::find().fetch_count(connection).await
 }
 
 /// At most `limit` dead letters with a greater id than `after`, oldest first.
 ///
 /// # Errors
 /// The error that the database returns.
-pub async fn list(connection: &impl ConnectionTrait, after: i64, limit: u64) -> Result<Vec<Model>, DbErr> {
-    Entity::find().filter(Column::Id.gt(after)).order_by_asc(Column::Id).limit(limit).all(connection).await
+pub async fn list(connection: &dyn Connection, after: i64, limit: u64) -> Result<Vec<Model>, DbErr> {
+    Entity::find().filter(Column::Id.gt(after)).order_by_asc(Column::Id).limit(limit).fetch(connection).await
 }
 
 /// The dead letter with this id; `None` if there is none.
 ///
 /// # Errors
 /// The error that the database returns.
-pub async fn get(connection: &impl ConnectionTrait, id: i64) -> Result<Option<Model>, DbErr> {
-    Entity::find_by_id(id).one(connection).await
+pub async fn get(connection: &dyn Connection, id: i64) -> Result<Option<Model>, DbErr> {
+    Entity::find_by_id(id).fetch_one(connection).await
 }
 
 /// Asks the consumer to apply a dead letter again. From now on its inbox does not know the event. False if there is no
@@ -113,7 +114,7 @@ pub async fn get(connection: &impl ConnectionTrait, id: i64) -> Result<Option<Mo
 pub async fn ask_for_replay(database: &Database, id: i64, now: Timestamp) -> Result<bool, DbErr> {
     step(async {
         let transaction = database.begin_outside_writer().await?;
-        let Some(dead_letter) = Entity::find_by_id(id).lock_exclusive().one(&transaction).await? else {
+        let Some(dead_letter) = Entity::find_by_id(id).lock_exclusive().fetch_one(&transaction).await? else {
             transaction.rollback().await?;
             return Ok(false);
         };
@@ -121,7 +122,7 @@ pub async fn ask_for_replay(database: &Database, id: i64, now: Timestamp) -> Res
             .await?;
         let mut dead_letter = dead_letter.into_active_model();
         dead_letter.replay_time = Set(Some(micros(now)));
-        Entity::update(dead_letter).exec(&transaction).await?;
+        Entity::update(dead_letter).validate()?.run(&transaction).await?;
         database.commit(transaction).await?;
         Ok(true)
     })
@@ -132,13 +133,13 @@ pub async fn ask_for_replay(database: &Database, id: i64, now: Timestamp) -> Res
 ///
 /// # Errors
 /// The error that the database returns.
-pub async fn asked_for(connection: &impl ConnectionTrait, consumer: &str, limit: u64) -> Result<Vec<Model>, DbErr> {
+pub async fn asked_for(connection: &dyn Connection, consumer: &str, limit: u64) -> Result<Vec<Model>, DbErr> {
     Entity::find()
         .filter(Column::Consumer.eq(consumer))
         .filter(Column::ReplayTime.is_not_null())
         .order_by_asc(Column::Id)
         .limit(limit)
-        .all(connection)
+        .fetch(connection)
         .await
 }
 
@@ -154,7 +155,7 @@ pub async fn keep(database: &Database, id: i64, error: &str) -> Result<(), DbErr
             .col_expr(Column::Error, Expr::val(error))
             .col_expr(Column::Attempts, Expr::col(Column::Attempts).add(1))
             .filter(Column::Id.eq(id))
-            .exec(&transaction)
+            .run(&transaction)
             .await?;
         database.commit(transaction).await
     })
@@ -168,9 +169,9 @@ pub async fn keep(database: &Database, id: i64, error: &str) -> Result<(), DbErr
 pub async fn remove(database: &Database, id: i64) -> Result<bool, DbErr> {
     step(async {
         let transaction = database.begin_outside_writer().await?;
-        let removed = Entity::delete_by_id(id).exec(&transaction).await?;
+        let removed = Entity::delete_by_id(id).run(&transaction).await?;
         database.commit(transaction).await?;
-        Ok(removed.rows_affected > 0)
+        Ok(removed > 0)
     })
     .await
 }

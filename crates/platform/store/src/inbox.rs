@@ -12,6 +12,7 @@ use sea_orm::{DbBackend, QueryOrder, QuerySelect, Statement};
 use crate::database::Database;
 use crate::rows::{among, array, insert_all};
 use crate::simulation::step;
+use crate::statement::{Connection, Fetch as _, Run as _};
 use crate::time::micros;
 
 /// The key by which a repeated event is recognised.
@@ -109,11 +110,7 @@ pub struct Ignored {
 ///
 /// # Errors
 /// The error that the database returns.
-pub async fn admit(
-    transaction: &impl ConnectionTrait,
-    consumer: &str,
-    inbox_keys: &[&InboxKey],
-) -> Result<Vec<bool>, DbErr> {
+pub async fn admit(transaction: &dyn Connection, consumer: &str, inbox_keys: &[&InboxKey]) -> Result<Vec<bool>, DbErr> {
     let mut fresh = vec![false; inbox_keys.len()];
     admit_ordered(transaction, consumer, inbox_keys, &mut fresh).await?;
     admit_unordered(transaction, consumer, inbox_keys, &mut fresh).await?;
@@ -126,7 +123,7 @@ pub async fn admit(
 /// # Errors
 /// The error that the database returns.
 pub async fn admit_repeatable(
-    transaction: &impl ConnectionTrait,
+    transaction: &dyn Connection,
     consumer: &str,
     inbox_keys: &[&InboxKey],
 ) -> Result<Vec<bool>, DbErr> {
@@ -137,7 +134,7 @@ pub async fn admit_repeatable(
 }
 
 async fn admit_ordered(
-    transaction: &impl ConnectionTrait,
+    transaction: &dyn Connection,
     consumer: &str,
     inbox_keys: &[&InboxKey],
     fresh: &mut [bool],
@@ -170,12 +167,12 @@ async fn admit_ordered(
     let replace = OnConflict::columns([cursors::Column::Consumer, cursors::Column::Source])
         .update_columns([cursors::Column::Position, cursors::Column::EventId])
         .to_owned();
-    cursors::Entity::insert_many(moved).on_conflict(replace).exec_without_returning(transaction).await?;
+    cursors::Entity::insert_many(moved).on_conflict(replace).run(transaction).await?;
     Ok(())
 }
 
 async fn admit_unordered(
-    transaction: &impl ConnectionTrait,
+    transaction: &dyn Connection,
     consumer: &str,
     inbox_keys: &[&InboxKey],
     fresh: &mut [bool],
@@ -191,7 +188,7 @@ async fn admit_unordered(
     if ids.is_empty() {
         return Ok(());
     }
-    let mut new = match transaction.get_database_backend() {
+    let mut new = match transaction.backend() {
         DbBackend::Postgres => remember_at_once(transaction, consumer, &ids).await?,
         _ => remember(transaction, consumer, ids).await?,
     };
@@ -206,7 +203,7 @@ async fn admit_unordered(
 
 /// Remembers events; returns those that were not known yet.
 async fn remember(
-    transaction: &impl ConnectionTrait,
+    transaction: &dyn Connection,
     consumer: &str,
     mut ids: BTreeSet<Uuid>,
 ) -> Result<BTreeSet<Uuid>, DbErr> {
@@ -215,8 +212,7 @@ async fn remember(
         .column(seen::Column::EventId)
         .filter(seen::Column::Consumer.eq(consumer))
         .filter(among(transaction, seen::Column::EventId, ids.iter().copied()))
-        .into_tuple()
-        .all(transaction)
+        .fetch_values(transaction)
         .await?;
     for id in known {
         ids.remove(&id);
@@ -229,7 +225,7 @@ async fn remember(
 /// Like [`remember`], in one statement whose text does not depend on the number of ids. It waits for any transaction
 /// that is remembering one of them; if that commits, the event is not new.
 async fn remember_at_once(
-    transaction: &impl ConnectionTrait,
+    transaction: &dyn Connection,
     consumer: &str,
     ids: &BTreeSet<Uuid>,
 ) -> Result<BTreeSet<Uuid>, DbErr> {
@@ -238,13 +234,13 @@ async fn remember_at_once(
                        ON CONFLICT DO NOTHING RETURNING event_id";
     let ids = array(ids.iter().copied());
     let statement = Statement::from_sql_and_values(DbBackend::Postgres, SQL, [consumer.into(), ids]);
-    let rows = transaction.query_all_raw(statement).await?;
-    rows.iter().map(|row| row.try_get_by_index(0)).collect()
+    let rows = transaction.query(statement).await?;
+    rows.into_iter().map(|mut row| row.take(0)).collect()
 }
 
 /// Makes an event new to a consumer again.
-pub(crate) async fn forget(transaction: &impl ConnectionTrait, consumer: &str, event_id: Uuid) -> Result<(), DbErr> {
-    seen::Entity::delete_by_id((consumer.to_owned(), event_id)).exec(transaction).await.map(drop)
+pub(crate) async fn forget(transaction: &dyn Connection, consumer: &str, event_id: Uuid) -> Result<(), DbErr> {
+    seen::Entity::delete_by_id((consumer.to_owned(), event_id)).run(transaction).await.map(drop)
 }
 
 /// How many events one call of [`prune`] removes at most.
@@ -267,14 +263,14 @@ pub async fn prune(database: &Database, consumer: &str, limit: Timestamp) -> Res
             .filter(Column::EventId.lt(bound))
             .order_by_asc(Column::EventId)
             .limit(PRUNE_BATCH);
-        let due: Vec<Uuid> = oldest.into_tuple().all(database.reader()).await?;
+        let due: Vec<Uuid> = oldest.fetch_values(database.reader()).await?;
         if due.is_empty() {
             return Ok(false);
         }
         let more = due.len() as u64 == PRUNE_BATCH;
         let transaction = database.begin_outside_writer().await?;
         let forgotten = Entity::delete_many().filter(Column::Consumer.eq(consumer));
-        forgotten.filter(Column::EventId.is_in(due)).exec(&transaction).await?;
+        forgotten.filter(Column::EventId.is_in(due)).run(&transaction).await?;
         database.commit(transaction).await?;
         Ok(more)
     })
@@ -285,8 +281,8 @@ pub async fn prune(database: &Database, consumer: &str, limit: Timestamp) -> Res
 ///
 /// # Errors
 /// The error that the database returns.
-pub async fn cursors(connection: &impl ConnectionTrait, consumer: &str) -> Result<HashMap<String, i64>, DbErr> {
-    let rows = cursors::Entity::find().filter(cursors::Column::Consumer.eq(consumer)).all(connection).await?;
+pub async fn cursors(connection: &dyn Connection, consumer: &str) -> Result<HashMap<String, i64>, DbErr> {
+    let rows = cursors::Entity::find().filter(cursors::Column::Consumer.eq(consumer)).fetch(connection).await?;
     Ok(rows.into_iter().map(|row| (row.source, row.position)).collect())
 }
 
@@ -305,8 +301,8 @@ pub struct ReadPosition {
 ///
 /// # Errors
 /// The error that the database returns.
-pub async fn read_of(connection: &impl ConnectionTrait, source: &str) -> Result<Vec<ReadPosition>, DbErr> {
-    let rows = cursors::Entity::find().filter(cursors::Column::Source.eq(source)).all(connection).await?;
+pub async fn read_of(connection: &dyn Connection, source: &str) -> Result<Vec<ReadPosition>, DbErr> {
+    let rows = cursors::Entity::find().filter(cursors::Column::Source.eq(source)).fetch(connection).await?;
     let read_position =
         |row: cursors::Model| ReadPosition { consumer: row.consumer, position: row.position, event_id: row.event_id };
     Ok(rows.into_iter().map(read_position).collect())
@@ -333,7 +329,7 @@ pub async fn note(database: &Database, consumer: &str, inbox_key: InboxKey) -> R
 pub async fn read_again(database: &Database, source: &str) -> Result<(), DbErr> {
     step(async {
         let transaction = database.begin_outside_writer().await?;
-        cursors::Entity::delete_many().filter(cursors::Column::Source.eq(source)).exec(&transaction).await?;
+        cursors::Entity::delete_many().filter(cursors::Column::Source.eq(source)).run(&transaction).await?;
         database.commit(transaction).await
     })
     .await
@@ -343,7 +339,7 @@ pub async fn read_again(database: &Database, source: &str) -> Result<(), DbErr> 
 ///
 /// # Errors
 /// The error that the database returns.
-pub async fn record_ignored(transaction: &impl ConnectionTrait, events: Vec<Ignored>) -> Result<(), DbErr> {
+pub async fn record_ignored(transaction: &dyn Connection, events: Vec<Ignored>) -> Result<(), DbErr> {
     if events.is_empty() {
         return Ok(());
     }
@@ -354,6 +350,6 @@ pub async fn record_ignored(transaction: &impl ConnectionTrait, events: Vec<Igno
         ignore_time: Set(micros(event.time)),
     });
     let keep = OnConflict::column(ignored::Column::EventId).do_nothing_on([ignored::Column::EventId]).to_owned();
-    ignored::Entity::insert_many(rows).on_conflict(keep).exec_without_returning(transaction).await?;
+    ignored::Entity::insert_many(rows).on_conflict(keep).run(transaction).await?;
     Ok(())
 }

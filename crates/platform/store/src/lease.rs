@@ -11,13 +11,13 @@ use crate::rows::NoRelation as Relation;
 use jiff::Timestamp;
 use sea_orm::ActiveValue::Set;
 use sea_orm::entity::prelude::*;
-use sea_orm::sea_query::{Alias, ExprTrait, Query, TableRef, ValueTuple};
 use sea_orm::{DbBackend, IntoActiveModel, QueryOrder, QuerySelect, Statement};
 
 use crate::database::Database;
 use crate::outbox;
 use crate::rows::array;
 use crate::simulation::step;
+use crate::statement::{Connection, Fetch as _, Run as _};
 use crate::time::micros;
 use crate::transaction::Transaction;
 
@@ -96,7 +96,7 @@ pub async fn acquire(
         row.holder = Set(Some(holder));
         row.epoch = Set(epoch);
         row.expire_time = Set(now.saturating_add(i64::try_from(term.as_micros()).unwrap_or(i64::MAX)));
-        Entity::update(row).exec(&transaction).await?;
+        Entity::update(row).validate()?.run(&transaction).await?;
         database.commit(transaction).await?;
         Ok(Some(lease))
     })
@@ -108,8 +108,8 @@ pub async fn acquire(
 ///
 /// # Errors
 /// The error that the database returns.
-pub async fn published(connection: &impl ConnectionTrait) -> Result<(String, u64), DbErr> {
-    let row = Entity::find_by_id(ONLY_ROW).one(connection).await?;
+pub async fn published(connection: &dyn Connection) -> Result<(String, u64), DbErr> {
+    let row = Entity::find_by_id(ONLY_ROW).fetch_one(connection).await?;
     Ok(row.map_or_else(Default::default, |row| (row.stream, u64::try_from(row.sequence).unwrap_or(0))))
 }
 
@@ -153,22 +153,15 @@ pub async fn mark(database: &Database, epoch: i64, stream: &str, events: &[Publi
 const MARKS_PER_STATEMENT: usize = 1_000;
 
 async fn mark_chunk(transaction: &Transaction, events: &[Published]) -> Result<(), DbErr> {
-    if transaction.get_database_backend() == DbBackend::Postgres {
+    if transaction.backend() == DbBackend::Postgres {
         return mark_all(transaction, events).await;
     }
-    let marks = Alias::new("mark");
-    let field = |name: &str| Expr::col((marks.clone(), Alias::new(name)));
-    let values = events.iter().map(|event| {
+    let marks = events.iter().flat_map(|event| {
         let sequence = i64::try_from(event.sequence).unwrap_or(i64::MAX);
-        ValueTuple::Two(event.position.into(), sequence.into())
+        [sequence.into(), event.position.into()]
     });
-    let mut statement = Query::update();
-    statement
-        .table(outbox::Entity)
-        .from(TableRef::ValuesList(values.collect(), marks.clone().into()))
-        .value(outbox::Column::StreamSequence, field("column2"))
-        .and_where(Expr::col((outbox::Entity, outbox::Column::Position)).eq(field("column1")));
-    transaction.execute(&statement).await.map(drop)
+    let sql = "UPDATE outbox SET stream_sequence = ? WHERE position = ?";
+    transaction.execute_each(sql.to_owned(), 2, marks.collect()).await
 }
 
 /// The same in one statement with a constant text, so that the server parses and plans it once.
@@ -179,7 +172,7 @@ async fn mark_all(transaction: &Transaction, events: &[Published]) -> Result<(),
     let positions = array(events.iter().map(|event| event.position));
     let sequences = array(events.iter().map(|event| i64::try_from(event.sequence).unwrap_or(i64::MAX)));
     let statement = Statement::from_sql_and_values(DbBackend::Postgres, SQL, [positions, sequences]);
-    transaction.execute_raw(statement).await.map(drop)
+    transaction.execute(statement).await.map(drop)
 }
 
 /// How many marks one transaction removes.
@@ -201,15 +194,14 @@ pub async fn publish_again(database: &Database, epoch: i64, stream: &str) -> Res
                 .filter(Outbox::StreamSequence.is_not_null())
                 .order_by_desc(Outbox::Position)
                 .limit(UNMARKS_PER_TRANSACTION)
-                .into_tuple()
-                .all(transaction)
+                .fetch_values(transaction)
                 .await?;
             left = marked.len() as u64 == UNMARKS_PER_TRANSACTION;
             if let (Some(last), Some(first)) = (marked.first(), marked.last()) {
                 outbox::Entity::update_many()
                     .col_expr(Outbox::StreamSequence, Expr::val(Option::<i64>::None))
                     .filter(Outbox::Position.between(*first, *last))
-                    .exec(transaction)
+                    .run(transaction)
                     .await?;
             }
             if !left {
@@ -239,7 +231,7 @@ pub async fn unmark(database: &Database, epoch: i64, positions: &[i64]) -> Resul
             outbox::Entity::update_many()
                 .col_expr(outbox::Column::StreamSequence, Expr::val(Option::<i64>::None))
                 .filter(outbox::Column::Position.is_in(chunk.iter().copied()))
-                .exec(transaction)
+                .run(transaction)
                 .await?;
         }
         Ok(())
@@ -264,7 +256,7 @@ async fn in_epoch(
         let mut row = row.into_active_model();
         act(&transaction, &mut row).await?;
         if row.is_changed() {
-            Entity::update(row).exec(&transaction).await?;
+            Entity::update(row).validate()?.run(&transaction).await?;
         }
         database.commit(transaction).await?;
         Ok(true)
@@ -273,15 +265,15 @@ async fn in_epoch(
 }
 
 async fn locked(transaction: &Transaction) -> Result<Option<Model>, DbErr> {
-    Entity::find_by_id(ONLY_ROW).lock_exclusive().one(transaction).await
+    Entity::find_by_id(ONLY_ROW).lock_exclusive().fetch_one(transaction).await
 }
 
 /// The current time by the clock that all holders share.
 async fn clock(transaction: &Transaction, now: Timestamp) -> Result<i64, DbErr> {
-    if transaction.get_database_backend() != DbBackend::Postgres {
+    if transaction.backend() != DbBackend::Postgres {
         return Ok(micros(now));
     }
     let sql = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
-    let row = transaction.query_one_raw(Statement::from_string(DbBackend::Postgres, sql)).await?;
-    row.map_or_else(|| Ok(micros(now)), |row| row.try_get_by_index(0))
+    let rows = transaction.query(Statement::from_string(DbBackend::Postgres, sql)).await?;
+    rows.into_iter().next().map_or_else(|| Ok(micros(now)), |mut row| row.take(0))
 }

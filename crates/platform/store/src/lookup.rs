@@ -9,9 +9,12 @@ use fault::Fault;
 use sea_orm::DbErr;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::connection::Reader;
 use crate::database::Database;
+use crate::file::ReadingFile;
+use crate::location::Location;
 use crate::read::failed;
+use crate::statement::Connection;
+use crate::thread;
 use crate::writer::{gather, overloaded};
 
 /// The reads that a service coalesces.
@@ -24,7 +27,7 @@ pub trait Lookup: Send + Sync + 'static {
 
     /// Answers each query, in order. The answers include everything that was committed before the first query was
     /// asked.
-    async fn look_up(&self, reader: &Reader, queries: &[&Self::Query]) -> Result<Vec<Self::Answer>, DbErr>;
+    async fn look_up(&self, connection: &dyn Connection, queries: &[&Self::Query]) -> Result<Vec<Self::Answer>, DbErr>;
 }
 
 /// The most queries that one batch answers.
@@ -53,12 +56,16 @@ impl<L: Lookup> Lookups<L> {
     pub fn new(lookup: L, database: Database) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (queue, mut waiting) = mpsc::channel::<Asked<L>>(QUEUE_CAPACITY);
         let lookup = Arc::new(lookup);
+        let connection: Box<dyn Connection> = match database.location() {
+            Location::Sqlite(path) => Box::new(ReadingFile::at(path.clone())),
+            Location::Postgres(_) => Box::new(database.reader().clone()),
+        };
         let answering = async move {
             let mut asked = Vec::with_capacity(MAX_QUERIES);
             while gather(&mut waiting, &mut asked, MAX_QUERIES).await > 0 {
                 asked.retain(|asked| !asked.answer.is_closed());
                 let queries: Vec<&L::Query> = asked.iter().map(|asked| &asked.query).collect();
-                let found = match lookup.look_up(database.reader(), &queries).await {
+                let found = match lookup.look_up(&*connection, &queries).await {
                     Ok(answers) if answers.len() == asked.len() => Ok(answers),
                     Ok(_) => Err(Fault::internal("a lookup did not answer every query")),
                     Err(cause) => Err(failed(cause)),
@@ -66,7 +73,7 @@ impl<L: Lookup> Lookups<L> {
                 answer(&mut asked, found);
             }
         };
-        (Self { queue }, answering)
+        (Self { queue }, async move { thread::run("lookup", &database, answering).await })
     }
 
     /// Asks a query and waits for the answer.

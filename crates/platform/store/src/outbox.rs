@@ -20,6 +20,7 @@ use crate::database::Database;
 use crate::past;
 use crate::rows::insert_all;
 use crate::simulation::step;
+use crate::statement::{Connection, Fetch as _, Run as _};
 use crate::time::micros;
 
 /// The row of one event.
@@ -47,7 +48,7 @@ impl ActiveModelBehavior for ActiveModel {}
 ///
 /// # Errors
 /// The error that the database returns, or an error for an envelope whose event_id is no UUID.
-pub async fn append(transaction: &impl ConnectionTrait, envelopes: Vec<EventEnvelope>) -> Result<(), DbErr> {
+pub async fn append(transaction: &dyn Connection, envelopes: Vec<EventEnvelope>) -> Result<(), DbErr> {
     let mut rows = Vec::with_capacity(envelopes.len());
     for envelope in envelopes {
         let event_id = Uuid::try_parse(&envelope.event_id).map_err(|error| DbErr::Custom(error.to_string()))?;
@@ -68,12 +69,12 @@ pub async fn append(transaction: &impl ConnectionTrait, envelopes: Vec<EventEnve
 ///
 /// # Errors
 /// The error that the database returns.
-pub async fn read_after(connection: &impl ConnectionTrait, position: i64, limit: u64) -> Result<Vec<Model>, DbErr> {
+pub async fn read_after(connection: &dyn Connection, position: i64, limit: u64) -> Result<Vec<Model>, DbErr> {
     Entity::find()
         .filter(Column::Position.gt(position))
         .order_by_asc(Column::Position)
         .limit(limit)
-        .all(connection)
+        .fetch(connection)
         .await
 }
 
@@ -81,9 +82,9 @@ pub async fn read_after(connection: &impl ConnectionTrait, position: i64, limit:
 ///
 /// # Errors
 /// The error that the database returns.
-pub async fn head(connection: &impl ConnectionTrait) -> Result<i64, DbErr> {
-    let newest = Entity::find().select_only().column(Column::Position).order_by_desc(Column::Position).into_tuple();
-    Ok(newest.one(connection).await?.unwrap_or(0))
+pub async fn head(connection: &dyn Connection) -> Result<i64, DbErr> {
+    let newest = Entity::find().select_only().column(Column::Position).order_by_desc(Column::Position);
+    Ok(newest.fetch_value(connection).await?.unwrap_or(0))
 }
 
 /// How many rows one statement reads in the search for an event.
@@ -97,7 +98,7 @@ const MAX_CLOCK_SKEW: i64 = 60 * 60 * 1_000_000;
 ///
 /// # Errors
 /// The error that the database returns.
-pub async fn knows(connection: &impl ConnectionTrait, event_id: Uuid, occurred: i64) -> Result<bool, DbErr> {
+pub async fn knows(connection: &dyn Connection, event_id: Uuid, occurred: i64) -> Result<bool, DbErr> {
     let mut before = i64::MAX;
     let mut oldest = None;
     loop {
@@ -107,8 +108,7 @@ pub async fn knows(connection: &impl ConnectionTrait, event_id: Uuid, occurred: 
             .filter(Column::Position.lt(before))
             .order_by_desc(Column::Position)
             .limit(SEARCH_BATCH)
-            .into_tuple()
-            .all(connection)
+            .fetch_values(connection)
             .await?;
         if rows.iter().any(|(_, id, _)| *id == event_id) {
             return Ok(true);
@@ -128,7 +128,7 @@ pub async fn knows(connection: &impl ConnectionTrait, event_id: Uuid, occurred: 
 ///
 /// # Errors
 /// The error that the database returns.
-pub async fn ids(connection: &impl ConnectionTrait) -> Result<HashSet<Uuid>, DbErr> {
+pub async fn ids(connection: &dyn Connection) -> Result<HashSet<Uuid>, DbErr> {
     let (mut ids, mut after) = (HashSet::new(), 0);
     loop {
         let rows: Vec<(i64, Uuid)> = Entity::find()
@@ -137,8 +137,7 @@ pub async fn ids(connection: &impl ConnectionTrait) -> Result<HashSet<Uuid>, DbE
             .filter(Column::Position.gt(after))
             .order_by_asc(Column::Position)
             .limit(SEARCH_BATCH)
-            .into_tuple()
-            .all(connection)
+            .fetch_values(connection)
             .await?;
         let Some((last, _)) = rows.last() else { return Ok(ids) };
         after = *last;
@@ -187,12 +186,12 @@ pub async fn take_back(database: &Database, events: Vec<Returned>) -> Result<(),
 ///
 /// # Errors
 /// The error that the database returns.
-pub async fn unpublished(connection: &impl ConnectionTrait, limit: u64) -> Result<Vec<Model>, DbErr> {
+pub async fn unpublished(connection: &dyn Connection, limit: u64) -> Result<Vec<Model>, DbErr> {
     Entity::find()
         .filter(Column::StreamSequence.is_null())
         .order_by_asc(Column::Position)
         .limit(limit)
-        .all(connection)
+        .fetch(connection)
         .await
 }
 
@@ -213,7 +212,7 @@ pub struct MarkedEvent {
 /// # Errors
 /// The error that the database returns.
 pub async fn marked_after(
-    connection: &impl ConnectionTrait,
+    connection: &dyn Connection,
     position: i64,
     limit: u64,
 ) -> Result<Option<(i64, Vec<MarkedEvent>)>, DbErr> {
@@ -223,8 +222,7 @@ pub async fn marked_after(
         .filter(Column::Position.gt(position))
         .order_by_asc(Column::Position)
         .limit(limit)
-        .into_tuple()
-        .all(connection)
+        .fetch_values(connection)
         .await?;
     let Some(last) = rows.last().map(|(position, ..)| *position) else { return Ok(None) };
     let marked = |(position, occur_time, sequence): (i64, i64, Option<i64>)| {
@@ -239,13 +237,13 @@ pub async fn marked_after(
 ///
 /// # Errors
 /// The error that the database returns.
-pub async fn backlog(connection: &impl ConnectionTrait) -> Result<(i64, Option<i64>), DbErr> {
+pub async fn backlog(connection: &dyn Connection) -> Result<(i64, Option<i64>), DbErr> {
     let waiting = Entity::find()
         .select_only()
         .columns([Column::Position, Column::OccurTime])
         .filter(Column::StreamSequence.is_null())
         .order_by_asc(Column::Position);
-    let oldest: Option<(i64, i64)> = waiting.into_tuple().one(connection).await?;
+    let oldest: Option<(i64, i64)> = waiting.fetch_value(connection).await?;
     let Some((position, occurred)) = oldest else { return Ok((0, None)) };
     Ok((head(connection).await? - position + 1, Some(occurred)))
 }
@@ -265,8 +263,7 @@ pub async fn prune(database: &Database, limit: Timestamp) -> Result<bool, DbErr>
             .columns([Column::Position, Column::OccurTime, Column::StreamSequence])
             .order_by_asc(Column::Position)
             .limit(PRUNE_BATCH)
-            .into_tuple()
-            .all(database.reader())
+            .fetch_values(database.reader())
             .await?;
         let (limit, time_limit) = (micros(limit), limit);
         let looked_at = oldest.len() as u64;
@@ -278,7 +275,7 @@ pub async fn prune(database: &Database, limit: Timestamp) -> Result<bool, DbErr>
         let all = due.len() as u64 == looked_at && looked_at == PRUNE_BATCH;
         let transaction = database.begin_outside_writer().await?;
         let last = due.iter().copied().max();
-        Entity::delete_many().filter(Column::Position.is_in(due)).exec(&transaction).await?;
+        Entity::delete_many().filter(Column::Position.is_in(due)).run(&transaction).await?;
         if let Some(last) = last {
             past::pruned(&transaction, last, time_limit).await?;
         }

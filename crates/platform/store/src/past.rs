@@ -15,6 +15,7 @@ use crate::inbox::ReadPosition;
 use crate::outbox;
 use crate::rows::insert_missing;
 use crate::simulation::step;
+use crate::statement::{Connection, Fetch as _, Run as _};
 use crate::time::micros;
 
 #[expect(unreachable_pub, reason = "the entity macro emits pub items")]
@@ -54,18 +55,18 @@ pub enum Contradiction {
 /// # Errors
 /// The error that the database returns.
 pub async fn contradiction(
-    connection: &impl ConnectionTrait,
+    connection: &dyn Connection,
     read_position: &ReadPosition,
 ) -> Result<Option<Contradiction>, DbErr> {
     let at = outbox::Entity::find_by_id(read_position.position).select_only().column(outbox::Column::EventId);
-    if let Some(event_id) = at.into_tuple::<Uuid>().one(connection).await? {
+    if let Some(event_id) = at.fetch_value::<Uuid>(connection).await? {
         let same = read_position.event_id.is_none_or(|known| known == event_id);
         return Ok((!same).then_some(Contradiction::Other));
     }
     let gap = gap::Entity::find()
         .filter(gap::Column::AfterPosition.lt(read_position.position))
         .filter(gap::Column::LastPosition.gte(read_position.position));
-    if gap.one(connection).await?.is_some() {
+    if gap.fetch_one(connection).await?.is_some() {
         return Ok(None);
     }
     let head = outbox::head(connection).await?;
@@ -74,7 +75,7 @@ pub async fn contradiction(
     }
     // If a broker is used, events published long ago are removed.
     let oldest = outbox::Entity::find().select_only().column(outbox::Column::Position);
-    let oldest: Option<i64> = oldest.order_by_asc(outbox::Column::Position).into_tuple().one(connection).await?;
+    let oldest: Option<i64> = oldest.order_by_asc(outbox::Column::Position).fetch_value(connection).await?;
     Ok(oldest.is_some_and(|oldest| oldest < read_position.position).then_some(Contradiction::Other))
 }
 
@@ -82,9 +83,9 @@ pub async fn contradiction(
 ///
 /// # Errors
 /// The error that the database returns.
-pub async fn newest(connection: &impl ConnectionTrait) -> Result<Option<(i64, Uuid)>, DbErr> {
+pub async fn newest(connection: &dyn Connection) -> Result<Option<(i64, Uuid)>, DbErr> {
     let newest = outbox::Entity::find().select_only().columns([outbox::Column::Position, outbox::Column::EventId]);
-    newest.order_by_desc(outbox::Column::Position).into_tuple().one(connection).await
+    newest.order_by_desc(outbox::Column::Position).fetch_value(connection).await
 }
 
 /// Makes the log continue after a position, unless it already does. Only [`close`] records that the positions up to
@@ -92,11 +93,11 @@ pub async fn newest(connection: &impl ConnectionTrait) -> Result<Option<(i64, Uu
 ///
 /// # Errors
 /// The error that the database returns.
-pub async fn advance_log(transaction: &impl ConnectionTrait, read: i64) -> Result<(), DbErr> {
+pub async fn advance_log(transaction: &dyn Connection, read: i64) -> Result<(), DbErr> {
     if read <= outbox::head(transaction).await? {
         return Ok(());
     }
-    let backend = transaction.get_database_backend();
+    let backend = transaction.backend();
     let statements: &[&str] = match backend {
         DbBackend::Postgres => &["SELECT setval(pg_get_serial_sequence('outbox', 'position'), $1)"],
         _ => &[
@@ -108,7 +109,7 @@ pub async fn advance_log(transaction: &impl ConnectionTrait, read: i64) -> Resul
     for sql in statements {
         let values: Vec<sea_orm::Value> =
             if sql.contains("$1") || sql.contains('?') { vec![read.into()] } else { vec![] };
-        transaction.execute_raw(Statement::from_sql_and_values(backend, *sql, values)).await?;
+        transaction.execute(Statement::from_sql_and_values(backend, *sql, values)).await?;
     }
     Ok(())
 }
@@ -127,7 +128,7 @@ pub struct Gap {
 ///
 /// # Errors
 /// The error that the database returns.
-pub async fn close(transaction: &impl ConnectionTrait, gap: Gap, now: Timestamp) -> Result<(), DbErr> {
+pub async fn close(transaction: &dyn Connection, gap: Gap, now: Timestamp) -> Result<(), DbErr> {
     let row =
         gap::ActiveModel { last_position: Set(gap.last), after_position: Set(gap.after), close_time: Set(micros(now)) };
     insert_missing(transaction, vec![row]).await
@@ -138,9 +139,9 @@ pub async fn close(transaction: &impl ConnectionTrait, gap: Gap, now: Timestamp)
 ///
 /// # Errors
 /// The error that the database returns.
-pub(crate) async fn pruned(transaction: &impl ConnectionTrait, last: i64, limit: Timestamp) -> Result<(), DbErr> {
+pub(crate) async fn pruned(transaction: &dyn Connection, last: i64, limit: Timestamp) -> Result<(), DbErr> {
     let earlier = gap::Entity::delete_many().filter(gap::Column::AfterPosition.eq(0));
-    earlier.filter(gap::Column::LastPosition.lt(last)).exec(transaction).await?;
+    earlier.filter(gap::Column::LastPosition.lt(last)).run(transaction).await?;
     close(transaction, Gap { after: 0, last }, limit).await
 }
 

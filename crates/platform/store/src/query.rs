@@ -2,12 +2,13 @@
 
 use std::cmp::Ordering;
 
+use crate::statement::{Connection, Fetch as _};
 use domain::access::Scope;
 use domain::filter::{Comparison, Operator, Value as Operand};
 use domain::page::{Key, Page, Rows};
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::{Condition, Expr, ExprTrait, Func, LikeExpr, Order, SimpleExpr};
-use sea_orm::{ColumnType, QueryFilter, QueryOrder, QuerySelect, Select, Value};
+use sea_orm::{ColumnType, QueryFilter, QueryOrder, QuerySelect, Select, TryIntoModel, Value};
 
 /// The direction of a column in an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,13 +103,16 @@ pub fn apart(scope: &Scope) -> Vec<Scope> {
 /// # Errors
 /// The error that the database returns.
 pub async fn list<E: EntityTrait>(
-    connection: &impl ConnectionTrait,
+    connection: &dyn Connection,
     selects: Vec<Select<E>>,
     columns: &[(E::Column, Direction)],
     asked: &Page,
     keys: impl Fn(&E::Model) -> Vec<Key>,
-) -> Result<Rows<E::Model>, DbErr> {
-    let pages = selects.into_iter().map(|select| page(select, columns, asked).all(connection));
+) -> Result<Rows<E::Model>, DbErr>
+where
+    E::ActiveModel: TryIntoModel<E::Model>,
+{
+    let pages = selects.into_iter().map(|select| page(select, columns, asked).fetch(connection));
     let pages = futures::future::try_join_all(pages).await?;
     let several = pages.len() > 1;
     let mut rows: Vec<E::Model> = pages.into_iter().flatten().collect();

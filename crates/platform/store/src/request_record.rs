@@ -10,6 +10,7 @@ use sea_orm::DbBackend;
 use sea_orm::entity::prelude::*;
 
 use crate::rows::{among, insert_all, insert_missing};
+use crate::statement::{Connection, Fetch as _, Run as _};
 use crate::time::micros;
 use crate::transaction::Transaction;
 
@@ -53,15 +54,12 @@ pub struct Record {
 ///
 /// # Errors
 /// The error that the database returns.
-pub async fn find(
-    connection: &impl ConnectionTrait,
-    keys: &[&RequestKey],
-) -> Result<HashMap<RequestKey, Record>, DbErr> {
+pub async fn find(connection: &dyn Connection, keys: &[&RequestKey]) -> Result<HashMap<RequestKey, Record>, DbErr> {
     if keys.is_empty() {
         return Ok(HashMap::new());
     }
     let ids = among(connection, Column::Id, keys.iter().map(|key| key.id));
-    let rows = Entity::find().filter(ids).all(connection).await?;
+    let rows = Entity::find().filter(ids).fetch(connection).await?;
     let mut found = HashMap::new();
     for row in rows {
         let key = keys.iter().find(|key| key.id == row.id && key.caller == row.caller && key.method == row.method);
@@ -85,7 +83,7 @@ pub async fn ensure_unanswered(
     keys: &[&RequestKey],
     found: &HashMap<RequestKey, Record>,
 ) -> Result<(), DbErr> {
-    if transaction.get_database_backend() != DbBackend::Postgres {
+    if transaction.backend() != DbBackend::Postgres {
         // Only one process writes to a file.
         return Ok(());
     }
@@ -100,7 +98,7 @@ pub async fn ensure_unanswered(
 ///
 /// # Errors
 /// The error that the database returns.
-pub async fn restore(transaction: &impl ConnectionTrait, records: Vec<Record>) -> Result<(), DbErr> {
+pub async fn restore(transaction: &dyn Connection, records: Vec<Record>) -> Result<(), DbErr> {
     insert_missing(transaction, rows(records)).await
 }
 
@@ -108,7 +106,7 @@ pub async fn restore(transaction: &impl ConnectionTrait, records: Vec<Record>) -
 ///
 /// # Errors
 /// The error that the database returns, for example if a key has a record already.
-pub async fn insert(transaction: &impl ConnectionTrait, records: Vec<Record>) -> Result<(), DbErr> {
+pub async fn insert(transaction: &dyn Connection, records: Vec<Record>) -> Result<(), DbErr> {
     insert_all(transaction, rows(records)).await
 }
 
@@ -128,7 +126,7 @@ fn rows(records: Vec<Record>) -> Vec<ActiveModel> {
 ///
 /// # Errors
 /// The error that the database returns.
-pub async fn purge(transaction: &impl ConnectionTrait, limit: Timestamp) -> Result<u64, DbErr> {
-    let deleted = Entity::delete_many().filter(Column::CreateTime.lt(micros(limit))).exec(transaction).await?;
-    Ok(deleted.rows_affected)
+pub async fn purge(transaction: &dyn Connection, limit: Timestamp) -> Result<u64, DbErr> {
+    let deleted = Entity::delete_many().filter(Column::CreateTime.lt(micros(limit))).run(transaction).await?;
+    Ok(deleted)
 }

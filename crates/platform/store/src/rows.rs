@@ -1,9 +1,9 @@
-//! Writes of many rows in one statement, with few different statement texts.
+//! Writes of many rows, with few different statement texts.
 //!
 //! A statement that lists every value has another text for each number of rows. Each text is parsed and planned again
 //! and evicts another one from the connection's cache, which costs as much as the rows. So PostgreSQL gets one array
-//! per column, whatever the number of rows. SQLite has no arrays: many rows are written in portions whose sizes are
-//! powers of two, and lists of keys are padded to a power of two with repeated keys.
+//! per column, whatever the number of rows. SQLite has no arrays, and a statement costs no trip there: each row is one
+//! execution of the same statement. Lists of keys are padded to a power of two with repeated keys.
 //!
 //! SQLite rewrites every index with a column that is set, even if the value stays the same. So a row that replaces
 //! another marks the columns that stay the same as `ActiveValue::Unchanged`.
@@ -11,6 +11,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use crate::statement::Connection;
+use async_recursion::async_recursion as boxed;
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::extension::postgres::PgFunc;
 use sea_orm::sea_query::{ArrayType, Expr, ExprTrait as _, SimpleExpr};
@@ -43,7 +45,7 @@ enum Present {
 ///
 /// # Errors
 /// The error that the database returns.
-pub async fn insert_all<A: ActiveModelTrait>(transaction: &impl ConnectionTrait, rows: Vec<A>) -> Result<(), DbErr> {
+pub async fn insert_all<A: ActiveModelTrait>(transaction: &dyn Connection, rows: Vec<A>) -> Result<(), DbErr> {
     write(transaction, rows, Present::Refused).await
 }
 
@@ -51,10 +53,7 @@ pub async fn insert_all<A: ActiveModelTrait>(transaction: &impl ConnectionTrait,
 ///
 /// # Errors
 /// The error that the database returns.
-pub async fn insert_missing<A: ActiveModelTrait>(
-    transaction: &impl ConnectionTrait,
-    rows: Vec<A>,
-) -> Result<(), DbErr> {
+pub async fn insert_missing<A: ActiveModelTrait>(transaction: &dyn Connection, rows: Vec<A>) -> Result<(), DbErr> {
     write(transaction, rows, Present::Kept).await
 }
 
@@ -67,7 +66,7 @@ pub fn set_unless_unchanged<V: Into<Value>>(unchanged: bool, value: V) -> Active
 ///
 /// # Errors
 /// The error that the database returns.
-pub async fn replace_all<A: ActiveModelTrait>(transaction: &impl ConnectionTrait, rows: Vec<A>) -> Result<(), DbErr> {
+pub async fn replace_all<A: ActiveModelTrait>(transaction: &dyn Connection, rows: Vec<A>) -> Result<(), DbErr> {
     let mut alike: BTreeMap<Vec<bool>, Vec<A>> = BTreeMap::new();
     for row in rows {
         let set = Columns::<A>::iter().map(|column| matches!(row.get(column), ActiveValue::Set(_))).collect();
@@ -86,7 +85,7 @@ pub async fn replace_all<A: ActiveModelTrait>(transaction: &impl ConnectionTrait
 /// # Errors
 /// The error that the database returns.
 pub async fn save_all<A: ActiveModelTrait>(
-    transaction: &impl ConnectionTrait,
+    transaction: &dyn Connection,
     rows: impl IntoIterator<Item = (bool, A)>,
 ) -> Result<(), DbErr> {
     let (known, new): (Vec<_>, Vec<_>) = rows.into_iter().partition(|(known, _)| *known);
@@ -107,13 +106,13 @@ fn list(values: Vec<Value>) -> Value {
 /// The condition that `column` has one of `values`.
 #[must_use]
 pub fn among<C: ColumnTrait, V: Into<Value>>(
-    connection: &impl ConnectionTrait,
+    connection: &dyn Connection,
     column: C,
     values: impl IntoIterator<Item = V>,
 ) -> SimpleExpr {
     let mut values: Vec<Value> = values.into_iter().map(Into::into).collect();
     let Some(last) = values.last().cloned() else { return Expr::val(false) };
-    if connection.get_database_backend() == DbBackend::Postgres {
+    if connection.backend() == DbBackend::Postgres {
         return Expr::col((column.entity_name(), column)).eq(PgFunc::any(Expr::val(list(values))));
     }
     if values.len() <= MAX_PADDED_KEYS {
@@ -171,47 +170,32 @@ impl Table {
     }
 }
 
-async fn write<A: ActiveModelTrait>(
-    transaction: &impl ConnectionTrait,
-    rows: Vec<A>,
-    present: Present,
-) -> Result<(), DbErr> {
-    let Some(table) = Table::of(rows)? else { return Ok(()) };
-    for statement in statements(table, present, transaction.get_database_backend())? {
-        transaction.execute_raw(statement).await?;
+async fn write<A: ActiveModelTrait>(transaction: &dyn Connection, rows: Vec<A>, present: Present) -> Result<(), DbErr> {
+    match Table::of(rows)? {
+        Some(table) => table.write(transaction, present).await,
+        None => Ok(()),
     }
-    Ok(())
 }
 
-/// The statements that write a table's rows, in order.
-fn statements(table: Table, present: Present, backend: DbBackend) -> Result<Vec<Statement>, DbErr> {
-    let Table { name, columns, values } = table;
-    let on_conflict = on_conflict(&columns, present);
-    let mut left = values.len() / columns.len();
-    let mut values = values.into_iter();
-    let mut statements = Vec::new();
-    while left > 0 {
-        let largest = left.min(MAX_ROWS);
-        let count = if backend == DbBackend::Postgres { largest } else { portion(largest) };
-        let chunk: Vec<Value> = values.by_ref().take(count * columns.len()).collect();
-        let (mut sql, values) = match backend {
-            DbBackend::Postgres => by_column(&name, &columns, chunk)?,
-            _ => by_row(&name, &columns, chunk),
-        };
-        sql.push_str(&on_conflict);
-        statements.push(Statement::from_sql_and_values(backend, sql, values));
-        left -= count;
+impl Table {
+    #[boxed]
+    async fn write(self, transaction: &dyn Connection, present: Present) -> Result<(), DbErr> {
+        let Self { name, columns, mut values } = self;
+        let on_conflict = on_conflict(&columns, present);
+        if transaction.backend() != DbBackend::Postgres {
+            let places = vec!["?"; columns.len()].join(",");
+            let sql = format!("{}VALUES ({places}){on_conflict}", into(&name, &columns));
+            return transaction.execute_each(sql, columns.len(), values).await;
+        }
+        while !values.is_empty() {
+            let rest = values.split_off(values.len().min(MAX_ROWS * columns.len()));
+            let (sql, arrays) = by_column(&name, &columns, values)?;
+            let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql + &on_conflict, arrays);
+            transaction.execute(statement).await?;
+            values = rest;
+        }
+        Ok(())
     }
-    Ok(statements)
-}
-
-/// How many of the remaining rows the next statement on SQLite takes.
-fn portion(rows: usize) -> usize {
-    /// Up to this number of rows, every number has a statement text of its own.
-    const MAX_EXACT_ROWS: usize = 32;
-    /// A longer statement would take more memory, because the connection keeps a slot for every value.
-    const MAX_STATEMENT_ROWS: usize = 128;
-    if rows <= MAX_EXACT_ROWS { rows } else { 1 << rows.min(MAX_STATEMENT_ROWS).ilog2() }
 }
 
 /// The value of a row in a column. All rows of a statement have the same columns.
@@ -257,19 +241,6 @@ fn by_column(table: &str, columns: &[Column], values: Vec<Value>) -> Result<(Str
     let (selected, given, names) = (selected.join(", "), given.join(", "), names.join(", "));
     write_to(&mut sql, format_args!("SELECT {selected} FROM unnest({given}) AS given({names})"));
     Ok((sql, arrays))
-}
-
-/// `INSERT … VALUES …`, with every value on its own.
-fn by_row(table: &str, columns: &[Column], values: Vec<Value>) -> (String, Vec<Value>) {
-    let mut sql = into(table, columns);
-    let (rows, row) = (values.len() / columns.len(), format!("({})", vec!["?"; columns.len()].join(",")));
-    sql.reserve(rows * (row.len() + 1) + 128);
-    sql.push_str("VALUES ");
-    for index in 0..rows {
-        sql.push_str(if index == 0 { "" } else { "," });
-        sql.push_str(&row);
-    }
-    (sql, values)
 }
 
 fn into(table: &str, columns: &[Column]) -> String {

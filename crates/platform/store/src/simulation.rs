@@ -18,6 +18,11 @@ pub fn block_on(side: Handle) {
     drop(SIDE.set(side));
 }
 
+/// Whether this process is a simulation.
+pub(crate) fn is_on() -> bool {
+    SIDE.get().is_some()
+}
+
 /// Runs one step: awaits it as usual or, in a simulation, runs it to its end at once. A step inside a step is part of
 /// it.
 pub(crate) async fn step<F: Future>(step: F) -> F::Output {

@@ -14,13 +14,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_recursion::async_recursion as boxed;
 use async_trait::async_trait;
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr,
-    Statement, TransactionOptions, TransactionTrait,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, RuntimeErr, Statement,
+    TransactionTrait, Value,
 };
 
+use crate::file::{File, Writing};
 use crate::incarnation::Incarnations;
 use crate::nemesis::{Nemesis, Stage, Verdict};
 use crate::sealed::Sealed;
+use crate::statement::{Connection, Row};
 use crate::turns::Turn;
 
 /// Whether the writing connections of a database may be used. They may not after a BEGIN, COMMIT or ROLLBACK failed, or
@@ -82,13 +84,44 @@ impl Drop for Doubt {
 
 /// A write in progress. If it is dropped without a commit, it is rolled back and its connection is not used again.
 pub struct Transaction {
-    inner: Sealed<DatabaseTransaction>,
+    begun: Begun,
     /// Whether a statement failed. Nothing more is then run or committed.
     broken: AtomicBool,
     nemesis: Option<Arc<dyn Nemesis>>,
     doubt: Doubt,
     /// The turn at a connection that is also used for reads.
     _turn: Option<Turn>,
+}
+
+/// A transaction of a server or of a file.
+enum Begun {
+    Server(Sealed<DatabaseTransaction>),
+    File(Sealed<Writing>),
+}
+
+/// Where transactions begin: a pool of a server, or the writing connection of a file.
+#[derive(Clone)]
+pub(crate) enum WritingPool {
+    Server(DatabaseConnection),
+    File(Arc<File>),
+}
+
+impl WritingPool {
+    /// Closes it at the end of the process. A file's log is then copied into the file.
+    pub(crate) async fn close(self) -> Result<(), DbErr> {
+        match self {
+            Self::Server(pool) => pool.close().await,
+            Self::File(file) => file.close().await,
+        }
+    }
+
+    /// Closes it because it is not trusted.
+    pub(crate) async fn discard(self) -> Result<(), DbErr> {
+        match self {
+            Self::Server(pool) => pool.close().await,
+            Self::File(file) => file.discard().await,
+        }
+    }
 }
 
 impl std::fmt::Debug for Transaction {
@@ -100,8 +133,7 @@ impl std::fmt::Debug for Transaction {
 impl Transaction {
     #[boxed]
     pub(crate) async fn begin(
-        pool: &DatabaseConnection,
-        options: TransactionOptions,
+        pool: &WritingPool,
         trust: &Arc<Trust>,
         nemesis: Option<Arc<dyn Nemesis>>,
     ) -> Result<Self, DbErr> {
@@ -109,10 +141,12 @@ impl Transaction {
         if fails(nemesis.as_ref(), Stage::Begin) {
             return Err(injected(Stage::Begin));
         }
-        match pool.begin_with_options(options).await {
-            Ok(inner) => {
-                Ok(Self { inner: Sealed::new(inner), broken: AtomicBool::new(false), nemesis, doubt, _turn: None })
-            }
+        let begun = match pool {
+            WritingPool::Server(pool) => pool.begin().await.map(|begun| Begun::Server(Sealed::new(begun))),
+            WritingPool::File(file) => file.begin(trust.is_blind()).await.map(|begun| Begun::File(Sealed::new(begun))),
+        };
+        match begun {
+            Ok(begun) => Ok(Self { begun, broken: AtomicBool::new(false), nemesis, doubt, _turn: None }),
             // Every connection was busy, so none was touched.
             Err(error @ DbErr::ConnectionAcquire(_)) => {
                 doubt.settle();
@@ -160,8 +194,11 @@ impl Transaction {
             drop(self.rollback().await);
             return Err(injected(Stage::Commit));
         }
-        let Self { inner, doubt, .. } = self;
-        inner.take().commit().await?;
+        let Self { begun, doubt, .. } = self;
+        match begun {
+            Begun::Server(begun) => begun.take().commit().await?,
+            Begun::File(writing) => writing.take().commit().await?,
+        }
         doubt.settle();
         Ok(())
     }
@@ -170,11 +207,14 @@ impl Transaction {
     #[boxed]
     pub(crate) async fn rollback(self) -> Result<(), DbErr> {
         let fails = fails(self.nemesis.as_ref(), Stage::Rollback);
-        let Self { inner, doubt, .. } = self;
+        let Self { begun, doubt, .. } = self;
         if fails {
             return Err(injected(Stage::Rollback));
         }
-        inner.take().rollback().await?;
+        match begun {
+            Begun::Server(begun) => begun.take().rollback().await?,
+            Begun::File(writing) => writing.take().roll_back().await?,
+        }
         doubt.settle();
         Ok(())
     }
@@ -196,9 +236,22 @@ impl Transaction {
         outcome
     }
 
+    /// Runs a text without values, also after a failed statement.
+    async fn run_text(&self, sql: &'static str) -> Result<(), DbErr> {
+        match &self.begun {
+            Begun::Server(begun) => begun.get().execute_unprepared(sql).await.map(drop),
+            Begun::File(writing) => writing.get().batch(sql).await,
+        }
+    }
+
+    /// Runs a text without values.
+    pub(crate) async fn execute_text(&self, sql: &'static str) -> Result<(), DbErr> {
+        self.run(self.run_text(sql)).await
+    }
+
     /// Rolls back without the driver's knowledge, as a database does whose storage fails.
     async fn roll_back_by_itself(&self) {
-        drop(self.inner.get().execute_unprepared("ROLLBACK").await);
+        drop(self.run_text("ROLLBACK").await);
     }
 }
 
@@ -217,24 +270,35 @@ fn broken() -> DbErr {
 }
 
 #[async_trait]
-impl ConnectionTrait for Transaction {
-    fn get_database_backend(&self) -> DbBackend {
-        self.inner.get().get_database_backend()
+impl Connection for Transaction {
+    fn backend(&self) -> DbBackend {
+        match self.begun {
+            Begun::Server(_) => DbBackend::Postgres,
+            Begun::File(_) => DbBackend::Sqlite,
+        }
     }
 
-    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        self.run(self.inner.get().execute_raw(statement)).await
+    async fn query(&self, statement: Statement) -> Result<Vec<Row>, DbErr> {
+        match &self.begun {
+            Begun::Server(begun) => {
+                let rows = self.run(begun.get().query_all_raw(statement)).await?;
+                Ok(rows.into_iter().map(Row::from).collect())
+            }
+            Begun::File(writing) => self.run(writing.get().query(statement)).await,
+        }
     }
 
-    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        self.run(self.inner.get().execute_unprepared(sql)).await
+    async fn execute(&self, statement: Statement) -> Result<u64, DbErr> {
+        match &self.begun {
+            Begun::Server(begun) => Ok(self.run(begun.get().execute_raw(statement)).await?.rows_affected()),
+            Begun::File(writing) => self.run(writing.get().execute(statement)).await,
+        }
     }
 
-    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        self.run(self.inner.get().query_one_raw(statement)).await
-    }
-
-    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        self.run(self.inner.get().query_all_raw(statement)).await
+    async fn execute_each(&self, sql: String, width: usize, values: Vec<Value>) -> Result<(), DbErr> {
+        match &self.begun {
+            Begun::Server(_) => Err(DbErr::Custom("a server gets all rows in one statement".to_owned())),
+            Begun::File(writing) => self.run(writing.get().execute_each(sql, width, values)).await,
+        }
     }
 }

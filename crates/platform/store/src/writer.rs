@@ -28,7 +28,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use fault::{Fault, Reason};
 use futures::FutureExt as _;
-use sea_orm::{ConnectionTrait, DbErr};
+use sea_orm::DbErr;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
@@ -36,6 +36,7 @@ use crate::database::Database;
 use crate::failure::{Failure, is_content, is_full};
 use crate::room::Room;
 use crate::simulation::step;
+use crate::thread;
 use crate::transaction::Transaction;
 
 /// A service's work on a batch of commands.
@@ -102,7 +103,8 @@ impl<H: BatchHandler> Writer<H> {
         let handler = Arc::new(handler);
         let room = Room::of(&database);
         let worker = Worker { name, handler, database, waiting, max: options.batch.max(1), room };
-        (Self { queue }, worker.run())
+        let of = worker.database.clone();
+        (Self { queue }, async move { thread::run(name, &of, worker.run()).await })
     }
 
     /// Queues a command and waits for its answer. Dropping the wait, or its expiry, does not undo a command that was
@@ -233,7 +235,7 @@ impl<H: BatchHandler> Worker<H> {
         } else {
             "PRAGMA user_version = 0"
         };
-        if let Err(cause) = transaction.execute_unprepared(write).await {
+        if let Err(cause) = transaction.execute_text(write).await {
             drop(transaction.rollback().await);
             return Err(cause);
         }

@@ -31,6 +31,7 @@ use store::{BatchHandler, Database, DbErr, Transaction, outbox};
 use crate::NAME;
 use crate::tables::revocation::{Revocation, Target};
 use crate::tables::{KEYS, claim, hospital, read, revocation, slot, slot_key};
+use store::{Connection, Fetch as _};
 
 pub use domain::hospital::Terms;
 
@@ -82,7 +83,7 @@ pub async fn claims(database: &Database, after: Option<ClaimId>, limit: u64) -> 
         select = select.filter(key.gt(Expr::tuple([Expr::val(after.screening.0), Expr::val(after.generation)])));
     }
     let select = select.order_by_asc(claim::Column::Screening).order_by_asc(claim::Column::Generation).limit(limit);
-    select.all(database.reader()).await?.into_iter().map(Claim::try_from).collect()
+    select.fetch(database.reader()).await?.into_iter().map(Claim::try_from).collect()
 }
 
 /// The terms that a booking of this slot would get now. `None` if the hospital is missing here.
@@ -125,14 +126,14 @@ pub async fn active(database: &Database, hospitals: BTreeSet<HospitalId>) -> Res
 }
 
 async fn held_claims(
-    connection: &impl ConnectionTrait,
+    connection: &dyn Connection,
     expected: &[ExpectedClaim],
 ) -> Result<HashMap<ClaimId, Claim>, DbErr> {
     let mut held = HashMap::new();
     for expected in expected.chunks(KEYS) {
         let ids = expected.iter().map(|expected| expected.claim.screening.0);
         let rows = claim::Entity::find().filter(among(connection, claim::Column::Screening, ids));
-        for row in rows.all(connection).await? {
+        for row in rows.fetch(connection).await? {
             let claim = Claim::try_from(row)?;
             held.insert(claim.id, claim);
         }
@@ -141,14 +142,14 @@ async fn held_claims(
 }
 
 async fn held_slots<'a>(
-    connection: &impl ConnectionTrait,
+    connection: &dyn Connection,
     slots: impl Iterator<Item = &'a SlotId>,
 ) -> Result<HashMap<SlotId, Slot>, DbErr> {
     let keys: Vec<String> = slots.map(slot_key).collect();
     let mut held = HashMap::new();
     for keys in keys.chunks(KEYS) {
         let rows = slot::Entity::find().filter(among(connection, slot::Column::Id, keys.to_vec()));
-        for row in rows.all(connection).await? {
+        for row in rows.fetch(connection).await? {
             let slot = Slot::try_from(row)?;
             held.insert(slot.id.clone(), slot);
         }
@@ -157,14 +158,14 @@ async fn held_slots<'a>(
 }
 
 async fn held_hospitals(
-    connection: &impl ConnectionTrait,
+    connection: &dyn Connection,
     hospitals: &BTreeSet<HospitalId>,
 ) -> Result<HashMap<HospitalId, Hospital>, DbErr> {
     let ids: Vec<String> = hospitals.iter().map(|id| id.segment().to_owned()).collect();
     let mut held = HashMap::new();
     for ids in ids.chunks(KEYS) {
         let rows = hospital::Entity::find().filter(among(connection, hospital::Column::Id, ids.to_vec()));
-        for row in rows.all(connection).await? {
+        for row in rows.fetch(connection).await? {
             let hospital = Hospital::try_from(row)?;
             held.insert(hospital.id.clone(), hospital);
         }
@@ -245,7 +246,7 @@ impl Recovery {
     /// Registers the hospitals that are missing here, with the names and time zones that others know.
     async fn register(
         &mut self,
-        transaction: &impl ConnectionTrait,
+        transaction: &dyn Connection,
         known: &Known,
         gone: &BTreeSet<HospitalId>,
     ) -> Result<(), DbErr> {
@@ -289,7 +290,7 @@ impl Recovery {
     /// Inserts and ends claims. Returns the slots that have to be counted again.
     async fn claims(
         &mut self,
-        transaction: &impl ConnectionTrait,
+        transaction: &dyn Connection,
         expected: &[ExpectedClaim],
     ) -> Result<BTreeSet<SlotId>, DbErr> {
         let held = held_claims(transaction, expected).await?;
@@ -312,7 +313,7 @@ impl Recovery {
     /// Counts the slots again and gives them the newest known capacity.
     async fn slots(
         &mut self,
-        transaction: &impl ConnectionTrait,
+        transaction: &dyn Connection,
         touched: &BTreeSet<SlotId>,
         places: &[Places],
         closed: &BTreeSet<SlotId>,
@@ -341,7 +342,7 @@ impl Recovery {
     }
 
     /// Begins deletions again. Claims that are left are revoked once the service runs.
-    async fn delete(&mut self, transaction: &impl ConnectionTrait, gone: BTreeSet<HospitalId>) -> Result<(), DbErr> {
+    async fn delete(&mut self, transaction: &dyn Connection, gone: BTreeSet<HospitalId>) -> Result<(), DbErr> {
         let held = held_hospitals(transaction, &gone).await?;
         let booked = read::booked_at(transaction, held.values(), self.now).await?;
         let message = "the hospital was deleted";
@@ -352,7 +353,7 @@ impl Recovery {
             replace_all(transaction, vec![hospital::ActiveModel::from(&deleting)]).await?;
             facts.into_iter().for_each(|fact| self.emit(fact));
             let slots = slot::Entity::find().filter(slot::Column::Hospital.eq(hospital.id.segment()));
-            let slots = slots.all(transaction).await?.into_iter().map(Slot::try_from);
+            let slots = slots.fetch(transaction).await?.into_iter().map(Slot::try_from);
             let slots = slots.map(|slot| slot.map(|slot| slot::ActiveModel::from(&withdraw_slot(&slot, self.now))));
             replace_all(transaction, slots.collect::<Result<_, _>>()?).await?;
             if deleting.state() == HospitalState::Deleting {
@@ -368,10 +369,7 @@ impl Recovery {
 }
 
 /// How many ACTIVE claims each of these slots has.
-async fn active_claims(
-    connection: &impl ConnectionTrait,
-    slots: &BTreeSet<SlotId>,
-) -> Result<HashMap<String, i64>, DbErr> {
+async fn active_claims(connection: &dyn Connection, slots: &BTreeSet<SlotId>) -> Result<HashMap<String, i64>, DbErr> {
     let keys: Vec<String> = slots.iter().map(slot_key).collect();
     let mut counts = HashMap::new();
     for keys in keys.chunks(KEYS) {
@@ -384,7 +382,7 @@ async fn active_claims(
             .column_as(claim::Column::Screening.count(), "active")
             .filter(of)
             .group_by(claim::Column::Slot);
-        let found: Vec<(String, i64)> = counted.into_tuple().all(connection).await?;
+        let found: Vec<(String, i64)> = counted.fetch_values(connection).await?;
         counts.extend(found);
     }
     Ok(counts)

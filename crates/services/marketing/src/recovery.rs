@@ -11,6 +11,7 @@ use store::{Database, DbErr};
 use crate::tables::corrupt;
 use crate::tables::hospitals::hospital;
 use crate::tables::signals::{Row, signal};
+use store::Fetch as _;
 
 /// The names of this service's durable consumers.
 pub const CONSUMERS: &[&str] = &[crate::reactions::HOSPITAL, crate::reactions::SCREENING];
@@ -24,7 +25,7 @@ pub async fn places(database: &Database, after: Option<&SlotId>, limit: u64) -> 
     if let Some(after) = after {
         select = select.filter(signal::Column::Slot.gt(after.to_string()));
     }
-    let rows = select.order_by_asc(signal::Column::Slot).limit(limit).all(database.reader()).await?;
+    let rows = select.order_by_asc(signal::Column::Slot).limit(limit).fetch(database.reader()).await?;
     let places = |row| {
         let signal = Row::try_from(row)?.signal;
         let domain::demand::Signal { slot, slot_version, capacity, booked, update_time } = signal;
@@ -38,7 +39,7 @@ pub async fn places(database: &Database, after: Option<&SlotId>, limit: u64) -> 
 /// # Errors
 /// Fails if the database does.
 pub async fn hospitals(database: &Database) -> Result<BTreeMap<HospitalId, Hospital>, DbErr> {
-    let rows = hospital::Entity::find().all(database.reader()).await?;
+    let rows = hospital::Entity::find().fetch(database.reader()).await?;
     let read = |row: hospital::Model| {
         let id = HospitalId::parse(&row.hospital).map_err(|_| corrupt("hospital", &row.hospital))?;
         Ok((id, Hospital { time_zone: row.time_zone, gone: row.gone }))

@@ -8,6 +8,7 @@ use sea_orm::{QueryOrder, QuerySelect};
 use store::{Database, DbErr};
 
 use crate::tables::items::item;
+use store::Fetch as _;
 
 /// The names of this service's durable consumers.
 pub const CONSUMERS: &[&str] = &[crate::reactions::SCREENINGS];
@@ -21,7 +22,7 @@ pub async fn bookings(database: &Database, after: Option<ScreeningId>, limit: u6
     if let Some(after) = after {
         select = select.filter(item::Column::Screening.gt(after.0));
     }
-    let rows = select.order_by_asc(item::Column::Screening).limit(limit).all(database.reader()).await?;
+    let rows = select.order_by_asc(item::Column::Screening).limit(limit).fetch(database.reader()).await?;
     let rows = rows.into_iter().map(Item::try_from).collect::<Result<Vec<_>, _>>()?;
     let known = |item: Item| KnownBooking {
         screening: item.screening,

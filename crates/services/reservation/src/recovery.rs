@@ -14,6 +14,7 @@ use store::rows::among;
 use store::{Database, DbErr, micros};
 
 use crate::tables::{history, reservation};
+use store::Fetch as _;
 
 /// The names of this service's durable consumers.
 pub const CONSUMERS: &[&str] = &[crate::reactions::SCREENINGS];
@@ -47,7 +48,7 @@ pub async fn answered(
         select = select.filter(key.gt(Expr::tuple([Expr::val(screening.0), Expr::val(version)])));
     }
     let select = select.order_by_asc(Column::Screening).order_by_asc(Column::Version).limit(limit);
-    let rows = select.all(database.reader()).await?;
+    let rows = select.fetch(database.reader()).await?;
     let rows = rows.into_iter().map(Entry::try_from).collect::<Result<Vec<_>, _>>()?;
     let Some(last) = rows.last().map(|row| (row.screening, row.version)) else { return Ok(None) };
     let answered =
@@ -74,10 +75,10 @@ pub async fn bookings(database: &Database, after: Option<ScreeningId>, limit: u6
     if let Some(after) = after {
         select = select.filter(Column::Screening.gt(after.0));
     }
-    let rows = select.order_by_asc(Column::Screening).limit(limit).all(database.reader()).await?;
+    let rows = select.order_by_asc(Column::Screening).limit(limit).fetch(database.reader()).await?;
     let rows = rows.into_iter().map(Reservation::try_from).collect::<Result<Vec<_>, _>>()?;
     let ids = among(database.reader(), history::Column::Screening, rows.iter().map(|row| row.screening.0));
-    let entries = history::Entity::find().filter(ids).all(database.reader()).await?;
+    let entries = history::Entity::find().filter(ids).fetch(database.reader()).await?;
     let entries = entries.into_iter().map(Entry::try_from).collect::<Result<Vec<_>, _>>()?;
     let mut entries: HashMap<_, _> =
         entries.into_iter().map(|entry| ((entry.screening, entry.version), entry)).collect();

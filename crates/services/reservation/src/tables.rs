@@ -15,6 +15,7 @@ use sea_orm::entity::prelude::*;
 use sea_orm::{Condition, QueryOrder, QuerySelect, Value};
 use store::query::{self, Direction, apart, condition};
 use store::rows::{among, insert_missing, save_all, set_unless_unchanged};
+use store::{Connection, Fetch as _};
 use store::{micros, timestamp};
 
 pub(crate) mod reservation {
@@ -165,7 +166,7 @@ impl From<Entry> for history::ActiveModel {
 /// What is stored of these screenings; unknown ones are missing in the map. Where the database locks rows, they are
 /// locked until the transaction ends.
 pub(crate) async fn load_for_update(
-    transaction: &impl ConnectionTrait,
+    transaction: &dyn Connection,
     screenings: &BTreeSet<ScreeningId>,
 ) -> Result<BTreeMap<ScreeningId, Ledger>, DbErr> {
     let mut ledgers: BTreeMap<ScreeningId, Ledger> = BTreeMap::new();
@@ -174,12 +175,12 @@ pub(crate) async fn load_for_update(
     }
     let ids = || screenings.iter().map(|screening| screening.0);
     let select = reservation::Entity::find().filter(among(transaction, reservation::Column::Screening, ids()));
-    for row in select.order_by_asc(reservation::Column::Screening).lock_exclusive().all(transaction).await? {
+    for row in select.order_by_asc(reservation::Column::Screening).lock_exclusive().fetch(transaction).await? {
         let ledger = ledgers.entry(ScreeningId(row.screening)).or_default();
         ledger.reservation = Some(Reservation::try_from(row)?);
     }
     let select = unregistered::Entity::find().filter(among(transaction, unregistered::Column::Screening, ids()));
-    for row in select.order_by_asc(unregistered::Column::Screening).lock_exclusive().all(transaction).await? {
+    for row in select.order_by_asc(unregistered::Column::Screening).lock_exclusive().fetch(transaction).await? {
         ledgers.entry(ScreeningId(row.screening)).or_default().unregistered_version = row.version;
     }
     Ok(ledgers)
@@ -187,7 +188,7 @@ pub(crate) async fn load_for_update(
 
 /// Writes those ledgers that differ from what was loaded.
 pub(crate) async fn save(
-    transaction: &impl ConnectionTrait,
+    transaction: &dyn Connection,
     before: &BTreeMap<ScreeningId, Ledger>,
     after: &BTreeMap<ScreeningId, Ledger>,
 ) -> Result<(), DbErr> {
@@ -205,14 +206,14 @@ pub(crate) async fn save(
 }
 
 /// Inserts history entries. If a version has an entry already, that one stays.
-pub(crate) async fn save_history(transaction: &impl ConnectionTrait, entries: Vec<Entry>) -> Result<(), DbErr> {
+pub(crate) async fn save_history(transaction: &dyn Connection, entries: Vec<Entry>) -> Result<(), DbErr> {
     insert_missing(transaction, entries.into_iter().map(history::ActiveModel::from).collect()).await
 }
 
 /// The greatest version of a screening that was applied; 0 if there was none.
-pub(crate) async fn seen_version(connection: &impl ConnectionTrait, screening: ScreeningId) -> Result<i64, DbErr> {
-    let registered = reservation::Entity::find_by_id(screening.0).one(connection).await?;
-    let unregistered = unregistered::Entity::find_by_id(screening.0).one(connection).await?;
+pub(crate) async fn seen_version(connection: &dyn Connection, screening: ScreeningId) -> Result<i64, DbErr> {
+    let registered = reservation::Entity::find_by_id(screening.0).fetch_one(connection).await?;
+    let unregistered = unregistered::Entity::find_by_id(screening.0).fetch_one(connection).await?;
     let registered = registered.map_or(0, |row| row.screening_version);
     Ok(registered.max(unregistered.map_or(0, |row| row.version)))
 }
@@ -230,11 +231,11 @@ fn within(scope: &Scope) -> Condition {
 
 /// One reservation, if the scope admits it.
 pub(crate) async fn find(
-    connection: &impl ConnectionTrait,
+    connection: &dyn Connection,
     scope: &Scope,
     screening: ScreeningId,
 ) -> Result<Option<Reservation>, DbErr> {
-    let row = reservation::Entity::find_by_id(screening.0).filter(within(scope)).one(connection).await?;
+    let row = reservation::Entity::find_by_id(screening.0).filter(within(scope)).fetch_one(connection).await?;
     row.map(Reservation::try_from).transpose()
 }
 
@@ -248,7 +249,7 @@ pub(crate) fn keys(order: Order) -> [KeyKind; 2] {
 
 /// A page of the reservations that the scope admits.
 pub(crate) async fn list(
-    connection: &impl ConnectionTrait,
+    connection: &dyn Connection,
     scope: &Scope,
     filter: &[Comparison],
     order: Order,
@@ -286,7 +287,7 @@ fn matching(filter: &[Comparison]) -> Condition {
 
 /// A page of one reservation's history, oldest first. Call [`find`] before, to check that the caller may see it.
 pub(crate) async fn list_history(
-    connection: &impl ConnectionTrait,
+    connection: &dyn Connection,
     of: &Reservation,
     asked: &Page,
 ) -> Result<Rows<Entry>, DbErr> {

@@ -25,6 +25,7 @@ use crate::NAME;
 use crate::batch::service_actor;
 use crate::tables::row::{self, Column, Entity};
 use crate::tables::{CustomerDate, active, by_ids, present, watch};
+use store::Fetch as _;
 
 /// The names of this service's durable consumers.
 pub const CONSUMERS: &[&str] = &[crate::reactions::CONSUMER];
@@ -62,7 +63,7 @@ pub async fn bookings(database: &Database, after: Option<ScreeningId>, limit: u6
     if let Some(after) = after {
         select = select.filter(Column::Id.gt(after.0));
     }
-    let rows = select.order_by_asc(Column::Id).limit(limit).all(database.reader()).await?;
+    let rows = select.order_by_asc(Column::Id).limit(limit).fetch(database.reader()).await?;
     rows.into_iter().map(row::Model::into_domain).collect()
 }
 

@@ -21,6 +21,7 @@ use sea_orm::{DbErr, QueryOrder, QuerySelect};
 use store::rows::among;
 
 use row::{Column, Entity};
+use store::{Connection, Fetch as _};
 
 /// The rows that a scope admits. Fences are never among them.
 fn visible(scope: &Scope) -> Condition {
@@ -34,33 +35,30 @@ fn visible(scope: &Scope) -> Condition {
 
 /// Rows by id, of every customer and with fences. The caller has to check [`Screening::is_visible`].
 pub(crate) async fn by_ids(
-    connection: &impl ConnectionTrait,
+    connection: &dyn Connection,
     ids: impl IntoIterator<Item = ScreeningId>,
 ) -> Result<HashMap<ScreeningId, Screening>, DbErr> {
     let ids = among(connection, Column::Id, ids.into_iter().map(|id| id.0));
-    collect(Entity::find().filter(ids).all(connection).await?)
+    collect(Entity::find().filter(ids).fetch(connection).await?)
 }
 
 /// Rows by id, like [`by_ids`]. Where the database locks rows, they are locked until the transaction ends.
 pub(crate) async fn by_ids_for_update(
-    transaction: &impl ConnectionTrait,
+    transaction: &dyn Connection,
     ids: impl IntoIterator<Item = ScreeningId>,
 ) -> Result<HashMap<ScreeningId, Screening>, DbErr> {
     let ids = among(transaction, Column::Id, ids.into_iter().map(|id| id.0));
-    collect(Entity::find().filter(ids).order_by_asc(Column::Id).lock_exclusive().all(transaction).await?)
+    collect(Entity::find().filter(ids).order_by_asc(Column::Id).lock_exclusive().fetch(transaction).await?)
 }
 
 /// Those of these ids that have a row. It needs no lock, because a row is never deleted.
-pub(crate) async fn present(
-    connection: &impl ConnectionTrait,
-    ids: Vec<ScreeningId>,
-) -> Result<HashSet<ScreeningId>, DbErr> {
+pub(crate) async fn present(connection: &dyn Connection, ids: Vec<ScreeningId>) -> Result<HashSet<ScreeningId>, DbErr> {
     if ids.is_empty() {
         return Ok(HashSet::new());
     }
     let select = Entity::find().select_only().column(Column::Id);
     let select = select.filter(among(connection, Column::Id, ids.into_iter().map(|id| id.0)));
-    let found: Vec<Uuid> = select.into_tuple().all(connection).await?;
+    let found: Vec<Uuid> = select.fetch_values(connection).await?;
     Ok(found.into_iter().map(ScreeningId).collect())
 }
 
@@ -73,7 +71,7 @@ pub(crate) type CustomerDate = (CustomerId, Date);
 
 /// The active bookings of these customers, on every date.
 pub(crate) async fn active<'a>(
-    connection: &impl ConnectionTrait,
+    connection: &dyn Connection,
     customers: impl IntoIterator<Item = &'a CustomerId>,
 ) -> Result<HashMap<CustomerDate, ScreeningId>, DbErr> {
     let customers: Vec<&str> = customers.into_iter().map(CustomerId::segment).collect();
@@ -90,8 +88,7 @@ pub(crate) async fn active<'a>(
         .columns([Column::Id, Column::Customer, Column::SlotDate])
         .filter(among(connection, Column::Customer, customers))
         .filter(Expr::col(Column::State).is_in(states))
-        .into_tuple()
-        .all(connection)
+        .fetch_values(connection)
         .await?;
     let mut found = HashMap::new();
     for (id, customer, date) in rows {
@@ -102,7 +99,7 @@ pub(crate) async fn active<'a>(
 
 /// At most `limit` PENDING bookings in the order of their ids, after `after`.
 pub(crate) async fn pending(
-    connection: &impl ConnectionTrait,
+    connection: &dyn Connection,
     after: Option<ScreeningId>,
     limit: u64,
 ) -> Result<Vec<Screening>, DbErr> {
@@ -112,6 +109,6 @@ pub(crate) async fn pending(
     if let Some(after) = after {
         select = select.filter(Column::Id.gt(after.0));
     }
-    let rows = select.order_by_asc(Column::Id).limit(limit).all(connection).await?;
+    let rows = select.order_by_asc(Column::Id).limit(limit).fetch(connection).await?;
     rows.into_iter().map(row::Model::into_domain).collect()
 }

@@ -2,9 +2,12 @@
 
 use sea_orm::ActiveValue::{NotSet, Set, Unchanged};
 use sea_orm::{
-    ActiveModelTrait, ConnectionTrait, DatabaseConnection, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder,
+    ActiveModelTrait, ConnectionTrait, DatabaseConnection, DbErr, EntityTrait, IntoActiveModel, QueryFilter,
+    QueryOrder, QuerySelect, TransactionTrait,
 };
 use store::rows::{among, insert_all, insert_missing, replace_all, save_all};
+use store::writer::run_once;
+use store::{BatchHandler, Fetch as _, Transaction};
 use uuid::Uuid;
 
 use crate::backends;
@@ -106,7 +109,9 @@ async fn what_is_there_is_refused_kept_or_replaced() {
         let before: Vec<_> = (0..10).map(row).collect();
         let after: Vec<_> = (0..10).map(|number| mixed::Model { note: None, amount: Some(7), ..row(number) }).collect();
         insert_all(&connection, before.iter().cloned().map(active).collect()).await.expect("written");
-        let refused = insert_all(&connection, vec![active(row(10)), active(row(3))]).await;
+        let transaction = connection.begin().await.expect("begun");
+        let refused = insert_all(&transaction, vec![active(row(10)), active(row(3))]).await;
+        transaction.rollback().await.expect("rolled back");
         assert!(refused.is_err() && all(&connection).await == before, "{}", backend.name);
         insert_missing(&connection, after.iter().cloned().map(active).collect()).await.expect("kept");
         assert_eq!(all(&connection).await, before, "{}", backend.name);
@@ -173,5 +178,43 @@ async fn a_list_of_keys_finds_those_and_no_others() {
             let wanted: Vec<_> = (10..10 + count).map(row).collect();
             assert_eq!(found.expect("rows"), wanted, "{count} on {}", backend.name);
         }
+    }
+}
+
+/// Writes rows and reads them in the same transaction.
+struct WriteAndRead;
+
+#[async_trait::async_trait]
+impl BatchHandler for WriteAndRead {
+    type Command = Vec<mixed::Model>;
+    type Answer = (Vec<mixed::Model>, Option<(Uuid, Option<String>, Option<i64>)>, u64);
+
+    async fn execute(&self, transaction: &Transaction, batch: &[&Self::Command]) -> Result<Vec<Self::Answer>, DbErr> {
+        let mut answers = Vec::new();
+        for rows in batch {
+            insert_all(transaction, rows.iter().cloned().map(active).collect()).await?;
+            let sorted = mixed::Entity::find().order_by_asc(mixed::Column::Key);
+            let chosen = [mixed::Column::Key, mixed::Column::Note, mixed::Column::Amount];
+            let first = sorted.clone().select_only().columns(chosen).fetch_value(transaction).await?;
+            let count = mixed::Entity::find().fetch_count(transaction).await?;
+            answers.push((sorted.fetch(transaction).await?, first, count));
+        }
+        Ok(answers)
+    }
+}
+
+/// A file is written and read without the driver there; the driver is the oracle.
+#[tokio::test]
+async fn a_transaction_reads_and_writes_as_the_driver_does() {
+    for backend in backends().await {
+        let connection = writing(&backend).await;
+        tables(&connection).await;
+        let rows: Vec<_> = (0..100).map(row).collect();
+        let written = run_once("test", WriteAndRead, backend.database.clone(), rows.clone()).await;
+        let (read, first, count) = written.expect("a commit");
+        assert_eq!(read, rows, "{}", backend.name);
+        assert_eq!(all(&connection).await, rows, "{}", backend.name);
+        assert_eq!(first, Some((rows[0].key, rows[0].note.clone(), rows[0].amount)), "{}", backend.name);
+        assert_eq!(count, 100, "{}", backend.name);
     }
 }

@@ -6,7 +6,7 @@ use sea_orm::ActiveValue::Set;
 use sea_orm::sea_query::{Expr, ExprTrait, OnConflict};
 use sea_orm::{DbErr, EntityTrait};
 use store::migration::{MigrationTrait, MigratorTrait, common, prelude};
-use store::{BatchHandler, Database, Location, Transaction};
+use store::{BatchHandler, Database, Fetch as _, Location, Run as _, Transaction};
 use tempfile::TempDir;
 use tokio::sync::Semaphore;
 
@@ -113,14 +113,14 @@ impl BatchHandler for Accountant {
             match command {
                 Command::Put(id, amount) => put(transaction, *id, *amount).await?,
                 Command::Insert(id) => {
-                    if account::Entity::find_by_id(*id).one(transaction).await?.is_none() {
+                    if account::Entity::find_by_id(*id).fetch_one(transaction).await?.is_none() {
                         let row = account::ActiveModel { id: Set(*id), amount: Set(1), label: Set(String::new()) };
-                        account::Entity::insert(row).exec_without_returning(transaction).await?;
+                        account::Entity::insert(row).run(transaction).await?;
                     }
                 }
                 Command::Label(id, label) => {
                     let row = account::ActiveModel { id: Set(*id), amount: Set(1), label: Set((*label).to_owned()) };
-                    account::Entity::insert(row).exec_without_returning(transaction).await?;
+                    account::Entity::insert(row).run(transaction).await?;
                 }
                 Command::Hold(id, amount, gate) => {
                     put(transaction, *id, *amount).await?;
@@ -146,7 +146,7 @@ impl BatchHandler for Accountant {
 async fn put(transaction: &Transaction, id: i64, amount: i64) -> Result<(), DbErr> {
     let row = account::ActiveModel { id: Set(id), amount: Set(amount), label: Set("x".repeat(200)) };
     let replace = OnConflict::column(account::Column::Id).update_column(account::Column::Amount).to_owned();
-    account::Entity::insert(row).on_conflict(replace).exec_without_returning(transaction).await.map(drop)
+    account::Entity::insert(row).on_conflict(replace).run(transaction).await.map(drop)
 }
 
 pub(crate) async fn amounts(database: &Database) -> Vec<(i64, i64)> {

@@ -24,6 +24,7 @@ use super::table::Table;
 use super::world::{Chunk, World};
 use crate::tables::revocation::{Revocation, Stretch, Target, candidates, stretch};
 use crate::tables::{KEYS, capacity_request, claim, hospital, read, revocation, slot, slot_key};
+use store::{Connection, Fetch as _};
 
 impl World {
     /// Loads the rows that the plan names, and the rows that those name in turn.
@@ -79,7 +80,7 @@ impl LoadPlan {
 }
 
 async fn lock_requests(
-    transaction: &impl ConnectionTrait,
+    transaction: &dyn Connection,
     plan: &LoadPlan,
 ) -> Result<BTreeMap<CapacityRequestId, CapacityRequest>, DbErr> {
     if plan.requests.is_empty() {
@@ -89,14 +90,14 @@ async fn lock_requests(
         .filter(capacity_request::Column::Uid.is_in(plan.requests.iter().copied()))
         .order_by_asc(capacity_request::Column::Uid)
         .lock_exclusive()
-        .all(transaction)
+        .fetch(transaction)
         .await?;
     let requests = rows.into_iter().map(CapacityRequest::try_from);
     requests.map(|request| request.map(|request| (request.id.clone(), request))).collect()
 }
 
 async fn lock_revocations(
-    transaction: &impl ConnectionTrait,
+    transaction: &dyn Connection,
     plan: &LoadPlan,
 ) -> Result<BTreeMap<Target, Revocation>, DbErr> {
     if plan.revocations.is_empty() {
@@ -106,14 +107,14 @@ async fn lock_revocations(
         .filter(revocation::Column::Target.is_in(plan.revocations.iter().map(Target::key)))
         .order_by_asc(revocation::Column::Target)
         .lock_exclusive()
-        .all(transaction)
+        .fetch(transaction)
         .await?;
     let revocations = rows.into_iter().map(Revocation::try_from);
     revocations.map(|found| found.map(|found| (found.target.clone(), found))).collect()
 }
 
 async fn lock_hospitals(
-    transaction: &impl ConnectionTrait,
+    transaction: &dyn Connection,
     plan: &LoadPlan,
 ) -> Result<BTreeMap<HospitalId, Hospital>, DbErr> {
     if plan.changing.is_empty() {
@@ -123,7 +124,7 @@ async fn lock_hospitals(
         .filter(hospital::Column::Id.is_in(plan.changing.iter().map(HospitalId::segment)))
         .order_by_asc(hospital::Column::Id)
         .lock_exclusive()
-        .all(transaction)
+        .fetch(transaction)
         .await?;
     let hospitals = rows.into_iter().map(Hospital::try_from);
     hospitals.map(|hospital| hospital.map(|hospital| (hospital.id.clone(), hospital))).collect()
@@ -134,7 +135,7 @@ async fn lock_hospitals(
 /// Midnight changes nothing here: a deletion leaves out the dates that were over when it began, and a slot that is
 /// cancelled was not over then.
 async fn plan_chunks(
-    transaction: &impl ConnectionTrait,
+    transaction: &dyn Connection,
     plan: &mut LoadPlan,
     revocations: &BTreeMap<Target, Revocation>,
     hospitals: &BTreeMap<HospitalId, Hospital>,
@@ -157,7 +158,7 @@ async fn plan_chunks(
 
 /// Loads the next ACTIVE claims of those slots and adds them to `claims`.
 async fn load_chunks(
-    transaction: &impl ConnectionTrait,
+    transaction: &dyn Connection,
     stretches: Vec<(Target, Stretch)>,
     revocations: &BTreeMap<Target, Revocation>,
     claims: &mut Vec<Claim>,
@@ -174,7 +175,7 @@ async fn load_chunks(
     Ok(chunks)
 }
 
-async fn lock_slots(transaction: &impl ConnectionTrait, plan: &LoadPlan) -> Result<Vec<Slot>, DbErr> {
+async fn lock_slots(transaction: &dyn Connection, plan: &LoadPlan) -> Result<Vec<Slot>, DbErr> {
     let keys: Vec<String> = plan.slots.iter().filter(|id| !plan.whole.contains(&id.hospital)).map(slot_key).collect();
     let mut slots = Vec::with_capacity(keys.len());
     let whole = plan.whole.iter().map(HospitalId::segment);
@@ -188,20 +189,20 @@ async fn lock_slots(transaction: &impl ConnectionTrait, plan: &LoadPlan) -> Resu
     }
     for condition in lists {
         let rows = slot::Entity::find().filter(condition).order_by_asc(slot::Column::Id).lock_exclusive();
-        for row in rows.all(transaction).await? {
+        for row in rows.fetch(transaction).await? {
             slots.push(Slot::try_from(row)?);
         }
     }
     Ok(slots)
 }
 
-async fn load_claims(transaction: &impl ConnectionTrait, plan: &LoadPlan) -> Result<Vec<Claim>, DbErr> {
+async fn load_claims(transaction: &dyn Connection, plan: &LoadPlan) -> Result<Vec<Claim>, DbErr> {
     let screenings: Vec<Uuid> = plan.screenings.iter().copied().collect();
     let mut claims = Vec::with_capacity(screenings.len());
     for keys in screenings.chunks(KEYS) {
         let keys = among(transaction, claim::Column::Screening, keys.iter().copied());
         let rows = claim::Entity::find().filter(keys);
-        for row in rows.all(transaction).await? {
+        for row in rows.fetch(transaction).await? {
             claims.push(Claim::try_from(row)?);
         }
     }
@@ -210,7 +211,7 @@ async fn load_claims(transaction: &impl ConnectionTrait, plan: &LoadPlan) -> Res
 
 /// How many active bookings each of these hospitals has on slots that are not loaded.
 async fn count_elsewhere(
-    transaction: &impl ConnectionTrait,
+    transaction: &dyn Connection,
     counted: &[&Hospital],
     slots: &[Slot],
     now: Timestamp,

@@ -20,6 +20,7 @@ use crate::NAME;
 use crate::tables::read::HospitalView;
 use crate::tables::revocation::{Revocation, Target};
 use crate::tables::{capacity_request, claim, hospital, revocation, slot};
+use store::{Connection, Run as _};
 
 /// The claims that a revocation revokes next.
 #[derive(Debug, Default)]
@@ -84,7 +85,7 @@ impl World {
     }
 
     /// Writes the changed rows and the events.
-    pub(super) async fn save(self, transaction: &impl ConnectionTrait) -> Result<(), DbErr> {
+    pub(super) async fn save(self, transaction: &dyn Connection) -> Result<(), DbErr> {
         insert_all(transaction, self.hospitals.added().map(hospital::ActiveModel::from).collect()).await?;
         replace_all(transaction, self.hospitals.replaced().map(hospital::ActiveModel::from).collect()).await?;
         insert_all(transaction, self.slots.added().map(slot::ActiveModel::from).collect()).await?;
@@ -98,7 +99,7 @@ impl World {
         let ended: Vec<String> = self.revocations.removed().map(Target::key).collect();
         if !ended.is_empty() {
             let ended = revocation::Column::Target.is_in(ended);
-            revocation::Entity::delete_many().filter(ended).exec(transaction).await?;
+            revocation::Entity::delete_many().filter(ended).run(transaction).await?;
         }
         outbox::append(transaction, self.events).await?;
         request_record::insert(transaction, self.answered).await

@@ -19,6 +19,7 @@ use store::query::{self, Direction};
 use store::rows::among;
 
 use super::{capacity_request, claim, hospital, hospital_id, slot, slot_key};
+use store::{Connection, Fetch as _};
 
 /// A hospital and the number of its bookings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +33,7 @@ pub(crate) struct HospitalView {
 /// from then on is missing in the map. The index on hospital and date skips dates that are over. Hospitals that count
 /// from the same date share a statement.
 pub(crate) async fn booked_at(
-    connection: &impl ConnectionTrait,
+    connection: &dyn Connection,
     hospitals: impl IntoIterator<Item = &Hospital>,
     now: Timestamp,
 ) -> Result<HashMap<String, i64>, DbErr> {
@@ -49,18 +50,18 @@ pub(crate) async fn booked_at(
             .filter(among(connection, slot::Column::Hospital, segments))
             .filter(slot::Column::Date.gte(from.to_string()))
             .group_by(slot::Column::Hospital);
-        let sums: Vec<(String, i64)> = sums.into_tuple().all(connection).await?;
+        let sums: Vec<(String, i64)> = sums.fetch_values(connection).await?;
         booked.extend(sums);
     }
     Ok(booked)
 }
 
 pub(crate) async fn hospital(
-    connection: &impl ConnectionTrait,
+    connection: &dyn Connection,
     id: &HospitalId,
     now: Timestamp,
 ) -> Result<Option<HospitalView>, DbErr> {
-    let row = hospital::Entity::find_by_id(id.segment()).one(connection).await?;
+    let row = hospital::Entity::find_by_id(id.segment()).fetch_one(connection).await?;
     let Some(hospital) = row.map(Hospital::try_from).transpose()? else { return Ok(None) };
     let booked = booked_at(connection, [&hospital], now).await?;
     let active = booked.get(hospital.id.segment()).copied().unwrap_or(0);
@@ -69,7 +70,7 @@ pub(crate) async fn hospital(
 
 /// A page of hospitals in the order of their ids.
 pub(crate) async fn hospitals(
-    connection: &impl ConnectionTrait,
+    connection: &dyn Connection,
     filter: &[Comparison],
     show_deleted: bool,
     page: &Page,
@@ -80,7 +81,7 @@ pub(crate) async fn hospitals(
     if !show_deleted {
         select = select.filter(hospital::Column::State.eq(HospitalState::Active as i32));
     }
-    let rows = query::page(select, &[(hospital::Column::Id, Direction::Ascending)], page).all(connection).await?;
+    let rows = query::page(select, &[(hospital::Column::Id, Direction::Ascending)], page).fetch(connection).await?;
     let rows = query::split(rows, page, |row| vec![Key::Text(row.id.clone())]).try_map(Hospital::try_from)?;
     let booked = booked_at(connection, rows.iter(), now).await?;
     Ok(rows.map(|hospital| {
@@ -91,17 +92,17 @@ pub(crate) async fn hospitals(
 
 /// Those of these hospitals that exist.
 pub(crate) async fn known_hospitals(
-    connection: &impl ConnectionTrait,
+    connection: &dyn Connection,
     ids: impl IntoIterator<Item = &str>,
 ) -> Result<HashMap<HospitalId, Hospital>, DbErr> {
     let ids = among(connection, hospital::Column::Id, ids);
-    let rows = hospital::Entity::find().filter(ids).all(connection).await?;
+    let rows = hospital::Entity::find().filter(ids).fetch(connection).await?;
     let hospitals = rows.into_iter().map(Hospital::try_from);
     hospitals.map(|hospital| hospital.map(|hospital| (hospital.id.clone(), hospital))).collect()
 }
 
-pub(crate) async fn slot(connection: &impl ConnectionTrait, id: &SlotId) -> Result<Option<Slot>, DbErr> {
-    slot::Entity::find_by_id(slot_key(id)).one(connection).await?.map(Slot::try_from).transpose()
+pub(crate) async fn slot(connection: &dyn Connection, id: &SlotId) -> Result<Option<Slot>, DbErr> {
+    slot::Entity::find_by_id(slot_key(id)).fetch_one(connection).await?.map(Slot::try_from).transpose()
 }
 
 /// A range of dates.
@@ -123,13 +124,13 @@ impl Dates {
 
 /// A page of a hospital's slots in the order of their dates.
 pub(crate) async fn slots(
-    connection: &impl ConnectionTrait,
+    connection: &dyn Connection,
     hospital: &HospitalId,
     dates: Dates,
     page: &Page,
 ) -> Result<Rows<Slot>, DbErr> {
     let select = slot::Entity::find().filter(slot::Column::Hospital.eq(hospital.segment())).filter(dates.condition());
-    let rows = query::page(select, &[(slot::Column::Date, Direction::Ascending)], page).all(connection).await?;
+    let rows = query::page(select, &[(slot::Column::Date, Direction::Ascending)], page).fetch(connection).await?;
     query::split(rows, page, |row| vec![Key::Text(row.date.clone())]).try_map(Slot::try_from)
 }
 
@@ -152,7 +153,7 @@ const LOOK_AHEAD: u64 = 200;
 /// booking windows until the page is full: a window depends on each hospital's time zone and policy, which no index
 /// holds.
 pub(crate) async fn availability(
-    connection: &impl ConnectionTrait,
+    connection: &dyn Connection,
     search: &Search,
     page: &Page,
     now: Timestamp,
@@ -163,7 +164,7 @@ pub(crate) async fn availability(
     let mut found: Vec<slot::Model> = Vec::new();
     loop {
         let order = [(slot::Column::Date, Direction::Ascending), (slot::Column::Hospital, Direction::Ascending)];
-        let rows = query::page(bookable(search, now), &order, &chunk).all(connection).await?;
+        let rows = query::page(bookable(search, now), &order, &chunk).fetch(connection).await?;
         let last = rows.last().map(position);
         let exhausted = (rows.len() as u64) <= chunk.size;
         learn_hospitals(connection, &mut hospitals, &rows).await?;
@@ -202,7 +203,7 @@ fn bookable(search: &Search, now: Timestamp) -> Select<slot::Entity> {
 }
 
 async fn learn_hospitals(
-    connection: &impl ConnectionTrait,
+    connection: &dyn Connection,
     hospitals: &mut HashMap<String, Option<Hospital>>,
     rows: &[slot::Model],
 ) -> Result<(), DbErr> {
@@ -226,18 +227,14 @@ fn in_window(hospital: &Hospital, date: &str, now: Timestamp) -> bool {
     hospital.state() == HospitalState::Active && hospital.policy.window(date, &hospital.time_zone).contains(now)
 }
 
-pub(crate) async fn claim(
-    connection: &impl ConnectionTrait,
-    slot: &SlotId,
-    id: ClaimId,
-) -> Result<Option<Claim>, DbErr> {
-    let row = claim::Entity::find_by_id((id.screening.0, id.generation)).one(connection).await?;
+pub(crate) async fn claim(connection: &dyn Connection, slot: &SlotId, id: ClaimId) -> Result<Option<Claim>, DbErr> {
+    let row = claim::Entity::find_by_id((id.screening.0, id.generation)).fetch_one(connection).await?;
     Ok(row.map(Claim::try_from).transpose()?.filter(|claim| claim.slot == *slot))
 }
 
 /// A page of the claims of one slot, or of every slot, in the order of claim ids.
 pub(crate) async fn claims(
-    connection: &impl ConnectionTrait,
+    connection: &dyn Connection,
     slot: Option<&SlotId>,
     filter: &[Comparison],
     page: &Page,
@@ -254,22 +251,22 @@ pub(crate) async fn claims(
         number,
     ));
     let order = [(claim::Column::Screening, Direction::Ascending), (claim::Column::Generation, Direction::Ascending)];
-    let rows = query::page(select, &order, page).all(connection).await?;
+    let rows = query::page(select, &order, page).fetch(connection).await?;
     let keys = |row: &claim::Model| vec![Key::Text(row.screening.to_string()), Key::Int(i64::from(row.generation))];
     query::split(rows, page, keys).try_map(Claim::try_from)
 }
 
 pub(crate) async fn capacity_request(
-    connection: &impl ConnectionTrait,
+    connection: &dyn Connection,
     id: &CapacityRequestId,
 ) -> Result<Option<CapacityRequest>, DbErr> {
-    let row = capacity_request::Entity::find_by_id(id.uid).one(connection).await?;
+    let row = capacity_request::Entity::find_by_id(id.uid).fetch_one(connection).await?;
     Ok(row.map(CapacityRequest::try_from).transpose()?.filter(|request| request.id == *id))
 }
 
 /// A page of a hospital's capacity requests, newest first.
 pub(crate) async fn capacity_requests(
-    connection: &impl ConnectionTrait,
+    connection: &dyn Connection,
     hospital: &HospitalId,
     filter: &[Comparison],
     page: &Page,
@@ -279,7 +276,7 @@ pub(crate) async fn capacity_requests(
         .filter(capacity_request::Column::Hospital.eq(hospital.segment()))
         .filter(filter.iter().fold(Condition::all(), |all, comparison| all.add(request_condition(comparison, now))));
     let order = [(capacity_request::Column::Uid, Direction::Descending)];
-    let rows = query::page(select, &order, page).all(connection).await?;
+    let rows = query::page(select, &order, page).fetch(connection).await?;
     query::split(rows, page, |row| vec![Key::Text(row.uid.to_string())]).try_map(CapacityRequest::try_from)
 }
 

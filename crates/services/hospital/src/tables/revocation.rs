@@ -11,6 +11,7 @@ use sea_orm::{QueryOrder, QuerySelect, Select};
 use store::rows::NoRelation as Relation;
 
 use super::{claim, corrupt, slot, slot_id, slot_key};
+use store::{Connection, Fetch as _};
 
 /// One revocation. The cursor is the last claim that was looked at. Claims before it are not looked at again, because
 /// none becomes ACTIVE once a revocation has begun.
@@ -124,9 +125,9 @@ impl TryFrom<Model> for Revocation {
 }
 
 /// The targets of at most `limit` revocations.
-pub(crate) async fn targets(connection: &impl ConnectionTrait, limit: u64) -> Result<Vec<Target>, DbErr> {
+pub(crate) async fn targets(connection: &dyn Connection, limit: u64) -> Result<Vec<Target>, DbErr> {
     let keys: Vec<String> =
-        Entity::find().select_only().column(Column::Target).limit(limit).into_tuple().all(connection).await?;
+        Entity::find().select_only().column(Column::Target).limit(limit).fetch_values(connection).await?;
     keys.iter().map(|key| Target::from_key(key)).collect()
 }
 
@@ -140,7 +141,7 @@ pub(crate) struct Stretch {
 
 /// The target's slots with bookings from `from` on, as many as are needed to cover `wanted` booked places.
 pub(crate) async fn stretch(
-    connection: &impl ConnectionTrait,
+    connection: &dyn Connection,
     target: &Target,
     from: Option<Date>,
     wanted: usize,
@@ -155,8 +156,8 @@ pub(crate) async fn stretch(
         Some(first) => slots.filter(slot::Column::Date.gte(first.to_string())),
         None => slots,
     };
-    let booked = slots.order_by_asc(slot::Column::Date).limit(wanted as u64).into_tuple();
-    let booked: Vec<(String, i32)> = booked.all(connection).await?;
+    let booked = slots.order_by_asc(slot::Column::Date).limit(wanted as u64);
+    let booked: Vec<(String, i32)> = booked.fetch_values(connection).await?;
     let (mut slots, mut places) = (Vec::new(), 0);
     for (key, count) in &booked {
         if places >= wanted {
@@ -171,7 +172,7 @@ pub(crate) async fn stretch(
 
 /// At most `limit` ACTIVE claims of these slots after the cursor, in the order of slots and claim ids.
 pub(crate) async fn candidates(
-    connection: &impl ConnectionTrait,
+    connection: &dyn Connection,
     slots: &[SlotId],
     cursor: Option<&(SlotId, ClaimId)>,
     limit: usize,
@@ -182,11 +183,11 @@ pub(crate) async fn candidates(
         let after = Expr::tuple([Expr::val(last.screening.0), Expr::val(last.generation)]);
         let position = Expr::tuple([Expr::col(claim::Column::Screening), Expr::col(claim::Column::Generation)]);
         let rest = active_of(vec![slot_key(slot)], limit).filter(position.gt(after));
-        found = rest.all(connection).await?;
+        found = rest.fetch(connection).await?;
     }
     let next: Vec<String> = slots.iter().filter(|slot| Some(*slot) != behind).map(slot_key).collect();
     if found.len() < limit && !next.is_empty() {
-        found.extend(active_of(next, limit - found.len()).all(connection).await?);
+        found.extend(active_of(next, limit - found.len()).fetch(connection).await?);
     }
     found.into_iter().map(Claim::try_from).collect()
 }

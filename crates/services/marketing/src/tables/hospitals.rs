@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use domain::demand::Hospital;
 use domain::ids::HospitalId;
 use sea_orm::ActiveValue::Set;
-use sea_orm::entity::prelude::{ConnectionTrait, DbErr, EntityTrait, QueryFilter};
+use sea_orm::entity::prelude::{DbErr, EntityTrait, QueryFilter};
 use sea_orm::{QueryOrder, QuerySelect};
 use store::rows::{among, save_all};
 
 use super::corrupt;
+use store::{Connection, Fetch as _};
 
 #[expect(unreachable_pub, reason = "the entity macro emits pub items")]
 pub(crate) mod hospital {
@@ -32,12 +33,12 @@ pub(crate) mod hospital {
 /// Reads these hospitals; unknown ones are missing in the map. Where the database locks rows, they are locked until the
 /// transaction ends.
 pub(crate) async fn load_for_update(
-    transaction: &impl ConnectionTrait,
+    transaction: &dyn Connection,
     named: &BTreeSet<&HospitalId>,
 ) -> Result<BTreeMap<HospitalId, Hospital>, DbErr> {
     use hospital::{Column, Entity};
     let select = Entity::find().filter(among(transaction, Column::Hospital, named.iter().map(ToString::to_string)));
-    let rows = select.order_by_asc(Column::Hospital).lock_exclusive().all(transaction).await?;
+    let rows = select.order_by_asc(Column::Hospital).lock_exclusive().fetch(transaction).await?;
     let read = |row: hospital::Model| {
         let id = HospitalId::parse(&row.hospital).map_err(|_| corrupt("hospital", &row.hospital))?;
         Ok((id, Hospital { time_zone: row.time_zone, gone: row.gone }))
@@ -47,7 +48,7 @@ pub(crate) async fn load_for_update(
 
 /// Writes hospitals. Those in `before` are replaced, the others inserted.
 pub(crate) async fn save(
-    transaction: &impl ConnectionTrait,
+    transaction: &dyn Connection,
     before: &BTreeMap<HospitalId, Hospital>,
     hospitals: &BTreeMap<HospitalId, Hospital>,
 ) -> Result<(), DbErr> {

@@ -6,10 +6,11 @@ use std::collections::HashMap;
 use domain::ids::{ScreeningId, SlotId};
 use jiff::Timestamp;
 use sea_orm::QuerySelect;
-use sea_orm::entity::prelude::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, Uuid};
+use sea_orm::entity::prelude::{ColumnTrait, DbErr, EntityTrait, QueryFilter, Uuid};
 use sea_orm::sea_query::{Alias, ExprTrait};
 use store::micros;
 use store::rows::{among, insert_missing};
+use store::{Connection, Fetch as _};
 
 #[expect(unreachable_pub, reason = "the entity macro emits pub items")]
 pub(crate) mod booking {
@@ -58,7 +59,7 @@ pub(crate) fn refusal_row(event_id: Uuid, slot: &SlotId, count: i64, time: Times
 
 /// Inserts those bookings that are not older than `since`.
 pub(crate) async fn save_bookings(
-    transaction: &impl ConnectionTrait,
+    transaction: &dyn Connection,
     mut rows: Vec<booking::Model>,
     since: i64,
 ) -> Result<(), DbErr> {
@@ -71,7 +72,7 @@ pub(crate) async fn save_bookings(
 
 /// Inserts those reports that are not older than `since`.
 pub(crate) async fn save_refusals(
-    transaction: &impl ConnectionTrait,
+    transaction: &dyn Connection,
     mut rows: Vec<refusal::Model>,
     since: i64,
 ) -> Result<(), DbErr> {
@@ -83,7 +84,7 @@ pub(crate) async fn save_refusals(
 
 /// How many bookings each of these slots got since `since`. A slot without any is missing in the map.
 pub(crate) async fn count_bookings(
-    connection: &impl ConnectionTrait,
+    connection: &dyn Connection,
     slots: &[String],
     since: i64,
 ) -> Result<HashMap<String, i64>, DbErr> {
@@ -95,12 +96,12 @@ pub(crate) async fn count_bookings(
         .filter(among(connection, Column::Slot, slots.to_vec()))
         .filter(Column::Time.gte(since))
         .group_by(Column::Slot);
-    Ok(counted.into_tuple::<(String, i64)>().all(connection).await?.into_iter().collect())
+    Ok(counted.fetch_values::<(String, i64)>(connection).await?.into_iter().collect())
 }
 
 /// How many requests each of these slots refused since `since`. A slot without any is missing in the map.
 pub(crate) async fn count_refusals(
-    connection: &impl ConnectionTrait,
+    connection: &dyn Connection,
     slots: &[String],
     since: i64,
 ) -> Result<HashMap<String, i64>, DbErr> {
@@ -113,15 +114,15 @@ pub(crate) async fn count_refusals(
         .filter(among(connection, Column::Slot, slots.to_vec()))
         .filter(Column::Time.gte(since))
         .group_by(Column::Slot);
-    Ok(counted.into_tuple::<(String, i64)>().all(connection).await?.into_iter().collect())
+    Ok(counted.fetch_values::<(String, i64)>(connection).await?.into_iter().collect())
 }
 
 /// Removes a chunk of the bookings before `older_than`. Returns whether there may be more.
-pub(crate) async fn prune_bookings(transaction: &impl ConnectionTrait, older_than: i64) -> Result<bool, DbErr> {
+pub(crate) async fn prune_bookings(transaction: &dyn Connection, older_than: i64) -> Result<bool, DbErr> {
     super::prune::<booking::Entity, _>(transaction, booking::Column::Time, older_than).await
 }
 
 /// Removes a chunk of the reports before `older_than`. Returns whether there may be more.
-pub(crate) async fn prune_refusals(transaction: &impl ConnectionTrait, older_than: i64) -> Result<bool, DbErr> {
+pub(crate) async fn prune_refusals(transaction: &dyn Connection, older_than: i64) -> Result<bool, DbErr> {
     super::prune::<refusal::Entity, _>(transaction, refusal::Column::Time, older_than).await
 }

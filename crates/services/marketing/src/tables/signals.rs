@@ -9,7 +9,7 @@ use domain::ids::{HospitalId, SlotId};
 use domain::page::{Key, KeyKind, Order, Page, Rows};
 use jiff::civil::Date;
 use sea_orm::ActiveValue::{Set, Unchanged};
-use sea_orm::entity::prelude::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter};
+use sea_orm::entity::prelude::{ColumnTrait, DbErr, EntityTrait, QueryFilter};
 use sea_orm::{Condition, QueryOrder, QuerySelect};
 use store::query::{self, Direction, apart, condition};
 use store::rows::{among, save_all};
@@ -42,6 +42,7 @@ pub(crate) mod signal {
 }
 
 use signal::{ActiveModel, Column, Entity, Model};
+use store::{Connection, Fetch as _, Run as _};
 
 /// A signal, and when its slot's date is over, in microseconds since 1970.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,36 +69,36 @@ fn by_slot(rows: Vec<Model>) -> Result<BTreeMap<SlotId, Row>, DbErr> {
 
 /// Reads the signals of these slots. Where the database locks rows, they are locked until the transaction ends.
 pub(crate) async fn load_for_update(
-    transaction: &impl ConnectionTrait,
+    transaction: &dyn Connection,
     slots: &BTreeSet<&SlotId>,
 ) -> Result<BTreeMap<SlotId, Row>, DbErr> {
     let select = Entity::find().filter(among(transaction, Column::Slot, slots.iter().map(ToString::to_string)));
-    by_slot(select.order_by_asc(Column::Slot).lock_exclusive().all(transaction).await?)
+    by_slot(select.order_by_asc(Column::Slot).lock_exclusive().fetch(transaction).await?)
 }
 
 /// Like [`load_for_update`], for all slots of these hospitals.
 pub(crate) async fn load_of_for_update(
-    transaction: &impl ConnectionTrait,
+    transaction: &dyn Connection,
     hospitals: impl Iterator<Item = &HospitalId>,
 ) -> Result<BTreeMap<SlotId, Row>, DbErr> {
     let select = Entity::find().filter(Column::Hospital.is_in(hospitals.map(ToString::to_string)));
-    by_slot(select.order_by_asc(Column::Slot).lock_exclusive().all(transaction).await?)
+    by_slot(select.order_by_asc(Column::Slot).lock_exclusive().fetch(transaction).await?)
 }
 
 pub(crate) async fn delete_of(
-    transaction: &impl ConnectionTrait,
+    transaction: &dyn Connection,
     hospitals: impl Iterator<Item = &HospitalId>,
 ) -> Result<(), DbErr> {
     let names: Vec<String> = hospitals.map(ToString::to_string).collect();
     if !names.is_empty() {
-        Entity::delete_many().filter(Column::Hospital.is_in(names)).exec(transaction).await?;
+        Entity::delete_many().filter(Column::Hospital.is_in(names)).run(transaction).await?;
     }
     Ok(())
 }
 
 /// Writes signals. Those in `known` are replaced, the others inserted.
 pub(crate) async fn save(
-    transaction: &impl ConnectionTrait,
+    transaction: &dyn Connection,
     known: &BTreeSet<SlotId>,
     rows: &BTreeMap<SlotId, Row>,
 ) -> Result<(), DbErr> {
@@ -120,7 +121,7 @@ pub(crate) async fn save(
 }
 
 /// Removes a chunk of the signals of dates before `date`. Returns whether there may be more.
-pub(crate) async fn prune(transaction: &impl ConnectionTrait, date: Date) -> Result<bool, DbErr> {
+pub(crate) async fn prune(transaction: &dyn Connection, date: Date) -> Result<bool, DbErr> {
     super::prune::<Entity, _>(transaction, Column::Date, date.to_string()).await
 }
 
@@ -153,7 +154,7 @@ pub(crate) struct Present {
 
 /// A page of the signals that the scope admits.
 pub(crate) async fn list(
-    connection: &impl ConnectionTrait,
+    connection: &dyn Connection,
     scope: &Scope,
     present: Present,
     filter: &[Comparison],

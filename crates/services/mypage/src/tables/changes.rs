@@ -6,12 +6,13 @@ use domain::ids::{CustomerId, ScreeningId, parse_date};
 use domain::mypage::Item;
 use domain::screening::State;
 use sea_orm::ActiveValue::{NotSet, Set};
-use sea_orm::entity::prelude::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter};
+use sea_orm::entity::prelude::{ColumnTrait, DbErr, EntityTrait, QueryFilter};
 use sea_orm::{QueryOrder, QuerySelect};
 use store::rows::insert_all;
 use store::{micros, timestamp};
 
 use super::corrupt;
+use store::{Connection, Fetch as _, Run as _};
 
 #[expect(unreachable_pub, reason = "the entity macro emits pub items")]
 pub(crate) mod change {
@@ -69,11 +70,7 @@ impl TryFrom<change::Model> for Change {
 }
 
 /// Appends changes under their positions, in order. `time` is when they were applied.
-pub(crate) async fn append(
-    transaction: &impl ConnectionTrait,
-    numbered: Vec<(i64, Item)>,
-    time: i64,
-) -> Result<(), DbErr> {
+pub(crate) async fn append(transaction: &dyn Connection, numbered: Vec<(i64, Item)>, time: i64) -> Result<(), DbErr> {
     let rows = numbered.into_iter().map(|(position, item)| change::ActiveModel {
         id: NotSet,
         customer: Set(item.customer.to_string()),
@@ -94,7 +91,7 @@ pub(crate) async fn append(
 
 /// The next changes of a customer's page after a position, at most `limit`. Older ones may have been removed.
 pub(crate) async fn read_after(
-    connection: &impl ConnectionTrait,
+    connection: &dyn Connection,
     customer: &CustomerId,
     position: i64,
     limit: u64,
@@ -105,7 +102,7 @@ pub(crate) async fn read_after(
         .filter(Column::Position.gt(position))
         .order_by_asc(Column::Position)
         .limit(limit)
-        .all(connection)
+        .fetch(connection)
         .await?;
     rows.into_iter().map(Change::try_from).collect()
 }
@@ -115,15 +112,14 @@ const CHANGES_PER_PRUNE: u64 = 1_000;
 
 /// Removes the oldest changes that are older than `older_than` or not among the newest `keep`, at most
 /// [`CHANGES_PER_PRUNE`]. Returns whether there may be more.
-pub(crate) async fn prune(transaction: &impl ConnectionTrait, older_than: i64, keep: u64) -> Result<bool, DbErr> {
+pub(crate) async fn prune(transaction: &dyn Connection, older_than: i64, keep: u64) -> Result<bool, DbErr> {
     use change::Column;
     let newest: Option<i64> = change::Entity::find()
         .select_only()
         .column(Column::Id)
         .order_by_desc(Column::Id)
         .limit(1)
-        .into_tuple()
-        .one(transaction)
+        .fetch_value(transaction)
         .await?;
     let surplus = newest.unwrap_or(0).saturating_sub(i64::try_from(keep).unwrap_or(i64::MAX));
     let oldest: Vec<(i64, i64)> = change::Entity::find()
@@ -131,13 +127,12 @@ pub(crate) async fn prune(transaction: &impl ConnectionTrait, older_than: i64, k
         .columns([Column::Id, Column::Time])
         .order_by_asc(Column::Id)
         .limit(CHANGES_PER_PRUNE)
-        .into_tuple()
-        .all(transaction)
+        .fetch_values(transaction)
         .await?;
     let expired = oldest.iter().take_while(|(id, time)| *id <= surplus || *time < older_than);
     let expired: Vec<i64> = expired.map(|(id, _)| *id).collect();
     if let Some(last) = expired.last() {
-        change::Entity::delete_many().filter(Column::Id.lte(*last)).exec(transaction).await?;
+        change::Entity::delete_many().filter(Column::Id.lte(*last)).run(transaction).await?;
     }
     Ok(expired.len() as u64 == CHANGES_PER_PRUNE)
 }

@@ -8,13 +8,14 @@ use domain::page::{Key, KeyKind, Page, Rows};
 use domain::screening::State;
 use jiff::civil::Date;
 use sea_orm::ActiveValue::Set;
-use sea_orm::entity::prelude::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter};
-use sea_orm::{PaginatorTrait, QueryOrder, QuerySelect};
+use sea_orm::entity::prelude::{ColumnTrait, DbErr, EntityTrait, QueryFilter};
+use sea_orm::{QueryOrder, QuerySelect};
 use store::query::{self, Direction};
 use store::rows::{among, save_all, set_unless_unchanged};
 use store::{micros, timestamp};
 
 use super::corrupt;
+use store::{Connection, Fetch as _};
 
 pub(crate) mod item {
     //! One row per booking.
@@ -99,7 +100,7 @@ impl item::ActiveModel {
 /// What is stored of these screenings; unknown ones are missing in the map. Where the database locks rows, they are
 /// locked until the transaction ends.
 pub(crate) async fn load_for_update(
-    transaction: &impl ConnectionTrait,
+    transaction: &dyn Connection,
     screenings: &BTreeSet<ScreeningId>,
 ) -> Result<BTreeMap<ScreeningId, Shown>, DbErr> {
     let mut shown: BTreeMap<ScreeningId, Shown> = BTreeMap::new();
@@ -108,12 +109,12 @@ pub(crate) async fn load_for_update(
     }
     let ids = || screenings.iter().map(|screening| screening.0);
     let select = item::Entity::find().filter(among(transaction, item::Column::Screening, ids()));
-    for row in select.order_by_asc(item::Column::Screening).lock_exclusive().all(transaction).await? {
+    for row in select.order_by_asc(item::Column::Screening).lock_exclusive().fetch(transaction).await? {
         let shown = shown.entry(ScreeningId(row.screening)).or_default();
         shown.item = Some(row.try_into()?);
     }
     let select = hidden::Entity::find().filter(among(transaction, hidden::Column::Screening, ids()));
-    for row in select.order_by_asc(hidden::Column::Screening).lock_exclusive().all(transaction).await? {
+    for row in select.order_by_asc(hidden::Column::Screening).lock_exclusive().fetch(transaction).await? {
         shown.entry(ScreeningId(row.screening)).or_default().hidden_version = row.version;
     }
     Ok(shown)
@@ -121,7 +122,7 @@ pub(crate) async fn load_for_update(
 
 /// Writes those items that differ from what was loaded.
 pub(crate) async fn save(
-    transaction: &impl ConnectionTrait,
+    transaction: &dyn Connection,
     before: &BTreeMap<ScreeningId, Shown>,
     after: &BTreeMap<ScreeningId, Shown>,
 ) -> Result<(), DbErr> {
@@ -139,30 +140,26 @@ pub(crate) async fn save(
 }
 
 /// How many items there are, of all customers together.
-pub(crate) async fn count(connection: &impl ConnectionTrait) -> Result<u64, DbErr> {
-    item::Entity::find().count(connection).await
+pub(crate) async fn count(connection: &dyn Connection) -> Result<u64, DbErr> {
+    item::Entity::find().fetch_count(connection).await
 }
 
 /// The greatest version of a screening that was applied; 0 if there was none.
-pub(crate) async fn seen_version(connection: &impl ConnectionTrait, screening: ScreeningId) -> Result<i64, DbErr> {
-    let shown = item::Entity::find_by_id(screening.0).one(connection).await?.map_or(0, |row| row.version);
-    let hidden = hidden::Entity::find_by_id(screening.0).one(connection).await?.map_or(0, |row| row.version);
+pub(crate) async fn seen_version(connection: &dyn Connection, screening: ScreeningId) -> Result<i64, DbErr> {
+    let shown = item::Entity::find_by_id(screening.0).fetch_one(connection).await?.map_or(0, |row| row.version);
+    let hidden = hidden::Entity::find_by_id(screening.0).fetch_one(connection).await?.map_or(0, |row| row.version);
     Ok(shown.max(hidden))
 }
 
 /// A customer's active bookings from this date on. There is at most one per date, so they are few.
-pub(crate) async fn active(
-    connection: &impl ConnectionTrait,
-    customer: &CustomerId,
-    from: Date,
-) -> Result<Vec<Item>, DbErr> {
+pub(crate) async fn active(connection: &dyn Connection, customer: &CustomerId, from: Date) -> Result<Vec<Item>, DbErr> {
     use item::Column;
     let states = State::ALL.iter().filter(|state| state.is_active()).map(|state| state.number());
     let rows = item::Entity::find()
         .filter(Column::Customer.eq(customer.to_string()))
         .filter(Column::Date.gte(from.to_string()))
         .filter(Column::State.is_in(states))
-        .all(connection)
+        .fetch(connection)
         .await?;
     rows.into_iter().map(Item::try_from).collect()
 }
@@ -172,7 +169,7 @@ pub(crate) const KEYS: [KeyKind; 2] = [KeyKind::Text, KeyKind::Text];
 
 /// A page of a customer's bookings, latest date first.
 pub(crate) async fn list(
-    connection: &impl ConnectionTrait,
+    connection: &dyn Connection,
     customer: &CustomerId,
     asked: &Page,
 ) -> Result<Rows<Item>, DbErr> {

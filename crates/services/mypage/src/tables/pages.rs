@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use domain::ids::CustomerId;
 use jiff::Timestamp;
 use sea_orm::ActiveValue::Set;
-use sea_orm::entity::prelude::{ConnectionTrait, DbErr, EntityTrait, QueryFilter, Uuid};
+use sea_orm::entity::prelude::{DbErr, EntityTrait, QueryFilter, Uuid};
 use sea_orm::{QueryOrder, QuerySelect};
 use store::rows::{among, save_all};
 use store::{micros, timestamp};
 
 use super::corrupt;
+use store::{Connection, Fetch as _};
 
 #[expect(unreachable_pub, reason = "the entity macro emits pub items")]
 pub(crate) mod page {
@@ -76,7 +77,7 @@ impl PageRow {
 /// The pages of these customers; those without a booking are missing in the map. Where the database locks rows, they
 /// are locked until the transaction ends.
 pub(crate) async fn load_for_update(
-    transaction: &impl ConnectionTrait,
+    transaction: &dyn Connection,
     customers: &BTreeSet<&CustomerId>,
 ) -> Result<BTreeMap<CustomerId, PageRow>, DbErr> {
     if customers.is_empty() {
@@ -84,7 +85,7 @@ pub(crate) async fn load_for_update(
     }
     let names = customers.iter().map(ToString::to_string);
     let select = page::Entity::find().filter(among(transaction, page::Column::Customer, names));
-    let rows = select.order_by_asc(page::Column::Customer).lock_exclusive().all(transaction).await?;
+    let rows = select.order_by_asc(page::Column::Customer).lock_exclusive().fetch(transaction).await?;
     let read = |row: page::Model| {
         let customer = CustomerId::parse(&row.customer).map_err(|_| corrupt("customer", &row.customer))?;
         Ok((customer, row.into()))
@@ -93,14 +94,14 @@ pub(crate) async fn load_for_update(
 }
 
 /// One customer's page. Without a booking it is at position 0.
-pub(crate) async fn find(connection: &impl ConnectionTrait, customer: &CustomerId) -> Result<PageRow, DbErr> {
-    let row = page::Entity::find_by_id(customer.to_string()).one(connection).await?;
+pub(crate) async fn find(connection: &dyn Connection, customer: &CustomerId) -> Result<PageRow, DbErr> {
+    let row = page::Entity::find_by_id(customer.to_string()).fetch_one(connection).await?;
     Ok(row.map(PageRow::from).unwrap_or_default())
 }
 
 /// Writes pages. Those in `known` are replaced, the others inserted.
 pub(crate) async fn save(
-    transaction: &impl ConnectionTrait,
+    transaction: &dyn Connection,
     known: &BTreeSet<CustomerId>,
     pages: &BTreeMap<CustomerId, PageRow>,
 ) -> Result<(), DbErr> {
@@ -116,7 +117,7 @@ pub(crate) async fn save(
 }
 
 /// The epoch of this view. A rebuilt view has another one.
-pub(crate) async fn epoch(connection: &impl ConnectionTrait) -> Result<Uuid, DbErr> {
-    let row = life::Entity::find_by_id(LIFE).one(connection).await?;
+pub(crate) async fn epoch(connection: &dyn Connection) -> Result<Uuid, DbErr> {
+    let row = life::Entity::find_by_id(LIFE).fetch_one(connection).await?;
     row.map(|row| row.epoch).ok_or_else(|| corrupt("life", LIFE))
 }

@@ -6,7 +6,7 @@ use domain::request::RequestKey;
 use domain::screening::Screening;
 use sea_orm::DbErr;
 use store::request_record::{self, Record};
-use store::{Lookup, Reader};
+use store::{Connection, Lookup};
 
 use super::{CustomerDate, active, by_ids};
 
@@ -40,14 +40,18 @@ impl Lookup for BookingLookup {
     type Query = BookingQuery;
     type Answer = ExistingBookings;
 
-    async fn look_up(&self, reader: &Reader, queries: &[&BookingQuery]) -> Result<Vec<ExistingBookings>, DbErr> {
+    async fn look_up(
+        &self,
+        connection: &dyn Connection,
+        queries: &[&BookingQuery],
+    ) -> Result<Vec<ExistingBookings>, DbErr> {
         let keys: Vec<&RequestKey> = queries.iter().filter_map(|query| query.key.as_ref()).collect();
         // records first: a record becomes visible together with its row, so every record that is read has its row
-        let records = request_record::find(reader, &keys).await?;
+        let records = request_record::find(connection, &keys).await?;
         let made = |record: &Record| ScreeningId::parse(&record.resource).ok();
         let ids = queries.iter().map(|query| query.id).chain(records.values().filter_map(made));
-        let rows = by_ids(reader, ids).await?;
-        let active = active(reader, queries.iter().map(|query| &query.customer_date.0)).await?;
+        let rows = by_ids(connection, ids).await?;
+        let active = active(connection, queries.iter().map(|query| &query.customer_date.0)).await?;
         let existing = queries.iter().map(|query| {
             let record = query.key.as_ref().and_then(|key| records.get(key)).cloned();
             let answered = record.map(|record| {

@@ -12,6 +12,7 @@ use store::query::{self, Direction, apart, condition};
 
 use super::row::{Column, Entity, Model};
 use super::visible;
+use store::Connection;
 
 /// The fields that `order_by` accepts.
 pub(crate) const ORDERS: &[&str] = &["create_time", "date"];
@@ -39,7 +40,7 @@ fn keys(order: Order, row: &Model) -> Vec<Key> {
 
 /// The rows of one page. A list of several hospitals is read per hospital and merged, unless its filter names one.
 pub(crate) async fn list(
-    connection: &impl ConnectionTrait,
+    connection: &dyn Connection,
     scope: &Scope,
     listing: &Listing,
 ) -> Result<Rows<Screening>, DbErr> {

@@ -11,6 +11,7 @@ use store::rows::NoRelation as Relation;
 use store::rows::save_all;
 
 use super::row;
+use store::{Connection, Fetch as _};
 
 /// The number of a slot's last report.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
@@ -28,7 +29,7 @@ impl ActiveModelBehavior for ActiveModel {}
 /// The numbers of the last reports of these slots. The result may contain other slots too. Where the database locks
 /// rows, they are locked until the transaction ends.
 pub(crate) async fn versions<'a>(
-    connection: &impl ConnectionTrait,
+    connection: &dyn Connection,
     slots: impl IntoIterator<Item = &'a SlotId>,
 ) -> Result<HashMap<SlotId, i64>, DbErr> {
     let (hospitals, dates): (Vec<_>, Vec<_>) =
@@ -42,16 +43,13 @@ pub(crate) async fn versions<'a>(
         .order_by_asc(Column::Hospital)
         .order_by_asc(Column::SlotDate)
         .lock_exclusive()
-        .all(connection)
+        .fetch(connection)
         .await?;
     rows.into_iter().map(|row| Ok((row::slot(&row.hospital, &row.slot_date)?, row.version))).collect()
 }
 
 /// Stores the numbers of new reports. The flag says whether the slot had a report before.
-pub(crate) async fn save(
-    transaction: &impl ConnectionTrait,
-    versions: &BTreeMap<SlotId, (bool, i64)>,
-) -> Result<(), DbErr> {
+pub(crate) async fn save(transaction: &dyn Connection, versions: &BTreeMap<SlotId, (bool, i64)>) -> Result<(), DbErr> {
     let rows = versions.iter().map(|(slot, (known, version))| {
         let row = ActiveModel {
             hospital: Set(slot.hospital.segment().to_owned()),

@@ -7,6 +7,7 @@ use jiff::civil::Date;
 use sea_orm::ActiveValue::Set;
 use sea_orm::DbErr;
 use sea_orm::entity::prelude::*;
+use store::Connection;
 use store::rows::NoRelation as Relation;
 use store::rows::{insert_all, replace_all, set_unless_unchanged};
 use store::{micros, timestamp};
@@ -131,12 +132,12 @@ impl ActiveModel {
 
 /// Inserts new rows and never overwrites one. If a row was inserted meanwhile, this is an error, and the batch is
 /// decided again with that row loaded.
-pub(crate) async fn insert(transaction: &impl ConnectionTrait, rows: Vec<Screening>) -> Result<(), DbErr> {
+pub(crate) async fn insert(transaction: &dyn Connection, rows: Vec<Screening>) -> Result<(), DbErr> {
     insert_all(transaction, rows.into_iter().map(|row| ActiveModel::new(row, None)).collect()).await
 }
 
 /// Replaces stored rows. Each pair is a row as it was and as it is now.
-pub(crate) async fn update(transaction: &impl ConnectionTrait, rows: Vec<(Screening, Screening)>) -> Result<(), DbErr> {
+pub(crate) async fn update(transaction: &dyn Connection, rows: Vec<(Screening, Screening)>) -> Result<(), DbErr> {
     let rows = rows.into_iter().map(|(before, row)| ActiveModel::new(row, Some(&before)));
     replace_all(transaction, rows.collect()).await
 }

@@ -5,7 +5,7 @@ use domain::access::Scope;
 use domain::ids::ScreeningId;
 use domain::screening::Screening;
 use sea_orm::DbErr;
-use store::{Lookup, Reader};
+use store::{Connection, Lookup};
 
 use super::by_ids;
 
@@ -25,8 +25,12 @@ impl Lookup for ScreeningLookup {
     type Query = ScreeningQuery;
     type Answer = Option<Screening>;
 
-    async fn look_up(&self, reader: &Reader, queries: &[&ScreeningQuery]) -> Result<Vec<Option<Screening>>, DbErr> {
-        let rows = by_ids(reader, queries.iter().map(|query| query.id)).await?;
+    async fn look_up(
+        &self,
+        connection: &dyn Connection,
+        queries: &[&ScreeningQuery],
+    ) -> Result<Vec<Option<Screening>>, DbErr> {
+        let rows = by_ids(connection, queries.iter().map(|query| query.id)).await?;
         let found = |query: &&ScreeningQuery| rows.get(&query.id).filter(|row| row.is_visible(&query.scope)).cloned();
         Ok(queries.iter().map(found).collect())
     }

@@ -12,6 +12,7 @@ use store::rows::{among, insert_missing};
 use store::{micros, timestamp};
 
 use super::row;
+use store::{Connection, Fetch as _, Run as _};
 
 /// The row of an [`Orphan`].
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
@@ -44,7 +45,7 @@ pub(crate) struct Orphan {
 }
 
 /// Starts to watch claims. A claim that is watched already keeps its time.
-pub(crate) async fn insert(transaction: &impl ConnectionTrait, orphans: &[Orphan]) -> Result<(), DbErr> {
+pub(crate) async fn insert(transaction: &dyn Connection, orphans: &[Orphan]) -> Result<(), DbErr> {
     // in the order of the keys, so that replicas that consume the same events cannot deadlock
     let orphans: BTreeMap<ClaimId, &Orphan> = orphans.iter().map(|orphan| (orphan.claim, orphan)).collect();
     let rows = orphans.values().map(|orphan| ActiveModel {
@@ -60,22 +61,22 @@ pub(crate) async fn insert(transaction: &impl ConnectionTrait, orphans: &[Orphan
 }
 
 /// Stops watching the claims of these screenings.
-pub(crate) async fn delete(transaction: &impl ConnectionTrait, screenings: &HashSet<ScreeningId>) -> Result<(), DbErr> {
+pub(crate) async fn delete(transaction: &dyn Connection, screenings: &HashSet<ScreeningId>) -> Result<(), DbErr> {
     if screenings.is_empty() {
         return Ok(());
     }
     let ids = screenings.iter().map(|id| id.0);
-    Entity::delete_many().filter(among(transaction, Column::Screening, ids)).exec(transaction).await?;
+    Entity::delete_many().filter(among(transaction, Column::Screening, ids)).run(transaction).await?;
     Ok(())
 }
 
 /// At most `count` claims that have been watched since `limit` or longer, oldest first.
-pub(crate) async fn due(connection: &impl ConnectionTrait, limit: Timestamp, count: u64) -> Result<Vec<Orphan>, DbErr> {
+pub(crate) async fn due(connection: &dyn Connection, limit: Timestamp, count: u64) -> Result<Vec<Orphan>, DbErr> {
     let rows = Entity::find()
         .filter(Column::SeenTime.lte(micros(limit)))
         .order_by_asc(Column::SeenTime)
         .limit(count)
-        .all(connection)
+        .fetch(connection)
         .await?;
     rows.into_iter()
         .map(|row| {

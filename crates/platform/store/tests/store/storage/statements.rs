@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use fault::Fault;
 use futures::future::join_all;
-use sea_orm::{ConnectionTrait as _, DbErr};
-use store::{BatchHandler, Database, Nemesis, Stage, Transaction, Writer, WriterOptions};
+use sea_orm::{DbErr, Statement};
+use store::{BatchHandler, Connection as _, Database, Nemesis, Stage, Transaction, Writer, WriterOptions};
 use store::{dead_letter, inbox, lease};
 use uuid::Uuid;
 
@@ -26,7 +26,8 @@ impl BatchHandler for Careless {
     async fn execute(&self, transaction: &Transaction, batch: &[&i64]) -> Result<Vec<()>, DbErr> {
         for id in batch {
             let sql = format!("INSERT INTO account (id, amount, label) VALUES ({id}, 1, '')");
-            drop(transaction.execute_unprepared(&sql).await);
+            let statement = Statement::from_string(transaction.backend(), sql);
+            drop(transaction.execute(statement).await);
         }
         Ok(vec![(); batch.len()])
     }

@@ -1,0 +1,49 @@
+//! Threads on which a statement of a file may run, although it blocks.
+
+use std::cell::Cell;
+use std::panic::resume_unwind;
+use std::thread::Builder;
+
+use tokio::sync::oneshot;
+
+use crate::database::Database;
+use crate::simulation;
+
+thread_local! {
+    static MAY_BLOCK: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread may block. In a simulation every thread may, because time stands still meanwhile.
+pub(crate) fn may_block() -> bool {
+    MAY_BLOCK.get() || simulation::is_on()
+}
+
+/// Runs a loop over a database. For a file it gets a thread of its own, whose statements need no other one; a server's
+/// answers are awaited where everything else is.
+///
+/// If it is dropped, the loop goes on until its queue is closed.
+pub(crate) async fn run(name: &'static str, database: &Database, work: impl Future<Output = ()> + Send + 'static) {
+    if database.is_shared() || simulation::is_on() {
+        return work.await;
+    }
+    let (done, ended) = oneshot::channel::<()>();
+    let worker = move || {
+        MAY_BLOCK.set(true);
+        match tokio::runtime::Builder::new_current_thread().enable_time().build() {
+            Ok(runtime) => runtime.block_on(work),
+            Err(error) => panic!("no runtime for a thread: {error}"),
+        }
+        drop(done);
+    };
+    #[allow(clippy::disallowed_methods, reason = "its end is awaited below")]
+    let spawned = Builder::new().name(name.to_owned()).spawn(worker);
+    let thread = match spawned {
+        Ok(thread) => thread,
+        Err(error) => panic!("no thread for {name}: {error}"),
+    };
+    // The sender is dropped at the end, or by a panic.
+    drop(ended.await);
+    if let Err(panic) = thread.join() {
+        resume_unwind(panic);
+    }
+}
