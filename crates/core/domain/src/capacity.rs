@@ -19,20 +19,9 @@ pub use slot::{
     state_fact, withdraw_slot,
 };
 
-use contract::event::v1::event_envelope::Payload;
-use fault::{Fault, Reason, Violation};
+pub use crate::event::Fact;
 
-/// Something that happened: the resource it is about, the version of that resource, and the payload. It becomes an
-/// event envelope.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Fact {
-    /// The resource name of the one resource whose state it reports.
-    pub aggregate: String,
-    /// The version of that resource after the change.
-    pub version: i64,
-    /// The payload of the event.
-    pub payload: Payload,
-}
+use fault::{Fault, Reason, Violation};
 
 /// Refuses a field because of a rule that needs the stored state.
 pub(crate) fn field_invalid(field: &str, description: String) -> Fault {

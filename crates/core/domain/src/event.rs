@@ -49,6 +49,18 @@ impl Cause {
     }
 }
 
+/// Something that happened: the resource it is about, the version of that resource, and the payload. It becomes an
+/// event envelope.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fact {
+    /// The resource name of the one resource whose state it reports.
+    pub aggregate: String,
+    /// The version of that resource after the change.
+    pub version: i64,
+    /// The payload of the event.
+    pub payload: Payload,
+}
+
 /// Wraps a payload. `aggregate` is the name of the resource that it reports; `version` is that resource's version.
 #[must_use]
 pub fn envelope(

@@ -11,6 +11,7 @@ pub mod demand;
 pub mod event;
 pub mod filter;
 pub mod hospital;
+mod hospital_state;
 pub mod ids;
 pub mod invariants;
 pub mod mypage;

@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 
 use super::slot::{Slot, SlotState, slot_closed, slot_not_found};
 use crate::civil::time_zone;
-use crate::hospital::{Hospital, HospitalState, hospital_deleted, hospital_not_found};
+use crate::hospital_state::{Hospital, HospitalState, hospital_deleted, hospital_not_found};
 use crate::ids::SlotId;
 use crate::window::BookingPolicy;
 

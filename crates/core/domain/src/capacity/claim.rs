@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::booking::{Offer, Venue, judge_booking};
 use super::slot::{Slot, slot_not_found};
 use super::{Fact, field_invalid};
-use crate::hospital::Hospital;
+use crate::hospital_state::Hospital;
 use crate::ids::{ClaimId, SlotId};
 
 /// Why a claim was revoked. The numbers are those of the contract.

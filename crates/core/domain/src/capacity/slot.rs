@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::{Fact, field_invalid};
 use crate::civil::encode_date;
-use crate::hospital::{Hospital, hospital_deleted};
+use crate::hospital_state::{Hospital, hospital_deleted};
 use crate::ids::{CapacityRequestId, SlotId};
 use crate::token::check_etag;
 use crate::window::refuse_past;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use contract::event::v1::event_envelope::Payload;
 use contract::hospital::v1 as message;
 use jiff::Timestamp;
 use jiff::civil::date;

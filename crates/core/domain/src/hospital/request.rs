@@ -6,8 +6,9 @@ use contract::hospital::v1 as message;
 use fault::{Fault, Reason};
 use jiff::{SignedDuration, Timestamp};
 
-use super::Hospital;
-use crate::capacity::{CapacityChange, Fact, MAX_CAPACITY, Slot, field_invalid, require_on_sale, set_capacity};
+use crate::capacity::{CapacityChange, MAX_CAPACITY, Slot, field_invalid, require_on_sale, set_capacity};
+use crate::event::Fact;
+use crate::hospital_state::Hospital;
 use crate::ids::{CapacityRequestId, SlotId};
 use crate::token::check_etag;
 use crate::window::refuse_past;
