@@ -162,7 +162,6 @@ impl fmt::Debug for Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Violations;
 
     #[test]
     fn every_reason_is_found_by_its_name() {
@@ -179,16 +178,5 @@ mod tests {
             assert_eq!(reason.code() == Code::Unavailable, retried.contains(reason), "{}", reason.name());
             assert_eq!(reason.code() == Code::Internal, *reason == Reason::Internal, "{}", reason.name());
         }
-    }
-
-    #[test]
-    fn violations_name_every_field_and_lead_with_the_first() {
-        let mut violations = Violations::new();
-        violations.add("slot.date", Reason::DateInvalid, "31 February does not exist");
-        violations.add("slot.capacity", Reason::FieldInvalid, "must be 0..100000");
-        let fault = violations.finish().expect_err("two violations");
-        assert_eq!(fault.reason(), Reason::DateInvalid);
-        assert_eq!(fault.violations().len(), 2);
-        assert_eq!(fault.metadata()["field"], "slot.date");
     }
 }

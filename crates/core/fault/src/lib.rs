@@ -7,7 +7,9 @@
 mod fault;
 mod reason;
 mod violation;
+mod violations;
 
 pub use fault::{Fault, Resource};
 pub use reason::{Code, Reason};
-pub use violation::{Violation, Violations};
+pub use violation::Violation;
+pub use violations::Violations;
