@@ -178,6 +178,14 @@ impl Drop for Child {
     }
 }
 
+/// Removes the `CHECKUP_…` variables of this process from the command: a process of the mesh takes every setting from
+/// its configuration file and its flags.
+pub fn without_settings(command: &mut Command) {
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CHECKUP_")) {
+        command.env_remove(name);
+    }
+}
+
 /// Ends a child when this process is gone: a shell that waits for the end of a pipe which only this process holds.
 #[derive(Debug)]
 struct Guard(std::process::Child);

@@ -15,10 +15,11 @@ mod programs;
 mod replica;
 mod topology;
 
+pub use child::without_settings;
 pub use error::Error;
 pub use nats::Nats;
 pub use output::Output;
 pub use postgres::Postgres;
 pub use replica::{Replica, State};
 pub use rustix::process::Signal;
-pub use topology::{Layout, Mesh, without_settings};
+pub use topology::{Layout, Mesh};

@@ -10,8 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::child::Child;
-use crate::topology::without_settings;
+use crate::child::{Child, without_settings};
 use crate::{Error, Output};
 
 const READINESS_POLL_INTERVAL: Duration = Duration::from_millis(20);

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use crate::child::without_settings;
 use crate::replica::{Replica, Spot};
 use crate::{Error, Nats, Postgres, port};
 
@@ -68,14 +69,6 @@ impl Layout {
 
     fn has_database(&self, service: &str) -> bool {
         self.in_files.iter().all(|name| name != service)
-    }
-}
-
-/// Removes the `CHECKUP_…` variables of this process from the command: a process of the mesh takes every setting from
-/// its configuration file and its flags.
-pub fn without_settings(command: &mut Command) {
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CHECKUP_")) {
-        command.env_remove(name);
     }
 }
 
