@@ -8,7 +8,6 @@ use tempfile::TempDir;
 
 use crate::disk::Disk;
 use crate::patience::patience;
-use crate::process::{Checkup, Process};
 
 /// A data directory that is removed with its last handle.
 #[derive(Debug, Clone)]
@@ -92,12 +91,12 @@ impl Topology {
 #[derive(Debug, Clone)]
 pub struct Launch {
     binary: PathBuf,
-    topology: Topology,
+    pub(crate) topology: Topology,
     data: DataDir,
-    arguments: Vec<String>,
+    pub(crate) arguments: Vec<String>,
     variables: Vec<(String, String)>,
     largest_file: Option<u64>,
-    port: u16,
+    pub(crate) port: u16,
 }
 
 /// The result of a command that ended by itself.
@@ -182,7 +181,7 @@ impl Launch {
     }
 
     /// Limits the size of each file of `checkup up` in bytes: larger writes fail as on a full disk, but with another
-    /// error. `None` removes the limit. [`Checkup::limit_files`] changes it while the process runs.
+    /// error. `None` removes the limit. [`crate::Checkup::limit_files`] changes it while the process runs.
     #[must_use]
     pub fn largest_file(mut self, bytes: Option<u64>) -> Self {
         self.largest_file = bytes;
@@ -193,57 +192,6 @@ impl Launch {
     #[must_use]
     pub fn data(&self) -> &DataDir {
         &self.data
-    }
-
-    /// Starts `checkup` on free ports and waits until it announces that it serves.
-    ///
-    /// # Panics
-    /// If it ends or does not announce it in time.
-    pub async fn start(&self) -> Checkup {
-        match self.try_start().await {
-            Ok(checkup) => checkup,
-            Err(failure) => panic!("checkup did not start: {failure:#?}"),
-        }
-    }
-
-    /// Starts `checkup up` on data that it must not serve, and waits until it announces that it does not serve.
-    ///
-    /// # Panics
-    /// If it ends or does not announce it in time.
-    pub async fn start_refusing(&self) -> Checkup {
-        let mut command = self.command(&["up", "--addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0"]);
-        command.arg("--data-dir").arg(self.data.path()).args(&self.arguments);
-        let mut process = Process::spawn(command);
-        match process.refusing().await {
-            Ok(addr) => Checkup::new(addr, process, self.clone()),
-            Err(code) => panic!("checkup did not say why it does not serve: {:#?}", process.into_failure(code)),
-        }
-    }
-
-    /// Starts `checkup` and waits until it serves, for tests of starts that fail.
-    ///
-    /// # Errors
-    /// The output of a process that did not serve.
-    ///
-    /// # Panics
-    /// If the binary cannot be run at all.
-    pub async fn try_start(&self) -> Result<Checkup, StartFailure> {
-        let addr = format!("127.0.0.1:{}", self.port);
-        let mut command = match self.topology {
-            Topology::Embedded => self.limited(&["up", "--addr", &addr, "--admin-addr", "127.0.0.1:0"]),
-            Topology::Mesh => {
-                // PostgreSQL runs as another user if the tests run as root.
-                let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-                std::fs::set_permissions(self.data.path(), open).expect("our own directory");
-                self.command(&["mesh", "--addr", &addr])
-            }
-        };
-        command.arg("--data-dir").arg(self.data.path()).args(&self.arguments);
-        let mut process = Process::spawn(command);
-        match process.serving().await {
-            Ok(addr) => Ok(Checkup::new(addr, process, self.clone())),
-            Err(code) => Err(process.into_failure(code)),
-        }
     }
 
     /// Runs another command of the binary to its end, for example `verify --addr …`.
@@ -268,7 +216,7 @@ impl Launch {
 
     /// A command under the limit on file sizes, if there is one. The shell ignores SIGXFSZ, which would end the
     /// process, and its successor inherits that. Only the soft limit is set, so that it can be raised again.
-    fn limited(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn limited(&self, arguments: &[&str]) -> Command {
         const BLOCK: u64 = 512;
         let Some(bytes) = self.largest_file else { return self.command(arguments) };
         let mut command = self.prepared(Command::new("/bin/sh"));
@@ -277,7 +225,8 @@ impl Launch {
         command
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    /// A command of the binary with its standard streams piped.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.prepared(Command::new(&self.binary));
         command.args(arguments);
         command

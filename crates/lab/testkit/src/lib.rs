@@ -21,6 +21,7 @@ mod rush;
 mod scene;
 mod seed;
 mod small_disk;
+mod start;
 mod token;
 mod wire;
 
