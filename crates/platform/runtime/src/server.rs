@@ -8,6 +8,7 @@ mod body;
 mod door;
 mod held;
 mod local;
+mod meters;
 mod methods;
 mod options;
 pub mod protocol;

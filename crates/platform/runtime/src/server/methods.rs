@@ -7,7 +7,7 @@ use prost::{DecodeError, Message};
 use prost_types::FileDescriptorSet;
 use tokio::sync::Semaphore;
 
-use super::record::Meters;
+use super::meters::Meters;
 
 /// The descriptors of the contract and of health. Clients such as grpcurl read them through reflection.
 pub(super) const DESCRIPTOR_SETS: [&[u8]; 2] = [contract::DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET];

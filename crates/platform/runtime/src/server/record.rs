@@ -1,16 +1,16 @@
 //! The record of one call in logs and metrics, from its arrival to the end of its answer.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
 use domain::access::Caller;
 use http::HeaderMap;
-use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use metrics::{counter, histogram};
 use tonic::Code;
 
+use super::meters::{Meters, OK};
 use super::methods::Method;
-use crate::metrics::{CALL_SECONDS, CALLS, CALLS_IN_FLIGHT};
+use crate::metrics::{CALL_SECONDS, CALLS};
 use crate::scope::{self, Scope};
 use crate::trace::TraceContext;
 
@@ -26,7 +26,7 @@ pub(super) struct Record {
 impl Record {
     /// Begins the record of a call.
     pub(super) fn begin(method: Arc<Method>) -> Self {
-        method.meters.get_or_init(|| Meters::of(&method)).in_flight.increment(1.0);
+        method.meters.get_or_init(|| Meters::of(&method.name)).in_flight.increment(1.0);
         Self { method, scope: None, arrival: Instant::now(), code: None }
     }
 
@@ -66,7 +66,7 @@ impl Drop for Record {
     fn drop(&mut self) {
         let code = code_name(self.code.unwrap_or(Code::Cancelled));
         let elapsed = self.arrival.elapsed();
-        let meters = self.method.meters.get_or_init(|| Meters::of(&self.method));
+        let meters = self.method.meters.get_or_init(|| Meters::of(&self.method.name));
         meters.in_flight.decrement(1.0);
         if code == OK {
             meters.answered.increment(1);
@@ -76,34 +76,6 @@ impl Drop for Record {
             histogram!(CALL_SECONDS, "method" => Arc::clone(&self.method.name)).record(elapsed);
         }
         Self::within(self.scope(), || tracing::debug!(code, ?elapsed, "call answered"));
-    }
-}
-
-const OK: &str = "OK";
-
-/// The meters of a method's calls and of its OK answers. They are kept because finding them by name and labels costs
-/// more than counting.
-#[derive(Clone)]
-pub(super) struct Meters {
-    /// Shared by all methods.
-    in_flight: Gauge,
-    answered: Counter,
-    seconds: Histogram,
-}
-
-impl fmt::Debug for Meters {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Meters").finish_non_exhaustive()
-    }
-}
-
-impl Meters {
-    fn of(method: &Method) -> Self {
-        Self {
-            in_flight: gauge!(CALLS_IN_FLIGHT),
-            answered: counter!(CALLS, "method" => Arc::clone(&method.name), "code" => OK),
-            seconds: histogram!(CALL_SECONDS, "method" => Arc::clone(&method.name)),
-        }
     }
 }
 
