@@ -14,7 +14,7 @@ use store::dead_letter::{DeadLetter, seen_as};
 use store::inbox::InboxKey;
 use uuid::Uuid;
 
-use crate::consume::{ConsumeOptions, Consumer, Incoming};
+use crate::consumer::{ConsumeOptions, Consumer, Incoming};
 
 /// Applies the deliveries of one consumer.
 pub(crate) struct Applier {

@@ -7,6 +7,7 @@
 
 mod apply;
 mod consume;
+mod consumer;
 mod log;
 mod pace;
 mod projection;
@@ -14,7 +15,8 @@ mod publish;
 mod upkeep;
 mod witness;
 
-pub use consume::{ConsumeOptions, Consumer, Handler, Incoming, consume};
+pub use consume::consume;
+pub use consumer::{ConsumeOptions, Consumer, Handler, Incoming};
 pub use log::OutboxLog;
 pub use projection::{Admission, Projection, Projector, Task};
 pub use publish::{PublishOptions, publish};

@@ -27,7 +27,7 @@ use store::inbox::InboxKey;
 use store::{Database, DbErr, Transaction, Writer, WriterOptions};
 use tokio::time::{Instant, sleep};
 
-use crate::consume::{Consumer, Handler, Incoming};
+use crate::consumer::{Consumer, Handler, Incoming};
 use crate::projection::batch::{Arrived, Batch, Command};
 
 /// Whether a repeated event must be recognised.

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::apply::read;
 use crate::chain;
-use crate::consume::{ConsumeOptions, Consumer};
+use crate::consumer::{ConsumeOptions, Consumer};
 
 /// How often the consumer looks for requests to apply a dead letter again.
 const REPLAY_POLL_INTERVAL: Duration = Duration::from_millis(500);
