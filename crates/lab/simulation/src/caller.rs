@@ -19,9 +19,9 @@ use tonic::{Code, Request, Response, Status};
 
 use crate::chance::Chance;
 use crate::history::{Asked, CallHistory, Cancelled};
-use crate::host::Site;
 use crate::net::replicas;
 use crate::plan::{HOSPITALS, SCREENINGS};
+use crate::site::Site;
 use crate::stage::Stage;
 
 /// The deadline of an attempt.

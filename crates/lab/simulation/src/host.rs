@@ -1,6 +1,5 @@
 //! The real services on simulated hosts. Each is built as in its own process.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,20 +8,19 @@ use jiff::SignedDuration;
 use relay::{ConsumeOptions, Consumer, PublishOptions};
 use runtime::Process;
 use runtime::clock::Clock;
-use runtime::identity::{Signer, TokenSource, Verifier};
+use runtime::identity::{TokenSource, Verifier};
 use runtime::lifecycle::{Drain, drain_pair};
 use runtime::server::{Server, ServerOptions};
 use runtime::tasks::Kind;
 use store::migration::MigratorTrait;
 use store::{Database, Location};
-use tokio::runtime::Handle;
 
-use crate::commits::{Commits, Fates};
+use crate::commits::Commits;
 use crate::mutant::Mutant;
 use crate::net::{Port, replicas};
 use crate::plan::{HOSPITALS, HOSTS, Plan};
-use crate::trace::Trace;
-use crate::transport::{Broker, Durable, Ordered, Sender};
+use crate::site::Site;
+use crate::transport::{Durable, Ordered, Sender};
 use crate::watch::Watched;
 use crate::{sabotage, schema, watermark};
 
@@ -30,21 +28,6 @@ use crate::{sabotage, schema, watermark};
 const TERM: Duration = Duration::from_secs(1);
 /// How often a relay looks for commits of another replica. Rarely, because this costs more than half of a run.
 const IDLE: Duration = Duration::from_millis(80);
-
-/// The state that all hosts share.
-#[derive(Debug)]
-pub(crate) struct Site {
-    pub(crate) plan: Plan,
-    pub(crate) data: PathBuf,
-    /// The runtime on which databases work.
-    pub(crate) side: Handle,
-    pub(crate) signer: Signer,
-    pub(crate) broker: Broker,
-    pub(crate) trace: Trace,
-    pub(crate) fates: Arc<Fates>,
-    /// The events that consumers have applied, for a planted bug.
-    pub(crate) applied: sabotage::Applied,
-}
 
 /// A service under construction on a host.
 struct Build {

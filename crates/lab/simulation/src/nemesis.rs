@@ -6,8 +6,8 @@ use std::time::Duration;
 use turmoil::Sim;
 
 use crate::commits::Fate;
-use crate::host::Site;
 use crate::plan::{CUSTOMERS, Disruption, HOSTS, How};
+use crate::site::Site;
 use crate::transport::DeliveryFaults;
 
 /// The beginnings and ends of disruptions that are still to come, the latest first.

@@ -9,11 +9,11 @@ use turmoil::Builder;
 
 use crate::caller::Caller;
 use crate::history::CallHistory;
-use crate::host::{self, Site};
+use crate::host;
 use crate::mutant::Mutant;
 use crate::nemesis::Nemesis;
 use crate::plan::{CUSTOMERS, HOSTS, Plan};
-use crate::sabotage::Applied;
+use crate::site::{Applied, Site};
 use crate::stage::Stage;
 use crate::trace::Trace;
 use crate::transport::Broker;

@@ -1,9 +1,8 @@
 //! Plants bugs. If the precaution is a row, a trigger deletes the row. If it is a rule or a handler, another one
 //! replaces it.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use contract::event::v1::ScreeningSnapshot;
@@ -17,10 +16,9 @@ use store::Location;
 use store::dead_letter::DeadLetter;
 use store::inbox::InboxKey;
 use tokio::runtime::Handle;
-use uuid::Uuid;
 
-use crate::host::Site;
 use crate::mutant::Mutant;
+use crate::site::Site;
 
 /// Plants a mutant's trigger in the database of a service. `side` is the runtime on which databases work.
 pub(crate) fn plant(mutant: Option<Mutant>, service: &str, database: &Path, side: &Handle) -> turmoil::Result {
@@ -85,17 +83,6 @@ pub(crate) fn over(consumer: Consumer, site: &Arc<Site>) -> Consumer {
     let inner = Arc::clone(&consumer.handler);
     let handler = Arc::new(Counting { inner, database, site: Arc::clone(site) });
     Consumer { handler, ..consumer }
-}
-
-/// The ids of the events that some consumer has applied.
-#[derive(Debug, Default)]
-pub(crate) struct Applied(Mutex<BTreeSet<Uuid>>);
-
-impl Applied {
-    /// Records the event and returns whether it was applied before.
-    fn again(&self, event: Uuid) -> bool {
-        !self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(event)
-    }
 }
 
 /// A handler that gives back one more place each time an event is repeated.

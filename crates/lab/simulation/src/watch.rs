@@ -10,7 +10,7 @@ use store::dead_letter::DeadLetter;
 use store::inbox::InboxKey;
 
 use crate::chance::Chance;
-use crate::host::Site;
+use crate::site::Site;
 
 /// A handler that records and delays.
 pub(crate) struct Watched {
