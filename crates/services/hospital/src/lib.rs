@@ -38,6 +38,9 @@ use crate::rpc::Rpc;
 /// The service's name, in its events, its identity and its metrics.
 pub const NAME: &str = "hospital";
 
+/// The durable name of the consumer that gives places back.
+pub(crate) const CONSUMER: &str = "hospital-releases";
+
 /// The service's section of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

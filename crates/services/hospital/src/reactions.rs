@@ -18,12 +18,10 @@ use store::inbox::InboxKey;
 use store::{Database, Writer};
 use tokio::time::Instant;
 
+pub(crate) use crate::CONSUMER;
 use crate::NAME;
 use crate::batch::HospitalBatchHandler;
 use crate::command::{ClaimRequest, Command, Event};
-
-/// The durable name of the consumer that gives places back.
-pub(crate) const CONSUMER: &str = "hospital-releases";
 
 /// How long a batch of events may wait for its transaction. After that it is delivered again.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(30);

@@ -41,6 +41,9 @@ use crate::tables::screening_lookup::ScreeningLookup;
 /// The service's name, in its identity, its events and its metrics.
 pub const NAME: &str = "screening";
 
+/// The durable name of the consumer of Hospital's claim events.
+pub(crate) const CONSUMER: &str = "screening-capacity";
+
 /// The service's section of the configuration.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -19,11 +19,9 @@ use store::dead_letter::DeadLetter;
 use store::inbox::InboxKey;
 use tokio::time::Instant;
 
+pub(crate) use crate::CONSUMER;
 use crate::NAME;
 use crate::batch::{ClaimEvent, ClaimFact, Command, ScreeningWriter};
-
-/// The durable name of the consumer of Hospital's claim events.
-pub(crate) const CONSUMER: &str = "screening-capacity";
 
 /// How long a batch of events may wait for its transaction. After that it is delivered again.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
