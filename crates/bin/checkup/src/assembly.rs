@@ -25,8 +25,9 @@ use tonic::transport::Uri;
 use crate::config::Settings;
 use crate::exit::{Failure, chain};
 use crate::identity::OwnTokens;
-use crate::rebuild::{Builder, Feed, Keeper, ViewFiles};
+use crate::rebuild::{Builder, Feed, Keeper};
 use crate::service::Service;
+use crate::view_files::ViewFiles;
 
 /// What the services of a process share.
 #[derive(Debug)]

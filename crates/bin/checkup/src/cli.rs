@@ -15,7 +15,7 @@ use clap::{Args, Parser, Subcommand};
 pub use safety::{BackupArgs, RecoverArgs, RestoreArgs};
 pub use serving::{MeshArgs, Replicas, ServeArgs, UpArgs};
 pub use tools::{BenchArgs, BenchItem, DemoArgs, JwksArgs, TokenArgs, VerifyArgs};
-pub use upkeep::{ConfigCommand, DeadLettersCommand, MigrateArgs, RebuildArgs, StoresArgs};
+pub use upkeep::{ConfigCommand, DeadLetterId, DeadLettersCommand, MigrateArgs, RebuildArgs, StoresArgs};
 
 /// The default data directory.
 pub const DATA_DIR: &str = "data";

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use store::Location;
 
 use crate::exit::{Failure, chain};
-use crate::rebuild::ViewFiles;
 use crate::service::Service;
+use crate::view_files::ViewFiles;
 
 /// The name of the lock file. The file stays when the process ends. Only its lock counts, and the operating system
 /// releases the lock however the process ends.

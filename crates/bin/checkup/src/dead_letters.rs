@@ -4,9 +4,8 @@
 //! The service's own consumer then applies it by its own rules.
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Write};
+use std::fmt::Write;
 use std::path::Path;
-use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use contract::event::v1::EventEnvelope;
@@ -17,7 +16,7 @@ use store::dead_letter::{self, Model};
 use store::{Database, DbErr, Location, timestamp};
 
 use crate::assembly;
-use crate::cli::{DeadLettersCommand, StoresArgs};
+use crate::cli::{DeadLetterId, DeadLettersCommand, StoresArgs};
 use crate::config::Sources;
 use crate::data_dir::file;
 use crate::exit::{Exit, Failure, chain};
@@ -29,32 +28,6 @@ const LETTERS_PER_READ: u64 = 500;
 /// The most characters of an error that a list shows.
 const SHOWN_ERROR_CHARACTERS: usize = 60;
 const REPLAY_POLL_INTERVAL: Duration = Duration::from_millis(100);
-
-/// The name of a dead letter, for example `hospital/12`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct LetterId {
-    /// The service whose database has it.
-    pub service: Service,
-    /// Its number in that database.
-    pub number: i64,
-}
-
-impl fmt::Display for LetterId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.service, self.number)
-    }
-}
-
-impl FromStr for LetterId {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (service, number) =
-            text.split_once('/').ok_or("a dead letter is called SERVICE/NUMBER, as `list` shows it")?;
-        let number = number.parse().map_err(|_| format!("{number:?} is no number"))?;
-        Ok(Self { service: service.parse()?, number })
-    }
-}
 
 /// Runs one of the `dead-letters` commands.
 ///
@@ -84,7 +57,7 @@ struct Stores(BTreeMap<Service, Database>);
 impl Stores {
     /// Opens the databases of the configuration and of the data directory. With `named`, only those of these dead
     /// letters.
-    async fn open(args: &StoresArgs, named: Option<&[LetterId]>) -> Result<Self, Failure> {
+    async fn open(args: &StoresArgs, named: Option<&[DeadLetterId]>) -> Result<Self, Failure> {
         let settings = Sources::of_process(&args.config).settings()?;
         let mut locations = settings.databases;
         for service in Service::ALL {
@@ -110,11 +83,11 @@ impl Stores {
         Ok(Self(stores))
     }
 
-    fn of(&self, letter: LetterId) -> Result<&Database, Failure> {
+    fn of(&self, letter: DeadLetterId) -> Result<&Database, Failure> {
         self.0.get(&letter.service).ok_or_else(|| missing(letter))
     }
 
-    async fn letters(&self) -> Result<BTreeMap<LetterId, Model>, Failure> {
+    async fn letters(&self) -> Result<BTreeMap<DeadLetterId, Model>, Failure> {
         let mut letters = BTreeMap::new();
         for (service, database) in &self.0 {
             let mut after = 0;
@@ -122,13 +95,13 @@ impl Stores {
                 let rows = dead_letter::list(database.reader(), after, LETTERS_PER_READ).await.map_err(failed)?;
                 let Some(last) = rows.last() else { break };
                 after = last.id;
-                letters.extend(rows.into_iter().map(|row| (LetterId { service: *service, number: row.id }, row)));
+                letters.extend(rows.into_iter().map(|row| (DeadLetterId { service: *service, number: row.id }, row)));
             }
         }
         Ok(letters)
     }
 
-    async fn get(&self, letter: LetterId) -> Result<Option<Model>, Failure> {
+    async fn get(&self, letter: DeadLetterId) -> Result<Option<Model>, Failure> {
         dead_letter::get(self.of(letter)?.reader(), letter.number).await.map_err(failed)
     }
 }
@@ -138,7 +111,7 @@ fn nowhere(whose: &str, directory: &Path) -> Failure {
     Failure::failed(format!("there is no database of {whose} in {}; {help}", directory.display()))
 }
 
-fn missing(letter: LetterId) -> Failure {
+fn missing(letter: DeadLetterId) -> Failure {
     Failure::failed(format!("there is no dead letter {letter}; `checkup dead-letters list` shows those there are"))
 }
 
@@ -186,7 +159,7 @@ async fn list(stores: &Stores, json: bool) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
-async fn show(stores: &Stores, id: LetterId) -> Result<Exit, Failure> {
+async fn show(stores: &Stores, id: DeadLetterId) -> Result<Exit, Failure> {
     let letter = stores.get(id).await?.ok_or_else(|| missing(id))?;
     let mut text = String::new();
     let Model { consumer, event_id, subject, payload, error, attempts, .. } = &letter;
@@ -205,7 +178,7 @@ async fn show(stores: &Stores, id: LetterId) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
-async fn replay(stores: &Stores, letters: &[LetterId], wait: Duration) -> Result<Exit, Failure> {
+async fn replay(stores: &Stores, letters: &[DeadLetterId], wait: Duration) -> Result<Exit, Failure> {
     for letter in letters {
         let asked = dead_letter::ask_for_replay(stores.of(*letter)?, letter.number, Clock::system().now()).await;
         if !asked.map_err(failed)? {
@@ -234,7 +207,7 @@ async fn replay(stores: &Stores, letters: &[LetterId], wait: Duration) -> Result
     Ok(if all_applied { Exit::Ok } else { Exit::Failed })
 }
 
-async fn remove(stores: &Stores, letters: &[LetterId]) -> Result<Exit, Failure> {
+async fn remove(stores: &Stores, letters: &[DeadLetterId]) -> Result<Exit, Failure> {
     let mut all_printed = Ok(());
     for letter in letters {
         if !dead_letter::remove(stores.of(*letter)?, letter.number).await.map_err(failed)? {

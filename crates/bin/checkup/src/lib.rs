@@ -30,4 +30,5 @@ pub mod terminal;
 pub mod token;
 pub mod up;
 pub mod verify;
+pub mod view_files;
 pub mod welcome;

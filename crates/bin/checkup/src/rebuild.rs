@@ -5,7 +5,6 @@
 //! rebuild.
 
 mod feed;
-mod files;
 mod keeper;
 
 use std::path::Path;
@@ -15,7 +14,6 @@ use store::Location;
 use tokio::time::sleep;
 
 pub use feed::Feed;
-pub use files::{Report, State, ViewFiles};
 pub use keeper::{Builder, Keeper};
 
 use crate::cli::RebuildArgs;
@@ -24,6 +22,7 @@ use crate::data_dir;
 use crate::exit::{Exit, Failure, chain};
 use crate::service::Service;
 use crate::terminal::{self, Progress};
+use crate::view_files::{Report, State, ViewFiles};
 
 const PROGRESS_POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// How long the running process may take to accept the request.

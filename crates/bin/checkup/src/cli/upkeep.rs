@@ -1,12 +1,13 @@
 //! The commands that maintain databases, views and the configuration.
 
+use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
 use super::{ConfigArgs, DATA_DIR};
-use crate::dead_letters::LetterId;
 use crate::service::Service;
 
 const MIGRATE_EXAMPLES: &str = "\
@@ -66,7 +67,7 @@ pub enum DeadLettersCommand {
         stores: StoresArgs,
         /// Which letter
         #[arg(value_name = "SERVICE/NUMBER")]
-        letter: LetterId,
+        letter: DeadLetterId,
     },
     /// Has letters applied again
     #[command(after_help = DEAD_LETTERS_EXAMPLES)]
@@ -76,7 +77,7 @@ pub enum DeadLettersCommand {
         stores: StoresArgs,
         /// Which letters
         #[arg(value_name = "SERVICE/NUMBER", required_unless_present = "all")]
-        letters: Vec<LetterId>,
+        letters: Vec<DeadLetterId>,
         /// All of them
         #[arg(long, conflicts_with = "letters")]
         all: bool,
@@ -92,8 +93,34 @@ pub enum DeadLettersCommand {
         stores: StoresArgs,
         /// Which letters
         #[arg(value_name = "SERVICE/NUMBER", required = true)]
-        letters: Vec<LetterId>,
+        letters: Vec<DeadLetterId>,
     },
+}
+
+/// The name of a dead letter, for example `hospital/12`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DeadLetterId {
+    /// The service whose database has it.
+    pub service: Service,
+    /// Its number in that database.
+    pub number: i64,
+}
+
+impl fmt::Display for DeadLetterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.service, self.number)
+    }
+}
+
+impl FromStr for DeadLetterId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (service, number) =
+            text.split_once('/').ok_or("a dead letter is called SERVICE/NUMBER, as `list` shows it")?;
+        let number = number.parse().map_err(|_| format!("{number:?} is no number"))?;
+        Ok(Self { service: service.parse()?, number })
+    }
 }
 
 /// Where services' databases are looked for.

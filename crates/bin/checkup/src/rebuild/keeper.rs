@@ -13,8 +13,8 @@ use store::{Database, DbErr, Location, inbox};
 use tokio::time::{Instant, sleep};
 
 use super::feed::{Counted, Feed, Progress};
-use super::files::{Report, State, ViewFiles};
 use crate::exit::chain;
+use crate::view_files::{Report, State, ViewFiles};
 
 /// How often the directory is checked for a request.
 const REQUEST_POLL_INTERVAL: Duration = Duration::from_millis(500);

@@ -59,14 +59,14 @@ async fn the_server_answers_a_deadline_that_has_passed() {
     let wire = Wire::connect(checkup.addr()).await.expect("a connection");
     let bearer = format!("Bearer {}", checkup.tokens().auditor());
     for timeout in ["0n", "1n", "999u"] {
-        for path in crate::fuzz::methods() {
+        for path in crate::methods::methods() {
             let headers = [("grpc-timeout", timeout), ("authorization", bearer.as_str())];
             let answer = wire.call(&format!("/{path}"), &headers, &[]).await.expect("an answer");
             refused(Err::<(), _>(answer.status), Reason::DeadlineExceeded);
         }
     }
     // With a little more time, every answer is complete: OK, or a refusal with its details.
-    for path in crate::fuzz::methods() {
+    for path in crate::methods::methods() {
         let headers = [("grpc-timeout", "7m"), ("authorization", bearer.as_str())];
         let status = wire.call(&format!("/{path}"), &headers, &[]).await.expect("an answer").status;
         assert!(status.code() == Code::Ok || Refusal::of(&status).is_some(), "{path}: {status:?}");

@@ -77,10 +77,10 @@ async fn knock(party: &Party, service: &str, method: &str) -> Option<Refusal> {
 #[test]
 fn the_table_names_every_method_of_the_contract() {
     let listed: Vec<String> = ACCESS.iter().map(|(service, method, _)| format!("{service}/{method}")).collect();
-    let mut missing = crate::fuzz::methods();
+    let mut missing = crate::methods::methods();
     missing.retain(|method| !listed.contains(method));
     assert_eq!(missing, [""; 0], "methods without a rule of access");
-    assert_eq!(listed.len(), crate::fuzz::methods().len());
+    assert_eq!(listed.len(), crate::methods::methods().len());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -18,6 +18,7 @@ mod hostile;
 mod hurry;
 mod identity;
 mod lists;
+mod methods;
 mod observability;
 mod older;
 mod paging;

@@ -198,7 +198,7 @@ reflection!(its_earlier_version_goes_on_too, v1alpha);
 
 /// Every service by its name, and the empty name for all of them.
 fn services() -> Vec<String> {
-    let mut names: Vec<String> = crate::fuzz::methods();
+    let mut names: Vec<String> = crate::methods::methods();
     names.iter_mut().for_each(|path| path.truncate(path.find('/').unwrap_or_default()));
     names.dedup();
     names.push(String::new());

@@ -249,7 +249,7 @@ async fn health_and_reflection_are_served_to_anybody() {
         // ServerReflectionRequest{list_services: ""}
         let service = format!("grpc.reflection.{version}.ServerReflection");
         let listed = String::from_utf8_lossy(&ask(&service, "ServerReflectionInfo", &[0x3a, 0]).await).into_owned();
-        for method in crate::fuzz::methods() {
+        for method in crate::methods::methods() {
             let (service, _) = method.split_once('/').expect("a service and a method");
             assert!(listed.contains(service), "{version} lists {service}");
         }

@@ -15,13 +15,14 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 use prost::Message as _;
-use prost_reflect::{DescriptorPool, MethodDescriptor};
+use prost_reflect::MethodDescriptor;
 use testkit::{Answer, Checkup, Desk, Party, Random, RawMethod, Refusal, call_raw, seed};
 use tokio::runtime::Runtime;
 use tonic::Code;
 
 use self::vocabulary::{Vocabulary, any_message};
 use crate::launch;
+use crate::methods::method_descriptors;
 
 /// Calls per property. All of them together take about half a minute.
 const CASES: u32 = 1_500;
@@ -29,19 +30,6 @@ const CASES: u32 = 1_500;
 const DEADLINE: Duration = Duration::from_secs(10);
 /// How long a stream is read.
 const GLANCE: Duration = Duration::from_millis(40);
-
-/// Every method of the contract.
-fn method_descriptors() -> Vec<MethodDescriptor> {
-    let pool = DescriptorPool::decode(contract::DESCRIPTORS).expect("the contract's descriptors");
-    let services = pool.services().filter(|service| service.full_name().starts_with("checkup."));
-    services.flat_map(|service| service.methods().collect::<Vec<_>>()).collect()
-}
-
-/// The paths `package.Service/Method` of all methods.
-pub(crate) fn methods() -> Vec<String> {
-    let path = |method: MethodDescriptor| format!("{}/{}", method.parent_service().full_name(), method.name());
-    method_descriptors().into_iter().map(path).collect()
-}
 
 /// A running process with some data, a client per role, and words that mean something to the process.
 struct Target {
