@@ -1,7 +1,13 @@
-//! Which crate may use which, and why. The tests read the workspace's metadata from cargo.
+//! Which crate may use which, and why. The tests read the workspace's metadata from cargo. [`circles`] holds the files
+//! within a crate to one direction.
 //!
 //! `cargo deny` could enforce such rules too, but building it takes longer than this project's whole suite. This test
 //! needs no other tool.
+
+#[path = "architecture/circles.rs"]
+mod circles;
+#[path = "architecture/modules.rs"]
+mod modules;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -95,9 +101,25 @@ struct Edge {
     kind: Option<String>,
 }
 
+fn metadata() -> Value {
+    serde_json::from_str(&cargo(&["metadata", "--format-version", "1", "--no-deps"])).unwrap()
+}
+
+/// The root file of every library, binary and test of the workspace, with the name of its package.
+fn targets() -> Vec<(String, PathBuf)> {
+    let metadata = metadata();
+    let packages = metadata["packages"].as_array().unwrap().iter();
+    let targets = packages.flat_map(|package| {
+        let name = package["name"].as_str().unwrap();
+        let targets = package["targets"].as_array().unwrap().iter();
+        targets.map(move |target| (name.to_owned(), target["src_path"].as_str().unwrap().into()))
+    });
+    targets.collect()
+}
+
 /// The manifests of the workspace by crate, and the dependencies that they declare.
 fn workspace() -> (BTreeMap<String, PathBuf>, Vec<Edge>) {
-    let metadata: Value = serde_json::from_str(&cargo(&["metadata", "--format-version", "1", "--no-deps"])).unwrap();
+    let metadata = metadata();
     let (mut manifests, mut edges) = (BTreeMap::new(), Vec::new());
     for package in metadata["packages"].as_array().unwrap() {
         let from = package["name"].as_str().unwrap().to_owned();
