@@ -31,7 +31,7 @@ impl Backoff {
         *self = Self::new(self.first, self.last);
     }
 
-    /// The pause after try number `attempt`, from 1, if the tries are counted elsewhere.
+    /// The pause after try number `attempt`, from 1, if the tries are counted elsewhere. For 0 it is the first pause.
     #[must_use]
     pub fn behind(first: Duration, last: Duration, attempt: u32) -> Duration {
         let factor = 2_u32.saturating_pow(attempt.saturating_sub(1));
@@ -65,9 +65,13 @@ mod tests {
 
     #[test]
     fn no_pause_is_longer_than_the_last_one_and_none_overflows() {
-        assert_eq!(Backoff::new(LAST, FIRST).pause(), FIRST);
-        assert_eq!(Backoff::behind(LAST, FIRST, 1), FIRST);
+        let mut backoff = Backoff::new(LAST, FIRST);
+        assert_eq!(backoff.pause(), FIRST);
+        backoff.reset();
+        assert_eq!(backoff.pause(), FIRST);
+        assert_eq!([0, 1].map(|attempt| Backoff::behind(LAST, FIRST, attempt)), [FIRST; 2]);
         assert_eq!(Backoff::behind(FIRST, Duration::MAX, u32::MAX), FIRST.saturating_mul(u32::MAX));
+        assert_eq!(Backoff::behind(Duration::MAX, Duration::MAX, 2), Duration::MAX);
         let mut unbounded = Backoff::new(Duration::MAX, Duration::MAX);
         assert_eq!([(); 2].map(|()| unbounded.pause()), [Duration::MAX; 2]);
     }
