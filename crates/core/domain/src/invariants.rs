@@ -4,7 +4,11 @@
 //! disagreeing rows again because an event may still be on its way, and prints the result. A service that was not read
 //! (`None`) is not compared with any other.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+mod rows;
+
+pub use rows::{ClaimRow, ItemRow, ReservationRow, ScreeningRow, ServiceRows, SlotRow};
+
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -16,94 +20,6 @@ use jiff::civil::Date;
 
 use crate::civil::{decode_time, time_zone, today};
 use crate::ids::{ClaimId, CustomerId, HospitalId, Malformed, ScreeningId, SlotId};
-
-/// One slot, as Hospital counts it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SlotRow {
-    /// The slot that these counts are about.
-    pub slot: Arc<SlotId>,
-    /// How many places it has.
-    pub capacity: i32,
-    /// How many places are taken.
-    pub booked_count: i32,
-    /// How many places are left.
-    pub remaining_count: i32,
-}
-
-/// One claim as Hospital stores it, ACTIVE or REVOKED; RELEASED claims need not be given.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClaimRow {
-    /// The claim's id, which names its screening.
-    pub claim: ClaimId,
-    /// The slot that the claim is on.
-    pub slot: Arc<SlotId>,
-    /// ACTIVE or REVOKED; RELEASED if it is given.
-    pub state: ClaimState,
-}
-
-/// One booking as Screening stores it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ScreeningRow {
-    /// The booking's id.
-    pub screening: ScreeningId,
-    /// The customer who booked.
-    pub customer: Arc<CustomerId>,
-    /// The slot that is booked.
-    pub slot: Arc<SlotId>,
-    /// The state that Screening stores.
-    pub state: ScreeningState,
-    /// The generation of the claim that the booking holds or held.
-    pub claim_generation: i32,
-    /// 1 for the first state, one more per change.
-    pub version: i64,
-}
-
-/// One row of the reservation ledger.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReservationRow {
-    /// The booking it follows.
-    pub screening: ScreeningId,
-    /// The customer who booked.
-    pub customer: Arc<CustomerId>,
-    /// The slot that is booked.
-    pub slot: Arc<SlotId>,
-    /// The state of the reservation.
-    pub state: ReservationState,
-    /// The greatest version of the booking that the ledger has applied.
-    pub version: i64,
-}
-
-/// One item of a my-page.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ItemRow {
-    /// The booking it shows.
-    pub screening: ScreeningId,
-    /// The customer whose page it is.
-    pub customer: Arc<CustomerId>,
-    /// The date of the booked slot.
-    pub date: Date,
-    /// The state that the page shows; `STATE_UNSPECIFIED` for a state that this build does not know.
-    pub state: ScreeningState,
-    /// The version of the booking it shows.
-    pub version: i64,
-}
-
-/// The rows of each service. `None` means that the service was not read, so it is not compared.
-#[derive(Debug, Clone, Default)]
-pub struct ServiceRows {
-    /// Hospital's slots with their counts.
-    pub slots: Option<Vec<SlotRow>>,
-    /// Hospital's claims that are ACTIVE or REVOKED.
-    pub claims: Option<Vec<ClaimRow>>,
-    /// Hospitals whose deletion is complete, each with the first date that the deletion covered: see [`emptied`].
-    pub deleted: BTreeMap<HospitalId, Date>,
-    /// Screening's bookings, without fences.
-    pub screenings: Option<Vec<ScreeningRow>>,
-    /// The rows of the reservation ledger.
-    pub reservations: Option<Vec<ReservationRow>>,
-    /// The items of the my-pages of every customer whom Screening or Reservation names.
-    pub items: Option<Vec<ItemRow>>,
-}
 
 /// The subject of a disagreement, which is read again before the disagreement counts.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
