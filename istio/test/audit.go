@@ -223,7 +223,7 @@ func routing(mesh *Mesh, contract *Contract) (problems []string) {
 	if found := look(mesh.Proxies["gateway"].Routes, host, "/v1/hospitals"); found.GetTypedPerFilterConfig()["envoy.filters.http.cors"] == nil {
 		problems = append(problems, "gateway: browsers cannot call /v1/hospitals")
 	}
-	return append(problems, patience(mesh)...)
+	return append(problems, timeoutsFit(mesh)...)
 }
 
 // deadlinesInside: at a pod the service alone keeps its caller's deadline. The sidecar's answer would be held against the pod.
@@ -247,8 +247,8 @@ func deadlinesInside(mesh *Mesh) (problems []string) {
 	return problems
 }
 
-// patience: what a service waits for inside has to fit into what its caller waits.
-func patience(mesh *Mesh) (problems []string) {
+// timeoutsFit: what a service waits for inside has to fit into what its caller waits.
+func timeoutsFit(mesh *Mesh) (problems []string) {
 	shorter := func(inside time.Duration, what, caller, at, path string) {
 		if found := look(mesh.Proxies[caller].Routes, at, path); timeout(found) <= inside {
 			problems = append(problems, fmt.Sprintf("%s: %s is cut off after %s, before %s (%s)", caller, path, timeout(found), what, inside))

@@ -81,7 +81,7 @@ func (l *lab) heartbeats(within time.Duration) (count int) {
 	if err := errors.Join(protojson.Unmarshal([]byte(`{"name": "customers/kim/myPage"}`), request), stream.SendMsg(request), stream.CloseSend()); err != nil {
 		l.t.Fatal(err)
 	}
-	heard := method.Output().Fields().ByName("heartbeat")
+	heartbeat := method.Output().Fields().ByName("heartbeat")
 	for snapshots := 0; ; {
 		answer := dynamicpb.NewMessage(method.Output())
 		if err := stream.RecvMsg(answer); err != nil {
@@ -91,7 +91,7 @@ func (l *lab) heartbeats(within time.Duration) (count int) {
 			}
 			return count
 		}
-		if answer.Has(heard) {
+		if answer.Has(heartbeat) {
 			count++
 		} else {
 			snapshots++

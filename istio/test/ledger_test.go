@@ -125,7 +125,7 @@ func (l *traffic) settle() error {
 
 func (l *traffic) insist(ask func(context.Context) error) error {
 	return within(30*time.Second, func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), patienceOfCallers)
+		ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 		defer cancel()
 		return ask(ctx)
 	})
@@ -135,7 +135,7 @@ func (l *traffic) insist(ask func(context.Context) error) error {
 func (l *traffic) list(state string) (map[string]bool, error) {
 	client, found, page := l.lab.connect(l.lab.door, l.lab.outside("h2")), map[string]bool{}, ""
 	for {
-		ctx, cancel := context.WithTimeout(context.Background(), patienceOfCallers)
+		ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 		answer, err := client.call(ctx, "screening.v1.ScreeningService/ListScreenings", l.auditor,
 			fmt.Sprintf(`{"pageSize": 1000, "pageToken": %q, "filter": "state=%s"}`, page, state))
 		cancel()

@@ -177,13 +177,13 @@ func (l *lab) logged(trace string) error {
 func TestLoopbackLedger(t *testing.T) {
 	l := startLab(t, plan{interposed: true})
 	at := l.open("han-river", 3, 1)
-	told := l.newTraffic(at)
-	c := &caller{traffic: told, number: 1, client: l.connect(l.door, l.outside("h2"))}
+	calls := l.newTraffic(at)
+	c := &caller{traffic: calls, number: 1, client: l.connect(l.door, l.outside("h2"))}
 	for range 3 {
 		c.book()
 	}
 	c.cancel()
-	if agreed, err := told.compare(); err != nil || len(told.books.active) != 2 {
+	if agreed, err := calls.compare(); err != nil || len(calls.books.active) != 2 {
 		t.Fatalf("two of three bookings are left: %s %v", agreed, err)
 	}
 	_, err := l.connect(l.door, l.outside("h2")).call(t.Context(), bookCall, l.sign("customer", "late"), fmt.Sprintf(`{"screening": {"customer": "customers/late", "slot": %q}}`, c.mine[0].slot))
@@ -192,12 +192,12 @@ func TestLoopbackLedger(t *testing.T) {
 		t.Errorf("the relay saw %d calls", seen)
 	}
 	forgotten := c.mine[0]
-	delete(told.books.active, forgotten.name)
-	if _, err := told.compare(); err == nil || !strings.Contains(err.Error(), "nobody was told") {
+	delete(calls.books.active, forgotten.name)
+	if _, err := calls.compare(); err == nil || !strings.Contains(err.Error(), "nobody was told") {
 		t.Errorf("a booking that nobody was told of: %v", err)
 	}
-	told.books.active[forgotten.name], told.books.active["screenings/none"] = forgotten, forgotten
-	if _, err := told.compare(); err == nil || !strings.Contains(err.Error(), "answered CONFIRMED and is not") {
+	calls.books.active[forgotten.name], calls.books.active["screenings/none"] = forgotten, forgotten
+	if _, err := calls.compare(); err == nil || !strings.Contains(err.Error(), "answered CONFIRMED and is not") {
 		t.Errorf("a booking that was lost: %v", err)
 	}
 }

@@ -134,10 +134,10 @@ func (l *traffic) seen() []sample {
 }
 
 // A caller gives up after this, which is longer than any route may take.
-const patienceOfCallers = 15 * time.Second
+const callTimeout = 15 * time.Second
 
 func (c *caller) call(what, method, token, body string) (*dynamicpb.Message, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), patienceOfCallers)
+	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
 	begun := time.Now()
 	answer, err := c.client.call(ctx, method, token, body)

@@ -24,7 +24,7 @@ use crate::service::Service;
 use crate::terminal;
 
 /// Dead letters that one statement reads.
-const LETTERS_PER_READ: u64 = 500;
+const ROWS_PER_READ: u64 = 500;
 /// The most characters of an error that a list shows.
 const SHOWN_ERROR_CHARACTERS: usize = 60;
 const REPLAY_POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -36,17 +36,17 @@ const REPLAY_POLL_INTERVAL: Duration = Duration::from_millis(100);
 pub async fn run(command: DeadLettersCommand) -> Result<Exit, Failure> {
     match command {
         DeadLettersCommand::List { stores, json } => list(&Stores::open(&stores, None).await?, json).await,
-        DeadLettersCommand::Show { stores, letter } => {
-            show(&Stores::open(&stores, Some(&[letter])).await?, letter).await
+        DeadLettersCommand::Show { stores, dead_letter: id } => {
+            show(&Stores::open(&stores, Some(&[id])).await?, id).await
         }
-        DeadLettersCommand::Replay { stores, letters, all, wait } => {
-            let named = (!all).then_some(letters.as_slice());
+        DeadLettersCommand::Replay { stores, dead_letters: ids, all, wait } => {
+            let named = (!all).then_some(ids.as_slice());
             let stores = Stores::open(&stores, named).await?;
-            let letters = if all { stores.letters().await?.into_keys().collect() } else { letters };
-            replay(&stores, &letters, wait).await
+            let ids = if all { stores.dead_letters().await?.into_keys().collect() } else { ids };
+            replay(&stores, &ids, wait).await
         }
-        DeadLettersCommand::Drop { stores, letters } => {
-            remove(&Stores::open(&stores, Some(&letters)).await?, &letters).await
+        DeadLettersCommand::Drop { stores, dead_letters: ids } => {
+            remove(&Stores::open(&stores, Some(&ids)).await?, &ids).await
         }
     }
 }
@@ -67,9 +67,9 @@ impl Stores {
             }
         }
         if let Some(named) = named {
-            locations.retain(|service, _| named.iter().any(|letter| letter.service == *service));
-            if let Some(letter) = named.iter().find(|letter| !locations.contains_key(&letter.service)) {
-                return Err(nowhere(&letter.service.to_string(), &args.data_dir));
+            locations.retain(|service, _| named.iter().any(|id| id.service == *service));
+            if let Some(id) = named.iter().find(|id| !locations.contains_key(&id.service)) {
+                return Err(nowhere(&id.service.to_string(), &args.data_dir));
             }
         }
         if locations.is_empty() {
@@ -83,26 +83,26 @@ impl Stores {
         Ok(Self(stores))
     }
 
-    fn of(&self, letter: DeadLetterId) -> Result<&Database, Failure> {
-        self.0.get(&letter.service).ok_or_else(|| missing(letter))
+    fn of(&self, id: DeadLetterId) -> Result<&Database, Failure> {
+        self.0.get(&id.service).ok_or_else(|| missing(id))
     }
 
-    async fn letters(&self) -> Result<BTreeMap<DeadLetterId, Model>, Failure> {
-        let mut letters = BTreeMap::new();
+    async fn dead_letters(&self) -> Result<BTreeMap<DeadLetterId, Model>, Failure> {
+        let mut found = BTreeMap::new();
         for (service, database) in &self.0 {
             let mut after = 0;
             loop {
-                let rows = dead_letter::list(database.reader(), after, LETTERS_PER_READ).await.map_err(failed)?;
+                let rows = dead_letter::list(database.reader(), after, ROWS_PER_READ).await.map_err(failed)?;
                 let Some(last) = rows.last() else { break };
                 after = last.id;
-                letters.extend(rows.into_iter().map(|row| (DeadLetterId { service: *service, number: row.id }, row)));
+                found.extend(rows.into_iter().map(|row| (DeadLetterId { service: *service, number: row.id }, row)));
             }
         }
-        Ok(letters)
+        Ok(found)
     }
 
-    async fn get(&self, letter: DeadLetterId) -> Result<Option<Model>, Failure> {
-        dead_letter::get(self.of(letter)?.reader(), letter.number).await.map_err(failed)
+    async fn get(&self, id: DeadLetterId) -> Result<Option<Model>, Failure> {
+        dead_letter::get(self.of(id)?.reader(), id.number).await.map_err(failed)
     }
 }
 
@@ -111,8 +111,8 @@ fn nowhere(whose: &str, directory: &Path) -> Failure {
     Failure::failed(format!("there is no database of {whose} in {}; {help}", directory.display()))
 }
 
-fn missing(letter: DeadLetterId) -> Failure {
-    Failure::failed(format!("there is no dead letter {letter}; `checkup dead-letters list` shows those there are"))
+fn missing(id: DeadLetterId) -> Failure {
+    Failure::failed(format!("there is no dead letter {id}; `checkup dead-letters list` shows those there are"))
 }
 
 fn failed(error: DbErr) -> Failure {
@@ -120,38 +120,37 @@ fn failed(error: DbErr) -> Failure {
 }
 
 async fn list(stores: &Stores, json: bool) -> Result<Exit, Failure> {
-    let letters = stores.letters().await?;
+    let found = stores.dead_letters().await?;
     if json {
-        let rows = letters.iter().map(|(id, letter)| {
+        let rows = found.iter().map(|(id, row)| {
             json!({
-                "letter": id.to_string(),
-                "consumer": letter.consumer,
-                "event_id": letter.event_id,
-                "subject": letter.subject,
-                "attempts": letter.attempts,
-                "time": timestamp(letter.bury_time).to_string(),
-                "error": letter.error,
-                "replay_asked": letter.replay_time.is_some(),
+                "dead_letter": id.to_string(),
+                "consumer": row.consumer,
+                "event_id": row.event_id,
+                "subject": row.subject,
+                "attempts": row.attempts,
+                "time": timestamp(row.bury_time).to_string(),
+                "error": row.error,
+                "replay_asked": row.replay_time.is_some(),
             })
         });
         terminal::print(&format!("{}\n", serde_json::Value::from_iter(rows)))?;
         return Ok(Exit::Ok);
     }
-    if letters.is_empty() {
+    if found.is_empty() {
         terminal::print("no dead letters\n")?;
         return Ok(Exit::Ok);
     }
-    let mut table = terminal::table(&["letter", "consumer", "event", "subject", "tries", "since", "error"]);
-    for (id, letter) in &letters {
-        let error: String =
-            letter.error.lines().next().unwrap_or_default().chars().take(SHOWN_ERROR_CHARACTERS).collect();
+    let mut table = terminal::table(&["dead letter", "consumer", "event", "subject", "tries", "since", "error"]);
+    for (id, row) in &found {
+        let error: String = row.error.lines().next().unwrap_or_default().chars().take(SHOWN_ERROR_CHARACTERS).collect();
         table.add_row([
             id.to_string(),
-            letter.consumer.clone(),
-            letter.event_id.clone(),
-            letter.subject.clone(),
-            letter.attempts.to_string(),
-            timestamp(letter.bury_time).strftime("%F %T").to_string(),
+            row.consumer.clone(),
+            row.event_id.clone(),
+            row.subject.clone(),
+            row.attempts.to_string(),
+            timestamp(row.bury_time).strftime("%F %T").to_string(),
             error,
         ]);
     }
@@ -160,13 +159,14 @@ async fn list(stores: &Stores, json: bool) -> Result<Exit, Failure> {
 }
 
 async fn show(stores: &Stores, id: DeadLetterId) -> Result<Exit, Failure> {
-    let letter = stores.get(id).await?.ok_or_else(|| missing(id))?;
+    let row = stores.get(id).await?.ok_or_else(|| missing(id))?;
     let mut text = String::new();
-    let Model { consumer, event_id, subject, payload, error, attempts, .. } = &letter;
+    let Model { consumer, event_id, subject, payload, error, attempts, .. } = &row;
     // writing to a String cannot fail
-    let _ = writeln!(text, "letter    {id}\nconsumer  {consumer}\nevent     {event_id}\nsubject   {subject}");
-    let _ = writeln!(text, "tries     {attempts}, since {}", timestamp(letter.bury_time));
-    let _ = writeln!(text, "error     {error}\n");
+    let _ =
+        writeln!(text, "dead letter  {id}\nconsumer     {consumer}\nevent        {event_id}\nsubject      {subject}");
+    let _ = writeln!(text, "tries        {attempts}, since {}", timestamp(row.bury_time));
+    let _ = writeln!(text, "error        {error}\n");
     let _ = match EventEnvelope::decode(payload.as_slice()) {
         Ok(envelope) => writeln!(text, "{envelope:#?}"),
         Err(error) => {
@@ -178,18 +178,18 @@ async fn show(stores: &Stores, id: DeadLetterId) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
-async fn replay(stores: &Stores, letters: &[DeadLetterId], wait: Duration) -> Result<Exit, Failure> {
-    for letter in letters {
-        let asked = dead_letter::ask_for_replay(stores.of(*letter)?, letter.number, Clock::system().now()).await;
+async fn replay(stores: &Stores, ids: &[DeadLetterId], wait: Duration) -> Result<Exit, Failure> {
+    for id in ids {
+        let asked = dead_letter::ask_for_replay(stores.of(*id)?, id.number, Clock::system().now()).await;
         if !asked.map_err(failed)? {
-            return Err(missing(*letter));
+            return Err(missing(*id));
         }
     }
     let limit = Instant::now() + wait;
     let (mut all_applied, mut all_printed) = (true, Ok(()));
-    for letter in letters {
+    for id in ids {
         let outcome = loop {
-            match stores.get(*letter).await? {
+            match stores.get(*id).await? {
                 None => break Ok(()),
                 Some(row) if row.replay_time.is_none() => break Err(format!("not applied: {}", row.error)),
                 Some(_) if Instant::now() >= limit => break Err("not tried yet: does its service run?".to_owned()),
@@ -198,8 +198,8 @@ async fn replay(stores: &Stores, letters: &[DeadLetterId], wait: Duration) -> Re
         };
         all_applied &= outcome.is_ok();
         let printed = terminal::print(&match outcome {
-            Ok(()) => format!("{letter}: applied\n"),
-            Err(why) => format!("{letter}: {why}\n"),
+            Ok(()) => format!("{id}: applied\n"),
+            Err(why) => format!("{id}: {why}\n"),
         });
         all_printed = all_printed.and(printed);
     }
@@ -207,13 +207,13 @@ async fn replay(stores: &Stores, letters: &[DeadLetterId], wait: Duration) -> Re
     Ok(if all_applied { Exit::Ok } else { Exit::Failed })
 }
 
-async fn remove(stores: &Stores, letters: &[DeadLetterId]) -> Result<Exit, Failure> {
+async fn remove(stores: &Stores, ids: &[DeadLetterId]) -> Result<Exit, Failure> {
     let mut all_printed = Ok(());
-    for letter in letters {
-        if !dead_letter::remove(stores.of(*letter)?, letter.number).await.map_err(failed)? {
-            return Err(missing(*letter));
+    for id in ids {
+        if !dead_letter::remove(stores.of(*id)?, id.number).await.map_err(failed)? {
+            return Err(missing(*id));
         }
-        let printed = terminal::print(&format!("{letter}: dropped\n"));
+        let printed = terminal::print(&format!("{id}: dropped\n"));
         all_printed = all_printed.and(printed);
     }
     all_printed?;

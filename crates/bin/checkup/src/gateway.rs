@@ -112,7 +112,8 @@ impl Health {
         Ok(Self { reporter: HealthReporter::new(), names: Arc::new(names), last_reported: Arc::default() })
     }
 
-    async fn tell(&self, name: &str, serves: bool) {
+    /// Reports whether a gRPC service serves, if that has changed.
+    async fn report(&self, name: &str, serves: bool) {
         let before = self.last_reported.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), serves);
         if before != Some(serves) {
             let status = if serves { ServingStatus::Serving } else { ServingStatus::NotServing };
@@ -139,17 +140,17 @@ impl Gateway {
     }
 
     /// Updates the health of every service, for checks and watchers. A service is SERVING if one of its replicas is.
-    pub async fn tell_health(&self) {
+    pub async fn report_health(&self) {
         let mut all_serve = true;
         for (upstream, names) in self.health.names.iter() {
             let replicas = self.upstreams.get(upstream).map(Vec::as_slice).unwrap_or_default();
             let serves = replicas.iter().any(|replica| replica.ready.load(Ordering::Relaxed));
             all_serve &= serves;
             for name in names {
-                self.health.tell(name, serves).await;
+                self.health.report(name, serves).await;
             }
         }
-        self.health.tell("", all_serve).await;
+        self.health.report("", all_serve).await;
     }
 
     /// Serves until `stop` ends.

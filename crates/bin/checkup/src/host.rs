@@ -234,6 +234,6 @@ async fn greet(welcome: Welcome, addr: SocketAddr, clock: Clock, limit: Option<D
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     tracing::info!(addr = %welcome.addr, "serving");
-    terminal::tell(&welcome.text(clock.now()));
+    terminal::print_if_possible(&welcome.text(clock.now()));
     Ok(())
 }

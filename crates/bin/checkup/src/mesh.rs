@@ -100,7 +100,7 @@ async fn watch(mut mesh: Mesh, listener: TcpListener, welcome: Welcome, drain: D
         routes.entry(service.clone()).or_default().push(Arc::clone(upstream));
     }
     let gateway = Gateway::new(routes).map_err(|error| Failure::failed(chain(&error)))?;
-    gateway.tell_health().await;
+    gateway.report_health().await;
     let known = gateway.clone();
     let stop = drain.clone();
     let serving = gateway.serve(listener, async move { stop.requested().await });
@@ -139,14 +139,14 @@ async fn keep(
             _ = ticks.tick() => {}
         }
         board.refresh(mesh, upstreams).await?;
-        gateway.tell_health().await;
+        gateway.report_health().await;
         if board.all_serve()
             && let Some(welcome) = welcome.take()
         {
             let logs = mesh.directory().join("*/log");
-            terminal::tell(&welcome.text(Clock::system().now()));
-            terminal::tell(&format!("\nProcesses; their logs are in {}:\n\n", logs.display()));
-            terminal::tell(&board.text(mesh));
+            terminal::print_if_possible(&welcome.text(Clock::system().now()));
+            terminal::print_if_possible(&format!("\nProcesses; their logs are in {}:\n\n", logs.display()));
+            terminal::print_if_possible(&board.text(mesh));
         }
         if welcome.is_some() && Instant::now() > limit {
             let late = mesh.ready(Duration::ZERO).await.err().map(|error| chain(&error)).unwrap_or_default();
@@ -195,7 +195,7 @@ impl Board {
             }
             let changed = std::mem::replace(&mut self.states[index], state);
             if self.announces && changed != self.states[index] {
-                terminal::tell(&line(replica, &self.states[index]));
+                terminal::print_if_possible(&line(replica, &self.states[index]));
             }
         }
         Ok(())

@@ -204,7 +204,7 @@ impl Recovery {
             Service::Marketing => marketing::recovery::CONSUMERS,
         };
         for consumer in consumers {
-            broker.read_again(consumer).await.map_err(|error| unheard(&error))?;
+            broker.read_again(consumer).await.map_err(|error| broker_failed(&error))?;
         }
         Ok(())
     }
@@ -215,11 +215,12 @@ impl Recovery {
         let database = self.database(service)?;
         let (stream, sequence) = lease::published(database.reader()).await.map_err(failed)?;
         let known = outbox::ids(database.reader()).await.map_err(failed)?;
-        let missed = broker.events_of(service.name(), &stream, sequence).await.map_err(|error| unheard(&error))?;
+        let missed =
+            broker.events_of(service.name(), &stream, sequence).await.map_err(|error| broker_failed(&error))?;
         let Some(mut missed) = missed else { return Ok(Vec::new()) };
         let mut events = Vec::new();
         loop {
-            let next = missed.next().await.map_err(|error| unheard(&error))?;
+            let next = missed.next().await.map_err(|error| broker_failed(&error))?;
             if next.is_empty() {
                 return Ok(events);
             }
@@ -244,7 +245,7 @@ fn failed(error: DbErr) -> Failure {
     Failure::failed(format!("a database does not answer: {}; run the same again", chain(&error)))
 }
 
-fn unheard(error: &bus::Error) -> Failure {
+fn broker_failed(error: &bus::Error) -> Failure {
     Failure::failed(format!("the broker does not answer: {}; run the same again", chain(error)))
 }
 

@@ -18,7 +18,7 @@ pub fn print(text: &str) -> Result<(), Failure> {
 }
 
 /// Prints something useful that the command does not depend on. An error is only reported.
-pub fn tell(text: &str) {
+pub fn print_if_possible(text: &str) {
     if let Err(failure) = print(text) {
         complain(&format!("checkup: {failure}"));
     }

@@ -60,11 +60,11 @@ impl Summary {
 }
 
 impl Batch {
-    /// Runs the batch and calls `tell` with every seed as it ends.
+    /// Runs the batch and calls `report` with every seed as it ends.
     ///
     /// # Errors
     /// If a process cannot be started.
-    pub fn run(&self, tell: impl Fn(u64, &Ended) + Sync) -> io::Result<Summary> {
+    pub fn run(&self, report: impl Fn(u64, &Ended) + Sync) -> io::Result<Summary> {
         let schemas = schema::make()?;
         let (next, over, begun) = (AtomicU64::new(self.first), AtomicBool::new(false), Instant::now());
         let (ended, failed) = (Mutex::new(BTreeMap::new()), Mutex::new(None));
@@ -79,7 +79,7 @@ impl Batch {
                         }
                         match self.one(seed, schemas.path()) {
                             Ok(one) => {
-                                tell(seed, &one);
+                                report(seed, &one);
                                 if self.until_found && !one.ok {
                                     over.store(true, Ordering::Relaxed);
                                 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 use crate::disk::Disk;
-use crate::patience::patience;
+use crate::wait::wait_limit;
 
 /// A data directory that is removed with its last handle.
 #[derive(Debug, Clone)]
@@ -197,13 +197,13 @@ impl Launch {
     /// Runs another command of the binary to its end, for example `verify --addr …`.
     ///
     /// # Panics
-    /// If it does not end within twice [`patience`].
+    /// If it does not end within twice [`wait_limit`].
     pub async fn run(&self, arguments: &[&str]) -> Finished {
         let mut command = self.command(arguments);
         command.stdin(Stdio::null());
         let mut child = tokio::process::Command::from(command);
         let running = child.kill_on_drop(true).output();
-        let output = match tokio::time::timeout(patience() * 2, running).await {
+        let output = match tokio::time::timeout(wait_limit() * 2, running).await {
             Ok(output) => output.expect("the binary runs"),
             Err(_) => panic!("checkup {} did not end", arguments.join(" ")),
         };

@@ -12,8 +12,8 @@ use tokio::time::{Instant, sleep};
 use crate::client::{Party, Served};
 use crate::launch::{Finished, Launch, StartFailure};
 use crate::output::Output;
-use crate::patience::patience;
 use crate::token::Tokens;
+use crate::wait::wait_limit;
 
 /// Precedes the address of the gRPC server on standard output.
 const SERVING: &str = "checkup is serving on ";
@@ -51,7 +51,7 @@ impl Process {
     }
 
     async fn until(&mut self, beginning: &str) -> Result<SocketAddr, Option<ExitStatus>> {
-        let end = Instant::now() + patience();
+        let end = Instant::now() + wait_limit();
         loop {
             let code = self.status();
             if let Some(addr) = self.announced(beginning) {
@@ -107,7 +107,7 @@ impl Process {
     }
 
     async fn ended(&mut self) -> ExitStatus {
-        let end = Instant::now() + patience() * 2;
+        let end = Instant::now() + wait_limit() * 2;
         loop {
             if let Some(status) = self.status() {
                 return status;

@@ -51,11 +51,11 @@ async fn replay(consumer: &Consumer) -> Result<(), DbErr> {
         };
         match applied {
             Ok(()) => {
-                tracing::info!(consumer = name, letter = dead_letter.id, "dead letter applied");
+                tracing::info!(consumer = name, dead_letter = dead_letter.id, "dead letter applied");
                 dead_letter::remove(database, dead_letter.id).await?;
             }
             Err(error) => {
-                tracing::warn!(consumer = name, letter = dead_letter.id, error, "dead letter not applied");
+                tracing::warn!(consumer = name, dead_letter = dead_letter.id, error, "dead letter not applied");
                 dead_letter::keep(database, dead_letter.id, &error).await?;
             }
         }

@@ -116,8 +116,8 @@ impl View {
     }
 
     /// Ends the view and closes its database. Streams end with CURSOR_EXPIRED. Other work ends after the calls under
-    /// way; they are waited for at most `patience`.
-    pub async fn close(self, patience: Duration) {
+    /// way; they are waited for at most `limit`.
+    pub async fn close(self, limit: Duration) {
         let Self { generation, consumer, retire, unused, written } = self;
         let database = consumer.database.clone();
         retire.request();
@@ -126,7 +126,7 @@ impl View {
             unused.requested().await;
             written.requested().await;
         };
-        if timeout(patience, over).await.is_err() {
+        if timeout(limit, over).await.is_err() {
             // such as a stream whose client has stopped reading; it ends when the client reads on
             tracing::warn!(view = %database.location(), "closing a view that is still held");
         }

@@ -45,13 +45,13 @@ impl Hub {
 
 impl Subscription {
     /// Forgets every wake-up so far. A change after the next read wakes the stream again.
-    pub(crate) fn mark_heard(&mut self) {
+    pub(crate) fn mark_seen(&mut self) {
         if let Some(woken) = &mut self.woken {
             woken.mark_unchanged();
         }
     }
 
-    /// Waits for a wake-up after the last [`Subscription::mark_heard`].
+    /// Waits for a wake-up after the last [`Subscription::mark_seen`].
     pub(crate) async fn woken(&mut self) {
         if let Some(woken) = &mut self.woken {
             // the sender stays in the hub as long as this receiver exists
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_wake_up_is_heard_once_and_by_its_customer_alone() {
+    async fn a_wake_up_ends_one_wait_of_each_stream_of_its_customer() {
         let hub = Hub::default();
         let [kim, lee] = ["kim", "lee"].map(|id| CustomerId::from_segment(id).unwrap());
         let (mut first, mut second, mut other) = (hub.subscribe(&kim), hub.subscribe(&kim), hub.subscribe(&lee));
@@ -87,7 +87,7 @@ mod tests {
         assert!(first.woken().now_or_never().is_none());
         assert!(other.woken().now_or_never().is_none());
         hub.wake([&kim]);
-        first.mark_heard();
+        first.mark_seen();
         assert!(first.woken().now_or_never().is_none());
     }
 

@@ -129,7 +129,7 @@ impl Watcher {
 
     /// Reads the next changes after the position, if there are any.
     async fn read(&mut self) -> Result<(), Fault> {
-        self.subscription.mark_heard();
+        self.subscription.mark_seen();
         let connection = self.generation.pages.database.reader();
         let position = self.token.position;
         let page = pages::find(connection, &self.customer).await.map_err(read::failed)?;

@@ -44,7 +44,7 @@ Works on the services' databases, while they run or not. An event that was tried
 and the error, and those behind it go on. Replay asks the service's own consumer to try again, which it does within a second; \
 an event that others have overtaken meanwhile changes nothing, as its version says. Drop removes for good.
 
-Exit status: 0; 1 where a letter is not there or was not applied; 64 for a wrong command line or configuration.";
+Exit status: 0; 1 where a dead letter is not there or was not applied; 64 for a wrong command line or configuration.";
 
 /// `checkup dead-letters`.
 #[derive(Debug, Clone, Subcommand)]
@@ -59,41 +59,41 @@ pub enum DeadLettersCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Prints one with its event
+    /// Prints a dead letter with its event
     #[command(after_help = DEAD_LETTERS_EXAMPLES)]
     Show {
         /// Which databases.
         #[command(flatten)]
         stores: StoresArgs,
-        /// Which letter
+        /// The dead letter
         #[arg(value_name = "SERVICE/NUMBER")]
-        letter: DeadLetterId,
+        dead_letter: DeadLetterId,
     },
-    /// Has letters applied again
+    /// Has dead letters applied again
     #[command(after_help = DEAD_LETTERS_EXAMPLES)]
     Replay {
         /// Which databases.
         #[command(flatten)]
         stores: StoresArgs,
-        /// Which letters
+        /// The dead letters
         #[arg(value_name = "SERVICE/NUMBER", required_unless_present = "all")]
-        letters: Vec<DeadLetterId>,
+        dead_letters: Vec<DeadLetterId>,
         /// All of them
-        #[arg(long, conflicts_with = "letters")]
+        #[arg(long, conflicts_with = "dead_letters")]
         all: bool,
         /// How long to wait for the outcome
         #[arg(long, value_name = "SPAN", default_value = "10s", value_parser = humantime::parse_duration)]
         wait: Duration,
     },
-    /// Removes letters for good
+    /// Removes dead letters for good
     #[command(after_help = DEAD_LETTERS_EXAMPLES)]
     Drop {
         /// Which databases.
         #[command(flatten)]
         stores: StoresArgs,
-        /// Which letters
+        /// The dead letters
         #[arg(value_name = "SERVICE/NUMBER", required = true)]
-        letters: Vec<DeadLetterId>,
+        dead_letters: Vec<DeadLetterId>,
     },
 }
 

@@ -92,7 +92,9 @@ impl Refusing<'_> {
         let failed = |error: &dyn std::error::Error| Failure::failed(format!("cannot serve: {}", chain(error)));
         let addr = self.listener.local_addr().map_err(|error| failed(&error))?;
         let admin = self.admin;
-        terminal::tell(&format!("checkup does not serve on {addr} because {why}\nadmin on http://{admin}\n"));
+        terminal::print_if_possible(&format!(
+            "checkup does not serve on {addr} because {why}\nadmin on http://{admin}\n"
+        ));
         let held = process.readiness.refuse(why);
         let server = Server::new(self.settings.server.clone(), self.verifier.clone(), Clock::system());
         let server = server.ready_when(process.readiness.clone());

@@ -34,7 +34,7 @@ impl Recovery {
             let gone: Vec<String> = known.gone.iter().map(ToString::to_string).collect();
             report.did("hospitals are deleted again", &gone);
         } else {
-            tell(&Box::pin(self.write(database, known, loss)).await?, report);
+            add_to_report(&Box::pin(self.write(database, known, loss)).await?, report);
         }
         if loss.read > 0 || !missed.is_empty() {
             report.not_known(String::from(
@@ -129,7 +129,8 @@ async fn take_in(hospital: &Database, missed: &[super::MissedEvent], known: &mut
     Ok(())
 }
 
-fn tell(recovered: &Recovered, report: &mut Report) {
+/// Reports what was recovered, and what an admin has to look at.
+fn add_to_report(recovered: &Recovered, report: &mut Report) {
     let Recovered { taken, ended, slots, closed, registered, deleted } = recovered;
     report.did("claims hold a place again", &taken.iter().map(ToString::to_string).collect::<Vec<_>>());
     report.did("claims are ended again", &ended.iter().map(ToString::to_string).collect::<Vec<_>>());

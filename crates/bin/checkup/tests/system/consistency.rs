@@ -65,13 +65,13 @@ async fn a_view_that_cannot_catch_up_says_so_before_the_deadline() {
     let here = launch().start().await;
     let elsewhere = launch().start().await;
     let slot = Desk::of(&elsewhere.admin().await).open("elsewhere", &[7], 5).await.remove(0);
-    let unheard = Desk::of(&elsewhere.customer("kim").await).book("kim", &slot, "").await.expect("a place");
+    let booked_elsewhere = Desk::of(&elsewhere.customer("kim").await).book("kim", &slot, "").await.expect("a place");
     let kim = here.customer("kim").await;
     for (deadline, at_least) in [(300, 200), (1_000, 850)] {
         let deadline = Duration::from_millis(deadline);
         let mut request = Request::new(GetMyPageRequest {
             name: "customers/kim/myPage".to_owned(),
-            min_consistency_token: unheard.consistency_token.clone(),
+            min_consistency_token: booked_elsewhere.consistency_token.clone(),
         });
         request.set_timeout(deadline);
         let asked = Instant::now();
@@ -81,7 +81,7 @@ async fn a_view_that_cannot_catch_up_says_so_before_the_deadline() {
     }
     // A call with a long deadline is refused after five seconds.
     let asked = Instant::now();
-    refused(reservation_of(&here.auditor().await, &unheard).await, Reason::ViewLagging);
+    refused(reservation_of(&here.auditor().await, &booked_elsewhere).await, Reason::ViewLagging);
     let waited = asked.elapsed();
     assert!(waited >= Duration::from_millis(4_800) && waited < Duration::from_secs(7), "{waited:?}");
 }

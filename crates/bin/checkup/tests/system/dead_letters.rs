@@ -17,7 +17,7 @@ async fn connect(data: &Path, service: &str) -> DatabaseConnection {
 
 /// Stores a dead letter in Reservation's database, as its consumer would.
 async fn store_dead_letter(data: &Path, event_id: &str, payload: Vec<u8>) {
-    let letter = DeadLetter {
+    let stored = DeadLetter {
         consumer: "reservation-screenings".to_owned(),
         event_id: event_id.to_owned(),
         subject: "checkup.v1.screening.screening_cancelled.x".to_owned(),
@@ -27,11 +27,12 @@ async fn store_dead_letter(data: &Path, event_id: &str, payload: Vec<u8>) {
         time: Timestamp::now(),
     };
     let connection = connect(data, "reservation").await;
-    dead_letter::put(&connection, &letter).await.expect("kept");
+    dead_letter::put(&connection, &stored).await.expect("kept");
     connection.close().await.expect("closed");
 }
 
-async fn letters(checkup: &Checkup, arguments: &[&str]) -> Finished {
+/// Runs `checkup dead-letters` on the data of a process.
+async fn dead_letters(checkup: &Checkup, arguments: &[&str]) -> Finished {
     let data = checkup.launch().data().path().to_string_lossy().into_owned();
     let mut all = vec!["dead-letters"];
     all.extend(arguments);
@@ -51,7 +52,7 @@ async fn reservation(checkup: &Checkup, screening: &str) -> Result<String, Strin
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_letter_is_listed_shown_applied_and_dropped() {
     let checkup = embedded().start().await;
-    let slot = Desk::of(&checkup.admin().await).open("letters", &[7], 5).await.remove(0);
+    let slot = Desk::of(&checkup.admin().await).open("dead-letters", &[7], 5).await.remove(0);
     let kim = Desk::of(&checkup.customer("kim").await);
     let booked = kim.book("kim", &slot, "").await.expect("booked");
     kim.cancel(&booked.name, "").await.expect("cancelled");
@@ -63,7 +64,7 @@ async fn a_dead_letter_is_listed_shown_applied_and_dropped() {
         .await;
     };
     cancelled(&checkup).await;
-    assert_eq!(letters(&checkup, &["list"]).await.stdout, "no dead letters\n");
+    assert_eq!(dead_letters(&checkup, &["list"]).await.stdout, "no dead letters\n");
     let launch = checkup.stop().await;
 
     let data = launch.data().path().to_owned();
@@ -83,20 +84,20 @@ async fn a_dead_letter_is_listed_shown_applied_and_dropped() {
 
     let checkup = launch.start().await;
     assert_eq!(reservation(&checkup, &booked.name).await.as_deref(), Ok("REGISTERED"));
-    let listed = letters(&checkup, &["list"]).await;
+    let listed = dead_letters(&checkup, &["list"]).await;
     assert!(listed.stdout.contains("reservation/1") && listed.stdout.contains("reservation/2"), "{listed:?}");
-    let shown = letters(&checkup, &["show", "reservation/1"]).await;
+    let shown = dead_letters(&checkup, &["show", "reservation/1"]).await;
     assert!(shown.stdout.contains("ScreeningCancelled") && shown.stdout.contains("it did not fit"), "{shown:?}");
-    assert!(letters(&checkup, &["show", "reservation/2"]).await.stdout.contains("fffe"));
+    assert!(dead_letters(&checkup, &["show", "reservation/2"]).await.stdout.contains("fffe"));
 
-    let applied = letters(&checkup, &["replay", "reservation/1"]).await;
+    let applied = dead_letters(&checkup, &["replay", "reservation/1"]).await;
     assert_eq!((applied.code, applied.stdout.as_str()), (Some(0), "reservation/1: applied\n"), "{applied:?}");
     cancelled(&checkup).await;
-    let refused = letters(&checkup, &["replay", "--all"]).await;
+    let refused = dead_letters(&checkup, &["replay", "--all"]).await;
     assert_eq!(refused.code, Some(1), "{refused:?}");
     assert!(refused.stdout.starts_with("reservation/2: not applied: undecodable envelope"), "{refused:?}");
-    assert_eq!(letters(&checkup, &["drop", "reservation/2"]).await.stdout, "reservation/2: dropped\n");
-    assert_eq!(letters(&checkup, &["list", "--json"]).await.stdout, "[]\n");
+    assert_eq!(dead_letters(&checkup, &["drop", "reservation/2"]).await.stdout, "reservation/2: dropped\n");
+    assert_eq!(dead_letters(&checkup, &["list", "--json"]).await.stdout, "[]\n");
     let verified = checkup.run(&["verify"]).await;
     assert_eq!(verified.code, Some(0), "{verified:?}");
 }
@@ -104,10 +105,10 @@ async fn a_dead_letter_is_listed_shown_applied_and_dropped() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_there_is_said_with_what_to_do() {
     let checkup = embedded().start().await;
-    let unknown = letters(&checkup, &["show", "hospital/7"]).await;
+    let unknown = dead_letters(&checkup, &["show", "hospital/7"]).await;
     assert_eq!(unknown.code, Some(1));
     assert!(unknown.stderr.contains("no dead letter hospital/7"), "{unknown:?}");
-    let malformed = letters(&checkup, &["show", "seven"]).await;
+    let malformed = dead_letters(&checkup, &["show", "seven"]).await;
     assert_eq!(malformed.code, Some(64), "{malformed:?}");
     let nowhere = checkup.launch().run(&["dead-letters", "list", "--data-dir", "/nonexistent"]).await;
     assert_eq!(nowhere.code, Some(1));

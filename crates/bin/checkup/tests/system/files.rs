@@ -27,29 +27,29 @@ struct Story {
     older: DataDir,
     newer: DataDir,
     slots: Vec<String>,
-    told: Arc<BookingHistory>,
+    history: Arc<BookingHistory>,
 }
 
 fn path(directory: &DataDir) -> String {
     directory.path().to_string_lossy().into_owned()
 }
 
-async fn told() -> Story {
+async fn story() -> Story {
     let checkup = embedded().start().await;
     let desk = Desk::of(&checkup.admin().await);
     let slots = [desk.open("wanted", &[30], PLACES).await, desk.open("wide", &[30, 31, 32], 5_000).await].concat();
-    let (told, made, enough) =
+    let (history, made, enough) =
         (Arc::new(BookingHistory::default()), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(usize::MAX)));
     let mut callers = JoinSet::new();
     for caller in 0..CALLERS {
-        let (party, slots, told) = (checkup.admin().await, slots.clone(), Arc::clone(&told));
+        let (party, slots, history) = (checkup.admin().await, slots.clone(), Arc::clone(&history));
         let (made, enough) = (Arc::clone(&made), Arc::clone(&enough));
         callers.spawn(async move {
             let desk = Desk::of(&party);
             let mut number = 0;
             while made.fetch_add(1, Ordering::SeqCst) < enough.load(Ordering::SeqCst) {
                 number += 1;
-                told.note(
+                history.note(
                     one(&desk, &format!("c{caller}-{number}"), &slots[number % slots.len()], number % 3 == 0).await,
                 );
             }
@@ -79,7 +79,7 @@ async fn told() -> Story {
     let verified = checkup.run(&["verify", "--settle", "20s"]).await;
     assert_eq!(verified.code, Some(0), "{verified:?}");
     let newer = checkup.stop().await.data().clone();
-    Story { older, newer, slots, told }
+    Story { older, newer, slots, history }
 }
 
 /// Books and, if `cancels` is set, cancels. Returns the outcomes that the customer got.
@@ -146,7 +146,7 @@ impl Story {
         assert_eq!(verified.code, Some(0), "{services:?}: {verified:?}");
         let auditor = checkup.auditor().await;
         let seen: Vec<Sighting> = all_screenings(&auditor, "").await.into_iter().map(Sighting::from).collect();
-        assert_eq!(self.told.disagreements(&seen), Vec::<String>::new(), "{services:?}");
+        assert_eq!(self.history.disagreements(&seen), Vec::<String>::new(), "{services:?}");
         let desk = Desk::of(&checkup.admin().await);
         for customer in 0..3 {
             let late = desk.book(&format!("late-{customer}"), &self.slots[0], "").await;
@@ -159,8 +159,8 @@ impl Story {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_file_heals_or_is_noticed_and_mended() {
-    let story = told().await;
-    assert!(story.told.counts().0 > BEFORE, "{:?}", story.told);
+    let story = story().await;
+    assert!(story.history.counts().0 > BEFORE, "{:?}", story.history);
     for service in SERVICES {
         story.comes_back(&[service]).await;
     }
@@ -168,7 +168,7 @@ async fn each_file_heals_or_is_noticed_and_mended() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_pair_of_files_heals_or_is_noticed_and_mended() {
-    let story = told().await;
+    let story = story().await;
     for (index, first) in SERVICES.iter().enumerate() {
         for second in &SERVICES[index + 1..] {
             story.comes_back(&[first, second]).await;

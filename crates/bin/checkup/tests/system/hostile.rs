@@ -12,7 +12,7 @@ use contract::hospital::v1 as hospital;
 use fault::Reason;
 use hospital::{GetHospitalRequest, ListHospitalsRequest};
 use testkit::{Answer, Checkup, Desk, Held, RawMethod, Wire};
-use testkit::{call_raw, eventually, frame_of, gather, patience, refused, seed, within};
+use testkit::{call_raw, eventually, frame_of, gather, refused, seed, wait_limit, within};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -117,7 +117,7 @@ async fn oversized_messages_and_headers_are_refused() {
         let names: Vec<String> = (0..count).map(|i| format!("x-flood-{i}")).collect();
         let headers: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), value.as_str())).collect();
         let wire = Wire::connect(checkup.addr()).await.expect("a connection");
-        let answer = within(patience(), "an answer", wire.call(METHOD, &headers, &[])).await;
+        let answer = within(wait_limit(), "an answer", wire.call(METHOD, &headers, &[])).await;
         let refused = answer.map_or(true, |answer| answer.status.code() != Code::Ok);
         assert!(refused, "{count} headers of {length} bytes");
     }

@@ -102,8 +102,8 @@ async fn no_method_blames_a_service_for_its_callers_hurry() {
     // a write that no view of the process will ever get
     let elsewhere = embedded().start().await;
     let there = Desk::of(&elsewhere.admin().await).open("elsewhere", &[7], 5).await.remove(0);
-    let unheard = Desk::of(&elsewhere.customer("kim").await).book("kim", &there, "").await.expect("a place");
-    let min_consistency_token = unheard.consistency_token;
+    let booked_elsewhere = Desk::of(&elsewhere.customer("kim").await).book("kim", &there, "").await.expect("a place");
+    let min_consistency_token = booked_elsewhere.consistency_token;
 
     let tokens = checkup.tokens();
     let propose = ProposeCapacityIncreaseRequest {

@@ -231,7 +231,7 @@ async fn a_ledger_that_forgot_heals_by_itself() {
 
 /// The log that lost its end has grown as long as what others had read of it, so positions alone would show nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_log_that_went_on_with_other_events_is_told_by_their_ids() {
+async fn a_log_that_went_on_with_other_events_is_recognised_by_their_ids() {
     let story = older("hospital").await;
     let hospital = Database::connect(format!("sqlite://{}", path(&story.launch, "hospital").display())).await.unwrap();
     let entries = outbox::read_after(&hospital, 0, 1_000).await.expect("its log");

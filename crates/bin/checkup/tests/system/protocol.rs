@@ -7,7 +7,7 @@ use contract::hospital::v1 as hospital;
 use fault::Reason;
 use futures::StreamExt;
 use hospital::{CreateHospitalRequest, GetHospitalRequest, Hospital};
-use testkit::{Checkup, Exchange, Topology, Wire, patience, refused, within};
+use testkit::{Checkup, Exchange, Topology, Wire, refused, wait_limit, within};
 use tonic::{Code, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -156,14 +156,14 @@ macro_rules! reflection {
             let (questions, asked) = tokio::sync::mpsc::channel(1);
             let mut client = ServerReflectionClient::new(checkup.stranger().await.channel().clone());
             let asked = tokio_stream::wrappers::ReceiverStream::new(asked);
-            let mut answers = within(patience(), "a stream", client.server_reflection_info(asked))
+            let mut answers = within(wait_limit(), "a stream", client.server_reflection_info(asked))
                 .await
                 .expect("a stream before the first question")
                 .into_inner();
             let mut ask = async |message_request: Option<MessageRequest>| {
                 let question = ServerReflectionRequest { host: "host".to_owned(), message_request };
                 questions.send(question.clone()).await.expect("the stream is open");
-                let answer = within(patience(), "an answer", answers.message()).await.expect("no end").expect("one");
+                let answer = within(wait_limit(), "an answer", answers.message()).await.expect("no end").expect("one");
                 assert_eq!((answer.original_request.as_ref(), answer.valid_host.as_str()), (Some(&question), "host"));
                 answer.message_response.expect("an answer")
             };
@@ -217,7 +217,7 @@ async fn every_service_has_its_health(checkup: &Checkup) {
         let checked = client.check(ask.clone()).await.unwrap_or_else(|status| panic!("{service:?}: {status:?}"));
         assert_eq!(checked.into_inner().status(), ServingStatus::Serving, "{service:?}");
         let mut watched = client.watch(ask).await.expect("a watch").into_inner();
-        let first = within(patience(), "its health", watched.message()).await.expect("no end").expect("one");
+        let first = within(wait_limit(), "its health", watched.message()).await.expect("no end").expect("one");
         assert_eq!(first.status(), ServingStatus::Serving, "{service:?}");
         // nothing changes, so Watch sends nothing more
         let more = tokio::time::timeout(Duration::from_millis(350), watched.next()).await;
@@ -265,7 +265,7 @@ async fn the_admin_port_takes_reads_only() {
         tokio::io::AsyncWriteExt::write_all(&mut stream, text.as_bytes()).await.expect("sent");
         let mut answer = String::new();
         let read = tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut answer);
-        within(patience(), "an answer", read).await.expect("read");
+        within(wait_limit(), "an answer", read).await.expect("read");
         answer.to_ascii_lowercase()
     };
     for path in ["/live", "/ready", "/metrics"] {

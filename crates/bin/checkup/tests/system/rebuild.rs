@@ -10,7 +10,7 @@ use contract::mypage::v1::GetMyPageRequest;
 use contract::mypage::v1::watch_my_page_response::Event;
 use fault::Reason;
 use store::migration::prelude::{ConnectionTrait, sea_orm};
-use testkit::{Checkup, Desk, Finished, Party, Topology, eventually, patience, refused, rush, within};
+use testkit::{Checkup, Desk, Finished, Party, Topology, eventually, refused, rush, wait_limit, within};
 use tokio::task::JoinHandle;
 
 use crate::streams::watch;
@@ -191,7 +191,7 @@ async fn a_watcher_is_told_to_begin_again_and_misses_nothing() {
     let mut token = stream.message().await.expect("a message").expect("a snapshot").resume_token;
     rebuild_all(&checkup).await;
     let second = Desk::of(&kim).book("kim", &slots[1], "").await.expect("a place");
-    let end = within(patience(), "the stream to end", async {
+    let end = within(wait_limit(), "the stream to end", async {
         loop {
             match stream.message().await {
                 Ok(Some(message)) => token = message.resume_token,

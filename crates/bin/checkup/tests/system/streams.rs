@@ -7,7 +7,7 @@ use contract::mypage::v1 as mypage;
 use fault::Reason;
 use mypage::watch_my_page_response::Event;
 use mypage::{MyPage, MyPageItem, WatchMyPageRequest, WatchMyPageResponse};
-use testkit::{Desk, Party, eventually, patience, refused, within};
+use testkit::{Desk, Party, eventually, refused, wait_limit, within};
 use tonic::{Request, Status, Streaming};
 
 use crate::launch;
@@ -28,7 +28,7 @@ pub(crate) async fn watch(
 
 /// The next message of any kind.
 async fn next(stream: &mut Streaming<WatchMyPageResponse>) -> WatchMyPageResponse {
-    let message = within(patience(), "the next message", stream.message()).await;
+    let message = within(wait_limit(), "the next message", stream.message()).await;
     message.expect("the stream goes on").expect("the stream does not end")
 }
 
@@ -168,7 +168,7 @@ async fn a_stream_survives_a_restart_by_its_token_and_is_told_when_the_service_g
     let mut stream = watch(&kim, "kim", "").await.expect("a stream");
     let (_, token) = snapshot(&mut stream).await;
     checkup.terminate();
-    let end = within(patience(), "the stream to end", async {
+    let end = within(wait_limit(), "the stream to end", async {
         loop {
             match stream.message().await {
                 Ok(Some(_)) => {}
@@ -199,7 +199,7 @@ async fn a_stream_shows_signs_of_life_and_ends_at_its_deadline() {
     let mut stream = kim.my_page().watch_my_page(request).await.expect("a stream").into_inner();
     snapshot(&mut stream).await;
     let mut beats = 0;
-    let end = within(patience(), "the stream to end", async {
+    let end = within(wait_limit(), "the stream to end", async {
         loop {
             match stream.message().await {
                 Ok(Some(WatchMyPageResponse { event: Some(Event::Heartbeat(_)), resume_token })) => {

@@ -183,7 +183,7 @@ async fn dead_letters(side: &Side, count: u64) -> Vec<dead_letter::Model> {
     let mut commits = side.database.commits();
     let wait = async {
         loop {
-            let dead_letters = dead_letter::list(side.database.reader(), 0, 100).await.expect("letters");
+            let dead_letters = dead_letter::list(side.database.reader(), 0, 100).await.expect("the dead letters");
             if dead_letters.len() as u64 == count {
                 return dead_letters;
             }

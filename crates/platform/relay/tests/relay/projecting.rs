@@ -17,7 +17,7 @@ use store::dead_letter::{self, DeadLetter};
 use store::inbox::InboxKey;
 use store::{Database, Location, Nemesis, Transaction, Verdict, outbox};
 use tempfile::TempDir;
-use testkit::{eventually, patience, within};
+use testkit::{eventually, wait_limit, within};
 use uuid::Uuid;
 
 use crate::support::{Migrator, POISON, event};
@@ -294,5 +294,5 @@ async fn the_writer_ends_with_the_last_consumer() {
     assert!(!writing.is_finished());
     other.handler.handle(&[unordered(1)]).await.expect("applied");
     drop(other);
-    within(patience(), "the writer", writing).await.expect("ended");
+    within(wait_limit(), "the writer", writing).await.expect("ended");
 }

@@ -6,7 +6,7 @@ use contract::event::v1::EventEnvelope;
 use fault::Reason;
 use mypage::View;
 use store::Location;
-use testkit::{patience, refused, within};
+use testkit::{refused, wait_limit, within};
 
 use crate::support::{Booking, House, Plan, get, incoming, list, page_of, watch};
 
@@ -42,7 +42,7 @@ async fn an_unread_view_is_closed_at_once_and_leaves_no_work_behind() {
     let (house, dir) = House::start(Plan::default()).await;
     let booking = Booking::new(1, "kim", 3);
     let view = another(&house, Location::Sqlite(dir.path().join("mypage-2.db")), &booking.life(&["CONFIRMED"])).await;
-    within(patience(), "the view to close", view.close(Duration::from_secs(600))).await;
+    within(wait_limit(), "the view to close", view.close(Duration::from_secs(600))).await;
     // the view's tasks have ended, and the process keeps running
     let kim = house.served.customer("kim").await;
     house.feed(&booking.life(&["CONFIRMED"])).await;
@@ -90,7 +90,7 @@ async fn a_read_that_waits_for_an_event_goes_on_waiting_on_the_new_view() {
         // only the new view gets this event
         handler.handle(&booking.life(&["CONFIRMED"]).iter().map(incoming).collect::<Vec<_>>()).await.unwrap();
     };
-    let (read, ()) = within(patience(), "the read", async { tokio::join!(reading, replacing) }).await;
+    let (read, ()) = within(wait_limit(), "the read", async { tokio::join!(reading, replacing) }).await;
     assert_eq!(read.unwrap().active_count, 1);
     drop(handler);
     house.stop().await;

@@ -222,7 +222,7 @@ pub(crate) async fn watch(party: &Party, name: &str, token: &str) -> Result<Watc
 impl Watch {
     /// The next message of any kind.
     pub(crate) async fn next(&mut self) -> Result<Event, Status> {
-        let message = within(testkit::patience(), "a message", self.stream.message()).await?;
+        let message = within(testkit::wait_limit(), "a message", self.stream.message()).await?;
         let message = message.expect("a stream that ends tells why");
         self.token = message.resume_token;
         Ok(message.event.expect("an event"))

@@ -264,7 +264,7 @@ async fn only_what_hospital_decided_is_passed_on() {
     let world = World::start().await;
     let slot = world.slot("seoul", 7, 1);
     let kim = world.customer("kim").await;
-    for (said, heard) in [
+    for (refusal, passed_on) in [
         (Reason::NotReady, Reason::HospitalUnavailable),
         (Reason::Internal, Reason::HospitalUnavailable),
         (Reason::RoleRequired, Reason::HospitalUnavailable),
@@ -272,8 +272,8 @@ async fn only_what_hospital_decided_is_passed_on() {
         (Reason::Overloaded, Reason::Overloaded),
         (Reason::SlotClosed, Reason::SlotClosed),
     ] {
-        world.hospital.next(lost(Fate::Refuse(Fault::new(said, "so it is"))));
-        refused(book(&kim, ask_once("kim", &slot)).await, heard);
+        world.hospital.next(lost(Fate::Refuse(Fault::new(refusal, "so it is"))));
+        refused(book(&kim, ask_once("kim", &slot)).await, passed_on);
         world.hospital.forget_fates();
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use contract::hospital::v1::ListHospitalsRequest;
 use fault::Reason;
 use mesh::{Layout, Mesh};
-use testkit::{Desk, Party, Served, Tokens, eventually, patience, refused, rush};
+use testkit::{Desk, Party, Served, Tokens, eventually, refused, rush, wait_limit};
 use tokio::time::Instant;
 
 /// One replica of Hospital with its servers. `None`, with a message, if a server is not installed.
@@ -17,7 +17,7 @@ async fn hospital(directory: &tempfile::TempDir) -> Option<(Mesh, Served)> {
     let mut layout = Layout::new(env!("CARGO_BIN_EXE_checkup"), directory.path());
     layout.replicas = vec![("hospital".to_owned(), 1)];
     let mut mesh = mesh::for_tests::or_skip("PostgreSQL and nats-server", Box::pin(Mesh::start(layout, |_| {})).await)?;
-    mesh.ready(patience()).await.expect("Hospital serves");
+    mesh.ready(wait_limit()).await.expect("Hospital serves");
     let addr = mesh.of("hospital").next().expect("a replica").addr();
     Some((mesh, Served::new(addr, Tokens::of(directory.path()))))
 }

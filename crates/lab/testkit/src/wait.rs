@@ -8,19 +8,19 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
-const PATIENCE_VARIABLE: &str = "CHECKUP_TEST_PATIENCE";
+const WAIT_LIMIT_VARIABLE: &str = "CHECKUP_TEST_PATIENCE";
 const POLL_INTERVAL: Duration = Duration::from_millis(15);
 
 /// How long to wait for something that the contract sets no limit for: `CHECKUP_TEST_PATIENCE`, or 20 seconds.
 #[must_use]
-pub fn patience() -> Duration {
-    let seconds = std::env::var(PATIENCE_VARIABLE).ok().and_then(|text| text.parse().ok()).unwrap_or(20);
+pub fn wait_limit() -> Duration {
+    let seconds = std::env::var(WAIT_LIMIT_VARIABLE).ok().and_then(|text| text.parse().ok()).unwrap_or(20);
     Duration::from_secs(seconds)
 }
 
-/// Calls `look` until it returns `Ok`. Panics with the last `Err` after [`patience`].
+/// Calls `look` until it returns `Ok`. Panics with the last `Err` after [`wait_limit`].
 pub async fn eventually<T>(what: &str, look: impl AsyncFnMut() -> Result<T, String>) -> T {
-    eventually_within(patience(), what, look).await
+    eventually_within(wait_limit(), what, look).await
 }
 
 /// Calls `look` until it returns `Ok`. Panics with the last `Err` after `limit`, which is then part of what is tested.
