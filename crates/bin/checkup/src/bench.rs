@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use ::bench::{Error, Item, Plan, Report, Sizes, Step};
+use runtime::entropy;
 
 use crate::cli::{BenchArgs, BenchItem};
 use crate::exit::{Exit, Failure, chain};
@@ -73,6 +74,9 @@ fn plan(args: &BenchArgs) -> Result<Plan, Failure> {
         connections: args.connections.into(),
         without: args.without.iter().map(ToString::to_string).collect(),
         settings: args.set.clone(),
+        order: args.order,
+        // Of 32 bits, because people copy it from the report.
+        seed: args.seed.unwrap_or_else(|| u32::from_le_bytes(entropy::bytes()).into()),
         sizes: Sizes {
             rows: args.rows.unwrap_or(sizes.rows),
             bookings: args.bookings.unwrap_or(sizes.bookings),

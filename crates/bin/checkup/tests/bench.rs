@@ -113,6 +113,7 @@ fn what_makes_no_sense_is_said_before_anything_is_started() {
         (&["P2", "--topology", "embedded"], "P3 is the same, embedded"),
         (&["P3", "--topology", "mesh"], "P3 is not measured"),
         (&["P1", "--topology", "cloud"], "embedded or mesh"),
+        (&["P3", "--order", "reversed"], "sequential or random"),
         (&["P1", "--pairs", "4"], "5..=100"),
         (&["P1", "--without", "hospital"], "no booking without it"),
         (&["P5", "--short", "--seconds", "2"], "cannot be used with"),

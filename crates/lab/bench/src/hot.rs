@@ -1,7 +1,7 @@
 //! A hot slot that all callers book, and the next one once it is full.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use contract::hospital::v1 as hospital;
 use contract::screening::v1 as screening;
@@ -15,6 +15,7 @@ use tonic::Status;
 
 use crate::Error;
 use crate::caller::Caller;
+use crate::customers::Customers;
 use crate::load::{Answer, Work};
 
 /// The capacity of a slot: the largest that is allowed.
@@ -36,14 +37,16 @@ pub(crate) struct Hot {
     slots: Vec<String>,
     /// The index of the slot that all callers book.
     current: AtomicUsize,
-    run: String,
+    /// The id of the hospital, which is part of the customers' names.
+    id: String,
+    customers: Customers,
     /// The number of customers so far. Each makes one booking, because a customer has one booking per date.
-    customers: AtomicUsize,
+    came: AtomicU64,
 }
 
 impl Hot {
-    /// Creates the hospital with this capacity per slot.
-    pub(crate) async fn open(admin: &Caller, id: &str, places: i32) -> Result<Arc<Self>, Error> {
+    /// Creates the hospital with this capacity per slot, for these customers.
+    pub(crate) async fn open(admin: &Caller, id: &str, places: i32, customers: Customers) -> Result<Arc<Self>, Error> {
         let begin = today() + AHEAD.days();
         let dates: Vec<jiff::civil::Date> = (0..SLOTS).map(|offset| begin + offset.days()).collect();
         let slot = |date: &jiff::civil::Date| hospital::Slot {
@@ -64,8 +67,8 @@ impl Hot {
         let made = admin.hospital().create_hospital(request).await.map_err(Error::call("CreateHospital"))?;
         let hospital = made.into_inner().name;
         let slots = dates.iter().map(|date| format!("{hospital}/slots/{date}")).collect();
-        let (current, customers) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Ok(Arc::new(Self { hospital, slots, current, customers, run: id.to_owned() }))
+        let (current, came) = (AtomicUsize::new(0), AtomicU64::new(0));
+        Ok(Arc::new(Self { hospital, slots, current, id: id.to_owned(), customers, came }))
     }
 
     /// Moves to a slot without bookings, so that no measurement depends on an earlier one.
@@ -90,7 +93,7 @@ impl Hot {
 
     /// A customer without bookings.
     pub(crate) fn customer(&self) -> String {
-        format!("customers/{}-{}", self.run, self.customers.fetch_add(1, Ordering::Relaxed))
+        self.customers.name(&self.id, self.came.fetch_add(1, Ordering::Relaxed))
     }
 
     /// The outcome of a status of a call on slot `on`. A status that must not happen is an error.
@@ -175,5 +178,29 @@ pub(crate) fn booking(customer: String, slot: String) -> screening::CreateScreen
         screening: Some(screening::Screening { customer, slot, ..Default::default() }),
         request_id: entropy::uuid_v7().to_string(),
         ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Order;
+
+    fn hot(order: Order, seed: u64) -> Hot {
+        let (current, came) = (AtomicUsize::new(0), AtomicU64::new(0));
+        let (hospital, slots, id) = (String::new(), Vec::new(), "bench-hot".to_owned());
+        Hot { hospital, slots, current, id, customers: Customers { order, seed }, came }
+    }
+
+    #[test]
+    fn customers_come_in_the_order_that_was_asked_for() {
+        let customers = |order, seed| {
+            let hot = hot(order, seed);
+            (0..100).map(|_| hot.customer()).collect::<Vec<_>>()
+        };
+        assert!(customers(Order::Sequential, 1).is_sorted_by(|one, next| one < next));
+        assert!(!customers(Order::Random, 1).is_sorted());
+        assert_eq!(customers(Order::Random, 1), customers(Order::Random, 1));
+        assert_ne!(customers(Order::Random, 1), customers(Order::Random, 2));
     }
 }

@@ -6,6 +6,7 @@
 
 mod caller;
 mod cost;
+mod customers;
 mod document;
 mod error;
 mod fsync;
@@ -23,6 +24,7 @@ mod section;
 mod series;
 mod testbed;
 
+pub use customers::Order;
 pub use error::Error;
 pub use machine::{Machine, Withheld};
 pub use plan::{Item, Plan, Sizes, Topology};

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::Error;
+use crate::customers::Customers;
+use crate::{Error, Order};
 
 /// An item to measure: a goal, growth, or the curves of the plots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -165,6 +166,10 @@ pub struct Plan {
     pub without: Vec<String>,
     /// Settings of every service, `KEY=VALUE`.
     pub settings: Vec<String>,
+    /// The only order of customers. `None` is both by turns where a measurement compares them, and random elsewhere.
+    pub order: Option<Order>,
+    /// The seed of the names of customers in random order.
+    pub seed: u64,
     /// The sizes of the measurements.
     pub sizes: Sizes,
 }
@@ -228,6 +233,21 @@ impl Sizes {
 }
 
 impl Plan {
+    /// The orders of customers that a measurement compares.
+    pub(crate) fn orders(&self) -> Vec<Order> {
+        self.order.map_or_else(|| Order::ALL.to_vec(), |only| vec![only])
+    }
+
+    /// The customers of a measurement that does not compare orders.
+    pub(crate) fn customers(&self) -> Customers {
+        self.customers_in(self.order.unwrap_or(Order::Random))
+    }
+
+    /// The customers in this order.
+    pub(crate) fn customers_in(&self, order: Order) -> Customers {
+        Customers { order, seed: self.seed }
+    }
+
     /// Every item of the plan with the topologies to measure it in.
     ///
     /// # Errors

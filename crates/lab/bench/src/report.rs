@@ -4,7 +4,7 @@ use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 
 use crate::section::{Rows, Section, Side};
-use crate::{Machine, Plan};
+use crate::{Machine, Order, Plan};
 
 /// The results of a run.
 #[derive(Debug, Clone)]
@@ -24,6 +24,11 @@ impl Report {
             ("pairs", plan.pairs.to_string()),
             ("each side", format!("{} s after {} s", plan.span.as_secs_f64(), plan.warm_up.as_secs_f64())),
             ("connections", plan.connections.to_string()),
+            (
+                "order of customers",
+                plan.order.map_or("both where they are compared, else random", Order::name).to_owned(),
+            ),
+            ("seed of random customers", plan.seed.to_string()),
         ];
         if !plan.without.is_empty() {
             settings.push(("without", plan.without.join(", ")));
@@ -158,4 +163,39 @@ fn markdown(rows: &Rows) -> String {
         text += &format!("| {} |\n", cells.join(" | "));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::Sizes;
+
+    #[test]
+    fn a_report_says_how_its_customers_came() {
+        let said = |order| {
+            let plan = Plan {
+                binary: "checkup".into(),
+                items: Vec::new(),
+                topology: None,
+                pairs: 5,
+                span: Duration::from_secs(3),
+                warm_up: Duration::ZERO,
+                connections: 1,
+                without: Vec::new(),
+                settings: Vec::new(),
+                order,
+                seed: 20_261_130,
+                sizes: Sizes::SHORT,
+            };
+            let report = Report::new(&plan, Machine::inspect(), Vec::new(), Vec::new());
+            for text in [report.text(), report.markdown()] {
+                assert!(text.contains("seed of random customers: 20261130\n"), "{text}");
+            }
+            report.json()["settings"]["order of customers"].clone()
+        };
+        assert_eq!(said(Some(Order::Sequential)), "sequential");
+        assert_eq!(said(None), "both where they are compared, else random");
+    }
 }

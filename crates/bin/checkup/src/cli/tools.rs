@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use bench::{Item, Topology};
+use bench::{Item, Order, Topology};
 use clap::Args;
 use runtime::identity::{Hospitals, Role};
 
@@ -133,6 +133,7 @@ Examples:
   checkup bench P3 P9 --topology embedded --seconds 2
   checkup bench P2 --without reservation,mypage,marketing --set hospital.batch=64
   checkup bench all --write docs/measurements/benchmarks.md
+  checkup bench P3 --order random --seed 7 --seconds 2
   checkup bench P4 --json - | jq '.sections[].figures[] | select(.met == false)'
 
 What can be measured; where a topology is not named, at every place it has:
@@ -152,6 +153,10 @@ Starts processes of its own, in temporary directories, and ends them; Ctrl-C doe
 five pairs, and shown with its median and its ends: trust ratios, absolute figures move with the machine's other load. Rates \
 come from a closed loop, latencies of an open one count from the time at which a call was due. A mesh needs PostgreSQL and \
 nats-server; `make tools` installs them.
+
+P2 and P3 measure customers in sequential order, in which every index by customer is appended to, and in random order, by turns. \
+The others have customers in random order. With --order every measurement has that order only, and P2 and P3 are quicker. To \
+compare two builds, run each with the same order and seed, by turns.
 
 What cannot be measured is named at the end, and does not keep the rest from being shown and written.
 
@@ -186,6 +191,12 @@ pub struct BenchArgs {
     /// P6: bookings of the hospital
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
     pub bookings: Option<u32>,
+    /// The only order of customers: sequential or random [default: both where they are compared, else random]
+    #[arg(long, value_name = "ORDER")]
+    pub order: Option<Order>,
+    /// Decides the names of customers in random order; the report names it [default: another one each time]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
     /// Services to leave out where a measurement can do without: reservation, mypage, marketing
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     pub without: Vec<Service>,

@@ -28,7 +28,8 @@ struct Shape {
 pub(super) async fn measure(bench: &mut Bench<'_>) -> Result<Section, Error> {
     let testbed = bench.testbed(Item::Curves, &Setup::default()).await?;
     let (_baseline, greeting) = bench.baseline(&testbed).await?;
-    let hot = Hot::open(&testbed.caller("hospital", Token::admin(&testbed.signer)?)?, "bench-curve", PLACES).await?;
+    let admin = testbed.caller("hospital", Token::admin(&testbed.signer)?)?;
+    let hot = Hot::open(&admin, "bench-curve", PLACES, bench.plan.customers()).await?;
     let book = Arc::new(Book { caller: testbed.caller("screening", Token::admin(&testbed.signer)?)?, hot });
     let counts: Vec<usize> =
         (0..).map(|power| 1 << power).take_while(|callers| *callers <= bench.plan.sizes.callers).collect();

@@ -55,7 +55,7 @@ pub(super) async fn measure(bench: &mut Bench<'_>) -> Result<Section, Error> {
     let admin = testbed.caller("hospital", Token::admin(&testbed.signer)?)?;
     let reserve = Arc::new(Reserve {
         caller: testbed.caller("hospital", Token::screening(&testbed.signer)?)?,
-        hot: Hot::open(&admin, "bench-other", PLACES).await?,
+        hot: Hot::open(&admin, "bench-other", PLACES, bench.plan.customers()).await?,
     });
     let rate = bench.plan.sizes.lag_rate * LOAD_SHARE;
     let load = format!("open, {rate} a second");
@@ -121,7 +121,7 @@ async fn undisturbed(
 }
 
 async fn fill(bench: &Bench<'_>, testbed: &Testbed, admin: &Caller, round: u32) -> Result<Arc<Hot>, Error> {
-    let hot = Hot::open(admin, &format!("bench-doomed-{round}"), PLACES).await?;
+    let hot = Hot::open(admin, &format!("bench-doomed-{round}"), PLACES, bench.plan.customers()).await?;
     let caller = testbed.caller("screening", Token::admin(&testbed.signer)?)?;
     let work = Arc::new(Fill::new(caller, Arc::clone(&hot)));
     let wanted = bench.plan.sizes.bookings;

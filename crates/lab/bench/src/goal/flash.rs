@@ -59,7 +59,7 @@ pub(super) async fn measure(bench: &mut Bench<'_>) -> Result<Section, Error> {
     let (_baseline, greeting) = bench.baseline(&testbed).await?;
     let admin = testbed.caller("hospital", Token::admin(&testbed.signer)?)?;
     let places = i32::try_from(bench.plan.sizes.places).unwrap_or(i32::MAX);
-    let hot = Hot::open(&admin, "bench-flash", places).await?;
+    let hot = Hot::open(&admin, "bench-flash", places, bench.plan.customers()).await?;
     let load = format!("closed, {CALLERS} callers");
     let mut hello = Side::new("hello-world", &*load);
     let mut rush = Side::new("the sale: refused for want of places", &*load);
@@ -68,11 +68,10 @@ pub(super) async fn measure(bench: &mut Bench<'_>) -> Result<Section, Error> {
         Side::new("CreateScreening on the full slot", format!("open, {:.0} % of its rate", SHARE * 100.0));
     let (mut confirmed, mut put_off) = (Series::default(), 0);
     bench.phase(Item::P4, bench.plan.pairs * 4);
-    for round in 0..bench.plan.pairs {
+    for _ in 0..bench.plan.pairs {
         hello.push(&bench.closed(&testbed, &greeting, CALLERS).await?);
         hot.fresh();
-        let slot = hot.slot().map_err(Error::call("the next slot"))?.to_owned();
-        let sale = Arc::new(prepare(bench, &testbed, round, slot)?);
+        let sale = Arc::new(prepare(bench, &testbed, &hot)?);
         testbed.rest().await;
         rush.push(&all(&sale, CALLERS, sale.askers.len()).await?);
         bench.done();
@@ -110,10 +109,12 @@ fn figures([hello, rush, refused, unhurried]: [&Side; 4], confirmed: &Series, pl
 }
 
 /// Prepares a sale. Tokens are signed before it, as customers have theirs before a sale.
-fn prepare(bench: &Bench<'_>, testbed: &Testbed, round: u32, slot: String) -> Result<Sale, Error> {
-    let asker = |index| {
-        let id = format!("asker-{round}-{index}");
-        Ok((format!("customers/{id}"), Token::customer(&testbed.signer, &id)?))
+fn prepare(bench: &Bench<'_>, testbed: &Testbed, hot: &Hot) -> Result<Sale, Error> {
+    let slot = hot.slot().map_err(Error::call("the next slot"))?.to_owned();
+    let asker = |_| {
+        let customer = hot.customer();
+        let token = Token::customer(&testbed.signer, customer.trim_start_matches("customers/"))?;
+        Ok((customer, token))
     };
     let askers = (0..bench.plan.sizes.askers).map(asker).collect::<Result<Vec<_>, Error>>()?;
     let caller = testbed.caller("screening", Token::admin(&testbed.signer)?)?;

@@ -57,7 +57,7 @@ struct StageMeasurement {
 
 pub(super) async fn measure(bench: &mut Bench<'_>) -> Result<Section, Error> {
     let mut testbed = bench.testbed(Item::Growth, &Setup::default()).await?;
-    let mut population = Population::new(&testbed, bench.plan.sizes)?;
+    let mut population = Population::new(&testbed, bench.plan)?;
     let mut measurements = Vec::new();
     for share in STAGES {
         match measurement(bench, &testbed, &mut population, share).await {

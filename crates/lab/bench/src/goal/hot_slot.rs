@@ -80,7 +80,7 @@ async fn reserve(
 ) -> Result<Arc<Reserve>, Error> {
     let lines = crate::caller::Lines::to(addr, bench.plan.connections)?;
     let caller = |token| crate::caller::Caller::new(lines.clone(), token);
-    let hot = Hot::open(&caller(Token::admin(&testbed.signer)?), id, PLACES).await?;
+    let hot = Hot::open(&caller(Token::admin(&testbed.signer)?), id, PLACES, bench.plan.customers()).await?;
     Ok(Arc::new(Reserve { caller: caller(Token::screening(&testbed.signer)?), hot }))
 }
 

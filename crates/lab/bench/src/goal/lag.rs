@@ -127,7 +127,7 @@ struct Lags {
 
 pub(super) async fn measure(bench: &mut Bench<'_>) -> Result<Section, Error> {
     let testbed = bench.testbed(Item::P5, &Setup::default()).await?;
-    let followed = followed(&testbed).await?;
+    let followed = followed(bench, &testbed).await?;
     bench.phase(Item::P5, 1 + 2 * bench.plan.pairs);
     let promised = bench.plan.sizes.lag_rate;
     let most = bench.closed(&testbed, &followed, CALLERS).await?.rate();
@@ -192,8 +192,9 @@ async fn at(bench: &Bench<'_>, testbed: &Testbed, followed: &Arc<Followed>, rate
     Ok(lags)
 }
 
-async fn followed(testbed: &Testbed) -> Result<Arc<Followed>, Error> {
-    let hot = Hot::open(&testbed.caller("hospital", Token::admin(&testbed.signer)?)?, "bench-lag", PLACES).await?;
+async fn followed(bench: &Bench<'_>, testbed: &Testbed) -> Result<Arc<Followed>, Error> {
+    let admin = testbed.caller("hospital", Token::admin(&testbed.signer)?)?;
+    let hot = Hot::open(&admin, "bench-lag", PLACES, bench.plan.customers()).await?;
     Ok(Arc::new(Followed {
         customers: testbed.caller("screening", Token::admin(&testbed.signer)?)?,
         views: testbed.caller("mypage", Token::auditor(&testbed.signer)?)?,

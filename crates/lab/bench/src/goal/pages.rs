@@ -95,7 +95,7 @@ pub(super) async fn measure(bench: &mut Bench<'_>) -> Result<Section, Error> {
 /// Starts a mesh with every table in PostgreSQL and `count` rows in every list. Returns how long the insertion took.
 async fn prepare(bench: &mut Bench<'_>, count: u64) -> Result<(Testbed, Duration), Error> {
     let mut testbed = bench.testbed(Item::P7, &Setup { no_files: true, ..Setup::default() }).await?;
-    rows::template(&testbed).await?;
+    rows::template(&testbed, bench.plan.customers()).await?;
     testbed.rest().await;
     let begun = Instant::now();
     rows::multiply(&mut testbed, count, &|| bench.done(), &|steps| bench.phase(Item::P7, steps)).await?;

@@ -12,11 +12,12 @@ use tokio::time::sleep;
 use tonic::Status;
 
 use crate::caller::{Caller, Token};
+use crate::customers::Customers;
 use crate::goal::deletion::Fill;
 use crate::hot::{Hot, booking, today};
 use crate::load::{Answer, Work};
 use crate::testbed::Testbed;
-use crate::{Error, Sizes};
+use crate::{Error, Plan, Sizes};
 
 /// The most dates that a hospital can be created with. The others are added later.
 const INITIAL: usize = 366;
@@ -44,6 +45,8 @@ pub(super) struct Population {
     sizes: Sizes,
     dates: Arc<[Date]>,
     customers: Caller,
+    /// The customers of the hospitals to delete.
+    doomed: Customers,
     opened: usize,
     /// The number of bookings, without those of deleted hospitals.
     pub(super) booked: usize,
@@ -51,12 +54,13 @@ pub(super) struct Population {
 }
 
 impl Population {
-    pub(super) fn new(testbed: &Testbed, sizes: Sizes) -> Result<Self, Error> {
+    pub(super) fn new(testbed: &Testbed, plan: &Plan) -> Result<Self, Error> {
+        let (sizes, doomed) = (plan.sizes, plan.customers());
         // Not tomorrow: every date must stay bookable until the measurement is over, even past midnight.
         let begin = today() + 2.days();
         let dates = (0_i64..).take(sizes.dates).map(|offset| begin + offset.days()).collect();
         let customers = testbed.caller("screening", Token::admin(&testbed.signer)?)?;
-        Ok(Self { sizes, dates, customers, opened: 0, booked: 0, went: 0 })
+        Ok(Self { sizes, dates, customers, doomed, opened: 0, booked: 0, went: 0 })
     }
 
     /// The first date that is booked.
@@ -88,7 +92,7 @@ impl Population {
     /// Makes a hospital to delete. Returns its name, and the calls that book all its slots.
     pub(super) async fn doomed(&mut self, admin: &Caller) -> Result<(String, Calls<Fill>), Error> {
         self.went += 1;
-        let hot = Hot::open(admin, &format!("bench-doomed-{}", self.went), PLACES).await?;
+        let hot = Hot::open(admin, &format!("bench-doomed-{}", self.went), PLACES, self.doomed).await?;
         let calls = self.sizes.doomed;
         Ok((hot.hospital.clone(), Calls { work: Arc::new(Fill::new(self.customers.clone(), hot)), calls }))
     }

@@ -5,6 +5,7 @@ use runtime::entropy;
 
 use crate::Error;
 use crate::caller::Token;
+use crate::customers::Customers;
 use crate::hot::{Hot, booking};
 use crate::testbed::Testbed;
 
@@ -85,9 +86,9 @@ const COPIES: [Copies; 8] = [
 ];
 
 /// Makes a hospital, a booking and a capacity request through the services.
-pub(super) async fn template(testbed: &Testbed) -> Result<(), Error> {
+pub(super) async fn template(testbed: &Testbed, customers: Customers) -> Result<(), Error> {
     let admin = testbed.caller("hospital", Token::admin(&testbed.signer)?)?;
-    let hot = Hot::open(&admin, HOSPITAL, PLACES).await?;
+    let hot = Hot::open(&admin, HOSPITAL, PLACES, customers).await?;
     let slot = hot.any(0).to_owned();
     let customers = testbed.caller("screening", Token::admin(&testbed.signer)?)?;
     let request = customers.request(booking(format!("customers/{CUSTOMER}"), slot.clone()));
