@@ -130,17 +130,57 @@ impl Work for Reserve {
     }
 }
 
+/// How callers make their request_ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RequestIds {
+    /// UUIDs of version 7, which begin with their time.
+    Version7,
+    /// UUIDs of version 4, which are random. Most client libraries make these.
+    Version4,
+}
+
+impl RequestIds {
+    /// The version of the UUIDs.
+    pub(crate) const fn version(self) -> u8 {
+        match self {
+            Self::Version7 => 7,
+            Self::Version4 => 4,
+        }
+    }
+
+    fn next(self) -> String {
+        match self {
+            Self::Version7 => entropy::uuid_v7(),
+            Self::Version4 => entropy::uuid_v4(),
+        }
+        .to_string()
+    }
+}
+
 /// CreateScreening: calls of two services and both their commits.
 #[derive(Debug)]
 pub(crate) struct Book {
     pub(crate) caller: Caller,
     pub(crate) hot: Arc<Hot>,
+    pub(crate) request_ids: RequestIds,
+}
+
+impl Book {
+    /// Bookings with request_ids of version 7.
+    pub(crate) fn new(caller: Caller, hot: Arc<Hot>) -> Self {
+        Self { caller, hot, request_ids: RequestIds::Version7 }
+    }
+
+    /// The request of the next customer for a place on this slot.
+    fn request(&self, slot: String) -> screening::CreateScreeningRequest {
+        identified(self.hot.customer(), slot, self.request_ids)
+    }
 }
 
 impl Work for Book {
     async fn call(&self, caller: usize) -> Result<Answer, Status> {
         let on = self.hot.current.load(Ordering::Relaxed);
-        let request = self.caller.request(booking(self.hot.customer(), self.hot.at(on)?.to_owned()));
+        let request = self.caller.request(self.request(self.hot.at(on)?.to_owned()));
         match self.caller.screening(caller).create_screening(request).await {
             Ok(_) => Ok(Answer::Done),
             Err(status) => self.hot.judge(on, status),
@@ -172,11 +212,15 @@ impl Work for ReadOne {
     }
 }
 
-/// The request for a booking.
+/// The request for a booking, with a request_id of version 7.
 pub(crate) fn booking(customer: String, slot: String) -> screening::CreateScreeningRequest {
+    identified(customer, slot, RequestIds::Version7)
+}
+
+fn identified(customer: String, slot: String, request_ids: RequestIds) -> screening::CreateScreeningRequest {
     screening::CreateScreeningRequest {
         screening: Some(screening::Screening { customer, slot, ..Default::default() }),
-        request_id: entropy::uuid_v7().to_string(),
+        request_id: request_ids.next(),
         ..Default::default()
     }
 }
@@ -202,5 +246,15 @@ mod tests {
         assert!(!customers(Order::Random, 1).is_sorted());
         assert_eq!(customers(Order::Random, 1), customers(Order::Random, 1));
         assert_ne!(customers(Order::Random, 1), customers(Order::Random, 2));
+    }
+
+    #[test]
+    fn a_request_id_says_its_version() {
+        for (request_ids, version) in [(RequestIds::Version7, '7'), (RequestIds::Version4, '4')] {
+            let ids = [(); 2].map(|()| identified(String::new(), String::new(), request_ids).request_id);
+            assert!(ids.iter().all(|id| id.len() == 36 && id.chars().nth(14) == Some(version)), "{ids:?}");
+            assert_ne!(ids[0], ids[1]);
+        }
+        assert_eq!(booking(String::new(), String::new()).request_id.chars().nth(14), Some('7'));
     }
 }

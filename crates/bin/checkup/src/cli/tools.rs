@@ -155,8 +155,9 @@ come from a closed loop, latencies of an open one count from the time at which a
 nats-server; `make tools` installs them.
 
 P2 and P3 measure customers in sequential order, in which every index by customer is appended to, and in random order, by turns. \
-The others have customers in random order. With --order every measurement has that order only, and P2 and P3 are quicker. To \
-compare two builds, run each with the same order and seed, by turns.
+The others have customers in random order. With --order every measurement has that order only, and P2 and P3 are quicker. The \
+same two measure request_ids of version 4, which most client libraries make, against version 7, which all other callers here \
+make. To compare two builds, run each with the same order and seed, by turns.
 
 What cannot be measured is named at the end, and does not keep the rest from being shown and written.
 

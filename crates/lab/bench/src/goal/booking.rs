@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Bench, SHARE, own_cpu};
 use crate::caller::Token;
 use crate::cost::Bill;
-use crate::hot::{Book, Hot, PLACES, ReadOne};
+use crate::hot::{Book, Hot, PLACES, ReadOne, RequestIds};
 use crate::section::{Bound, Figure, Rows, Section, Side};
 use crate::series::figure;
 use crate::testbed::{Setup, Testbed};
@@ -14,23 +14,55 @@ use crate::{Error, Item, Order};
 
 /// The number of callers.
 const CALLERS: usize = 256;
+/// The goal of the rate with request_ids of version 4 against version 7: callers cannot be asked to know the difference.
+const VERSION_4: f64 = 0.95;
 
-/// The bookings of customers in one order.
+/// The bookings of customers in one order, with request_ids of one version.
 struct Kind {
     order: Order,
+    request_ids: RequestIds,
     book: Arc<Book>,
     side: Side,
 }
 
 impl Kind {
-    /// Each order has a hospital of its own, so that neither uses up the dates of the other.
-    async fn open(bench: &Bench<'_>, testbed: &Testbed, order: Order) -> Result<Self, Error> {
+    /// Each kind has a hospital of its own, so that none uses up the dates of another.
+    async fn open(
+        bench: &Bench<'_>,
+        testbed: &Testbed,
+        (order, request_ids): (Order, RequestIds),
+    ) -> Result<Self, Error> {
         let admin = testbed.caller("hospital", Token::admin(&testbed.signer)?)?;
-        let hot = Hot::open(&admin, &format!("bench-{order}"), PLACES, bench.plan.customers_in(order)).await?;
+        let version = request_ids.version();
+        let id = format!("bench-{order}-{version}");
+        let hot = Hot::open(&admin, &id, PLACES, bench.plan.customers_in(order)).await?;
         let caller = testbed.caller("screening", Token::admin(&testbed.signer)?)?;
-        let side = Side::new(format!("CreateScreening, {order} customers"), closed_load());
-        Ok(Self { order, book: Arc::new(Book { caller, hot }), side })
+        let book = Arc::new(Book { caller, hot, request_ids });
+        Ok(Self { order, request_ids, book, side: Side::new(named(order, request_ids), closed_load()) })
     }
+}
+
+fn named(order: Order, request_ids: RequestIds) -> String {
+    let usual = format!("CreateScreening, {order} customers");
+    match request_ids {
+        RequestIds::Version7 => usual,
+        RequestIds::Version4 => format!("{usual}, request_ids of version 4"),
+    }
+}
+
+/// The kinds to measure: every order, and one with request_ids of version 4. That one has sequential customers if the
+/// plan has any: random ones make most pages dirty themselves, and would hide what random ids cost.
+fn kinds(orders: &[Order]) -> Vec<(Order, RequestIds)> {
+    let mut kinds: Vec<_> = orders.iter().map(|order| (*order, RequestIds::Version7)).collect();
+    if let Some(first) = orders.first() {
+        kinds.insert(1, (*first, RequestIds::Version4));
+    }
+    kinds
+}
+
+/// The kind with this order and these ids.
+fn of(kinds: &[Kind], order: Order, request_ids: RequestIds) -> Option<&Kind> {
+    kinds.iter().find(|kind| (kind.order, kind.request_ids) == (order, request_ids))
 }
 
 fn closed_load() -> String {
@@ -41,9 +73,10 @@ pub(super) async fn measure(bench: &mut Bench<'_>, item: Item) -> Result<Section
     let mut testbed = bench.testbed(item, &Setup::default()).await?;
     let (_baseline, greeting) = bench.baseline(&testbed).await?;
     let mut kinds = Vec::new();
-    for order in bench.plan.orders() {
-        kinds.push(Kind::open(bench, &testbed, order).await?);
+    for kind in self::kinds(&bench.plan.orders()) {
+        kinds.push(Kind::open(bench, &testbed, kind).await?);
     }
+    let mut turns: Vec<usize> = (0..kinds.len()).collect();
     let usual = bench.plan.customers().order;
     let mut hello = Side::new("hello-world", closed_load());
     let share = SHARE * 100.0;
@@ -56,12 +89,13 @@ pub(super) async fn measure(bench: &mut Bench<'_>, item: Item) -> Result<Section
     for _ in 0..bench.plan.pairs {
         hello.push(&bench.closed(&testbed, &greeting, CALLERS).await?);
         let used = own_cpu();
-        for kind in &mut kinds {
+        for turn in &turns {
+            let kind = &mut kinds[*turn];
             kind.book.hot.fresh();
             let measured = bench.closed(&testbed, &kind.book, CALLERS).await?;
             kind.side.push(&measured);
             bookings += measured.worked;
-            if kind.order == usual {
+            if (kind.order, kind.request_ids) == (usual, RequestIds::Version7) {
                 kind.book.hot.fresh();
                 let open = bench.open(&testbed, &kind.book, measured.rate() * SHARE).await?;
                 unhurried.push(&open);
@@ -69,11 +103,13 @@ pub(super) async fn measure(bench: &mut Bench<'_>, item: Item) -> Result<Section
             }
         }
         own += own_cpu().saturating_sub(used);
+        // Otherwise the last kind would always meet the fullest tables.
+        turns.reverse();
     }
     let caught_up = testbed.rest().await;
     let after = Bill::of(&mut testbed).await?;
     // Measured separately, so that the cost of a booking does not include reads.
-    let book = kinds.iter().find(|kind| kind.order == usual).map(|kind| Arc::clone(&kind.book));
+    let book = of(&kinds, usual, RequestIds::Version7).map(|kind| Arc::clone(&kind.book));
     let book = book.ok_or_else(|| Error::failed("nobody books"))?;
     let [reading, beside] = against_a_read(bench, &testbed, &book, usual).await?;
 
@@ -88,6 +124,7 @@ pub(super) async fn measure(bench: &mut Bench<'_>, item: Item) -> Result<Section
     section.sides.extend(kinds.into_iter().map(|kind| kind.side));
     section.sides.extend([unhurried, reading, beside]);
     section.rows.push(cost(&before, &after, bookings, own));
+    section.notes.push("request_ids are of version 7 where no other version is named".to_owned());
     section.notes.push(
         "commits: PostgreSQL's own count of all services, or what the writers of the embedded services count"
             .to_owned(),
@@ -116,7 +153,15 @@ fn figures(item: Item, hello: &Side, kinds: &[Kind]) -> Vec<Figure> {
         let name = format!("rate against hello-world, {} customers", kind.order);
         Figure { goal: goal(item, kind.order), ..Figure::new(name, "×", kind.side.rate.over(&hello.rate)) }
     };
-    kinds.iter().map(ratio).collect()
+    let mut figures: Vec<Figure> =
+        kinds.iter().filter(|kind| kind.request_ids == RequestIds::Version7).map(ratio).collect();
+    for random in kinds.iter().filter(|kind| kind.request_ids == RequestIds::Version4) {
+        let Some(ordered) = of(kinds, random.order, RequestIds::Version7) else { continue };
+        let name = format!("rate with request_ids of version 4 against version 7, {} customers", random.order);
+        let ratio = Figure::new(name, "×", random.side.rate.over(&ordered.side.rate));
+        figures.push(ratio.goal(Bound::AtLeast(VERSION_4)));
+    }
+    figures
 }
 
 /// Measures a read of one row and a booking, pair by pair.

@@ -30,7 +30,7 @@ pub(super) async fn measure(bench: &mut Bench<'_>) -> Result<Section, Error> {
     let (_baseline, greeting) = bench.baseline(&testbed).await?;
     let admin = testbed.caller("hospital", Token::admin(&testbed.signer)?)?;
     let hot = Hot::open(&admin, "bench-curve", PLACES, bench.plan.customers()).await?;
-    let book = Arc::new(Book { caller: testbed.caller("screening", Token::admin(&testbed.signer)?)?, hot });
+    let book = Arc::new(Book::new(testbed.caller("screening", Token::admin(&testbed.signer)?)?, hot));
     let counts: Vec<usize> =
         (0..).map(|power| 1 << power).take_while(|callers| *callers <= bench.plan.sizes.callers).collect();
     bench.phase(Item::Curves, 2 * (counts.len() + SHARES.len()) as u32);

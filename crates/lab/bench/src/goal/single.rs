@@ -19,7 +19,7 @@ pub(super) async fn measure(bench: &mut Bench<'_>) -> Result<Section, Error> {
     let testbed = bench.testbed(Item::P9, &Setup::default()).await?;
     let admin = testbed.caller("hospital", Token::admin(&testbed.signer)?)?;
     let hot = Hot::open(&admin, "bench-quiet", PLACES, bench.plan.customers()).await?;
-    let book = Arc::new(Book { caller: testbed.caller("screening", Token::admin(&testbed.signer)?)?, hot });
+    let book = Arc::new(Book::new(testbed.caller("screening", Token::admin(&testbed.signer)?)?, hot));
 
     let mut booking = Side::new("CreateScreening", "closed, 1 caller");
     let mut disk = Series::default();
