@@ -89,7 +89,7 @@ impl tonic::server::UnaryService<Hello> for Say {
 #[derive(Debug)]
 pub(crate) struct Baseline {
     caller: Caller,
-    _child: Child,
+    child: Child,
 }
 
 impl Baseline {
@@ -112,7 +112,12 @@ impl Baseline {
         // The baseline reads no token, but its callers send one, as they do to the services.
         let caller = Caller::new(Lines::to(addr, plan.connections)?, Token::admin(signer)?);
         let greeting = Greeting { caller: caller.clone() };
-        Ok((Self { caller, _child: child }, greeting))
+        Ok((Self { caller, child }, greeting))
+    }
+
+    /// The server's process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.pid()
     }
 
     /// Makes one call, which must succeed.

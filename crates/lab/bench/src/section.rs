@@ -36,7 +36,7 @@ impl Bound {
 pub struct Figure {
     /// What the figure measures.
     pub name: String,
-    /// The unit: `×`, `ms`, `s`, `MiB` or empty.
+    /// The unit: `×`, `H` (the CPU time of a hello-world call), `µs`, `ms`, `s`, `MiB` or empty.
     pub unit: &'static str,
     /// One value per pair.
     pub values: Series,

@@ -157,7 +157,8 @@ nats-server; `make tools` installs them.
 P2 and P3 measure customers in sequential order, in which every index by customer is appended to, and in random order, by turns. \
 The others have customers in random order. With --order every measurement has that order only, and P2 and P3 are quicker. The \
 same two measure request_ids of version 4, which most client libraries make, against version 7, which all other callers here \
-make. To compare two builds, run each with the same order and seed, by turns.
+make. Both report the CPU time of a booking in H, the CPU time of a hello-world call in the same pair with its caller's part: it \
+moves least with the machine's other load, so compare that first. To compare two builds, run each with the same order and seed, by turns.
 
 What cannot be measured is named at the end, and does not keep the rest from being shown and written.
 

@@ -1,167 +1,207 @@
 //! P2 and P3: a whole booking on one hot slot, alternating with a hello-world call and with a read of one row.
+//!
+//! Closed loops come first, because the bill is theirs alone: an open loop has smaller batches, so each of its bookings
+//! costs more.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Bench, SHARE, own_cpu};
 use crate::caller::Token;
-use crate::cost::Bill;
+use crate::cost::{Bill, Spent, Used};
 use crate::hot::{Book, Hot, PLACES, ReadOne, RequestIds};
-use crate::section::{Bound, Figure, Rows, Section, Side};
+use crate::load::{Measured, Work, closed};
+use crate::section::{Bound, Figure, Section, Side};
 use crate::series::figure;
 use crate::testbed::{Setup, Testbed};
 use crate::{Error, Item, Order};
 
 /// The number of callers.
 const CALLERS: usize = 256;
-/// The goal of the rate with request_ids of version 4 against version 7: callers cannot be asked to know the difference.
+/// The goal of the rate with request_ids of version 4 against version 7: a caller cannot be asked to know the
+/// difference.
 const VERSION_4: f64 = 0.95;
 
-/// The bookings of customers in one order, with request_ids of one version.
+/// A kind of booking: the order of the customers, and the version of the request_ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Kind {
     order: Order,
     request_ids: RequestIds,
-    book: Arc<Book>,
-    side: Side,
 }
 
 impl Kind {
-    /// Each kind has a hospital of its own, so that none uses up the dates of another.
-    async fn open(
-        bench: &Bench<'_>,
-        testbed: &Testbed,
-        (order, request_ids): (Order, RequestIds),
-    ) -> Result<Self, Error> {
-        let admin = testbed.caller("hospital", Token::admin(&testbed.signer)?)?;
-        let version = request_ids.version();
-        let id = format!("bench-{order}-{version}");
-        let hot = Hot::open(&admin, &id, PLACES, bench.plan.customers_in(order)).await?;
-        let caller = testbed.caller("screening", Token::admin(&testbed.signer)?)?;
-        let book = Arc::new(Book { caller, hot, request_ids });
-        Ok(Self { order, request_ids, book, side: Side::new(named(order, request_ids), closed_load()) })
+    const fn usual(order: Order) -> Self {
+        Self { order, request_ids: RequestIds::Version7 }
+    }
+
+    /// The kinds to measure: every order, and one with request_ids of version 4. That one has sequential customers if
+    /// the plan has any, so that nothing but the ids is in random order.
+    fn all(orders: &[Order]) -> Vec<Self> {
+        let mut kinds: Vec<Self> = orders.iter().map(|order| Self::usual(*order)).collect();
+        if let Some(first) = kinds.first().copied() {
+            kinds.insert(1, Self { request_ids: RequestIds::Version4, ..first });
+        }
+        kinds
+    }
+
+    fn name(self) -> String {
+        let customers = format!("{} customers", self.order);
+        match self.request_ids {
+            RequestIds::Version7 => customers,
+            RequestIds::Version4 => format!("{customers}, request_ids of version 4"),
+        }
+    }
+
+    /// The goal of the rate against hello-world. The goal of P2 names no order; it follows from measurements with
+    /// sequential customers and holds for them.
+    fn rate_goal(self, item: Item) -> Option<Bound> {
+        let bound = match (item, self.order) {
+            (Item::P3, Order::Sequential) => 0.28,
+            (Item::P3, Order::Random) => 0.22,
+            (Item::P2, Order::Sequential) => 0.17,
+            _ => return None,
+        };
+        (self.request_ids == RequestIds::Version7).then_some(Bound::AtLeast(bound))
+    }
+
+    /// The goal of the services' CPU time of a booking, in H. It, too, follows from sequential customers.
+    fn cpu_goal(self, item: Item) -> Option<Bound> {
+        let bound = if item == Item::P2 { 6.5 } else { 2.5 };
+        (self == Self::usual(Order::Sequential)).then_some(Bound::AtMost(bound))
     }
 }
 
-fn named(order: Order, request_ids: RequestIds) -> String {
-    let usual = format!("CreateScreening, {order} customers");
-    match request_ids {
-        RequestIds::Version7 => usual,
-        RequestIds::Version4 => format!("{usual}, request_ids of version 4"),
+/// The turns of one call: how fast it was, and what it cost.
+struct Turns {
+    side: Side,
+    spent: Spent,
+}
+
+impl Turns {
+    fn new(name: impl Into<String>) -> Self {
+        Self { side: Side::new(name, format!("closed, {CALLERS} callers")), spent: Spent::default() }
+    }
+
+    fn push(&mut self, measured: &Measured, before: &[Used], after: &[Used], callers: Duration) {
+        self.side.push(measured);
+        self.spent.add(before, after, callers, measured.worked);
     }
 }
 
-/// The kinds to measure: every order, and one with request_ids of version 4. That one has sequential customers if the
-/// plan has any: random ones make most pages dirty themselves, and would hide what random ids cost.
-fn kinds(orders: &[Order]) -> Vec<(Order, RequestIds)> {
-    let mut kinds: Vec<_> = orders.iter().map(|order| (*order, RequestIds::Version7)).collect();
-    if let Some(first) = orders.first() {
-        kinds.insert(1, (*first, RequestIds::Version4));
+/// The bookings of one kind.
+struct Booked {
+    kind: Kind,
+    turns: Turns,
+}
+
+impl Booked {
+    fn new(kind: Kind) -> Self {
+        Self { kind, turns: Turns::new(format!("CreateScreening, {}", kind.name())) }
     }
-    kinds
 }
 
-/// The kind with this order and these ids.
-fn of(kinds: &[Kind], order: Order, request_ids: RequestIds) -> Option<&Kind> {
-    kinds.iter().find(|kind| (kind.order, kind.request_ids) == (order, request_ids))
-}
-
-fn closed_load() -> String {
-    format!("closed, {CALLERS} callers")
+/// Each kind has a hospital of its own, so that none uses up the dates of another.
+async fn open_hospital(bench: &Bench<'_>, testbed: &Testbed, kind: Kind) -> Result<Arc<Book>, Error> {
+    let Kind { order, request_ids } = kind;
+    let admin = testbed.caller("hospital", Token::admin(&testbed.signer)?)?;
+    let id = format!("bench-{order}-{}", request_ids.version());
+    let hot = Hot::open(&admin, &id, PLACES, bench.plan.customers_in(order)).await?;
+    Ok(Arc::new(Book { caller: testbed.caller("screening", Token::admin(&testbed.signer)?)?, hot, request_ids }))
 }
 
 pub(super) async fn measure(bench: &mut Bench<'_>, item: Item) -> Result<Section, Error> {
     let mut testbed = bench.testbed(item, &Setup::default()).await?;
-    let (_baseline, greeting) = bench.baseline(&testbed).await?;
-    let mut kinds = Vec::new();
-    for kind in self::kinds(&bench.plan.orders()) {
-        kinds.push(Kind::open(bench, &testbed, kind).await?);
+    let kinds = Kind::all(&bench.plan.orders());
+    let mut books = Vec::new();
+    for kind in &kinds {
+        books.push(open_hospital(bench, &testbed, *kind).await?);
     }
-    let mut turns: Vec<usize> = (0..kinds.len()).collect();
-    let usual = bench.plan.customers().order;
-    let mut hello = Side::new("hello-world", closed_load());
-    let share = SHARE * 100.0;
-    let mut unhurried =
-        Side::new(format!("CreateScreening, {usual} customers"), format!("open, {share:.0} % of its rate"));
-    let (mut bookings, mut own) = (0, Duration::ZERO);
     testbed.rest().await;
     let before = Bill::of(&mut testbed).await?;
     bench.phase(item, bench.plan.pairs * (4 + kinds.len() as u32));
-    for _ in 0..bench.plan.pairs {
-        hello.push(&bench.closed(&testbed, &greeting, CALLERS).await?);
-        let used = own_cpu();
-        for turn in &turns {
-            let kind = &mut kinds[*turn];
-            kind.book.hot.fresh();
-            let measured = bench.closed(&testbed, &kind.book, CALLERS).await?;
-            kind.side.push(&measured);
-            bookings += measured.worked;
-            if (kind.order, kind.request_ids) == (usual, RequestIds::Version7) {
-                kind.book.hot.fresh();
-                let open = bench.open(&testbed, &kind.book, measured.rate() * SHARE).await?;
-                unhurried.push(&open);
-                bookings += open.worked;
-            }
-        }
-        own += own_cpu().saturating_sub(used);
-        // Otherwise the last kind would always meet the fullest tables.
-        turns.reverse();
-    }
-    let caught_up = testbed.rest().await;
+    let (hello, booked, caught_up) = against_hello(bench, &testbed, &kinds, &books).await?;
     let after = Bill::of(&mut testbed).await?;
-    // Measured separately, so that the cost of a booking does not include reads.
-    let book = of(&kinds, usual, RequestIds::Version7).map(|kind| Arc::clone(&kind.book));
-    let book = book.ok_or_else(|| Error::failed("nobody books"))?;
-    let [reading, beside] = against_a_read(bench, &testbed, &book, usual).await?;
+
+    let order = bench.plan.customers().order;
+    let usual = kinds.iter().position(|kind| *kind == Kind::usual(order));
+    let usual = usual.ok_or_else(|| Error::failed(format!("no {order} customers have booked")))?;
+    let unhurried = unhurried(bench, &testbed, &books[usual], &booked[usual]).await?;
+    let [reading, beside] = against_a_read(bench, &testbed, &books[usual], order).await?;
 
     let mut section = Section::new(item, bench.topology);
-    section.figures = figures(item, &hello, &kinds);
+    section.figures = figures(item, &hello, &booked);
     section.figures.extend([
         Figure::new("rate against a read of one row", "×", beside.rate.over(&reading.rate)),
         Figure::new("p50, open loop", "ms", unhurried.latency[0].clone()),
         Figure::new("p99, open loop", "ms", unhurried.latency[1].clone()),
     ]);
-    section.sides = vec![hello];
-    section.sides.extend(kinds.into_iter().map(|kind| kind.side));
+    let h = hello.spent.mean();
+    section.rows = booked.iter().map(|booked| booked.turns.spent.rows(&booked.turns.side.name, h)).collect();
+    let bookings = booked.iter().map(|booked| booked.turns.spent.calls()).sum();
+    section.rows.push(after.durable_since(&before, bookings, "a booking of the closed loops"));
+    section.sides = vec![hello.side];
+    section.sides.extend(booked.into_iter().map(|booked| booked.turns.side));
     section.sides.extend([unhurried, reading, beside]);
-    section.rows.push(cost(&before, &after, bookings, own));
-    section.notes.push("request_ids are of version 7 where no other version is named".to_owned());
-    section.notes.push(
-        "commits: PostgreSQL's own count of all services, or what the writers of the embedded services count"
-            .to_owned(),
-    );
-    section.notes.push(format!(
-        "after the last turn the processes rested within {:.1} s: that long the views needed to catch up",
-        caught_up.as_secs_f64()
-    ));
+    section.notes = notes(h, caught_up);
     testbed.stop().await?;
     Ok(section)
 }
 
-/// The goal of the rate against hello-world. P2's is about sequential customers, as the measurements that it follows
-/// from.
-fn goal(item: Item, order: Order) -> Option<Bound> {
-    match (item, order) {
-        (Item::P3, Order::Sequential) => Some(Bound::AtLeast(0.28)),
-        (Item::P3, Order::Random) => Some(Bound::AtLeast(0.22)),
-        (Item::P2, Order::Sequential) => Some(Bound::AtLeast(0.17)),
-        _ => None,
+/// Measures a hello-world call and every kind of booking, by turns. Returns also the longest time that the views needed
+/// to catch up after a turn. The services must be at rest.
+async fn against_hello(
+    bench: &Bench<'_>,
+    testbed: &Testbed,
+    kinds: &[Kind],
+    books: &[Arc<Book>],
+) -> Result<(Turns, Vec<Booked>, Duration), Error> {
+    let (baseline, greeting) = bench.baseline(testbed).await?;
+    let mut hello = Turns::new("hello-world");
+    let mut booked: Vec<Booked> = kinds.iter().map(|kind| Booked::new(*kind)).collect();
+    let mut order: Vec<usize> = (0..kinds.len()).collect();
+    let mut caught_up = Duration::ZERO;
+    let server = || vec![("the server".to_owned(), vec![baseline.pid()])];
+    for _ in 0..bench.plan.pairs {
+        turn(bench, testbed, &greeting, &server, &mut hello).await?;
+        for index in &order {
+            books[*index].hot.fresh();
+            let turns = &mut booked[*index].turns;
+            let rested = turn(bench, testbed, &books[*index], &|| testbed.processes(), turns).await?;
+            caught_up = caught_up.max(rested);
+        }
+        // Otherwise the last kind would always meet the fullest tables.
+        order.reverse();
     }
+    Ok((hello, booked, caught_up))
 }
 
-fn figures(item: Item, hello: &Side, kinds: &[Kind]) -> Vec<Figure> {
-    let ratio = |kind: &Kind| {
-        let name = format!("rate against hello-world, {} customers", kind.order);
-        Figure { goal: goal(item, kind.order), ..Figure::new(name, "×", kind.side.rate.over(&hello.rate)) }
-    };
-    let mut figures: Vec<Figure> =
-        kinds.iter().filter(|kind| kind.request_ids == RequestIds::Version7).map(ratio).collect();
-    for random in kinds.iter().filter(|kind| kind.request_ids == RequestIds::Version4) {
-        let Some(ordered) = of(kinds, random.order, RequestIds::Version7) else { continue };
-        let name = format!("rate with request_ids of version 4 against version 7, {} customers", random.order);
-        let ratio = Figure::new(name, "×", random.side.rate.over(&ordered.side.rate));
-        figures.push(ratio.goal(Bound::AtLeast(VERSION_4)));
+/// Runs a closed loop on services at rest. The callers' part of the cost ends with the loop; that of the processes ends
+/// when the services are at rest again, because views catch up after the answers. Returns how long that took.
+async fn turn<W: Work>(
+    bench: &Bench<'_>,
+    testbed: &Testbed,
+    work: &Arc<W>,
+    processes: &(dyn Fn() -> Vec<(String, Vec<u32>)> + Sync),
+    turns: &mut Turns,
+) -> Result<Duration, Error> {
+    let (before, own) = (Used::of(processes()), own_cpu());
+    let measured = closed(work, CALLERS, bench.plan.warm_up, bench.plan.span).await?;
+    let callers = own_cpu().saturating_sub(own);
+    let rested = testbed.rest().await;
+    turns.push(&measured, &before, &Used::of(processes()), callers);
+    bench.done();
+    Ok(rested)
+}
+
+/// Measures latencies in open loops, each at a share of the rate that a closed loop had.
+async fn unhurried(bench: &Bench<'_>, testbed: &Testbed, book: &Arc<Book>, booked: &Booked) -> Result<Side, Error> {
+    let closed = &booked.turns.side;
+    let mut side = Side::new(closed.name.clone(), format!("open, {:.0} % of its rate", SHARE * 100.0));
+    for rate in closed.rate.values() {
+        book.hot.fresh();
+        side.push(&bench.open(testbed, book, rate * SHARE).await?);
     }
-    figures
+    Ok(side)
 }
 
 /// Measures a read of one row and a booking, pair by pair.
@@ -171,9 +211,10 @@ async fn against_a_read(
     book: &Arc<Book>,
     order: Order,
 ) -> Result<[Side; 2], Error> {
+    let load = format!("closed, {CALLERS} callers");
     let reads = ReadOne::of(book).await?;
-    let mut reading = Side::new("GetScreening, a read of one row", closed_load());
-    let mut booking = Side::new(format!("CreateScreening, {order} customers, beside it"), closed_load());
+    let mut reading = Side::new("GetScreening, a read of one row", &*load);
+    let mut booking = Side::new(format!("CreateScreening, {order} customers, beside it"), &*load);
     for _ in 0..bench.plan.pairs {
         reading.push(&bench.closed(testbed, &reads, CALLERS).await?);
         book.hot.fresh();
@@ -182,9 +223,119 @@ async fn against_a_read(
     Ok([reading, booking])
 }
 
-/// The cost of the services, and below it that of the callers.
-fn cost(before: &Bill, after: &Bill, bookings: u64, own: Duration) -> Rows {
-    let mut cost = after.since(before, bookings, "one booking");
-    cost.rows.push(vec!["the callers".to_owned(), figure(own.as_secs_f64() * 1e6 / bookings.max(1) as f64)]);
-    cost
+/// The figures of the closed loops: rates, then CPU time.
+fn figures(item: Item, hello: &Turns, booked: &[Booked]) -> Vec<Figure> {
+    let rate = |Booked { kind, turns }: &Booked| {
+        let name = format!("rate against hello-world, {}", kind.name());
+        let ratio = Figure::new(name, "×", turns.side.rate.over(&hello.side.rate));
+        (kind.request_ids == RequestIds::Version7).then_some(Figure { goal: kind.rate_goal(item), ..ratio })
+    };
+    let version = |Booked { kind, turns }: &Booked| {
+        let usual = booked.iter().find(|other| other.kind == Kind::usual(kind.order))?;
+        let name = format!("rate with request_ids of version 4 against version 7, {} customers", kind.order);
+        let ratio = Figure::new(name, "×", turns.side.rate.over(&usual.turns.side.rate));
+        (kind.request_ids == RequestIds::Version4).then_some(ratio.goal(Bound::AtLeast(VERSION_4)))
+    };
+    let cpu = |Booked { kind, turns }: &Booked| {
+        let name = format!("CPU of the services a booking, {}", kind.name());
+        let in_h = Figure::new(name, "H", turns.spent.processes.over(&hello.spent.whole));
+        Figure { goal: kind.cpu_goal(item), ..in_h }
+    };
+    let mut figures: Vec<Figure> = booked.iter().filter_map(rate).collect();
+    figures.extend(booked.iter().filter_map(version));
+    figures.extend(booked.iter().map(cpu));
+    figures.push(Figure::new("H: CPU of a hello-world call, server and caller", "µs", hello.spent.whole.clone()));
+    figures
+}
+
+fn notes(h: f64, caught_up: Duration) -> Vec<String> {
+    vec![
+        "request_ids are of version 7 where no other version is named".to_owned(),
+        format!(
+            "H is the CPU time of a hello-world call, its server's and its caller's, in the same pair; {} µs is the mean of all. That \
+             of the services includes databases and broker, and counts from the beginning of a closed loop until everything is at \
+             rest",
+            figure(h)
+        ),
+        "commits: PostgreSQL's own count of all services, or what the writers of the embedded services count"
+            .to_owned(),
+        format!(
+            "after a turn the processes rested within {:.1} s at most: that long the views needed to catch up; a minute \
+             means that they had not, and that the cost is not all of it",
+            caught_up.as_secs_f64()
+        ),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::histogram;
+
+    /// A turn of a second with so many calls, which cost so many milliseconds of CPU.
+    fn push(turns: &mut Turns, calls: u64, processes: u64, callers: u64) {
+        let took = Duration::from_secs(1);
+        let measured = Measured { took, done: calls, refused: 0, worked: calls, latency: histogram(), unsent: 0 };
+        let used = |millis| [Used { name: "all".to_owned(), cpu: Duration::from_millis(millis), written: 0 }];
+        turns.push(&measured, &used(7_000), &used(7_000 + processes), Duration::from_millis(callers));
+    }
+
+    /// The figures of one turn each: H is 62 µs.
+    fn judged(item: Item, orders: &[Order]) -> Vec<(String, f64, Option<bool>)> {
+        let mut hello = Turns::new("hello-world");
+        push(&mut hello, 10_000, 300, 320);
+        let mut booked: Vec<Booked> = Kind::all(orders).into_iter().map(Booked::new).collect();
+        for Booked { kind, turns } in &mut booked {
+            match (kind.order, kind.request_ids) {
+                (Order::Sequential, RequestIds::Version7) => push(turns, 3_000, 372, 100),
+                (Order::Sequential, RequestIds::Version4) => push(turns, 2_700, 1_674, 100),
+                (Order::Random, RequestIds::Version7) => push(turns, 2_100, 651, 100),
+                (Order::Random, RequestIds::Version4) => push(turns, 2_079, 651, 100),
+            }
+        }
+        let round = |value: f64| (value * 1_000.0).round() / 1_000.0;
+        let figures = figures(item, &hello, &booked);
+        figures.into_iter().map(|figure| (figure.name.clone(), round(figure.values.median()), figure.met())).collect()
+    }
+
+    fn expected(rows: &[(&str, f64, Option<bool>)]) -> Vec<(String, f64, Option<bool>)> {
+        rows.iter().map(|(name, value, met)| ((*name).to_owned(), *value, *met)).collect()
+    }
+
+    #[test]
+    fn each_order_has_its_figures_and_goals() {
+        let mut rows = [
+            ("rate against hello-world, sequential customers", 0.3, Some(true)),
+            ("rate against hello-world, random customers", 0.21, Some(false)),
+            ("rate with request_ids of version 4 against version 7, sequential customers", 0.9, Some(false)),
+            ("CPU of the services a booking, sequential customers", 2.0, Some(true)),
+            ("CPU of the services a booking, sequential customers, request_ids of version 4", 10.0, None),
+            ("CPU of the services a booking, random customers", 5.0, None),
+            ("H: CPU of a hello-world call, server and caller", 62.0, None),
+        ];
+        assert_eq!(judged(Item::P3, &Order::ALL), expected(&rows));
+        rows[1].2 = None;
+        assert_eq!(judged(Item::P2, &Order::ALL), expected(&rows), "P2 has no goal for random customers");
+    }
+
+    #[test]
+    fn one_order_is_measured_alone_with_both_versions() {
+        let rows = [
+            ("rate against hello-world, random customers", 0.21, Some(false)),
+            ("rate with request_ids of version 4 against version 7, random customers", 0.99, Some(true)),
+            ("CPU of the services a booking, random customers", 5.0, None),
+            ("CPU of the services a booking, random customers, request_ids of version 4", 5.051, None),
+            ("H: CPU of a hello-world call, server and caller", 62.0, None),
+        ];
+        assert_eq!(judged(Item::P3, &[Order::Random]), expected(&rows));
+    }
+
+    #[test]
+    fn p2_and_p3_have_goals_of_their_own() {
+        let sequential = Kind::usual(Order::Sequential);
+        let bounds = |item| (sequential.rate_goal(item), sequential.cpu_goal(item));
+        assert_eq!(bounds(Item::P3), (Some(Bound::AtLeast(0.28)), Some(Bound::AtMost(2.5))));
+        assert_eq!(bounds(Item::P2), (Some(Bound::AtLeast(0.17)), Some(Bound::AtMost(6.5))));
+        assert_eq!(Kind::usual(Order::Random).rate_goal(Item::P3), Some(Bound::AtLeast(0.22)));
+    }
 }
