@@ -372,7 +372,7 @@ impl<H: BatchHandler> Worker<H> {
 pub(crate) async fn gather<T>(waiting: &mut mpsc::Receiver<T>, taken: &mut Vec<T>, max: usize) -> usize {
     let mut count = waiting.recv_many(taken, max).await;
     while count > 0 && count < max {
-        tokio::task::yield_now().await;
+        thread::let_others_run().await;
         let before = count;
         while count < max
             && let Ok(next) = waiting.try_recv()
