@@ -12,7 +12,7 @@ use sea_orm::{
     Statement, TransactionOptions, TransactionTrait,
 };
 
-use crate::connection::ACQUIRE_TIMEOUT;
+use crate::settings::ACQUIRE_TIMEOUT;
 
 /// A file and the path of its copy, where no file exists yet.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -14,12 +14,12 @@ use sea_orm::{
 
 use crate::location::Location;
 use crate::sealed::Sealed;
+use crate::settings::{ACQUIRE_TIMEOUT, CACHED_PAGES, CHECKPOINT_PAGES, LOG_BYTES, PREPARED_STATEMENTS};
 use crate::simulation::step;
 use crate::statement::{Connection, Row};
 use crate::transaction::{Trust, WritingPool};
 use crate::turns::{Size, Turn, Turns};
 
-pub(crate) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long opening a reading connection may take: as long as the writer waits for a server that returns.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -90,17 +90,6 @@ pub(crate) async fn connect(
         .sqlx_logging(false);
     step(sea_orm::Database::connect(options)).await
 }
-
-/// How many pages of 4 KiB the write-ahead log takes before they are copied into the file. SQLite's default of 1,000 is
-/// reached many times per second in a rush, and most pages are then written again soon after. It is also how much a
-/// start after a crash must read.
-pub(crate) const CHECKPOINT_PAGES: u32 = 8_000;
-/// How many bytes the log file keeps after it was copied. In a rush it may grow longer while readers delay the copying.
-pub(crate) const LOG_BYTES: u64 = 4_096 * CHECKPOINT_PAGES as u64;
-/// How many statements a connection keeps prepared: one per table and number of rows that are written at once.
-pub(crate) const PREPARED_STATEMENTS: usize = 400;
-/// How many pages the writing connection caches. A process with all services has one such cache per service.
-pub(crate) const CACHED_PAGES: u32 = 1_000;
 
 /// Hands out only connections outside a transaction, unless the planted bug is on.
 macro_rules! outside_a_transaction {

@@ -135,10 +135,11 @@ impl Database {
             Location::Sqlite(path) => {
                 let migrating = connect(location, Purpose::Migrate, Opening::Now(&trust)).await.map_err(database)?;
                 let migrated = step(migration::up(migrations, &migrating)).await;
+                // Opened before the other one is closed: the last connection to a file would copy its log.
+                let file = File::at(path.clone()).open().await;
                 let closed = step(migrating.close()).await;
                 migrated.and(closed).map_err(database)?;
-                let file = File::at(path.clone()).open().await.map_err(database)?;
-                WritingPool::File(Arc::new(file))
+                WritingPool::File(Arc::new(file.map_err(database)?))
             }
             Location::Postgres(_) => {
                 let writer = connect(location, Purpose::Write, Opening::Now(&trust)).await.map_err(database)?;

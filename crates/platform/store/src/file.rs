@@ -17,7 +17,7 @@ use sea_orm::{DbBackend, DbErr, RuntimeErr, Statement, Value, sqlx};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::timeout;
 
-use crate::connection::{ACQUIRE_TIMEOUT, CACHED_PAGES, CHECKPOINT_PAGES, LOG_BYTES, PREPARED_STATEMENTS};
+use crate::settings::{ACQUIRE_TIMEOUT, CACHED_PAGES, CHECKPOINT_PAGES, LOG_BYTES, PREPARED_STATEMENTS};
 use crate::statement::{self, Row};
 use crate::thread;
 

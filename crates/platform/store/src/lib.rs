@@ -28,6 +28,7 @@ pub mod request_record;
 mod room;
 pub mod rows;
 mod sealed;
+mod settings;
 pub mod simulation;
 pub mod statement;
 pub mod stored;

@@ -60,6 +60,7 @@ impl<L: Lookup> Lookups<L> {
             Location::Sqlite(path) => Box::new(ReadingFile::at(path.clone())),
             Location::Postgres(_) => Box::new(database.reader().clone()),
         };
+        let blocks = !database.is_shared();
         let answering = async move {
             let mut asked = Vec::with_capacity(MAX_QUERIES);
             while gather(&mut waiting, &mut asked, MAX_QUERIES).await > 0 {
@@ -73,7 +74,7 @@ impl<L: Lookup> Lookups<L> {
                 answer(&mut asked, found);
             }
         };
-        (Self { queue }, async move { thread::run("lookup", &database, answering).await })
+        (Self { queue }, thread::run("lookup", blocks, answering))
     }
 
     /// Asks a query and waits for the answer.

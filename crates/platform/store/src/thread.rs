@@ -8,7 +8,6 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
 
-use crate::database::Database;
 use crate::simulation;
 
 thread_local! {
@@ -32,12 +31,12 @@ pub(crate) async fn let_others_run() {
     }
 }
 
-/// Runs a loop over a database. For a file it gets a thread of its own, whose statements need no other one; a server's
-/// answers are awaited where everything else is.
+/// Runs a loop over a database. For a file (`blocks`) it gets a thread of its own, whose statements need no other one; a
+/// server's answers are awaited where everything else is.
 ///
 /// If it is dropped, the loop goes on until its queue is closed.
-pub(crate) async fn run(name: &'static str, database: &Database, work: impl Future<Output = ()> + Send + 'static) {
-    if database.is_shared() || simulation::is_on() {
+pub(crate) async fn run(name: &'static str, blocks: bool, work: impl Future<Output = ()> + Send + 'static) {
+    if !blocks || simulation::is_on() {
         return work.await;
     }
     let (done, ended) = oneshot::channel::<()>();

@@ -103,8 +103,8 @@ impl<H: BatchHandler> Writer<H> {
         let handler = Arc::new(handler);
         let room = Room::of(&database);
         let worker = Worker { name, handler, database, waiting, max: options.batch.max(1), room };
-        let of = worker.database.clone();
-        (Self { queue }, async move { thread::run(name, &of, worker.run()).await })
+        let blocks = !worker.database.is_shared();
+        (Self { queue }, thread::run(name, blocks, worker.run()))
     }
 
     /// Queues a command and waits for its answer. Dropping the wait, or its expiry, does not undo a command that was
