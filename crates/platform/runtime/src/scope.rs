@@ -1,7 +1,7 @@
 //! What the running task works on, for log lines.
 //!
-//! A span of `tracing` has its fields written as text when it begins. That cost each call an eighth of its time, for
-//! lines that are hardly ever logged. A scope holds only references; a line of the log writes them out.
+//! A span of `tracing` has its fields written as text when it begins, for lines that are hardly ever logged. A scope
+//! holds only references; a line of the log writes them out.
 
 use std::fmt;
 use std::sync::Arc;

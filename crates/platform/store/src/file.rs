@@ -1,9 +1,9 @@
 //! Connections to a file without the driver: the writing one, and those of lookups.
 //!
 //! sea-orm's driver runs each statement on a thread of its own and hands its answer back. A batch has some fifteen
-//! statements, and handing them over took longer than running them. Here a statement runs on the thread that asks for
-//! it, through a prepared statement: the writer has a thread that may block, see [`crate::thread`]. The few writes
-//! outside the writer hand theirs over.
+//! statements, each handed over twice. Here a statement runs on the thread that asks for it, through a prepared
+//! statement: the writer has a thread that may block, see [`crate::thread`]. The few writes outside the writer hand
+//! theirs over.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex as Blocking, MutexGuard, PoisonError};
