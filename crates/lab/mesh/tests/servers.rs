@@ -4,8 +4,9 @@
 use std::path::Path;
 use std::time::Duration;
 
+use mesh::child::Child;
 use mesh::for_tests::{self, or_skip};
-use mesh::{Nats, Postgres};
+use mesh::{Nats, Postgres, Signal};
 use testkit::eventually;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
@@ -31,6 +32,16 @@ async fn postgres_keeps_what_was_committed_through_a_crash() {
     }
     drop(server);
     assert!(!data.exists());
+}
+
+/// The process ends at once, and a child of it writes the last line later.
+#[tokio::test]
+async fn the_last_line_of_a_child_is_there_when_it_has_ended() {
+    let mut command = std::process::Command::new("/bin/sh");
+    command.args(["-c", "(sleep 0.3; echo 'the last line') & exit 3"]);
+    let mut child = Child::spawn("sh", command, Signal::TERM, None).unwrap();
+    let status = child.ended(Duration::from_secs(10)).await.unwrap();
+    assert_eq!((status.code(), child.output().tail(1).as_str()), (Some(3), "the last line"));
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
-//! Background work with a name, an owner and an end. Nothing else in the system spawns tasks.
+//! Background work with a name, an owner and an end. Nothing else in the system spawns tasks, except that the store
+//! blocks on files in threads whose ends it awaits.
 //!
 //! A task's [`Kind`] says what its failure means to the process and how a drain ends it. Failed tasks are not
 //! restarted: a loop that can continue handles its own errors, and one that cannot should stop the process.

@@ -14,7 +14,7 @@ use sea_orm::{
 
 use crate::location::Location;
 use crate::sealed::Sealed;
-use crate::settings::{ACQUIRE_TIMEOUT, CACHED_PAGES, CHECKPOINT_PAGES, LOG_BYTES, PREPARED_STATEMENTS};
+use crate::settings::{ACQUIRE_TIMEOUT, PREPARED_STATEMENTS, pragmas};
 use crate::simulation::step;
 use crate::statement::{Connection, Row};
 use crate::transaction::{Trust, WritingPool};
@@ -110,7 +110,7 @@ fn sqlite(path: std::path::PathBuf, purpose: Purpose, trust: Arc<Trust>) -> Conn
             .in_memory(false)
             .shared_cache(false)
             .filename(&path)
-            .create_if_missing(matches!(purpose, Purpose::Write | Purpose::Migrate))
+            .create_if_missing(purpose == Purpose::Migrate)
             .read_only(read_only)
             .busy_timeout(if purpose == Purpose::Fold { Duration::ZERO } else { ACQUIRE_TIMEOUT })
             .statement_cache_capacity(PREPARED_STATEMENTS)
@@ -118,15 +118,11 @@ fn sqlite(path: std::path::PathBuf, purpose: Purpose, trust: Arc<Trust>) -> Conn
         if read_only {
             return sqlite;
         }
-        let sqlite = sqlite.pragma("journal_mode", "WAL").pragma("synchronous", "FULL");
-        sqlite
-            .pragma("wal_autocheckpoint", CHECKPOINT_PAGES.to_string())
-            .pragma("journal_size_limit", LOG_BYTES.to_string())
-            .pragma("cache_size", CACHED_PAGES.to_string())
+        pragmas().into_iter().fold(sqlite, |sqlite, (name, value)| sqlite.pragma(name, value))
     });
     options.map_sqlx_sqlite_pool_opts(move |pool| {
         let pool = outside_a_transaction!(pool, Arc::clone(&trust));
-        // A healthy writing connection is never closed: reopening it would lose every cached statement.
+        // A migration may take long, and its connection is closed when it is over.
         if purpose == Purpose::Read { pool } else { pool.idle_timeout(None).max_lifetime(None) }
     });
     options
@@ -142,6 +138,7 @@ fn postgres(url: &str, purpose: Purpose, trust: Arc<Trust>) -> ConnectOptions {
         let pool = match purpose {
             Purpose::Migrate | Purpose::Fold => return pool,
             Purpose::Read => pool,
+            // A healthy one is never closed: reopening it would lose every cached statement.
             Purpose::Write => pool.idle_timeout(None).max_lifetime(None),
         };
         let trust = Arc::clone(&trust);

@@ -14,10 +14,10 @@ use rusqlite::{Connection, OpenFlags, Params, ToSql};
 use sea_orm::error::ConnAcquireErr;
 use sea_orm::sqlx::error::{DatabaseError, ErrorKind};
 use sea_orm::{DbBackend, DbErr, RuntimeErr, Statement, Value, sqlx};
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::sync::{Mutex, OnceCell, OwnedMutexGuard};
 use tokio::time::timeout;
 
-use crate::settings::{ACQUIRE_TIMEOUT, CACHED_PAGES, CHECKPOINT_PAGES, LOG_BYTES, PREPARED_STATEMENTS};
+use crate::settings::{ACQUIRE_TIMEOUT, PREPARED_STATEMENTS, pragmas};
 use crate::statement::{self, Row};
 use crate::thread;
 
@@ -129,11 +129,8 @@ async fn open(path: PathBuf, options: fn(&Connection) -> rusqlite::Result<()>) -
 }
 
 fn write_options(connection: &Connection) -> rusqlite::Result<()> {
-    connection.execute_batch(&format!(
-        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF; \
-         PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}; PRAGMA journal_size_limit = {LOG_BYTES}; \
-         PRAGMA cache_size = {CACHED_PAGES}"
-    ))
+    let set: Vec<String> = pragmas().into_iter().map(|(name, value)| format!("PRAGMA {name} = {value}")).collect();
+    connection.execute_batch(&format!("PRAGMA foreign_keys = OFF; {}", set.join("; ")))
 }
 
 fn read_options(connection: &Connection) -> rusqlite::Result<()> {
@@ -144,12 +141,12 @@ fn read_options(connection: &Connection) -> rusqlite::Result<()> {
 #[derive(Debug)]
 pub(crate) struct ReadingFile {
     path: PathBuf,
-    open: Mutex<Option<Handle>>,
+    handle: OnceCell<Handle>,
 }
 
 impl ReadingFile {
     pub(crate) fn at(path: PathBuf) -> Self {
-        Self { path, open: Mutex::default() }
+        Self { path, handle: OnceCell::new() }
     }
 }
 
@@ -160,11 +157,7 @@ impl statement::Connection for ReadingFile {
     }
 
     async fn query(&self, statement: Statement) -> Result<Vec<Row>, DbErr> {
-        let mut held = self.open.lock().await;
-        let handle = match &*held {
-            Some(handle) => handle.clone(),
-            None => held.insert(open(self.path.clone(), read_options).await?).clone(),
-        };
+        let handle = self.handle.get_or_try_init(|| open(self.path.clone(), read_options)).await?;
         handle.query(statement).await
     }
 

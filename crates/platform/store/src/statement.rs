@@ -162,16 +162,24 @@ impl<A: Cell + Send, B: Cell + Send, C: Cell + Send> Values for (A, B, C) {
     }
 }
 
-/// A row of an entity's table, with all columns in their order.
-fn model<E: EntityTrait>(mut row: Row) -> Result<E::Model, DbErr>
+/// Rows of an entity's table, with all columns in their order.
+fn models<E: EntityTrait>(rows: Vec<Row>) -> Result<Vec<E::Model>, DbErr>
 where
     E::ActiveModel: TryIntoModel<E::Model>,
 {
-    let mut model = <E::ActiveModel as ActiveModelTrait>::default();
-    for (index, column) in E::Column::iter().enumerate() {
-        model.try_set(column, row.value(index, column.def().get_column_type())?)?;
+    if rows.is_empty() {
+        return Ok(Vec::new());
     }
-    model.try_into_model()
+    // Once for all rows, because the entity makes each definition anew.
+    let columns: Vec<_> = E::Column::iter().map(|column| (column, column.def())).collect();
+    let model = |mut row: Row| {
+        let mut model = <E::ActiveModel as ActiveModelTrait>::default();
+        for (index, (column, declared)) in columns.iter().enumerate() {
+            model.try_set(*column, row.value(index, declared.get_column_type())?)?;
+        }
+        model.try_into_model()
+    };
+    rows.into_iter().map(model).collect()
 }
 
 /// The ends of a select.
@@ -222,7 +230,7 @@ impl<E: EntityTrait> Fetch<E> for Select<E> {
     {
         let statement = self.build(connection.backend());
         drop(self);
-        connection.query(statement).await?.into_iter().map(model::<E>).collect()
+        models::<E>(connection.query(statement).await?)
     }
 
     async fn fetch_one(self, connection: &dyn Connection) -> Result<Option<E::Model>, DbErr>
@@ -230,7 +238,7 @@ impl<E: EntityTrait> Fetch<E> for Select<E> {
         E::ActiveModel: TryIntoModel<E::Model>,
     {
         let statement = self.limit(1).build(connection.backend());
-        connection.query(statement).await?.into_iter().next().map(model::<E>).transpose()
+        Ok(models::<E>(connection.query(statement).await?)?.into_iter().next())
     }
 
     async fn fetch_values<V: Values>(self, connection: &dyn Connection) -> Result<Vec<V>, DbErr> {

@@ -50,7 +50,6 @@ pub(crate) async fn run(name: &'static str, blocks: bool, work: impl Future<Outp
         }
         drop(done);
     };
-    #[allow(clippy::disallowed_methods, reason = "its end is awaited below")]
     let spawned = Builder::new().name(name.to_owned()).spawn(worker);
     let thread = match spawned {
         Ok(thread) => thread,

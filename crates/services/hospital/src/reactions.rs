@@ -18,7 +18,7 @@ use store::inbox::InboxKey;
 use store::{Database, Writer};
 use tokio::time::Instant;
 
-pub(crate) use crate::CONSUMER;
+use crate::CONSUMER;
 use crate::NAME;
 use crate::batch::HospitalBatchHandler;
 use crate::command::{ClaimRequest, Command, Event};

@@ -36,7 +36,7 @@ use store::{Connection, Fetch as _};
 pub use domain::hospital::Terms;
 
 /// The names of this service's durable consumers.
-pub const CONSUMERS: &[&str] = &[crate::reactions::CONSUMER];
+pub const CONSUMERS: &[&str] = &[crate::CONSUMER];
 
 /// What the other services know and this service has lost.
 #[derive(Debug, Clone, Default)]

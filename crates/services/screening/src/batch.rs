@@ -26,8 +26,8 @@ use store::{BatchHandler, Transaction, Writer, micros, outbox, request_record, t
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::CONSUMER;
 use crate::Rules;
-use crate::reactions::CONSUMER;
 use crate::tables;
 use crate::tables::watch::{self, Orphan};
 use work::Work;

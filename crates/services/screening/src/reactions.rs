@@ -19,7 +19,7 @@ use store::dead_letter::DeadLetter;
 use store::inbox::InboxKey;
 use tokio::time::Instant;
 
-pub(crate) use crate::CONSUMER;
+use crate::CONSUMER;
 use crate::NAME;
 use crate::batch::{ClaimEvent, ClaimFact, Command, ScreeningWriter};
 

@@ -28,7 +28,7 @@ use crate::tables::{CustomerDate, active, by_ids, present, watch};
 use store::Fetch as _;
 
 /// The names of this service's durable consumers.
-pub const CONSUMERS: &[&str] = &[crate::reactions::CONSUMER];
+pub const CONSUMERS: &[&str] = &[crate::CONSUMER];
 
 /// What the other services know and this service has lost.
 #[derive(Debug, Clone, Default)]

@@ -40,6 +40,26 @@ impl Nemesis for Fates {
     }
 }
 
+/// Whoever is ready to ask when the first command arrives is part of its batch, also if the writer has a thread of its
+/// own.
+#[tokio::test]
+async fn askers_that_are_ready_share_the_batch() {
+    const ASKERS: i64 = 20;
+    for backend in backends().await {
+        let writer = start(&backend, WriterOptions::default());
+        let put = async |id| {
+            // Long enough for a writer that does not let others run to have taken the commands before this one.
+            let begun = std::time::Instant::now();
+            while begun.elapsed() < Duration::from_millis(2) {
+                std::hint::spin_loop();
+            }
+            writer.submit(Command::Put(id, 1), soon()).await.expect("stored").expect("put")
+        };
+        let sizes = join_all((0..ASKERS).map(put)).await;
+        assert_eq!(sizes, [ASKERS as usize; ASKERS as usize], "{}", backend.name);
+    }
+}
+
 #[tokio::test]
 async fn waiting_commands_share_a_commit() {
     static GATE: Gate = Gate::new();

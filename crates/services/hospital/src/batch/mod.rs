@@ -19,8 +19,8 @@ use store::{BatchHandler, Transaction, micros, request_record, timestamp};
 
 use self::plan::LoadPlan;
 use self::world::World;
+use crate::CONSUMER;
 use crate::command::{Answer, Command, Event, Outcome};
-use crate::reactions;
 
 /// Claims that one transaction revokes per deletion or cancellation, at most.
 pub(crate) const CLAIMS_PER_CHUNK: usize = 1_000;
@@ -91,7 +91,7 @@ async fn store_dead_letter(
     dead_letter: &DeadLetter,
     inbox_key: &InboxKey,
 ) -> Result<(), DbErr> {
-    let fresh = inbox::admit(transaction, reactions::CONSUMER, &[inbox_key]).await?;
+    let fresh = inbox::admit(transaction, CONSUMER, &[inbox_key]).await?;
     if fresh == [true] {
         dead_letter::put(transaction, dead_letter).await?;
     }
@@ -109,5 +109,5 @@ async fn admit(transaction: &Transaction, batch: &[&Command]) -> Result<Vec<bool
     if inbox_keys.is_empty() {
         return Ok(Vec::new());
     }
-    inbox::admit(transaction, reactions::CONSUMER, &inbox_keys).await
+    inbox::admit(transaction, CONSUMER, &inbox_keys).await
 }
