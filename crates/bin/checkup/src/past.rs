@@ -16,8 +16,8 @@ use crate::data_dir::file;
 use crate::exit::{Failure, chain};
 use crate::service::Service;
 
-pub(crate) use stream::read;
 pub use stream::{NotAsked, of_stream};
+pub(crate) use stream::{Published, read};
 
 /// A log that lacks an event which somebody else knows.
 #[derive(Debug, Clone, PartialEq, Eq)]

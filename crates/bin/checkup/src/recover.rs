@@ -25,7 +25,7 @@ use crate::cli::{RecoverArgs, StoresArgs};
 use crate::config::Sources;
 use crate::data_dir::{DataDir, file};
 use crate::exit::{Exit, Failure, chain};
-use crate::past::{self, Lost, NotAsked, Witness};
+use crate::past::{self, Lost, NotAsked, Published, Witness};
 use crate::service::Service;
 use crate::terminal;
 
@@ -165,7 +165,8 @@ impl Recovery {
                 }
             }
         }
-        let returned: Vec<String> = missed.iter().map(|event| event.returned.event_id.to_string()).collect();
+        let events = missed.iter().flat_map(|frame| &frame.events);
+        let returned: Vec<String> = events.map(|event| event.event_id.clone()).collect();
         report.did(&format!("{service} has its events again that the stream has"), &returned);
         if self.dry_run {
             return Ok(());
@@ -173,8 +174,8 @@ impl Recovery {
         self.have_read_again(service, loss).await?;
         let database = self.database(service)?;
         for chunk in missed.chunks(ROWS_PER_CHUNK) {
-            let events = chunk.iter().map(|event| event.returned.clone()).collect();
-            outbox::take_back(database, events).await.map_err(failed)?;
+            let frames = chunk.iter().map(|frame| frame.returned.clone()).collect();
+            outbox::take_back(database, frames).await.map_err(failed)?;
         }
         Ok(())
     }
@@ -209,8 +210,8 @@ impl Recovery {
         Ok(())
     }
 
-    /// The events of a service that the stream has and its log lacks.
-    async fn missed(&self, service: Service) -> Result<Vec<MissedEvent>, Failure> {
+    /// The frames of a service that the stream has and its log lacks.
+    async fn missed(&self, service: Service) -> Result<Vec<MissedFrame>, Failure> {
         let Some(broker) = &self.broker else { return Ok(Vec::new()) };
         let database = self.database(service)?;
         let (stream, sequence) = lease::published(database.reader()).await.map_err(failed)?;
@@ -218,27 +219,27 @@ impl Recovery {
         let missed =
             broker.events_of(service.name(), &stream, sequence).await.map_err(|error| broker_failed(&error))?;
         let Some(mut missed) = missed else { return Ok(Vec::new()) };
-        let mut events = Vec::new();
+        let mut frames = Vec::new();
         loop {
             let next = missed.next().await.map_err(|error| broker_failed(&error))?;
             if next.is_empty() {
-                return Ok(events);
+                return Ok(frames);
             }
             for (sequence, Message { subject, payload }) in next {
-                let Some((event_id, occur_time, envelope)) = past::read(&payload) else { continue };
-                if !known.contains(&event_id) {
-                    let returned = Returned { event_id, subject, payload, occur_time, sequence };
-                    events.push(MissedEvent { returned, envelope });
+                let Some(Published { frame_id, occur_time, events }) = past::read(&payload) else { continue };
+                if !known.contains(&frame_id) {
+                    let returned = Returned { frame_id, subject, payload, occur_time, sequence };
+                    frames.push(MissedFrame { returned, events });
                 }
             }
         }
     }
 }
 
-/// An event that the stream has and its service's log lacks.
-pub(crate) struct MissedEvent {
+/// A frame that the stream has and its service's log lacks.
+pub(crate) struct MissedFrame {
     returned: Returned,
-    envelope: EventEnvelope,
+    events: Vec<EventEnvelope>,
 }
 
 fn failed(error: DbErr) -> Failure {

@@ -10,6 +10,7 @@ pub mod civil;
 pub mod demand;
 pub mod event;
 pub mod filter;
+pub mod frame;
 pub mod hospital;
 mod hospital_state;
 pub mod ids;

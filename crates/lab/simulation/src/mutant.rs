@@ -35,11 +35,14 @@ pub enum Mutant {
     /// A relay trusts a stream that has the same name and its newest event. The broker does not report events that were
     /// lost before the end.
     TrustedStream,
+    /// A frame counts as applied once its first event is. The handler of every consumer gets only the first event of
+    /// each frame and remembers it as the whole frame.
+    FirstOfFrame,
 }
 
 impl Mutant {
     /// All mutants.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::NoFence,
         Self::NoTombstone,
         Self::ReplayTwice,
@@ -51,6 +54,7 @@ impl Mutant {
         Self::BlindCursor,
         Self::TrustedConnection,
         Self::TrustedStream,
+        Self::FirstOfFrame,
     ];
 
     /// The number of seeds, from 1 on, that must find the mutant: at least five times the average, because the
@@ -68,7 +72,8 @@ impl Mutant {
             | Self::WatermarkRelay
             | Self::LeaseWithoutEpoch
             | Self::TrustedConnection
-            | Self::TrustedStream => Some(200),
+            | Self::TrustedStream
+            | Self::FirstOfFrame => Some(200),
             Self::BlindCursor => None,
         }
     }
@@ -88,6 +93,7 @@ impl Mutant {
             Self::BlindCursor => "blind-cursor",
             Self::TrustedConnection => "trusted-connection",
             Self::TrustedStream => "trusted-stream",
+            Self::FirstOfFrame => "first-of-frame",
         }
     }
 }

@@ -14,7 +14,7 @@ use relay::{Consumer, Handler, Incoming};
 use sea_orm::ConnectionTrait;
 use store::Location;
 use store::dead_letter::DeadLetter;
-use store::inbox::InboxKey;
+use store::inbox::{InboxKey, Part};
 use tokio::runtime::Handle;
 
 use crate::mutant::Mutant;
@@ -75,6 +75,10 @@ fn unguarded(row: Option<&Screening>, command: &Command, now: Timestamp) -> Resu
 
 /// The consumer, changed if the mutant changes its handler.
 pub(crate) fn over(consumer: Consumer, site: &Arc<Site>) -> Consumer {
+    if site.plan.mutant == Some(Mutant::FirstOfFrame) {
+        let handler = Arc::new(FirstOfFrame(Arc::clone(&consumer.handler)));
+        return Consumer { handler, ..consumer };
+    }
     let Location::Sqlite(database) = consumer.database.location().clone() else { return consumer };
     let counts = site.plan.mutant == Some(Mutant::ReplayTwice) && consumer.name == "hospital-releases";
     if !counts {
@@ -83,6 +87,26 @@ pub(crate) fn over(consumer: Consumer, site: &Arc<Site>) -> Consumer {
     let inner = Arc::clone(&consumer.handler);
     let handler = Arc::new(Counting { inner, database, site: Arc::clone(site) });
     Consumer { handler, ..consumer }
+}
+
+/// A handler that takes the first event of a frame for the whole.
+struct FirstOfFrame(Arc<dyn Handler>);
+
+#[async_trait]
+impl Handler for FirstOfFrame {
+    async fn handle(&self, batch: &[Incoming]) -> Result<(), Fault> {
+        let first = |event: &Incoming| {
+            let mut event = event.clone();
+            let (InboxKey::Ordered { part, .. } | InboxKey::Unordered { part, .. }) = &mut event.inbox_key;
+            let index = std::mem::replace(part, Part::WHOLE).index;
+            (index == 0).then_some(event)
+        };
+        self.0.handle(&batch.iter().filter_map(first).collect::<Vec<_>>()).await
+    }
+
+    async fn store_dead_letter(&self, dead_letter: DeadLetter, inbox_key: InboxKey) -> Result<(), Fault> {
+        self.0.store_dead_letter(dead_letter, inbox_key).await
+    }
 }
 
 /// A handler that gives back one more place each time an event is repeated.

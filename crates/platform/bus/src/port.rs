@@ -1,7 +1,8 @@
 //! What a consumer may rely on with every transport.
 //!
-//! Every event that matches the filter is delivered at least once, until it is acknowledged. A transport may repeat and
-//! reorder events; [`Position`] says how a repetition is recognised.
+//! Every message that matches the filter is delivered at least once, until it is acknowledged. A transport may repeat
+//! and reorder messages; [`Position`] says how a repetition is recognised. A message carries one or more events; what is
+//! said here of an event holds for the whole message.
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
@@ -12,21 +13,21 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// One event as bytes.
+/// One message as bytes: a frame of events (see `domain::frame`), or one event of an earlier version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// The event's subject, `checkup.v1.{aggregate type}.{fact}.{producer}`.
+    /// The subject of its events, `checkup.v1.{aggregate type}.{fact}.{producer}`.
     pub subject: String,
-    /// The encoded event envelope.
+    /// The encoded frame.
     pub payload: Vec<u8>,
 }
 
-/// One event that is to be published.
+/// One message that is to be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outbound {
-    /// The event's id, by which a broker recognises a repetition.
+    /// The id of its frame, by which a broker recognises a repetition.
     pub id: String,
-    /// The event's subject and bytes.
+    /// Its subject and bytes.
     pub message: Message,
 }
 
@@ -47,12 +48,12 @@ pub enum Position {
     },
 }
 
-/// One event as a subscription delivers it.
+/// One message as a subscription delivers it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
-    /// The event; other consumers of this process may hold the same one.
+    /// The message; other consumers of this process may hold the same one.
     pub message: Arc<Message>,
-    /// Where the event stands in the transport.
+    /// Where the message stands in the transport.
     pub position: Position,
 }
 

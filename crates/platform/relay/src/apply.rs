@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use bus::{Delivery, Position};
 use contract::event::v1::EventEnvelope;
+use domain::frame::Opened;
 use fault::{Code, Fault};
 use prost::Message as _;
 use runtime::backoff::Backoff;
 use runtime::clock::Clock;
 use store::dead_letter::{DeadLetter, seen_as};
-use store::inbox::InboxKey;
+use store::inbox::{InboxKey, Part};
 use uuid::Uuid;
 
 use crate::consumer::{ConsumeOptions, Consumer, Incoming};
@@ -26,29 +27,30 @@ pub(crate) struct Applier {
     tries: HashMap<Uuid, i32>,
 }
 
-/// Deliveries to repeat, each after a pause.
-pub(crate) type Later = Vec<(Delivery, Duration)>;
+/// The delivery that an event came with, and the event's own bytes.
+type Origin<'a> = (&'a Delivery, &'a [u8]);
 
-/// Deliveries with the decoded event of each.
-struct Batch<'a> {
-    deliveries: Vec<&'a Delivery>,
-    events: Vec<Incoming>,
+/// What became of deliveries.
+#[derive(Default)]
+pub(crate) struct Outcome {
+    /// The deliveries to repeat, each after a pause. Of each, the events before the one that failed are applied.
+    pub(crate) later: Vec<(Delivery, Duration)>,
+    /// How many events were applied or stored as dead letters.
+    pub(crate) done: u64,
 }
 
-impl<'a> Batch<'a> {
-    fn with_capacity(capacity: usize) -> Self {
-        Self { deliveries: Vec::with_capacity(capacity), events: Vec::with_capacity(capacity) }
+impl Outcome {
+    /// Whether this delivery is repeated later, so that no further event of it is applied now.
+    fn holds(&self, delivery: &Delivery) -> bool {
+        self.later.iter().any(|(held, _)| held.position == delivery.position)
     }
+}
 
-    fn push(&mut self, delivery: &'a Delivery, event: Incoming) {
-        self.deliveries.push(delivery);
-        self.events.push(event);
-    }
-
-    fn clear(&mut self) {
-        self.deliveries.clear();
-        self.events.clear();
-    }
+/// Decoded events, each with its delivery and its own bytes.
+#[derive(Default)]
+struct Batch<'a> {
+    origins: Vec<Origin<'a>>,
+    events: Vec<Incoming>,
 }
 
 impl Applier {
@@ -56,45 +58,69 @@ impl Applier {
         Self { consumer, options, clock, tries: HashMap::new() }
     }
 
-    /// Applies every delivery or stores it as a dead letter; returns those to repeat later.
-    pub(crate) async fn apply(&mut self, deliveries: &[Delivery]) -> Later {
-        let mut later = Later::new();
-        let mut batch = Batch::with_capacity(deliveries.len());
+    /// Applies every event of these deliveries or stores it as a dead letter, except those to repeat later.
+    pub(crate) async fn apply(&mut self, deliveries: &[Delivery]) -> Outcome {
+        let mut outcome = Outcome::default();
+        let mut batch = Batch::default();
         for delivery in deliveries {
-            match decode(delivery) {
-                Ok(Some(incoming)) => batch.push(delivery, incoming),
-                Ok(None) => {
-                    // A fact of a newer producer, which this version cannot know: it is counted and skipped.
-                    metrics::counter!("checkup_consumer_unknown_total", "consumer" => self.consumer.name).increment(1);
-                }
-                Err(error) => {
-                    // The events before the broken one are applied before it is marked as seen, because inbox keys move
-                    // in order.
-                    self.apply_decoded(&batch, &mut later).await;
-                    batch.clear();
-                    self.store_dead_letter(delivery, &error, 1).await;
+            for Event { bytes, inbox_key, content } in events(delivery) {
+                match content {
+                    Ok(Some((envelope, event_id))) => {
+                        batch.origins.push((delivery, bytes));
+                        batch.events.push(Incoming { envelope, event_id, inbox_key });
+                    }
+                    Ok(None) => {
+                        // A fact of a newer producer, which this version cannot know: it is counted and skipped.
+                        metrics::counter!("checkup_consumer_unknown_total", "consumer" => self.consumer.name)
+                            .increment(1);
+                        outcome.done += 1;
+                    }
+                    Err(error) => {
+                        // The events before the broken one are applied before it is marked as seen, because inbox keys
+                        // move in order.
+                        self.apply_decoded(std::mem::take(&mut batch), &mut outcome).await;
+                        if !outcome.holds(delivery) {
+                            self.store_dead_letter((delivery, bytes), inbox_key, &error, 1).await;
+                            outcome.done += 1;
+                        }
+                    }
                 }
             }
+            if batch.events.len() >= self.options.batch {
+                self.apply_decoded(std::mem::take(&mut batch), &mut outcome).await;
+            }
         }
-        self.apply_decoded(&batch, &mut later).await;
-        later
+        self.apply_decoded(batch, &mut outcome).await;
+        outcome
     }
 
-    async fn apply_decoded(&mut self, batch: &Batch<'_>, later: &mut Later) {
+    async fn apply_decoded(&mut self, batch: Batch<'_>, outcome: &mut Outcome) {
         let whole = 0..batch.events.len();
         let mut todo = vec![whole];
-        while let Some(range) = todo.pop() {
+        while let Some(mut range) = todo.pop() {
+            // The events behind one that is repeated later, in the same frame, follow at once.
+            while range.start < range.end && outcome.holds(batch.origins[range.start].0) {
+                range.start += 1;
+            }
             match &batch.events[range.clone()] {
                 [] => {}
                 [alone] => {
-                    let delivery = batch.deliveries[range.start];
-                    match delivery.position {
-                        Position::Ordered { .. } => self.apply_in_order(delivery, alone).await,
-                        Position::Unordered { .. } => later.extend(self.try_once(delivery, alone).await),
+                    let origin = batch.origins[range.start];
+                    match origin.0.position {
+                        Position::Ordered { .. } => self.apply_in_order(origin, alone).await,
+                        Position::Unordered { .. } => {
+                            let later = self.try_once(origin, alone).await;
+                            outcome.done += u64::from(later.is_none());
+                            outcome.later.extend(later);
+                            continue;
+                        }
                     }
+                    outcome.done += 1;
                 }
                 events => {
-                    if self.attempt(events).await.is_err() {
+                    if self.attempt(events).await.is_ok() {
+                        outcome.done += events.len() as u64;
+                    } else {
                         let middle = range.start + range.len() / 2;
                         todo.extend([middle..range.end, range.start..middle]);
                     }
@@ -104,20 +130,21 @@ impl Applier {
     }
 
     /// Tries one event until it is applied or stored as a dead letter, because later events must not overtake it.
-    async fn apply_in_order(&self, delivery: &Delivery, event: &Incoming) {
+    async fn apply_in_order(&self, origin: Origin<'_>, event: &Incoming) {
         for attempt in 1..=self.options.attempts {
             let Err(fault) = self.attempt(std::slice::from_ref(event)).await else { return };
             self.warn(event, &fault, attempt);
             if attempt == self.options.attempts {
-                self.store_dead_letter(delivery, &format!("{fault:?}"), attempt).await;
+                self.store_dead_letter(origin, event.inbox_key.clone(), &format!("{fault:?}"), attempt).await;
             } else {
                 tokio::time::sleep(self.pause(attempt)).await;
             }
         }
     }
 
-    /// Tries one event. If that fails, the event is repeated later, or stored as a dead letter after its last try.
-    async fn try_once(&mut self, delivery: &Delivery, event: &Incoming) -> Option<(Delivery, Duration)> {
+    /// Tries one event. If that fails, its delivery is repeated later, or the event is stored as a dead letter after its
+    /// last try.
+    async fn try_once(&mut self, origin: Origin<'_>, event: &Incoming) -> Option<(Delivery, Duration)> {
         let Err(fault) = self.attempt(std::slice::from_ref(event)).await else {
             self.tries.remove(&event.event_id);
             return None;
@@ -126,9 +153,9 @@ impl Applier {
         let attempt = *attempt;
         self.warn(event, &fault, attempt);
         if attempt < self.options.attempts {
-            return Some((delivery.clone(), self.pause(attempt)));
+            return Some((origin.0.clone(), self.pause(attempt)));
         }
-        self.store_dead_letter(delivery, &format!("{fault:?}"), attempt).await;
+        self.store_dead_letter(origin, event.inbox_key.clone(), &format!("{fault:?}"), attempt).await;
         self.tries.remove(&event.event_id);
         None
     }
@@ -176,19 +203,13 @@ impl Applier {
         tracing::debug!(consumer, %event, aggregate, version = aggregate_version, trace, "event applied");
     }
 
-    async fn store_dead_letter(&self, delivery: &Delivery, error: &str, attempts: i32) {
-        let payload = delivery.message.payload.as_slice();
-        let event_id = EventEnvelope::decode(payload).map(|envelope| envelope.event_id).unwrap_or_default();
-        let seen = match delivery.position {
-            // A cursor is compared with the ids that can be parsed.
-            Position::Ordered { .. } => Uuid::try_parse(&event_id).unwrap_or_default(),
-            Position::Unordered { .. } => seen_as(&event_id, payload),
-        };
+    async fn store_dead_letter(&self, origin: Origin<'_>, inbox_key: InboxKey, error: &str, attempts: i32) {
+        let (delivery, bytes) = origin;
         let dead_letter = DeadLetter {
             consumer: self.consumer.name.to_owned(),
-            event_id,
+            event_id: EventEnvelope::decode(bytes).map(|envelope| envelope.event_id).unwrap_or_default(),
             subject: delivery.message.subject.clone(),
-            payload: delivery.message.payload.clone(),
+            payload: bytes.to_vec(),
             error: error.to_owned(),
             attempts,
             time: self.clock.now(),
@@ -201,36 +222,55 @@ impl Applier {
         );
         metrics::counter!("checkup_dead_letters_total", "consumer" => self.consumer.name).increment(1);
         let mut backoff = self.options.backoff();
-        while let Err(fault) =
-            self.consumer.handler.store_dead_letter(dead_letter.clone(), inbox_key(&delivery.position, seen)).await
-        {
+        while let Err(fault) = self.consumer.handler.store_dead_letter(dead_letter.clone(), inbox_key.clone()).await {
             tracing::warn!(consumer = self.consumer.name, ?fault, "waiting to keep a dead letter");
             tokio::time::sleep(backoff.pause()).await;
         }
     }
 }
 
-/// Reads a delivery; `None` for an envelope without a payload that this version knows.
-fn decode(delivery: &Delivery) -> Result<Option<Incoming>, String> {
-    read(&delivery.message.payload, |event_id| inbox_key(&delivery.position, event_id))
+/// One event of a delivery.
+struct Event<'a> {
+    bytes: &'a [u8],
+    inbox_key: InboxKey,
+    /// The decoded envelope and its id; `None` for an envelope without a payload that this version knows.
+    content: Result<Option<(EventEnvelope, Uuid)>, String>,
+}
+
+/// The events of a delivery, in order.
+fn events(delivery: &Delivery) -> Vec<Event<'_>> {
+    let payload = delivery.message.payload.as_slice();
+    let opened = Opened::new(payload);
+    let frame_id = opened.id();
+    let contents: Vec<_> = opened.events.iter().map(|bytes| read(bytes)).collect();
+    // Behind this one there is nothing to apply.
+    let last = contents.iter().rposition(|content| !matches!(content, Ok(None))).unwrap_or_default();
+    let mut events = Vec::with_capacity(contents.len());
+    for (index, (bytes, content)) in opened.events.into_iter().zip(contents).enumerate() {
+        let part = Part { index: u32::try_from(index).unwrap_or(u32::MAX), is_last: index >= last };
+        let inbox_key = match &delivery.position {
+            Position::Ordered { source, position } => InboxKey::Ordered {
+                source: Arc::clone(source),
+                position: *position,
+                // A cursor is compared with the ids that can be read.
+                frame_id: frame_id.unwrap_or_default(),
+                part,
+            },
+            Position::Unordered { .. } => {
+                InboxKey::Unordered { frame_id: frame_id.unwrap_or_else(|| seen_as("", payload)), part }
+            }
+        };
+        events.push(Event { bytes, inbox_key, content });
+    }
+    events
 }
 
 /// Reads an event; `None` for an envelope without a payload that this version knows.
-pub(crate) fn read(payload: &[u8], inbox_key: impl FnOnce(Uuid) -> InboxKey) -> Result<Option<Incoming>, String> {
-    let envelope = EventEnvelope::decode(payload).map_err(|error| format!("undecodable envelope: {error}"))?;
+pub(crate) fn read(bytes: &[u8]) -> Result<Option<(EventEnvelope, Uuid)>, String> {
+    let envelope = EventEnvelope::decode(bytes).map_err(|error| format!("undecodable envelope: {error}"))?;
     if envelope.payload.is_none() {
         return Ok(None);
     }
     let event_id = Uuid::try_parse(&envelope.event_id).map_err(|error| format!("malformed event_id: {error}"))?;
-    let inbox_key = inbox_key(event_id);
-    Ok(Some(Incoming { envelope, event_id, inbox_key }))
-}
-
-fn inbox_key(position: &Position, event_id: Uuid) -> InboxKey {
-    match position {
-        Position::Ordered { source, position } => {
-            InboxKey::Ordered { source: Arc::clone(source), position: *position, event_id }
-        }
-        Position::Unordered { .. } => InboxKey::Unordered { event_id },
-    }
+    Ok(Some((envelope, event_id)))
 }

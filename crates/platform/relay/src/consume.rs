@@ -2,8 +2,8 @@
 //!
 //! A batch is applied whole or not at all. A batch that fails because of one of its events is halved until that event
 //! stands alone. The event is tried again with growing pauses and, after its last try, stored as a dead letter so that
-//! later events go on. Later events wait for it if the transport keeps an order; otherwise they overtake it. A store
-//! that does not answer is waited for without limit.
+//! later events go on. Later events wait for it if the transport keeps an order; otherwise those of other frames
+//! overtake it. A store that does not answer is waited for without limit.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use runtime::lifecycle::{Drain, Latch};
 use store::inbox;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::apply::Applier;
+use crate::apply::{Applier, Outcome};
 use crate::chain;
 use crate::consumer::{ConsumeOptions, Consumer};
 use crate::pace::spacing;
@@ -51,8 +51,10 @@ struct Reader {
     caught_up: Option<Latch>,
 }
 
+/// The most frames per read of the transport. A frame has up to 128 KiB.
+const FRAMES_PER_READ: usize = 128;
 /// A batch counts as large from a quarter of the maximum.
-const LARGE_BATCH_DIVISOR: usize = 4;
+const LARGE_BATCH_DIVISOR: u64 = 4;
 /// How often the lag is measured until no event waits.
 const LAG_INTERVAL: Duration = Duration::from_secs(1);
 /// The same while readiness waits for the consumer to catch up. If the rest of the log does not concern the consumer,
@@ -110,7 +112,7 @@ impl Reader {
                 due = Instant::now() + if self.caught_up.is_some() { CATCH_UP_LAG_INTERVAL } else { LAG_INTERVAL };
             }
             sleep_until(begin).await;
-            let next = subscription.next(self.options.batch);
+            let next = subscription.next(FRAMES_PER_READ);
             let next = if settled { Ok(next.await) } else { timeout_at(due, next).await };
             let mut deliveries = match next {
                 Err(_) => continue,
@@ -121,9 +123,9 @@ impl Reader {
                 }
             };
             (worked, settled) = (true, false);
-            let (begun, count) = (Instant::now(), deliveries.len());
-            let later = self.applier.apply(&deliveries).await;
-            applied.increment((count - later.len()) as u64);
+            let begun = Instant::now();
+            let Outcome { later, done } = self.applier.apply(&deliveries).await;
+            applied.increment(done);
             if !later.is_empty() {
                 deliveries.retain(|delivery| later.iter().all(|(late, _)| late.position != delivery.position));
             }
@@ -136,7 +138,7 @@ impl Reader {
                 return worked;
             }
             // More events follow a large batch, so waiting would save little.
-            let large = count * LARGE_BATCH_DIVISOR >= self.options.batch;
+            let large = done * LARGE_BATCH_DIVISOR >= self.options.batch as u64;
             begin = begun + if large { Duration::ZERO } else { spacing(pace, begun.elapsed()) };
         }
     }

@@ -28,7 +28,7 @@ pub struct Incoming {
 #[async_trait]
 pub trait Handler: Send + Sync + 'static {
     /// Applies a batch and its inbox keys in one transaction, in this order. A batch may be repeated, in part or in
-    /// whole.
+    /// whole, and may begin or end in the middle of a frame.
     ///
     /// # Errors
     /// A fault means that nothing of the batch was applied. The code INTERNAL says that the content of the batch is to
@@ -67,7 +67,7 @@ impl fmt::Debug for Consumer {
 /// The limits and pauses of a consumer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConsumeOptions {
-    /// The most events per call of the handler.
+    /// The most events per call of the handler, unless one frame has more.
     pub batch: usize,
     /// The shortest time between the starts of two batches, so that events that arrive close together share one
     /// transaction. A batch after a silence begins at once, and so does a batch after a large one. After a slow batch

@@ -1,4 +1,4 @@
-//! The loop that publishes one service's events to the broker.
+//! The loop that publishes one service's events to the broker, frame by frame as they stand in the outbox.
 //!
 //! A lease lets one process per service publish at a time. It takes the rows without a mark, oldest first, sends a
 //! window of them at once, and marks the acknowledged ones while the next window is on its way. The other rows stay and
@@ -33,7 +33,7 @@ use term::{Term, Trouble};
 /// The limits and pauses of a relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PublishOptions {
-    /// How many events are sent before the relay waits for acknowledgements.
+    /// How many frames are sent before the relay waits for acknowledgements; a frame has up to 128 KiB.
     pub window: usize,
     /// The shortest time between the starts of two reads of the outbox, unless the last read found more than a window.
     /// Many commits then share the cost of publishing. After a slow read the time is longer, up to twice as long as
@@ -53,7 +53,7 @@ pub struct PublishOptions {
 impl Default for PublishOptions {
     fn default() -> Self {
         Self {
-            window: 1_024,
+            window: 128,
             pace: Duration::from_millis(10),
             timeout: Duration::from_secs(2),
             term: Duration::from_secs(5),

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::apply::read;
 use crate::chain;
-use crate::consumer::{ConsumeOptions, Consumer};
+use crate::consumer::{ConsumeOptions, Consumer, Incoming};
 
 /// How often the consumer looks for requests to apply a dead letter again.
 const REPLAY_POLL_INTERVAL: Duration = Duration::from_millis(500);
@@ -43,10 +43,13 @@ pub(crate) async fn upkeep(consumer: Consumer, options: ConsumeOptions, clock: C
 async fn replay(consumer: &Consumer) -> Result<(), DbErr> {
     let Consumer { name, handler, database, .. } = consumer;
     for dead_letter in dead_letter::asked_for(database.reader(), name, DEAD_LETTERS_AT_ONCE).await? {
-        let applied = match read(&dead_letter.payload, |event_id| InboxKey::Unordered { event_id }) {
+        let applied = match read(&dead_letter.payload) {
             // A fact that this version does not know has no effect.
             Ok(None) => Ok(()),
-            Ok(Some(event)) => handler.handle(&[event]).await.map_err(|fault| format!("{fault:?}")),
+            Ok(Some((envelope, event_id))) => {
+                let event = Incoming { envelope, event_id, inbox_key: InboxKey::alone(event_id) };
+                handler.handle(&[event]).await.map_err(|fault| format!("{fault:?}"))
+            }
             Err(error) => Err(error),
         };
         match applied {

@@ -63,9 +63,9 @@ impl Witness {
 
     /// Stores the newest position unless it is `kept`; returns the newest position.
     async fn keep(&self, kept: i64) -> Result<i64, DbErr> {
-        let Some((position, event_id)) = past::newest(self.log.reader()).await? else { return Ok(kept) };
+        let Some((position, frame_id)) = past::newest(self.log.reader()).await? else { return Ok(kept) };
         if position != kept {
-            let inbox_key = InboxKey::Ordered { source: Arc::from(self.source), position, event_id };
+            let inbox_key = InboxKey::at(Arc::from(self.source), position, frame_id);
             inbox::note(&self.keeper, WITNESS, inbox_key).await?;
         }
         Ok(position)

@@ -1,6 +1,6 @@
-//! The inbox: the events that a consumer has applied, stored in the transaction of their effects.
+//! The inbox: the frames of events that a consumer has applied, stored in the transaction of their effects.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -15,23 +15,89 @@ use crate::simulation::step;
 use crate::statement::{Connection, Fetch as _, Run as _};
 use crate::time::micros;
 
-/// The key by which a repeated event is recognised.
+/// The key by which a repeated event is recognised: the frame that holds it, and its part of the frame.
+///
+/// A frame is applied and remembered whole if that works. If one of its events fails, it is applied event by event; then
+/// what is remembered is how many of its first events are applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InboxKey {
-    /// The position in a source that is read in order: one cursor per source is enough.
+    /// A frame in a source that is read in order: one cursor per source is enough.
     Ordered {
         /// The name of the source: a producer, or a stream with its identity.
         source: Arc<str>,
-        /// The position in the source, from 1.
+        /// The frame's position in the source, from 1.
         position: i64,
-        /// The id of the event at that position; nil if it cannot be read.
-        event_id: Uuid,
+        /// The id of the frame at that position; nil if it cannot be read.
+        frame_id: Uuid,
+        /// The event's part of the frame.
+        part: Part,
     },
-    /// The event's id, if events can be repeated and reordered: one row per event.
+    /// A frame that can be repeated and reordered: one row per frame.
     Unordered {
-        /// The id of the event.
-        event_id: Uuid,
+        /// The id of the frame.
+        frame_id: Uuid,
+        /// The event's part of the frame.
+        part: Part,
     },
+}
+
+impl InboxKey {
+    /// The key of a single event that is no part of a frame.
+    #[must_use]
+    pub fn alone(event_id: Uuid) -> Self {
+        Self::Unordered { frame_id: event_id, part: Part::WHOLE }
+    }
+
+    /// The key of a whole frame in an ordered source.
+    #[must_use]
+    pub fn at(source: Arc<str>, position: i64, frame_id: Uuid) -> Self {
+        Self::Ordered { source, position, frame_id, part: Part::WHOLE }
+    }
+}
+
+/// Which event of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// How many events of the frame precede it.
+    pub index: u32,
+    /// Whether the frame is applied once this event is.
+    pub is_last: bool,
+}
+
+impl Part {
+    /// The only event of a frame.
+    pub const WHOLE: Self = Self { index: 0, is_last: true };
+
+    /// How many of the frame's first events are applied once this one is.
+    fn applied(self) -> Applied {
+        if self.is_last { Applied::WHOLE } else { Applied(self.index + 1) }
+    }
+}
+
+/// How many of a frame's first events are applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+struct Applied(u32);
+
+impl Applied {
+    const NOTHING: Self = Self(0);
+    const WHOLE: Self = Self(u32::MAX);
+
+    fn of_column(column: Option<i32>) -> Self {
+        column.map_or(Self::WHOLE, |count| Self(u32::try_from(count).unwrap_or(0)))
+    }
+
+    fn to_column(self) -> Option<i32> {
+        if self == Self::WHOLE { None } else { Some(i32::try_from(self.0).unwrap_or(i32::MAX)) }
+    }
+
+    /// Whether this part is still to be applied; if so, it counts as applied from here on.
+    fn admit(&mut self, part: Part) -> bool {
+        let is_new = part.index >= self.0;
+        if is_new {
+            *self = part.applied();
+        }
+        is_new
+    }
 }
 
 #[expect(unreachable_pub, reason = "the entity macro emits pub items")]
@@ -39,7 +105,7 @@ pub(crate) mod seen {
     use crate::rows::NoRelation as Relation;
     use sea_orm::entity::prelude::*;
 
-    /// An event that arrived by an unordered transport.
+    /// A frame that arrived by an unordered transport.
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "inbox")]
     pub struct Model {
@@ -47,6 +113,8 @@ pub(crate) mod seen {
         pub consumer: String,
         #[sea_orm(primary_key, auto_increment = false)]
         pub event_id: Uuid,
+        /// How many of its first events are applied; NULL for all.
+        pub applied: Option<i32>,
     }
 
     impl ActiveModelBehavior for ActiveModel {}
@@ -66,8 +134,10 @@ pub(crate) mod cursors {
         #[sea_orm(primary_key, auto_increment = false)]
         pub source: String,
         pub position: i64,
-        /// The event at that position; NULL if an earlier version of this software read it.
+        /// The frame at that position; NULL if an earlier version of this software read it.
         pub event_id: Option<Uuid>,
+        /// How many of that frame's first events are applied; NULL for all.
+        pub applied: Option<i32>,
     }
 
     impl ActiveModelBehavior for ActiveModel {}
@@ -106,7 +176,7 @@ pub struct Ignored {
 }
 
 /// Returns which of these events are new to the consumer, and remembers all of them. Call it first in the transaction
-/// of the effect. An event that occurs twice in one call is new once.
+/// of the effect. An event that occurs twice in one call is new once. Events of a frame must come in its order.
 ///
 /// # Errors
 /// The error that the database returns.
@@ -133,6 +203,23 @@ pub async fn admit_repeatable(
     Ok(fresh)
 }
 
+/// How far a consumer has read a source: every frame before a position, and some or all events of the frame there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Cursor {
+    position: i64,
+    applied: Applied,
+}
+
+impl Cursor {
+    /// Whether an event is still to be applied; if so, the cursor moves past it.
+    fn admit(&mut self, position: i64, part: Part) -> bool {
+        if position > self.position {
+            *self = Self { position, applied: Applied::NOTHING };
+        }
+        position == self.position && self.applied.admit(part)
+    }
+}
+
 async fn admit_ordered(
     transaction: &dyn Connection,
     consumer: &str,
@@ -142,30 +229,33 @@ async fn admit_ordered(
     if !inbox_keys.iter().any(|inbox_key| matches!(inbox_key, InboxKey::Ordered { .. })) {
         return Ok(());
     }
-    let before = cursors(transaction, consumer).await?;
-    let mut moved: HashMap<&str, (i64, Uuid)> = HashMap::new();
+    let known = cursors::Entity::find().filter(cursors::Column::Consumer.eq(consumer)).fetch(transaction).await?;
+    let cursor = |row: &cursors::Model| Cursor { position: row.position, applied: Applied::of_column(row.applied) };
+    let known: HashMap<&str, Cursor> = known.iter().map(|row| (row.source.as_str(), cursor(row))).collect();
+    let mut moved: HashMap<&str, (Cursor, Uuid)> = HashMap::new();
     for (inbox_key, fresh) in inbox_keys.iter().zip(fresh) {
-        if let InboxKey::Ordered { source, position, event_id } = inbox_key {
-            let known = before.get(&**source).copied().unwrap_or(0);
-            let cursor = moved.get(&**source).map_or(known, |(position, _)| *position);
-            *fresh = *position > cursor;
+        if let InboxKey::Ordered { source, position, frame_id, part } = inbox_key {
+            let known = || known.get(&**source).copied().unwrap_or_default();
+            let mut cursor = moved.get(&**source).map_or_else(known, |(cursor, _)| *cursor);
+            *fresh = cursor.admit(*position, *part);
             if *fresh {
-                moved.insert(source, (*position, *event_id));
+                moved.insert(source, (cursor, *frame_id));
             }
         }
     }
-    let moved = moved.into_iter().map(|(source, (position, event_id))| cursors::ActiveModel {
+    let moved = moved.into_iter().map(|(source, (cursor, frame_id))| cursors::ActiveModel {
         consumer: Set(consumer.to_owned()),
         source: Set(source.to_owned()),
-        position: Set(position),
-        event_id: Set(Some(event_id).filter(|id| !id.is_nil())),
+        position: Set(cursor.position),
+        event_id: Set(Some(frame_id).filter(|id| !id.is_nil())),
+        applied: Set(cursor.applied.to_column()),
     });
     let moved: Vec<_> = moved.collect();
     if moved.is_empty() {
         return Ok(());
     }
     let replace = OnConflict::columns([cursors::Column::Consumer, cursors::Column::Source])
-        .update_columns([cursors::Column::Position, cursors::Column::EventId])
+        .update_columns([cursors::Column::Position, cursors::Column::EventId, cursors::Column::Applied])
         .to_owned();
     cursors::Entity::insert_many(moved).on_conflict(replace).run(transaction).await?;
     Ok(())
@@ -177,77 +267,111 @@ async fn admit_unordered(
     inbox_keys: &[&InboxKey],
     fresh: &mut [bool],
 ) -> Result<(), DbErr> {
-    // In order, so that replicas that remember the same events cannot deadlock.
+    // In order, so that replicas that remember the same frames cannot deadlock.
     let ids: BTreeSet<Uuid> = inbox_keys
         .iter()
         .filter_map(|inbox_key| match inbox_key {
-            InboxKey::Unordered { event_id } => Some(*event_id),
+            InboxKey::Unordered { frame_id, .. } => Some(*frame_id),
             InboxKey::Ordered { .. } => None,
         })
         .collect();
     if ids.is_empty() {
         return Ok(());
     }
-    let mut new = match transaction.backend() {
+    let before = match transaction.backend() {
         DbBackend::Postgres => remember_at_once(transaction, consumer, &ids).await?,
-        _ => remember(transaction, consumer, ids).await?,
+        _ => remember(transaction, consumer, &ids).await?,
     };
+    // A frame that was new is remembered as applied whole.
+    let mut written: BTreeMap<Uuid, Applied> = ids.iter().map(|id| (*id, Applied::WHOLE)).collect();
+    written.extend(before.iter().map(|(id, applied)| (*id, *applied)));
+    let mut now = before;
     for (inbox_key, fresh) in inbox_keys.iter().zip(fresh) {
-        if let InboxKey::Unordered { event_id } = inbox_key {
-            // An event that occurs twice in one call is new once.
-            *fresh = new.remove(event_id);
+        if let InboxKey::Unordered { frame_id, part } = inbox_key {
+            *fresh = now.entry(*frame_id).or_default().admit(*part);
         }
+    }
+    now.retain(|id, applied| written.get(id) != Some(applied));
+    correct(transaction, consumer, now).await
+}
+
+/// Stores how much of frames is applied, where that is not what their rows say. There are none unless an event failed.
+async fn correct(transaction: &dyn Connection, consumer: &str, frames: BTreeMap<Uuid, Applied>) -> Result<(), DbErr> {
+    use seen::{Column, Entity};
+    for (id, applied) in frames {
+        Entity::update_many()
+            .col_expr(Column::Applied, Expr::val(applied.to_column()))
+            .filter(Column::Consumer.eq(consumer))
+            .filter(Column::EventId.eq(id))
+            .run(transaction)
+            .await?;
     }
     Ok(())
 }
 
-/// Remembers events; returns those that were not known yet.
+/// Remembers frames as applied whole; returns how much was applied of those that were known.
 async fn remember(
     transaction: &dyn Connection,
     consumer: &str,
-    mut ids: BTreeSet<Uuid>,
-) -> Result<BTreeSet<Uuid>, DbErr> {
-    let known: Vec<Uuid> = seen::Entity::find()
+    ids: &BTreeSet<Uuid>,
+) -> Result<BTreeMap<Uuid, Applied>, DbErr> {
+    let known = known(transaction, consumer, ids.iter().copied()).await?;
+    let new = ids.iter().filter(|id| !known.contains_key(id));
+    let row =
+        |id: &Uuid| seen::ActiveModel { consumer: Set(consumer.to_owned()), event_id: Set(*id), applied: Set(None) };
+    insert_all(transaction, new.map(row).collect()).await?;
+    Ok(known)
+}
+
+/// How much is applied of the frames that are known. On a server their rows stay locked.
+async fn known(
+    transaction: &dyn Connection,
+    consumer: &str,
+    ids: impl Iterator<Item = Uuid>,
+) -> Result<BTreeMap<Uuid, Applied>, DbErr> {
+    let rows: Vec<(Uuid, Option<i32>)> = seen::Entity::find()
         .select_only()
-        .column(seen::Column::EventId)
+        .columns([seen::Column::EventId, seen::Column::Applied])
         .filter(seen::Column::Consumer.eq(consumer))
-        .filter(among(transaction, seen::Column::EventId, ids.iter().copied()))
+        .filter(among(transaction, seen::Column::EventId, ids))
+        .order_by_asc(seen::Column::EventId)
+        .lock_exclusive()
         .fetch_values(transaction)
         .await?;
-    for id in known {
-        ids.remove(&id);
-    }
-    let row = |id: &Uuid| seen::ActiveModel { consumer: Set(consumer.to_owned()), event_id: Set(*id) };
-    insert_all(transaction, ids.iter().map(row).collect()).await?;
-    Ok(ids)
+    Ok(rows.into_iter().map(|(id, applied)| (id, Applied::of_column(applied))).collect())
 }
 
 /// Like [`remember`], in one statement whose text does not depend on the number of ids. It waits for any transaction
-/// that is remembering one of them; if that commits, the event is not new.
+/// that is remembering one of them; if that commits, the frame is not new.
 async fn remember_at_once(
     transaction: &dyn Connection,
     consumer: &str,
     ids: &BTreeSet<Uuid>,
-) -> Result<BTreeSet<Uuid>, DbErr> {
+) -> Result<BTreeMap<Uuid, Applied>, DbErr> {
     const SQL: &str = "INSERT INTO inbox (consumer, event_id) \
                        SELECT $1, event.id FROM unnest($2::uuid[]) AS event(id) \
                        ON CONFLICT DO NOTHING RETURNING event_id";
-    let ids = array(ids.iter().copied());
-    let statement = Statement::from_sql_and_values(DbBackend::Postgres, SQL, [consumer.into(), ids]);
+    let values = array(ids.iter().copied());
+    let statement = Statement::from_sql_and_values(DbBackend::Postgres, SQL, [consumer.into(), values]);
     let rows = transaction.query(statement).await?;
-    rows.into_iter().map(|mut row| row.take(0)).collect()
+    let new = rows.into_iter().map(|mut row| row.take(0)).collect::<Result<BTreeSet<Uuid>, DbErr>>()?;
+    let mut repeated = ids.difference(&new).copied().peekable();
+    if repeated.peek().is_none() {
+        return Ok(BTreeMap::new());
+    }
+    known(transaction, consumer, repeated).await
 }
 
-/// Makes an event new to a consumer again.
+/// Makes a single event new to a consumer again.
 pub(crate) async fn forget(transaction: &dyn Connection, consumer: &str, event_id: Uuid) -> Result<(), DbErr> {
     seen::Entity::delete_by_id((consumer.to_owned(), event_id)).run(transaction).await.map(drop)
 }
 
-/// How many events one call of [`prune`] removes at most.
+/// How many frames one call of [`prune`] removes at most.
 const PRUNE_BATCH: u64 = 5_000;
 
-/// Removes a chunk of a consumer's oldest events, those that were made before `limit`; ids of events begin with their
-/// time. If such an event is repeated later, it meets the version that its effect left. True if there may be more.
+/// Removes a chunk of a consumer's oldest frames, those that were made before `limit`; ids begin with their time. If
+/// such a frame is repeated later, its events meet the versions that their effects left. True if there may be more.
 ///
 /// # Errors
 /// The error that the database returns.
@@ -277,13 +401,16 @@ pub async fn prune(database: &Database, consumer: &str, limit: Timestamp) -> Res
     .await
 }
 
-/// The position up to which a consumer has read each ordered source. A source that it never read is not in the map.
+/// The position up to which a consumer has read each ordered source whole. A source that it never read is not in the
+/// map.
 ///
 /// # Errors
 /// The error that the database returns.
 pub async fn cursors(connection: &dyn Connection, consumer: &str) -> Result<HashMap<String, i64>, DbErr> {
     let rows = cursors::Entity::find().filter(cursors::Column::Consumer.eq(consumer)).fetch(connection).await?;
-    Ok(rows.into_iter().map(|row| (row.source, row.position)).collect())
+    // The rest of a frame is read again with the whole frame.
+    let whole = |row: &cursors::Model| row.position - i64::from(row.applied.is_some());
+    Ok(rows.into_iter().map(|row| (whole(&row), row.source)).map(|(position, source)| (source, position)).collect())
 }
 
 /// How far a consumer has read a log.
@@ -293,7 +420,7 @@ pub struct ReadPosition {
     pub consumer: String,
     /// The position up to which it has read.
     pub position: i64,
-    /// The event at that position; `None` if an earlier version of this software read it.
+    /// The frame at that position; `None` if an earlier version of this software read it.
     pub event_id: Option<Uuid>,
 }
 

@@ -8,7 +8,9 @@ mod applied;
 
 use sea_orm::DbBackend;
 use sea_orm_migration::prelude::*;
-use sea_orm_migration::schema::{big_integer, big_integer_null, binary, integer, string, text, uuid, uuid_null};
+use sea_orm_migration::schema::{
+    big_integer, big_integer_null, binary, integer, integer_null, string, text, uuid, uuid_null,
+};
 
 pub(crate) use self::applied::{Migrations, migrate, pending, up};
 use crate::{dead_letter, inbox, lease, outbox, past, request_record};
@@ -16,7 +18,7 @@ use crate::{dead_letter, inbox, lease, outbox, past, request_record};
 /// The migrations of the tables of this crate.
 #[must_use]
 pub fn common() -> Vec<Box<dyn MigrationTrait>> {
-    vec![Box::new(Common), Box::new(Broker), Box::new(Past)]
+    vec![Box::new(Common), Box::new(Broker), Box::new(Past), Box::new(Frames)]
 }
 
 /// Makes a table whose primary key is not a number. By default SQLite would store the rows by a number of its own and
@@ -124,6 +126,29 @@ impl MigrationTrait for Past {
             .to_owned();
         manager.alter_table(named).await?;
         manager.create_table(gap_table()).await
+    }
+}
+
+/// How much of a frame is applied, where one of its events failed.
+struct Frames;
+
+impl MigrationName for Frames {
+    fn name(&self) -> &str {
+        "common_0004_inbox_cursor_applied"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for Frames {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let inbox =
+            Table::alter().table(inbox::seen::Entity).add_column(integer_null(inbox::seen::Column::Applied)).to_owned();
+        manager.alter_table(inbox).await?;
+        let cursor = Table::alter()
+            .table(inbox::cursors::Entity)
+            .add_column(integer_null(inbox::cursors::Column::Applied))
+            .to_owned();
+        manager.alter_table(cursor).await
     }
 }
 

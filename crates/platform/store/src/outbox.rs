@@ -1,4 +1,5 @@
-//! The outbox: a service's own events, written in the transaction of the change that they report.
+//! The outbox: a service's own events, written in the transaction of the change that they report. A row is a frame of
+//! them: see `domain::frame`. Rows of earlier versions are single events.
 //!
 //! If one writer owns the file, positions grow in commit order, which lets an embedded consumer keep a cursor. Rows are
 //! kept: a consumer that is added later reads them from the first event, and a broker that lost its data is refilled
@@ -11,8 +12,8 @@ use std::collections::HashSet;
 
 use crate::rows::NoRelation as Relation;
 use contract::event::v1::EventEnvelope;
+use domain::frame::{self, Frame};
 use jiff::Timestamp;
-use prost::Message;
 use sea_orm::entity::prelude::*;
 use sea_orm::{ActiveValue, QueryOrder, QuerySelect};
 
@@ -23,49 +24,45 @@ use crate::simulation::step;
 use crate::statement::{Connection, Fetch as _, Run as _};
 use crate::time::micros;
 
-/// The row of one event.
+/// The row of one frame.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "outbox")]
 pub struct Model {
     /// The position in this service's log, from 1.
     #[sea_orm(primary_key)]
     pub position: i64,
-    /// The event's id, the same on every transport.
+    /// The frame's id, the same on every transport.
     pub event_id: Uuid,
-    /// The event's subject, for filters: see `domain::event::subject`.
+    /// The subject of its events, for filters: see `domain::event::subject`.
     pub subject: String,
-    /// The encoded event envelope.
+    /// The encoded frame, or the envelope that an earlier version of this software wrote.
     pub payload: Vec<u8>,
-    /// When the event occurred, in microseconds since 1970.
+    /// When the newest of its events occurred, in microseconds since 1970.
     pub occur_time: i64,
-    /// The broker's sequence number, once it has acknowledged the event.
+    /// The broker's sequence number, once it has acknowledged the frame.
     pub stream_sequence: Option<i64>,
 }
 
 impl ActiveModelBehavior for ActiveModel {}
 
-/// Appends events in this order.
+/// Appends events in this order, as frames.
 ///
 /// # Errors
 /// The error that the database returns, or an error for an envelope whose event_id is no UUID.
-pub async fn append(transaction: &dyn Connection, envelopes: Vec<EventEnvelope>) -> Result<(), DbErr> {
-    let mut rows = Vec::with_capacity(envelopes.len());
-    for envelope in envelopes {
-        let event_id = Uuid::try_parse(&envelope.event_id).map_err(|error| DbErr::Custom(error.to_string()))?;
-        let occurred = envelope.occur_time.as_ref().and_then(domain::civil::decode_time).unwrap_or_default();
-        rows.push(ActiveModel {
-            position: ActiveValue::NotSet,
-            event_id: ActiveValue::Set(event_id),
-            subject: ActiveValue::Set(domain::event::subject(&envelope)),
-            payload: ActiveValue::Set(envelope.encode_to_vec()),
-            occur_time: ActiveValue::Set(micros(occurred)),
-            stream_sequence: ActiveValue::Set(None),
-        });
-    }
-    insert_all(transaction, rows).await
+pub async fn append(transaction: &dyn Connection, envelopes: &[EventEnvelope]) -> Result<(), DbErr> {
+    let frames = frame::frames(envelopes).map_err(|malformed| DbErr::Custom(malformed.0))?;
+    let row = |frame: Frame| ActiveModel {
+        position: ActiveValue::NotSet,
+        event_id: ActiveValue::Set(frame.id),
+        subject: ActiveValue::Set(frame.subject),
+        payload: ActiveValue::Set(frame.payload),
+        occur_time: ActiveValue::Set(micros(frame.occur_time)),
+        stream_sequence: ActiveValue::Set(None),
+    };
+    insert_all(transaction, frames.into_iter().map(row).collect()).await
 }
 
-/// At most `limit` events after a position, oldest first.
+/// At most `limit` frames after a position, oldest first.
 ///
 /// # Errors
 /// The error that the database returns.
@@ -78,7 +75,7 @@ pub async fn read_after(connection: &dyn Connection, position: i64, limit: u64) 
         .await
 }
 
-/// The position of the newest event; 0 if there is none.
+/// The position of the newest frame; 0 if there is none.
 ///
 /// # Errors
 /// The error that the database returns.
@@ -87,18 +84,18 @@ pub async fn head(connection: &dyn Connection) -> Result<i64, DbErr> {
     Ok(newest.fetch_value(connection).await?.unwrap_or(0))
 }
 
-/// How many rows one statement reads in the search for an event.
+/// How many rows one statement reads in the search for a frame.
 const SEARCH_BATCH: u64 = 5_000;
-/// How much later, in microseconds, than an event its predecessors in the log may have occurred, because the clocks of
+/// How much later, in microseconds, than a frame its predecessors in the log may have occurred, because the clocks of
 /// processes differ.
 const MAX_CLOCK_SKEW: i64 = 60 * 60 * 1_000_000;
 
-/// Whether this log has, or once had, an event that a broker holds; events published long ago are removed. `occurred`
-/// is when the event occurred, in microseconds since 1970.
+/// Whether this log has, or once had, a frame that a broker holds; frames published long ago are removed. `occurred` is
+/// when its newest event occurred, in microseconds since 1970.
 ///
 /// # Errors
 /// The error that the database returns.
-pub async fn knows(connection: &dyn Connection, event_id: Uuid, occurred: i64) -> Result<bool, DbErr> {
+pub async fn knows(connection: &dyn Connection, frame_id: Uuid, occurred: i64) -> Result<bool, DbErr> {
     let mut before = i64::MAX;
     let mut oldest = None;
     loop {
@@ -110,11 +107,11 @@ pub async fn knows(connection: &dyn Connection, event_id: Uuid, occurred: i64) -
             .limit(SEARCH_BATCH)
             .fetch_values(connection)
             .await?;
-        if rows.iter().any(|(_, id, _)| *id == event_id) {
+        if rows.iter().any(|(_, id, _)| *id == frame_id) {
             return Ok(true);
         }
         let Some((position, _, time)) = rows.last().copied() else {
-            // All remaining events are newer.
+            // All remaining frames are newer.
             return Ok(oldest.is_some_and(|oldest| oldest > occurred));
         };
         if rows.iter().all(|(_, _, time)| time + MAX_CLOCK_SKEW < occurred) {
@@ -124,7 +121,7 @@ pub async fn knows(connection: &dyn Connection, event_id: Uuid, occurred: i64) -
     }
 }
 
-/// The ids of all events in the log.
+/// The ids of all frames in the log.
 ///
 /// # Errors
 /// The error that the database returns.
@@ -145,34 +142,34 @@ pub async fn ids(connection: &dyn Connection) -> Result<HashSet<Uuid>, DbErr> {
     }
 }
 
-/// An event that a broker still has and its own service has lost.
+/// A frame that a broker still has and its own service has lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Returned {
-    /// The event's id, the same on every transport.
-    pub event_id: Uuid,
-    /// The subject of the event.
+    /// The frame's id, the same on every transport.
+    pub frame_id: Uuid,
+    /// The subject of its events.
     pub subject: String,
-    /// The encoded event envelope.
+    /// The bytes of the message.
     pub payload: Vec<u8>,
-    /// When the event occurred, in microseconds since 1970.
+    /// When the newest of its events occurred, in microseconds since 1970.
     pub occur_time: i64,
-    /// The event's sequence in the broker's stream.
+    /// The frame's sequence in the broker's stream.
     pub sequence: u64,
 }
 
-/// Appends events that were lost to the log, in this order, as published.
+/// Appends frames that were lost to the log, in this order, as published.
 ///
 /// # Errors
 /// The error that the database returns.
-pub async fn take_back(database: &Database, events: Vec<Returned>) -> Result<(), DbErr> {
+pub async fn take_back(database: &Database, frames: Vec<Returned>) -> Result<(), DbErr> {
     step(async {
-        let rows = events.into_iter().map(|event| ActiveModel {
+        let rows = frames.into_iter().map(|frame| ActiveModel {
             position: ActiveValue::NotSet,
-            event_id: ActiveValue::Set(event.event_id),
-            subject: ActiveValue::Set(event.subject),
-            payload: ActiveValue::Set(event.payload),
-            occur_time: ActiveValue::Set(event.occur_time),
-            stream_sequence: ActiveValue::Set(i64::try_from(event.sequence).ok()),
+            event_id: ActiveValue::Set(frame.frame_id),
+            subject: ActiveValue::Set(frame.subject),
+            payload: ActiveValue::Set(frame.payload),
+            occur_time: ActiveValue::Set(frame.occur_time),
+            stream_sequence: ActiveValue::Set(i64::try_from(frame.sequence).ok()),
         });
         let rows = rows.collect();
         let transaction = database.begin_outside_writer().await?;
@@ -182,7 +179,7 @@ pub async fn take_back(database: &Database, events: Vec<Returned>) -> Result<(),
     .await
 }
 
-/// At most `limit` of the oldest events without a mark.
+/// At most `limit` of the oldest frames without a mark.
 ///
 /// # Errors
 /// The error that the database returns.
@@ -195,18 +192,18 @@ pub async fn unpublished(connection: &dyn Connection, limit: u64) -> Result<Vec<
         .await
 }
 
-/// An event with a mark, without its content.
+/// A frame with a mark, without its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MarkedEvent {
+pub struct MarkedFrame {
     /// The position in this service's log.
     pub position: i64,
-    /// When the event occurred, in microseconds since 1970.
+    /// When the newest of its events occurred, in microseconds since 1970.
     pub occur_time: i64,
     /// The sequence with which the broker acknowledged it.
     pub sequence: i64,
 }
 
-/// The events with a mark after a position, oldest first, and the position of the last row read; `None` if there is no
+/// The frames with a mark after a position, oldest first, and the position of the last row read; `None` if there is no
 /// further row. Reads at most `limit` rows, with or without a mark.
 ///
 /// # Errors
@@ -215,7 +212,7 @@ pub async fn marked_after(
     connection: &dyn Connection,
     position: i64,
     limit: u64,
-) -> Result<Option<(i64, Vec<MarkedEvent>)>, DbErr> {
+) -> Result<Option<(i64, Vec<MarkedFrame>)>, DbErr> {
     let rows: Vec<(i64, i64, Option<i64>)> = Entity::find()
         .select_only()
         .columns([Column::Position, Column::OccurTime, Column::StreamSequence])
@@ -226,13 +223,13 @@ pub async fn marked_after(
         .await?;
     let Some(last) = rows.last().map(|(position, ..)| *position) else { return Ok(None) };
     let marked = |(position, occur_time, sequence): (i64, i64, Option<i64>)| {
-        sequence.map(|sequence| MarkedEvent { position, occur_time, sequence })
+        sequence.map(|sequence| MarkedFrame { position, occur_time, sequence })
     };
     Ok(Some((last, rows.into_iter().filter_map(marked).collect())))
 }
 
-/// How many events have no mark, and when the oldest of them occurred, in microseconds since 1970. The number is the
-/// distance from the oldest of them to the newest event. It may be a few too high, but its cost does not depend on how
+/// How many frames have no mark, and when the oldest of them occurred, in microseconds since 1970. The number is the
+/// distance from the oldest of them to the newest frame. It may be a few too high, but its cost does not depend on how
 /// many wait.
 ///
 /// # Errors
@@ -251,7 +248,7 @@ pub async fn backlog(connection: &dyn Connection) -> Result<(i64, Option<i64>), 
 /// How many rows one call of [`prune`] reads.
 const PRUNE_BATCH: u64 = 5_000;
 
-/// Removes a chunk of the oldest events: those that were published and occurred before `limit`. True if there may be
+/// Removes a chunk of the oldest frames: those that were published and occurred before `limit`. True if there may be
 /// more.
 ///
 /// # Errors

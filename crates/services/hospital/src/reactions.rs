@@ -94,7 +94,7 @@ mod tests {
 
     fn incoming(payload: Payload) -> Incoming {
         let envelope = EventEnvelope { payload: Some(payload), ..EventEnvelope::default() };
-        let inbox_key = InboxKey::Ordered { source: "screening".into(), position: 1, event_id: Uuid::from_u128(7) };
+        let inbox_key = InboxKey::at("screening".into(), 1, Uuid::from_u128(7));
         Incoming { envelope, event_id: Uuid::from_u128(7), inbox_key }
     }
 

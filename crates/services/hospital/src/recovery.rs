@@ -236,7 +236,7 @@ impl Recovery {
         touched.extend(known.places.iter().map(|places| places.slot.clone()));
         self.slots(transaction, &touched, &known.places, &closed).await?;
         self.delete(transaction, gone).await?;
-        outbox::append(transaction, self.events).await?;
+        outbox::append(transaction, &self.events).await?;
         if let Some(gap) = known.closes {
             past::close(transaction, gap, self.now).await?;
         }

@@ -89,6 +89,6 @@ impl Projection for ReservationProjection {
         }
         tables::save(transaction, &before, &after).await?;
         tables::save_history(transaction, entries).await?;
-        outbox::append(transaction, envelopes).await
+        outbox::append(transaction, &envelopes).await
     }
 }

@@ -247,7 +247,7 @@ async fn save(transaction: &Transaction, work: Work, batch: &[&Command]) -> Resu
     watch::delete(transaction, &effects.unwatched).await?;
     tables::refusal::save(transaction, &effects.reported).await?;
     inbox::record_ignored(transaction, effects.ignored).await?;
-    outbox::append(transaction, effects.events).await?;
+    outbox::append(transaction, &effects.events).await?;
     for dead_letter in &effects.dead_letters {
         dead_letter::put(transaction, dead_letter).await?;
     }

@@ -149,7 +149,7 @@ async fn run(transaction: &Transaction, known: &Known, now: Timestamp) -> Result
     let facts = rows.iter().map(|row| {
         envelope(NAME, &cause, row.update_time, uuid_v7(), row.id.to_string(), row.version, state_fact(row))
     });
-    outbox::append(transaction, facts.collect()).await?;
+    outbox::append(transaction, &facts.collect::<Vec<_>>()).await?;
     restore_requests(transaction, &known.answered).await?;
     if let Some(gap) = known.closes {
         past::close(transaction, gap, now).await?;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bus::jetstream::JetStream;
 use contract::event::v1::EventEnvelope;
 use domain::civil::decode_time;
-use prost::Message as _;
+use domain::frame::Opened;
 use store::{Database, DbErr, micros, outbox};
 use uuid::Uuid;
 
@@ -31,19 +31,28 @@ pub async fn of_stream(databases: &BTreeMap<Service, Database>, broker: &JetStre
     let mut lost = Vec::new();
     for (service, database) in databases {
         let Some(message) = broker.newest_of(service.name()).await? else { continue };
-        let Some((event_id, occurred, envelope)) = read(&message.payload) else { continue };
-        if !outbox::knows(database.reader(), event_id, occurred).await? {
-            let EventEnvelope { aggregate, event_id, .. } = envelope;
+        let Some(Published { frame_id, occur_time, events }) = read(&message.payload) else { continue };
+        let Some(newest) = events.into_iter().next_back() else { continue };
+        if !outbox::knows(database.reader(), frame_id, occur_time).await? {
+            let EventEnvelope { aggregate, event_id, .. } = newest;
             lost.push(Lost { service: *service, witness: Witness::Stream { aggregate, event_id } });
         }
     }
     Ok(lost)
 }
 
-/// An event with its id and the microseconds since 1970 at which it occurred. `None` for bytes that no service wrote.
-pub(crate) fn read(payload: &[u8]) -> Option<(Uuid, i64, EventEnvelope)> {
-    let envelope = EventEnvelope::decode(payload).ok()?;
-    let event_id = Uuid::try_parse(&envelope.event_id).ok()?;
-    let occurred = envelope.occur_time.as_ref().and_then(decode_time)?;
-    Some((event_id, micros(occurred), envelope))
+/// A frame of events as the stream has it.
+pub(crate) struct Published {
+    pub(crate) frame_id: Uuid,
+    /// When the newest of its events occurred, in microseconds since 1970.
+    pub(crate) occur_time: i64,
+    pub(crate) events: Vec<EventEnvelope>,
+}
+
+/// Reads a message of the stream. `None` for bytes that no service wrote.
+pub(crate) fn read(payload: &[u8]) -> Option<Published> {
+    let opened = Opened::new(payload);
+    let (frame_id, events) = (opened.id()?, opened.decode().ok()?);
+    let occurred = events.iter().filter_map(|event| event.occur_time.as_ref().and_then(decode_time)).max()?;
+    Some(Published { frame_id, occur_time: micros(occurred), events })
 }

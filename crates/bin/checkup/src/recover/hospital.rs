@@ -17,7 +17,7 @@ impl Recovery {
     pub(super) async fn hospital(
         &self,
         loss: Loss,
-        missed: &[super::MissedEvent],
+        missed: &[super::MissedFrame],
         report: &mut Report,
     ) -> Result<(), Failure> {
         let database = self.database(Service::Hospital)?;
@@ -100,12 +100,12 @@ impl Recovery {
 }
 
 /// Adds what the lost events of Hospital say about places, time zones and deletions.
-async fn take_in(hospital: &Database, missed: &[super::MissedEvent], known: &mut Known) -> Result<(), Failure> {
+async fn take_in(hospital: &Database, missed: &[super::MissedFrame], known: &mut Known) -> Result<(), Failure> {
     let mut places: BTreeMap<SlotId, Places> =
         known.places.drain(..).map(|places| (places.slot.clone(), places)).collect();
     let mut gone = BTreeSet::new();
-    for missed in missed {
-        match Fact::decode(&missed.envelope) {
+    for event in missed.iter().flat_map(|frame| &frame.events) {
+        match Fact::decode(event) {
             Ok(Some(Fact::Places(newer))) => {
                 let known = places.entry(newer.slot.clone()).or_insert_with(|| newer.clone());
                 if newer.slot_version > known.slot_version {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use contract::event::v1::EventEnvelope;
 use domain::capacity::{Claim, ClaimState};
 use domain::ids::{ClaimId, ScreeningId, SlotId};
 use domain::recovery::{self, Answered, KnownBooking};
@@ -15,6 +16,9 @@ use super::report::Report;
 use super::{Loss, ROWS_PER_CHUNK, ROWS_PER_READ, Recovery, failed, refused};
 use crate::exit::Failure;
 use crate::service::Service;
+
+/// Frames that one step reads. A frame has up to some hundred events.
+const FRAMES_PER_CHUNK: usize = 32;
 
 /// What the others know and Screening does not.
 #[derive(Default)]
@@ -56,18 +60,18 @@ impl Recovery {
     pub(super) async fn screening(
         &self,
         loss: Loss,
-        reported: &[super::MissedEvent],
+        reported: &[super::MissedFrame],
         report: &mut Report,
     ) -> Result<(), Failure> {
         let database = self.database(Service::Screening)?;
         let mut lost = Lost::default();
-        for reported in reported.chunks(ROWS_PER_CHUNK) {
+        for reported in reported.chunks(FRAMES_PER_CHUNK) {
             // a fence is nobody's booking; Screening writes it again if it is needed
-            let booking = |reported: &super::MissedEvent| match ScreeningFact::decode(&reported.envelope) {
+            let booking = |event: &EventEnvelope| match ScreeningFact::decode(event) {
                 Ok(Some(ScreeningFact::Booking(fact))) => Some(fact),
                 Ok(Some(ScreeningFact::Fence { .. }) | None) | Err(_) => None,
             };
-            let facts: Vec<_> = reported.iter().filter_map(booking).collect();
+            let facts: Vec<_> = reported.iter().flat_map(|frame| &frame.events).filter_map(booking).collect();
             lost.keep_newer(database, facts.iter().map(|fact| KnownBooking::from(&**fact)).collect()).await?;
             lost.keep_unrecorded(database, facts.iter().filter_map(|fact| Answered::of_fact(fact)).collect()).await?;
         }

@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
+use contract::event::v1::EventEnvelope;
+use domain::frame::Opened;
 use jiff::Timestamp;
+use prost::Message as _;
 use sea_orm::{ConnectionTrait, Database, DatabaseConnection};
 use store::dead_letter::{self, DeadLetter};
 use store::outbox;
@@ -70,7 +73,9 @@ async fn a_dead_letter_is_listed_shown_applied_and_dropped() {
     let data = launch.data().path().to_owned();
     let events = outbox::read_after(&connect(&data, "screening").await, 0, 100).await.expect("the outbox");
     let event = events.iter().find(|row| row.subject.contains("screening_cancelled")).expect("a cancellation");
-    store_dead_letter(&data, &event.event_id.to_string(), event.payload.clone()).await;
+    let bytes = Opened::new(&event.payload).events[0].to_vec();
+    let event = EventEnvelope::decode(bytes.as_slice()).expect("an event");
+    store_dead_letter(&data, &event.event_id, bytes).await;
     store_dead_letter(&data, "", vec![0xff, 0xfe]).await;
     // Puts the ledger back to its state before that event.
     let ledger = connect(&data, "reservation").await;

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use contract::event::v1::EventEnvelope;
 use contract::screening::v1::Screening;
 use contract::screening::v1::screening::State;
+use domain::frame::Opened;
 use fault::Reason;
-use prost::Message;
 use sea_orm::{ConnectionTrait, Database};
 use store::outbox;
 use testkit::{Checkup, Desk, Finished, Launch, eventually, get, refused};
@@ -236,11 +236,9 @@ async fn a_log_that_went_on_with_other_events_is_recognised_by_their_ids() {
     let hospital = Database::connect(format!("sqlite://{}", path(&story.launch, "hospital").display())).await.unwrap();
     let entries = outbox::read_after(&hospital, 0, 1_000).await.expect("its log");
     for _ in 0..5 {
-        let others = entries.iter().map(|row| {
-            let event = EventEnvelope::decode(row.payload.as_slice()).expect("an event");
-            EventEnvelope { event_id: uuid::Uuid::now_v7().to_string(), ..event }
-        });
-        outbox::append(&hospital, others.collect()).await.expect("it goes on");
+        let events = entries.iter().flat_map(|row| Opened::new(&row.payload).decode().expect("events"));
+        let others = events.map(|event| EventEnvelope { event_id: uuid::Uuid::now_v7().to_string(), ..event });
+        outbox::append(&hospital, &others.collect::<Vec<_>>()).await.expect("it goes on");
     }
     hospital.close().await.unwrap();
     refuses(&story, "hospital").await;

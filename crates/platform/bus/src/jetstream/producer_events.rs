@@ -14,8 +14,8 @@ use super::stream::identity;
 use super::{JetStream, Shared};
 use crate::port::{Error, Message};
 
-/// The most events per call of `next`.
-const EVENTS_PER_PULL: usize = 1_000;
+/// The most messages per call of `next`.
+const EVENTS_PER_PULL: usize = 128;
 
 /// The subject filter that matches every event of a producer.
 fn subjects(producer: &str) -> String {

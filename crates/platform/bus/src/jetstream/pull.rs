@@ -12,8 +12,9 @@ use futures::StreamExt;
 use super::Shared;
 use crate::port::Error;
 
-/// Events per request. The client sends the next request when half of them have arrived, so that reading never pauses.
-const EVENTS_PER_REQUEST: usize = 1_000;
+/// Messages per request, each of up to 128 KiB. The client sends the next request when half of them have arrived, so
+/// that reading never pauses.
+const MESSAGES_PER_REQUEST: usize = 128;
 /// How long a request waits for events.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often the broker sends a heartbeat; missing two of them is an error.
@@ -34,7 +35,7 @@ impl Pull {
         let consumer: Consumer<Config> = shared.answer(making).await?;
         let reading = consumer
             .stream()
-            .max_messages_per_batch(EVENTS_PER_REQUEST)
+            .max_messages_per_batch(MESSAGES_PER_REQUEST)
             .expires(REQUEST_TIMEOUT)
             .heartbeat(HEARTBEAT_INTERVAL);
         let messages = shared.answer(reading.messages()).await?;

@@ -14,10 +14,11 @@ use tokio::time::Instant;
 use super::{Entry, Log};
 use crate::port::{Error, Message};
 
-/// The most entries per read of the log.
-const ENTRIES_PER_READ: usize = 1_024;
-/// How many entries are kept: a reader that is further behind reads the log by itself.
-const KEPT_ENTRIES: usize = 2_048;
+/// The most entries per read of the log. An entry has up to 128 KiB.
+const ENTRIES_PER_READ: usize = 128;
+/// How many bytes of entries are kept, unless the last read found more: a reader that is further behind reads the log
+/// by itself.
+const KEPT_BYTES: usize = 4 * 1024 * 1024;
 /// The shortest time between two reads of the log.
 const MIN_READ_INTERVAL: Duration = Duration::from_millis(2);
 
@@ -30,6 +31,8 @@ pub(super) struct SharedLog {
 /// All entries after the position `first` up to `last`.
 struct Recent {
     entries: VecDeque<Entry>,
+    /// The size of their payloads.
+    bytes: usize,
     first: i64,
     last: i64,
     changes: watch::Receiver<u64>,
@@ -86,7 +89,8 @@ impl Walk {
 impl SharedLog {
     pub(super) fn new(log: Arc<dyn Log>) -> Self {
         let changes = log.changes();
-        let recent = Recent { entries: VecDeque::new(), first: 0, last: 0, changes, unread: true, looked: None };
+        let recent =
+            Recent { entries: VecDeque::new(), bytes: 0, first: 0, last: 0, changes, unread: true, looked: None };
         Self { log, recent: Mutex::new(recent) }
     }
 
@@ -136,7 +140,7 @@ impl SharedLog {
                 if !walk.take(recent.entries.range(known..), &wanted, limit) || recent.unread {
                     walk.rest = Rest::More;
                 }
-                recent.forget();
+                recent.forget(known);
             }
         }
         Ok(walk)
@@ -151,6 +155,7 @@ impl SharedLog {
         let added = entries.len();
         recent.unread = added == ENTRIES_PER_READ;
         recent.last = entries.last().map_or(recent.last, |entry| entry.position);
+        recent.bytes += entries.iter().map(size).sum::<usize>();
         recent.entries.extend(entries);
         Ok(added)
     }
@@ -168,14 +173,23 @@ impl Recent {
     /// Starts again at the position of a reader that is further than all before it.
     fn begin_at(&mut self, position: i64) {
         self.entries.clear();
-        (self.first, self.last, self.unread) = (position, position, true);
+        (self.bytes, self.first, self.last, self.unread) = (0, position, position, true);
     }
 
-    /// Drops the oldest entries beyond [`KEPT_ENTRIES`].
-    fn forget(&mut self) {
-        let surplus = self.entries.len().saturating_sub(KEPT_ENTRIES);
-        if let Some(last) = self.entries.drain(..surplus).next_back() {
-            self.first = last.position;
+    /// Drops the oldest of the first `old` entries beyond [`KEPT_BYTES`].
+    fn forget(&mut self, old: usize) {
+        for _ in 0..old {
+            if self.bytes <= KEPT_BYTES {
+                return;
+            }
+            if let Some(entry) = self.entries.pop_front() {
+                self.bytes -= size(&entry);
+                self.first = entry.position;
+            }
         }
     }
+}
+
+fn size(entry: &Entry) -> usize {
+    entry.message.payload.len()
 }

@@ -1,9 +1,9 @@
-//! Gaps in the stream: the search through the outbox for events that were acknowledged and are gone.
+//! Gaps in the stream: the search through the outbox for frames that were acknowledged and are gone.
 //!
 //! A stream keeps its name, its age and its newest sequence when somebody purges it, deletes from it or tightens its
 //! limits, or when one of its files is lost. Consumers that had not read those events would never get them. So whenever
 //! the stream's first sequence or its number of gaps has changed, all marks of the outbox are compared with the stream,
-//! one chunk at a time while publishing goes on. An event whose sequence is gone loses its mark and is published again,
+//! one chunk at a time while publishing goes on. A frame whose sequence is gone loses its mark and is published again,
 //! after all others. It does not matter who had read it: the broker does not know every consumer, and a repeated event
 //! changes nothing.
 
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bus::StreamState;
 use jiff::{SignedDuration, Timestamp};
-use store::outbox::{self, MarkedEvent};
+use store::outbox::{self, MarkedFrame};
 use store::{DbErr, lease};
 use tokio::time::Instant;
 
@@ -32,7 +32,7 @@ struct Missing {
     first: i64,
     /// Further sequences that are gone, in ascending order.
     gaps: Vec<RangeInclusive<i64>>,
-    /// Events that occurred before this time, in microseconds since 1970, were dropped by age and are not missing.
+    /// Frames that occurred before this time, in microseconds since 1970, were dropped by age and are not missing.
     aged: i64,
 }
 
@@ -46,13 +46,13 @@ impl Missing {
         Self { first: sequence(state.first), gaps, aged }
     }
 
-    /// Whether the stream has lost this event.
-    fn has(&self, event: &MarkedEvent) -> bool {
-        let gone = event.sequence < self.first || {
-            let at = self.gaps.partition_point(|gap| *gap.end() < event.sequence);
-            self.gaps.get(at).is_some_and(|gap| gap.contains(&event.sequence))
+    /// Whether the stream has lost this frame.
+    fn has(&self, frame: &MarkedFrame) -> bool {
+        let gone = frame.sequence < self.first || {
+            let at = self.gaps.partition_point(|gap| *gap.end() < frame.sequence);
+            self.gaps.get(at).is_some_and(|gap| gap.contains(&frame.sequence))
         };
-        gone && event.occur_time >= self.aged
+        gone && frame.occur_time >= self.aged
     }
 }
 
@@ -116,7 +116,7 @@ impl Search {
             return Ok(true);
         };
         let lost: Vec<i64> =
-            marked.iter().filter(|event| running.missing.has(event)).map(|event| event.position).collect();
+            marked.iter().filter(|frame| running.missing.has(frame)).map(|frame| frame.position).collect();
         if !lost.is_empty() && !lease::unmark(&relay.database, epoch, &lost).await? {
             return Ok(false);
         }
@@ -130,9 +130,9 @@ impl Search {
         let Some(running) = self.running.take() else { return };
         self.searched = running.extent;
         if running.found > 0 {
-            let (events, first, gaps) = (running.found, running.extent.0, running.extent.1);
+            let (frames, first, gaps) = (running.found, running.extent.0, running.extent.1);
             let what = "the broker lost events in the middle of its stream; publishing them again";
-            tracing::warn!(service, events, first, gaps, "{what}");
+            tracing::warn!(service, frames, first, gaps, "{what}");
         }
     }
 }
@@ -145,14 +145,14 @@ mod tests {
         StreamState { identity: "1".into(), first, last: 100, gaps: 4, max_age }
     }
 
-    fn event(sequence: i64, occurred: i64) -> MarkedEvent {
-        MarkedEvent { position: 1, occur_time: occurred * 1_000_000, sequence }
+    fn frame(sequence: i64, occurred: i64) -> MarkedFrame {
+        MarkedFrame { position: 1, occur_time: occurred * 1_000_000, sequence }
     }
 
     #[test]
     fn what_is_below_the_first_sequence_or_in_a_gap_is_missing() {
         let missing = Missing::new(&state(10, Duration::ZERO), vec![20..=22, 30..=30], Timestamp::UNIX_EPOCH);
-        let gone: Vec<i64> = (1..=40).filter(|sequence| missing.has(&event(*sequence, 0))).collect();
+        let gone: Vec<i64> = (1..=40).filter(|sequence| missing.has(&frame(*sequence, 0))).collect();
         assert_eq!(gone, (1..=9).chain(20..=22).chain([30]).collect::<Vec<_>>());
     }
 
@@ -160,7 +160,7 @@ mod tests {
     fn what_is_older_than_the_stream_keeps_is_not_missing() {
         let now = Timestamp::from_second(1_000).expect("a time");
         let missing = Missing::new(&state(10, Duration::from_secs(300)), vec![20..=20], now);
-        assert!(missing.has(&event(5, 700)) && missing.has(&event(20, 999)));
-        assert!(!missing.has(&event(5, 699)) && !missing.has(&event(20, 1)) && !missing.has(&event(10, 999)));
+        assert!(missing.has(&frame(5, 700)) && missing.has(&frame(20, 999)));
+        assert!(!missing.has(&frame(5, 699)) && !missing.has(&frame(20, 1)) && !missing.has(&frame(10, 999)));
     }
 }

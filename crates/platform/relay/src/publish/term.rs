@@ -15,7 +15,7 @@ use super::gaps::Search;
 use crate::pace::spacing;
 
 /// The most windows per read of the outbox.
-const WINDOWS_PER_READ: usize = 4;
+const WINDOWS_PER_READ: usize = 2;
 /// The first pause after a read that found an empty outbox; it doubles.
 const FIRST_IDLE_PAUSE: Duration = Duration::from_millis(5);
 /// How often the stream is checked without a reason.
@@ -66,6 +66,8 @@ pub(super) struct Term<'a> {
     search: Search,
     renewed: Since,
     measured: Since,
+    /// How many transactions marked frames.
+    marks: u64,
 }
 
 /// The outcome of marking.
@@ -82,7 +84,7 @@ impl<'a> Term<'a> {
     /// Begins a term with its lease.
     pub(super) fn begin(relay: &'a Relay, lease: Lease) -> Self {
         let now = Since(Instant::now());
-        Self { relay, lease, stream: None, search: Search::default(), renewed: now, measured: now }
+        Self { relay, lease, stream: None, search: Search::default(), renewed: now, measured: now, marks: 0 }
     }
 
     /// Renews the lease; false if another process has it.
@@ -126,7 +128,7 @@ impl<'a> Term<'a> {
             }
             sleep_until(begin).await;
             begin = Instant::now();
-            commits.mark_unchanged();
+            let (seen, marks) = (*commits.borrow_and_update(), self.marks);
             let limit = options.window.max(1) * WINDOWS_PER_READ;
             let rows = outbox::unpublished(database.reader(), limit as u64).await?;
             if rows.is_empty() {
@@ -142,6 +144,10 @@ impl<'a> Term<'a> {
             }
             if few {
                 begin += spacing(options.pace, begin.elapsed());
+                if *commits.borrow_and_update() == seen + (self.marks - marks) {
+                    // Nothing but the marks was committed, so another read would find nothing.
+                    drop(timeout(idle.pause(), commits.changed()).await);
+                }
             }
         }
     }
@@ -156,7 +162,8 @@ impl<'a> Term<'a> {
                 return Ok(MarkOutcome::Over);
             }
             let window: Vec<_> = rows.by_ref().take(self.relay.options.window.max(1)).collect();
-            let (marked, (sent, failed)) = tokio::join!(self.mark(stream, &acknowledged), self.send(window));
+            let sending = send(self.relay, window);
+            let (marked, (sent, failed)) = tokio::join!(self.mark(stream, &acknowledged), sending);
             match marked? {
                 MarkOutcome::Done => self.remember(&acknowledged),
                 marked @ (MarkOutcome::Lost | MarkOutcome::Over) => return Ok(marked),
@@ -178,7 +185,7 @@ impl<'a> Term<'a> {
 
     /// Marks acknowledged rows, provided that the broker still holds what it acknowledged before. Otherwise the new
     /// rows may have taken the sequences of lost ones, and marking them would hide the loss.
-    async fn mark(&self, stream: &str, acknowledged: &[Published]) -> Result<MarkOutcome, Trouble> {
+    async fn mark(&mut self, stream: &str, acknowledged: &[Published]) -> Result<MarkOutcome, Trouble> {
         if acknowledged.is_empty() {
             return Ok(MarkOutcome::Done);
         }
@@ -189,6 +196,7 @@ impl<'a> Term<'a> {
         if !lease::mark(database, self.lease.epoch, stream, acknowledged).await? {
             return Ok(MarkOutcome::Over);
         }
+        self.marks += 1;
         metrics::counter!("checkup_relay_published_total", "service" => *name).increment(acknowledged.len() as u64);
         Ok(MarkOutcome::Done)
     }
@@ -232,7 +240,7 @@ impl<'a> Term<'a> {
         Ok(!self.has_lost(&self.relay.transport.state().await?).await?)
     }
 
-    /// Remembers the newest acknowledged event, which marking has stored in the lease's row.
+    /// Remembers the newest acknowledged frame, which marking has stored in the lease's row.
     fn remember(&mut self, acknowledged: &[Published]) {
         let newest = acknowledged.iter().max_by_key(|event| event.sequence);
         let known = self.lease.newest.map_or(0, |(sequence, _)| sequence);
@@ -254,25 +262,6 @@ impl<'a> Term<'a> {
         Ok(found.is_some_and(|found| found != event_id.to_string()))
     }
 
-    /// Sends a window; returns the acknowledged events and the first error.
-    async fn send(&self, rows: Vec<outbox::Model>) -> (Vec<Published>, Option<bus::Error>) {
-        let sent: Vec<(i64, Uuid)> = rows.iter().map(|row| (row.position, row.event_id)).collect();
-        let outbound = rows.into_iter().map(|row| Outbound {
-            id: row.event_id.to_string(),
-            message: Message { subject: row.subject, payload: row.payload },
-        });
-        let deadline = Instant::now() + self.relay.options.timeout;
-        let results = self.relay.transport.publish(&outbound.collect::<Vec<_>>(), deadline).await;
-        let (mut acknowledged, mut failed) = (Vec::with_capacity(sent.len()), None);
-        for ((position, event_id), result) in sent.into_iter().zip(results) {
-            match result {
-                Ok(sequence) => acknowledged.push(Published { position, event_id, sequence }),
-                Err(error) => failed = failed.or(Some(error)),
-            }
-        }
-        (acknowledged, failed)
-    }
-
     async fn measure(&self) -> Result<(), DbErr> {
         let (waiting, oldest) = outbox::backlog(self.relay.database.reader()).await?;
         self.relay.report_backlog(waiting, oldest.map(timestamp));
@@ -286,4 +275,23 @@ impl<'a> Term<'a> {
         // One chunk at a time, so that publishing goes on.
         outbox::prune(database, limit).await.map(drop)
     }
+}
+
+/// Sends a window; returns the acknowledged frames and the first error.
+async fn send(relay: &Relay, rows: Vec<outbox::Model>) -> (Vec<Published>, Option<bus::Error>) {
+    let sent: Vec<(i64, Uuid)> = rows.iter().map(|row| (row.position, row.event_id)).collect();
+    let outbound = rows.into_iter().map(|row| Outbound {
+        id: row.event_id.to_string(),
+        message: Message { subject: row.subject, payload: row.payload },
+    });
+    let deadline = Instant::now() + relay.options.timeout;
+    let results = relay.transport.publish(&outbound.collect::<Vec<_>>(), deadline).await;
+    let (mut acknowledged, mut failed) = (Vec::with_capacity(sent.len()), None);
+    for ((position, event_id), result) in sent.into_iter().zip(results) {
+        match result {
+            Ok(sequence) => acknowledged.push(Published { position, event_id, sequence }),
+            Err(error) => failed = failed.or(Some(error)),
+        }
+    }
+    (acknowledged, failed)
 }

@@ -1,7 +1,7 @@
 //! Events from a real outbox through a real inbox: each takes effect once, despite duplicates, reordering, redelivery,
 //! poison and a store that fails.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -19,9 +19,15 @@ use runtime::lifecycle::{DrainTrigger, Readiness, drain_pair};
 use store::{dead_letter, outbox};
 use tokio::time::timeout;
 
-use crate::support::{Applier, Command, POISON, Side, event, side, soon};
+use crate::support::{Applier, Command, POISON, Side, event, numbers, side, soon};
 
 fn start(consuming: &Side, transport: Arc<dyn Subscribe>, troubles: u32) -> DrainTrigger {
+    let pauses = Duration::from_millis(1);
+    let options = ConsumeOptions { attempts: 3, first_pause: pauses, last_pause: pauses, ..ConsumeOptions::default() };
+    start_with(consuming, transport, troubles, options)
+}
+
+fn start_with(consuming: &Side, transport: Arc<dyn Subscribe>, troubles: u32, options: ConsumeOptions) -> DrainTrigger {
     let (trigger, drain) = drain_pair();
     let handler = Applier { writer: consuming.writer.clone(), troubles: AtomicU32::new(troubles) };
     let consumer = Consumer {
@@ -31,8 +37,6 @@ fn start(consuming: &Side, transport: Arc<dyn Subscribe>, troubles: u32) -> Drai
         database: consuming.database.clone(),
         pace: None,
     };
-    let pauses = Duration::from_millis(1);
-    let options = ConsumeOptions { attempts: 3, first_pause: pauses, last_pause: pauses, ..ConsumeOptions::default() };
     drop(tokio::spawn(consume(consumer, transport, options, Clock::system(), drain, None)));
     trigger
 }
@@ -43,8 +47,9 @@ async fn effects(side: &Side, count: usize) -> Vec<u128> {
     let read = async {
         loop {
             let rows = outbox::read_after(side.database.reader(), 0, 10_000).await.expect("read");
-            if rows.len() >= count {
-                return rows.iter().map(|row| row.event_id.as_u128()).collect();
+            let events = numbers(&rows);
+            if events.len() >= count {
+                return events;
             }
             commits.changed().await.expect("the database lives");
         }
@@ -92,9 +97,20 @@ async fn a_store_in_trouble_is_waited_for_and_buries_nothing() {
     assert_eq!(dead_letter::count(consuming.database.reader()).await.expect("counted"), 0);
 }
 
-/// A transport that repeats and reorders by a fixed schedule, as a broker may, with one undecodable message in the
-/// middle.
-struct Chaos(Vec<EventEnvelope>, Vec<u8>);
+/// A transport that repeats and reorders messages by a fixed schedule, as a broker may, with one undecodable message in
+/// the middle.
+struct Chaos(Vec<Vec<u8>>, Vec<u8>);
+
+/// Each event as a message of an earlier version.
+fn envelopes(events: &[EventEnvelope]) -> Vec<Vec<u8>> {
+    events.iter().map(prost::Message::encode_to_vec).collect()
+}
+
+/// Frames of this many events.
+fn frames(events: &[EventEnvelope], size: usize) -> Vec<Vec<u8>> {
+    let frame = |events: &[EventEnvelope]| domain::frame::frames(events).expect("frames").remove(0).payload;
+    events.chunks(size).map(frame).collect()
+}
 
 struct ChaosSubscription(VecDeque<Vec<Delivery>>);
 
@@ -111,7 +127,7 @@ impl Subscribe for Chaos {
             position: Position::Unordered { sequence: sequence as u64 },
         };
         let mut deliveries: Vec<_> =
-            self.0.iter().enumerate().map(|(at, event)| deliver(event.encode_to_vec(), at)).collect();
+            self.0.iter().enumerate().map(|(at, payload)| deliver(payload.clone(), at)).collect();
         deliveries.extend(deliveries.clone());
         // A permutation, because 7 is coprime to the number of deliveries.
         let count = deliveries.len();
@@ -146,8 +162,16 @@ impl Subscription for ChaosSubscription {
 
 #[tokio::test]
 async fn duplicates_and_disorder_have_no_effect_of_their_own() {
+    let events: Vec<_> = (1..=101).map(event).collect();
+    for messages in [envelopes(&events), frames(&events, 7)] {
+        take_effect_once(messages).await;
+    }
+}
+
+/// Asserts that messages with the events 1 to 101 take effect once, however often they are delivered.
+async fn take_effect_once(messages: Vec<Vec<u8>>) {
     let consuming = side().await;
-    let transport = |broken| Arc::new(Chaos((1..=101).map(event).collect(), vec![0xff, broken]));
+    let transport = |broken| Arc::new(Chaos(messages.clone(), vec![0xff, broken]));
     let _first = start(&consuming, transport(1), 0);
     let mut seen = effects(&consuming, 101).await;
     // Delivers everything a second time, as after a lost acknowledgement. Its own broken message shows that it was
@@ -172,10 +196,81 @@ async fn an_event_that_fails_is_overtaken_and_comes_again() {
     let consuming = side().await;
     let mut events: Vec<_> = (1..=50).map(event).collect();
     events[0].aggregate = POISON.into();
-    let _running = start(&consuming, Arc::new(Chaos(events, vec![0xff])), 0);
+    let _running = start(&consuming, Arc::new(Chaos(envelopes(&events), vec![0xff])), 0);
     let others = effects(&consuming, 49).await;
     assert!(!others.contains(&1), "{others:?}");
     dead_letters(&consuming, 2).await;
+}
+
+/// The events of a frame before one that fails take effect at once. Those behind it wait for its last try, and those of
+/// other frames overtake it.
+#[tokio::test]
+async fn an_event_that_fails_holds_the_rest_of_its_frame_and_no_other() {
+    let consuming = side().await;
+    let mut events: Vec<_> = (1..=50).map(event).collect();
+    events[12].aggregate = POISON.into();
+    let _running = start(&consuming, Arc::new(Chaos(frames(&events, 10), vec![0xff])), 0);
+    let applied = effects(&consuming, 49).await;
+    let at = |number: u128| applied.iter().position(|applied| *applied == number).expect("applied");
+    assert!(at(14) > at(12) && (1..=10).chain(21..=50).all(|other| at(other) < at(14)), "{applied:?}");
+    let different: HashSet<u128> = applied.iter().copied().collect();
+    assert!(different.len() == 49 && !different.contains(&13), "{applied:?}");
+    let event_ids: Vec<String> = dead_letters(&consuming, 2).await.into_iter().map(|row| row.event_id).collect();
+    assert!(event_ids.contains(&events[12].event_id), "{event_ids:?}");
+}
+
+/// In order, too, a frame is applied around its poison event, and the cursor stands behind it.
+#[tokio::test]
+async fn a_frame_in_order_is_applied_around_its_poison_event() {
+    let (producing, consuming) = (side().await, side().await);
+    let mut events: Vec<_> = (1..=30).map(event).collect();
+    events[12].aggregate = POISON.into();
+    producing.writer.submit(Command::ProduceTogether(events.clone()), soon()).await.expect("produced");
+    let trigger = start(&consuming, tail(&producing), 0);
+    let expected: Vec<u128> = (1..=30).filter(|number| *number != 13).collect();
+    assert_eq!(effects(&consuming, 29).await, expected);
+    trigger.request();
+    let [dead_letter] = &*dead_letters(&consuming, 1).await else { panic!("one dead letter") };
+    assert_eq!(dead_letter.payload, events[12].encode_to_vec());
+    // Another run finds nothing to do before the next frame.
+    producing.produce([31]).await;
+    let _running = start(&consuming, tail(&producing), 0);
+    assert_eq!(effects(&consuming, 30).await, [&expected[..], &[31]].concat());
+    // A replay applies the event alone.
+    consuming.poisonous.store(false, Ordering::Relaxed);
+    assert!(dead_letter::ask_for_replay(&consuming.database, dead_letter.id, Timestamp::now()).await.expect("asked"));
+    assert_eq!(effects(&consuming, 31).await[30], 13);
+}
+
+/// An event of a frame that nobody can decode becomes a dead letter of its own.
+#[tokio::test]
+async fn an_undecodable_event_of_a_frame_is_put_aside_alone() {
+    let consuming = side().await;
+    let events: Vec<_> = (1..=3).map(event).collect();
+    let mut payload = frames(&events[..2], 2).remove(0);
+    prost::encoding::bytes::encode(16, &vec![0xff_u8, 0xfe], &mut payload);
+    prost::encoding::message::encode(16, &events[2], &mut payload);
+    let _running = start(&consuming, Arc::new(Chaos(vec![payload], vec![0xff])), 0);
+    assert_eq!(effects(&consuming, 3).await, [1, 2, 3]);
+    let bytes: Vec<_> = dead_letters(&consuming, 2).await.into_iter().map(|row| row.payload).collect();
+    assert!(bytes.contains(&vec![0xff, 0xfe]), "{bytes:?}");
+}
+
+/// A consumer that is cut off in the middle of a frame goes on where it was.
+#[tokio::test]
+async fn a_frame_that_was_applied_in_part_is_finished_by_the_next_run() {
+    let (producing, consuming) = (side().await, side().await);
+    let mut events: Vec<_> = (1..=30).map(event).collect();
+    events[12].aggregate = POISON.into();
+    producing.writer.submit(Command::ProduceTogether(events), soon()).await.expect("produced");
+    // Its pause after the first failure is longer than the test.
+    let patient = ConsumeOptions { first_pause: Duration::from_secs(600), ..ConsumeOptions::default() };
+    let trigger = start_with(&consuming, tail(&producing), 0, patient);
+    assert_eq!(effects(&consuming, 12).await, (1..=12).collect::<Vec<u128>>());
+    trigger.request();
+    consuming.poisonous.store(false, Ordering::Relaxed);
+    let _running = start(&consuming, tail(&producing), 0);
+    assert_eq!(effects(&consuming, 30).await, (1..=30).collect::<Vec<u128>>());
 }
 
 /// Waits until this many dead letters are stored.

@@ -6,9 +6,10 @@ use std::time::Duration;
 use bus::Publish;
 use bus::jetstream::{JetStream, JetStreamOptions};
 use mesh::Nats;
+use relay::PublishOptions;
 use tokio::time::timeout;
 
-use crate::publishing::{all_marked, read, start};
+use crate::publishing::{OPTIONS, all_marked, read, start, start_with};
 use crate::support::{Broker, Side, event_of_now, replicas, side};
 
 /// A side and a broker with this many events, published and marked.
@@ -75,7 +76,8 @@ async fn what_was_lost_while_nobody_published_is_published_again() {
 #[tokio::test]
 async fn a_long_outbox_is_searched_to_its_end() {
     let (producing, broker) = published(22_000).await;
-    let _running = start(&producing, Arc::new(broker.clone()));
+    let options = PublishOptions { window: 2_048, ..OPTIONS };
+    let _running = start_with(&producing, Arc::new(broker.clone()), options);
     settled(&producing, &broker, 22_000).await;
     broker.lose(9_990..=10_010);
     broker.lose(21_990..=22_000);

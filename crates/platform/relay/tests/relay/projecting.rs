@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use testkit::{eventually, wait_limit, within};
 use uuid::Uuid;
 
-use crate::support::{Migrator, POISON, event};
+use crate::support::{Migrator, POISON, event, numbers};
 
 /// The aggregate of an event that cannot be read.
 const MALFORMED: &str = "malformed";
@@ -66,7 +66,7 @@ impl<const ONCE: bool> Projection for Copies<ONCE> {
 
     async fn fold(&self, transaction: &Transaction, facts: Vec<&EventEnvelope>) -> Result<(), DbErr> {
         self.0.folds.fetch_add(1, Ordering::Relaxed);
-        outbox::append(transaction, facts.iter().copied().cloned().collect()).await?;
+        outbox::append(transaction, &facts.iter().copied().cloned().collect::<Vec<_>>()).await?;
         let harms = !locked(&self.0.cured) && facts.iter().any(|fact| fact.aggregate == POISON);
         if harms { Err(DbErr::Custom("poison".into())) } else { Ok(()) }
     }
@@ -137,7 +137,7 @@ impl Bench {
     /// The numbers of the events that took effect, in that order.
     async fn effects(&self) -> Vec<u128> {
         let rows = outbox::read_after(self.database.reader(), 0, 100).await.expect("rows");
-        rows.into_iter().map(|row| row.event_id.as_u128()).collect()
+        numbers(&rows)
     }
 
     async fn count(&self, table: &str) -> i64 {
@@ -152,7 +152,7 @@ impl Bench {
 fn about(number: u128, aggregate: &str) -> Incoming {
     let envelope = EventEnvelope { aggregate: aggregate.into(), ..event(number) };
     let event_id = Uuid::from_u128(number);
-    Incoming { envelope, event_id, inbox_key: InboxKey::Unordered { event_id } }
+    Incoming { envelope, event_id, inbox_key: InboxKey::alone(event_id) }
 }
 
 /// An event as it arrives by a transport without order.
@@ -163,7 +163,7 @@ fn unordered(number: u128) -> Incoming {
 /// An event at a position of a log.
 fn ordered(position: i64) -> Incoming {
     let event_id = Uuid::from_u128(position.unsigned_abs().into());
-    let inbox_key = InboxKey::Ordered { source: "screening".into(), position, event_id };
+    let inbox_key = InboxKey::at("screening".into(), position, event_id);
     Incoming { inbox_key, ..unordered(event_id.as_u128()) }
 }
 

@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use bus::jetstream::{JetStream, JetStreamOptions};
 use bus::{Publish, Subscribe};
-use contract::event::v1::EventEnvelope;
+use domain::frame::Opened;
 use mesh::Nats;
-use prost::Message as _;
 use relay::{PublishOptions, publish};
 use runtime::clock::Clock;
 use runtime::lifecycle::{DrainTrigger, drain_pair};
@@ -31,8 +30,16 @@ pub(crate) const OPTIONS: PublishOptions = PublishOptions {
 };
 
 pub(crate) fn start(side: &Side, transport: Arc<dyn Publish>) -> (DrainTrigger, JoinHandle<()>) {
+    start_with(side, transport, OPTIONS)
+}
+
+pub(crate) fn start_with(
+    side: &Side,
+    transport: Arc<dyn Publish>,
+    options: PublishOptions,
+) -> (DrainTrigger, JoinHandle<()>) {
     let (trigger, drain) = drain_pair();
-    let publishing = publish("test", side.database.clone(), transport, OPTIONS, Clock::system(), drain);
+    let publishing = publish("test", side.database.clone(), transport, options, Clock::system(), drain);
     (trigger, tokio::spawn(publishing))
 }
 
@@ -216,8 +223,9 @@ pub(crate) async fn read(transport: &JetStream, count: usize) -> BTreeSet<u128> 
         while numbers.len() < count {
             let Ok(found) = subscription.next(256).await else { break };
             for delivery in found {
-                let envelope = EventEnvelope::decode(delivery.message.payload.as_slice()).expect("an event");
-                numbers.insert(Uuid::try_parse(&envelope.event_id).expect("an id").as_u128());
+                for event in Opened::new(&delivery.message.payload).decode().expect("events") {
+                    numbers.insert(Uuid::try_parse(&event.event_id).expect("an id").as_u128());
+                }
             }
         }
     }

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use bus::{Error, Outbound, Publish, StreamState};
 use contract::event::v1::event_envelope::Payload;
 use contract::event::v1::{EventEnvelope, ScreeningRefused};
+use domain::frame::Opened;
 use fault::{Fault, Reason};
 use relay::{Handler, Incoming};
 use runtime::clock::Clock;
@@ -32,7 +33,10 @@ impl MigratorTrait for Migrator {
 
 /// A command of the producer, or of the consumer, whose effect is one row in its own outbox per admitted event.
 pub(crate) enum Command {
+    /// Writes each event as a frame of its own.
     Produce(Vec<EventEnvelope>),
+    /// Writes the events as one transaction does.
+    ProduceTogether(Vec<EventEnvelope>),
     Consume(Vec<Incoming>),
     StoreDeadLetter(DeadLetter, InboxKey),
 }
@@ -53,7 +57,12 @@ impl BatchHandler for NumberHandler {
     async fn execute(&self, transaction: &Transaction, batch: &[&Command]) -> Result<Vec<()>, DbErr> {
         for command in batch {
             match command {
-                Command::Produce(events) => outbox::append(transaction, events.clone()).await?,
+                Command::Produce(events) => {
+                    for event in events {
+                        outbox::append(transaction, std::slice::from_ref(event)).await?;
+                    }
+                }
+                Command::ProduceTogether(events) => outbox::append(transaction, events).await?,
                 Command::Consume(events) => {
                     let inbox_keys: Vec<_> = events.iter().map(|event| &event.inbox_key).collect();
                     let fresh = inbox::admit(transaction, "ledger", &inbox_keys).await?;
@@ -64,7 +73,7 @@ impl BatchHandler for NumberHandler {
                     if harms && effects.iter().any(|event| event.aggregate == POISON) {
                         return Err(DbErr::Custom("poison".into()));
                     }
-                    outbox::append(transaction, effects).await?;
+                    outbox::append(transaction, &effects).await?;
                 }
                 Command::StoreDeadLetter(dead_letter, inbox_key) => {
                     if inbox::admit(transaction, "ledger", &[inbox_key]).await? == [true] {
@@ -96,6 +105,18 @@ impl Handler for Applier {
     async fn store_dead_letter(&self, dead_letter: DeadLetter, inbox_key: InboxKey) -> Result<(), Fault> {
         self.writer.submit(Command::StoreDeadLetter(dead_letter, inbox_key), soon()).await
     }
+}
+
+/// The number of the first event of the frame with this id.
+fn number(frame_id: Uuid) -> u128 {
+    const VERSION: u128 = 0xf << 76;
+    frame_id.as_u128() & !VERSION
+}
+
+/// The numbers of the events in these frames, in order.
+pub(crate) fn numbers(rows: &[outbox::Model]) -> Vec<u128> {
+    let events = rows.iter().flat_map(|row| Opened::new(&row.payload).decode().expect("events"));
+    events.map(|event| Uuid::try_parse(&event.event_id).expect("an id").as_u128()).collect()
 }
 
 pub(crate) fn soon() -> Instant {
@@ -218,7 +239,7 @@ impl Broker {
             .ids
             .iter()
             .filter(|id| !id.is_empty())
-            .map(|id| Uuid::try_parse(id).expect("an id").as_u128())
+            .map(|id| number(Uuid::try_parse(id).expect("an id")))
             .collect()
     }
 

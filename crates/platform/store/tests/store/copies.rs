@@ -31,7 +31,7 @@ async fn copies_are_of_one_instant_whatever_is_written_meanwhile() {
         tokio::spawn(async move {
             while !stop.load(Ordering::Relaxed) {
                 for connection in [&first, &last] {
-                    outbox::append(connection, vec![envelope(1)]).await.expect("it waits for no more than a moment");
+                    outbox::append(connection, &[envelope(1)]).await.expect("it waits for no more than a moment");
                 }
             }
         })

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use contract::event::v1::EventEnvelope;
+use domain::frame::frame_id;
 use jiff::{SignedDuration, Timestamp};
 use sea_orm::EntityTrait;
 use store::lease::{self, Lease, Published};
@@ -10,7 +11,7 @@ use store::{Database, outbox};
 use uuid::Uuid;
 
 use crate::backends;
-use crate::pages::{envelope, writing};
+use crate::pages::{append_each, envelope, number, writing};
 
 const TERM: Duration = Duration::from_secs(60);
 const ONE: Uuid = Uuid::from_u128(1);
@@ -22,7 +23,7 @@ async fn acquire(database: &Database, holder: Uuid, term: Duration) -> Option<Le
 
 async fn unpublished(database: &Database) -> Vec<u128> {
     let rows = outbox::unpublished(database.reader(), 100).await.expect("rows");
-    rows.iter().map(|row| row.event_id.as_u128()).collect()
+    rows.iter().map(|row| number(row.event_id)).collect()
 }
 
 /// Marks the oldest unpublished events with sequences from `first`.
@@ -79,14 +80,14 @@ async fn a_shared_database_judges_terms_by_its_own_clock() {
 async fn what_was_acknowledged_is_marked_and_the_rest_stays() {
     for backend in backends().await {
         let connection = writing(&backend).await;
-        outbox::append(&connection, (1..=5).map(envelope).collect::<Vec<EventEnvelope>>()).await.expect("appended");
+        append_each(&connection, (1..=5).map(envelope)).await;
         let database = &backend.database;
         let lease = acquire(database, ONE, TERM).await.expect("free");
         assert_eq!((lease.stream.as_str(), lease.newest), ("", None));
         assert!(mark(database, lease.epoch, 10, 3).await);
         assert_eq!(unpublished(database).await, [4, 5], "{}", backend.name);
         let renewed = acquire(database, ONE, TERM).await.expect("its own");
-        assert_eq!((renewed.stream.as_str(), renewed.newest), ("s1", Some((12, Uuid::from_u128(3)))));
+        assert_eq!((renewed.stream.as_str(), renewed.newest), ("s1", Some((12, frame_id(Uuid::from_u128(3))))));
         let (waiting, oldest) = outbox::backlog(database.reader()).await.expect("a backlog");
         assert_eq!((waiting, oldest.is_some()), (2, true));
     }
@@ -97,7 +98,7 @@ async fn what_was_acknowledged_is_marked_and_the_rest_stays() {
 async fn who_lost_the_lease_can_mark_nothing() {
     for backend in backends().await {
         let connection = writing(&backend).await;
-        outbox::append(&connection, (1..=5).map(envelope).collect()).await.expect("appended");
+        append_each(&connection, (1..=5).map(envelope)).await;
         let database = &backend.database;
         let slept = acquire(database, ONE, Duration::ZERO).await.expect("free");
         assert!(mark(database, slept.epoch, 1, 5).await);
@@ -120,13 +121,13 @@ async fn only_old_and_published_events_are_pruned() {
             let time = domain::civil::encode_time(Timestamp::from_second(i64::try_from(number).unwrap()).unwrap());
             EventEnvelope { occur_time: Some(time), ..envelope(number) }
         };
-        outbox::append(&connection, (1..=5).map(at).collect()).await.expect("appended");
+        append_each(&connection, (1..=5).map(at)).await;
         let database = &backend.database;
         let lease = acquire(database, ONE, TERM).await.expect("free");
         assert!(mark(database, lease.epoch, 1, 3).await);
         let limit = Timestamp::from_second(5).unwrap();
         assert!(!outbox::prune(database, limit).await.expect("pruned"));
         let left = outbox::Entity::find().all(database.reader()).await.expect("rows");
-        assert_eq!(left.iter().map(|row| row.event_id.as_u128()).collect::<Vec<_>>(), [4, 5], "{}", backend.name);
+        assert_eq!(left.iter().map(|row| number(row.event_id)).collect::<Vec<_>>(), [4, 5], "{}", backend.name);
     }
 }

@@ -1,6 +1,7 @@
 //! Outbox, inbox, request records, keyset pages and filters.
 
 use domain::filter::{self, Field, Kind};
+use domain::frame::Opened;
 use domain::page::{Key, KeyKind, MAX_BYTES, Page};
 use domain::request::RequestKey;
 use fault::Violations;
@@ -8,10 +9,11 @@ use jiff::Timestamp;
 use sea_orm::ActiveValue::Set;
 use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{ConnectionTrait, EntityTrait, QueryFilter, Statement, TransactionTrait};
-use store::inbox::{self, Ignored, InboxKey};
+use store::inbox::{self, Ignored, InboxKey, Part};
 use store::query::{self, Direction};
 use store::request_record::{self, Record};
 use store::rows;
+use store::statement::Connection;
 use store::{Database, outbox};
 use uuid::Uuid;
 
@@ -38,18 +40,56 @@ pub(crate) fn envelope(number: u128) -> contract::event::v1::EventEnvelope {
     }
 }
 
+/// The number of the first event of the frame with this id.
+pub(crate) fn number(frame_id: Uuid) -> u128 {
+    frame_id.as_u128() & u128::from(u64::MAX)
+}
+
+/// Appends each event as a frame of its own.
+pub(crate) async fn append_each(
+    connection: &dyn Connection,
+    envelopes: impl Iterator<Item = contract::event::v1::EventEnvelope>,
+) {
+    for envelope in envelopes {
+        outbox::append(connection, &[envelope]).await.expect("appended");
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_writes_a_frame_for_each_subject() {
+    use contract::event::v1::event_envelope::Payload;
+    for backend in backends().await {
+        let connection = writing(&backend).await;
+        let deleted: Vec<_> = (1..=3).map(envelope).collect();
+        let begun = contract::event::v1::HospitalDeletionStarted::default();
+        let begun = contract::event::v1::EventEnvelope {
+            payload: Some(Payload::HospitalDeletionStarted(begun)),
+            ..envelope(4)
+        };
+        outbox::append(&connection, &[&deleted[..], std::slice::from_ref(&begun)].concat()).await.expect("appended");
+        outbox::append(&connection, &[]).await.expect("nothing to append");
+        let rows = outbox::read_after(backend.database.reader(), 0, 100).await.expect("read");
+        let events: Vec<_> = rows.iter().map(|row| Opened::new(&row.payload).decode().expect("events")).collect();
+        assert_eq!(events, [deleted, vec![begun]], "{}", backend.name);
+        assert_eq!(
+            rows.iter().map(|row| Opened::new(&row.payload).id()).collect::<Vec<_>>(),
+            rows.iter().map(|row| Some(row.event_id)).collect::<Vec<_>>()
+        );
+    }
+}
+
 #[tokio::test]
 async fn the_outbox_is_a_log() {
     for backend in backends().await {
         let connection = writing(&backend).await;
-        outbox::append(&connection, (1..=5).map(envelope).collect()).await.expect("appended");
+        append_each(&connection, (1..=5).map(envelope)).await;
         let rolled_back = connection.begin().await.expect("begun");
-        outbox::append(&rolled_back, vec![envelope(6)]).await.expect("appended");
+        outbox::append(&rolled_back, &[envelope(6)]).await.expect("appended");
         rolled_back.rollback().await.expect("rolled back");
-        outbox::append(&connection, vec![envelope(7)]).await.expect("appended");
+        outbox::append(&connection, &[envelope(7)]).await.expect("appended");
         let reader = backend.database.reader();
         let all = outbox::read_after(reader, 0, 100).await.expect("read");
-        let ids: Vec<_> = all.iter().map(|row| row.event_id.as_u128()).collect();
+        let ids: Vec<_> = all.iter().map(|row| number(row.event_id)).collect();
         assert_eq!(ids, [1, 2, 3, 4, 5, 7], "{}", backend.name);
         assert!(all.windows(2).all(|pair| pair[0].position < pair[1].position));
         assert_eq!(all[0].subject, "checkup.v1.hospital.hospital_deleted.hospital");
@@ -61,8 +101,8 @@ async fn the_outbox_is_a_log() {
 
 #[tokio::test]
 async fn the_inbox_admits_an_event_once() {
-    let ordered = |source: &str, position| InboxKey::Ordered { source: source.into(), position, event_id: Uuid::nil() };
-    let unordered = |number| InboxKey::Unordered { event_id: Uuid::from_u128(number) };
+    let ordered = |source: &str, position| InboxKey::at(source.into(), position, Uuid::nil());
+    let unordered = |number| InboxKey::alone(Uuid::from_u128(number));
     for backend in backends().await {
         let connection = writing(&backend).await;
         let inbox_keys =
@@ -81,10 +121,43 @@ async fn the_inbox_admits_an_event_once() {
     }
 }
 
+/// If an event of a frame fails, the events before it are applied and remembered, and the rest follows later.
+#[tokio::test]
+async fn a_frame_is_remembered_in_parts() {
+    let frame_id = Uuid::from_u128(7);
+    let parts = |range: std::ops::Range<u32>| range.map(|index| Part { index, is_last: index == 4 });
+    let unordered = |part| InboxKey::Unordered { frame_id, part };
+    let ordered = |part| InboxKey::Ordered { source: "a".into(), position: 3, frame_id, part };
+    let key_of: [&dyn Fn(Part) -> InboxKey; 2] = [&unordered, &ordered];
+    for backend in backends().await {
+        for (kind, key_of) in ["unordered", "ordered"].into_iter().zip(key_of) {
+            let connection = writing(&backend).await;
+            let admit = async |range: std::ops::Range<u32>| {
+                let keys: Vec<InboxKey> = parts(range).map(key_of).collect();
+                inbox::admit(&connection, kind, &keys.iter().collect::<Vec<_>>()).await.expect("admitted")
+            };
+            let cursor = async || inbox::cursors(&connection, kind).await.expect("cursors").get("a").copied();
+            assert_eq!(admit(0..2).await, [true; 2], "{}, {kind}", backend.name);
+            assert_eq!(admit(0..3).await, [false, false, true], "{}, {kind}", backend.name);
+            // The whole frame is read again.
+            assert_eq!(cursor().await, (kind == "ordered").then_some(2), "{}, {kind}", backend.name);
+            let lost = connection.begin().await.expect("begun");
+            let keys: Vec<InboxKey> = parts(0..5).map(key_of).collect();
+            let fresh = inbox::admit(&lost, kind, &keys.iter().collect::<Vec<_>>()).await.expect("admitted");
+            assert_eq!(fresh, [false, false, false, true, true], "{}, {kind}", backend.name);
+            lost.rollback().await.expect("rolled back");
+            assert_eq!(admit(3..5).await, [true; 2], "{}, {kind}", backend.name);
+            assert_eq!(admit(0..5).await, [false; 5], "{}, {kind}", backend.name);
+            assert_eq!(admit(1..2).await, [false], "{}, {kind}", backend.name);
+            assert_eq!(cursor().await, (kind == "ordered").then_some(3), "{}, {kind}", backend.name);
+        }
+    }
+}
+
 #[tokio::test]
 async fn an_event_whose_effect_may_come_again_is_remembered_by_its_cursor_alone() {
-    let ordered = |position| InboxKey::Ordered { source: "a".into(), position, event_id: Uuid::from_u128(9) };
-    let unordered = InboxKey::Unordered { event_id: Uuid::from_u128(1) };
+    let ordered = |position| InboxKey::at("a".into(), position, Uuid::from_u128(9));
+    let unordered = InboxKey::alone(Uuid::from_u128(1));
     for backend in backends().await {
         let connection = writing(&backend).await;
         let inbox_keys = [ordered(1), unordered.clone(), ordered(2), ordered(2)];

@@ -1,5 +1,6 @@
 //! Logs that lost their end, and readers whose positions contradict them.
 
+use domain::frame::frame_id;
 use jiff::Timestamp;
 use sea_orm::ConnectionTrait;
 use store::inbox::{self, InboxKey, ReadPosition};
@@ -8,19 +9,23 @@ use store::past::{self, Contradiction, Gap};
 use uuid::Uuid;
 
 use crate::backends;
-use crate::pages::{envelope, writing};
+use crate::pages::{append_each, envelope, writing};
+
+/// The id of the frame of this event alone.
+fn id(event: u128) -> Uuid {
+    frame_id(Uuid::from_u128(event))
+}
 
 fn read_position(position: i64, event: u128) -> ReadPosition {
-    ReadPosition { consumer: "c".into(), position, event_id: Some(Uuid::from_u128(event)) }
+    ReadPosition { consumer: "c".into(), position, event_id: Some(id(event)) }
 }
 
 #[tokio::test]
 async fn a_cursor_names_the_event_it_stands_at() {
     for backend in backends().await {
         let connection = writing(&backend).await;
-        let ordered = |position, event_id| InboxKey::Ordered { source: "a".into(), position, event_id };
-        let inbox_keys =
-            [ordered(1, Uuid::from_u128(1)), ordered(2, Uuid::from_u128(2)), ordered(1, Uuid::from_u128(9))];
+        let ordered = |position, frame_id| InboxKey::at("a".into(), position, frame_id);
+        let inbox_keys = [ordered(1, id(1)), ordered(2, id(2)), ordered(1, id(9))];
         inbox::admit(&connection, "c", &inbox_keys.iter().collect::<Vec<_>>()).await.expect("admitted");
         assert_eq!(inbox::read_of(&connection, "a").await.expect("read"), [read_position(2, 2)], "{}", backend.name);
         // An event whose bytes cannot be read has no id.
@@ -36,7 +41,7 @@ async fn a_cursor_names_the_event_it_stands_at() {
 async fn a_log_is_held_against_what_was_read_of_it() {
     for backend in backends().await {
         let connection = writing(&backend).await;
-        outbox::append(&connection, (1..=5).map(envelope).collect()).await.expect("appended");
+        append_each(&connection, (1..=5).map(envelope)).await;
         let said = async |position, event| {
             past::contradiction(backend.database.reader(), &read_position(position, event)).await.expect("an answer")
         };
@@ -48,7 +53,7 @@ async fn a_log_is_held_against_what_was_read_of_it() {
 
         // The lost events are restored: the log continues after them, and only then is the gap closed.
         past::advance_log(&connection, 8).await.expect("leapt");
-        outbox::append(&connection, vec![envelope(20)]).await.expect("appended");
+        outbox::append(&connection, &[envelope(20)]).await.expect("appended");
         assert_eq!(outbox::head(&connection).await.expect("head"), 9);
         assert_eq!(said(8, 8).await, Some(Contradiction::Other), "not before it is closed");
         for _ in 0..2 {
@@ -69,7 +74,7 @@ async fn a_log_is_held_against_what_was_read_of_it() {
 async fn a_cursor_at_an_event_that_was_pruned_says_nothing() {
     for backend in backends().await {
         let connection = writing(&backend).await;
-        outbox::append(&connection, (1..=9).map(envelope).collect()).await.expect("appended");
+        append_each(&connection, (1..=9).map(envelope)).await;
         let said = async |position, event| {
             past::contradiction(backend.database.reader(), &read_position(position, event)).await.expect("an answer")
         };
@@ -98,10 +103,10 @@ async fn an_empty_log_goes_on_too() {
             .await
             .expect("skipped");
         let connection = writing(&backend).await;
-        outbox::append(&connection, vec![envelope(1)]).await.expect("appended");
+        outbox::append(&connection, &[envelope(1)]).await.expect("appended");
         assert_eq!(outbox::head(&connection).await.expect("head"), 8, "{}", backend.name);
         past::advance_log(&connection, 3).await.expect("nothing to do");
-        outbox::append(&connection, vec![envelope(2)]).await.expect("appended");
+        outbox::append(&connection, &[envelope(2)]).await.expect("appended");
         assert_eq!(outbox::head(&connection).await.expect("head"), 9);
     }
 }
@@ -111,7 +116,7 @@ async fn an_event_the_broker_has_is_looked_for_and_taken_back() {
     const HOUR: i64 = 3_600_000_000;
     for backend in backends().await {
         let event = |number: u128, occur_time| Returned {
-            event_id: Uuid::from_u128(number),
+            frame_id: Uuid::from_u128(number),
             subject: "s".into(),
             payload: vec![],
             occur_time,

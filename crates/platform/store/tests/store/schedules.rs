@@ -156,7 +156,7 @@ async fn whatever_the_order_only_the_newest_lease_marks() {
     let mut random = seed("whatever_the_order_only_the_newest_lease_marks");
     let backend = sqlite().await;
     let connection = writing(&backend).await;
-    outbox::append(&connection, vec![envelope(1)]).await.expect("appended");
+    outbox::append(&connection, &[envelope(1)]).await.expect("appended");
     drop(connection);
     let database = &backend.database;
     let event = outbox::unpublished(database.reader(), 1).await.expect("rows").remove(0);

@@ -101,7 +101,7 @@ impl World {
             let ended = revocation::Column::Target.is_in(ended);
             revocation::Entity::delete_many().filter(ended).run(transaction).await?;
         }
-        outbox::append(transaction, self.events).await?;
+        outbox::append(transaction, &self.events).await?;
         request_record::insert(transaction, self.answered).await
     }
 }

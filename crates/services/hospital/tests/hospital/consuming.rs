@@ -50,11 +50,11 @@ fn event(slot: &str, number: u128, inbox_key: impl FnOnce(Uuid) -> InboxKey) -> 
 }
 
 fn unordered(event_id: Uuid) -> InboxKey {
-    InboxKey::Unordered { event_id }
+    InboxKey::alone(event_id)
 }
 
 fn ordered(position: i64) -> impl FnOnce(Uuid) -> InboxKey {
-    move |event_id| InboxKey::Ordered { source: "screening".into(), position, event_id }
+    move |event_id| InboxKey::at("screening".into(), position, event_id)
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use contract::event::v1::EventEnvelope;
 use contract::event::v1::event_envelope::Payload;
 use contract::hospital::v1 as message;
+use domain::frame::Opened;
 use hospital::{Migrator, Options, Service};
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -17,7 +18,6 @@ use message::{
     CapacityClaim, CreateHospitalRequest, GetHospitalRequest, GetSlotRequest, Hospital, ListCapacityClaimsRequest,
     ReleaseCapacityRequest, ReserveCapacityRequest, Slot,
 };
-use prost::Message;
 use runtime::Process;
 use runtime::clock::Clock;
 use runtime::entropy;
@@ -178,7 +178,7 @@ impl House {
             let rows = store::outbox::read_after(self.service.database.reader(), position, 1_000).await.unwrap();
             let Some(last) = rows.last() else { return events };
             position = last.position;
-            events.extend(rows.iter().map(|row| EventEnvelope::decode(row.payload.as_slice()).unwrap()));
+            events.extend(rows.iter().flat_map(|row| Opened::new(&row.payload).decode().unwrap()));
         }
     }
 

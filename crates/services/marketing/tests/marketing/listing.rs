@@ -306,7 +306,7 @@ async fn a_broken_event_blames_itself_and_can_be_buried_once() {
         time: jiff::Timestamp::UNIX_EPOCH,
     };
     for _ in 0..2 {
-        let inbox_key = InboxKey::Ordered { source: "hospital".into(), position: 7, event_id: uuid::Uuid::nil() };
+        let inbox_key = InboxKey::at("hospital".into(), 7, uuid::Uuid::nil());
         house.handler("hospital").store_dead_letter(dead_letter.clone(), inbox_key).await.unwrap();
     }
     assert_eq!(dead_letter::count(house.service.database.reader()).await.unwrap(), 1);

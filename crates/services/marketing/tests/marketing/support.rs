@@ -103,7 +103,7 @@ impl House {
 /// An event as a transport without order delivers it.
 pub(crate) fn incoming(envelope: &EventEnvelope) -> Incoming {
     let event_id = envelope.event_id.parse().unwrap();
-    Incoming { envelope: envelope.clone(), event_id, inbox_key: InboxKey::Unordered { event_id } }
+    Incoming { envelope: envelope.clone(), event_id, inbox_key: InboxKey::alone(event_id) }
 }
 
 /// The time zone of every hospital.

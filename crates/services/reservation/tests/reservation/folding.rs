@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use contract::event::v1::EventEnvelope;
 use contract::event::v1::event_envelope::Payload;
 use contract::reservation::v1::reservation::State;
+use domain::frame::Opened;
 use fault::Reason;
 use prost::Message;
 use store::dead_letter::{self, DeadLetter};
@@ -111,8 +112,7 @@ async fn announced(house: &House) -> BTreeMap<String, State> {
     let rows = outbox::read_after(house.service.database.reader(), 0, 10_000).await.unwrap();
     let mut versions: BTreeMap<String, i64> = BTreeMap::new();
     let mut states = BTreeMap::new();
-    for row in rows {
-        let envelope = EventEnvelope::decode(row.payload.as_slice()).unwrap();
+    for envelope in rows.iter().flat_map(|row| Opened::new(&row.payload).decode().unwrap()) {
         assert_eq!((envelope.producer.as_str(), envelope.actor.as_str()), ("reservation", "service:reservation"));
         assert!(Uuid::try_parse(&envelope.causation_id).is_ok());
         let version = versions.entry(envelope.aggregate.clone()).or_default();
@@ -187,7 +187,7 @@ async fn a_broken_event_blames_itself_and_can_be_buried_once() {
         attempts: 10,
         time: jiff::Timestamp::UNIX_EPOCH,
     };
-    let inbox_key = InboxKey::Ordered { source: "screening".into(), position: 7, event_id: Uuid::nil() };
+    let inbox_key = InboxKey::at("screening".into(), 7, Uuid::nil());
     for _ in 0..2 {
         house.handler().store_dead_letter(dead_letter.clone(), inbox_key.clone()).await.unwrap();
     }

@@ -145,7 +145,7 @@ async fn a_malformed_event_harms_nobody_and_can_be_buried() {
     let handler = &world.desk.service.consumers[0].handler;
     let incoming = |envelope: &contract::event::v1::EventEnvelope| {
         let event_id = envelope.event_id.parse().unwrap();
-        relay::Incoming { envelope: envelope.clone(), event_id, inbox_key: InboxKey::Unordered { event_id } }
+        relay::Incoming { envelope: envelope.clone(), event_id, inbox_key: InboxKey::alone(event_id) }
     };
     let refusal = handler.handle(&events.iter().map(incoming).collect::<Vec<_>>()).await.unwrap_err();
     assert_eq!(refusal.reason(), Reason::Internal);

@@ -9,11 +9,11 @@ use std::time::Duration;
 use contract::event::v1::EventEnvelope;
 use contract::event::v1::event_envelope::Payload;
 use contract::screening::v1 as message;
+use domain::frame::Opened;
 use domain::ids::{ClaimId, CustomerId, HospitalId, ScreeningId, SlotId};
 use jiff::SignedDuration;
 use jiff::civil::Date;
 use message::screening::State;
-use prost::Message;
 use relay::Incoming;
 use runtime::Process;
 use runtime::client::{ClientOptions, Replicas};
@@ -135,7 +135,7 @@ impl World {
     /// Every event of this service so far.
     pub(crate) async fn announced(&self) -> Vec<EventEnvelope> {
         let rows = store::outbox::read_after(self.desk.service.database.reader(), 0, 10_000).await.unwrap();
-        rows.iter().map(|row| EventEnvelope::decode(row.payload.as_slice()).unwrap()).collect()
+        rows.iter().flat_map(|row| Opened::new(&row.payload).decode().unwrap()).collect()
     }
 
     /// The events of one screening, in order.
@@ -149,7 +149,7 @@ impl World {
     pub(crate) async fn feed(&self, events: &[EventEnvelope]) {
         let batch = events.iter().map(|envelope| {
             let event_id = envelope.event_id.parse().unwrap();
-            Incoming { envelope: envelope.clone(), event_id, inbox_key: InboxKey::Unordered { event_id } }
+            Incoming { envelope: envelope.clone(), event_id, inbox_key: InboxKey::alone(event_id) }
         });
         self.desk.service.consumers[0].handler.handle(&batch.collect::<Vec<_>>()).await.unwrap();
     }
@@ -161,8 +161,7 @@ impl World {
         unseen.retain(|event| known.insert(event.event_id.clone()));
         self.feed(&unseen).await;
         let rows = store::outbox::read_after(self.desk.service.database.reader(), position, 10_000).await.unwrap();
-        for row in &rows {
-            let event = EventEnvelope::decode(row.payload.as_slice()).unwrap();
+        for event in rows.iter().flat_map(|row| Opened::new(&row.payload).decode().unwrap()) {
             let (snapshot, claim) = match event.payload.unwrap() {
                 Payload::ScreeningRejected(fact) => (fact.screening.unwrap(), fact.claim_id),
                 Payload::ScreeningCancelled(fact) => (fact.screening.unwrap(), fact.claim_id),

@@ -1,0 +1,154 @@
+//! Event frames: the events of one transaction that have the same subject are one row of the outbox and one message.
+//!
+//! A transaction of a busy service commits dozens of bookings. One row, one message and one inbox mark for all their
+//! events cost a fraction of one for each. The form is `checkup.event.v1.EventFrame`. A message of an earlier version
+//! is one envelope, and is read as a frame of one event.
+
+use std::collections::HashMap;
+
+use contract::event::v1::EventEnvelope;
+use jiff::Timestamp;
+use prost::Message as _;
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, message, skip_field};
+use uuid::Uuid;
+
+use crate::civil::decode_time;
+use crate::event::subject;
+use crate::ids::Malformed;
+
+/// The number of `EventFrame.events`. No field of an envelope has it, which tells the two apart.
+const EVENTS: u32 = 16;
+
+/// How many bytes of events a frame holds at most, unless its first event is larger. A broker takes messages up to 1
+/// MiB.
+pub const MAX_FRAME_BYTES: usize = 128 * 1024;
+
+/// Events of one transaction and one subject.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// The frame's id: see [`Opened::id`].
+    pub id: Uuid,
+    /// The subject of all its events.
+    pub subject: String,
+    /// When the newest of its events occurred.
+    pub occur_time: Timestamp,
+    /// The encoded `EventFrame`.
+    pub payload: Vec<u8>,
+}
+
+impl Frame {
+    fn new(id: Uuid, subject: String) -> Self {
+        Self { id: frame_id(id), subject, occur_time: Timestamp::MIN, payload: Vec::new() }
+    }
+
+    fn push(&mut self, envelope: &EventEnvelope) {
+        let occurred = envelope.occur_time.as_ref().and_then(decode_time).unwrap_or_default();
+        self.occur_time = self.occur_time.max(occurred);
+        message::encode(EVENTS, envelope, &mut self.payload);
+    }
+}
+
+/// The frames of a transaction's events. Two events of one aggregate are in the same frame, or the earlier one is in
+/// the earlier frame.
+///
+/// # Errors
+/// [`Malformed`] if an event_id is no UUID.
+pub fn frames(envelopes: &[EventEnvelope]) -> Result<Vec<Frame>, Malformed> {
+    let mut frames: Vec<Frame> = Vec::new();
+    // The frames before this one get no more events.
+    let mut open = 0;
+    // The frame of each aggregate's newest event.
+    let mut newest: HashMap<&str, usize> = HashMap::new();
+    for envelope in envelopes {
+        let id = Uuid::try_parse(&envelope.event_id)
+            .map_err(|error| Malformed(format!("must have a UUID as its event_id: {error}")))?;
+        let (aggregate, subject) = (envelope.aggregate.as_str(), subject(envelope));
+        let room = |frame: &Frame| frame.payload.len() + envelope.encoded_len() <= MAX_FRAME_BYTES;
+        let fits = |frame: &Frame| frame.subject == subject && room(frame);
+        // The last one, because a full frame of this subject may be among them.
+        let found = frames[open..].iter().rposition(fits).map(|index| index + open);
+        let before = newest.get(aggregate).copied();
+        let index = match found {
+            Some(index) if before.is_none_or(|before| before <= index) => index,
+            found => {
+                if found.is_some() {
+                    // Its aggregate has an event in a later frame, so a frame that is later still begins.
+                    open = frames.len();
+                    newest.clear();
+                }
+                frames.push(Frame::new(id, subject));
+                frames.len() - 1
+            }
+        };
+        frames[index].push(envelope);
+        newest.insert(aggregate, index);
+    }
+    Ok(frames)
+}
+
+/// The id of a frame whose first event has this id. It begins with the same time, and is the id of no event: events
+/// have version 7.
+#[must_use]
+pub fn frame_id(first: Uuid) -> Uuid {
+    const VERSION: u8 = 0x80;
+    let mut bytes = first.into_bytes();
+    bytes[6] = VERSION | (bytes[6] & 0x0f);
+    Uuid::from_bytes(bytes)
+}
+
+/// A message, opened: the bytes of each of its events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opened<'a> {
+    /// The encoded envelopes, in order; at least one.
+    pub events: Vec<&'a [u8]>,
+    is_frame: bool,
+}
+
+impl<'a> Opened<'a> {
+    /// Opens a message. Anything but a frame is taken for one envelope of an earlier version, also if it cannot be
+    /// decoded.
+    #[must_use]
+    pub fn new(payload: &'a [u8]) -> Self {
+        match events(payload) {
+            Some(events) if !events.is_empty() => Self { events, is_frame: true },
+            _ => Self { events: vec![payload], is_frame: false },
+        }
+    }
+
+    /// The id under which the message is published and remembered: [`frame_id`] of the first event or, for an envelope
+    /// of an earlier version, the event's own. `None` if that id cannot be read.
+    #[must_use]
+    pub fn id(&self) -> Option<Uuid> {
+        let first = EventEnvelope::decode(*self.events.first()?).ok()?;
+        let id = Uuid::try_parse(&first.event_id).ok()?;
+        Some(if self.is_frame { frame_id(id) } else { id })
+    }
+
+    /// The decoded events.
+    ///
+    /// # Errors
+    /// The error of the first event that cannot be decoded.
+    pub fn decode(&self) -> Result<Vec<EventEnvelope>, prost::DecodeError> {
+        self.events.iter().map(|event| EventEnvelope::decode(*event)).collect()
+    }
+}
+
+/// The bytes of each field that holds an event; `None` if this is no protobuf message.
+fn events(mut rest: &[u8]) -> Option<Vec<&[u8]>> {
+    let mut events = Vec::new();
+    while !rest.is_empty() {
+        let (number, wire_type) = decode_key(&mut rest).ok()?;
+        if (number, wire_type) == (EVENTS, WireType::LengthDelimited) {
+            let length = usize::try_from(decode_varint(&mut rest).ok()?).ok()?;
+            let (event, after) = rest.split_at_checked(length)?;
+            events.push(event);
+            rest = after;
+        } else {
+            skip_field(wire_type, number, &mut rest, DecodeContext::default()).ok()?;
+        }
+    }
+    Some(events)
+}
+
+#[cfg(test)]
+mod tests;
