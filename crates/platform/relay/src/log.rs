@@ -34,13 +34,13 @@ impl Log for OutboxLog {
     }
 
     async fn read_after(&self, position: i64, limit: usize) -> Result<Vec<Entry>, Error> {
-        let rows = outbox::read_after(self.database.reader(), position, limit as u64).await;
-        let rows = rows.map_err(|cause| self.failed(cause))?;
-        let entry = |row: outbox::Model| Entry {
-            position: row.position,
-            message: Arc::new(Message { subject: row.subject, payload: row.payload }),
+        let entries = outbox::entries_after(&self.database, position, limit).await;
+        let entries = entries.map_err(|cause| self.failed(cause))?;
+        let entry = |outbox::Entry { position, subject, payload }| Entry {
+            position,
+            message: Arc::new(Message { subject, payload }),
         };
-        Ok(rows.into_iter().map(entry).collect())
+        Ok(entries.into_iter().map(entry).collect())
     }
 
     async fn head(&self) -> Result<i64, Error> {

@@ -19,6 +19,7 @@ use crate::incarnation::Incarnation;
 use crate::location::Location;
 use crate::migration::{self, Migrations};
 use crate::nemesis::Nemesis;
+use crate::recent::Recent;
 use crate::room;
 use crate::simulation::step;
 use crate::transaction::{Transaction, Trust, WritingPool};
@@ -100,6 +101,8 @@ pub struct Database {
     reader: Reader,
     pages: Reader,
     commits: Arc<watch::Sender<u64>>,
+    /// The newest frames of a file's outbox.
+    recent: Arc<Recent>,
     writable: Arc<watch::Sender<bool>>,
     trust: Arc<Trust>,
     /// Held while connections are replaced.
@@ -162,6 +165,7 @@ impl Database {
             pages: reader.of_pages(),
             reader,
             commits: Arc::new(watch::Sender::new(0)),
+            recent: Arc::default(),
             writable: Arc::new(watch::Sender::new(true)),
             trust,
             replacing: Arc::default(),
@@ -314,9 +318,16 @@ impl Database {
     /// Commits, and notifies those who wait for commits. After an error the outcome is unknown.
     #[boxed]
     pub(crate) async fn commit(&self, transaction: Transaction) -> Result<(), DbErr> {
+        let committing = self.recent.committing(transaction.take_appended());
         transaction.commit().await?;
+        committing.succeeded();
         self.commits.send_modify(|commits| *commits += 1);
         Ok(())
+    }
+
+    /// The newest frames of a file's outbox.
+    pub(crate) fn recent(&self) -> &Recent {
+        &self.recent
     }
 
     /// Copies a file's log into the file and truncates the log, on a connection of its own, so that the state of the

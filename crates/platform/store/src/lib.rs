@@ -24,6 +24,7 @@ pub mod outbox;
 pub mod past;
 pub mod query;
 pub mod read;
+mod recent;
 pub mod request_record;
 mod room;
 pub mod rows;

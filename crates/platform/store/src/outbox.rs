@@ -19,6 +19,7 @@ use sea_orm::{ActiveValue, QueryOrder, QuerySelect};
 
 use crate::database::Database;
 use crate::past;
+pub use crate::recent::Entry;
 use crate::rows::insert_all;
 use crate::simulation::step;
 use crate::statement::{Connection, Fetch as _, Run as _};
@@ -51,15 +52,33 @@ impl ActiveModelBehavior for ActiveModel {}
 /// The error that the database returns, or an error for an envelope whose event_id is no UUID.
 pub async fn append(transaction: &dyn Connection, envelopes: &[EventEnvelope]) -> Result<(), DbErr> {
     let frames = frame::frames(envelopes).map_err(|malformed| DbErr::Custom(malformed.0))?;
-    let row = |frame: Frame| ActiveModel {
+    let row = |frame: &Frame| ActiveModel {
         position: ActiveValue::NotSet,
         event_id: ActiveValue::Set(frame.id),
-        subject: ActiveValue::Set(frame.subject),
-        payload: ActiveValue::Set(frame.payload),
+        subject: ActiveValue::Set(frame.subject.clone()),
+        payload: ActiveValue::Set(frame.payload.clone()),
         occur_time: ActiveValue::Set(micros(frame.occur_time)),
         stream_sequence: ActiveValue::Set(None),
     };
-    insert_all(transaction, frames.into_iter().map(row).collect()).await
+    insert_all(transaction, frames.iter().map(row).collect()).await?;
+    if !frames.is_empty() {
+        transaction.appended(&frames).await?;
+    }
+    Ok(())
+}
+
+/// At most `limit` frames after a position, oldest first: from memory, if this process has just committed them, else
+/// from the table.
+///
+/// # Errors
+/// The error that the database returns.
+pub async fn entries_after(database: &Database, position: i64, limit: usize) -> Result<Vec<Entry>, DbErr> {
+    if let Some(entries) = database.recent().after(position, limit) {
+        return Ok(entries);
+    }
+    let rows = read_after(database.reader(), position, limit as u64).await?;
+    let entry = |row: Model| Entry { position: row.position, subject: row.subject, payload: row.payload };
+    Ok(rows.into_iter().map(entry).collect())
 }
 
 /// At most `limit` frames after a position, oldest first.
@@ -174,7 +193,9 @@ pub async fn take_back(database: &Database, frames: Vec<Returned>) -> Result<(),
         let rows = rows.collect();
         let transaction = database.begin_outside_writer().await?;
         insert_all(&transaction, rows).await?;
-        database.commit(transaction).await
+        database.commit(transaction).await?;
+        database.recent().forget();
+        Ok(())
     })
     .await
 }

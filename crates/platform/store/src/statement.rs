@@ -5,6 +5,7 @@
 //! conversion of its rows.
 
 use async_trait::async_trait;
+use domain::frame::Frame;
 use sea_orm::sea_query::{Asterisk, Expr, ExprTrait as _};
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, ColumnType, DbBackend, DbErr, EntityTrait, Iterable, QueryResult, QuerySelect,
@@ -40,6 +41,14 @@ pub trait Connection: Send + Sync {
             let row: Vec<Value> = values.by_ref().take(width).collect();
             self.execute(Statement::from_sql_and_values(self.backend(), sql.as_str(), row)).await?;
         }
+        Ok(())
+    }
+
+    /// Notes the frames that the last statements added to the outbox, for the readers of this process.
+    ///
+    /// # Errors
+    /// The error that the database returns.
+    async fn appended(&self, _frames: &[Frame]) -> Result<(), DbErr> {
         Ok(())
     }
 }

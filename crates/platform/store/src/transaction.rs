@@ -8,11 +8,12 @@
 //! may be no transaction although the driver believes so, or an acknowledged COMMIT may only have released a savepoint.
 //! So the connection is not used again: see [`Trust`].
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_recursion::async_recursion as boxed;
 use async_trait::async_trait;
+use domain::frame::Frame;
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, RuntimeErr, Statement,
     TransactionTrait, Value,
@@ -21,6 +22,7 @@ use sea_orm::{
 use crate::file::{File, Writing};
 use crate::incarnation::Incarnations;
 use crate::nemesis::{Nemesis, Stage, Verdict};
+use crate::recent::Entry;
 use crate::sealed::Sealed;
 use crate::statement::{Connection, Row};
 use crate::turns::Turn;
@@ -89,6 +91,8 @@ pub struct Transaction {
     broken: AtomicBool,
     nemesis: Option<Arc<dyn Nemesis>>,
     doubt: Doubt,
+    /// The frames that it added to the outbox of a file.
+    appended: Mutex<Vec<Entry>>,
     /// The turn at a connection that is also used for reads.
     _turn: Option<Turn>,
 }
@@ -146,7 +150,14 @@ impl Transaction {
             WritingPool::File(file) => file.begin(trust.is_blind()).await.map(|begun| Begun::File(Sealed::new(begun))),
         };
         match begun {
-            Ok(begun) => Ok(Self { begun, broken: AtomicBool::new(false), nemesis, doubt, _turn: None }),
+            Ok(begun) => Ok(Self {
+                begun,
+                broken: AtomicBool::new(false),
+                nemesis,
+                doubt,
+                appended: Mutex::default(),
+                _turn: None,
+            }),
             // Every connection was busy, so none was touched.
             Err(error @ DbErr::ConnectionAcquire(_)) => {
                 doubt.settle();
@@ -159,6 +170,11 @@ impl Transaction {
     /// Keeps a turn until the transaction ends.
     pub(crate) fn in_turn(self, turn: Turn) -> Self {
         Self { _turn: Some(turn), ..self }
+    }
+
+    /// Takes the frames that it added to the outbox of a file.
+    pub(crate) fn take_appended(&self) -> Vec<Entry> {
+        std::mem::take(&mut *self.appended.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Commits. After an error the outcome is unknown, unless a statement had failed before.
@@ -293,6 +309,19 @@ impl Connection for Transaction {
             Begun::Server(begun) => Ok(self.run(begun.get().execute_raw(statement)).await?.rows_affected()),
             Begun::File(writing) => self.run(writing.get().execute(statement)).await,
         }
+    }
+
+    async fn appended(&self, frames: &[Frame]) -> Result<(), DbErr> {
+        if matches!(self.begun, Begun::Server(_)) {
+            return Ok(());
+        }
+        let newest = Statement::from_string(DbBackend::Sqlite, "SELECT last_insert_rowid()");
+        let newest: i64 = self.query(newest).await?.pop().map_or(Ok(0), |mut row| row.take(0))?;
+        // The only writer of a file gets positions without a gap.
+        let oldest = newest - i64::try_from(frames.len()).unwrap_or(i64::MAX) + 1;
+        let entries = (oldest..).zip(frames).map(|(position, frame)| Entry::new(position, frame));
+        self.appended.lock().unwrap_or_else(PoisonError::into_inner).extend(entries);
+        Ok(())
     }
 
     async fn execute_each(&self, sql: String, width: usize, values: Vec<Value>) -> Result<(), DbErr> {

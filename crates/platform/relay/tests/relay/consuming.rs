@@ -16,6 +16,7 @@ use prost::Message as _;
 use relay::{ConsumeOptions, Consumer, OutboxLog, consume};
 use runtime::clock::Clock;
 use runtime::lifecycle::{DrainTrigger, Readiness, drain_pair};
+use sea_orm::ConnectionTrait as _;
 use store::{dead_letter, outbox};
 use tokio::time::timeout;
 
@@ -74,6 +75,19 @@ async fn every_event_takes_effect_once_and_in_order_across_restarts() {
     }
     let _running = start(&consuming, tail(&producing), 0);
     assert_eq!(effects(&consuming, 1_500).await, (1..=1_500).collect::<Vec<u128>>());
+}
+
+/// The frames that a consumer of the same process reads right after their commit do not come from the table.
+#[tokio::test]
+async fn what_was_just_committed_is_read_from_memory() {
+    let (producing, consuming) = (side().await, side().await);
+    producing.produce(1..=5).await;
+    let store::Location::Sqlite(path) = producing.database.location() else { panic!("a file") };
+    let other = sea_orm::Database::connect(format!("sqlite://{}", path.display())).await.expect("a connection");
+    other.execute_unprepared("DELETE FROM outbox WHERE position <= 4").await.expect("removed");
+    assert_eq!(outbox::read_after(producing.database.reader(), 0, 9).await.expect("read").len(), 1);
+    let _running = start(&consuming, tail(&producing), 0);
+    assert_eq!(effects(&consuming, 5).await, [1, 2, 3, 4, 5]);
 }
 
 #[tokio::test]
