@@ -9,6 +9,8 @@ use std::sync::Arc;
 use bus::jetstream::JetStream;
 use bus::tail::{Log, Tailer};
 use bus::{Publish, Subscribe};
+use contract::hospital::v1::capacity_service_server::CapacityService;
+use domain::access::Caller;
 use mypage::Views;
 use relay::{Consumer, OutboxLog, Witness};
 use runtime::Process;
@@ -16,7 +18,7 @@ use runtime::client::{ClientOptions, Replicas};
 use runtime::clock::Clock;
 use runtime::identity::Verifier;
 use runtime::lifecycle::Latch;
-use runtime::server::Server;
+use runtime::server::{InProcess, Server};
 use runtime::tasks::Kind;
 use store::inbox;
 use store::{Database, Location};
@@ -88,26 +90,38 @@ impl Assembly {
         let mut server = Server::new(parts.settings.server.clone(), verifier, Clock::system());
         server = server.ready_when(parts.process.readiness.clone());
         let mut assembly = Self::default();
+        // Hospital is added first: Screening calls it.
+        let mut places = None;
         for (service, database) in databases {
-            assembly.add(service, database, parts, &mut server);
+            assembly.add(service, database, &mut places, parts, &mut server);
         }
         assembly.join(parts).await?;
         latch.release();
         Ok((assembly, server))
     }
 
-    fn add(&mut self, service: Service, database: Database, parts: &Parts<'_>, server: &mut Server) {
+    /// Adds a service. `places` holds Hospital's methods about places from when Hospital was added until Screening is.
+    fn add(
+        &mut self,
+        service: Service,
+        database: Database,
+        places: &mut Option<Arc<dyn CapacityService>>,
+        parts: &Parts<'_>,
+        server: &mut Server,
+    ) {
         let Parts { settings, process, .. } = parts;
         let (process, location) = ((*process).clone(), database.location().clone());
         let token = || parts.tokens.of(service);
         let (database, consumers) = match service {
             Service::Hospital => {
                 let built = hospital::build_on(settings.hospital.clone(), database, &process, server);
+                *places = Some(built.places);
                 (built.database, built.consumers)
             }
             Service::Screening => {
                 let hospital = hospital(&settings.screening_hospital, server);
-                let deps = screening::Deps { location, process, hospital, token: token() };
+                let places = places.take().filter(|_| settings.screening_hospital.is_empty()).map(reserve_capacity);
+                let deps = screening::Deps { location, process, hospital, places, token: token() };
                 let rules = domain::screening::decide;
                 let built = screening::build_on(settings.screening.clone(), database, rules, deps, server);
                 (built.database, built.consumers)
@@ -282,6 +296,12 @@ const fn publisher(service: Service) -> &'static str {
         Service::MyPage => "mypage-relay",
         Service::Marketing => "marketing-relay",
     }
+}
+
+/// Hospital's method for Screening in the same process.
+fn reserve_capacity(places: Arc<dyn CapacityService>) -> InProcess<dyn CapacityService> {
+    let screening = Caller::Service(screening::NAME.to_owned());
+    InProcess::new(places, screening, "checkup.hospital.v1.CapacityService/ReserveCapacity")
 }
 
 /// The replicas of Hospital: those of the configuration, or the one in this process if there are none.

@@ -92,6 +92,7 @@ impl Build {
             location: self.location(screening::NAME),
             process: self.process.clone(),
             hospital: replicas(&HOSPITALS),
+            places: None,
             token: TokenSource::minted(self.site.signer.clone(), screening::NAME),
         };
         let Plan { grace, hospital_timeouts: (hospital_timeout, hospital_attempt), .. } = self.site.plan;

@@ -7,6 +7,7 @@ mod accept;
 mod body;
 mod door;
 mod held;
+mod in_process;
 mod local;
 mod meters;
 mod methods;
@@ -40,6 +41,7 @@ use crate::identity::Verifier;
 use crate::lifecycle::{Drain, Readiness};
 
 pub use self::accept::Listener;
+pub use self::in_process::InProcess;
 pub use self::local::Local;
 pub use self::options::ServerOptions;
 pub use self::reflection::with_reflection;

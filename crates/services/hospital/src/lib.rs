@@ -17,9 +17,10 @@ pub mod recovery;
 mod rpc;
 mod tables;
 
+use std::fmt;
 use std::sync::Arc;
 
-use contract::hospital::v1::capacity_service_server::CapacityServiceServer;
+use contract::hospital::v1::capacity_service_server::{CapacityService, CapacityServiceServer};
 use contract::hospital::v1::hospital_service_server::HospitalServiceServer;
 use runtime::Process;
 use runtime::server::Server;
@@ -68,12 +69,19 @@ pub struct Deps {
 }
 
 /// What the service gives the process besides its gRPC services.
-#[derive(Debug)]
 pub struct Service {
     /// The service's database. Its outbox is the log that others read.
     pub database: Database,
+    /// Its methods about places, for a service of the same process.
+    pub places: Arc<dyn CapacityService>,
     /// The consumers of other services' events.
     pub consumers: Vec<relay::Consumer>,
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service").field("database", &self.database).finish_non_exhaustive()
+    }
 }
 
 /// Opens the database, starts the writer and the background work, and adds both gRPC services to the server.
@@ -98,6 +106,7 @@ pub fn build_on(options: Options, database: Database, process: &Process, server:
     let consumers = reactions::consumers(writer.clone(), database.clone());
     let rpc = Rpc::new(App::new(writer, database.clone(), process.clock, revocations));
     server.add(runtime::limited!(HospitalServiceServer::new(rpc.clone())));
+    let places = Arc::new(rpc.clone());
     server.add(runtime::limited!(CapacityServiceServer::new(rpc)));
-    Service { database, consumers }
+    Service { database, places, consumers }
 }

@@ -1,7 +1,8 @@
 //! The client of Hospital: asks for places, gives them back, and interprets answers and missing answers.
 //!
 //! A request is repeated only while no answer has arrived, and always for the same claim, so that it takes no second
-//! place. Requests about one slot go to one replica of Hospital, whose writer can then serve them in one transaction.
+//! place. Requests about one slot go to one replica of Hospital, whose writer can then serve them in one transaction. A
+//! Hospital of the same process is called by its methods.
 
 mod terms;
 
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use contract::hospital::v1 as message;
 use contract::hospital::v1::capacity_service_client::CapacityServiceClient;
+use contract::hospital::v1::capacity_service_server::CapacityService;
 use contract::hospital::v1::hospital_service_client::HospitalServiceClient;
 use domain::booking::{Ended, Reply};
 use domain::capacity::{Offer, Venue};
@@ -21,6 +23,7 @@ use runtime::client::{Line, Outgoing, Replicas, Silence, is_unreachable};
 use runtime::deadline::Deadline;
 use runtime::entropy::jittered;
 use runtime::identity::TokenSource;
+use runtime::server::InProcess;
 use runtime::status::refusal_of;
 use runtime::trace::TraceContext;
 use tokio::time::timeout_at;
@@ -72,6 +75,8 @@ pub(crate) struct Prospect {
 #[derive(Debug)]
 pub(crate) struct HospitalClient {
     replicas: Replicas,
+    /// ReserveCapacity of a Hospital of this process.
+    places: Option<InProcess<dyn CapacityService>>,
     token: TokenSource,
     attempt: Duration,
     known: KnownHospitals,
@@ -88,8 +93,13 @@ enum Failure {
 
 impl HospitalClient {
     /// `attempt` is how long one request may take before it is sent again.
-    pub(crate) fn new(replicas: Replicas, token: TokenSource, attempt: Duration) -> Self {
-        Self { replicas, token, attempt, known: KnownHospitals::default() }
+    pub(crate) fn new(
+        replicas: Replicas,
+        places: Option<InProcess<dyn CapacityService>>,
+        token: TokenSource,
+        attempt: Duration,
+    ) -> Self {
+        Self { replicas, places, token, attempt, known: KnownHospitals::default() }
     }
 
     /// The hospital's name and time zone from an earlier answer; empty if there was none.
@@ -105,12 +115,20 @@ impl HospitalClient {
         deadline: Deadline,
     ) -> Reserved {
         let message = message::ReserveCapacityRequest { slot: slot.to_string(), claim_id: claim.to_string() };
-        let answer = self
-            .call_with_retries(slot, message, trace, deadline, |line, request| {
-                let mut client = CapacityServiceClient::new(line);
-                async move { client.reserve_capacity(request).await }
-            })
-            .await;
+        let answer = match &self.places {
+            Some(places) => {
+                let limit = deadline.min(Deadline::within(self.attempt));
+                let asked = places.call(message, trace, limit, |places, request| places.reserve_capacity(request));
+                asked.await.map_err(|status| no_answer_here(&status, deadline))
+            }
+            None => {
+                self.call_with_retries(slot, message, trace, deadline, |line, request| {
+                    let mut client = CapacityServiceClient::new(line);
+                    async move { client.reserve_capacity(request).await }
+                })
+                .await
+            }
+        };
         match answer {
             Ok(claim) => match claim.terms.and_then(read_terms) {
                 Some(terms) => {
@@ -247,6 +265,18 @@ impl HospitalClient {
             }
         }
     }
+}
+
+/// Interprets the status of a Hospital of this process. It is not asked again: what it could not do now it cannot do in
+/// a moment either.
+fn no_answer_here(status: &Status, deadline: Deadline) -> Failure {
+    if !is_unreachable(status) {
+        return refusal(status);
+    }
+    if deadline.has_passed() {
+        return Failure::Late;
+    }
+    Failure::Silent(format!("{:?}: {}", status.code(), status.message()))
 }
 
 /// Interprets a status that Hospital itself made.

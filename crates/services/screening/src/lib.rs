@@ -17,6 +17,7 @@ mod tables;
 use std::sync::Arc;
 use std::time::Duration;
 
+use contract::hospital::v1::capacity_service_server::CapacityService;
 use contract::screening::v1::screening_service_server::ScreeningServiceServer;
 use domain::screening::{Command, Decision, Screening, decide};
 use fault::Fault;
@@ -24,7 +25,7 @@ use jiff::Timestamp;
 use runtime::Process;
 use runtime::client::Replicas;
 use runtime::identity::TokenSource;
-use runtime::server::Server;
+use runtime::server::{InProcess, Server};
 use runtime::tasks::Kind;
 use serde::Deserialize;
 use store::{Database, Location, WriterOptions};
@@ -94,6 +95,8 @@ pub struct Deps {
     pub process: Process,
     /// The replicas of Hospital.
     pub hospital: Replicas,
+    /// Its method ReserveCapacity, if it runs in the same process.
+    pub places: Option<InProcess<dyn CapacityService>>,
     /// The source of the tokens that this service identifies itself with at Hospital.
     pub token: TokenSource,
 }
@@ -122,7 +125,7 @@ pub async fn build(options: Options, deps: Deps, server: &mut Server) -> Result<
 
 /// [`build`] with a database that is open and migrated with [`Migrator`], and with these rules.
 pub fn build_on(options: Options, database: Database, rules: Rules, deps: Deps, server: &mut Server) -> Service {
-    let Deps { location: _, process, hospital, token } = deps;
+    let Deps { location: _, process, hospital, places, token } = deps;
     let sizes = WriterOptions { queue: options.queue, batch: options.batch };
     let handler = ScreeningBatchHandler::new(process.clock, rules);
     let (writer, writing) = store::Writer::new(NAME, handler, database.clone(), sizes);
@@ -139,7 +142,7 @@ pub fn build_on(options: Options, database: Database, rules: Rules, deps: Deps, 
     process.tasks.spawn(Kind::Essential, "screening-reads", reading);
 
     let app = Arc::new(App {
-        hospital: HospitalClient::new(hospital, token, options.hospital_attempt),
+        hospital: HospitalClient::new(hospital, places, token, options.hospital_attempt),
         clock: process.clock,
         database: database.clone(),
         in_flight: app::in_flight::InFlight::default(),

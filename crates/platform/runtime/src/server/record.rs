@@ -54,6 +54,11 @@ impl Record {
         self.code = Some(Code::InvalidArgument);
     }
 
+    /// Records the code of an answer.
+    pub(super) fn answered(&mut self, code: Code) {
+        self.code = Some(code);
+    }
+
     /// Takes the answer's status from these headers or trailers, if they have one.
     pub(super) fn status_in(&mut self, headers: &HeaderMap) {
         if let Some(status) = headers.get("grpc-status") {

@@ -81,7 +81,11 @@ pub(crate) async fn load_of_for_update(
     transaction: &dyn Connection,
     hospitals: impl Iterator<Item = &HospitalId>,
 ) -> Result<BTreeMap<SlotId, Row>, DbErr> {
-    let select = Entity::find().filter(Column::Hospital.is_in(hospitals.map(ToString::to_string)));
+    let names: Vec<String> = hospitals.map(ToString::to_string).collect();
+    if names.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let select = Entity::find().filter(Column::Hospital.is_in(names));
     by_slot(select.order_by_asc(Column::Slot).lock_exclusive().fetch(transaction).await?)
 }
 

@@ -75,6 +75,7 @@ async fn open(dir: &Path, options: Options, clock: Clock, hospital: &str) -> Des
         location: Location::Sqlite(dir.join("screening.db")),
         process: process.clone(),
         hospital: Replicas::connect(&[hospital.parse().unwrap()], ClientOptions::default()),
+        places: None,
         token: TokenSource::minted(signer, "screening"),
     };
     let service = screening::build(options, deps, &mut server).await.unwrap();
