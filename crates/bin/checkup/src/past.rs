@@ -56,11 +56,7 @@ impl fmt::Display for Lost {
                 write!(f, "its log ends at position {head}, and {by} has read it up to {}", read_position.position)
             }
             Witness::Reader { by, read_position, contradiction: Contradiction::Other } => {
-                write!(
-                    f,
-                    "its log has another event at position {} than the one that {by} has read",
-                    read_position.position
-                )
+                write!(f, "its log does not have the event at position {} that {by} has read", read_position.position)
             }
             Witness::Stream { aggregate, event_id } => {
                 write!(f, "the stream has its event {event_id} about {aggregate}, and its log does not")

@@ -9,8 +9,8 @@ use contract::screening::v1::Screening;
 use contract::screening::v1::screening::State;
 use domain::frame::Opened;
 use fault::Reason;
-use sea_orm::{ConnectionTrait, Database};
-use store::outbox;
+use sea_orm::{ConnectionTrait, Database, DatabaseConnection};
+use store::{inbox, outbox};
 use testkit::{Checkup, Desk, Finished, Launch, eventually, get, refused};
 
 use crate::embedded;
@@ -81,6 +81,27 @@ fn put_back(launch: &Launch, service: &str, copy: &Path) {
     fs::rename(copy, file).expect("put back");
 }
 
+/// Opens one service's file beside the tests' process, which nothing else uses.
+async fn opened(launch: &Launch, service: &str) -> DatabaseConnection {
+    let url = format!("sqlite://{}", path(launch, service).display());
+    Database::connect(url).await.expect("the file opens")
+}
+
+/// The story in which Reservation came back older, and the position in the middle of Screening's log at which it stands
+/// now.
+async fn reader_in_the_middle() -> (Story, i64) {
+    let story = older("reservation").await;
+    let reservation = opened(&story.launch, "reservation").await;
+    let read = inbox::read_of(&reservation, "screening").await.expect("its cursors");
+    reservation.close().await.unwrap();
+    let [cursor] = read.as_slice() else { panic!("one cursor: {read:?}") };
+    let screening = opened(&story.launch, "screening").await;
+    let head = outbox::head(&screening).await.expect("the log's end");
+    screening.close().await.unwrap();
+    assert!(1 < cursor.position && cursor.position < head, "{} of {head}", cursor.position);
+    (story, cursor.position)
+}
+
 async fn recover(launch: &Launch, arguments: &[&str]) -> Finished {
     let data = launch.data().path().to_string_lossy().into_owned();
     let mut all = vec!["recover", "--data-dir", data.as_str()];
@@ -93,8 +114,8 @@ async fn verify_stopped(launch: &Launch) -> Finished {
     launch.run(&["verify", "--data-dir", data.as_str()]).await
 }
 
-/// Asserts that the process reports the lost past everywhere and serves nothing.
-async fn refuses(story: &Story, service: &str) {
+/// Asserts that the process reports the lost past everywhere and serves nothing. Returns what `/ready` says.
+async fn refuses(story: &Story, service: &str) -> String {
     let checkup = story.launch.start_refusing().await;
     let lost = format!("{service} has lost its own past");
     let ready = get(checkup.admin_addr(), "/ready").await.expect("the admin port answers");
@@ -109,6 +130,7 @@ async fn refuses(story: &Story, service: &str) {
     assert!(held.code == Some(1) && held.stderr.contains("in use"), "{held:?}");
     assert!(checkup.stderr().find(|line| line.contains(&lost).then_some(())).is_some());
     drop(checkup.stop().await);
+    ready.body
 }
 
 /// Asserts that every booking is as its customer was answered, no slot is overbooked, and all services agree.
@@ -203,7 +225,7 @@ async fn verify_names_every_booking_that_was_forgotten() {
 async fn both_that_forgot_are_mended_together() {
     let story = older("screening").await;
     // Hospital's file as before any booking, except for its slots: all claims are gone
-    let hospital = Database::connect(format!("sqlite://{}", path(&story.launch, "hospital").display())).await.unwrap();
+    let hospital = opened(&story.launch, "hospital").await;
     for forget in [
         "DELETE FROM outbox WHERE position > 5",
         "UPDATE sqlite_sequence SET seq = 5 WHERE name = 'outbox'",
@@ -233,7 +255,7 @@ async fn a_ledger_that_forgot_heals_by_itself() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_that_went_on_with_other_events_is_recognised_by_their_ids() {
     let story = older("hospital").await;
-    let hospital = Database::connect(format!("sqlite://{}", path(&story.launch, "hospital").display())).await.unwrap();
+    let hospital = opened(&story.launch, "hospital").await;
     let entries = outbox::read_after(&hospital, 0, 1_000).await.expect("its log");
     for _ in 0..5 {
         let events = entries.iter().flat_map(|row| Opened::new(&row.payload).decode().expect("events"));
@@ -247,13 +269,48 @@ async fn a_log_that_went_on_with_other_events_is_recognised_by_their_ids() {
     whole(&story).await;
 }
 
+/// Events that were removed by age are not lost, although the oldest one, which was never published, is still there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_stands_at_a_pruned_event_reads_on() {
+    let (story, stands) = reader_in_the_middle().await;
+    let log = opened(&story.launch, "screening").await;
+    let published = format!("UPDATE outbox SET stream_sequence = position WHERE position BETWEEN 2 AND {stands}");
+    log.execute_unprepared(&published).await.expect("marked");
+    log.close().await.unwrap();
+    let file = store::Location::Sqlite(path(&story.launch, "screening"));
+    let log = store::Database::open::<screening::Migrator>(&file).await.expect("the log opens");
+    outbox::prune(&log, jiff::Timestamp::MAX).await.expect("old events are removed");
+    let left: Vec<i64> =
+        outbox::read_after(log.reader(), 0, 2).await.expect("the log").iter().map(|row| row.position).collect();
+    assert_eq!(left, [1, stands + 1]);
+    log.close().await;
+    whole(&story).await;
+}
+
+/// An event that was not removed by age is missing, and the log goes on after it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_stands_at_a_hole_is_believed() {
+    let (story, stands) = reader_in_the_middle().await;
+    let log = opened(&story.launch, "screening").await;
+    log.execute_unprepared(&format!("DELETE FROM outbox WHERE position = {stands}")).await.expect("removed");
+    log.close().await.unwrap();
+    let said = refuses(&story, "screening").await;
+    let lacks = format!(
+        "its log does not have the event at position {stands} that reservation has read; a database was put back to an earlier time"
+    );
+    assert!(said.contains(&lacks), "{said}");
+    let recovered = recover(&story.launch, &[]).await;
+    assert_eq!(recovered.code, Some(0), "{recovered:?}");
+    whole(&story).await;
+}
+
 /// Files of the previous version have cursors without ids and no table of gaps. They can be opened and compared by
 /// positions alone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn files_of_the_version_before_are_opened_and_held_against_each_other() {
     let story = older("hospital").await;
     for service in ["hospital", "screening", "reservation", "mypage", "marketing"] {
-        let database = Database::connect(format!("sqlite://{}", path(&story.launch, service).display())).await.unwrap();
+        let database = opened(&story.launch, service).await;
         for before in [
             "ALTER TABLE cursor DROP COLUMN event_id",
             "DROP TABLE log_gap",
@@ -274,7 +331,7 @@ async fn what_nobody_knows_any_more_is_listed() {
     let story = older("screening").await;
     let forgotten = story.late[0].name.strip_prefix("screenings/").expect("a name").replace('-', "");
     for (service, tables) in [("reservation", ["reservation", "history"]), ("mypage", ["item", "change"])] {
-        let database = Database::connect(format!("sqlite://{}", path(&story.launch, service).display())).await.unwrap();
+        let database = opened(&story.launch, service).await;
         for table in tables {
             let forget = format!("DELETE FROM {table} WHERE screening = x'{forgotten}'");
             database.execute_unprepared(&forget).await.expect("forgotten");
