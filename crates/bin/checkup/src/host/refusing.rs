@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bus::jetstream::JetStream;
 use runtime::Process;
@@ -35,6 +35,13 @@ pub(super) struct Watch<'a> {
 impl Watch<'_> {
     /// The pasts that are lost. `None` if the broker does not answer.
     async fn check(&self) -> Result<Option<Vec<Lost>>, Failure> {
+        let begun = Instant::now();
+        let lost = self.compare().await;
+        tracing::debug!(took = ?begun.elapsed(), "compared what others have read with the logs");
+        lost
+    }
+
+    async fn compare(&self) -> Result<Option<Vec<Lost>>, Failure> {
         match self.transport {
             Transport::Tail => past::of_directory(self.databases, self.data).await.map(Some),
             Transport::Broker(broker) => match past::of_stream(self.databases, broker).await {
