@@ -3,13 +3,15 @@
 //! `domain::invariants` says what has to agree. This module reads the services, and reads again what events may still
 //! change. It trusts no service more than another. If it can read the data directory of the process, it also looks up
 //! in the files what the services answered, because a service may answer what its storage does not have, and it checks
-//! that no log has lost events that were read.
+//! that no log has lost events that were read. If it is given the configuration of a mesh, it also looks for events that the
+//! broker lost.
 
 mod reader;
 mod report;
 mod rows;
 mod settle;
 mod stored;
+mod stream;
 
 use crate::cli::VerifyArgs;
 use crate::exit::{Exit, Failure};
@@ -37,11 +39,17 @@ pub async fn run(args: VerifyArgs) -> Result<Exit, Failure> {
     let auditor = wallet.auditor(&target);
     let auditor =
         auditor.ok_or_else(|| Failure::usage("verify reads as an auditor: give an auditor's token with --token"))?;
+    let mesh = Box::pin(stream::Mesh::open(&args.config)).await?;
     let progress = Progress::new();
     let mut reader = Reader::new(auditor, progress.clone());
     let report = settle::verify(&mut reader, args.settle, wallet.directory()).await;
     progress.clear();
-    let report = report?;
+    let mut report = report?;
+    if let Some(mesh) = mesh {
+        let stream = Box::pin(mesh.verify(args.settle)).await;
+        mesh.close().await;
+        report.stream = Some(stream?);
+    }
     if args.json {
         terminal::print(&format!("{:#}\n", report.json()))?;
     } else {

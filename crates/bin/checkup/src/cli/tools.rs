@@ -9,7 +9,7 @@ use bench::{Item, Order, Topology};
 use clap::Args;
 use runtime::identity::{Hospitals, Role};
 
-use super::{DATA_DIR, TargetArgs};
+use super::{ConfigArgs, DATA_DIR, TargetArgs};
 use crate::service::Service;
 
 const TOKEN_EXAMPLES: &str = "\
@@ -98,17 +98,19 @@ const VERIFY_EXAMPLES: &str = "\
 Examples:
   checkup verify
   checkup verify --addr 127.0.0.1:9000 --data-dir /var/lib/checkup --settle 30s
+  checkup verify --data-dir data-mesh --config data-mesh/mesh.toml
   checkup verify --json | jq '.disagreements[]'
 
 Reads as an auditor, over gRPC: every slot and its claims from Hospital, every booking from Screening, every row from \
 Reservation, the page of every customer from MyPage. Bookings may go on meanwhile: what does not agree is read again, and \
 counts only if it still does not agree when --settle has passed. A service that is not there is skipped, and said so. Where tokens \
-are made with the key of --data-dir, what the services said is also looked up in the files of that directory.
+are made with the key of --data-dir, what the services said is also looked up in the files of that directory. With --config, of a mesh, its outboxes and its stream are \
+read too, to find events that the broker lost.
 
---json prints one object: `ok`, `read` (rows by ledger), `skipped`, `moving` (what changed at every look and was not judged) and \
-`disagreements`, each with `rule`, `subject` and `detail`. Rules: capacity-holds, counts-are-claims, claims-are-bookings, \
-deleted-is-empty, one-booking-a-date, reservations-follow, pages-follow, served-is-stored; and past-is-whole, where a database of \
---data-dir is older than the others.
+--json prints one object: `ok`, `read` (rows by ledger), `skipped`, `moving` (what changed at every look and was not judged), \
+`stream` (`events`, and `empty` sequences between them) and `disagreements`, each with `rule`, `subject` and `detail`. Rules: capacity-holds, counts-are-claims, claims-are-bookings, \
+deleted-is-empty, one-booking-a-date, reservations-follow, pages-follow, served-is-stored; past-is-whole, where a database of --data-dir is \
+older than the others; and stream-is-whole, where the stream lacks events.
 
 Exit status: 0 where everything that was read agrees; 1 where it does not, or could not be read; 64 for a wrong command line.";
 
@@ -125,6 +127,9 @@ pub struct VerifyArgs {
     /// Prints JSON instead of lines
     #[arg(long)]
     pub json: bool,
+    /// What is configured.
+    #[command(flatten)]
+    pub config: ConfigArgs,
 }
 
 const BENCH_EXAMPLES: &str = "\

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use domain::invariants::{Disagreement, ServiceRows};
 use serde_json::{Value, json};
 
+use super::stream::StreamReport;
 use crate::recover::Finding;
 use crate::terminal::{count, verdict};
 
@@ -41,11 +42,22 @@ impl Counts {
 /// The name of the rule that a log has everything that was read of it.
 const PAST_IS_WHOLE: &str = "past-is-whole";
 
+/// The name of the rule that the stream has every event that was published into it.
+const STREAM_IS_WHOLE: &str = "stream-is-whole";
+
+fn line(rule: &str, Finding { subject, detail }: &Finding) -> String {
+    format!("{} {subject}: {detail}\n", verdict(false, rule))
+}
+
+fn row(rule: &str, Finding { subject, detail }: &Finding) -> Value {
+    json!({ "rule": rule, "subject": subject, "detail": detail })
+}
+
 /// The lines about lost pasts.
 pub(super) fn lost(lost: &[Finding]) -> String {
     let mut text = String::from("read: nothing\n");
-    for Finding { subject, detail } in lost {
-        text += &format!("{} {subject}: {detail}\n", verdict(false, PAST_IS_WHOLE));
+    for finding in lost {
+        text += &line(PAST_IS_WHOLE, finding);
     }
     let summary = "a database was put back to an earlier time; nothing is served until `checkup recover` was run";
     text + &format!("{}\n", verdict(false, summary))
@@ -53,9 +65,7 @@ pub(super) fn lost(lost: &[Finding]) -> String {
 
 /// The same result as JSON.
 pub(super) fn lost_json(lost: &[Finding]) -> Value {
-    let row =
-        |Finding { subject, detail }: &Finding| json!({ "rule": PAST_IS_WHOLE, "subject": subject, "detail": detail });
-    let rows: Vec<Value> = lost.iter().map(row).collect();
+    let rows: Vec<Value> = lost.iter().map(|finding| row(PAST_IS_WHOLE, finding)).collect();
     json!({ "ok": false, "read": {}, "skipped": [], "moving": [], "disagreements": rows })
 }
 
@@ -69,13 +79,23 @@ pub(super) struct Report {
     pub(super) disagreements: Vec<Disagreement>,
     /// What changed during every reading, so that it could not be judged.
     pub(super) moving: Vec<Disagreement>,
+    /// What the stream has and lacks, if there is one and it was read.
+    pub(super) stream: Option<StreamReport>,
 }
 
 impl Report {
     /// Whether something was read, and everything that was read agrees.
     pub(super) fn is_ok(&self) -> bool {
         let Counts { slots, screenings, reservations, .. } = self.read;
-        self.disagreements.is_empty() && (slots.is_some() || screenings.is_some() || reservations.is_some())
+        self.wrong() == 0 && (slots.is_some() || screenings.is_some() || reservations.is_some())
+    }
+
+    fn lacks(&self) -> &[Finding] {
+        self.stream.as_ref().map_or(&[], |stream| &stream.lacks)
+    }
+
+    fn wrong(&self) -> usize {
+        self.disagreements.len() + self.lacks().len()
     }
 
     pub(super) fn text(&self) -> String {
@@ -93,6 +113,9 @@ impl Report {
             .filter_map(|(what, rows)| rows.map(|rows| format!("{what} {}", count(rows as u64))))
             .collect();
         let mut text = format!("read: {}\n", if read.is_empty() { "nothing".to_owned() } else { read.join(", ") });
+        if let Some(StreamReport { events, empty, .. }) = &self.stream {
+            text += &format!("stream: events {}, sequences without one {}\n", count(*events), count(*empty));
+        }
         if !self.skipped.is_empty() {
             text += &format!("skipped, not there: {}\n", self.skipped.join(", "));
         }
@@ -102,7 +125,10 @@ impl Report {
         for row in &self.disagreements {
             text += &format!("{} {}: {}\n", verdict(false, row.rule.name()), row.subject, row.detail);
         }
-        let summary = match self.disagreements.len() {
+        for finding in self.lacks() {
+            text += &line(STREAM_IS_WHOLE, finding);
+        }
+        let summary = match self.wrong() {
             0 if self.is_ok() => "every ledger that was read agrees".to_owned(),
             0 => "nothing was verified".to_owned(),
             1 => "1 disagreement".to_owned(),
@@ -117,6 +143,9 @@ impl Report {
             let row = |row: &Disagreement| json!({ "rule": row.rule.name(), "subject": row.subject.to_string(), "detail": row.detail });
             rows.iter().map(row).collect()
         };
+        let mut disagreements = rows(&self.disagreements);
+        disagreements.extend(self.lacks().iter().map(|finding| row(STREAM_IS_WHOLE, finding)));
+        let stream = self.stream.as_ref();
         json!({
             "ok": self.is_ok(),
             "read": {
@@ -125,7 +154,8 @@ impl Report {
             },
             "skipped": self.skipped,
             "moving": rows(&self.moving),
-            "disagreements": rows(&self.disagreements),
+            "disagreements": disagreements,
+            "stream": stream.map(|stream| json!({ "events": stream.events, "empty": stream.empty })),
         })
     }
 }

@@ -87,7 +87,7 @@ pub(super) async fn verify(reader: &mut Reader, settle: Duration, directory: Opt
     }
     disagreements.extend(open);
     let disagreements = disagreements.into_iter().collect();
-    Ok(Report { read, skipped: reader.absent.clone(), disagreements, moving })
+    Ok(Report { read, skipped: reader.absent.clone(), disagreements, moving, stream: None })
 }
 
 /// Whether reading every disagreeing row by itself costs less than reading everything again.

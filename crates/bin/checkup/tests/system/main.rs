@@ -18,6 +18,7 @@ mod hostile;
 mod hurry;
 mod identity;
 mod lists;
+mod losses;
 mod methods;
 mod observability;
 mod older;

@@ -1,0 +1,254 @@
+//! Looks for events that the stream of a mesh lacks.
+//!
+//! The relay publishes again what the broker lost, for as long as the outbox has it. So there are two kinds of loss:
+//! events that an outbox marks as published and that the stream does not have, which the relay still owes; and events
+//! that neither of them has, which nobody can publish any more. The second kind shows in the versions of an aggregate,
+//! which its owner counts without gaps.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
+
+use bus::jetstream::JetStream;
+use contract::event::v1::EventEnvelope;
+use domain::recovery::VERSION_HEADROOM;
+use jiff::SignedDuration;
+use runtime::backoff::Backoff;
+use runtime::clock::Clock;
+use store::{Database, DbErr, micros, outbox};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::assembly;
+use crate::cli::ConfigArgs;
+use crate::config::Sources;
+use crate::exit::{Failure, chain};
+use crate::past;
+use crate::recover::Finding;
+use crate::service::Service;
+use crate::terminal::count;
+
+/// The most rows of an outbox per read.
+const ROWS_PER_READ: u64 = 2_000;
+/// The first and the longest pause between two readings.
+const POLL_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// As producer it stands for all of them, also in subjects of earlier versions, which end with another word.
+const EVERY_PRODUCER: &str = "*";
+/// A recovered slot or hospital goes on with a version that is so much greater; the versions between were never given.
+const RECOVERY_JUMP: i64 = VERSION_HEADROOM / 2;
+
+/// What the stream has, and what it lacks.
+#[derive(Debug, Default)]
+pub(super) struct StreamReport {
+    pub(super) events: u64,
+    /// How many sequences between the first and the last event have none. Most of them were published again.
+    pub(super) empty: u64,
+    pub(super) lacks: Vec<Finding>,
+}
+
+/// The broker of a mesh, and the databases with the outboxes.
+pub(super) struct Mesh {
+    broker: JetStream,
+    clock: Clock,
+    /// How long the stream holds an event; zero for no limit.
+    max_age: Duration,
+    databases: BTreeMap<Service, Database>,
+}
+
+impl Mesh {
+    /// `None` if no configuration is given, or it names no broker.
+    ///
+    /// # Errors
+    /// Fails if the configuration is wrong, or a database cannot be opened.
+    pub(super) async fn open(config: &ConfigArgs) -> Result<Option<Self>, Failure> {
+        if config.config.is_none() && config.set.is_empty() {
+            return Ok(None);
+        }
+        let settings = Sources::of_process(config).settings()?;
+        let Some(options) = settings.events else { return Ok(None) };
+        let (max_age, clock) = (options.max_age, Clock::shifted(settings.clock_offset));
+        let broker = JetStream::connect(options).await.map_err(|error| Failure::usage(chain(&error)))?;
+        let databases = assembly::open_all(&settings.databases).await?;
+        Ok(Some(Self { broker, clock, max_age, databases }))
+    }
+
+    /// Reads until nothing is missing or the time is over: the relay may be publishing it.
+    ///
+    /// # Errors
+    /// Fails if a database or the broker does.
+    pub(super) async fn verify(&self, settle: Duration) -> Result<StreamReport, Failure> {
+        let end = Instant::now() + settle;
+        let mut backoff = Backoff::new(POLL_PAUSES.0, POLL_PAUSES.1);
+        loop {
+            let report = self.read().await?;
+            if report.lacks.is_empty() || Instant::now() >= end {
+                return Ok(report);
+            }
+            tokio::time::sleep(backoff.pause().min(end.saturating_duration_since(Instant::now()))).await;
+        }
+    }
+
+    pub(super) async fn close(self) {
+        for database in self.databases.into_values() {
+            database.close().await;
+        }
+        self.broker.close().await;
+    }
+
+    async fn read(&self) -> Result<StreamReport, Failure> {
+        let oldest = SignedDuration::try_from(self.max_age).ok().filter(|age| !age.is_zero());
+        let oldest = oldest.and_then(|age| self.clock.now().checked_sub(age).ok()).map(micros);
+        // the outboxes are read before the stream, so it must have what they mark
+        let (mut told, mut owed) = (Told::default(), Owed::new());
+        for (service, database) in &self.databases {
+            let marked = told.read_outbox(database, oldest).await;
+            let marked = marked.map_err(|error| Failure::failed(unread("a database", &error)))?;
+            owed.insert(service.name(), marked);
+        }
+        let mut sequences = Sequences::default();
+        let broken = |error: bus::Error| Failure::failed(unread("the broker", &error));
+        if let Some(mut events) = self.broker.events_of(EVERY_PRODUCER, "", 0).await.map_err(broken)? {
+            loop {
+                let next = events.next().await.map_err(broken)?;
+                if next.is_empty() {
+                    break;
+                }
+                for (sequence, message) in next {
+                    sequences.count(sequence);
+                    let Some((event_id, occurred, envelope)) = past::read(&message.payload) else { continue };
+                    if let Some(marked) = owed.get_mut(envelope.producer.as_str()) {
+                        marked.remove(&event_id);
+                        told.add(envelope, occurred);
+                    }
+                }
+            }
+        }
+        let lacks = told.gone(oldest).into_iter().chain(findings(&owed)).collect();
+        Ok(StreamReport { events: sequences.count, empty: sequences.empty(), lacks })
+    }
+}
+
+fn unread(what: &str, error: &dyn std::error::Error) -> String {
+    format!("cannot find out what the stream lacks: {what} does not answer: {}", chain(error))
+}
+
+/// Sequences of the stream, in ascending order.
+#[derive(Debug, Default)]
+struct Sequences {
+    first: Option<u64>,
+    last: u64,
+    count: u64,
+}
+
+impl Sequences {
+    fn count(&mut self, sequence: u64) {
+        self.first.get_or_insert(sequence);
+        self.last = self.last.max(sequence);
+        self.count += 1;
+    }
+
+    /// How many between the first and the last are missing.
+    fn empty(&self) -> u64 {
+        self.first.map_or(0, |first| (self.last + 1 - first).saturating_sub(self.count))
+    }
+}
+
+/// The events of each service that its outbox marks as published and that were not found in the stream.
+type Owed = BTreeMap<&'static str, HashSet<Uuid>>;
+
+fn findings(owed: &Owed) -> impl Iterator<Item = Finding> {
+    owed.iter().filter(|(_, marked)| !marked.is_empty()).map(|(producer, marked)| {
+        let events = number(marked.len() as u64);
+        let detail = format!("{events} that the outbox marks as published and the stream does not have");
+        Finding { subject: (*producer).to_owned(), detail: format!("{detail}; the relay has to publish them again") }
+    })
+}
+
+/// The versions that outboxes and the stream have of each producer's aggregates, with the microseconds since 1970 at
+/// which they occurred.
+#[derive(Debug, Default)]
+struct Told(HashMap<(String, String), Vec<(i64, i64)>>);
+
+impl Told {
+    fn add(&mut self, EventEnvelope { producer, aggregate, aggregate_version, .. }: EventEnvelope, occurred: i64) {
+        self.0.entry((producer, aggregate)).or_default().push((aggregate_version, occurred));
+    }
+
+    /// Reads an outbox. Returns the ids of the events that it marks as published and that the stream has to have: it
+    /// drops those that occurred before `oldest`, in microseconds since 1970.
+    async fn read_outbox(&mut self, database: &Database, oldest: Option<i64>) -> Result<HashSet<Uuid>, DbErr> {
+        let (mut marked, mut after) = (HashSet::new(), 0);
+        loop {
+            let rows = outbox::read_after(database.reader(), after, ROWS_PER_READ).await?;
+            let Some(last) = rows.last() else { return Ok(marked) };
+            after = last.position;
+            for row in rows {
+                if row.stream_sequence.is_some() && oldest.is_none_or(|oldest| row.occur_time >= oldest) {
+                    marked.insert(row.event_id);
+                }
+                if let Some((_, occurred, envelope)) = past::read(&row.payload) {
+                    self.add(envelope, occurred);
+                }
+            }
+        }
+    }
+
+    /// What neither an outbox nor the stream has. The stream drops events by age that occurred before `oldest`, in
+    /// microseconds since 1970; `None` if it keeps all.
+    fn gone(self, oldest: Option<i64>) -> Vec<Finding> {
+        let mut gone: BTreeMap<String, (u64, String)> = BTreeMap::new();
+        let mut told: Vec<_> = self.0.into_iter().collect();
+        told.sort_unstable();
+        for ((producer, aggregate), mut versions) in told {
+            versions.sort_unstable();
+            for version in missing(&versions, oldest) {
+                let first = || (0, format!("version {version} of {aggregate}"));
+                gone.entry(producer.clone()).or_insert_with(first).0 += 1;
+            }
+        }
+        let finding = |(subject, (events, first)): (String, (u64, String))| {
+            let detail = format!("{} that neither the stream nor the outbox has", number(events));
+            Finding { subject, detail: format!("{detail}, so nobody can publish them again; the first is {first}") }
+        };
+        gone.into_iter().map(finding).collect()
+    }
+}
+
+fn number(events: u64) -> String {
+    if events == 1 { "1 event".to_owned() } else { format!("{} events", count(events)) }
+}
+
+/// The versions that are missing between those in ascending order, from 1. What may have been dropped by age and what a
+/// recovery skipped is left out.
+fn missing(versions: &[(i64, i64)], oldest: Option<i64>) -> impl Iterator<Item = i64> {
+    let before = std::iter::once((0, i64::MIN)).chain(versions.iter().copied());
+    before.zip(versions).flat_map(move |((before, occurred), (version, _))| {
+        let aged = oldest.is_some_and(|oldest| occurred < oldest);
+        let skipped = version - before > RECOVERY_JUMP;
+        if aged || skipped { 0..0 } else { before + 1..*version }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_that_nobody_gave_or_that_were_too_old_are_not_missing() {
+        let found = |versions: &[(i64, i64)], oldest| missing(versions, oldest).collect::<Vec<_>>();
+        assert_eq!(found(&[(1, 10), (2, 20), (2, 21), (4, 40), (7, 70)], None), [3, 5, 6]);
+        assert_eq!(found(&[(3, 30), (5, 50)], None), [1, 2, 4]);
+        assert_eq!(found(&[(3, 30), (5, 50), (7, 70)], Some(40)), [6], "an older one may have been dropped");
+        assert_eq!(found(&[(1, 10), (1 + VERSION_HEADROOM, 20)], None), [0; 0]);
+        assert_eq!(found(&[], None), [0; 0]);
+    }
+
+    #[test]
+    fn sequences_are_counted_from_the_first_one() {
+        let mut sequences = Sequences::default();
+        assert_eq!(sequences.empty(), 0);
+        for sequence in [4, 5, 9] {
+            sequences.count(sequence);
+        }
+        assert_eq!((sequences.count, sequences.empty()), (3, 3));
+    }
+}
