@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
-use bus::jetstream::JetStream;
 use store::inbox::{self, ReadPosition};
 use store::past::{self, Contradiction};
 use store::{Database, DbErr, Location};
@@ -16,7 +15,7 @@ use crate::data_dir::file;
 use crate::exit::{Failure, chain};
 use crate::service::Service;
 
-pub use stream::{NotAsked, of_stream};
+pub use stream::{Events, NotAsked, Stream, of_stream};
 pub(crate) use stream::{Published, read};
 
 /// A log that lacks an event which somebody else knows.
@@ -119,7 +118,7 @@ pub async fn of_directory(
 /// Fails if a database or the broker does.
 pub async fn of_all(
     databases: &BTreeMap<Service, Database>,
-    broker: Option<&JetStream>,
+    broker: Option<&dyn Stream>,
 ) -> Result<Vec<Lost>, NotAsked> {
     let mut lost = examine(databases).await?;
     if let Some(broker) = broker {

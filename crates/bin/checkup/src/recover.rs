@@ -11,6 +11,7 @@ mod screening;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use bus::Message;
 use bus::jetstream::JetStream;
@@ -25,7 +26,7 @@ use crate::cli::{RecoverArgs, StoresArgs};
 use crate::config::Sources;
 use crate::data_dir::{DataDir, file};
 use crate::exit::{Exit, Failure, chain};
-use crate::past::{self, Lost, NotAsked, Published, Witness};
+use crate::past::{self, Lost, NotAsked, Published, Stream, Witness};
 use crate::service::Service;
 use crate::terminal;
 
@@ -50,9 +51,11 @@ pub async fn run(args: RecoverArgs) -> Result<Exit, Failure> {
     }
     // locked, because a process that uses the files must not write at the same time
     let _held = if in_files && !dry_run { Some(DataDir::open(&data_dir)?) } else { None };
-    let broker = match settings.events {
+    let broker: Option<Arc<dyn Stream>> = match settings.events {
         None => None,
-        Some(options) => Some(JetStream::connect(options).await.map_err(|error| Failure::usage(chain(&error)))?),
+        Some(options) => {
+            Some(Arc::new(JetStream::connect(options).await.map_err(|error| Failure::usage(chain(&error)))?))
+        }
     };
     let databases = assembly::open_all(&locations).await?;
     let recovery = Recovery { databases, broker, clock: Clock::system(), dry_run };
@@ -63,6 +66,19 @@ pub async fn run(args: RecoverArgs) -> Result<Exit, Failure> {
     let report = outcome?;
     terminal::print(&report.text(dry_run))?;
     Ok(if report.is_whole(dry_run) { Exit::Ok } else { Exit::Failed })
+}
+
+/// Recovers what services of a mesh have lost, from what the others and the stream know. Returns what is lost still.
+///
+/// # Errors
+/// Fails if a database or the broker does. Then it may be run again.
+pub async fn of_mesh(
+    databases: BTreeMap<Service, Database>,
+    broker: Arc<dyn Stream>,
+    clock: Clock,
+) -> Result<Vec<Lost>, Failure> {
+    let recovery = Recovery { databases, broker: Some(broker), clock, dry_run: false };
+    Ok(Box::pin(recovery.run(None)).await?.left)
 }
 
 /// What the services of a data directory have lost, as far as the others know. It only reads, also beside a process.
@@ -123,7 +139,7 @@ impl Loss {
 
 pub(crate) struct Recovery {
     databases: BTreeMap<Service, Database>,
-    broker: Option<JetStream>,
+    broker: Option<Arc<dyn Stream>>,
     clock: Clock,
     dry_run: bool,
 }
@@ -147,7 +163,7 @@ impl Recovery {
     }
 
     async fn examine(&self) -> Result<Vec<Lost>, Failure> {
-        let lost = past::of_all(&self.databases, self.broker.as_ref()).await;
+        let lost = past::of_all(&self.databases, self.broker.as_deref()).await;
         lost.map_err(|error: NotAsked| Failure::failed(format!("cannot find out what is lost: {}", chain(&error))))
     }
 

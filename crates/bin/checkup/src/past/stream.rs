@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use bus::jetstream::JetStream;
+use async_trait::async_trait;
+use bus::Message;
+use bus::jetstream::{JetStream, ProducerEvents};
 use contract::event::v1::EventEnvelope;
 use domain::civil::decode_time;
 use domain::frame::Opened;
@@ -11,6 +13,72 @@ use uuid::Uuid;
 
 use super::{Lost, Witness};
 use crate::service::Service;
+
+/// The stream, as whoever looks for a lost past reads it.
+#[async_trait]
+pub trait Stream: Send + Sync {
+    /// The newest event of a producer; `None` if the stream has none or there is no stream.
+    ///
+    /// # Errors
+    /// Fails if the broker does not answer.
+    async fn newest_of(&self, producer: &str) -> Result<Option<Message>, bus::Error>;
+
+    /// The events of a producer after a sequence of the stream `known`; all of them if the stream is another one by
+    /// now. `None` if there is no stream.
+    ///
+    /// # Errors
+    /// Fails if the broker does not answer.
+    async fn events_of(
+        &self,
+        producer: &str,
+        known: &str,
+        sequence: u64,
+    ) -> Result<Option<Box<dyn Events>>, bus::Error>;
+
+    /// Makes a durable consumer begin again at the first event.
+    ///
+    /// # Errors
+    /// Fails if the broker does not answer.
+    async fn read_again(&self, consumer: &str) -> Result<(), bus::Error>;
+}
+
+/// Events of one producer, oldest first.
+#[async_trait]
+pub trait Events: Send {
+    /// The next events with their sequences; empty at the end.
+    ///
+    /// # Errors
+    /// Fails if the broker does not answer.
+    async fn next(&mut self) -> Result<Vec<(u64, Message)>, bus::Error>;
+}
+
+#[async_trait]
+impl Stream for JetStream {
+    async fn newest_of(&self, producer: &str) -> Result<Option<Message>, bus::Error> {
+        Self::newest_of(self, producer).await
+    }
+
+    async fn events_of(
+        &self,
+        producer: &str,
+        known: &str,
+        sequence: u64,
+    ) -> Result<Option<Box<dyn Events>>, bus::Error> {
+        let events = Self::events_of(self, producer, known, sequence).await?;
+        Ok(events.map(|events| Box::new(events) as Box<dyn Events>))
+    }
+
+    async fn read_again(&self, consumer: &str) -> Result<(), bus::Error> {
+        Self::read_again(self, consumer).await
+    }
+}
+
+#[async_trait]
+impl Events for ProducerEvents {
+    async fn next(&mut self) -> Result<Vec<(u64, Message)>, bus::Error> {
+        Self::next(self).await
+    }
+}
 
 /// The reason why nobody could tell whether a service lost its past.
 #[derive(Debug, thiserror::Error)]
@@ -27,7 +95,7 @@ pub enum NotAsked {
 ///
 /// # Errors
 /// Fails if a database or the broker does.
-pub async fn of_stream(databases: &BTreeMap<Service, Database>, broker: &JetStream) -> Result<Vec<Lost>, NotAsked> {
+pub async fn of_stream(databases: &BTreeMap<Service, Database>, broker: &dyn Stream) -> Result<Vec<Lost>, NotAsked> {
     let mut lost = Vec::new();
     for (service, database) in databases {
         let Some(message) = broker.newest_of(service.name()).await? else { continue };
