@@ -32,6 +32,8 @@ pub(crate) mod gap {
         pub last_position: i64,
         /// The newest position before the gap.
         pub after_position: i64,
+        /// When a recovery closed it. If its events were removed by age, the time before which they occurred. In
+        /// microseconds since 1970.
         pub close_time: i64,
     }
 
@@ -143,6 +145,17 @@ pub(crate) async fn pruned(transaction: &dyn Connection, last: i64, limit: Times
     let earlier = gap::Entity::delete_many().filter(gap::Column::AfterPosition.eq(0));
     earlier.filter(gap::Column::LastPosition.lt(last)).run(transaction).await?;
     close(transaction, Gap { after: 0, last }, limit).await
+}
+
+/// Whether this log, which lacks an event, may have had it: events of that time were removed by age, or a recovery
+/// restored all that was known of that time. `occurred` is when the event occurred, in microseconds since 1970.
+///
+/// # Errors
+/// The error that the database returns.
+pub async fn may_have_had(connection: &dyn Connection, occurred: i64) -> Result<bool, DbErr> {
+    let later = gap::Entity::find().filter(gap::Column::AfterPosition.eq(0));
+    let later = later.filter(gap::Column::CloseTime.gt(occurred));
+    Ok(later.fetch_one(connection).await?.is_some())
 }
 
 /// [`advance_log`] and [`close`] for a service that restores nothing itself, because it only repeats what it has read.

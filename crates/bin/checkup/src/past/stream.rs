@@ -8,7 +8,7 @@ use bus::jetstream::{JetStream, ProducerEvents};
 use contract::event::v1::EventEnvelope;
 use domain::civil::decode_time;
 use domain::frame::Opened;
-use store::{Database, DbErr, micros, outbox};
+use store::{Database, DbErr, micros, outbox, past};
 use uuid::Uuid;
 
 use super::{Lost, Witness};
@@ -91,7 +91,7 @@ pub enum NotAsked {
     Broker(#[from] bus::Error),
 }
 
-/// The services whose log lacks the newest event that the stream has of them.
+/// The services whose log lacks the newest event that the stream has of them, although it was not removed by age.
 ///
 /// # Errors
 /// Fails if a database or the broker does.
@@ -101,7 +101,8 @@ pub async fn of_stream(databases: &BTreeMap<Service, Database>, broker: &dyn Str
         let Some(message) = broker.newest_of(service.name()).await? else { continue };
         let Some(Published { frame_id, occur_time, events }) = read(&message.payload) else { continue };
         let Some(newest) = events.into_iter().next_back() else { continue };
-        if !outbox::knows(database.reader(), frame_id, occur_time).await? {
+        let knows = outbox::knows(database.reader(), frame_id, occur_time).await?;
+        if !knows && !past::may_have_had(database.reader(), occur_time).await? {
             let EventEnvelope { aggregate, event_id, .. } = newest;
             lost.push(Lost { service: *service, witness: Witness::Stream { aggregate, event_id } });
         }

@@ -103,3 +103,34 @@ async fn a_database_that_is_replaced_by_an_older_one_takes_no_booking() {
     }
     mesh.stop().await.expect("it stops");
 }
+
+/// The stream keeps events for longer than the outbox does. Nobody asked for anything since, so no event is left in the
+/// outbox that could show that it once had the newest one of the stream.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_whose_events_are_all_removed_by_age_serves() {
+    let directory = tempfile::Builder::new()
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .tempdir()
+        .expect("a temporary directory");
+    let layout = Layout::new(env!("CARGO_BIN_EXE_checkup"), directory.path());
+    let layout = ["hospital", "screening", "mypage"].iter().fold(layout, |layout, service| layout.replicas(service, 1));
+    let Some(mut mesh) = mesh::for_tests::or_skip("a mesh", Mesh::start(layout, |_| {}).await) else { return };
+    mesh.ready(START).await.expect("it serves");
+    let (hospital, screening) = (party(&mesh, "hospital").await, party(&mesh, "screening").await);
+    let slot = Desk::of(&hospital).open("quiet", &[30], 50).await.remove(0);
+    let desk = Desk::of(&screening);
+    desk.book("first", &slot, "").await.expect("a place");
+    published(&mesh).await;
+
+    mesh.replica("hospital", 0).expect("a replica").kill().await.expect("it runs no more");
+    let location = store::Location::Postgres(mesh.postgres_ref().url("hospital"));
+    let log = store::Database::open::<::hospital::Migrator>(&location).await.expect("the log opens");
+    store::outbox::prune(&log, jiff::Timestamp::now()).await.expect("old events are removed");
+    assert_eq!(store::outbox::head(log.reader()).await.expect("the log"), 0);
+    log.close().await;
+    mesh.replica("hospital", 0).expect("a replica").start().expect("started");
+    mesh.ready(START).await.expect("it serves again");
+    eventually("a booking", async || desk.book("second", &slot, "").await.map_err(|status| format!("{status:?}")))
+        .await;
+    mesh.stop().await.expect("it stops");
+}

@@ -96,6 +96,24 @@ async fn a_cursor_at_an_event_that_was_pruned_says_nothing() {
     }
 }
 
+/// The stream keeps events for longer. A log from which all were removed is not one that forgot them.
+#[tokio::test]
+async fn a_log_knows_how_far_events_were_removed_by_age() {
+    const LIMIT: i64 = 3_600_000_000;
+    for backend in backends().await {
+        let connection = writing(&backend).await;
+        let may_have_had =
+            async |occurred| past::may_have_had(backend.database.reader(), occurred).await.expect("an answer");
+        outbox::append(&connection, (1..=3).map(envelope).collect()).await.expect("appended");
+        connection.execute_unprepared("UPDATE outbox SET stream_sequence = position").await.expect("published");
+        assert!(!may_have_had(LIMIT - 1).await, "{}: nothing was removed", backend.name);
+        outbox::prune(&backend.database, Timestamp::from_microsecond(LIMIT).expect("a time")).await.expect("pruned");
+        assert_eq!(outbox::head(&connection).await.expect("head"), 0, "{}", backend.name);
+        assert!(may_have_had(LIMIT - 1).await, "it was old enough");
+        assert!(!may_have_had(LIMIT).await, "it was not");
+    }
+}
+
 #[tokio::test]
 async fn an_empty_log_goes_on_too() {
     for backend in backends().await {
