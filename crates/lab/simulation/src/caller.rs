@@ -37,6 +37,10 @@ pub(crate) struct Caller {
     pub(crate) stage: Arc<Stage>,
     pub(crate) chance: Chance,
     tokens: TokenSource,
+    /// The bookings that were answered, with their answers.
+    answered: Vec<(screening::CreateScreeningRequest, screening::Screening)>,
+    /// The cancellations that were answered.
+    cancelled: Vec<screening::CancelScreeningRequest>,
 }
 
 /// What the caller knows about a request after all attempts.
@@ -69,6 +73,8 @@ impl Caller {
             stage: Arc::clone(stage),
             chance,
             tokens: TokenSource::fixed(&token),
+            answered: Vec::new(),
+            cancelled: Vec::new(),
         }
     }
 
@@ -153,8 +159,34 @@ impl Caller {
                 }
             }
         }
+        if self.site.plan.goes_back() {
+            self.repeat(&screenings).await;
+        }
         self.stage.leave();
         Ok(())
+    }
+
+    /// Repeats everything that was answered. Whatever was lost and recovered since, a booking is the same one, and a
+    /// cancellation is not refused.
+    async fn repeat(&mut self, screenings: &Replicas) {
+        for (message, booked) in std::mem::take(&mut self.answered) {
+            let what = format!("repeats {}", booked.name);
+            let call =
+                |channel, request| async move { ScreeningServiceClient::new(channel).create_screening(request).await };
+            let again = self.ask(screenings, &what, message, CUSTOMER_TRIES, call).await;
+            self.site.trace.note(&self.name, &what, summary(&again));
+            self.same(&what, Answer::Is(booked), again);
+        }
+        for message in std::mem::take(&mut self.cancelled) {
+            let what = format!("cancels {} again", message.name);
+            let call =
+                |channel, request| async move { ScreeningServiceClient::new(channel).cancel_screening(request).await };
+            let again = self.ask(screenings, &what, message, CUSTOMER_TRIES, call).await;
+            self.site.trace.note(&self.name, &what, summary(&again));
+            if let Answer::Refused(reason) = again {
+                self.history.broken(format!("{what}, which was done, and is told {reason:?}"));
+            }
+        }
     }
 
     async fn book(&mut self, screenings: &Replicas, slot: String) -> Option<(String, State)> {
@@ -175,7 +207,7 @@ impl Caller {
         let mut answer = self.ask(screenings, &what, message.clone(), CUSTOMER_TRIES, call).await;
         if self.chance.one_in(4) {
             // Sends the same request again, as a client does that lost the answer.
-            let again = self.ask(screenings, &what, message, CUSTOMER_TRIES, call).await;
+            let again = self.ask(screenings, &what, message.clone(), CUSTOMER_TRIES, call).await;
             answer = self.same(&what, answer, again);
         }
         self.site.trace.note(&self.name, &what, summary(&answer));
@@ -183,6 +215,7 @@ impl Caller {
             Answer::Is(booked) => {
                 let (name, state) = (booked.name.clone(), booked.state());
                 self.history.asked(&customer, Asked::Booked { name: name.clone(), state });
+                self.answered.push((message, booked));
                 Some((name, state))
             }
             Answer::Unknown => {
@@ -223,13 +256,14 @@ impl Caller {
         let what = format!("cancels {name}");
         self.history.cancelled(&name, Cancelled::Maybe);
         let answer = self
-            .ask(screenings, &what, message, CUSTOMER_TRIES, |channel, request| async move {
+            .ask(screenings, &what, message.clone(), CUSTOMER_TRIES, |channel, request| async move {
                 ScreeningServiceClient::new(channel).cancel_screening(request).await
             })
             .await;
         self.site.trace.note(&self.name, &what, summary(&answer));
         if matches!(answer, Answer::Is(_)) {
             self.history.cancelled(&name, Cancelled::Acknowledged);
+            self.cancelled.push(message);
         }
     }
 

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use crate::aim::Aim;
+use checkup::service::Service;
+
 use crate::chance::Chance;
 use crate::mutant::Mutant;
 use crate::plan::{CUSTOMERS, Disruption, HOSPITALS, HOSTS, How, Plan, SCREENINGS, SERVICES};
@@ -10,6 +12,9 @@ use crate::transport::DeliveryFaults;
 
 /// When the load should be over. Disruptions begin before that.
 const LOAD_DURATION: Duration = Duration::from_secs(3);
+
+/// Tells the numbers about a database that goes back from all others of a seed.
+const GO_BACK: u64 = 0x6f6c_6465_7200_0001;
 
 /// The possible values of Screening's timeouts for calls to Hospital.
 const HOSPITAL_TIMEOUTS: [(Duration, Duration); 3] = [
@@ -64,8 +69,35 @@ impl Plan {
             chance: chance.fork(),
         };
         aim.take(&mut plan, &mut chance);
+        plan.go_back(seed);
         plan.disruptions.sort_by_key(|(at, _)| *at);
         plan
+    }
+
+    /// Adds to one seed in eight a database that comes back as it was earlier. What it lost is known to the stream, so
+    /// the broker loses nothing in such a run. The numbers are drawn apart, so all other seeds stay as they are.
+    fn go_back(&mut self, seed: u64) {
+        let mut chance = Chance::new(seed ^ GO_BACK);
+        let wanted = if self.mutant.is_some() { self.mutant == Some(Mutant::TrustedPast) } else { chance.one_in(8) };
+        if !wanted {
+            return;
+        }
+        self.disruptions.retain(|(_, disruption)| {
+            use Disruption::{ForgetTail, Lose, Stall, Wipe};
+            !matches!(disruption, ForgetTail { .. } | Lose { .. } | Stall { .. } | Wipe)
+        });
+        // Publishers that hang would keep the stream from having everything until the load is over.
+        self.delivery_faults.slow = 0;
+        // An event that occurred before all that the log has counts as removed by age, so clocks that differ by more than
+        // the log is old would hide the loss.
+        self.skews.fill(0);
+        let services: [(Service, &'static [&'static str]); 2] =
+            [(Service::Hospital, &HOSPITALS), (Service::Screening, &SCREENINGS)];
+        let (service, hosts) = chance.pick(&services);
+        let at = chance.between(LOAD_DURATION / 10, LOAD_DURATION / 3);
+        let ago = chance.between(LOAD_DURATION / 20, LOAD_DURATION / 4);
+        let down = chance.between(Duration::from_millis(10), Duration::from_secs(1));
+        self.disruptions.push((at, Disruption::GoBack { service, hosts, ago, down }));
     }
 }
 

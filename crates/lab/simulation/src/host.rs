@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bus::Subscribe;
+use checkup::service::Service;
 use jiff::SignedDuration;
 use relay::{ConsumeOptions, Consumer, PublishOptions};
 use runtime::Process;
@@ -22,7 +23,7 @@ use crate::plan::{HOSPITALS, HOSTS, Plan};
 use crate::site::Site;
 use crate::transport::{Durable, Ordered, Sender};
 use crate::watch::Watched;
-use crate::{sabotage, schema, watermark};
+use crate::{older, sabotage, watermark};
 
 /// The length of a relay's lease.
 const TERM: Duration = Duration::from_secs(1);
@@ -78,11 +79,22 @@ impl Build {
     }
 
     fn location(&self, name: &str) -> Location {
-        schema::location(&self.site.data, name)
+        self.site.location(name)
+    }
+
+    /// Serves nothing while the service has lost its past.
+    async fn until_whole(&self, service: Service, database: &Database) {
+        let Plan { mutant, .. } = self.site.plan;
+        if self.site.plan.goes_back() && mutant != Some(Mutant::TrustedPast) {
+            older::until_whole(&self.site, self.host, service, database).await;
+        } else {
+            self.site.restore.serves(self.host);
+        }
     }
 
     async fn hospital(&mut self) -> Result<Built, store::Error> {
         let database = self.open::<hospital::Migrator>(hospital::NAME).await?;
+        self.until_whole(Service::Hospital, &database).await;
         let built = hospital::build_on(hospital::Options::default(), database, &self.process, &mut self.server);
         Ok(Built { name: hospital::NAME, database: built.database, consumers: built.consumers, announces: true })
     }
@@ -103,6 +115,7 @@ impl Build {
             ..screening::Options::default()
         };
         let database = self.open::<screening::Migrator>(screening::NAME).await?;
+        self.until_whole(Service::Screening, &database).await;
         let rules = sabotage::rules(self.site.plan.mutant);
         let built = screening::build_on(options, database, rules, deps, &mut self.server);
         Ok(Built { name: screening::NAME, database: built.database, consumers: built.consumers, announces: true })

@@ -38,11 +38,13 @@ pub enum Mutant {
     /// A frame counts as applied once its first event is. The handler of every consumer gets only the first event of
     /// each frame and remembers it as the whole frame.
     FirstOfFrame,
+    /// A service whose database came back as it was earlier serves at once.
+    TrustedPast,
 }
 
 impl Mutant {
     /// All mutants.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::NoFence,
         Self::NoTombstone,
         Self::ReplayTwice,
@@ -55,6 +57,7 @@ impl Mutant {
         Self::TrustedConnection,
         Self::TrustedStream,
         Self::FirstOfFrame,
+        Self::TrustedPast,
     ];
 
     /// The number of seeds, from 1 on, that must find the mutant: at least five times the average, because the
@@ -63,7 +66,7 @@ impl Mutant {
     #[must_use]
     pub const fn found_within(self) -> Option<u64> {
         match self {
-            Self::ReplayTwice => Some(30),
+            Self::ReplayTwice | Self::TrustedPast => Some(30),
             Self::NoFence
             | Self::NoTombstone
             | Self::ConfirmWithoutGuard
@@ -94,6 +97,7 @@ impl Mutant {
             Self::TrustedConnection => "trusted-connection",
             Self::TrustedStream => "trusted-stream",
             Self::FirstOfFrame => "first-of-frame",
+            Self::TrustedPast => "trusted-past",
         }
     }
 }

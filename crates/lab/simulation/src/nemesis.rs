@@ -3,12 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use checkup::service::Service;
 use turmoil::Sim;
 
 use crate::commits::Fate;
+use crate::older;
 use crate::plan::{CUSTOMERS, Disruption, HOSTS, How};
 use crate::site::Site;
 use crate::transport::DeliveryFaults;
+
+/// How often it is looked whether a database may go back.
+const RETRY_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The beginnings and ends of disruptions that are still to come, the latest first.
 pub(crate) struct Nemesis {
@@ -48,6 +53,7 @@ impl Nemesis {
                         self.sort();
                     }
                 }
+                Act::End(Disruption::GoBack { service, hosts, down, .. }) => self.go_back(sim, service, hosts, down),
                 Act::End(disruption) => {
                     self.end(sim, &disruption);
                     if let Disruption::Choke { host, down, .. } = disruption {
@@ -80,6 +86,23 @@ impl Nemesis {
         let DeliveryFaults { blind, discreet, hasty, .. } = self.site.plan.delivery_faults;
         self.site.broker.behave(DeliveryFaults { blind, discreet, hasty, ..DeliveryFaults::default() });
         self.site.trace.note("nemesis", "heals", "everything");
+    }
+
+    /// Puts the database of a service back to its copy, as soon as the stream has all that the service told: nobody
+    /// would know the rest.
+    fn go_back(&mut self, sim: &mut Sim<'_>, service: Service, hosts: &'static [&'static str], down: Duration) {
+        if !older::has_told_all(&self.site, service) {
+            let later = Disruption::GoBack { service, hosts, ago: Duration::ZERO, down };
+            self.due.push((sim.elapsed() + RETRY_INTERVAL, Act::End(later)));
+            return self.sort();
+        }
+        for host in hosts {
+            sim.crash(*host);
+            self.due.push((sim.elapsed() + down, Act::End(Disruption::Crash { host, down })));
+        }
+        self.sort();
+        self.site.restore.put_back(service, hosts);
+        self.site.trace.note("nemesis", "puts back", service);
     }
 
     /// Begins a disruption. Returns how long it lasts, or `None` if it is momentary.
@@ -142,6 +165,13 @@ impl Nemesis {
                 broker.stall(hosts, *lasts);
                 None
             }
+            Disruption::GoBack { service, ago, .. } => match older::keep_copy(&self.site, *service) {
+                Ok(()) => Some(*ago),
+                Err(error) => {
+                    outcome = format!(", {error}");
+                    None
+                }
+            },
         };
         trace.note("nemesis", &format!("{disruption:?}"), format_args!("begins{outcome}"));
         lasts
@@ -164,7 +194,11 @@ impl Nemesis {
             }
             Disruption::Cut { host, .. } => broker.set_cut(host, false),
             Disruption::BrokerDown { .. } => broker.set_down(false),
-            Disruption::ForgetTail { .. } | Disruption::Lose { .. } | Disruption::Wipe | Disruption::Stall { .. } => {}
+            Disruption::ForgetTail { .. }
+            | Disruption::Lose { .. }
+            | Disruption::Wipe
+            | Disruption::Stall { .. }
+            | Disruption::GoBack { .. } => {}
             Disruption::Commits { hosts, .. } | Disruption::Storage { hosts, .. } => fates.clear(hosts),
             Disruption::Choke { host, .. } => fates.clear(&[host]),
         }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use checkup::service::Service;
+
 use crate::chance::Chance;
 use crate::mutant::Mutant;
 use crate::transport::DeliveryFaults;
@@ -51,6 +53,9 @@ pub(crate) enum Disruption {
     Choke { host: &'static str, lasts: Duration, down: Duration },
     /// A relay of these hosts is stopped within a window for longer than its lease, and the broker loses that window.
     Stall { hosts: &'static [&'static str], lasts: Duration },
+    /// The hosts of a service are killed, and its database comes back as it was `ago`. The hosts start again after
+    /// `down`.
+    GoBack { service: Service, hosts: &'static [&'static str], ago: Duration, down: Duration },
 }
 
 /// What is wrong with a link.
@@ -101,4 +106,11 @@ pub(crate) struct Plan {
     pub(crate) skews: Vec<i64>,
     pub(crate) disruptions: Vec<(Duration, Disruption)>,
     pub(crate) chance: Chance,
+}
+
+impl Plan {
+    /// Whether a database comes back as it was earlier.
+    pub(crate) fn goes_back(&self) -> bool {
+        self.disruptions.iter().any(|(_, disruption)| matches!(disruption, Disruption::GoBack { .. }))
+    }
 }

@@ -13,11 +13,12 @@ use crate::host;
 use crate::mutant::Mutant;
 use crate::nemesis::Nemesis;
 use crate::plan::{CUSTOMERS, HOSTS, Plan};
+use crate::restore::Restore;
 use crate::site::{Applied, Site};
 use crate::stage::Stage;
 use crate::trace::Trace;
 use crate::transport::Broker;
-use crate::{audit, clock, schema};
+use crate::{audit, clock, older, schema};
 
 /// How far the simulated clock moves per step.
 const CLOCK_STEP: Duration = Duration::from_millis(10);
@@ -78,7 +79,17 @@ pub fn run(run: Run) -> std::io::Result<Outcome> {
     let signer = Signer::load_or_create(data.path()).map_err(std::io::Error::other)?;
     let (trace, side_handle) = (Trace::new(printed), side.handle().clone());
     let (data_path, fates, applied) = (data.path().to_owned(), Arc::default(), Applied::default());
-    let site = Site { plan, data: data_path, side: side_handle, signer, broker, trace, fates, applied };
+    let site = Site {
+        plan,
+        data: data_path,
+        side: side_handle,
+        signer,
+        broker,
+        trace,
+        fates,
+        applied,
+        restore: Restore::default(),
+    };
     let outcome = simulate(seed, Arc::new(site));
     // Threads of the database drivers may still read files that are gone. Nothing waits for them.
     side.shutdown_background();
@@ -111,6 +122,9 @@ fn simulate(seed: u64, site: Arc<Site>) -> Outcome {
         sim.client(*name, caller(name, Role::Customer).customer());
     }
     sim.client("auditor", audit::run(caller("auditor", Role::Auditor)));
+    if plan.goes_back() {
+        sim.client("operator", older::operate(Arc::clone(&site), Arc::clone(&stage), chance.fork()));
+    }
 
     let mut nemesis = Nemesis::new(&site);
     let wrong = loop {

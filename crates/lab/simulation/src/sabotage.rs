@@ -11,7 +11,7 @@ use domain::screening::{Command, Decision, Event, Screening, State, decide};
 use fault::Fault;
 use jiff::Timestamp;
 use relay::{Consumer, Handler, Incoming};
-use sea_orm::ConnectionTrait;
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement};
 use store::Location;
 use store::dead_letter::DeadLetter;
 use store::inbox::{InboxKey, Part};
@@ -28,15 +28,22 @@ pub(crate) fn plant(mutant: Option<Mutant>, service: &str, database: &Path, side
 
 /// Executes SQL on a database without its service's knowledge.
 fn execute(sql: &str, database: &Path, side: &Handle) -> turmoil::Result {
+    number(sql, database, side).map(drop)
+}
+
+/// Executes SQL on a database without its service's knowledge. Returns the number that it asks for, if it asks for one.
+pub(crate) fn number(sql: &str, database: &Path, side: &Handle) -> Result<Option<i64>, Box<dyn std::error::Error>> {
     let url = format!("sqlite://{}", database.display());
     let executing = async {
         let connection = sea_orm::Database::connect(url).await?;
-        connection.execute_unprepared(sql).await?;
-        connection.close().await
+        let row = connection.query_one_raw(Statement::from_string(DbBackend::Sqlite, sql)).await?;
+        let number = row.map(|row| row.try_get_by_index(0)).transpose()?;
+        connection.close().await?;
+        Ok::<_, DbErr>(number)
     };
     // On a thread of its own: this thread belongs to a runtime that tokio does not let block, and here it must block.
     let executed = std::thread::scope(|scope| scope.spawn(|| side.block_on(executing)).join());
-    executed.map_err(|_| "planting a bug panicked")?.map_err(Into::into)
+    executed.map_err(|_| "work beside a service panicked")?.map_err(Into::into)
 }
 
 fn trigger(mutant: Mutant, service: &str) -> Option<&'static str> {

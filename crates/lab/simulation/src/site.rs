@@ -5,11 +5,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use runtime::identity::Signer;
+use store::Location;
 use tokio::runtime::Handle;
 use uuid::Uuid;
 
 use crate::commits::Fates;
 use crate::plan::Plan;
+use crate::restore::Restore;
+use crate::schema;
 use crate::trace::Trace;
 use crate::transport::Broker;
 
@@ -26,6 +29,14 @@ pub(crate) struct Site {
     pub(crate) fates: Arc<Fates>,
     /// The events that consumers have applied, for a planted bug.
     pub(crate) applied: Applied,
+    pub(crate) restore: Restore,
+}
+
+impl Site {
+    /// Where a database is now.
+    pub(crate) fn location(&self, name: &str) -> Location {
+        schema::location(&self.data, &self.restore.current(name))
+    }
 }
 
 /// The ids of the events that some consumer has applied.

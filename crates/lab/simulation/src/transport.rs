@@ -3,6 +3,7 @@
 //! It repeats, delays and reorders events. Acknowledgements get lost in both directions. It becomes unreachable, and
 //! loses the end of its stream, some of its middle or all of it. It never invents an event.
 
+mod past;
 mod ports;
 
 use std::collections::{BTreeMap, BTreeSet};

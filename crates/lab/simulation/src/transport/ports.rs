@@ -23,7 +23,7 @@ fn unreachable() -> Error {
 /// The broker from one host, for publishers.
 #[derive(Debug, Clone)]
 pub(crate) struct Sender {
-    broker: Broker,
+    pub(super) broker: Broker,
     host: Arc<str>,
 }
 
@@ -33,7 +33,7 @@ impl Sender {
     }
 
     /// Waits for a round trip. An error if the broker is unreachable.
-    async fn travel(&self) -> Result<(), Error> {
+    pub(super) async fn travel(&self) -> Result<(), Error> {
         let (way, reachable) = {
             let mut state = self.broker.lock();
             (state.chance.between(Duration::from_millis(1), MAX_ROUND_TRIP), state.reachable_from(&self.host))
