@@ -88,9 +88,6 @@ impl Plan {
         });
         // Publishers that hang would keep the stream from having everything until the load is over.
         self.delivery_faults.slow = 0;
-        // An event that occurred before all that the log has counts as removed by age, so clocks that differ by more than
-        // the log is old would hide the loss.
-        self.skews.fill(0);
         let services: [(Service, &'static [&'static str]); 2] =
             [(Service::Hospital, &HOSPITALS), (Service::Screening, &SCREENINGS)];
         let (service, hosts) = chance.pick(&services);

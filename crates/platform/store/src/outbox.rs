@@ -130,8 +130,8 @@ pub async fn knows(connection: &dyn Connection, frame_id: Uuid, occurred: i64) -
             return Ok(true);
         }
         let Some((position, _, time)) = rows.last().copied() else {
-            // All remaining frames are newer.
-            return Ok(oldest.is_some_and(|oldest| oldest > occurred));
+            // All that is left is newer, by more than clocks differ.
+            return Ok(oldest.is_some_and(|oldest| oldest > occurred + MAX_CLOCK_SKEW));
         };
         if rows.iter().all(|(_, _, time)| time + MAX_CLOCK_SKEW < occurred) {
             return Ok(false);

@@ -5,7 +5,7 @@
 //! that neither of them has, which nobody can publish any more. The second kind shows in the versions of an aggregate,
 //! which its owner counts without gaps.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use bus::jetstream::JetStream;
@@ -22,13 +22,13 @@ use crate::assembly;
 use crate::cli::ConfigArgs;
 use crate::config::Sources;
 use crate::exit::{Failure, chain};
-use crate::past;
+use crate::past::{self, Published};
 use crate::recover::Finding;
 use crate::service::Service;
 use crate::terminal::count;
 
-/// The most rows of an outbox per read.
-const ROWS_PER_READ: u64 = 2_000;
+/// The most rows of an outbox per read. A row has up to 128 KiB.
+const ROWS_PER_READ: u64 = 128;
 /// The first and the longest pause between two readings.
 const POLL_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// As producer it stands for all of them, also in subjects of earlier versions, which end with another word.
@@ -104,7 +104,7 @@ impl Mesh {
             let marked = marked.map_err(|error| Failure::failed(unread("a database", &error)))?;
             owed.insert(service.name(), marked);
         }
-        let mut sequences = Sequences::default();
+        let (mut sequences, mut events_in_stream) = (Sequences::default(), 0);
         let broken = |error: bus::Error| Failure::failed(unread("the broker", &error));
         if let Some(mut events) = self.broker.events_of(EVERY_PRODUCER, "", 0).await.map_err(broken)? {
             loop {
@@ -114,16 +114,18 @@ impl Mesh {
                 }
                 for (sequence, message) in next {
                     sequences.count(sequence);
-                    let Some((event_id, occurred, envelope)) = past::read(&message.payload) else { continue };
-                    if let Some(marked) = owed.get_mut(envelope.producer.as_str()) {
-                        marked.remove(&event_id);
-                        told.add(envelope, occurred);
+                    let Some(published) = past::read(&message.payload) else { continue };
+                    events_in_stream += published.events.len() as u64;
+                    let producer = published.events.first().map(|event| event.producer.as_str());
+                    if let Some(marked) = producer.and_then(|producer| owed.get_mut(producer)) {
+                        marked.remove(&published.frame_id);
+                        told.add(published);
                     }
                 }
             }
         }
         let lacks = told.gone(oldest).into_iter().chain(findings(&owed)).collect();
-        Ok(StreamReport { events: sequences.count, empty: sequences.empty(), lacks })
+        Ok(StreamReport { events: events_in_stream, empty: sequences.empty(), lacks })
     }
 }
 
@@ -152,12 +154,13 @@ impl Sequences {
     }
 }
 
-/// The events of each service that its outbox marks as published and that were not found in the stream.
-type Owed = BTreeMap<&'static str, HashSet<Uuid>>;
+/// The frames of each service that its outbox marks as published and that were not found in the stream, with how many
+/// events each has.
+type Owed = BTreeMap<&'static str, HashMap<Uuid, u64>>;
 
 fn findings(owed: &Owed) -> impl Iterator<Item = Finding> {
     owed.iter().filter(|(_, marked)| !marked.is_empty()).map(|(producer, marked)| {
-        let events = number(marked.len() as u64);
+        let events = number(marked.values().sum());
         let detail = format!("{events} that the outbox marks as published and the stream does not have");
         Finding { subject: (*producer).to_owned(), detail: format!("{detail}; the relay has to publish them again") }
     })
@@ -169,24 +172,29 @@ fn findings(owed: &Owed) -> impl Iterator<Item = Finding> {
 struct Told(HashMap<(String, String), Vec<(i64, i64)>>);
 
 impl Told {
-    fn add(&mut self, EventEnvelope { producer, aggregate, aggregate_version, .. }: EventEnvelope, occurred: i64) {
-        self.0.entry((producer, aggregate)).or_default().push((aggregate_version, occurred));
+    /// Adds the events of a frame. All count as old as the newest, because they are dropped together.
+    fn add(&mut self, Published { events, occur_time, .. }: Published) {
+        for EventEnvelope { producer, aggregate, aggregate_version, .. } in events {
+            self.0.entry((producer, aggregate)).or_default().push((aggregate_version, occur_time));
+        }
     }
 
-    /// Reads an outbox. Returns the ids of the events that it marks as published and that the stream has to have: it
-    /// drops those that occurred before `oldest`, in microseconds since 1970.
-    async fn read_outbox(&mut self, database: &Database, oldest: Option<i64>) -> Result<HashSet<Uuid>, DbErr> {
-        let (mut marked, mut after) = (HashSet::new(), 0);
+    /// Reads an outbox. Returns the frames that it marks as published and that the stream has to have, each with how many
+    /// events it has. The stream drops those that occurred before `oldest`, in microseconds since 1970.
+    async fn read_outbox(&mut self, database: &Database, oldest: Option<i64>) -> Result<HashMap<Uuid, u64>, DbErr> {
+        let (mut marked, mut after) = (HashMap::new(), 0);
         loop {
             let rows = outbox::read_after(database.reader(), after, ROWS_PER_READ).await?;
             let Some(last) = rows.last() else { return Ok(marked) };
             after = last.position;
             for row in rows {
+                let published = past::read(&row.payload);
                 if row.stream_sequence.is_some() && oldest.is_none_or(|oldest| row.occur_time >= oldest) {
-                    marked.insert(row.event_id);
+                    let events = published.as_ref().map_or(1, |published| published.events.len() as u64);
+                    marked.insert(row.event_id, events);
                 }
-                if let Some((_, occurred, envelope)) = past::read(&row.payload) {
-                    self.add(envelope, occurred);
+                if let Some(published) = published {
+                    self.add(published);
                 }
             }
         }

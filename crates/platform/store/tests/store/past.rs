@@ -104,7 +104,7 @@ async fn a_log_knows_how_far_events_were_removed_by_age() {
         let connection = writing(&backend).await;
         let may_have_had =
             async |occurred| past::may_have_had(backend.database.reader(), occurred).await.expect("an answer");
-        outbox::append(&connection, (1..=3).map(envelope).collect()).await.expect("appended");
+        append_each(&connection, (1..=3).map(envelope)).await;
         connection.execute_unprepared("UPDATE outbox SET stream_sequence = position").await.expect("published");
         assert!(!may_have_had(LIMIT - 1).await, "{}: nothing was removed", backend.name);
         outbox::prune(&backend.database, Timestamp::from_microsecond(LIMIT).expect("a time")).await.expect("pruned");
@@ -149,6 +149,7 @@ async fn an_event_the_broker_has_is_looked_for_and_taken_back() {
         assert!(knows(10, 10 * HOUR).await && knows(19, 0).await);
         assert!(!knows(20, 10 * HOUR).await, "it is of the time of the others and not there");
         assert!(!knows(20, 30 * HOUR).await, "it is newer than all there is");
+        assert!(!knows(20, 10 * HOUR - 1).await, "a clock was late: it is of the time of the others and not there");
         assert!(knows(20, HOUR).await, "it is older than all there is, so it was removed");
         assert!(outbox::unpublished(backend.database.reader(), 9).await.expect("read").is_empty());
         assert_eq!(outbox::ids(backend.database.reader()).await.expect("ids").len(), 10);
