@@ -100,7 +100,7 @@ impl Assembly {
         Ok((assembly, server))
     }
 
-    /// Adds a service. `places` holds Hospital's methods about places from when Hospital was added until Screening is.
+    /// Adds a service. Hospital leaves its methods in `places`, and Screening takes them.
     fn add(
         &mut self,
         service: Service,

@@ -36,6 +36,8 @@ use report::Report;
 /// The most rows that one step reads or writes.
 const ROWS_PER_READ: u64 = ROWS_PER_CHUNK as u64;
 const ROWS_PER_CHUNK: usize = 2_000;
+/// The most frames that one step reads or writes. A frame has up to 128 KiB and some hundred events.
+const FRAMES_PER_CHUNK: usize = 32;
 
 /// Finds lost pasts, recovers them, and reports what was found, what was done and what nobody knows.
 ///
@@ -189,7 +191,7 @@ impl Recovery {
         }
         self.have_read_again(service, loss).await?;
         let database = self.database(service)?;
-        for chunk in missed.chunks(ROWS_PER_CHUNK) {
+        for chunk in missed.chunks(FRAMES_PER_CHUNK) {
             let frames = chunk.iter().map(|frame| frame.returned.clone()).collect();
             outbox::take_back(database, frames).await.map_err(failed)?;
         }

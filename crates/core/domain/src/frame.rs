@@ -21,7 +21,7 @@ const EVENTS: u32 = 16;
 
 /// How many bytes of events a frame holds at most, unless its first event is larger. A broker takes messages up to 1
 /// MiB.
-pub const MAX_FRAME_BYTES: usize = 128 * 1024;
+const MAX_FRAME_BYTES: usize = 128 * 1024;
 
 /// Events of one transaction and one subject.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +72,7 @@ pub fn frames(envelopes: &[EventEnvelope]) -> Result<Vec<Frame>, Malformed> {
             Some(index) if before.is_none_or(|before| before <= index) => index,
             found => {
                 if found.is_some() {
-                    // Its aggregate has an event in a later frame, so a frame that is later still begins.
+                    // A later frame has an event of this aggregate, so this event needs a new frame behind it.
                     open = frames.len();
                     newest.clear();
                 }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use crate::aim::Aim;
 use checkup::service::Service;
 
+use crate::aim::Aim;
 use crate::chance::Chance;
 use crate::mutant::Mutant;
 use crate::plan::{CUSTOMERS, Disruption, HOSPITALS, HOSTS, How, Plan, SCREENINGS, SERVICES};

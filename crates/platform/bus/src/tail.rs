@@ -18,12 +18,12 @@ use tokio::time::{Instant, sleep_until};
 use self::shared::{Rest, SharedLog};
 use crate::port::{Delivery, Error, Filter, Message, Position, Subscribe, Subscription};
 
-/// One event in a producer's log.
+/// One message in a producer's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// The position in the log, from 1, growing in commit order.
     pub position: i64,
-    /// The event; all readers of the log share it.
+    /// The message; all readers of the log share it.
     pub message: Arc<Message>,
 }
 

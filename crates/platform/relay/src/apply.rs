@@ -22,8 +22,8 @@ pub(crate) struct Applier {
     pub(crate) consumer: Consumer,
     options: ConsumeOptions,
     clock: Clock,
-    /// How often each postponed event was tried. The broker's count of deliveries is not used, because a delivery may
-    /// end without a try.
+    /// How often each event of a postponed frame was tried; `attempts` once it is a dead letter. The broker's count of
+    /// deliveries is not used, because a delivery may end without a try.
     tries: HashMap<Uuid, i32>,
 }
 
@@ -35,7 +35,7 @@ type Origin<'a> = (&'a Delivery, &'a [u8]);
 pub(crate) struct Outcome {
     /// The deliveries to repeat, each after a pause. Of each, the events before the one that failed are applied.
     pub(crate) later: Vec<(Delivery, Duration)>,
-    /// How many events were applied or stored as dead letters.
+    /// How many events need nothing more: applied now or before, unknown, or dead letters.
     pub(crate) done: u64,
 }
 
@@ -80,7 +80,9 @@ impl Applier {
                         // move in order.
                         self.apply_decoded(std::mem::take(&mut batch), &mut outcome).await;
                         if !outcome.holds(delivery) {
-                            self.store_dead_letter((delivery, bytes), inbox_key, &error, 1).await;
+                            if self.tries.insert(seen_as("", bytes), self.options.attempts).is_none() {
+                                self.store_dead_letter((delivery, bytes), inbox_key, &error, 1).await;
+                            }
                             outcome.done += 1;
                         }
                     }
@@ -91,7 +93,21 @@ impl Applier {
             }
         }
         self.apply_decoded(batch, &mut outcome).await;
+        self.forget(deliveries, &outcome);
         outcome
+    }
+
+    /// Forgets the tries of events whose frames do not come again.
+    fn forget(&mut self, deliveries: &[Delivery], outcome: &Outcome) {
+        if self.tries.is_empty() {
+            return;
+        }
+        for delivery in deliveries.iter().filter(|delivery| !outcome.holds(delivery)) {
+            for event in events(delivery) {
+                let id = event.content.ok().flatten().map_or_else(|| seen_as("", event.bytes), |(_, id)| id);
+                self.tries.remove(&id);
+            }
+        }
     }
 
     async fn apply_decoded(&mut self, batch: Batch<'_>, outcome: &mut Outcome) {
@@ -145,6 +161,10 @@ impl Applier {
     /// Tries one event. If that fails, its delivery is repeated later, or the event is stored as a dead letter after its
     /// last try.
     async fn try_once(&mut self, origin: Origin<'_>, event: &Incoming) -> Option<(Delivery, Duration)> {
+        if self.tries.get(&event.event_id).is_some_and(|tries| *tries >= self.options.attempts) {
+            // It is a dead letter. Its frame came again because of an event behind it.
+            return None;
+        }
         let Err(fault) = self.attempt(std::slice::from_ref(event)).await else {
             self.tries.remove(&event.event_id);
             return None;
@@ -156,7 +176,6 @@ impl Applier {
             return Some((origin.0.clone(), self.pause(attempt)));
         }
         self.store_dead_letter(origin, event.inbox_key.clone(), &format!("{fault:?}"), attempt).await;
-        self.tries.remove(&event.event_id);
         None
     }
 

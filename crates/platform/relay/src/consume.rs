@@ -123,7 +123,7 @@ impl Reader {
                 }
             };
             (worked, settled) = (true, false);
-            let begun = Instant::now();
+            let (begun, frames) = (Instant::now(), deliveries.len());
             let Outcome { later, done } = self.applier.apply(&deliveries).await;
             applied.increment(done);
             if !later.is_empty() {
@@ -137,8 +137,8 @@ impl Reader {
                 tracing::warn!(consumer = name, error = chain(&error), "cannot acknowledge events");
                 return worked;
             }
-            // More events follow a large batch, so waiting would save little.
-            let large = done * LARGE_BATCH_DIVISOR >= self.options.batch as u64;
+            // More events follow a large batch or a full read, so waiting would save little.
+            let large = frames == FRAMES_PER_READ || done * LARGE_BATCH_DIVISOR >= self.options.batch as u64;
             begin = begun + if large { Duration::ZERO } else { spacing(pace, begun.elapsed()) };
         }
     }

@@ -67,7 +67,7 @@ impl fmt::Debug for Consumer {
 /// The limits and pauses of a consumer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConsumeOptions {
-    /// The most events per call of the handler, unless one frame has more.
+    /// A call of the handler gets whole frames until they have at least so many events.
     pub batch: usize,
     /// The shortest time between the starts of two batches, so that events that arrive close together share one
     /// transaction. A batch after a silence begins at once, and so does a batch after a large one. After a slow batch

@@ -208,13 +208,19 @@ pub async fn admit_repeatable(
 struct Cursor {
     position: i64,
     applied: Applied,
+    /// The frame there; nil if its id is not known.
+    frame_id: Uuid,
 }
 
 impl Cursor {
     /// Whether an event is still to be applied; if so, the cursor moves past it.
-    fn admit(&mut self, position: i64, part: Part) -> bool {
-        if position > self.position {
-            *self = Self { position, applied: Applied::NOTHING };
+    fn admit(&mut self, position: i64, frame_id: Uuid, part: Part) -> bool {
+        // A broker that lost its end gives positions out again. A frame that was read whole is beyond the end then and
+        // noticed; one that was read in part is compared here.
+        let in_part = position == self.position && self.applied != Applied::WHOLE;
+        let is_another = in_part && !self.frame_id.is_nil() && self.frame_id != frame_id;
+        if position > self.position || is_another {
+            *self = Self { position, applied: Applied::NOTHING, frame_id };
         }
         position == self.position && self.applied.admit(part)
     }
@@ -230,24 +236,28 @@ async fn admit_ordered(
         return Ok(());
     }
     let known = cursors::Entity::find().filter(cursors::Column::Consumer.eq(consumer)).fetch(transaction).await?;
-    let cursor = |row: &cursors::Model| Cursor { position: row.position, applied: Applied::of_column(row.applied) };
+    let cursor = |row: &cursors::Model| Cursor {
+        position: row.position,
+        applied: Applied::of_column(row.applied),
+        frame_id: row.event_id.unwrap_or_default(),
+    };
     let known: HashMap<&str, Cursor> = known.iter().map(|row| (row.source.as_str(), cursor(row))).collect();
-    let mut moved: HashMap<&str, (Cursor, Uuid)> = HashMap::new();
+    let mut moved: HashMap<&str, Cursor> = HashMap::new();
     for (inbox_key, fresh) in inbox_keys.iter().zip(fresh) {
         if let InboxKey::Ordered { source, position, frame_id, part } = inbox_key {
             let known = || known.get(&**source).copied().unwrap_or_default();
-            let mut cursor = moved.get(&**source).map_or_else(known, |(cursor, _)| *cursor);
-            *fresh = cursor.admit(*position, *part);
+            let mut cursor = moved.get(&**source).copied().unwrap_or_else(known);
+            *fresh = cursor.admit(*position, *frame_id, *part);
             if *fresh {
-                moved.insert(source, (cursor, *frame_id));
+                moved.insert(source, cursor);
             }
         }
     }
-    let moved = moved.into_iter().map(|(source, (cursor, frame_id))| cursors::ActiveModel {
+    let moved = moved.into_iter().map(|(source, cursor)| cursors::ActiveModel {
         consumer: Set(consumer.to_owned()),
         source: Set(source.to_owned()),
         position: Set(cursor.position),
-        event_id: Set(Some(frame_id).filter(|id| !id.is_nil())),
+        event_id: Set(Some(cursor.frame_id).filter(|id| !id.is_nil())),
         applied: Set(cursor.applied.to_column()),
     });
     let moved: Vec<_> = moved.collect();

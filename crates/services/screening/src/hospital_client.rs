@@ -20,13 +20,13 @@ use domain::screening::Terms;
 use fault::{Code, Fault, Reason};
 use runtime::backoff::Backoff;
 use runtime::client::{Line, Outgoing, Replicas, Silence, is_unreachable};
-use runtime::deadline::Deadline;
+use runtime::deadline::{Deadline, FAIR};
 use runtime::entropy::jittered;
 use runtime::identity::TokenSource;
 use runtime::server::InProcess;
 use runtime::status::refusal_of;
 use runtime::trace::TraceContext;
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 use tonic::{Response, Status};
 
 use terms::KnownHospitals;
@@ -117,9 +117,9 @@ impl HospitalClient {
         let message = message::ReserveCapacityRequest { slot: slot.to_string(), claim_id: claim.to_string() };
         let answer = match &self.places {
             Some(places) => {
-                let limit = deadline.min(Deadline::within(self.attempt));
-                let asked = places.call(message, trace, limit, |places, request| places.reserve_capacity(request));
-                asked.await.map_err(|status| no_answer_here(&status, deadline))
+                let begun = Instant::now();
+                let asked = places.call(message, trace, deadline, |places, request| places.reserve_capacity(request));
+                asked.await.map_err(|status| no_answer_here(&status, deadline.has_passed() && begun.elapsed() < FAIR))
             }
             None => {
                 self.call_with_retries(slot, message, trace, deadline, |line, request| {
@@ -267,13 +267,13 @@ impl HospitalClient {
     }
 }
 
-/// Interprets the status of a Hospital of this process. It is not asked again: what it could not do now it cannot do in
-/// a moment either.
-fn no_answer_here(status: &Status, deadline: Deadline) -> Failure {
+/// Interprets the status of a Hospital of this process. It is not asked again, because no answer was lost on the way.
+/// `is_late` says that the caller gave it no fair time.
+fn no_answer_here(status: &Status, is_late: bool) -> Failure {
     if !is_unreachable(status) {
         return refusal(status);
     }
-    if deadline.has_passed() {
+    if is_late {
         return Failure::Late;
     }
     Failure::Silent(format!("{:?}: {}", status.code(), status.message()))

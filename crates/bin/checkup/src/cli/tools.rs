@@ -104,8 +104,8 @@ Examples:
 Reads as an auditor, over gRPC: every slot and its claims from Hospital, every booking from Screening, every row from \
 Reservation, the page of every customer from MyPage. Bookings may go on meanwhile: what does not agree is read again, and \
 counts only if it still does not agree when --settle has passed. A service that is not there is skipped, and said so. Where tokens \
-are made with the key of --data-dir, what the services said is also looked up in the files of that directory. With --config, of a mesh, its outboxes and its stream are \
-read too, to find events that the broker lost.
+are made with the key of --data-dir, what the services said is also looked up in the files of that directory. With the \
+--config of a mesh, verify also reads the outboxes and the stream, and finds events that the broker lost.
 
 --json prints one object: `ok`, `read` (rows by ledger), `skipped`, `moving` (what changed at every look and was not judged), \
 `stream` (`events`, and `empty` sequences between them) and `disagreements`, each with `rule`, `subject` and `detail`. Rules: capacity-holds, counts-are-claims, claims-are-bookings, \

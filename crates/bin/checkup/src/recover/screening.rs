@@ -13,12 +13,9 @@ use screening::recovery::Known;
 use store::Database;
 
 use super::report::Report;
-use super::{Loss, ROWS_PER_CHUNK, ROWS_PER_READ, Recovery, failed, refused};
+use super::{FRAMES_PER_CHUNK, Loss, ROWS_PER_CHUNK, ROWS_PER_READ, Recovery, failed, refused};
 use crate::exit::Failure;
 use crate::service::Service;
-
-/// Frames that one step reads. A frame has up to some hundred events.
-const FRAMES_PER_CHUNK: usize = 32;
 
 /// What the others know and Screening does not.
 #[derive(Default)]

@@ -14,7 +14,7 @@ use domain::recovery::VERSION_HEADROOM;
 use jiff::SignedDuration;
 use runtime::backoff::Backoff;
 use runtime::clock::Clock;
-use store::{Database, DbErr, micros, outbox};
+use store::{Database, DbErr, Location, micros, outbox};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -55,19 +55,26 @@ pub(super) struct Mesh {
 }
 
 impl Mesh {
-    /// `None` if no configuration is given, or it names no broker.
+    /// `None` if no configuration is given.
     ///
     /// # Errors
-    /// Fails if the configuration is wrong, or a database cannot be opened.
+    /// Fails if the configuration is wrong or names no broker, or a database cannot be opened.
     pub(super) async fn open(config: &ConfigArgs) -> Result<Option<Self>, Failure> {
         if config.config.is_none() && config.set.is_empty() {
             return Ok(None);
         }
         let settings = Sources::of_process(config).settings()?;
-        let Some(options) = settings.events else { return Ok(None) };
+        let Some(options) = settings.events else {
+            return Err(Failure::usage(
+                "the configuration names no broker (events.nats), so there is no stream to verify",
+            ));
+        };
         let (max_age, clock) = (options.max_age, Clock::shifted(settings.clock_offset));
         let broker = JetStream::connect(options).await.map_err(|error| Failure::usage(chain(&error)))?;
-        let databases = assembly::open_all(&settings.databases).await?;
+        let mut locations = settings.databases;
+        // A file belongs to one process, and to open it would make it. My-page, which has one, publishes nothing.
+        locations.retain(|_, location| matches!(location, Location::Postgres(_)));
+        let databases = assembly::open_all(&locations).await?;
         Ok(Some(Self { broker, clock, max_age, databases }))
     }
 
@@ -95,12 +102,10 @@ impl Mesh {
     }
 
     async fn read(&self) -> Result<StreamReport, Failure> {
-        let oldest = SignedDuration::try_from(self.max_age).ok().filter(|age| !age.is_zero());
-        let oldest = oldest.and_then(|age| self.clock.now().checked_sub(age).ok()).map(micros);
         // the outboxes are read before the stream, so it must have what they mark
         let (mut told, mut owed) = (Told::default(), Owed::new());
         for (service, database) in &self.databases {
-            let marked = told.read_outbox(database, oldest).await;
+            let marked = told.read_outbox(database).await;
             let marked = marked.map_err(|error| Failure::failed(unread("a database", &error)))?;
             owed.insert(service.name(), marked);
         }
@@ -124,8 +129,23 @@ impl Mesh {
                 }
             }
         }
+        // what the stream dropped by age while it was read is not missing
+        let oldest = self.oldest();
+        for marked in owed.values_mut() {
+            marked.retain(|_, (_, occurred)| oldest.is_none_or(|oldest| *occurred >= oldest));
+        }
         let lacks = told.gone(oldest).into_iter().chain(findings(&owed)).collect();
         Ok(StreamReport { events: events_in_stream, empty: sequences.empty(), lacks })
+    }
+}
+
+impl Mesh {
+    /// When the oldest events occurred that the stream must still have, in microseconds since 1970; `None` if it keeps
+    /// all. An hour is for clocks that differ.
+    fn oldest(&self) -> Option<i64> {
+        let age = SignedDuration::try_from(self.max_age).ok().filter(|age| !age.is_zero())?;
+        let age = age.checked_sub(SignedDuration::from_hours(1))?;
+        self.clock.now().checked_sub(age).ok().map(micros)
     }
 }
 
@@ -154,13 +174,15 @@ impl Sequences {
     }
 }
 
-/// The frames of each service that its outbox marks as published and that were not found in the stream, with how many
-/// events each has.
-type Owed = BTreeMap<&'static str, HashMap<Uuid, u64>>;
+/// The frames of each service that its outbox marks as published and that were not found in the stream.
+type Owed = BTreeMap<&'static str, Marked>;
+
+/// How many events each frame has, and when the newest occurred, in microseconds since 1970.
+type Marked = HashMap<Uuid, (u64, i64)>;
 
 fn findings(owed: &Owed) -> impl Iterator<Item = Finding> {
     owed.iter().filter(|(_, marked)| !marked.is_empty()).map(|(producer, marked)| {
-        let events = number(marked.values().sum());
+        let events = number(marked.values().map(|(events, _)| events).sum());
         let detail = format!("{events} that the outbox marks as published and the stream does not have");
         Finding { subject: (*producer).to_owned(), detail: format!("{detail}; the relay has to publish them again") }
     })
@@ -179,19 +201,18 @@ impl Told {
         }
     }
 
-    /// Reads an outbox. Returns the frames that it marks as published and that the stream has to have, each with how many
-    /// events it has. The stream drops those that occurred before `oldest`, in microseconds since 1970.
-    async fn read_outbox(&mut self, database: &Database, oldest: Option<i64>) -> Result<HashMap<Uuid, u64>, DbErr> {
-        let (mut marked, mut after) = (HashMap::new(), 0);
+    /// Reads an outbox. Returns the frames that it marks as published.
+    async fn read_outbox(&mut self, database: &Database) -> Result<Marked, DbErr> {
+        let (mut marked, mut after) = (Marked::new(), 0);
         loop {
             let rows = outbox::read_after(database.reader(), after, ROWS_PER_READ).await?;
             let Some(last) = rows.last() else { return Ok(marked) };
             after = last.position;
             for row in rows {
                 let published = past::read(&row.payload);
-                if row.stream_sequence.is_some() && oldest.is_none_or(|oldest| row.occur_time >= oldest) {
+                if row.stream_sequence.is_some() {
                     let events = published.as_ref().map_or(1, |published| published.events.len() as u64);
-                    marked.insert(row.event_id, events);
+                    marked.insert(row.event_id, (events, row.occur_time));
                 }
                 if let Some(published) = published {
                     self.add(published);

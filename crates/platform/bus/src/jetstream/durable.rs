@@ -18,7 +18,7 @@ use super::stream::identity;
 use super::{BROKER_TIMEOUT, Connection, Shared};
 use crate::port::{Delivery, Error, Message, Position, Subscribe, Subscription};
 
-/// The most events that all replicas together may hold without an acknowledgement, postponed ones included.
+/// The most messages that all replicas together may hold without an acknowledgement, postponed ones included.
 const MAX_UNACKNOWLEDGED: i64 = 10_000;
 
 /// Serves subscriptions from durable consumers. A missing consumer is made again and starts at the first event.

@@ -15,7 +15,7 @@ use super::{JetStream, Shared};
 use crate::port::{Error, Message};
 
 /// The most messages per call of `next`.
-const EVENTS_PER_PULL: usize = 128;
+const MESSAGES_PER_PULL: usize = 128;
 
 /// The subject filter that matches every event of a producer.
 fn subjects(producer: &str) -> String {
@@ -48,7 +48,7 @@ impl ProducerEvents {
             return Ok(Vec::new());
         }
         let mut events = Vec::new();
-        let taken = self.pull.take(&self.shared, EVENTS_PER_PULL).await?;
+        let taken = self.pull.take(&self.shared, MESSAGES_PER_PULL).await?;
         self.waiting = self.waiting.saturating_sub(taken.len() as u64);
         for message in taken {
             let sequence = message.info().map_err(|error| self.shared.error(error))?.stream_sequence;

@@ -20,7 +20,7 @@ use sea_orm::ConnectionTrait as _;
 use store::{dead_letter, outbox};
 use tokio::time::timeout;
 
-use crate::support::{Applier, Command, POISON, Side, event, numbers, side, soon};
+use crate::support::{Applier, Command, MALFORMED, POISON, Side, event, numbers, side, soon};
 
 fn start(consuming: &Side, transport: Arc<dyn Subscribe>, troubles: u32) -> DrainTrigger {
     let pauses = Duration::from_millis(1);
@@ -29,8 +29,17 @@ fn start(consuming: &Side, transport: Arc<dyn Subscribe>, troubles: u32) -> Drai
 }
 
 fn start_with(consuming: &Side, transport: Arc<dyn Subscribe>, troubles: u32, options: ConsumeOptions) -> DrainTrigger {
+    let (writer, troubles) = (consuming.writer.clone(), AtomicU32::new(troubles));
+    start_handler(consuming, transport, Applier { writer, troubles, refusals: Arc::default() }, options)
+}
+
+fn start_handler(
+    consuming: &Side,
+    transport: Arc<dyn Subscribe>,
+    handler: Applier,
+    options: ConsumeOptions,
+) -> DrainTrigger {
     let (trigger, drain) = drain_pair();
-    let handler = Applier { writer: consuming.writer.clone(), troubles: AtomicU32::new(troubles) };
     let consumer = Consumer {
         name: "ledger",
         filter: vec![domain::event::subject_filter("slot", "screening_refused")],
@@ -233,6 +242,32 @@ async fn an_event_that_fails_holds_the_rest_of_its_frame_and_no_other() {
     assert!(event_ids.contains(&events[12].event_id), "{event_ids:?}");
 }
 
+/// Several events of one frame that the handler refuses, whatever the inbox knows, are tried as often as one.
+#[tokio::test]
+async fn several_malformed_events_of_a_frame_are_each_put_aside_after_their_tries() {
+    const ATTEMPTS: i32 = 3;
+    let consuming = side().await;
+    let mut events: Vec<_> = (1..=10).map(event).collect();
+    for malformed in [1, 4, 5, 8] {
+        events[malformed].aggregate = MALFORMED.into();
+    }
+    let refusals = Arc::new(AtomicU32::new(0));
+    let handler =
+        Applier { writer: consuming.writer.clone(), troubles: AtomicU32::new(0), refusals: Arc::clone(&refusals) };
+    let pause = Duration::from_millis(1);
+    let options =
+        ConsumeOptions { attempts: ATTEMPTS, first_pause: pause, last_pause: pause, ..ConsumeOptions::default() };
+    let transport = Arc::new(Chaos(frames(&events, 10), vec![0xff]));
+    let _running = start_handler(&consuming, transport, handler, options);
+    let mut applied = effects(&consuming, 6).await;
+    applied.sort_unstable();
+    assert_eq!(applied, [1, 3, 4, 7, 8, 10]);
+    assert_eq!(dead_letters(&consuming, 5).await.len(), 5);
+    // Two deliveries of one frame share the tries of its events.
+    let tries = refusals.load(Ordering::Relaxed);
+    assert!(tries <= 2 * 4 * ATTEMPTS.unsigned_abs(), "{tries}");
+}
+
 /// In order, too, a frame is applied around its poison event, and the cursor stands behind it.
 #[tokio::test]
 async fn a_frame_in_order_is_applied_around_its_poison_event() {
@@ -346,7 +381,7 @@ async fn a_consumer_says_when_it_has_caught_up() {
     let readiness = Readiness::new();
     let latch = readiness.latch("events");
     let (_trigger, drain) = drain_pair();
-    let handler = Applier { writer: consuming.writer.clone(), troubles: AtomicU32::new(3) };
+    let handler = Applier { writer: consuming.writer.clone(), troubles: AtomicU32::new(3), refusals: Arc::default() };
     let consumer = Consumer {
         name: "ledger",
         filter: vec![domain::event::subject_filter("slot", "screening_refused")],

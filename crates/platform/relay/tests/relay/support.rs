@@ -90,7 +90,12 @@ pub(crate) struct Applier {
     pub(crate) writer: Writer<NumberHandler>,
     /// How often the store refuses, as if in trouble, before it works.
     pub(crate) troubles: AtomicU32,
+    /// How often an event alone was refused because it is malformed.
+    pub(crate) refusals: Arc<AtomicU32>,
 }
+
+/// The aggregate of an event that the handler refuses before it asks the inbox.
+pub(crate) const MALFORMED: &str = "malformed";
 
 #[async_trait]
 impl Handler for Applier {
@@ -98,6 +103,10 @@ impl Handler for Applier {
         if self.troubles.load(Ordering::Relaxed) > 0 {
             self.troubles.fetch_sub(1, Ordering::Relaxed);
             return Err(Fault::new(Reason::NotReady, "not now"));
+        }
+        if batch.iter().any(|event| event.envelope.aggregate == MALFORMED) {
+            self.refusals.fetch_add(u32::from(batch.len() == 1), Ordering::Relaxed);
+            return Err(Fault::internal("malformed"));
         }
         self.writer.submit(Command::Consume(batch.to_vec()), soon()).await
     }

@@ -5,6 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
 
 use domain::access::Caller;
+use fault::{Fault, Reason};
 use futures::FutureExt as _;
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
@@ -13,6 +14,8 @@ use super::methods::Method;
 use super::record::Record;
 use crate::deadline::Deadline;
 use crate::scope;
+use crate::status::status;
+use crate::tasks::panic_text;
 use crate::trace::TraceContext;
 
 /// A method of a service of this process. `T` is the trait that is generated from the service's contract, so a call has
@@ -75,8 +78,8 @@ impl<T: ?Sized> InProcess<T> {
         let answered = AssertUnwindSafe(call(&self.service, request)).catch_unwind();
         let answer = match tokio::time::timeout_at(deadline.instant(), scope::within(scope, answered)).await {
             Ok(Ok(answer)) => answer.map(Response::into_inner),
-            Ok(Err(_)) => Err(Status::internal("the service panicked")),
-            Err(_) => Err(Status::deadline_exceeded("the deadline has passed")),
+            Ok(Err(panic)) => Err(status(Fault::internal(panic_text(panic.as_ref())))),
+            Err(_) => Err(status(Fault::new(Reason::DeadlineExceeded, "the deadline has passed"))),
         };
         record.answered(answer.as_ref().map_or_else(Status::code, |_| tonic::Code::Ok));
         answer

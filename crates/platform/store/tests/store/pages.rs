@@ -151,6 +151,20 @@ async fn a_frame_is_remembered_in_parts() {
             assert_eq!(admit(1..2).await, [false], "{}, {kind}", backend.name);
             assert_eq!(cursor().await, (kind == "ordered").then_some(3), "{}, {kind}", backend.name);
         }
+        // A broker that lost its end gives the position of a frame that was read in part to another one.
+        let connection = writing(&backend).await;
+        let at = |frame_id, index| InboxKey::Ordered {
+            source: "a".into(),
+            position: 3,
+            frame_id: Uuid::from_u128(frame_id),
+            part: Part { index, is_last: false },
+        };
+        let admit = async |keys: [InboxKey; 2]| {
+            inbox::admit(&connection, "lost", &keys.iter().collect::<Vec<_>>()).await.expect("admitted")
+        };
+        assert_eq!(admit([at(7, 0), at(7, 1)]).await, [true; 2], "{}", backend.name);
+        assert_eq!(admit([at(8, 0), at(8, 1)]).await, [true; 2], "{}", backend.name);
+        assert_eq!(admit([at(8, 0), at(8, 2)]).await, [false, true], "{}", backend.name);
     }
 }
 
