@@ -22,9 +22,9 @@ pub(crate) struct Applier {
     pub(crate) consumer: Consumer,
     options: ConsumeOptions,
     clock: Clock,
-    /// How often each event of a postponed frame was tried; `attempts` once it is a dead letter. The broker's count of
-    /// deliveries is not used, because a delivery may end without a try.
-    tries: HashMap<Uuid, i32>,
+    /// How often each event of a postponed frame was tried, by the frame and its place there; `attempts` once it is a
+    /// dead letter. The broker's count of deliveries is not used, because a delivery may end without a try.
+    tries: HashMap<(Uuid, u32), i32>,
 }
 
 /// The delivery that an event came with, and the event's own bytes.
@@ -80,7 +80,7 @@ impl Applier {
                         // move in order.
                         self.apply_decoded(std::mem::take(&mut batch), &mut outcome).await;
                         if !outcome.holds(delivery) {
-                            if self.tries.insert(seen_as("", bytes), self.options.attempts).is_none() {
+                            if !self.is_dead_letter(&inbox_key) {
                                 self.store_dead_letter((delivery, bytes), inbox_key, &error, 1).await;
                             }
                             outcome.done += 1;
@@ -103,11 +103,15 @@ impl Applier {
             return;
         }
         for delivery in deliveries.iter().filter(|delivery| !outcome.holds(delivery)) {
-            for event in events(delivery) {
-                let id = event.content.ok().flatten().map_or_else(|| seen_as("", event.bytes), |(_, id)| id);
-                self.tries.remove(&id);
-            }
+            let settled = frame_id(&delivery.message.payload);
+            self.tries.retain(|(frame_id, _), _| *frame_id != settled);
         }
+    }
+
+    /// Whether this event was stored as a dead letter before its frame came again. In order, a frame comes once.
+    fn is_dead_letter(&self, inbox_key: &InboxKey) -> bool {
+        let tries = place(inbox_key).and_then(|place| self.tries.get(&place));
+        tries.is_some_and(|tries| *tries >= self.options.attempts)
     }
 
     async fn apply_decoded(&mut self, batch: Batch<'_>, outcome: &mut Outcome) {
@@ -146,7 +150,7 @@ impl Applier {
     }
 
     /// Tries one event until it is applied or stored as a dead letter, because later events must not overtake it.
-    async fn apply_in_order(&self, origin: Origin<'_>, event: &Incoming) {
+    async fn apply_in_order(&mut self, origin: Origin<'_>, event: &Incoming) {
         for attempt in 1..=self.options.attempts {
             let Err(fault) = self.attempt(std::slice::from_ref(event)).await else { return };
             self.warn(event, &fault, attempt);
@@ -161,15 +165,16 @@ impl Applier {
     /// Tries one event. If that fails, its delivery is repeated later, or the event is stored as a dead letter after its
     /// last try.
     async fn try_once(&mut self, origin: Origin<'_>, event: &Incoming) -> Option<(Delivery, Duration)> {
-        if self.tries.get(&event.event_id).is_some_and(|tries| *tries >= self.options.attempts) {
-            // It is a dead letter. Its frame came again because of an event behind it.
+        let place = place(&event.inbox_key)?;
+        if self.is_dead_letter(&event.inbox_key) {
+            // Its frame came again because of an event behind it.
             return None;
         }
         let Err(fault) = self.attempt(std::slice::from_ref(event)).await else {
-            self.tries.remove(&event.event_id);
+            self.tries.remove(&place);
             return None;
         };
-        let attempt = self.tries.entry(event.event_id).and_modify(|tries| *tries += 1).or_insert(1);
+        let attempt = self.tries.entry(place).and_modify(|tries| *tries += 1).or_insert(1);
         let attempt = *attempt;
         self.warn(event, &fault, attempt);
         if attempt < self.options.attempts {
@@ -222,8 +227,11 @@ impl Applier {
         tracing::debug!(consumer, %event, aggregate, version = aggregate_version, trace, "event applied");
     }
 
-    async fn store_dead_letter(&self, origin: Origin<'_>, inbox_key: InboxKey, error: &str, attempts: i32) {
+    async fn store_dead_letter(&mut self, origin: Origin<'_>, inbox_key: InboxKey, error: &str, attempts: i32) {
         let (delivery, bytes) = origin;
+        if let Some(place) = place(&inbox_key) {
+            self.tries.insert(place, self.options.attempts);
+        }
         let dead_letter = DeadLetter {
             consumer: self.consumer.name.to_owned(),
             event_id: EventEnvelope::decode(bytes).map(|envelope| envelope.event_id).unwrap_or_default(),
@@ -246,6 +254,19 @@ impl Applier {
             tokio::time::sleep(backoff.pause()).await;
         }
     }
+}
+
+/// The frame of an event and the event's place there, where frames come again.
+fn place(inbox_key: &InboxKey) -> Option<(Uuid, u32)> {
+    match inbox_key {
+        InboxKey::Ordered { .. } => None,
+        InboxKey::Unordered { frame_id, part } => Some((*frame_id, part.index)),
+    }
+}
+
+/// The id by which a frame is recognised where frames come again.
+fn frame_id(payload: &[u8]) -> Uuid {
+    Opened::new(payload).id().unwrap_or_else(|| seen_as("", payload))
 }
 
 /// One event of a delivery.

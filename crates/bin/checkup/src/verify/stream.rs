@@ -103,9 +103,9 @@ impl Mesh {
 
     async fn read(&self) -> Result<StreamReport, Failure> {
         // the outboxes are read before the stream, so it must have what they mark
-        let (mut told, mut owed) = (Told::default(), Owed::new());
+        let (mut versions, mut owed) = (Versions::default(), Owed::new());
         for (service, database) in &self.databases {
-            let marked = told.read_outbox(database).await;
+            let marked = versions.read_outbox(database).await;
             let marked = marked.map_err(|error| Failure::failed(unread("a database", &error)))?;
             owed.insert(service.name(), marked);
         }
@@ -124,7 +124,7 @@ impl Mesh {
                     let producer = published.events.first().map(|event| event.producer.as_str());
                     if let Some(marked) = producer.and_then(|producer| owed.get_mut(producer)) {
                         marked.remove(&published.frame_id);
-                        told.add(published);
+                        versions.add(published);
                     }
                 }
             }
@@ -134,7 +134,7 @@ impl Mesh {
         for marked in owed.values_mut() {
             marked.retain(|_, (_, occurred)| oldest.is_none_or(|oldest| *occurred >= oldest));
         }
-        let lacks = told.gone(oldest).into_iter().chain(findings(&owed)).collect();
+        let lacks = versions.gone(oldest).into_iter().chain(findings(&owed)).collect();
         Ok(StreamReport { events: events_in_stream, empty: sequences.empty(), lacks })
     }
 }
@@ -191,9 +191,9 @@ fn findings(owed: &Owed) -> impl Iterator<Item = Finding> {
 /// The versions that outboxes and the stream have of each producer's aggregates, with the microseconds since 1970 at
 /// which they occurred.
 #[derive(Debug, Default)]
-struct Told(HashMap<(String, String), Vec<(i64, i64)>>);
+struct Versions(HashMap<(String, String), Vec<(i64, i64)>>);
 
-impl Told {
+impl Versions {
     /// Adds the events of a frame. All count as old as the newest, because they are dropped together.
     fn add(&mut self, Published { events, occur_time, .. }: Published) {
         for EventEnvelope { producer, aggregate, aggregate_version, .. } in events {
@@ -225,9 +225,9 @@ impl Told {
     /// microseconds since 1970; `None` if it keeps all.
     fn gone(self, oldest: Option<i64>) -> Vec<Finding> {
         let mut gone: BTreeMap<String, (u64, String)> = BTreeMap::new();
-        let mut told: Vec<_> = self.0.into_iter().collect();
-        told.sort_unstable();
-        for ((producer, aggregate), mut versions) in told {
+        let mut all: Vec<_> = self.0.into_iter().collect();
+        all.sort_unstable();
+        for ((producer, aggregate), mut versions) in all {
             versions.sort_unstable();
             for version in missing(&versions, oldest) {
                 let first = || (0, format!("version {version} of {aggregate}"));
