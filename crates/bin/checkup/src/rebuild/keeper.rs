@@ -138,13 +138,22 @@ impl Builder {
     /// Makes the new view the one in use on disk, after checking that it has all bookings of the old one.
     async fn use_instead(&self, files: &ViewFiles, (old, next): (u32, u32), view: &View) -> Result<(), String> {
         let unread = |error: DbErr| format!("the views cannot be compared ({})", chain(&error));
-        follow(&self.views.database(), view).await.map_err(unread)?;
+        let followed = follow(&self.views.database(), view).await.map_err(unread)?;
         let (had, has) = (self.views.bookings().await.map_err(unread)?, view.bookings().await.map_err(unread)?);
-        if has < had {
-            // a limited stream, or one that was refilled after a loss, may lack events
+        // a limited stream, or one that was refilled after a loss, may lack events
+        let lacks = if has < had {
+            format!("the events there are make {has} bookings, and the old view shows {had}")
+        } else if !followed {
+            let limit = CATCH_UP_TIMEOUT.as_secs();
+            format!(
+                "the last events that the old view has applied did not come within {limit} s: they are gone or late"
+            )
+        } else {
+            String::new()
+        };
+        if !lacks.is_empty() {
             return Err(format!(
-                "the events there are make {has} bookings, and the old view shows {had}; to have it built from those all the \
-                 same, stop the process, remove {} and start it",
+                "{lacks}; to have it built from those all the same, stop the process, remove {} and start it",
                 files.path(old).display()
             ));
         }
@@ -188,17 +197,19 @@ async fn catch_up(files: &ViewFiles, request: &str, progress: &Progress, readine
 
 /// Waits until the new view has read as far as the old one, which gets no events meanwhile, so that no page goes back
 /// in time. A source that only the old view knows does not exist any more and is not waited for.
-async fn follow(old: &Database, new: &View) -> Result<(), DbErr> {
+///
+/// Returns whether it has: events that were removed by age never come.
+async fn follow(old: &Database, new: &View) -> Result<bool, DbErr> {
     let limit = Instant::now() + CATCH_UP_TIMEOUT;
     let consumer = new.consumer();
     let seen = inbox::cursors(old.reader(), consumer.name).await?;
     loop {
         let read = inbox::cursors(consumer.database.reader(), consumer.name).await?;
         if read.iter().all(|(source, position)| seen.get(source).is_none_or(|seen| position >= seen)) {
-            return Ok(());
+            return Ok(true);
         }
         if Instant::now() >= limit {
-            return Err(DbErr::Custom("the last events did not come in time".into()));
+            return Ok(false);
         }
         sleep(SWITCH_POLL_INTERVAL).await;
     }
