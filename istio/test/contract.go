@@ -31,10 +31,10 @@ type Method struct {
 }
 
 const (
-	reserve     = "/checkup.hospital.v1.CapacityService/ReserveCapacity"
-	release     = "/checkup.hospital.v1.CapacityService/ReleaseCapacity"
-	getClaim    = "/checkup.hospital.v1.CapacityService/GetCapacityClaim"
-	listClaims  = "/checkup.hospital.v1.CapacityService/ListCapacityClaims"
+	reserve     = "/checkup.capacity.v1.CapacityService/ReserveCapacity"
+	release     = "/checkup.capacity.v1.CapacityService/ReleaseCapacity"
+	getClaim    = "/checkup.capacity.v1.CapacityService/GetCapacityClaim"
+	listClaims  = "/checkup.capacity.v1.CapacityService/ListCapacityClaims"
 	getHospital = "/checkup.hospital.v1.HospitalService/GetHospital"
 	getSlot     = "/checkup.hospital.v1.HospitalService/GetSlot"
 	askForMore  = "/checkup.hospital.v1.HospitalService/CreateCapacityRequest"

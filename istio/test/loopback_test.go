@@ -17,8 +17,8 @@ import (
 
 const (
 	getSlotCall   = "hospital.v1.HospitalService/GetSlot"
-	reserveCall   = "hospital.v1.CapacityService/ReserveCapacity"
-	claimsCall    = "hospital.v1.CapacityService/ListCapacityClaims"
+	reserveCall   = "capacity.v1.CapacityService/ReserveCapacity"
+	claimsCall    = "capacity.v1.CapacityService/ListCapacityClaims"
 	registerCall  = "hospital.v1.HospitalService/CreateHospital"
 	bookCall      = "screening.v1.ScreeningService/CreateScreening"
 	identityForms = "spiffe://cluster.local/ns/"

@@ -102,11 +102,11 @@ func TestMutantsAreFoundOut(t *testing.T) {
 		{"a read that nobody repeats", onRoute("reservation", "reads", "retries", map[string]any{"attempts": int64(0)}), "could be repeated"},
 		{"everything repeated by default", install(nil, "meshConfig", "defaultHttpRetryPolicy"), "repeats calls by default"},
 
-		{"a missing policy", remove("AuthorizationPolicy", "hospital-from-screening"), "sa/screening with the token \"\" to /checkup.hospital.v1.CapacityService/ReserveCapacity: false"},
+		{"a missing policy", remove("AuthorizationPolicy", "hospital-from-screening"), "sa/screening with the token \"\" to /checkup.capacity.v1.CapacityService/ReserveCapacity: false"},
 		{"nothing refused by default", remove("AuthorizationPolicy", "deny-all"), "stranger admits"},
 		{"a door for everybody", set("AuthorizationPolicy", "mypage-from-gateway", []any{map[string]any{}}, "rules"), "mypage admits cluster.local/ns/checkup/sa/stranger"},
-		{"places for the gateway", path("AuthorizationPolicy", "hospital-from-gateway", "CapacityService/GetCapacityClaim", "CapacityService/ReserveCapacity"), "istio-ingressgateway-service-account with the token \"an auditor's\" to /checkup.hospital.v1.CapacityService/ReserveCapacity: true"},
-		{"claims for everybody", edit("AuthorizationPolicy", "hospital-from-gateway", "rules", func(rules []any) { delete(rules[2].(map[string]any), "when") }), "with the token \"a customer's\" to /checkup.hospital.v1.CapacityService/GetCapacityClaim: true"},
+		{"places for the gateway", path("AuthorizationPolicy", "hospital-from-gateway", "CapacityService/GetCapacityClaim", "CapacityService/ReserveCapacity"), "istio-ingressgateway-service-account with the token \"an auditor's\" to /checkup.capacity.v1.CapacityService/ReserveCapacity: true"},
+		{"claims for everybody", edit("AuthorizationPolicy", "hospital-from-gateway", "rules", func(rules []any) { delete(rules[2].(map[string]any), "when") }), "with the token \"a customer's\" to /checkup.capacity.v1.CapacityService/GetCapacityClaim: true"},
 		{"another identity of the gateway", func(m *Manifests) {
 			edit("AuthorizationPolicy", "marketing-from-gateway", "rules", func(rules []any) {
 				sources := rules[0].(map[string]any)["from"].([]any)[0].(map[string]any)["source"].(map[string]any)
@@ -123,7 +123,7 @@ func TestMutantsAreFoundOut(t *testing.T) {
 
 		{"no REST", remove("EnvoyFilter", "transcoder"), "descriptors"},
 		{"REST of an internal service", transcode(func(config map[string]any) {
-			config["services"] = append(config["services"].([]any), "checkup.hospital.v1.CapacityService")
+			config["services"] = append(config["services"].([]any), "checkup.capacity.v1.CapacityService")
 		}), "gateway: translates"},
 		{"errors not translated", transcode(func(config map[string]any) { delete(config, "convert_grpc_status") }), "without descriptors, errors or routes"},
 		{"paths and parameters of no method sent on", transcode(func(config map[string]any) { delete(config, "request_validation_options") }), "sends on what no method has"},

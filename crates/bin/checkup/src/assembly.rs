@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bus::jetstream::JetStream;
 use bus::tail::{Log, Tailer};
 use bus::{Publish, Subscribe};
-use contract::hospital::v1::capacity_service_server::CapacityService;
+use contract::capacity::v1::capacity_service_server::CapacityService;
 use domain::access::Caller;
 use mypage::Views;
 use relay::{Consumer, OutboxLog, Witness};
@@ -301,7 +301,7 @@ const fn publisher(service: Service) -> &'static str {
 /// Hospital's method for Screening in the same process.
 fn reserve_capacity(places: Arc<dyn CapacityService>) -> InProcess<dyn CapacityService> {
     let screening = Caller::Service(screening::NAME.to_owned());
-    InProcess::new(places, screening, "checkup.hospital.v1.CapacityService/ReserveCapacity")
+    InProcess::new(places, screening, "checkup.capacity.v1.CapacityService/ReserveCapacity")
 }
 
 /// The replicas of Hospital: those of the configuration, or the one in this process if there are none.

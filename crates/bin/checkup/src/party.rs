@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use contract::hospital::v1::capacity_service_client::CapacityServiceClient;
+use contract::capacity::v1::capacity_service_client::CapacityServiceClient;
 use contract::hospital::v1::hospital_service_client::HospitalServiceClient;
 use contract::marketing::v1::marketing_service_client::MarketingServiceClient;
 use contract::mypage::v1::my_page_service_client::MyPageServiceClient;

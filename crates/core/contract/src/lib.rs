@@ -14,7 +14,7 @@ mod generated {
     include!(concat!(env!("OUT_DIR"), "/contract.rs"));
 }
 
-pub use generated::checkup::{error, event, hospital, marketing, mypage, reservation, screening};
+pub use generated::checkup::{capacity, error, event, hospital, marketing, mypage, reservation, screening};
 pub use generated::google;
 
 /// The whole contract as an encoded `google.protobuf.FileDescriptorSet`, with imports, comments and options. Server

@@ -232,7 +232,7 @@ mod rest_annotations {
     use super::*;
 
     /// Services that nobody outside the mesh calls.
-    const INTERNAL: [&str; 1] = ["checkup.hospital.v1.CapacityService"];
+    const INTERNAL: [&str; 1] = ["checkup.capacity.v1.CapacityService"];
 
     fn methods() -> Vec<MethodDescriptor> {
         files()

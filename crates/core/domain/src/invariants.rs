@@ -12,8 +12,8 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
+use contract::capacity::v1::capacity_claim::State as ClaimState;
 use contract::hospital::v1 as message;
-use contract::hospital::v1::capacity_claim::State as ClaimState;
 use contract::reservation::v1::reservation::State as ReservationState;
 use contract::screening::v1::screening::State as ScreeningState;
 use jiff::civil::Date;

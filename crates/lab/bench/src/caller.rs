@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use contract::hospital::v1::capacity_service_client::CapacityServiceClient;
+use contract::capacity::v1::capacity_service_client::CapacityServiceClient;
 use contract::hospital::v1::hospital_service_client::HospitalServiceClient;
 use contract::marketing::v1::marketing_service_client::MarketingServiceClient;
 use contract::mypage::v1::my_page_service_client::MyPageServiceClient;

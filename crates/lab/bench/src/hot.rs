@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use contract::capacity::v1 as capacity;
 use contract::hospital::v1 as hospital;
 use contract::screening::v1 as screening;
 use domain::civil::encode_date;
@@ -122,7 +123,7 @@ impl Work for Reserve {
         let on = self.hot.current.load(Ordering::Relaxed);
         let slot = self.hot.at(on)?.to_owned();
         let claim_id = format!("{}.1", entropy::uuid_v7());
-        let request = self.caller.request(hospital::ReserveCapacityRequest { slot, claim_id });
+        let request = self.caller.request(capacity::ReserveCapacityRequest { slot, claim_id });
         match self.caller.capacity(caller).reserve_capacity(request).await {
             Ok(_) => Ok(Answer::Done),
             Err(status) => self.hot.judge(on, status),

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use contract::capacity::v1 as capacity;
+use contract::capacity::v1::capacity_service_client::CapacityServiceClient;
 use contract::hospital::v1 as hospital;
-use contract::hospital::v1::capacity_service_client::CapacityServiceClient;
 use contract::hospital::v1::hospital_service_client::HospitalServiceClient;
 use contract::mypage::v1 as mypage;
 use contract::mypage::v1::my_page_service_client::MyPageServiceClient;
@@ -123,7 +124,7 @@ async fn service_rows(caller: &mut Caller, hospitals: &Replicas, page: &'static 
     for row in &slots {
         let slot = row.slot.to_string();
         let filter = "state!=RELEASED".to_owned();
-        let request = hospital::ListCapacityClaimsRequest { slot, filter, page_size: PAGE_SIZE, ..Default::default() };
+        let request = capacity::ListCapacityClaimsRequest { slot, filter, page_size: PAGE_SIZE, ..Default::default() };
         for claim in inspect!(caller, hospitals, CapacityServiceClient, list_capacity_claims, request)?.claims {
             let id = ClaimId::parse(&claim.claim_id).map_err(|malformed| malformed.0)?;
             claims.push(ClaimRow { claim: id, slot: row.slot.clone(), state: claim.state() });

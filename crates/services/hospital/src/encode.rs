@@ -1,5 +1,6 @@
 //! Encodes domain values as messages.
 
+use contract::capacity::v1 as capacity;
 use contract::hospital::v1 as message;
 use domain::capacity::{Claim, ClaimState, Slot, SlotState};
 use domain::civil::{encode_date, encode_time};
@@ -77,19 +78,19 @@ pub(crate) fn slot(slot: &Slot) -> message::Slot {
 }
 
 /// Encodes a claim, with the booking terms if a place was granted.
-pub(crate) fn claim(claim: &Claim, terms: Option<Terms>) -> message::CapacityClaim {
+pub(crate) fn claim(claim: &Claim, terms: Option<Terms>) -> capacity::CapacityClaim {
     let revoke_reason = match claim.state {
         ClaimState::Active | ClaimState::Released => 0,
         ClaimState::Revoked(reason) => reason as i32,
     };
-    message::CapacityClaim {
+    capacity::CapacityClaim {
         claim_id: claim.id.to_string(),
         slot: claim.slot.to_string(),
         state: claim.state.message().into(),
         revoke_reason,
         slot_version: claim.slot_version,
         update_time: Some(encode_time(claim.update_time)),
-        terms: terms.map(|terms| message::BookingTerms {
+        terms: terms.map(|terms| capacity::BookingTerms {
             hospital_display_name: terms.hospital_display_name,
             time_zone: terms.time_zone,
             cancellation_close_time: terms.cancellation_close_time.map(encode_time),

@@ -20,7 +20,7 @@ mod tables;
 use std::fmt;
 use std::sync::Arc;
 
-use contract::hospital::v1::capacity_service_server::{CapacityService, CapacityServiceServer};
+use contract::capacity::v1::capacity_service_server::{CapacityService, CapacityServiceServer};
 use contract::hospital::v1::hospital_service_server::HospitalServiceServer;
 use runtime::Process;
 use runtime::server::Server;

@@ -8,10 +8,11 @@ mod terms;
 
 use std::time::Duration;
 
-use contract::hospital::v1 as message;
-use contract::hospital::v1::capacity_service_client::CapacityServiceClient;
-use contract::hospital::v1::capacity_service_server::CapacityService;
+use contract::capacity::v1 as message;
+use contract::capacity::v1::capacity_service_client::CapacityServiceClient;
+use contract::capacity::v1::capacity_service_server::CapacityService;
 use contract::hospital::v1::hospital_service_client::HospitalServiceClient;
+use contract::hospital::v1::{GetHospitalRequest, GetSlotRequest};
 use domain::booking::{Ended, Reply};
 use domain::capacity::{Offer, Venue};
 use domain::civil::{decode_time, time_zone};
@@ -183,17 +184,15 @@ impl HospitalClient {
         deadline: Deadline,
     ) -> Result<Prospect, Fault> {
         let name = slot.hospital.to_string();
-        let hospital =
-            self.call_with_retries(slot, message::GetHospitalRequest { name }, trace, deadline, |line, request| {
-                let mut client = HospitalServiceClient::new(line);
-                async move { client.get_hospital(request).await }
-            });
+        let hospital = self.call_with_retries(slot, GetHospitalRequest { name }, trace, deadline, |line, request| {
+            let mut client = HospitalServiceClient::new(line);
+            async move { client.get_hospital(request).await }
+        });
         let name = slot.to_string();
-        let offered =
-            self.call_with_retries(slot, message::GetSlotRequest { name }, trace, deadline, |line, request| {
-                let mut client = HospitalServiceClient::new(line);
-                async move { client.get_slot(request).await }
-            });
+        let offered = self.call_with_retries(slot, GetSlotRequest { name }, trace, deadline, |line, request| {
+            let mut client = HospitalServiceClient::new(line);
+            async move { client.get_slot(request).await }
+        });
         let (hospital, offered) = tokio::join!(hospital, offered);
         let hospital = found(slot, hospital, Reason::HospitalNotFound)?;
         let offered = found(slot, offered, Reason::SlotNotFound)?;

@@ -17,7 +17,7 @@ mod tables;
 use std::sync::Arc;
 use std::time::Duration;
 
-use contract::hospital::v1::capacity_service_server::CapacityService;
+use contract::capacity::v1::capacity_service_server::CapacityService;
 use contract::screening::v1::screening_service_server::ScreeningServiceServer;
 use domain::screening::{Command, Decision, Screening, decide};
 use fault::Fault;

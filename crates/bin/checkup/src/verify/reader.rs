@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use contract::capacity::v1 as capacity;
 use contract::hospital::v1 as hospital;
 use contract::mypage::v1 as mypage;
 use contract::reservation::v1 as reservation;
@@ -287,7 +288,7 @@ async fn slots_of(auditor: &Party, hospital: &str) -> Result<Vec<hospital::Slot>
 }
 
 /// The claims of a slot that are ACTIVE or REVOKED.
-pub(super) async fn claims_of(auditor: &Party, slot: &str) -> Result<Vec<hospital::CapacityClaim>, Failure> {
+pub(super) async fn claims_of(auditor: &Party, slot: &str) -> Result<Vec<capacity::CapacityClaim>, Failure> {
     let mut found = Vec::new();
     claims(auditor, slot, |rows| {
         found.extend(rows);
@@ -301,11 +302,11 @@ pub(super) async fn claims_of(auditor: &Party, slot: &str) -> Result<Vec<hospita
 async fn claims(
     auditor: &Party,
     slot: &str,
-    each: impl FnMut(Vec<hospital::CapacityClaim>) -> Result<(), Failure>,
+    each: impl FnMut(Vec<capacity::CapacityClaim>) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let list = async |page_token| {
         let (slot, filter) = (slot.to_owned(), "state!=RELEASED".to_owned());
-        let request = hospital::ListCapacityClaimsRequest { slot, page_size: PAGE_SIZE, page_token, filter };
+        let request = capacity::ListCapacityClaimsRequest { slot, page_size: PAGE_SIZE, page_token, filter };
         let page = auditor.capacity().list_capacity_claims(auditor.request(request)).await?;
         Ok(page.map(|page| (page.claims, page.next_page_token)))
     };

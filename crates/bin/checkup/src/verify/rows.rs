@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::hash::Hash;
 use std::sync::Arc;
 
+use contract::capacity::v1 as capacity;
 use contract::hospital::v1 as hospital;
 use contract::mypage::v1 as mypage;
 use contract::reservation::v1 as reservation;
@@ -58,7 +59,7 @@ impl Names {
         Ok(SlotRow { slot: self.slot(&row.name)?, capacity, booked_count, remaining_count })
     }
 
-    pub(super) fn claim_row(&mut self, row: &hospital::CapacityClaim) -> Result<ClaimRow, Failure> {
+    pub(super) fn claim_row(&mut self, row: &capacity::CapacityClaim) -> Result<ClaimRow, Failure> {
         let claim = ClaimId::parse(&row.claim_id);
         let claim = claim.map_err(|malformed| unreadable("a claim", &row.claim_id, malformed.0))?;
         Ok(ClaimRow { claim, slot: self.slot(&row.slot)?, state: row.state() })

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use contract::capacity::v1 as capacity;
 use contract::hospital::v1 as hospital;
 use contract::mypage::v1 as mypage;
 use contract::reservation::v1 as reservation;
@@ -36,7 +37,7 @@ enum Reading {
 #[derive(Default)]
 struct Fresh {
     slots: Option<Vec<hospital::Slot>>,
-    claims: Option<Vec<hospital::CapacityClaim>>,
+    claims: Option<Vec<capacity::CapacityClaim>>,
     screenings: Option<Vec<screening::Screening>>,
     reservations: Option<Vec<reservation::Reservation>>,
     items: Option<(String, Vec<mypage::MyPageItem>)>,
@@ -217,10 +218,10 @@ async fn get_screening(auditor: &Party, id: ScreeningId) -> Result<Option<screen
     .await
 }
 
-async fn get_claim(auditor: &Party, id: ClaimId, slot: &str) -> Result<Option<hospital::CapacityClaim>, Failure> {
+async fn get_claim(auditor: &Party, id: ClaimId, slot: &str) -> Result<Option<capacity::CapacityClaim>, Failure> {
     find("GetCapacityClaim", async || {
         let (slot, claim_id) = (slot.to_owned(), id.to_string());
-        let request = auditor.request(hospital::GetCapacityClaimRequest { slot, claim_id });
+        let request = auditor.request(capacity::GetCapacityClaimRequest { slot, claim_id });
         auditor.capacity().get_capacity_claim(request).await
     })
     .await

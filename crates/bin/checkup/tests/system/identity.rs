@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use contract::capacity::v1::ReserveCapacityRequest;
 use contract::hospital::v1 as hospital;
 use contract::mypage::v1 as mypage;
 use contract::reservation::v1 as reservation;
 use contract::screening::v1 as screening;
 use fault::Reason;
-use hospital::{DeleteHospitalRequest, GetHospitalRequest, ReserveCapacityRequest, UpdateHospitalRequest};
+use hospital::{DeleteHospitalRequest, GetHospitalRequest, UpdateHospitalRequest};
 use mypage::GetMyPageRequest;
 use reservation::GetReservationRequest;
 use screening::{CreateScreeningRequest, ListScreeningsRequest, Screening};
@@ -36,10 +37,10 @@ const ACCESS: &[(&str, &str, &[&str])] = &[
     ("checkup.hospital.v1.HospitalService", "ListCapacityRequests", &["admin", "marketing", "auditor"]),
     ("checkup.hospital.v1.HospitalService", "ApproveCapacityRequest", &["admin"]),
     ("checkup.hospital.v1.HospitalService", "RejectCapacityRequest", &["admin"]),
-    ("checkup.hospital.v1.CapacityService", "ReserveCapacity", &["screening"]),
-    ("checkup.hospital.v1.CapacityService", "ReleaseCapacity", &["screening"]),
-    ("checkup.hospital.v1.CapacityService", "GetCapacityClaim", &["screening", "auditor"]),
-    ("checkup.hospital.v1.CapacityService", "ListCapacityClaims", &["screening", "auditor"]),
+    ("checkup.capacity.v1.CapacityService", "ReserveCapacity", &["screening"]),
+    ("checkup.capacity.v1.CapacityService", "ReleaseCapacity", &["screening"]),
+    ("checkup.capacity.v1.CapacityService", "GetCapacityClaim", &["screening", "auditor"]),
+    ("checkup.capacity.v1.CapacityService", "ListCapacityClaims", &["screening", "auditor"]),
     ("checkup.screening.v1.ScreeningService", "CreateScreening", &["customer", "admin"]),
     ("checkup.screening.v1.ScreeningService", "GetScreening", &["customer", "admin", "auditor"]),
     ("checkup.screening.v1.ScreeningService", "ListScreenings", &["customer", "admin", "auditor"]),

@@ -1,6 +1,7 @@
 //! What every method answers about a date that is over, and what a deletion does with it: the tables in the comments of
 //! HospitalService and ScreeningService.
 
+use contract::capacity::v1::*;
 use contract::hospital::v1 as hospital;
 use contract::marketing::v1 as marketing;
 use contract::screening::v1 as screening;

@@ -253,7 +253,7 @@ async fn a_service_that_was_left_out_has_no_health() {
     let mut client = health(&checkup).await;
     let mut check = async |service: &str| client.check(HealthCheckRequest { service: service.to_owned() }).await;
     assert_eq!(check("checkup.mypage.v1.MyPageService").await.expect_err("absent").code(), Code::NotFound);
-    assert!(check("checkup.hospital.v1.CapacityService").await.is_ok());
+    assert!(check("checkup.capacity.v1.CapacityService").await.is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,8 +1,8 @@
 //! Claims: taking a place, giving it back, taking it away.
 
+use contract::capacity::v1 as message;
 use contract::event::v1::event_envelope::Payload;
 use contract::event::v1::{CapacityReleased, CapacityReserved, CapacityRevoked};
-use contract::hospital::v1 as message;
 use fault::{Fault, Reason};
 use jiff::Timestamp;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use contract::hospital::v1::capacity_claim::State as ClaimState;
+use contract::capacity::v1::capacity_claim::State as ClaimState;
 use contract::reservation::v1::reservation::State as ReservationState;
 use contract::screening::v1::screening::State as ScreeningState;
 use jiff::civil::Date;

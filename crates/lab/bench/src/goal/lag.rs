@@ -6,7 +6,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use contract::hospital::v1::{GetCapacityClaimRequest, capacity_claim};
+use contract::capacity::v1::{GetCapacityClaimRequest, capacity_claim};
 use contract::mypage::v1::GetMyPageRequest;
 use contract::screening::v1::{CancelScreeningRequest, Screening};
 use hdrhistogram::Histogram;

@@ -1,8 +1,9 @@
 //! Decodes requests about claims and capacity requests.
 
+use contract::capacity::v1::ListCapacityClaimsRequest;
 use contract::hospital::v1::{
     ApproveCapacityRequestRequest, CapacityRequest, CreateCapacityRequestRequest, GetCapacityRequestRequest,
-    ListCapacityClaimsRequest, ListCapacityRequestsRequest, RejectCapacityRequestRequest,
+    ListCapacityRequestsRequest, RejectCapacityRequestRequest,
 };
 use domain::capacity::MAX_CAPACITY;
 use domain::civil::decode_time;

@@ -1,7 +1,7 @@
 //! CapacityService: takes and gives back places, for Screening alone. Screening and auditors read claims.
 
-use contract::hospital::v1::capacity_service_server::CapacityService;
-use contract::hospital::v1::{
+use contract::capacity::v1::capacity_service_server::CapacityService;
+use contract::capacity::v1::{
     CapacityClaim, GetCapacityClaimRequest, ListCapacityClaimsRequest, ListCapacityClaimsResponse,
     ReleaseCapacityRequest, ReserveCapacityRequest,
 };

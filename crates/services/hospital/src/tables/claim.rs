@@ -1,6 +1,6 @@
 //! The table of claims.
 
-use contract::hospital::v1::capacity_claim::State;
+use contract::capacity::v1::capacity_claim::State;
 use domain::capacity::{Claim, ClaimState, RevokeReason};
 use domain::ids::{ClaimId, ScreeningId};
 use sea_orm::ActiveValue::{Set, Unchanged};

@@ -239,7 +239,7 @@ pub(crate) async fn claims(
     filter: &[Comparison],
     page: &Page,
 ) -> Result<Rows<Claim>, DbErr> {
-    use contract::hospital::v1::capacity_claim::State;
+    use contract::capacity::v1::capacity_claim::State;
     let number = |_: &'static str, operand: &Operand| match operand {
         Operand::Text(name) => State::from_str_name(name).map(|state| Value::from(state as i32)),
         Operand::Date(_) | Operand::Number(_) => None,

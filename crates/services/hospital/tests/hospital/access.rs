@@ -1,5 +1,6 @@
 //! Who may call which method. This is checked before anything else.
 
+use contract::capacity::v1 as capacity;
 use contract::hospital::v1;
 use fault::Reason;
 use testkit::{Party, refused};
@@ -75,19 +76,19 @@ async fn call(method: &str, party: &Party) -> Result<(), Status> {
             rpc.reject_capacity_request(message).await.map(drop)
         }
         "ReserveCapacity" => {
-            let message = v1::ReserveCapacityRequest { slot: slot(), claim_id: claim(1) };
+            let message = capacity::ReserveCapacityRequest { slot: slot(), claim_id: claim(1) };
             capacity.reserve_capacity(message).await.map(drop)
         }
         "ReleaseCapacity" => {
-            let message = v1::ReleaseCapacityRequest { slot: slot(), claim_id: claim(1) };
+            let message = capacity::ReleaseCapacityRequest { slot: slot(), claim_id: claim(1) };
             capacity.release_capacity(message).await.map(drop)
         }
         "GetCapacityClaim" => {
-            let message = v1::GetCapacityClaimRequest { slot: slot(), claim_id: claim(99) };
+            let message = capacity::GetCapacityClaimRequest { slot: slot(), claim_id: claim(99) };
             capacity.get_capacity_claim(message).await.map(drop)
         }
         "ListCapacityClaims" => {
-            let message = v1::ListCapacityClaimsRequest { slot: slot(), ..Default::default() };
+            let message = capacity::ListCapacityClaimsRequest { slot: slot(), ..Default::default() };
             capacity.list_capacity_claims(message).await.map(drop)
         }
         _ => panic!("no such method: {method}"),

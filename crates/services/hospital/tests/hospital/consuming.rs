@@ -1,8 +1,8 @@
 //! Events that give places back: each takes effect once, in any order and beside any other change.
 
+use contract::capacity::v1::capacity_claim::State;
 use contract::event::v1::event_envelope::Payload;
 use contract::event::v1::{EventEnvelope, ScreeningCancelled, ScreeningRejected, ScreeningSnapshot};
-use contract::hospital::v1;
 use fault::Reason;
 use relay::{Handler, Incoming};
 use sea_orm::{ConnectionTrait, Statement};
@@ -10,7 +10,6 @@ use store::dead_letter::DeadLetter;
 use store::inbox::InboxKey;
 use testkit::refused;
 use uuid::Uuid;
-use v1::capacity_claim::State;
 
 use crate::support::{House, assert_slot_adds_up, claim, claims, facts, get_slot, reserve};
 

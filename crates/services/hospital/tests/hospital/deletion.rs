@@ -1,11 +1,11 @@
 //! Deletions and cancellations of many bookings: they proceed in chunks, survive restarts and reach the last claim.
 
+use contract::capacity::v1::capacity_claim::RevokeReason;
 use contract::event::v1::event_envelope::Payload;
 use contract::hospital::v1;
 use fault::Reason;
 use testkit::{Party, eventually, refused, rush};
 use tonic::Response;
-use v1::capacity_claim::RevokeReason;
 use v1::hospital::State as HospitalState;
 use v1::slot::State as SlotState;
 

@@ -1,5 +1,6 @@
 //! Lists: their order, pages and filters, and page tokens that are valid for one list only.
 
+use contract::capacity::v1 as capacity;
 use contract::hospital::v1;
 use fault::Reason;
 use testkit::{Party, day_of, refused};
@@ -137,7 +138,7 @@ async fn claims_are_listed_by_id_in_pages() {
     reserve(&screening, &slots[1], &claim(4)).await.unwrap();
     crate::support::release(&screening, &slots[0], &claim(7)).await.unwrap();
     let list = async |slot: &str, filter: &str| {
-        let mut request = v1::ListCapacityClaimsRequest {
+        let mut request = capacity::ListCapacityClaimsRequest {
             slot: slot.into(),
             page_size: 2,
             filter: filter.into(),
@@ -158,9 +159,9 @@ async fn claims_are_listed_by_id_in_pages() {
     assert_eq!(list(&slots[0], "state!=ACTIVE").await, [claim(7)]);
     assert_eq!(list("hospitals/-/slots/-", "").await, [1, 3, 4, 5, 7, 9].map(claim));
     assert_eq!(list("hospitals/-/slots/-", "state=ACTIVE").await, [1, 3, 4, 5, 9].map(claim));
-    let half = v1::ListCapacityClaimsRequest { slot: "hospitals/seoul/slots/-".into(), ..Default::default() };
+    let half = capacity::ListCapacityClaimsRequest { slot: "hospitals/seoul/slots/-".into(), ..Default::default() };
     refused(screening.capacity().list_capacity_claims(half).await, Reason::FieldInvalid);
-    let wrong = v1::ListCapacityClaimsRequest {
+    let wrong = capacity::ListCapacityClaimsRequest {
         slot: slots[0].clone(),
         filter: "state=STATE_UNSPECIFIED".into(),
         ..Default::default()

@@ -1,13 +1,14 @@
 //! Every method on its happy path.
 
+use contract::capacity::v1::GetCapacityClaimRequest;
+use contract::capacity::v1::capacity_claim::State as ClaimState;
 use contract::event::v1::event_envelope::Payload;
-use contract::hospital::v1::capacity_claim::State as ClaimState;
 use contract::hospital::v1::hospital::State as HospitalState;
 use contract::hospital::v1::set_slot_capacity_request::Change;
 use contract::hospital::v1::slot::State as SlotState;
 use contract::hospital::v1::{
-    BatchCreateSlotsRequest, BookingPolicy, CloseSlotRequest, CreateSlotRequest, GetCapacityClaimRequest, Hospital,
-    ReopenSlotRequest, SearchAvailabilityRequest, SetSlotCapacityRequest, Slot, UpdateHospitalRequest,
+    BatchCreateSlotsRequest, BookingPolicy, CloseSlotRequest, CreateSlotRequest, Hospital, ReopenSlotRequest,
+    SearchAvailabilityRequest, SetSlotCapacityRequest, Slot, UpdateHospitalRequest,
 };
 use prost_types::{Duration, FieldMask};
 use testkit::day_of;

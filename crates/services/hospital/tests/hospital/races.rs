@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use contract::capacity::v1 as capacity;
+use contract::capacity::v1::capacity_claim::State as ClaimState;
 use contract::hospital::v1;
 use fault::Reason;
 use runtime::clock::Clock;
 use sea_orm::{SqliteTransactionMode, TransactionOptions, TransactionTrait};
 use testkit::{Party, Refusal, eventually, gather, refused, refused_one_of, rush, start_together};
 use tonic::{Response, Status};
-use v1::capacity_claim::State as ClaimState;
 use v1::hospital::State as HospitalState;
 use v1::set_slot_capacity_request::Change;
 
@@ -148,10 +149,10 @@ async fn r4_reserve_against_the_deletion_of_the_hospital() {
         match answer {
             Ok(_) => {
                 taken += 1;
-                let get = v1::GetCapacityClaimRequest { slot, claim_id: id };
+                let get = capacity::GetCapacityClaimRequest { slot, claim_id: id };
                 let read = screening.capacity().get_capacity_claim(get).await.unwrap().into_inner();
                 assert_eq!(read.state(), ClaimState::Revoked, "what was taken before the deletion is revoked");
-                assert_eq!(read.revoke_reason(), v1::capacity_claim::RevokeReason::HospitalDeleted);
+                assert_eq!(read.revoke_reason(), capacity::capacity_claim::RevokeReason::HospitalDeleted);
             }
             Err(status) => drop(refused(Err::<(), _>(status), Reason::HospitalDeleted)),
         }

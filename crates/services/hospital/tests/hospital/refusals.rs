@@ -1,5 +1,6 @@
 //! The refusals of each method, with the metadata that a client needs to act on them.
 
+use contract::capacity::v1 as capacity;
 use contract::hospital::v1;
 use fault::Reason;
 use testkit::{Refusal, day_of, refused};
@@ -161,7 +162,7 @@ async fn refusals_of_a_booking_come_in_the_order_of_the_contract() {
     admin.hospital().close_slot(v1::CloseSlotRequest { name: slots[1].clone(), ..close }).await.unwrap();
     refuse(&slots[1], 1, Reason::SlotClosed).await;
     let again = reserve(&screening, &slots[1], &claim(2)).await.unwrap();
-    assert_eq!(again.state(), v1::capacity_claim::State::Active, "a claim that exists answers before any rule");
+    assert_eq!(again.state(), capacity::capacity_claim::State::Active, "a claim that exists answers before any rule");
     release(&screening, &slots[1], &claim(2)).await.unwrap();
     let ended = refuse(&slots[1], 2, Reason::ClaimTerminated).await;
     assert_eq!((ended.value("claimId"), ended.value("state")), (claim(2).as_str(), "RELEASED"));
@@ -180,7 +181,7 @@ async fn a_claim_belongs_to_one_slot() {
     reserve(&screening, &slots[0], &claim(1)).await.unwrap();
     assert_eq!(refused(reserve(&screening, &slots[1], &claim(1)).await, Reason::FieldInvalid).fields(), ["slot"]);
     assert_eq!(refused(release(&screening, &slots[1], &claim(1)).await, Reason::FieldInvalid).fields(), ["slot"]);
-    let elsewhere = v1::GetCapacityClaimRequest { slot: slots[1].clone(), claim_id: claim(1) };
+    let elsewhere = capacity::GetCapacityClaimRequest { slot: slots[1].clone(), claim_id: claim(1) };
     refused(screening.capacity().get_capacity_claim(elsewhere).await, Reason::ClaimNotFound);
     for id in ["", "x.1", &claim(1)[..36], "00000000-0000-0000-0000-000000000001.0"] {
         assert_eq!(refused(reserve(&screening, &slots[0], id).await, Reason::FieldInvalid).fields(), ["claim_id"]);

@@ -6,6 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use contract::capacity::v1::{
+    CapacityClaim, ListCapacityClaimsRequest, ReleaseCapacityRequest, ReserveCapacityRequest,
+};
 use contract::event::v1::EventEnvelope;
 use contract::event::v1::event_envelope::Payload;
 use contract::hospital::v1 as message;
@@ -14,10 +17,7 @@ use hospital::{Migrator, Options, Service};
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, ToSpan};
-use message::{
-    CapacityClaim, CreateHospitalRequest, GetHospitalRequest, GetSlotRequest, Hospital, ListCapacityClaimsRequest,
-    ReleaseCapacityRequest, ReserveCapacityRequest, Slot,
-};
+use message::{CreateHospitalRequest, GetHospitalRequest, GetSlotRequest, Hospital, Slot};
 use runtime::Process;
 use runtime::clock::Clock;
 use runtime::entropy;

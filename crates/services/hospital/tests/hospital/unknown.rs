@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use contract::capacity::v1 as capacity;
+use contract::capacity::v1::capacity_claim::State;
 use contract::hospital::v1;
 use fault::Reason;
 use jiff::SignedDuration;
@@ -11,7 +13,6 @@ use sea_orm::ConnectionTrait;
 use store::{Nemesis, Verdict};
 use testkit::{Random, Refusal, eventually, refused, rush, seed};
 use tonic::{Response, Status};
-use v1::capacity_claim::State;
 use v1::set_slot_capacity_request::Change;
 
 use crate::support::{FILE, House, assert_slot_adds_up, claim, claims, get_slot, release, request_id, reserve};
@@ -93,7 +94,7 @@ async fn a_batch_whose_commit_is_unknown_is_run_again() {
     let after = assert_slot_adds_up(&screening, &slot).await;
     assert_eq!(usize::try_from(after.capacity).unwrap(), 100 + shifts, "each shift counts once");
     let stored = claims(&screening, &slot, "").await;
-    let state = |id: &str| stored.iter().find(|claim| claim.claim_id == id).map(v1::CapacityClaim::state);
+    let state = |id: &str| stored.iter().find(|claim| claim.claim_id == id).map(capacity::CapacityClaim::state);
     for (id, outcome) in &outcomes {
         match outcome {
             Ok(Some(expected)) => assert_eq!(state(id), Some(*expected), "{id}"),

@@ -4,9 +4,13 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use contract::capacity::v1::capacity_service_server::{CapacityService, CapacityServiceServer};
+use contract::capacity::v1::{
+    BookingTerms, CapacityClaim, GetCapacityClaimRequest, ListCapacityClaimsRequest, ListCapacityClaimsResponse,
+    ReleaseCapacityRequest, ReserveCapacityRequest,
+};
 use contract::event::v1::EventEnvelope;
 use contract::hospital::v1 as message;
-use contract::hospital::v1::capacity_service_server::{CapacityService, CapacityServiceServer};
 use contract::hospital::v1::hospital_service_server::{HospitalService, HospitalServiceServer};
 use domain::capacity::{self, Claim, ClaimState, Fact, RevokeReason, Slot, SlotState};
 use domain::civil::{encode_date, encode_time, time_zone};
@@ -183,7 +187,7 @@ impl FakeHospital {
         self.release_now(slot, claim).unwrap();
     }
 
-    fn reserve_now(&self, slot: &SlotId, id: ClaimId) -> Result<message::CapacityClaim, Fault> {
+    fn reserve_now(&self, slot: &SlotId, id: ClaimId) -> Result<CapacityClaim, Fault> {
         let now = self.now();
         let mut state = self.state();
         let hospital = state.hospitals.get(&slot.hospital);
@@ -191,7 +195,7 @@ impl FakeHospital {
         let terms = hospital.map(|hospital| hospital.terms(slot.date));
         state.keep(step, now);
         let mut answer = state.answer(id);
-        answer.terms = terms.map(|terms| message::BookingTerms {
+        answer.terms = terms.map(|terms| BookingTerms {
             hospital_display_name: terms.hospital_display_name,
             time_zone: terms.time_zone,
             cancellation_close_time: terms.cancellation_close_time.map(encode_time),
@@ -199,7 +203,7 @@ impl FakeHospital {
         Ok(answer)
     }
 
-    fn release_now(&self, slot: &SlotId, id: ClaimId) -> Result<message::CapacityClaim, Fault> {
+    fn release_now(&self, slot: &SlotId, id: ClaimId) -> Result<CapacityClaim, Fault> {
         let now = self.now();
         let mut state = self.state();
         let step = capacity::release(slot, id, state.claims.get(&id), state.slots.get(slot), now)?;
@@ -226,14 +230,14 @@ impl State {
         }
     }
 
-    fn answer(&self, id: ClaimId) -> message::CapacityClaim {
+    fn answer(&self, id: ClaimId) -> CapacityClaim {
         let claim = &self.claims[&id];
-        message::CapacityClaim {
+        CapacityClaim {
             claim_id: id.to_string(),
             slot: claim.slot.to_string(),
             state: claim.state.message().into(),
             slot_version: claim.slot_version,
-            ..message::CapacityClaim::default()
+            ..CapacityClaim::default()
         }
     }
 }
@@ -255,10 +259,10 @@ fn lost() -> Status {
 impl CapacityService for FakeHospital {
     async fn reserve_capacity(
         &self,
-        request: Request<message::ReserveCapacityRequest>,
-    ) -> Result<Response<message::CapacityClaim>, Status> {
+        request: Request<ReserveCapacityRequest>,
+    ) -> Result<Response<CapacityClaim>, Status> {
         require_slot(&request, &request.get_ref().slot)?;
-        let message::ReserveCapacityRequest { slot, claim_id } = request.into_inner();
+        let ReserveCapacityRequest { slot, claim_id } = request.into_inner();
         let (slot, claim) = (SlotId::parse(&slot).unwrap(), ClaimId::parse(&claim_id).unwrap());
         let fate = {
             let mut state = self.state();
@@ -294,25 +298,22 @@ impl CapacityService for FakeHospital {
 
     async fn release_capacity(
         &self,
-        request: Request<message::ReleaseCapacityRequest>,
-    ) -> Result<Response<message::CapacityClaim>, Status> {
+        request: Request<ReleaseCapacityRequest>,
+    ) -> Result<Response<CapacityClaim>, Status> {
         require_slot(&request, &request.get_ref().slot)?;
-        let message::ReleaseCapacityRequest { slot, claim_id } = request.into_inner();
+        let ReleaseCapacityRequest { slot, claim_id } = request.into_inner();
         let (slot, claim) = (SlotId::parse(&slot).unwrap(), ClaimId::parse(&claim_id).unwrap());
         self.release_now(&slot, claim).map(Response::new).map_err(status)
     }
 
-    async fn get_capacity_claim(
-        &self,
-        _: Request<message::GetCapacityClaimRequest>,
-    ) -> Result<Response<message::CapacityClaim>, Status> {
+    async fn get_capacity_claim(&self, _: Request<GetCapacityClaimRequest>) -> Result<Response<CapacityClaim>, Status> {
         Err(Status::unimplemented("not asked for"))
     }
 
     async fn list_capacity_claims(
         &self,
-        _: Request<message::ListCapacityClaimsRequest>,
-    ) -> Result<Response<message::ListCapacityClaimsResponse>, Status> {
+        _: Request<ListCapacityClaimsRequest>,
+    ) -> Result<Response<ListCapacityClaimsResponse>, Status> {
         Err(Status::unimplemented("not asked for"))
     }
 }

@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use contract::capacity::v1 as capacity;
+use contract::capacity::v1::GetCapacityClaimRequest;
+use contract::capacity::v1::ReleaseCapacityRequest;
+use contract::capacity::v1::ReserveCapacityRequest;
 use contract::hospital::v1 as hospital;
 use contract::mypage::v1 as mypage;
 use contract::reservation::v1 as reservation;
@@ -9,11 +13,9 @@ use contract::screening::v1 as screening;
 use fault::Reason;
 use hospital::set_slot_capacity_request::Change;
 use hospital::{ApproveCapacityRequestRequest, CapacityRequest, CreateCapacityRequestRequest, CreateSlotRequest};
-use hospital::{
-    BookingPolicy, CloseSlotRequest, CreateHospitalRequest, DeleteHospitalRequest, GetCapacityClaimRequest,
-};
-use hospital::{GetCapacityRequestRequest, GetHospitalRequest, Hospital, ListHospitalsRequest, ReleaseCapacityRequest};
-use hospital::{ReserveCapacityRequest, SetSlotCapacityRequest, Slot};
+use hospital::{BookingPolicy, CloseSlotRequest, CreateHospitalRequest, DeleteHospitalRequest};
+use hospital::{GetCapacityRequestRequest, GetHospitalRequest, Hospital, ListHospitalsRequest};
+use hospital::{SetSlotCapacityRequest, Slot};
 use mypage::GetMyPageRequest;
 use reservation::GetReservationRequest;
 use screening::{CompleteScreeningRequest, CreateScreeningRequest, ListScreeningsRequest, Screening};
@@ -172,7 +174,7 @@ async fn places(seen: &mut Seen, checkup: &Checkup) {
     let screening = checkup.service("screening").await;
     let release = ReleaseCapacityRequest { slot: slot.clone(), claim_id: CLAIM.to_owned() };
     let tombstone = screening.capacity().release_capacity(release).await.expect("a release before its reserve");
-    assert_eq!(tombstone.get_ref().state(), hospital::capacity_claim::State::Released);
+    assert_eq!(tombstone.get_ref().state(), capacity::capacity_claim::State::Released);
     let reserve = ReserveCapacityRequest { slot, claim_id: CLAIM.to_owned() };
     let refusal = refused(screening.capacity().reserve_capacity(reserve).await, Reason::ClaimTerminated);
     assert_eq!((refusal.value("claimId"), refusal.value("state")), (CLAIM, "RELEASED"));

@@ -9,7 +9,7 @@ mod faults;
 mod requests;
 mod time;
 
-use contract::hospital::v1 as hospital;
+use contract::capacity::v1::{CapacityClaim, ListCapacityClaimsRequest};
 use contract::hospital::v1::Slot;
 use contract::screening::v1 as screening;
 use contract::screening::v1::Screening;
@@ -36,11 +36,11 @@ pub(crate) async fn all_screenings(auditor: &Party, filter: &str) -> Vec<Screeni
 }
 
 /// The claims of a slot in one state.
-pub(crate) async fn claims(auditor: &Party, slot: &str, state: &str) -> Vec<hospital::CapacityClaim> {
+pub(crate) async fn claims(auditor: &Party, slot: &str, state: &str) -> Vec<CapacityClaim> {
     let mut found = Vec::new();
     let mut page_token = String::new();
     loop {
-        let request = hospital::ListCapacityClaimsRequest {
+        let request = ListCapacityClaimsRequest {
             slot: slot.to_owned(),
             page_size: 1000,
             page_token,

@@ -1,5 +1,6 @@
 //! The requests of HospitalService and CapacityService.
 
+use contract::capacity::v1::*;
 use contract::google::r#type::Date;
 use contract::hospital::v1 as hospital;
 use fault::Reason;

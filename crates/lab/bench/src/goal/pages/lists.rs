@@ -1,5 +1,6 @@
 //! Every list of the contract that grows, behind one type.
 
+use contract::capacity::v1 as capacity;
 use contract::hospital::v1 as hospital;
 use contract::marketing::v1::ListDemandSignalsRequest;
 use contract::mypage::v1::ListMyPageItemsRequest;
@@ -67,7 +68,7 @@ pub(in crate::goal) fn lists(testbed: &Testbed, subjects: &Subjects) -> Result<V
     let of_hospital = ListScreeningsRequest { filter: format!("hospital=\"{parent}\""), ..Default::default() };
     let by_date = ListScreeningsRequest { order_by: "date".to_owned(), ..of_hospital.clone() };
     let search = hospital::SearchAvailabilityRequest { start_date, end_date, ..Default::default() };
-    let claims = hospital::ListCapacityClaimsRequest { slot, ..Default::default() };
+    let claims = capacity::ListCapacityClaimsRequest { slot, ..Default::default() };
     let requests = hospital::ListCapacityRequestsRequest { parent: parent.clone(), ..Default::default() };
     let items = ListMyPageItemsRequest { parent: format!("{customer}/myPage"), ..Default::default() };
     Ok(vec![
