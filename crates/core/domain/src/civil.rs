@@ -3,9 +3,9 @@
 //! A screening date is a date in the hospital's time zone; only audit times are instants.
 
 use fault::{Reason, Violations};
-use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::{Offset, TimeZone};
+use jiff::{SignedDuration, Timestamp};
 
 /// Reads a complete civil date; adds a violation if it is missing, partial or impossible.
 pub fn decode_date(
@@ -33,6 +33,12 @@ pub fn decode_date(
 #[must_use]
 pub fn encode_date(date: Date) -> contract::google::r#type::Date {
     contract::google::r#type::Date { year: date.year().into(), month: date.month().into(), day: date.day().into() }
+}
+
+/// Writes a span of time as the contract's `Duration`.
+#[must_use]
+pub fn encode_duration(duration: SignedDuration) -> prost_types::Duration {
+    prost_types::Duration { seconds: duration.as_secs(), nanos: duration.subsec_nanos() }
 }
 
 /// Writes an instant as the contract's `Timestamp`, at most the second 9999-12-31T23:59:59Z.

@@ -123,6 +123,7 @@ fn counted(payload: &Payload) -> Option<Counted<'_>> {
             booked_count,
             capacity_request: _,
             slot_version,
+            date: _,
         }) => Counted { slot, slot_version: *slot_version, capacity: *new_capacity, booked: *booked_count },
         Payload::SlotClosed(SlotClosed {
             slot,
@@ -131,6 +132,7 @@ fn counted(payload: &Payload) -> Option<Counted<'_>> {
             slot_version,
             capacity,
             booked_count,
+            date: _,
         }) => Counted { slot, slot_version: *slot_version, capacity: *capacity, booked: *booked_count },
         Payload::CapacityReserved(CapacityReserved {
             slot,
@@ -139,6 +141,7 @@ fn counted(payload: &Payload) -> Option<Counted<'_>> {
             slot_version,
             capacity,
             booked_count,
+            date: _,
         })
         | Payload::CapacityReleased(CapacityReleased {
             slot,
@@ -147,6 +150,7 @@ fn counted(payload: &Payload) -> Option<Counted<'_>> {
             slot_version,
             capacity,
             booked_count,
+            date: _,
         })
         | Payload::CapacityRevoked(CapacityRevoked {
             slot,
@@ -157,6 +161,7 @@ fn counted(payload: &Payload) -> Option<Counted<'_>> {
             remaining_count: _,
             capacity,
             booked_count,
+            date: _,
         }) => Counted { slot, slot_version: *slot_version, capacity: *capacity, booked: *booked_count },
         _ => return None,
     };
@@ -188,13 +193,13 @@ impl Fact {
                 let screening = ScreeningId::parse(&booked.screening)?;
                 Self::Booked { screening, slot: SlotId::parse(&booked.slot)?, time: time()? }
             }
-            Payload::ScreeningRefused(ScreeningRefused { slot, reason: _, count }) => Self::Refused {
+            Payload::ScreeningRefused(ScreeningRefused { slot, reason: _, count, date: _ }) => Self::Refused {
                 event_id: Uuid::try_parse(&envelope.event_id).map_err(|_| missing("event_id"))?,
                 slot: SlotId::parse(slot)?,
                 count: (*count).max(0),
                 time: time()?,
             },
-            Payload::HospitalRegistered(HospitalRegistered { hospital, display_name: _, time_zone }) => {
+            Payload::HospitalRegistered(HospitalRegistered { hospital, time_zone, .. }) => {
                 Self::Located { hospital: HospitalId::parse(hospital)?, time_zone: time_zone.clone() }
             }
             Payload::HospitalDeletionStarted(HospitalDeletionStarted { hospital, reason: _, claims_to_revoke: _ })

@@ -15,13 +15,14 @@ pub use crate::hospital_state::{Deletion, Hospital, HospitalState, hospital_dele
 pub use crate::terms::Terms;
 
 use contract::event::v1::event_envelope::Payload;
-use contract::event::v1::{HospitalDeleted, HospitalDeletionStarted, HospitalRegistered, HospitalUpdated};
+use contract::event::v1::{HospitalDeleted, HospitalDeletionStarted, HospitalUpdated};
 use fault::{Fault, Reason};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 use crate::capacity::field_invalid;
+use crate::civil::encode_duration;
 use crate::event::Fact;
 use crate::ids::HospitalId;
 use crate::token::check_etag;
@@ -65,11 +66,7 @@ pub fn register(
         create_time: now,
         update_time: now,
     };
-    let fact = hospital.fact(Payload::HospitalRegistered(HospitalRegistered {
-        hospital: id.to_string(),
-        display_name: hospital.display_name.clone(),
-        time_zone: zone_name(&hospital.time_zone).to_owned(),
-    }));
+    let fact = hospital.fact(Payload::HospitalRegistered(hospital.registered()));
     Ok((hospital, fact))
 }
 
@@ -134,6 +131,10 @@ pub fn update(
         hospital: hospital.id.to_string(),
         display_name: changed.display_name.clone(),
         changed_paths: paths,
+        time_zone: zone.to_owned(),
+        min_notice: Some(encode_duration(changed.policy.min_notice)),
+        max_advance: Some(encode_duration(changed.policy.max_advance)),
+        cancellation_cutoff: Some(encode_duration(changed.policy.cancellation_cutoff)),
     }));
     Ok(Some((changed, fact)))
 }

@@ -2,6 +2,7 @@
 //!
 //! Slots and claims are judged by it, and [`crate::hospital`] changes it. That module exports what is public here.
 
+use contract::event::v1::HospitalRegistered;
 use contract::event::v1::event_envelope::Payload;
 use contract::hospital::v1 as message;
 use fault::{Fault, Reason};
@@ -10,7 +11,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use uuid::Uuid;
 
-use crate::civil::today;
+use crate::civil::{encode_duration, today};
 use crate::event::Fact;
 use crate::ids::HospitalId;
 use crate::terms::Terms;
@@ -116,6 +117,19 @@ impl Hospital {
     }
 
     /// A fact about the hospital at this version.
+    /// What a registration tells of this hospital.
+    #[must_use]
+    pub fn registered(&self) -> HospitalRegistered {
+        HospitalRegistered {
+            hospital: self.id.to_string(),
+            display_name: self.display_name.clone(),
+            time_zone: zone_name(&self.time_zone).to_owned(),
+            min_notice: Some(encode_duration(self.policy.min_notice)),
+            max_advance: Some(encode_duration(self.policy.max_advance)),
+            cancellation_cutoff: Some(encode_duration(self.policy.cancellation_cutoff)),
+        }
+    }
+
     pub(crate) fn fact(&self, payload: Payload) -> Fact {
         Fact { aggregate: self.id.to_string(), version: self.version, payload }
     }

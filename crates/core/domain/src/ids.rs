@@ -78,25 +78,68 @@ impl fmt::Display for HospitalId {
     }
 }
 
-/// The name of a slot: `hospitals/{hospital}/slots/{YYYY-MM-DD}`.
+/// The name of a slot: `hospitals/{hospital}/slots/{YYYY-MM-DD}`, or the same with `~{program}` at its end.
+///
+/// No slot of this version has a program. A later version sells several programs on one date, and its events have to be
+/// readable before it runs everywhere.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SlotId {
     /// The hospital that owns the slot.
     pub hospital: HospitalId,
     /// The civil date in the hospital's time zone.
     pub date: Date,
+    /// 1 to 63 of `a-z`, `0-9` and `-`. `None`: the slot has the whole date.
+    pub program: Option<String>,
 }
 
 impl SlotId {
-    /// Reads `hospitals/{hospital}/slots/{YYYY-MM-DD}`.
+    /// The slot that has the whole date.
+    #[must_use]
+    pub fn new(hospital: HospitalId, date: Date) -> Self {
+        Self { hospital, date, program: None }
+    }
+
+    /// Reads a slot's name, with or without a program. For what other services and stores say.
     ///
     /// # Errors
     /// [`Malformed`] for any other text.
     pub fn parse(name: &str) -> Result<Self, Malformed> {
-        let parts = name.split_once("/slots/").and_then(|(hospital, date)| {
-            Some(Self { hospital: HospitalId::parse(hospital).ok()?, date: parse_date(date)? })
-        });
+        let parts = name
+            .split_once("/slots/")
+            .and_then(|(hospital, segment)| Self::from_segment(HospitalId::parse(hospital).ok()?, segment));
         parts.ok_or_else(|| expected("hospitals/{hospital}/slots/{YYYY-MM-DD}"))
+    }
+
+    /// Reads the name of a slot without a program. For requests: no other slot can be asked for.
+    ///
+    /// # Errors
+    /// [`Malformed`] for any other text.
+    pub fn parse_requested(name: &str) -> Result<Self, Malformed> {
+        match Self::parse(name)? {
+            slot if slot.program.is_none() => Ok(slot),
+            _ => Err(expected("hospitals/{hospital}/slots/{YYYY-MM-DD}")),
+        }
+    }
+
+    /// Reads the last segment of a slot's name, `{YYYY-MM-DD}` or `{YYYY-MM-DD}~{program}`.
+    #[must_use]
+    pub fn from_segment(hospital: HospitalId, segment: &str) -> Option<Self> {
+        let Some((date, program)) = segment.split_once('~') else {
+            return Some(Self::new(hospital, parse_date(segment)?));
+        };
+        let well_formed = (1..=63).contains(&program.len())
+            && program.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+        let program = well_formed.then(|| program.to_owned())?;
+        Some(Self { hospital, date: parse_date(date)?, program: Some(program) })
+    }
+
+    /// The last segment of the name: `{YYYY-MM-DD}` or `{YYYY-MM-DD}~{program}`.
+    #[must_use]
+    pub fn segment(&self) -> String {
+        match &self.program {
+            None => self.date.to_string(),
+            Some(program) => format!("{}~{program}", self.date),
+        }
     }
 }
 
@@ -114,7 +157,8 @@ pub fn parse_date(text: &str) -> Option<Date> {
 
 impl fmt::Display for SlotId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/slots/{}", self.hospital, self.date)
+        write!(f, "{}/slots/{}", self.hospital, self.date)?;
+        self.program.as_ref().map_or(Ok(()), |program| write!(f, "~{program}"))
     }
 }
 
@@ -273,6 +317,11 @@ mod tests {
             SlotId::parse("hospitals/seoul/slots/2027-01-04").unwrap().to_string(),
             "hospitals/seoul/slots/2027-01-04"
         );
+        let program = "hospitals/seoul/slots/2027-01-04~heart-2";
+        let slot = SlotId::parse(program).unwrap();
+        assert_eq!((slot.to_string().as_str(), slot.segment().as_str()), (program, "2027-01-04~heart-2"));
+        assert_ne!(slot, SlotId::new(slot.hospital.clone(), slot.date));
+        assert!(SlotId::parse_requested(program).is_err() && SlotId::parse_requested(&program[..32]).is_ok());
         assert_eq!(ClaimId::parse(&format!("{uuid}.1")).unwrap().to_string(), format!("{uuid}.1"));
         let request = format!("hospitals/seoul/capacityRequests/{uuid}");
         assert_eq!(CapacityRequestId::parse(&request).unwrap().to_string(), request);
@@ -290,6 +339,10 @@ mod tests {
             "hospitals/seoul/slots/2027-02-30",
             "hospitals/seoul/slots/2027-1-4",
             "hospitals/seoul/slots/",
+            "hospitals/seoul/slots/2027-01-04~",
+            "hospitals/seoul/slots/2027-01-04~Heart",
+            "hospitals/seoul/slots/2027-01-04~heart~2",
+            "hospitals/seoul/slots/~heart",
             "seoul/slots/2027-01-04",
         ] {
             assert!(SlotId::parse(name).is_err(), "{name}");

@@ -212,7 +212,7 @@ impl ExpectedClaim {
             State::Confirmed | State::Completed | State::NoShow => ClaimState::Active,
             State::Cancelled | State::Rejected => ClaimState::Released,
             State::ForceCancelled => ClaimState::Revoked(match Revocation::from_name(&row.state_reason) {
-                Some(Revocation::SlotCancelled) => RevokeReason::SlotCancelled,
+                Some(Revocation::SlotCancelled | Revocation::Other(_)) => RevokeReason::SlotCancelled,
                 Some(Revocation::HospitalDeleted) | None => RevokeReason::HospitalDeleted,
             }),
         };

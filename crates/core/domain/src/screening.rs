@@ -97,28 +97,37 @@ impl State {
 }
 
 /// Why Hospital took a place away. The names are the codes that clients read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Revocation {
     /// The hospital was deleted.
     HospitalDeleted,
     /// The bookings of the slot were cancelled.
     SlotCancelled,
+    /// A code of a later version: the place is gone all the same.
+    Other(String),
 }
 
 impl Revocation {
     /// The code that clients read.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub fn name(&self) -> &str {
         match self {
             Self::HospitalDeleted => "HOSPITAL_DELETED",
             Self::SlotCancelled => "SLOT_CANCELLED",
+            Self::Other(code) => code,
         }
     }
 
-    /// The revocation with this code, or `None` if there is none.
+    /// The revocation with this code. `None` if the text is no code: 1 to 63 of `A-Z`, `0-9` and `_`.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::HospitalDeleted, Self::SlotCancelled].into_iter().find(|cause| cause.name() == name)
+        let code = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+        match name {
+            "HOSPITAL_DELETED" => Some(Self::HospitalDeleted),
+            "SLOT_CANCELLED" => Some(Self::SlotCancelled),
+            other if (1..=63).contains(&other.len()) && other.bytes().all(code) => Some(Self::Other(other.to_owned())),
+            _ => None,
+        }
     }
 }
 

@@ -3,11 +3,11 @@
 use contract::capacity::v1 as capacity;
 use contract::hospital::v1 as message;
 use domain::capacity::{Claim, ClaimState, Slot, SlotState};
-use domain::civil::{encode_date, encode_time};
+use domain::civil::{encode_date, encode_duration, encode_time};
 use domain::hospital::{CapacityRequest, HospitalState, Terms, count};
 use domain::token::etag;
 use domain::window::zone_name;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use crate::tables::read::HospitalView;
 
@@ -30,9 +30,9 @@ pub(crate) fn hospital(view: &HospitalView) -> message::Hospital {
         time_zone: zone_name(&hospital.time_zone).to_owned(),
         state: state.into(),
         booking_policy: Some(message::BookingPolicy {
-            min_notice: Some(duration(hospital.policy.min_notice)),
-            max_advance: Some(duration(hospital.policy.max_advance)),
-            cancellation_cutoff: Some(duration(hospital.policy.cancellation_cutoff)),
+            min_notice: Some(encode_duration(hospital.policy.min_notice)),
+            max_advance: Some(encode_duration(hospital.policy.max_advance)),
+            cancellation_cutoff: Some(encode_duration(hospital.policy.cancellation_cutoff)),
         }),
         active_booking_count: count(*active),
         revocation_progress: progress,
@@ -51,10 +51,6 @@ pub(crate) fn deletion_preview(view: &HospitalView, total: Option<i64>) -> messa
         previewed.revocation_progress = Some(message::RevocationProgress { total: count(total), revoked: 0 });
     }
     previewed
-}
-
-fn duration(offset: SignedDuration) -> prost_types::Duration {
-    prost_types::Duration { seconds: offset.as_secs(), nanos: offset.subsec_nanos() }
 }
 
 pub(crate) fn slot(slot: &Slot) -> message::Slot {
@@ -126,7 +122,7 @@ mod tests {
     fn the_largest_batch_of_slots_is_an_answer_that_every_client_takes() {
         let hospital = HospitalId::from_segment(&"h".repeat(63)).unwrap();
         let largest = Slot {
-            id: SlotId { hospital, date: jiff::civil::date(9999, 12, 31) },
+            id: SlotId::new(hospital, jiff::civil::date(9999, 12, 31)),
             capacity: i32::MAX,
             booked: 0,
             state: SlotState::Deleted,

@@ -78,7 +78,8 @@ fn read(incoming: &Incoming) -> Result<Event, Fault> {
     let request_id = envelope.request_id.clone();
     let cause = Cause { request_id, ..Cause::of_event(NAME, event_id, traceparent) };
     let claim_request = ClaimRequest {
-        slot: SlotId::parse(slot).map_err(|_| malformed("slot"))?,
+        // The cancellation of a program's booking waits as a dead letter for the version that knows its slot.
+        slot: SlotId::parse_requested(slot).map_err(|_| malformed("slot"))?,
         claim: ClaimId::parse(claim_id).map_err(|_| malformed("claim_id"))?,
         cause,
     };

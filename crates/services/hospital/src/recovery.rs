@@ -277,11 +277,8 @@ impl Recovery {
             };
             rows.push(hospital::ActiveModel::from(&hospital));
             self.recovered.registered.push(id.clone());
-            let payload = Payload::HospitalRegistered(HospitalRegistered {
-                hospital: id.to_string(),
-                display_name: display_name.to_owned(),
-                time_zone: time_zone.to_owned(),
-            });
+            let registered = HospitalRegistered { time_zone: time_zone.to_owned(), ..hospital.registered() };
+            let payload = Payload::HospitalRegistered(registered);
             self.emit(Fact { aggregate: id.to_string(), version: hospital.version, payload });
         }
         insert_all(transaction, rows).await

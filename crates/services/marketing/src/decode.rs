@@ -59,7 +59,7 @@ pub(crate) fn list(request: ListDemandSignalsRequest) -> Result<List, Fault> {
 pub(crate) fn propose(request: ProposeCapacityIncreaseRequest) -> Result<Propose, Fault> {
     let ProposeCapacityIncreaseRequest { slot, additional_capacity, mut justification, request_id } = request;
     let mut violations = Violations::new();
-    let slot = violations.name("slot", &slot, SlotId::parse);
+    let slot = violations.name("slot", &slot, SlotId::parse_requested);
     if !(1..=MAX_PLACES).contains(&additional_capacity) {
         violations.add("additional_capacity", Reason::FieldInvalid, format!("must be 1 to {MAX_PLACES}"));
     }

@@ -71,7 +71,7 @@ pub(crate) fn create(caller: &Caller, message: message::CreateScreeningRequest) 
         } = screening;
         let parsed_customer = violations.name("screening.customer", &customer, CustomerId::parse);
         text::check(&mut violations, "screening.customer_display_name", &mut customer_display_name, 0, NAME_MAX);
-        let parsed_slot = violations.name("screening.slot", &slot, SlotId::parse);
+        let parsed_slot = violations.name("screening.slot", &slot, SlotId::parse_requested);
         let canonical = message::Screening { customer, customer_display_name, slot, ..message::Screening::default() };
         (parsed_customer, parsed_slot, canonical)
     });

@@ -73,6 +73,7 @@ fn read(incoming: &Incoming) -> Result<ClaimEvent, Malformed> {
             slot_version: _,
             capacity: _,
             booked_count: _,
+            date: _,
         })) => ClaimFact::Reserved { claim: ClaimId::parse(claim_id)?, slot: SlotId::parse(slot)? },
         Some(Payload::CapacityRevoked(CapacityRevoked {
             slot,
@@ -83,11 +84,12 @@ fn read(incoming: &Incoming) -> Result<ClaimEvent, Malformed> {
             remaining_count: _,
             capacity: _,
             booked_count: _,
+            date: _,
         })) => ClaimFact::Revoked {
             claim: ClaimId::parse(claim_id)?,
             slot: SlotId::parse(slot)?,
             reason: Revocation::from_name(reason)
-                .ok_or_else(|| Malformed("must give a known reason for a revocation".to_owned()))?,
+                .ok_or_else(|| Malformed("must give the code of a revocation".to_owned()))?,
             message: message.clone(),
         },
         _ => ClaimFact::Other,

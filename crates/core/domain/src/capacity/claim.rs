@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use super::booking::{Offer, Venue, judge_booking};
 use super::slot::{Slot, slot_not_found};
 use super::{Fact, field_invalid};
+use crate::civil::encode_date;
 use crate::hospital_state::Hospital;
 use crate::ids::{ClaimId, SlotId};
 
@@ -165,6 +166,7 @@ pub fn reserve(
         slot_version: slot.version,
         capacity: slot.capacity,
         booked_count: slot.booked,
+        date: Some(encode_date(slot_id.date)),
     }));
     Ok(Step { claim, slot: Some(slot), fact: Some(fact) })
 }
@@ -206,6 +208,7 @@ pub fn release(
         slot_version: claim.slot_version,
         capacity: after.map_or(0, |slot| slot.capacity),
         booked_count: after.map_or(0, |slot| slot.booked),
+        date: Some(encode_date(slot_id.date)),
     }));
     Ok(Step { claim, slot: changed, fact: Some(fact) })
 }
@@ -227,6 +230,7 @@ pub fn revoke(claim: &Claim, slot: &Slot, reason: RevokeReason, message: &str, n
         remaining_count: slot.remaining(),
         capacity: slot.capacity,
         booked_count: slot.booked,
+        date: Some(encode_date(slot.id.date)),
     }));
     Step { claim, slot: Some(slot), fact: Some(fact) }
 }

@@ -126,7 +126,7 @@ pub fn open_slot(
 ) -> Result<(Slot, Fact), Fault> {
     hospital.require_active()?;
     refuse_past(date, &hospital.time_zone, now)?;
-    let id = SlotId { hospital: hospital.id.clone(), date };
+    let id = SlotId::new(hospital.id.clone(), date);
     if existing.is_some() {
         let fault = Fault::new(Reason::SlotAlreadyExists, format!("{id} exists already"));
         return Err(fault.with("slot", &id).about("Slot", &id));
@@ -159,6 +159,7 @@ pub fn state_fact(slot: &Slot, before: Option<i32>) -> Fact {
             booked_count: *booked,
             capacity_request: String::new(),
             slot_version: *version,
+            date: Some(encode_date(id.date)),
         })),
         (SlotState::Closed | SlotState::Deleted, _) => slot.fact(Payload::SlotClosed(SlotClosed {
             slot: id.to_string(),
@@ -167,6 +168,7 @@ pub fn state_fact(slot: &Slot, before: Option<i32>) -> Fact {
             slot_version: *version,
             capacity: *capacity,
             booked_count: *booked,
+            date: Some(encode_date(id.date)),
         })),
     }
 }
@@ -226,6 +228,7 @@ pub fn set_capacity(
         booked_count: changed.booked,
         capacity_request: request.map(ToString::to_string).unwrap_or_default(),
         slot_version: changed.version,
+        date: Some(encode_date(slot.id.date)),
     }));
     Ok(Some((changed, fact)))
 }
@@ -255,6 +258,7 @@ pub fn close_slot(
         slot_version: closed.version,
         capacity: closed.capacity,
         booked_count: closed.booked,
+        date: Some(encode_date(slot.id.date)),
     }));
     Ok(Some((closed, fact)))
 }

@@ -52,7 +52,7 @@ fn seoul() -> HospitalId {
 }
 
 fn slot(day: i8) -> SlotId {
-    SlotId { hospital: seoul(), date: jiff::civil::date(2027, 1, day) }
+    SlotId::new(seoul(), jiff::civil::date(2027, 1, day))
 }
 
 fn at(second: i64) -> Timestamp {

@@ -7,6 +7,7 @@ use fault::{Fault, Reason};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::capacity::{CapacityChange, MAX_CAPACITY, Slot, field_invalid, require_on_sale, set_capacity};
+use crate::civil::{encode_date, encode_time};
 use crate::event::Fact;
 use crate::hospital_state::Hospital;
 use crate::ids::{CapacityRequestId, SlotId};
@@ -124,6 +125,8 @@ impl CapacityRequest {
             slot: self.slot.to_string(),
             approved: decision == RequestState::Approved,
             note: note.to_owned(),
+            date: Some(encode_date(self.slot.date)),
+            additional_capacity: self.additional,
         }));
         (decided, fact)
     }
@@ -174,6 +177,9 @@ pub fn ask_for_capacity(
         capacity_request: request.id.to_string(),
         slot: request.slot.to_string(),
         additional_capacity: request.additional,
+        date: Some(encode_date(request.slot.date)),
+        justification: request.justification.clone(),
+        expire_time: Some(encode_time(request.expire_time)),
     }));
     Ok((request, fact))
 }

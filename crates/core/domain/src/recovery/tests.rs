@@ -2,7 +2,7 @@ use super::*;
 use crate::ids::HospitalId;
 
 fn slot_id() -> SlotId {
-    SlotId { hospital: HospitalId::from_segment("seoul").unwrap(), date: jiff::civil::date(2027, 3, 2) }
+    SlotId::new(HospitalId::from_segment("seoul").unwrap(), jiff::civil::date(2027, 3, 2))
 }
 
 fn at(second: i64) -> Timestamp {

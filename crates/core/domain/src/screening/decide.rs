@@ -28,7 +28,7 @@ pub fn decide(row: Option<&Screening>, command: &Command, now: Timestamp) -> Res
         Command::Cancel { by, message, etag } => cancel(existing(row)?, *by, message, etag, now),
         Command::Complete { etag } => complete(existing(row)?, etag, now),
         Command::MarkNoShow { etag } => mark_no_show(existing(row)?, etag, now),
-        Command::Revoke { claim, slot, cause, message } => Ok(revoke(row, *claim, slot, *cause, message)),
+        Command::Revoke { claim, slot, cause, message } => Ok(revoke(row, *claim, slot, cause.clone(), message)),
     }
 }
 

@@ -166,7 +166,7 @@ fn now() -> Timestamp {
 }
 
 fn slot_id() -> SlotId {
-    SlotId { hospital: HospitalId::from_segment("seoul").unwrap(), date: jiff::civil::date(2027, 1, 4) }
+    SlotId::new(HospitalId::from_segment("seoul").unwrap(), jiff::civil::date(2027, 1, 4))
 }
 
 fn booking() -> Booking {

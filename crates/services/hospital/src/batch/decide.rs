@@ -75,7 +75,7 @@ impl World {
                 Ok(Outcome::Hospital(self.view(hospital)))
             }
             Change::CreateSlots { hospital, slots } => {
-                let slots = slots.iter().map(|new| self.slot(&SlotId { hospital: hospital.clone(), date: new.date }));
+                let slots = slots.iter().map(|new| self.slot(&SlotId::new(hospital.clone(), new.date)));
                 Ok(Outcome::Slots(slots.map(|slot| slot.cloned()).collect::<Result<_, _>>()?))
             }
             Change::SetCapacity { slot, .. } | Change::CloseSlot { slot, .. } | Change::ReopenSlot { slot, .. } => {
@@ -151,7 +151,7 @@ impl World {
 
     fn open_slots(&self, hospital: &Hospital, slots: &[NewSlot]) -> Result<Vec<(Slot, Fact)>, Fault> {
         let open = |new: &NewSlot| {
-            let id = SlotId { hospital: hospital.id.clone(), date: new.date };
+            let id = SlotId::new(hospital.id.clone(), new.date);
             open_slot(hospital, new.date, new.capacity, self.slots.get(&id), self.now)
         };
         slots.iter().map(open).collect()

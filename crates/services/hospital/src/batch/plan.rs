@@ -84,7 +84,7 @@ impl LoadPlan {
         match &ask.change {
             Change::CreateHospital { id, slots, .. } | Change::CreateSlots { hospital: id, slots } => {
                 self.changing(id);
-                let slot = |date| SlotId { hospital: id.clone(), date };
+                let slot = |date| SlotId::new(id.clone(), date);
                 self.slots.extend(slots.iter().map(|new| slot(new.date)));
             }
             Change::UpdateHospital { id, .. } => self.changing(id),

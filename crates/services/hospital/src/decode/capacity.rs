@@ -23,7 +23,7 @@ use crate::command::Change;
 /// Reads a request that holds a slot and a claim id.
 pub(crate) fn claim(slot: &str, claim_id: &str) -> Result<(SlotId, ClaimId), Fault> {
     let mut violations = Violations::new();
-    let slot = violations.name("slot", slot, SlotId::parse);
+    let slot = violations.name("slot", slot, SlotId::parse_requested);
     let claim = violations.name("claim_id", claim_id, ClaimId::parse);
     violations.finish_with(slot.zip(claim))
 }
@@ -36,7 +36,8 @@ pub(crate) fn list_capacity_claims(message: &ListCapacityClaimsRequest) -> Resul
     const FIELDS: &[Field] = &[Field { name: "state", kind: Kind::OneOf(&["ACTIVE", "RELEASED", "REVOKED"]) }];
     let ListCapacityClaimsRequest { slot, page_size, page_token, filter } = message;
     let mut violations = Violations::new();
-    let parent = if slot == EVERY_SLOT { Some(None) } else { violations.name("slot", slot, SlotId::parse).map(Some) };
+    let parent =
+        if slot == EVERY_SLOT { Some(None) } else { violations.name("slot", slot, SlotId::parse_requested).map(Some) };
     let binding = ["ListCapacityClaims", slot, filter];
     let page = Page::decode(&mut violations, *page_size, page_token, &binding, &[KeyKind::Text, KeyKind::Int]);
     let filter = filter::decode(&mut violations, filter, FIELDS);
@@ -79,7 +80,7 @@ fn increase(
         expire_time,
         etag: _,
     } = request;
-    let slot = violations.name("capacity_request.slot", slot, SlotId::parse);
+    let slot = violations.name("capacity_request.slot", slot, SlotId::parse_requested);
     if slot.as_ref().zip(hospital).is_some_and(|(slot, hospital)| slot.hospital != *hospital) {
         violations.add("capacity_request.slot", Reason::FieldInvalid, "must be a slot of parent");
     }

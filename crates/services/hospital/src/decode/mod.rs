@@ -67,5 +67,5 @@ fn optional_date(
 
 /// Reads a slot's name. Returns its hospital too.
 fn slot_name(violations: &mut Violations, field: &str, text: &str) -> Option<(HospitalId, SlotId)> {
-    violations.name(field, text, SlotId::parse).map(|slot| (slot.hospital.clone(), slot))
+    violations.name(field, text, SlotId::parse_requested).map(|slot| (slot.hospital.clone(), slot))
 }

@@ -150,7 +150,7 @@ fn nested_slots(violations: &mut Violations, parent: &str, requests: &[CreateSlo
 pub(crate) fn get_slot(message: &GetSlotRequest) -> Result<SlotId, Fault> {
     let GetSlotRequest { name: slot } = message;
     let mut violations = Violations::new();
-    let slot = violations.name("name", slot, SlotId::parse);
+    let slot = violations.name("name", slot, SlotId::parse_requested);
     violations.finish_with(slot)
 }
 

@@ -1,6 +1,6 @@
 //! The tables, and the conversion between rows and domain values. Nothing is decided here.
 
-use domain::ids::{HospitalId, SlotId, parse_date};
+use domain::ids::{HospitalId, SlotId};
 use sea_orm::DbErr;
 
 pub(crate) mod capacity_request;
@@ -13,16 +13,16 @@ pub(crate) mod slot;
 /// The most keys in one `IN` list, well below every database's limit on bound values.
 pub(crate) const KEYS: usize = 8_192;
 
-/// The key of a slot, `{hospital}/{date}`. Claims refer to slots by it.
+/// The key of a slot, `{hospital}/{last segment of its name}`. Claims refer to slots by it.
 pub(crate) fn slot_key(slot: &SlotId) -> String {
-    format!("{}/{}", slot.hospital.segment(), slot.date)
+    format!("{}/{}", slot.hospital.segment(), slot.segment())
 }
 
 /// Reads [`slot_key`] back.
 pub(crate) fn slot_id(key: &str) -> Result<SlotId, DbErr> {
-    let parsed = key.split_once('/').and_then(|(hospital, date)| {
-        Some(SlotId { hospital: HospitalId::from_segment(hospital).ok()?, date: parse_date(date)? })
-    });
+    let parsed = key
+        .split_once('/')
+        .and_then(|(hospital, segment)| SlotId::from_segment(HospitalId::from_segment(hospital).ok()?, segment));
     parsed.ok_or_else(|| corrupt("slot key", key))
 }
 

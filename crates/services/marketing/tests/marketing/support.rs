@@ -128,7 +128,12 @@ pub(crate) fn event(producer: &str, hours_ago: i64, payload: Payload) -> EventEn
 
 pub(crate) fn registered(hospital: &str) -> EventEnvelope {
     let hospital = format!("hospitals/{hospital}");
-    let payload = HospitalRegistered { hospital, display_name: "A hospital".into(), time_zone: ZONE.into() };
+    let payload = HospitalRegistered {
+        hospital,
+        display_name: "A hospital".into(),
+        time_zone: ZONE.into(),
+        ..Default::default()
+    };
     event("hospital", 0, Payload::HospitalRegistered(payload))
 }
 
@@ -184,7 +189,7 @@ pub(crate) fn booked(slot: &str, hours_ago: i64) -> EventEnvelope {
 }
 
 pub(crate) fn refusals(slot: &str, count: i64, hours_ago: i64) -> EventEnvelope {
-    let payload = ScreeningRefused { slot: slot.into(), reason: "SLOT_FULL".into(), count };
+    let payload = ScreeningRefused { slot: slot.into(), reason: "SLOT_FULL".into(), count, ..Default::default() };
     event("screening", hours_ago, Payload::ScreeningRefused(payload))
 }
 

@@ -5,6 +5,7 @@ use std::mem;
 
 use contract::event::v1::event_envelope::Payload;
 use contract::event::v1::{EventEnvelope, ScreeningRefused};
+use domain::civil::encode_date;
 use domain::event::{Cause, envelope};
 use domain::ids::{ScreeningId, SlotId};
 use domain::request::{Request, RequestKey};
@@ -219,7 +220,7 @@ impl Work {
                 }
             }
             ClaimFact::Revoked { claim, slot, reason, message } => {
-                let (claim, slot, cause, message) = (*claim, slot.clone(), *reason, message.clone());
+                let (claim, slot, cause, message) = (*claim, slot.clone(), reason.clone(), message.clone());
                 let id = claim.screening;
                 let command = screening::Command::Revoke { claim, slot, cause, message };
                 match (self.rules)(self.row(id), &command, self.now) {
@@ -269,9 +270,13 @@ impl Work {
             let version = self.versions.entry(slot.clone()).or_insert(0);
             *version += 1;
             self.effects.reported.insert(slot.clone(), (stored, *version));
-            let (slot, count, reason) = (slot.to_string(), *count, Reason::SlotFull.name().to_owned());
             let aggregate = format!("{slot}/refusals");
-            let fact = Payload::ScreeningRefused(ScreeningRefused { slot, reason, count });
+            let fact = Payload::ScreeningRefused(ScreeningRefused {
+                slot: slot.to_string(),
+                reason: Reason::SlotFull.name().to_owned(),
+                count: *count,
+                date: Some(encode_date(slot.date)),
+            });
             let cause = Cause::own(NAME, String::new());
             self.effects.events.push(envelope(NAME, &cause, self.now, uuid_v7(), aggregate, *version, fact));
         }

@@ -87,6 +87,6 @@ fn operand(field: &'static str, value: &Operand) -> Option<Value> {
 fn slot(comparison: &Comparison) -> SimpleExpr {
     let Operand::Text(name) = &comparison.value else { return SimpleExpr::val(false) };
     let Ok(slot) = SlotId::parse(name) else { return SimpleExpr::val(false) };
-    let same = Column::Hospital.eq(slot.hospital.segment()).and(Column::SlotDate.eq(slot.date.to_string()));
+    let same = Column::Hospital.eq(slot.hospital.segment()).and(Column::SlotDate.eq(slot.segment()));
     if comparison.operator == Operator::NotEqual { same.not() } else { same }
 }

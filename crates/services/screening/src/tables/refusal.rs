@@ -33,7 +33,7 @@ pub(crate) async fn versions<'a>(
     slots: impl IntoIterator<Item = &'a SlotId>,
 ) -> Result<HashMap<SlotId, i64>, DbErr> {
     let (hospitals, dates): (Vec<_>, Vec<_>) =
-        slots.into_iter().map(|slot| (slot.hospital.segment(), slot.date.to_string())).unzip();
+        slots.into_iter().map(|slot| (slot.hospital.segment(), slot.segment())).unzip();
     if hospitals.is_empty() {
         return Ok(HashMap::new());
     }
@@ -53,7 +53,7 @@ pub(crate) async fn save(transaction: &dyn Connection, versions: &BTreeMap<SlotI
     let rows = versions.iter().map(|(slot, (known, version))| {
         let row = ActiveModel {
             hospital: Set(slot.hospital.segment().to_owned()),
-            slot_date: Set(slot.date.to_string()),
+            slot_date: Set(slot.segment()),
             version: Set(*version),
         };
         (*known, row)

@@ -54,7 +54,7 @@ pub(crate) fn date(text: &str) -> Result<Date, DbErr> {
 
 pub(crate) fn slot(hospital: &str, slot_date: &str) -> Result<SlotId, DbErr> {
     let hospital = HospitalId::from_segment(hospital).map_err(|Malformed(_)| broken("hospital"))?;
-    Ok(SlotId { hospital, date: date(slot_date)? })
+    SlotId::from_segment(hospital, slot_date).ok_or_else(|| broken("date"))
 }
 
 impl Model {
@@ -114,7 +114,7 @@ impl ActiveModel {
             customer: set_unless_unchanged(fixed, customer.map(|customer| customer.segment().to_owned())),
             customer_display_name: Set(customer_display_name),
             hospital: set_unless_unchanged(fixed, slot.hospital.segment().to_owned()),
-            slot_date: set_unless_unchanged(fixed, slot.date.to_string()),
+            slot_date: set_unless_unchanged(fixed, slot.segment()),
             hospital_display_name: Set(terms.hospital_display_name),
             time_zone: Set(terms.time_zone),
             cancellation_close_time: Set(terms.cancellation_close_time.map(micros)),

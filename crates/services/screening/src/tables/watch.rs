@@ -52,7 +52,7 @@ pub(crate) async fn insert(transaction: &dyn Connection, orphans: &[Orphan]) -> 
         screening: Set(orphan.claim.screening.0),
         generation: Set(orphan.claim.generation),
         hospital: Set(orphan.slot.hospital.segment().to_owned()),
-        slot_date: Set(orphan.slot.date.to_string()),
+        slot_date: Set(orphan.slot.segment()),
         seen_time: Set(micros(orphan.seen)),
         event_id: Set(orphan.event_id),
         traceparent: Set(orphan.traceparent.clone()),

@@ -188,7 +188,7 @@ impl World {
 /// The id of a slot some days from now, in the hospitals' time zone.
 pub(crate) fn slot(hospital: &str, days: i64) -> SlotId {
     let days = i32::try_from(days).unwrap();
-    SlotId { hospital: HospitalId::from_segment(hospital).unwrap(), date: testkit::in_days("Asia/Seoul", days) }
+    SlotId::new(HospitalId::from_segment(hospital).unwrap(), testkit::in_days("Asia/Seoul", days))
 }
 
 /// How far this hour of a date in Seoul is from now, for clocks that are to show it.
