@@ -4,6 +4,7 @@
 //! is refused rather than half understood.
 
 use fault::{Reason, Violations};
+use jiff::Timestamp;
 use jiff::civil::Date;
 
 use crate::ids::{CustomerId, HospitalId, SlotId, parse_date};
@@ -24,6 +25,8 @@ pub enum Kind {
     OneOf(&'static [&'static str]),
     /// A civil date: `=`, `!=`, `<`, `<=`, `>` and `>=`.
     Date,
+    /// An instant, RFC 3339 with an offset: `=`, `!=`, `<`, `<=`, `>` and `>=`.
+    Time,
     /// A number: `=`, `!=`, `<`, `<=`, `>` and `>=`.
     Number,
 }
@@ -63,6 +66,8 @@ pub enum Value {
     Text(String),
     /// A civil date, written YYYY-MM-DD.
     Date(Date),
+    /// An instant.
+    Time(Timestamp),
     /// A decimal number, for example `0.9`.
     Number(f64),
 }
@@ -121,7 +126,7 @@ fn compare(field: &Field, operator: Operator, value: &str) -> Result<Comparison,
         Operator::Equal | Operator::NotEqual => true,
         Operator::Has => field.kind == Kind::Text,
         Operator::Less | Operator::LessOrEqual | Operator::Greater | Operator::GreaterOrEqual => {
-            matches!(field.kind, Kind::Date | Kind::Number)
+            matches!(field.kind, Kind::Date | Kind::Time | Kind::Number)
         }
     };
     if !allowed {
@@ -140,6 +145,11 @@ fn compare(field: &Field, operator: Operator, value: &str) -> Result<Comparison,
         Kind::Date => {
             Value::Date(parse_date(value).ok_or_else(|| format!("{name} must be compared with \"YYYY-MM-DD\""))?)
         }
+        Kind::Time => Value::Time(
+            value
+                .parse()
+                .map_err(|_| format!("{name} must be compared with an instant such as \"2027-01-31T09:00:00Z\""))?,
+        ),
         Kind::Number => {
             let number = value.parse().ok().filter(|number: &f64| number.is_finite());
             Value::Number(number.ok_or_else(|| format!("{name} must be compared with a number"))?)
@@ -211,6 +221,7 @@ mod tests {
         Field { name: "date", kind: Kind::Date },
         Field { name: "display_name", kind: Kind::Text },
         Field { name: "fill_ratio", kind: Kind::Number },
+        Field { name: "update_time", kind: Kind::Time },
     ];
 
     #[test]
@@ -225,6 +236,8 @@ mod tests {
         assert_eq!(read[2].operator, Operator::GreaterOrEqual);
         assert_eq!(read[3].value, Value::Number(0.5));
         assert_eq!(parse(r#"display_name:"삼성 \"1\"""#, FIELDS).unwrap()[0].value, Value::Text("삼성 \"1\"".into()));
+        let time = Value::Time("2027-01-01T00:00:00.5Z".parse().unwrap());
+        assert_eq!(parse(r#"update_time>"2027-01-01T09:00:00.5+09:00""#, FIELDS).unwrap()[0].value, time);
         assert_eq!(parse("  ", FIELDS).unwrap(), vec![]);
     }
 
@@ -255,6 +268,9 @@ mod tests {
             "AND",
             "state=CONFIRMED state=CANCELLED",
             "date:2027-01-01",
+            "update_time>2027-01-01",
+            r#"update_time>"2027-01-01T09:00:00""#,
+            r#"update_time:"2027-01-01T00:00:00Z""#,
         ] {
             assert!(parse(text, FIELDS).is_err(), "{text}");
         }

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::access::{Caller, not_owner, role_required};
 use crate::civil;
-use crate::ids::{CustomerId, ScreeningId};
+use crate::ids::{CustomerId, ScreeningId, SlotId};
 use crate::screening::State;
 use crate::screening_fact::{BookingFact, ScreeningFact};
 
@@ -31,6 +31,8 @@ pub struct Item {
     pub version: i64,
     /// The hospital's display name; may be empty.
     pub hospital_display_name: String,
+    /// The slot that is booked. `None`: the item was stored by a version that did not keep it.
+    pub slot: Option<SlotId>,
     /// The screening's date in `time_zone`.
     pub date: Date,
     /// The hospital's IANA time zone; may be empty.
@@ -61,6 +63,7 @@ impl Item {
             customer: fact.customer.clone(),
             version: fact.version,
             hospital_display_name: fact.hospital_display_name.clone(),
+            slot: Some(fact.slot.clone()),
             date: fact.slot.date,
             time_zone: fact.time_zone.clone(),
             state: fact.state,
@@ -236,6 +239,7 @@ mod tests {
             customer: CustomerId::from_segment("kim").unwrap(),
             version: 1,
             hospital_display_name: String::new(),
+            slot: None,
             date: date.parse().unwrap(),
             time_zone: time_zone.into(),
             state,

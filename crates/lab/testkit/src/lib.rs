@@ -36,7 +36,7 @@ pub use proxy::{Direction, FaultProxy};
 pub use raw::{Answer, RawMethod, call_raw, frame_of};
 pub use refusal::{Refusal, is_goaway, refused, refused_one_of};
 pub use rush::{gather, rush, start_together};
-pub use scene::{Desk, day_of, in_days, slot_name};
+pub use scene::{Desk, day_of, in_days, slot_name, slots_of};
 pub use seed::{Random, seed};
 pub use small_disk::SmallDisk;
 pub use token::{Claims, Tokens};

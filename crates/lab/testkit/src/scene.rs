@@ -3,7 +3,7 @@
 use contract::google::r#type::Date;
 use contract::hospital::v1 as hospital;
 use contract::screening::v1 as screening;
-use hospital::{CreateHospitalRequest, GetSlotRequest, Hospital, Slot};
+use hospital::{CreateHospitalRequest, GetSlotRequest, Hospital, SearchAvailabilityResponse, Slot};
 use jiff::civil;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
@@ -26,6 +26,12 @@ pub fn in_days(zone: &str, days: i32) -> civil::Date {
 #[must_use]
 pub fn day_of(date: civil::Date) -> Date {
     Date { year: date.year().into(), month: date.month().into(), day: date.day().into() }
+}
+
+/// The slots of a page of available ones.
+#[must_use]
+pub fn slots_of(page: SearchAvailabilityResponse) -> Vec<Slot> {
+    page.available_slots.into_iter().filter_map(|available| available.slot).collect()
 }
 
 /// The name of a hospital's slot on a date.

@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 
+use crate::micros;
 use crate::statement::{Connection, Fetch as _};
 use domain::access::Scope;
 use domain::filter::{Comparison, Operator, Value as Operand};
@@ -167,6 +168,7 @@ fn plain(value: &Operand) -> Value {
     match value {
         Operand::Text(text) => text.clone().into(),
         Operand::Date(date) => date.to_string().into(),
+        Operand::Time(time) => micros(*time).into(),
         Operand::Number(number) => (*number).into(),
     }
 }

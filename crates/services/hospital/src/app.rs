@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::access::Caller;
-use domain::capacity::{Claim, Slot, claim_not_found, slot_not_found};
+use domain::capacity::{Claim, Slot, claim_not_found, close_slot, slot_not_found};
 use domain::event::Cause;
 use domain::filter::Comparison;
 use domain::hospital::{CapacityRequest, Terms, capacity_request_not_found, delete, hospital_not_found};
@@ -23,7 +23,8 @@ use tokio::sync::Notify;
 use crate::batch::HospitalBatchHandler;
 use crate::command::{Ask, Change, ClaimRequest, Command, Outcome};
 use crate::in_flight::InFlight;
-use crate::tables::read::{self, Dates, HospitalView, Search};
+use crate::tables::read::{self, Available, Dates, HospitalView, Search, SlotView};
+use crate::tables::revocation::Cancelling;
 
 /// A repeated request stops waiting this long before its deadline, so that REQUEST_IN_PROGRESS still arrives.
 const RESPONSE_RESERVE: Duration = Duration::from_millis(50);
@@ -131,6 +132,28 @@ impl App {
         Ok((view, total))
     }
 
+    /// What closing a slot would answer: the slot as it is, with the number of bookings that would be cancelled.
+    pub(crate) async fn preview_closing(
+        &self,
+        request: &Request,
+        id: &SlotId,
+        cancel_bookings: bool,
+        etag: &str,
+    ) -> Result<SlotView, Fault> {
+        let records = request_record::find(self.database.reader(), &[&request.key]).await.map_err(failed)?;
+        let view = self.slot_view(self.slot(id).await?).await?;
+        if let Some(record) = records.get(&request.key) {
+            request.matches(&record.fingerprint)?;
+            return Ok(view);
+        }
+        let hospital = self.hospital(&id.hospital).await?.hospital;
+        let closed = close_slot(&hospital, &view.slot, cancel_bookings, "", etag, self.now())?;
+        let left = i64::from(view.slot.booked);
+        let begins = cancel_bookings && left > 0 && closed.is_some() && view.cancelling.is_none();
+        let cancelling = if begins { Some(Cancelling { revoked: 0, left }) } else { view.cancelling };
+        Ok(SlotView { cancelling, ..view })
+    }
+
     pub(crate) async fn hospital(&self, id: &HospitalId) -> Result<HospitalView, Fault> {
         let view = read::hospital(self.database.reader(), id, self.now()).await.map_err(failed)?;
         view.ok_or_else(|| hospital_not_found(id))
@@ -145,13 +168,18 @@ impl App {
         slot.ok_or_else(|| slot_not_found(id))
     }
 
-    pub(crate) async fn slots(&self, hospital: &HospitalId, dates: Dates, page: &Page) -> Listed<Slot> {
+    /// A slot with the progress of its cancellation.
+    pub(crate) async fn slot_view(&self, slot: Slot) -> Result<SlotView, Fault> {
+        read::with_cancelling(self.database.reader(), slot).await.map_err(failed)
+    }
+
+    pub(crate) async fn slots(&self, hospital: &HospitalId, dates: Dates, page: &Page) -> Listed<SlotView> {
         self.require_hospitals([hospital]).await?;
         read::slots(self.database.pages(), hospital, dates, page).await.map_err(failed)
     }
 
     /// A page of the slots that can be booked now.
-    pub(crate) async fn availability(&self, search: &Search, page: &Page) -> Listed<Slot> {
+    pub(crate) async fn availability(&self, search: &Search, page: &Page) -> Listed<Available> {
         self.require_hospitals(&search.hospitals).await?;
         read::availability(self.database.pages(), search, page, self.now()).await.map_err(failed)
     }

@@ -9,7 +9,8 @@ use domain::token::etag;
 use domain::window::zone_name;
 use jiff::Timestamp;
 
-use crate::tables::read::HospitalView;
+use crate::tables::read::{Available, HospitalView, SlotView};
+use crate::tables::revocation::Cancelling;
 
 /// Encodes a hospital. While a deletion is under way, every booking that is no longer active counts as revoked.
 pub(crate) fn hospital(view: &HospitalView) -> message::Hospital {
@@ -70,6 +71,25 @@ pub(crate) fn slot(slot: &Slot) -> message::Slot {
         create_time: Some(encode_time(slot.create_time)),
         update_time: Some(encode_time(slot.update_time)),
         etag: etag(slot.admin_version),
+        revocation_progress: None,
+    }
+}
+
+/// Encodes a slot with the progress of its cancellation.
+pub(crate) fn slot_view(view: &SlotView) -> message::Slot {
+    let progress = view.cancelling.map(|Cancelling { revoked, left }| message::RevocationProgress {
+        total: count(revoked + left),
+        revoked: count(revoked),
+    });
+    message::Slot { revocation_progress: progress, ..slot(&view.slot) }
+}
+
+/// Encodes a row of SearchAvailability.
+pub(crate) fn available_slot(available: &Available) -> message::AvailableSlot {
+    message::AvailableSlot {
+        slot: Some(slot(&available.slot)),
+        hospital_display_name: available.hospital_display_name.clone(),
+        time_zone: zone_name(&available.time_zone).to_owned(),
     }
 }
 

@@ -16,6 +16,7 @@ const FIELDS: &[Field] = &[
     Field { name: "hospital", kind: Kind::Hospital },
     Field { name: "date", kind: Kind::Date },
     Field { name: "fill_ratio", kind: Kind::Number },
+    Field { name: "update_time", kind: Kind::Time },
 ];
 
 const ORDERS: &[&str] = &["date", "fill_ratio"];

@@ -26,6 +26,7 @@ pub(crate) fn item(item: Item) -> MyPageItem {
         customer: _,
         version,
         hospital_display_name,
+        slot,
         date,
         time_zone,
         state,
@@ -36,6 +37,7 @@ pub(crate) fn item(item: Item) -> MyPageItem {
     MyPageItem {
         screening: screening.to_string(),
         hospital_display_name,
+        slot: slot.map(|slot| slot.to_string()).unwrap_or_default(),
         date: Some(encode_date(date)),
         time_zone,
         state: state.name().to_owned(),
@@ -58,7 +60,7 @@ pub(crate) fn watch_message(customer: &CustomerId, watch_message: WatchMessage) 
 
 #[cfg(test)]
 mod tests {
-    use domain::ids::ScreeningId;
+    use domain::ids::{HospitalId, ScreeningId, SlotId};
     use domain::mypage::{ResumeToken, UPCOMING_MAX};
     use domain::page::MAX_BYTES;
     use domain::screening::State;
@@ -79,6 +81,10 @@ mod tests {
             customer: customer.clone(),
             version: i64::MAX,
             hospital_display_name: emoji(NAME_MAX),
+            slot: SlotId::from_segment(
+                HospitalId::from_segment(&"h".repeat(63)).unwrap(),
+                &format!("9999-12-31~{}", "p".repeat(63)),
+            ),
             date: date(9999, 12, 31),
             time_zone: "America/Argentina/ComodRivadavia".to_owned(),
             state: State::ForceCancelled,

@@ -4,7 +4,7 @@ use runtime::entropy::uuid_v4;
 use sea_orm::ActiveValue::Set;
 use sea_orm::EntityTrait;
 use store::migration::prelude::*;
-use store::migration::schema::{big_integer, integer, string, text, uuid};
+use store::migration::schema::{big_integer, integer, string, string_null, text, uuid};
 use store::migration::{MigrationTrait, MigratorTrait, SchemaManager, common, create_keyed_table};
 
 use crate::tables::{changes, items, pages};
@@ -17,6 +17,7 @@ impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
         let mut migrations = common();
         migrations.push(Box::new(Tables));
+        migrations.push(Box::new(Slots));
         migrations
     }
 }
@@ -44,6 +45,27 @@ impl MigrationTrait for Tables {
         let life = pages::life::ActiveModel { id: Set(pages::LIFE), epoch: Set(uuid_v4()) };
         pages::life::Entity::insert(life).exec_without_returning(manager.get_connection()).await?;
         Ok(())
+    }
+}
+
+/// Keeps the slot of each item. Rows of before have none.
+struct Slots;
+
+impl MigrationName for Slots {
+    fn name(&self) -> &str {
+        "mypage_0002_slot"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for Slots {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        use changes::change;
+        use items::item;
+        let items = Table::alter().table(item::Entity).add_column(string_null(item::Column::Slot)).to_owned();
+        manager.alter_table(items).await?;
+        let changes = Table::alter().table(change::Entity).add_column(string_null(change::Column::Slot)).to_owned();
+        manager.alter_table(changes).await
     }
 }
 

@@ -17,6 +17,7 @@ const FIELDS: &[Field] = &[
     Field { name: "slot", kind: Kind::Slot },
     Field { name: "state", kind: Kind::OneOf(State::NAMES) },
     Field { name: "date", kind: Kind::Date },
+    Field { name: "update_time", kind: Kind::Time },
 ];
 
 const ORDERS: &[&str] = &["create_time", "date"];

@@ -276,6 +276,7 @@ fn matching(filter: &[Comparison]) -> Condition {
         "hospital" => Column::Hospital,
         "slot" => Column::Slot,
         "state" => Column::State,
+        "update_time" => Column::UpdateTime,
         _ => Column::Date,
     };
     let number = |field, operand: &Operand| match (field, operand) {

@@ -156,6 +156,7 @@ const FIELDS: &[Field] = &[
     Field { name: "slot", kind: Kind::Slot },
     Field { name: "state", kind: Kind::OneOf(STATES) },
     Field { name: "date", kind: Kind::Date },
+    Field { name: "update_time", kind: Kind::Time },
 ];
 
 pub(crate) fn list(scope: &Scope, message: message::ListScreeningsRequest) -> Result<Listing, Fault> {

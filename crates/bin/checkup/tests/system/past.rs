@@ -173,8 +173,8 @@ async fn assert_reads(checkup: &Checkup, before: &Before) {
         ..SearchAvailabilityRequest::default()
     };
     let found = admin.hospital().search_availability(search).await.expect("a search").into_inner();
-    let names: Vec<_> = found.slots.iter().map(|slot| &slot.name).collect();
-    assert_eq!(names, [&before.slots[1]]);
+    let names: Vec<_> = testkit::slots_of(found).into_iter().map(|slot| slot.name).collect();
+    assert_eq!(names, [before.slots[1].as_str()]);
     let list = ListSlotsRequest { parent: HOSPITAL.to_owned(), ..ListSlotsRequest::default() };
     assert_eq!(admin.hospital().list_slots(list).await.expect("a list").into_inner().slots.len(), 2);
     let list = ListDemandSignalsRequest::default();

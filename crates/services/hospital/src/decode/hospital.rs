@@ -149,7 +149,8 @@ pub(crate) fn get_hospital(message: &GetHospitalRequest) -> Result<HospitalId, F
 
 /// Reads ListHospitals. The parent says whether deleted hospitals are included.
 pub(crate) fn list_hospitals(message: &ListHospitalsRequest) -> Result<List<bool>, Fault> {
-    const FIELDS: &[Field] = &[Field { name: "display_name", kind: Kind::Text }];
+    const FIELDS: &[Field] =
+        &[Field { name: "display_name", kind: Kind::Text }, Field { name: "update_time", kind: Kind::Time }];
     let ListHospitalsRequest { page_size, page_token, filter, show_deleted } = message;
     let mut violations = Violations::new();
     let binding = ["ListHospitals", filter, if *show_deleted { "deleted" } else { "" }];

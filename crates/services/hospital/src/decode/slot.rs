@@ -48,6 +48,7 @@ fn new_slot(
         create_time: _,
         update_time: _,
         etag: _,
+        revocation_progress: _,
     } = slot;
     let date = decode_date(violations, &format!("{path}.date"), *date);
     let once = date.filter(|date| dates.insert(*date));
@@ -207,8 +208,9 @@ pub(crate) fn set_slot_capacity(message: &SetSlotCapacityRequest) -> Result<Aske
     violations.finish_with(decoded)
 }
 
-pub(crate) fn close_slot(message: &mut CloseSlotRequest) -> Result<Asked, Fault> {
-    let CloseSlotRequest { name: slot, cancel_bookings, reason, etag, request_id } = message;
+/// Reads CloseSlot. The flag is its validate_only.
+pub(crate) fn close_slot(message: &mut CloseSlotRequest) -> Result<(Asked, bool), Fault> {
+    let CloseSlotRequest { name: slot, cancel_bookings, reason, etag, request_id, validate_only } = message;
     let mut violations = Violations::new();
     let slot = slot_name(&mut violations, "name", slot);
     remark(&mut violations, "reason", reason);
@@ -216,7 +218,7 @@ pub(crate) fn close_slot(message: &mut CloseSlotRequest) -> Result<Asked, Fault>
     let decoded = slot.map(|(hospital, slot)| {
         let (reason, etag) = (reason.clone(), etag.clone());
         let change = Change::CloseSlot { slot, cancel_bookings: *cancel_bookings, reason, etag };
-        Asked { hospital, request_id, change }
+        (Asked { hospital, request_id, change }, *validate_only)
     });
     violations.finish_with(decoded)
 }

@@ -88,7 +88,7 @@ impl Rpc {
         let list = decode::list_slots(message)?;
         let (hospital, dates) = list.parent;
         let slots = self.app.slots(&hospital, dates, &list.page).await?;
-        let (slots, next_page_token) = list.page.fill(slots, |slot| encode::slot(&slot));
+        let (slots, next_page_token) = list.page.fill(slots, |view| encode::slot_view(&view));
         Ok(ListSlotsResponse { slots, next_page_token })
     }
 
@@ -102,10 +102,17 @@ impl Rpc {
 
     async fn close_slot(&self, call: &Call, mut message: CloseSlotRequest) -> Result<Slot, Fault> {
         call.caller.require_admin()?;
-        let asked = decode::close_slot(&mut message)?;
-        let bare = CloseSlotRequest { request_id: String::new(), ..message };
+        let (asked, validate_only) = decode::close_slot(&mut message)?;
+        // As in DeleteHospital, a preview finds the record of the closing with the same request_id.
+        let bare = CloseSlotRequest { request_id: String::new(), validate_only: false, ..message };
+        if let (true, Change::CloseSlot { slot, cancel_bookings, reason: _, etag }) = (validate_only, &asked.change) {
+            call.caller.require_admin_of(&slot.hospital)?;
+            let identity = identify(call, "CloseSlot", asked.request_id, &bare);
+            let view = self.app.preview_closing(&identity, slot, *cancel_bookings, etag).await?;
+            return Ok(encode::slot_view(&view));
+        }
         let slot = self.administer(call, "CloseSlot", asked, &bare).await?.slot()?;
-        Ok(encode::slot(&slot))
+        Ok(encode::slot_view(&self.app.slot_view(slot).await?))
     }
 
     async fn reopen_slot(&self, call: &Call, message: ReopenSlotRequest) -> Result<Slot, Fault> {
@@ -119,8 +126,8 @@ impl Rpc {
     async fn availability(&self, message: &SearchAvailabilityRequest) -> Result<SearchAvailabilityResponse, Fault> {
         let list = decode::search_availability(message)?;
         let slots = self.app.availability(&list.parent, &list.page).await?;
-        let (slots, next_page_token) = list.page.fill(slots, |slot| encode::slot(&slot));
-        Ok(SearchAvailabilityResponse { slots, next_page_token })
+        let (available_slots, next_page_token) = list.page.fill(slots, |available| encode::available_slot(&available));
+        Ok(SearchAvailabilityResponse { available_slots, next_page_token })
     }
 
     async fn create_capacity_request(
@@ -222,9 +229,9 @@ impl HospitalService for Rpc {
     async fn get_slot(&self, request: Request<GetSlotRequest>) -> Result<Response<Slot>, Status> {
         let read = async {
             let id = decode::get_slot(request.get_ref())?;
-            self.app.slot(&id).await
+            self.app.slot_view(self.app.slot(&id).await?).await
         };
-        answer(read.await.map(|slot| encode::slot(&slot)))
+        answer(read.await.map(|view| encode::slot_view(&view)))
     }
 
     async fn list_slots(&self, request: Request<ListSlotsRequest>) -> Result<Response<ListSlotsResponse>, Status> {

@@ -18,7 +18,8 @@ use sea_orm::{QueryFilter, QuerySelect, Value};
 use store::query::{self, Direction};
 use store::rows::among;
 
-use super::{capacity_request, claim, hospital, hospital_id, slot, slot_key};
+use super::revocation::{self, Cancelling};
+use super::{capacity_request, claim, corrupt, hospital, hospital_id, slot, slot_key};
 use store::{Connection, Fetch as _};
 
 /// A hospital and the number of its bookings.
@@ -76,7 +77,11 @@ pub(crate) async fn hospitals(
     page: &Page,
     now: Timestamp,
 ) -> Result<Rows<HospitalView>, DbErr> {
-    let filter = query::condition(filter, |_| hospital::Column::DisplayName, |_, _| None);
+    let column = |field| match field {
+        "update_time" => hospital::Column::UpdateTime,
+        _ => hospital::Column::DisplayName,
+    };
+    let filter = query::condition(filter, column, |_, _| None);
     let mut select = hospital::Entity::find().filter(filter);
     if !show_deleted {
         select = select.filter(hospital::Column::State.eq(HospitalState::Active as i32));
@@ -105,6 +110,29 @@ pub(crate) async fn slot(connection: &dyn Connection, id: &SlotId) -> Result<Opt
     slot::Entity::find_by_id(slot_key(id)).fetch_one(connection).await?.map(Slot::try_from).transpose()
 }
 
+/// A slot, and how far the cancelling of its bookings has come while it is under way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SlotView {
+    pub(crate) slot: Slot,
+    pub(crate) cancelling: Option<Cancelling>,
+}
+
+/// Reads how far the cancelling of these slots' bookings has come. Only a closed slot with bookings can have some to
+/// cancel, so most slots need no statement.
+async fn cancelling<'a>(
+    connection: &dyn Connection,
+    slots: impl Iterator<Item = &'a Slot>,
+) -> Result<HashMap<SlotId, Cancelling>, DbErr> {
+    let candidates = slots.filter(|slot| slot.state == SlotState::Closed && slot.booked > 0);
+    revocation::cancelling(connection, candidates.map(|slot| &slot.id)).await
+}
+
+/// Adds to a slot how far the cancelling of its bookings has come.
+pub(crate) async fn with_cancelling(connection: &dyn Connection, slot: Slot) -> Result<SlotView, DbErr> {
+    let cancelling = cancelling(connection, std::iter::once(&slot)).await?;
+    Ok(SlotView { cancelling: cancelling.get(&slot.id).copied(), slot })
+}
+
 /// A range of dates.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Dates {
@@ -128,10 +156,12 @@ pub(crate) async fn slots(
     hospital: &HospitalId,
     dates: Dates,
     page: &Page,
-) -> Result<Rows<Slot>, DbErr> {
+) -> Result<Rows<SlotView>, DbErr> {
     let select = slot::Entity::find().filter(slot::Column::Hospital.eq(hospital.segment())).filter(dates.condition());
     let rows = query::page(select, &[(slot::Column::Date, Direction::Ascending)], page).fetch(connection).await?;
-    query::split(rows, page, |row| vec![Key::Text(row.date.clone())]).try_map(Slot::try_from)
+    let slots = query::split(rows, page, |row| vec![Key::Text(row.date.clone())]).try_map(Slot::try_from)?;
+    let cancelling = cancelling(connection, slots.iter()).await?;
+    Ok(slots.map(|slot| SlotView { cancelling: cancelling.get(&slot.id).copied(), slot }))
 }
 
 /// The conditions of an availability search.
@@ -142,6 +172,14 @@ pub(crate) struct Search {
     pub(crate) hospitals: Vec<HospitalId>,
     /// How many places a slot has to have left, at least.
     pub(crate) min_remaining: i32,
+}
+
+/// A slot that can be booked, and what a customer needs to know of its hospital.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Available {
+    pub(crate) slot: Slot,
+    pub(crate) hospital_display_name: String,
+    pub(crate) time_zone: TimeZone,
 }
 
 /// The least number of rows that every statement after the first one reads, so that a small page behind many slots
@@ -157,7 +195,7 @@ pub(crate) async fn availability(
     search: &Search,
     page: &Page,
     now: Timestamp,
-) -> Result<Rows<Slot>, DbErr> {
+) -> Result<Rows<Available>, DbErr> {
     let mut chunk = page.clone();
     let wanted = usize::try_from(page.size).unwrap_or(usize::MAX).saturating_add(1);
     let mut hospitals: HashMap<String, Option<Hospital>> = HashMap::new();
@@ -180,7 +218,12 @@ pub(crate) async fn availability(
         chunk.after = last;
         chunk.size = Ord::max(page.size, LOOK_AHEAD);
     }
-    query::split(found, page, position).try_map(Slot::try_from)
+    query::split(found, page, position).try_map(|row| {
+        let hospital = hospitals.get(&row.hospital).and_then(Option::as_ref);
+        let hospital = hospital.ok_or_else(|| corrupt("slot of the hospital", &row.hospital))?;
+        let (hospital_display_name, time_zone) = (hospital.display_name.clone(), hospital.time_zone.clone());
+        Ok(Available { slot: Slot::try_from(row)?, hospital_display_name, time_zone })
+    })
 }
 
 fn position(row: &slot::Model) -> Vec<Key> {
@@ -242,7 +285,7 @@ pub(crate) async fn claims(
     use contract::capacity::v1::capacity_claim::State;
     let number = |_: &'static str, operand: &Operand| match operand {
         Operand::Text(name) => State::from_str_name(name).map(|state| Value::from(state as i32)),
-        Operand::Date(_) | Operand::Number(_) => None,
+        Operand::Date(_) | Operand::Time(_) | Operand::Number(_) => None,
     };
     let of_slot = slot.map(|slot| claim::Column::Slot.eq(slot_key(slot)));
     let select = claim::Entity::find().filter(Condition::all().add_option(of_slot)).filter(query::condition(

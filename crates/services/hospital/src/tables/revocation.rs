@@ -1,5 +1,7 @@
 //! The table of revocations under way, so that a restart continues them.
 
+use std::collections::HashMap;
+
 use domain::capacity::{Claim, ClaimState, RevokeReason};
 use domain::event::Cause;
 use domain::ids::{ClaimId, HospitalId, ScreeningId, SlotId};
@@ -7,7 +9,7 @@ use jiff::civil::Date;
 use sea_orm::ActiveValue::Set;
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::{Expr, ExprTrait};
-use sea_orm::{QueryOrder, QuerySelect, Select};
+use sea_orm::{JoinType, QueryOrder, QuerySelect, Select};
 use store::rows::NoRelation as Relation;
 
 use super::{claim, corrupt, slot, slot_id, slot_key};
@@ -129,6 +131,37 @@ pub(crate) async fn targets(connection: &dyn Connection, limit: u64) -> Result<V
     let keys: Vec<String> =
         Entity::find().select_only().column(Column::Target).limit(limit).fetch_values(connection).await?;
     keys.iter().map(|key| Target::from_key(key)).collect()
+}
+
+/// How far the cancelling of a slot's bookings has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Cancelling {
+    /// How many of its claims are revoked so far.
+    pub(crate) revoked: i64,
+    /// How many places are still taken.
+    pub(crate) left: i64,
+}
+
+/// Those of these slots whose bookings are being cancelled. Both numbers of a slot are of the same moment.
+pub(crate) async fn cancelling<'a>(
+    connection: &dyn Connection,
+    slots: impl IntoIterator<Item = &'a SlotId>,
+) -> Result<HashMap<SlotId, Cancelling>, DbErr> {
+    let keys: Vec<String> = slots.into_iter().map(slot_key).collect();
+    if keys.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let slot_of: RelationDef = Entity::belongs_to(slot::Entity).from(Column::Target).to(slot::Column::Id).into();
+    let rows = Entity::find()
+        .select_only()
+        .columns([Column::Target, Column::Revoked])
+        .column(slot::Column::BookedCount)
+        .join(JoinType::InnerJoin, slot_of)
+        .filter(Column::Target.is_in(keys));
+    let rows: Vec<(String, i64, i32)> = rows.fetch_values(connection).await?;
+    rows.into_iter()
+        .map(|(key, revoked, left)| Ok((slot_id(&key)?, Cancelling { revoked, left: left.into() })))
+        .collect()
 }
 
 /// A run of a target's slots that have bookings, in the order of their dates.

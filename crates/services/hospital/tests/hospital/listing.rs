@@ -191,12 +191,15 @@ async fn a_page_of_availability_is_full_whatever_lies_outside_of_its_window() {
     };
     let anybody = house.anybody().await;
     let first = anybody.hospital().search_availability(request.clone()).await.unwrap().into_inner();
-    let names: Vec<_> = first.slots.iter().map(|slot| slot.name.as_str()).collect();
+    let row = &first.available_slots[0];
+    assert_eq!((row.hospital_display_name.as_str(), row.time_zone.as_str()), ("A hospital", crate::support::ZONE));
+    let names: Vec<_> = first.available_slots.iter().flat_map(|row| &row.slot).map(|slot| slot.name.as_str()).collect();
     assert_eq!(names, [open[0].as_str(), &open[1]]);
     request.page_token = first.next_page_token;
     let second = anybody.hospital().search_availability(request.clone()).await.unwrap().into_inner();
-    assert_eq!((second.slots[0].name.as_str(), second.slots.len()), (open[2].as_str(), 1));
     assert_eq!(second.next_page_token, "");
+    let rest = testkit::slots_of(second);
+    assert_eq!((rest[0].name.as_str(), rest.len()), (open[2].as_str(), 1));
     request.min_remaining = 2;
     refused(anybody.hospital().search_availability(request.clone()).await, Reason::PageTokenInvalid);
     request.page_token.clear();

@@ -227,7 +227,7 @@ async fn a_search_finds_what_can_be_booked_now() {
     let anybody = house.anybody().await;
     let names = async |search: SearchAvailabilityRequest| {
         let page = anybody.hospital().search_availability(search).await.unwrap().into_inner();
-        page.slots.into_iter().map(|slot| slot.name).collect::<Vec<_>>()
+        testkit::slots_of(page).into_iter().map(|slot| slot.name).collect::<Vec<_>>()
     };
     assert_eq!(names(search.clone()).await, [busan[1].as_str(), &seoul[0], &seoul[1]], "by date, then hospital");
     let many = SearchAvailabilityRequest { min_remaining: 2, ..search.clone() };

@@ -172,6 +172,7 @@ pub(crate) async fn list(
     let field = |field| match field {
         "hospital" => Column::Hospital,
         "fill_ratio" => Column::FillRatio,
+        "update_time" => Column::UpdateTime,
         _ => Column::Date,
     };
     // a later page begins at its token, and a second lower bound would keep the database from using the index

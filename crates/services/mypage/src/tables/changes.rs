@@ -11,7 +11,7 @@ use sea_orm::{QueryOrder, QuerySelect};
 use store::rows::insert_all;
 use store::{micros, timestamp};
 
-use super::corrupt;
+use super::{corrupt, slot};
 use store::{Connection, Fetch as _, Run as _};
 
 #[expect(unreachable_pub, reason = "the entity macro emits pub items")]
@@ -37,6 +37,7 @@ pub(crate) mod change {
         pub reason: String,
         pub message: String,
         pub update_time: i64,
+        pub slot: Option<String>,
     }
 
     impl ActiveModelBehavior for ActiveModel {}
@@ -58,6 +59,7 @@ impl TryFrom<change::Model> for Change {
             customer: CustomerId::parse(&row.customer).map_err(|_| corrupt("customer", row.customer))?,
             version: row.version,
             hospital_display_name: row.hospital_display_name,
+            slot: row.slot.as_deref().map(slot).transpose()?,
             date: parse_date(&row.date).ok_or_else(|| corrupt("date", row.date))?,
             time_zone: row.time_zone,
             state: State::from_number(row.state).ok_or_else(|| corrupt("state", row.state))?,
@@ -79,6 +81,7 @@ pub(crate) async fn append(transaction: &dyn Connection, numbered: Vec<(i64, Ite
         screening: Set(item.screening.0),
         version: Set(item.version),
         hospital_display_name: Set(item.hospital_display_name),
+        slot: Set(item.slot.as_ref().map(ToString::to_string)),
         date: Set(item.date.to_string()),
         time_zone: Set(item.time_zone),
         state: Set(item.state.number()),

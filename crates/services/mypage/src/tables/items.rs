@@ -14,7 +14,7 @@ use store::query::{self, Direction};
 use store::rows::{among, save_all, set_unless_unchanged};
 use store::{micros, timestamp};
 
-use super::corrupt;
+use super::{corrupt, slot};
 use store::{Connection, Fetch as _};
 
 pub(crate) mod item {
@@ -36,6 +36,7 @@ pub(crate) mod item {
         pub reason: String,
         pub message: String,
         pub update_time: i64,
+        pub slot: Option<String>,
     }
 
     impl ActiveModelBehavior for ActiveModel {}
@@ -67,6 +68,7 @@ impl TryFrom<item::Model> for Item {
             customer: CustomerId::parse(&row.customer).map_err(|_| corrupt("customer", row.customer))?,
             version: row.version,
             hospital_display_name: row.hospital_display_name,
+            slot: row.slot.as_deref().map(slot).transpose()?,
             date: parse_date(&row.date).ok_or_else(|| corrupt("date", row.date))?,
             time_zone: row.time_zone,
             state: State::from_number(row.state).ok_or_else(|| corrupt("state", row.state))?,
@@ -87,6 +89,7 @@ impl item::ActiveModel {
             customer: set_unless_unchanged(fixed, item.customer.to_string()),
             version: Set(item.version),
             hospital_display_name: Set(item.hospital_display_name.clone()),
+            slot: Set(item.slot.as_ref().map(ToString::to_string)),
             date: set_unless_unchanged(fixed, item.date.to_string()),
             time_zone: Set(item.time_zone.clone()),
             state: Set(item.state.number()),

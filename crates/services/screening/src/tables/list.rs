@@ -68,6 +68,7 @@ fn column(field: &'static str) -> Column {
         "customer" => Column::Customer,
         "hospital" => Column::Hospital,
         "state" => Column::State,
+        "update_time" => Column::UpdateTime,
         _ => Column::SlotDate,
     }
 }

@@ -31,8 +31,9 @@ async fn watch_counts(reader: Party, slot: String, stop: Arc<AtomicBool>) -> Res
             ..SearchAvailabilityRequest::default()
         };
         let free = reader.hospital().search_availability(search).await.map_err(text)?.into_inner();
-        listed.slots.iter().chain(&free.slots).try_for_each(check_counts)?;
-        if free.slots.iter().any(|slot| slot.remaining_count < 1) {
+        let free = testkit::slots_of(free);
+        listed.slots.iter().chain(&free).try_for_each(check_counts)?;
+        if free.iter().any(|slot| slot.remaining_count < 1) {
             return Err("a full slot was offered".to_owned());
         }
         looks += 1;

@@ -303,7 +303,7 @@ async fn searches_and_lists_name_every_bad_argument() {
     for (start, end) in [(7, 7), (7, 6), (1, 64)] {
         complains(search(between(start, end)).await, &[("end_date", FIELD)]);
     }
-    assert_eq!(search(between(1, 63)).await.expect("62 days").into_inner().slots.len(), 1);
+    assert_eq!(search(between(1, 63)).await.expect("62 days").into_inner().available_slots.len(), 1);
     let mut many = between(1, 2);
     many.hospitals = vec!["hospitals/steady".to_owned(); 101];
     many.min_remaining = 100_001;

@@ -84,7 +84,7 @@ pub(in crate::goal) fn lists(testbed: &Testbed, subjects: &Subjects) -> Result<V
         ),
         list!("ListMyPageItems of a customer", auditor("mypage")?, my_page(0).list_my_page_items, items, items),
         list!("ListHospitals", hospitals, hospital().list_hospitals, all_hospitals, hospitals),
-        list!("SearchAvailability of a month", hospitals, hospital().search_availability, search, slots),
+        list!("SearchAvailability of a month", hospitals, hospital().search_availability, search, available_slots),
         list!("ListCapacityClaims of a slot", hospitals, capacity(0).list_capacity_claims, claims, claims),
         list!(
             "ListCapacityRequests of a hospital",
