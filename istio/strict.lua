@@ -38,6 +38,7 @@ local BINDINGS = {
   {verb = "POST", path = "^/v1/screenings$", message = "screening.v1.CreateScreeningRequest", body = true, bound = ""},
   {verb = "GET", path = "^/v1/screenings/[^/]+$", message = "screening.v1.GetScreeningRequest", body = false, bound = "name"},
   {verb = "GET", path = "^/v1/screenings$", message = "screening.v1.ListScreeningsRequest", body = false, bound = ""},
+  {verb = "PATCH", path = "^/v1/screenings/[^/]+$", message = "screening.v1.UpdateScreeningRequest", body = true, bound = "screening.name"},
   {verb = "POST", path = "^/v1/screenings/[^/]+:cancel$", message = "screening.v1.CancelScreeningRequest", body = true, bound = "name"},
   {verb = "POST", path = "^/v1/screenings/[^/]+:complete$", message = "screening.v1.CompleteScreeningRequest", body = true, bound = "name"},
   {verb = "POST", path = "^/v1/screenings/[^/]+:markNoShow$", message = "screening.v1.MarkNoShowRequest", body = true, bound = "name"},
@@ -47,7 +48,7 @@ local MESSAGES = {
   ["hospital.v1.BatchCreateSlotsRequest"] = {parent = "", requestId = "", requests = "*hospital.v1.CreateSlotRequest"},
   ["hospital.v1.BookingPolicy"] = {cancellationCutoff = "", maxAdvance = "", minNotice = ""},
   ["hospital.v1.CapacityRequest"] = {additionalCapacity = "", createTime = "", decisionNote = "", etag = "", expireTime = "", justification = "", name = "", slot = "", state = ""},
-  ["hospital.v1.CloseSlotRequest"] = {cancelBookings = "", etag = "", name = "", reason = "", requestId = ""},
+  ["hospital.v1.CloseSlotRequest"] = {cancelBookings = "", etag = "", name = "", reason = "", requestId = "", validateOnly = ""},
   ["hospital.v1.CreateCapacityRequestRequest"] = {capacityRequest = "hospital.v1.CapacityRequest", parent = "", requestId = ""},
   ["hospital.v1.CreateHospitalRequest"] = {hospital = "hospital.v1.Hospital", hospitalId = "", initialSlots = "*hospital.v1.Slot", requestId = ""},
   ["hospital.v1.CreateSlotRequest"] = {parent = "", requestId = "", slot = "hospital.v1.Slot"},
@@ -64,7 +65,7 @@ local MESSAGES = {
   ["hospital.v1.RevocationProgress"] = {revoked = "", total = ""},
   ["hospital.v1.SearchAvailabilityRequest"] = {endDate = "google.type.Date", hospitals = "*", minRemaining = "", pageSize = "", pageToken = "", startDate = "google.type.Date"},
   ["hospital.v1.SetSlotCapacityRequest"] = {capacity = "", delta = "", etag = "", name = "", requestId = ""},
-  ["hospital.v1.Slot"] = {bookedCount = "", capacity = "", createTime = "", date = "google.type.Date", etag = "", name = "", remainingCount = "", state = "", updateTime = "", version = ""},
+  ["hospital.v1.Slot"] = {bookedCount = "", capacity = "", createTime = "", date = "google.type.Date", etag = "", name = "", remainingCount = "", revocationProgress = "hospital.v1.RevocationProgress", state = "", updateTime = "", version = ""},
   ["hospital.v1.UpdateHospitalRequest"] = {hospital = "hospital.v1.Hospital", updateMask = ""},
   ["marketing.v1.ListDemandSignalsRequest"] = {filter = "", orderBy = "", pageSize = "", pageToken = ""},
   ["marketing.v1.ProposeCapacityIncreaseRequest"] = {additionalCapacity = "", justification = "", requestId = "", slot = ""},
@@ -81,6 +82,7 @@ local MESSAGES = {
   ["screening.v1.ListScreeningsRequest"] = {filter = "", orderBy = "", pageSize = "", pageToken = ""},
   ["screening.v1.MarkNoShowRequest"] = {etag = "", name = "", requestId = ""},
   ["screening.v1.Screening"] = {claimGeneration = "", consistencyToken = "", createTime = "", customer = "", customerDisplayName = "", date = "google.type.Date", etag = "", hospitalDisplayName = "", name = "", slot = "", state = "", stateMessage = "", stateReason = "", timeZone = "", updateTime = "", version = ""},
+  ["screening.v1.UpdateScreeningRequest"] = {screening = "screening.v1.Screening", updateMask = ""},
   ["google.type.Date"] = {day = "", month = "", year = ""},
 }
 -- end generated

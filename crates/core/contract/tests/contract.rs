@@ -63,7 +63,7 @@ fn diff(expected: &str, found: &str) -> String {
 #[test]
 fn the_descriptor_set_is_whole() {
     let packages: Vec<_> = files().iter().map(|file| file.package_name().to_owned()).collect();
-    let expected = ["error", "event", "hospital", "marketing", "mypage", "reservation", "screening"];
+    let expected = ["capacity", "error", "event", "hospital", "marketing", "mypage", "reservation", "screening"];
     assert_eq!(packages, expected.map(|service| format!("checkup.{service}.v1")));
     assert!(pool().get_message_by_name("google.rpc.ErrorInfo").is_some(), "imports are included");
     let created = pool().get_message_by_name("checkup.screening.v1.CreateScreeningRequest").expect("a request");

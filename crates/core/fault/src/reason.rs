@@ -134,6 +134,8 @@ reasons! {
     EtagMismatch = "ETAG_MISMATCH" => Aborted;
     /// A call with the same `request_id` is being worked on.
     RequestInProgress = "REQUEST_IN_PROGRESS" => Aborted;
+    /// The bookings of a slot are still being cancelled.
+    RevocationInProgress = "REVOCATION_IN_PROGRESS" => Aborted;
     /// The caller sends more than its share.
     RateLimited = "RATE_LIMITED" => ResourceExhausted;
     /// The service's queue is full.
@@ -176,7 +178,7 @@ impl Reason {
     pub const fn retryable(self) -> bool {
         match self.code() {
             Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded => true,
-            Code::Aborted => matches!(self, Self::RequestInProgress),
+            Code::Aborted => matches!(self, Self::RequestInProgress | Self::RevocationInProgress),
             Code::InvalidArgument
             | Code::NotFound
             | Code::AlreadyExists

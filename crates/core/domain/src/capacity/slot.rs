@@ -267,7 +267,7 @@ pub fn close_slot(
 /// revoked; a new booking could not be told from those.
 ///
 /// # Errors
-/// HOSPITAL_DELETED, DATE_IN_PAST, ETAG_MISMATCH, or REQUEST_IN_PROGRESS while its bookings are being cancelled.
+/// HOSPITAL_DELETED, DATE_IN_PAST, ETAG_MISMATCH, or REVOCATION_IN_PROGRESS while its bookings are being cancelled.
 pub fn reopen_slot(
     hospital: &Hospital,
     slot: &Slot,
@@ -282,7 +282,7 @@ pub fn reopen_slot(
     if revoking {
         let message =
             format!("the bookings of {} are still being cancelled, {} places are taken yet", slot.id, slot.booked);
-        return Err(Fault::new(Reason::RequestInProgress, message)
+        return Err(Fault::new(Reason::RevocationInProgress, message)
             .with("slot", &slot.id)
             .with("bookedCount", slot.booked)
             .about("Slot", &slot.id));

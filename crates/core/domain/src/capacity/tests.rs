@@ -170,7 +170,7 @@ fn closing_and_reopening_twice_change_nothing() {
     assert_eq!(close_slot(&seoul(), &closed, false, "", "", now()).unwrap(), None);
     let (cancelling, _) = close_slot(&seoul(), &closed, true, "fire", "\"2\"", now()).unwrap().unwrap();
     assert_eq!((cancelling.admin_version, cancelling.version), (3, 4));
-    assert_eq!(reason(reopen_slot(&seoul(), &cancelling, "", true, now())), Reason::RequestInProgress);
+    assert_eq!(reason(reopen_slot(&seoul(), &cancelling, "", true, now())), Reason::RevocationInProgress);
     assert_eq!(reason(reopen_slot(&seoul(), &cancelling, "\"2\"", false, now())), Reason::EtagMismatch);
     let (open, _) = reopen_slot(&seoul(), &cancelling, "", false, now()).unwrap().unwrap();
     assert_eq!(reopen_slot(&seoul(), &open, "", true, now()).unwrap(), None);

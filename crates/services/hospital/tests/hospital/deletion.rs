@@ -183,6 +183,11 @@ async fn judging_a_deletion_answers_what_it_would_and_stores_nothing() {
     house.stop().await;
 }
 
+/// How many bookings a slot's cancellation is about, and how many of them are cancelled.
+fn progress(slot: &v1::Slot) -> Option<(i32, i32)> {
+    slot.revocation_progress.map(|progress| (progress.total, progress.revoked))
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slot_s_bookings_are_cancelled_to_the_last_before_it_is_reopened() {
     const COUNT: usize = 2_300;
@@ -192,23 +197,39 @@ async fn a_slot_s_bookings_are_cancelled_to_the_last_before_it_is_reopened() {
     let (admin, screening) = (house.admin().await, house.screening().await);
     book(&screening, &slots[..1], 0, COUNT).await;
     reserve(&screening, &slots[1], &claim(9_999)).await.unwrap();
+    let slot_before = get_slot(&admin, &slots[0]).await;
     let close = v1::CloseSlotRequest {
         name: slots[0].clone(),
         cancel_bookings: true,
         reason: "water damage".into(),
         ..Default::default()
     };
+    let judged = v1::CloseSlotRequest { validate_only: true, ..close.clone() };
+    let judged = admin.hospital().close_slot(judged).await.unwrap().into_inner();
+    assert_eq!((judged.state(), judged.booked_count), (SlotState::Open, COUNT as i32));
+    assert_eq!(progress(&judged), Some((COUNT as i32, 0)));
+    let stops = v1::CloseSlotRequest { cancel_bookings: false, validate_only: true, ..close.clone() };
+    assert_eq!(progress(admin.hospital().close_slot(stops).await.unwrap().get_ref()), None);
+    assert_eq!(get_slot(&admin, &slots[0]).await, slot_before, "judging stores nothing");
     budget.set(1);
     let closed = admin.hospital().close_slot(close.clone()).await.unwrap().into_inner();
     assert_eq!((closed.state(), closed.booked_count), (SlotState::Closed, COUNT as i32 - 1_000));
-    budget.set(i64::MAX);
+    // the next chunk waits for the budget
+    assert_eq!(progress(&closed), Some((COUNT as i32, 1_000)));
+    assert_eq!(progress(&get_slot(&admin, &slots[0]).await), Some((COUNT as i32, 1_000)));
+    let list = v1::ListSlotsRequest { parent: "hospitals/seoul".into(), ..Default::default() };
+    let listed = admin.hospital().list_slots(list).await.unwrap().into_inner().slots;
+    assert_eq!(listed.iter().map(progress).collect::<Vec<_>>(), [Some((COUNT as i32, 1_000)), None]);
     let reopen = v1::ReopenSlotRequest { name: slots[0].clone(), ..Default::default() };
+    budget.set(i64::MAX);
     let open = eventually("the cancellation", async || {
         match admin.hospital().reopen_slot(reopen.clone()).await {
             Ok(open) => Ok(open.into_inner()),
             Err(status) => {
-                let refusal = refused(Err::<(), _>(status), Reason::RequestInProgress);
+                let refusal = refused(Err::<(), _>(status), Reason::RevocationInProgress);
                 assert!(refusal.retry_after.is_some());
+                assert_eq!(refusal.value("slot"), slots[0]);
+                assert_eq!(refusal.resource, Some(("Slot".to_owned(), slots[0].clone())));
                 // A repetition while the cancellation is under way changes nothing.
                 admin.hospital().close_slot(close.clone()).await.unwrap();
                 Err(refusal.message)
@@ -216,7 +237,7 @@ async fn a_slot_s_bookings_are_cancelled_to_the_last_before_it_is_reopened() {
         }
     })
     .await;
-    assert_eq!((open.state(), open.booked_count), (SlotState::Open, 0));
+    assert_eq!((open.state(), open.booked_count, progress(&open)), (SlotState::Open, 0, None));
     let ended = claims(&screening, &slots[0], "").await;
     assert_eq!(ended.len(), COUNT);
     assert!(ended.iter().all(|claim| claim.revoke_reason() == RevokeReason::SlotCancelled));

@@ -192,7 +192,7 @@ async fn a_page_of_availability_is_full_whatever_lies_outside_of_its_window() {
     let anybody = house.anybody().await;
     let first = anybody.hospital().search_availability(request.clone()).await.unwrap().into_inner();
     let row = &first.available_slots[0];
-    assert_eq!((row.hospital_display_name.as_str(), row.time_zone.as_str()), ("A hospital", crate::support::ZONE));
+    assert_eq!((row.hospital_display_name.as_str(), row.time_zone.as_str()), ("Hospital zzzz", crate::support::ZONE));
     let names: Vec<_> = first.available_slots.iter().flat_map(|row| &row.slot).map(|slot| slot.name.as_str()).collect();
     assert_eq!(names, [open[0].as_str(), &open[1]]);
     request.page_token = first.next_page_token;

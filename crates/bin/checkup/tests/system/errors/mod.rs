@@ -55,6 +55,7 @@ const METADATA: &[(Reason, &[&str])] = &[
 /// Reasons that this module does not provoke, and the place that does or the reason why none can.
 const ELSEWHERE: &[(Reason, &str)] = &[
     (Reason::RateLimited, "reserved for a share per caller, which this release does not have"),
+    (Reason::RevocationInProgress, "needs a cancellation of thousands that is held up: Hospital's own tests see it"),
     (Reason::NotReady, "needs a process that is going: the stream and shutdown tests see it"),
     (Reason::StorageUnavailable, "needs a disk that is full: the storage tests see it"),
     (Reason::CursorExpired, "needs a stream that fell behind: the stream tests see it"),
