@@ -54,6 +54,7 @@ var wantedTimeouts = map[string]map[string]time.Duration{
 		"screening.v1.ScreeningService/GetScreening":               3 * time.Second,
 		"screening.v1.ScreeningService/ListScreenings":             3 * time.Second,
 		"screening.v1.ScreeningService/CancelScreening":            5 * time.Second,
+		"screening.v1.ScreeningService/UpdateScreening":            5 * time.Second,
 		"screening.v1.ScreeningService/CompleteScreening":          5 * time.Second,
 		"screening.v1.ScreeningService/MarkNoShow":                 5 * time.Second,
 		"reservation.v1.ReservationService/GetReservation":         6 * time.Second,

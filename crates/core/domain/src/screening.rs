@@ -269,6 +269,13 @@ pub enum Command {
         /// The etag that the caller read; empty if it sent none.
         etag: String,
     },
+    /// A person corrects the customer's name.
+    Rename {
+        /// The name for the hospital; may be empty.
+        name: String,
+        /// The etag that the caller read; empty if it sent none.
+        etag: String,
+    },
     /// An admin records that the customer came.
     Complete {
         /// The etag that the caller read; empty if it sent none.
@@ -301,6 +308,8 @@ pub enum Event {
     Confirmed(Booking, Terms),
     /// The row stays PENDING and is marked to be REJECTED. No event is published.
     GivenUp(Reason),
+    /// The row gets another name of the customer and keeps its state and version. No event is published.
+    Renamed(String),
     /// The row becomes REJECTED, or a fence is written if there was no row. Hospital releases the claim when it reads
     /// the event.
     Rejected(ClaimId, SlotId, Reason),

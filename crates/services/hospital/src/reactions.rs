@@ -124,7 +124,8 @@ mod tests {
     fn an_event_without_a_claim_frees_nothing_and_a_broken_one_is_blamed() {
         assert_eq!(read(&rejected("", "")).unwrap().claim_request, None);
         let claim = format!("{}.1", Uuid::from_u128(9));
-        for (slot, claim) in [("", claim.as_str()), ("hospitals/seoul/slots/2027-01-04", "x")] {
+        let program = "hospitals/seoul/slots/2027-01-04~heart";
+        for (slot, claim) in [("", claim.as_str()), ("hospitals/seoul/slots/2027-01-04", "x"), (program, &claim)] {
             assert_eq!(read(&rejected(slot, claim)).unwrap_err().code(), fault::Code::Internal);
         }
         let cancelled = ScreeningCancelled { claim_id: claim, ..ScreeningCancelled::default() };

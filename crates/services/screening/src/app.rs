@@ -85,6 +85,22 @@ impl App {
         self.change(caller, call.id, command, call.request, trace, deadline).await
     }
 
+    pub(crate) async fn rename(
+        &self,
+        caller: &Caller,
+        call: decode::Rename,
+        trace: &TraceContext,
+        deadline: Deadline,
+    ) -> Result<Screening, Fault> {
+        match call.name {
+            Some(name) => {
+                let command = Command::Rename { name, etag: call.etag };
+                self.change(caller, call.id, command, call.request, trace, deadline).await
+            }
+            None => self.get(&caller.scope()?, call.id).await,
+        }
+    }
+
     pub(crate) async fn complete(
         &self,
         caller: &Caller,

@@ -41,6 +41,17 @@ pub(crate) struct Change {
     pub(crate) request: Request,
 }
 
+/// A decoded UpdateScreening.
+#[derive(Debug, Clone)]
+pub(crate) struct Rename {
+    pub(crate) id: ScreeningId,
+    /// The new name of the customer, which may be empty. `None` if the call changes nothing.
+    pub(crate) name: Option<String>,
+    /// The etag that the caller has seen; empty if the caller sent none.
+    pub(crate) etag: String,
+    pub(crate) request: Request,
+}
+
 /// Identifies a call. `canonical` is the message without its request_id.
 fn request(caller: &Caller, method: &'static str, id: Option<Uuid>, canonical: &impl Message) -> Request {
     Request::new(caller, method, id, runtime::entropy::uuid_v7(), canonical)
@@ -117,6 +128,30 @@ pub(crate) fn cancel(caller: &Caller, message: message::CancelScreeningRequest) 
         message::CancelScreeningRequest { name, reason: reason.clone(), etag: etag.clone(), request_id: String::new() };
     let request = request(caller, "CancelScreening", request_id, &canonical);
     violations.finish_with(id.map(|id| Change { id, reason, etag, request }))
+}
+
+pub(crate) fn update(caller: &Caller, message: message::UpdateScreeningRequest) -> Result<Rename, Fault> {
+    const FIELD: &str = "customer_display_name";
+    let message::UpdateScreeningRequest { screening, update_mask } = message;
+    let mut violations = Violations::new();
+    let Some(mut screening) = screening else {
+        violations.add("screening", Reason::FieldInvalid, "is required");
+        return violations.finish_with(None);
+    };
+    let id = violations.name("screening.name", &screening.name, ScreeningId::parse);
+    let named = &mut screening.customer_display_name;
+    text::check(&mut violations, "screening.customer_display_name", named, 0, NAME_MAX);
+    text::check_machine(&mut violations, "screening.etag", &screening.etag);
+    let paths = update_mask.map(|mask| mask.paths).unwrap_or_default();
+    if let Some(unknown) = paths.iter().find(|path| *path != FIELD && (*path != "*" || paths.len() > 1)) {
+        let description = format!("{unknown:?} cannot be changed; use {FIELD}, or * alone");
+        violations.add("update_mask", Reason::FieldInvalid, description);
+    }
+    let name = (!paths.is_empty() || !named.is_empty()).then(|| named.clone());
+    let etag = screening.etag.clone();
+    let canonical = message::UpdateScreeningRequest { screening: Some(screening), update_mask: None };
+    let request = request(caller, "UpdateScreening", None, &canonical);
+    violations.finish_with(id.map(|id| Rename { id, name, etag, request }))
 }
 
 pub(crate) fn complete(caller: &Caller, message: message::CompleteScreeningRequest) -> Result<Change, Fault> {

@@ -61,6 +61,14 @@ impl Rpc {
         Ok(encode::screening(&screening))
     }
 
+    async fn update(&self, request: Request<message::UpdateScreeningRequest>) -> Result<message::Screening, Fault> {
+        let (caller, trace, deadline) = (caller(&request), trace(&request), Deadline::from_request(&request));
+        caller.require_booker()?;
+        let call = decode::update(&caller, request.into_inner())?;
+        let screening = self.app.rename(&caller, call, &trace, deadline).await?;
+        Ok(encode::screening(&screening))
+    }
+
     async fn complete(&self, request: Request<message::CompleteScreeningRequest>) -> Result<message::Screening, Fault> {
         let (caller, trace, deadline) = (caller(&request), trace(&request), Deadline::from_request(&request));
         caller.require_admin()?;
@@ -106,6 +114,13 @@ impl ScreeningService for Rpc {
         request: Request<message::CancelScreeningRequest>,
     ) -> Result<Response<message::Screening>, Status> {
         self.cancel(request).await.map(Response::new).map_err(status)
+    }
+
+    async fn update_screening(
+        &self,
+        request: Request<message::UpdateScreeningRequest>,
+    ) -> Result<Response<message::Screening>, Status> {
+        self.update(request).await.map(Response::new).map_err(status)
     }
 
     async fn complete_screening(

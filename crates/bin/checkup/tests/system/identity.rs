@@ -45,6 +45,7 @@ const ACCESS: &[(&str, &str, &[&str])] = &[
     ("checkup.screening.v1.ScreeningService", "GetScreening", &["customer", "admin", "auditor"]),
     ("checkup.screening.v1.ScreeningService", "ListScreenings", &["customer", "admin", "auditor"]),
     ("checkup.screening.v1.ScreeningService", "CancelScreening", &["customer", "admin"]),
+    ("checkup.screening.v1.ScreeningService", "UpdateScreening", &["customer", "admin"]),
     ("checkup.screening.v1.ScreeningService", "CompleteScreening", &["admin"]),
     ("checkup.screening.v1.ScreeningService", "MarkNoShow", &["admin"]),
     ("checkup.reservation.v1.ReservationService", "GetReservation", &["customer", "admin", "auditor"]),

@@ -13,6 +13,7 @@ use marketing::{ListDemandSignalsRequest, ProposeCapacityIncreaseRequest};
 use screening::screening::State;
 use screening::{
     CompleteScreeningRequest, CreateScreeningRequest, ListScreeningsRequest, MarkNoShowRequest, Screening,
+    UpdateScreeningRequest,
 };
 use testkit::{Checkup, Desk, Party, Refusal, day_of, eventually, in_days, refused};
 use tonic::{Response, Status};
@@ -108,6 +109,10 @@ async fn changes(checkup: &Checkup, before: &Before) -> Vec<(&'static str, Strin
         ReserveCapacityRequest { slot: slot.clone(), claim_id: "01890a5d-ac96-774b-bcce-b302099a8057.1".to_owned() };
     let release = ReleaseCapacityRequest { slot: slot.clone(), claim_id: reserve.claim_id.clone() };
     let [came, came_too, missed, unrecorded, _] = before.bookings.as_slice() else { panic!("five bookings") };
+    let correction = UpdateScreeningRequest {
+        screening: Some(Screening { customer_display_name: "Kim".to_owned(), ..came.clone() }),
+        update_mask: None,
+    };
     let no_show = MarkNoShowRequest { name: missed.name.clone(), ..MarkNoShowRequest::default() };
     let customer = Desk::of(&checkup.customer("unrecorded").await);
     let desk = Desk::of(&admin);
@@ -134,6 +139,7 @@ async fn changes(checkup: &Checkup, before: &Before) -> Vec<(&'static str, Strin
         ("CancelScreening by an admin", outcome(desk.cancel(&unrecorded.name, "").await)),
         ("CompleteScreening", outcome(complete(&admin, &came.name).await)),
         ("CompleteScreening of another", outcome(complete(&admin, &came_too.name).await)),
+        ("UpdateScreening", outcome(admin.screening().update_screening(correction).await)),
         ("MarkNoShow", outcome(admin.screening().mark_no_show(no_show).await)),
     ]
 }
@@ -159,6 +165,7 @@ const EXPECTED: &[(&str, &str)] = &[
     ("CancelScreening by an admin", "DATE_IN_PAST"),
     ("CompleteScreening", "OK"),
     ("CompleteScreening of another", "OK"),
+    ("UpdateScreening", "OK"),
     ("MarkNoShow", "OK"),
 ];
 

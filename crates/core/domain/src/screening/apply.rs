@@ -17,6 +17,10 @@ pub fn apply(row: Option<&Screening>, event: &Event, now: Timestamp) -> Screenin
     if let Event::GivenUp(reason) = event {
         return Screening { given_up: Some(*reason), ..expected(row) };
     }
+    if let Event::Renamed(name) = event {
+        let next = Screening { customer_display_name: name.clone(), ..expected(row) };
+        return Screening { update_time: next.update_time.max(now), ..next };
+    }
     let (mut next, state, reason, message) = match event {
         Event::Parked(booking, terms) => (booked(row, booking, terms, now), State::Pending, "", ""),
         Event::Confirmed(booking, terms) => (booked(row, booking, terms, now), State::Confirmed, "", ""),
@@ -27,7 +31,7 @@ pub fn apply(row: Option<&Screening>, event: &Event, now: Timestamp) -> Screenin
             let next = row.cloned().unwrap_or_else(|| fence(*claim, slot, now));
             (next, State::ForceCancelled, cause.name(), message.as_str())
         }
-        Event::GivenUp(_) => unreachable!("no transition"),
+        Event::GivenUp(_) | Event::Renamed(_) => unreachable!("no transition"),
         Event::Cancelled(by, message) => (expected(row), State::Cancelled, by.code(), message.as_str()),
         Event::AttendanceRecorded(true) => (expected(row), State::Completed, "", ""),
         Event::AttendanceRecorded(false) => (expected(row), State::NoShow, "", ""),
@@ -46,7 +50,7 @@ pub fn apply(row: Option<&Screening>, event: &Event, now: Timestamp) -> Screenin
 pub fn payload(row: &Screening, event: &Event) -> Option<Payload> {
     let screening = Some(snapshot(row));
     Some(match event {
-        Event::GivenUp(_) => return None,
+        Event::GivenUp(_) | Event::Renamed(_) => return None,
         Event::Parked(..) => Payload::ScreeningPending(ScreeningPending { screening }),
         Event::Confirmed(..) => Payload::ScreeningConfirmed(ScreeningConfirmed { screening }),
         Event::Rejected(claim, _, reason) => Payload::ScreeningRejected(ScreeningRejected {
@@ -106,9 +110,12 @@ fn snapshot(row: &Screening) -> ScreeningSnapshot {
 
 /// The row of a booking before its first state is written into it.
 fn booked(row: Option<&Screening>, booking: &Booking, terms: &Terms, now: Timestamp) -> Screening {
-    let mut next = row.cloned().unwrap_or_else(|| fence(booking.claim(), &booking.slot, now));
+    let mut next = row.cloned().unwrap_or_else(|| Screening {
+        customer_display_name: booking.customer_display_name.clone(),
+        ..fence(booking.claim(), &booking.slot, now)
+    });
+    // The name of a row that exists may have been corrected since the booking was asked for.
     next.customer = Some(booking.customer.clone());
-    next.customer_display_name.clone_from(&booking.customer_display_name);
     next.terms.clone_from(terms);
     next
 }

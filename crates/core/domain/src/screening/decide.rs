@@ -26,6 +26,7 @@ pub fn decide(row: Option<&Screening>, command: &Command, now: Timestamp) -> Res
             Some(_) => Decision::Keep,
         }),
         Command::Cancel { by, message, etag } => cancel(existing(row)?, *by, message, etag, now),
+        Command::Rename { name, etag } => rename(existing(row)?, name, etag),
         Command::Complete { etag } => complete(existing(row)?, etag, now),
         Command::MarkNoShow { etag } => mark_no_show(existing(row)?, etag, now),
         Command::Revoke { claim, slot, cause, message } => Ok(revoke(row, *claim, slot, cause.clone(), message)),
@@ -134,6 +135,13 @@ fn cancel(row: &Screening, by: Party, message: &str, etag: &str, now: Timestamp)
             Ok(Decision::Change(Event::Cancelled(by, message.to_owned())))
         }
     }
+}
+
+/// Allowed in every state: what a hospital reads about a past booking may be wrong as well.
+fn rename(row: &Screening, name: &str, etag: &str) -> Result<Decision, Fault> {
+    check_row_etag(row, etag)?;
+    let same = row.customer_display_name == name;
+    Ok(if same { Decision::Keep } else { Decision::Change(Event::Renamed(name.to_owned())) })
 }
 
 fn complete(row: &Screening, etag: &str, now: Timestamp) -> Result<Decision, Fault> {

@@ -199,7 +199,8 @@ impl Work {
                 self.record(Some(request), &row);
                 Ok(row)
             }
-            Decision::Keep | Decision::Refuse(..) | Decision::Fenced | Decision::Ignore(_) => {
+            Decision::Keep => self.row(*id).cloned().ok_or_else(|| Fault::internal("a row that was judged is gone")),
+            Decision::Refuse(..) | Decision::Fenced | Decision::Ignore(_) => {
                 Err(Fault::internal("a caller's change was decided like one of ours"))
             }
         }

@@ -130,6 +130,33 @@ async fn a_place_with_a_booking_is_left_alone_however_often_it_is_announced() {
     assert_eq!(read(&kim, &made.name).await.unwrap(), made);
 }
 
+/// A later version of Hospital has more reasons, and slots with programs: this one reads both.
+#[tokio::test]
+async fn a_revocation_with_a_code_of_a_later_version_cancels_the_booking() {
+    let world = World::start().await;
+    let slot = world.slot("seoul", 7, 9);
+    let kim = world.customer("kim").await;
+    let made = book(&kim, ask("kim", &slot)).await.unwrap();
+    world.hospital.delete(&slot.hospital, "renovation");
+    let mut events = world.hospital.events();
+    for event in &mut events {
+        if let Some(Payload::CapacityRevoked(fact)) = &mut event.payload {
+            fact.reason = "CLOSURE".into();
+        }
+    }
+    // a claim on a program's slot that nobody here has booked
+    let mut elsewhere = events.iter().find(|event| matches!(event.payload, Some(Payload::CapacityRevoked(_))));
+    let mut stranger = elsewhere.take().unwrap().clone();
+    stranger.event_id = runtime::entropy::uuid_v7().to_string();
+    let Some(Payload::CapacityRevoked(fact)) = &mut stranger.payload else { unreachable!() };
+    fact.slot = format!("{slot}~heart");
+    fact.claim_id = format!("{}.1", runtime::entropy::uuid_v7());
+    events.push(stranger);
+    world.feed(&events).await;
+    let seen = read(&kim, &made.name).await.unwrap();
+    assert_eq!((seen.state(), seen.state_reason.as_str()), (State::ForceCancelled, "CLOSURE"));
+}
+
 #[tokio::test]
 async fn a_malformed_event_harms_nobody_and_can_be_buried() {
     let world = World::start().await;

@@ -51,6 +51,20 @@ async fn paged(party: &Party, filter: &str, order_by: &str, page_size: i32) -> V
     }
 }
 
+/// Another system follows the bookings by asking for what has changed since it asked last.
+#[tokio::test]
+async fn what_changed_since_an_instant_is_found() {
+    let world = World::start().await;
+    let made = filled(&world).await;
+    let (admin, cancelled) = (world.admin("*").await, &made[2].1[0]);
+    let since = domain::civil::decode_time(cancelled.update_time.as_ref().unwrap()).unwrap();
+    assert_eq!(list(&admin, &format!("update_time>=\"{since}\"")).await.unwrap(), std::slice::from_ref(cancelled));
+    assert_eq!(list(&admin, &format!("update_time>\"{since}\"")).await.unwrap(), []);
+    assert_eq!(list(&admin, &format!("update_time<\"{since}\" AND state=CONFIRMED")).await.unwrap().len(), 8);
+    let status = list(&admin, "update_time>=\"2027-01-01\"").await;
+    assert!(refused(status, Reason::FilterInvalid).violations[0].2.contains("2027-01-31T09:00:00Z"));
+}
+
 #[tokio::test]
 async fn each_caller_sees_their_rows_newest_first() {
     let world = World::start().await;

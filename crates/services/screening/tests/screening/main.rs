@@ -3,6 +3,7 @@
 mod attending;
 mod booking;
 mod cancelling;
+mod correcting;
 mod events;
 mod hospital;
 mod listing;

@@ -6,9 +6,10 @@ use contract::reservation::v1 as reservation;
 use contract::screening::v1 as screening;
 use marketing::{ListDemandSignalsRequest, ProposeCapacityIncreaseRequest};
 use mypage::{GetMyPageRequest, ListMyPageItemsRequest, WatchMyPageRequest};
+use prost_types::FieldMask;
 use reservation::{GetReservationRequest, ListReservationHistoryRequest, ListReservationsRequest};
 use screening::{CancelScreeningRequest, CompleteScreeningRequest, CreateScreeningRequest, GetScreeningRequest};
-use screening::{ListScreeningsRequest, MarkNoShowRequest, Screening};
+use screening::{ListScreeningsRequest, MarkNoShowRequest, Screening, UpdateScreeningRequest};
 use testkit::{Desk, in_days};
 
 use super::{FIELD, FILTER, REQUEST_ID, TOKEN, complains, hangul};
@@ -92,6 +93,18 @@ async fn screenings_are_read_and_changed_by_good_requests_only() {
         );
         let complete = CompleteScreeningRequest { name: name.clone(), ..CompleteScreeningRequest::default() };
         complains(admin.screening().complete_screening(complete).await, &[("name", FIELD)]);
+        let update = UpdateScreeningRequest {
+            screening: Some(Screening {
+                name: name.clone(),
+                customer_display_name: hangul(101),
+                ..Screening::default()
+            }),
+            update_mask: Some(FieldMask { paths: vec!["slot".to_owned()] }),
+        };
+        complains(
+            admin.screening().update_screening(update).await,
+            &[("screening.name", FIELD), ("screening.customer_display_name", FIELD), ("update_mask", FIELD)],
+        );
         let absent = MarkNoShowRequest { name, ..MarkNoShowRequest::default() };
         complains(admin.screening().mark_no_show(absent).await, &[("name", FIELD)]);
     }
