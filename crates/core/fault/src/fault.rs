@@ -11,7 +11,7 @@ use crate::{Code, Reason, Violation};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resource {
     /// The type of the resource, for example `Slot`.
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
     /// The resource name, for example `hospitals/seoul/slots/2027-01-04`.
     pub name: String,
 }
@@ -81,8 +81,8 @@ impl Fault {
 
     /// Names the resource that the fault is about.
     #[must_use]
-    pub fn about(mut self, kind: &'static str, name: impl fmt::Display) -> Self {
-        self.0.resource = Some(Resource { kind, name: name.to_string() });
+    pub fn about(mut self, kind: impl Into<Cow<'static, str>>, name: impl fmt::Display) -> Self {
+        self.0.resource = Some(Resource { kind: kind.into(), name: name.to_string() });
         self
     }
 

@@ -118,7 +118,7 @@ fn details(fault: &Fault) -> Vec<prost_types::Any> {
     }
     if let Some(resource) = fault.resource() {
         let resource = pb::ResourceInfo {
-            resource_type: resource.kind.to_owned(),
+            resource_type: resource.kind.clone().into_owned(),
             resource_name: shorten(&resource.name, MAX_VALUE),
             ..pb::ResourceInfo::default()
         };

@@ -185,11 +185,17 @@ fn compare<C: ColumnTrait>(column: C, operator: Operator, value: Value) -> Simpl
     }
 }
 
-/// A substring condition. It ignores case as far as the database folds it (SQLite: ASCII only).
+/// A substring condition. It ignores the case of A to Z, and of other letters where the database does: SQLite does not,
+/// and PostgreSQL as its collation says.
 fn contains<C: ColumnTrait>(column: C, value: &Value) -> SimpleExpr {
     let Value::String(Some(needle)) = value else { return Expr::val(false) };
+    let (ascii, all) = (needle.to_ascii_lowercase(), needle.to_lowercase());
+    if ascii == all { has(column, &all) } else { has(column, &ascii).or(has(column, &all)) }
+}
+
+fn has<C: ColumnTrait>(column: C, needle: &str) -> SimpleExpr {
     let mut pattern = String::from("%");
-    for character in needle.to_lowercase().chars() {
+    for character in needle.chars() {
         if matches!(character, '%' | '_' | '\\') {
             pattern.push('\\');
         }

@@ -13,10 +13,11 @@ use fault::{Fault, Reason};
 use runtime::client::{Outgoing, Replicas, Silence, is_unreachable};
 use runtime::deadline::Deadline;
 use runtime::identity::TokenSource;
-use runtime::status::refusal_of;
+use runtime::status::{Refusal, refusal_of};
 use runtime::trace::TraceContext;
 use tokio::time::timeout_at;
 use tonic::{Code, Status};
+use uuid::Uuid;
 
 use crate::decode::Propose;
 
@@ -76,12 +77,14 @@ impl Proposals {
                         return Err(late());
                     }
                     if !more || deadline.has_passed() {
-                        return Err(passed_on(&status));
+                        return Err(passed_on(&status, request_id));
                     }
                 }
                 answered => {
                     attempt.answered();
-                    return answered.map(|made| made.into_inner().name).map_err(|refused| passed_on(&refused));
+                    return answered
+                        .map(|made| made.into_inner().name)
+                        .map_err(|refused| passed_on(&refused, request_id));
                 }
             }
         }
@@ -94,15 +97,33 @@ fn late() -> Fault {
     Fault::new(Reason::DeadlineExceeded, message)
 }
 
-/// What the caller gets when Hospital does not grant the request. A refusal is passed on unchanged. No answer becomes
-/// HOSPITAL_UNAVAILABLE. If Hospital refuses this service's own identity, the fault is internal.
-fn passed_on(status: &Status) -> Fault {
+/// What the caller gets when Hospital does not grant the request. A refusal is passed on as one of this service. No
+/// answer becomes HOSPITAL_UNAVAILABLE. If Hospital refuses this service's own identity, the fault is internal.
+/// `request_id` is the one that the caller chose.
+fn passed_on(status: &Status, request_id: Option<Uuid>) -> Fault {
     if is_unreachable(status) {
         let message = "hospital does not answer; send the same request again";
         return Fault::new(Reason::HospitalUnavailable, message).caused_by(status);
     }
     match (status.code(), refusal_of(status)) {
         (Code::Unauthenticated | Code::PermissionDenied, _) | (_, None) => Fault::internal(status),
-        (_, Some(refusal)) => refusal.into_fault(),
+        (_, Some(refusal)) => as_own(refusal, request_id).into_fault(),
     }
+}
+
+/// Names the fields of the caller's request, and its request_id, in the place of those that Hospital got.
+fn as_own(mut refusal: Refusal, request_id: Option<Uuid>) -> Refusal {
+    let own = |path: &mut String| {
+        if let Some(field) = path.strip_prefix("capacity_request.") {
+            *path = field.to_owned();
+        }
+    };
+    refusal.violations.iter_mut().for_each(|violation| own(&mut violation.field));
+    if let Some(field) = refusal.metadata.get_mut("field") {
+        own(field);
+    }
+    if let Some((id, chosen)) = refusal.metadata.get_mut("requestId").zip(request_id) {
+        *id = chosen.to_string();
+    }
+    refusal
 }

@@ -91,12 +91,13 @@ pub(crate) fn create(caller: &Caller, message: message::CreateScreeningRequest) 
     }
     let id = decode_id(&mut violations, "request_id", &request_id);
     let decoded = content.and_then(|(customer, slot, screening)| {
-        // validate_only is not part of the fingerprint: judging a booking and making it are the same request.
+        // Neither flag is part of the fingerprint: judging a booking and making it are the same request, and a caller
+        // who got no answer may accept a PENDING booking when it repeats its request.
         let canonical = message::CreateScreeningRequest {
             screening: Some(screening.clone()),
             validate_only: false,
             request_id: String::new(),
-            accept_pending,
+            accept_pending: false,
         };
         Some(Create {
             customer: customer?,

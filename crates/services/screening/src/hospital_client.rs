@@ -18,7 +18,7 @@ use domain::capacity::{Offer, Venue};
 use domain::civil::{decode_time, time_zone};
 use domain::ids::{ClaimId, HospitalId, SlotId};
 use domain::screening::Terms;
-use fault::{Code, Fault, Reason};
+use fault::{Fault, Reason};
 use runtime::backoff::Backoff;
 use runtime::client::{Line, Outgoing, Replicas, Silence, is_unreachable};
 use runtime::deadline::{Deadline, FAIR};
@@ -166,8 +166,6 @@ impl HospitalClient {
                 message::capacity_claim::State::Revoked => Some(Ended::Revoked),
                 message::capacity_claim::State::Active | message::capacity_claim::State::Unspecified => None,
             },
-            // a slot that does not exist needs no tombstone
-            Err(Failure::Refused(fault, _)) if fault.code() == Code::NotFound => Some(Ended::Released),
             Err(Failure::Refused(fault, _)) => {
                 tracing::warn!(%claim, ?fault, "hospital refused a release");
                 None

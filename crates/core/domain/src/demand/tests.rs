@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use contract::event::v1::EventEnvelope;
 use proptest::prelude::*;
 
 use fault::Reason;
@@ -179,4 +180,18 @@ fn every_fact_that_is_understood_is_subscribed_to() {
         let envelope = EventEnvelope { payload: Some(payload), ..EventEnvelope::default() };
         assert!(Fact::decode(&envelope).is_err(), "{envelope:?}");
     }
+}
+
+/// Hospital bars a claim by releasing it before it was taken, on whichever slot the caller named.
+#[test]
+fn a_release_on_a_slot_that_does_not_exist_says_nothing_of_demand() {
+    let released = |slot_version| CapacityReleased { slot: slot(4).to_string(), slot_version, ..Default::default() };
+    let envelope = |slot_version| EventEnvelope {
+        occur_time: Some(crate::civil::encode_time(at(0))),
+        payload: Some(Payload::CapacityReleased(released(slot_version))),
+        ..EventEnvelope::default()
+    };
+    assert_eq!(Fact::decode(&envelope(0)), Ok(None));
+    assert!(matches!(Fact::decode(&envelope(3)), Ok(Some(Fact::Places(_)))));
+    assert!(Fact::decode(&envelope(-1)).is_err());
 }

@@ -70,13 +70,15 @@ pub fn refusal_of(status: &Status) -> Option<Refusal> {
 }
 
 impl Refusal {
-    /// The refusal as a fault, for a service that passes its peer's answer on. The resource's type is dropped; its name
-    /// is among the metadata anyway.
+    /// The refusal as a fault, for a service that passes its peer's answer on.
     #[must_use]
     pub fn into_fault(self) -> Fault {
         let mut fault = Fault::new(self.reason, self.message);
         for (key, value) in self.metadata {
             fault = fault.with(key, value);
+        }
+        if let Some((kind, name)) = self.resource {
+            fault = fault.about(kind, name);
         }
         if let Some(delay) = self.retry_after {
             fault = fault.retry_after(delay);
@@ -100,7 +102,8 @@ mod tests {
         let fault = Fault::new(Reason::SlotFull, "no place is left")
             .with("remaining", 0)
             .with("slot", "hospitals/h/slots/d")
-            .with("aKeyOfTheNextVersion".to_owned(), 1);
+            .with("aKeyOfTheNextVersion".to_owned(), 1)
+            .about("Slot", "hospitals/h/slots/d");
         let passed_on = refusal_of(&status(fault.clone())).unwrap().into_fault();
         assert_eq!(passed_on, fault);
     }

@@ -27,7 +27,7 @@ async fn hospitals_are_listed_by_name_without_the_deleted_ones() {
     let admin = house.admin().await;
     for id in ["seoul", "busan", "daegu", "incheon", "ulsan"] {
         let mut request = house.draft(id, &[1], 5);
-        request.hospital.as_mut().unwrap().display_name = format!("{id} 삼성 100%");
+        request.hospital.as_mut().unwrap().display_name = format!("{id} 삼성 Ω 100%");
         admin.hospital().create_hospital(request).await.unwrap();
     }
     let slot = format!("hospitals/busan/slots/{}", house.day(1));
@@ -43,7 +43,11 @@ async fn hospitals_are_listed_by_name_without_the_deleted_ones() {
     let shown = v1::ListHospitalsRequest { show_deleted: true, page_size: 2, ..Default::default() };
     assert_eq!(hospitals(&anybody, shown).await.len(), 5);
     let filtered = |filter: &str| v1::ListHospitalsRequest { filter: filter.into(), ..Default::default() };
-    assert_eq!(hospitals(&anybody, filtered("display_name:\"삼성 100%\"")).await, all);
+    assert_eq!(hospitals(&anybody, filtered("display_name:\"삼성 Ω 100%\"")).await, all);
+    let seoul = anybody.hospital().get_hospital(v1::GetHospitalRequest { name: all[2].into() }).await.unwrap();
+    let since = domain::civil::decode_time(seoul.get_ref().create_time.as_ref().unwrap()).unwrap();
+    let later = hospitals(&anybody, filtered(&format!("update_time>\"{since}\""))).await;
+    assert_eq!(later, ["hospitals/busan", "hospitals/incheon", "hospitals/ulsan"]);
     assert_eq!(hospitals(&anybody, filtered("display_name:\"100_\"")).await, Vec::<String>::new());
     let two = filtered("display_name:\"SEOUL\" AND display_name!=\"x\"");
     assert_eq!(hospitals(&anybody, two).await, ["hospitals/seoul"]);

@@ -199,7 +199,7 @@ impl App {
                 // the writer's deadline has passed, not the caller's
                 Err(fault) if fault.reason() == Reason::DeadlineExceeded => {
                     let message = "the booking could not be written in time; send the same request_id again";
-                    return Err(Fault::new(Reason::NotReady, message));
+                    return Err(Fault::new(Reason::StorageUnavailable, message));
                 }
                 Err(fault) => return Err(fault),
             }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use contract::screening::v1::screening::State;
-use contract::screening::v1::{CancelScreeningRequest, CreateScreeningRequest};
+use contract::screening::v1::{CancelScreeningRequest, CreateScreeningRequest, Screening};
 use domain::capacity::ClaimState;
 use fault::Reason;
 use testkit::{eventually, gather, refused, rush, start_together};
@@ -84,7 +84,8 @@ async fn r8_concurrent_duplicates_are_one_booking_with_one_answer() {
     let refusal = refused(book(&hurried, request.clone()).await, Reason::RequestInProgress);
     assert!(refusal.retry_after.is_some());
     assert_eq!(refusal.value("requestId"), request.request_id);
-    let other = CreateScreeningRequest { accept_pending: true, ..request.clone() };
+    let named = Screening { customer_display_name: "Kim".into(), ..request.screening.clone().unwrap() };
+    let other = CreateScreeningRequest { screening: Some(named), ..request.clone() };
     refused(book(&kim, other).await, Reason::RequestIdReused);
 
     gate.open();

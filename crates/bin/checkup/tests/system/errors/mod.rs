@@ -5,8 +5,9 @@ mod provoke;
 
 use std::collections::BTreeMap;
 
+use contract::marketing::v1::ProposeCapacityIncreaseRequest;
 use fault::Reason;
-use testkit::Refusal;
+use testkit::{Desk, Refusal, refused};
 use tonic::Code;
 
 /// The metadata that each reason always carries.
@@ -149,4 +150,32 @@ async fn every_reason_says_what_it_promises() {
         let counted = COUNTED_BY_THE_MESH.contains(&refusal.code);
         assert_eq!(counted, TROUBLE.contains(reason), "no business refusal looks like a sick pod: {refusal:#?}");
     }
+}
+
+/// Marketing asks Hospital for the caller, under a request_id of its own and in fields of another message.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_marketing_passes_on_speaks_of_the_caller_s_request() {
+    let checkup = crate::launch().start().await;
+    let slots = Desk::of(&checkup.admin().await).open("passing", &[7], 10).await;
+    let marketing = checkup.service("marketing").await;
+    let proposal = |slot: &str, additional_capacity| ProposeCapacityIncreaseRequest {
+        slot: slot.to_owned(),
+        additional_capacity,
+        request_id: "7f2c1a9e-3b44-4c6e-9a51-0d8e6c1b2f30".to_owned(),
+        ..ProposeCapacityIncreaseRequest::default()
+    };
+    let refusal = async |request, reason| {
+        let answer = marketing.marketing().propose_capacity_increase(request).await;
+        let refusal = refused(answer, reason);
+        check_shape(reason, &refusal);
+        refusal
+    };
+    let unknown = slots[0].replace("passing", "elsewhere");
+    let missing = refusal(proposal(&unknown, 5), Reason::SlotNotFound).await;
+    assert_eq!(missing.resource, Some(("Slot".to_owned(), unknown)));
+    let many = refusal(proposal(&slots[0], 99_999), Reason::FieldInvalid).await;
+    assert_eq!(many.value("field"), "additional_capacity");
+    marketing.marketing().propose_capacity_increase(proposal(&slots[0], 5)).await.expect("a proposal");
+    let reused = refusal(proposal(&slots[0], 6), Reason::RequestIdReused).await;
+    assert_eq!(reused.value("requestId"), proposal("", 1).request_id);
 }
