@@ -11,6 +11,7 @@ use jiff::SignedDuration;
 use runtime::client;
 use runtime::config::{Config, ConfigError, Layers, Origin, duration, offset};
 use runtime::server::ServerOptions;
+use runtime::spans::SpanOptions;
 use runtime::telemetry::{Format, TelemetryOptions};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -36,6 +37,8 @@ pub struct Settings {
     pub identity: IdentityOptions,
     /// The level and the format of the log.
     pub telemetry: TelemetryOptions,
+    /// Where spans are exported, if they are.
+    pub spans: SpanOptions,
     /// The broker, which `serve` needs. `None` if it is not configured.
     pub events: Option<JetStreamOptions>,
     /// Options of the consumers of events.
@@ -99,6 +102,29 @@ struct EventsSection {
 struct TelemetrySection {
     filter: String,
     format: LogFormat,
+    otlp_endpoint: String,
+    trace_ratio: f64,
+}
+
+impl TelemetrySection {
+    /// The part about spans.
+    fn spans(&self) -> Result<SpanOptions, ConfigError> {
+        let wrong = |key: &str, problem: String| ConfigError {
+            origin: Origin::Several,
+            key: format!("telemetry.{key}"),
+            problem,
+        };
+        if !(0.0..=1.0).contains(&self.trace_ratio) {
+            return Err(wrong("trace_ratio", format!("must be 0 to 1, is {}", self.trace_ratio)));
+        }
+        let one = |mut addresses: Vec<Uri>| match addresses.len() {
+            1 => Ok(addresses.remove(0)),
+            _ => Err("must be one address".to_owned()),
+        };
+        let endpoint = (!self.otlp_endpoint.is_empty()).then(|| client::addresses(&self.otlp_endpoint).and_then(one));
+        let endpoint = endpoint.transpose().map_err(|problem| wrong("otlp_endpoint", problem))?;
+        Ok(SpanOptions { endpoint, ratio: self.trace_ratio })
+    }
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -198,6 +224,7 @@ impl Settings {
         let server = section(config, "server", &mut errors);
         let identity = section(config, "identity", &mut errors);
         let telemetry: Option<TelemetrySection> = section(config, "telemetry", &mut errors);
+        let spans = telemetry.as_ref().and_then(|section| section.spans().map_err(|error| errors.push(error)).ok());
         let events: Option<EventsSection> = section(config, "events", &mut errors);
         let relay: Option<RelaySection> = section(config, "relay", &mut errors);
         let mut databases = BTreeMap::new();
@@ -213,6 +240,7 @@ impl Settings {
                 server: server?,
                 identity: identity?,
                 telemetry: telemetry?.into(),
+                spans: spans?,
                 events: events?.options(),
                 publish: relay.publish(),
                 consume: relay.consume(),

@@ -16,8 +16,9 @@ use runtime::clock::Clock;
 use runtime::deadline::Deadline;
 use runtime::lifecycle::{drain_pair, signals};
 use runtime::server::Server;
+
 use runtime::tasks::Kind;
-use runtime::{admin, metrics};
+use runtime::{admin, metrics, spans};
 use store::Location;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -75,6 +76,7 @@ pub async fn run(plan: Plan) -> Result<Exit, Failure> {
     let on_signal =
         signals(trigger).map_err(|error| Failure::failed(format!("cannot handle signals: {}", chain(&error))))?;
     process.tasks.spawn(Kind::Helper, "signals", on_signal);
+    spans::start(&settings.spans, &process);
     let starting = process.readiness.latch("the start");
     let admin = serve_admin(admin_listener, &process)?;
 

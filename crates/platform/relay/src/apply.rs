@@ -11,8 +11,11 @@ use fault::{Code, Fault};
 use prost::Message as _;
 use runtime::backoff::Backoff;
 use runtime::clock::Clock;
+use runtime::spans::{self, Ended};
+use runtime::trace::TraceContext;
 use store::dead_letter::{DeadLetter, seen_as};
 use store::inbox::{InboxKey, Part};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::consumer::{ConsumeOptions, Consumer, Incoming};
@@ -205,9 +208,11 @@ impl Applier {
         let mut backoff = self.options.backoff();
         loop {
             self.age(batch.first());
+            let begin = Instant::now();
             match self.consumer.handler.handle(batch).await {
                 Ok(()) => {
-                    batch.iter().for_each(|event| self.log(event));
+                    let elapsed = begin.elapsed();
+                    batch.iter().for_each(|event| self.log(event, elapsed));
                     return Ok(());
                 }
                 Err(fault) if fault.code() == Code::Internal => return Err(fault),
@@ -219,12 +224,33 @@ impl Applier {
         }
     }
 
-    /// Logs the event under the trace of the call that caused it.
-    fn log(&self, event: &Incoming) {
-        let EventEnvelope { aggregate, aggregate_version, traceparent, .. } = &event.envelope;
+    /// Logs the event under the trace of the call that caused it, and exports a span of it. `elapsed` is the time of the
+    /// transaction, which it may share with other events.
+    fn log(&self, event: &Incoming, elapsed: Duration) {
+        let Incoming { envelope, event_id, .. } = event;
+        let EventEnvelope { aggregate, aggregate_version, traceparent, .. } = envelope;
         let trace = traceparent.split('-').nth(1).unwrap_or_default();
-        let (consumer, event) = (self.consumer.name, event.event_id);
-        tracing::debug!(consumer, %event, aggregate, version = aggregate_version, trace, "event applied");
+        let consumer = self.consumer.name;
+        tracing::debug!(consumer, event = %event_id, aggregate, version = aggregate_version, trace, "event applied");
+        let Some(caused) = TraceContext::parse(traceparent).filter(|_| spans::are_exported()) else { return };
+        spans::ended(&caused.child(), || {
+            let fact = envelope.payload.as_ref().map_or("", |payload| domain::event::fact(payload).1);
+            Ended {
+                // `{service}-{what it consumes}`
+                service: consumer.split('-').next().unwrap_or(consumer).to_owned(),
+                name: format!("{consumer} {fact}"),
+                call: false,
+                elapsed,
+                failure: None,
+                attributes: vec![
+                    ("messaging.operation.type", "process".to_owned()),
+                    ("messaging.message.id", event_id.to_string()),
+                    ("messaging.consumer.group.name", consumer.to_owned()),
+                    ("checkup.aggregate", aggregate.clone()),
+                    ("checkup.aggregate_version", aggregate_version.to_string()),
+                ],
+            }
+        });
     }
 
     async fn store_dead_letter(&mut self, origin: Origin<'_>, inbox_key: InboxKey, error: &str, attempts: i32) {

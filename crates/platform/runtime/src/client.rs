@@ -112,7 +112,7 @@ impl Outgoing {
         if let Some(bearer) = tokens.bearer() {
             metadata.insert("authorization", bearer);
         }
-        if let Ok(traceparent) = AsciiMetadataValue::try_from(trace.child().traceparent()) {
+        if let Ok(traceparent) = AsciiMetadataValue::try_from(trace.traceparent()) {
             metadata.insert(TRACEPARENT, traceparent);
         }
         request.set_timeout(deadline.earlier_by(self.reserve).remaining().max(FAIR));

@@ -19,6 +19,7 @@ mod process;
 mod scope;
 pub mod server;
 pub mod simulation;
+pub mod spans;
 pub mod status;
 pub mod tasks;
 pub mod telemetry;

@@ -1,6 +1,6 @@
 //! W3C trace context, by which one booking can be followed through calls and events.
 //!
-//! It carries ids and exports no spans.
+//! It carries ids and exports nothing.
 
 use std::fmt;
 
@@ -14,6 +14,8 @@ pub const TRACEPARENT: &str = "traceparent";
 pub struct TraceContext {
     trace: [u8; 16],
     span: [u8; 8],
+    /// The position that this one follows; `None` for the first of a trace, and for one that was read.
+    parent: Option<[u8; 8]>,
     flags: u8,
 }
 
@@ -42,7 +44,12 @@ impl TraceContext {
     /// The start of a new trace, marked as sampled.
     #[must_use]
     pub fn generate() -> Self {
-        Self { trace: entropy::bytes(), span: entropy::bytes(), flags: 1 }
+        Self { trace: entropy::bytes(), span: entropy::bytes(), parent: None, flags: 1 }
+    }
+
+    /// The same position of a trace whose spans nobody wants.
+    pub(crate) fn unsampled(self) -> Self {
+        Self { flags: self.flags & !1, ..self }
     }
 
     /// Reads a `traceparent`; `None` if it is malformed. Further fields of versions after `00` are ignored; ids of
@@ -56,19 +63,37 @@ impl TraceContext {
         let [flags] = unhex::<1>(parts.next()?)?;
         let surplus = parts.next().is_some();
         let valid = version != 0xff && !(version == 0 && surplus) && trace != [0; 16] && span != [0; 8];
-        valid.then_some(Self { trace, span, flags })
+        valid.then_some(Self { trace, span, parent: None, flags })
     }
 
-    /// Continues the trace of an event or a call. Begins a new one if the text is empty or malformed.
+    /// The position that a `traceparent` names, for what an event of it causes. A new trace if the text is empty or
+    /// malformed.
     #[must_use]
-    pub fn from_traceparent_or_new(traceparent: &str) -> Self {
-        Self::parse(traceparent).map_or_else(Self::generate, |parent| parent.child())
+    pub fn parse_or_new(traceparent: &str) -> Self {
+        Self::parse(traceparent).unwrap_or_else(Self::generate)
     }
 
     /// A new position in the same trace.
     #[must_use]
     pub fn child(&self) -> Self {
-        Self { span: entropy::bytes(), ..*self }
+        Self { span: entropy::bytes(), parent: Some(self.span), ..*self }
+    }
+
+    /// Whether who began the trace wants its spans.
+    pub(crate) fn is_sampled(&self) -> bool {
+        self.flags & 1 == 1
+    }
+
+    pub(crate) fn trace_bytes(&self) -> [u8; 16] {
+        self.trace
+    }
+
+    pub(crate) fn span_bytes(&self) -> [u8; 8] {
+        self.span
+    }
+
+    pub(crate) fn parent_bytes(&self) -> Option<[u8; 8]> {
+        self.parent
     }
 
     /// The value of the `traceparent` header.
@@ -97,7 +122,9 @@ mod tests {
         let child = parent.child();
         assert_eq!(child.trace_id(), parent.trace_id());
         assert_ne!(child.traceparent(), parent.traceparent());
-        assert_eq!(TraceContext::parse(&child.traceparent()), Some(child));
+        let read = TraceContext::parse(&child.traceparent()).unwrap();
+        assert_eq!(read, TraceContext { parent: None, ..child });
+        assert_eq!(child.parent_bytes(), Some(parent.span_bytes()));
     }
 
     #[test]
@@ -116,6 +143,6 @@ mod tests {
             assert_eq!(TraceContext::parse(text), None, "{text}");
         }
         assert!(TraceContext::parse(&format!("01-{}-more", &SAMPLE[3..])).is_some());
-        assert_ne!(TraceContext::from_traceparent_or_new("").trace_id(), TraceContext::generate().trace_id());
+        assert_ne!(TraceContext::parse_or_new("").trace_id(), TraceContext::generate().trace_id());
     }
 }

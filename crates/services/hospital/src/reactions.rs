@@ -74,7 +74,7 @@ fn read(incoming: &Incoming) -> Result<Event, Fault> {
     }
     let slot = snapshot.as_ref().map(|snapshot| snapshot.slot.as_str()).unwrap_or_default();
     let malformed = |field: &str| Fault::internal(format!("the event {event_id} has a malformed {field}"));
-    let traceparent = TraceContext::from_traceparent_or_new(&envelope.traceparent).traceparent();
+    let traceparent = TraceContext::parse_or_new(&envelope.traceparent).traceparent();
     let request_id = envelope.request_id.clone();
     let cause = Cause { request_id, ..Cause::of_event(NAME, event_id, traceparent) };
     let claim_request = ClaimRequest {

@@ -58,7 +58,7 @@ impl Handler for Claims {
 
 fn read(incoming: &Incoming) -> Result<ClaimEvent, Malformed> {
     let Incoming { envelope, event_id, inbox_key } = incoming;
-    let traceparent = TraceContext::from_traceparent_or_new(&envelope.traceparent).traceparent();
+    let traceparent = TraceContext::parse_or_new(&envelope.traceparent).traceparent();
     let mut cause = Cause::of_event(NAME, *event_id, traceparent);
     cause.request_id.clone_from(&envelope.request_id);
     if !envelope.actor.is_empty() {

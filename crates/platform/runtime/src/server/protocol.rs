@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use tonic::body::Body;
 
 use crate::deadline::Deadline;
+use crate::spans;
 use crate::trace::{TRACEPARENT, TraceContext};
 
 /// The HTTP answer to a request that is no gRPC call: 405 if it is no POST, 415 if its content type is not gRPC's.
@@ -97,7 +98,12 @@ pub(super) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Fault> {
 /// requires.
 pub(super) fn trace(headers: &HeaderMap) -> TraceContext {
     let named = once(headers, TRACEPARENT).ok().flatten().and_then(|value| value.to_str().ok());
-    named.map_or_else(TraceContext::generate, TraceContext::from_traceparent_or_new)
+    let caller = named.and_then(TraceContext::parse);
+    match caller {
+        Some(caller) => caller.child(),
+        None if spans::sampled() => TraceContext::generate(),
+        None => TraceContext::generate().unsampled(),
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The record of one call in logs and metrics, from its arrival to the end of its answer.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use domain::access::Caller;
 use http::HeaderMap;
@@ -12,6 +12,7 @@ use super::meters::{Meters, OK};
 use super::methods::Method;
 use crate::metrics::{CALL_SECONDS, CALLS};
 use crate::scope::{self, Scope};
+use crate::spans::{self, Ended};
 use crate::trace::TraceContext;
 
 /// Follows a call. If it is dropped without a code, the client went away before it had its answer.
@@ -81,6 +82,33 @@ impl Drop for Record {
             histogram!(CALL_SECONDS, "method" => Arc::clone(&self.method.name)).record(elapsed);
         }
         Self::within(self.scope(), || tracing::debug!(code, ?elapsed, "call answered"));
+        if let Some(scope) = &self.scope {
+            spans::ended(&scope.trace, || span_of(scope, code, elapsed));
+        }
+    }
+}
+
+/// The span of a call, as OpenTelemetry names what gRPC has.
+fn span_of(scope: &Scope, code: &'static str, elapsed: Duration) -> Ended {
+    let (service, method) = scope.method.split_once('/').unwrap_or((&scope.method, ""));
+    let mut attributes = vec![
+        ("rpc.system", "grpc".to_owned()),
+        ("rpc.service", service.to_owned()),
+        ("rpc.method", method.to_owned()),
+        ("rpc.response.status_code", code.to_owned()),
+    ];
+    attributes.extend(scope.caller.as_ref().map(|caller| ("enduser.id", caller.to_string())));
+    // as OpenTelemetry has it, a server's span fails only by what its own operator has to look at
+    let failed =
+        matches!(code, "UNKNOWN" | "DEADLINE_EXCEEDED" | "UNIMPLEMENTED" | "INTERNAL" | "UNAVAILABLE" | "DATA_LOSS");
+    Ended {
+        // checkup.{service}.v1.{Service}
+        service: service.split('.').nth(1).unwrap_or(service).to_owned(),
+        name: scope.method.to_string(),
+        call: true,
+        elapsed,
+        failure: failed.then(|| code.to_owned()),
+        attributes,
     }
 }
 
