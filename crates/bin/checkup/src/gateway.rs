@@ -24,6 +24,7 @@ use http::{HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Full, Limited};
 use prost::Message;
 use prost_types::FileDescriptorSet;
+use runtime::call::service_of;
 use runtime::client::{ClientOptions, connect};
 use runtime::limited;
 use runtime::server::{MAX_MESSAGE, protocol, with_reflection};
@@ -103,7 +104,7 @@ impl Health {
     fn new(upstreams: &HashMap<String, Vec<Arc<Upstream>>>) -> Result<Self, runtime::server::Error> {
         let mut names: HashMap<String, Vec<String>> = HashMap::new();
         for file in FileDescriptorSet::decode(contract::DESCRIPTORS)?.file {
-            let Some(upstream) = upstream_of(file.package()).filter(|name| upstreams.contains_key(*name)) else {
+            let Some(upstream) = service_of(file.package()).filter(|name| upstreams.contains_key(*name)) else {
                 continue;
             };
             let listed = file.service.iter().map(|service| format!("{}.{}", file.package(), service.name()));
@@ -120,11 +121,6 @@ impl Health {
             self.reporter.set_service_status(name, status).await;
         }
     }
-}
-
-/// The service in the name of a package or a method: `hospital` in `checkup.hospital.v1`.
-fn upstream_of(name: &str) -> Option<&str> {
-    name.strip_prefix("checkup.").and_then(|rest| rest.split('.').next())
 }
 
 impl Gateway {
@@ -172,7 +168,7 @@ impl Gateway {
     /// The replicas that a call may go to: ready ones first, each group starting at another replica per call, or per
     /// caller for my-page.
     fn candidates(&self, head: &Parts) -> Vec<Arc<Upstream>> {
-        let Some(service) = head.uri.path().strip_prefix('/').and_then(upstream_of) else { return Vec::new() };
+        let Some(service) = head.uri.path().strip_prefix('/').and_then(service_of) else { return Vec::new() };
         let Some(replicas) = self.upstreams.get(service) else { return Vec::new() };
         let first = if service == CheckupService::MyPage.name() {
             let mut hasher = DefaultHasher::new();

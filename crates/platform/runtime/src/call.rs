@@ -5,6 +5,16 @@ use tonic::Request;
 
 use crate::trace::TraceContext;
 
+/// The service that serves a package or a method of the contract: `hospital` for `checkup.hospital.v1`, and for
+/// `checkup.capacity.v1`, the one package that is not named like its service. `None` for other names.
+#[must_use]
+pub fn service_of(name: &str) -> Option<&str> {
+    match name.strip_prefix("checkup.")?.split('.').next()? {
+        "capacity" => Some("hospital"),
+        service => Some(service),
+    }
+}
+
 /// The caller, as the verified token says; anonymous without a token.
 #[must_use]
 pub fn caller<T>(request: &Request<T>) -> Caller {

@@ -110,7 +110,11 @@ async fn changes(checkup: &Checkup, before: &Before) -> Vec<(&'static str, Strin
     let release = ReleaseCapacityRequest { slot: slot.clone(), claim_id: reserve.claim_id.clone() };
     let [came, came_too, missed, unrecorded, _] = before.bookings.as_slice() else { panic!("five bookings") };
     let correction = UpdateScreeningRequest {
-        screening: Some(Screening { customer_display_name: "Kim".to_owned(), ..came.clone() }),
+        screening: Some(Screening {
+            name: came.name.clone(),
+            customer_display_name: "Kim".to_owned(),
+            ..Screening::default()
+        }),
         update_mask: None,
     };
     let no_show = MarkNoShowRequest { name: missed.name.clone(), ..MarkNoShowRequest::default() };

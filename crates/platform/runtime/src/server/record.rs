@@ -10,6 +10,7 @@ use tonic::Code;
 
 use super::meters::{Meters, OK};
 use super::methods::Method;
+use crate::call::service_of;
 use crate::metrics::{CALL_SECONDS, CALLS};
 use crate::scope::{self, Scope};
 use crate::spans::{self, Ended};
@@ -102,8 +103,7 @@ fn span_of(scope: &Scope, code: &'static str, elapsed: Duration) -> Ended {
     let failed =
         matches!(code, "UNKNOWN" | "DEADLINE_EXCEEDED" | "UNIMPLEMENTED" | "INTERNAL" | "UNAVAILABLE" | "DATA_LOSS");
     Ended {
-        // checkup.{service}.v1.{Service}
-        service: service.split('.').nth(1).unwrap_or(service).to_owned(),
+        service: service_of(service).unwrap_or(service).to_owned(),
         name: scope.method.to_string(),
         call: true,
         elapsed,

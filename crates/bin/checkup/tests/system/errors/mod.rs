@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use contract::marketing::v1::ProposeCapacityIncreaseRequest;
 use fault::Reason;
-use testkit::{Desk, Refusal, refused};
+use testkit::{Desk, Refusal, in_days, refused};
 use tonic::Code;
 
 /// The metadata that each reason always carries.
@@ -170,7 +170,7 @@ async fn what_marketing_passes_on_speaks_of_the_caller_s_request() {
         check_shape(reason, &refusal);
         refusal
     };
-    let unknown = slots[0].replace("passing", "elsewhere");
+    let unknown = testkit::slot_name("hospitals/passing", in_days(Desk::ZONE, 8));
     let missing = refusal(proposal(&unknown, 5), Reason::SlotNotFound).await;
     assert_eq!(missing.resource, Some(("Slot".to_owned(), unknown)));
     let many = refusal(proposal(&slots[0], 99_999), Reason::FieldInvalid).await;
