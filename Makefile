@@ -61,6 +61,7 @@ check: tools ## holds the code to its rules: format, lints, documentation, contr
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps
 	.ci/proto
+	.ci/generated
 	.ci/commands
 	.ci/documents
 	$(CARGO) test --workspace --test cli architecture

@@ -107,7 +107,7 @@ def play(given):
     listed = operation("screening", "list_screenings")(client=kim, filter_=f'slot="{slot}"')
     expect("the booking is listed", [one.name for one in listed.parsed.screenings] == [booked.parsed.name], listed)
     cancel = operation("screening", "cancel_screening")
-    body = model("screening", "cancel_screening_request").from_dict({"name": booked.parsed.name})
+    body = model("screening", "cancel_screening_request").from_dict({"reason": "감기에 걸려서"})
     gone = cancel(screening=booked.parsed.name.split("/")[1], client=kim, body=body)
     expect("the booking is CANCELLED", gone.status_code == 200 and gone.parsed.state == "CANCELLED", gone)
 
