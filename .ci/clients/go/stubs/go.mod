@@ -1,0 +1,3 @@
+module checkup.example/stubs
+
+go 1.25.0
