@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run mesh demo verify bench chaos simulate test check image mesh-check mesh-lab experiment tools
+.PHONY: help run mesh demo verify bench chaos simulate test check clients image mesh-check mesh-lab experiment tools
 
 # Options for the command that is run: make run ARGS='--addr 127.0.0.1:9000'
 ARGS ?=
@@ -62,9 +62,16 @@ check: tools ## holds the code to its rules: format, lints, documentation, contr
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps
 	.ci/proto
 	.ci/generated
+	.ci/service-config
+	.ci/clients/stubs check
 	.ci/commands
 	.ci/documents
 	$(CARGO) test --workspace --test cli architecture
+
+# A language whose tools are missing is skipped; the others want the network.
+clients: tools ## makes stubs as docs/stubs.md says and runs a client of each language (ARGS='go python' for some of them)
+	$(CARGO) build -p checkup
+	CHECKUP=$(TARGET)/debug/checkup .ci/clients/stubs $(ARGS)
 
 # With Debian's buildah and musl-tools, and `rustup target add $(MUSL)`. Only cargo may want the network; only buildah wants root.
 image: ## builds IMAGE=checkup:dev, a static binary on an empty base, and runs it
