@@ -614,7 +614,7 @@ func gateway(mesh *Mesh, contract *Contract) (problems []string) {
 	if !json.GetRequestValidationOptions().GetRejectUnknownMethod() || !json.GetRequestValidationOptions().GetRejectUnknownQueryParameters() {
 		problems = append(problems, "gateway: sends on what no method has")
 	}
-	for _, detail := range []string{"ErrorInfo", "BadRequest", "RetryInfo", "PreconditionFailure", "ResourceInfo"} {
+	for _, detail := range []string{"ErrorInfo", "BadRequest", "RetryInfo", "PreconditionFailure", "ResourceInfo", "QuotaFailure", "LocalizedMessage"} {
 		if !contract.messages["google.rpc."+detail] {
 			problems = append(problems, "gateway: cannot translate the error detail "+detail)
 		}

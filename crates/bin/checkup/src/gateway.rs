@@ -19,8 +19,9 @@ use std::time::Duration;
 
 use fault::{Fault, Reason};
 use futures::future::BoxFuture;
+use http::header::ACCEPT_LANGUAGE;
 use http::request::Parts;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Full, Limited};
 use prost::Message;
 use prost_types::FileDescriptorSet;
@@ -28,7 +29,7 @@ use runtime::call::service_of;
 use runtime::client::{ClientOptions, connect};
 use runtime::limited;
 use runtime::server::{MAX_MESSAGE, protocol, with_reflection};
-use runtime::status::status;
+use runtime::status::status_of_call;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -192,7 +193,7 @@ impl Gateway {
             Ok(message) => message.to_bytes(),
             Err(error) => {
                 let why = "the request cannot be read, or is larger than 256 KiB";
-                return refuse(Fault::new(Reason::FieldInvalid, why).caused_by(error));
+                return refuse(Fault::new(Reason::FieldInvalid, why).caused_by(error), &head.headers);
             }
         };
         let candidates = self.candidates(&head);
@@ -209,7 +210,7 @@ impl Gateway {
             };
             match answer {
                 Ok(response) => return response,
-                Err(error) if is_late(&error) => return late(),
+                Err(error) if is_late(&error) => return late(&head.headers),
                 Err(error) => {
                     why = chain(&error);
                     // a request that was sent may have taken effect, and only the caller knows whether it may be
@@ -220,16 +221,17 @@ impl Gateway {
                 }
             }
         }
-        refuse(Fault::new(Reason::NotReady, "no replica answers; send the same request again").caused_by(why))
+        let fault = Fault::new(Reason::NotReady, "no replica answers; send the same request again").caused_by(why);
+        refuse(fault, &head.headers)
     }
 }
 
-fn refuse(fault: Fault) -> Response<Body> {
-    status(fault).into_http()
+fn refuse(fault: Fault, headers: &HeaderMap) -> Response<Body> {
+    status_of_call(fault, headers).into_http()
 }
 
-fn late() -> Response<Body> {
-    refuse(Fault::new(Reason::DeadlineExceeded, "the deadline has passed"))
+fn late(headers: &HeaderMap) -> Response<Body> {
+    refuse(Fault::new(Reason::DeadlineExceeded, "the deadline has passed"), headers)
 }
 
 /// The error and its causes.
@@ -268,10 +270,12 @@ impl Service<Request<Body>> for Gateway {
             let named = match protocol::timeout(request.headers()) {
                 Ok(Some(named)) => named,
                 Ok(None) => return Ok(gateway.forward(request).await),
-                Err(fault) => return Ok(refuse(fault)),
+                Err(fault) => return Ok(refuse(fault, request.headers())),
             };
             let limit = named.saturating_sub(AHEAD_OF_THE_LIBRARY);
-            Ok(timeout(limit, gateway.forward(request)).await.unwrap_or_else(|_| late()))
+            let languages = request.headers().get_all(ACCEPT_LANGUAGE).iter();
+            let languages = languages.map(|value| (ACCEPT_LANGUAGE, value.clone())).collect();
+            Ok(timeout(limit, gateway.forward(request)).await.unwrap_or_else(|_| late(&languages)))
         })
     }
 }

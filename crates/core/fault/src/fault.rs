@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use crate::{Code, Reason, Violation};
+use crate::{Code, Language, Reason, Violation};
 
 /// The thing a fault is about (`google.rpc.ResourceInfo`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +16,15 @@ pub struct Resource {
     pub name: String,
 }
 
+/// The limit that a caller has reached (`google.rpc.QuotaFailure`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quota {
+    /// Whose limit it is, for example `customer:kim`.
+    pub subject: String,
+    /// Which limit it is, and its number.
+    pub description: String,
+}
+
 #[derive(Clone, PartialEq, Eq)]
 struct Parts {
     reason: Reason,
@@ -24,6 +33,7 @@ struct Parts {
     violations: Vec<Violation>,
     retry_after: Option<Duration>,
     resource: Option<Resource>,
+    quota: Option<Quota>,
     cause: Option<String>,
 }
 
@@ -54,6 +64,7 @@ impl Fault {
             violations: Vec::new(),
             retry_after,
             resource: None,
+            quota: None,
             cause: None,
         }))
     }
@@ -83,6 +94,13 @@ impl Fault {
     #[must_use]
     pub fn about(mut self, kind: impl Into<Cow<'static, str>>, name: impl fmt::Display) -> Self {
         self.0.resource = Some(Resource { kind: kind.into(), name: name.to_string() });
+        self
+    }
+
+    /// Names the limit that the caller has reached, and whose it is.
+    #[must_use]
+    pub fn exceeding(mut self, subject: impl fmt::Display, description: impl Into<String>) -> Self {
+        self.0.quota = Some(Quota { subject: subject.to_string(), description: description.into() });
         self
     }
 
@@ -142,6 +160,29 @@ impl Fault {
         self.0.resource.as_ref()
     }
 
+    /// The limit that the caller has reached, if the fault names one.
+    #[must_use]
+    pub fn quota(&self) -> Option<&Quota> {
+        self.0.quota.as_ref()
+    }
+
+    /// The reason as a sentence for people, with the values of this fault. `shown` writes a value as people read it,
+    /// from its key and its text. `None` if a value of the sentence is missing, which only a fault without the metadata
+    /// that the contract promises lacks.
+    #[must_use]
+    pub fn sentence(&self, language: Language, shown: impl Fn(&str, &str) -> String) -> Option<String> {
+        let mut sentence = String::new();
+        for part in self.0.reason.sentence(language).split_inclusive('}') {
+            let Some((text, key)) = part.strip_suffix('}').and_then(|part| part.split_once('{')) else {
+                sentence.push_str(part);
+                continue;
+            };
+            sentence.push_str(text);
+            sentence.push_str(&shown(key, self.0.metadata.get(key)?));
+        }
+        Some(sentence)
+    }
+
     /// The cause, for the log only.
     #[must_use]
     pub fn cause(&self) -> Option<&str> {
@@ -169,6 +210,19 @@ mod tests {
             assert_eq!(Reason::from_name(reason.name()), Some(*reason));
         }
         assert_eq!(Reason::from_name("NO_SUCH_REASON"), None);
+    }
+
+    #[test]
+    fn a_sentence_has_the_values_of_the_fault_or_is_not_said() {
+        let shown = |key: &str, value: &str| format!("<{key}={value}>");
+        let below = Fault::new(Reason::CapacityBelowBooked, "x").with("bookedCount", 3);
+        assert_eq!(below.sentence(Language::English, shown), None);
+        assert_eq!(
+            below.with("requestedCapacity", 2).sentence(Language::English, shown).unwrap(),
+            "<bookedCount=3> places are booked already, so the capacity cannot become <requestedCapacity=2>."
+        );
+        let full = Fault::new(Reason::SlotFull, "x").sentence(Language::Korean, shown);
+        assert_eq!(full.as_deref(), Some(Reason::SlotFull.sentence(Language::Korean)));
     }
 
     #[test]

@@ -6,10 +6,12 @@
 
 mod fault;
 mod reason;
+mod sentence;
 mod violation;
 mod violations;
 
-pub use fault::{Fault, Resource};
+pub use fault::{Fault, Quota, Resource};
 pub use reason::{Code, Reason};
+pub use sentence::Language;
 pub use violation::Violation;
 pub use violations::Violations;

@@ -20,7 +20,10 @@ use crate::token::Tokens;
 /// The deadline of a call for which the test sets none: much longer than any call takes, but it ends every hang.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Adds the token to a request, and a deadline unless the test set one.
+/// What parties read, so that every refusal of a test has its sentence for people.
+pub const PARTIES_READ: &str = "ko-KR,ko;q=0.9,en;q=0.5";
+
+/// Adds the token and the languages to a request, and a deadline unless the test set one.
 #[derive(Debug, Clone)]
 pub struct Credentials {
     bearer: Option<MetadataValue<Ascii>>,
@@ -31,6 +34,9 @@ impl Interceptor for Credentials {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         if let Some(bearer) = &self.bearer {
             request.metadata_mut().insert("authorization", bearer.clone());
+        }
+        if !request.metadata().contains_key("accept-language") {
+            request.metadata_mut().insert("accept-language", MetadataValue::from_static(PARTIES_READ));
         }
         if !request.metadata().contains_key("grpc-timeout") {
             request.set_timeout(self.deadline);

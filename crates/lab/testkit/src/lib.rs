@@ -25,7 +25,7 @@ mod token;
 mod wait;
 mod wire;
 
-pub use client::{Authorised, Credentials, Party, Served, connect};
+pub use client::{Authorised, Credentials, PARTIES_READ, Party, Served, connect};
 pub use disk::{Call, Disk, Fault};
 pub use history::{Booking, BookingHistory, Cancelling, Finding, Outcome, Sighting, Wrong};
 pub use http1::{Page, get};

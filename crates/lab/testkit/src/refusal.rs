@@ -30,6 +30,10 @@ pub struct Refusal {
     pub preconditions: Vec<(String, String)>,
     /// `ResourceInfo`: the type and name of the resource.
     pub resource: Option<(String, String)>,
+    /// `QuotaFailure`: the subject and description of each violation.
+    pub quotas: Vec<(String, String)>,
+    /// `LocalizedMessage`: the locale and the sentence for people.
+    pub localized: Option<(String, String)>,
 }
 
 impl Refusal {
@@ -40,6 +44,7 @@ impl Refusal {
         let info = details.error_info().filter(|info| info.domain == DOMAIN)?;
         let violations = details.bad_request().map_or_else(Vec::new, |bad| bad.field_violations.clone());
         let preconditions = details.precondition_failure().map_or_else(Vec::new, |failure| failure.violations.clone());
+        let quotas = details.quota_failure().map_or_else(Vec::new, |failure| failure.violations.clone());
         Some(Self {
             code: status.code(),
             message: status.message().to_owned(),
@@ -49,6 +54,8 @@ impl Refusal {
             retry_after: details.retry_info().and_then(|info| info.retry_delay),
             preconditions: preconditions.into_iter().map(|one| (one.r#type, one.subject)).collect(),
             resource: details.resource_info().map(|info| (info.resource_type.clone(), info.resource_name.clone())),
+            quotas: quotas.into_iter().map(|one| (one.subject, one.description)).collect(),
+            localized: status.get_details_localized_message().map(|said| (said.locale, said.message)),
         })
     }
 

@@ -13,6 +13,7 @@ pub mod config;
 pub mod deadline;
 pub mod entropy;
 pub mod identity;
+mod language;
 pub mod lifecycle;
 pub mod metrics;
 mod process;

@@ -13,6 +13,7 @@ use tracing_subscriber::fmt::FmtContext;
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::registry::LookupSpan;
 
+use crate::language::Languages;
 use crate::trace::TraceContext;
 
 tokio::task_local! {
@@ -27,6 +28,8 @@ pub(crate) struct Scope {
     pub(crate) trace: TraceContext,
     /// `None` if the caller is not known, or not yet.
     pub(crate) caller: Option<Caller>,
+    /// The languages that the caller reads, for refusals; `None` if the call does not say.
+    pub(crate) languages: Option<Languages>,
 }
 
 impl fmt::Display for Scope {

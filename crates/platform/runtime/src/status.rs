@@ -8,11 +8,17 @@ mod refusal;
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use fault::{Code, Fault, Reason, Violation};
+use fault::{Code, Fault, Language, Reason, Violation};
+use http::HeaderMap;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use prost::Message;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 use tonic_types::pb;
+
+use crate::language::Languages;
+use crate::scope;
 
 pub use refusal::{Refusal, RefusedField, reason_of, refusal_of};
 
@@ -29,13 +35,28 @@ const MAX_VALUE: usize = 256;
 /// refuse a header list of more than 8 KiB; the client would then see a broken stream instead of the refusal.
 const MAX_VIOLATIONS: usize = 3_500;
 
-/// Makes the status of a fault, logs its cause, and counts it. Services write `.map_err(status)`.
+/// Makes the status of a fault, logs its cause, and counts it. Services write `.map_err(status)`. In a call whose caller
+/// reads a language that there are sentences in, it has one for people.
 #[must_use]
 pub fn status(fault: Fault) -> Status {
+    // Read only here: an answer without an error costs nothing for it.
+    let language = scope::current().and_then(|scope| scope.languages.as_ref()?.preferred());
+    made(fault, language)
+}
+
+/// The same for a call with these headers that is answered without a door.
+#[must_use]
+pub fn status_of_call(fault: Fault, headers: &HeaderMap) -> Status {
+    made(fault, Languages::of(headers).and_then(|languages| languages.preferred()))
+}
+
+fn made(fault: Fault, language: Option<Language>) -> Status {
     log(&fault);
     ::metrics::counter!(crate::metrics::REFUSALS, "reason" => fault.reason().name()).increment(1);
     let message = shorten(fault.message(), MAX_MESSAGE);
-    let details = pb::Status { code: code(fault.code()).into(), message: message.clone(), details: details(&fault) };
+    let mut details = details(&fault);
+    details.extend(language.and_then(|language| localized(&fault, language)));
+    let details = pb::Status { code: code(fault.code()).into(), message: message.clone(), details };
     let encoded = Bytes::from(details.encode_to_vec());
     Status::with_details_and_metadata(code(fault.code()), message, encoded, MetadataMap::new())
 }
@@ -124,7 +145,31 @@ fn details(fault: &Fault) -> Vec<prost_types::Any> {
         };
         details.push(any("ResourceInfo", &resource));
     }
+    if let Some(quota) = fault.quota() {
+        let violation = pb::quota_failure::Violation {
+            subject: shorten(&quota.subject, MAX_VALUE),
+            description: shorten(&quota.description, MAX_VALUE),
+            ..pb::quota_failure::Violation::default()
+        };
+        details.push(any("QuotaFailure", &pb::QuotaFailure { violations: vec![violation] }));
+    }
     details
+}
+
+/// The sentence for the person behind the caller, in a language that they read. It is there only if the call names such
+/// a language: a program that shows nobody anything is not sent it.
+fn localized(fault: &Fault, language: Language) -> Option<prost_types::Any> {
+    let zone = fault.metadata().get("timeZone").and_then(|name| TimeZone::get(name).ok());
+    let message = fault.sentence(language, |_, value| shown(value, zone.as_ref()))?;
+    Some(any("LocalizedMessage", &pb::LocalizedMessage { locale: language.tag().to_owned(), message }))
+}
+
+/// A value of the metadata as people read it: an instant by the clocks of the hospital. The others are as they are.
+fn shown(value: &str, zone: Option<&TimeZone>) -> String {
+    match (value.parse::<Timestamp>(), zone) {
+        (Ok(instant), Some(zone)) => instant.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M").to_string(),
+        (Err(_), _) | (_, None) => shorten(value, MAX_VALUE),
+    }
 }
 
 /// As many violations as fit, in field order, and the number of the others.
@@ -188,22 +233,69 @@ mod tests {
         assert_eq!(refusal.violations[0].reason, Some(Reason::DateInvalid));
     }
 
+    /// The largest fault with this reason, said in a language or in none.
+    fn largest(reason: Reason, language: Option<Language>) -> Status {
+        let long = "日".repeat(1000);
+        let mut fault = Fault::new(reason, &long).with("filter", &long).about("Slot", &long);
+        if reason.code() == Code::InvalidArgument {
+            let one = |i| Violation { field: format!("requests[{i}].slot.date"), reason, description: long.clone() };
+            fault = fault.violating((0..1000).map(one).collect());
+        }
+        if reason == Reason::RateLimited {
+            fault = fault.exceeding(&long, &long);
+        }
+        for part in reason.sentence(Language::English).split('{').skip(1) {
+            fault = fault.with(part.split('}').next().unwrap().to_owned(), &long);
+        }
+        made(fault, language)
+    }
+
     #[test]
     fn a_status_fits_a_header_whatever_was_wrong() {
-        let mut violations = Violations::new();
-        for i in 0..1000 {
-            violations.add(format!("requests[{i}].slot.date"), Reason::DateInvalid, "日".repeat(1000));
+        for reason in Reason::ALL {
+            for language in [None, Some(Language::Korean), Some(Language::English)] {
+                let status = largest(*reason, language);
+                assert_eq!(status.get_details_localized_message().is_some(), language.is_some());
+                let mut headers = http::HeaderMap::new();
+                status.add_header(&mut headers).unwrap();
+                let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
+                assert!(size <= 8 * 1024, "{} in {language:?}: {size}", reason.name());
+                let refusal = refusal_of(&status).unwrap();
+                if let Some(omitted) = refusal.metadata.get("omittedViolations") {
+                    assert_eq!(omitted.parse::<usize>().unwrap() + refusal.violations.len(), 1000);
+                }
+            }
         }
-        let fault =
-            violations.finish().unwrap_err().with("filter", "x".repeat(100_000)).about("Slot", "n".repeat(9999));
-        let status = status(fault);
-        let mut headers = http::HeaderMap::new();
-        status.add_header(&mut headers).unwrap();
-        let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
-        assert!(size <= 8 * 1024, "{size}");
-        let refusal = refusal_of(&status).unwrap();
-        let omitted: usize = refusal.metadata["omittedViolations"].parse().unwrap();
-        assert_eq!(omitted + refusal.violations.len(), 1000);
+    }
+
+    #[test]
+    fn instants_are_told_by_the_clocks_of_the_hospital() {
+        let fault = Fault::new(Reason::OutsideBookingWindow, "x")
+            .with("today", "2027-03-01")
+            .with("timeZone", "Asia/Seoul")
+            .with("opensAt", "2027-01-31T15:00:00Z")
+            .with("closesAt", "2027-03-01T15:00:00Z");
+        let said = |fault: &Fault, language| {
+            let status = made(fault.clone(), Some(language));
+            status.get_details_localized_message().map(|said| (said.locale, said.message))
+        };
+        let english = "This date cannot be booked now. It can be booked from 2027-02-01 00:00 until 2027-03-02 00:00 (Asia/Seoul).";
+        assert_eq!(said(&fault, Language::English), Some(("en".to_owned(), english.to_owned())));
+        let korean = said(&fault, Language::Korean).unwrap();
+        assert_eq!(korean.0, "ko");
+        assert!(korean.1.contains("2027-02-01 00:00부터 2027-03-02 00:00까지"), "{korean:?}");
+        // Values that are missing are not made up.
+        assert_eq!(said(&Fault::new(Reason::OutsideBookingWindow, "x"), Language::Korean), None);
+    }
+
+    #[test]
+    fn the_limit_that_was_reached_travels_along() {
+        let fault = Fault::new(Reason::RateLimited, "x").exceeding("customer:kim", "calls under way: at most 32");
+        let sent = status(fault).get_details_quota_failure().unwrap().violations;
+        assert_eq!(
+            (sent[0].subject.as_str(), sent[0].description.as_str()),
+            ("customer:kim", "calls under way: at most 32")
+        );
     }
 
     #[test]

@@ -32,6 +32,7 @@ use super::record::Record;
 use crate::clock::Clock;
 use crate::deadline::Deadline;
 use crate::identity::Verifier;
+use crate::language::Languages;
 use crate::lifecycle::Readiness;
 use crate::scope;
 use crate::status::status;
@@ -95,7 +96,8 @@ impl Rules {
         }
         let trace = protocol::trace(request.headers());
         let admitted = self.admitted(&method, request.headers());
-        let scope = record.enter(trace, admitted.as_ref().ok().map(|admitted| &admitted.caller));
+        let languages = Languages::of(request.headers());
+        let scope = record.enter(trace, admitted.as_ref().ok().map(|admitted| &admitted.caller), languages);
         let (mut response, stream) = scope::within(scope, async {
             let answered = match admitted {
                 Ok(admitted) => self.answer(routes, request, &method, trace, admitted).await,

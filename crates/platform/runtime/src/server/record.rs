@@ -11,6 +11,7 @@ use tonic::Code;
 use super::meters::{Meters, OK};
 use super::methods::Method;
 use crate::call::service_of;
+use crate::language::Languages;
 use crate::metrics::{CALL_SECONDS, CALLS};
 use crate::scope::{self, Scope};
 use crate::spans::{self, Ended};
@@ -33,8 +34,13 @@ impl Record {
     }
 
     /// Makes the scope of the call. It is called once the caller is known, or known to be unknown.
-    pub(super) fn enter(&mut self, trace: TraceContext, caller: Option<&Caller>) -> Arc<Scope> {
-        let scope = Scope { method: Arc::clone(&self.method.name), trace, caller: caller.cloned() };
+    pub(super) fn enter(
+        &mut self,
+        trace: TraceContext,
+        caller: Option<&Caller>,
+        languages: Option<Languages>,
+    ) -> Arc<Scope> {
+        let scope = Scope { method: Arc::clone(&self.method.name), trace, caller: caller.cloned(), languages };
         Arc::clone(self.scope.insert(Arc::new(scope)))
     }
 

@@ -7,6 +7,7 @@ mod deadlines;
 mod door;
 mod drain;
 mod identity;
+mod languages;
 mod limits;
 mod replicas;
 mod signals;

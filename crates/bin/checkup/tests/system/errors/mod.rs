@@ -6,7 +6,7 @@ mod provoke;
 use std::collections::BTreeMap;
 
 use contract::marketing::v1::ProposeCapacityIncreaseRequest;
-use fault::Reason;
+use fault::{Language, Reason};
 use testkit::{Desk, Refusal, in_days, refused};
 use tonic::Code;
 
@@ -97,7 +97,28 @@ impl Seen {
     }
 }
 
+/// Checks the sentence for the person behind the caller. The parties of these tests read Korean first.
+fn check_sentence(reason: Reason, refusal: &Refusal) {
+    let (locale, sentence) = refusal.localized.as_ref().expect("a sentence in the caller's language");
+    assert_eq!(locale, Language::Korean.tag(), "{refusal:#?}");
+    assert!(!sentence.contains(['{', '}', '_']), "nothing of the inside: {refusal:#?}");
+    let mut rest = sentence.as_str();
+    for part in reason.sentence(Language::Korean).split('}') {
+        let (text, key) = part.split_once('{').unwrap_or((part, ""));
+        rest = rest.strip_prefix(text).unwrap_or_else(|| panic!("the sentence of the table: {refusal:#?}"));
+        let value = match key {
+            "" => continue,
+            // An instant, which is told by the clocks of the hospital.
+            "opensAt" | "closesAt" => &rest["2027-01-04 00:00".len()..],
+            _ => rest.strip_prefix(refusal.value(key)).unwrap_or_else(|| panic!("{key}: {refusal:#?}")),
+        };
+        rest = value;
+    }
+    assert_eq!(rest, "", "{refusal:#?}");
+}
+
 fn check_shape(reason: Reason, refusal: &Refusal) {
+    check_sentence(reason, refusal);
     let (_, keys) = METADATA.iter().find(|(listed, _)| *listed == reason).expect("a reason of the table");
     for key in *keys {
         assert!(!refusal.value(key).is_empty(), "{key} says something: {refusal:#?}");

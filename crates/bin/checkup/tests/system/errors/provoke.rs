@@ -19,7 +19,7 @@ use hospital::{SetSlotCapacityRequest, Slot};
 use mypage::GetMyPageRequest;
 use reservation::GetReservationRequest;
 use screening::{CompleteScreeningRequest, CreateScreeningRequest, ListScreeningsRequest, Screening};
-use testkit::{Checkup, Desk, Direction, FaultProxy, Party, Refusal, Wire};
+use testkit::{Checkup, Desk, Direction, FaultProxy, PARTIES_READ, Party, Refusal, Wire};
 use testkit::{day_of, eventually, gather, in_days, refused, seed, start_together};
 use tonic::{Request, Response, Status};
 
@@ -195,7 +195,8 @@ pub(super) async fn at_the_door(seen: &mut Seen) {
     seen.note(refused(Desk::of(&kim).register("mine", Desk::ZONE, Vec::new()).await, Reason::RoleRequired));
     let wire = Wire::connect(checkup.addr()).await.expect("a connection");
     let path = "/checkup.hospital.v1.HospitalService/ListHospitals";
-    let answer = wire.call(path, &[("grpc-timeout", "1n")], &[]).await.expect("an answer");
+    let headers = [("grpc-timeout", "1n"), ("accept-language", PARTIES_READ)];
+    let answer = wire.call(path, &headers, &[]).await.expect("an answer");
     seen.note(refused(Err::<(), _>(answer.status), Reason::DeadlineExceeded));
 }
 
