@@ -105,7 +105,9 @@ impl Hot {
                 let _ = self.current.compare_exchange(on, on + 1, Ordering::Relaxed, Ordering::Relaxed);
                 Ok(Answer::Refused)
             }
-            Some(Reason::Overloaded | Reason::HospitalUnavailable | Reason::DeadlineExceeded) => Ok(Answer::Refused),
+            Some(Reason::Overloaded | Reason::RateLimited | Reason::HospitalUnavailable | Reason::DeadlineExceeded) => {
+                Ok(Answer::Refused)
+            }
             _ => Err(status),
         }
     }

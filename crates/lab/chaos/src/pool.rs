@@ -20,7 +20,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// Reasons of refusals that ask for a retry.
-const RETRYABLE_REASONS: [&str; 2] = ["OVERLOADED", "REQUEST_IN_PROGRESS"];
+const RETRYABLE_REASONS: [&str; 3] = ["OVERLOADED", "RATE_LIMITED", "REQUEST_IN_PROGRESS"];
 
 /// The replicas of one service. Cheap to clone.
 #[derive(Debug, Clone)]

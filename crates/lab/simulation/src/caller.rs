@@ -127,7 +127,7 @@ impl Caller {
                     self.history.called(silent);
                     return if silent { Answer::Unknown } else { Answer::Refused(reason) };
                 }
-                _ => silent |= reason.is_none_or(|reason| reason != Reason::Overloaded),
+                _ => silent |= reason.is_none_or(|reason| !matches!(reason, Reason::Overloaded | Reason::RateLimited)),
             }
             let pause = self.chance.between(Duration::from_millis(20), Duration::from_millis(400));
             sleep(pause).await;

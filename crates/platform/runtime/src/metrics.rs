@@ -13,6 +13,8 @@ pub const CALL_SECONDS: &str = "checkup_call_seconds";
 pub const CALLS_IN_FLIGHT: &str = "checkup_calls_in_flight";
 /// Statuses made from faults, by reason.
 pub const REFUSALS: &str = "checkup_refusals_total";
+/// Calls that were refused because their caller had its share of calls under way, by the caller's role.
+pub const CALLS_OVER_SHARE: &str = "checkup_calls_over_share_total";
 /// Connections that are open.
 pub const CONNECTIONS: &str = "checkup_connections";
 /// Connections that the server closed early, by cause.
@@ -47,6 +49,7 @@ fn describe() {
     );
     describe_gauge!(CALLS_IN_FLIGHT, "calls that are being worked on");
     describe_counter!(REFUSALS, "refusals and failures, by reason");
+    describe_counter!(CALLS_OVER_SHARE, "calls refused because their caller had its share under way, by role");
     describe_gauge!(CONNECTIONS, "open connections");
     describe_counter!(CONNECTIONS_REFUSED, "connections closed by the server before their time, by why");
 }

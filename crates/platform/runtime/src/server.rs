@@ -12,6 +12,7 @@ mod local;
 mod meters;
 mod methods;
 mod options;
+mod places;
 pub mod protocol;
 mod record;
 mod reflection;

@@ -28,6 +28,7 @@ mod protocol;
 mod races;
 mod rebuild;
 mod replaced;
+mod shares;
 mod spans;
 mod storage;
 mod stored;

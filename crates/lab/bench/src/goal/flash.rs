@@ -44,7 +44,9 @@ impl Work for Sale {
                 Some(Reason::SlotFull) => Ok(Answer::Done),
                 // A customer who has a place asks again, in the loops after the sale.
                 Some(Reason::CustomerDateConflict) => Ok(Answer::Refused),
-                Some(Reason::Overloaded | Reason::HospitalUnavailable | Reason::DeadlineExceeded) => {
+                Some(
+                    Reason::Overloaded | Reason::RateLimited | Reason::HospitalUnavailable | Reason::DeadlineExceeded,
+                ) => {
                     self.put_off.fetch_add(1, Ordering::Relaxed);
                     Ok(Answer::Refused)
                 }

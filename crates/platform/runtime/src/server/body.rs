@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -15,25 +16,33 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::Status;
 use tonic::body::Body;
 
+use super::places::{Places, Share};
 use super::record::Record;
 use crate::deadline::Deadline;
 use crate::status::status;
 use crate::tasks::panic_text;
 
-/// The conditions that end a stream from outside, and the stream's permit.
+/// The place of a stream among those of all callers, and in its caller's share.
+#[derive(Debug)]
+pub(super) struct StreamPlace {
+    pub(super) _permit: OwnedSemaphorePermit,
+    pub(super) _share: Option<Share<Arc<Places>>>,
+}
+
+/// The conditions that end a stream from outside, and the stream's place.
 #[derive(Debug)]
 pub(super) struct Stream {
     deadline: Option<Pin<Box<Sleep>>>,
     goaway: Pin<Box<WaitForCancellationFutureOwned>>,
-    _permit: OwnedSemaphorePermit,
+    _place: StreamPlace,
 }
 
 impl Stream {
     /// A stream that ends at the deadline its caller named, and when the server sends GOAWAY. The drain does not wait
     /// for streams, because waiting could take all its time; the client resumes elsewhere.
-    pub(super) fn new(deadline: Option<Deadline>, goaway: CancellationToken, permit: OwnedSemaphorePermit) -> Self {
+    pub(super) fn new(deadline: Option<Deadline>, goaway: CancellationToken, place: StreamPlace) -> Self {
         let deadline = deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline.instant())));
-        Self { deadline, goaway: Box::pin(goaway.cancelled_owned()), _permit: permit }
+        Self { deadline, goaway: Box::pin(goaway.cancelled_owned()), _place: place }
     }
 
     fn ended(&mut self, cx: &mut Context<'_>) -> Option<Fault> {

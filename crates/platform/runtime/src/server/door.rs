@@ -1,5 +1,5 @@
-//! The door that every call passes, in the same order for all: record, admission, limits, panic guard, deadline,
-//! caller.
+//! The door that every call passes, in the same order for all: record, admission, limits, deadline, caller, the caller's
+//! share, panic guard.
 //!
 //! It knows methods only by their descriptors. It does not decide what a caller may do.
 
@@ -14,7 +14,7 @@ use fault::{Fault, Reason};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::{HeaderMap, Request, Response};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -24,9 +24,10 @@ use tonic::service::Routes;
 use tower::Service;
 
 use super::ServerOptions;
-use super::body::{CallBody, Stream};
+use super::body::{CallBody, Stream, StreamPlace};
 use super::held::take_what_is_not_ours;
 use super::methods::{Method, Methods};
+use super::places::{Places, Share};
 use super::protocol;
 use super::record::Record;
 use crate::clock::Clock;
@@ -46,7 +47,8 @@ pub(super) struct Rules {
     verifier: Verifier,
     clock: Clock,
     readiness: Readiness,
-    streams: Arc<Semaphore>,
+    /// The places for streams of all services.
+    streams: Arc<Places>,
     default_deadline: Duration,
     max_deadline: Duration,
     end: End,
@@ -74,11 +76,11 @@ impl Rules {
         end: End,
     ) -> Result<Self, prost::DecodeError> {
         Ok(Self {
-            methods: Methods::from_descriptors(options.max_calls)?,
+            methods: Methods::from_descriptors(options)?,
             verifier,
             clock,
             readiness,
-            streams: Arc::new(Semaphore::new(options.max_streams)),
+            streams: Arc::new(Places::new("streams", options.max_streams, options)),
             default_deadline: options.default_deadline,
             max_deadline: options.max_deadline,
             end,
@@ -117,10 +119,14 @@ impl Rules {
             let why = self.readiness.refusal();
             return Err(Fault::new(Reason::NotReady, why.unwrap_or_else(|| "the service is starting".to_owned())));
         }
-        let admission = self.admit(method)?;
+        // Before the caller is known, because a full server does not check signatures. Nothing waits in between, so a
+        // caller that has its share already keeps no place from others.
+        let permit = self.admit(method)?;
         let named = protocol::timeout(headers)?;
         let deadline = self.deadline(method, named);
-        Ok(Admitted { admission, named, deadline, caller: self.caller(method, headers)? })
+        let caller = self.caller(method, headers)?;
+        let admission = permit.shared(method, &self.streams, &caller)?;
+        Ok(Admitted { admission, named, deadline, caller })
     }
 
     async fn answer(
@@ -167,15 +173,12 @@ impl Rules {
         Ok(token)
     }
 
-    /// Takes a permit for the call. Health needs none: a busy process is not a dead one.
-    fn admit<'a>(&self, method: &'a Method) -> Result<Admission<'a>, Fault> {
-        let overloaded = |_| Fault::new(Reason::Overloaded, "the service has too many calls in flight");
+    /// Takes a place for the call.
+    fn admit<'a>(&self, method: &'a Method) -> Result<Permit<'a>, Fault> {
         Ok(match method {
-            Method { streams: true, .. } => {
-                Admission::Stream(Arc::clone(&self.streams).try_acquire_owned().map_err(overloaded)?)
-            }
-            Method { infrastructure: true, .. } => Admission::Free,
-            Method { .. } => Admission::Unary { _permit: method.places.try_acquire().map_err(overloaded)? },
+            Method { streams: true, .. } => Permit::Stream(self.streams.take_owned()?),
+            Method { places: None, .. } => Permit::Free,
+            Method { places: Some(places), .. } => Permit::Unary(places, places.take()?),
         })
     }
 
@@ -217,18 +220,41 @@ struct Admitted<'a> {
     caller: Caller,
 }
 
-/// The permit of a call. It is held until the head of the answer, for a stream until the stream's end.
+/// One of the places of all callers.
+enum Permit<'a> {
+    Free,
+    Unary(&'a Places, SemaphorePermit<'a>),
+    Stream(OwnedSemaphorePermit),
+}
+
+impl<'a> Permit<'a> {
+    /// The same as one of the places that the caller may have.
+    fn shared(self, method: &Method, streams: &Arc<Places>, caller: &Caller) -> Result<Admission<'a>, Fault> {
+        Ok(match self {
+            Self::Free => Admission::Free,
+            Self::Unary(places, permit) => {
+                Admission::Unary { _permit: permit, _share: Places::share(places, caller, method.lists)? }
+            }
+            Self::Stream(permit) => {
+                let share = Places::share(Arc::clone(streams), caller, false)?;
+                Admission::Stream(StreamPlace { _permit: permit, _share: share })
+            }
+        })
+    }
+}
+
+/// The place of a call. It is held until the head of the answer, for a stream until the stream's end.
 enum Admission<'a> {
     Free,
-    Unary { _permit: SemaphorePermit<'a> },
-    Stream(OwnedSemaphorePermit),
+    Unary { _permit: SemaphorePermit<'a>, _share: Option<Share<&'a Places>> },
+    Stream(StreamPlace),
 }
 
 impl Admission<'_> {
     fn stream(self, deadline: Option<Deadline>, goaway: &CancellationToken) -> Option<Stream> {
         match self {
             Self::Free | Self::Unary { .. } => None,
-            Self::Stream(permit) => Some(Stream::new(deadline, goaway.clone(), permit)),
+            Self::Stream(place) => Some(Stream::new(deadline, goaway.clone(), place)),
         }
     }
 }

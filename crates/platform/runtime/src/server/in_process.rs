@@ -7,7 +7,6 @@ use std::sync::{Arc, OnceLock};
 use domain::access::Caller;
 use fault::{Fault, Reason};
 use futures::FutureExt as _;
-use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
 use super::methods::Method;
@@ -47,7 +46,8 @@ impl<T: ?Sized> InProcess<T> {
             name: method.into(),
             streams: false,
             infrastructure: false,
-            places: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
+            lists: false,
+            places: None,
             meters: OnceLock::new(),
         };
         Self { service, caller, method: Arc::new(method) }

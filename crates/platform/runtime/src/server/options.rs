@@ -37,6 +37,12 @@ pub struct ServerOptions {
     pub max_calls: usize,
     /// The most open streams; a further one is refused with OVERLOADED.
     pub max_streams: usize,
+    /// The most unary calls of one service, and the most open streams, that one customer may have under way; a further
+    /// one is refused with RATE_LIMITED. An eighth of them, rounded up, may be lists, counted apart. At least 1.
+    pub max_calls_per_customer: usize,
+    /// The same for an admin or an auditor. All calls without a token together have half of the places. The system's own
+    /// services have no limit of their own, because they call for many customers.
+    pub max_calls_per_caller: usize,
     /// The deadline of a call that names none.
     #[serde(with = "duration")]
     pub default_deadline: Duration,
@@ -64,6 +70,8 @@ impl Default for ServerOptions {
             connection_age: Duration::from_secs(10 * 60),
             max_calls: 4096,
             max_streams: 4096,
+            max_calls_per_customer: 32,
+            max_calls_per_caller: 1024,
             default_deadline: deadline::DEFAULT,
             max_deadline: Duration::from_secs(60),
             drain_delay: Duration::ZERO,

@@ -10,5 +10,6 @@ mod identity;
 mod languages;
 mod limits;
 mod replicas;
+mod shares;
 mod signals;
 mod support;

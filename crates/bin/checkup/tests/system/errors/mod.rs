@@ -43,6 +43,7 @@ const METADATA: &[(Reason, &[&str])] = &[
     (Reason::ClaimTerminated, &["claimId", "state"]),
     (Reason::EtagMismatch, &["currentEtag"]),
     (Reason::RequestInProgress, &["requestId"]),
+    (Reason::RateLimited, &["limit"]),
     (Reason::Overloaded, &[]),
     (Reason::HospitalUnavailable, &[]),
     (Reason::ViewLagging, &[]),
@@ -55,7 +56,6 @@ const METADATA: &[(Reason, &[&str])] = &[
 
 /// Reasons that this module does not provoke, and the place that does or the reason why none can.
 const ELSEWHERE: &[(Reason, &str)] = &[
-    (Reason::RateLimited, "reserved for a share per caller, which this release does not have"),
     (Reason::RevocationInProgress, "needs a cancellation of thousands that is held up: Hospital's own tests see it"),
     (Reason::NotReady, "needs a process that is going: the stream and shutdown tests see it"),
     (Reason::StorageUnavailable, "needs a disk that is full: the storage tests see it"),
@@ -119,6 +119,8 @@ fn check_sentence(reason: Reason, refusal: &Refusal) {
 
 fn check_shape(reason: Reason, refusal: &Refusal) {
     check_sentence(reason, refusal);
+    let quota = refusal.quotas.iter().any(|(subject, limit)| !subject.is_empty() && !limit.is_empty());
+    assert_eq!(quota, reason == Reason::RateLimited, "QuotaFailure: {refusal:#?}");
     let (_, keys) = METADATA.iter().find(|(listed, _)| *listed == reason).expect("a reason of the table");
     for key in *keys {
         assert!(!refusal.value(key).is_empty(), "{key} says something: {refusal:#?}");
@@ -162,6 +164,7 @@ async fn every_reason_says_what_it_promises() {
     provoke::without_hospital(&mut seen).await;
     provoke::with_a_slow_hospital(&mut seen).await;
     provoke::with_a_short_queue(&mut seen).await;
+    provoke::with_a_small_share(&mut seen).await;
 
     for reason in Reason::ALL {
         let elsewhere = ELSEWHERE.iter().any(|(listed, _)| listed == reason);

@@ -269,3 +269,26 @@ pub(super) async fn with_a_short_queue(seen: &mut Seen) {
     let booked = Desk::of(&screening).booked(&slot).await;
     assert_eq!(booked, Ok(i32::try_from(held.len()).unwrap_or(0)), "whoever was turned away has nothing");
 }
+
+/// The refusal of a caller that has its share of calls under way.
+pub(super) async fn with_a_small_share(seen: &mut Seen) {
+    let checkup = embedded().set("server.max_calls_per_customer", 1).start().await;
+    let kim = checkup.customer("kim").await;
+    let wire = Wire::connect(checkup.addr()).await.expect("a connection");
+    let path = "/checkup.screening.v1.ScreeningService/ListScreenings";
+    let bearer = format!("Bearer {}", checkup.tokens().customer("kim"));
+    let held = wire.open_and_hold(path, &[("authorization", &bearer)]).await.expect("a call that does not end");
+    let refusal = eventually("the call that is held to have arrived", async || {
+        let list = kim.screening().list_screenings(ListScreeningsRequest::default()).await;
+        list.err().ok_or_else(|| "the second call is answered".to_owned())
+    })
+    .await;
+    let refusal = refused(Err::<(), _>(refusal), Reason::RateLimited);
+    assert_eq!((refusal.value("caller"), refusal.value("limit")), ("customer:kim", "1"));
+    assert_eq!(
+        refusal.quotas,
+        [("customer:kim".to_owned(), "lists among calls of ScreeningService under way: at most 1".to_owned())]
+    );
+    seen.note(refusal);
+    drop((held, wire));
+}
