@@ -194,7 +194,7 @@ impl Assembly {
     fn publish(&self, parts: &Parts<'_>, broker: &JetStream) {
         let Process { clock, tasks, drain, .. } = parts.process;
         let transport: Arc<dyn Publish> = Arc::new(broker.clone());
-        for (service, database) in &self.databases {
+        for (service, database) in self.databases.iter().filter(|(service, _)| service.publishes()) {
             let (name, options, transport) = (service.name(), parts.settings.publish, Arc::clone(&transport));
             let publishing = relay::publish(name, database.clone(), transport, options, *clock, drain.clone());
             tasks.spawn(Kind::Loop, publisher(*service), publishing);

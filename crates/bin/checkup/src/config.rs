@@ -311,6 +311,9 @@ impl EventsSection {
             max_age,
             duplicate_window,
             ack_wait: acknowledge_wait,
+            // A tool reads the stream and makes none; `serve` says otherwise of services that publish.
+            owns_stream: false,
+            first_sequence: None,
         };
         (!options.url.is_empty()).then_some(options)
     }

@@ -21,7 +21,7 @@ use crate::service::Service;
 pub async fn run(args: ServeArgs, started: Instant) -> Result<Exit, Failure> {
     let settings = Sources::of_process(&args.config).settings()?;
     let services: BTreeSet<Service> = args.services.iter().copied().collect();
-    let Some(broker) = settings.events.clone() else {
+    let Some(mut broker) = settings.events.clone() else {
         let help = "set events.nats, for example --set events.nats=nats://127.0.0.1:4222; `checkup up` needs none";
         return Err(Failure::usage(format!("services that run apart need a broker; {help}")));
     };
@@ -34,6 +34,7 @@ pub async fn run(args: ServeArgs, started: Instant) -> Result<Exit, Failure> {
             )));
         }
     }
+    broker.owns_stream = services.iter().any(|service| service.publishes());
     host::refuse_remote(args.listen)?;
     let _telemetry = telemetry::init(&settings.telemetry);
     let tokens = OwnTokens::configured(&settings.identity)?;

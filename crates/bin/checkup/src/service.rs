@@ -35,6 +35,15 @@ impl Service {
         }
     }
 
+    /// Whether it tells others what happened. One that only reads has nothing in its outbox, and nobody looks there.
+    #[must_use]
+    pub const fn publishes(self) -> bool {
+        match self {
+            Self::Hospital | Self::Screening | Self::Reservation => true,
+            Self::MyPage | Self::Marketing => false,
+        }
+    }
+
     /// Every service except these.
     #[must_use]
     pub fn all_but(excluded: &[Self]) -> BTreeSet<Self> {

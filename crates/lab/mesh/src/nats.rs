@@ -20,13 +20,17 @@ const SHOWN_LINES: usize = 20;
 /// How many ports a start tries: another process can take a free port before the server binds it.
 const PORTS_TRIED: usize = 5;
 
-/// The server's configuration without its port, store and passwords: `crates/lab/mesh/nats.conf`.
+/// The server's configuration without its port, store and the users' passwords: `crates/lab/mesh/nats.conf`.
 pub const CONFIGURATION: &str = include_str!("../nats.conf");
-/// With this line, a client that names no user is a service.
-const NO_GUARD: &str = "\nno_auth_user: checkup\n";
-/// The passwords on loopback unless one was given. They keep nobody out; they prevent mistakes.
-const PASSWORD: &str = "checkup";
-const OPERATOR_PASSWORD: &str = "operator";
+/// With this line, a client that names no user may do everything.
+const NO_GUARD: &str = "\nno_auth_user: operator\n";
+/// The users of the configuration. On loopback a user's name is the password too, unless one was given: that keeps
+/// nobody out, and it prevents mistakes.
+const USERS: [&str; 7] = ["hospital", "screening", "reservation", "mypage", "marketing", "tools", OPERATOR];
+/// The one user who may do everything.
+const OPERATOR: &str = "operator";
+/// The line of the configuration before which further users stand.
+const LAST_USER: &str = "    {user: operator,";
 /// How long the server may take to answer an operator.
 const OPERATOR_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -38,7 +42,18 @@ pub struct Nats {
     program: PathBuf,
     port: u16,
     home: Home,
-    guard: Option<String>,
+    door: Door,
+}
+
+/// Whom a server lets in.
+#[derive(Debug, Clone, Default)]
+struct Door {
+    /// Whether a client that names no user may do everything.
+    open: bool,
+    /// Every user's password; `None` if each has its own name.
+    password: Option<String>,
+    /// Users besides those of the configuration, as they stand there.
+    more_users: String,
 }
 
 impl Nats {
@@ -47,29 +62,37 @@ impl Nats {
     /// # Errors
     /// [`Error::Missing`] if nats-server is not installed, otherwise why it did not start.
     pub async fn start() -> Result<Self, Error> {
-        Self::start_at(Home::temporary("nats")?).await
+        let door = Door { open: true, ..Door::default() };
+        Self::stopped(Home::temporary("nats")?, door)?.start_somewhere().await
     }
 
-    /// Starts a server whose store is in `directory`. The store stays there when the handle is dropped.
+    /// Starts a server whose store is in `directory`, and which lets nobody in who is no user of the configuration. The
+    /// store stays there when the handle is dropped.
     ///
     /// # Errors
     /// As [`Self::start`].
     pub async fn start_in(directory: &Path) -> Result<Self, Error> {
-        Self::start_at(Home::kept(directory)?).await
+        Self::stopped(Home::kept(directory)?, Door::default())?.start_somewhere().await
     }
 
-    /// Starts a server with a new temporary directory that accepts a service only as `checkup` with this password.
+    /// Starts a server with a new temporary directory, which lets in the users of the configuration, all with this
+    /// password.
     ///
     /// # Errors
     /// As [`Self::start`].
     pub async fn start_guarded(password: &str) -> Result<Self, Error> {
-        let mut server = Self::stopped(Home::temporary("nats")?)?;
-        server.guard = Some(password.to_owned());
-        server.start_somewhere().await
+        let door = Door { password: Some(password.to_owned()), ..Door::default() };
+        Self::stopped(Home::temporary("nats")?, door)?.start_somewhere().await
     }
 
-    async fn start_at(home: Home) -> Result<Self, Error> {
-        Self::stopped(home)?.start_somewhere().await
+    /// Starts a server with a new temporary directory, which lets in the users of the configuration and these, which
+    /// are written as they are there.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_with_users(more_users: &str) -> Result<Self, Error> {
+        let door = Door { more_users: more_users.to_owned(), ..Door::default() };
+        Self::stopped(Home::temporary("nats")?, door)?.start_somewhere().await
     }
 
     async fn start_somewhere(self) -> Result<Self, Error> {
@@ -90,15 +113,21 @@ impl Nats {
     /// # Errors
     /// [`Error::Missing`] if nats-server is not installed.
     pub fn absent() -> Result<Self, Error> {
-        Self::stopped(Home::temporary("nats")?)
+        Self::stopped(Home::temporary("nats")?, Door { open: true, ..Door::default() })
     }
 
-    fn stopped(home: Home) -> Result<Self, Error> {
+    fn stopped(home: Home, door: Door) -> Result<Self, Error> {
         let (program, port) = (programs::nats_server()?, port::free()?);
-        Ok(Self { child: None, log: Output::default(), program, port, home, guard: None })
+        Ok(Self { child: None, log: Output::default(), program, port, home, door })
     }
 
-    /// The address of the server, for clients.
+    /// The address of the server for a user whose password is the user's name.
+    #[must_use]
+    pub fn url_of(&self, user: &str) -> String {
+        format!("nats://{user}:{user}@127.0.0.1:{}", self.port)
+    }
+
+    /// The address of the server, without a user.
     #[must_use]
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
@@ -191,7 +220,8 @@ impl Nats {
     /// # Errors
     /// [`Error::System`] if the connection fails, [`Error::Late`] without an answer within ten seconds.
     pub async fn operate(&self, subject: &str, request: &str) -> Result<String, Error> {
-        let asked = tokio::time::timeout(OPERATOR_TIMEOUT, ask(self.port, subject, request)).await;
+        let password = self.door.password.as_deref().unwrap_or(OPERATOR);
+        let asked = tokio::time::timeout(OPERATOR_TIMEOUT, ask(self.port, password, subject, request)).await;
         let late = |_| Error::Late {
             what: format!("nats-server did not answer {subject}"),
             limit: OPERATOR_TIMEOUT,
@@ -228,14 +258,17 @@ impl Nats {
     async fn launch(&mut self) -> Result<(), Error> {
         let configuration = self.home.path().join("nats.conf");
         let doing = format!("write {}", configuration.display());
-        let open = if self.guard.is_some() { "" } else { NO_GUARD };
-        std::fs::write(&configuration, format!("{CONFIGURATION}{open}")).map_err(Error::system(doing))?;
+        let open = if self.door.open { NO_GUARD } else { "" };
+        let users = CONFIGURATION.replacen(LAST_USER, &format!("{}{LAST_USER}", self.door.more_users), 1);
+        std::fs::write(&configuration, format!("{users}{open}")).map_err(Error::system(doing))?;
         let mut command = Command::new(&self.program);
         command.arg("--config").arg(configuration).args(["--addr", "127.0.0.1", "--port", &self.port.to_string()]);
         command.arg("--store_dir").arg(self.store_dir());
-        // The server parses these variables as values of its configuration, hence the quotes.
-        command.env("NATS_PASSWORD", format!("{:?}", self.guard.as_deref().unwrap_or(PASSWORD)));
-        command.env("NATS_OPERATOR_PASSWORD", format!("{OPERATOR_PASSWORD:?}"));
+        for user in USERS {
+            let password = self.door.password.as_deref().unwrap_or(user);
+            // The server parses these variables as values of its configuration, hence the quotes.
+            command.env(format!("NATS_{}_PASSWORD", user.to_uppercase()), format!("{password:?}"));
+        }
         let mut child = Child::spawn("nats-server", command, Signal::KILL, self.home.scratch())?;
         self.log = child.output().clone();
         ready(&mut child, self.port, Instant::now() + START_STOP_TIMEOUT).await?;
@@ -261,9 +294,9 @@ fn object(text: &str) -> Option<&str> {
 }
 
 /// Sends one request to the server in its own protocol, as the operator. Returns the answer.
-async fn ask(port: u16, subject: &str, request: &str) -> std::io::Result<String> {
+async fn ask(port: u16, password: &str, subject: &str, request: &str) -> std::io::Result<String> {
     let mut connection = BufReader::new(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?);
-    let connect = format!("{{\"verbose\":false,\"user\":\"operator\",\"pass\":\"{OPERATOR_PASSWORD}\"}}");
+    let connect = format!("{{\"verbose\":false,\"user\":\"{OPERATOR}\",\"pass\":{password:?}}}");
     let said = format!("CONNECT {connect}\r\nSUB answer 1\r\nPUB {subject} answer {}\r\n{request}\r\n", request.len());
     connection.get_mut().write_all(said.as_bytes()).await?;
     let mut line = String::new();

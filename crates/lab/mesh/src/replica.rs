@@ -67,6 +67,8 @@ pub struct Replica {
     spot: Spot,
     binary: PathBuf,
     configuration: PathBuf,
+    /// The address of the broker, with the service's user.
+    broker: String,
     /// Settings of all replicas, `KEY=VALUE`.
     common: Vec<String>,
     /// Settings of this replica, `KEY=VALUE`.
@@ -80,9 +82,15 @@ pub struct Replica {
 }
 
 impl Replica {
-    pub(crate) fn new(spot: Spot, binary: PathBuf, configuration: PathBuf, common: Vec<String>) -> Self {
+    pub(crate) fn new(
+        spot: Spot,
+        binary: PathBuf,
+        configuration: PathBuf,
+        broker: String,
+        common: Vec<String>,
+    ) -> Self {
         let (settings, environment, output) = (Vec::new(), Vec::new(), Output::default());
-        Self { spot, binary, configuration, common, settings, environment, child: None, ended: None, output }
+        Self { spot, binary, configuration, broker, common, settings, environment, child: None, ended: None, output }
     }
 
     /// The name of the service.
@@ -168,6 +176,8 @@ impl Replica {
             command.arg("--set").arg(setting);
         }
         without_settings(&mut command);
+        // In the environment, because others can read a command line.
+        command.env("CHECKUP_EVENTS__NATS", &self.broker);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         std::fs::create_dir_all(directory).map_err(Error::system(format!("make {}", directory.display())))?;
         let child = Child::spawn(self.name(), command, Signal::TERM, None)?;
@@ -284,7 +294,7 @@ mod tests {
         std::fs::set_permissions(&binary, PermissionsExt::from_mode(0o755)).expect("its mode");
         let (service, directory) = ("any".to_owned(), directory.path().join("any-0"));
         let spot = Spot { service, index: 0, port: 1, admin_port: 2, directory, yields };
-        let mut replica = Replica::new(spot, binary, "none".into(), Vec::new());
+        let mut replica = Replica::new(spot, binary, "none".into(), "nats://nowhere".to_owned(), Vec::new());
         replica.start().expect("it starts");
         let said = replica.output().clone();
         eventually("its niceness", async || said.find(|line| line.parse().ok()).ok_or_else(|| said.tail(5))).await

@@ -114,7 +114,7 @@ impl Mesh {
         Ok(mesh)
     }
 
-    /// Gives every replica its ports and its directory.
+    /// Gives every replica its ports, its directory and its service's user of the broker.
     fn place(&mut self) -> Result<(), Error> {
         for (service, count) in self.layout.replicas.clone() {
             for index in 0..count {
@@ -127,7 +127,8 @@ impl Mesh {
                     yields: self.layout.yielding.contains(&service),
                 };
                 let (binary, settings) = (self.layout.binary.clone(), self.layout.settings.clone());
-                self.replicas.push(Replica::new(spot, binary, self.configuration(), settings));
+                let broker = self.nats.url_of(&service);
+                self.replicas.push(Replica::new(spot, binary, self.configuration(), broker, settings));
             }
         }
         Ok(())
@@ -145,7 +146,8 @@ impl Mesh {
         let _ = writeln!(text, "[identity]\nkey_dir = {:?}", self.layout.directory);
         // Long enough for a client that polls readiness to stop sending calls.
         let _ = writeln!(text, "[server]\ndrain_delay = \"300ms\"");
-        let _ = writeln!(text, "[events]\nnats = {:?}", self.nats.url());
+        // For the tools. Each replica has a user of its own, see `place`.
+        let _ = writeln!(text, "[events]\nnats = {:?}", self.nats.url_of("tools"));
         let hospitals: Vec<String> = self.of("hospital").map(Replica::url).collect();
         for service in self.layout.services() {
             let _ = writeln!(text, "[{service}]");

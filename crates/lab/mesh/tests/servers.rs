@@ -160,7 +160,8 @@ fn running(pid: u32) -> bool {
 async fn ask(server: &Nats, subject: &str, payload: &str) -> String {
     let mut connection = BufReader::new(TcpStream::connect(("127.0.0.1", server.port())).await.unwrap());
     let length = payload.len();
-    let said = format!("CONNECT {{}}\r\nSUB answer 1\r\nPUB {subject} answer {length}\r\n{payload}\r\n");
+    let connect = "{\"user\":\"operator\",\"pass\":\"operator\"}";
+    let said = format!("CONNECT {connect}\r\nSUB answer 1\r\nPUB {subject} answer {length}\r\n{payload}\r\n");
     connection.write_all(said.as_bytes()).await.unwrap();
     let mut line = String::new();
     while !line.starts_with("MSG answer") {

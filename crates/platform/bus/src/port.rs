@@ -80,6 +80,8 @@ impl Error {
 pub struct StreamState {
     /// The stream's identity. It changes, and every sequence with it, when the stream is recreated.
     pub identity: String,
+    /// The sequence that its first event had.
+    pub origin: u64,
     /// The sequence of the oldest event; one after `last` if there is none.
     pub first: u64,
     /// The sequence of the newest event that was ever stored; 0 if none was.

@@ -23,7 +23,7 @@ const DEAD_LETTER_TIMEOUT: Duration = Duration::from_secs(60);
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 async fn connect(run: &mut Run) -> Result<JetStream, Error> {
-    let connected = JetStream::connect(JetStreamOptions::new(run.stage.nats().url())).await;
+    let connected = JetStream::connect(JetStreamOptions::new(run.stage.nats().url_of("operator"))).await;
     connected.map_err(|error| Error::failed(format!("cannot connect to the broker: {error:?}")))
 }
 

@@ -42,10 +42,8 @@ impl Subscribe for Durable {
         let identity = identity(&self.0.stream().await?);
         let connection = self.0.connection();
         let config = Config {
-            // An acknowledgement names only the consumer and the sequence. A late one, for a stream that was wiped
-            // since, must not settle the event with the same sequence in the new stream. So the consumer's name
-            // contains the stream's identity.
-            durable_name: Some(format!("{name}-{identity}")),
+            // The name as it is, because a broker permits a user whole names only.
+            durable_name: Some(name.to_owned()),
             deliver_policy: DeliverPolicy::All,
             ack_policy: AckPolicy::Explicit,
             ack_wait: self.0.options.ack_wait,

@@ -4,8 +4,8 @@
 //! stream and its consumers if they are missing, and answers every call within seconds: with a result, or with an
 //! [`Error`] after which the caller may try again. Producers publish again what a broker lost;
 //! [`StreamState`](crate::StreamState) shows them that something is missing.
-//! [`StreamState`](crate::StreamState) that something is missing.
 
+mod consumers;
 mod durable;
 mod ordered;
 mod producer_events;
@@ -16,8 +16,8 @@ mod stream;
 use std::borrow::Cow;
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::connection::State;
@@ -28,6 +28,7 @@ use percent_encoding::percent_decode_str;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
+pub use consumers::DurableConsumer;
 pub use durable::Durable;
 pub use ordered::Ordered;
 pub use producer_events::ProducerEvents;
@@ -62,11 +63,16 @@ pub struct JetStreamOptions {
     /// How long a durable consumer may hold an event before another replica gets it. Events that a replica held when it
     /// crashed are delayed by as much.
     pub ack_wait: Duration,
+    /// Whether this process makes the stream and holds it to these options. One that only reads waits until it is there.
+    pub owns_stream: bool,
+    /// The sequence of the first event of a stream that is made; `None` for one at random. An acknowledgement names only
+    /// the consumer and the sequence, so a late one for an earlier stream must not name an event of the new one.
+    pub first_sequence: Option<u64>,
 }
 
 impl JetStreamOptions {
     /// The defaults, with the broker at `url`: stream `checkup`, one replica, 4 GiB, no age limit, ids remembered for
-    /// ten minutes, events held for thirty seconds.
+    /// ten minutes, events held for thirty seconds, the owner of the stream.
     #[must_use]
     pub fn new(url: impl Into<String>) -> Self {
         Self {
@@ -77,6 +83,8 @@ impl JetStreamOptions {
             max_age: Duration::ZERO,
             duplicate_window: Duration::from_secs(600),
             ack_wait: Duration::from_secs(30),
+            owns_stream: true,
+            first_sequence: None,
         }
     }
 }
@@ -86,6 +94,8 @@ struct Shared {
     context: Context,
     options: JetStreamOptions,
     connections: watch::Sender<u64>,
+    /// The newest thing that the broker refused to this user.
+    refusal: Arc<Mutex<Option<String>>>,
 }
 
 /// A broker; a cheap handle. It implements [`Publish`](crate::Publish).
@@ -116,24 +126,32 @@ impl JetStream {
         let servers = servers.map_err(|error| unusable(format!("that is no address of a broker: {error}")))?;
         let connections = watch::Sender::new(0);
         let counted = connections.clone();
+        let refusal = Arc::<Mutex<Option<String>>>::default();
+        let refused = Arc::clone(&refusal);
         let connecting = ConnectOptions::new()
             .name("checkup")
             .retry_on_initial_connect()
             .max_reconnects(None)
             .connection_timeout(CONNECTION_TIMEOUT)
             .ping_interval(PING_INTERVAL)
-            .request_timeout(Some(BROKER_TIMEOUT))
+            // Longer than any caller here waits, who then says why no answer came.
+            .request_timeout(Some(2 * BROKER_TIMEOUT))
             .reconnect_delay_callback(pause)
             .event_callback(move |event| {
-                if event == Event::Connected {
-                    counted.send_modify(|count| *count += 1);
+                match event {
+                    Event::Connected => counted.send_modify(|count| *count += 1),
+                    // To a message that its user may not send, a broker gives no other answer than this.
+                    Event::ServerError(error) => {
+                        *refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
+                    }
+                    _ => {}
                 }
                 std::future::ready(())
             });
         let connecting = with_credentials(connecting, &servers).map_err(unusable)?;
         let client = connecting.connect(servers).await.map_err(|error| Error::new(&options.stream, error))?;
         let context = async_nats::jetstream::new(client.clone());
-        Ok(Self(Arc::new(Shared { client, context, options, connections })))
+        Ok(Self(Arc::new(Shared { client, context, options, connections, refusal })))
     }
 
     /// Subscriptions by durable consumers. All replicas of a service share one consumer; events are acknowledged one by
@@ -184,7 +202,18 @@ impl Shared {
     async fn ask<T>(&self, question: impl Future<Output = T>) -> Result<T, Error> {
         let end = Instant::now() + BROKER_TIMEOUT;
         self.connected(end).await.map_err(|error| self.error(error))?;
-        timeout_at(end, question).await.map_err(|_| self.error("the broker does not answer"))
+        self.forget_refusal();
+        timeout_at(end, question).await.map_err(|_| self.error(self.silence("the broker does not answer")))
+    }
+
+    fn forget_refusal(&self) {
+        *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Why no answer came: what the broker refused meanwhile, if it refused anything.
+    fn silence(&self, otherwise: &str) -> String {
+        let refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
+        refusal.as_ref().map_or_else(|| otherwise.to_owned(), |refusal| format!("the broker refuses: {refusal}"))
     }
 
     /// Waits for a connection. Without one the client would queue the message and might send it after its deadline.
@@ -231,7 +260,11 @@ fn with_credentials(connecting: ConnectOptions, servers: &[ServerAddr]) -> Resul
     };
     let user = plain(address.username().unwrap_or_default())?;
     Ok(match address.password() {
-        Some(password) => connecting.user_and_password(user, plain(password)?),
+        Some(password) => {
+            // Answers arrive where no other user may listen.
+            let connecting = connecting.custom_inbox_prefix(format!("_INBOX.{user}"));
+            connecting.user_and_password(user, plain(password)?)
+        }
         None => connecting.token(user),
     })
 }

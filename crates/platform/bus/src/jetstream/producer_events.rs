@@ -4,7 +4,7 @@
 use async_nats::jetstream::consumer::pull::Config;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy};
 use async_nats::jetstream::context::GetStreamErrorKind;
-use async_nats::jetstream::stream::{ConsumerErrorKind, LastRawMessageErrorKind};
+use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use async_nats::jetstream::{ErrorCode, stream::Stream};
 use async_recursion::async_recursion as boxed;
 
@@ -109,20 +109,13 @@ impl JetStream {
     #[boxed]
     pub async fn read_again(&self, consumer: &str) -> Result<(), Error> {
         let Some(stream) = self.0.existing().await? else { return Ok(()) };
-        let name = format!("{consumer}-{}", identity(stream.cached_info()));
-        match self.0.ask(stream.delete_consumer(&name)).await? {
-            Ok(_) => Ok(()),
-            Err(error) => match error.kind() {
-                ConsumerErrorKind::JetStream(said) if said.error_code() == ErrorCode::CONSUMER_NOT_FOUND => Ok(()),
-                _ => Err(self.0.error(error)),
-            },
-        }
+        self.0.delete_consumer(&stream, consumer).await.map(drop)
     }
 }
 
 impl Shared {
     /// The stream, or `None` if there is none.
-    async fn existing(&self) -> Result<Option<Stream>, Error> {
+    pub(super) async fn existing(&self) -> Result<Option<Stream>, Error> {
         match self.ask(self.context.get_stream(&self.options.stream)).await? {
             Ok(stream) => Ok(Some(stream)),
             Err(error) => match error.kind() {

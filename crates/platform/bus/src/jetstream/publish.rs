@@ -39,6 +39,7 @@ enum Fate {
 #[async_trait]
 impl Publish for JetStream {
     async fn publish(&self, events: &[Outbound], deadline: Instant) -> Vec<Result<u64, Error>> {
+        self.0.forget_refusal();
         let mut fates = vec![Fate::Unknown; events.len()];
         let mut reason = NOT_ACKNOWLEDGED.to_owned();
         for start in (0..events.len()).step_by(MAX_IN_FLIGHT) {
@@ -53,7 +54,7 @@ impl Publish for JetStream {
             Fate::Refused(refusal) => Err(self.0.error(refusal)),
             Fate::NoStream => Err(self.0.error("there is no stream")),
             Fate::Known(_) => Err(self.0.error("it is not known whether the broker still has it")),
-            Fate::Unknown => Err(self.0.error(reason.clone())),
+            Fate::Unknown => Err(self.0.error(self.0.silence(&reason))),
         };
         fates.into_iter().map(result).collect()
     }

@@ -1,5 +1,6 @@
 //! The stream: making it, its limits, and what it has lost.
 
+use std::hash::{BuildHasher, RandomState};
 use std::ops::RangeInclusive;
 
 use async_nats::jetstream::ErrorCode;
@@ -18,17 +19,23 @@ const RENUMBERED_SUBJECT: &str = "checkup.renumbered";
 const REPEAT_SEPARATOR: char = '#';
 
 impl Shared {
-    /// Returns the stream; makes it if it is missing, and updates its settings to the options.
+    /// Returns the stream. An owner makes it if it is missing, and updates its settings to the options.
     pub(super) async fn stream(&self) -> Result<Info, Error> {
         let found = match self.ask(self.context.get_stream(&self.options.stream)).await? {
             Ok(stream) => stream.cached_info().clone(),
             Err(error) => match error.kind() {
                 GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+                    if !self.options.owns_stream {
+                        return Err(self.error("there is no stream yet"));
+                    }
                     self.create_stream().await?
                 }
                 _ => return Err(self.error(error)),
             },
         };
+        if !self.options.owns_stream {
+            return Ok(found);
+        }
         let wanted = self.limits(found.config.clone());
         if wanted == found.config {
             return Ok(found);
@@ -37,7 +44,9 @@ impl Shared {
     }
 
     async fn create_stream(&self) -> Result<Info, Error> {
-        let created = self.ask(self.context.create_stream(self.limits(Config::default()))).await?;
+        let first_sequence = Some(self.options.first_sequence.unwrap_or_else(random_sequence));
+        let config = self.limits(Config { first_sequence, ..Config::default() });
+        let created = self.ask(self.context.create_stream(config)).await?;
         let stream = match created {
             Ok(stream) => stream,
             Err(error) => match error.kind() {
@@ -80,7 +89,8 @@ impl Shared {
         let (last, messages) = (info.state.last_sequence, info.state.messages);
         let first = if messages == 0 { last + 1 } else { info.state.first_sequence };
         let gaps = (last + 1).saturating_sub(first).saturating_sub(messages);
-        Ok(StreamState { identity: identity(&info), first, last, gaps, max_age: info.config.max_age })
+        let origin = info.config.first_sequence.unwrap_or(1);
+        Ok(StreamState { identity: identity(&info), origin, first, last, gaps, max_age: info.config.max_age })
     }
 
     /// The id of the event at this sequence, even if the message is a repeated one.
@@ -115,6 +125,12 @@ impl Shared {
 /// The message id for an event whose earlier message, at sequence `lost`, the broker knows and has lost.
 pub(super) fn id_of_another(event_id: &str, lost: u64) -> String {
     format!("{event_id}{REPEAT_SEPARATOR}{lost}")
+}
+
+/// A number from 1 to 2^52: every client can read it, and two streams hardly ever have the same sequences.
+fn random_sequence() -> u64 {
+    // Each state has keys of its own, at random.
+    (RandomState::new().hash_one(0) >> 12) + 1
 }
 
 /// How often the stream gave out sequences again.

@@ -11,3 +11,4 @@ mod random;
 mod reader;
 mod sharing;
 mod transports;
+mod users;

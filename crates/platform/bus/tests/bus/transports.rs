@@ -122,8 +122,13 @@ struct Broker {
 /// How long a consumer that is gone keeps events from others; short, so that tests need not wait.
 pub(crate) const ACK_WAIT: Duration = Duration::from_millis(400);
 
+/// Options of a stream whose first event has the sequence 1.
+pub(crate) fn counted(url: String) -> JetStreamOptions {
+    JetStreamOptions { first_sequence: Some(1), ..JetStreamOptions::new(url) }
+}
+
 pub(crate) async fn connect(server: &Nats) -> JetStream {
-    let options = JetStreamOptions { ack_wait: ACK_WAIT, ..JetStreamOptions::new(server.url()) };
+    let options = JetStreamOptions { ack_wait: ACK_WAIT, ..counted(server.url()) };
     JetStream::connect(options).await.expect("usable options")
 }
 

@@ -82,7 +82,7 @@ impl Search {
     /// missed.
     pub(super) async fn begin_if_changed(&mut self, relay: &Relay, state: &StreamState) {
         let extent = (state.first, state.gaps);
-        let whole = state.first <= 1 && state.gaps == 0;
+        let whole = state.first <= state.origin && state.gaps == 0;
         if whole || extent == self.searched || self.running.is_some() {
             return;
         }
@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     fn state(first: u64, max_age: Duration) -> StreamState {
-        StreamState { identity: "1".into(), first, last: 100, gaps: 4, max_age }
+        StreamState { identity: "1".into(), origin: 1, first, last: 100, gaps: 4, max_age }
     }
 
     fn frame(sequence: i64, occurred: i64) -> MarkedFrame {

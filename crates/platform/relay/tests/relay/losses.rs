@@ -120,7 +120,10 @@ async fn readers_are_told_of_a_lost_end_and_of_nothing_else() {
 async fn what_jetstream_lost_is_published_again() {
     let Some(server) = mesh::for_tests::or_skip("nats-server", Nats::start().await) else { return };
     let producing = side().await;
-    let transport = JetStream::connect(JetStreamOptions::new(server.url())).await.expect("usable options");
+    let transport =
+        JetStream::connect(JetStreamOptions { first_sequence: Some(1), ..JetStreamOptions::new(server.url()) })
+            .await
+            .expect("usable options");
     let (_trigger, _task) = start(&producing, Arc::new(transport.clone()));
     producing.produce(1..=300).await;
     all_marked(&producing).await;

@@ -370,7 +370,7 @@ impl Publish for Broker {
         }
         let gaps = held.gaps().count() as u64;
         let (identity, last) = (held.identity.to_string(), held.ids.len() as u64);
-        Ok(StreamState { identity, first: held.first, last, gaps, max_age: held.max_age })
+        Ok(StreamState { identity, origin: 1, first: held.first, last, gaps, max_age: held.max_age })
     }
 
     async fn gaps(&self) -> Result<Vec<std::ops::RangeInclusive<u64>>, Error> {
