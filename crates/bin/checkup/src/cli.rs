@@ -15,7 +15,9 @@ use clap::{Args, Parser, Subcommand};
 pub use safety::{BackupArgs, RecoverArgs, RestoreArgs};
 pub use serving::{MeshArgs, Replicas, ServeArgs, UpArgs};
 pub use tools::{BenchArgs, BenchItem, DemoArgs, JwksArgs, TokenArgs, VerifyArgs};
-pub use upkeep::{ConfigCommand, DeadLetterId, DeadLettersCommand, MigrateArgs, RebuildArgs, StoresArgs};
+pub use upkeep::{
+    ConfigCommand, ConsumersCommand, DeadLetterId, DeadLettersCommand, MigrateArgs, RebuildArgs, StoresArgs,
+};
 
 /// The default data directory.
 pub const DATA_DIR: &str = "data";
@@ -70,6 +72,9 @@ pub enum Command {
     /// Shows events that could not be applied, has them applied again, or removes them
     #[command(subcommand)]
     DeadLetters(DeadLettersCommand),
+    /// Shows who reads the events of a mesh, or removes the consumer of a team that leaves
+    #[command(subcommand)]
+    Consumers(ConsumersCommand),
     /// Builds a service's view anew from the events while the old one serves
     Rebuild(RebuildArgs),
     /// Copies a data directory into an archive while its services run

@@ -13,8 +13,8 @@ use tokio::runtime::{Builder, Runtime};
 use crate::cli::{Cli, Command};
 use crate::exit::{Exit, Failure};
 use crate::{
-    backup, bench, config, dead_letters, demo, jwks, mesh, migrate, rebuild, recover, serve, terminal, token, up,
-    verify,
+    backup, bench, config, consumers, dead_letters, demo, jwks, mesh, migrate, rebuild, recover, serve, terminal,
+    token, up, verify,
 };
 
 /// Reads the process's arguments and runs the command. `started` is when the process began.
@@ -47,6 +47,7 @@ fn run(command: Command, started: Instant) -> Result<Exit, Failure> {
         Command::Verify(args) => Box::pin(verify::run(args)),
         Command::Bench(args) => Box::pin(bench::run(args)),
         Command::DeadLetters(command) => Box::pin(dead_letters::run(command)),
+        Command::Consumers(command) => Box::pin(consumers::run(command)),
         Command::Rebuild(args) => Box::pin(rebuild::run(args)),
         Command::Backup(args) => Box::pin(backup::backup(args)),
         Command::Recover(args) => Box::pin(recover::run(args)),

@@ -10,6 +10,7 @@ pub mod bench;
 pub mod cli;
 pub mod command;
 pub mod config;
+pub mod consumers;
 pub mod data_dir;
 pub mod dead_letters;
 pub mod demo;

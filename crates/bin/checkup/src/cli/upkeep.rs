@@ -97,6 +97,42 @@ pub enum DeadLettersCommand {
     },
 }
 
+const CONSUMERS_EXAMPLES: &str = "\
+Examples:
+  checkup consumers list --config data-mesh/mesh.toml
+  checkup consumers remove partner-bookings --config data-mesh/mesh.toml
+
+A durable consumer is a team's place in the stream: what it has read and acknowledged. The broker keeps it until it is removed, \
+also when the team is gone. Remove it after its last reader has ended: a reader that runs makes it again, and then it begins with \
+the first event. The stream and what other teams have read stay as they are. Of the five services' own consumers none is removed.
+
+Exit status: 0; 1 where the broker does not answer, or there is no such consumer; 64 for a wrong command line or configuration.";
+
+/// `checkup consumers`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum ConsumersCommand {
+    /// Lists the durable consumers of the stream
+    #[command(after_help = CONSUMERS_EXAMPLES)]
+    List {
+        /// What is configured.
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Prints JSON instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+    /// Removes a durable consumer for good
+    #[command(after_help = CONSUMERS_EXAMPLES)]
+    Remove {
+        /// Its name, as `list` shows it
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// What is configured.
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
+}
+
 /// The name of a dead letter, for example `hospital/12`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DeadLetterId {
