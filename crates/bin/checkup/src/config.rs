@@ -95,6 +95,7 @@ struct EventsSection {
     duplicate_window: Duration,
     #[serde(with = "duration")]
     acknowledge_wait: Duration,
+    cloud_events: bool,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -234,15 +235,15 @@ impl Settings {
         let (_, mypage) = service(config, Service::MyPage, &mut databases, &mut errors);
         let (marketing_hospital, marketing) = service(config, Service::Marketing, &mut databases, &mut errors);
         let settings = (|| {
-            let relay = relay?;
+            let (relay, events) = (relay?, events?);
             Some(Self {
                 clock_offset: clock?.offset,
                 server: server?,
                 identity: identity?,
                 telemetry: telemetry?.into(),
                 spans: spans?,
-                events: events?.options(),
-                publish: relay.publish(),
+                publish: relay::PublishOptions { cloud_events: events.cloud_events, ..relay.publish() },
+                events: events.options(),
                 consume: relay.consume(),
                 databases,
                 hospital: hospital?,
@@ -302,7 +303,8 @@ impl From<TelemetrySection> for TelemetryOptions {
 
 impl EventsSection {
     fn options(self) -> Option<JetStreamOptions> {
-        let Self { nats, stream, replicas, max_bytes, max_age, duplicate_window, acknowledge_wait } = self;
+        let Self { nats, stream, replicas, max_bytes, max_age, duplicate_window, acknowledge_wait, cloud_events: _ } =
+            self;
         let options = JetStreamOptions {
             url: nats,
             stream,

@@ -23,6 +23,7 @@ pub(crate) async fn publish(database: Database, transport: Arc<dyn Publish>) {
         let outbound = rows.into_iter().map(|row| Outbound {
             id: row.event_id.to_string(),
             message: Message { subject: row.subject, payload: row.payload },
+            headers: Vec::new(),
         });
         let outbound: Vec<Outbound> = outbound.collect();
         let acknowledged = transport.publish(&outbound, Instant::now() + Duration::from_secs(2)).await;

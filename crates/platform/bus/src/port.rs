@@ -29,6 +29,8 @@ pub struct Outbound {
     pub id: String,
     /// Its subject and bytes.
     pub message: Message,
+    /// Headers that it carries besides the broker's own: names and values in ASCII, without line breaks.
+    pub headers: Vec<(&'static str, String)>,
 }
 
 /// Where an event stands in its transport.

@@ -9,6 +9,7 @@
 //! belongs to another event, all marks are removed and everything that the outbox still holds is published once more.
 //! If the stream lost events before its end, only those are published again: see `gaps`.
 
+mod cloud_event;
 mod gaps;
 mod term;
 
@@ -48,6 +49,8 @@ pub struct PublishOptions {
     pub idle: Duration,
     /// How long published events stay in the outbox, so that a broker that lost its data can be refilled.
     pub retention: Duration,
+    /// Whether each message carries the context of a CloudEvent in its headers.
+    pub cloud_events: bool,
 }
 
 impl Default for PublishOptions {
@@ -59,6 +62,7 @@ impl Default for PublishOptions {
             term: Duration::from_secs(5),
             idle: Duration::from_millis(40),
             retention: Duration::from_secs(72 * 60 * 60),
+            cloud_events: false,
         }
     }
 }

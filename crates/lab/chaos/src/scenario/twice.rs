@@ -29,7 +29,7 @@ async fn connect(run: &mut Run) -> Result<JetStream, Error> {
 
 /// Publishes messages under new ids. Returns their sequences in the stream.
 async fn publish(broker: &JetStream, messages: Vec<Message>) -> Result<Vec<u64>, Error> {
-    let outbound = |message| Outbound { id: Uuid::new_v4().to_string(), message };
+    let outbound = |message| Outbound { id: Uuid::new_v4().to_string(), message, headers: Vec::new() };
     let events: Vec<Outbound> = messages.into_iter().map(outbound).collect();
     let results = broker.publish(&events, Instant::now() + PUBLISH_TIMEOUT).await;
     let results: Result<Vec<u64>, bus::Error> = results.into_iter().collect();

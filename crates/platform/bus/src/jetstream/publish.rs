@@ -170,6 +170,9 @@ impl Shared {
             };
             let mut headers = HeaderMap::new();
             headers.insert(NATS_MESSAGE_ID, id);
+            for (name, value) in &events[index].headers {
+                headers.insert(*name, value.as_str());
+            }
             let (subject, reply) = (message.subject.clone(), format!("{inbox}.{index}"));
             let payload = message.payload.clone().into();
             let sent = self.client.publish_with_reply_and_headers(subject, reply, headers, payload);

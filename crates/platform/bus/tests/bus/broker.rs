@@ -15,7 +15,9 @@ use crate::transports::{ACK_WAIT, connect, counted, message};
 pub(crate) const CANCELLED: &str = "checkup.v1.screening.screening_cancelled.s";
 
 pub(crate) fn outbound(numbers: std::ops::Range<u32>) -> Vec<Outbound> {
-    numbers.map(|number| Outbound { id: format!("id-{number}"), message: message(CANCELLED, number) }).collect()
+    numbers
+        .map(|number| Outbound { id: format!("id-{number}"), message: message(CANCELLED, number), headers: Vec::new() })
+        .collect()
 }
 
 pub(crate) fn soon() -> Instant {

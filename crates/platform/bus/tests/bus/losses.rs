@@ -69,7 +69,9 @@ async fn an_operator_may_delete_a_stream_and_its_owner_makes_another() {
 
 fn about(subject: &str, numbers: std::ops::Range<u32>) -> Vec<Outbound> {
     let subject = format!("checkup.v1.screening.screening_cancelled.{subject}");
-    numbers.map(|number| Outbound { id: format!("id-{number}"), message: message(&subject, number) }).collect()
+    numbers
+        .map(|number| Outbound { id: format!("id-{number}"), message: message(&subject, number), headers: Vec::new() })
+        .collect()
 }
 
 #[tokio::test]

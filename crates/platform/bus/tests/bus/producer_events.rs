@@ -15,6 +15,7 @@ fn of(producer: &str, number: u32) -> Outbound {
     Outbound {
         id: format!("{producer}-{number}"),
         message: Message { subject, payload: vec![u8::try_from(number).unwrap()] },
+        headers: Vec::new(),
     }
 }
 

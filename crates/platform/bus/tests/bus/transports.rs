@@ -153,6 +153,7 @@ impl Transport for Broker {
         let outbound = events.iter().map(|(subject, number)| Outbound {
             id: format!("{producer}-{number}"),
             message: message(subject, *number),
+            headers: Vec::new(),
         });
         let outbound: Vec<_> = outbound.collect();
         for result in self.bus.publish(&outbound, Instant::now() + EVENT_TIMEOUT).await {

@@ -94,6 +94,7 @@ async fn marketing_reads_by_its_own_consumers_and_may_do_nothing_else() {
         .map(|number| bus::Outbound {
             id: format!("id-{number}"),
             message: message("checkup.v1.screening.screening_cancelled.screening", number),
+            headers: Vec::new(),
         })
         .collect();
     assert_eq!(publish(&screening, &events).await, [1, 2, 3, 4, 5]);
@@ -140,6 +141,7 @@ async fn a_producer_publishes_its_own_facts_and_nobody_elses() {
         let fact = |of: &str| bus::Outbound {
             id: format!("{producer}-of-{of}"),
             message: message(&format!("checkup.v1.slot.slot_opened.{of}"), 1),
+            headers: Vec::new(),
         };
         assert_eq!(publish(&bus, &[fact(producer)]).await, [stored]);
         for other in PRODUCERS.into_iter().filter(|other| *other != producer) {

@@ -10,8 +10,8 @@ use store::{DbErr, outbox, timestamp};
 use tokio::time::{Instant, sleep_until, timeout};
 use uuid::Uuid;
 
-use super::Relay;
 use super::gaps::Search;
+use super::{Relay, cloud_event};
 use crate::pace::spacing;
 
 /// The most windows per read of the outbox.
@@ -282,6 +282,7 @@ async fn send(relay: &Relay, rows: Vec<outbox::Model>) -> (Vec<Published>, Optio
     let sent: Vec<(i64, Uuid)> = rows.iter().map(|row| (row.position, row.event_id)).collect();
     let outbound = rows.into_iter().map(|row| Outbound {
         id: row.event_id.to_string(),
+        headers: if relay.options.cloud_events { cloud_event::headers(&row) } else { Vec::new() },
         message: Message { subject: row.subject, payload: row.payload },
     });
     let deadline = Instant::now() + relay.options.timeout;

@@ -27,6 +27,7 @@ pub(crate) const OPTIONS: PublishOptions = PublishOptions {
     term: Duration::from_millis(300),
     idle: Duration::from_millis(40),
     retention: Duration::from_secs(3_600),
+    cloud_events: false,
 };
 
 pub(crate) fn start(side: &Side, transport: Arc<dyn Publish>) -> (DrainTrigger, JoinHandle<()>) {
