@@ -107,6 +107,8 @@ sentences! {
         "This was changed in the meantime. Please load it again, then decide again.";
     RequestInProgress: "같은 요청을 처리하고 있습니다. 잠시 뒤에 다시 시도해 주세요.",
         "The same request is being worked on. Please try again in a moment.";
+    RevocationInProgress: "이 날짜의 예약이 아직 취소되고 있습니다. 잠시 후 다시 시도해 주세요.",
+        "The bookings of this date are still being cancelled. Please try again in a moment.";
     RateLimited: "한꺼번에 너무 많은 요청을 보냈습니다. 잠시 뒤에 다시 시도해 주세요.",
         "Too many requests were sent at once. Please try again in a moment.";
     Overloaded: "지금 이용자가 많습니다. 잠시 뒤에 다시 시도해 주세요.",
