@@ -18,7 +18,7 @@ import (
 type Method struct {
 	// Path is what a proxy sees: /checkup.hospital.v1.HospitalService/GetHospital.
 	Path string
-	// Service is the process that serves it, by the middle of the package's name.
+	// Service is the process that serves it, see servedBy.
 	Service string
 	// Public methods are called from outside; they have a google.api.http.
 	Public bool
@@ -93,6 +93,14 @@ func readContract(descriptors string) (*Contract, error) {
 	return contract, nil
 }
 
+// servedBy is the process that serves a package. One package is not named like its service.
+func servedBy(pkg string) string {
+	if pkg == "capacity" {
+		return "hospital"
+	}
+	return pkg
+}
+
 func (c *Contract) add(service protoreflect.ServiceDescriptor) {
 	public := false
 	for i := range service.Methods().Len() {
@@ -108,7 +116,7 @@ func (c *Contract) add(service protoreflect.ServiceDescriptor) {
 		}
 		c.Methods = append(c.Methods, Method{
 			Path:    path,
-			Service: strings.Split(string(service.FullName()), ".")[1],
+			Service: servedBy(strings.Split(string(service.FullName()), ".")[1]),
 			Public:  rule != nil,
 			Request: string(method.Input().FullName()), Verb: verb, Body: rule.GetBody(),
 			Reads:   rule.GetGet() != "" || internalReads[path],
