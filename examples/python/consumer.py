@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A team's consumer of checkup's events, from proto/ alone: it keeps bookings and places in a SQLite file of its own.
 
-    python3 -m venv /tmp/venv && /tmp/venv/bin/pip install grpcio-tools nats-py
+    python3 -m venv /tmp/venv && /tmp/venv/bin/pip install grpcio-tools "nats-py>=2.16"
     /tmp/venv/bin/python examples/python/consumer.py --nats nats://partner:partner@127.0.0.1:4222 --database /tmp/partner.db
     /tmp/venv/bin/python examples/python/consumer.py --conformance proto/conformance/messages.jsonl
 

@@ -99,6 +99,7 @@ pub async fn run(plan: Plan) -> Result<Exit, Failure> {
         for database in databases.into_values() {
             database.close().await;
         }
+        spans::finish();
         process.tasks.shutdown(TASKS_TIMEOUT).await;
         return Ok(Exit::Ok);
     }
@@ -124,6 +125,7 @@ pub async fn run(plan: Plan) -> Result<Exit, Failure> {
     let outcome = serve(server, listener, &process).await;
     // work that is still running has no caller left
     let databases = assembly.retire();
+    spans::finish();
     process.tasks.shutdown(TASKS_TIMEOUT).await;
     if let Transport::Broker(broker) = transport {
         broker.close().await;

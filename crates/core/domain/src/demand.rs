@@ -179,13 +179,13 @@ impl Fact {
         let time = || envelope.occur_time.as_ref().and_then(civil::decode_time).ok_or_else(|| missing("occur_time"));
         if let Some(Counted { slot, slot_version, capacity, booked }) = counted(payload) {
             // a release that came before its reserve may name a slot that does not exist
+            let slot = SlotId::parse(slot)?;
             if slot_version == 0 && matches!(payload, Payload::CapacityReleased(_)) {
                 return Ok(None);
             }
             if slot_version < 1 {
                 return Err(missing("slot_version"));
             }
-            let slot = SlotId::parse(slot)?;
             return Ok(Some(Self::Places(Places { slot, slot_version, capacity, booked, time: time()? })));
         }
         let fact = match payload {

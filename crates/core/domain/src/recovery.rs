@@ -212,8 +212,8 @@ impl ExpectedClaim {
             State::Confirmed | State::Completed | State::NoShow => ClaimState::Active,
             State::Cancelled | State::Rejected => ClaimState::Released,
             State::ForceCancelled => ClaimState::Revoked(match Revocation::from_name(&row.state_reason) {
-                Some(Revocation::SlotCancelled | Revocation::Other(_)) => RevokeReason::SlotCancelled,
-                Some(Revocation::HospitalDeleted) | None => RevokeReason::HospitalDeleted,
+                Some(Revocation::SlotCancelled) => RevokeReason::SlotCancelled,
+                Some(Revocation::HospitalDeleted | Revocation::Other(_)) | None => RevokeReason::HospitalDeleted,
             }),
         };
         Some(Self { claim: row.claim(), slot: row.slot.clone(), state, terms: row.terms.clone() })

@@ -35,6 +35,8 @@ pub struct Request {
     pub key: RequestKey,
     /// The digest of its content.
     pub fingerprint: Fingerprint,
+    /// The digest under which a version before kept the same content, if that differs.
+    pub earlier: Option<Fingerprint>,
     /// Whether the caller chose the id, so that a retry can be recognised.
     pub chosen: bool,
 }
@@ -46,8 +48,15 @@ impl Request {
         Self {
             key: RequestKey { caller: caller.to_string(), method, id: id.unwrap_or(fresh) },
             fingerprint: Sha256::digest(message.encode_to_vec()).into(),
+            earlier: None,
             chosen: id.is_some(),
         }
+    }
+
+    /// The same request, which also continues a record that a version before made of it as this message.
+    #[must_use]
+    pub fn also_recorded_as(self, message: &impl Message) -> Self {
+        Self { earlier: Some(Sha256::digest(message.encode_to_vec()).into()), ..self }
     }
 
     /// The identity of work that a service does without a call. It has no content that could differ, and only the
@@ -56,6 +65,7 @@ impl Request {
         Self {
             key: RequestKey { caller: service.to_string(), method, id },
             fingerprint: Sha256::digest([]).into(),
+            earlier: None,
             chosen: false,
         }
     }
@@ -75,7 +85,8 @@ impl Request {
     /// # Errors
     /// REQUEST_ID_REUSED if the fingerprint differs, or if it is missing and `same` is false.
     pub fn continues(&self, recorded: &[u8], same: bool) -> Result<(), Fault> {
-        if recorded == self.fingerprint || (recorded.is_empty() && same) {
+        let known = recorded == self.fingerprint || self.earlier.is_some_and(|earlier| recorded == earlier);
+        if known || (recorded.is_empty() && same) {
             Ok(())
         } else {
             let message = "this request_id was used before with other content; choose a new one";

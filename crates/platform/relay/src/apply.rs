@@ -8,6 +8,7 @@ use bus::{Delivery, Position};
 use contract::event::v1::EventEnvelope;
 use domain::frame::Opened;
 use fault::{Code, Fault};
+use jiff::SignedDuration;
 use prost::Message as _;
 use runtime::backoff::Backoff;
 use runtime::clock::Clock;
@@ -19,6 +20,9 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::consumer::{ConsumeOptions, Consumer, Incoming};
+
+/// How old an event may be to have a span.
+const OLDEST_SPAN: SignedDuration = SignedDuration::from_mins(10);
 
 /// Applies the deliveries of one consumer.
 pub(crate) struct Applier {
@@ -232,7 +236,12 @@ impl Applier {
         let trace = traceparent.split('-').nth(1).unwrap_or_default();
         let consumer = self.consumer.name;
         tracing::debug!(consumer, event = %event_id, aggregate, version = aggregate_version, trace, "event applied");
-        let Some(caused) = TraceContext::parse(traceparent).filter(|_| spans::are_exported()) else { return };
+        // an event that is read again long after the call has no place in the call's trace
+        let occurred = envelope.occur_time.as_ref().and_then(domain::civil::decode_time);
+        let fresh = || occurred.is_some_and(|time| self.clock.now().duration_since(time) < OLDEST_SPAN);
+        let Some(caused) = TraceContext::parse(traceparent).filter(|_| spans::are_exported() && fresh()) else {
+            return;
+        };
         spans::ended(&caused.child(), || {
             let fact = envelope.payload.as_ref().map_or("", |payload| domain::event::fact(payload).1);
             Ended {

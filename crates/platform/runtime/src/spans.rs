@@ -17,11 +17,11 @@ use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
 use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::entropy;
-use crate::lifecycle::Drain;
 use crate::process::Process;
 use crate::tasks::Kind;
 use crate::trace::TraceContext;
@@ -34,8 +34,6 @@ const BATCH: usize = 512;
 const GATHERING: Duration = Duration::from_millis(500);
 /// How long the collector may take to answer.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a process that stops waits for a further span.
-const LAST_SPAN_TIMEOUT: Duration = Duration::from_millis(200);
 
 const DROPPED: &str = "checkup_spans_dropped_total";
 const EXPORTED: &str = "checkup_spans_exported_total";
@@ -56,6 +54,8 @@ pub struct SpanOptions {
 struct Exporter {
     queue: mpsc::Sender<(String, Span)>,
     ratio: f64,
+    /// Set once no further span comes.
+    finished: watch::Sender<bool>,
 }
 
 /// Work that has ended.
@@ -79,9 +79,17 @@ pub struct Ended {
 pub fn start(options: &SpanOptions, process: &Process) {
     let Some(endpoint) = options.endpoint.clone() else { return };
     let (queue, waiting) = mpsc::channel(QUEUE);
-    if EXPORTER.set(Exporter { queue, ratio: options.ratio }).is_ok() {
+    let (finished, finishes) = watch::channel(false);
+    if EXPORTER.set(Exporter { queue, ratio: options.ratio, finished }).is_ok() {
         let channel = Endpoint::from(endpoint).connect_timeout(EXPORT_TIMEOUT).connect_lazy();
-        process.tasks.spawn(Kind::Job, "spans", export(waiting, channel, process.drain.clone()));
+        process.tasks.spawn(Kind::Job, "spans", export(waiting, channel, finishes));
+    }
+}
+
+/// Exports what is left, once the work of this process has ended: the exporter's task ends with it.
+pub fn finish() {
+    if let Some(exporter) = EXPORTER.get() {
+        exporter.finished.send_replace(true);
     }
 }
 
@@ -105,8 +113,10 @@ pub fn ended(trace: &TraceContext, make: impl FnOnce() -> Ended) {
     let Some(exporter) = EXPORTER.get().filter(|_| trace.is_sampled()) else { return };
     let ended = make();
     let service = ended.service.clone();
-    if let Err(TrySendError::Full(_)) = exporter.queue.try_send((service, span(trace, ended))) {
-        counter!(DROPPED, "reason" => "queue").increment(1);
+    match exporter.queue.try_send((service, span(trace, ended))) {
+        Ok(()) => {}
+        Err(TrySendError::Full(_)) => counter!(DROPPED, "reason" => "queue").increment(1),
+        Err(TrySendError::Closed(_)) => counter!(DROPPED, "reason" => "stopped").increment(1),
     }
 }
 
@@ -133,27 +143,26 @@ fn text(key: &str, value: String) -> KeyValue {
     KeyValue { key: key.to_owned(), value, ..KeyValue::default() }
 }
 
-/// Exports spans until the process stops, and then those that are left.
-async fn export(mut waiting: mpsc::Receiver<(String, Span)>, channel: Channel, drain: Drain) {
+/// Exports spans until no more come, and then those that are left.
+async fn export(mut waiting: mpsc::Receiver<(String, Span)>, channel: Channel, mut finishes: watch::Receiver<bool>) {
     let mut collector = TraceServiceClient::new(channel);
     let mut reached = true;
     let mut batch = Vec::new();
     loop {
-        let stopping = drain.is_requested();
-        let first = async { waiting.recv_many(&mut batch, BATCH).await };
-        let found = if stopping {
-            timeout(LAST_SPAN_TIMEOUT, first).await.unwrap_or(0)
-        } else {
-            tokio::select! {
-                found = first => found,
-                () = drain.requested() => continue,
-            }
+        let finished = *finishes.borrow();
+        if finished {
+            // what is there by now, and no more
+            waiting.close();
+        }
+        let found = tokio::select! {
+            found = waiting.recv_many(&mut batch, BATCH) => found,
+            _ = finishes.changed(), if !finished => continue,
         };
         if found == 0 {
             return;
         }
-        if !stopping {
-            gather(&mut waiting, &mut batch).await;
+        if !finished {
+            gather(&mut waiting, &mut batch, &mut finishes).await;
         }
         let count = batch.len() as u64;
         let request = ExportTraceServiceRequest { resource_spans: by_service(std::mem::take(&mut batch)) };
@@ -175,17 +184,25 @@ async fn export(mut waiting: mpsc::Receiver<(String, Span)>, channel: Channel, d
             _ => {}
         }
         reached = failure.is_none();
+        if *finishes.borrow() && !reached {
+            return;
+        }
     }
 }
 
 /// Waits a moment for further spans.
-async fn gather(waiting: &mut mpsc::Receiver<(String, Span)>, batch: &mut Vec<(String, Span)>) {
+async fn gather(
+    waiting: &mut mpsc::Receiver<(String, Span)>,
+    batch: &mut Vec<(String, Span)>,
+    finishes: &mut watch::Receiver<bool>,
+) {
     let limit = Instant::now() + GATHERING;
     while batch.len() < BATCH {
         let room = BATCH - batch.len();
         tokio::select! {
             found = waiting.recv_many(batch, room) => if found == 0 { return },
             () = sleep(limit - Instant::now()) => return,
+            _ = finishes.changed() => return,
         }
     }
 }

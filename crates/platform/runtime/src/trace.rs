@@ -47,9 +47,10 @@ impl TraceContext {
         Self { trace: entropy::bytes(), span: entropy::bytes(), parent: None, flags: 1 }
     }
 
-    /// The same position of a trace whose spans nobody wants.
-    pub(crate) fn unsampled(self) -> Self {
-        Self { flags: self.flags & !1, ..self }
+    /// The start of a trace that nobody wants spans of: of work that no caller asked for.
+    #[must_use]
+    pub fn background() -> Self {
+        Self { flags: 0, ..Self::generate() }
     }
 
     /// Reads a `traceparent`; `None` if it is malformed. Further fields of versions after `00` are ignored; ids of
@@ -70,7 +71,7 @@ impl TraceContext {
     /// malformed.
     #[must_use]
     pub fn parse_or_new(traceparent: &str) -> Self {
-        Self::parse(traceparent).unwrap_or_else(Self::generate)
+        Self::parse(traceparent).unwrap_or_else(Self::background)
     }
 
     /// A new position in the same trace.

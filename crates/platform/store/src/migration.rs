@@ -140,6 +140,11 @@ impl MigrationName for Frames {
 
 #[async_trait::async_trait]
 impl MigrationTrait for Frames {
+    // both columns or none, also on SQLite
+    fn use_transaction(&self) -> Option<bool> {
+        Some(true)
+    }
+
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let inbox =
             Table::alter().table(inbox::seen::Entity).add_column(integer_null(inbox::seen::Column::Applied)).to_owned();

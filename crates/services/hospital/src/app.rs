@@ -150,7 +150,7 @@ impl App {
         let closed = close_slot(&hospital, &view.slot, cancel_bookings, "", etag, self.now())?;
         let left = i64::from(view.slot.booked);
         let begins = cancel_bookings && left > 0 && closed.is_some() && view.cancelling.is_none();
-        let cancelling = if begins { Some(Cancelling { revoked: 0, left }) } else { view.cancelling };
+        let cancelling = begins.then_some(Cancelling { revoked: 0, left });
         Ok(SlotView { cancelling, ..view })
     }
 

@@ -59,6 +59,11 @@ impl MigrationName for Slots {
 
 #[async_trait::async_trait]
 impl MigrationTrait for Slots {
+    // both columns or none, also on SQLite
+    fn use_transaction(&self) -> Option<bool> {
+        Some(true)
+    }
+
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         use changes::change;
         use items::item;

@@ -18,6 +18,7 @@ use domain::ids::ScreeningId;
 use domain::page::Rows;
 use domain::request::Request;
 use domain::screening::{self, Command, Party, Screening};
+use domain::token::check_etag;
 use fault::Fault;
 use runtime::clock::Clock;
 use runtime::deadline::Deadline;
@@ -97,7 +98,11 @@ impl App {
                 let command = Command::Rename { name, etag: call.etag };
                 self.change(caller, call.id, command, call.request, trace, deadline).await
             }
-            None => self.get(&caller.scope()?, call.id).await,
+            None => {
+                let row = self.get(&caller.scope()?, call.id).await?;
+                check_etag(&call.etag, row.version).map_err(|fault| fault.about("Screening", row.id))?;
+                Ok(row)
+            }
         }
     }
 

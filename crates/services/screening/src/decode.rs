@@ -99,13 +99,16 @@ pub(crate) fn create(caller: &Caller, message: message::CreateScreeningRequest) 
             request_id: String::new(),
             accept_pending: false,
         };
+        let named = request(caller, "CreateScreening", id, &canonical);
+        let flagged = || message::CreateScreeningRequest { accept_pending: true, ..canonical.clone() };
+        let request = if accept_pending { named.also_recorded_as(&flagged()) } else { named };
         Some(Create {
             customer: customer?,
             customer_display_name: screening.customer_display_name,
             slot: slot?,
             validate_only,
             accept_pending,
-            request: request(caller, "CreateScreening", id, &canonical),
+            request,
         })
     });
     violations.finish_with(decoded)
@@ -261,9 +264,22 @@ mod tests {
         screening.state = 3;
         screening.etag = "\"9\"".into();
         assert_eq!(fingerprint(same), first);
+        let mut patient = full();
+        patient.accept_pending = true;
+        let patient = create(&kim(), patient).unwrap().request;
+        assert_eq!(patient.fingerprint, first);
         let mut other = full();
-        other.accept_pending = true;
-        assert_ne!(fingerprint(other), first);
+        other.screening.as_mut().unwrap().customer_display_name = "Lee".into();
+        assert_ne!(fingerprint(other.clone()), first);
+        // versions before kept the flag in the fingerprints of their records
+        let recorded = |message: message::CreateScreeningRequest| {
+            let message = message::CreateScreeningRequest { request_id: String::new(), ..message };
+            super::request(&kim(), "CreateScreening", None, &message).fingerprint
+        };
+        let flagged = |message| message::CreateScreeningRequest { accept_pending: true, ..message };
+        assert!(patient.matches(&recorded(flagged(full()))).is_ok());
+        assert!(patient.matches(&first).is_ok());
+        assert!(patient.matches(&recorded(flagged(other))).is_err());
     }
 
     #[test]

@@ -81,6 +81,8 @@ async fn publish_the_rest(run: &mut Run<Mesh>, service: &str) -> Result<(), Erro
     let mut command = tokio::process::Command::new(&run.plan.binary);
     mesh::without_settings(command.as_std_mut());
     command.args(["serve", service, "--addr", "127.0.0.1:0", "--config"]).arg(run.stage.configuration());
+    // the configuration is that of the tools, which publish nothing
+    command.env("CHECKUP_EVENTS__NATS", run.stage.nats().url_of(service));
     let mut child = command
         .stdout(Stdio::null())
         .stderr(Stdio::null())

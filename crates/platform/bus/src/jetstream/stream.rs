@@ -80,6 +80,11 @@ impl Shared {
             max_age: self.options.max_age,
             duplicate_window: self.options.duplicate_window,
             num_replicas: self.options.replicas,
+            // A transform could store one producer's messages under another's subjects, and sources could add some.
+            subject_transform: None,
+            republish: None,
+            sources: None,
+            mirror: None,
             ..config
         }
     }

@@ -102,7 +102,7 @@ pub(super) fn trace(headers: &HeaderMap) -> TraceContext {
     match caller {
         Some(caller) => caller.child(),
         None if spans::sampled() => TraceContext::generate(),
-        None => TraceContext::generate().unsampled(),
+        None => TraceContext::background(),
     }
 }
 

@@ -104,7 +104,9 @@ fn span_of(scope: &Scope, code: &'static str, elapsed: Duration) -> Ended {
         ("rpc.method", method.to_owned()),
         ("rpc.response.status_code", code.to_owned()),
     ];
-    attributes.extend(scope.caller.as_ref().map(|caller| ("enduser.id", caller.to_string())));
+    // the role alone: who a customer is stays in this process's log
+    let role = |caller: &Caller| caller.to_string().split(':').next().unwrap_or_default().to_owned();
+    attributes.extend(scope.caller.as_ref().map(|caller| ("enduser.role", role(caller))));
     // as OpenTelemetry has it, a server's span fails only by what its own operator has to look at
     let failed =
         matches!(code, "UNKNOWN" | "DEADLINE_EXCEEDED" | "UNIMPLEMENTED" | "INTERNAL" | "UNAVAILABLE" | "DATA_LOSS");

@@ -78,6 +78,11 @@ impl App {
             match in_time.unwrap_or_else(|_| Err(in_progress(&intent.call.request.key))) {
                 // the first caller's deadline has passed, this caller's has not
                 Err(fault) if fault.reason() == Reason::DeadlineExceeded && !limit.has_passed() => {}
+                // the first caller did not accept a PENDING booking, this caller does
+                Err(fault)
+                    if fault.reason() == Reason::HospitalUnavailable
+                        && intent.call.accept_pending
+                        && !limit.has_passed() => {}
                 outcome => return outcome,
             }
         }

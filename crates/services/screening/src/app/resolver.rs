@@ -54,7 +54,7 @@ async fn pass(app: &App) -> Result<Pass, Fault> {
         let Some(last) = rows.last() else { break };
         after = Some(last.id);
         let settled = join_all(rows.iter().map(|row| async {
-            let trace = TraceContext::generate();
+            let trace = TraceContext::background();
             app.settle(row, &trace, Deadline::within(app.options.hospital_timeout)).await
         }));
         let mut reached = false;

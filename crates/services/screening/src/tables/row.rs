@@ -48,8 +48,9 @@ pub(crate) fn customer(segment: &str) -> Result<CustomerId, DbErr> {
     CustomerId::from_segment(segment).map_err(|Malformed(_)| broken("customer"))
 }
 
+/// The date of a `slot_date`, which ends with the program of a slot that has one.
 pub(crate) fn date(text: &str) -> Result<Date, DbErr> {
-    parse_date(text).ok_or_else(|| broken("date"))
+    text.split('~').next().and_then(parse_date).ok_or_else(|| broken("date"))
 }
 
 pub(crate) fn slot(hospital: &str, slot_date: &str) -> Result<SlotId, DbErr> {
