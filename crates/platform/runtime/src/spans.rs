@@ -5,7 +5,7 @@
 //! event ever waits for the collector.
 
 use std::sync::OnceLock;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use http::Uri;
 use metrics::counter;
@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::transport::{Channel, Endpoint};
 
+use crate::clock::Clock;
 use crate::entropy;
 use crate::process::Process;
 use crate::tasks::Kind;
@@ -122,16 +123,17 @@ pub fn ended(trace: &TraceContext, make: impl FnOnce() -> Ended) {
 
 fn span(trace: &TraceContext, ended: Ended) -> Span {
     let Ended { service: _, name, call, elapsed, failure, attributes } = ended;
-    let end = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    // the collector compares it with other processes' clocks, so it is the machine's
+    let end = u64::try_from(Clock::system().now().as_nanosecond()).unwrap_or(0);
+    let elapsed = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
     Span {
         trace_id: trace.trace_bytes().to_vec(),
         span_id: trace.span_bytes().to_vec(),
         parent_span_id: trace.parent_bytes().map(|parent| parent.to_vec()).unwrap_or_default(),
         name,
         kind: if call { SpanKind::Server } else { SpanKind::Consumer }.into(),
-        start_time_unix_nano: nanos(end.saturating_sub(elapsed)),
-        end_time_unix_nano: nanos(end),
+        start_time_unix_nano: end.saturating_sub(elapsed),
+        end_time_unix_nano: end,
         attributes: attributes.into_iter().map(|(key, value)| text(key, value)).collect(),
         status: failure.map(|message| Status { message, code: StatusCode::Error.into() }),
         ..Span::default()

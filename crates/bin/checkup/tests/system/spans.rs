@@ -81,7 +81,7 @@ fn booking(customer: &str, slot: &str, traceparent: &str) -> Request<CreateScree
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_trace_leads_through_both_services_and_the_events() {
     let (addr, received, _running) = collector(local()).await;
-    let checkup = launch().set("telemetry.otlp_endpoint", &format!("http://{addr}")).start().await;
+    let checkup = launch().set("telemetry.otlp_endpoint", format!("http://{addr}")).start().await;
     let slot = Desk::of(&checkup.admin().await).open("traced", &[7], 5).await.remove(0);
     let kim = checkup.customer("kim").await;
     let request = booking("kim", &slot, &format!("00-{TRACE}-{CALLER}-01"));
@@ -122,13 +122,13 @@ async fn a_collector_that_is_away_costs_spans_and_nothing_else() {
     let (addr, _, running) = collector(local()).await;
     running.abort();
     let _ = running.await;
-    let checkup = embedded().set("telemetry.otlp_endpoint", &format!("http://{addr}")).start().await;
+    let checkup = embedded().set("telemetry.otlp_endpoint", format!("http://{addr}")).start().await;
     let slot = Desk::of(&checkup.admin().await).open("traced", &[7], 5).await.remove(0);
     let kim = checkup.customer("kim").await;
     let unsampled = booking("kim", &slot, &format!("00-{TRACE}-{CALLER}-00"));
     kim.screening().create_screening(unsampled).await.expect("a place");
     eventually("the loss to be counted", async || {
-        let page = testkit::get(checkup.admin_addr(), "/metrics").await.map_err(|error| error.to_string())?.body;
+        let page = testkit::get(checkup.admin_addr(), "/metrics").await?.body;
         let counted = page.lines().any(|line| line.starts_with("checkup_spans_dropped_total{reason=\"collector\"}"));
         if counted { Ok(()) } else { Err(page) }
     })
