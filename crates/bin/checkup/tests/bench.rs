@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
 use mesh::for_tests::or_skip;
 use serde_json::Value;
@@ -60,20 +59,18 @@ async fn no_figure_of_the_mesh_is_what_no_noise_explains() {
     measures(&["P1", "P7", "--topology", "mesh"]);
 }
 
-#[test]
-fn an_interrupted_run_leaves_nothing_behind() {
+#[tokio::test]
+async fn an_interrupted_run_leaves_nothing_behind() {
     let scratch = scratch();
     let mut command = bench(&["P3", "--seconds", "60"], scratch.path());
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let end = Instant::now() + Duration::from_secs(30);
-    let serves = || {
+    testkit::eventually("a service of the run to have its file", async || {
+        assert!(child.try_wait().unwrap().is_none(), "the run ended before");
         let homes = std::fs::read_dir(scratch.path()).unwrap().flatten();
-        homes.into_iter().any(|home| home.path().join("hospital.db").exists())
-    };
-    while !serves() {
-        assert!(Instant::now() < end && child.try_wait().unwrap().is_none(), "nothing is started");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+        let serves = homes.into_iter().any(|home| home.path().join("hospital.db").exists());
+        if serves { Ok(()) } else { Err("there is none".to_owned()) }
+    })
+    .await;
     let interrupted = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(interrupted.success());
     let output = child.wait_with_output().unwrap();

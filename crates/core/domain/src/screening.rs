@@ -271,8 +271,8 @@ pub enum Command {
     },
     /// A person corrects the customer's name.
     Rename {
-        /// The name for the hospital; may be empty.
-        name: String,
+        /// The name for the hospital, which may be empty. `None`: the call names no field that it changes.
+        name: Option<String>,
         /// The etag that the caller read; empty if it sent none.
         etag: String,
     },

@@ -1,4 +1,4 @@
-//! What people are told for each reason, in the languages of those who use this system.
+//! A sentence per reason, in Korean and in English, for the people who use this system.
 //!
 //! `Status.message` is for developers: it is English, and names fields and resources. These sentences are for whoever
 //! looks at a screen. They say what happened and what to do next, and no word of the inside. `{key}` stands for a value
@@ -7,17 +7,17 @@
 
 use crate::Reason;
 
-/// A language that people are told refusals in.
+/// A language that the sentences are in, named in `accept-language` by its [`Language::tag`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Language {
-    /// Korean.
+    /// `ko`, and every region of it.
     Korean,
-    /// English.
+    /// `en`, and every region of it.
     English,
 }
 
 impl Language {
-    /// Every language.
+    /// Each language once, in the order of its number.
     pub const ALL: [Self; 2] = [Self::Korean, Self::English];
 
     /// The BCP 47 tag, a primary language without a region.

@@ -236,12 +236,13 @@ impl Applier {
         let trace = traceparent.split('-').nth(1).unwrap_or_default();
         let consumer = self.consumer.name;
         tracing::debug!(consumer, event = %event_id, aggregate, version = aggregate_version, trace, "event applied");
+        if !spans::are_exported() {
+            return;
+        }
         // an event that is read again long after the call has no place in the call's trace
         let occurred = envelope.occur_time.as_ref().and_then(domain::civil::decode_time);
-        let fresh = || occurred.is_some_and(|time| self.clock.now().duration_since(time) < OLDEST_SPAN);
-        let Some(caused) = TraceContext::parse(traceparent).filter(|_| spans::are_exported() && fresh()) else {
-            return;
-        };
+        let is_fresh = occurred.is_some_and(|time| self.clock.now().duration_since(time) < OLDEST_SPAN);
+        let Some(caused) = TraceContext::parse(traceparent).filter(|_| is_fresh) else { return };
         spans::ended(&caused.child(), || {
             let fact = envelope.payload.as_ref().map_or("", |payload| domain::event::fact(payload).1);
             Ended {

@@ -27,7 +27,7 @@ impl Languages {
     ///
     /// A range counts for its primary language, so `ko-KR` is Korean. Of equal weights the first in the list wins.
     /// `*` is any language that the list does not name, and then English, in which everything else is said: what sends
-    /// `*` is a program that was told nothing. What is no range is passed over.
+    /// `*` is a program whose author chose no language. What is no range is passed over.
     pub(crate) fn preferred(&self) -> Option<Language> {
         let mut found: [Option<u16>; Language::ALL.len()] = [None; Language::ALL.len()];
         let (mut order, mut any) = (Vec::new(), 0);
@@ -128,7 +128,7 @@ mod tests {
             (&["fr", "ko;q=0.3"], Some(Korean)),
             // the greater weight of two ranges of one language
             (&["en-US;q=0.1, ko;q=0.5, en;q=0.9"], Some(English)),
-            // neither of ours
+            // neither Korean nor English
             (&["fr"], None),
             (&["zh-Hant-TW, ja;q=0.5"], None),
             // what weighs 0 is not acceptable
@@ -141,7 +141,7 @@ mod tests {
             (&["ko, *"], Some(Korean)),
             (&["ko;q=0.2, *;q=0.8"], Some(English)),
             (&["ko;q=0, *"], Some(English)),
-            // a language that begins like ours is another one
+            // a tag that only begins like one of these two is another language
             (&["kok"], None),
             (&["eng"], None),
         ];

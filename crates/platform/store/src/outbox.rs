@@ -193,7 +193,7 @@ pub async fn take_back(database: &Database, frames: Vec<Returned>) -> Result<(),
         let rows = rows.collect();
         let transaction = database.begin_outside_writer().await?;
         insert_all(&transaction, rows).await?;
-        // Before readers are told of the commit. Until this transaction ends, no other one adds to memory.
+        // Before readers hear of the commit. Until this transaction ends, no other one adds to memory.
         database.recent().forget();
         database.commit(transaction).await
     })

@@ -147,9 +147,9 @@ impl App {
             return Ok(view);
         }
         let hospital = self.hospital(&id.hospital).await?.hospital;
-        let closed = close_slot(&hospital, &view.slot, cancel_bookings, "", etag, self.now())?;
-        let left = i64::from(view.slot.booked);
-        let begins = cancel_bookings && left > 0 && closed.is_some() && view.cancelling.is_none();
+        close_slot(&hospital, &view.slot, cancel_bookings, "", etag, self.now())?;
+        let left = i64::from(view.slot.to_cancel(cancel_bookings));
+        let begins = left > 0 && view.cancelling.is_none();
         let cancelling = begins.then_some(Cancelling { revoked: 0, left });
         Ok(SlotView { cancelling, ..view })
     }

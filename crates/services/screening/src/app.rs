@@ -18,7 +18,6 @@ use domain::ids::ScreeningId;
 use domain::page::Rows;
 use domain::request::Request;
 use domain::screening::{self, Command, Party, Screening};
-use domain::token::check_etag;
 use fault::Fault;
 use runtime::clock::Clock;
 use runtime::deadline::Deadline;
@@ -93,17 +92,8 @@ impl App {
         trace: &TraceContext,
         deadline: Deadline,
     ) -> Result<Screening, Fault> {
-        match call.name {
-            Some(name) => {
-                let command = Command::Rename { name, etag: call.etag };
-                self.change(caller, call.id, command, call.request, trace, deadline).await
-            }
-            None => {
-                let row = self.get(&caller.scope()?, call.id).await?;
-                check_etag(&call.etag, row.version).map_err(|fault| fault.about("Screening", row.id))?;
-                Ok(row)
-            }
-        }
+        let command = Command::Rename { name: call.name, etag: call.etag };
+        self.change(caller, call.id, command, call.request, trace, deadline).await
     }
 
     pub(crate) async fn complete(

@@ -108,7 +108,7 @@ the first event. The stream and what other teams have read stay as they are. Of 
 
 Exit status: 0; 1 where the broker does not answer, or there is no such consumer; 64 for a wrong command line or configuration.";
 
-/// `checkup consumers`.
+/// What `checkup consumers` does with the durable consumers of a stream.
 #[derive(Debug, Clone, Subcommand)]
 pub enum ConsumersCommand {
     /// Lists the durable consumers of the stream

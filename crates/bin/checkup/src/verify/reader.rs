@@ -96,6 +96,19 @@ async fn pages<R>(
     }
 }
 
+/// Reads every page of a list of a service that has answered before. That it does not know the list is no absence then:
+/// rows that cannot be read must not count as rows that are not there.
+async fn whole<R>(
+    what: &'static str,
+    call: impl AsyncFn(String) -> Result<Response<(Vec<R>, String)>, Status>,
+    each: impl FnMut(Vec<R>) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    if pages(what, call, each).await? {
+        return Ok(());
+    }
+    Err(Failure::failed(format!("{what} failed: no service answers it, and its service answered before")))
+}
+
 impl Reader {
     pub(super) fn new(auditor: Party, progress: Progress) -> Self {
         Self { auditor, names: Names::default(), progress, absent: Vec::new() }
@@ -263,7 +276,7 @@ pub(super) async fn screenings_of(auditor: &Party, filter: String) -> Result<Vec
         let page = auditor.screening().list_screenings(auditor.request(request)).await?;
         Ok(page.map(|page| (page.screenings, page.next_page_token)))
     };
-    pages("ListScreenings", list, |rows| {
+    whole("ListScreenings", list, |rows| {
         found.extend(rows);
         Ok(())
     })
@@ -279,7 +292,7 @@ async fn slots_of(auditor: &Party, hospital: &str) -> Result<Vec<hospital::Slot>
         let page = auditor.hospital().list_slots(auditor.request(request)).await?;
         Ok(page.map(|page| (page.slots, page.next_page_token)))
     };
-    pages("ListSlots", list, |rows| {
+    whole("ListSlots", list, |rows| {
         found.extend(rows);
         Ok(())
     })
@@ -310,7 +323,7 @@ async fn claims(
         let page = auditor.capacity().list_capacity_claims(auditor.request(request)).await?;
         Ok(page.map(|page| (page.claims, page.next_page_token)))
     };
-    pages("ListCapacityClaims", list, each).await.map(drop)
+    whole("ListCapacityClaims", list, each).await
 }
 
 /// Every item of a customer's page. `None` if the service does not run.
@@ -327,4 +340,17 @@ pub(super) async fn items_of(auditor: &Party, customer: &str) -> Result<Option<V
         Ok(())
     });
     Ok(is_there.await?.then_some(found))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_list_that_its_service_does_not_know_is_not_an_empty_one() {
+        let unknown = async |_: String| Err::<Response<(Vec<()>, String)>, _>(Status::unimplemented("no such method"));
+        assert!(!pages("ListReservations", unknown, |_| Ok(())).await.expect("the service does not run"));
+        let failure = whole("ListCapacityClaims", unknown, |_| Ok(())).await.expect_err("no claims were read");
+        assert!(failure.to_string().starts_with("ListCapacityClaims failed"), "{failure}");
+    }
 }

@@ -71,7 +71,7 @@ async fn one_customers_flood_is_nobody_elses_overload() {
         *heard.entry(reason).or_default() += count;
     }
     println!("the flood heard {heard:?}");
-    assert!(heard.contains_key(Reason::RateLimited.name()), "a flood is told so: {heard:?}");
+    assert!(heard.contains_key(Reason::RateLimited.name()), "the flood hears of its share: {heard:?}");
 }
 
 /// What an admin does at once when a hospital moves its books to this system: a year of dates, and many bookings.

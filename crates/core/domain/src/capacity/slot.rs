@@ -58,6 +58,12 @@ pub struct Slot {
 }
 
 impl Slot {
+    /// How many bookings a closing cancels, if it is to cancel any.
+    #[must_use]
+    pub fn to_cancel(&self, cancel_bookings: bool) -> i32 {
+        if cancel_bookings { self.booked } else { 0 }
+    }
+
     /// How many places are left.
     #[must_use]
     pub fn remaining(&self) -> i32 {
@@ -246,7 +252,7 @@ pub fn close_slot(
     now: Timestamp,
 ) -> Result<Option<(Slot, Fact)>, Fault> {
     slot.require_change(hospital, etag, now)?;
-    let cancels = cancel_bookings && slot.booked > 0;
+    let cancels = slot.to_cancel(cancel_bookings) > 0;
     if slot.state == SlotState::Closed && !cancels {
         return Ok(None);
     }

@@ -26,7 +26,7 @@ pub fn decide(row: Option<&Screening>, command: &Command, now: Timestamp) -> Res
             Some(_) => Decision::Keep,
         }),
         Command::Cancel { by, message, etag } => cancel(existing(row)?, *by, message, etag, now),
-        Command::Rename { name, etag } => rename(existing(row)?, name, etag),
+        Command::Rename { name, etag } => rename(existing(row)?, name.as_deref(), etag),
         Command::Complete { etag } => complete(existing(row)?, etag, now),
         Command::MarkNoShow { etag } => mark_no_show(existing(row)?, etag, now),
         Command::Revoke { claim, slot, cause, message } => Ok(revoke(row, *claim, slot, cause.clone(), message)),
@@ -138,10 +138,10 @@ fn cancel(row: &Screening, by: Party, message: &str, etag: &str, now: Timestamp)
 }
 
 /// Allowed in every state: what a hospital reads about a past booking may be wrong as well.
-fn rename(row: &Screening, name: &str, etag: &str) -> Result<Decision, Fault> {
+fn rename(row: &Screening, name: Option<&str>, etag: &str) -> Result<Decision, Fault> {
     check_row_etag(row, etag)?;
-    let same = row.customer_display_name == name;
-    Ok(if same { Decision::Keep } else { Decision::Change(Event::Renamed(name.to_owned())) })
+    let other = name.filter(|name| *name != row.customer_display_name);
+    Ok(other.map_or(Decision::Keep, |name| Decision::Change(Event::Renamed(name.to_owned()))))
 }
 
 fn complete(row: &Screening, etag: &str, now: Timestamp) -> Result<Decision, Fault> {

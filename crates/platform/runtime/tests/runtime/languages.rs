@@ -15,13 +15,13 @@ fn said(status: &Status) -> Option<(String, String)> {
     status.get_details_localized_message().map(|said| (said.locale, said.message))
 }
 
-/// What this reason is to be told in.
+/// The tag and the sentence that a refusal of this reason has in a language.
 fn sentence(reason: Reason, language: Language) -> Option<(String, String)> {
     Some((language.tag().to_owned(), reason.sentence(language).to_owned()))
 }
 
 #[tokio::test]
-async fn the_person_behind_the_caller_is_told_in_their_language() {
+async fn the_person_behind_the_caller_reads_their_language() {
     let server = Running::start(options()).await;
     let (mut sender, _driver) = raw(server.addr).await;
     let cases: [(&[&str], Option<Language>); 7] = [

@@ -190,6 +190,13 @@ async fn filters_and_orders_mean_what_they_say() {
     ] {
         assert_eq!(list(&auditor, filter, "").await.unwrap().len(), count, "{filter}");
     }
+    let all = list(&auditor, "", "").await.unwrap();
+    let changed = |signal: &DemandSignal| domain::civil::decode_time(signal.update_time.as_ref().unwrap()).unwrap();
+    let latest = all.iter().map(changed).max().unwrap();
+    let of_latest = list(&auditor, &format!("update_time=\"{latest}\""), "").await.unwrap();
+    assert_eq!(of_latest, all.iter().filter(|signal| changed(signal) == latest).cloned().collect::<Vec<_>>());
+    let before = list(&auditor, &format!("update_time<\"{latest}\""), "").await.unwrap();
+    assert_eq!(before.len() + of_latest.len(), all.len());
     let mut soonest: Vec<&str> = names.iter().rev().map(String::as_str).collect();
     assert_eq!(slots(&list(&auditor, "", "").await.unwrap()), soonest);
     assert_eq!(slots(&list(&auditor, "", "fill_ratio desc").await.unwrap()), soonest);

@@ -11,6 +11,7 @@ use fault::Reason;
 use jiff::SignedDuration;
 use prost::Message;
 use prost_types::Timestamp;
+use sea_orm::ConnectionTrait;
 use store::dead_letter::{self, DeadLetter};
 use store::inbox::InboxKey;
 use testkit::{day_of, in_days, refused, seed, within};
@@ -20,6 +21,32 @@ use crate::support::{Booking, House, Plan, ZONE, get, incoming, list, page_of};
 
 fn brief(items: &[MyPageItem]) -> Vec<(&str, &str, i64)> {
     items.iter().map(|item| (item.screening.as_str(), item.state.as_str(), item.screening_version)).collect()
+}
+
+/// A row that a version before wrote has no slot. It is shown without one until its booking changes.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_item_of_before_has_no_slot_until_its_booking_changes() {
+    let (house, dir) = House::start(Plan::default()).await;
+    let (old, program) = (Booking::new(1, "kim", 5), Booking::new(2, "kim", 6));
+    let program = Booking { slot: format!("{}~heart", program.slot), ..program };
+    house.feed(&old.life(&["CONFIRMED"])).await;
+    house.feed(&program.life(&["CONFIRMED"])).await;
+    house.stop().await;
+    let file =
+        sea_orm::Database::connect(format!("sqlite://{}", dir.path().join("mypage.db").display())).await.unwrap();
+    let first = "UPDATE item SET slot = NULL WHERE date = (SELECT min(date) FROM item)";
+    assert_eq!(file.execute_unprepared(first).await.unwrap().rows_affected(), 1);
+    file.close().await.unwrap();
+
+    let house = House::open(dir.path(), Plan::default()).await;
+    let kim = house.served.customer("kim").await;
+    let slots = async || -> Vec<String> {
+        get(&kim, &page_of("kim"), "").await.unwrap().upcoming.into_iter().map(|item| item.slot).collect()
+    };
+    assert_eq!(slots().await, ["", program.slot.as_str()]);
+    house.feed(&[old.event(2, "CONFIRMED")]).await;
+    assert_eq!(slots().await, [old.slot.as_str(), program.slot.as_str()]);
+    house.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -48,7 +75,7 @@ async fn a_page_shows_every_state_and_counts_what_lies_ahead() {
     assert_eq!(page.update_time, Some(Timestamp { seconds: past.begin + 1, nanos: 0 }));
     let first = &page.upcoming[0];
     assert_eq!((first.hospital_display_name.as_str(), first.time_zone.as_str()), ("Seoul", ZONE));
-    assert_eq!(first.date, Some(day_of(in_days(ZONE, 5))));
+    assert_eq!((&first.slot, first.date), (&confirmed.slot, Some(day_of(in_days(ZONE, 5)))));
     assert_eq!(first.update_time, confirmed.event(2, "CONFIRMED").occur_time);
     assert_eq!(page.upcoming[1].time_zone, "");
 

@@ -84,6 +84,9 @@ async fn filters_and_orders_mean_what_they_say() {
     let (house, _dir) = House::start().await;
     let bookings = populate(&house).await;
     let auditor = house.served.auditor().await;
+    // the 20th is cancelled, a second after it was booked
+    let booked = jiff::Timestamp::from_second(bookings[19].begin + 1).unwrap();
+    let changed = format!("update_time>\"{booked}\"");
     for (filter, count) in [
         ("state=CANCELLED", 6),
         ("state!=CANCELLED", 18),
@@ -92,6 +95,7 @@ async fn filters_and_orders_mean_what_they_say() {
         (r#"slot="hospitals/seoul/slots/2027-03-24""#, 2),
         (r#"date>="2027-03-20" AND date<"2027-03-22""#, 4),
         (r#"date="2030-01-01""#, 0),
+        (changed.as_str(), 5),
     ] {
         assert_eq!(list(&auditor, filter, "").await.unwrap().len(), count, "{filter}");
     }

@@ -150,9 +150,20 @@ async fn a_revocation_with_a_code_of_a_later_version_cancels_the_booking() {
     stranger.event_id = runtime::entropy::uuid_v7().to_string();
     let Some(Payload::CapacityRevoked(fact)) = &mut stranger.payload else { unreachable!() };
     fact.slot = format!("{slot}~heart");
-    fact.claim_id = format!("{}.1", runtime::entropy::uuid_v7());
+    let fence = runtime::entropy::uuid_v7();
+    fact.claim_id = format!("{fence}.1");
     events.push(stranger);
     world.feed(&events).await;
+    // the fence stands on the program's slot, and not on the slot that has the whole date
+    let facts = world.facts_of(&format!("screenings/{fence}")).await;
+    let Some(Payload::ScreeningForceCancelled(fact)) = &facts[0].payload else { panic!("{facts:?}") };
+    assert_eq!(fact.screening.as_ref().unwrap().slot, format!("{slot}~heart"));
+    let rows = world.desk.service.database.reader();
+    let sql = "SELECT count(*) FROM screening WHERE slot_date = $1";
+    let stored =
+        Statement::from_sql_and_values(rows.get_database_backend(), sql, [format!("{}~heart", slot.date).into()]);
+    let count: i64 = rows.query_one_raw(stored).await.unwrap().unwrap().try_get_by_index(0).unwrap();
+    assert_eq!(count, 1);
     let seen = read(&kim, &made.name).await.unwrap();
     assert_eq!((seen.state(), seen.state_reason.as_str()), (State::ForceCancelled, "CLOSURE"));
 }

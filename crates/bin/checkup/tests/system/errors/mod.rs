@@ -108,7 +108,7 @@ fn check_sentence(reason: Reason, refusal: &Refusal) {
         rest = rest.strip_prefix(text).unwrap_or_else(|| panic!("the sentence of the table: {refusal:#?}"));
         let value = match key {
             "" => continue,
-            // An instant, which is told by the clocks of the hospital.
+            // An instant, which is written in the time zone of the hospital.
             "opensAt" | "closesAt" => &rest["2027-01-04 00:00".len()..],
             _ => rest.strip_prefix(refusal.value(key)).unwrap_or_else(|| panic!("{key}: {refusal:#?}")),
         };
