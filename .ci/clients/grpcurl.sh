@@ -29,7 +29,7 @@ call() { answer=$(grpcurl -plaintext ${1:+-H "authorization: Bearer $1"} -d "$3"
 has() { case $answer in *"$2"*) ok "$1" ;; *) fail "$1" ;; esac; }
 
 answer=$(grpcurl -plaintext "$addr" list)
-for service in hospital.v1.HospitalService hospital.v1.CapacityService screening.v1.ScreeningService \
+for service in hospital.v1.HospitalService capacity.v1.CapacityService screening.v1.ScreeningService \
     reservation.v1.ReservationService mypage.v1.MyPageService marketing.v1.MarketingService; do
     has "list names $service" "checkup.$service"
     described=$(grpcurl -plaintext "$addr" describe "checkup.$service")
@@ -39,7 +39,7 @@ for service in hospital.v1.HospitalService hospital.v1.CapacityService screening
     ok "describe knows every method of $service"
 done
 answer=$(grpcurl -plaintext "$addr" describe checkup.error.v1.Reason)
-has "describe tells the reasons of errors" "SLOT_FULL"
+has "describe knows the reasons of errors" "SLOT_FULL"
 
 call "" grpc.health.v1.Health/Check '{}'
 has "health" SERVING
