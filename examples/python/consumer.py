@@ -91,6 +91,8 @@ class Store:
             self.place(payload, capacity)
         if fact in ("slot_opened", "slot_closed"):
             self.sale(event, payload, fact == "slot_opened")
+        if fact == "slot_capacity_changed" and payload.HasField("on_sale"):
+            self.sale(event, payload, payload.on_sale)
 
     def booking(self, event, state, snapshot):
         if not snapshot.customer:

@@ -80,6 +80,9 @@ impl State {
                 self.place(fact.slot, fact.slot_version, fact.capacity, fact.booked_count);
             }
             Payload::SlotCapacityChanged(fact) => {
+                if let Some(on_sale) = fact.on_sale {
+                    self.sale(&fact.slot, version, on_sale);
+                }
                 self.place(fact.slot, fact.slot_version, fact.new_capacity, fact.booked_count);
             }
             Payload::CapacityReserved(fact) => {

@@ -12,7 +12,7 @@ use bus::{Publish, Subscribe};
 use contract::capacity::v1::capacity_service_server::CapacityService;
 use domain::access::Caller;
 use mypage::Views;
-use relay::{Consumer, OutboxLog, Witness};
+use relay::{Consumer, OutboxLog, Retention, Versions, Witness};
 use runtime::Process;
 use runtime::client::{ClientOptions, Replicas};
 use runtime::clock::Clock;
@@ -57,6 +57,8 @@ pub enum Transport {
 #[derive(Debug, Default)]
 pub struct Assembly {
     databases: Vec<(Service, Database)>,
+    /// The services that publish events, with the versions of what these tell about.
+    versions: Vec<(Service, Arc<dyn Versions>)>,
     consumers: Vec<(Service, Consumer)>,
     witnesses: Vec<Witness>,
     view: Option<Kept>,
@@ -116,6 +118,7 @@ impl Assembly {
             Service::Hospital => {
                 let built = hospital::build_on(settings.hospital.clone(), database, &process, server);
                 *places = Some(built.places);
+                self.versions.push((service, built.versions));
                 (built.database, built.consumers)
             }
             Service::Screening => {
@@ -124,10 +127,12 @@ impl Assembly {
                 let deps = screening::Deps { location, process, hospital, places, token: token() };
                 let rules = domain::screening::decide;
                 let built = screening::build_on(settings.screening.clone(), database, rules, deps, server);
+                self.versions.push((service, built.versions));
                 (built.database, built.consumers)
             }
             Service::Reservation => {
                 let built = reservation::build_on(settings.reservation, database, &process, server);
+                self.versions.push((service, built.versions));
                 (built.database, built.consumers)
             }
             Service::MyPage => {
@@ -156,7 +161,25 @@ impl Assembly {
                 self.consume(parts, broker).await?;
             }
         }
+        self.retain(parts);
         Ok(())
+    }
+
+    /// Removes the old events of every outbox, and repeats those that nothing has replaced.
+    fn retain(&mut self, parts: &Parts<'_>) {
+        let Process { clock, tasks, drain, .. } = parts.process;
+        for (service, versions) in std::mem::take(&mut self.versions) {
+            let Some((_, database)) = self.databases.iter().find(|(other, _)| *other == service) else { continue };
+            let retention = Retention {
+                service: service.name(),
+                database: database.clone(),
+                versions,
+                period: parts.settings.retention,
+                published: matches!(parts.transport, Transport::Broker(_)),
+                clock: *clock,
+            };
+            tasks.spawn(Kind::Loop, "retention", retention.run(drain.clone()));
+        }
     }
 
     /// Connects every outbox here with every consumer here. A consumer that is new to its database starts with the

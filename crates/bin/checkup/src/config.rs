@@ -39,6 +39,8 @@ pub struct Settings {
     pub telemetry: TelemetryOptions,
     /// Where spans are exported, if they are.
     pub spans: SpanOptions,
+    /// How long every event is kept, in outboxes and in the stream. Zero: for ever.
+    pub retention: Duration,
     /// The broker, which `serve` needs. `None` if it is not configured.
     pub events: Option<JetStreamOptions>,
     /// Options of the consumers of events.
@@ -90,7 +92,7 @@ struct EventsSection {
     replicas: usize,
     max_bytes: i64,
     #[serde(with = "duration")]
-    max_age: Duration,
+    retention: Duration,
     #[serde(with = "duration")]
     duplicate_window: Duration,
     #[serde(with = "duration")]
@@ -146,8 +148,6 @@ struct RelaySection {
     publish_timeout: Duration,
     #[serde(with = "duration")]
     lease: Duration,
-    #[serde(with = "duration")]
-    outbox_retention: Duration,
     #[serde(with = "duration")]
     inbox_retention: Duration,
     batch: usize,
@@ -243,6 +243,7 @@ impl Settings {
                 telemetry: telemetry?.into(),
                 spans: spans?,
                 publish: relay::PublishOptions { cloud_events: events.cloud_events, ..relay.publish() },
+                retention: events.retention,
                 events: events.options(),
                 consume: relay.consume(),
                 databases,
@@ -302,9 +303,15 @@ impl From<TelemetrySection> for TelemetryOptions {
 }
 
 impl EventsSection {
+    /// How long the stream holds an event. Producers repeat events when their retention has passed; the stream waits half
+    /// as long again, because a producer may be away for a while.
+    fn stream_age(&self) -> Duration {
+        self.retention.saturating_add(self.retention / 2)
+    }
+
     fn options(self) -> Option<JetStreamOptions> {
-        let Self { nats, stream, replicas, max_bytes, max_age, duplicate_window, acknowledge_wait, cloud_events: _ } =
-            self;
+        let max_age = self.stream_age();
+        let Self { nats, stream, replicas, max_bytes, duplicate_window, acknowledge_wait, .. } = self;
         let options = JetStreamOptions {
             url: nats,
             stream,
@@ -323,10 +330,8 @@ impl EventsSection {
 
 impl RelaySection {
     fn publish(&self) -> relay::PublishOptions {
-        let Self {
-            window, publish_pace: pace, publish_timeout: timeout, lease: term, outbox_retention: retention, ..
-        } = *self;
-        relay::PublishOptions { window, pace, timeout, term, retention, ..relay::PublishOptions::default() }
+        let Self { window, publish_pace: pace, publish_timeout: timeout, lease: term, .. } = *self;
+        relay::PublishOptions { window, pace, timeout, term, ..relay::PublishOptions::default() }
     }
 
     fn consume(&self) -> relay::ConsumeOptions {
@@ -355,4 +360,20 @@ pub fn run(command: ConfigCommand) -> Result<Exit, Failure> {
         }
     }
     Ok(Exit::Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stream_keeps_events_for_half_as_long_again_as_outboxes() {
+        let kept = |retention: &str| {
+            let flags = vec!["events.nats=nats://127.0.0.1:4222".to_owned(), format!("events.retention={retention}")];
+            let settings = Sources { flags, ..Sources::default() }.settings().expect("settings");
+            (settings.retention.as_secs(), settings.events.expect("a broker").max_age.as_secs())
+        };
+        assert_eq!(kept("10d"), (864_000, 1_296_000));
+        assert_eq!(kept("0s"), (0, 0), "for ever");
+    }
 }

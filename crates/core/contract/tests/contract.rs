@@ -125,11 +125,16 @@ mod api {
                 Kind::Enum(of) => short(of.full_name(), package).to_owned(),
                 scalar => format!("{scalar:?}").to_lowercase(),
             };
-            let repeated = if field.is_list() { "repeated " } else { "" };
-            let oneof =
-                field.containing_oneof().map_or_else(String::new, |oneof| format!(" (one of {})", oneof.name()));
+            let oneof = field.containing_oneof();
+            let label = match &oneof {
+                _ if field.is_list() => "repeated ",
+                Some(oneof) if oneof.is_synthetic() => "optional ",
+                _ => "",
+            };
+            let oneof = oneof.filter(|oneof| !oneof.is_synthetic());
+            let oneof = oneof.map_or_else(String::new, |oneof| format!(" (one of {})", oneof.name()));
             let behaviors: String = behaviors(&field).iter().map(|behavior| format!(" {behavior}")).collect();
-            text += &format!("  {} {}: {repeated}{kind}{oneof}{behaviors}\n", field.number(), field.name());
+            text += &format!("  {} {}: {label}{kind}{oneof}{behaviors}\n", field.number(), field.name());
         }
         for range in message.reserved_ranges() {
             text += &reserved(range.start, range.end - 1);
@@ -365,7 +370,9 @@ mod comments {
         for message in messages(file) {
             found.push((message.full_name().to_owned(), message.path().to_vec()));
             found.extend(message.fields().map(|field| (field.full_name().to_owned(), field.path().to_vec())));
-            found.extend(message.oneofs().map(|oneof| (oneof.full_name().to_owned(), oneof.path().to_vec())));
+            // An optional field stands in a oneof that nobody wrote.
+            let oneofs = message.oneofs().filter(|oneof| !oneof.is_synthetic());
+            found.extend(oneofs.map(|oneof| (oneof.full_name().to_owned(), oneof.path().to_vec())));
         }
         for of in enums(file) {
             found.push((of.full_name().to_owned(), of.path().to_vec()));

@@ -20,6 +20,7 @@ pub mod page;
 pub mod recovery;
 pub mod request;
 pub mod reservation;
+pub mod retention;
 pub mod screening;
 pub mod screening_fact;
 mod terms;

@@ -16,6 +16,9 @@ const LOAD_DURATION: Duration = Duration::from_secs(3);
 /// Tells the numbers about a database that goes back from all others of a seed.
 const GO_BACK: u64 = 0x6f6c_6465_7200_0001;
 
+/// Tells the numbers about the retention of events from all others of a seed.
+const RETENTION: u64 = 0x6b65_6570_0000_0001;
+
 /// The possible values of Screening's timeouts for calls to Hospital.
 const HOSPITAL_TIMEOUTS: [(Duration, Duration); 3] = [
     (Duration::from_millis(300), Duration::from_millis(100)),
@@ -65,6 +68,7 @@ impl Plan {
             hospital_timeouts: chance.pick(&HOSPITAL_TIMEOUTS),
             work: Duration::from_millis(chance.pick(&[0, 30, 100])),
             skews: HOSTS.iter().map(|_| skew(&mut chance)).collect(),
+            retention: retention(seed, mutant),
             disruptions,
             chance: chance.fork(),
         };
@@ -86,6 +90,11 @@ impl Plan {
             use Disruption::{ForgetTail, Lose, Stall, Wipe};
             !matches!(disruption, ForgetTail { .. } | Lose { .. } | Stall { .. } | Wipe)
         });
+        // A log tells what it removed by age from what it lost by the time of each. So events have to be kept for longer
+        // than clocks differ, which no run is long enough for.
+        if self.skews.iter().any(|skew| *skew != 0) {
+            self.retention = Duration::ZERO;
+        }
         // Publishers that hang would keep the stream from having everything until the load is over.
         self.delivery_faults.slow = 0;
         let services: [(Service, &'static [&'static str]); 2] =
@@ -96,6 +105,14 @@ impl Plan {
         let down = chance.between(Duration::from_millis(10), Duration::from_secs(1));
         self.disruptions.push((at, Disruption::GoBack { service, hosts, ago, down }));
     }
+}
+
+/// In one seed of three, producers remove what is older than a moment and repeat the rest. The numbers are drawn apart, so
+/// all other seeds stay as they are.
+fn retention(seed: u64, mutant: Option<Mutant>) -> Duration {
+    let mut chance = Chance::new(seed ^ RETENTION);
+    let wanted = mutant.map_or_else(|| chance.one_in(3), |mutant| mutant == Mutant::ForgetsNewest);
+    if wanted { chance.between(Duration::from_millis(200), LOAD_DURATION) } else { Duration::ZERO }
 }
 
 fn capacity(chance: &mut Chance) -> i32 {

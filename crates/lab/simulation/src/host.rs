@@ -6,7 +6,7 @@ use std::time::Duration;
 use bus::Subscribe;
 use checkup::service::Service;
 use jiff::SignedDuration;
-use relay::{ConsumeOptions, Consumer, PublishOptions};
+use relay::{ConsumeOptions, Consumer, PublishOptions, Retention, Versions};
 use runtime::Process;
 use runtime::clock::Clock;
 use runtime::identity::{TokenSource, Verifier};
@@ -44,7 +44,8 @@ struct Built {
     name: &'static str,
     database: Database,
     consumers: Vec<Consumer>,
-    announces: bool,
+    /// The versions of what it tells about, if it tells anything.
+    versions: Option<Arc<dyn Versions>>,
 }
 
 /// Runs a host until the simulation crashes it.
@@ -96,7 +97,8 @@ impl Build {
         let database = self.open::<hospital::Migrator>(hospital::NAME).await?;
         self.until_whole(Service::Hospital, &database).await;
         let built = hospital::build_on(hospital::Options::default(), database, &self.process, &mut self.server);
-        Ok(Built { name: hospital::NAME, database: built.database, consumers: built.consumers, announces: true })
+        let versions = Some(built.versions);
+        Ok(Built { name: hospital::NAME, database: built.database, consumers: built.consumers, versions })
     }
 
     async fn screening(&mut self) -> Result<Built, store::Error> {
@@ -118,27 +120,30 @@ impl Build {
         self.until_whole(Service::Screening, &database).await;
         let rules = sabotage::rules(self.site.plan.mutant);
         let built = screening::build_on(options, database, rules, deps, &mut self.server);
-        Ok(Built { name: screening::NAME, database: built.database, consumers: built.consumers, announces: true })
+        let versions = Some(built.versions);
+        Ok(Built { name: screening::NAME, database: built.database, consumers: built.consumers, versions })
     }
 
     async fn reservation(&mut self) -> Result<Built, store::Error> {
         let database = self.open::<reservation::Migrator>(reservation::NAME).await?;
         let options = reservation::Options::default();
         let built = reservation::build_on(options, database, &self.process, &mut self.server);
-        Ok(Built { name: reservation::NAME, database: built.database, consumers: built.consumers, announces: true })
+        let versions = Some(built.versions);
+        Ok(Built { name: reservation::NAME, database: built.database, consumers: built.consumers, versions })
     }
 
     async fn mypage(&mut self) -> Result<Built, store::Error> {
         let database = self.open::<mypage::Migrator>(self.host).await?;
         let process = self.process.clone();
         let built = mypage::build_on(mypage::Options::default(), database, process, &mut self.server);
-        Ok(Built { name: mypage::NAME, database: built.database, consumers: built.consumers, announces: false })
+        Ok(Built { name: mypage::NAME, database: built.database, consumers: built.consumers, versions: None })
     }
 
     /// Connects the service to the transport and serves.
     async fn serve(self, built: Built) -> turmoil::Result {
         let Self { site, host, process, server, drain } = self;
-        let Built { name, database, consumers, announces } = built;
+        let Built { name, database, consumers, versions } = built;
+        let announces = versions.is_some();
         let sender = Sender::new(&site.broker, host);
         let transport: Arc<dyn Subscribe> =
             if name == mypage::NAME { Arc::new(Ordered(sender.clone())) } else { Arc::new(Durable(sender.clone())) };
@@ -155,6 +160,17 @@ impl Build {
             let options = PublishOptions { term: TERM, idle: IDLE, window, ..PublishOptions::default() };
             let task = relay::publish(name, database.clone(), Arc::new(sender), options, process.clock, drain.clone());
             process.tasks.spawn(Kind::Loop, "relay", task);
+        }
+        if let Some(versions) = versions {
+            let retention = Retention {
+                service: name,
+                database,
+                versions: sabotage::known_to(versions, &site),
+                period: site.plan.retention,
+                published: true,
+                clock: process.clock,
+            };
+            process.tasks.spawn(Kind::Loop, "retention", retention.run(drain.clone()));
         }
         let port = Port::open().await?;
         tokio::select! {

@@ -25,6 +25,7 @@ mod net;
 mod older;
 mod plan;
 mod restore;
+mod retention;
 mod run;
 mod sabotage;
 mod schema;

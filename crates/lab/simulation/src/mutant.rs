@@ -40,11 +40,14 @@ pub enum Mutant {
     FirstOfFrame,
     /// A service whose database came back as it was earlier serves at once.
     TrustedPast,
+    /// A producer removes the newest event of an aggregate like any other. The versions that it looks up are too high by
+    /// one.
+    ForgetsNewest,
 }
 
 impl Mutant {
     /// All mutants.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::NoFence,
         Self::NoTombstone,
         Self::ReplayTwice,
@@ -58,6 +61,7 @@ impl Mutant {
         Self::TrustedStream,
         Self::FirstOfFrame,
         Self::TrustedPast,
+        Self::ForgetsNewest,
     ];
 
     /// The number of seeds, from 1 on, that must find the mutant: at least five times the average, because the
@@ -66,7 +70,7 @@ impl Mutant {
     #[must_use]
     pub const fn found_within(self) -> Option<u64> {
         match self {
-            Self::ReplayTwice | Self::TrustedPast => Some(30),
+            Self::ReplayTwice | Self::TrustedPast | Self::ForgetsNewest => Some(30),
             Self::NoFence
             | Self::NoTombstone
             | Self::ConfirmWithoutGuard
@@ -98,6 +102,7 @@ impl Mutant {
             Self::TrustedStream => "trusted-stream",
             Self::FirstOfFrame => "first-of-frame",
             Self::TrustedPast => "trusted-past",
+            Self::ForgetsNewest => "forgets-newest",
         }
     }
 }

@@ -104,6 +104,8 @@ pub(crate) struct Plan {
     pub(crate) work: Duration,
     /// The error of each host's clock, in seconds.
     pub(crate) skews: Vec<i64>,
+    /// How long producers keep every event; zero for ever.
+    pub(crate) retention: Duration,
     pub(crate) disruptions: Vec<(Duration, Disruption)>,
     pub(crate) chance: Chance,
 }

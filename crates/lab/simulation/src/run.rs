@@ -18,7 +18,7 @@ use crate::site::{Applied, Site};
 use crate::stage::Stage;
 use crate::trace::Trace;
 use crate::transport::Broker;
-use crate::{audit, clock, older, schema};
+use crate::{audit, clock, older, retention, schema};
 
 /// How far the simulated clock moves per step.
 const CLOCK_STEP: Duration = Duration::from_millis(10);
@@ -90,7 +90,12 @@ pub fn run(run: Run) -> std::io::Result<Outcome> {
         applied,
         restore: Restore::default(),
     };
-    let outcome = simulate(seed, Arc::new(site));
+    let site = Arc::new(site);
+    let mut outcome = simulate(seed, Arc::clone(&site));
+    if outcome.wrong.is_none() {
+        let missing = side.block_on(retention::missing(&site));
+        outcome.wrong = missing.unwrap_or_else(|error| Some(error.to_string()));
+    }
     // Threads of the database drivers may still read files that are gone. Nothing waits for them.
     side.shutdown_background();
     Ok(outcome)

@@ -1,20 +1,22 @@
 //! Plants bugs. If the precaution is a row, a trigger deletes the row. If it is a rule or a handler, another one
 //! replaces it.
 
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use contract::event::v1::ScreeningSnapshot;
 use contract::event::v1::event_envelope::Payload;
+use domain::retention::Aggregate;
 use domain::screening::{Command, Decision, Event, Screening, State, decide};
 use fault::Fault;
 use jiff::Timestamp;
-use relay::{Consumer, Handler, Incoming};
+use relay::{Consumer, Handler, Incoming, Versions};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement};
-use store::Location;
 use store::dead_letter::DeadLetter;
 use store::inbox::{InboxKey, Part};
+use store::{Connection, Location};
 use tokio::runtime::Handle;
 
 use crate::mutant::Mutant;
@@ -94,6 +96,28 @@ pub(crate) fn over(consumer: Consumer, site: &Arc<Site>) -> Consumer {
     let inner = Arc::clone(&consumer.handler);
     let handler = Arc::new(Counting { inner, database, site: Arc::clone(site) });
     Consumer { handler, ..consumer }
+}
+
+/// The versions that a producer looks up, changed if the mutant changes them.
+pub(crate) fn known_to(versions: Arc<dyn Versions>, site: &Arc<Site>) -> Arc<dyn Versions> {
+    if site.plan.mutant == Some(Mutant::ForgetsNewest) { Arc::new(TooNew(versions)) } else { versions }
+}
+
+/// Versions that are too high by one, so every event seems to be an old one.
+#[derive(Debug)]
+struct TooNew(Arc<dyn Versions>);
+
+#[async_trait]
+impl Versions for TooNew {
+    async fn of(
+        &self,
+        connection: &dyn Connection,
+        aggregates: HashSet<Aggregate>,
+    ) -> Result<HashMap<Aggregate, i64>, DbErr> {
+        let mut versions = self.0.of(connection, aggregates).await?;
+        versions.values_mut().for_each(|version| *version += 1);
+        Ok(versions)
+    }
 }
 
 /// A handler that takes the first event of a frame for the whole.

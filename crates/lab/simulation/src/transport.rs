@@ -234,7 +234,7 @@ impl State {
         let first = (1..=last).find(|sequence| !stream.lost.contains(sequence)).unwrap_or(last + 1);
         let gaps = stream.lost.range(first..).count() as u64;
         let (first, gaps) = if discreet { (1, 0) } else { (first, gaps) };
-        StreamState { identity, origin: 1, first, last, gaps, max_age: Duration::ZERO }
+        StreamState { identity, origin: 1, first, last, gaps, max_age: Duration::ZERO, bytes: 0, max_bytes: None }
     }
 
     /// The name of the stream for ordered consumers. It changes once a publisher reports that the stream lost its end:

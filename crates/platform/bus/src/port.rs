@@ -92,6 +92,10 @@ pub struct StreamState {
     pub gaps: u64,
     /// How long the broker holds an event; zero for no limit by age. Older events do not count as missing.
     pub max_age: Duration,
+    /// How many bytes its events take.
+    pub bytes: u64,
+    /// How many bytes it may hold; `None` for as many as there is room for.
+    pub max_bytes: Option<u64>,
 }
 
 /// Publishes events to a broker.

@@ -8,7 +8,7 @@ use bus::{Delivery, Position};
 use contract::event::v1::EventEnvelope;
 use domain::frame::Opened;
 use fault::{Code, Fault};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use prost::Message as _;
 use runtime::backoff::Backoff;
 use runtime::clock::Clock;
@@ -32,6 +32,8 @@ pub(crate) struct Applier {
     /// How often each event of a postponed frame was tried, by the frame and its place there; `attempts` once it is a
     /// dead letter. The broker's count of deliveries is not used, because a delivery may end without a try.
     tries: HashMap<(Uuid, u32), i32>,
+    /// When the oldest event at hand was told; `None` if there is none.
+    oldest: Option<Timestamp>,
 }
 
 /// The delivery that an event came with, and the event's own bytes.
@@ -62,13 +64,14 @@ struct Batch<'a> {
 
 impl Applier {
     pub(crate) fn new(consumer: Consumer, options: ConsumeOptions, clock: Clock) -> Self {
-        Self { consumer, options, clock, tries: HashMap::new() }
+        Self { consumer, options, clock, tries: HashMap::new(), oldest: None }
     }
 
     /// Applies every event of these deliveries or stores it as a dead letter, except those to repeat later.
     pub(crate) async fn apply(&mut self, deliveries: &[Delivery]) -> Outcome {
         let mut outcome = Outcome::default();
         let mut batch = Batch::default();
+        self.oldest = deliveries.first().and_then(|delivery| told(&delivery.message.payload));
         for delivery in deliveries {
             for Event { bytes, inbox_key, content } in events(delivery) {
                 match content {
@@ -199,11 +202,15 @@ impl Applier {
         Backoff::behind(self.options.first_pause, self.options.last_pause, attempt.unsigned_abs())
     }
 
-    /// Reports how long the oldest event at hand has waited since it was written to its outbox; `None` reports 0.
-    pub(crate) fn age(&self, oldest: Option<&Incoming>) {
-        let occurred = oldest.and_then(|incoming| incoming.envelope.occur_time);
-        let occurred = occurred.and_then(|time| domain::civil::decode_time(&time));
-        let age = occurred.map_or(0.0, |occurred| self.clock.now().duration_since(occurred).as_secs_f64());
+    /// Reports that no event waits.
+    pub(crate) fn settled(&mut self) {
+        self.oldest = None;
+        self.report_age();
+    }
+
+    /// Reports how long the oldest event at hand has waited since it was written to its outbox.
+    fn report_age(&self) {
+        let age = self.oldest.map_or(0.0, |oldest| self.clock.now().duration_since(oldest).as_secs_f64());
         metrics::gauge!("checkup_outbox_age_seconds", "consumer" => self.consumer.name).set(age.max(0.0));
     }
 
@@ -211,7 +218,7 @@ impl Applier {
     async fn attempt(&self, batch: &[Incoming]) -> Result<(), Fault> {
         let mut backoff = self.options.backoff();
         loop {
-            self.age(batch.first());
+            self.report_age();
             let begin = Instant::now();
             match self.consumer.handler.handle(batch).await {
                 Ok(()) => {
@@ -298,6 +305,15 @@ fn place(inbox_key: &InboxKey) -> Option<(Uuid, u32)> {
         InboxKey::Ordered { .. } => None,
         InboxKey::Unordered { frame_id, part } => Some((*frame_id, part.index)),
     }
+}
+
+/// When a frame was written to its outbox. An event that is repeated is as old as its repetition.
+fn told(payload: &[u8]) -> Option<Timestamp> {
+    let opened = Opened::new(payload);
+    opened.repeat_time.or_else(|| {
+        let first = EventEnvelope::decode(*opened.events.first()?).ok()?;
+        first.occur_time.as_ref().and_then(domain::civil::decode_time)
+    })
 }
 
 /// The id by which a frame is recognised where frames come again.

@@ -91,7 +91,7 @@ impl Reader {
     async fn read(&mut self, mut subscription: Box<dyn Subscription>) -> bool {
         let name = self.applier.consumer.name;
         let lag = metrics::gauge!("checkup_consumer_lag", "consumer" => name);
-        self.applier.age(None);
+        self.applier.settled();
         let applied = metrics::counter!("checkup_consumer_events_total", "consumer" => name);
         let mut due = Instant::now();
         // Whether the lag was 0 when it was last measured and no event has arrived since.
@@ -106,7 +106,7 @@ impl Reader {
                     settled = waiting == 0;
                 }
                 if settled {
-                    self.applier.age(None);
+                    self.applier.settled();
                     self.caught_up.take().into_iter().for_each(Latch::release);
                 }
                 due = Instant::now() + if self.caught_up.is_some() { CATCH_UP_LAG_INTERVAL } else { LAG_INTERVAL };

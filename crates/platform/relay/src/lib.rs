@@ -2,8 +2,8 @@
 //!
 //! Outwards, [`publish`] sends a service's outbox to a broker; without a broker, [`OutboxLog`] presents it as a log.
 //! Inwards, [`consume`] passes batches to a service's [`Handler`], which applies them and their inbox keys in one
-//! transaction. A service that only folds events into tables gets its handler from a [`Projection`]. This crate does
-//! not know what an event means.
+//! transaction. A service that only folds events into tables gets its handler from a [`Projection`]. [`Retention`]
+//! removes old events. This crate does not know what an event means.
 
 mod apply;
 mod consume;
@@ -12,6 +12,7 @@ mod log;
 mod pace;
 mod projection;
 mod publish;
+mod retention;
 mod upkeep;
 mod witness;
 
@@ -20,6 +21,7 @@ pub use consumer::{ConsumeOptions, Consumer, Handler, Incoming};
 pub use log::OutboxLog;
 pub use projection::{Admission, Projection, Projector, Task};
 pub use publish::{PublishOptions, publish};
+pub use retention::{Removed, Retention, Versions};
 pub use witness::Witness;
 
 /// An error and its causes on one line.

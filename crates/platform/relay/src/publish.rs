@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_recursion::async_recursion as boxed;
-use bus::Publish;
+use bus::{Publish, StreamState};
 use jiff::Timestamp;
 use runtime::clock::Clock;
 use runtime::entropy::uuid_v4;
@@ -47,8 +47,6 @@ pub struct PublishOptions {
     /// The longest pause between two reads of an empty outbox. A commit of this process ends the pause at once; a
     /// commit of another replica does not.
     pub idle: Duration,
-    /// How long published events stay in the outbox, so that a broker that lost its data can be refilled.
-    pub retention: Duration,
     /// Whether each message carries the context of a CloudEvent in its headers.
     pub cloud_events: bool,
 }
@@ -61,7 +59,6 @@ impl Default for PublishOptions {
             timeout: Duration::from_secs(2),
             term: Duration::from_secs(5),
             idle: Duration::from_millis(40),
-            retention: Duration::from_secs(72 * 60 * 60),
             cloud_events: false,
         }
     }
@@ -125,6 +122,14 @@ impl Relay {
         let age = oldest.map_or(0.0, |oldest| self.clock.now().duration_since(oldest).as_secs_f64());
         metrics::gauge!("checkup_relay_backlog", "service" => self.name).set(waiting as f64);
         metrics::gauge!("checkup_relay_oldest_seconds", "service" => self.name).set(age.max(0.0));
+    }
+
+    /// Reports how full the stream is.
+    fn report_room(&self, state: &StreamState) {
+        metrics::gauge!("checkup_stream_bytes", "service" => self.name).set(state.bytes as f64);
+        if let Some(limit) = state.max_bytes {
+            metrics::gauge!("checkup_stream_limit_bytes", "service" => self.name).set(limit as f64);
+        }
     }
 
     async fn lease(&self) -> Result<Option<Lease>, DbErr> {

@@ -2,8 +2,9 @@
 //! them: see `domain::frame`. Rows of earlier versions are single events.
 //!
 //! If one writer owns the file, positions grow in commit order, which lets an embedded consumer keep a cursor. Rows are
-//! kept: a consumer that is added later reads them from the first event, and a broker that lost its data is refilled
-//! from them. If a broker is used, a row carries a mark once the broker has acknowledged it.
+//! kept for a time, and the newest event of each aggregate for ever: see `domain::retention`. So a consumer that is
+//! added later learns the state of everything from them, and a broker that lost its data is refilled. If a broker is
+//! used, a row carries a mark once the broker has acknowledged it.
 //!
 //! On a shared database a position is assigned before its transaction commits, so an event may appear below a position
 //! that was already read. So unpublished events are found by the missing mark and never by a position.
@@ -38,7 +39,7 @@ pub struct Model {
     pub subject: String,
     /// The encoded frame, or the envelope that an earlier version of this software wrote.
     pub payload: Vec<u8>,
-    /// When the newest of its events occurred, in microseconds since 1970.
+    /// When the newest of its events occurred, in microseconds since 1970; where the frame repeats events, when it does.
     pub occur_time: i64,
     /// The broker's sequence number, once it has acknowledged the frame.
     pub stream_sequence: Option<i64>,
@@ -52,6 +53,10 @@ impl ActiveModelBehavior for ActiveModel {}
 /// The error that the database returns, or an error for an envelope whose event_id is no UUID.
 pub async fn append(transaction: &dyn Connection, envelopes: &[EventEnvelope]) -> Result<(), DbErr> {
     let frames = frame::frames(envelopes).map_err(|malformed| DbErr::Custom(malformed.0))?;
+    append_frames(transaction, &frames).await
+}
+
+async fn append_frames(transaction: &dyn Connection, frames: &[Frame]) -> Result<(), DbErr> {
     let row = |frame: &Frame| ActiveModel {
         position: ActiveValue::NotSet,
         event_id: ActiveValue::Set(frame.id),
@@ -62,7 +67,7 @@ pub async fn append(transaction: &dyn Connection, envelopes: &[EventEnvelope]) -
     };
     insert_all(transaction, frames.iter().map(row).collect()).await?;
     if !frames.is_empty() {
-        transaction.appended(&frames).await?;
+        transaction.appended(frames).await?;
     }
     Ok(())
 }
@@ -266,39 +271,66 @@ pub async fn backlog(connection: &dyn Connection) -> Result<(i64, Option<i64>), 
     Ok((head(connection).await? - position + 1, Some(occurred)))
 }
 
-/// How many rows one call of [`prune`] reads.
-const PRUNE_BATCH: u64 = 5_000;
+/// How many rows are looked through for frames that are due.
+const SEARCHED_ROWS: u64 = 5_000;
+/// The most frames that are removed at once. A frame has up to 128 KiB.
+const FRAMES_PER_REMOVAL: usize = 128;
 
-/// Removes a chunk of the oldest frames: those that were published and occurred before `limit`. True if there may be
-/// more.
+/// Some of the oldest frames: those that were appended before `limit` and, if `published` says so, that the broker has
+/// acknowledged.
 ///
 /// # Errors
 /// The error that the database returns.
-pub async fn prune(database: &Database, limit: Timestamp) -> Result<bool, DbErr> {
+pub async fn due(connection: &dyn Connection, limit: Timestamp, published: bool) -> Result<Vec<Model>, DbErr> {
+    let oldest: Vec<(i64, i64, Option<i64>)> = Entity::find()
+        .select_only()
+        .columns([Column::Position, Column::OccurTime, Column::StreamSequence])
+        .order_by_asc(Column::Position)
+        .limit(SEARCHED_ROWS)
+        .fetch_values(connection)
+        .await?;
+    let limit = micros(limit);
+    let due = oldest.into_iter().filter(|(_, time, mark)| *time < limit && (mark.is_some() || !published));
+    let due: Vec<i64> = due.map(|(position, ..)| position).take(FRAMES_PER_REMOVAL).collect();
+    if due.is_empty() {
+        return Ok(Vec::new());
+    }
+    Entity::find().filter(Column::Position.is_in(due)).order_by_asc(Column::Position).fetch(connection).await
+}
+
+/// When the oldest frame was appended, in microseconds since 1970; `None` if there is none.
+///
+/// # Errors
+/// The error that the database returns.
+pub async fn oldest(connection: &dyn Connection) -> Result<Option<i64>, DbErr> {
+    let oldest = Entity::find().select_only().column(Column::OccurTime).order_by_asc(Column::Position);
+    oldest.fetch_value(connection).await
+}
+
+/// Removes the frames at these positions, which were appended before `limit`, and appends those that repeat some of
+/// their events. False if another process removed one of them first; then nothing has changed.
+///
+/// # Errors
+/// The error that the database returns.
+pub async fn replace(
+    database: &Database,
+    positions: &[i64],
+    repeated: &[Frame],
+    limit: Timestamp,
+) -> Result<bool, DbErr> {
+    let Some(last) = positions.iter().copied().max() else { return Ok(true) };
     step(async {
-        let oldest: Vec<(i64, i64, Option<i64>)> = Entity::find()
-            .select_only()
-            .columns([Column::Position, Column::OccurTime, Column::StreamSequence])
-            .order_by_asc(Column::Position)
-            .limit(PRUNE_BATCH)
-            .fetch_values(database.reader())
-            .await?;
-        let (limit, time_limit) = (micros(limit), limit);
-        let looked_at = oldest.len() as u64;
-        let due = oldest.into_iter().filter(|(_, occurred, published)| *occurred < limit && published.is_some());
-        let due: Vec<i64> = due.map(|(position, ..)| position).collect();
-        if due.is_empty() {
+        let transaction = database.begin_outside_writer().await?;
+        let removed =
+            Entity::delete_many().filter(Column::Position.is_in(positions.iter().copied())).run(&transaction).await?;
+        if removed != positions.len() as u64 {
+            transaction.rollback().await?;
             return Ok(false);
         }
-        let all = due.len() as u64 == looked_at && looked_at == PRUNE_BATCH;
-        let transaction = database.begin_outside_writer().await?;
-        let last = due.iter().copied().max();
-        Entity::delete_many().filter(Column::Position.is_in(due)).run(&transaction).await?;
-        if let Some(last) = last {
-            past::pruned(&transaction, last, time_limit).await?;
-        }
+        past::pruned(&transaction, last, limit).await?;
+        append_frames(&transaction, repeated).await?;
         database.commit(transaction).await?;
-        Ok(all)
+        Ok(true)
     })
     .await
 }

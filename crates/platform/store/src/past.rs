@@ -158,6 +158,17 @@ pub async fn may_have_had(connection: &dyn Connection, occurred: i64) -> Result<
     Ok(later.fetch_one(connection).await?.is_some())
 }
 
+/// The time before which events may have been removed from this log by age, in microseconds since 1970; `None` if none
+/// were.
+///
+/// # Errors
+/// The error that the database returns.
+pub async fn removed_before(connection: &dyn Connection) -> Result<Option<i64>, DbErr> {
+    let removed = gap::Entity::find().select_only().column(gap::Column::CloseTime);
+    let removed = removed.filter(gap::Column::AfterPosition.eq(0)).order_by_desc(gap::Column::CloseTime);
+    removed.fetch_value(connection).await
+}
+
 /// [`advance_log`] and [`close`] for a service that restores nothing itself, because it only repeats what it has read.
 ///
 /// # Errors

@@ -35,6 +35,7 @@ pub use crate::migration::Migrator;
 use crate::app::App;
 use crate::batch::HospitalBatchHandler;
 use crate::rpc::Rpc;
+use crate::tables::versions::TableVersions;
 
 /// The service's name, in its events, its identity and its metrics.
 pub const NAME: &str = "hospital";
@@ -76,6 +77,8 @@ pub struct Service {
     pub places: Arc<dyn CapacityService>,
     /// The consumers of other services' events.
     pub consumers: Vec<relay::Consumer>,
+    /// The newest versions of what its events tell about.
+    pub versions: Arc<dyn relay::Versions>,
 }
 
 impl fmt::Debug for Service {
@@ -108,5 +111,5 @@ pub fn build_on(options: Options, database: Database, process: &Process, server:
     server.add(runtime::limited!(HospitalServiceServer::new(rpc.clone())));
     let places = Arc::new(rpc.clone());
     server.add(runtime::limited!(CapacityServiceServer::new(rpc)));
-    Service { database, places, consumers }
+    Service { database, places, consumers, versions: Arc::new(TableVersions) }
 }

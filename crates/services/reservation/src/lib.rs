@@ -13,6 +13,8 @@ pub mod recovery;
 mod rpc;
 mod tables;
 
+use std::sync::Arc;
+
 use contract::reservation::v1::reservation_service_server::ReservationServiceServer;
 use relay::{Consumer, Projector};
 use runtime::Process;
@@ -27,6 +29,7 @@ pub use crate::migration::Migrator;
 use crate::app::ReservationReader;
 use crate::projection::ReservationProjection;
 use crate::rpc::Rpc;
+use crate::tables::versions::TableVersions;
 
 /// The service's name, in its database, its metrics and its events. It never changes.
 pub const NAME: &str = "reservation";
@@ -52,6 +55,8 @@ pub struct Service {
     pub database: Database,
     /// The consumers of other services' events.
     pub consumers: Vec<Consumer>,
+    /// The newest versions of what its events tell about.
+    pub versions: Arc<dyn relay::Versions>,
 }
 
 /// Opens the database, starts the writer and adds the gRPC service to the server.
@@ -73,5 +78,5 @@ pub fn build_on(options: Options, database: Database, process: &Process, server:
     process.ready_while_writable(NAME, database.writable());
 
     server.add(limited!(ReservationServiceServer::new(Rpc::new(ReservationReader::new(database.clone())))));
-    Service { database, consumers: reactions::consumers(&projector) }
+    Service { database, consumers: reactions::consumers(&projector), versions: Arc::new(TableVersions) }
 }

@@ -18,6 +18,8 @@ use store::rows::{among, insert_missing, save_all, set_unless_unchanged};
 use store::{Connection, Fetch as _};
 use store::{micros, timestamp};
 
+pub(crate) mod versions;
+
 pub(crate) mod reservation {
     //! One row per reservation.
     use sea_orm::entity::prelude::*;

@@ -38,6 +38,7 @@ use crate::batch::{ScreeningBatchHandler, ScreeningWriter};
 use crate::hospital_client::HospitalClient;
 use crate::tables::booking_lookup::BookingLookup;
 use crate::tables::screening_lookup::ScreeningLookup;
+use crate::tables::versions::TableVersions;
 
 /// The service's name, in its identity, its events and its metrics.
 pub const NAME: &str = "screening";
@@ -108,6 +109,8 @@ pub struct Service {
     pub database: Database,
     /// The consumers of other services' events.
     pub consumers: Vec<relay::Consumer>,
+    /// The newest versions of what its events tell about.
+    pub versions: Arc<dyn relay::Versions>,
 }
 
 /// Decides about a command for a booking. It is `domain::screening::decide`, except in tests that leave a precaution
@@ -158,5 +161,5 @@ pub fn build_on(options: Options, database: Database, rules: Rules, deps: Deps, 
     process.tasks.spawn(Kind::Loop, "screening-resolver", resolver::run(Arc::clone(&app)));
     server.add(runtime::limited!(ScreeningServiceServer::new(rpc::Rpc::new(app))));
     let consumers = reactions::consumers(&writer, &database);
-    Service { database, consumers }
+    Service { database, consumers, versions: Arc::new(TableVersions) }
 }

@@ -7,6 +7,7 @@ pub(crate) mod list;
 pub(crate) mod refusal;
 pub(crate) mod row;
 pub(crate) mod screening_lookup;
+pub(crate) mod versions;
 pub(crate) mod watch;
 
 use std::collections::{HashMap, HashSet};

@@ -103,11 +103,13 @@ impl Mesh {
 
     async fn read(&self) -> Result<StreamReport, Failure> {
         // the outboxes are read before the stream, so it must have what they mark
-        let (mut versions, mut owed) = (Versions::default(), Owed::new());
+        let (mut versions, mut owed, mut removed) = (Versions::default(), Owed::new(), BTreeMap::new());
         for (service, database) in &self.databases {
-            let marked = versions.read_outbox(database).await;
-            let marked = marked.map_err(|error| Failure::failed(unread("a database", &error)))?;
-            owed.insert(service.name(), marked);
+            let failed = |error| Failure::failed(unread("a database", &error));
+            owed.insert(service.name(), versions.read_outbox(database).await.map_err(failed)?);
+            if let Some(limit) = store::past::removed_before(database.reader()).await.map_err(failed)? {
+                removed.insert(service.name(), limit);
+            }
         }
         let (mut sequences, mut events_in_stream) = (Sequences::default(), 0);
         let broken = |error: bus::Error| Failure::failed(unread("the broker", &error));
@@ -134,7 +136,7 @@ impl Mesh {
         for marked in owed.values_mut() {
             marked.retain(|_, (_, occurred)| oldest.is_none_or(|oldest| *occurred >= oldest));
         }
-        let lacks = versions.gone(oldest).into_iter().chain(findings(&owed)).collect();
+        let lacks = versions.gone(&removed).into_iter().chain(findings(&owed)).collect();
         Ok(StreamReport { events: events_in_stream, empty: sequences.empty(), lacks })
     }
 }
@@ -221,15 +223,15 @@ impl Versions {
         }
     }
 
-    /// What neither an outbox nor the stream has. The stream drops events by age that occurred before `oldest`, in
-    /// microseconds since 1970; `None` if it keeps all.
-    fn gone(self, oldest: Option<i64>) -> Vec<Finding> {
+    /// What neither an outbox nor the stream has. `removed` says before which time each producer has removed events by
+    /// age, in microseconds since 1970.
+    fn gone(self, removed: &BTreeMap<&str, i64>) -> Vec<Finding> {
         let mut gone: BTreeMap<String, (u64, String)> = BTreeMap::new();
         let mut all: Vec<_> = self.0.into_iter().collect();
         all.sort_unstable();
         for ((producer, aggregate), mut versions) in all {
             versions.sort_unstable();
-            for version in missing(&versions, oldest) {
+            for version in missing(&versions, removed.get(producer.as_str()).copied()) {
                 let first = || (0, format!("version {version} of {aggregate}"));
                 gone.entry(producer.clone()).or_insert_with(first).0 += 1;
             }
@@ -246,12 +248,12 @@ fn number(events: u64) -> String {
     if events == 1 { "1 event".to_owned() } else { format!("{} events", count(events)) }
 }
 
-/// The versions that are missing between those in ascending order, from 1. What may have been dropped by age and what a
-/// recovery skipped is left out.
-fn missing(versions: &[(i64, i64)], oldest: Option<i64>) -> impl Iterator<Item = i64> {
+/// The versions that are missing between those in ascending order, from 1. What may have been removed by age, before
+/// `removed`, and what a recovery skipped is left out.
+fn missing(versions: &[(i64, i64)], removed: Option<i64>) -> impl Iterator<Item = i64> {
     let before = std::iter::once((0, i64::MIN)).chain(versions.iter().copied());
     before.zip(versions).flat_map(move |((before, occurred), (version, _))| {
-        let aged = oldest.is_some_and(|oldest| occurred < oldest);
+        let aged = removed.is_some_and(|limit| occurred < limit);
         let skipped = version - before > RECOVERY_JUMP;
         if aged || skipped { 0..0 } else { before + 1..*version }
     })

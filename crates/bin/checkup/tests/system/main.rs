@@ -28,6 +28,7 @@ mod protocol;
 mod races;
 mod rebuild;
 mod replaced;
+mod retention;
 mod shares;
 mod spans;
 mod storage;
@@ -37,6 +38,18 @@ mod topology;
 mod validation;
 
 use testkit::{Launch, Topology};
+
+/// Removes what is marked as published and was appended before `limit` from a log that no process uses.
+async fn remove_published(log: &store::Database, limit: jiff::Timestamp) {
+    loop {
+        let due = store::outbox::due(log.reader(), limit, true).await.expect("rows");
+        let positions: Vec<i64> = due.iter().map(|row| row.position).collect();
+        if positions.is_empty() {
+            return;
+        }
+        assert!(store::outbox::replace(log, &positions, &[], limit).await.expect("removed"));
+    }
+}
 
 /// The binary as one process on a new data directory, for what only that topology can do, such as leaving services out.
 fn embedded() -> Launch {

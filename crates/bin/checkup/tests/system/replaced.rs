@@ -125,7 +125,7 @@ async fn a_service_whose_events_are_all_removed_by_age_serves() {
     mesh.replica("hospital", 0).expect("a replica").kill().await.expect("it runs no more");
     let location = store::Location::Postgres(mesh.postgres_ref().url("hospital"));
     let log = store::Database::open::<::hospital::Migrator>(&location).await.expect("the log opens");
-    store::outbox::prune(&log, jiff::Timestamp::now()).await.expect("old events are removed");
+    crate::remove_published(&log, jiff::Timestamp::now()).await;
     assert_eq!(store::outbox::head(log.reader()).await.expect("the log"), 0);
     log.close().await;
     mesh.replica("hospital", 0).expect("a replica").start().expect("started");

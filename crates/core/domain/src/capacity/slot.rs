@@ -166,6 +166,7 @@ pub fn state_fact(slot: &Slot, before: Option<i32>) -> Fact {
             capacity_request: String::new(),
             slot_version: *version,
             date: Some(encode_date(id.date)),
+            on_sale: Some(true),
         })),
         (SlotState::Closed | SlotState::Deleted, _) => slot.fact(Payload::SlotClosed(SlotClosed {
             slot: id.to_string(),
@@ -235,6 +236,7 @@ pub fn set_capacity(
         capacity_request: request.map(ToString::to_string).unwrap_or_default(),
         slot_version: changed.version,
         date: Some(encode_date(slot.id.date)),
+        on_sale: Some(slot.state == SlotState::Open),
     }));
     Ok(Some((changed, fact)))
 }

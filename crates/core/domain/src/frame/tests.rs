@@ -88,7 +88,7 @@ fn a_frame_is_read_as_the_contract_says() {
     let frames = frames(&all).expect("frames");
     let [frame] = &*frames else { panic!("{frames:?}") };
     assert_eq!(EventFrame::decode(frame.payload.as_slice()).expect("a frame").events, all);
-    assert_eq!(frame.payload, EventFrame { events: all.to_vec() }.encode_to_vec());
+    assert_eq!(frame.payload, EventFrame { events: all.to_vec(), repeat_time: None }.encode_to_vec());
     let opened = Opened::new(&frame.payload);
     assert_eq!(opened.decode().expect("events"), all);
     assert_eq!(opened.id(), Some(frame.id));
@@ -162,4 +162,52 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_repeated_frame_has_the_old_bytes_and_another_id() {
+    let fields = |envelope: &EventEnvelope| {
+        let mut bytes = envelope.encode_to_vec();
+        // a field and a fact of a newer version
+        prost::encoding::string::encode(900, &"later".to_owned(), &mut bytes);
+        bytes
+    };
+    let (known, other) = (reserved(1, "a"), reserved(2, "b"));
+    let (known_bytes, other_bytes) = (fields(&known), other.encode_to_vec());
+    let subject = "checkup.v1.claim.capacity_reserved.hospital";
+    let unknown = EventEnvelope { payload: None, ..reserved(3, "c") };
+    let unknown_bytes = fields(&unknown);
+    let events = [
+        Published { envelope: known.clone(), bytes: &known_bytes, subject },
+        Published { envelope: other, bytes: &other_bytes, subject },
+        Published { envelope: unknown, bytes: &unknown_bytes, subject: "checkup.v1.plan.made.hospital" },
+    ];
+    let now = Timestamp::from_millisecond(1_800_000_000_123).expect("a time");
+    let frames = repeated(&events, now).expect("frames");
+    let subjects: Vec<&str> = frames.iter().map(|frame| frame.subject.as_str()).collect();
+    assert_eq!(subjects, [subject, "checkup.v1.plan.made.hospital"]);
+    let opened = Opened::new(&frames[0].payload);
+    assert_eq!(opened.events, [known_bytes.as_slice(), other_bytes.as_slice()]);
+    assert_eq!((opened.repeat_time, opened.id()), (Some(now), Some(frames[0].id)));
+    assert_eq!(frames[0].occur_time, now, "they are kept as long as new ones");
+
+    let first = super::frames(&[known]).expect("frames");
+    assert_ne!(first[0].id, frames[0].id);
+    let later = repeated(&events, now + jiff::SignedDuration::from_millis(1)).expect("frames");
+    assert_ne!(later[0].id, frames[0].id, "each repetition is remembered by itself");
+    assert_ne!(frames[0].id, frames[1].id);
+    let time = frames[0].id.into_bytes();
+    assert_eq!(time[..6], now.as_millisecond().to_be_bytes()[2..], "like every id, it begins with its time");
+    assert_eq!(frames[0].id.get_version_num(), 8);
+}
+
+#[test]
+fn the_contract_reads_a_repeated_frame() {
+    let event = reserved(1, "a");
+    let bytes = event.encode_to_vec();
+    let subject = "checkup.v1.claim.capacity_reserved.hospital";
+    let now = Timestamp::from_second(1_800_000_000).expect("a time");
+    let frames = repeated(&[Published { envelope: event.clone(), bytes: &bytes, subject }], now).expect("frames");
+    let read = EventFrame::decode(frames[0].payload.as_slice()).expect("a frame");
+    assert_eq!(read, EventFrame { events: vec![event], repeat_time: Some(encode_time(now)) });
 }

@@ -2,6 +2,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamErrorKind};
@@ -62,6 +63,8 @@ impl Shared {
 
     /// `config` with every setting that this system relies on.
     fn limits(&self, config: Config) -> Config {
+        // The broker refuses to know ids for longer than events.
+        let max_age = Some(self.options.max_age).filter(|age| !age.is_zero());
         Config {
             name: self.options.stream.clone(),
             subjects: vec![SUBJECTS.into()],
@@ -78,7 +81,7 @@ impl Shared {
             deny_delete: true,
             deny_purge: true,
             max_age: self.options.max_age,
-            duplicate_window: self.options.duplicate_window,
+            duplicate_window: self.options.duplicate_window.min(max_age.unwrap_or(Duration::MAX)),
             num_replicas: self.options.replicas,
             // A transform could store one producer's messages under another's subjects, and sources could add some.
             subject_transform: None,
@@ -95,7 +98,17 @@ impl Shared {
         let first = if messages == 0 { last + 1 } else { info.state.first_sequence };
         let gaps = (last + 1).saturating_sub(first).saturating_sub(messages);
         let origin = info.config.first_sequence.unwrap_or(1);
-        Ok(StreamState { identity: identity(&info), origin, first, last, gaps, max_age: info.config.max_age })
+        Ok(StreamState {
+            identity: identity(&info),
+            origin,
+            first,
+            last,
+            gaps,
+            max_age: info.config.max_age,
+            bytes: info.state.bytes,
+            // -1 for no limit
+            max_bytes: u64::try_from(info.config.max_bytes).ok(),
+        })
     }
 
     /// The id of the event at this sequence, even if the message is a repeated one.

@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     fn state(first: u64, max_age: Duration) -> StreamState {
-        StreamState { identity: "1".into(), origin: 1, first, last: 100, gaps: 4, max_age }
+        StreamState { identity: "1".into(), origin: 1, first, last: 100, gaps: 4, max_age, bytes: 0, max_bytes: None }
     }
 
     fn frame(sequence: i64, occurred: i64) -> MarkedFrame {

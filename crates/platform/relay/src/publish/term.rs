@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use bus::{Message, Outbound, StreamState};
-use jiff::{SignedDuration, Timestamp};
 use runtime::backoff::Backoff;
 use store::lease::{self, Lease, Published};
 use store::{DbErr, outbox, timestamp};
@@ -20,9 +19,8 @@ const WINDOWS_PER_READ: usize = 2;
 const FIRST_IDLE_PAUSE: Duration = Duration::from_millis(5);
 /// How often the stream is checked without a reason.
 const STREAM_CHECK_INTERVAL: Duration = Duration::from_secs(5);
-/// How often the backlog is measured; old rows are removed once per minute.
+/// How often the backlog is measured.
 const BACKLOG_INTERVAL: Duration = Duration::from_secs(1);
-const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Why a term of publishing was interrupted.
 #[derive(Debug)]
@@ -105,7 +103,7 @@ impl<'a> Term<'a> {
     pub(super) async fn publish(&mut self) -> Result<(), Trouble> {
         let Relay { database, transport, options, .. } = self.relay;
         let (mut connections, mut commits) = (transport.connections(), database.commits());
-        let (mut looked, mut pruned) = (Since(Instant::now()), Since(Instant::now()));
+        let mut looked = Since(Instant::now());
         let (mut idle, mut begin) = (Backoff::new(FIRST_IDLE_PAUSE, options.idle), Instant::now());
         self.stream = None;
         loop {
@@ -122,9 +120,6 @@ impl<'a> Term<'a> {
             let Some(stream) = self.stream().await? else { return Ok(()) };
             if !self.search.step(self.relay, self.lease.epoch).await? {
                 return Ok(());
-            }
-            if pruned.due(PRUNE_INTERVAL) {
-                self.prune().await?;
             }
             sleep_until(begin).await;
             begin = Instant::now();
@@ -212,6 +207,7 @@ impl<'a> Term<'a> {
             return Ok(None);
         }
         let state = transport.state().await?;
+        self.relay.report_room(&state);
         if self.has_lost(&state).await? {
             let first = self.lease.stream.is_empty();
             if !first {
@@ -266,14 +262,6 @@ impl<'a> Term<'a> {
         let (waiting, oldest) = outbox::backlog(self.relay.database.reader()).await?;
         self.relay.report_backlog(waiting, oldest.map(timestamp));
         Ok(())
-    }
-
-    async fn prune(&self) -> Result<(), DbErr> {
-        let Relay { database, clock, options, .. } = self.relay;
-        let retention = SignedDuration::try_from(options.retention).unwrap_or(SignedDuration::MAX);
-        let limit = clock.now().checked_sub(retention).unwrap_or(Timestamp::MIN);
-        // One chunk at a time, so that publishing goes on.
-        outbox::prune(database, limit).await.map(drop)
     }
 }
 

@@ -6,4 +6,5 @@ mod consuming;
 mod losses;
 mod projecting;
 mod publishing;
+mod retaining;
 mod support;

@@ -26,7 +26,6 @@ pub(crate) const OPTIONS: PublishOptions = PublishOptions {
     timeout: Duration::from_secs(2),
     term: Duration::from_millis(300),
     idle: Duration::from_millis(40),
-    retention: Duration::from_secs(3_600),
     cloud_events: false,
 };
 

@@ -370,7 +370,16 @@ impl Publish for Broker {
         }
         let gaps = held.gaps().count() as u64;
         let (identity, last) = (held.identity.to_string(), held.ids.len() as u64);
-        Ok(StreamState { identity, origin: 1, first: held.first, last, gaps, max_age: held.max_age })
+        Ok(StreamState {
+            identity,
+            origin: 1,
+            first: held.first,
+            last,
+            gaps,
+            max_age: held.max_age,
+            bytes: 0,
+            max_bytes: None,
+        })
     }
 
     async fn gaps(&self) -> Result<Vec<std::ops::RangeInclusive<u64>>, Error> {

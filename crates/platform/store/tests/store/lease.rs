@@ -5,13 +5,12 @@ use std::time::Duration;
 use contract::event::v1::EventEnvelope;
 use domain::frame::frame_id;
 use jiff::{SignedDuration, Timestamp};
-use sea_orm::EntityTrait;
 use store::lease::{self, Lease, Published};
 use store::{Database, outbox};
 use uuid::Uuid;
 
-use crate::backends;
 use crate::pages::{append_each, envelope, number, writing};
+use crate::{backends, prune};
 
 const TERM: Duration = Duration::from_secs(60);
 const ONE: Uuid = Uuid::from_u128(1);
@@ -114,7 +113,7 @@ async fn who_lost_the_lease_can_mark_nothing() {
 }
 
 #[tokio::test]
-async fn only_old_and_published_events_are_pruned() {
+async fn only_old_events_are_due_and_with_a_broker_only_published_ones() {
     for backend in backends().await {
         let connection = writing(&backend).await;
         let at = |number: u128| {
@@ -126,8 +125,13 @@ async fn only_old_and_published_events_are_pruned() {
         let lease = acquire(database, ONE, TERM).await.expect("free");
         assert!(mark(database, lease.epoch, 1, 3).await);
         let limit = Timestamp::from_second(5).unwrap();
-        assert!(!outbox::prune(database, limit).await.expect("pruned"));
-        let left = outbox::Entity::find().all(database.reader()).await.expect("rows");
-        assert_eq!(left.iter().map(|row| number(row.event_id)).collect::<Vec<_>>(), [4, 5], "{}", backend.name);
+        let due = async |published| {
+            let due = outbox::due(database.reader(), limit, published).await.expect("rows");
+            due.iter().map(|row| number(row.event_id)).collect::<Vec<_>>()
+        };
+        assert_eq!((due(true).await, due(false).await), (vec![1, 2, 3], vec![1, 2, 3, 4]), "{}", backend.name);
+        assert_eq!(outbox::oldest(database.reader()).await.expect("a time"), Some(1_000_000));
+        prune(database, limit).await;
+        assert_eq!(due(false).await, [4]);
     }
 }

@@ -21,6 +21,13 @@ mod writer;
 use store::{Database, Location};
 use tables::{Migrator, TestDatabase};
 
+/// Removes what was published and appended before `limit`, and repeats nothing.
+async fn prune(database: &Database, limit: jiff::Timestamp) {
+    let due = store::outbox::due(database.reader(), limit, true).await.expect("rows");
+    let positions: Vec<i64> = due.iter().map(|row| row.position).collect();
+    assert!(store::outbox::replace(database, &positions, &[], limit).await.expect("removed"));
+}
+
 /// A fresh database of every backend that this machine has.
 async fn backends() -> Vec<TestDatabase> {
     let mut backends = vec![sqlite().await];

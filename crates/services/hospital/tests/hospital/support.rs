@@ -107,7 +107,7 @@ impl House {
     pub(crate) async fn stop(self) {
         let Self { service, process, trigger, .. } = self;
         trigger.request();
-        let Service { database, consumers, places } = service;
+        let Service { database, consumers, places, versions: _ } = service;
         drop((consumers, places));
         assert_eq!(process.tasks.shutdown(Duration::from_secs(20)).await, Vec::<&str>::new());
         database.close().await;

@@ -64,7 +64,7 @@ impl House {
     pub(crate) async fn stop(self) {
         let Self { service, process, trigger, .. } = self;
         trigger.request();
-        let Service { database, consumers } = service;
+        let Service { database, consumers, versions: _ } = service;
         drop(consumers);
         assert_eq!(process.tasks.shutdown(Duration::from_secs(20)).await, Vec::<&str>::new());
         database.close().await;

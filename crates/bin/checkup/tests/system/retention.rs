@@ -1,0 +1,211 @@
+//! Events are kept for a time, and the newest of each thing for ever: a view that begins when the first events are gone
+//! ends as the others.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use bus::Publish as _;
+use bus::jetstream::{JetStream, JetStreamOptions};
+use contract::hospital::v1::set_slot_capacity_request::Change;
+use contract::hospital::v1::{CloseSlotRequest, DeleteHospitalRequest, Hospital, SetSlotCapacityRequest};
+use contract::hospital::v1::{UpdateHospitalRequest, hospital};
+use contract::marketing::v1::ListDemandSignalsRequest;
+use contract::mypage::v1::{ListMyPageItemsRequest, MyPageItem};
+use contract::reservation::v1::{ListReservationsRequest, Reservation, reservation};
+use fault::Reason;
+use mesh::{Layout, Mesh};
+use prost_types::FieldMask;
+use store::migration::prelude::{ConnectionTrait, sea_orm};
+use testkit::{Checkup, Desk, Party, Tokens, connect, eventually, refused};
+
+use crate::embedded;
+
+/// Short enough for a test to see several rounds.
+const RETENTION: &str = "2s";
+const CUSTOMERS: [&str; 6] = ["kim", "lee", "park", "choi", "jung", "kang"];
+
+/// Everything that can happen to a booking, a slot and a hospital; the last event of each is of another kind.
+async fn tell(admin: &Party, booking: &Party) {
+    let (desk, booking) = (Desk::of(admin), Desk::of(booking));
+    let slots = desk.open("kept", &[7, 8, 9], 5).await;
+    let doomed = desk.open("doomed", &[7], 5).await.remove(0);
+    for (index, customer) in CUSTOMERS.iter().enumerate() {
+        match booking.book(customer, &slots[0], "").await {
+            Ok(booked) if index % 2 == 0 => drop(booking.cancel(&booked.name, "").await.expect("cancelled")),
+            Ok(_) => {}
+            refusal => drop(refused(refusal, Reason::SlotFull)),
+        }
+        booking
+            .book(customer, &slots[1], "")
+            .await
+            .map_or_else(|status| drop(refused(Err::<(), _>(status), Reason::SlotFull)), drop);
+    }
+    booking.book("kim", &doomed, "").await.expect("a place");
+    let renamed =
+        Hospital { name: "hospitals/kept".to_owned(), display_name: "Kept Clinic".to_owned(), ..Hospital::default() };
+    let update_mask = Some(FieldMask { paths: vec!["display_name".to_owned()] });
+    let update = UpdateHospitalRequest { hospital: Some(renamed), update_mask };
+    admin.hospital().update_hospital(update).await.expect("renamed");
+    let capacity = SetSlotCapacityRequest {
+        name: slots[0].clone(),
+        change: Some(Change::Delta(4)),
+        ..SetSlotCapacityRequest::default()
+    };
+    admin.hospital().set_slot_capacity(capacity).await.expect("larger");
+    let close = CloseSlotRequest { name: slots[2].clone(), ..CloseSlotRequest::default() };
+    admin.hospital().close_slot(close).await.expect("closed");
+    let name = "hospitals/doomed".to_owned();
+    let delete = DeleteHospitalRequest { name, force: true, ..DeleteHospitalRequest::default() };
+    let deleted = admin.hospital().delete_hospital(delete).await.expect("deleted").into_inner();
+    assert_ne!(deleted.state(), hospital::State::Active);
+}
+
+/// What the views show: the items of my-page, how full each slot is, and the states of the ledger.
+#[derive(Debug, Clone, PartialEq, Default)]
+struct Shown {
+    items: BTreeMap<String, Vec<MyPageItem>>,
+    full: BTreeMap<String, String>,
+    ledger: BTreeMap<String, (i64, reservation::State)>,
+}
+
+async fn shown(page: &Party, demand: Option<&Party>, ledger: &Party) -> Result<Shown, String> {
+    let said = |status: tonic::Status| status.to_string();
+    let mut shown = Shown::default();
+    for customer in CUSTOMERS {
+        let parent = format!("customers/{customer}/myPage");
+        let request = ListMyPageItemsRequest { parent, page_size: 100, ..ListMyPageItemsRequest::default() };
+        let items = page.my_page().list_my_page_items(request).await.map_err(said)?.into_inner().items;
+        shown.items.insert(customer.to_owned(), items);
+    }
+    if let Some(demand) = demand {
+        let request = ListDemandSignalsRequest { page_size: 100, ..ListDemandSignalsRequest::default() };
+        let signals = demand.marketing().list_demand_signals(request).await.map_err(said)?.into_inner().signals;
+        shown.full = signals.into_iter().map(|signal| (signal.slot, format!("{:.6}", signal.fill_ratio))).collect();
+    }
+    let request = ListReservationsRequest { page_size: 1_000, ..ListReservationsRequest::default() };
+    let rows = ledger.reservation().list_reservations(request).await.map_err(said)?.into_inner().reservations;
+    let state = |row: Reservation| (row.screening.clone(), (row.screening_version, row.state()));
+    shown.ledger = rows.into_iter().map(state).collect();
+    Ok(shown)
+}
+
+/// What the views show once they agree with what happened.
+async fn shown_by(checkup: &Checkup) -> Result<Shown, String> {
+    let (auditor, marketing) = (checkup.auditor().await, checkup.service("marketing").await);
+    let shown = shown(&auditor, Some(&marketing), &auditor).await?;
+    let forced = shown.items["kim"].iter().filter(|item| item.state == "FORCE_CANCELLED").count();
+    if forced == 1 { Ok(shown) } else { Err(format!("{shown:?}")) }
+}
+
+/// The first and the last position of each log in a data directory.
+async fn logs(directory: &Path) -> BTreeMap<&'static str, (i64, i64)> {
+    let mut logs = BTreeMap::new();
+    for service in ["hospital", "screening", "reservation"] {
+        let file = directory.join(format!("{service}.db"));
+        let log = sea_orm::Database::connect(format!("sqlite://{}?mode=ro", file.display())).await.expect("opened");
+        let row = log.query_one_raw(sea_orm::Statement::from_string(
+            sea_orm::DbBackend::Sqlite,
+            "SELECT coalesce(min(position), 0), coalesce(max(position), 0) FROM outbox",
+        ));
+        let row = row.await.expect("answered").expect("a row");
+        let at = |index| row.try_get_by_index::<i64>(index).expect("a position");
+        logs.insert(service, (at(0), at(1)));
+        log.close().await.expect("closed");
+    }
+    logs
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn views_that_begin_when_the_first_events_are_gone_end_as_the_others() {
+    let checkup = embedded().set("events.retention", RETENTION).start().await;
+    tell(&checkup.admin().await, &checkup.admin().await).await;
+    let before = eventually("the views to have read it all", async || shown_by(&checkup).await).await;
+    let directory = checkup.launch().data().path().to_owned();
+    let told = logs(&directory).await;
+    eventually("every event to be removed or repeated", async || {
+        let now = logs(&directory).await;
+        let gone = now.iter().all(|(service, (first, _))| *first > told[service].1);
+        if gone { Ok(()) } else { Err(format!("{told:?}, now {now:?}")) }
+    })
+    .await;
+    assert_eq!(shown_by(&checkup).await, Ok(before.clone()), "what is repeated changes nothing");
+    let verified = checkup.run(&["verify", "--settle", "5s"]).await;
+    assert_eq!(verified.code, Some(0), "{verified:#?}");
+
+    let launch = checkup.stop().await;
+    for entry in std::fs::read_dir(&directory).expect("a directory") {
+        let entry = entry.expect("an entry");
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if ["mypage", "marketing", "reservation"].iter().any(|view| name.starts_with(view)) && name.contains(".db") {
+            std::fs::remove_file(entry.path()).expect("removed");
+        }
+    }
+    let checkup = launch.start().await;
+    eventually("new views to end as the old ones", async || {
+        let now = shown_by(&checkup).await?;
+        if now == before { Ok(()) } else { Err(format!("{now:#?} instead of {before:#?}")) }
+    })
+    .await;
+    let verified = checkup.run(&["verify", "--settle", "5s"]).await;
+    assert_eq!(verified.code, Some(0), "{verified:#?}");
+}
+
+const START: Duration = Duration::from_secs(60);
+
+async fn party(mesh: &Mesh, service: &str) -> Party {
+    let replica = mesh.of(service).next().expect("a replica");
+    Party::new(connect(replica.addr()).await, Some(&Tokens::of(mesh.directory()).admin("root", "*")))
+}
+
+async fn auditor(mesh: &Mesh, service: &str) -> Party {
+    let replica = mesh.of(service).next().expect("a replica");
+    Party::new(connect(replica.addr()).await, Some(&Tokens::of(mesh.directory()).auditor()))
+}
+
+/// The same on a mesh, whose stream drops events by age.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_view_that_begins_when_the_stream_forgot_its_beginning_ends_as_the_others() {
+    let directory = tempfile::Builder::new()
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .tempdir()
+        .expect("a temporary directory");
+    let layout = Layout::new(env!("CARGO_BIN_EXE_checkup"), directory.path());
+    let layout = ["hospital", "screening", "mypage"].iter().fold(layout, |layout, service| layout.replicas(service, 1));
+    let layout = Layout { settings: vec![format!("events.retention={RETENTION}")], ..layout };
+    let Some(mut mesh) = mesh::for_tests::or_skip("a mesh", Mesh::start(layout, |_| {}).await) else { return };
+    mesh.ready(START).await.expect("it serves");
+    tell(&party(&mesh, "hospital").await, &party(&mesh, "screening").await).await;
+    let read = async |mesh: &Mesh| {
+        let shown = shown(&auditor(mesh, "mypage").await, None, &auditor(mesh, "reservation").await).await?;
+        let forced = shown.items["kim"].iter().filter(|item| item.state == "FORCE_CANCELLED").count();
+        if forced == 1 { Ok(shown) } else { Err(format!("{shown:?}")) }
+    };
+    let before = eventually("the views to have read it all", async || read(&mesh).await).await;
+
+    let url = mesh.nats().url_of("operator");
+    let options = JetStreamOptions { owns_stream: false, ..JetStreamOptions::new(url) };
+    let broker = JetStream::connect(options).await.expect("connected");
+    let told = broker.state().await.expect("a stream").last;
+    eventually("the stream to have forgotten its beginning", async || {
+        let now = broker.state().await.map_err(|error| error.to_string())?;
+        if now.first > told { Ok(()) } else { Err(format!("{told}, now {now:?}")) }
+    })
+    .await;
+    let page = mesh.replica("mypage", 0).expect("a replica");
+    page.kill().await.expect("it runs no more");
+    for entry in std::fs::read_dir(page.directory()).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("mypage")) {
+            std::fs::remove_file(path).expect("removed");
+        }
+    }
+    page.start().expect("started");
+    mesh.ready(START).await.expect("it serves again");
+    eventually("a new view to end as the old one", async || {
+        let now = read(&mesh).await?;
+        if now == before { Ok(()) } else { Err(format!("{now:#?} instead of {before:#?}")) }
+    })
+    .await;
+    mesh.stop().await.expect("it stops");
+}
