@@ -135,3 +135,21 @@ async fn only_old_events_are_due_and_with_a_broker_only_published_ones() {
         assert_eq!(due(false).await, [4]);
     }
 }
+
+/// Two replicas may take the same frames at once.
+#[tokio::test]
+async fn frames_that_another_process_has_removed_are_not_repeated() {
+    for backend in backends().await {
+        let connection = writing(&backend).await;
+        append_each(&connection, (1..=3).map(envelope)).await;
+        let database = &backend.database;
+        let repeated = domain::frame::frames(&[envelope(9)]).expect("a frame");
+        assert!(outbox::replace(database, &[2], &[], Timestamp::MAX).await.expect("removed"));
+        assert!(!outbox::replace(database, &[1, 2], &repeated, Timestamp::MAX).await.expect("refused"));
+        let left = outbox::read_after(database.reader(), 0, 9).await.expect("rows");
+        assert_eq!(left.iter().map(|row| row.position).collect::<Vec<_>>(), [1, 3], "{}", backend.name);
+        assert!(outbox::replace(database, &[1], &repeated, Timestamp::MAX).await.expect("removed"));
+        let left = outbox::read_after(database.reader(), 0, 9).await.expect("rows");
+        assert_eq!(left.iter().map(|row| number(row.event_id)).collect::<Vec<_>>(), [3, 9], "{}", backend.name);
+    }
+}
