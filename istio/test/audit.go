@@ -15,7 +15,6 @@ import (
 	jwt "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/jwt_authn/v3"
 	ratelimit "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/local_ratelimit/v3"
 	hcm "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
-	uuid "github.com/envoyproxy/go-control-plane/envoy/extensions/request_id/uuid/v3"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"istio.io/istio/pkg/test"
@@ -273,21 +272,29 @@ func timeoutsFit(mesh *Mesh) (problems []string) {
 
 // defaultOf reads a duration out of the binary's default configuration.
 func defaultOf(section, key string) (time.Duration, error) {
-	file := filepath.Join("..", "..", "crates", "bin", "checkup", "src", "default.toml")
-	text, err := os.ReadFile(file)
+	value, err := settingOf(filepath.Join("..", "..", "crates", "bin", "checkup", "src", "default.toml"), section, key)
 	if err != nil {
 		return 0, err
 	}
+	return time.ParseDuration(strings.ReplaceAll(value, " ", ""))
+}
+
+// settingOf reads a text or a number out of a document of the configuration.
+func settingOf(file, section, key string) (string, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return "", err
+	}
 	_, after, found := strings.Cut(string(text), "\n["+section+"]\n")
 	if !found {
-		return 0, fmt.Errorf("%s has no section %s", file, section)
+		return "", fmt.Errorf("%s has no section %s", file, section)
 	}
 	after, _, _ = strings.Cut(after, "\n[")
-	value := regexp.MustCompile(`(?m)^` + key + ` = "(.+)"$`).FindStringSubmatch(after)
+	value := regexp.MustCompile(`(?m)^` + key + ` = "?([^"\n]+)"?$`).FindStringSubmatch(after)
 	if value == nil {
-		return 0, fmt.Errorf("%s has no %s.%s", file, section, key)
+		return "", fmt.Errorf("%s has no %s.%s", file, section, key)
 	}
-	return time.ParseDuration(strings.ReplaceAll(value[1], " ", ""))
+	return value[1], nil
 }
 
 // repetition: nothing is sent twice but what may be, and then to another replica and within a budget.
@@ -660,40 +667,4 @@ func scopes(mesh *Mesh, _ *Contract) (problems []string) {
 		problems = append(problems, "install.yaml: sidecars let out what they do not know: "+mode)
 	}
 	return problems
-}
-
-// observation: traces go to the collector, and what a proxy answers by itself is logged.
-func observation(mesh *Mesh, _ *Contract) (problems []string) {
-	for name, proxy := range mesh.Proxies {
-		at, toPort := "virtualInbound", uint32(port)
-		if name == "gateway" {
-			at, toPort = "0.0.0.0_8443", 0
-		}
-		for _, chain := range chains(proxy.Listeners, at, toPort) {
-			manager := httpOf(chain)
-			if manager.GetTracing().GetProvider().GetName() != "envoy.tracers.opentelemetry" {
-				problems = append(problems, name+": traces nothing")
-			}
-			if len(manager.GetAccessLog()) != 1 {
-				problems = append(problems, name+": logs nothing")
-			}
-			if decides := decidesByRequestID(manager); decides != (name == "gateway") {
-				problems = append(problems, fmt.Sprintf("%s: decides by itself what is traced: %v", name, decides))
-			}
-		}
-	}
-	if len(mesh.Config.GetDefaultConfig().GetProxyStatsMatcher().GetInclusionRegexps()) == 0 {
-		problems = append(problems, "install.yaml: the counters of breakers are left out")
-	}
-	return problems
-}
-
-// decidesByRequestID says whether a proxy samples by x-request-id, which no service hands on, instead of by what `traceparent` says.
-func decidesByRequestID(manager *hcm.HttpConnectionManager) bool {
-	config := &uuid.UuidRequestIdConfig{}
-	extension := manager.GetRequestIdExtension().GetTypedConfig()
-	if extension == nil || extension.UnmarshalTo(config) != nil {
-		return true // Envoy's default
-	}
-	return config.GetUseRequestIdForTraceSampling() == nil || config.GetUseRequestIdForTraceSampling().GetValue()
 }

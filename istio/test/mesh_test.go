@@ -158,6 +158,16 @@ func TestMutantsAreFoundOut(t *testing.T) {
 		{"no scope", remove("Sidecar", "default"), "stranger reaches"},
 		{"a way out", install("ALLOW_ANY", "meshConfig", "outboundTrafficPolicy", "mode"), "let out what they do not know"},
 		{"no traces", install([]any{}, "meshConfig", "extensionProviders"), "traces nothing"},
+		{"spans for somebody else", func(m *Manifests) {
+			provider := spec(m.Install[0], "meshConfig", "extensionProviders").([]any)[0].(map[string]any)["opentelemetry"].(map[string]any)
+			provider["service"], provider["port"] = "hospital.checkup.svc.cluster.local", int64(port)
+		}, "sends spans to outbound|8080||hospital"},
+		{"another share at the gateway", set("Telemetry", "default", []any{map[string]any{
+			"providers": []any{map[string]any{"name": "otel"}}, "randomSamplingPercentage": int64(5)}}, "tracing"), "has 5 of a hundred calls traced, and services 1"},
+		{"spans that name customers", func(m *Manifests) {
+			delete(spec(m.Install[0], "meshConfig", "extensionProviders").([]any)[0].(map[string]any)["opentelemetry"].(map[string]any), "maxTagLength")
+		}, "gateway: spans have 0 characters of a path"},
+		{"traces for whoever asks", remove("EnvoyFilter", "traces"), "callers may have their calls traced"},
 		{"traces that end at the next proxy", remove("Telemetry", "traces"), "screening: decides by itself"},
 		{"no log", remove("Telemetry", "default"), "logs nothing"},
 		{"no counters", install(nil, "meshConfig", "defaultConfig", "proxyStatsMatcher"), "counters of breakers"},
