@@ -137,7 +137,7 @@ status: {phase: Running, podIP: %[3]s, podIPs: [{ip: %[3]s}], conditions: [{type
 	}
 	gateway := workload{"istio-ingressgateway", "istio-ingress", l.account, "10.1.1.1", address(0, 99), "istio: ingressgateway", "https", 443, fixedPort(doorPort)}
 	// The collector has no sidecar, so proxies speak plainly to it.
-	collector := workload{"otel-collector", "observability", "otel", "10.1.2.1", l.collector.ip, "app: otel", "grpc-otlp", 4317, l.collector.port}
+	collector := workload{"otel-collector", "observability", "otel", "10.1.2.1", l.collector, "app.kubernetes.io/name: otel-collector", "grpc-otlp", 4317, 4317}
 	all = append(all, gateway.String(), strings.ReplaceAll(collector.String(), ", security.istio.io/tlsMode: istio", ""))
 	return strings.Join(all, "---")
 }

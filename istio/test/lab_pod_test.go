@@ -157,7 +157,7 @@ func (p *pod) hosts() (string, error) {
 		return "", err
 	}
 	file := filepath.Join(p.lab.dir, p.name+".hosts")
-	return file, os.WriteFile(file, append([]byte(wayIP(p.index)+" hospital\n"), own...), 0o644)
+	return file, os.WriteFile(file, append([]byte(wayIP(p.index)+" hospital otel-collector.observability\n"), own...), 0o644)
 }
 
 // probe is the kubelet: it asks for health as often as the manifest says, and has the endpoints follow.

@@ -1,22 +1,14 @@
 package mesh
 
 import (
-	"context"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"os/user"
 	"path/filepath"
 	"slices"
 	"strconv"
-	"sync"
 	"syscall"
-	"testing"
-
-	collectorpb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
-	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
-	"google.golang.org/grpc"
 )
 
 // servers are what the services have beside the mesh: a PostgreSQL and a NATS of this lab's own.
@@ -133,56 +125,4 @@ func (l *lab) notRoot(directory string) (*syscall.SysProcAttr, error) {
 	uid, _ := strconv.Atoi(found.Uid)
 	gid, _ := strconv.Atoi(found.Gid)
 	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}, os.Chown(directory, uid, gid)
-}
-
-// collector receives traces as an OpenTelemetry collector does, and keeps them.
-type collector struct {
-	collectorpb.UnimplementedTraceServiceServer
-	ip   string
-	port int
-
-	mu    sync.Mutex
-	spans map[string][]*tracepb.Span // by trace
-}
-
-func startCollector(t *testing.T) *collector {
-	made := &collector{ip: address(4, 0), spans: map[string][]*tracepb.Span{}}
-	listener, err := net.Listen("tcp", made.ip+":0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	made.port = listener.Addr().(*net.TCPAddr).Port
-	server := grpc.NewServer()
-	collectorpb.RegisterTraceServiceServer(server, made)
-	go func() { _ = server.Serve(listener) }()
-	t.Cleanup(server.Stop)
-	return made
-}
-
-func (c *collector) Export(_ context.Context, request *collectorpb.ExportTraceServiceRequest) (*collectorpb.ExportTraceServiceResponse, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, resource := range request.ResourceSpans {
-		service := ""
-		for _, attribute := range resource.GetResource().GetAttributes() {
-			if attribute.Key == "service.name" {
-				service = attribute.Value.GetStringValue()
-			}
-		}
-		for _, scope := range resource.ScopeSpans {
-			for _, span := range scope.Spans {
-				trace := fmt.Sprintf("%x", span.TraceId)
-				span.Name = service + " " + span.Kind.String() + " " + span.Name
-				c.spans[trace] = append(c.spans[trace], span)
-			}
-		}
-	}
-	return &collectorpb.ExportTraceServiceResponse{}, nil
-}
-
-// trace returns the spans of one trace so far.
-func (c *collector) trace(id string) []*tracepb.Span {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return slices.Clone(c.spans[id])
 }

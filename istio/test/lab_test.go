@@ -33,7 +33,7 @@ func address(kind, index int) string {
 
 func podIP(index int) string { return address(0, index) }
 
-// A process reaches Hospital through its own sidecar, by the name in its /etc/hosts; the sidecar reaches the collector of traces.
+// A process reaches Hospital and the collector of spans through its own sidecar, by the names in its /etc/hosts.
 func wayIP(index int) string { return address(1, index) }
 
 func fixedPort(index int) int { return 20_000 + os.Getpid()%100*100 + index }
@@ -72,7 +72,8 @@ type lab struct {
 	manifests  *Manifests // as shipped, but for the plan's change
 	kubernetes *kubernetes
 	servers    *servers
-	collector  *collector
+	collector  string   // the address of the OpenTelemetry Collector
+	backend    *backend // where it sends what it gets
 	contract   *Contract
 	account    string
 	applied    []config.Config // what Istio was told last
@@ -204,7 +205,7 @@ func (l *lab) startControlPlane() {
 		t.Fatal(err)
 	}
 	l.xds, l.door = listener.Addr().String(), fmt.Sprintf("127.0.0.1:%d", fixedPort(doorPort))
-	l.collector = startCollector(t)
+	l.startCollector(tool(t, "OTELCOL"))
 	l.control = xds.NewFakeDiscoveryServer(t, xds.FakeOptions{
 		Configs: l.applied, KubernetesObjectString: l.registry(), MeshConfig: config,
 		// As long as istiod waits for further changes before it sends one.

@@ -1,16 +1,13 @@
 package mesh
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"testing"
 
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/metadata"
 )
 
 // TestLoopbackLimit has a bucket of five, so that a slow machine empties it too.
@@ -108,68 +105,6 @@ func (l *lab) calls() map[string]int {
 		}
 	}
 	return counted
-}
-
-// TestLoopbackTrace follows one booking: the spans of the gateway's proxy and of both services' proxies reach the collector, and the logs
-// of both services and of every consumer of the event name the same trace. The gateway, and it alone, is told to trace every call: what the
-// others do follows from that, and where they would decide by themselves nearly every trace would end at one of them.
-func TestLoopbackTrace(t *testing.T) {
-	l := startLab(t, plan{
-		settings: map[string][]string{"": {"telemetry.filter=info,relay=debug,runtime=debug", "telemetry.format=json"}},
-		change:   set("Telemetry", "gateway", []any{map[string]any{"randomSamplingPercentage": int64(100)}}, "tracing"),
-	})
-	o := l.open("han-river", 1, 10)
-	const trace = "4bf92f3577b34da6a3ce929d0e0e4736"
-	ctx := metadata.AppendToOutgoingContext(t.Context(), "traceparent", "00-"+trace+"-00f067aa0ba902b7-01")
-	client := l.connect(l.door, l.outside("h2"))
-	if _, err := client.call(ctx, bookCall, l.sign("customer", "kim"), fmt.Sprintf(`{"screening": {"customer": "customers/kim", "slot": %q}}`, o.slots[0])); err != nil {
-		t.Fatal(err)
-	}
-	l.eventually("one trace", func() error { return errors.Join(l.spans(trace), l.logged(trace)) })
-	for _, span := range l.collector.trace(trace) {
-		t.Log(span.Name)
-	}
-}
-
-// spans says whose are missing: the gateway's towards Screening, Screening's own and its call of Hospital, Hospital's.
-func (l *lab) spans(trace string) error {
-	spans := l.collector.trace(trace)
-	var missing []error
-	var there []string
-	for _, span := range spans {
-		there = append(there, span.Name)
-	}
-	for _, wanted := range []string{"gateway SPAN_KIND_CLIENT", "screening-0 SPAN_KIND_SERVER", "screening-0 SPAN_KIND_CLIENT", "hospital-0 SPAN_KIND_SERVER"} {
-		found := false
-		for _, span := range spans {
-			found = found || strings.HasPrefix(span.Name, wanted)
-		}
-		if !found {
-			missing = append(missing, fmt.Errorf("no span %s among %q", wanted, there))
-		}
-	}
-	return errors.Join(missing...)
-}
-
-// logged says whose log does not name a trace: the services that were called, and the consumers that applied the event.
-func (l *lab) logged(trace string) error {
-	var missing []error
-	for service, part := range map[string]string{
-		"screening": "CreateScreening", "hospital": "ReserveCapacity", "reservation": "event applied", "mypage": "event applied", "marketing": "event applied",
-	} {
-		text, err := os.ReadFile(l.running(service)[0].process.log)
-		if err != nil {
-			return err
-		}
-		found := false
-		for line := range strings.Lines(string(text)) {
-			found = found || (json.Valid([]byte(line)) && strings.Contains(line, trace) && strings.Contains(line, part))
-		}
-		if !found {
-			missing = append(missing, fmt.Errorf("no line of %s says %q in the trace", service, part))
-		}
-	}
-	return errors.Join(missing...)
 }
 
 // TestLoopbackLedger shows that the instruments of the experiments see what they are for: the ledger a booking that is lost or that
