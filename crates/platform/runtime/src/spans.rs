@@ -19,13 +19,15 @@ use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Sta
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
+use tonic::Request;
+use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::clock::Clock;
 use crate::entropy;
 use crate::process::Process;
 use crate::tasks::Kind;
-use crate::trace::TraceContext;
+use crate::trace::{TRACEPARENT, TraceContext};
 
 /// How many spans wait for the collector at most.
 const QUEUE: usize = 8_192;
@@ -167,8 +169,7 @@ async fn export(mut waiting: mpsc::Receiver<(String, Span)>, channel: Channel, m
             gather(&mut waiting, &mut batch, &mut finishes).await;
         }
         let count = batch.len() as u64;
-        let request = ExportTraceServiceRequest { resource_spans: by_service(std::mem::take(&mut batch)) };
-        let answer = timeout(EXPORT_TIMEOUT, collector.export(request)).await;
+        let answer = timeout(EXPORT_TIMEOUT, collector.export(request_of(std::mem::take(&mut batch)))).await;
         let failure = match answer {
             Ok(Ok(_)) => None,
             Ok(Err(status)) => Some(status.to_string()),
@@ -190,6 +191,15 @@ async fn export(mut waiting: mpsc::Receiver<(String, Span)>, channel: Channel, m
             return;
         }
     }
+}
+
+/// An export, which nobody wants spans of: a proxy on the way would otherwise begin a trace of each.
+fn request_of(batch: Vec<(String, Span)>) -> Request<ExportTraceServiceRequest> {
+    let mut request = Request::new(ExportTraceServiceRequest { resource_spans: by_service(batch) });
+    if let Ok(traceparent) = AsciiMetadataValue::try_from(TraceContext::background().traceparent()) {
+        request.metadata_mut().insert(TRACEPARENT, traceparent);
+    }
+    request
 }
 
 /// Waits a moment for further spans.

@@ -14,6 +14,8 @@ use tokio::task::JoinHandle;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, async_trait};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
 
 use crate::{embedded, launch};
 
@@ -30,6 +32,11 @@ impl TraceService for Received {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        // a proxy on the way begins no trace of it
+        let traceparent = request.metadata().get("traceparent").and_then(|value| value.to_str().ok());
+        if !traceparent.is_some_and(|traceparent| traceparent.ends_with("-00")) {
+            return Err(Status::invalid_argument(format!("an export in the trace {traceparent:?}")));
+        }
         let mut received = self.0.lock().expect("no panic");
         for of_service in request.into_inner().resource_spans {
             let attributes = of_service.resource.map(|resource| resource.attributes).unwrap_or_default();
@@ -84,8 +91,11 @@ async fn one_trace_leads_through_both_services_and_the_events() {
     let checkup = launch().set("telemetry.otlp_endpoint", format!("http://{addr}")).start().await;
     let slot = Desk::of(&checkup.admin().await).open("traced", &[7], 5).await.remove(0);
     let kim = checkup.customer("kim").await;
-    let request = booking("kim", &slot, &format!("00-{TRACE}-{CALLER}-01"));
-    kim.screening().create_screening(request).await.expect("a place");
+    let traceparent = format!("00-{TRACE}-{CALLER}-01");
+    let mut probe = Request::new(HealthCheckRequest::default());
+    probe.metadata_mut().insert("traceparent", traceparent.parse().expect("a header"));
+    HealthClient::new(kim.channel().clone()).check(probe).await.expect("health");
+    kim.screening().create_screening(booking("kim", &slot, &traceparent)).await.expect("a place");
 
     let expected: BTreeMap<&str, &str> = [
         ("screening", "checkup.screening.v1.ScreeningService/CreateScreening"),
@@ -108,6 +118,7 @@ async fn one_trace_leads_through_both_services_and_the_events() {
         let parent = hex(&span.parent_span_id);
         assert!(ids.contains(&parent) || parent == CALLER, "{service}: {span:#?}");
         assert!(span.start_time_unix_nano <= span.end_time_unix_nano);
+        assert!(!span.name.starts_with("grpc."), "a probe is no part of a trace: {span:#?}");
         assert_eq!(span.status.as_ref().map(|status| status.message.as_str()), None, "{service}: {span:#?}");
     }
     let created = spans.iter().find(|(_, span)| span.name == expected["screening"]).expect("the booking");

@@ -89,7 +89,8 @@ impl Drop for Record {
             histogram!(CALL_SECONDS, "method" => Arc::clone(&self.method.name)).record(elapsed);
         }
         Self::within(self.scope(), || tracing::debug!(code, ?elapsed, "call answered"));
-        if let Some(scope) = &self.scope {
+        // probes come every few seconds and belong to no trace
+        if let Some(scope) = self.scope.as_ref().filter(|_| !self.method.infrastructure) {
             spans::ended(&scope.trace, || span_of(scope, code, elapsed));
         }
     }
