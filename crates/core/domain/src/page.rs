@@ -109,9 +109,10 @@ pub struct Order {
 }
 
 impl Order {
-    /// Reads `field`, `field asc` or `field desc`; an empty text is `default`. Adds a violation for anything else.
+    /// Reads `field`, `field asc` or `field desc`, with ASCII white space around each word; an empty text is `default`.
+    /// Adds a violation for anything else.
     pub fn decode(violations: &mut Violations, text: &str, allowed: &[&'static str], default: Self) -> Self {
-        let mut words = text.split_whitespace();
+        let mut words = text.split_ascii_whitespace();
         let (field, direction, rest) = (words.next(), words.next(), words.next());
         let Some(field) = field else { return default };
         let known = allowed.iter().find(|name| **name == field);
