@@ -119,6 +119,7 @@ mod api {
 
     fn render_message(message: &MessageDescriptor, package: &str) -> String {
         let mut text = format!("\nmessage {}\n", short(message.full_name(), package));
+        text += &rules(&message.options(), message, "message").map_or_else(String::new, |rules| format!(" {rules}\n"));
         for field in message.fields() {
             let kind = match field.kind() {
                 Kind::Message(of) => short(of.full_name(), package).to_owned(),
@@ -134,12 +135,21 @@ mod api {
             let oneof = oneof.filter(|oneof| !oneof.is_synthetic());
             let oneof = oneof.map_or_else(String::new, |oneof| format!(" (one of {})", oneof.name()));
             let behaviors: String = behaviors(&field).iter().map(|behavior| format!(" {behavior}")).collect();
-            text += &format!("  {} {}: {label}{kind}{oneof}{behaviors}\n", field.number(), field.name());
+            let rules = rules(&field.options(), message, "field").unwrap_or_default();
+            text += &format!("  {} {}: {label}{kind}{oneof}{behaviors}{rules}\n", field.number(), field.name());
         }
         for range in message.reserved_ranges() {
             text += &reserved(range.start, range.end - 1);
         }
         text
+    }
+
+    /// What `buf.validate` says of an element.
+    fn rules(options: &DynamicMessage, of: &MessageDescriptor, element: &str) -> Option<String> {
+        let name = format!("buf.validate.{element}");
+        let extension = of.parent_pool().get_extension_by_name(&name).expect("the option is known");
+        let rules = options.has_extension(&extension).then(|| options.get_extension(&extension).into_owned())?;
+        rules.as_message().map(|rules| format!(" {{{}}}", rules.to_text_format()))
     }
 
     fn reserved<Number: Display + PartialEq>(first: Number, last: Number) -> String {
