@@ -29,6 +29,7 @@ mod races;
 mod rebuild;
 mod replaced;
 mod retention;
+mod rules;
 mod shares;
 mod spans;
 mod storage;
