@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bus::jetstream::JetStream;
 use bus::tail::{Log, Tailer};
@@ -30,6 +31,9 @@ use crate::identity::OwnTokens;
 use crate::rebuild::{Builder, Feed, Keeper};
 use crate::service::Service;
 use crate::view_files::ViewFiles;
+
+/// The shortest retention with which a Marketing that begins late ends as the others: it looks back 7 days.
+const SHORTEST_RETENTION: Duration = Duration::from_secs(8 * 24 * 60 * 60);
 
 /// What the services of a process share.
 #[derive(Debug)]
@@ -167,6 +171,14 @@ impl Assembly {
 
     /// Removes the old events of every outbox, and repeats those that nothing has replaced.
     fn retain(&mut self, parts: &Parts<'_>) {
+        let period = parts.settings.retention;
+        if !period.is_zero() && period < SHORTEST_RETENTION {
+            let kept = humantime::format_duration(period).to_string();
+            tracing::warn!(
+                kept,
+                "events.retention is below 8 days: a Marketing that begins later shows too little demand"
+            );
+        }
         let Process { clock, tasks, drain, .. } = parts.process;
         for (service, versions) in std::mem::take(&mut self.versions) {
             let Some((_, database)) = self.databases.iter().find(|(other, _)| *other == service) else { continue };
@@ -174,7 +186,7 @@ impl Assembly {
                 service: service.name(),
                 database: database.clone(),
                 versions,
-                period: parts.settings.retention,
+                period,
                 published: matches!(parts.transport, Transport::Broker(_)),
                 clock: *clock,
             };

@@ -54,8 +54,8 @@ pub struct Published<'a> {
     pub envelope: EventEnvelope,
     /// Its encoded envelope.
     pub bytes: &'a [u8],
-    /// The subject that it was published under.
-    pub subject: &'a str,
+    /// The subject to publish it under.
+    pub subject: String,
 }
 
 /// An event on its way into a frame.
@@ -91,7 +91,7 @@ impl Content for Published<'_> {
     }
 
     fn subject(&self) -> String {
-        self.subject.to_owned()
+        self.subject.clone()
     }
 
     fn encoded_len(&self) -> usize {

@@ -116,7 +116,6 @@ impl Hospital {
         Self { version: self.version + 1, update_time: now, ..self.clone() }
     }
 
-    /// A fact about the hospital at this version.
     /// What a registration tells of this hospital.
     #[must_use]
     pub fn registered(&self) -> HospitalRegistered {
@@ -130,6 +129,7 @@ impl Hospital {
         }
     }
 
+    /// A fact about the hospital at this version.
     pub(crate) fn fact(&self, payload: Payload) -> Fact {
         Fact { aggregate: self.id.to_string(), version: self.version, payload }
     }

@@ -1,9 +1,11 @@
-//! Which events a service keeps: every event for a time, and the newest event of each aggregate for ever.
+//! Which events a service keeps: every event for a time, and what the state follows from for ever.
 //!
-//! Before a service removes an event, it publishes it again if nothing has changed since. So the events that are kept
+//! Before a service removes an event, it publishes it again if the state follows from it. So the events that are kept
 //! always tell the newest state of everything, and whoever begins to read them, however late, ends where the others
-//! are. Two kinds of events are not repeated: reports that are only added up over the last days, and what is known about
-//! dates that have been over for as long as events are kept.
+//! are. Of bookings, claims and reservations there are many, and the newest event of each has its whole state, so that
+//! one is repeated. Of hospitals, slots and capacity requests there are few, and an event tells a part, so all are.
+//! Not repeated are reports that are only added up over the last days, and what is known about dates that have been over
+//! for as long as events are kept.
 
 use contract::event::v1::EventEnvelope;
 use contract::event::v1::event_envelope::Payload;
@@ -12,19 +14,13 @@ use jiff::civil::Date;
 
 use crate::civil::{last_zone, today};
 use crate::event::fact;
-use crate::ids::{CapacityRequestId, ClaimId, HospitalId, ScreeningId, SlotId};
+use crate::ids::{ClaimId, ScreeningId, SlotId};
 
-/// The thing whose state an event reports.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// A thing of which there are many. Each of its events has its whole state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Aggregate {
-    /// A hospital.
-    Hospital(HospitalId),
-    /// A slot.
-    Slot(SlotId),
-    /// A claim on a place of this slot.
-    Claim(SlotId, ClaimId),
-    /// A request for more capacity.
-    CapacityRequest(CapacityRequestId),
+    /// A claim on a place of a slot.
+    Claim(ClaimId),
     /// A screening.
     Screening(ScreeningId),
     /// The reservation that follows this screening.
@@ -32,36 +28,31 @@ pub enum Aggregate {
 }
 
 impl Aggregate {
-    /// The aggregate of an event; `None` if this version does not know its fact, or the fact is a report and no state.
+    /// The aggregate of an event; `None` if it is another one, or this version does not know the fact.
     #[must_use]
     pub fn of(envelope: &EventEnvelope) -> Option<Self> {
-        let (payload, name) = (envelope.payload.as_ref()?, envelope.aggregate.as_str());
-        match fact(payload).0 {
-            _ if matches!(payload, Payload::ScreeningRefused(_)) => None,
-            "hospital" => HospitalId::parse(name).ok().map(Self::Hospital),
-            "slot" => SlotId::parse(name).ok().map(Self::Slot),
-            "claim" => {
-                let (slot, claim) = name.split_once("/claims/")?;
-                Some(Self::Claim(SlotId::parse(slot).ok()?, ClaimId::parse(claim).ok()?))
-            }
-            "capacity_request" => CapacityRequestId::parse(name).ok().map(Self::CapacityRequest),
+        let name = envelope.aggregate.as_str();
+        match fact(envelope.payload.as_ref()?).0 {
+            "claim" => ClaimId::parse(name.split_once("/claims/")?.1).ok().map(Self::Claim),
             "screening" => ScreeningId::parse(name).ok().map(Self::Screening),
             "reservation" => ScreeningId::parse_reservation(name).ok().map(Self::Reservation),
             _ => None,
         }
     }
+}
 
-    /// The date that it is about and that can be over.
-    fn date(&self) -> Option<Date> {
-        match self {
-            Self::Slot(slot) | Self::Claim(slot, _) => Some(slot.date),
-            Self::Hospital(_) | Self::CapacityRequest(_) | Self::Screening(_) | Self::Reservation(_) => None,
-        }
+/// The date of the slot that an event reports, or whose claim; `None` if it reports something else.
+fn date(envelope: &EventEnvelope) -> Option<Date> {
+    let name = envelope.aggregate.as_str();
+    match fact(envelope.payload.as_ref()?).0 {
+        "slot" => SlotId::parse(name).ok().map(|slot| slot.date),
+        "claim" => SlotId::parse(name.split_once("/claims/")?.0).ok().map(|slot| slot.date),
+        _ => None,
     }
 }
 
 /// Whether an event that occurred before `limit` is repeated before it is removed. `newest` is the version that its
-/// aggregate has now; `None` if the service knows no such aggregate.
+/// [`Aggregate`] has now; `None` if it has none, or the service does not know it.
 ///
 /// An event that cannot be judged is repeated: a fact of a newer version, or an aggregate that is missing.
 #[must_use]
@@ -69,8 +60,7 @@ pub fn is_repeated(envelope: &EventEnvelope, newest: Option<i64>, limit: Timesta
     if matches!(envelope.payload, Some(Payload::ScreeningRefused(_))) {
         return false;
     }
-    let date = Aggregate::of(envelope).and_then(|aggregate| aggregate.date());
-    if date.is_some_and(|date| date < today(limit, &last_zone())) {
+    if date(envelope).is_some_and(|date| date < today(limit, &last_zone())) {
         return false;
     }
     newest.is_none_or(|newest| envelope.aggregate_version >= newest)
@@ -78,7 +68,10 @@ pub fn is_repeated(envelope: &EventEnvelope, newest: Option<i64>, limit: Timesta
 
 #[cfg(test)]
 mod tests {
-    use contract::event::v1::{CapacityReserved, HospitalUpdated, ScreeningConfirmed, ScreeningRefused, SlotOpened};
+    use contract::event::v1::{
+        CapacityIncreaseDecided, CapacityReserved, HospitalUpdated, ReservationChanged, ScreeningConfirmed,
+        ScreeningRefused, SlotOpened,
+    };
     use uuid::Uuid;
 
     use super::*;
@@ -98,25 +91,30 @@ mod tests {
     #[test]
     fn an_aggregate_is_read_from_the_name_and_the_fact() {
         let (id, claim) = (Uuid::from_u128(7), format!("{}.2", Uuid::from_u128(7)));
-        let slot = SlotId::parse("hospitals/seoul/slots/2027-01-04").unwrap();
+        let slot = "hospitals/seoul/slots/2027-01-04";
         let of = |name: &str, payload| Aggregate::of(&event(name, 1, Some(payload)));
-        let reserved = || Payload::CapacityReserved(CapacityReserved::default());
-        assert_eq!(
-            of(&format!("{slot}/claims/{claim}"), reserved()),
-            Some(Aggregate::Claim(slot.clone(), ClaimId::parse(&claim).unwrap()))
-        );
-        assert_eq!(of(&slot.to_string(), Payload::SlotOpened(SlotOpened::default())), Some(Aggregate::Slot(slot)));
-        let updated = Payload::HospitalUpdated(HospitalUpdated::default());
-        assert_eq!(
-            of("hospitals/seoul", updated),
-            Some(Aggregate::Hospital(HospitalId::parse("hospitals/seoul").unwrap()))
-        );
+        let reserved = of(&format!("{slot}/claims/{claim}"), Payload::CapacityReserved(CapacityReserved::default()));
+        assert_eq!(reserved, Some(Aggregate::Claim(ClaimId::parse(&claim).unwrap())));
         let named = of(&format!("screenings/{id}"), confirmed().unwrap());
         assert_eq!(named, Some(Aggregate::Screening(ScreeningId(id))));
+        let changed = of(&format!("reservations/{id}"), Payload::ReservationChanged(ReservationChanged::default()));
+        assert_eq!(changed, Some(Aggregate::Reservation(ScreeningId(id))));
         assert_eq!(of("screenings/7", confirmed().unwrap()), None);
-        let refused = Payload::ScreeningRefused(ScreeningRefused::default());
-        assert_eq!(of("hospitals/seoul/slots/2027-01-04/refusals", refused), None);
-        assert_eq!(Aggregate::of(&event("hospitals/seoul", 1, None)), None);
+        assert_eq!(of(slot, Payload::SlotOpened(SlotOpened::default())), None);
+        assert_eq!(Aggregate::of(&event(&format!("screenings/{id}"), 1, None)), None);
+    }
+
+    #[test]
+    fn what_admins_did_is_repeated_whole() {
+        let updated = Some(Payload::HospitalUpdated(HospitalUpdated::default()));
+        let opened = Some(Payload::SlotOpened(SlotOpened::default()));
+        let decided = Some(Payload::CapacityIncreaseDecided(CapacityIncreaseDecided::default()));
+        let request = format!("hospitals/seoul/capacityRequests/{}", Uuid::from_u128(7));
+        for (name, payload) in
+            [("hospitals/seoul", updated), ("hospitals/seoul/slots/2027-02-01", opened), (&request, decided)]
+        {
+            assert!(is_repeated(&event(name, 1, payload), None, limit()), "{name}");
+        }
     }
 
     #[test]
@@ -142,8 +140,8 @@ mod tests {
         assert!(!is_repeated(&event("hospitals/seoul/slots/2027-02-01/refusals", 9, refused), None, limit()));
         let opened = |slot: &str| event(slot, 1, Some(Payload::SlotOpened(SlotOpened::default())));
         // west of Greenwich it is still the 4th
-        assert!(is_repeated(&opened("hospitals/seoul/slots/2027-01-04"), Some(1), limit()));
-        assert!(!is_repeated(&opened("hospitals/seoul/slots/2027-01-03"), Some(1), limit()));
+        assert!(is_repeated(&opened("hospitals/seoul/slots/2027-01-04"), None, limit()));
+        assert!(!is_repeated(&opened("hospitals/seoul/slots/2027-01-03"), None, limit()));
         let claim = format!("hospitals/seoul/slots/2027-01-03/claims/{}.1", Uuid::from_u128(7));
         let reserved = Some(Payload::CapacityReserved(CapacityReserved::default()));
         assert!(!is_repeated(&event(&claim, 1, reserved), Some(1), limit()));

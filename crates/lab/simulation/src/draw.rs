@@ -111,7 +111,11 @@ impl Plan {
 /// all other seeds stay as they are.
 fn retention(seed: u64, mutant: Option<Mutant>) -> Duration {
     let mut chance = Chance::new(seed ^ RETENTION);
-    let wanted = mutant.map_or_else(|| chance.one_in(3), |mutant| mutant == Mutant::ForgetsNewest);
+    let wanted = match mutant {
+        Some(Mutant::ForgetsNewest) => true,
+        None | Some(Mutant::TrustedPast) => chance.one_in(3),
+        Some(_) => false,
+    };
     if wanted { chance.between(Duration::from_millis(200), LOAD_DURATION) } else { Duration::ZERO }
 }
 

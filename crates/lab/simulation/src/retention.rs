@@ -27,7 +27,7 @@ pub(crate) async fn missing(site: &Site) -> Result<Option<String>, Box<dyn std::
     let bookings = untold(&database, versions.collect()).await?;
     let database = open::<hospital::Migrator>(site, hospital::NAME).await?;
     let rows = hospital::recovery::claims(&database, None, ROWS).await?;
-    let versions = rows.into_iter().map(|row| (Aggregate::Claim(row.slot.clone(), row.id), row.version));
+    let versions = rows.into_iter().map(|row| (Aggregate::Claim(row.id), row.version));
     Ok(bookings.or(untold(&database, versions.collect()).await?))
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use async_recursion::async_recursion as boxed;
 use async_trait::async_trait;
 use contract::event::v1::EventEnvelope;
+use domain::event::subject;
 use domain::frame::{self, Opened, Published};
 use domain::retention::{Aggregate, is_repeated};
 use jiff::{SignedDuration, Timestamp};
@@ -32,8 +33,7 @@ const SHORTEST_INTERVAL: Duration = Duration::from_millis(20);
 /// The newest versions of what a service tells about.
 #[async_trait]
 pub trait Versions: fmt::Debug + Send + Sync + 'static {
-    /// The versions of those of these aggregates that there are. They are the versions of events: of a slot, for
-    /// example, the one that admins change.
+    /// The versions of those of these aggregates that there are: the greatest `aggregate_version` of their events.
     ///
     /// # Errors
     /// The error that the database returns.
@@ -144,7 +144,11 @@ impl Retention {
                 // What cannot be read at all is not worth repeating: nobody could apply it.
                 let readable = EventEnvelope::decode(bytes).ok();
                 let readable = readable.filter(|envelope| Uuid::try_parse(&envelope.event_id).is_ok());
-                events.extend(readable.map(|envelope| Published { envelope, bytes, subject: &row.subject }));
+                events.extend(readable.map(|envelope| Published {
+                    subject: subject_of(&envelope, row),
+                    envelope,
+                    bytes,
+                }));
             }
         }
         let total = events.len() as u64;
@@ -175,4 +179,10 @@ impl Retention {
         metrics::gauge!("checkup_retention_overdue_seconds", "service" => self.service).set(overdue);
         Ok(())
     }
+}
+
+/// The subject of an event. Versions before had one for each aggregate, which the row still has; only the row knows that
+/// of a fact of a newer version.
+fn subject_of(envelope: &EventEnvelope, row: &outbox::Model) -> String {
+    if envelope.payload.is_some() { subject(envelope) } else { row.subject.clone() }
 }

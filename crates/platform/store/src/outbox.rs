@@ -276,7 +276,7 @@ const SEARCHED_ROWS: u64 = 5_000;
 /// The most frames that are removed at once. A frame has up to 128 KiB.
 const FRAMES_PER_REMOVAL: usize = 128;
 
-/// Some of the oldest frames: those that were appended before `limit` and, if `published` says so, that the broker has
+/// Some of the oldest frames: those whose time is before `limit` and, if `published` says so, that the broker has
 /// acknowledged.
 ///
 /// # Errors
@@ -298,7 +298,7 @@ pub async fn due(connection: &dyn Connection, limit: Timestamp, published: bool)
     Entity::find().filter(Column::Position.is_in(due)).order_by_asc(Column::Position).fetch(connection).await
 }
 
-/// When the oldest frame was appended, in microseconds since 1970; `None` if there is none.
+/// The time of the oldest frame, in microseconds since 1970; `None` if there is none.
 ///
 /// # Errors
 /// The error that the database returns.
@@ -307,8 +307,8 @@ pub async fn oldest(connection: &dyn Connection) -> Result<Option<i64>, DbErr> {
     oldest.fetch_value(connection).await
 }
 
-/// Removes the frames at these positions, which were appended before `limit`, and appends those that repeat some of
-/// their events. False if another process removed one of them first; then nothing has changed.
+/// Removes the frames at these positions, whose times are before `limit`, and appends those that repeat some of their
+/// events. False if another process removed one of them first; then nothing has changed.
 ///
 /// # Errors
 /// The error that the database returns.

@@ -75,7 +75,7 @@ pub async fn contradiction(
     if read_position.position > head {
         return Ok(Some(Contradiction::Shorter { head }));
     }
-    // If a broker is used, events published long ago are removed.
+    // Old events are removed.
     let oldest = outbox::Entity::find().select_only().column(outbox::Column::Position);
     let oldest: Option<i64> = oldest.order_by_asc(outbox::Column::Position).fetch_value(connection).await?;
     Ok(oldest.is_some_and(|oldest| oldest < read_position.position).then_some(Contradiction::Other))

@@ -113,7 +113,8 @@ pub async fn of_stream(databases: &BTreeMap<Service, Database>, broker: &dyn Str
 /// A frame of events as the stream has it.
 pub(crate) struct Published {
     pub(crate) frame_id: Uuid,
-    /// When the newest of its events occurred, in microseconds since 1970.
+    /// When the newest of its events occurred or, where they are repeated, when they were, in microseconds since 1970:
+    /// the time that its row in the outbox has.
     pub(crate) occur_time: i64,
     pub(crate) events: Vec<EventEnvelope>,
 }
@@ -123,5 +124,36 @@ pub(crate) fn read(payload: &[u8]) -> Option<Published> {
     let opened = Opened::new(payload);
     let (frame_id, events) = (opened.id()?, opened.decode().ok()?);
     let occurred = events.iter().filter_map(|event| event.occur_time.as_ref().and_then(decode_time)).max()?;
-    Some(Published { frame_id, occur_time: micros(occurred), events })
+    let occur_time = micros(opened.repeat_time.unwrap_or(occurred));
+    Some(Published { frame_id, occur_time, events })
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::civil::encode_time;
+    use domain::frame;
+    use jiff::Timestamp;
+    use prost::Message as _;
+
+    use super::*;
+
+    /// Otherwise a log that lost the frame would look like one from which age removed it.
+    #[test]
+    fn a_repeated_frame_is_as_old_as_its_repetition() {
+        let second = |second| Timestamp::from_second(second).expect("a time");
+        let event = EventEnvelope {
+            event_id: Uuid::from_u128(7).to_string(),
+            occur_time: Some(encode_time(second(1_000))),
+            ..EventEnvelope::default()
+        };
+        let bytes = event.encode_to_vec();
+        let published = frame::Published { envelope: event.clone(), bytes: &bytes, subject: "checkup.v1.a.b.c".into() };
+        let repeated = frame::repeated(&[published], second(9_000)).expect("a frame").remove(0);
+        let first = frame::frames(&[event]).expect("a frame").remove(0);
+        for (frame, time) in [(first, 1_000_000_000), (repeated, 9_000_000_000)] {
+            let read = read(&frame.payload).expect("a frame");
+            assert_eq!((read.frame_id, read.occur_time), (frame.id, time));
+            assert_eq!(micros(frame.occur_time), time, "the row says the same");
+        }
+    }
 }

@@ -178,9 +178,9 @@ fn a_repeated_frame_has_the_old_bytes_and_another_id() {
     let unknown = EventEnvelope { payload: None, ..reserved(3, "c") };
     let unknown_bytes = fields(&unknown);
     let events = [
-        Published { envelope: known.clone(), bytes: &known_bytes, subject },
-        Published { envelope: other, bytes: &other_bytes, subject },
-        Published { envelope: unknown, bytes: &unknown_bytes, subject: "checkup.v1.plan.made.hospital" },
+        Published { envelope: known.clone(), bytes: &known_bytes, subject: subject.into() },
+        Published { envelope: other, bytes: &other_bytes, subject: subject.into() },
+        Published { envelope: unknown, bytes: &unknown_bytes, subject: "checkup.v1.plan.made.hospital".into() },
     ];
     let now = Timestamp::from_millisecond(1_800_000_000_123).expect("a time");
     let frames = repeated(&events, now).expect("frames");
@@ -207,7 +207,8 @@ fn the_contract_reads_a_repeated_frame() {
     let bytes = event.encode_to_vec();
     let subject = "checkup.v1.claim.capacity_reserved.hospital";
     let now = Timestamp::from_second(1_800_000_000).expect("a time");
-    let frames = repeated(&[Published { envelope: event.clone(), bytes: &bytes, subject }], now).expect("frames");
+    let frames = repeated(&[Published { envelope: event.clone(), bytes: &bytes, subject: subject.into() }], now)
+        .expect("frames");
     let read = EventFrame::decode(frames[0].payload.as_slice()).expect("a frame");
     assert_eq!(read, EventFrame { events: vec![event], repeat_time: Some(encode_time(now)) });
 }

@@ -74,6 +74,9 @@ fn texts_of(target: &Target, now: &str, random: &mut Random) -> Vec<String> {
     if rule(target, "string", "uuid").is_some() {
         texts.extend(uuids(random));
     }
+    if let Some((hospital, _)) = now.split_once("/slots/") {
+        texts.extend(["2027-02-30", "0000-01-01", "2027-13-01"].map(|date| format!("{hospital}/slots/{date}")));
+    }
     let mut seeds = vec![now.to_owned()];
     if let Some(pattern) = rule(target, "string", "pattern").as_ref().and_then(Value::as_str) {
         seeds.extend(matching(pattern, SAMPLES, random));
