@@ -169,7 +169,7 @@ impl Assembly {
         Ok(())
     }
 
-    /// Removes the old events of every outbox, and repeats those that nothing has replaced.
+    /// Removes the old events of every outbox, and repeats those that the state follows from.
     fn retain(&mut self, parts: &Parts<'_>) {
         let period = parts.settings.retention;
         if !period.is_zero() && period < SHORTEST_RETENTION {

@@ -1,4 +1,4 @@
-//! The loop that removes a service's old events, and repeats those that nothing has replaced: see `domain::retention`.
+//! The loop that removes a service's old events, and repeats those that the state follows from: see `domain::retention`.
 //!
 //! Each replica runs it. If two replicas take the same frames, the database lets one of them have them.
 
@@ -107,6 +107,8 @@ impl Retention {
     /// The database's error. What was removed until then is removed.
     pub async fn round(&self) -> Result<Removed, DbErr> {
         let mut all = Removed::default();
+        // Before anything can fail or take long, and once more in the end.
+        self.report().await?;
         // What is appended from here on is none of this round's business, however old a clock makes it.
         let end = outbox::head(self.database.reader()).await?;
         let period = SignedDuration::try_from(self.period).unwrap_or(SignedDuration::MAX);
@@ -131,7 +133,7 @@ impl Retention {
         Ok(all)
     }
 
-    /// Removes frames, and repeats those of their events that nothing has replaced. `None` if another replica did.
+    /// Removes frames, and repeats those of their events that the state follows from. `None` if another replica did.
     async fn replace(
         &self,
         due: Vec<outbox::Model>,

@@ -2,7 +2,7 @@
 //! them: see `domain::frame`. Rows of earlier versions are single events.
 //!
 //! If one writer owns the file, positions grow in commit order, which lets an embedded consumer keep a cursor. Rows are
-//! kept for a time, and the newest event of each aggregate for ever: see `domain::retention`. So a consumer that is
+//! kept for a time, and those that the state follows from for ever: see `domain::retention`. So a consumer that is
 //! added later learns the state of everything from them, and a broker that lost its data is refilled. If a broker is
 //! used, a row carries a mark once the broker has acknowledged it.
 //!

@@ -1,5 +1,5 @@
-//! Events are kept for a time, and the newest of each thing for ever: a view that begins when the first events are gone
-//! ends as the others.
+//! Events are kept for a time, and what the state follows from for ever: a view that begins when the first events are
+//! gone ends as the others.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Old events are removed, and those that nothing has replaced are repeated.
+//! Old events are removed, and those that the state follows from are repeated.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
