@@ -90,7 +90,7 @@ func from(trace string, sampled bool) string {
 
 // TestLoopbackTrace follows one booking: what the gateway's proxy, both services' proxies, both services and every consumer of the event did
 // for it reaches the collector as one trace, each below what it is a consequence of, and the logs of all of them name it. The gateway, and it
-// alone, is told to trace every call: what the others do follows from that.
+// alone, has the setting to trace every call: what the others do follows from that.
 func TestLoopbackTrace(t *testing.T) {
 	l := startLab(t, plan{
 		settings: map[string][]string{"": {"telemetry.filter=info,relay=debug,runtime=debug", "telemetry.format=json"}},

@@ -61,7 +61,7 @@ pub enum Transport {
 #[derive(Debug, Default)]
 pub struct Assembly {
     databases: Vec<(Service, Database)>,
-    /// The services that publish events, with the versions of what these tell about.
+    /// The services that publish events, with the versions of what these report.
     versions: Vec<(Service, Arc<dyn Versions>)>,
     consumers: Vec<(Service, Consumer)>,
     witnesses: Vec<Witness>,

@@ -6,8 +6,7 @@
 use contract::event::v1::event_envelope::Payload;
 use contract::event::v1::{
     CapacityReleased, CapacityReserved, CapacityRevoked, EventEnvelope, HospitalDeleted, HospitalDeletionStarted,
-    HospitalRegistered, HospitalUpdated, ScreeningConfirmed, ScreeningRefused, SlotCapacityChanged, SlotClosed,
-    SlotOpened,
+    HospitalRegistered, ScreeningConfirmed, ScreeningRefused, SlotCapacityChanged, SlotClosed, SlotOpened,
 };
 use fault::Fault;
 use jiff::{SignedDuration, Timestamp};
@@ -86,7 +85,6 @@ pub struct Places {
 pub fn hospital_subjects() -> Vec<String> {
     let facts = [
         ("hospital", "hospital_registered"),
-        ("hospital", "hospital_updated"),
         ("hospital", "hospital_deletion_started"),
         ("hospital", "hospital_deleted"),
         ("slot", "slot_opened"),
@@ -208,15 +206,6 @@ impl Fact {
             },
             Payload::HospitalRegistered(HospitalRegistered { hospital, time_zone, .. }) => {
                 Self::Located { hospital: HospitalId::parse(hospital)?, time_zone: time_zone.clone() }
-            }
-            // once the hospital has changed, the event that registered it is not kept
-            Payload::HospitalUpdated(HospitalUpdated { hospital, time_zone, .. }) => {
-                let hospital = HospitalId::parse(hospital)?;
-                if time_zone.is_empty() {
-                    // earlier versions did not name the zone with each change
-                    return Ok(None);
-                }
-                Self::Located { hospital, time_zone: time_zone.clone() }
             }
             Payload::HospitalDeletionStarted(HospitalDeletionStarted { hospital, reason: _, claims_to_revoke: _ })
             | Payload::HospitalDeleted(HospitalDeleted { hospital, claims_revoked: _ }) => {

@@ -44,7 +44,7 @@ struct Built {
     name: &'static str,
     database: Database,
     consumers: Vec<Consumer>,
-    /// The versions of what it tells about, if it tells anything.
+    /// The versions of what its events report, if it publishes any.
     versions: Option<Arc<dyn Versions>>,
 }
 

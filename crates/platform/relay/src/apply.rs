@@ -32,7 +32,7 @@ pub(crate) struct Applier {
     /// How often each event of a postponed frame was tried, by the frame and its place there; `attempts` once it is a
     /// dead letter. The broker's count of deliveries is not used, because a delivery may end without a try.
     tries: HashMap<(Uuid, u32), i32>,
-    /// When the oldest event at hand was told; `None` if there is none.
+    /// When the oldest event at hand was written to its outbox; `None` if there is none.
     oldest: Option<Timestamp>,
 }
 
@@ -71,7 +71,7 @@ impl Applier {
     pub(crate) async fn apply(&mut self, deliveries: &[Delivery]) -> Outcome {
         let mut outcome = Outcome::default();
         let mut batch = Batch::default();
-        self.oldest = deliveries.first().and_then(|delivery| told(&delivery.message.payload));
+        self.oldest = deliveries.first().and_then(|delivery| write_time(&delivery.message.payload));
         for delivery in deliveries {
             for Event { bytes, inbox_key, content } in events(delivery) {
                 match content {
@@ -308,7 +308,7 @@ fn place(inbox_key: &InboxKey) -> Option<(Uuid, u32)> {
 }
 
 /// When a frame was written to its outbox. An event that is repeated is as old as its repetition.
-fn told(payload: &[u8]) -> Option<Timestamp> {
+fn write_time(payload: &[u8]) -> Option<Timestamp> {
     let opened = Opened::new(payload);
     opened.repeat_time.or_else(|| {
         let first = EventEnvelope::decode(*opened.events.first()?).ok()?;

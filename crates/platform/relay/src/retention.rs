@@ -30,7 +30,7 @@ const ROUNDS_PER_RETENTION: u32 = 20;
 /// The shortest time between two rounds.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The newest versions of what a service tells about.
+/// The newest versions of what a service's events report.
 #[async_trait]
 pub trait Versions: fmt::Debug + Send + Sync + 'static {
     /// The versions of those of these aggregates that there are: the greatest `aggregate_version` of their events.
@@ -57,7 +57,7 @@ pub struct Retention {
     pub period: Duration,
     /// Whether a broker has to acknowledge a frame before it is removed.
     pub published: bool,
-    /// The clock that tells the age of a frame.
+    /// The clock by which frames grow old.
     pub clock: Clock,
 }
 
@@ -154,18 +154,12 @@ impl Retention {
             }
         }
         let total = events.len() as u64;
-        let aggregates: HashMap<usize, Aggregate> = events
-            .iter()
-            .enumerate()
-            .filter_map(|(index, event)| Some((index, Aggregate::of(&event.envelope)?)))
-            .collect();
         // An aggregate that changes meanwhile has a newer event by then, and consumers go by the version.
-        let versions = self.versions.of(self.database.reader(), aggregates.values().cloned().collect()).await?;
-        let mut index = 0;
-        events.retain(|event| {
-            let newest = aggregates.get(&index).and_then(|aggregate| versions.get(aggregate)).copied();
-            index += 1;
-            is_repeated(&event.envelope, newest, limit)
+        let aggregates = events.iter().filter_map(|event| Aggregate::of(&event.envelope)).collect();
+        let versions = self.versions.of(self.database.reader(), aggregates).await?;
+        events.retain(|Published { envelope, .. }| {
+            let newest = Aggregate::of(envelope).and_then(|aggregate| versions.get(&aggregate)).copied();
+            is_repeated(envelope, newest, limit)
         });
         let frames = frame::repeated(&events, now).map_err(|malformed| DbErr::Custom(malformed.0))?;
         let positions: Vec<i64> = due.iter().map(|row| row.position).collect();

@@ -77,7 +77,7 @@ pub struct Service {
     pub places: Arc<dyn CapacityService>,
     /// The consumers of other services' events.
     pub consumers: Vec<relay::Consumer>,
-    /// The newest versions of what its events tell about.
+    /// The newest versions of what its events report.
     pub versions: Arc<dyn relay::Versions>,
 }
 

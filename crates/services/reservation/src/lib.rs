@@ -55,7 +55,7 @@ pub struct Service {
     pub database: Database,
     /// The consumers of other services' events.
     pub consumers: Vec<Consumer>,
-    /// The newest versions of what its events tell about.
+    /// The newest versions of what its events report.
     pub versions: Arc<dyn relay::Versions>,
 }
 

@@ -109,7 +109,7 @@ pub struct Service {
     pub database: Database,
     /// The consumers of other services' events.
     pub consumers: Vec<relay::Consumer>,
-    /// The newest versions of what its events tell about.
+    /// The newest versions of what its events report.
     pub versions: Arc<dyn relay::Versions>,
 }
 

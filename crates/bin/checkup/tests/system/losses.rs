@@ -1,21 +1,16 @@
 //! A broker that loses events in the middle of its stream: `verify` says which of them nobody can publish any more.
 
 use std::process::{Command, Output};
-use std::time::Duration;
 
-use mesh::{Layout, Mesh};
-use testkit::{Desk, Party, Tokens, connect, eventually};
+use mesh::Mesh;
+use testkit::{Desk, eventually};
 
-const START: Duration = Duration::from_secs(60);
+use crate::small_mesh::{self, admin};
+
 /// The name of the stream by default.
 const STREAM: &str = "checkup";
 /// The services that publish events of bookings, in the order in which `verify` names them.
 const PRODUCERS: [&str; 3] = ["hospital", "reservation", "screening"];
-
-async fn party(mesh: &Mesh, service: &str) -> Party {
-    let replica = mesh.of(service).next().expect("a replica");
-    Party::new(connect(replica.addr()).await, Some(&Tokens::of(mesh.directory()).admin("root", "*")))
-}
 
 async fn sql(mesh: &Mesh, service: &str, statement: &str) -> String {
     mesh.postgres_ref().sql(service, statement).await.expect("the database answers")
@@ -51,15 +46,8 @@ async fn thinned(mesh: &Mesh, service: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn verify_counts_what_the_stream_lost_and_nobody_can_publish_again() {
-    let directory = tempfile::Builder::new()
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
-        .tempdir()
-        .expect("a temporary directory");
-    let layout = Layout::new(env!("CARGO_BIN_EXE_checkup"), directory.path());
-    let layout = ["hospital", "screening", "mypage"].iter().fold(layout, |layout, service| layout.replicas(service, 1));
-    let Some(mut mesh) = mesh::for_tests::or_skip("a mesh", Mesh::start(layout, |_| {}).await) else { return };
-    mesh.ready(START).await.expect("it serves");
-    let (hospital, screening) = (party(&mesh, "hospital").await, party(&mesh, "screening").await);
+    let Some((_directory, mut mesh)) = small_mesh::start(&[]).await else { return };
+    let (hospital, screening) = (admin(&mesh, "hospital").await, admin(&mesh, "screening").await);
     let slot = Desk::of(&hospital).open("lossy", &[30], 50).await.remove(0);
     let desk = Desk::of(&screening);
     let mut names = Vec::new();

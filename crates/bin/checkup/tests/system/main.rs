@@ -31,6 +31,7 @@ mod replaced;
 mod retention;
 mod rules;
 mod shares;
+mod small_mesh;
 mod spans;
 mod storage;
 mod stored;

@@ -2,21 +2,15 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use contract::screening::v1::screening::State;
-use mesh::{Layout, Mesh, State as Process};
-use testkit::{Desk, Party, Tokens, connect, eventually};
+use mesh::{Mesh, State as Process};
+use testkit::{Desk, eventually};
 
 use crate::races::all_screenings;
+use crate::small_mesh::{self, START, admin};
 
-const START: Duration = Duration::from_secs(60);
 const LOST: &str = "has lost its own past";
-
-async fn party(mesh: &Mesh, service: &str) -> Party {
-    let replica = mesh.of(service).next().expect("a replica");
-    Party::new(connect(replica.addr()).await, Some(&Tokens::of(mesh.directory()).admin("root", "*")))
-}
 
 fn copy(from: &Path, to: &Path) {
     let copied = Command::new("cp").arg("-a").arg(from).arg(to).status().expect("cp runs");
@@ -40,15 +34,8 @@ async fn published(mesh: &Mesh) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_is_replaced_by_an_older_one_takes_no_booking() {
-    let directory = tempfile::Builder::new()
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
-        .tempdir()
-        .expect("a temporary directory");
-    let layout = Layout::new(env!("CARGO_BIN_EXE_checkup"), directory.path());
-    let layout = ["hospital", "screening", "mypage"].iter().fold(layout, |layout, service| layout.replicas(service, 1));
-    let Some(mut mesh) = mesh::for_tests::or_skip("a mesh", Mesh::start(layout, |_| {}).await) else { return };
-    mesh.ready(START).await.expect("it serves");
-    let (hospital, screening) = (party(&mesh, "hospital").await, party(&mesh, "screening").await);
+    let Some((directory, mut mesh)) = small_mesh::start(&[]).await else { return };
+    let (hospital, screening) = (admin(&mesh, "hospital").await, admin(&mesh, "screening").await);
     let slot = Desk::of(&hospital).open("replaced", &[30], 50).await.remove(0);
     let desk = Desk::of(&screening);
     let first = desk.book("first", &slot, "").await.expect("a place");
@@ -96,7 +83,7 @@ async fn a_database_that_is_replaced_by_an_older_one_takes_no_booking() {
     let recovered = tokio::process::Command::from(command).output().await.expect("recover runs");
     assert!(recovered.status.success(), "{recovered:?}");
     mesh.ready(START).await.expect("it serves again");
-    let shown = all_screenings(&party(&mesh, "screening").await, "").await;
+    let shown = all_screenings(&admin(&mesh, "screening").await, "").await;
     for booked in [&first, &second] {
         let row = shown.iter().find(|row| row.name == booked.name).expect("it is there");
         assert_eq!(row.state(), State::Confirmed);
@@ -108,15 +95,8 @@ async fn a_database_that_is_replaced_by_an_older_one_takes_no_booking() {
 /// outbox that could show that it once had the newest one of the stream.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_service_whose_events_are_all_removed_by_age_serves() {
-    let directory = tempfile::Builder::new()
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
-        .tempdir()
-        .expect("a temporary directory");
-    let layout = Layout::new(env!("CARGO_BIN_EXE_checkup"), directory.path());
-    let layout = ["hospital", "screening", "mypage"].iter().fold(layout, |layout, service| layout.replicas(service, 1));
-    let Some(mut mesh) = mesh::for_tests::or_skip("a mesh", Mesh::start(layout, |_| {}).await) else { return };
-    mesh.ready(START).await.expect("it serves");
-    let (hospital, screening) = (party(&mesh, "hospital").await, party(&mesh, "screening").await);
+    let Some((_directory, mut mesh)) = small_mesh::start(&[]).await else { return };
+    let (hospital, screening) = (admin(&mesh, "hospital").await, admin(&mesh, "screening").await);
     let slot = Desk::of(&hospital).open("quiet", &[30], 50).await.remove(0);
     let desk = Desk::of(&screening);
     desk.book("first", &slot, "").await.expect("a place");

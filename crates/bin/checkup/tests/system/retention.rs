@@ -2,8 +2,8 @@
 //! gone ends as the others.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
 
 use bus::Publish as _;
 use bus::jetstream::{JetStream, JetStreamOptions};
@@ -17,19 +17,20 @@ use domain::frame::Opened;
 use domain::ids::{ClaimId, ScreeningId};
 use domain::retention::Aggregate;
 use fault::Reason;
-use mesh::{Layout, Mesh};
+use mesh::Mesh;
 use prost_types::FieldMask;
 use store::migration::prelude::{ConnectionTrait, sea_orm};
-use testkit::{Checkup, Desk, Party, Tokens, connect, eventually, refused};
+use testkit::{Checkup, Desk, Party, eventually, get, refused};
 
-use crate::embedded;
+use crate::small_mesh::{START, admin, auditor};
+use crate::{embedded, small_mesh};
 
 /// Short enough for a test to see several rounds.
 const RETENTION: &str = "2s";
 const CUSTOMERS: [&str; 6] = ["kim", "lee", "park", "choi", "jung", "kang"];
 
 /// Everything that can happen to a booking, a slot and a hospital; the last event of each is of another kind.
-async fn tell(admin: &Party, booking: &Party) {
+async fn bring_about(admin: &Party, booking: &Party) {
     let (desk, booking) = (Desk::of(admin), Desk::of(booking));
     let slots = desk.open("kept", &[7, 8, 9], 5).await;
     let doomed = desk.open("doomed", &[7], 5).await.remove(0);
@@ -91,7 +92,7 @@ async fn shown(page: &Party, demand: Option<&Party>, ledger: &Party) -> Result<S
 }
 
 impl Shown {
-    /// Fails unless everything that [`tell`] brought about is shown.
+    /// Fails unless everything that [`bring_about`] did is shown.
     fn whole(self) -> Result<Self, String> {
         let forced = self.items["kim"].iter().filter(|item| item.state == "FORCE_CANCELLED").count();
         let states = self.ledger.values().map(|(_, state)| *state);
@@ -129,7 +130,7 @@ async fn logs(directory: &Path) -> BTreeMap<&'static str, (i64, i64)> {
 }
 
 /// The version of each booking, claim and reservation in the tables of a directory that no process uses, and the newest
-/// that the logs tell.
+/// that the logs have.
 async fn versions(directory: &Path) -> BTreeMap<String, (i64, i64)> {
     const TABLES: [(&str, &str); 3] = [
         ("screening", "SELECT id, 0, version FROM screening"),
@@ -144,12 +145,12 @@ async fn versions(directory: &Path) -> BTreeMap<String, (i64, i64)> {
             let rows = file.query_all_raw(sea_orm::Statement::from_string(sea_orm::DbBackend::Sqlite, sql)).await;
             rows.expect("answered")
         };
-        let mut told: BTreeMap<Aggregate, i64> = BTreeMap::new();
+        let mut reported: BTreeMap<Aggregate, i64> = BTreeMap::new();
         for row in query("SELECT payload FROM outbox").await {
             let payload: Vec<u8> = row.try_get_by_index(0).expect("bytes");
             for event in Opened::new(&payload).decode().expect("events") {
                 let Some(aggregate) = Aggregate::of(&event) else { continue };
-                let newest = told.entry(aggregate).or_default();
+                let newest = reported.entry(aggregate).or_default();
                 *newest = event.aggregate_version.max(*newest);
             }
         }
@@ -160,7 +161,7 @@ async fn versions(directory: &Path) -> BTreeMap<String, (i64, i64)> {
                 "reservation" => Aggregate::Reservation(screening),
                 _ => Aggregate::Claim(ClaimId { screening, generation: row.try_get_by_index(1).expect("a number") }),
             };
-            let newest = told.get(&aggregate).copied().unwrap_or(0);
+            let newest = reported.get(&aggregate).copied().unwrap_or(0);
             versions.insert(format!("{aggregate:?}"), (row.try_get_by_index(2).expect("a version"), newest));
         }
         file.close().await.expect("closed");
@@ -171,14 +172,14 @@ async fn versions(directory: &Path) -> BTreeMap<String, (i64, i64)> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn views_that_begin_when_the_first_events_are_gone_end_as_the_others() {
     let checkup = embedded().set("events.retention", RETENTION).start().await;
-    tell(&checkup.admin().await, &checkup.admin().await).await;
+    bring_about(&checkup.admin().await, &checkup.admin().await).await;
     let before = eventually("the views to have read it all", async || shown_by(&checkup).await).await;
     let directory = checkup.launch().data().path().to_owned();
-    let told = logs(&directory).await;
+    let before_removal = logs(&directory).await;
     eventually("every event to be removed or repeated", async || {
         let now = logs(&directory).await;
-        let gone = now.iter().all(|(service, (first, _))| *first > told[service].1);
-        if gone { Ok(()) } else { Err(format!("{told:?}, now {now:?}")) }
+        let gone = now.iter().all(|(service, (first, _))| *first > before_removal[service].1);
+        if gone { Ok(()) } else { Err(format!("{before_removal:?}, now {now:?}")) }
     })
     .await;
     assert_eq!(shown_by(&checkup).await, Ok(before.clone()), "what is repeated changes nothing");
@@ -188,8 +189,8 @@ async fn views_that_begin_when_the_first_events_are_gone_end_as_the_others() {
     let launch = checkup.stop().await;
     let versions = versions(&directory).await;
     assert!(versions.len() > 20, "{versions:?}");
-    let untold: Vec<_> = versions.iter().filter(|(_, (version, told))| version != told).collect();
-    assert!(untold.is_empty(), "{untold:?}");
+    let unreported: Vec<_> = versions.iter().filter(|(_, (version, newest))| version != newest).collect();
+    assert!(unreported.is_empty(), "{unreported:?}");
     for entry in std::fs::read_dir(&directory).expect("a directory") {
         let entry = entry.expect("an entry");
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -207,31 +208,20 @@ async fn views_that_begin_when_the_first_events_are_gone_end_as_the_others() {
     assert_eq!(verified.code, Some(0), "{verified:#?}");
 }
 
-const START: Duration = Duration::from_secs(60);
-
-async fn party(mesh: &Mesh, service: &str) -> Party {
-    let replica = mesh.of(service).next().expect("a replica");
-    Party::new(connect(replica.addr()).await, Some(&Tokens::of(mesh.directory()).admin("root", "*")))
-}
-
-async fn auditor(mesh: &Mesh, service: &str) -> Party {
-    let replica = mesh.of(service).next().expect("a replica");
-    Party::new(connect(replica.addr()).await, Some(&Tokens::of(mesh.directory()).auditor()))
+/// The value of a metric that a service has once.
+async fn metric(admin: SocketAddr, name: &str) -> f64 {
+    let page = get(admin, "/metrics").await.expect("a page").body;
+    let sample = page.lines().find(|line| line.starts_with(&format!("{name}{{")));
+    let value = sample.and_then(|line| line.rsplit(' ').next()?.parse().ok());
+    value.unwrap_or_else(|| panic!("no {name} in\n{page}"))
 }
 
 /// The same on a mesh, whose stream drops events by age.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_view_that_begins_when_the_stream_forgot_its_beginning_ends_as_the_others() {
-    let directory = tempfile::Builder::new()
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
-        .tempdir()
-        .expect("a temporary directory");
-    let layout = Layout::new(env!("CARGO_BIN_EXE_checkup"), directory.path());
-    let layout = ["hospital", "screening", "mypage"].iter().fold(layout, |layout, service| layout.replicas(service, 1));
-    let layout = Layout { settings: vec![format!("events.retention={RETENTION}")], ..layout };
-    let Some(mut mesh) = mesh::for_tests::or_skip("a mesh", Mesh::start(layout, |_| {}).await) else { return };
-    mesh.ready(START).await.expect("it serves");
-    tell(&party(&mesh, "hospital").await, &party(&mesh, "screening").await).await;
+    let settings = format!("events.retention={RETENTION}");
+    let Some((_directory, mut mesh)) = small_mesh::start(&[&settings]).await else { return };
+    bring_about(&admin(&mesh, "hospital").await, &admin(&mesh, "screening").await).await;
     let read = async |mesh: &Mesh| {
         shown(&auditor(mesh, "mypage").await, None, &auditor(mesh, "reservation").await).await?.whole()
     };
@@ -240,12 +230,22 @@ async fn a_view_that_begins_when_the_stream_forgot_its_beginning_ends_as_the_oth
     let url = mesh.nats().url_of("operator");
     let options = JetStreamOptions { owns_stream: false, ..JetStreamOptions::new(url) };
     let broker = JetStream::connect(options).await.expect("connected");
-    let told = broker.state().await.expect("a stream").last;
+    let last = broker.state().await.expect("a stream").last;
     eventually("the stream to have forgotten its beginning", async || {
         let now = broker.state().await.map_err(|error| error.to_string())?;
-        if now.first > told { Ok(()) } else { Err(format!("{told}, now {now:?}")) }
+        if now.first > last { Ok(()) } else { Err(format!("{last}, now {now:?}")) }
     })
     .await;
+    // what the alerts go by
+    let hospital = mesh.of("hospital").next().expect("a replica").admin_addr();
+    eventually("the publisher to look at the stream", async || {
+        let bytes = metric(hospital, "checkup_stream_bytes").await;
+        if bytes > 0.0 { Ok(()) } else { Err("it saw an empty one".to_owned()) }
+    })
+    .await;
+    assert!((metric(hospital, "checkup_stream_limit_bytes").await - 4_294_967_296.0).abs() < 1.0);
+    assert!(metric(hospital, "checkup_events_removed_total").await > 0.0);
+    assert!(metric(hospital, "checkup_retention_overdue_seconds").await < 60.0);
     let page = mesh.replica("mypage", 0).expect("a replica");
     page.kill().await.expect("it runs no more");
     for entry in std::fs::read_dir(page.directory()).expect("a directory") {

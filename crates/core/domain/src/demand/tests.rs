@@ -159,7 +159,6 @@ fn a_retry_travels_on_under_the_same_id_and_another_caller_under_another() {
 fn every_fact_that_is_understood_is_subscribed_to() {
     let hospital = [
         Payload::HospitalRegistered(Default::default()),
-        Payload::HospitalUpdated(Default::default()),
         Payload::HospitalDeletionStarted(Default::default()),
         Payload::HospitalDeleted(Default::default()),
         Payload::SlotOpened(Default::default()),
@@ -181,17 +180,6 @@ fn every_fact_that_is_understood_is_subscribed_to() {
         let envelope = EventEnvelope { payload: Some(payload), ..EventEnvelope::default() };
         assert!(Fact::decode(&envelope).is_err(), "{envelope:?}");
     }
-}
-
-#[test]
-fn a_hospital_that_changed_tells_its_zone_unless_an_earlier_version_did() {
-    let decoded = |time_zone: &str| {
-        let hospital = seoul().to_string();
-        let updated = HospitalUpdated { hospital, time_zone: time_zone.into(), ..HospitalUpdated::default() };
-        Fact::decode(&EventEnvelope { payload: Some(Payload::HospitalUpdated(updated)), ..EventEnvelope::default() })
-    };
-    assert_eq!(decoded(""), Ok(None));
-    assert_eq!(decoded("Asia/Seoul"), Ok(Some(Fact::Located { hospital: seoul(), time_zone: "Asia/Seoul".into() })));
 }
 
 /// Hospital bars a claim by releasing it before it was taken, on whichever slot the caller named.
