@@ -10,6 +10,8 @@ mod circles;
 mod examples;
 #[path = "architecture/modules.rs"]
 mod modules;
+#[path = "architecture/unit_tests.rs"]
+mod unit_tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -19,6 +21,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use examples::example_below;
+use unit_tests::test_of;
 
 /// Crates for tests only. They may use any crate, and only tests may use them.
 const INSTRUMENTS: &[&str] = &["testkit", "chaos", "simulation"];
@@ -237,6 +240,26 @@ fn no_example_is_left_out_of_the_tests() {
         // the comments of the contract are written for the .proto files, so none of them is Rust
         let found = example_below(&sources).filter(|_| name != "contract");
         assert_eq!(runs, found.is_some(), "{name} runs examples: {runs}; it has one in {found:?}");
+    }
+}
+
+/// A test is run, or there is none: `test = false` spares the executable that would be linked for nothing.
+#[test]
+fn no_test_is_left_out_of_the_tests() {
+    for package in metadata()["packages"].as_array().unwrap() {
+        for target in package["targets"].as_array().unwrap() {
+            let (name, kind) = (target["name"].as_str().unwrap(), target["kind"][0].as_str().unwrap());
+            if !["lib", "bin"].contains(&kind) {
+                continue;
+            }
+            let found = test_of(Path::new(target["src_path"].as_str().unwrap()), kind == "lib");
+            let is_tested = target["test"].as_bool().unwrap();
+            assert_eq!(
+                is_tested,
+                found.is_some(),
+                "the {kind} {name} says test = {is_tested}; it has one in {found:?}"
+            );
+        }
     }
 }
 
