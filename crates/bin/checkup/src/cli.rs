@@ -43,7 +43,7 @@ Exit status:
 #[command(name = "checkup", version, styles = STYLES, max_term_width = 100, arg_required_else_help = true)]
 #[command(after_help = STATUSES, disable_help_subcommand = true)]
 pub struct Cli {
-    /// What to do.
+    /// The command, which has flags and help of its own.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -102,13 +102,13 @@ pub struct ListenArgs {
     pub allow_remote: bool,
 }
 
-/// Where a configuration comes from.
+/// Where a configuration comes from: the defaults, a file, the environment and flags, each over those before it.
 #[derive(Debug, Clone, Args)]
 pub struct ConfigArgs {
-    /// Configuration file (TOML) over the defaults
+    /// Configuration file (TOML), read over the defaults; the environment comes over it
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Sets one configuration key; may be repeated
+    /// Sets one configuration key, over the file and the environment; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
 }
@@ -116,7 +116,7 @@ pub struct ConfigArgs {
 /// Which running process, and how to be let in.
 #[derive(Debug, Clone, Args)]
 pub struct TargetArgs {
-    /// The running process
+    /// Where the running process serves gRPC
     #[arg(long, value_name = "HOST:PORT", default_value = ADDR)]
     pub addr: String,
     /// Its data directory, to make tokens with

@@ -23,7 +23,7 @@ Exit status: 0; 1 where it cannot be read or written, nothing is left behind the
 #[derive(Debug, Clone, Args)]
 #[command(after_help = BACKUP_EXAMPLES)]
 pub struct BackupArgs {
-    /// The data directory
+    /// The data directory to copy; its services may run meanwhile
     #[arg(long, value_name = "DIR", default_value = DATA_DIR)]
     pub data_dir: PathBuf,
     /// The archive to write, which must not be there
@@ -46,10 +46,10 @@ Exit status: 0; 1 where the archive is not whole or the directory is not free; 6
 #[derive(Debug, Clone, Args)]
 #[command(after_help = RESTORE_EXAMPLES)]
 pub struct RestoreArgs {
-    /// The archive
+    /// The archive, as `checkup backup` writes it
     #[arg(long, value_name = "FILE")]
     pub from: PathBuf,
-    /// The directory to make
+    /// The directory to make, which must be empty or not there
     #[arg(long, value_name = "DIR", default_value = DATA_DIR)]
     pub data_dir: PathBuf,
 }
@@ -73,13 +73,13 @@ line or configuration.";
 #[derive(Debug, Clone, Args)]
 #[command(after_help = RECOVER_EXAMPLES)]
 pub struct RecoverArgs {
-    /// Which databases.
+    /// `--data-dir`, `--config` and `--set`, by which the databases of the services are found.
     #[command(flatten)]
     pub stores: StoresArgs,
     /// Holds this service to what the others know although nothing shows that it lost its past: hospital or screening
     #[arg(long, value_name = "NAME")]
     pub service: Option<Service>,
-    /// Only says what it would do
+    /// Says what it would do, and changes nothing
     #[arg(long)]
     pub dry_run: bool,
 }

@@ -31,13 +31,13 @@ pub struct UpArgs {
     /// Where the data is, one SQLite file a service and the signing key; made when it is not there. One process at a time
     #[arg(long, value_name = "DIR", default_value = DATA_DIR)]
     pub data_dir: PathBuf,
-    /// Where it listens.
+    /// `--addr`, `--admin-addr` and `--allow-remote`: loopback only, unless the last one is there.
     #[command(flatten)]
     pub listen: ListenArgs,
     /// Services to leave out: hospital, screening, reservation, mypage, marketing
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     pub without: Vec<Service>,
-    /// What is configured.
+    /// `--config` and `--set`: a file over the defaults, and keys over the file and the environment.
     #[command(flatten)]
     pub config: ConfigArgs,
 }
@@ -68,10 +68,10 @@ pub struct ServeArgs {
     /// Where services without a configured database keep a file each. One process at a time
     #[arg(long, value_name = "DIR", default_value = DATA_DIR)]
     pub data_dir: PathBuf,
-    /// Where it listens.
+    /// `--addr`, `--admin-addr` and `--allow-remote`: loopback only, unless the last one is there.
     #[command(flatten)]
     pub listen: ListenArgs,
-    /// What is configured.
+    /// `--config` and `--set`: a file over the defaults, and keys over the file and the environment.
     #[command(flatten)]
     pub config: ConfigArgs,
 }

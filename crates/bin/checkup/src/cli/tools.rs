@@ -86,7 +86,7 @@ Exit status: 0; 1 where a row is not as the contract says or could not be played
 #[derive(Debug, Clone, Args)]
 #[command(after_help = DEMO_EXAMPLES)]
 pub struct DemoArgs {
-    /// Which process.
+    /// `--addr` of the process, and `--data-dir` or `--token` to be let in.
     #[command(flatten)]
     pub target: TargetArgs,
     /// Prints JSON instead of a table
@@ -118,7 +118,7 @@ Exit status: 0 where everything that was read agrees; 1 where it does not, or co
 #[derive(Debug, Clone, Args)]
 #[command(after_help = VERIFY_EXAMPLES)]
 pub struct VerifyArgs {
-    /// Which process.
+    /// `--addr` of the process, and `--data-dir` or `--token` to be let in.
     #[command(flatten)]
     pub target: TargetArgs,
     /// How long a disagreement may take to go away by itself: events may be on their way
@@ -127,7 +127,7 @@ pub struct VerifyArgs {
     /// Prints JSON instead of lines
     #[arg(long)]
     pub json: bool,
-    /// What is configured.
+    /// `--config` and `--set`: a file over the defaults, and keys over the file and the environment.
     #[command(flatten)]
     pub config: ConfigArgs,
 }
@@ -192,10 +192,10 @@ pub struct BenchArgs {
     /// Connections that the callers share, to the baseline's server too
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub connections: u16,
-    /// P7: rows of a list
+    /// P7: rows of a list [default: 1000000; 10000 with --short]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(10_000..=10_000_000))]
     pub rows: Option<u64>,
-    /// P6: bookings of the hospital
+    /// P6: bookings of the hospital [default: 100000; 500 with --short]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
     pub bookings: Option<u32>,
     /// The only order of customers: sequential or random [default: both where they are compared, else random]

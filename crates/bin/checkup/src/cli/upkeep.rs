@@ -27,7 +27,7 @@ pub struct MigrateArgs {
     /// Whose databases [default: all that are configured]
     #[arg(value_name = "SERVICE")]
     pub services: Vec<Service>,
-    /// What is configured.
+    /// `--config` and `--set`: a file over the defaults, and keys over the file and the environment.
     #[command(flatten)]
     pub config: ConfigArgs,
 }
@@ -52,7 +52,7 @@ pub enum DeadLettersCommand {
     /// Lists the dead letters of all services that can be found
     #[command(after_help = DEAD_LETTERS_EXAMPLES)]
     List {
-        /// Which databases.
+        /// `--data-dir`, `--config` and `--set`, by which the databases of the services are found.
         #[command(flatten)]
         stores: StoresArgs,
         /// Prints JSON instead of a table
@@ -62,23 +62,23 @@ pub enum DeadLettersCommand {
     /// Prints a dead letter with its event
     #[command(after_help = DEAD_LETTERS_EXAMPLES)]
     Show {
-        /// Which databases.
+        /// `--data-dir`, `--config` and `--set`, by which the databases of the services are found.
         #[command(flatten)]
         stores: StoresArgs,
-        /// The dead letter
+        /// The dead letter, as `list` names it
         #[arg(value_name = "SERVICE/NUMBER")]
         dead_letter: DeadLetterId,
     },
     /// Has dead letters applied again
     #[command(after_help = DEAD_LETTERS_EXAMPLES)]
     Replay {
-        /// Which databases.
+        /// `--data-dir`, `--config` and `--set`, by which the databases of the services are found.
         #[command(flatten)]
         stores: StoresArgs,
-        /// The dead letters
+        /// The dead letters, as `list` names them
         #[arg(value_name = "SERVICE/NUMBER", required_unless_present = "all")]
         dead_letters: Vec<DeadLetterId>,
-        /// All of them
+        /// Replays every dead letter of all services that can be found
         #[arg(long, conflicts_with = "dead_letters")]
         all: bool,
         /// How long to wait for the outcome
@@ -88,10 +88,10 @@ pub enum DeadLettersCommand {
     /// Removes dead letters for good
     #[command(after_help = DEAD_LETTERS_EXAMPLES)]
     Drop {
-        /// Which databases.
+        /// `--data-dir`, `--config` and `--set`, by which the databases of the services are found.
         #[command(flatten)]
         stores: StoresArgs,
-        /// The dead letters
+        /// The dead letters, as `list` names them
         #[arg(value_name = "SERVICE/NUMBER", required = true)]
         dead_letters: Vec<DeadLetterId>,
     },
@@ -114,7 +114,7 @@ pub enum ConsumersCommand {
     /// Lists the durable consumers of the stream
     #[command(after_help = CONSUMERS_EXAMPLES)]
     List {
-        /// What is configured.
+        /// `--config` and `--set`: a file over the defaults, and keys over the file and the environment.
         #[command(flatten)]
         config: ConfigArgs,
         /// Prints JSON instead of a table
@@ -127,7 +127,7 @@ pub enum ConsumersCommand {
         /// Its name, as `list` shows it
         #[arg(value_name = "NAME")]
         name: String,
-        /// What is configured.
+        /// `--config` and `--set`: a file over the defaults, and keys over the file and the environment.
         #[command(flatten)]
         config: ConfigArgs,
     },
@@ -165,7 +165,7 @@ pub struct StoresArgs {
     /// A data directory, for services that the configuration gives no database
     #[arg(long, value_name = "DIR", default_value = DATA_DIR)]
     pub data_dir: PathBuf,
-    /// What is configured.
+    /// `--config` and `--set`: a file over the defaults, and keys over the file and the environment.
     #[command(flatten)]
     pub config: ConfigArgs,
 }
@@ -198,7 +198,7 @@ pub struct RebuildArgs {
     /// How long to wait for the new view
     #[arg(long, value_name = "SPAN", default_value = "10m", value_parser = humantime::parse_duration)]
     pub wait: Duration,
-    /// What is configured.
+    /// `--config` and `--set`: a file over the defaults, and keys over the file and the environment.
     #[command(flatten)]
     pub config: ConfigArgs,
 }
