@@ -19,7 +19,7 @@ impl Violations {
     }
 
     /// Parses a required name. If it does not parse, adds a violation with the parser's error, which says what was
-    /// expected.
+    /// expected, and returns `None`: the refusal comes when all fields have been looked at.
     pub fn name<T, E: Into<String>>(
         &mut self,
         field: &str,

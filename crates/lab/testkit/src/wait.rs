@@ -18,12 +18,18 @@ pub fn wait_limit() -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// Calls `look` until it returns `Ok`. Panics with the last `Err` after [`wait_limit`].
+/// Calls `look` until it returns `Ok`, and returns what that has.
+///
+/// # Panics
+/// With the last `Err` if there is none after [`wait_limit`].
 pub async fn eventually<T>(what: &str, look: impl AsyncFnMut() -> Result<T, String>) -> T {
     eventually_within(wait_limit(), what, look).await
 }
 
-/// Calls `look` until it returns `Ok`. Panics with the last `Err` after `limit`, which is then part of what is tested.
+/// Calls `look` until it returns `Ok`, and returns what that has. The limit is then part of what is tested.
+///
+/// # Panics
+/// With the last `Err` if there is none after `limit`.
 pub async fn eventually_within<T>(limit: Duration, what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
     let end = Instant::now() + limit;
     let mut seen = String::from("nothing");
