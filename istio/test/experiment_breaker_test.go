@@ -22,9 +22,9 @@ func TestExperimentBreaker(t *testing.T) {
 	r.say("%d callers book for %s while each call of Hospital takes %s ± %s longer, with two replicas of Hospital and of Screening. Availability: the "+
 		"share of answers that are a booking. Overflow: calls that a proxy refused by itself. Each proxy of Screening lets through what its rule says, so "+
 		"the tight one lets %d calls be under way from both.", callers, length, slow.delay, slow.spread, 2*tight)
-	r.head = []string{"rule", "bookings", "a second", "answers a second", "availability", "p50 of bookings", "p99", "p50 of refusals", "overflow", "ejections", "ledger"}
+	r.head = []string{"rule", "bookings", "a second", "answers a second", "availability", "p50 of bookings", "p99", "p50 of refusals", "overflow", "ejections", "agreement"}
 
-	books := newLedger()
+	history := newHistory()
 	latencies := picture{name: "latency", title: "How long bookings took", x: "percent of bookings", y: "milliseconds at most", logarithmic: true}
 	availability := picture{name: "rate", title: "Bookings a second", x: "second", y: "bookings"}
 	for _, rule := range []struct {
@@ -46,14 +46,14 @@ func TestExperimentBreaker(t *testing.T) {
 		const overflow, ejections = "upstream_rq_(active|pending)_overflow", "ejections_enforced_total"
 		overflown, ejected := l.counted(overflow, "screening", "hospital"), l.counted(ejections, "gateway", "screening")
 		load := l.newTraffic(at)
-		load.books = books
+		load.history = history
 		load.run(callers, 0, length, (*caller).book)
 		f := figure(load.seen(), nil)
 		overflown, ejected = l.counted(overflow, "screening", "hospital")-overflown, l.counted(ejections, "gateway", "screening")-ejected
 		l.apply(func(*Manifests) {}) // the rule counts for whoever compares, too
 		l.limited("1024")
 		r.row(rule.name, thousands(f.fine), aSecond(f.fine, length), aSecond(f.calls, length), f.available(), milliseconds(quantile(f.took, 0.5)),
-			milliseconds(quantile(f.took, 0.99)), milliseconds(quantile(f.refusals, 0.5)), thousands(overflown), thousands(ejected), r.ledgers(load))
+			milliseconds(quantile(f.took, 0.99)), milliseconds(quantile(f.refusals, 0.5)), thousands(overflown), thousands(ejected), r.agreement(load))
 		if f.fine == 0 {
 			t.Errorf("%s: nobody got a place", rule.name)
 		}

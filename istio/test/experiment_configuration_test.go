@@ -26,15 +26,15 @@ func TestExperimentConfiguration(t *testing.T) {
 	const look = 3 * time.Second
 	r.say("`mypage.heartbeat` is set to 500 ms instead of 15 s in k8s/base/checkup.toml, and the pods roll while %d callers book, cancel and read at all five "+
 		"services. What changes is counted on a stream of WatchMyPage: heartbeats within %s.", visitors, look)
-	r.head = []string{"", "ConfigMap", "pods with it", "heartbeats", "calls", "failing", "availability", "ledger"}
+	r.head = []string{"", "ConfigMap", "pods with it", "heartbeats", "calls", "failing", "availability", "agreement"}
 
 	quiet := l.heartbeats(look)
 	r.row("before", before.configName, fmt.Sprint(l.configured(before)), fmt.Sprint(quiet), "–", "–", "–", "–")
-	made, err := l.rolled(at, newLedger(), after, services, 0)
+	made, err := l.rolled(at, newHistory(), after, services, 0)
 	if err != nil {
 		t.Error(err)
 	}
-	r.row(fmt.Sprintf("the rollout, %.0f s", made.took.Seconds()), "–", "–", "–", thousands(made.calls), made.failed(), made.available(), r.ledgers(made.load))
+	r.row(fmt.Sprintf("the rollout, %.0f s", made.took.Seconds()), "–", "–", "–", thousands(made.calls), made.failed(), made.available(), r.agreement(made.load))
 	lively := l.heartbeats(look)
 	r.row("after", after.configName, fmt.Sprint(l.configured(after)), fmt.Sprint(lively), "–", "–", "–", "–")
 	if quiet != 0 || lively < 2 {

@@ -79,7 +79,7 @@ func TestExperimentEjection(t *testing.T) {
 	if patient.relay.refused.Load() < 5 {
 		t.Errorf("the ill replica was asked only %d times, so nothing was tried", patient.relay.refused.Load())
 	}
-	r.say("Ledger: %s; %s.", r.ledgers(load), load.raisedAsTold(r, raised))
+	r.say("Agreement: %s; %s.", r.agreement(load), load.raisedAsTold(r, raised))
 	r.pictures = append(r.pictures, picture{
 		name: "calls", title: "Calls of each replica of Hospital", x: "second", y: "calls a second", lines: watch.lines,
 		marks: []mark{{"ill", fell.Seconds()}, {"well", healed.Seconds()}, {"called again", returned.Seconds()}},
@@ -91,9 +91,9 @@ func (l *traffic) raise(at *opened) func(*caller) {
 	admin := l.lab.sign("admin", "lee")
 	return func(c *caller) {
 		request := newRequest()
-		l.books.mu.Lock()
-		l.books.raised = append(l.books.raised, request)
-		l.books.mu.Unlock()
+		l.history.mu.Lock()
+		l.history.raised = append(l.history.raised, request)
+		l.history.mu.Unlock()
 		_, _ = c.call("raise", "hospital.v1.HospitalService/SetSlotCapacity", admin, raiseBody(at, request))
 	}
 }
@@ -105,7 +105,7 @@ func raiseBody(at *opened, request string) string {
 // raisedAsTold repeats every request, which adds nothing where it was carried out, and counts the places.
 func (l *traffic) raisedAsTold(r *report, at *opened) string {
 	admin, client := l.lab.sign("admin", "lee"), l.lab.connect(l.lab.door, l.lab.outside("h2"))
-	for _, request := range l.books.raised {
+	for _, request := range l.history.raised {
 		if err := l.insist(func(ctx context.Context) error {
 			_, err := client.call(ctx, "hospital.v1.HospitalService/SetSlotCapacity", admin, raiseBody(at, request))
 			return err
@@ -119,10 +119,10 @@ func (l *traffic) raisedAsTold(r *report, at *opened) string {
 		r.t.Error(err)
 		return "**the slot cannot be read**"
 	}
-	if wanted := fmt.Sprint(100 + len(l.books.raised)); textOf(answer, "capacity") != wanted {
+	if wanted := fmt.Sprint(100 + len(l.history.raised)); textOf(answer, "capacity") != wanted {
 		r.t.Errorf("the slot has %s places instead of %s", textOf(answer, "capacity"), wanted)
 	}
-	return fmt.Sprintf("the slot has %s places, 100 and one for each of %s writes, all asked for again", textOf(answer, "capacity"), thousands(len(l.books.raised)))
+	return fmt.Sprintf("the slot has %s places, 100 and one for each of %s writes, all asked for again", textOf(answer, "capacity"), thousands(len(l.history.raised)))
 }
 
 // watch follows how many calls each replica of Hospital gets, and for how long each proxy that calls them has ejected one.

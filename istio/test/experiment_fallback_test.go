@@ -60,7 +60,7 @@ func TestExperimentFallback(t *testing.T) {
 			t.Errorf("while Hospital was %s: %s", phase.name, f.failed())
 		}
 	}
-	r.say("Ledger: %s.", r.ledgers(load))
+	r.say("Agreement: %s.", r.agreement(load))
 	r.pictures = append(r.pictures, picture{
 		name: "answers", title: "Answers a second", x: "second", y: "answers",
 		marks: []mark{{"Hospital killed", left.Seconds()}, {"started", back.Seconds()}},
@@ -95,7 +95,7 @@ type settlement struct {
 
 // pending waits until no booking is PENDING, and holds each that was answered so to what it is then.
 func (l *traffic) pending(since time.Duration) (settlement, error) {
-	made := settlement{pending: len(l.books.waiting)}
+	made := settlement{pending: len(l.history.waiting)}
 	if made.pending == 0 {
 		return made, fmt.Errorf("nobody was answered PENDING, so nothing was tried")
 	}
@@ -118,11 +118,11 @@ func (l *traffic) pending(since time.Duration) (settlement, error) {
 	if err != nil {
 		return made, err
 	}
-	for name, one := range l.books.waiting {
+	for name, one := range l.history.waiting {
 		switch {
 		case confirmed[name]:
 			made.confirmed++
-			l.books.active[name] = one
+			l.history.active[name] = one
 		case rejected[name]:
 			made.rejected++
 		default:

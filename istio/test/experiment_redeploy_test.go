@@ -27,9 +27,9 @@ type rollout struct {
 }
 
 // rolled rolls services from one version to another, all at once as `kubectl apply` does, and again until there were so many calls.
-func (l *lab) rolled(at *opened, books *ledger, to *kubernetes, names []string, calls int) (*rollout, error) {
+func (l *lab) rolled(at *opened, history *history, to *kubernetes, names []string, calls int) (*rollout, error) {
 	made := &rollout{load: l.newTraffic(at)}
-	made.load.books = books
+	made.load.history = history
 	var failed error
 	made.load.runUntil(visitors, visitorPause, func(stop chan<- struct{}) {
 		defer close(stop)
@@ -90,7 +90,7 @@ func TestExperimentRedeploy(t *testing.T) {
 	calls := pick(r, 10_000, 1_000)
 	const slow = 3 * time.Second
 	l := startLab(t, plan{replicas: map[string]int{"hospital": 2, "screening": 2, "reservation": 2, "mypage": 2, "marketing": 2}, spare: 2, unhurried: true})
-	at, books := l.open("han-river", 300, 100_000), newLedger()
+	at, history := l.open("han-river", 300, 100_000), newHistory()
 	next := version(t, func(config string) string { return config + "\n# the next version\n" })
 	unready := version(t, func(config string) string {
 		return with("drain_delay", "0s")(with("drain_timeout", "0s")(config))
@@ -103,7 +103,7 @@ func TestExperimentRedeploy(t *testing.T) {
 	r.say("Two replicas of each service. Every pod is replaced while %d callers book, cancel and read at all five services: by k8s/base's strategy (a new "+
 		"pod is ready for minReadySeconds before an old one goes; my-page goes first and comes again on its volume), its probes, its drain and its grace. "+
 		"Availability: the share of answers that were what was asked for; any error counts against it. New containers take %s longer to start than they would. The last two rows break the rollout on purpose.", visitors, slow)
-	r.head = []string{"rolled", "seconds", "calls", "failing", "availability", "what failed", "ledger"}
+	r.head = []string{"rolled", "seconds", "calls", "failing", "availability", "what failed", "agreement"}
 	for _, step := range []struct {
 		name     string
 		to       *kubernetes
@@ -115,7 +115,7 @@ func TestExperimentRedeploy(t *testing.T) {
 		{"Hospital and Screening, new pods without probes", unready, []string{"hospital", "screening"}, 0, false},
 		{"the same, old pods without a drain", next, []string{"hospital", "screening"}, 0, false},
 	} {
-		made, err := l.rolled(at, books, step.to, step.services, step.calls)
+		made, err := l.rolled(at, history, step.to, step.services, step.calls)
 		if err != nil {
 			t.Errorf("%s: %v", step.name, err)
 		}
@@ -123,7 +123,7 @@ func TestExperimentRedeploy(t *testing.T) {
 		if made.times > 1 {
 			name += fmt.Sprintf(", %d times", made.times)
 		}
-		r.row(name, fmt.Sprintf("%.0f", made.took.Seconds()), thousands(made.calls), thousands(made.calls-made.fine), made.available(), made.failed(), r.ledgers(made.load))
+		r.row(name, fmt.Sprintf("%.0f", made.took.Seconds()), thousands(made.calls), thousands(made.calls-made.fine), made.available(), made.failed(), r.agreement(made.load))
 		if whole := made.fine == made.calls && made.calls >= step.calls; whole != step.whole {
 			t.Errorf("%s: %s of %d calls: %s", step.name, made.available(), made.calls, made.failed())
 		}

@@ -19,9 +19,9 @@ func TestExperimentScale(t *testing.T) {
 	r.say("%d callers book for %s with one, two and three replicas of Hospital; breakers, ejection and mutual TLS as shipped. Two cores cannot give "+
 		"three replicas one each, so what a replica can do is bounded otherwise: it works on %d calls at a time, each for %s ± %s, which is %d a second.",
 		callers, length, busy.workers, busy.delay, busy.spread, int(float64(busy.workers)/busy.delay.Seconds()))
-	r.head = []string{"replicas", "bookings a second", "of one replica's", "availability", "p50", "p99", "calls of each replica", "refused by breakers", "TLS handshakes with Hospital so far", "ledger"}
+	r.head = []string{"replicas", "bookings a second", "of one replica's", "availability", "p50", "p99", "calls of each replica", "refused by breakers", "TLS handshakes with Hospital so far", "agreement"}
 
-	books, first := newLedger(), 0.0
+	history, first := newHistory(), 0.0
 	rates := picture{name: "rate", title: "Bookings a second", x: "replicas of Hospital", y: "bookings a second"}
 	for replicas := 1; replicas <= 3; replicas++ {
 		if replicas > 1 {
@@ -35,7 +35,7 @@ func TestExperimentScale(t *testing.T) {
 		}
 		overflown := l.counted("upstream_rq_(active|pending)_overflow", "screening", "hospital")
 		load := l.newTraffic(at)
-		load.books = books
+		load.history = history
 		load.run(callers, 0, length, (*caller).book)
 		f := figure(load.seen(), nil)
 		var shares []string
@@ -52,7 +52,7 @@ func TestExperimentScale(t *testing.T) {
 		}
 		r.row(fmt.Sprint(replicas), fmt.Sprintf("%.0f", rate), fmt.Sprintf("%.2f×", rate/first), f.available(), milliseconds(quantile(f.took, 0.5)),
 			milliseconds(quantile(f.took, 0.99)), strings.Join(shares, ", "),
-			thousands(l.counted("upstream_rq_(active|pending)_overflow", "screening", "hospital")-overflown), thousands(handshakes), r.ledgers(load))
+			thousands(l.counted("upstream_rq_(active|pending)_overflow", "screening", "hospital")-overflown), thousands(handshakes), r.agreement(load))
 		rates.bars = append(rates.bars, bar{fmt.Sprint(replicas), rate})
 		t.Logf("%d: %s", replicas, f.failed())
 		if replicas > 1 && rate < 1.3*first {

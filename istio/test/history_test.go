@@ -28,8 +28,8 @@ func (b *booking) cancelBody() string {
 	return fmt.Sprintf(`{"name": %q, "requestId": %q}`, b.name, b.cancellation)
 }
 
-// ledger is what callers were told about bookings: what has to be there in the end, and nothing else.
-type ledger struct {
+// history is what callers were told about bookings: what has to be there in the end, and nothing else.
+type history struct {
 	mu       sync.Mutex
 	callers  int
 	active   map[string]*booking // told CONFIRMED, and not cancelled since
@@ -40,11 +40,11 @@ type ledger struct {
 	raised   []string   // requests for one more place
 }
 
-func newLedger() *ledger {
-	return &ledger{active: map[string]*booking{}, waiting: map[string]*booking{}}
+func newHistory() *history {
+	return &history{active: map[string]*booking{}, waiting: map[string]*booking{}}
 }
 
-func (l *ledger) newcomer() int {
+func (l *history) newcomer() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.callers++
@@ -63,7 +63,7 @@ func definite(err error) bool {
 	return reasonOf(err) == "HOSPITAL_UNAVAILABLE"
 }
 
-func (l *ledger) booked(one *booking, answer *dynamicpb.Message, err error) {
+func (l *history) booked(one *booking, answer *dynamicpb.Message, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
@@ -81,7 +81,7 @@ func (l *ledger) booked(one *booking, answer *dynamicpb.Message, err error) {
 	}
 }
 
-func (l *ledger) cancelled(one *booking, err error) {
+func (l *history) cancelled(one *booking, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
@@ -95,13 +95,13 @@ func (l *ledger) cancelled(one *booking, err error) {
 // settle asks again, with the same request_id, about everything whose outcome its caller does not know.
 func (l *traffic) settle() error {
 	client := l.lab.connect(l.lab.door, l.lab.outside("h2"))
-	unsure, undone := l.books.unsure, l.books.undone
-	l.books.unsure, l.books.undone = nil, nil
+	unsure, undone := l.history.unsure, l.history.undone
+	l.history.unsure, l.history.undone = nil, nil
 	for _, one := range unsure {
 		if err := l.insist(func(ctx context.Context) error {
 			answer, err := client.call(ctx, bookCall, one.token, one.body())
 			if err == nil || definite(err) && reasonOf(err) != "HOSPITAL_UNAVAILABLE" {
-				l.books.booked(one, answer, err)
+				l.history.booked(one, answer, err)
 				return nil
 			}
 			return err
@@ -113,7 +113,7 @@ func (l *traffic) settle() error {
 		if err := l.insist(func(ctx context.Context) error {
 			_, err := client.call(ctx, "screening.v1.ScreeningService/CancelScreening", one.token, one.cancelBody())
 			if err == nil {
-				l.books.cancelled(one, nil)
+				l.history.cancelled(one, nil)
 			}
 			return err
 		}); err != nil {
@@ -156,7 +156,7 @@ func (l *traffic) list(state string) (map[string]bool, error) {
 // compare holds what callers were told to what there is, settles before what nobody knows, and has `checkup verify` look. It returns
 // the sentence for a report, or what is wrong.
 func (l *traffic) compare() (string, error) {
-	asked := len(l.books.unsure) + len(l.books.undone)
+	asked := len(l.history.unsure) + len(l.history.undone)
 	if err := l.settle(); err != nil {
 		return "", err
 	}
@@ -165,13 +165,13 @@ func (l *traffic) compare() (string, error) {
 		return "", err
 	}
 	var lost, more []error
-	for name := range l.books.active {
+	for name := range l.history.active {
 		if !there[name] {
 			lost = append(lost, fmt.Errorf("%s was answered CONFIRMED and is not", name))
 		}
 	}
 	for name := range there {
-		if l.books.active[name] == nil {
+		if l.history.active[name] == nil {
 			more = append(more, fmt.Errorf("%s is CONFIRMED and nobody was told", name))
 		}
 	}

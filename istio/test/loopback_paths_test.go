@@ -107,9 +107,9 @@ func (l *lab) calls() map[string]int {
 	return counted
 }
 
-// TestLoopbackLedger shows that the instruments of the experiments see what they are for: the ledger a booking that is lost or that
+// TestLoopbackHistory shows that the instruments of the experiments see what they are for: the history a booking that is lost or that
 // nobody was told of, and the relay before Hospital changes no answer.
-func TestLoopbackLedger(t *testing.T) {
+func TestLoopbackHistory(t *testing.T) {
 	l := startLab(t, plan{interposed: true})
 	at := l.open("han-river", 3, 1)
 	calls := l.newTraffic(at)
@@ -118,7 +118,7 @@ func TestLoopbackLedger(t *testing.T) {
 		c.book()
 	}
 	c.cancel()
-	if agreed, err := calls.compare(); err != nil || len(calls.books.active) != 2 {
+	if agreed, err := calls.compare(); err != nil || len(calls.history.active) != 2 {
 		t.Fatalf("two of three bookings are left: %s %v", agreed, err)
 	}
 	_, err := l.connect(l.door, l.outside("h2")).call(t.Context(), bookCall, l.sign("customer", "late"), fmt.Sprintf(`{"screening": {"customer": "customers/late", "slot": %q}}`, c.mine[0].slot))
@@ -127,11 +127,11 @@ func TestLoopbackLedger(t *testing.T) {
 		t.Errorf("the relay saw %d calls", seen)
 	}
 	forgotten := c.mine[0]
-	delete(calls.books.active, forgotten.name)
+	delete(calls.history.active, forgotten.name)
 	if _, err := calls.compare(); err == nil || !strings.Contains(err.Error(), "nobody was told") {
 		t.Errorf("a booking that nobody was told of: %v", err)
 	}
-	calls.books.active[forgotten.name], calls.books.active["screenings/none"] = forgotten, forgotten
+	calls.history.active[forgotten.name], calls.history.active["screenings/none"] = forgotten, forgotten
 	if _, err := calls.compare(); err == nil || !strings.Contains(err.Error(), "answered CONFIRMED and is not") {
 		t.Errorf("a booking that was lost: %v", err)
 	}

@@ -39,7 +39,7 @@ less. The mesh is the shipped one: Istio's own control plane hands the manifests
 with the ConfigMap and the probes of ` + "`k8s/base`" + `, on PostgreSQL and JetStream. Kubelet and Deployment controller are played by the harness
 (` + "`istio/test`" + ` says how); nothing here was measured on a cluster.
 
-` + "`ledger`" + `: after the calls, what callers were told is held to what the services say, booking by booking, and ` + "`checkup verify`" + ` reads all of
+` + "`agreement`" + `: after the calls, what callers were told is held to what the services say, booking by booking, and ` + "`checkup verify`" + ` reads all of
 them. Callers are closed loops through the gateway: gRPC over TLS, each with its own token and a request_id in every booking.
 `
 
@@ -74,11 +74,11 @@ func (r *report) say(form string, values ...any) {
 
 func (r *report) row(cells ...string) { r.rows = append(r.rows, cells) }
 
-// ledgers compares, and makes the test fail where something does not agree.
-func (r *report) ledgers(load *traffic) string {
+// agreement compares, and makes the test fail where something does not agree.
+func (r *report) agreement(load *traffic) string {
 	agreed, err := load.compare()
 	if err != nil {
-		r.t.Errorf("the ledger: %v", err)
+		r.t.Errorf("what callers were told: %v", err)
 		return "**not equal**: " + strings.ReplaceAll(err.Error(), "\n", " ")
 	}
 	r.t.Log(agreed)

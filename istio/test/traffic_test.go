@@ -52,7 +52,7 @@ type traffic struct {
 	lab     *lab
 	began   time.Time
 	auditor string // a token
-	books   *ledger
+	history *history
 	at      *opened
 	// Whether bookings may be answered PENDING.
 	acceptPending bool
@@ -62,7 +62,7 @@ type traffic struct {
 }
 
 func (l *lab) newTraffic(at *opened) *traffic {
-	return &traffic{lab: l, began: time.Now(), auditor: l.sign("auditor", "kang"), books: newLedger(), at: at}
+	return &traffic{lab: l, began: time.Now(), auditor: l.sign("auditor", "kang"), history: newHistory(), at: at}
 }
 
 // caller makes one call at a time. Callers share a few connections, as people behind one proxy do.
@@ -94,7 +94,7 @@ func (l *traffic) runUntil(callers int, pause time.Duration, meanwhile func(stop
 	}
 	var all sync.WaitGroup
 	for i := range callers {
-		caller := &caller{traffic: l, number: l.books.newcomer(), client: connections[i%len(connections)]}
+		caller := &caller{traffic: l, number: l.history.newcomer(), client: connections[i%len(connections)]}
 		all.Go(func() {
 			// spread over the pause, or they would come in step
 			select {
@@ -164,7 +164,7 @@ func (c *caller) book() {
 	c.made++
 	one := &booking{customer: c.customer, token: c.token, slot: c.at.slots[day], request: newRequest(), pending: c.acceptPending}
 	answer, err := c.call("book", bookCall, c.token, one.body())
-	if c.books.booked(one, answer, err); one.name != "" {
+	if c.history.booked(one, answer, err); one.name != "" {
 		c.mine = append(c.mine, one)
 	}
 }
@@ -178,7 +178,7 @@ func (c *caller) cancel() {
 	c.mine = c.mine[1:]
 	one.cancellation = newRequest()
 	_, err := c.call("cancel", "screening.v1.ScreeningService/CancelScreening", one.token, one.cancelBody())
-	c.books.cancelled(one, err)
+	c.history.cancelled(one, err)
 }
 
 // visit calls every service by turns, half of the calls being bookings.

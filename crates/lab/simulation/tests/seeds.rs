@@ -31,7 +31,7 @@ fn a_seed_repeats() {
 }
 
 #[test]
-fn all_ledgers_agree_in_the_end_whatever_goes_wrong() {
+fn all_services_agree_in_the_end_whatever_goes_wrong() {
     let batch = batch(1, SEEDS);
     let summary = batch.run(|_, _| {}).unwrap();
     eprintln!("{} seeds, {:.0} a minute", summary.ended.len(), summary.rate());

@@ -224,7 +224,7 @@ impl Handler for Intake {
     }
 
     async fn store_dead_letter(&self, dead_letter: DeadLetter, inbox_key: InboxKey) -> Result<(), Fault> {
-        let command = Command::KeepDeadLetter { consumer: self.consumer, dead_letter, inbox_key };
+        let command = Command::StoreDeadLetter { consumer: self.consumer, dead_letter, inbox_key };
         self.projector.submit(command).await.map(drop)
     }
 }

@@ -240,7 +240,7 @@ impl Reader {
             },
             _ => TransactionOptions::default(),
         };
-        let begun = self.turns.heard(step(pool.begin_with_options(options)).await)?;
+        let begun = self.turns.record(step(pool.begin_with_options(options)).await)?;
         Ok(Snapshot { begun: Sealed::new(begun), _turn: self.turns.keep(turn) })
     }
 }
@@ -272,11 +272,11 @@ impl Reader {
             for _ in 0..POSTGRES_READERS {
                 match step(ask(self.pools().reader, statement.clone())).await {
                     Err(error) if is_broken(&error) => {}
-                    answer => return self.turns.heard(answer),
+                    answer => return self.turns.record(answer),
                 }
             }
         }
-        self.turns.heard(step(ask(self.pools().reader, statement)).await)
+        self.turns.record(step(ask(self.pools().reader, statement)).await)
     }
 }
 
@@ -301,12 +301,12 @@ impl ConnectionTrait for Reader {
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
         let _turn = self.turn().await?;
-        self.turns.heard(step(self.pools().reader.execute_raw(statement)).await)
+        self.turns.record(step(self.pools().reader.execute_raw(statement)).await)
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
         let _turn = self.turn().await?;
-        self.turns.heard(step(self.pools().reader.execute_unprepared(sql)).await)
+        self.turns.record(step(self.pools().reader.execute_unprepared(sql)).await)
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {

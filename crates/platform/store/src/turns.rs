@@ -26,7 +26,7 @@ pub(crate) enum Size {
 
 impl Size {
     /// How long a read waits for a turn; well below the time that callers have.
-    const fn patience(self) -> Duration {
+    const fn longest_wait(self) -> Duration {
         match self {
             Self::Rows => Duration::from_secs(3),
             Self::Page => Duration::from_secs(1),
@@ -82,14 +82,14 @@ impl Turns {
         tokio::select! {
             biased;
             () = self.silence.notified() => return Err(silent()),
-            taken = timeout(size.patience(), taking) => if let Ok(turn) = taken { return turn },
+            taken = timeout(size.longest_wait(), taking) => if let Ok(turn) = taken { return turn },
         }
         let busy = Arc::strong_count(&self.kept) > 1 || self.answered.load(Ordering::Relaxed) != before;
         Err(if busy { DbErr::ConnectionAcquire(ConnAcquireErr::Timeout) } else { silent() })
     }
 
     /// Records the outcome of a statement that was run in a turn.
-    pub(crate) fn heard<A>(&self, outcome: Result<A, DbErr>) -> Result<A, DbErr> {
+    pub(crate) fn record<A>(&self, outcome: Result<A, DbErr>) -> Result<A, DbErr> {
         match outcome {
             Err(DbErr::ConnectionAcquire(ConnAcquireErr::Timeout)) => {
                 self.silence.notify_waiters();

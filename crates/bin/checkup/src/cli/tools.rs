@@ -107,7 +107,7 @@ counts only if it still does not agree when --settle has passed. A service that 
 are made with the key of --data-dir, what the services said is also looked up in the files of that directory. With the \
 --config of a mesh, verify also reads the outboxes and the stream, and finds events that the broker lost.
 
---json prints one object: `ok`, `read` (rows by ledger), `skipped`, `moving` (what changed at every look and was not judged), \
+--json prints one object: `ok`, `read` (rows by kind), `skipped`, `moving` (what changed at every look and was not judged), \
 `stream` (`events`, and `empty` sequences between them) and `disagreements`, each with `rule`, `subject` and `detail`. Rules: capacity-holds, counts-are-claims, claims-are-bookings, \
 deleted-is-empty, one-booking-a-date, reservations-follow, pages-follow, served-is-stored; past-is-whole, where a database of --data-dir is \
 older than the others; and stream-is-whole, where the stream lacks events.

@@ -129,7 +129,7 @@ impl Report {
             text += &line(STREAM_IS_WHOLE, finding);
         }
         let summary = match self.wrong() {
-            0 if self.is_ok() => "every ledger that was read agrees".to_owned(),
+            0 if self.is_ok() => "everything that was read agrees".to_owned(),
             0 => "nothing was verified".to_owned(),
             1 => "1 disagreement".to_owned(),
             more => format!("{} disagreements", count(more as u64)),

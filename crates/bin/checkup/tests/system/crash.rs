@@ -121,7 +121,7 @@ pub(crate) async fn settle(checkup: &Checkup, run: &Run) -> usize {
 }
 
 /// Checks what clients were answered against the screenings that exist.
-pub(crate) async fn check_ledger(checkup: &Checkup, run: &Run, when: &str) {
+pub(crate) async fn check_screenings(checkup: &Checkup, run: &Run, when: &str) {
     let seen: Vec<Sighting> =
         all_screenings(&checkup.auditor().await, "").await.into_iter().map(Sighting::from).collect();
     let wrong = run.history.disagreements(&seen);
@@ -146,7 +146,7 @@ async fn fifty_kills_lose_nothing_and_double_nothing() {
     for number in 0..ROUNDS {
         let launch = round(checkup, &run, number, &mut random).await;
         checkup = launch.start().await;
-        check_ledger(&checkup, &run, &format!("after kill {number}")).await;
+        check_screenings(&checkup, &run, &format!("after kill {number}")).await;
         // In two of three rounds the client repeats its calls first. In the third, the services have to settle them
         // alone.
         if number % 3 != 0 {
@@ -161,7 +161,7 @@ async fn fifty_kills_lose_nothing_and_double_nothing() {
     println!("{answered} bookings were answered over {ROUNDS} kills; {lost} answers were lost and settled");
     assert_eq!(unknown, 0);
     assert!(answered > ROUNDS * CALLERS && lost > 0, "there was load, and kills hit it");
-    check_ledger(&checkup, &run, "in the end").await;
+    check_screenings(&checkup, &run, "in the end").await;
     verify(&checkup, "in the end").await;
     let auditor = checkup.auditor().await;
     let confirmed = all_screenings(&auditor, "state=CONFIRMED").await;

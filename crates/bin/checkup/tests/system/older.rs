@@ -243,7 +243,7 @@ async fn both_that_forgot_are_mended_together() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_ledger_that_forgot_heals_by_itself() {
+async fn a_view_that_forgot_heals_by_itself() {
     for service in ["reservation", "mypage", "marketing"] {
         let story = older(service).await;
         assert_eq!(recover(&story.launch, &[]).await.code, Some(0));

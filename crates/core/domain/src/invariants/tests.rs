@@ -74,7 +74,7 @@ fn found(plant: impl FnOnce(&mut ServiceRows)) -> Vec<(Rule, String)> {
 }
 
 #[test]
-fn ledgers_that_agree_have_no_disagreement() {
+fn services_that_agree_have_no_disagreement() {
     assert_eq!(check(&agreeing()), []);
 }
 
@@ -290,7 +290,7 @@ fn a_page_that_shows_a_booking_nobody_made_is_found() {
 }
 
 #[test]
-fn a_ledger_that_was_not_read_is_not_compared() {
+fn a_service_that_was_not_read_is_not_compared() {
     let broken = found(|service_rows| {
         screening(service_rows, 1).state = ScreeningState::Cancelled;
         service_rows.claims = None;

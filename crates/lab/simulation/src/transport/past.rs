@@ -8,13 +8,13 @@ use super::{Broker, Sender, matches};
 
 impl Broker {
     /// The events of a producer that the stream has, with their sequences. `None` if there is no stream.
-    fn told_by(&self, producer: &str) -> Option<(String, Vec<(u64, Message)>)> {
+    fn messages_of(&self, producer: &str) -> Option<(String, Vec<(u64, Message)>)> {
         let state = self.lock();
         let stream = state.stream.as_ref()?;
         let filter = format!("checkup.v1.*.*.{producer}");
         let numbered = (1..).zip(&stream.events).filter(|(sequence, _)| !stream.lost.contains(sequence));
-        let told = numbered.filter(|(_, stored)| matches(&filter, &stored.message.subject));
-        Some((stream.identity.clone(), told.map(|(sequence, stored)| (sequence, stored.message.clone())).collect()))
+        let messages = numbered.filter(|(_, stored)| matches(&filter, &stored.message.subject));
+        Some((stream.identity.clone(), messages.map(|(sequence, stored)| (sequence, stored.message.clone())).collect()))
     }
 }
 
@@ -22,15 +22,15 @@ impl Broker {
 impl Stream for Sender {
     async fn newest_of(&self, producer: &str) -> Result<Option<Message>, Error> {
         self.travel().await?;
-        Ok(self.broker.told_by(producer).and_then(|(_, mut told)| told.pop()).map(|(_, message)| message))
+        Ok(self.broker.messages_of(producer).and_then(|(_, mut messages)| messages.pop()).map(|(_, message)| message))
     }
 
     async fn events_of(&self, producer: &str, known: &str, after: u64) -> Result<Option<Box<dyn Events>>, Error> {
         self.travel().await?;
-        let told = self.broker.told_by(producer);
-        Ok(told.map(|(identity, mut told)| {
-            told.retain(|(sequence, _)| identity != known || *sequence > after);
-            Box::new(Told(told)) as Box<dyn Events>
+        let found = self.broker.messages_of(producer);
+        Ok(found.map(|(identity, mut messages)| {
+            messages.retain(|(sequence, _)| identity != known || *sequence > after);
+            Box::new(Messages(messages)) as Box<dyn Events>
         }))
     }
 
@@ -42,10 +42,10 @@ impl Stream for Sender {
     }
 }
 
-struct Told(Vec<(u64, Message)>);
+struct Messages(Vec<(u64, Message)>);
 
 #[async_trait]
-impl Events for Told {
+impl Events for Messages {
     async fn next(&mut self) -> Result<Vec<(u64, Message)>, Error> {
         Ok(std::mem::take(&mut self.0))
     }

@@ -21,7 +21,7 @@ pub(super) enum Command {
     /// Applies events of a consumer.
     Consume { consumer: &'static str, events: Arc<[Arrived]> },
     /// Stores an event that a consumer cannot apply.
-    KeepDeadLetter { consumer: &'static str, dead_letter: DeadLetter, inbox_key: InboxKey },
+    StoreDeadLetter { consumer: &'static str, dead_letter: DeadLetter, inbox_key: InboxKey },
     /// Removes a chunk of the rows that no longer count at this time.
     Prune(Timestamp),
 }
@@ -72,7 +72,7 @@ impl BatchHandler for Batch {
         for command in batch {
             answers.push(match command {
                 Command::Consume { .. } => false,
-                Command::KeepDeadLetter { consumer, dead_letter, inbox_key } => {
+                Command::StoreDeadLetter { consumer, dead_letter, inbox_key } => {
                     if inbox::admit(transaction, consumer, &[inbox_key]).await? == [true] {
                         dead_letter::put(transaction, dead_letter).await?;
                     }

@@ -140,7 +140,7 @@ async fn an_event_that_names_another_slot_is_recorded_as_ignored() {
 }
 
 #[tokio::test]
-async fn a_broken_event_is_blamed_and_can_be_buried() {
+async fn a_broken_event_is_named_and_can_become_a_dead_letter() {
     let (house, _dir) = House::start().await;
     let slot = house.slot("seoul", 10).await;
     let screening = house.screening().await;

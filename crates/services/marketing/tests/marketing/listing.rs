@@ -296,7 +296,7 @@ async fn a_restart_keeps_the_demand_and_knows_what_it_has_seen() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broken_event_blames_itself_and_can_be_buried_once() {
+async fn a_broken_event_is_named_and_becomes_a_dead_letter_once() {
     let (house, _dir) = House::start(Plan::default()).await;
     let good = places(&slot("seoul", 5), 1, 4, 0, 0);
     let broken = places("slots/nowhere", 1, 4, 0, 0);

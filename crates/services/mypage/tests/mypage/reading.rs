@@ -254,7 +254,7 @@ async fn a_read_waits_for_the_write_it_names() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broken_event_blames_itself_and_can_be_buried_once() {
+async fn a_broken_event_is_named_and_becomes_a_dead_letter_once() {
     let (house, _dir) = House::start(Plan::default()).await;
     let good = Booking::new(1, "kim", 4).event(1, "CONFIRMED");
     let mut broken = Booking::new(2, "kim", 4).event(1, "CONFIRMED");

@@ -167,7 +167,7 @@ async fn a_restart_keeps_the_ledger_and_knows_what_it_has_seen() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broken_event_blames_itself_and_can_be_buried_once() {
+async fn a_broken_event_is_named_and_becomes_a_dead_letter_once() {
     let (house, _dir) = House::start().await;
     let good = Booking::new(1, "kim", SLOT);
     let mut broken = Booking::new(2, "kim", SLOT).event(1, "CONFIRMED");

@@ -169,7 +169,7 @@ async fn a_revocation_with_a_code_of_a_later_version_cancels_the_booking() {
 }
 
 #[tokio::test]
-async fn a_malformed_event_harms_nobody_and_can_be_buried() {
+async fn a_malformed_event_harms_nobody_and_can_become_a_dead_letter() {
     let world = World::start().await;
     let slot = world.slot("seoul", 7, 9);
     let made = book(&world.customer("kim").await, ask("kim", &slot)).await.unwrap();

@@ -42,7 +42,7 @@ async fn watch_counts(reader: Party, slot: String, stop: Arc<AtomicBool>) -> Res
 }
 
 /// Counts claims and bookings of a slot until `stop` is set. Neither may exceed the capacity.
-async fn watch_ledgers(auditor: Party, slot: String, capacity: usize, stop: Arc<AtomicBool>) -> Result<usize, String> {
+async fn watch_claims(auditor: Party, slot: String, capacity: usize, stop: Arc<AtomicBool>) -> Result<usize, String> {
     let mut looks = 0;
     while !stop.load(Ordering::Relaxed) {
         let held = claims(&auditor, &slot, "ACTIVE").await.len();
@@ -67,7 +67,7 @@ async fn r01_two_hundred_ask_for_ten_places_and_ten_get_one() {
         readers.push(tokio::spawn(watch_counts(checkup.stranger().await, slot.clone(), Arc::clone(&stop))));
     }
     let auditor = checkup.auditor().await;
-    readers.push(tokio::spawn(watch_ledgers(auditor.clone(), slot.clone(), PLACES, Arc::clone(&stop))));
+    readers.push(tokio::spawn(watch_claims(auditor.clone(), slot.clone(), PLACES, Arc::clone(&stop))));
 
     let askers = checkup.served().customers("asker", ASKERS, 8).await;
     let answers = rush(ASKERS, |i| {
@@ -91,8 +91,8 @@ async fn r01_two_hundred_ask_for_ten_places_and_ten_get_one() {
     let full = Desk::of(&auditor).slot(&slot).await.expect("the slot");
     assert_eq!((full.booked_count, full.remaining_count), (10, 0));
     assert_eq!(claims(&auditor, &slot, "ACTIVE").await.len(), PLACES);
-    let ledger = all_screenings(&auditor, "").await;
-    assert_eq!(ledger.len(), PLACES, "a refusal of a full slot leaves nothing behind");
+    let screenings = all_screenings(&auditor, "").await;
+    assert_eq!(screenings.len(), PLACES, "a refusal of a full slot leaves nothing behind");
 }
 
 async fn set(admin: &Party, slot: &str, change: Change, etag: &str) -> Result<Slot, Status> {

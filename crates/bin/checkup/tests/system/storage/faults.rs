@@ -3,7 +3,7 @@
 use testkit::{Call, Checkup, DataDir, Disk, Fault, Random, eventually, seed};
 
 use super::{disk_under, every_answer_is_true, goes_on, is_ready, on_a_disk, open, says_so, under_load, works_again};
-use crate::crash::{Run, check_ledger, settle, verify};
+use crate::crash::{Run, check_screenings, settle, verify};
 use crate::embedded;
 
 /// Every kind of failure that a store can get for a write.
@@ -48,7 +48,7 @@ async fn once_twice_ten_times(service: &str) {
         for times in [1, 2, 10] {
             let fault = fault.clone().on(&format!("{service}.db*"));
             struck(&checkup, &run, &mut random, &disk, fault, times).await;
-            check_ledger(&checkup, &run, &format!("after {times} × {what} of {service}")).await;
+            check_screenings(&checkup, &run, &format!("after {times} × {what} of {service}")).await;
         }
     }
     every_answer_is_true(checkup, &run, &format!("after all faults of {service}")).await;
@@ -101,7 +101,7 @@ async fn every_fault_for_a_while_heals_by_itself() {
             goes_on(150).await;
         })
         .await;
-        check_ledger(&checkup, &run, &format!("after a while of: {what}")).await;
+        check_screenings(&checkup, &run, &format!("after a while of: {what}")).await;
     }
     every_answer_is_true(checkup, &run, "after every fault for a while").await;
 }
@@ -151,7 +151,7 @@ async fn kills_while_the_disk_fails_lose_nothing() {
             disk.heal();
             checkup = checkup.kill().await.start().await;
             let when = format!("after kill {round} while: {what}");
-            check_ledger(&checkup, &run, &when).await;
+            check_screenings(&checkup, &run, &when).await;
             settle(&checkup, &run).await;
         }
         verify(&checkup, &format!("after kills while: {what}")).await;

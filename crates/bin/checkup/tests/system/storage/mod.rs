@@ -17,7 +17,7 @@ use testkit::{Booking, Cancelling, Checkup, DataDir, Desk, Disk, Launch, Outcome
 use testkit::{eventually, eventually_within, gather, get};
 use tonic::{Code, Status};
 
-use crate::crash::{Run, ask, check_ledger, is_open, settle, verify};
+use crate::crash::{Run, ask, check_screenings, is_open, settle, verify};
 
 /// The reasons of refusals while a store cannot write: from the service itself, and from the one that calls it.
 const REASONS: [&str; 2] = ["STORAGE_UNAVAILABLE", "HOSPITAL_UNAVAILABLE"];
@@ -143,12 +143,12 @@ async fn works_again(checkup: &Checkup, run: &Run, random: &mut Random) {
 /// Checks that every answer is true now, after open calls were repeated, and after a restart; and that the services
 /// agree.
 async fn every_answer_is_true(checkup: Checkup, run: &Run, when: &str) -> Checkup {
-    check_ledger(&checkup, run, when).await;
+    check_screenings(&checkup, run, when).await;
     settle(&checkup, run).await;
-    check_ledger(&checkup, run, &format!("{when}, all settled")).await;
+    check_screenings(&checkup, run, &format!("{when}, all settled")).await;
     verify(&checkup, when).await;
     let checkup = checkup.stop().await.start().await;
-    check_ledger(&checkup, run, &format!("{when}, restarted")).await;
+    check_screenings(&checkup, run, &format!("{when}, restarted")).await;
     verify(&checkup, &format!("{when}, restarted")).await;
     let (answered, unknown) = run.history.counts();
     assert!(answered > 0 && unknown == 0, "{when}: {answered} answered, {unknown} unknown");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use testkit::{Checkup, DataDir, Disk, Fault, Random, Sighting, eventually, seed};
 
 use super::{goes_on, on_a_disk, open, or_skip, under_load, works_again};
-use crate::crash::{Run, check_ledger, settle, verify};
+use crate::crash::{Run, check_screenings, settle, verify};
 use crate::embedded;
 use crate::races::all_screenings;
 
@@ -35,7 +35,7 @@ async fn twenty_power_failures_lose_nothing_and_double_nothing() {
     let run = open(&checkup).await;
     for number in 0..FAILURES {
         checkup = fails(checkup, &run, &disk, &mut random, number).await.start().await;
-        check_ledger(&checkup, &run, &format!("after power failure {number}")).await;
+        check_screenings(&checkup, &run, &format!("after power failure {number}")).await;
         if number % 5 == 4 {
             settle(&checkup, &run).await;
             verify(&checkup, &format!("after power failure {number}")).await;
@@ -79,7 +79,7 @@ async fn failed_syncs_that_drop_what_was_written_lose_nothing_that_was_answered(
             disk.lose_power(None).expect("the files can be replaced");
         }
         checkup = launch.start().await;
-        check_ledger(&checkup, &run, &format!("after syncs that failed in round {round}")).await;
+        check_screenings(&checkup, &run, &format!("after syncs that failed in round {round}")).await;
     }
     works_again(&checkup, &run, &mut random).await;
     super::every_answer_is_true(checkup, &run, "after syncs that dropped what was written").await;

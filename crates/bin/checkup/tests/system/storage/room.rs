@@ -6,7 +6,7 @@ use testkit::{Checkup, DataDir, Fault, SmallDisk, eventually_within, seed};
 
 use super::{book, check_refusal, disk_under, every_answer_is_true, goes_on, on_a_disk, open, or_skip, says_so};
 use super::{under_load, works_again};
-use crate::crash::check_ledger;
+use crate::crash::check_screenings;
 use crate::embedded;
 
 const MIB: u64 = 1 << 20;
@@ -25,7 +25,7 @@ async fn files_that_may_not_grow_lose_no_booking() {
             Err(status) => check_refusal(&status).unwrap_or_else(|wrong| panic!("{wrong}")),
         }
     }
-    check_ledger(&checkup, &run, "with files at their limit").await;
+    check_screenings(&checkup, &run, "with files at their limit").await;
     assert!(confirmed > 0 && confirmed < BOOKINGS, "{confirmed} of {BOOKINGS} were confirmed: the limit was not felt");
     says_so(&checkup, &run, &mut random).await;
     checkup.limit_files(None);
@@ -56,7 +56,7 @@ async fn a_full_disk_under_load_loses_nothing_and_heals() {
             goes_on(300).await;
         })
         .await;
-        check_ledger(&checkup, &run, &format!("after round {round}")).await;
+        check_screenings(&checkup, &run, &format!("after round {round}")).await;
     }
     every_answer_is_true(checkup, &run, "after a full disk").await;
 }
@@ -141,9 +141,9 @@ async fn a_start_without_room_after_a_kill_serves_reads_and_writes_once_there_is
     let launch = checkup.kill().await;
     disk.fill().expect("the small disk can be filled");
     let checkup = launch.start().await;
-    check_ledger(&checkup, &run, "started on a full disk").await;
+    check_screenings(&checkup, &run, "started on a full disk").await;
     says_so(&checkup, &run, &mut random).await;
-    check_ledger(&checkup, &run, "on a full disk").await;
+    check_screenings(&checkup, &run, "on a full disk").await;
     disk.empty().expect("the small disk can be emptied");
     works_again(&checkup, &run, &mut random).await;
     every_answer_is_true(checkup, &run, "after a start on a full disk").await;
