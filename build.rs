@@ -33,9 +33,9 @@ struct EncodedFiles {
     file: Vec<Vec<u8>>,
 }
 
-/// Keeps of `buf/validate` only the declarations, which the files of the contract import and reflection has to answer. Its
-/// comments go, and the options that define each rule in CEL, which prost-types drops: together nearly as long as the rest
-/// of the set.
+/// Keeps of `buf/validate` only the declarations, which the files of the contract import and reflection has to answer.
+/// Its comments go, and the options that define each rule in CEL, which prost-types drops: together nearly as long as
+/// the rest of the set.
 fn with_bare_rules(set: &[u8]) -> Result<Vec<u8>, DecodeError> {
     let mut set = EncodedFiles::decode(set)?;
     for encoded in &mut set.file {

@@ -1,12 +1,14 @@
--- Refuses REST requests that the transcoder behind it would understand by half. Envoy's transcoder drops a field of the body that it
--- does not know, takes the last of two that say different things, lets a query parameter name another resource than the path does, and
--- leaves out a parameter without "=" (https://github.com/envoyproxy/envoy/issues/46623, closed without a change). A misspelt
--- `cancelBookings` or `?validateOnly` would then be answered with 200, and the call would do what nobody asked for. Here each of them is
--- 400, with the name of what is wrong. It judges names and shapes alone; values are the transcoder's and the services' to judge.
+-- Refuses REST requests that the transcoder behind it would understand by half. Envoy's transcoder drops a field of the
+-- body that it does not know, takes the last of two that say different things, lets a query parameter name another
+-- resource than the path does, and leaves out a parameter without "="
+-- (https://github.com/envoyproxy/envoy/issues/46623, closed without a change). A misspelt `cancelBookings` or
+-- `?validateOnly` would then be answered with 200, and the call would do what nobody asked for. Here each of them is
+-- 400, with the name of what is wrong. It judges names and shapes alone; values are the transcoder's and the services'
+-- to judge.
 
--- The table below is written by .ci/generated from proto/. BINDINGS: verb, path, request message, whether it has a body, and the field
--- that the path names. MESSAGES: fields by their names in JSON; their type is "" for a plain value, else a message's name, and "*" before
--- it says that it repeats.
+-- The table below is written by .ci/generated from proto/. BINDINGS: verb, path, request message, whether it has a
+-- body, and the field that the path names. MESSAGES: fields by their names in JSON; their type is "" for a plain value,
+-- else a message's name, and "*" before it says that it repeats.
 -- begin generated
 local BINDINGS = {
   {verb = "POST", path = "^/v1/hospitals$", message = "hospital.v1.CreateHospitalRequest", body = true, bound = ""},

@@ -9,7 +9,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAGE = "docs/stubs.md"
 
 
-# Shows that what was made for all languages at once compiles, in a directory that has it as stubs/go, stubs/typescript and stubs/java.
+# Shows that what was made for all languages at once compiles, in a directory that has it as stubs/go, stubs/typescript
+# and stubs/java.
 COMPILES = (
     "cp ../checkup/.ci/clients/go/go.* ../checkup/.ci/clients/go/*.go . && cp ../checkup/.ci/clients/go/stubs/go.mod stubs/go/",
     "go mod edit -replace checkup.example/stubs=./stubs/go && go vet . checkup.example/stubs/...",
@@ -46,7 +47,8 @@ SECTIONS = [
     # By the protoc of the sections before, or one that is here anyway.
     Section("csharp", "C#", ("protoc",), compiles=("grep -q 'namespace Checkup.Screening.V1' stubs/Screening.cs",)),
 ]
-# Where each version stands that the table names: the name in the table, a file, and what stands around the version there.
+# Where each version stands that the table names: the name in the table, a file, and what stands around the version
+# there.
 PINS = [
     ("protoc-gen-go", ".ci/clients/go/buf.gen.yaml", "cmd/protoc-gen-go@v{}]"),
     ("protoc-gen-go-grpc", ".ci/clients/go/buf.gen.yaml", "cmd/protoc-gen-go-grpc@v{}]"),

@@ -25,8 +25,8 @@ const host = "checkup.example.com"
 // The fewest replicas a service runs with: below 100 divided by it, maxEjectionPercent ejects nobody.
 const fewestReplicas = 2
 
-// What every method is to be given, as the proxy that counts has it: the gateway, and inside of the mesh whoever calls Hospital.
-// 0 is no timeout.
+// What every method is to be given, as the proxy that counts has it: the gateway, and inside of the mesh whoever calls
+// Hospital. 0 is no timeout.
 var wantedTimeouts = map[string]map[string]time.Duration{
 	"gateway": {
 		"hospital.v1.HospitalService/CreateHospital":               10 * time.Second,
@@ -120,7 +120,8 @@ func descriptorsOf(manifests *Manifests) (string, bool) {
 	return "", false
 }
 
-// unknownPaths are those that lead to no method of the contract: a typo would be a route or a policy that never matches.
+// unknownPaths are those that lead to no method of the contract: a typo would be a route or a policy that never
+// matches.
 func unknownPaths(manifests *Manifests, contract *Contract) (problems []string) {
 	visit := func(object *unstructured.Unstructured, path string) {
 		if path != "/v1/" && !contract.knows(path) {
@@ -161,8 +162,8 @@ func unknownPaths(manifests *Manifests, contract *Contract) (problems []string) 
 
 func pathOf(method string) string { return "/checkup." + method }
 
-// routing: every public method leads from the gateway to its service within its time, no other does, and inside of the mesh the
-// same for the calls there are.
+// routing: every public method leads from the gateway to its service within its time, no other does, and inside of the
+// mesh the same for the calls there are.
 func routing(mesh *Mesh, contract *Contract) (problems []string) {
 	longest, err := defaultOf("server", "max_deadline")
 	if err != nil {
@@ -226,7 +227,8 @@ func routing(mesh *Mesh, contract *Contract) (problems []string) {
 	return append(problems, timeoutsFit(mesh)...)
 }
 
-// deadlinesInside: at a pod the service alone keeps its caller's deadline. The sidecar's answer would be held against the pod.
+// deadlinesInside: at a pod the service alone keeps its caller's deadline. The sidecar's answer would be held against
+// the pod.
 func deadlinesInside(mesh *Mesh) (problems []string) {
 	for _, service := range services {
 		taken := chains(mesh.Proxies[service].Listeners, "virtualInbound", port)
@@ -426,7 +428,8 @@ func balancing(mesh *Mesh, service, caller string, one *cluster.Cluster) (proble
 	return problems
 }
 
-// ejection: by gateway errors and failed connections, never by what a defect or a refusal looks like, and of a share that can be.
+// ejection: by gateway errors and failed connections, never by what a defect or a refusal looks like, and of a share
+// that can be.
 func ejection(mesh *Mesh, _ *Contract) (problems []string) {
 	for _, service := range services {
 		outbound, _ := clustersOf(mesh, service)

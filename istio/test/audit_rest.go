@@ -10,8 +10,8 @@ import (
 	hcm "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 )
 
-// What a page of a list may have in gRPC (k8s/ and the services say how it is bounded), and how much longer JSON may make it: a character
-// such as `<` has one byte there and six here.
+// What a page of a list may have in gRPC (k8s/ and the services say how it is bounded), and how much longer JSON may
+// make it: a character such as `<` has one byte there and six here.
 const (
 	largestPage    = 3 << 20
 	largestRequest = 256 << 10

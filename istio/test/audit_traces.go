@@ -13,7 +13,8 @@ import (
 	uuid "github.com/envoyproxy/go-control-plane/envoy/extensions/request_id/uuid/v3"
 )
 
-// observation: what a proxy answers by itself is logged, and traces go to the collector that the services send theirs to.
+// observation: what a proxy answers by itself is logged, and traces go to the collector that the services send theirs
+// to.
 func observation(mesh *Mesh, _ *Contract) (problems []string) {
 	collector, share, err := tracingOfServices()
 	if err != nil {
@@ -38,8 +39,8 @@ func observation(mesh *Mesh, _ *Contract) (problems []string) {
 	return problems
 }
 
-// tracingOfServices is what a cluster tells the services: the collector, as a proxy's cluster is named, and of a hundred traces that begin
-// in a service how many are kept.
+// tracingOfServices is what a cluster tells the services: the collector, as a proxy's cluster is named, and of a
+// hundred traces that begin in a service how many are kept.
 func tracingOfServices() (collector string, share float64, err error) {
 	file := filepath.Join("..", "..", "k8s", "base", "checkup.toml")
 	endpoint, err := settingOf(file, "telemetry", "otlp_endpoint")
@@ -98,7 +99,8 @@ func dropsEarly(manager *hcm.HttpConnectionManager, header string) bool {
 	return false
 }
 
-// decidesByRequestID says whether a proxy samples by x-request-id, which no service hands on, instead of by what `traceparent` says.
+// decidesByRequestID says whether a proxy samples by x-request-id, which no service hands on, instead of by what
+// `traceparent` says.
 func decidesByRequestID(manager *hcm.HttpConnectionManager) bool {
 	config := &uuid.UuidRequestIdConfig{}
 	extension := manager.GetRequestIdExtension().GetTypedConfig()

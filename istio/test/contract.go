@@ -50,8 +50,8 @@ var reflection = []string{
 // Reads that have no HTTP verb to tell it by.
 var internalReads = map[string]bool{getClaim: true, listClaims: true}
 
-// Repeatable says whether a second call has no second effect. Claims are taken and given back once for each claim_id. Public
-// writes are repeatable with a request_id, which nobody is made to send, so they are not.
+// Repeatable says whether a second call has no second effect. Claims are taken and given back once for each claim_id.
+// Public writes are repeatable with a request_id, which nobody is made to send, so they are not.
 func (m Method) Repeatable() bool {
 	return (m.Reads && !m.Streams) || m.Path == reserve || m.Path == release
 }

@@ -71,7 +71,8 @@ ports: [{name: %[7]s, port: %[9]d, protocol: TCP}]
 `, w.name, w.namespace, w.account, w.clusterIP, w.podIP, w.labels, w.portName, w.servicePort, w.podPort)
 }
 
-// registry is the cluster: the five services, a pod that has no business with them, the gateway, and a collector of traces.
+// registry is the cluster: the five services, a pod that has no business with them, the gateway, and a collector of
+// traces.
 func registry(account string) string {
 	var all []string
 	for i, name := range append(services[:len(services):len(services)], "stranger") {

@@ -125,7 +125,8 @@ func (l *traffic) raisedAsTold(r *report, at *opened) string {
 	return fmt.Sprintf("the slot has %s places, 100 and one for each of %s writes, all asked for again", textOf(answer, "capacity"), thousands(len(l.history.raised)))
 }
 
-// watch follows how many calls each replica of Hospital gets, and for how long each proxy that calls them has ejected one.
+// watch follows how many calls each replica of Hospital gets, and for how long each proxy that calls them has ejected
+// one.
 type watch struct {
 	over    atomic.Bool
 	done    chan struct{}

@@ -26,7 +26,8 @@ type rollout struct {
 	load    *traffic
 }
 
-// rolled rolls services from one version to another, all at once as `kubectl apply` does, and again until there were so many calls.
+// rolled rolls services from one version to another, all at once as `kubectl apply` does, and again until there were so
+// many calls.
 func (l *lab) rolled(at *opened, history *history, to *kubernetes, names []string, calls int) (*rollout, error) {
 	made := &rollout{load: l.newTraffic(at)}
 	made.load.history = history
@@ -83,7 +84,8 @@ func with(key, value string) func(string) string {
 	}
 }
 
-// TestExperimentRedeploy rolls every service under load, and then shows that the measurement sees what readiness and drain are for.
+// TestExperimentRedeploy rolls every service under load, and then shows that the measurement sees what readiness and
+// drain are for.
 func TestExperimentRedeploy(t *testing.T) {
 	r := experiment(t, "redeploy", "Redeploy")
 	defer r.write()

@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// TestExperimentScale: the same load on one, two and three replicas of Hospital, with the breaker and mutual TLS as shipped.
+// TestExperimentScale: the same load on one, two and three replicas of Hospital, with the breaker and mutual TLS as
+// shipped.
 func TestExperimentScale(t *testing.T) {
 	r := experiment(t, "scale", "Scale")
 	defer r.write()

@@ -153,8 +153,8 @@ func (l *traffic) list(state string) (map[string]bool, error) {
 	}
 }
 
-// compare holds what callers were told to what there is, settles before what nobody knows, and has `checkup verify` look. It returns
-// the sentence for a report, or what is wrong.
+// compare holds what callers were told to what there is, settles before what nobody knows, and has `checkup verify`
+// look. It returns the sentence for a report, or what is wrong.
 func (l *traffic) compare() (string, error) {
 	asked := len(l.history.unsure) + len(l.history.undone)
 	if err := l.settle(); err != nil {

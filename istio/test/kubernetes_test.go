@@ -10,8 +10,8 @@ import (
 	"sigs.k8s.io/kustomize/kyaml/filesys"
 )
 
-// The registry of these tests says of the five services what k8s/ says: names, labels, accounts and ports. Where they part, the mesh
-// would select other pods than there are.
+// The registry of these tests says of the five services what k8s/ says: names, labels, accounts and ports. Where they
+// part, the mesh would select other pods than there are.
 func TestAgreesWithKubernetes(t *testing.T) {
 	const base = "../../k8s/base"
 	if _, err := os.Stat(base); err != nil {

@@ -16,7 +16,8 @@ import (
 	"google.golang.org/grpc"
 )
 
-// startCollector starts an OpenTelemetry Collector by the configuration of k8s/collector, and the backend that it sends to.
+// startCollector starts an OpenTelemetry Collector by the configuration of k8s/collector, and the backend that it sends
+// to.
 func (l *lab) startCollector(program string) {
 	l.t.Helper()
 	var err error

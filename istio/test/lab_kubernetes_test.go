@@ -136,7 +136,8 @@ func (k *kubernetes) file(directory string) (string, error) {
 	return file, os.WriteFile(file, []byte(k.config), 0o644)
 }
 
-// roll replaces every pod of a service by one of another version, as Kubernetes would: by a Deployment's strategy or a StatefulSet's.
+// roll replaces every pod of a service by one of another version, as Kubernetes would: by a Deployment's strategy or a
+// StatefulSet's.
 func (l *lab) roll(service string, to *kubernetes) error {
 	if to.workloads[service].ordered {
 		return l.rollInOrder(service, to)

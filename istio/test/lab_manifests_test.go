@@ -9,8 +9,8 @@ import (
 	kubecrd "istio.io/istio/pilot/pkg/config/kube/crd"
 )
 
-// onLoopback changes of the manifests what a cluster would have otherwise: no redirection of traffic (so listeners are named, and
-// every pod has a Sidecar of its own), keys made here, any host.
+// onLoopback changes of the manifests what a cluster would have otherwise: no redirection of traffic (so listeners are
+// named, and every pod has a Sidecar of its own), keys made here, any host.
 func (l *lab) onLoopback(manifests *Manifests) (objects []*unstructured.Unstructured) {
 	jwks := l.jwks()
 	for _, object := range manifests.clone().Objects {
@@ -105,7 +105,8 @@ func (l *lab) apply(change func(*Manifests)) {
 	l.applied = configs
 }
 
-// registry is the cluster that Istio sees: the services, an address for each pod there may be, the gateway, a collector of traces.
+// registry is the cluster that Istio sees: the services, an address for each pod there may be, the gateway, a collector
+// of traces.
 func (l *lab) registry() string {
 	var all []string
 	for i, name := range services {

@@ -20,8 +20,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// pod is a replica as Kubernetes has it: an address, a sidecar and a process. What the kubelet and the controllers of a cluster do for
-// it is done here: probes, readiness, endpoints, the order of its end.
+// pod is a replica as Kubernetes has it: an address, a sidecar and a process. What the kubelet and the controllers of a
+// cluster do for it is done here: probes, readiness, endpoints, the order of its end.
 type pod struct {
 	lab     *lab
 	service string
@@ -46,8 +46,8 @@ const (
 	podGoes
 )
 
-// How long it takes from a pod's end to be decided until nobody sends to it any more, in a cluster whose control plane is not busy:
-// k8s/base/checkup.toml reckons with a second or two.
+// How long it takes from a pod's end to be decided until nobody sends to it any more, in a cluster whose control plane
+// is not busy: k8s/base/checkup.toml reckons with a second or two.
 const propagation = time.Second
 
 func newPod(l *lab, service string, number, index int) *pod {
@@ -81,7 +81,8 @@ func (p *pod) isReady() bool {
 	return p.ready
 }
 
-// start starts the sidecar and, once that has its configuration, the process and its probes. It does not wait for the process.
+// start starts the sidecar and, once that has its configuration, the process and its probes. It does not wait for the
+// process.
 func (p *pod) start(version *kubernetes) error {
 	labels := map[string]string{"app.kubernetes.io/name": p.service, "lab": p.name}
 	if err := p.lab.proxy(p.name, "sidecar", podIP(p.index), "checkup", p.service, labels, version.workloads[p.service].runtime); err != nil {
@@ -111,7 +112,8 @@ func (p *pod) start(version *kubernetes) error {
 	return nil
 }
 
-// run starts the process alone, with what its pod would have: the configuration from the ConfigMap, and what comes from Secrets.
+// run starts the process alone, with what its pod would have: the configuration from the ConfigMap, and what comes from
+// Secrets.
 func (p *pod) run(version *kubernetes) error {
 	config, err := version.file(p.lab.dir)
 	if err != nil {
@@ -150,7 +152,8 @@ func (p *pod) settings() []string {
 	return append(append(all, p.lab.plan.settings[""]...), p.lab.plan.settings[p.service]...)
 }
 
-// hosts is an /etc/hosts of its own, by which the process finds its sidecar where a cluster would redirect its traffic there.
+// hosts is an /etc/hosts of its own, by which the process finds its sidecar where a cluster would redirect its traffic
+// there.
 func (p *pod) hosts() (string, error) {
 	own, err := os.ReadFile("/etc/hosts")
 	if err != nil {
@@ -240,8 +243,8 @@ func (l *lab) publish(service string) error {
 	return err
 }
 
-// terminate ends a pod as a cluster does: the sidecar begins to drain and the process is told at once; a moment later nobody sends to it
-// any more; the sidecar goes last.
+// terminate ends a pod as a cluster does: the sidecar begins to drain and the process is told at once; a moment later
+// nobody sends to it any more; the sidecar goes last.
 func (p *pod) terminate() error {
 	p.mu.Lock()
 	p.is = podGoes

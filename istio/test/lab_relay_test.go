@@ -18,8 +18,8 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// relay stands between a sidecar and its process and passes unary calls on as they are: at once, or as a slow, busy or ill Hospital
-// would. The product's code is left alone.
+// relay stands between a sidecar and its process and passes unary calls on as they are: at once, or as a slow, busy or
+// ill Hospital would. The product's code is left alone.
 type relay struct {
 	address string
 	to      *grpc.ClientConn
@@ -37,7 +37,8 @@ type relay struct {
 	workers chan struct{}
 }
 
-// manner is how a relay slows calls down: each takes so much longer, more or less, and only so many are worked on at once (0: all).
+// manner is how a relay slows calls down: each takes so much longer, more or less, and only so many are worked on at
+// once (0: all).
 type manner struct {
 	delay, spread time.Duration
 	workers       int

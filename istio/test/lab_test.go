@@ -21,12 +21,13 @@ import (
 	"istio.io/istio/pkg/config"
 )
 
-// The loopback mesh: Istio's control plane in this process, an Envoy beside every process of checkup and one at the door, mutual TLS
-// with identities made here, PostgreSQL and nats-server, the shipped manifests and the shipped configuration. What differs from a
-// cluster is said where it is done.
+// The loopback mesh: Istio's control plane in this process, an Envoy beside every process of checkup and one at the
+// door, mutual TLS with identities made here, PostgreSQL and nats-server, the shipped manifests and the shipped
+// configuration. What differs from a cluster is said where it is done.
 
-// Where things are. Every pod, every pod's way out and every Envoy's admin page has a loopback address of its own, since a sidecar has
-// the Service's port. Ports lie below those that the system hands out, or somebody would have one before it is bound.
+// Where things are. Every pod, every pod's way out and every Envoy's admin page has a loopback address of its own,
+// since a sidecar has the Service's port. Ports lie below those that the system hands out, or somebody would have one
+// before it is bound.
 func address(kind, index int) string {
 	return fmt.Sprintf("127.%d.%d.%d", 64+os.Getpid()%128, kind, index+1)
 }

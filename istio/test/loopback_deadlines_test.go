@@ -15,13 +15,13 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// How many calls with deadlines of 1 to 25 ms one customer sends: half of them by a client that hangs up when its time is over, as those
-// of gRPC do, half by one that names its deadline and then waits for what the mesh says.
+// How many calls with deadlines of 1 to 25 ms one customer sends: half of them by a client that hangs up when its time
+// is over, as those of gRPC do, half by one that names its deadline and then waits for what the mesh says.
 const impatientCalls = 10_000
 
-// TestLoopbackDeadlines: what one customer's own deadlines do to the mesh. No replica may be ejected for them, and nobody else's call may
-// fail meanwhile. It takes all of three things: ../deadlines.yaml, the limits that k8s/base/pod.yaml lifts, and services that say in trailers
-// what does not speak of themselves.
+// TestLoopbackDeadlines: what one customer's own deadlines do to the mesh. No replica may be ejected for them, and
+// nobody else's call may fail meanwhile. It takes all of three things: ../deadlines.yaml, the limits that
+// k8s/base/pod.yaml lifts, and services that say in trailers what does not speak of themselves.
 func TestLoopbackDeadlines(t *testing.T) {
 	l := startLab(t, plan{replicas: map[string]int{"hospital": 2, "screening": 2, "mypage": 2}})
 	o := l.open("han-river", 60, 10_000)

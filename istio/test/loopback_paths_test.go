@@ -38,9 +38,9 @@ func TestLoopbackLimit(t *testing.T) {
 	})
 }
 
-// TestLoopbackAffinity books at many dates with two replicas of Hospital and of Screening on one database: all calls for a date go to one
-// Hospital, whichever Screening they come from. The binary names the slot in every call, and Screening's proxy hashes it: told to take
-// turns instead, the same calls meet both.
+// TestLoopbackAffinity books at many dates with two replicas of Hospital and of Screening on one database: all calls
+// for a date go to one Hospital, whichever Screening they come from. The binary names the slot in every call, and
+// Screening's proxy hashes it: told to take turns instead, the same calls meet both.
 func TestLoopbackAffinity(t *testing.T) {
 	l := startLab(t, plan{replicas: map[string]int{"hospital": 2, "screening": 2}})
 	o := l.open("han-river", 40, 1000)
@@ -107,8 +107,8 @@ func (l *lab) calls() map[string]int {
 	return counted
 }
 
-// TestLoopbackHistory shows that the instruments of the experiments see what they are for: the history a booking that is lost or that
-// nobody was told of, and the relay before Hospital changes no answer.
+// TestLoopbackHistory shows that the instruments of the experiments see what they are for: the history a booking that
+// is lost or that nobody was told of, and the relay before Hospital changes no answer.
 func TestLoopbackHistory(t *testing.T) {
 	l := startLab(t, plan{interposed: true})
 	at := l.open("han-river", 3, 1)

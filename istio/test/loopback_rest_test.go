@@ -16,7 +16,8 @@ type half struct {
 	says                   string // a part of the message
 }
 
-// halfUnderstood: each of these was once answered with 200, or with a text where JSON is promised. None may have an effect.
+// halfUnderstood: each of these was once answered with 200, or with a text where JSON is promised. None may have an
+// effect.
 func (s *scene) halfUnderstood(t *testing.T) {
 	o := s.open("half-understood", 2, 10)
 	s.open("half-other", 1, 10)

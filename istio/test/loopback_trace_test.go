@@ -16,8 +16,8 @@ import (
 // The position in a trace that a caller from outside is at.
 const outsidePosition = "00f067aa0ba902b7"
 
-// What a booking's trace is made of, each below the one that it is a consequence of: the proxies at the door and beside the services, the
-// services, and the consumers of the booking's event.
+// What a booking's trace is made of, each below the one that it is a consequence of: the proxies at the door and beside
+// the services, the services, and the consumers of the booking's event.
 var bookingTrace = []struct{ span, below string }{
 	{"gateway answers", ""},
 	{"gateway calls", "gateway answers"},
@@ -88,9 +88,10 @@ func from(trace string, sampled bool) string {
 	return "00-" + trace + "-" + outsidePosition + "-00"
 }
 
-// TestLoopbackTrace follows one booking: what the gateway's proxy, both services' proxies, both services and every consumer of the event did
-// for it reaches the collector as one trace, each below what it is a consequence of, and the logs of all of them name it. The gateway, and it
-// alone, has the setting to trace every call: what the others do follows from that.
+// TestLoopbackTrace follows one booking: what the gateway's proxy, both services' proxies, both services and every
+// consumer of the event did for it reaches the collector as one trace, each below what it is a consequence of, and the
+// logs of all of them name it. The gateway, and it alone, has the setting to trace every call: what the others do
+// follows from that.
 func TestLoopbackTrace(t *testing.T) {
 	l := startLab(t, plan{
 		settings: map[string][]string{"": {"telemetry.filter=info,relay=debug,runtime=debug", "telemetry.format=json"}},
@@ -112,7 +113,8 @@ func TestLoopbackTrace(t *testing.T) {
 	t.Run("a proxy that does not hand it on is seen", func(t *testing.T) { broken(t, l, o.slots[1]) })
 }
 
-// nameless calls by paths that name a person, those that no service gets to see included, and looks for the name in the spans.
+// nameless calls by paths that name a person, those that no service gets to see included, and looks for the name in the
+// spans.
 func nameless(t *testing.T, l *lab) {
 	const path = "/v1/customers/kim-minji/myPage"
 	ask := func(path, trace, token string) {
@@ -165,8 +167,8 @@ func broken(t *testing.T, l *lab, slot string) {
 	})
 }
 
-// TestLoopbackSampling: the gateway alone decides which calls are traced, and everybody behind it follows. Callers can ask for less than it
-// would have, and not for more.
+// TestLoopbackSampling: the gateway alone decides which calls are traced, and everybody behind it follows. Callers can
+// ask for less than it would have, and not for more.
 func TestLoopbackSampling(t *testing.T) {
 	l := startLab(t, plan{change: tracedOf100(0)})
 	o := l.open("han-river", 5, 10)

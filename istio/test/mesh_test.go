@@ -1,5 +1,5 @@
-// Package mesh holds the manifests of ../ to what they are for: by Istio's schemas and validation, and by the Envoy configuration that
-// Istio's own control plane makes of them. Needs no cluster and no network.
+// Package mesh holds the manifests of ../ to what they are for: by Istio's schemas and validation, and by the Envoy
+// configuration that Istio's own control plane makes of them. Needs no cluster and no network.
 package mesh
 
 import (
@@ -41,8 +41,8 @@ func TestWhatIsShippedIsRight(t *testing.T) {
 	}
 }
 
-// Every rule of the audit is known to see what it is for: each mutant breaks one thing, and has to be found out by the words that
-// belong to it.
+// Every rule of the audit is known to see what it is for: each mutant breaks one thing, and has to be found out by the
+// words that belong to it.
 func TestMutantsAreFoundOut(t *testing.T) {
 	mutants := []struct {
 		name   string
@@ -190,7 +190,8 @@ func TestMutantsAreFoundOut(t *testing.T) {
 	}
 }
 
-// The ways to break a manifest. Each of them panics where there is nothing to break, so that no mutant is the shipped manifest.
+// The ways to break a manifest. Each of them panics where there is nothing to break, so that no mutant is the shipped
+// manifest.
 
 func must(manifests *Manifests, kind, name string) *unstructured.Unstructured {
 	object := manifests.find(kind, name)

@@ -12,7 +12,8 @@ import (
 	"sigs.k8s.io/kustomize/kyaml/filesys"
 )
 
-// apiServer is as much of an API server as decides whether a documented command is refused: namespaces, kinds and objects.
+// apiServer is as much of an API server as decides whether a documented command is refused: namespaces, kinds and
+// objects.
 type apiServer struct {
 	root       string
 	namespaces map[string]bool

@@ -15,7 +15,8 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
-// report is what one experiment has to say: a section of docs/measurements/operations.md and its plots, written by whoever measured it.
+// report is what one experiment has to say: a section of docs/measurements/operations.md and its plots, written by
+// whoever measured it.
 type report struct {
 	t        *testing.T
 	name     string

@@ -76,8 +76,8 @@ type caller struct {
 	mine     []*booking
 }
 
-// run has so many callers call, each with a pause after every answer, until the time is over or `until` is closed. Where a load runs again
-// its callers are other people.
+// run has so many callers call, each with a pause after every answer, until the time is over or `until` is closed.
+// Where a load runs again its callers are other people.
 func (l *traffic) run(callers int, pause, length time.Duration, step func(*caller)) {
 	l.runUntil(callers, pause, func(stop chan<- struct{}) {
 		time.Sleep(length)
@@ -153,8 +153,8 @@ func (c *caller) call(what, method, token, body string) (*dynamicpb.Message, err
 	return answer, err
 }
 
-// book books the next date for this caller, who is another person once all dates have had their turn. Callers begin at different dates, or
-// all of them would be at the same one, and so at the same replica.
+// book books the next date for this caller, who is another person once all dates have had their turn. Callers begin at
+// different dates, or all of them would be at the same one, and so at the same replica.
 func (c *caller) book() {
 	day := (c.made + 37*c.number) % len(c.at.slots)
 	if c.made%len(c.at.slots) == 0 {

@@ -27,7 +27,8 @@ var schemas = sync.OnceValues(func() (*crd.Validator, error) {
 	return crd.NewValidatorFromFilesWithOptions([]string{file}, crd.WithoutCRDValidation())
 })
 
-// validate holds every object to the CRD's schema and rules, and to what `istioctl validate` says; its warnings are problems too.
+// validate holds every object to the CRD's schema and rules, and to what `istioctl validate` says; its warnings are
+// problems too.
 func validate(manifests *Manifests) (problems []string) {
 	validator, err := schemas()
 	if err != nil {
@@ -60,7 +61,8 @@ func validate(manifests *Manifests) (problems []string) {
 	return problems
 }
 
-// Istio says this of every EnvoyFilter, whatever is in it. That they do what they are for is what the rest of this module shows.
+// Istio says this of every EnvoyFilter, whatever is in it. That they do what they are for is what the rest of this
+// module shows.
 const everyEnvoyFilter = "EnvoyFilter exposes internal implementation details that may change at any time. " +
 	"Prefer other APIs if possible, and exercise extreme caution, especially around upgrades."
 

@@ -14,12 +14,14 @@ from grpc_status import rpc_status
 def connect(address, token):
     """Opens a channel for one caller. The service config gives each call its deadline and says what is sent again."""
     config = json.loads(pathlib.Path("proto/service_config.json").read_text())
-    # grpcio would keep a timeout of the config from the server, and end the call a second before: so it goes with each call.
+    # grpcio would keep a timeout of the config from the server, and end the call a second before: so it goes with each
+    # call.
     timeouts = {}
     for entry in config["methodConfig"]:
         if timeout := entry.pop("timeout", None):
             timeouts |= {f"/{name['service']}/{name['method']}": float(timeout.rstrip("s")) for name in entry["name"]}
-    # Without TLS, as `checkup up` serves it; for a gateway it is grpc.secure_channel, whose call credentials carry the token.
+    # Without TLS, as `checkup up` serves it; for a gateway it is grpc.secure_channel, whose call credentials carry the
+    # token.
     channel = grpc.insecure_channel(address, options=[("grpc.service_config", json.dumps(config))])
     return grpc.intercept_channel(channel, Caller(token, timeouts))
 

@@ -5,8 +5,8 @@
 //! cargo run -- --conformance ../../proto/conformance/messages.jsonl
 //! ```
 //!
-//! `fold.rs` has the rules of docs/events.md, `store.rs` the file that stands for the team's database. Here messages are
-//! read, applied, committed and only then acknowledged. Several processes may share one consumer if they share a
+//! `fold.rs` has the rules of docs/events.md, `store.rs` the file that stands for the team's database. Here messages
+//! are read, applied, committed and only then acknowledged. Several processes may share one consumer if they share a
 //! database; this file belongs to one process.
 
 mod fold;

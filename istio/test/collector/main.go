@@ -1,5 +1,6 @@
-// Program collector is an OpenTelemetry Collector made of the parts that k8s/collector/otelcol.yaml names, and of the release that
-// k8s/collector/kustomization.yaml names. The lab runs it where a cluster runs the image, which no registry of packages has.
+// Program collector is an OpenTelemetry Collector made of the parts that k8s/collector/otelcol.yaml names, and of the
+// release that k8s/collector/kustomization.yaml names. The lab runs it where a cluster runs the image, which no
+// registry of packages has.
 package main
 
 import (

@@ -1,4 +1,5 @@
--- A role and a database for each service; nobody may use another's. The collation has to be C: lists are merged by bytes.
+-- A role and a database for each service; nobody may use another's. The collation has to be C: lists are merged by
+-- bytes.
 CREATE ROLE hospital LOGIN PASSWORD 'dev-only-hospital';
 CREATE ROLE screening LOGIN PASSWORD 'dev-only-screening';
 CREATE ROLE reservation LOGIN PASSWORD 'dev-only-reservation';

@@ -30,7 +30,8 @@ export function withServiceConfig(inner: Transport, path: string): Transport {
         inner.unary(method, signal, Math.max(1, end - Date.now()), header, input, contextValues),
       );
     },
-    // Only the start of a stream is repeated. Who reads one that breaks later opens it again, with its last resumeToken.
+    // Only the start of a stream is repeated. Who reads one that breaks later opens it again, with its last
+    // resumeToken.
     async stream(method, signal, timeoutMs, header, input, contextValues) {
       const config = find(method.parent.typeName, method.name);
       const end = Date.now() + (timeoutMs ?? Number.POSITIVE_INFINITY);

@@ -303,8 +303,8 @@ impl From<TelemetrySection> for TelemetryOptions {
 }
 
 impl EventsSection {
-    /// How long the stream holds an event. Producers repeat events when their retention has passed; the stream waits half
-    /// as long again, because a producer may be away for a while.
+    /// How long the stream holds an event. Producers repeat events when their retention has passed; the stream waits
+    /// half as long again, because a producer may be away for a while.
     fn stream_age(&self) -> Duration {
         self.retention.saturating_add(self.retention / 2)
     }

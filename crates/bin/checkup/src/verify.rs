@@ -3,8 +3,8 @@
 //! `domain::invariants` says what has to agree. This module reads the services, and reads again what events may still
 //! change. It trusts no service more than another. If it can read the data directory of the process, it also looks up
 //! in the files what the services answered, because a service may answer what its storage does not have, and it checks
-//! that no log has lost events that were read. If it is given the configuration of a mesh, it also looks for events that the
-//! broker lost.
+//! that no log has lost events that were read. If it is given the configuration of a mesh, it also looks for events
+//! that the broker lost.
 
 mod reader;
 mod report;

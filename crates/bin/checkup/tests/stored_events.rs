@@ -1,7 +1,7 @@
 //! What every service makes of every event that a release has stored.
 //!
-//! `core/contract/tests/golden/events` keeps the bytes. Each sample goes to the handlers of the services that read it, on
-//! new SQLite databases: once to a service that knows nothing, and once to one that knows the booking. The tables
+//! `core/contract/tests/golden/events` keeps the bytes. Each sample goes to the handlers of the services that read it,
+//! on new SQLite databases: once to a service that knows nothing, and once to one that knows the booking. The tables
 //! afterwards are what `golden/events/{sample}.txt` says. `GOLDEN=update` rewrites these texts; the difference is the
 //! review, because it is what an older event shows from now on.
 

@@ -51,8 +51,8 @@ pub enum Caller {
 }
 
 impl fmt::Display for Caller {
-    /// Writes `customer:kim`, `admin:lee`, `auditor:kang`, `service:screening` or `anonymous`: the actor of events and the
-    /// scope of request ids.
+    /// Writes `customer:kim`, `admin:lee`, `auditor:kang`, `service:screening` or `anonymous`: the actor of events and
+    /// the scope of request ids.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Anonymous => write!(f, "anonymous"),

@@ -1,7 +1,7 @@
 //! Filters of lists: AIP-160 comparisons joined by AND, for the fields each list names.
 //!
-//! `customer="customers/kim" AND state=CONFIRMED AND date>="2027-01-01"`. Anything more (OR, NOT, parentheses, functions)
-//! is refused rather than half understood.
+//! `customer="customers/kim" AND state=CONFIRMED AND date>="2027-01-01"`. Anything more (OR, NOT, parentheses,
+//! functions) is refused rather than half understood.
 
 use fault::{Reason, Violations};
 use jiff::Timestamp;

@@ -92,7 +92,8 @@ impl Spent {
         micros(processes + self.callers) / self.calls.max(1) as f64
     }
 
-    /// The cost of a call by process, mean of all turns. `h` is the CPU µs of a hello-world call with its caller's part.
+    /// The cost of a call by process, mean of all turns. `h` is the CPU µs of a hello-world call with its caller's
+    /// part.
     pub(crate) fn rows(&self, one: &str, h: f64) -> Rows {
         let calls = self.calls.max(1) as f64;
         let row = |name: &str, cpu: Duration| {

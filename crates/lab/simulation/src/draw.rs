@@ -90,8 +90,8 @@ impl Plan {
             use Disruption::{ForgetTail, Lose, Stall, Wipe};
             !matches!(disruption, ForgetTail { .. } | Lose { .. } | Stall { .. } | Wipe)
         });
-        // A log tells what it removed by age from what it lost by the time of each. So events have to be kept for longer
-        // than clocks differ, which no run is long enough for.
+        // A log tells what it removed by age from what it lost by the time of each. So events have to be kept for
+        // longer than clocks differ, which no run is long enough for.
         if self.skews.iter().any(|skew| *skew != 0) {
             self.retention = Duration::ZERO;
         }
@@ -107,8 +107,8 @@ impl Plan {
     }
 }
 
-/// In one seed of three, producers remove what is older than a moment and repeat the rest. The numbers are drawn apart, so
-/// all other seeds stay as they are.
+/// In one seed of three, producers remove what is older than a moment and repeat the rest. The numbers are drawn apart,
+/// so all other seeds stay as they are.
 fn retention(seed: u64, mutant: Option<Mutant>) -> Duration {
     let mut chance = Chance::new(seed ^ RETENTION);
     let wanted = match mutant {

@@ -40,8 +40,8 @@ pub enum Mutant {
     FirstOfFrame,
     /// A service whose database came back as it was earlier serves at once.
     TrustedPast,
-    /// A producer removes the newest event of an aggregate like any other. The versions that it looks up are too high by
-    /// one.
+    /// A producer removes the newest event of an aggregate like any other. The versions that it looks up are too high
+    /// by one.
     ForgetsNewest,
 }
 

@@ -1,21 +1,24 @@
 /*
- * A disk that fails, for tests: a library that is preloaded into the process under test (LD_PRELOAD) and stands between it and the kernel.
- * It sees every call that changes a file below one directory, and does two jobs.
+ * A disk that fails, for tests: a library that is preloaded into the process under test (LD_PRELOAD) and stands between
+ * it and the kernel. It sees every call that changes a file below one directory, and does two jobs.
  *
- * 1. Faults. A control file is mapped into the process, and the test rewrites it while the process runs. It holds rules: which calls, on
- *    which files, how often, and what happens instead (an errno, a short write, a delay, a lie).
- * 2. Power failure. A process that is killed loses nothing that it wrote, because the kernel still has it; a machine without power loses
- *    whatever was not synced. A shadow directory holds what a disk would: the contents that a file had when it was last synced, and the
- *    names that a directory had when that was. The test kills the process and replaces the directory by its shadow.
+ * 1. Faults. A control file is mapped into the process, and the test rewrites it while the process runs. It holds
+ *    rules: which calls, on which files, how often, and what happens instead (an errno, a short write, a delay, a lie).
+ * 2. Power failure. A process that is killed loses nothing that it wrote, because the kernel still has it; a machine
+ *    without power loses whatever was not synced. A shadow directory holds what a disk would: the contents that a file
+ *    had when it was last synced, and the names that a directory had when that was. The test kills the process and
+ *    replaces the directory by its shadow.
  *
- * It is no part of the product. The workspace forbids unsafe Rust, and an interposed function of libc is nothing else, so it is C.
+ * It is no part of the product. The workspace forbids unsafe Rust, and an interposed function of libc is nothing else,
+ * so it is C.
  *
  * Environment: FAULTY_DISK_DIR      the directory, canonical; files elsewhere are left alone
  *              FAULTY_DISK_CONTROL  the control file
  *              FAULTY_DISK_SHADOW   the shadow directory; without it there is no second job
  *
- * What changes without these calls cannot fail: shared mappings (SQLite's -shm, made anew after a crash), io_uring, what libc does behind
- * fopen. The shadow has it all the same, because it reads the file itself. Nobody here relies on msync or sync_file_range.
+ * What changes without these calls cannot fail: shared mappings (SQLite's -shm, made anew after a crash), io_uring,
+ * what libc does behind fopen. The shadow has it all the same, because it reads the file itself. Nobody here relies on
+ * msync or sync_file_range.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -41,8 +44,9 @@ enum { RULES = 8 };
 /* Calls, as bits. GROWS narrows writes and truncations to those that need room, and opens to those that make a file. */
 enum { WRITE = 1, SYNC = 2, TRUNCATE = 4, OPEN = 8, UNLINK = 16, MKDIR = 32, RENAME = 64, GROWS = 128 };
 /* Effects; a positive one is an errno. SHORT: half of a write is done, and the rest of it fails with ENOSPC. LIE: success, and nothing
- * is done. DELAY: the call takes longer. DROP: a sync fails with EIO, and what it was to bring to the disk is gone for good, as Linux
- * does it: the pages are clean afterwards, and the next sync succeeds. Only with a shadow, which knows what was synced. */
+ * is done. DELAY: the call takes longer. DROP: a sync fails with EIO, and what it was to bring to the disk is gone for
+ * good, as Linux does it: the pages are clean afterwards, and the next sync succeeds. Only with a shadow, which knows
+ * what was synced. */
 enum { SHORT = -1, LIE = -2, DELAY = -3, DROP = -4 };
 
 struct rule {
@@ -135,15 +139,16 @@ static int is_armed(int calls) {
 
 /* ---- power ------------------------------------------------------------------------------------------------------------- */
 /*
- * The shadow is flat. A file or directory is named by its key, its inode number and time of birth: whatever happens to its names, it
- * stays itself, and a number that is used again is not mistaken for its predecessor.
+ * The shadow is flat. A file or directory is named by its key, its inode number and time of birth: whatever happens to
+ * its names, it stays itself, and a number that is used again is not mistaken for its predecessor.
  *
  *   SHADOW/KEY   of a file: its contents when it was last synced
- *                of a directory: a line "KEY NAME" for each name in it when it was last synced ("d KEY NAME" for directories)
+ *                of a directory: a line "KEY NAME" for each name in it when it was last synced ("d KEY NAME" for
+ *                directories)
  *   SHADOW/root  the key of the directory itself
  *
- * So a new file has no name until its directory is synced, and no contents until it is synced itself; a rename has not happened until
- * the directory is synced. That is all that POSIX promises; most file systems do better.
+ * So a new file has no name until its directory is synced, and no contents until it is synced itself; a rename has not
+ * happened until the directory is synced. That is all that POSIX promises; most file systems do better.
  */
 enum { KEY = 80, BLOCK = 4096, CHUNK = 16 * BLOCK };
 

@@ -44,7 +44,8 @@ impl Output {
         output
     }
 
-    /// Waits until the stream has ended, at most two seconds. The last lines of a child may arrive after its exit status.
+    /// Waits until the stream has ended, at most two seconds. The last lines of a child may arrive after its exit
+    /// status.
     pub(crate) fn wait(&self) {
         let _ = self.0.ended.wait_timeout_while(self.held(), END_TIMEOUT, |lines| !lines.ended);
     }

@@ -1,8 +1,8 @@
 //! What a consumer may rely on with every transport.
 //!
 //! Every message that matches the filter is delivered at least once, until it is acknowledged. A transport may repeat
-//! and reorder messages; [`Position`] says how a repetition is recognised. A message carries one or more events; what is
-//! said here of an event holds for the whole message.
+//! and reorder messages; [`Position`] says how a repetition is recognised. A message carries one or more events; what
+//! is said here of an event holds for the whole message.
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;

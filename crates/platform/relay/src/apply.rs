@@ -172,8 +172,8 @@ impl Applier {
         }
     }
 
-    /// Tries one event. If that fails, its delivery is repeated later, or the event is stored as a dead letter after its
-    /// last try.
+    /// Tries one event. If that fails, its delivery is repeated later, or the event is stored as a dead letter after
+    /// its last try.
     async fn try_once(&mut self, origin: Origin<'_>, event: &Incoming) -> Option<(Delivery, Duration)> {
         let place = place(&event.inbox_key)?;
         if self.is_dead_letter(&event.inbox_key) {
@@ -235,8 +235,8 @@ impl Applier {
         }
     }
 
-    /// Logs the event under the trace of the call that caused it, and exports a span of it. `elapsed` is the time of the
-    /// transaction, which it may share with other events.
+    /// Logs the event under the trace of the call that caused it, and exports a span of it. `elapsed` is the time of
+    /// the transaction, which it may share with other events.
     fn log(&self, event: &Incoming, elapsed: Duration) {
         let Incoming { envelope, event_id, .. } = event;
         let EventEnvelope { aggregate, aggregate_version, traceparent, .. } = envelope;

@@ -1,4 +1,5 @@
-//! The loop that removes a service's old events, and repeats those that the state follows from: see `domain::retention`.
+//! The loop that removes a service's old events, and repeats those that the state follows from: see
+//! `domain::retention`.
 //!
 //! Each replica runs it. If two replicas take the same frames, the database lets one of them have them.
 
@@ -177,8 +178,8 @@ impl Retention {
     }
 }
 
-/// The subject of an event. Versions before had one for each aggregate, which the row still has; only the row knows that
-/// of a fact of a newer version.
+/// The subject of an event. Versions before had one for each aggregate, which the row still has; only the row knows
+/// that of a fact of a newer version.
 fn subject_of(envelope: &EventEnvelope, row: &outbox::Model) -> String {
     if envelope.payload.is_some() { subject(envelope) } else { row.subject.clone() }
 }

@@ -1,8 +1,8 @@
 //! Spans for an operator's collector, sent by OTLP over gRPC: what this process did for a trace, and for how long.
 //!
-//! A span is made once its work has ended, from what the log line of the work has anyway; nothing is kept while it runs.
-//! Without an exporter nothing is made. A span that finds the queue full is dropped and counted: neither a call nor an
-//! event ever waits for the collector.
+//! A span is made once its work has ended, from what the log line of the work has anyway; nothing is kept while it
+//! runs. Without an exporter nothing is made. A span that finds the queue full is dropped and counted: neither a call
+//! nor an event ever waits for the collector.
 
 use std::sync::OnceLock;
 use std::time::Duration;

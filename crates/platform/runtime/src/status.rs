@@ -35,8 +35,8 @@ const MAX_VALUE: usize = 256;
 /// refuse a header list of more than 8 KiB; the client would then see a broken stream instead of the refusal.
 const MAX_VIOLATIONS: usize = 3_500;
 
-/// Makes the status of a fault, logs its cause, and counts it. Services write `.map_err(status)`. In a call whose caller
-/// reads a language that there are sentences in, it has one for people.
+/// Makes the status of a fault, logs its cause, and counts it. Services write `.map_err(status)`. In a call whose
+/// caller reads a language that there are sentences in, it has one for people.
 #[must_use]
 pub fn status(fault: Fault) -> Status {
     // Read only here: an answer without an error costs nothing for it.

@@ -17,8 +17,8 @@ use crate::time::micros;
 
 /// The key by which a repeated event is recognised: the frame that holds it, and its part of the frame.
 ///
-/// A frame is applied and remembered whole if that works. If one of its events fails, it is applied event by event; then
-/// what is remembered is how many of its first events are applied.
+/// A frame is applied and remembered whole if that works. If one of its events fails, it is applied event by event;
+/// then what is remembered is how many of its first events are applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InboxKey {
     /// A frame in a source that is read in order: one cursor per source is enough.

@@ -39,7 +39,8 @@ pub struct Model {
     pub subject: String,
     /// The encoded frame, or the envelope that an earlier version of this software wrote.
     pub payload: Vec<u8>,
-    /// When the newest of its events occurred, in microseconds since 1970; where the frame repeats events, when it does.
+    /// When the newest of its events occurred, in microseconds since 1970; where the frame repeats events, when it
+    /// does.
     pub occur_time: i64,
     /// The broker's sequence number, once it has acknowledged the frame.
     pub stream_sequence: Option<i64>,

@@ -1,8 +1,8 @@
 //! Running statements and reading their rows, with code that does not depend on the driver.
 //!
-//! A server's rows come from sea-orm's driver, a file's rows from SQLite itself. Both are read cell by cell as the types
-//! that the entity declares. A [`Connection`] is a trait object, so that what is compiled for an entity is only the
-//! conversion of its rows.
+//! A server's rows come from sea-orm's driver, a file's rows from SQLite itself. Both are read cell by cell as the
+//! types that the entity declares. A [`Connection`] is a trait object, so that what is compiled for an entity is only
+//! the conversion of its rows.
 
 use async_trait::async_trait;
 use domain::frame::Frame;

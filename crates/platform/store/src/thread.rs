@@ -31,8 +31,8 @@ pub(crate) async fn let_others_run() {
     }
 }
 
-/// Runs a loop over a database. For a file (`blocks`) it gets a thread of its own, whose statements need no other one; a
-/// server's answers are awaited where everything else is.
+/// Runs a loop over a database. For a file (`blocks`) it gets a thread of its own, whose statements need no other one;
+/// a server's answers are awaited where everything else is.
 ///
 /// If it is dropped, the loop goes on until its queue is closed.
 pub(crate) async fn run(name: &'static str, blocks: bool, work: impl Future<Output = ()> + Send + 'static) {

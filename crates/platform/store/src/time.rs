@@ -9,7 +9,8 @@ pub fn micros(time: Timestamp) -> i64 {
     time.as_microsecond()
 }
 
-/// The instant of a column value in microseconds since 1970. A value out of range, which nothing here writes, becomes the epoch.
+/// The instant of a column value in microseconds since 1970. A value out of range, which nothing here writes, becomes
+/// the epoch.
 #[must_use]
 pub fn timestamp(micros: i64) -> Timestamp {
     Timestamp::from_microsecond(micros).unwrap_or_default()

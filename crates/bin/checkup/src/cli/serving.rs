@@ -28,7 +28,8 @@ Exit status: 0 after a drain; 1 where it cannot start or cannot go on; 64 for a 
 #[derive(Debug, Clone, Args)]
 #[command(after_help = UP_EXAMPLES)]
 pub struct UpArgs {
-    /// Where the data is, one SQLite file a service and the signing key; made when it is not there. One process at a time
+    /// Where the data is, one SQLite file a service and the signing key; made when it is not there. One process at a
+    /// time
     #[arg(long, value_name = "DIR", default_value = DATA_DIR)]
     pub data_dir: PathBuf,
     /// `--addr`, `--admin-addr` and `--allow-remote`: loopback only, unless the last one is there.

@@ -229,7 +229,8 @@ fn the_rules_do_not_know_the_runtime() {
     }
 }
 
-/// An example in a doc comment is compiled and run, or there is none: `doctest = false` spares the run that finds nothing.
+/// An example in a doc comment is compiled and run, or there is none: `doctest = false` spares the run that finds
+/// nothing.
 #[test]
 fn no_example_is_left_out_of_the_tests() {
     for package in metadata()["packages"].as_array().unwrap() {

@@ -1,4 +1,5 @@
-//! Texts that change only on purpose. `GOLDEN=update cargo test -p checkup --test cli` rewrites them; the diff is the review.
+//! Texts that change only on purpose. `GOLDEN=update cargo test -p checkup --test cli` rewrites them; the diff is the
+//! review.
 
 use std::path::PathBuf;
 

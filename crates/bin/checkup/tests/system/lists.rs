@@ -85,8 +85,8 @@ async fn a_rush_of_lists_is_answered_or_refused_soon_and_stops_nobody_else() {
     assert!(latest < SOON, "a list was refused after {latest:?}");
 }
 
-/// A list waits a second for its turn at a connection. Of one customer so few are under way that the lists of others get
-/// theirs. Customers have no lists this long, so an auditor plays one.
+/// A list waits a second for its turn at a connection. Of one customer so few are under way that the lists of others
+/// get theirs. Customers have no lists this long, so an auditor plays one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lists_of_one_caller_leave_turns_for_those_of_others() {
     const VISITS: usize = 10;

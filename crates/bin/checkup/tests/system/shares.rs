@@ -19,8 +19,8 @@ const SHARE: usize = 8;
 /// Callers of the flood, each with one call at a time.
 const FLOOD: usize = 64;
 
-/// One customer who calls until `over`, and after a refusal as soon as `RetryInfo` allows. Returns how often each reason
-/// was heard.
+/// One customer who calls until `over`, and after a refusal as soon as `RetryInfo` allows. Returns how often each
+/// reason was heard.
 async fn flood(checkup: &Checkup, slot: &str, over: &Arc<AtomicBool>) -> Vec<JoinHandle<BTreeMap<String, usize>>> {
     let token = checkup.tokens().customer("kim");
     let channels = checkup.served().connections(8).await;

@@ -1,5 +1,5 @@
-//! A mesh with one replica of each service, for a test that needs a broker or PostgreSQL whatever topology the suite runs
-//! for.
+//! A mesh with one replica of each service, for a test that needs a broker or PostgreSQL whatever topology the suite
+//! runs for.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;

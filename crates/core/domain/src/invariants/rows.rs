@@ -88,7 +88,8 @@ pub struct ServiceRows {
     pub slots: Option<Vec<SlotRow>>,
     /// Hospital's claims that are ACTIVE or REVOKED.
     pub claims: Option<Vec<ClaimRow>>,
-    /// Hospitals whose deletion is complete, each with the first date that the deletion covered: see [`super::emptied`].
+    /// Hospitals whose deletion is complete, each with the first date that the deletion covered: see
+    /// [`super::emptied`].
     pub deleted: BTreeMap<HospitalId, Date>,
     /// Screening's bookings, without fences.
     pub screenings: Option<Vec<ScreeningRow>>,

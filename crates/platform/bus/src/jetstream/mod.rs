@@ -63,10 +63,11 @@ pub struct JetStreamOptions {
     /// How long a durable consumer may hold an event before another replica gets it. Events that a replica held when it
     /// crashed are delayed by as much.
     pub ack_wait: Duration,
-    /// Whether this process makes the stream and holds it to these options. One that only reads waits until it is there.
+    /// Whether this process makes the stream and holds it to these options. One that only reads waits until it is
+    /// there.
     pub owns_stream: bool,
-    /// The sequence of the first event of a stream that is made; `None` for one at random. An acknowledgement names only
-    /// the consumer and the sequence, so a late one for an earlier stream must not name an event of the new one.
+    /// The sequence of the first event of a stream that is made; `None` for one at random. An acknowledgement names
+    /// only the consumer and the sequence, so a late one for an earlier stream must not name an event of the new one.
     pub first_sequence: Option<u64>,
 }
 

@@ -1,5 +1,5 @@
-//! The door that every call passes, in the same order for all: record, admission, limits, deadline, caller, the caller's
-//! share, panic guard.
+//! The door that every call passes, in the same order for all: record, admission, limits, deadline, caller, the
+//! caller's share, panic guard.
 //!
 //! It knows methods only by their descriptors. It does not decide what a caller may do.
 

@@ -53,8 +53,8 @@ impl<T: ?Sized> InProcess<T> {
         Self { service, caller, method: Arc::new(method) }
     }
 
-    /// Calls the method and waits for its answer until the deadline. `call` passes the request to the method. A panic is
-    /// the service's failure and not the caller's, as behind a door.
+    /// Calls the method and waits for its answer until the deadline. `call` passes the request to the method. A panic
+    /// is the service's failure and not the caller's, as behind a door.
     ///
     /// # Errors
     /// The method's own error; INTERNAL if it panicked, DEADLINE_EXCEEDED if it did not answer in time.

@@ -25,7 +25,8 @@ pub(super) struct Method {
     /// Whether the method reads a page of a list.
     pub(super) lists: bool,
     /// The places for unary calls of the method's service; `None` if they have no limit. Each service has its own,
-    /// because a call that makes another call in the same process could otherwise hold the place that the other one needs.
+    /// because a call that makes another call in the same process could otherwise hold the place that the other one
+    /// needs.
     pub(super) places: Option<Arc<Places>>,
     /// The meters of its calls, after the first call.
     pub(super) meters: OnceLock<Meters>,
@@ -39,8 +40,8 @@ pub(super) struct Methods {
 }
 
 impl Methods {
-    /// Reads the descriptors. Each service gets places for unary calls, but for health and reflection: a busy process is
-    /// not a dead one.
+    /// Reads the descriptors. Each service gets places for unary calls, but for health and reflection: a busy process
+    /// is not a dead one.
     pub(super) fn from_descriptors(options: &ServerOptions) -> Result<Self, DecodeError> {
         use tonic_reflection::pb::{v1, v1alpha};
         let places = |of: &str| Some(Arc::new(Places::new(format!("calls of {of}"), options.max_calls, options)));

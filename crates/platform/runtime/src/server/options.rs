@@ -40,8 +40,8 @@ pub struct ServerOptions {
     /// The most unary calls of one service, and the most open streams, that one customer may have under way; a further
     /// one is refused with RATE_LIMITED. An eighth of them, rounded up, may be lists, counted apart. At least 1.
     pub max_calls_per_customer: usize,
-    /// The same for an admin or an auditor. All calls without a token together have half of the places. The system's own
-    /// services have no limit of their own, because they call for many customers.
+    /// The same for an admin or an auditor. All calls without a token together have half of the places. The system's
+    /// own services have no limit of their own, because they call for many customers.
     pub max_calls_per_caller: usize,
     /// The deadline of a call that names none.
     #[serde(with = "duration")]

@@ -17,8 +17,8 @@ use crate::support::{Running, instructed, instructed_by, options, soon};
 /// Few enough that a test can take all of them.
 const PLACES: usize = 16;
 const STREAMS: usize = 64;
-/// The lists that one caller may have under way, of which the probe makes its calls: an eighth of other calls. Strangers
-/// have an eighth of half the places.
+/// The lists that one caller may have under way, of which the probe makes its calls: an eighth of other calls.
+/// Strangers have an eighth of half the places.
 const CUSTOMERS: usize = 4;
 const OTHERS: usize = 6;
 const STRANGERS: usize = PLACES / 2 / 8;

@@ -1,4 +1,5 @@
-// A booking in Kotlin. The client in Java beside this one shows the rest: refusals, a page and its changes work the same way.
+// A booking in Kotlin. The client in Java beside this one shows the rest: refusals, a page and its changes work the
+// same way.
 package frontdesk
 
 import com.google.gson.Gson

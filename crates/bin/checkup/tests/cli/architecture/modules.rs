@@ -1,9 +1,9 @@
 //! The modules of a crate, read from its text, and which of them use which.
 //!
-//! It follows `mod`, `use` and written-out paths such as `crate::a::b` or `super::c`, through re-exports to the file that
-//! has the definition. It cannot see a call of another file's method, a trait that is implemented elsewhere, a name that
-//! a glob import brings in, a module that a macro declares, or code behind a `cfg` that is off: that last one counts.
-//! Test modules are left out, because a test may use more than the code beside it.
+//! It follows `mod`, `use` and written-out paths such as `crate::a::b` or `super::c`, through re-exports to the file
+//! that has the definition. It cannot see a call of another file's method, a trait that is implemented elsewhere, a
+//! name that a glob import brings in, a module that a macro declares, or code behind a `cfg` that is off: that last one
+//! counts. Test modules are left out, because a test may use more than the code beside it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -138,7 +138,8 @@ impl Modules {
         index + 1
     }
 
-    /// Reads a module that another one declares, in braces or in a file of its own. Returns how many tokens it has here.
+    /// Reads a module that another one declares, in braces or in a file of its own. Returns how many tokens it has
+    /// here.
     fn read_child(
         &mut self,
         name: &str,

@@ -1,7 +1,7 @@
 //! Which rules of `buf.validate` a message breaks.
 //!
-//! It judges as protovalidate says, for the rules that the contract uses. Another rule is refused, so that none is passed
-//! over. It knows nothing of the server, and only reads descriptors.
+//! It judges as protovalidate says, for the rules that the contract uses. Another rule is refused, so that none is
+//! passed over. It knows nothing of the server, and only reads descriptors.
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
@@ -194,7 +194,8 @@ pub(super) fn expressions(of: &MessageDescriptor) -> Vec<(String, String)> {
     rules.map(|rule| (text(rule, "id").expect("an id"), text(rule, "expression").expect("an expression"))).collect()
 }
 
-/// The forms of CEL that the contract uses: a field is set, or is not empty, or matches; perhaps only where another is set.
+/// The forms of CEL that the contract uses: a field is set, or is not empty, or matches; perhaps only where another is
+/// set.
 static FORM: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r"^(?:!has\(this\.(?<unless>\w+)\) \|\| )?(?:has\(this\.(?<set>\w+)\)|this\.(?<full>[\w.]+) != ''|this\.(?<field>[\w.]+)\.matches\('(?<pattern>[^']*)'\))$")
         .expect("a pattern")

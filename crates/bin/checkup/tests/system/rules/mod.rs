@@ -1,8 +1,8 @@
 //! The rules that `buf.validate` states in the contract are what the server enforces, no more and no less.
 //!
 //! Every field of every request is set to values around what its rules allow, and around limits that no rule states. A
-//! judge that reads nothing but the rules says which of them each request breaks. The server must refuse those fields and
-//! no others. The seed is printed; `CHECKUP_TEST_SEED` repeats a run.
+//! judge that reads nothing but the rules says which of them each request breaks. The server must refuse those fields
+//! and no others. The seed is printed; `CHECKUP_TEST_SEED` repeats a run.
 
 mod judge;
 mod requests;
@@ -26,8 +26,8 @@ use crate::launch;
 
 /// The deadline of a call that must be judged.
 const DEADLINE: Duration = Duration::from_secs(20);
-/// The reasons of a field that breaks a rule. A field that has another reason, for example DATE_INVALID, breaks what the
-/// comments of the contract say in words.
+/// The reasons of a field that breaks a rule. A field that has another reason, for example DATE_INVALID, breaks what
+/// the comments of the contract say in words.
 const JUDGED: &[&str] = &["FIELD_INVALID", "REQUEST_ID_MALFORMED", "ETAG_REQUIRED"];
 
 /// A request with one field set to a value of interest.

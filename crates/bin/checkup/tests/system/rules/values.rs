@@ -9,7 +9,8 @@ use testkit::{Desk, Random, in_days};
 
 use super::requests::{Target, day, on, rules};
 
-/// The numbers that anything is limited to. They are tried on every number, so that a limit without a rule is found too.
+/// The numbers that anything is limited to. They are tried on every number, so that a limit without a rule is found
+/// too.
 const LIMITS: &[i64] = &[0, 1, 100, 366, 1_000, 100_000];
 /// The longest text that is sent, and to every field: longer than any that is limited may be.
 const LONGEST: usize = 2_001;
