@@ -2,8 +2,6 @@
 //!
 //! It carries ids and exports nothing.
 
-use std::fmt;
-
 use crate::entropy;
 
 /// The header, and the field of the event envelope, that carry a trace.
@@ -19,11 +17,12 @@ pub struct TraceContext {
     flags: u8,
 }
 
-struct Hex<'a>(&'a [u8]);
-
-impl fmt::Display for Hex<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+/// Appends bytes as lower-case hexadecimal. Each call writes several ids, and formatting costs more than all else here.
+fn push_hex(text: &mut String, bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for byte in bytes {
+        text.push(DIGITS[usize::from(byte >> 4)].into());
+        text.push(DIGITS[usize::from(byte & 15)].into());
     }
 }
 
@@ -100,13 +99,22 @@ impl TraceContext {
     /// The value of the `traceparent` header.
     #[must_use]
     pub fn traceparent(&self) -> String {
-        format!("00-{}-{}-{:02x}", Hex(&self.trace), Hex(&self.span), self.flags)
+        let mut text = String::with_capacity("00-".len() + 2 * (16 + 8 + 1) + "--".len());
+        text.push_str("00-");
+        push_hex(&mut text, &self.trace);
+        text.push('-');
+        push_hex(&mut text, &self.span);
+        text.push('-');
+        push_hex(&mut text, &[self.flags]);
+        text
     }
 
     /// The id that all positions of the trace share, as logs write it.
     #[must_use]
     pub fn trace_id(&self) -> String {
-        Hex(&self.trace).to_string()
+        let mut text = String::with_capacity(2 * 16);
+        push_hex(&mut text, &self.trace);
+        text
     }
 }
 
