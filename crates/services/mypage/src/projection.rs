@@ -13,6 +13,7 @@ use sea_orm::DbErr;
 use store::{Transaction, micros};
 
 use crate::hub::Hub;
+use crate::tables::items::Change;
 use crate::tables::{changes, items, pages};
 
 /// Folds facts into items, keeps the latest changes for streams that resume, and wakes the streams that watch.
@@ -38,6 +39,7 @@ impl Projection for MyPageProjection {
 
     async fn fold(&self, transaction: &Transaction, facts: Vec<&ScreeningFact>) -> Result<(), DbErr> {
         let screenings: BTreeSet<ScreeningId> = facts.iter().map(|fact| fact.screening()).collect();
+        pages::lock(transaction, &customers(&facts)).await?;
         let before = items::load_for_update(transaction, &screenings).await?;
         let mut after = before.clone();
         let mut changed: Vec<Item> = Vec::new();
@@ -47,20 +49,16 @@ impl Projection for MyPageProjection {
                 changed.extend(shown.item.clone());
             }
         }
-        items::save(transaction, &before, &after).await?;
+        items::save_hidden(transaction, &before, &after).await?;
 
-        let customers: BTreeSet<&CustomerId> = changed.iter().map(|item| &item.customer).collect();
-        let mut pages = pages::load_for_update(transaction, &customers).await?;
-        let known: BTreeSet<CustomerId> = pages.keys().cloned().collect();
-        let numbered = changed
-            .into_iter()
-            .map(|item| {
-                let page = pages.entry(item.customer.clone()).or_default();
-                (page.advance(item.update_time), item)
-            })
-            .collect();
-        pages::save(transaction, &known, &pages).await?;
-        changes::append(transaction, numbered, micros(self.clock.now())).await
+        let mut pages = pages::load(transaction, &changed.iter().map(|item| &item.customer).collect()).await?;
+        let change = |item: Item| {
+            let page = pages.entry(item.customer.clone()).or_default();
+            let page_update_time = page.advance(item.update_time);
+            Change { id: 0, position: page.position, page_update_time, item }
+        };
+        let changes = changed.into_iter().map(change).collect();
+        items::append(transaction, &before, changes, micros(self.clock.now())).await
     }
 
     async fn prune(&self, transaction: &Transaction, now: Timestamp) -> Result<bool, DbErr> {
@@ -69,13 +67,15 @@ impl Projection for MyPageProjection {
     }
 
     fn after_batch(&self, facts: &[&ScreeningFact]) {
-        let customers: BTreeSet<&CustomerId> = facts
-            .iter()
-            .filter_map(|fact| match fact {
-                ScreeningFact::Booking(booking) => Some(&booking.customer),
-                ScreeningFact::Fence { .. } => None,
-            })
-            .collect();
-        self.hub.wake(customers);
+        self.hub.wake(customers(facts));
     }
+}
+
+/// The customers whose pages these facts may change.
+fn customers<'a>(facts: &[&'a ScreeningFact]) -> BTreeSet<&'a CustomerId> {
+    let customers = facts.iter().filter_map(|fact| match fact {
+        ScreeningFact::Booking(booking) => Some(&booking.customer),
+        ScreeningFact::Fence { .. } => None,
+    });
+    customers.collect()
 }

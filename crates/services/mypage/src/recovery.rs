@@ -18,7 +18,7 @@ pub const CONSUMERS: &[&str] = &[crate::reactions::SCREENINGS];
 /// # Errors
 /// Fails if the database does.
 pub async fn bookings(database: &Database, after: Option<ScreeningId>, limit: u64) -> Result<Vec<KnownBooking>, DbErr> {
-    let mut select = item::Entity::find();
+    let mut select = item::Entity::find().filter(item::Column::ReplaceTime.is_null());
     if let Some(after) = after {
         select = select.filter(item::Column::Screening.gt(after.0));
     }

@@ -22,8 +22,8 @@ use crate::app::Page;
 use crate::decode::Watch;
 use crate::generation::Generation;
 use crate::hub::Subscription;
-use crate::tables::changes::{self, Change};
-use crate::tables::pages;
+use crate::tables::items::Change;
+use crate::tables::{changes, pages};
 
 /// A message of a stream, and the token to resume after it.
 #[derive(Debug)]
@@ -108,7 +108,7 @@ impl Watcher {
             if self.generation.is_retired() {
                 return Err(expired());
             }
-            if let Some(Change { position, item }) = self.changes.pop_front() {
+            if let Some(Change { position, item, .. }) = self.changes.pop_front() {
                 self.token.position = position;
                 return Ok(What::Changed(item));
             }
@@ -140,7 +140,8 @@ impl Watcher {
             changes::read_after(connection, &self.customer, position, CHANGES_PER_READ).await.map_err(read::failed)?;
         // positions have no gaps. If the next one is missing, it was removed. A page whose position is behind the token
         // was restored from an older copy.
-        if next.first().map(|change| change.position) != Some(position + 1) {
+        let Some(first) = next.first().filter(|first| first.position == position + 1) else { return Err(expired()) };
+        if first.id <= changes::horizon(connection).await.map_err(read::failed)? {
             return Err(expired());
         }
         self.changes = next.into();

@@ -1,4 +1,8 @@
-//! The tables of items: one row per booking as it is shown, and one row per screening that is shown to nobody.
+//! The table of bookings as pages show them, one row for each change of one.
+//!
+//! A row is a booking as one change left it. The row of its newest version is the booking as it stands; it has no
+//! `replace_time`. The others are kept for a while, for streams that resume: see [`super::changes`]. So a change is one
+//! row, and what a page shows needs no row of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,37 +10,50 @@ use domain::ids::{CustomerId, ScreeningId, parse_date};
 use domain::mypage::{Item, Shown};
 use domain::page::{Key, KeyKind, Page, Rows};
 use domain::screening::State;
+use jiff::Timestamp;
 use jiff::civil::Date;
-use sea_orm::ActiveValue::Set;
+use sea_orm::ActiveValue::{NotSet, Set};
 use sea_orm::entity::prelude::{ColumnTrait, DbErr, EntityTrait, QueryFilter};
+use sea_orm::sea_query::Expr;
 use sea_orm::{QueryOrder, QuerySelect};
 use store::query::{self, Direction};
-use store::rows::{among, save_all, set_unless_unchanged};
+use store::rows::{among, insert_all, save_all};
 use store::{micros, timestamp};
 
 use super::{corrupt, slot};
-use store::{Connection, Fetch as _};
+use store::{Connection, Fetch as _, Run as _};
 
 pub(crate) mod item {
-    //! One row per booking.
+    //! One row per change of a booking.
     use sea_orm::entity::prelude::*;
     use store::rows::NoRelation as Relation;
 
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
-    #[sea_orm(table_name = "item")]
+    #[sea_orm(table_name = "item_version")]
     pub struct Model {
-        #[sea_orm(primary_key, auto_increment = false)]
+        /// Which change of all customers together it is.
+        #[sea_orm(primary_key)]
+        pub id: i64,
         pub screening: Uuid,
-        pub customer: String,
         pub version: i64,
+        pub customer: String,
+        /// Which change of its customer's page it is, from 1.
+        pub position: i64,
+        /// When it was applied.
+        pub time: i64,
+        /// The latest `update_time` of this and all earlier changes of the page.
+        pub page_update_time: i64,
+        /// When a newer version replaced it; NULL for the newest one.
+        pub replace_time: Option<i64>,
         pub hospital_display_name: String,
+        /// NULL if the row was written by a version that did not keep it.
+        pub slot: Option<String>,
         pub date: String,
         pub time_zone: String,
         pub state: i32,
         pub reason: String,
         pub message: String,
         pub update_time: i64,
-        pub slot: Option<String>,
     }
 
     impl ActiveModelBehavior for ActiveModel {}
@@ -79,22 +96,46 @@ impl TryFrom<item::Model> for Item {
     }
 }
 
+/// A change of a customer's page: a booking as the change left it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Change {
+    /// Which change of all customers together it is; 0 for one that is not stored yet.
+    pub(crate) id: i64,
+    /// Which change of the page it is, from 1.
+    pub(crate) position: i64,
+    /// When a booking on the page changed last, up to this change.
+    pub(crate) page_update_time: Timestamp,
+    pub(crate) item: Item,
+}
+
+impl TryFrom<item::Model> for Change {
+    type Error = DbErr;
+
+    fn try_from(row: item::Model) -> Result<Self, DbErr> {
+        let (id, position, page_update_time) = (row.id, row.position, timestamp(row.page_update_time));
+        Ok(Self { id, position, page_update_time, item: row.try_into()? })
+    }
+}
+
 impl item::ActiveModel {
-    /// The row of an item. `before` is the stored item, if there is one. Columns that the index covers are left
-    /// `Unchanged` if their values are the same.
-    fn new(item: &Item, before: Option<&Item>) -> Self {
-        let fixed = before.is_some_and(|before| (&before.customer, before.date) == (&item.customer, item.date));
+    fn new(change: Change, time: i64, replace_time: Option<i64>) -> Self {
+        let Change { id: _, position, page_update_time, item } = change;
         Self {
+            id: NotSet,
             screening: Set(item.screening.0),
-            customer: set_unless_unchanged(fixed, item.customer.to_string()),
             version: Set(item.version),
-            hospital_display_name: Set(item.hospital_display_name.clone()),
+            customer: Set(item.customer.to_string()),
+            position: Set(position),
+            time: Set(time),
+            page_update_time: Set(micros(page_update_time)),
+            replace_time: Set(replace_time),
+            hospital_display_name: Set(item.hospital_display_name),
             slot: Set(item.slot.as_ref().map(ToString::to_string)),
-            date: set_unless_unchanged(fixed, item.date.to_string()),
-            time_zone: Set(item.time_zone.clone()),
+            date: Set(item.date.to_string()),
+            time_zone: Set(item.time_zone),
             state: Set(item.state.number()),
-            reason: Set(item.reason.clone()),
-            message: Set(item.message.clone()),
+            reason: Set(item.reason),
+            message: Set(item.message),
             update_time: Set(micros(item.update_time)),
         }
     }
@@ -111,7 +152,9 @@ pub(crate) async fn load_for_update(
         return Ok(shown);
     }
     let ids = || screenings.iter().map(|screening| screening.0);
-    let select = item::Entity::find().filter(among(transaction, item::Column::Screening, ids()));
+    let select = item::Entity::find()
+        .filter(among(transaction, item::Column::Screening, ids()))
+        .filter(item::Column::ReplaceTime.is_null());
     for row in select.order_by_asc(item::Column::Screening).lock_exclusive().fetch(transaction).await? {
         let shown = shown.entry(ScreeningId(row.screening)).or_default();
         shown.item = Some(row.try_into()?);
@@ -123,35 +166,65 @@ pub(crate) async fn load_for_update(
     Ok(shown)
 }
 
-/// Writes those items that differ from what was loaded.
-pub(crate) async fn save(
+/// Writes those versions that are shown to nobody and differ from what was loaded.
+pub(crate) async fn save_hidden(
     transaction: &dyn Connection,
     before: &BTreeMap<ScreeningId, Shown>,
     after: &BTreeMap<ScreeningId, Shown>,
 ) -> Result<(), DbErr> {
-    let changed = || after.iter().filter(|(screening, shown)| before.get(screening) != Some(shown));
-    let items = changed().filter_map(|(screening, shown)| {
-        let before = before.get(screening).and_then(|before| before.item.as_ref());
-        Some((before.is_some(), item::ActiveModel::new(shown.item.as_ref()?, before)))
-    });
-    save_all(transaction, items.collect::<Vec<_>>()).await?;
-    let hidden = changed().filter(|(_, shown)| shown.hidden_version > 0).map(|(screening, shown)| {
-        let known = before.get(screening).is_some_and(|before| before.hidden_version > 0);
-        (known, hidden::ActiveModel { screening: Set(screening.0), version: Set(shown.hidden_version) })
+    let was = |screening| before.get(screening).map_or(0, |before| before.hidden_version);
+    let changed = after.iter().filter(|(screening, shown)| shown.hidden_version > was(screening));
+    let hidden = changed.map(|(screening, shown)| {
+        let row = hidden::ActiveModel { screening: Set(screening.0), version: Set(shown.hidden_version) };
+        (was(screening) > 0, row)
     });
     save_all(transaction, hidden.collect::<Vec<_>>()).await
 }
 
-/// How many items there are, of all customers together.
+/// Adds changes, in order, and marks what they replace. `before` is what was loaded of their screenings, `time` is now.
+pub(crate) async fn append(
+    transaction: &dyn Connection,
+    before: &BTreeMap<ScreeningId, Shown>,
+    changes: Vec<Change>,
+    time: i64,
+) -> Result<(), DbErr> {
+    let mut newest: BTreeMap<ScreeningId, i64> = BTreeMap::new();
+    for Change { item, .. } in &changes {
+        let newest = newest.entry(item.screening).or_default();
+        *newest = item.version.max(*newest);
+    }
+    let stored = |screening: &&ScreeningId| before.get(screening).is_some_and(|before| before.item.is_some());
+    let replaced: Vec<_> = newest.keys().filter(stored).map(|screening| screening.0).collect();
+    if !replaced.is_empty() {
+        item::Entity::update_many()
+            .col_expr(item::Column::ReplaceTime, Expr::val(time))
+            .filter(among(transaction, item::Column::Screening, replaced))
+            .filter(item::Column::ReplaceTime.is_null())
+            .run(transaction)
+            .await?;
+    }
+    let row = |change: Change| {
+        let is_newest = newest.get(&change.item.screening) == Some(&change.item.version);
+        item::ActiveModel::new(change, time, (!is_newest).then_some(time))
+    };
+    insert_all(transaction, changes.into_iter().map(row).collect()).await
+}
+
+/// How many bookings there are, of all customers together.
 pub(crate) async fn count(connection: &dyn Connection) -> Result<u64, DbErr> {
-    item::Entity::find().fetch_count(connection).await
+    item::Entity::find().filter(item::Column::ReplaceTime.is_null()).fetch_count(connection).await
 }
 
 /// The greatest version of a screening that was applied; 0 if there was none.
 pub(crate) async fn seen_version(connection: &dyn Connection, screening: ScreeningId) -> Result<i64, DbErr> {
-    let shown = item::Entity::find_by_id(screening.0).fetch_one(connection).await?.map_or(0, |row| row.version);
+    let newest = item::Entity::find()
+        .select_only()
+        .column(item::Column::Version)
+        .filter(item::Column::Screening.eq(screening.0))
+        .order_by_desc(item::Column::Version);
+    let shown: Option<i64> = newest.fetch_value(connection).await?;
     let hidden = hidden::Entity::find_by_id(screening.0).fetch_one(connection).await?.map_or(0, |row| row.version);
-    Ok(shown.max(hidden))
+    Ok(shown.unwrap_or(0).max(hidden))
 }
 
 /// A customer's active bookings from this date on. There is at most one per date, so they are few.
@@ -160,6 +233,7 @@ pub(crate) async fn active(connection: &dyn Connection, customer: &CustomerId, f
     let states = State::ALL.iter().filter(|state| state.is_active()).map(|state| state.number());
     let rows = item::Entity::find()
         .filter(Column::Customer.eq(customer.to_string()))
+        .filter(Column::ReplaceTime.is_null())
         .filter(Column::Date.gte(from.to_string()))
         .filter(Column::State.is_in(states))
         .fetch(connection)
@@ -177,7 +251,8 @@ pub(crate) async fn list(
     asked: &Page,
 ) -> Result<Rows<Item>, DbErr> {
     use item::Column;
-    let select = item::Entity::find().filter(Column::Customer.eq(customer.to_string()));
+    let select =
+        item::Entity::find().filter(Column::Customer.eq(customer.to_string())).filter(Column::ReplaceTime.is_null());
     let columns = [(Column::Date, Direction::Descending), (Column::Screening, Direction::Descending)];
     let keys = |row: &item::Model| vec![Key::Text(row.date.clone()), Key::Text(row.screening.to_string())];
     query::list(connection, vec![select], &columns, asked, keys).await?.try_map(Item::try_from)

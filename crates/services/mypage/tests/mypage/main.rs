@@ -1,6 +1,8 @@
 //! Tests of my-page over gRPC. The tests feed it events directly.
 
+mod migrating;
 mod reading;
 mod rebuilding;
+mod sharing;
 mod support;
 mod watching;

@@ -34,7 +34,7 @@ async fn an_item_of_before_has_no_slot_until_its_booking_changes() {
     house.stop().await;
     let file =
         sea_orm::Database::connect(format!("sqlite://{}", dir.path().join("mypage.db").display())).await.unwrap();
-    let first = "UPDATE item SET slot = NULL WHERE date = (SELECT min(date) FROM item)";
+    let first = "UPDATE item_version SET slot = NULL WHERE date = (SELECT min(date) FROM item_version)";
     assert_eq!(file.execute_unprepared(first).await.unwrap().rows_affected(), 1);
     file.close().await.unwrap();
 

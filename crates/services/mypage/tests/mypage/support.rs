@@ -56,12 +56,17 @@ impl Default for Plan {
 impl House {
     /// Starts a service on the database in this directory.
     pub(crate) async fn open(dir: &Path, plan: Plan) -> Self {
+        Self::on(Location::Sqlite(dir.join("mypage.db")), dir, plan).await
+    }
+
+    /// Starts a service on this database. The directory has its key.
+    pub(crate) async fn on(location: Location, dir: &Path, plan: Plan) -> Self {
         let signer = Signer::load_or_create(dir).unwrap();
         let (trigger, drain) = drain_pair();
         let process = Process::new(Clock::shifted(plan.shift), drain.clone());
         let verifier = Verifier::from_jwks(&signer.jwks()).unwrap();
         let mut server = Server::new(plan.server, verifier, Clock::system());
-        let deps = Deps { location: Location::Sqlite(dir.join("mypage.db")), process: process.clone() };
+        let deps = Deps { location, process: process.clone() };
         let service = mypage::build(plan.options, deps, &mut server).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let served = Served::new(listener.local_addr().unwrap(), Tokens::of(dir));

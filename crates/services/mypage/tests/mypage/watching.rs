@@ -19,10 +19,15 @@ fn plan(change: impl FnOnce(&mut Options)) -> Plan {
     plan
 }
 
-/// How many changes the table holds.
+/// How many changes streams can resume before.
 async fn kept(house: &House) -> i64 {
+    count(house, "item_version WHERE id > (SELECT horizon FROM life)").await
+}
+
+async fn count(house: &House, rows: &str) -> i64 {
     let connection = house.service.database.reader();
-    let count = Statement::from_string(connection.get_database_backend(), "SELECT COUNT(*) AS count FROM change");
+    let text = format!("SELECT COUNT(*) AS count FROM {rows}");
+    let count = Statement::from_string(connection.get_database_backend(), text);
     connection.query_one_raw(count).await.unwrap().unwrap().try_get("", "count").unwrap()
 }
 
@@ -190,6 +195,14 @@ async fn a_position_expires_with_the_changes_after_it_and_not_before() {
         })
         .await;
         refused(watch(&kim, &page_of("kim"), &before).await, Reason::CursorExpired);
+        eventually("the row of the replaced version to be removed", async || {
+            match count(&house, "item_version").await {
+                1 => Ok(()),
+                more => Err(format!("{more} rows")),
+            }
+        })
+        .await;
+        assert_eq!(get(&kim, &page_of("kim"), "").await.unwrap().active_count, 1);
 
         // a token after the last change stays valid
         let after = get(&kim, &page_of("kim"), "").await.unwrap().applied_token;

@@ -70,9 +70,9 @@ const COPIES: [Copies; 8] = [
     },
     Copies {
         database: "mypage",
-        table: "item",
+        table: "item_version",
         made: "true",
-        changed: "'screening', gen_random_uuid(), 'date', (t.date::date + i % 3650)::text",
+        changed: "'id', t.id + i, 'screening', gen_random_uuid(), 'position', t.position + i, 'date', (t.date::date + i % 3650)::text",
         each: 1,
     },
     Copies {
