@@ -38,7 +38,7 @@ impl ReservationReader {
 
     pub(crate) async fn list_history(&self, scope: &Scope, query: &ListHistory) -> Result<Rows<Entry>, Fault> {
         let reservation = self.find(scope, query.screening).await?;
-        tables::list_history(self.database.pages(), &reservation, &query.page).await.map_err(read::failed)
+        tables::history::list(self.database.pages(), &reservation, &query.page).await.map_err(read::failed)
     }
 
     async fn find(&self, scope: &Scope, screening: ScreeningId) -> Result<Reservation, Fault> {

@@ -78,7 +78,7 @@ impl Projection for ReservationProjection {
     async fn fold(&self, transaction: &Transaction, facts: Vec<&Fact>) -> Result<(), DbErr> {
         let screenings: BTreeSet<ScreeningId> = facts.iter().map(|fact| fact.screening.screening()).collect();
         let before = tables::load_for_update(transaction, &screenings).await?;
-        let mut after = before.clone();
+        let mut after = before.ledgers.clone();
         let (mut entries, mut envelopes) = (Vec::new(), Vec::new());
         for Fact { event_id, screening: fact } in facts {
             let effects = after.entry(fact.screening()).or_default().apply(fact);
@@ -87,8 +87,7 @@ impl Projection for ReservationProjection {
                 envelopes.push(self.announce(*event_id, fact, announcement));
             }
         }
-        tables::save(transaction, &before, &after).await?;
-        tables::save_history(transaction, entries).await?;
+        tables::save(transaction, &before, &after, entries).await?;
         outbox::append(transaction, &envelopes).await
     }
 }

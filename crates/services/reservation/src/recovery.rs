@@ -8,10 +8,8 @@ use domain::reservation::{Entry, Reservation, State};
 use domain::screening;
 use jiff::Timestamp;
 use sea_orm::entity::prelude::*;
-use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{QueryOrder, QuerySelect};
-use store::rows::among;
-use store::{Database, DbErr, micros};
+use store::{Database, DbErr};
 
 use crate::tables::{history, reservation};
 use store::Fetch as _;
@@ -41,15 +39,7 @@ pub async fn answered(
     after: Option<(ScreeningId, i64)>,
     limit: u64,
 ) -> Result<Option<Answers>, DbErr> {
-    use history::Column;
-    let mut select = history::Entity::find().filter(Column::OccurTime.gte(micros(since)));
-    if let Some((screening, version)) = after {
-        let key = Expr::tuple([Expr::col(Column::Screening), Expr::col(Column::Version)]);
-        select = select.filter(key.gt(Expr::tuple([Expr::val(screening.0), Expr::val(version)])));
-    }
-    let select = select.order_by_asc(Column::Screening).order_by_asc(Column::Version).limit(limit);
-    let rows = select.fetch(database.reader()).await?;
-    let rows = rows.into_iter().map(Entry::try_from).collect::<Result<Vec<_>, _>>()?;
+    let rows = history::since(database.reader(), since, after, limit).await?;
     let Some(last) = rows.last().map(|row| (row.screening, row.version)) else { return Ok(None) };
     let answered =
         |row: &Entry| Answered::of(row.screening, followed(row.state), &row.actor, row.request_id, row.occur_time);
@@ -77,9 +67,7 @@ pub async fn bookings(database: &Database, after: Option<ScreeningId>, limit: u6
     }
     let rows = select.order_by_asc(Column::Screening).limit(limit).fetch(database.reader()).await?;
     let rows = rows.into_iter().map(Reservation::try_from).collect::<Result<Vec<_>, _>>()?;
-    let ids = among(database.reader(), history::Column::Screening, rows.iter().map(|row| row.screening.0));
-    let entries = history::Entity::find().filter(ids).fetch(database.reader()).await?;
-    let entries = entries.into_iter().map(Entry::try_from).collect::<Result<Vec<_>, _>>()?;
+    let entries = history::with_rows(database.reader(), &rows).await?;
     let mut entries: HashMap<_, _> =
         entries.into_iter().map(|entry| ((entry.screening, entry.version), entry)).collect();
     let known = |row: Reservation| {

@@ -10,14 +10,15 @@ use domain::filter::{Comparison, Value as Operand};
 use domain::ids::{CustomerId, ScreeningId, SlotId};
 use domain::page::{Key, KeyKind, Order, Page, Rows};
 use domain::reservation::{Entry, Ledger, Reservation, State};
-use sea_orm::ActiveValue::Set;
+use sea_orm::ActiveValue::{NotSet, Set};
 use sea_orm::entity::prelude::*;
 use sea_orm::{Condition, QueryOrder, QuerySelect, Value};
 use store::query::{self, Direction, apart, condition};
-use store::rows::{among, insert_missing, save_all, set_unless_unchanged};
+use store::rows::{among, save_all, set_unless_unchanged};
 use store::{Connection, Fetch as _};
 use store::{micros, timestamp};
 
+pub(crate) mod history;
 pub(crate) mod versions;
 
 pub(crate) mod reservation {
@@ -39,6 +40,13 @@ pub(crate) mod reservation {
         pub version: i64,
         pub create_time: i64,
         pub update_time: i64,
+        /// The version of the screening that began the reservation; see [`super::history::registration`]. NULL if the
+        /// history has a row for it.
+        pub registered_version: Option<i64>,
+        pub registered_actor: Option<String>,
+        pub registered_event_id: Option<Uuid>,
+        pub registered_time: Option<i64>,
+        pub registered_request_id: Option<Uuid>,
     }
 
     impl ActiveModelBehavior for ActiveModel {}
@@ -56,31 +64,6 @@ pub(crate) mod unregistered {
         #[sea_orm(primary_key, auto_increment = false)]
         pub screening: Uuid,
         pub version: i64,
-    }
-
-    impl ActiveModelBehavior for ActiveModel {}
-}
-
-pub(crate) mod history {
-    //! One row per change.
-    use sea_orm::entity::prelude::*;
-    use store::rows::NoRelation as Relation;
-
-    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
-    #[sea_orm(table_name = "history")]
-    pub struct Model {
-        #[sea_orm(primary_key, auto_increment = false)]
-        pub screening: Uuid,
-        #[sea_orm(primary_key, auto_increment = false)]
-        pub version: i64,
-        pub state: i32,
-        pub reason: String,
-        pub message: String,
-        pub actor: String,
-        pub event_id: Uuid,
-        pub occur_time: i64,
-        /// NULL if the change had no request_id, or if an older version of the service applied it.
-        pub request_id: Option<Uuid>,
     }
 
     impl ActiveModelBehavior for ActiveModel {}
@@ -127,89 +110,78 @@ impl reservation::ActiveModel {
             version: Set(reservation.version),
             create_time: set_unless_unchanged(fixed, micros(reservation.create_time)),
             update_time: Set(micros(reservation.update_time)),
+            registered_version: NotSet,
+            registered_actor: NotSet,
+            registered_event_id: NotSet,
+            registered_time: NotSet,
+            registered_request_id: NotSet,
         }
     }
 }
 
-impl TryFrom<history::Model> for Entry {
-    type Error = DbErr;
-
-    fn try_from(row: history::Model) -> Result<Self, DbErr> {
-        Ok(Self {
-            screening: ScreeningId(row.screening),
-            version: row.version,
-            state: State::from_number(row.state).ok_or_else(|| corrupt("state", row.state))?,
-            reason: row.reason,
-            message: row.message,
-            actor: row.actor,
-            event_id: row.event_id,
-            occur_time: timestamp(row.occur_time),
-            request_id: row.request_id,
-        })
-    }
+/// What is stored of some screenings; unknown ones are missing.
+#[derive(Debug, Default)]
+pub(crate) struct Stored {
+    pub(crate) ledgers: BTreeMap<ScreeningId, Ledger>,
+    /// The version whose history entry is part of the reservation's row.
+    pub(crate) registered: BTreeMap<ScreeningId, i64>,
 }
 
-impl From<Entry> for history::ActiveModel {
-    fn from(entry: Entry) -> Self {
-        Self {
-            screening: Set(entry.screening.0),
-            version: Set(entry.version),
-            state: Set(entry.state.number()),
-            reason: Set(entry.reason),
-            message: Set(entry.message),
-            actor: Set(entry.actor),
-            event_id: Set(entry.event_id),
-            occur_time: Set(micros(entry.occur_time)),
-            request_id: Set(entry.request_id),
-        }
-    }
-}
-
-/// What is stored of these screenings; unknown ones are missing in the map. Where the database locks rows, they are
-/// locked until the transaction ends.
+/// Reads what is stored of these screenings. Where the database locks rows, they are locked until the transaction ends.
 pub(crate) async fn load_for_update(
     transaction: &dyn Connection,
     screenings: &BTreeSet<ScreeningId>,
-) -> Result<BTreeMap<ScreeningId, Ledger>, DbErr> {
-    let mut ledgers: BTreeMap<ScreeningId, Ledger> = BTreeMap::new();
+) -> Result<Stored, DbErr> {
+    let mut stored = Stored::default();
     if screenings.is_empty() {
-        return Ok(ledgers);
+        return Ok(stored);
     }
     let ids = || screenings.iter().map(|screening| screening.0);
     let select = reservation::Entity::find().filter(among(transaction, reservation::Column::Screening, ids()));
     for row in select.order_by_asc(reservation::Column::Screening).lock_exclusive().fetch(transaction).await? {
-        let ledger = ledgers.entry(ScreeningId(row.screening)).or_default();
-        ledger.reservation = Some(Reservation::try_from(row)?);
+        let screening = ScreeningId(row.screening);
+        stored.registered.extend(row.registered_version.map(|version| (screening, version)));
+        stored.ledgers.entry(screening).or_default().reservation = Some(Reservation::try_from(row)?);
     }
     let select = unregistered::Entity::find().filter(among(transaction, unregistered::Column::Screening, ids()));
     for row in select.order_by_asc(unregistered::Column::Screening).lock_exclusive().fetch(transaction).await? {
-        ledgers.entry(ScreeningId(row.screening)).or_default().unregistered_version = row.version;
+        stored.ledgers.entry(ScreeningId(row.screening)).or_default().unregistered_version = row.version;
     }
-    Ok(ledgers)
+    Ok(stored)
 }
 
-/// Writes those ledgers that differ from what was loaded.
+/// Writes those ledgers that differ from what was loaded, and the history entries. If a version has an entry already,
+/// that one stays.
 pub(crate) async fn save(
     transaction: &dyn Connection,
-    before: &BTreeMap<ScreeningId, Ledger>,
+    before: &Stored,
     after: &BTreeMap<ScreeningId, Ledger>,
+    entries: Vec<Entry>,
 ) -> Result<(), DbErr> {
-    let changed = || after.iter().filter(|(screening, ledger)| before.get(screening) != Some(ledger));
+    let begun: BTreeSet<ScreeningId> = after
+        .iter()
+        .filter(|(id, ledger)| {
+            ledger.reservation.is_some() && before.ledgers.get(id).is_none_or(|before| before.reservation.is_none())
+        })
+        .map(|(id, _)| *id)
+        .collect();
+    let (mut registrations, rest) = history::registrations(&begun, &before.registered, entries);
+    let changed = || after.iter().filter(|(screening, ledger)| before.ledgers.get(screening) != Some(ledger));
     let reservations = changed().filter_map(|(screening, ledger)| {
-        let before = before.get(screening).and_then(|before| before.reservation.as_ref());
-        Some((before.is_some(), reservation::ActiveModel::new(ledger.reservation.as_ref()?, before)))
+        let before = before.ledgers.get(screening).and_then(|before| before.reservation.as_ref());
+        let row = reservation::ActiveModel::new(ledger.reservation.as_ref()?, before);
+        Some(match before {
+            Some(_) => (true, row),
+            None => (false, row.with_registration(registrations.remove(screening))),
+        })
     });
     save_all(transaction, reservations.collect::<Vec<_>>()).await?;
     let unregistered = changed().filter(|(_, ledger)| ledger.unregistered_version > 0).map(|(screening, ledger)| {
-        let known = before.get(screening).is_some_and(|before| before.unregistered_version > 0);
+        let known = before.ledgers.get(screening).is_some_and(|before| before.unregistered_version > 0);
         (known, unregistered::ActiveModel { screening: Set(screening.0), version: Set(ledger.unregistered_version) })
     });
-    save_all(transaction, unregistered.collect::<Vec<_>>()).await
-}
-
-/// Inserts history entries. If a version has an entry already, that one stays.
-pub(crate) async fn save_history(transaction: &dyn Connection, entries: Vec<Entry>) -> Result<(), DbErr> {
-    insert_missing(transaction, entries.into_iter().map(history::ActiveModel::from).collect()).await
+    save_all(transaction, unregistered.collect::<Vec<_>>()).await?;
+    history::save(transaction, rest).await
 }
 
 /// The greatest version of a screening that was applied; 0 if there was none.
@@ -286,17 +258,4 @@ fn matching(filter: &[Comparison]) -> Condition {
         _ => None,
     };
     condition(filter, column, number)
-}
-
-/// A page of one reservation's history, oldest first. Call [`find`] before, to check that the caller may see it.
-pub(crate) async fn list_history(
-    connection: &dyn Connection,
-    of: &Reservation,
-    asked: &Page,
-) -> Result<Rows<Entry>, DbErr> {
-    use history::Column;
-    let select = history::Entity::find().filter(Column::Screening.eq(of.screening.0));
-    let columns = [(Column::Version, Direction::Ascending)];
-    let keys = |row: &history::Model| vec![Key::Int(row.version)];
-    query::list(connection, vec![select], &columns, asked, keys).await?.try_map(Entry::try_from)
 }

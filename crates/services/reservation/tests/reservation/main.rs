@@ -2,5 +2,6 @@
 
 mod folding;
 mod listing;
+mod migrating;
 mod reading;
 mod support;
