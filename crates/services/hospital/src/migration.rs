@@ -38,7 +38,7 @@ impl MigrationTrait for Capacity {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         manager.create_table(hospitals()).await?;
         create_keyed_table(manager, slots()).await?;
-        create_keyed_table(manager, claims()).await?;
+        manager.create_table(claims()).await?;
         manager.create_table(capacity_requests()).await?;
         manager.create_table(revocations()).await?;
         let mut by_hospital = Index::create();

@@ -31,9 +31,10 @@ impl MigrationName for Tables {
 #[async_trait::async_trait]
 impl MigrationTrait for Tables {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        for table in [hospital_table(), signal_table(), booking_table(), refusal_table()] {
+        for table in [hospital_table(), signal_table(), refusal_table()] {
             create_keyed_table(manager, table).await?;
         }
+        manager.create_table(booking_table()).await?;
         for index in signal_indexes().into_iter().chain(set_indexes()) {
             manager.create_index(index).await?;
         }

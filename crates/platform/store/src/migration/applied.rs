@@ -1,7 +1,7 @@
 //! The migrations that a database has, and applying those that it lacks.
 //!
 //! Migrations that this version does not know belong to a newer version and are ignored: versions run side by side
-//! during a rollout, and migrations only add.
+//! during a rollout, and from version 1.0 on migrations only add.
 
 use std::collections::BTreeSet;
 
