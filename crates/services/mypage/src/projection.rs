@@ -55,7 +55,7 @@ impl Projection for MyPageProjection {
         let change = |item: Item| {
             let page = pages.entry(item.customer.clone()).or_default();
             let page_update_time = page.advance(item.update_time);
-            Change { id: 0, position: page.position, page_update_time, item }
+            Change { position: page.position, page_update_time, item }
         };
         let changes = changed.into_iter().map(change).collect();
         items::append(transaction, &before, changes, micros(self.clock.now())).await

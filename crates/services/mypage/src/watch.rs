@@ -138,10 +138,9 @@ impl Watcher {
         }
         let next =
             changes::read_after(connection, &self.customer, position, CHANGES_PER_READ).await.map_err(read::failed)?;
-        // positions have no gaps. If the next one is missing, it was removed. A page whose position is behind the token
-        // was restored from an older copy.
-        let Some(first) = next.first().filter(|first| first.position == position + 1) else { return Err(expired()) };
-        if first.id <= changes::horizon(connection).await.map_err(read::failed)? {
+        // positions have no gaps. If the next one is missing, it is forgotten. A page whose position is behind the
+        // token was restored from an older copy.
+        if next.first().map(|change| change.position) != Some(position + 1) {
             return Err(expired());
         }
         self.changes = next.into();

@@ -3,16 +3,17 @@
 //! Positions count the changes of one customer without gaps, so a reader notices when its next change has been removed.
 
 use domain::ids::CustomerId;
-use sea_orm::entity::prelude::{ColumnTrait, DbErr, EntityTrait, QueryFilter};
+use sea_orm::entity::prelude::{ColumnTrait, DbErr, EntityTrait, QueryFilter, Select};
 use sea_orm::sea_query::{Expr, ExprTrait, SimpleExpr};
-use sea_orm::{QueryOrder, QuerySelect};
+use sea_orm::{QueryOrder, QuerySelect, QueryTrait};
 use store::{Connection, Fetch as _, Run as _};
 
 use super::items::Change;
 use super::items::item::{Column, Entity};
 use super::pages::{LIFE, life};
 
-/// The next changes of a customer's page after a position, at most `limit`. Older ones may have been removed.
+/// The next changes of a customer's page after a position, at most `limit`. Those that are forgotten are missing, which
+/// the same statement decides: no later one can be missing behind the first.
 pub(crate) async fn read_after(
     connection: &dyn Connection,
     customer: &CustomerId,
@@ -20,6 +21,7 @@ pub(crate) async fn read_after(
     limit: u64,
 ) -> Result<Vec<Change>, DbErr> {
     let rows = Entity::find()
+        .filter(Column::Id.into_expr().gt(horizon().into_query()))
         .filter(Column::Customer.eq(customer.to_string()))
         .filter(Column::Position.gt(position))
         .order_by_asc(Column::Position)
@@ -33,9 +35,8 @@ pub(crate) async fn read_after(
 const CHANGES_PER_PRUNE: u64 = 1_000;
 
 /// The id up to which changes are forgotten: a stream cannot resume before any of them, whether or not it has a row.
-pub(crate) async fn horizon(connection: &dyn Connection) -> Result<i64, DbErr> {
-    let horizon = life::Entity::find().select_only().column(life::Column::Horizon).filter(life::Column::Id.eq(LIFE));
-    Ok(horizon.fetch_value(connection).await?.unwrap_or(0))
+fn horizon() -> Select<life::Entity> {
+    life::Entity::find().select_only().column(life::Column::Horizon).filter(life::Column::Id.eq(LIFE))
 }
 
 /// Forgets the oldest changes that were applied before `older_than` or are not among the newest `keep`, and removes the
@@ -44,7 +45,7 @@ pub(crate) async fn prune(transaction: &dyn Connection, older_than: i64, keep: u
     let newest = Entity::find().select_only().column(Column::Id).order_by_desc(Column::Id);
     let newest: Option<i64> = newest.fetch_value(transaction).await?;
     let surplus = newest.unwrap_or(0).saturating_sub(i64::try_from(keep).unwrap_or(i64::MAX));
-    let before = horizon(transaction).await?;
+    let before: i64 = horizon().fetch_value(transaction).await?.unwrap_or(0);
     let oldest: Vec<(i64, i64)> = Entity::find()
         .select_only()
         .columns([Column::Id, Column::Time])
@@ -60,6 +61,8 @@ pub(crate) async fn prune(transaction: &dyn Connection, older_than: i64, keep: u
         life::Entity::update_many()
             .col_expr(life::Column::Horizon, Expr::val(horizon))
             .filter(life::Column::Id.eq(LIFE))
+            // another replica may have forgotten more in the meantime
+            .filter(life::Column::Horizon.lt(horizon))
             .run(transaction)
             .await?;
     }

@@ -99,8 +99,6 @@ impl TryFrom<item::Model> for Item {
 /// A change of a customer's page: a booking as the change left it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Change {
-    /// Which change of all customers together it is; 0 for one that is not stored yet.
-    pub(crate) id: i64,
     /// Which change of the page it is, from 1.
     pub(crate) position: i64,
     /// When a booking on the page changed last, up to this change.
@@ -112,14 +110,14 @@ impl TryFrom<item::Model> for Change {
     type Error = DbErr;
 
     fn try_from(row: item::Model) -> Result<Self, DbErr> {
-        let (id, position, page_update_time) = (row.id, row.position, timestamp(row.page_update_time));
-        Ok(Self { id, position, page_update_time, item: row.try_into()? })
+        let (position, page_update_time) = (row.position, timestamp(row.page_update_time));
+        Ok(Self { position, page_update_time, item: row.try_into()? })
     }
 }
 
 impl item::ActiveModel {
     fn new(change: Change, time: i64, replace_time: Option<i64>) -> Self {
-        let Change { id: _, position, page_update_time, item } = change;
+        let Change { position, page_update_time, item } = change;
         Self {
             id: NotSet,
             screening: Set(item.screening.0),

@@ -26,7 +26,7 @@ pub(crate) mod life {
         #[sea_orm(primary_key, auto_increment = false)]
         pub id: i32,
         pub epoch: Uuid,
-        /// The id up to which changes are forgotten; see [`super::super::changes::horizon`].
+        /// The id up to which changes are forgotten.
         pub horizon: i64,
     }
 
@@ -58,9 +58,9 @@ impl Progress {
     }
 }
 
-/// Where several replicas may write, makes the others wait that change one of these customers' pages, until the
-/// transaction ends. Locks of rows would not do: a page without a booking has none, and a replica that waited for a
-/// booking's newest row finds it replaced, and not the row that replaced it.
+/// Locks the pages of these customers until the transaction ends, where several replicas may write. Another replica
+/// that changes one of them waits. Locks of rows do not suffice: a page without a booking has no row, and a replica
+/// that waited for a booking's newest row would find it replaced, without the row that replaced it.
 pub(crate) async fn lock(transaction: &dyn Connection, customers: &BTreeSet<&CustomerId>) -> Result<(), DbErr> {
     /// Tells these locks from others of the database.
     const PAGES: i32 = 0x7061_6765;
