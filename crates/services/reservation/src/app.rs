@@ -27,7 +27,8 @@ impl ReservationReader {
             let seen = || tables::seen_version(self.database.reader(), token.screening);
             read::wait_for(&self.database, token, deadline, seen).await?;
         }
-        self.find(scope, query.screening).await
+        let row = self.find(scope, query.screening).await?;
+        row.try_into().map_err(read::failed)
     }
 
     pub(crate) async fn list(&self, scope: &Scope, query: &List) -> Result<Rows<Reservation>, Fault> {
@@ -37,11 +38,11 @@ impl ReservationReader {
     }
 
     pub(crate) async fn list_history(&self, scope: &Scope, query: &ListHistory) -> Result<Rows<Entry>, Fault> {
-        let reservation = self.find(scope, query.screening).await?;
-        tables::history::list(self.database.pages(), &reservation, &query.page).await.map_err(read::failed)
+        let row = self.find(scope, query.screening).await?;
+        tables::history::list(self.database.pages(), &row, &query.page).await.map_err(read::failed)
     }
 
-    async fn find(&self, scope: &Scope, screening: ScreeningId) -> Result<Reservation, Fault> {
+    async fn find(&self, scope: &Scope, screening: ScreeningId) -> Result<tables::reservation::Model, Fault> {
         let found = tables::find(self.database.reader(), scope, screening).await.map_err(read::failed)?;
         found.ok_or_else(|| scope.absent(not_found(screening), "reservation"))
     }

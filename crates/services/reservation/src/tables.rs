@@ -203,14 +203,13 @@ fn within(scope: &Scope) -> Condition {
     }
 }
 
-/// One reservation, if the scope admits it.
+/// The row of one reservation, if the scope admits it.
 pub(crate) async fn find(
     connection: &dyn Connection,
     scope: &Scope,
     screening: ScreeningId,
-) -> Result<Option<Reservation>, DbErr> {
-    let row = reservation::Entity::find_by_id(screening.0).filter(within(scope)).fetch_one(connection).await?;
-    row.map(Reservation::try_from).transpose()
+) -> Result<Option<reservation::Model>, DbErr> {
+    reservation::Entity::find_by_id(screening.0).filter(within(scope)).fetch_one(connection).await
 }
 
 /// The kinds of the keys in a page token of this order: the ordered column, then the screening.

@@ -14,6 +14,7 @@ use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{QueryOrder, QuerySelect};
 use store::query::{self, Direction};
+use store::rows::NoRelation as Relation;
 use store::rows::{among, insert_missing};
 use store::{Connection, Fetch as _};
 use store::{micros, timestamp};
@@ -39,8 +40,6 @@ pub struct Model {
 }
 
 impl ActiveModelBehavior for ActiveModel {}
-
-use store::rows::NoRelation as Relation;
 
 impl TryFrom<Model> for Entry {
     type Error = DbErr;
@@ -140,17 +139,20 @@ pub(super) async fn save(transaction: &dyn Connection, entries: Vec<Entry>) -> R
     insert_missing(transaction, entries.into_iter().map(ActiveModel::from).collect()).await
 }
 
-/// A page of one reservation's history, oldest first. A version that an earlier binary wrote once more counts once.
-/// Call [`super::find`] before, to check that the caller may see it.
-pub(crate) async fn list(connection: &dyn Connection, of: &Reservation, asked: &Page) -> Result<Rows<Entry>, DbErr> {
-    let row = reservation::Entity::find_by_id(of.screening.0).fetch_one(connection).await?;
-    let select = Entity::find().filter(Column::Screening.eq(of.screening.0));
+/// A page of the history of the reservation in this row, oldest first. A version that an earlier binary wrote once more
+/// counts once.
+pub(crate) async fn list(
+    connection: &dyn Connection,
+    of: &reservation::Model,
+    asked: &Page,
+) -> Result<Rows<Entry>, DbErr> {
+    let select = Entity::find().filter(Column::Screening.eq(of.screening));
     let rows = query::page(select, &[(Column::Version, Direction::Ascending)], asked).fetch(connection).await?;
     let after = match asked.after.as_deref() {
         Some([Key::Int(version)]) => *version,
         _ => 0,
     };
-    let registration = row.as_ref().and_then(registration).filter(|entry| entry.version > after);
+    let registration = registration(of).filter(|entry| entry.version > after);
     let mut entries = rows.into_iter().map(Entry::try_from).collect::<Result<Vec<_>, _>>()?;
     entries.extend(registration);
     entries.sort_by_key(|entry| entry.version);
