@@ -16,7 +16,7 @@ interface MethodConfig {
   };
 }
 
-/** A transport that gives each call the time of its method, and sends again what may be sent again, within that time. */
+/** A transport that gives each call its method's time, and sends again what may be sent again, within that time. */
 export function withServiceConfig(inner: Transport, path: string): Transport {
   const configs: MethodConfig[] = JSON.parse(readFileSync(path, "utf8")).methodConfig;
   const find = (service: string, method: string) =>

@@ -87,8 +87,9 @@ pub struct HospitalChange {
 
 /// Changes a hospital; `None` if nothing would change.
 ///
-/// # Errors HOSPITAL_DELETED, ETAG_MISMATCH, or FIELD_INVALID for another time zone or for offsets that contradict what
-/// is stored.
+/// # Errors
+/// HOSPITAL_DELETED, ETAG_MISMATCH, or FIELD_INVALID for another time zone or for offsets that contradict what is
+/// stored.
 pub fn update(
     hospital: &Hospital,
     change: &HospitalChange,

@@ -42,9 +42,10 @@ struct Parts {
 /// ```
 /// use fault::{Code, Fault, Reason};
 ///
-/// let full = Fault::new(Reason::SlotFull, "2027-03-02 is full; choose another date").with("slot",
-/// "hospitals/a/slots/2027-03-02"); assert_eq!(full.code(), Code::FailedPrecondition);
-/// assert_eq!(full.metadata()["slot"], "hospitals/a/slots/2027-03-02"); // The cause is only for the log.
+/// let full = Fault::new(Reason::SlotFull, "2027-03-02 is full").with("slot", "hospitals/a/slots/2027-03-02");
+/// assert_eq!(full.code(), Code::FailedPrecondition);
+/// assert_eq!(full.metadata()["slot"], "hospitals/a/slots/2027-03-02");
+/// // The cause is only for the log.
 /// assert_eq!(Fault::internal("row 7 cannot be read").cause(), Some("row 7 cannot be read"));
 /// ```
 #[derive(Clone, PartialEq, Eq)]

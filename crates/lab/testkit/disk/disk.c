@@ -39,14 +39,15 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-/* The layout below is written by testkit's disk.rs; the two must agree. Numbers are 64 bits wide in the machine's order. */
+/* The layout below is written by testkit's disk.rs; the two must agree. Numbers are 64 bits wide in the machine's
+ * order. */
 enum { RULES = 8 };
 /* Calls, as bits. GROWS narrows writes and truncations to those that need room, and opens to those that make a file. */
 enum { WRITE = 1, SYNC = 2, TRUNCATE = 4, OPEN = 8, UNLINK = 16, MKDIR = 32, RENAME = 64, GROWS = 128 };
-/* Effects; a positive one is an errno. SHORT: half of a write is done, and the rest of it fails with ENOSPC. LIE: success, and nothing
- * is done. DELAY: the call takes longer. DROP: a sync fails with EIO, and what it was to bring to the disk is gone for
- * good, as Linux does it: the pages are clean afterwards, and the next sync succeeds. Only with a shadow, which knows
- * what was synced. */
+/* Effects; a positive one is an errno. SHORT: half of a write is done, and the rest of it fails with ENOSPC. LIE:
+ * success, and nothing is done. DELAY: the call takes longer. DROP: a sync fails with EIO, and what it was to bring
+ * to the disk is gone for good, as Linux does it: the pages are clean afterwards, and the next sync succeeds. Only
+ * with a shadow, which knows what was synced. */
 enum { SHORT = -1, LIE = -2, DELAY = -3, DROP = -4 };
 
 struct rule {
@@ -78,7 +79,7 @@ static void must(int ok, const char *what) {
     abort();
 }
 
-/* ---- which file ------------------------------------------------------------------------------------------------------- */
+/* ---- which file ------------------------------------------------------------------------------------------------- */
 /* The part of an absolute path below the directory ("" for the directory itself), or NULL where it is elsewhere. */
 static const char *below(const char *path) {
     if (!root || strncmp(path, root, root_length) != 0) return NULL;
@@ -103,7 +104,7 @@ static const char *below_path(int at, const char *path, char *buffer) {
     return below(buffer);
 }
 
-/* ---- faults ------------------------------------------------------------------------------------------------------------ */
+/* ---- faults ----------------------------------------------------------------------------------------------------- */
 static uint64_t next_random(_Atomic uint64_t *state) { /* SplitMix64 */
     uint64_t z = atomic_fetch_add(state, 0x9E3779B97F4A7C15u) + 0x9E3779B97F4A7C15u;
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
@@ -137,7 +138,7 @@ static int is_armed(int calls) {
     return 0;
 }
 
-/* ---- power ------------------------------------------------------------------------------------------------------------- */
+/* ---- power ------------------------------------------------------------------------------------------------------ */
 /*
  * The shadow is flat. A file or directory is named by its key, its inode number and time of birth: whatever happens to
  * its names, it stays itself, and a number that is used again is not mistaken for its predecessor.
@@ -160,7 +161,8 @@ static mode_t key_of(int at, const char *name, char *key) {
     return st.stx_mode;
 }
 
-/* One at a time, of all processes and threads: whoever read a file before another wrote to it must not overwrite what the other kept. */
+/* One at a time, of all processes and threads: whoever read a file before another wrote to it must not overwrite
+ * what the other kept. */
 static int lock_shadow(void) {
     char path[PATH_MAX];
     snprintf(path, sizeof path, "%s/lock", shadow);
@@ -170,8 +172,9 @@ static int lock_shadow(void) {
     return lock;
 }
 
-/* Brings the copy up to the contents of the file, block by block, so that a kill leaves some blocks new and some old, as a disk does; or
- * the file back to the copy. It stays as long as it is then: what was never synced is zeros. */
+/* Brings the copy up to the contents of the file, block by block, so that a kill leaves some blocks new and some
+ * old, as a disk does; or the file back to the copy. It stays as long as it is then: what was never synced is
+ * zeros. */
 static void match_file(int file, const char *path, int back) {
     char now[CHUNK], kept[CHUNK];
     int copy = (int)syscall(SYS_openat, AT_FDCWD, path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
@@ -212,8 +215,8 @@ static void keep_names(int fd, const char *path) {
     must(syscall(SYS_renameat2, AT_FDCWD, beside, AT_FDCWD, path, 0) == 0, "rename a directory of the shadow");
 }
 
-/* Everything about this file or directory is on the disk now. A file is read through the caller's own descriptor where that can be: to
- * close another one of the same file would give up the locks that SQLite holds on it. */
+/* Everything about this file or directory is on the disk now. A file is read through the caller's own descriptor
+ * where that can be: to close another one of the same file would give up the locks that SQLite holds on it. */
 static void keep(int fd) {
     char path[PATH_MAX], link[40], key[KEY];
     int before = errno, lock = lock_shadow(), from = fd;
@@ -229,7 +232,8 @@ static void keep(int fd) {
     errno = before;
 }
 
-/* Nothing of this file that was not synced is there any more. The descriptor is the caller's own where that can be, as above. */
+/* Nothing of this file that was not synced is there any more. The descriptor is the caller's own where that can be,
+ * as above. */
 static void drop_unsynced(int fd) {
     char path[PATH_MAX], link[40], key[KEY];
     int lock = lock_shadow(), own = (fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDWR;
@@ -288,7 +292,7 @@ __attribute__((constructor)) static void start(void) {
     if (shadow) seed_shadow();
 }
 
-/* ---- the calls --------------------------------------------------------------------------------------------------------- */
+/* ---- the calls -------------------------------------------------------------------------------------------------- */
 /* What happens to a write of `length` bytes at `at` (-1: wherever the descriptor stands). */
 static int strike_write(int fd, size_t length, off_t at) {
     char path[PATH_MAX];

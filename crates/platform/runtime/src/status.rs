@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn instants_are_told_by_the_clocks_of_the_hospital() {
+    fn sentences_give_times_in_the_zone_of_the_hospital() {
         let fault = Fault::new(Reason::OutsideBookingWindow, "x")
             .with("today", "2027-03-01")
             .with("timeZone", "Asia/Seoul")

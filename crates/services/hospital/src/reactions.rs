@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_without_a_claim_frees_nothing_and_a_broken_one_is_blamed() {
+    fn an_event_without_a_claim_frees_nothing_and_a_broken_one_is_refused() {
         assert_eq!(read(&rejected("", "")).unwrap().claim_request, None);
         let claim = format!("{}.1", Uuid::from_u128(9));
         let program = "hospitals/seoul/slots/2027-01-04~heart";

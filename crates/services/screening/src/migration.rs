@@ -1,4 +1,5 @@
-//! Screening's tables. A released migration never changes: a later migration changes what it created.
+//! Screening's tables. A released migration never changes, except for how SQLite lays out the rows of new files. A
+//! later migration changes what it created.
 
 use domain::screening::State;
 use sea_orm::{ColumnTrait, DbBackend};

@@ -68,8 +68,8 @@ fn collect(rows: Vec<row::Model>) -> Result<HashMap<ScreeningId, Screening>, DbE
 }
 
 /// The last part of the unique index by customer and date, in the words of the migration that made it: the same for all
-/// active bookings, so that there is at most one, and the own id of any other. With these very words a select finds the
-/// active bookings in the index alone.
+/// active bookings, so that there is at most one, and the own id of any other. With these very words, the index tells a
+/// select which rows are active, and it reads those alone.
 fn active_key(backend: DbBackend) -> &'static str {
     match backend {
         DbBackend::Postgres => {
@@ -143,6 +143,8 @@ mod tests {
         let expected = format!("state IN ({})", numbers.collect::<Vec<_>>().join(", "));
         for backend in [DbBackend::Sqlite, DbBackend::Postgres] {
             assert!(active_key(backend).contains(&expected) && active_key(backend).contains(no_id(backend)));
+            let migration = include_str!("migration.rs");
+            assert!(migration.contains(active_key(backend)), "the index was made with other words");
         }
     }
 }

@@ -53,10 +53,8 @@ pub(super) async fn check(directory: &Path, service_rows: &ServiceRows) -> Resul
                 found.extend(older(service, said, &stored));
             }
             _ => {
-                let stored = read("SELECT screening, max(version) FROM item_version GROUP BY screening")
-                    .await?
-                    .into_iter()
-                    .collect();
+                let stored = read("SELECT screening, version FROM item_version WHERE replace_time IS NULL").await?;
+                let stored = stored.into_iter().collect();
                 let said = service_rows.items.iter().flatten().map(|row| (row.screening, row.version));
                 found.extend(older(service, said, &stored));
             }

@@ -75,7 +75,8 @@ impl From<&message::Slot> for Offer {
 /// Checks that a place on a slot can be taken now. Only this function knows the order of refusals. `None` stands for a
 /// hospital or a slot that does not exist.
 ///
-/// # Errors HOSPITAL_NOT_FOUND, HOSPITAL_DELETED, SLOT_NOT_FOUND, DATE_IN_PAST, OUTSIDE_BOOKING_WINDOW, SLOT_CLOSED or
+/// # Errors
+/// HOSPITAL_NOT_FOUND, HOSPITAL_DELETED, SLOT_NOT_FOUND, DATE_IN_PAST, OUTSIDE_BOOKING_WINDOW, SLOT_CLOSED or
 /// SLOT_FULL.
 pub fn judge_booking(slot: &SlotId, venue: Option<&Venue>, offer: Option<Offer>, now: Timestamp) -> Result<(), Fault> {
     let venue = venue.ok_or_else(|| hospital_not_found(&slot.hospital))?;

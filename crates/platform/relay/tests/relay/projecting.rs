@@ -191,7 +191,7 @@ async fn facts_that_may_come_again_are_not_remembered_one_by_one_but_logs_are_fo
 }
 
 #[tokio::test]
-async fn a_malformed_event_is_blamed_and_nothing_of_its_batch_is_admitted() {
+async fn a_malformed_event_fails_its_batch_and_nothing_of_its_batch_is_admitted() {
     let bench = start::<true>().await;
     let fault = bench.feed(0, &[unordered(1), about(2, MALFORMED)]).await.expect_err("blamed");
     assert_eq!(fault.reason(), Reason::Internal);

@@ -89,7 +89,7 @@ async fn a_crash_of_the_server_loses_nothing_that_was_answered() {
 
 /// A text that PostgreSQL cannot store makes only its own command fail.
 #[tokio::test]
-async fn a_row_that_cannot_be_stored_is_blamed_and_not_its_neighbours() {
+async fn a_row_that_cannot_be_stored_fails_its_own_command_and_not_its_neighbours() {
     let Some(backend) = crate::postgres().await else { return };
     let (_, writer) = open(&backend.location).await;
     let (bad, good) =
