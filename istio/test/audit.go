@@ -98,11 +98,11 @@ func audit(t test.Failer, manifests *Manifests) []string {
 		return append(problems, err.Error())
 	}
 	for _, check := range []func(*Mesh, *Contract) []string{
-		routing, repetition, breakers, ejection, admission, encryption, gateway, scopes, observation,
+		routing, repetition, breakers, ejection, admission, encryption, gateway, scopes, observation, availability,
 	} {
 		problems = append(problems, check(mesh, contract)...)
 	}
-	return problems
+	return append(problems, neighbours(t, mesh, manifests)...)
 }
 
 func descriptorsOf(manifests *Manifests) (string, bool) {
@@ -510,7 +510,7 @@ func admission(mesh *Mesh, contract *Contract) (problems []string) {
 	methods = append(methods, Method{Path: "/checkup.hospital.v1.HospitalService/Unknown"}, Method{Path: "/"})
 	asked := 0
 	for name, proxy := range mesh.Proxies {
-		if name == "gateway" {
+		if name == "gateway" || name == "neighbour" {
 			continue
 		}
 		for _, chain := range chains(proxy.Listeners, "virtualInbound", port) {
@@ -542,7 +542,7 @@ func admission(mesh *Mesh, contract *Contract) (problems []string) {
 // encryption: nothing comes to a pod but by mutual TLS, and nothing goes to one otherwise.
 func encryption(mesh *Mesh, _ *Contract) (problems []string) {
 	for name, proxy := range mesh.Proxies {
-		if name == "gateway" {
+		if name == "gateway" || name == "neighbour" {
 			continue
 		}
 		taken := chains(proxy.Listeners, "virtualInbound", port)

@@ -21,6 +21,9 @@ func observation(mesh *Mesh, _ *Contract) (problems []string) {
 		return []string{err.Error()}
 	}
 	for name, proxy := range mesh.Proxies {
+		if name == "neighbour" {
+			continue
+		}
 		at, toPort := "virtualInbound", uint32(port)
 		if name == "gateway" {
 			at, toPort = "0.0.0.0_8443", 0

@@ -28,12 +28,14 @@ type Proxy struct {
 	Routes    []*route.RouteConfiguration
 }
 
-// Mesh is all of them: by service, `stranger` (a pod of the namespace that no policy names) and `gateway`.
+// Mesh is all of them: by service, `stranger` (a pod of the namespace that no policy names), `neighbour` (of another team) and `gateway`.
 type Mesh struct {
 	Config  *meshconfig.MeshConfig
 	Proxies map[string]*Proxy
 	// The name of the gateway's identity, as installed.
 	GatewayAccount string
+	// What istioctl would apply.
+	Installed []*unstructured.Unstructured
 }
 
 // workload is what Istio's registry is made from: a Service, one pod and its EndpointSlice. k8s/ says them at length.
@@ -83,6 +85,7 @@ func registry(account string) string {
 	}
 	all = append(all,
 		workload{"istio-ingressgateway", "istio-ingress", account, "10.1.1.1", "10.2.1.1", "istio: ingressgateway", "https", 443, 8443}.String(),
+		workload{"neighbour", "other", "neighbour", "10.1.3.1", "10.2.3.1", "app.kubernetes.io/name: neighbour", "grpc", port, port}.String(),
 		workload{"otel-collector", "observability", "otel", "10.1.2.1", "10.2.2.1", "app: otel", "grpc-otlp", 4317, 4317}.String())
 	return strings.Join(all, "---")
 }
@@ -125,7 +128,7 @@ func derive(t test.Failer, manifests *Manifests) (*Mesh, error) {
 		KubernetesObjectString: registry(account),
 		MeshConfig:             config,
 	})
-	mesh := &Mesh{Config: config, GatewayAccount: account, Proxies: map[string]*Proxy{}}
+	mesh := &Mesh{Config: config, GatewayAccount: account, Installed: installed, Proxies: map[string]*Proxy{}}
 	for i, name := range append(services[:len(services):len(services)], "stranger") {
 		mesh.Proxies[name] = proxyOf(server, &model.Proxy{
 			Type:            model.SidecarProxy,
@@ -139,6 +142,17 @@ func derive(t test.Failer, manifests *Manifests) (*Mesh, error) {
 			},
 		})
 	}
+	mesh.Proxies["neighbour"] = proxyOf(server, &model.Proxy{
+		Type:            model.SidecarProxy,
+		ID:              "neighbour-0.other",
+		ConfigNamespace: "other",
+		IPAddresses:     []string{"10.2.3.1"},
+		Labels:          map[string]string{"app.kubernetes.io/name": "neighbour"},
+		Metadata: &model.NodeMetadata{
+			IstioVersion: "1.31.0", Namespace: "other", ClusterID: "Kubernetes", ServiceAccount: "neighbour",
+			Labels: map[string]string{"app.kubernetes.io/name": "neighbour"},
+		},
+	})
 	mesh.Proxies["gateway"] = proxyOf(server, &model.Proxy{
 		Type:            model.Router,
 		ID:              "istio-ingressgateway-0.istio-ingress",

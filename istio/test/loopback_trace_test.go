@@ -67,7 +67,8 @@ func tree(spans []span) error {
 
 // tracedOf100 sets how many of a hundred calls the gateway has traced.
 func tracedOf100(percentage int64) func(*Manifests) {
-	return set("Telemetry", "gateway", []any{map[string]any{"randomSamplingPercentage": percentage}}, "tracing")
+	return set("Telemetry", "gateway", []any{map[string]any{
+		"providers": []any{map[string]any{"name": "otel"}}, "randomSamplingPercentage": percentage}}, "tracing")
 }
 
 // bookIn books a place with further headers.

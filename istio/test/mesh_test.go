@@ -162,15 +162,24 @@ func TestMutantsAreFoundOut(t *testing.T) {
 			provider := spec(m.Install[0], "meshConfig", "extensionProviders").([]any)[0].(map[string]any)["opentelemetry"].(map[string]any)
 			provider["service"], provider["port"] = "hospital.checkup.svc.cluster.local", int64(port)
 		}, "sends spans to outbound|8080||hospital"},
-		{"another share at the gateway", set("Telemetry", "default", []any{map[string]any{
+		{"another share at the gateway", set("Telemetry", "gateway", []any{map[string]any{
 			"providers": []any{map[string]any{"name": "otel"}}, "randomSamplingPercentage": int64(5)}}, "tracing"), "has 5 of a hundred calls traced, and services 1"},
 		{"spans that name customers", func(m *Manifests) {
 			delete(spec(m.Install[0], "meshConfig", "extensionProviders").([]any)[0].(map[string]any)["opentelemetry"].(map[string]any), "maxTagLength")
 		}, "gateway: spans have 0 characters of a path"},
 		{"traces for whoever asks", remove("EnvoyFilter", "traces"), "callers may have their calls traced"},
-		{"traces that end at the next proxy", remove("Telemetry", "traces"), "screening: decides by itself"},
-		{"no log", remove("Telemetry", "default"), "logs nothing"},
+		{"traces that end at the next proxy", edit("Telemetry", "traces", "tracing", func(all []any) {
+			delete(all[0].(map[string]any), "useRequestIdForTraceSampling")
+		}), "screening: decides by itself"},
+		{"no log", unset("Telemetry", "gateway", "accessLogging"), "logs nothing"},
 		{"no counters", install(nil, "meshConfig", "defaultConfig", "proxyStatsMatcher"), "counters of breakers"},
+		{"mutual TLS for every team", func(m *Manifests) { must(m, "PeerAuthentication", "default").SetNamespace("istio-system") }, "another team's pod takes other calls"},
+		{"logs of every team", func(m *Manifests) { must(m, "Telemetry", "traces").SetNamespace("istio-system") }, "is in a namespace that is not checkup's"},
+		{"one control plane", install(int64(1), "components", "pilot", "k8s", "hpaSpec", "minReplicas"), "istiod runs 1 times"},
+		{"control planes on one node", install([]any{}, "components", "pilot", "k8s", "overlays"), "istiod is not spread"},
+		{"one gateway", onGateway(func(k8s map[string]any) { k8s["hpaSpec"].(map[string]any)["minReplicas"] = int64(1) }), "istio-ingressgateway runs 1 times"},
+		{"gateways that end calls", onGateway(func(k8s map[string]any) { delete(k8s, "podAnnotations") }), "a gateway that goes ends calls after 0s"},
+		{"gateways on one node, and killed while they drain", onGateway(func(k8s map[string]any) { delete(k8s, "overlays") }), "a gateway is killed after"},
 		{"no gateway", install([]any{}, "components", "ingressGateways"), "no gateway"},
 		{"a profile with a typo", install(true, "meshConfg"), "unknown field"},
 	}
@@ -284,6 +293,14 @@ func transcode(change func(map[string]any)) func(*Manifests) {
 		value := patches[0].(map[string]any)["patch"].(map[string]any)["value"].(map[string]any)
 		change(value["typed_config"].(map[string]any))
 	})
+}
+
+// onGateway changes what the profile says of the gateway's pods.
+func onGateway(change func(map[string]any)) func(*Manifests) {
+	return func(m *Manifests) {
+		gateways := spec(m.Install[0], "components", "ingressGateways").([]any)
+		change(gateways[0].(map[string]any)["k8s"].(map[string]any))
+	}
 }
 
 // install changes the profile; nil takes a field away.
