@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run mesh demo verify bench chaos simulate test check clients image mesh-check mesh-lab experiment tools
+.PHONY: help run mesh demo verify bench chaos simulate test check clients image mesh-check cluster-check mesh-lab experiment tools
 
 # Options for the command that is run: make run ARGS='--addr 127.0.0.1:9000'
 ARGS ?=
@@ -83,8 +83,13 @@ image: ## builds IMAGE=checkup:dev, a static binary on an empty base, and runs i
 
 mesh-check: tools .tools/kubernetes ## holds k8s/ and istio/ to their schemas, to the code and to what Istio makes of them; no cluster
 	.ci/kubernetes
+	.ci/allowed
 	.ci/deploy
 	.ci/istio
+
+# Linux and Go. A network of its own wants root, and the programs minutes to build once.
+cluster-check: ## runs what k8s/ documents on a real API server with real controllers, and asserts what becomes of it
+	.ci/cluster $(ARGS)
 
 mesh-lab: tools ## runs demo, verify and refusals through Istio's control plane and real Envoys on loopback
 	$(CARGO) build --release -p checkup
