@@ -37,6 +37,8 @@ const (
 	apiAddress  = "127.0.0.1:6443"
 	// Whoever is in this network is the administrator.
 	adminToken = "admin"
+	// How long the API server and the nodes may take, with a mistake or without.
+	startLimit = 180 * time.Second
 )
 
 // How long a step may take on a slow machine; what is waited for usually comes within a second.
@@ -105,7 +107,7 @@ func (c *Cluster) start() error {
 	); err != nil {
 		return err
 	}
-	if err := c.eventually(patience, func() error { return c.get("/readyz", nil) }); err != nil {
+	if err := c.eventually(startLimit, func() error { return c.get("/readyz", nil) }); err != nil {
 		return fmt.Errorf("the API server does not become ready: %w", err)
 	}
 	c.tell("the API server answers")
@@ -130,7 +132,7 @@ func (c *Cluster) start() error {
 		return err
 	}
 	go c.playPods()
-	if err := c.eventually(patience, c.nodesReady); err != nil {
+	if err := c.eventually(startLimit, c.nodesReady); err != nil {
 		return err
 	}
 	c.tell("%d nodes in %d zones are ready, and nothing is installed", nodes, zones)

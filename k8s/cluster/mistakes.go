@@ -37,7 +37,7 @@ const planted = "CHECKUP_CLUSTER_PLANTED"
 // patienceOf is how long a step may take; what is broken for good is given up earlier.
 func patienceOf() time.Duration {
 	if os.Getenv(planted) != "" {
-		return 20 * time.Second
+		return 40 * time.Second
 	}
 	return 120 * time.Second
 }
