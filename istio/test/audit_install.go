@@ -17,7 +17,8 @@ import (
 // Namespaces that this folder speaks for. Whatever else is in a cluster is other teams'.
 var ours = []string{"checkup", "istio-ingress"}
 
-// How long it takes, at most, until nobody sends new calls to a gateway that goes: its health check fails and the balancer looks away.
+// How long it takes, at most, until nobody sends new calls to a gateway that goes: its health check fails and the
+// balancer looks away.
 const unknown = 10 * time.Second
 
 // object is one of those that istioctl makes.
@@ -30,7 +31,8 @@ func (m *Mesh) object(kind, name string) *unstructured.Unstructured {
 	return nil
 }
 
-// availability: what is installed survives the loss of a pod, a node and a zone, and the gateway ends no call that it has let in.
+// availability: what is installed survives the loss of a pod, a node and a zone, and the gateway ends no call that it
+// has let in.
 func availability(mesh *Mesh, _ *Contract) (problems []string) {
 	for _, one := range []struct{ name, label, value string }{{"istio-ingressgateway", "istio", "ingressgateway"}, {"istiod", "app", "istiod"}} {
 		scaler, deployment := mesh.object("HorizontalPodAutoscaler", one.name), mesh.object("Deployment", one.name)

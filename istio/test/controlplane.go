@@ -28,7 +28,8 @@ type Proxy struct {
 	Routes    []*route.RouteConfiguration
 }
 
-// Mesh is all of them: by service, `stranger` (a pod of the namespace that no policy names), `neighbour` (of another team) and `gateway`.
+// Mesh is all of them: by service, `stranger` (a pod of the namespace that no policy names), `neighbour` (of another
+// team) and `gateway`.
 type Mesh struct {
 	Config  *meshconfig.MeshConfig
 	Proxies map[string]*Proxy

@@ -124,7 +124,8 @@ type event struct {
 	Object object
 }
 
-// watch follows the objects below a path until stop is called; seen hears of each change in its order, from the first state on.
+// watch follows the objects below a path until stop is called; seen hears of each change in its order, from the first
+// state on.
 func (c *Cluster) watch(path string, seen func(event)) (stop func() error, err error) {
 	var first struct {
 		Metadata struct{ ResourceVersion string }

@@ -14,7 +14,8 @@ import (
 	"time"
 )
 
-// A check is a step of somebody who operates checkup, and what has to be so afterwards. They follow each other on one cluster.
+// A check is a step of somebody who operates checkup, and what has to be so afterwards. They follow each other on one
+// cluster.
 type check struct {
 	name  string
 	shows string
@@ -165,7 +166,8 @@ func problems(wrong []string) error {
 	return errors.New(strings.Join(wrong, "\n  "))
 }
 
-// doorLeads: every route of the door leads to a port of a Service behind which pods are ready, and each service has one.
+// doorLeads: every route of the door leads to a port of a Service behind which pods are ready, and each service has
+// one.
 func (c *Cluster) doorLeads() error {
 	routes, err := c.list("/apis/gateway.networking.k8s.io/v1/namespaces/checkup/grpcroutes")
 	if err != nil {
@@ -441,8 +443,9 @@ func onlyMypage(service string) int {
 	return 0
 }
 
-// rollout deploys the tag whose migration has failed once more. A Deployment never has fewer ready pods than it wants and never more than one
-// beyond; my-page, which cannot have one beyond, has one fewer, and only once everybody else serves the new version.
+// rollout deploys the tag whose migration has failed once more. A Deployment never has fewer ready pods than it wants
+// and never more than one beyond; my-page, which cannot have one beyond, has one fewer, and only once everybody else
+// serves the new version.
 func rollout(c *Cluster) error {
 	wanted, err := c.wanted()
 	if err != nil {

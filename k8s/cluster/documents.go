@@ -55,7 +55,8 @@ func (c *Cluster) follow(commands []string) error {
 	return nil
 }
 
-// shown runs a command that has to stand in a document. The pairs replace what stands for a reader's own, and what makes it longer.
+// shown runs a command that has to stand in a document. The pairs replace what stands for a reader's own, and what
+// makes it longer.
 func (c *Cluster) shown(name, command string, pairs ...string) (string, error) {
 	whole, err := c.document(name)
 	if err != nil {

@@ -18,7 +18,8 @@ import (
 	"crypto/tls"
 )
 
-// makeKeys makes the keys of this run: an authority, the API server's, the front proxy's, that of accounts, and one that stands for a host's.
+// makeKeys makes the keys of this run: an authority, the API server's, the front proxy's, that of accounts, and one
+// that stands for a host's.
 func (c *Cluster) makeKeys() error {
 	keys := filepath.Join(c.directory, "keys")
 	authority := &x509.Certificate{

@@ -1,12 +1,12 @@
-// Command cluster runs what k8s/ documents on a Kubernetes: a real API server with its etcd, controllers and scheduler, as processes in
-// namespaces of their own on this machine. Nodes and pods are played by kwok: a pod is admitted, scheduled, reported ready and deleted, and no
-// container runs.
+// Command cluster runs what k8s/ documents on a Kubernetes: a real API server with its etcd, controllers and
+// scheduler, as processes in namespaces of their own on this machine. Nodes and pods are played by kwok: a pod is
+// admitted, scheduled, reported ready and deleted, and no container runs.
 //
 //	go run . [-root DIR] [-keep DIR] [CHECK...]
 //	go run . -mistakes
 //
-// Without names every check runs. It needs Linux, root, Go, ip (iproute2) and bash; the network only while programs are built, which happens
-// once for each version of programs/go.mod.
+// Without names every check runs. It needs Linux, root, Go, ip (iproute2) and bash; the network only while programs
+// are built, which happens once for each version of programs/go.mod.
 package main
 
 import (
@@ -73,8 +73,8 @@ func run(root, keep string, tries bool, names []string) error {
 	return enter(programs)
 }
 
-// enter starts this program again in a network, a process tree and mounts of its own. Whatever happens to it, the kernel ends every process
-// that it has started; nothing of the cluster is seen from outside.
+// enter starts this program again in a network, a process tree and mounts of its own. Whatever happens to it, the
+// kernel ends every process that it has started; nothing of the cluster is seen from outside.
 func enter(programs string) error {
 	child := exec.Command("/proc/self/exe", os.Args[1:]...)
 	child.Stdout, child.Stderr = os.Stdout, os.Stderr

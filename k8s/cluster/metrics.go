@@ -11,7 +11,8 @@ import (
 
 const metricsAddress = "127.0.0.1:9443"
 
-// startMetrics serves metrics.k8s.io, which autoscalers look at. Nothing runs in a pod, so a check says what its containers use.
+// startMetrics serves metrics.k8s.io, which autoscalers look at. Nothing runs in a pod, so a check says what its
+// containers use.
 func (c *Cluster) startMetrics() error {
 	keys := filepath.Join(c.directory, "keys")
 	server := &http.Server{Addr: metricsAddress, Handler: http.HandlerFunc(c.serveMetrics), ReadHeaderTimeout: patience}

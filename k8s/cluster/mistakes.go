@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// A mistake that is planted into the copy of the checkout, the checks that lead to it, and what the last of them has to say.
+// A mistake that is planted into the copy of the checkout, the checks that lead to it, and what the last of them has
+// to say.
 type mistake struct {
 	file, text, instead string
 	checks              []string

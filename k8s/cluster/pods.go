@@ -96,8 +96,8 @@ func (c *Cluster) playMigration(pod object) error {
 	}}, nil)
 }
 
-// standIn plays the binary in the documents' commands, where a checkout has none: it makes a key and prints public ones. What the real one
-// writes is tested elsewhere; here a Secret and a ConfigMap are made of it.
+// standIn plays the binary in the documents' commands, where a checkout has none: it makes a key and prints public
+// ones. What the real one writes is tested elsewhere; here a Secret and a ConfigMap are made of it.
 func standIn(arguments []string) int {
 	command := strings.Join(arguments, " ")
 	switch {

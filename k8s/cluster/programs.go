@@ -63,7 +63,8 @@ func copyGatewayAPI(root, directory string) error {
 	return os.WriteFile(filepath.Join(directory, gatewayAPI), all, 0o644)
 }
 
-// build compiles what is not there yet, and returns the directory of the programs. The directory's name follows from the pins.
+// build compiles what is not there yet, and returns the directory of the programs. The directory's name follows from
+// the pins.
 func build(root string) (string, error) {
 	pins := sha256.New()
 	fmt.Fprintln(pins, versions, programs)
