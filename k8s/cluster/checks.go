@@ -30,7 +30,7 @@ var checks = []check{
 	{"rollout", "the same tag goes again; no service has fewer replicas meanwhile, and my-page goes last", rollout},
 	{"configuration", "a changed setting rolls the pods and changes nothing else", configuration},
 	{"broken", "a version that does not serve leaves the old one serving, and can be taken back", broken},
-	{"scale", "autoscalers follow the container and not its sidecar, up at once and down one by one", scale},
+	{"scale", "autoscalers follow the container and not its sidecar, up at once, and down a pod a minute after five quiet ones", scale},
 	{"drain", "a drained node takes one replica of a service at a time", drain},
 }
 
@@ -607,6 +607,10 @@ func scale(c *Cluster) error {
 	// The same with minutes made seconds.
 	if number(scaler, "spec", "behavior", "scaleDown", "stabilizationWindowSeconds") != 300 {
 		return errors.New("the autoscaler of hospital does not wait for five quiet minutes")
+	}
+	slowest := items(scaler, "spec", "behavior", "scaleDown", "policies")
+	if len(slowest) != 1 || text(slowest[0], "type") != "Pods" || number(slowest[0], "value") != 1 || number(slowest[0], "periodSeconds") != 60 {
+		return fmt.Errorf("the autoscaler of hospital takes more than a pod a minute: %v", slowest)
 	}
 	if err := c.call("PATCH", path, object{"spec": object{"behavior": object{"scaleDown": object{"stabilizationWindowSeconds": 0,
 		"policies": []any{object{"type": "Pods", "value": 1, "periodSeconds": 1}}}}}}, nil); err != nil {

@@ -29,6 +29,7 @@ var mistakes = []mistake{
 	{"k8s/overlays/prod/kustomization.yaml", "  - image\n\nimages:\n", "  []\n\nimages:\n  - {name: checkup, newName: registry.example/checkup, newTag: 0.1.0}\n", []string{"prod", "configuration"}, "registry.example/checkup"},
 	{"k8s/base/hospital.yaml", "type: ContainerResource\n      containerResource:\n        name: cpu\n        container: checkup\n", "type: Resource\n      resource:\n        name: cpu\n", []string{"prod", "scale"}, "a busy sidecar"},
 	{"k8s/base/hospital.yaml", "stabilizationWindowSeconds: 300", "stabilizationWindowSeconds: 0", []string{"prod", "scale"}, "hospital has"},
+	{"k8s/base/hospital.yaml", "policies: [{type: Pods, value: 1, periodSeconds: 60}]", "policies: [{type: Percent, value: 100, periodSeconds: 60}]", []string{"prod", "scale"}, "more than a pod a minute"},
 	{"k8s/base/hospital.yaml", "  maxUnavailable: 1\n", "  maxUnavailable: 0\n", []string{"prod", "drain"}, "drain"},
 }
 
