@@ -26,7 +26,7 @@ var mistakes = []mistake{
 	{"k8s/pipeline/deploy", "'Complete|Failed' || true", "'Complete' || true", []string{"prod", "migration"}, "it took"},
 	{"k8s/base/rollout.yaml", "{maxSurge: 1, maxUnavailable: 0}", "{maxSurge: 0, maxUnavailable: 1}", []string{"prod", "rollout"}, "of 3 replicas ready"},
 	{"k8s/pipeline/deploy", " --selector 'app.kubernetes.io/name!=mypage'", "", []string{"prod", "rollout"}, "my-page went before"},
-	{"k8s/overlays/prod/kustomization.yaml", "  - image\n\nimages:\n", "  []\n\nimages:\n  - {name: checkup, newName: registry.example/checkup, newTag: 0.1.0}\n", []string{"prod", "configuration"}, "registry.example/checkup"},
+	{"k8s/overlays/prod/kustomization.yaml", "  - image\n\nimages:\n", "  []\n\nimages:\n  - {name: checkup, newName: registry.example/checkup, newTag: 0.1.0}\n", []string{"prod"}, "it names its image itself"},
 	{"k8s/base/hospital.yaml", "type: ContainerResource\n      containerResource:\n        name: cpu\n        container: checkup\n", "type: Resource\n      resource:\n        name: cpu\n", []string{"prod", "scale"}, "a busy sidecar"},
 	{"k8s/base/hospital.yaml", "stabilizationWindowSeconds: 300", "stabilizationWindowSeconds: 0", []string{"prod", "scale"}, "hospital has"},
 	{"k8s/base/hospital.yaml", "policies: [{type: Pods, value: 1, periodSeconds: 60}]", "policies: [{type: Percent, value: 100, periodSeconds: 60}]", []string{"prod", "scale"}, "more than a pod a minute"},
