@@ -10,6 +10,7 @@ mod idle;
 mod lag;
 mod pages;
 mod single;
+mod turns;
 
 use std::sync::Arc;
 use std::time::Duration;

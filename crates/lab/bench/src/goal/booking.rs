@@ -6,11 +6,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Bench, SHARE, own_cpu};
+use super::turns::Turns;
+use super::{Bench, SHARE};
 use crate::caller::Token;
-use crate::cost::{Bill, Spent, Used};
+use crate::cost::Bill;
 use crate::hot::{Book, Hot, PLACES, ReadOne, RequestIds};
-use crate::load::{Measured, Work, closed};
 use crate::section::{Bound, Figure, Section, Side};
 use crate::series::figure;
 use crate::testbed::{Setup, Testbed};
@@ -71,23 +71,6 @@ impl Kind {
     }
 }
 
-/// The turns of one call: how fast it was, and what it cost.
-struct Turns {
-    side: Side,
-    spent: Spent,
-}
-
-impl Turns {
-    fn new(name: impl Into<String>) -> Self {
-        Self { side: Side::new(name, format!("closed, {CALLERS} callers")), spent: Spent::default() }
-    }
-
-    fn push(&mut self, measured: &Measured, before: &[Used], after: &[Used], callers: Duration) {
-        self.side.push(measured);
-        self.spent.add(before, after, callers, measured.worked);
-    }
-}
-
 /// The bookings of one kind.
 struct Booked {
     kind: Kind,
@@ -96,7 +79,7 @@ struct Booked {
 
 impl Booked {
     fn new(kind: Kind) -> Self {
-        Self { kind, turns: Turns::new(format!("CreateScreening, {}", kind.name())) }
+        Self { kind, turns: Turns::new(format!("CreateScreening, {}", kind.name()), CALLERS) }
     }
 }
 
@@ -156,41 +139,23 @@ async fn against_hello(
     books: &[Arc<Book>],
 ) -> Result<(Turns, Vec<Booked>, Duration), Error> {
     let (baseline, greeting) = bench.baseline(testbed).await?;
-    let mut hello = Turns::new("hello-world");
+    let mut hello = Turns::new("hello-world", CALLERS);
     let mut booked: Vec<Booked> = kinds.iter().map(|kind| Booked::new(*kind)).collect();
     let mut order: Vec<usize> = (0..kinds.len()).collect();
     let mut caught_up = Duration::ZERO;
     let server = || vec![("the server".to_owned(), vec![baseline.pid()])];
     for _ in 0..bench.plan.pairs {
-        turn(bench, testbed, &greeting, &server, &mut hello).await?;
+        hello.run(bench, testbed, &greeting, &server).await?;
         for index in &order {
             books[*index].hot.fresh();
             let turns = &mut booked[*index].turns;
-            let rested = turn(bench, testbed, &books[*index], &|| testbed.processes(), turns).await?;
+            let rested = turns.run(bench, testbed, &books[*index], &|| testbed.processes()).await?;
             caught_up = caught_up.max(rested);
         }
         // Otherwise the last kind would always meet the fullest tables.
         order.reverse();
     }
     Ok((hello, booked, caught_up))
-}
-
-/// Runs a closed loop on services at rest. The callers' part of the cost ends with the loop; that of the processes ends
-/// when the services are at rest again, because views catch up after the answers. Returns how long that took.
-async fn turn<W: Work>(
-    bench: &Bench<'_>,
-    testbed: &Testbed,
-    work: &Arc<W>,
-    processes: &(dyn Fn() -> Vec<(String, Vec<u32>)> + Sync),
-    turns: &mut Turns,
-) -> Result<Duration, Error> {
-    let (before, own) = (Used::of(processes()), own_cpu());
-    let measured = closed(work, CALLERS, bench.plan.warm_up, bench.plan.span).await?;
-    let callers = own_cpu().saturating_sub(own);
-    let rested = testbed.rest().await;
-    turns.push(&measured, &before, &Used::of(processes()), callers);
-    bench.done();
-    Ok(rested)
 }
 
 /// Measures latencies in open loops, each at a share of the rate that a closed loop had.
@@ -270,7 +235,8 @@ fn notes(h: f64, caught_up: Duration) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::histogram;
+    use crate::cost::Used;
+    use crate::load::{Measured, histogram};
 
     /// A turn of a second with so many calls, which cost so many milliseconds of CPU.
     fn push(turns: &mut Turns, calls: u64, processes: u64, callers: u64) {
@@ -282,7 +248,7 @@ mod tests {
 
     /// The figures of one turn each: H is 62 µs.
     fn judged(item: Item, orders: &[Order]) -> Vec<(String, f64, Option<bool>)> {
-        let mut hello = Turns::new("hello-world");
+        let mut hello = Turns::new("hello-world", CALLERS);
         push(&mut hello, 10_000, 300, 320);
         let mut booked: Vec<Booked> = Kind::all(orders).into_iter().map(Booked::new).collect();
         for Booked { kind, turns } in &mut booked {
