@@ -61,14 +61,23 @@ impl Token {
     }
 }
 
-/// Connections to one address, shared by callers.
+/// Connections to the replicas of a service, shared by callers.
 #[derive(Debug, Clone)]
 pub(crate) struct Lines(Vec<Channel>);
 
 impl Lines {
     pub(crate) fn to(addr: SocketAddr, connections: usize) -> Result<Self, Error> {
-        let uri: Uri = format!("http://{addr}").parse().map_err(|_| Error::failed(format!("{addr} is no address")))?;
-        Ok(Self((0..connections.max(1)).map(|_| connect(uri.clone(), ClientOptions::default())).collect()))
+        Self::to_each(&[addr], connections)
+    }
+
+    /// So many connections to each address. Callers with numbers in a row have one address after the other.
+    pub(crate) fn to_each(addresses: &[SocketAddr], connections: usize) -> Result<Self, Error> {
+        let uri = |addr: &SocketAddr| {
+            format!("http://{addr}").parse::<Uri>().map_err(|_| Error::failed(format!("{addr} is no address")))
+        };
+        let uris = addresses.iter().map(uri).collect::<Result<Vec<Uri>, Error>>()?;
+        let all = std::iter::repeat_n(uris, connections.max(1)).flatten();
+        Ok(Self(all.map(|uri| connect(uri, ClientOptions::default())).collect()))
     }
 
     /// The connection of the caller with this number.

@@ -3,6 +3,7 @@
 //! [`Spent`] is the cost of turns of one kind, which alternate with other turns. [`Bill`] is the cost of everything
 //! between two moments, and the only one that knows of commits: PostgreSQL reports them too late for a turn.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -92,6 +93,22 @@ impl Spent {
         micros(processes + self.callers) / self.calls.max(1) as f64
     }
 
+    /// CPU µs of a call by service, its replicas together, mean of all turns. Other processes keep their names.
+    pub(crate) fn by_service(&self) -> BTreeMap<String, f64> {
+        let mut services = BTreeMap::new();
+        for used in &self.used {
+            let replica = used.name.rsplit_once('-').filter(|(_, index)| index.parse::<u32>().is_ok());
+            let service = replica.map_or(used.name.as_str(), |(service, _)| service);
+            *services.entry(service.to_owned()).or_default() += micros(used.cpu) / self.calls.max(1) as f64;
+        }
+        services
+    }
+
+    /// CPU µs of a call that are its caller's, mean of all turns.
+    pub(crate) fn of_callers(&self) -> f64 {
+        micros(self.callers) / self.calls.max(1) as f64
+    }
+
     /// The cost of a call by process, mean of all turns. `h` is the CPU µs of a hello-world call with its caller's
     /// part.
     pub(crate) fn rows(&self, one: &str, h: f64) -> Rows {
@@ -149,6 +166,15 @@ impl Durable {
     }
 }
 
+/// What PostgreSQL has made durable between two moments.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Made {
+    /// Bytes of its log.
+    pub(crate) bytes: f64,
+    /// Transactions, those that only read too.
+    pub(crate) commits: f64,
+}
+
 impl Bill {
     /// What the testbed has used until now. On PostgreSQL it waits until every session has reported.
     pub(crate) async fn of(testbed: &mut Testbed) -> Result<Self, Error> {
@@ -185,6 +211,16 @@ impl Bill {
             title: format!("the cost of {one}, mean of {}", figure(count as f64)),
             header: header.map(str::to_owned).into(),
             rows,
+        }
+    }
+
+    /// What PostgreSQL has made durable since `before`; `None` if the services are embedded.
+    pub(crate) fn made_since(&self, before: &Self) -> Option<Made> {
+        match (self.durable, before.durable) {
+            (Durable::Postgres { bytes, commits, .. }, Durable::Postgres { bytes: b, commits: c, .. }) => {
+                Some(Made { bytes: bytes - b, commits: commits - c })
+            }
+            _ => None,
         }
     }
 
@@ -250,6 +286,16 @@ mod tests {
     }
 
     #[test]
+    fn the_replicas_of_a_service_are_added_up() {
+        let mut spent = Spent::default();
+        let before = [used("mypage-0", 0, 0), used("mypage-1", 0, 0), used("nats-server", 0, 0)];
+        let after = [used("mypage-0", 10, 0), used("mypage-1", 20, 0), used("nats-server", 40, 0)];
+        spent.add(&before, &after, Duration::from_millis(5), 1_000);
+        let expected = [("mypage", 30.0), ("nats-server", 40.0)].map(|(name, micros)| (name.to_owned(), micros));
+        assert_eq!((spent.by_service(), spent.of_callers()), (expected.into(), 5.0));
+    }
+
+    #[test]
     fn without_calls_nothing_is_said_to_be_cheap() {
         let mut spent = Spent::default();
         spent.add(&[used("a", 0, 0)], &[used("a", 10, 0)], Duration::ZERO, 0);
@@ -263,7 +309,10 @@ mod tests {
         let postgres = |factor: f64| Durable::Postgres { bytes: 800.0 * factor, syncs: factor, commits: 5.0 * factor };
         let rows = bill(postgres(2.0)).durable_since(&bill(postgres(1.0)), 10, "a booking").rows;
         assert_eq!(rows, [["WAL bytes", "80.0"], ["WAL syncs", "0.100"], ["commits", "0.500"]].map(Vec::from));
+        let made = bill(postgres(3.0)).made_since(&bill(postgres(1.0)));
+        assert_eq!(made, Some(Made { bytes: 1_600.0, commits: 10.0 }));
         let sqlite = |commits| bill(Durable::Sqlite { commits });
+        assert_eq!(bill(postgres(1.0)).made_since(&sqlite(4.0)), None);
         assert_eq!(
             sqlite(9.0).durable_since(&sqlite(4.0), 10, "a booking").rows,
             [["commits", "0.500"]].map(Vec::from)

@@ -9,6 +9,7 @@ mod hot_slot;
 mod idle;
 mod lag;
 mod pages;
+mod scale;
 mod single;
 mod turns;
 
@@ -48,6 +49,7 @@ impl Bench<'_> {
             Item::P9 => single::measure(self).await,
             Item::Growth => growth::measure(self).await,
             Item::Curves => curves::measure(self).await,
+            Item::Scale => scale::measure(self).await,
         }
     }
 

@@ -15,6 +15,7 @@ pub mod hello;
 mod hot;
 mod load;
 mod machine;
+mod model;
 mod pgbench;
 mod plan;
 mod plot;

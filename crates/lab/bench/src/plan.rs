@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::customers::Customers;
 use crate::{Error, Order};
 
-/// An item to measure: a goal, growth, or the curves of the plots.
+/// An item to measure: a goal, growth, the curves of the plots, or scale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Item {
     /// Reserving places of one hot slot.
@@ -33,11 +33,13 @@ pub enum Item {
     Growth,
     /// Rate against callers, and latency against rate.
     Curves,
+    /// Replicas and hot slots, against the model of what a booking costs with them.
+    Scale,
 }
 
 impl Item {
     /// Every item, in the order in which they are measured.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::P1,
         Self::P2,
         Self::P3,
@@ -49,6 +51,7 @@ impl Item {
         Self::P9,
         Self::Growth,
         Self::Curves,
+        Self::Scale,
     ];
 
     /// The name on the command line.
@@ -66,6 +69,7 @@ impl Item {
             Self::P9 => "P9",
             Self::Growth => "growth",
             Self::Curves => "curves",
+            Self::Scale => "scale",
         }
     }
 
@@ -84,6 +88,7 @@ impl Item {
             Self::P9 => "one caller, one booking, against the disk",
             Self::Growth => "rate, memory, verify, rebuild and deletion with a hundred times as many bookings",
             Self::Curves => "rate against callers and latency against rate, for the plots",
+            Self::Scale => "a booking with more replicas and more hot slots, against a model",
         }
     }
 
@@ -91,7 +96,7 @@ impl Item {
     #[must_use]
     pub const fn topologies(self) -> &'static [Topology] {
         match self {
-            Self::P2 | Self::P7 => &[Topology::Mesh],
+            Self::P2 | Self::P7 | Self::Scale => &[Topology::Mesh],
             Self::P3 | Self::Growth => &[Topology::Embedded],
             Self::P1 => &[Topology::Mesh, Topology::Embedded],
             Self::P4 | Self::P5 | Self::P6 | Self::P8 | Self::P9 | Self::Curves => {
@@ -106,7 +111,7 @@ impl FromStr for Item {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let found = Self::ALL.into_iter().find(|item| item.name().eq_ignore_ascii_case(text));
-        found.ok_or_else(|| "name goals P1 to P9, growth, curves or all".to_owned())
+        found.ok_or_else(|| "name goals P1 to P9, growth, curves, scale or all".to_owned())
     }
 }
 

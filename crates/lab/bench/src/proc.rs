@@ -36,6 +36,14 @@ pub(crate) fn resident(pid: u32) -> u64 {
     value(&text, "VmRSS:").unwrap_or_default() * 1024
 }
 
+/// The resident memory of a process that no file and no other process has too, in bytes. Without the memory that
+/// PostgreSQL's processes share.
+#[must_use]
+pub(crate) fn anonymous(pid: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    value(&text, "RssAnon:").unwrap_or_default() * 1024
+}
+
 /// The largest resident memory of a process so far, in bytes.
 #[must_use]
 pub(crate) fn most_resident(pid: u32) -> u64 {
@@ -70,6 +78,7 @@ mod tests {
             sum = (0..100_000).fold(sum, u64::wrapping_add);
         }
         assert!(sum > 0 && resident(pid) > 1024 * 1024);
+        assert!(anonymous(pid) > 0 && anonymous(pid) < resident(pid));
         assert!(family(pid).contains(&pid));
         assert_eq!(value("a: 1\nVmRSS:\t  20 kB\n", "VmRSS:"), Some(20));
     }

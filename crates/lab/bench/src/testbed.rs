@@ -37,7 +37,9 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 pub(crate) struct Setup {
     /// The only services that run; all if empty.
     pub(crate) only: &'static [&'static str],
-    /// The number of replicas of services in a mesh; one unless named.
+    /// The number of replicas of each service in a mesh that is not named below; 0 is one, too.
+    pub(crate) each: usize,
+    /// The number of replicas of services in a mesh that have another number.
     pub(crate) replicas: &'static [(&'static str, usize)],
     /// Whether every table is in PostgreSQL, my-page's too.
     pub(crate) no_files: bool,
@@ -124,9 +126,21 @@ impl Testbed {
         }
     }
 
-    /// A caller of a service.
+    /// A caller of the first replica of a service.
     pub(crate) fn caller(&self, service: &str, token: Token) -> Result<Caller, Error> {
         Ok(Caller::new(Lines::to(self.addr(service)?, self.connections)?, token))
+    }
+
+    /// A caller of every replica of a service, which divide its callers.
+    pub(crate) fn caller_of_all(&self, service: &str, token: Token) -> Result<Caller, Error> {
+        let addresses = match &self.services {
+            Services::Embedded(embedded) => vec![embedded.addr()],
+            Services::Mesh(mesh) => mesh.of(service).map(mesh::Replica::addr).collect(),
+        };
+        if addresses.is_empty() {
+            return Err(Error::Usage(format!("this cannot be measured without {service}")));
+        }
+        Ok(Caller::new(Lines::to_each(&addresses, self.connections)?, token))
     }
 
     /// The process ids by name. PostgreSQL's include its sessions.
@@ -206,7 +220,7 @@ impl Setup {
         let mut layout = Layout::new(&plan.binary, directory);
         for (service, count) in &mut layout.replicas {
             let wanted = self.replicas.iter().find(|(name, _)| name == service);
-            *count = wanted.map_or(1, |(_, wanted)| *wanted);
+            *count = wanted.map_or_else(|| self.each.max(1), |(_, wanted)| *wanted);
         }
         layout.replicas.retain(|(service, _)| !left_out.contains(service));
         layout.settings = settings;

@@ -153,6 +153,7 @@ What can be measured; where a topology is not named, at every place it has:
   P9  embedded, mesh  one caller, one booking, against the disk
   growth  embedded    a million bookings: rate, memory, pages, verify, rebuild, deletion
   curves              rate against callers and latency against rate, for the plots
+  scale   mesh        a booking with more replicas and more hot slots, against a model
 
 Starts processes of its own, in temporary directories, and ends them; Ctrl-C does too. Every ratio is taken by turns, at least \
 five pairs, and shown with its median and its ends: trust ratios, absolute figures move with the machine's other load. Rates \
@@ -177,7 +178,7 @@ below 8 times, P4 not exactly its places, P7 above 3 times); 64 for a wrong comm
 #[derive(Debug, Clone, Args)]
 #[command(after_help = BENCH_EXAMPLES)]
 pub struct BenchArgs {
-    /// Goals P1 to P9, growth, curves, or all [default: all]
+    /// Goals P1 to P9, growth, curves, scale, or all [default: all]
     #[arg(value_name = "WHAT")]
     pub items: Vec<BenchItem>,
     /// How the services run: embedded or mesh [default: each that the goal has]
