@@ -8,6 +8,7 @@ mod refusal;
 use std::collections::HashMap;
 
 use bytes::Bytes;
+use contract::google::rpc;
 use fault::{Code, Fault, Language, Reason, Violation};
 use http::HeaderMap;
 use jiff::Timestamp;
@@ -59,6 +60,22 @@ fn made(fault: Fault, language: Option<Language>) -> Status {
     let details = pb::Status { code: code(fault.code()).into(), message: message.clone(), details };
     let encoded = Bytes::from(details.encode_to_vec());
     Status::with_details_and_metadata(code(fault.code()), message, encoded, MetadataMap::new())
+}
+
+/// A status as part of the answer of a call that answers several requests.
+#[must_use]
+pub fn embed(status: &Status) -> rpc::Status {
+    match rpc::Status::decode(status.details()) {
+        Ok(whole) if !whole.details.is_empty() => whole,
+        _ => rpc::Status { code: status.code().into(), message: status.message().to_owned(), details: Vec::new() },
+    }
+}
+
+/// The status that [`embed`] was given.
+#[must_use]
+pub fn extract(embedded: &rpc::Status) -> Status {
+    let code = tonic::Code::from(embedded.code);
+    Status::with_details(code, embedded.message.clone(), Bytes::from(embedded.encode_to_vec()))
 }
 
 /// The gRPC code of a fault's code.
@@ -205,6 +222,19 @@ mod tests {
     use tonic_types::StatusExt;
 
     use super::*;
+
+    #[test]
+    fn an_embedded_refusal_is_read_like_any_other() {
+        let refused = status(Fault::new(Reason::SlotFull, "full").with("remaining", 0).about("Slot", "hospitals/a"));
+        let read = extract(&embed(&refused));
+        assert_eq!((read.code(), read.message()), (refused.code(), refused.message()));
+        assert_eq!(refusal_of(&read).unwrap().metadata, refusal_of(&refused).unwrap().metadata);
+        let bare = extract(&embed(&Status::unavailable("gone")));
+        assert_eq!(
+            (bare.code(), bare.message(), refusal_of(&bare).is_none()),
+            (tonic::Code::Unavailable, "gone", true)
+        );
+    }
 
     #[test]
     fn every_reason_travels_under_its_code_and_comes_back() {

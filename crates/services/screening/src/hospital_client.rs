@@ -1,9 +1,11 @@
 //! The client of Hospital: asks for places, gives them back, and interprets answers and missing answers.
 //!
 //! A request is repeated only while no answer has arrived, and always for the same claim, so that it takes no second
-//! place. Requests about one slot go to one replica of Hospital, whose writer can then serve them in one transaction. A
-//! Hospital of the same process is called by its methods.
+//! place. Requests about one slot go to one replica of Hospital, whose writer can then serve them in one transaction,
+//! and those for places that wait together go in one call. A Hospital of the same process is called by its methods.
 
+mod calls;
+mod queues;
 mod terms;
 
 use std::time::Duration;
@@ -19,23 +21,18 @@ use domain::civil::{decode_time, time_zone};
 use domain::ids::{ClaimId, HospitalId, SlotId};
 use domain::screening::Terms;
 use fault::{Fault, Reason};
-use runtime::backoff::Backoff;
-use runtime::client::{Line, Outgoing, Replicas, Silence, is_unreachable};
+use runtime::client::{Replicas, is_unreachable};
 use runtime::deadline::{Deadline, FAIR};
-use runtime::entropy::jittered;
 use runtime::identity::TokenSource;
 use runtime::server::InProcess;
-use runtime::status::refusal_of;
+use runtime::tasks::Tasks;
 use runtime::trace::TraceContext;
-use tokio::time::{Instant, timeout_at};
-use tonic::{Response, Status};
+use tokio::time::Instant;
+use tonic::Status;
 
+use calls::{Calls, Failure, refusal};
+use queues::Queues;
 use terms::KnownHospitals;
-
-/// How many times a request is sent to all replicas, at most, while no answer arrives.
-const MAX_ROUNDS: u32 = 3;
-/// The pause before the second round. It doubles with every round.
-const FIRST_PAUSE: Duration = Duration::from_millis(25);
 
 /// The result of a ReserveCapacity.
 #[derive(Debug)]
@@ -61,6 +58,14 @@ impl Reserved {
     }
 }
 
+/// How Hospital is asked for places.
+#[derive(Debug)]
+enum Places {
+    /// By its method in this process.
+    Here(InProcess<dyn CapacityService>),
+    Remote(Queues),
+}
+
 /// What GetHospital and GetSlot answer about a booking that is only judged.
 #[derive(Debug)]
 pub(crate) struct Prospect {
@@ -72,35 +77,30 @@ pub(crate) struct Prospect {
     pub(crate) hospital_display_name: String,
 }
 
-/// The client of Hospital. Clones are cheap.
+/// The client of Hospital.
 #[derive(Debug)]
 pub(crate) struct HospitalClient {
-    replicas: Replicas,
-    /// ReserveCapacity of a Hospital of this process.
-    places: Option<InProcess<dyn CapacityService>>,
-    token: TokenSource,
-    attempt: Duration,
+    calls: Calls,
+    places: Places,
     known: KnownHospitals,
 }
 
-/// Why a call has no successful answer.
-enum Failure {
-    Refused(Fault, Reply),
-    /// Hospital is out of reach, for this reason.
-    Silent(String),
-    /// The caller's deadline passed. Whether Hospital can be reached is not known.
-    Late,
-}
-
 impl HospitalClient {
-    /// `attempt` is how long one request may take before it is sent again.
+    /// `here` is ReserveCapacity of a Hospital of this process. `attempt` is how long one request may take before it is
+    /// sent again.
     pub(crate) fn new(
         replicas: Replicas,
-        places: Option<InProcess<dyn CapacityService>>,
+        here: Option<InProcess<dyn CapacityService>>,
         token: TokenSource,
         attempt: Duration,
+        tasks: &Tasks,
     ) -> Self {
-        Self { replicas, places, token, attempt, known: KnownHospitals::default() }
+        let calls = Calls { replicas, token, attempt };
+        let places = match here {
+            Some(here) => Places::Here(here),
+            None => Places::Remote(Queues::new(calls.clone(), tasks.clone())),
+        };
+        Self { calls, places, known: KnownHospitals::default() }
     }
 
     /// The hospital's name and time zone from an earlier answer; empty if there was none.
@@ -115,20 +115,14 @@ impl HospitalClient {
         trace: &TraceContext,
         deadline: Deadline,
     ) -> Reserved {
-        let message = message::ReserveCapacityRequest { slot: slot.to_string(), claim_id: claim.to_string() };
         let answer = match &self.places {
-            Some(places) => {
+            Places::Here(places) => {
+                let message = request(slot, claim);
                 let begun = Instant::now();
                 let asked = places.call(message, trace, deadline, |places, request| places.reserve_capacity(request));
                 asked.await.map_err(|status| no_answer_here(&status, deadline.has_passed() && begun.elapsed() < FAIR))
             }
-            None => {
-                self.call_with_retries(slot, message, trace, deadline, |line, request| {
-                    let mut client = CapacityServiceClient::new(line);
-                    async move { client.reserve_capacity(request).await }
-                })
-                .await
-            }
+            Places::Remote(queues) => queues.reserve(slot, claim, trace, deadline).await,
         };
         match answer {
             Ok(claim) => match claim.terms.and_then(read_terms) {
@@ -153,9 +147,10 @@ impl HospitalClient {
         trace: &TraceContext,
         deadline: Deadline,
     ) -> Option<Ended> {
-        let message = message::ReleaseCapacityRequest { slot: slot.to_string(), claim_id: claim.to_string() };
+        let asked = || message::ReleaseCapacityRequest { slot: slot.to_string(), claim_id: claim.to_string() };
         let answer = self
-            .call_with_retries(slot, message, trace, deadline, |line, request| {
+            .calls
+            .with_retries(slot, asked, trace, deadline, |line, request| {
                 let mut client = CapacityServiceClient::new(line);
                 async move { client.release_capacity(request).await }
             })
@@ -181,13 +176,13 @@ impl HospitalClient {
         trace: &TraceContext,
         deadline: Deadline,
     ) -> Result<Prospect, Fault> {
-        let name = slot.hospital.to_string();
-        let hospital = self.call_with_retries(slot, GetHospitalRequest { name }, trace, deadline, |line, request| {
+        let asked = || GetHospitalRequest { name: slot.hospital.to_string() };
+        let hospital = self.calls.with_retries(slot, asked, trace, deadline, |line, request| {
             let mut client = HospitalServiceClient::new(line);
             async move { client.get_hospital(request).await }
         });
-        let name = slot.to_string();
-        let offered = self.call_with_retries(slot, GetSlotRequest { name }, trace, deadline, |line, request| {
+        let asked = || GetSlotRequest { name: slot.to_string() };
+        let offered = self.calls.with_retries(slot, asked, trace, deadline, |line, request| {
             let mut client = HospitalServiceClient::new(line);
             async move { client.get_slot(request).await }
         });
@@ -204,64 +199,6 @@ impl HospitalClient {
         let hospital_display_name = hospital.map(|hospital| hospital.display_name).unwrap_or_default();
         Ok(Prospect { venue, offer: offered.as_ref().map(Offer::from), hospital_display_name })
     }
-
-    /// Sends a request until an answer arrives, in at most [`MAX_ROUNDS`] rounds. The first attempt goes to the slot's
-    /// replica and the next ones to the others without a pause. Each further round comes after a pause.
-    async fn call_with_retries<M, A, F>(
-        &self,
-        slot: &SlotId,
-        message: M,
-        trace: &TraceContext,
-        deadline: Deadline,
-        call: impl Fn(Line, tonic::Request<M>) -> F,
-    ) -> Result<A, Failure>
-    where
-        M: Clone,
-        F: Future<Output = Result<Response<A>, Status>>,
-    {
-        let mut route = self.replicas.route(&slot.to_string());
-        let mut backoff = Backoff::new(FIRST_PAUSE, Duration::MAX);
-        let mut round = 1;
-        // stays `Late` as long as only the caller's deadline is to blame
-        let mut silent = Failure::Late;
-        loop {
-            if deadline.has_passed() {
-                return Err(silent);
-            }
-            let attempt = route.next_attempt();
-            let limit = deadline.min(Deadline::within(self.attempt));
-            let request = Outgoing::default().request(message.clone(), &self.token, trace, limit);
-            let request = route.about_slot(request);
-            // the timeout of the request itself starts only once the channel is connected
-            let cause = match timeout_at(limit.instant(), call(attempt.line(), request)).await {
-                Ok(Ok(answer)) => {
-                    attempt.answered();
-                    return Ok(answer.into_inner());
-                }
-                Ok(Err(status)) if !is_unreachable(&status) => {
-                    attempt.answered();
-                    return Err(refusal(&status));
-                }
-                Ok(Err(status)) => format!("{:?}: {}", status.code(), status.message()),
-                Err(_) => "no answer in time".to_owned(),
-            };
-            if attempt.silent(deadline) == Silence::Replica {
-                silent = Failure::Silent(cause);
-            }
-            let pause_now = if route.has_untried() { Duration::ZERO } else { jittered(backoff.pause()) };
-            let over = round == MAX_ROUNDS && !route.has_untried();
-            if over || deadline.remaining() <= pause_now {
-                if let Failure::Silent(cause) = &silent {
-                    tracing::warn!(round, cause, "hospital is out of reach");
-                }
-                return Err(silent);
-            }
-            if !route.has_untried() {
-                tokio::time::sleep(pause_now).await;
-                round += 1;
-            }
-        }
-    }
 }
 
 /// Interprets the status of a Hospital of this process. It is not asked again, because no answer was lost on the way.
@@ -276,23 +213,6 @@ fn no_answer_here(status: &Status, is_late: bool) -> Failure {
     Failure::Silent(format!("{:?}: {}", status.code(), status.message()))
 }
 
-/// Interprets a status that Hospital itself made.
-fn refusal(status: &Status) -> Failure {
-    let Some(refusal) = refusal_of(status) else {
-        return Failure::Silent(format!("{:?} without a reason: {}", status.code(), status.message()));
-    };
-    let state = refusal.metadata.get("state").map(String::as_str).unwrap_or_default();
-    match Reply::of_refusal(refusal.reason, state) {
-        Reply::Unknown | Reply::Active => {
-            tracing::error!(reason = refusal.reason.name(), message = refusal.message, "hospital cannot serve us");
-            Failure::Silent(refusal.reason.name().to_owned())
-        }
-        reply @ (Reply::Refused(_) | Reply::Busy(_) | Reply::Terminated(_)) => {
-            Failure::Refused(refusal.into_fault(), reply)
-        }
-    }
-}
-
 /// The answer of a read, or `None` if the resource does not exist.
 fn found<A>(slot: &SlotId, answer: Result<A, Failure>, missing: Reason) -> Result<Option<A>, Fault> {
     match answer {
@@ -304,6 +224,10 @@ fn found<A>(slot: &SlotId, answer: Result<A, Failure>, missing: Reason) -> Resul
         Err(Failure::Silent(cause)) => Err(unavailable(slot, cause)),
         Err(Failure::Late) => Err(late(slot)),
     }
+}
+
+fn request(slot: &SlotId, claim: ClaimId) -> message::ReserveCapacityRequest {
+    message::ReserveCapacityRequest { slot: slot.to_string(), claim_id: claim.to_string() }
 }
 
 /// Decodes booking terms. `None` if their time zone or their time is invalid.

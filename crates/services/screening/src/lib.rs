@@ -145,7 +145,7 @@ pub fn build_on(options: Options, database: Database, rules: Rules, deps: Deps, 
     process.tasks.spawn(Kind::Essential, "screening-reads", reading);
 
     let app = Arc::new(App {
-        hospital: HospitalClient::new(hospital, places, token, options.hospital_attempt),
+        hospital: HospitalClient::new(hospital, places, token, options.hospital_attempt, &process.tasks),
         clock: process.clock,
         database: database.clone(),
         in_flight: app::in_flight::InFlight::default(),

@@ -1,11 +1,15 @@
 //! Decodes requests about claims and capacity requests.
 
-use contract::capacity::v1::ListCapacityClaimsRequest;
+use std::time::Duration;
+
+use contract::capacity::v1::{
+    BatchReserveCapacityRequest, CapacityReservation, ListCapacityClaimsRequest, ReserveCapacityRequest,
+};
 use contract::hospital::v1::{
     ApproveCapacityRequestRequest, CapacityRequest, CreateCapacityRequestRequest, GetCapacityRequestRequest,
     ListCapacityRequestsRequest, RejectCapacityRequestRequest,
 };
-use domain::capacity::MAX_CAPACITY;
+use domain::capacity::{MAX_CAPACITY, MAX_RESERVATIONS};
 use domain::civil::decode_time;
 use domain::filter::{self, Field, Kind};
 use domain::hospital::CapacityIncrease;
@@ -26,6 +30,50 @@ pub(crate) fn claim(slot: &str, claim_id: &str) -> Result<(SlotId, ClaimId), Fau
     let slot = violations.name("slot", slot, SlotId::parse_requested);
     let claim = violations.name("claim_id", claim_id, ClaimId::parse);
     violations.finish_with(slot.zip(claim))
+}
+
+/// A reservation of a batch.
+#[derive(Debug)]
+pub(crate) struct Reservation {
+    pub(crate) slot: SlotId,
+    pub(crate) claim: ClaimId,
+    /// How long its caller waits; `None`: as long as the call.
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) traceparent: String,
+}
+
+/// Reads BatchReserveCapacity. One malformed reservation refuses all, because none of them is decided yet.
+pub(crate) fn reservations(message: &BatchReserveCapacityRequest) -> Result<Vec<Reservation>, Fault> {
+    let BatchReserveCapacityRequest { reservations } = message;
+    let mut violations = Violations::new();
+    if !(1..=MAX_RESERVATIONS).contains(&reservations.len()) {
+        let description = format!("must be 1..{MAX_RESERVATIONS}, are {}", reservations.len());
+        violations.add("reservations", Reason::FieldInvalid, description);
+        return violations.finish_with(None);
+    }
+    let numbered = reservations.iter().enumerate();
+    let decoded: Vec<_> = numbered.map(|(i, reservation)| read_reservation(&mut violations, i, reservation)).collect();
+    violations.finish_with(decoded.into_iter().collect())
+}
+
+fn read_reservation(violations: &mut Violations, i: usize, reservation: &CapacityReservation) -> Option<Reservation> {
+    let CapacityReservation { request, timeout, traceparent } = reservation;
+    let at = |field: &str| format!("reservations[{i}].{field}");
+    let Some(ReserveCapacityRequest { slot, claim_id }) = request else {
+        required(violations, &at("request"));
+        return None;
+    };
+    let slot = violations.name(&at("request.slot"), slot, SlotId::parse_requested);
+    let claim = violations.name(&at("request.claim_id"), claim_id, ClaimId::parse);
+    let timeout = match timeout.map(Duration::try_from) {
+        Some(Err(_)) => {
+            violations.add(at("timeout"), Reason::FieldInvalid, "must not be negative");
+            return None;
+        }
+        other => other.and_then(Result::ok),
+    };
+    let (slot, claim) = slot.zip(claim)?;
+    Some(Reservation { slot, claim, timeout, traceparent: traceparent.clone() })
 }
 
 /// The name that stands for every slot (AIP-159).

@@ -1,15 +1,23 @@
 //! CapacityService: takes and gives back places, for Screening alone. Screening and auditors read claims.
 
+use contract::capacity::v1::capacity_reservation_result::Result as Outcome;
 use contract::capacity::v1::capacity_service_server::CapacityService;
 use contract::capacity::v1::{
-    CapacityClaim, GetCapacityClaimRequest, ListCapacityClaimsRequest, ListCapacityClaimsResponse,
-    ReleaseCapacityRequest, ReserveCapacityRequest,
+    BatchReserveCapacityRequest, BatchReserveCapacityResponse, CapacityClaim, CapacityReservationResult,
+    GetCapacityClaimRequest, ListCapacityClaimsRequest, ListCapacityClaimsResponse, ReleaseCapacityRequest,
+    ReserveCapacityRequest,
 };
+use domain::ids::{ClaimId, SlotId};
 use fault::Fault;
+use futures::future::join_all;
+use runtime::deadline::Deadline;
+use runtime::status::{embed, status};
+use runtime::trace::TraceContext;
 use tonic::{Request, Response, Status};
 
 use super::{Rpc, SCREENING, answer, call_of, require_claim_reader};
 use crate::app::Call;
+use crate::decode::Reservation;
 use crate::{decode, encode};
 
 impl Rpc {
@@ -17,8 +25,34 @@ impl Rpc {
         call.caller.require_service(SCREENING)?;
         let ReserveCapacityRequest { slot, claim_id } = message;
         let (slot, claim) = decode::claim(slot, claim_id)?;
+        self.reserve_decoded(call, slot, claim).await
+    }
+
+    async fn reserve_decoded(&self, call: &Call, slot: SlotId, claim: ClaimId) -> Result<CapacityClaim, Fault> {
         let (claim, terms) = self.app.reserve(call, slot, claim).await?;
         Ok(encode::claim(&claim, terms))
+    }
+
+    /// All of them wait for the writer together, which then takes them into one transaction.
+    async fn batch_reserve(
+        &self,
+        call: &Call,
+        message: &BatchReserveCapacityRequest,
+    ) -> Result<BatchReserveCapacityResponse, Fault> {
+        call.caller.require_service(SCREENING)?;
+        let reservations = decode::reservations(message)?;
+        let results = reservations.into_iter().map(async |reservation| {
+            let Reservation { slot, claim, timeout, traceparent } = reservation;
+            let deadline = timeout.map_or(call.deadline, |timeout| call.deadline.min(Deadline::within(timeout)));
+            let trace = TraceContext::parse(&traceparent).unwrap_or(call.trace);
+            let call = Call { caller: call.caller.clone(), trace, deadline };
+            let result = match self.reserve_decoded(&call, slot, claim).await {
+                Ok(claim) => Outcome::Claim(claim),
+                Err(fault) => Outcome::Error(embed(&status(fault))),
+            };
+            CapacityReservationResult { result: Some(result) }
+        });
+        Ok(BatchReserveCapacityResponse { results: join_all(results).await })
     }
 
     async fn release(&self, call: &Call, message: &ReleaseCapacityRequest) -> Result<CapacityClaim, Fault> {
@@ -55,6 +89,13 @@ impl CapacityService for Rpc {
         request: Request<ReserveCapacityRequest>,
     ) -> Result<Response<CapacityClaim>, Status> {
         answer(self.reserve(&call_of(&request), request.get_ref()).await)
+    }
+
+    async fn batch_reserve_capacity(
+        &self,
+        request: Request<BatchReserveCapacityRequest>,
+    ) -> Result<Response<BatchReserveCapacityResponse>, Status> {
+        answer(self.batch_reserve(&call_of(&request), request.get_ref()).await)
     }
 
     async fn release_capacity(

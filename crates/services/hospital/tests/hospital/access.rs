@@ -3,6 +3,7 @@
 use contract::capacity::v1 as capacity;
 use contract::hospital::v1;
 use fault::Reason;
+use runtime::status::extract;
 use testkit::{Party, refused};
 use tonic::Status;
 
@@ -79,6 +80,16 @@ async fn call(method: &str, party: &Party) -> Result<(), Status> {
             let message = capacity::ReserveCapacityRequest { slot: slot(), claim_id: claim(1) };
             capacity.reserve_capacity(message).await.map(drop)
         }
+        "BatchReserveCapacity" => {
+            let request = capacity::ReserveCapacityRequest { slot: slot(), claim_id: claim(1) };
+            let reservation = capacity::CapacityReservation { request: Some(request), ..Default::default() };
+            let message = capacity::BatchReserveCapacityRequest { reservations: vec![reservation] };
+            let results = capacity.batch_reserve_capacity(message).await?.into_inner().results;
+            match results.into_iter().next().and_then(|result| result.result).expect("a result") {
+                capacity::capacity_reservation_result::Result::Claim(_) => Ok(()),
+                capacity::capacity_reservation_result::Result::Error(refusal) => Err(extract(&refusal)),
+            }
+        }
         "ReleaseCapacity" => {
             let message = capacity::ReleaseCapacityRequest { slot: slot(), claim_id: claim(1) };
             capacity.release_capacity(message).await.map(drop)
@@ -121,6 +132,7 @@ const TABLE: &[Row] = &[
     ("ApproveCapacityRequest", [NO_REQUEST, OWNER, ROLE, ROLE, ROLE, ROLE]),
     ("RejectCapacityRequest", [NO_REQUEST, OWNER, ROLE, ROLE, ROLE, ROLE]),
     ("ReserveCapacity", [ROLE, ROLE, ROLE, ROLE, NO_HOSPITAL, ROLE]),
+    ("BatchReserveCapacity", [ROLE, ROLE, ROLE, ROLE, NO_HOSPITAL, ROLE]),
     ("ReleaseCapacity", [ROLE, ROLE, ROLE, ROLE, None, ROLE]),
     ("GetCapacityClaim", [ROLE, ROLE, ROLE, NO_CLAIM, NO_CLAIM, ROLE]),
     ("ListCapacityClaims", [ROLE, ROLE, ROLE, NO_SLOT, NO_SLOT, ROLE]),

@@ -2,6 +2,7 @@
 //! its races, and its behaviour after lost commits and restarts.
 
 mod access;
+mod batches;
 mod capacity_requests;
 mod consuming;
 mod deletion;

@@ -4,10 +4,12 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use contract::capacity::v1::capacity_reservation_result::Result as Outcome;
 use contract::capacity::v1::capacity_service_server::{CapacityService, CapacityServiceServer};
 use contract::capacity::v1::{
-    BookingTerms, CapacityClaim, GetCapacityClaimRequest, ListCapacityClaimsRequest, ListCapacityClaimsResponse,
-    ReleaseCapacityRequest, ReserveCapacityRequest,
+    BatchReserveCapacityRequest, BatchReserveCapacityResponse, BookingTerms, CapacityClaim, CapacityReservationResult,
+    GetCapacityClaimRequest, ListCapacityClaimsRequest, ListCapacityClaimsResponse, ReleaseCapacityRequest,
+    ReserveCapacityRequest,
 };
 use contract::event::v1::EventEnvelope;
 use contract::hospital::v1 as message;
@@ -23,7 +25,7 @@ use jiff::Timestamp;
 use runtime::client::SLOT;
 use runtime::clock::Clock;
 use runtime::entropy::{uuid_v4, uuid_v7};
-use runtime::status::status;
+use runtime::status::{embed, status};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -47,7 +49,7 @@ impl Gate {
     }
 }
 
-/// What happens to one ReserveCapacity request.
+/// What happens to one call that asks for places.
 #[derive(Debug, Clone)]
 pub(crate) enum Fate {
     /// The request is lost.
@@ -203,6 +205,43 @@ impl FakeHospital {
         Ok(answer)
     }
 
+    fn reserve_all(&self, asked: &[(SlotId, ClaimId)]) -> Vec<Result<CapacityClaim, Fault>> {
+        asked.iter().map(|(slot, claim)| self.reserve_now(slot, *claim)).collect()
+    }
+
+    /// Answers one call. Its fate is that of all reservations in it.
+    async fn answer_all(&self, asked: Vec<(SlotId, ClaimId)>) -> Result<Vec<Result<CapacityClaim, Fault>>, Status> {
+        let fate = {
+            let mut state = self.state();
+            state.reserves.extend(asked.iter().map(|(_, claim)| *claim));
+            state.fates.pop_front()
+        };
+        match fate {
+            None => Ok(self.reserve_all(&asked)),
+            Some(Fate::LoseRequest) => Err(lost()),
+            Some(Fate::LoseAnswer) => {
+                assert!(self.reserve_all(&asked).iter().all(Result::is_ok));
+                Err(lost())
+            }
+            Some(Fate::ArriveAfter(gate)) => {
+                // the request arrives even if nobody waits for its answer any more
+                let hospital = self.clone();
+                #[allow(clippy::disallowed_methods, reason = "what is on its way belongs to nobody")]
+                let arrival = tokio::spawn(async move {
+                    gate.passed().await;
+                    hospital.reserve_all(&asked)
+                });
+                Ok(arrival.await.unwrap())
+            }
+            Some(Fate::AnswerAfter(gate)) => {
+                let answers = self.reserve_all(&asked);
+                gate.passed().await;
+                Ok(answers)
+            }
+            Some(Fate::Refuse(fault)) => Ok(asked.iter().map(|_| Err(fault.clone())).collect()),
+        }
+    }
+
     fn release_now(&self, slot: &SlotId, id: ClaimId) -> Result<CapacityClaim, Fault> {
         let now = self.now();
         let mut state = self.state();
@@ -251,6 +290,10 @@ fn require_slot<M>(request: &Request<M>, about: &str) -> Result<(), Status> {
     Err(Status::internal(format!("a call about {about} names the slot {named:?}")))
 }
 
+fn read(request: &ReserveCapacityRequest) -> (SlotId, ClaimId) {
+    (SlotId::parse(&request.slot).unwrap(), ClaimId::parse(&request.claim_id).unwrap())
+}
+
 fn lost() -> Status {
     Status::unavailable("the connection broke")
 }
@@ -262,38 +305,25 @@ impl CapacityService for FakeHospital {
         request: Request<ReserveCapacityRequest>,
     ) -> Result<Response<CapacityClaim>, Status> {
         require_slot(&request, &request.get_ref().slot)?;
-        let ReserveCapacityRequest { slot, claim_id } = request.into_inner();
-        let (slot, claim) = (SlotId::parse(&slot).unwrap(), ClaimId::parse(&claim_id).unwrap());
-        let fate = {
-            let mut state = self.state();
-            state.reserves.push(claim);
-            state.fates.pop_front()
-        };
-        let answer = match fate {
-            None => self.reserve_now(&slot, claim),
-            Some(Fate::LoseRequest) => return Err(lost()),
-            Some(Fate::LoseAnswer) => {
-                self.reserve_now(&slot, claim).unwrap();
-                return Err(lost());
-            }
-            Some(Fate::ArriveAfter(gate)) => {
-                // the request arrives even if nobody waits for its answer any more
-                let hospital = self.clone();
-                #[allow(clippy::disallowed_methods, reason = "what is on its way belongs to nobody")]
-                let arrival = tokio::spawn(async move {
-                    gate.passed().await;
-                    hospital.reserve_now(&slot, claim)
-                });
-                arrival.await.unwrap()
-            }
-            Some(Fate::AnswerAfter(gate)) => {
-                let answer = self.reserve_now(&slot, claim);
-                gate.passed().await;
-                answer
-            }
-            Some(Fate::Refuse(fault)) => Err(fault),
-        };
-        answer.map(Response::new).map_err(status)
+        let reservations = vec![read(request.get_ref())];
+        self.answer_all(reservations).await?.remove(0).map(Response::new).map_err(status)
+    }
+
+    async fn batch_reserve_capacity(
+        &self,
+        request: Request<BatchReserveCapacityRequest>,
+    ) -> Result<Response<BatchReserveCapacityResponse>, Status> {
+        let asked: Vec<_> = request.get_ref().reservations.iter().map(|one| one.request.as_ref().unwrap()).collect();
+        require_slot(&request, &asked[0].slot)?;
+        let answers = self.answer_all(asked.into_iter().map(read).collect()).await?;
+        let results = answers.into_iter().map(|answer| {
+            let result = match answer {
+                Ok(claim) => Outcome::Claim(claim),
+                Err(fault) => Outcome::Error(embed(&status(fault))),
+            };
+            CapacityReservationResult { result: Some(result) }
+        });
+        Ok(Response::new(BatchReserveCapacityResponse { results: results.collect() }))
     }
 
     async fn release_capacity(
