@@ -98,6 +98,8 @@ impl Rules {
         }
         let trace = protocol::trace(request.headers());
         let admitted = self.admitted(&method, request.headers());
+        // A caller that names little time is not kept waiting for longer by a process that is held up.
+        let patience = admitted.as_ref().ok().and_then(|admitted| admitted.named).unwrap_or(Duration::MAX);
         let languages = Languages::of(request.headers());
         let scope = record.enter(trace, admitted.as_ref().ok().map(|admitted| &admitted.caller), languages);
         let (mut response, stream) = scope::within(scope, async {
@@ -109,7 +111,7 @@ impl Rules {
         })
         .await;
         record.status_in(response.headers());
-        let elsewhere = take_what_is_not_ours(response.headers_mut(), arrival.elapsed());
+        let elsewhere = take_what_is_not_ours(response.headers_mut(), arrival.elapsed().min(patience));
         response.map(|body| CallBody::new(body, record, stream).ending_with(elsewhere))
     }
 

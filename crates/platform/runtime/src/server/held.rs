@@ -18,7 +18,7 @@ use crate::status::reason_of;
 const WRITTEN_WITH: [&str; 3] = ["grpc-status", "grpc-message", "grpc-status-details-bin"];
 
 /// Removes the status of a failed call from the head, and returns it as trailers, unless the status is about this
-/// process. `took` is how long the caller waited for it.
+/// process. `took` is how long the caller waited for it, at most as long as it wanted to.
 pub(super) fn take_what_is_not_ours(head: &mut HeaderMap, took: Duration) -> Option<HeaderMap> {
     if !is_held_by_proxies(head) || is_ours(head, took) {
         return None;

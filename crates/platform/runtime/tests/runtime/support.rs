@@ -23,7 +23,7 @@ use http::HeaderMap;
 use runtime::call::{caller, trace};
 use runtime::client::{ClientOptions, Outgoing, connect};
 use runtime::clock::Clock;
-use runtime::deadline::Deadline;
+use runtime::deadline::{Deadline, FAIR};
 use runtime::identity::{Claims, Hospitals, Role, Signer, TokenSource, Verifier};
 use runtime::lifecycle::{Drain, DrainTrigger, Readiness, drain_pair};
 use runtime::limited;
@@ -70,6 +70,10 @@ impl MarketingService for Probe {
             "remaining" => answer(Deadline::from_request(&request).remaining().as_millis()),
             "refuse" => Err(status(Fault::new(Reason::FilterInvalid, "told to refuse").with("filter", "refuse"))),
             "panic" => panic!("told to panic"),
+            "hold the process up" => {
+                std::thread::sleep(FAIR);
+                std::future::pending().await
+            }
             "hang" => {
                 self.hanging.notify_one();
                 self.release.notified().await;
