@@ -66,12 +66,13 @@ var wantedTimeouts = map[string]map[string]time.Duration{
 		"marketing.v1.MarketingService/ProposeCapacityIncrease":    6 * time.Second,
 	},
 	"screening": {
-		"capacity.v1.CapacityService/ReserveCapacity":    3 * time.Second,
-		"capacity.v1.CapacityService/ReleaseCapacity":    3 * time.Second,
-		"capacity.v1.CapacityService/GetCapacityClaim":   3 * time.Second,
-		"capacity.v1.CapacityService/ListCapacityClaims": 3 * time.Second,
-		"hospital.v1.HospitalService/GetHospital":        3 * time.Second,
-		"hospital.v1.HospitalService/GetSlot":            3 * time.Second,
+		"capacity.v1.CapacityService/ReserveCapacity":      3 * time.Second,
+		"capacity.v1.CapacityService/BatchReserveCapacity": 3 * time.Second,
+		"capacity.v1.CapacityService/ReleaseCapacity":      3 * time.Second,
+		"capacity.v1.CapacityService/GetCapacityClaim":     3 * time.Second,
+		"capacity.v1.CapacityService/ListCapacityClaims":   3 * time.Second,
+		"hospital.v1.HospitalService/GetHospital":          3 * time.Second,
+		"hospital.v1.HospitalService/GetSlot":              3 * time.Second,
 	},
 	"marketing": {"hospital.v1.HospitalService/CreateCapacityRequest": 5 * time.Second},
 }
@@ -264,6 +265,7 @@ func timeoutsFit(mesh *Mesh) (problems []string) {
 	}
 	shorter(whole, "screening.hospital_timeout", "gateway", host, book)
 	shorter(attempt, "screening.hospital_attempt", "screening", hospital, reserve)
+	shorter(attempt, "screening.hospital_attempt", "screening", hospital, reserveAll)
 	shorter(attempt, "screening.hospital_attempt", "screening", hospital, release)
 	const view = 5 * time.Second // the contract: a consistent read waits that long at most
 	for _, method := range []string{"mypage.v1.MyPageService/GetMyPage", "mypage.v1.MyPageService/ListMyPageItems", "reservation.v1.ReservationService/GetReservation"} {
@@ -493,7 +495,7 @@ func admission(mesh *Mesh, contract *Contract) (problems []string) {
 			}
 			return method.Public
 		case own + "screening":
-			return slices.Contains([]string{reserve, release, getClaim, listClaims, getHospital, getSlot}, method.Path)
+			return slices.Contains([]string{reserve, reserveAll, release, getClaim, listClaims, getHospital, getSlot}, method.Path)
 		case own + "marketing":
 			return method.Path == askForMore
 		}

@@ -32,6 +32,7 @@ type Method struct {
 
 const (
 	reserve     = "/checkup.capacity.v1.CapacityService/ReserveCapacity"
+	reserveAll  = "/checkup.capacity.v1.CapacityService/BatchReserveCapacity"
 	release     = "/checkup.capacity.v1.CapacityService/ReleaseCapacity"
 	getClaim    = "/checkup.capacity.v1.CapacityService/GetCapacityClaim"
 	listClaims  = "/checkup.capacity.v1.CapacityService/ListCapacityClaims"
@@ -53,7 +54,7 @@ var internalReads = map[string]bool{getClaim: true, listClaims: true}
 // Repeatable says whether a second call has no second effect. Claims are taken and given back once for each claim_id.
 // Public writes are repeatable with a request_id, which nobody is made to send, so they are not.
 func (m Method) Repeatable() bool {
-	return (m.Reads && !m.Streams) || m.Path == reserve || m.Path == release
+	return (m.Reads && !m.Streams) || m.Path == reserve || m.Path == reserveAll || m.Path == release
 }
 
 // Contract is what the transcoder was given, which .ci/generated keeps as new as proto/.

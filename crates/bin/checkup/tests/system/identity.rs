@@ -38,6 +38,7 @@ const ACCESS: &[(&str, &str, &[&str])] = &[
     ("checkup.hospital.v1.HospitalService", "ApproveCapacityRequest", &["admin"]),
     ("checkup.hospital.v1.HospitalService", "RejectCapacityRequest", &["admin"]),
     ("checkup.capacity.v1.CapacityService", "ReserveCapacity", &["screening"]),
+    ("checkup.capacity.v1.CapacityService", "BatchReserveCapacity", &["screening"]),
     ("checkup.capacity.v1.CapacityService", "ReleaseCapacity", &["screening"]),
     ("checkup.capacity.v1.CapacityService", "GetCapacityClaim", &["screening", "auditor"]),
     ("checkup.capacity.v1.CapacityService", "ListCapacityClaims", &["screening", "auditor"]),

@@ -1,8 +1,8 @@
 //! Sends the requests for places of one slot together.
 //!
 //! A slot has at most [`MAX_CALLS`] calls under way. A request that comes meanwhile waits until one of them has ended,
-//! and goes with all others that wait then. So a request waits for nobody where there is room, and a busy slot needs few
-//! calls, each of which is one transaction of Hospital.
+//! and goes with all others that wait then. So a request waits for nobody where there is room, and a busy slot needs
+//! few calls, each of which is one transaction of Hospital.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -149,7 +149,7 @@ impl Queues {
             match results.next().and_then(decided) {
                 Some(answer) => drop(one.answer.send(answer)),
                 None => {
-                    // It is undecided, so it is asked for like one whose answer was lost. The others do not wait for it.
+                    // It is undecided, so it is asked for like one whose answer was lost. Others do not wait for it.
                     let (queues, slot) = (self.clone(), slot.clone());
                     self.tasks.spawn(Kind::Job, "reservation", async move { queues.send_alone(&slot, one).await });
                 }
@@ -199,8 +199,7 @@ fn reservation(slot: &SlotId, waiting: &Waiting) -> CapacityReservation {
     }
 }
 
-/// `None` from a Hospital that has no such method, or from a proxy before it that does not know it yet: one of a version
-/// before is asked request by request.
+/// `None` from a Hospital of a version before, which has no such method, or from a proxy that does not allow it yet.
 fn known(
     answer: Result<Response<BatchReserveCapacityResponse>, Status>,
 ) -> Result<Response<Option<BatchReserveCapacityResponse>>, Status> {
