@@ -12,7 +12,7 @@ mod claim;
 mod slot;
 
 pub use booking::{Offer, Venue, judge_booking};
-pub use claim::{Claim, ClaimState, MAX_RESERVATIONS, RevokeReason, Step, claim_not_found, release, reserve, revoke};
+pub use claim::{Claim, ClaimState, MAX_BATCHED_CALLS, RevokeReason, Step, claim_not_found, release, reserve, revoke};
 pub(crate) use slot::require_on_sale;
 pub use slot::{
     CapacityChange, MAX_CAPACITY, Slot, SlotState, close_slot, open_slot, reopen_slot, set_capacity, slot_not_found,

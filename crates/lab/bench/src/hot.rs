@@ -113,7 +113,7 @@ impl Hot {
     }
 }
 
-/// ReserveCapacity, as Screening calls it.
+/// ReserveCapacity, as Screening calls it where nobody else asks for the slot.
 #[derive(Debug)]
 pub(crate) struct Reserve {
     pub(crate) caller: Caller,

@@ -19,7 +19,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
 use crate::lifecycle::{Drain, lock};
-use crate::scope;
+use crate::scope::{self, Scope};
 
 /// The importance of a task to its process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,11 +128,25 @@ impl Tasks {
     where
         F: Future<Output: Outcome> + Send + 'static,
     {
-        self.spawn_boxed(kind, name, Box::pin(async move { future.await.failure() }));
+        self.spawn_boxed(kind, name, scope::current(), Box::pin(async move { future.await.failure() }));
+    }
+
+    /// Starts a task that works for many calls, whichever of them begins it. It has no scope.
+    pub fn spawn_shared<F>(&self, kind: Kind, name: &'static str, future: F)
+    where
+        F: Future<Output: Outcome> + Send + 'static,
+    {
+        self.spawn_boxed(kind, name, None, Box::pin(async move { future.await.failure() }));
     }
 
     /// Takes every task as one boxed type, so that the code around a task is compiled only once.
-    fn spawn_boxed(&self, kind: Kind, name: &'static str, future: BoxFuture<'static, Option<String>>) {
+    fn spawn_boxed(
+        &self,
+        kind: Kind,
+        name: &'static str,
+        scope: Option<Arc<Scope>>,
+        future: BoxFuture<'static, Option<String>>,
+    ) {
         let id = self.0.next.fetch_add(1, Ordering::Relaxed);
         // Listed before it runs, so that it can remove itself however quickly it ends.
         let mut running = lock(&self.0.running);
@@ -149,7 +163,6 @@ impl Tasks {
             };
             listed.tasks.ended(kind, name, failure);
         };
-        let scope = scope::current();
         let work = async move {
             match scope {
                 Some(scope) => scope::within(scope, work).await,

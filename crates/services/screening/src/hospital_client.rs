@@ -1,8 +1,8 @@
 //! The client of Hospital: asks for places, gives them back, and interprets answers and missing answers.
 //!
-//! A request is repeated only while no answer has arrived, and always for the same claim, so that it takes no second
-//! place. Requests about one slot go to one replica of Hospital, whose writer can then serve them in one transaction,
-//! and those for places that wait together go in one call. A Hospital of the same process is called by its methods.
+//! A request is repeated only while it is undecided, and always for the same claim, so that it takes no second place.
+//! Requests about one slot go to one replica of Hospital, whose writer can then serve them in one transaction, and
+//! those for places that wait together go in one call. A Hospital of the same process is called by its methods.
 
 mod calls;
 mod queues;
@@ -27,7 +27,6 @@ use runtime::identity::TokenSource;
 use runtime::server::InProcess;
 use runtime::tasks::Tasks;
 use runtime::trace::TraceContext;
-use tokio::time::Instant;
 use tonic::Status;
 
 use calls::{Calls, Failure, refusal};
@@ -118,9 +117,9 @@ impl HospitalClient {
         let answer = match &self.places {
             Places::Here(places) => {
                 let message = request(slot, claim);
-                let begun = Instant::now();
+                let hurried = is_hurried(deadline);
                 let asked = places.call(message, trace, deadline, |places, request| places.reserve_capacity(request));
-                asked.await.map_err(|status| no_answer_here(&status, deadline.has_passed() && begun.elapsed() < FAIR))
+                asked.await.map_err(|status| no_answer_here(&status, hurried && deadline.has_passed()))
             }
             Places::Remote(queues) => queues.reserve(slot, claim, trace, deadline).await,
         };
@@ -224,6 +223,11 @@ fn found<A>(slot: &SlotId, answer: Result<A, Failure>, missing: Reason) -> Resul
         Err(Failure::Silent(cause)) => Err(unavailable(slot, cause)),
         Err(Failure::Late) => Err(late(slot)),
     }
+}
+
+/// Whether a caller leaves too little time to tell by a missing answer that Hospital is out of reach.
+fn is_hurried(deadline: Deadline) -> bool {
+    deadline.remaining() < FAIR
 }
 
 fn request(slot: &SlotId, claim: ClaimId) -> message::ReserveCapacityRequest {

@@ -14,7 +14,7 @@ use crate::hospital_state::Hospital;
 use crate::ids::{ClaimId, SlotId};
 
 /// The most reservations that one call of BatchReserveCapacity has.
-pub const MAX_RESERVATIONS: usize = 128;
+pub const MAX_BATCHED_CALLS: usize = 128;
 
 /// Why a claim was revoked. The numbers are those of the contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

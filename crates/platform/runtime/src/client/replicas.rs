@@ -258,16 +258,11 @@ impl Attempt {
         self.replicas.0[self.replica].answered();
     }
 
-    /// How long the attempt has been under way.
-    #[must_use]
-    pub fn waited(&self) -> Duration {
-        self.begun.elapsed()
-    }
-
     /// Reports that no answer came, see [`super::is_unreachable`], and returns what that is evidence of. If the
-    /// caller's deadline passed while the replica had less than [`FAIR`] to answer, nothing is known about the replica.
+    /// caller's deadline left the replica less than [`FAIR`] to answer, nothing is known about the replica, however
+    /// late this process notices that it has passed.
     pub fn silent(self, deadline: Deadline) -> Silence {
-        if deadline.has_passed() && self.waited() < FAIR {
+        if deadline.has_passed() && deadline.instant() < self.begun + FAIR {
             return Silence::Caller;
         }
         self.failed();

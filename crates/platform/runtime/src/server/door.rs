@@ -98,7 +98,7 @@ impl Rules {
         }
         let trace = protocol::trace(request.headers());
         let admitted = self.admitted(&method, request.headers());
-        // A caller that names little time is not kept waiting for longer by a process that is held up.
+        // Time beyond what the caller named is no wait of the caller's.
         let patience = admitted.as_ref().ok().and_then(|admitted| admitted.named).unwrap_or(Duration::MAX);
         let languages = Languages::of(request.headers());
         let scope = record.enter(trace, admitted.as_ref().ok().map(|admitted| &admitted.caller), languages);

@@ -2,7 +2,8 @@
 //!
 //! A share bounds what is under way, not a rate: who waits for answers is never refused, however fast they come, and a
 //! burst that harms nobody needs no allowance. The work behind the door is bounded with it, because each call has at
-//! most one command in a writer's queue and reads one page at a time. A place ends with the head of the answer.
+//! most one command in a writer's queue and reads one page at a time. Only Screening, which has no share, sends several
+//! at once, for callers that have one each. A place ends with the head of the answer.
 //!
 //! Lists are counted apart and have a smaller share. They wait for the few connections that pages may take, and for a
 //! second at most: with as many of one caller as it may have other calls, the lists of the others would give up.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use contract::mypage::v1::WatchMyPageRequest;
 use fault::Reason;
 use runtime::client::is_unreachable;
+use runtime::deadline::FAIR;
 use runtime::lifecycle::Readiness;
 use runtime::server::ServerOptions;
 use runtime::status::{reason_of, refusal_of};
@@ -44,12 +45,16 @@ async fn what_proxies_hold_against_us_is_what_speaks_of_us() {
 
 #[tokio::test]
 async fn calls_that_name_no_deadline_or_too_long_a_one_get_ours() {
-    let brief = Duration::from_millis(50);
-    let server = Running::start(ServerOptions { default_deadline: brief, max_deadline: brief, ..options() }).await;
-    let (mut sender, _driver) = raw(server.addr).await;
-    for headers in [&[][..], &[("grpc-timeout", "1H")]] {
-        let status = raw_call(&mut sender, "hang", headers).await;
-        assert_eq!(reason_of(&status), Some(Reason::DeadlineExceeded), "{headers:?}");
+    // Proxies hold a missing answer against us if it was due after a fair time, whoever set that.
+    for (ours, is_fair) in [(Duration::from_millis(50), false), (FAIR + Duration::from_millis(50), true)] {
+        let server = Running::start(ServerOptions { default_deadline: ours, max_deadline: ours, ..options() }).await;
+        let (mut sender, _driver) = raw(server.addr).await;
+        for headers in [&[][..], &[("grpc-timeout", "1H")]] {
+            let status = raw_call(&mut sender, "hang", headers).await;
+            assert_eq!(reason_of(&status), Some(Reason::DeadlineExceeded), "{headers:?}");
+            let head = raw_head(&mut sender, "hang", headers).await;
+            assert_eq!(head.contains_key("grpc-status"), is_fair, "{headers:?}: {head:?}");
+        }
     }
 }
 

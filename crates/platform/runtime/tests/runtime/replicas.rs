@@ -64,14 +64,11 @@ async fn a_silence_that_ended_with_the_callers_time_says_nothing_of_the_replica(
     let (over, ahead) = (Deadline::within(Duration::ZERO), Deadline::within(Duration::from_secs(60)));
     assert_eq!(attempt().silent(over), Silence::Caller);
     assert_eq!(attempt().silent(ahead), Silence::Replica);
-    let long = attempt();
-    soon(async {
-        while long.waited() < FAIR {
-            tokio::task::yield_now().await
-        }
-    })
-    .await;
-    assert_eq!(long.silent(over), Silence::Replica);
+    let (hurried, patient) = (attempt(), attempt());
+    let enough = Deadline::within(FAIR);
+    tokio::time::sleep_until(enough.instant()).await;
+    assert_eq!(patient.silent(enough), Silence::Replica);
+    assert_eq!(hurried.silent(over), Silence::Caller, "however late this process notices");
 }
 
 #[tokio::test]

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use contract::capacity::v1::{
-    BatchReserveCapacityRequest, CapacityReservation, ListCapacityClaimsRequest, ReserveCapacityRequest,
+    BatchReserveCapacityRequest, ListCapacityClaimsRequest, ReserveCapacityCall, ReserveCapacityRequest,
 };
 use contract::hospital::v1::{
     ApproveCapacityRequestRequest, CapacityRequest, CreateCapacityRequestRequest, GetCapacityRequestRequest,
     ListCapacityRequestsRequest, RejectCapacityRequestRequest,
 };
-use domain::capacity::{MAX_CAPACITY, MAX_RESERVATIONS};
+use domain::capacity::{MAX_BATCHED_CALLS, MAX_CAPACITY};
 use domain::civil::decode_time;
 use domain::filter::{self, Field, Kind};
 use domain::hospital::CapacityIncrease;
@@ -32,33 +32,32 @@ pub(crate) fn claim(slot: &str, claim_id: &str) -> Result<(SlotId, ClaimId), Fau
     violations.finish_with(slot.zip(claim))
 }
 
-/// A reservation of a batch.
+/// A ReserveCapacity of a batch.
 #[derive(Debug)]
-pub(crate) struct Reservation {
+pub(crate) struct BatchedCall {
     pub(crate) slot: SlotId,
     pub(crate) claim: ClaimId,
-    /// How long its caller waits; `None`: as long as the call.
+    /// How long its caller waits; `None`: as long as the batch.
     pub(crate) timeout: Option<Duration>,
     pub(crate) traceparent: String,
 }
 
-/// Reads BatchReserveCapacity. One malformed reservation refuses all, because none of them is decided yet.
-pub(crate) fn reservations(message: &BatchReserveCapacityRequest) -> Result<Vec<Reservation>, Fault> {
-    let BatchReserveCapacityRequest { reservations } = message;
+/// Reads BatchReserveCapacity. One malformed call refuses the batch, because none of them is decided yet.
+pub(crate) fn batch(message: &BatchReserveCapacityRequest) -> Result<Vec<BatchedCall>, Fault> {
+    let BatchReserveCapacityRequest { calls } = message;
     let mut violations = Violations::new();
-    if !(1..=MAX_RESERVATIONS).contains(&reservations.len()) {
-        let description = format!("must be 1..{MAX_RESERVATIONS}, are {}", reservations.len());
-        violations.add("reservations", Reason::FieldInvalid, description);
+    if !(1..=MAX_BATCHED_CALLS).contains(&calls.len()) {
+        let description = format!("must be 1..{MAX_BATCHED_CALLS}, are {}", calls.len());
+        violations.add("calls", Reason::FieldInvalid, description);
         return violations.finish_with(None);
     }
-    let numbered = reservations.iter().enumerate();
-    let decoded: Vec<_> = numbered.map(|(i, reservation)| read_reservation(&mut violations, i, reservation)).collect();
+    let decoded: Vec<_> = calls.iter().enumerate().map(|(i, call)| batched_call(&mut violations, i, call)).collect();
     violations.finish_with(decoded.into_iter().collect())
 }
 
-fn read_reservation(violations: &mut Violations, i: usize, reservation: &CapacityReservation) -> Option<Reservation> {
-    let CapacityReservation { request, timeout, traceparent } = reservation;
-    let at = |field: &str| format!("reservations[{i}].{field}");
+fn batched_call(violations: &mut Violations, i: usize, call: &ReserveCapacityCall) -> Option<BatchedCall> {
+    let ReserveCapacityCall { request, timeout, traceparent } = call;
+    let at = |field: &str| format!("calls[{i}].{field}");
     let Some(ReserveCapacityRequest { slot, claim_id }) = request else {
         required(violations, &at("request"));
         return None;
@@ -73,7 +72,7 @@ fn read_reservation(violations: &mut Violations, i: usize, reservation: &Capacit
         other => other.and_then(Result::ok),
     };
     let (slot, claim) = slot.zip(claim)?;
-    Some(Reservation { slot, claim, timeout, traceparent: traceparent.clone() })
+    Some(BatchedCall { slot, claim, timeout, traceparent: traceparent.clone() })
 }
 
 /// The name that stands for every slot (AIP-159).

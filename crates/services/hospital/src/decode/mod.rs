@@ -9,8 +9,8 @@ mod hospital;
 mod slot;
 
 pub(crate) use capacity::{
-    Reservation, approve_capacity_request, claim, create_capacity_request, get_capacity_request, list_capacity_claims,
-    list_capacity_requests, reject_capacity_request, reservations,
+    BatchedCall, approve_capacity_request, batch, claim, create_capacity_request, get_capacity_request,
+    list_capacity_claims, list_capacity_requests, reject_capacity_request,
 };
 pub(crate) use hospital::{create_hospital, delete_hospital, get_hospital, list_hospitals, update_hospital};
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! CapacityService: takes and gives back places, for Screening alone. Screening and auditors read claims.
 
-use contract::capacity::v1::capacity_reservation_result::Result as Outcome;
 use contract::capacity::v1::capacity_service_server::CapacityService;
+use contract::capacity::v1::reserve_capacity_result::Result as Outcome;
 use contract::capacity::v1::{
-    BatchReserveCapacityRequest, BatchReserveCapacityResponse, CapacityClaim, CapacityReservationResult,
-    GetCapacityClaimRequest, ListCapacityClaimsRequest, ListCapacityClaimsResponse, ReleaseCapacityRequest,
-    ReserveCapacityRequest,
+    BatchReserveCapacityRequest, BatchReserveCapacityResponse, CapacityClaim, GetCapacityClaimRequest,
+    ListCapacityClaimsRequest, ListCapacityClaimsResponse, ReleaseCapacityRequest, ReserveCapacityRequest,
+    ReserveCapacityResult,
 };
 use domain::ids::{ClaimId, SlotId};
 use fault::Fault;
@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status};
 
 use super::{Rpc, SCREENING, answer, call_of, require_claim_reader};
 use crate::app::Call;
-use crate::decode::Reservation;
+use crate::decode::BatchedCall;
 use crate::{decode, encode};
 
 impl Rpc {
@@ -33,16 +33,15 @@ impl Rpc {
         Ok(encode::claim(&claim, terms))
     }
 
-    /// All of them wait for the writer together, which then takes them into one transaction.
+    /// All of them wait for the writer together, which takes them into as few transactions as it can.
     async fn batch_reserve(
         &self,
         call: &Call,
         message: &BatchReserveCapacityRequest,
     ) -> Result<BatchReserveCapacityResponse, Fault> {
         call.caller.require_service(SCREENING)?;
-        let reservations = decode::reservations(message)?;
-        let results = reservations.into_iter().map(async |reservation| {
-            let Reservation { slot, claim, timeout, traceparent } = reservation;
+        let results = decode::batch(message)?.into_iter().map(async |part| {
+            let BatchedCall { slot, claim, timeout, traceparent } = part;
             let deadline = timeout.map_or(call.deadline, |timeout| call.deadline.min(Deadline::within(timeout)));
             let trace = TraceContext::parse(&traceparent).unwrap_or(call.trace);
             let call = Call { caller: call.caller.clone(), trace, deadline };
@@ -50,7 +49,7 @@ impl Rpc {
                 Ok(claim) => Outcome::Claim(claim),
                 Err(fault) => Outcome::Error(embed(&status(fault))),
             };
-            CapacityReservationResult { result: Some(result) }
+            ReserveCapacityResult { result: Some(result) }
         });
         Ok(BatchReserveCapacityResponse { results: join_all(results).await })
     }

@@ -82,12 +82,12 @@ async fn call(method: &str, party: &Party) -> Result<(), Status> {
         }
         "BatchReserveCapacity" => {
             let request = capacity::ReserveCapacityRequest { slot: slot(), claim_id: claim(1) };
-            let reservation = capacity::CapacityReservation { request: Some(request), ..Default::default() };
-            let message = capacity::BatchReserveCapacityRequest { reservations: vec![reservation] };
+            let call = capacity::ReserveCapacityCall { request: Some(request), ..Default::default() };
+            let message = capacity::BatchReserveCapacityRequest { calls: vec![call] };
             let results = capacity.batch_reserve_capacity(message).await?.into_inner().results;
             match results.into_iter().next().and_then(|result| result.result).expect("a result") {
-                capacity::capacity_reservation_result::Result::Claim(_) => Ok(()),
-                capacity::capacity_reservation_result::Result::Error(refusal) => Err(extract(&refusal)),
+                capacity::reserve_capacity_result::Result::Claim(_) => Ok(()),
+                capacity::reserve_capacity_result::Result::Error(refusal) => Err(extract(&refusal)),
             }
         }
         "ReleaseCapacity" => {

@@ -1,34 +1,35 @@
 //! Sends the requests for places of one slot together.
 //!
-//! A slot has at most [`MAX_CALLS`] calls under way. A request that comes meanwhile waits until one of them has ended,
+//! A slot has at most [`MAX_TURNS`] calls under way. A request that comes meanwhile waits until one of them has ended,
 //! and goes with all others that wait then. So a request waits for nobody where there is room, and a busy slot needs
-//! few calls, each of which is one transaction of Hospital.
+//! few calls. A request that Hospital leaves undecided is asked for again alone, besides them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use contract::capacity::v1::capacity_reservation_result::Result as Outcome;
 use contract::capacity::v1::capacity_service_client::CapacityServiceClient;
+use contract::capacity::v1::reserve_capacity_result::Result as Outcome;
 use contract::capacity::v1::{
-    BatchReserveCapacityRequest, BatchReserveCapacityResponse, CapacityClaim, CapacityReservation,
-    CapacityReservationResult,
+    BatchReserveCapacityRequest, BatchReserveCapacityResponse, CapacityClaim, ReserveCapacityCall,
+    ReserveCapacityResult,
 };
-use domain::capacity::MAX_RESERVATIONS;
+use domain::booking::Reply;
+use domain::capacity::MAX_BATCHED_CALLS;
 use domain::ids::{ClaimId, SlotId};
 use runtime::client::is_unreachable;
-use runtime::deadline::{Deadline, FAIR};
+use runtime::deadline::Deadline;
 use runtime::status::{extract, reason_of};
 use runtime::tasks::{Kind, Tasks};
 use runtime::trace::TraceContext;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 use tonic::{Code, Response, Status};
 
 use super::calls::{Calls, Failure, refusal};
-use super::request;
+use super::{is_hurried, request};
 
 /// Calls of one slot that may be under way: while Hospital commits one, the next is already there.
-const MAX_CALLS: usize = 2;
+const MAX_TURNS: usize = 2;
 
 /// What a request for a place gets.
 type Answer = Result<CapacityClaim, Failure>;
@@ -45,7 +46,7 @@ struct Waiting {
 #[derive(Debug, Default)]
 struct Queue {
     waiting: Vec<Waiting>,
-    calls: usize,
+    turns: usize,
 }
 
 /// The requests for places, by slot. Clones are cheap.
@@ -56,10 +57,11 @@ pub(super) struct Queues {
     slots: Arc<Mutex<HashMap<SlotId, Queue>>>,
 }
 
-/// One of a slot's calls, until it is dropped.
-struct Turn<'a> {
-    queues: &'a Queues,
-    slot: &'a SlotId,
+/// One of the calls that a slot may have under way. It makes one after the other as long as requests wait.
+#[derive(Debug)]
+struct Turn {
+    queues: Queues,
+    slot: SlotId,
     is_over: bool,
 }
 
@@ -68,7 +70,7 @@ impl Queues {
         Self { calls, tasks, slots: Arc::default() }
     }
 
-    /// Asks for a place. The request stays with its call if the wait is dropped.
+    /// Asks for a place. A request that was sent is not taken back if the wait is dropped.
     pub(super) async fn reserve(
         &self,
         slot: &SlotId,
@@ -76,17 +78,16 @@ impl Queues {
         trace: &TraceContext,
         deadline: Deadline,
     ) -> Answer {
-        let begun = Instant::now();
+        let hurried = is_hurried(deadline);
         let (answer, answered) = oneshot::channel();
-        if self.add(slot, Waiting { claim, trace: *trace, deadline, answer }) {
-            let (queues, slot) = (self.clone(), slot.clone());
-            self.tasks.spawn(Kind::Job, "reservations", async move { queues.send_all(&slot).await });
+        if let Some(turn) = self.add(slot, Waiting { claim, trace: *trace, deadline, answer }) {
+            self.tasks.spawn_shared(Kind::Job, "places", turn.send_all());
         }
         match timeout_at(deadline.instant(), answered).await {
-            Ok(Ok(answer)) => answer,
+            Ok(Ok(answer @ (Ok(_) | Err(Failure::Refused(..) | Failure::Silent(_))))) => answer,
+            _ if hurried && deadline.has_passed() => Err(Failure::Late),
             Ok(Err(_)) => Err(Failure::Silent("the call was given up".to_owned())),
-            Err(_) if begun.elapsed() < FAIR => Err(Failure::Late),
-            Err(_) => Err(Failure::Silent("no answer in time".to_owned())),
+            Ok(Ok(Err(Failure::Late))) | Err(_) => Err(Failure::Silent("no answer in time".to_owned())),
         }
     }
 
@@ -94,31 +95,22 @@ impl Queues {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a request. Returns whether a call has to begin.
-    fn add(&self, slot: &SlotId, waiting: Waiting) -> bool {
+    /// Adds a request. Returns a turn if the slot may have one more.
+    fn add(&self, slot: &SlotId, waiting: Waiting) -> Option<Turn> {
         let mut slots = self.slots();
         let queue = slots.entry(slot.clone()).or_default();
         queue.waiting.push(waiting);
-        let begins = queue.calls < MAX_CALLS;
-        queue.calls += usize::from(begins);
-        begins
-    }
-
-    /// Sends what waits for places of this slot, until nothing waits any more.
-    async fn send_all(&self, slot: &SlotId) {
-        let mut turn = Turn { queues: self, slot, is_over: false };
-        while let Some(mut waiting) = turn.next() {
-            // Whoever stopped waiting is not to get a place.
-            waiting.retain(|one| !one.answer.is_closed() && !one.deadline.has_passed());
-            if waiting.len() > 1 {
-                self.send_together(slot, waiting).await;
-            } else if let Some(one) = waiting.pop() {
-                self.send_alone(slot, one).await;
-            }
+        if queue.turns == MAX_TURNS {
+            return None;
         }
+        queue.turns += 1;
+        Some(Turn { queues: self.clone(), slot: slot.clone(), is_over: false })
     }
 
     async fn send_alone(&self, slot: &SlotId, waiting: Waiting) {
+        if !waiting.is_wanted() {
+            return;
+        }
         let Waiting { claim, trace, deadline, answer } = waiting;
         let message = || request(slot, claim);
         let asked = self.calls.with_retries(slot, message, &trace, deadline, |line, request| {
@@ -130,15 +122,15 @@ impl Queues {
 
     async fn send_together(&self, slot: &SlotId, waiting: Vec<Waiting>) {
         let Some(deadline) = waiting.iter().map(|one| one.deadline).max() else { return };
-        let message =
-            || BatchReserveCapacityRequest { reservations: waiting.iter().map(|one| reservation(slot, one)).collect() };
+        let message = || BatchReserveCapacityRequest { calls: waiting.iter().map(|one| one.as_part(slot)).collect() };
         let asked = self.calls.with_retries(slot, message, &waiting[0].trace, deadline, |line, request| {
             let mut client = CapacityServiceClient::new(line);
-            async move { known(client.batch_reserve_capacity(request).await) }
+            async move { results(client.batch_reserve_capacity(request).await) }
         });
         let results = match asked.await {
-            Ok(Some(response)) => response.results,
-            Ok(None) => Vec::new(),
+            Ok(results) => results,
+            // One of them may be the cause, which then is refused alone.
+            Err(Failure::Refused(_, Reply::Refused(_))) => Vec::new(),
             Err(failure) => {
                 waiting.into_iter().for_each(|one| drop(one.answer.send(Err(failure.clone()))));
                 return;
@@ -146,83 +138,120 @@ impl Queues {
         };
         let mut results = results.into_iter();
         for one in waiting {
-            match results.next().and_then(decided) {
+            match results.next().and_then(|result| decision(result, one.claim)) {
                 Some(answer) => drop(one.answer.send(answer)),
                 None => {
-                    // It is undecided, so it is asked for like one whose answer was lost. Others do not wait for it.
+                    // Asked for like one whose answer was lost. The others do not wait for it.
                     let (queues, slot) = (self.clone(), slot.clone());
-                    self.tasks.spawn(Kind::Job, "reservation", async move { queues.send_alone(&slot, one).await });
+                    self.tasks.spawn_shared(Kind::Job, "place", async move { queues.send_alone(&slot, one).await });
                 }
             }
         }
     }
 }
 
-impl Turn<'_> {
+impl Waiting {
+    /// Whether somebody still waits for it. Nobody else is to get a place.
+    fn is_wanted(&self) -> bool {
+        !self.answer.is_closed() && !self.deadline.has_passed()
+    }
+
+    fn as_part(&self, slot: &SlotId) -> ReserveCapacityCall {
+        ReserveCapacityCall {
+            request: Some(request(slot, self.claim)),
+            timeout: self.deadline.remaining().try_into().ok(),
+            traceparent: self.trace.traceparent(),
+        }
+    }
+}
+
+impl Turn {
+    /// Sends what waits for places of the slot, until nothing waits any more.
+    async fn send_all(mut self) {
+        while let Some(mut waiting) = self.next() {
+            waiting.retain(Waiting::is_wanted);
+            if waiting.len() > 1 {
+                self.queues.send_together(&self.slot, waiting).await;
+            } else if let Some(one) = waiting.pop() {
+                self.queues.send_alone(&self.slot, one).await;
+            }
+        }
+    }
+
     /// What the next call sends. `None` once nothing waits, which ends the turn.
     fn next(&mut self) -> Option<Vec<Waiting>> {
         let mut slots = self.queues.slots();
-        let queue = slots.get_mut(self.slot)?;
+        let queue = slots.get_mut(&self.slot)?;
         if queue.waiting.is_empty() {
             self.is_over = true;
-            leave(&mut slots, self.slot);
+            leave(&mut slots, &self.slot);
             return None;
         }
-        let most = queue.waiting.len().min(MAX_RESERVATIONS);
+        let most = queue.waiting.len().min(MAX_BATCHED_CALLS);
         Some(queue.waiting.drain(..most).collect())
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for Turn {
     fn drop(&mut self) {
         if !self.is_over {
-            leave(&mut self.queues.slots(), self.slot);
+            leave(&mut self.queues.slots(), &self.slot);
         }
     }
 }
 
-/// One call of a slot less. The requests of a call that panicked are gone with it; others that wait go with the next.
+/// One turn of a slot less. Without any, nobody is left to send what waits; it hears of that at once, because its
+/// channel goes with the queue.
 fn leave(slots: &mut HashMap<SlotId, Queue>, slot: &SlotId) {
     if let Some(queue) = slots.get_mut(slot) {
-        queue.calls -= 1;
-        if queue.calls == 0 && queue.waiting.is_empty() {
+        queue.turns -= 1;
+        if queue.turns == 0 {
             slots.remove(slot);
         }
     }
 }
 
-fn reservation(slot: &SlotId, waiting: &Waiting) -> CapacityReservation {
-    CapacityReservation {
-        request: Some(request(slot, waiting.claim)),
-        timeout: waiting.deadline.remaining().try_into().ok(),
-        traceparent: waiting.trace.child().traceparent(),
-    }
-}
-
-/// `None` from a Hospital of a version before, which has no such method, or from a proxy that does not allow it yet.
-fn known(
+/// The results of a call. None from a Hospital of a version before, which has no such method, and from a proxy that
+/// does not allow it yet. A call that decided nothing is one without an answer.
+fn results(
     answer: Result<Response<BatchReserveCapacityResponse>, Status>,
-) -> Result<Response<Option<BatchReserveCapacityResponse>>, Status> {
+) -> Result<Response<Vec<ReserveCapacityResult>>, Status> {
     match answer {
-        Ok(answer) => Ok(answer.map(Some)),
-        Err(status)
-            if matches!(status.code(), Code::Unimplemented | Code::PermissionDenied)
-                && reason_of(&status).is_none() =>
-        {
-            Ok(Response::new(None))
+        Ok(answer) => {
+            let results = answer.into_inner().results;
+            let undecided = results.iter().map_while(undecided).collect::<Vec<_>>();
+            match undecided.into_iter().nth(results.len().saturating_sub(1)) {
+                Some(status) => Err(status),
+                None => Ok(Response::new(results)),
+            }
         }
+        Err(status) if is_unknown(&status) => Ok(Response::new(Vec::new())),
         Err(status) => Err(status),
     }
 }
 
-/// What Hospital decided about one request of several. `None` if it decided nothing.
-fn decided(result: CapacityReservationResult) -> Option<Answer> {
+/// Whether somebody on the way has never heard of the method.
+fn is_unknown(status: &Status) -> bool {
+    matches!(status.code(), Code::Unimplemented | Code::PermissionDenied) && reason_of(status).is_none()
+}
+
+/// Why a result decides nothing; `None` if it does.
+fn undecided(result: &ReserveCapacityResult) -> Option<Status> {
+    match &result.result {
+        Some(Outcome::Error(status)) => Some(extract(status)).filter(is_unreachable),
+        Some(Outcome::Claim(_)) => None,
+        None => Some(Status::unknown("a result without content")),
+    }
+}
+
+/// What Hospital decided about the request for a claim. `None` if it decided nothing.
+fn decision(result: ReserveCapacityResult, of: ClaimId) -> Option<Answer> {
+    if undecided(&result).is_some() {
+        return None;
+    }
     match result.result? {
-        Outcome::Claim(claim) => Some(Ok(claim)),
-        Outcome::Error(status) => {
-            let status = extract(&status);
-            (!is_unreachable(&status)).then(|| Err(refusal(&status)))
-        }
+        Outcome::Claim(claim) => (claim.claim_id == of.to_string()).then_some(Ok(claim)),
+        Outcome::Error(status) => Some(Err(refusal(&extract(&status)))),
     }
 }
 

@@ -4,12 +4,12 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use contract::capacity::v1::capacity_reservation_result::Result as Outcome;
 use contract::capacity::v1::capacity_service_server::{CapacityService, CapacityServiceServer};
+use contract::capacity::v1::reserve_capacity_result::Result as Outcome;
 use contract::capacity::v1::{
-    BatchReserveCapacityRequest, BatchReserveCapacityResponse, BookingTerms, CapacityClaim, CapacityReservationResult,
-    GetCapacityClaimRequest, ListCapacityClaimsRequest, ListCapacityClaimsResponse, ReleaseCapacityRequest,
-    ReserveCapacityRequest,
+    BatchReserveCapacityRequest, BatchReserveCapacityResponse, BookingTerms, CapacityClaim, GetCapacityClaimRequest,
+    ListCapacityClaimsRequest, ListCapacityClaimsResponse, ReleaseCapacityRequest, ReserveCapacityRequest,
+    ReserveCapacityResult,
 };
 use contract::event::v1::EventEnvelope;
 use contract::hospital::v1 as message;
@@ -153,7 +153,7 @@ impl FakeHospital {
         }
     }
 
-    /// Decides what happens to the next ReserveCapacity requests. Later ones are answered normally.
+    /// Decides what happens to the next calls for places. Later ones are answered normally.
     pub(crate) fn next(&self, fates: impl IntoIterator<Item = Fate>) {
         self.state().fates.extend(fates);
     }
@@ -163,7 +163,7 @@ impl FakeHospital {
         self.state().fates.clear();
     }
 
-    /// The claims of all ReserveCapacity requests that were sent, repetitions and lost ones included.
+    /// The claims of all requests for places that were sent, repetitions and lost ones included.
     pub(crate) fn reserves(&self) -> Vec<ClaimId> {
         self.state().reserves.clone()
     }
@@ -209,7 +209,7 @@ impl FakeHospital {
         asked.iter().map(|(slot, claim)| self.reserve_now(slot, *claim)).collect()
     }
 
-    /// Answers one call. Its fate is that of all reservations in it.
+    /// Answers one call. Its fate is that of all requests in it.
     async fn answer_all(&self, asked: Vec<(SlotId, ClaimId)>) -> Result<Vec<Result<CapacityClaim, Fault>>, Status> {
         let fate = {
             let mut state = self.state();
@@ -305,15 +305,14 @@ impl CapacityService for FakeHospital {
         request: Request<ReserveCapacityRequest>,
     ) -> Result<Response<CapacityClaim>, Status> {
         require_slot(&request, &request.get_ref().slot)?;
-        let reservations = vec![read(request.get_ref())];
-        self.answer_all(reservations).await?.remove(0).map(Response::new).map_err(status)
+        self.answer_all(vec![read(request.get_ref())]).await?.remove(0).map(Response::new).map_err(status)
     }
 
     async fn batch_reserve_capacity(
         &self,
         request: Request<BatchReserveCapacityRequest>,
     ) -> Result<Response<BatchReserveCapacityResponse>, Status> {
-        let asked: Vec<_> = request.get_ref().reservations.iter().map(|one| one.request.as_ref().unwrap()).collect();
+        let asked: Vec<_> = request.get_ref().calls.iter().map(|one| one.request.as_ref().unwrap()).collect();
         require_slot(&request, &asked[0].slot)?;
         let answers = self.answer_all(asked.into_iter().map(read).collect()).await?;
         let results = answers.into_iter().map(|answer| {
@@ -321,7 +320,7 @@ impl CapacityService for FakeHospital {
                 Ok(claim) => Outcome::Claim(claim),
                 Err(fault) => Outcome::Error(embed(&status(fault))),
             };
-            CapacityReservationResult { result: Some(result) }
+            ReserveCapacityResult { result: Some(result) }
         });
         Ok(Response::new(BatchReserveCapacityResponse { results: results.collect() }))
     }

@@ -50,7 +50,7 @@ impl Scene {
             (_, "end_date") => {
                 return Some(Value::Message(day(field, self.date.saturating_add(jiff::Span::new().days(9)))));
             }
-            (_, "initial_slots" | "requests") => {
+            (_, "initial_slots" | "requests" | "calls") => {
                 let Kind::Message(of) = field.kind() else { return None };
                 return Some(Value::List(vec![Value::Message(base(&of, self))]));
             }
