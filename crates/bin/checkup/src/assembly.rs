@@ -10,26 +10,22 @@ use std::time::Duration;
 use bus::jetstream::JetStream;
 use bus::tail::{Log, Tailer};
 use bus::{Publish, Subscribe};
-use contract::capacity::v1::capacity_service_server::CapacityService;
-use domain::access::Caller;
 use mypage::Views;
 use relay::{Consumer, OutboxLog, Retention, Versions, Witness};
 use runtime::Process;
-use runtime::client::{ClientOptions, Replicas};
 use runtime::clock::Clock;
 use runtime::identity::Verifier;
 use runtime::lifecycle::Latch;
-use runtime::server::{InProcess, Server};
+use runtime::server::Server;
 use runtime::tasks::Kind;
 use store::inbox;
 use store::{Database, Location};
-use tonic::transport::Uri;
 
 use crate::config::Settings;
 use crate::exit::{Failure, chain};
 use crate::identity::OwnTokens;
 use crate::rebuild::{Builder, Feed, Keeper};
-use crate::service::Service;
+use crate::service::{Built, Deps, Service};
 use crate::view_files::ViewFiles;
 
 /// The shortest retention with which a Marketing that begins late ends as the others: it looks back 7 days.
@@ -96,63 +92,26 @@ impl Assembly {
         let mut server = Server::new(parts.settings.server.clone(), verifier, Clock::system());
         server = server.ready_when(parts.process.readiness.clone());
         let mut assembly = Self::default();
-        // Hospital is added first: Screening calls it.
         let mut places = None;
         for (service, database) in databases {
-            assembly.add(service, database, &mut places, parts, &mut server);
+            let (places, server) = (&mut places, &mut server);
+            let hospital = parts.settings.hospitals.get(&service).map_or(&[][..], Vec::as_slice);
+            let (process, token) = (parts.process.clone(), parts.tokens.of(service));
+            let deps = Deps { database, process, token, hospital, places, server };
+            assembly.add(service, parts.settings.slices[&service].build(deps));
         }
         assembly.join(parts).await?;
         latch.release();
         Ok((assembly, server))
     }
 
-    /// Adds a service. Hospital leaves its methods in `places`, and Screening takes them.
-    fn add(
-        &mut self,
-        service: Service,
-        database: Database,
-        places: &mut Option<Arc<dyn CapacityService>>,
-        parts: &Parts<'_>,
-        server: &mut Server,
-    ) {
-        let Parts { settings, process, .. } = parts;
-        let (process, location) = ((*process).clone(), database.location().clone());
-        let token = || parts.tokens.of(service);
-        let (database, consumers) = match service {
-            Service::Hospital => {
-                let built = hospital::build_on(settings.hospital.clone(), database, &process, server);
-                *places = Some(built.places);
-                self.versions.push((service, built.versions));
-                (built.database, built.consumers)
-            }
-            Service::Screening => {
-                let hospital = hospital(&settings.screening_hospital, server);
-                let places = places.take().filter(|_| settings.screening_hospital.is_empty()).map(reserve_capacity);
-                let deps = screening::Deps { location, process, hospital, places, token: token() };
-                let rules = domain::screening::decide;
-                let built = screening::build_on(settings.screening.clone(), database, rules, deps, server);
-                self.versions.push((service, built.versions));
-                (built.database, built.consumers)
-            }
-            Service::Reservation => {
-                let built = reservation::build_on(settings.reservation, database, &process, server);
-                self.versions.push((service, built.versions));
-                (built.database, built.consumers)
-            }
-            Service::MyPage => {
-                let built = mypage::build_on(settings.mypage, database, process, server);
-                self.consumers.extend(built.consumers.into_iter().map(|consumer| (service, consumer)));
-                self.view = Some(Kept { views: built.views, fed: None });
-                return;
-            }
-            Service::Marketing => {
-                let hospital = hospital(&settings.marketing_hospital, server);
-                let deps = marketing::Deps { location, process, hospital, token: token() };
-                let built = marketing::build_on(settings.marketing, database, deps, server);
-                (built.database, built.consumers)
-            }
-        };
-        self.databases.push((service, database));
+    fn add(&mut self, service: Service, built: Built) {
+        let Built { database, consumers, versions, views } = built;
+        match views {
+            Some(views) => self.view = Some(Kept { views, fed: None }),
+            None => self.databases.push((service, database)),
+        }
+        self.versions.extend(versions.map(|versions| (service, versions)));
         self.consumers.extend(consumers.into_iter().map(|consumer| (service, consumer)));
     }
 
@@ -229,10 +188,11 @@ impl Assembly {
     fn publish(&self, parts: &Parts<'_>, broker: &JetStream) {
         let Process { clock, tasks, drain, .. } = parts.process;
         let transport: Arc<dyn Publish> = Arc::new(broker.clone());
-        for (service, database) in self.databases.iter().filter(|(service, _)| service.publishes()) {
+        for (service, database) in &self.databases {
+            let Some(task) = service.row().relay else { continue };
             let (name, options, transport) = (service.name(), parts.settings.publish, Arc::clone(&transport));
             let publishing = relay::publish(name, database.clone(), transport, options, *clock, drain.clone());
-            tasks.spawn(Kind::Loop, publisher(*service), publishing);
+            tasks.spawn(Kind::Loop, task, publishing);
         }
     }
 
@@ -322,31 +282,6 @@ impl Databases {
     }
 }
 
-/// The name of the task that publishes a service's events.
-const fn publisher(service: Service) -> &'static str {
-    match service {
-        Service::Hospital => "hospital-relay",
-        Service::Screening => "screening-relay",
-        Service::Reservation => "reservation-relay",
-        Service::MyPage => "mypage-relay",
-        Service::Marketing => "marketing-relay",
-    }
-}
-
-/// Hospital's method for Screening in the same process.
-fn reserve_capacity(places: Arc<dyn CapacityService>) -> InProcess<dyn CapacityService> {
-    let screening = Caller::Service(screening::NAME.to_owned());
-    InProcess::new(places, screening, "checkup.capacity.v1.CapacityService/ReserveCapacity")
-}
-
-/// The replicas of Hospital: those of the configuration, or the one in this process if there are none.
-fn hospital(configured: &[Uri], server: &Server) -> Replicas {
-    if configured.is_empty() {
-        return Replicas::here(server.local());
-    }
-    Replicas::connect(configured, ClientOptions::default())
-}
-
 /// Opens the databases of these services.
 ///
 /// # Errors
@@ -354,7 +289,7 @@ fn hospital(configured: &[Uri], server: &Server) -> Replicas {
 pub async fn open_all(locations: &BTreeMap<Service, Location>) -> Result<BTreeMap<Service, Database>, Failure> {
     let mut databases = BTreeMap::new();
     for (service, location) in locations {
-        let opened = Box::pin(open(*service, location)).await;
+        let opened = (service.row().open)(location).await;
         let opened = opened.map_err(|error| {
             let help = match location {
                 _ if error.is_without_room() => "; make room there and start again, nothing is lost",
@@ -368,30 +303,9 @@ pub async fn open_all(locations: &BTreeMap<Service, Location>) -> Result<BTreeMa
     Ok(databases)
 }
 
-/// Opens a service's database.
-///
-/// # Errors
-/// Fails if it cannot be opened.
-pub async fn open(service: Service, location: &Location) -> Result<Database, store::Error> {
-    match service {
-        Service::Hospital => Database::open::<hospital::Migrator>(location).await,
-        Service::Screening => Database::open::<screening::Migrator>(location).await,
-        Service::Reservation => Database::open::<reservation::Migrator>(location).await,
-        Service::MyPage => Database::open::<mypage::Migrator>(location).await,
-        Service::Marketing => Database::open::<marketing::Migrator>(location).await,
-    }
-}
-
-/// Runs the migrations that a service's database still needs. Returns their names.
-///
-/// # Errors
-/// Fails if the database cannot be reached, or a migration fails.
-pub async fn migrate(service: Service, location: &Location) -> Result<Vec<String>, store::Error> {
-    match service {
-        Service::Hospital => Database::migrate::<hospital::Migrator>(location).await,
-        Service::Screening => Database::migrate::<screening::Migrator>(location).await,
-        Service::Reservation => Database::migrate::<reservation::Migrator>(location).await,
-        Service::MyPage => Database::migrate::<mypage::Migrator>(location).await,
-        Service::Marketing => Database::migrate::<marketing::Migrator>(location).await,
+/// Closes databases. Nothing may use them afterwards.
+pub async fn close_all(databases: BTreeMap<Service, Database>) {
+    for database in databases.into_values() {
+        database.close().await;
     }
 }

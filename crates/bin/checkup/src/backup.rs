@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::archive::{self, Manifest, Member, describe, file_name};
 use crate::cli::{BackupArgs, RestoreArgs};
-use crate::data_dir::{file, is_in_use};
+use crate::data_dir::{file, files, is_in_use};
 use crate::exit::{Exit, Failure, chain};
 use crate::service::Service;
 use crate::terminal::{self, Progress};
@@ -57,8 +57,7 @@ pub async fn backup(args: BackupArgs) -> Result<Exit, Failure> {
 
 /// Copies the files of a data directory into a working directory.
 async fn copy(data_dir: &Path, work: &TempDir, progress: &Progress) -> Result<Manifest, Failure> {
-    let there = Service::ALL.into_iter().filter(|service| file(data_dir, *service).is_file());
-    let services: Vec<Service> = there.collect();
+    let services: Vec<Service> = files(data_dir).map(|(service, _)| service).collect();
     if services.is_empty() {
         let help = "name the data directory with --data-dir";
         return Err(Failure::failed(format!("there is no database in {}; {help}", data_dir.display())));

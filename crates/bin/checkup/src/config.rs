@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bus::jetstream::JetStreamOptions;
@@ -15,12 +16,12 @@ use runtime::spans::SpanOptions;
 use runtime::telemetry::{Format, TelemetryOptions};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use store::Location;
+use store::{Location, LocationError};
 use tonic::transport::Uri;
 
 use crate::cli::{ConfigArgs, ConfigCommand};
 use crate::exit::{Exit, Failure, chain};
-use crate::service::Service;
+use crate::service::{Service, Slice};
 use crate::terminal;
 
 /// Every key with its default and a comment. It is the manual and the schema of the configuration.
@@ -49,20 +50,10 @@ pub struct Settings {
     pub publish: relay::PublishOptions,
     /// The configured databases. A service without one uses a file.
     pub databases: BTreeMap<Service, Location>,
-    /// The options of the service Hospital.
-    pub hospital: hospital::Options,
-    /// The replicas of Hospital that Screening calls. Empty: Hospital in this process.
-    pub screening_hospital: Vec<Uri>,
-    /// The options of the service Screening.
-    pub screening: screening::Options,
-    /// The options of the service Reservation.
-    pub reservation: reservation::Options,
-    /// The options of the service my-page.
-    pub mypage: mypage::Options,
-    /// The replicas of Hospital that Marketing calls. Empty: Hospital in this process.
-    pub marketing_hospital: Vec<Uri>,
-    /// The options of the service Marketing.
-    pub marketing: marketing::Options,
+    /// The replicas of Hospital that each service calls, of those that call it. Empty: Hospital in this process.
+    pub hospitals: BTreeMap<Service, Vec<Uri>>,
+    /// The own options of every service.
+    pub(crate) slices: BTreeMap<Service, Arc<dyn Slice>>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -228,12 +219,11 @@ impl Settings {
         let spans = telemetry.as_ref().and_then(|section| section.spans().map_err(|error| errors.push(error)).ok());
         let events: Option<EventsSection> = section(config, "events", &mut errors);
         let relay: Option<RelaySection> = section(config, "relay", &mut errors);
-        let mut databases = BTreeMap::new();
-        let (_, hospital) = service(config, Service::Hospital, &mut databases, &mut errors);
-        let (screening_hospital, screening) = service(config, Service::Screening, &mut databases, &mut errors);
-        let (_, reservation) = service(config, Service::Reservation, &mut databases, &mut errors);
-        let (_, mypage) = service(config, Service::MyPage, &mut databases, &mut errors);
-        let (marketing_hospital, marketing) = service(config, Service::Marketing, &mut databases, &mut errors);
+        let mut services = ServiceSections::default();
+        for service in Service::ALL {
+            services.read(config, service, &mut errors);
+        }
+        let ServiceSections { databases, hospitals, slices } = services;
         let settings = (|| {
             let (relay, events) = (relay?, events?);
             Some(Self {
@@ -247,13 +237,8 @@ impl Settings {
                 events: events.options(),
                 consume: relay.consume(),
                 databases,
-                hospital: hospital?,
-                screening_hospital,
-                screening: screening?,
-                reservation: reservation?,
-                mypage: mypage?,
-                marketing_hospital,
-                marketing: marketing?,
+                hospitals,
+                slices,
             })
         })();
         settings.filter(|_| errors.is_empty()).ok_or(errors)
@@ -264,31 +249,39 @@ fn section<T: DeserializeOwned>(config: &Config, name: &str, errors: &mut Vec<Co
     config.section(name).map_err(|error| errors.push(error)).ok()
 }
 
-/// Reads the section of a service: the service's own options, its database, and the replicas of Hospital that it calls.
-fn service<T: DeserializeOwned>(
-    config: &Config,
-    service: Service,
-    databases: &mut BTreeMap<Service, Location>,
-    errors: &mut Vec<ConfigError>,
-) -> (Vec<Uri>, Option<T>) {
-    let name = service.name();
-    let wrong = |key: String, problem: String| ConfigError { origin: Origin::Several, key, problem };
-    let Some(mut table) = section::<toml::Table>(config, name, errors) else { return (Vec::new(), None) };
-    let mut take =
-        |key: &str| table.remove(key).and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default();
-    let (database, hospital) = (take("database"), take("hospital_address"));
-    if !database.is_empty() {
-        match database.parse() {
-            Ok(location) => drop(databases.insert(service, location)),
-            Err(error) => errors.push(wrong(format!("{name}.database"), error.to_string())),
+/// The sections of the services.
+#[derive(Default)]
+struct ServiceSections {
+    databases: BTreeMap<Service, Location>,
+    hospitals: BTreeMap<Service, Vec<Uri>>,
+    slices: BTreeMap<Service, Arc<dyn Slice>>,
+}
+
+impl ServiceSections {
+    /// Reads the section of a service: its database and the replicas of Hospital, and the rest as its own options.
+    fn read(&mut self, config: &Config, service: Service, errors: &mut Vec<ConfigError>) {
+        let name = service.name();
+        let Some(mut table) = section::<toml::Table>(config, name, errors) else { return };
+        let mut wrong = |key, problem| errors.push(ConfigError { origin: Origin::Several, key, problem });
+        let mut take = |key: &str| Some(table.remove(key)?.as_str().unwrap_or_default().to_owned());
+        let (database, hospital) = (take("database"), take("hospital_address"));
+        match database.filter(|database| !database.is_empty()).map(|database| database.parse()) {
+            None => {}
+            Some(Ok(location)) => drop(self.databases.insert(service, location)),
+            Some(Err(error)) => wrong(format!("{name}.database"), LocationError::to_string(&error)),
+        }
+        let addresses =
+            |hospital: String| if hospital.is_empty() { Ok(Vec::new()) } else { client::addresses(&hospital) };
+        match hospital.map(addresses) {
+            None => {}
+            Some(Ok(addresses)) => drop(self.hospitals.insert(service, addresses)),
+            Some(Err(problem)) => wrong(format!("{name}.hospital_address"), problem),
+        }
+        match (service.row().options)(table) {
+            Ok(slice) => drop(self.slices.insert(service, slice)),
+            Err(error) => wrong(name.to_owned(), error.message().to_owned()),
         }
     }
-    let addresses = if hospital.is_empty() { Ok(Vec::new()) } else { client::addresses(&hospital) };
-    let addresses = addresses.map_err(|problem| errors.push(wrong(format!("{name}.hospital_address"), problem)));
-    let options = toml::Value::Table(table).try_into();
-    let options =
-        options.map_err(|error: toml::de::Error| errors.push(wrong(name.to_owned(), error.message().to_owned())));
-    (addresses.unwrap_or_default(), options.ok())
 }
 
 impl From<TelemetrySection> for TelemetryOptions {

@@ -6,6 +6,7 @@ use serde_json::json;
 use crate::cli::{ConfigArgs, ConsumersCommand};
 use crate::config::Sources;
 use crate::exit::{Exit, Failure, chain};
+use crate::service::Service;
 use crate::terminal;
 use crate::terminal::count;
 
@@ -23,7 +24,7 @@ pub async fn run(command: ConsumersCommand) -> Result<Exit, Failure> {
             terminal::print(&if json { array(&listed) } else { table(&listed) })?;
         }
         ConsumersCommand::Remove { name, config } => {
-            if OWN.iter().any(|own| own.contains(&name.as_str())) {
+            if Service::ALL.iter().any(|service| service.row().consumers.contains(&name.as_str())) {
                 let help = "without it the service reads every event again; stop the service and use `checkup recover`";
                 return Err(Failure::usage(format!("{name} is a consumer of a service of checkup; {help}")));
             }
@@ -39,15 +40,6 @@ pub async fn run(command: ConsumersCommand) -> Result<Exit, Failure> {
     }
     Ok(Exit::Ok)
 }
-
-/// The consumers of the services here.
-const OWN: [&[&str]; 5] = [
-    hospital::recovery::CONSUMERS,
-    screening::recovery::CONSUMERS,
-    reservation::recovery::CONSUMERS,
-    mypage::recovery::CONSUMERS,
-    marketing::recovery::CONSUMERS,
-];
 
 async fn connect(config: &ConfigArgs) -> Result<JetStream, Failure> {
     let Some(options) = Sources::of_process(config).settings()?.events else {

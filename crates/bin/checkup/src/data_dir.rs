@@ -98,6 +98,12 @@ pub fn file(directory: &Path, service: Service) -> PathBuf {
     }
 }
 
+/// The files of a data directory that exist, by service.
+pub fn files(directory: &Path) -> impl Iterator<Item = (Service, PathBuf)> {
+    let files = Service::ALL.map(|service| (service, file(directory, service)));
+    files.into_iter().filter(|(_, path)| path.is_file())
+}
+
 /// Whether a process uses this data directory.
 ///
 /// # Errors

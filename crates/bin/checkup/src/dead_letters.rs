@@ -15,10 +15,9 @@ use serde_json::json;
 use store::dead_letter::{self, Model};
 use store::{Database, DbErr, Location, timestamp};
 
-use crate::assembly;
 use crate::cli::{DeadLetterId, DeadLettersCommand, StoresArgs};
 use crate::config::Sources;
-use crate::data_dir::file;
+use crate::data_dir::files;
 use crate::exit::{Exit, Failure, chain};
 use crate::service::Service;
 use crate::terminal;
@@ -60,11 +59,8 @@ impl Stores {
     async fn open(args: &StoresArgs, named: Option<&[DeadLetterId]>) -> Result<Self, Failure> {
         let settings = Sources::of_process(&args.config).settings()?;
         let mut locations = settings.databases;
-        for service in Service::ALL {
-            let file = file(&args.data_dir, service);
-            if file.is_file() {
-                locations.entry(service).or_insert(Location::Sqlite(file));
-            }
+        for (service, path) in files(&args.data_dir) {
+            locations.entry(service).or_insert(Location::Sqlite(path));
         }
         if let Some(named) = named {
             locations.retain(|service, _| named.iter().any(|id| id.service == *service));
@@ -77,7 +73,7 @@ impl Stores {
         }
         let mut stores = BTreeMap::new();
         for (service, location) in locations {
-            let opened = assembly::open(service, &location).await;
+            let opened = (service.row().open)(&location).await;
             stores.insert(service, opened.map_err(|error| Failure::failed(chain(&error)))?);
         }
         Ok(Self(stores))

@@ -5,7 +5,6 @@ use std::fmt::Write;
 use runtime::telemetry;
 use runtime::telemetry::TelemetryOptions;
 
-use crate::assembly;
 use crate::cli::MigrateArgs;
 use crate::config::Sources;
 use crate::exit::{Exit, Failure, chain};
@@ -34,7 +33,7 @@ pub async fn run(args: MigrateArgs) -> Result<Exit, Failure> {
     // a line that cannot be printed does not stop the migration
     let mut all_printed = Ok(());
     for (service, location) in locations {
-        let applied = assembly::migrate(service, location).await;
+        let applied = (service.row().migrate)(location).await;
         let applied = applied.map_err(|error| Failure::failed(format!("{service}: {}", chain(&error))))?;
         let mut line = format!("{service} ({location}): ");
         // writing to a String cannot fail

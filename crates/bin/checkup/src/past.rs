@@ -10,8 +10,7 @@ use store::inbox::{self, ReadPosition};
 use store::past::{self, Contradiction};
 use store::{Database, DbErr, Location};
 
-use crate::assembly;
-use crate::data_dir::file;
+use crate::data_dir::files;
 use crate::exit::{Failure, chain};
 use crate::service::Service;
 
@@ -95,11 +94,9 @@ pub async fn of_directory(
 ) -> Result<Vec<Lost>, Failure> {
     let mut all = databases.clone();
     let mut beside = Vec::new();
-    for service in Service::ALL.into_iter().filter(|service| !databases.contains_key(service)) {
-        let Some(path) = directory.map(|directory| file(directory, service)).filter(|path| path.is_file()) else {
-            continue;
-        };
-        let opened = Box::pin(assembly::open(service, &Location::Sqlite(path))).await;
+    for (service, path) in directory.into_iter().flat_map(files).filter(|(service, _)| !databases.contains_key(service))
+    {
+        let opened = (service.row().open)(&Location::Sqlite(path)).await;
         let opened = opened.map_err(|error| Failure::failed(chain(&error)))?;
         beside.push(opened.clone());
         all.insert(service, opened);

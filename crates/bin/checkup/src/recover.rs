@@ -24,7 +24,7 @@ use store::{Database, DbErr, Location, inbox, lease};
 use crate::assembly;
 use crate::cli::{RecoverArgs, StoresArgs};
 use crate::config::Sources;
-use crate::data_dir::{DataDir, file};
+use crate::data_dir::{DataDir, files};
 use crate::exit::{Exit, Failure, chain};
 use crate::past::{self, Lost, NotAsked, Published, Stream, Witness};
 use crate::service::Service;
@@ -62,9 +62,7 @@ pub async fn run(args: RecoverArgs) -> Result<Exit, Failure> {
     let databases = assembly::open_all(&locations).await?;
     let recovery = Recovery { databases, broker, clock: Clock::system(), dry_run };
     let outcome = Box::pin(recovery.run(service)).await;
-    for database in recovery.databases.into_values() {
-        database.close().await;
-    }
+    assembly::close_all(recovery.databases).await;
     let report = outcome?;
     terminal::print(&report.text(dry_run))?;
     Ok(if report.is_whole(dry_run) { Exit::Ok } else { Exit::Failed })
@@ -92,9 +90,7 @@ pub async fn lost_in(data_dir: &Path) -> Result<Vec<Finding>, Failure> {
     let databases = assembly::open_all(&locations).await?;
     let recovery = Recovery { databases, broker: None, clock: Clock::system(), dry_run: true };
     let outcome = Box::pin(recovery.run(None)).await;
-    for database in recovery.databases.into_values() {
-        database.close().await;
-    }
+    assembly::close_all(recovery.databases).await;
     Ok(outcome?.into_findings())
 }
 
@@ -102,10 +98,10 @@ pub async fn lost_in(data_dir: &Path) -> Result<Vec<Finding>, Failure> {
 fn locations(configured: BTreeMap<Service, Location>, data_dir: &Path) -> (BTreeMap<Service, Location>, bool) {
     let mut locations = configured;
     let mut in_files = false;
-    for service in Service::ALL.into_iter().filter(|service| file(data_dir, *service).is_file()) {
+    for (service, path) in files(data_dir) {
         locations.entry(service).or_insert_with(|| {
             in_files = true;
-            Location::Sqlite(file(data_dir, service))
+            Location::Sqlite(path)
         });
     }
     (locations, in_files)
@@ -150,9 +146,9 @@ impl Recovery {
     async fn run(&self, named: Option<Service>) -> Result<Report, Failure> {
         let lost = self.examine().await?;
         let mut report = Report::new(&lost);
-        for service in
-            [Service::Screening, Service::Hospital, Service::Reservation, Service::MyPage, Service::Marketing]
-        {
+        let mut order = Service::ALL;
+        order.sort_by_key(|service| *service != Service::Screening);
+        for service in order {
             let forced = (named == Some(service)).then(Loss::default);
             if let Some(loss) = Loss::of(service, &lost).or(forced) {
                 Box::pin(self.recover(service, loss, &mut report)).await?;
@@ -176,7 +172,7 @@ impl Recovery {
             Service::Screening => self.screening(loss, &missed, report).await?,
             Service::Hospital => self.hospital(loss, &missed, report).await?,
             // a service that only folds events reads all of them again
-            Service::Reservation | Service::MyPage | Service::Marketing => {
+            _ => {
                 if !self.dry_run && loss.read > 0 {
                     let (database, now) = (self.database(service)?, self.clock.now());
                     store::past::skip(database, loss.read, loss.gap, now).await.map_err(failed)?;
@@ -215,14 +211,7 @@ impl Recovery {
             }
         }
         let Some(broker) = &self.broker else { return Ok(()) };
-        let consumers = match service {
-            Service::Hospital => ::hospital::recovery::CONSUMERS,
-            Service::Screening => ::screening::recovery::CONSUMERS,
-            Service::Reservation => reservation::recovery::CONSUMERS,
-            Service::MyPage => mypage::recovery::CONSUMERS,
-            Service::Marketing => marketing::recovery::CONSUMERS,
-        };
-        for consumer in consumers {
+        for consumer in service.row().consumers {
             broker.read_again(consumer).await.map_err(|error| broker_failed(&error))?;
         }
         Ok(())

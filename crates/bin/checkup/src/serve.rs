@@ -25,16 +25,14 @@ pub async fn run(args: ServeArgs, started: Instant) -> Result<Exit, Failure> {
         let help = "set events.nats, for example --set events.nats=nats://127.0.0.1:4222; `checkup up` needs none";
         return Err(Failure::usage(format!("services that run apart need a broker; {help}")));
     };
-    for (service, configured) in
-        [(Service::Screening, &settings.screening_hospital), (Service::Marketing, &settings.marketing_hospital)]
-    {
-        if services.contains(&service) && configured.is_empty() && !services.contains(&Service::Hospital) {
+    for (service, configured) in &settings.hospitals {
+        if services.contains(service) && configured.is_empty() && !services.contains(&Service::Hospital) {
             return Err(Failure::usage(format!(
                 "{service} calls Hospital, which is not in this process; set {service}.hospital_address"
             )));
         }
     }
-    broker.owns_stream = services.iter().any(|service| service.publishes());
+    broker.owns_stream = services.iter().any(|service| service.row().relay.is_some());
     host::refuse_remote(args.listen)?;
     let _telemetry = telemetry::init(&settings.telemetry);
     let tokens = OwnTokens::configured(&settings.identity)?;

@@ -14,8 +14,8 @@ use store::{Database, Location};
 use tokio::time::sleep;
 
 use crate::chance::Chance;
-use crate::plan::PAGES;
 use crate::restore::Restore;
+use crate::schema::SERVICES;
 use crate::site::Site;
 use crate::stage::Stage;
 use crate::transport::Sender;
@@ -87,11 +87,9 @@ pub(crate) async fn operate(site: Arc<Site>, stage: Arc<Stage>, mut chance: Chan
 }
 
 async fn databases(site: &Site) -> Result<BTreeMap<Service, Database>, store::Error> {
-    let at = |name| site.location(name);
-    Ok(BTreeMap::from([
-        (Service::Hospital, Database::open::<hospital::Migrator>(&at(hospital::NAME)).await?),
-        (Service::Screening, Database::open::<screening::Migrator>(&at(screening::NAME)).await?),
-        (Service::Reservation, Database::open::<reservation::Migrator>(&at(reservation::NAME)).await?),
-        (Service::MyPage, Database::open::<mypage::Migrator>(&at(PAGES[0])).await?),
-    ]))
+    let mut databases = BTreeMap::new();
+    for (service, copies) in SERVICES {
+        databases.insert(service, (service.row().open)(&site.location(copies[0])).await?);
+    }
+    Ok(databases)
 }

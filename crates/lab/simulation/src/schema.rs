@@ -8,8 +8,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use store::migration::MigratorTrait;
-use store::{Database, Location};
+use checkup::service::Service;
+use store::Location;
 use tempfile::TempDir;
 
 /// A temporary directory, in memory if possible.
@@ -20,11 +20,11 @@ pub(crate) fn scratch() -> io::Result<TempDir> {
 }
 
 /// The services with a database, and the names of the copies that a seed gets of each. MyPage has one per host.
-const SERVICES: [(&str, &[&str]); 4] = [
-    (hospital::NAME, &[hospital::NAME]),
-    (screening::NAME, &[screening::NAME]),
-    (reservation::NAME, &[reservation::NAME]),
-    (mypage::NAME, &crate::plan::PAGES),
+pub(crate) const SERVICES: [(Service, &[&str]); 4] = [
+    (Service::Hospital, &[hospital::NAME]),
+    (Service::Screening, &[screening::NAME]),
+    (Service::Reservation, &[reservation::NAME]),
+    (Service::MyPage, &crate::plan::PAGES),
 ];
 
 fn file(directory: &Path, name: &str) -> PathBuf {
@@ -45,26 +45,21 @@ pub fn make() -> io::Result<TempDir> {
     let directory = scratch()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        migrate::<hospital::Migrator>(directory.path(), hospital::NAME).await?;
-        migrate::<screening::Migrator>(directory.path(), screening::NAME).await?;
-        migrate::<reservation::Migrator>(directory.path(), reservation::NAME).await?;
-        migrate::<mypage::Migrator>(directory.path(), mypage::NAME).await
+        for (service, _) in SERVICES {
+            let opened = (service.row().open)(&location(directory.path(), service.name())).await;
+            // Closing moves the write-ahead log into the file.
+            opened.map_err(io::Error::other)?.close().await;
+        }
+        io::Result::Ok(())
     })?;
     Ok(directory)
-}
-
-async fn migrate<M: MigratorTrait>(directory: &Path, name: &str) -> io::Result<()> {
-    let database = Database::open::<M>(&location(directory, name)).await.map_err(io::Error::other)?;
-    // Closing moves the write-ahead log into the file.
-    database.close().await;
-    Ok(())
 }
 
 /// Copies the databases for a seed.
 pub(crate) fn copy(from: &Path, to: &Path) -> io::Result<()> {
     for (service, copies) in SERVICES {
         for name in copies {
-            std::fs::copy(file(from, service), file(to, name))?;
+            std::fs::copy(file(from, service.name()), file(to, name))?;
         }
     }
     Ok(())

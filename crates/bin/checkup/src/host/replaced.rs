@@ -9,7 +9,7 @@ use runtime::tasks::Kind;
 use store::{Database, Incarnation, Location};
 use tokio::time::sleep;
 
-use crate::assembly::{self, Transport};
+use crate::assembly::Transport;
 use crate::exit::chain;
 use crate::past::{self, NotAsked};
 use crate::service::Service;
@@ -82,7 +82,7 @@ impl Guard {
     /// broker, booking goes on.
     async fn look(&self) -> Result<bool, String> {
         let location = self.database.location();
-        let fresh = match Box::pin(assembly::open(self.service, location)).await {
+        let fresh = match (self.service.row().open)(location).await {
             Ok(fresh) => fresh,
             Err(error) => {
                 tracing::debug!(service = %self.service, why = chain(&error), "a database cannot be looked at yet");

@@ -97,7 +97,7 @@ pub enum NotAsked {
 /// Fails if a database or the broker does.
 pub async fn of_stream(databases: &BTreeMap<Service, Database>, broker: &dyn Stream) -> Result<Vec<Lost>, NotAsked> {
     let mut lost = Vec::new();
-    for (service, database) in databases.iter().filter(|(service, _)| service.publishes()) {
+    for (service, database) in databases.iter().filter(|(service, _)| service.row().relay.is_some()) {
         let Some(message) = broker.newest_of(service.name()).await? else { continue };
         let Some(Published { frame_id, occur_time, events }) = read(&message.payload) else { continue };
         let Some(newest) = events.into_iter().next_back() else { continue };

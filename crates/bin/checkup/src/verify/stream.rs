@@ -95,9 +95,7 @@ impl Mesh {
     }
 
     pub(super) async fn close(self) {
-        for database in self.databases.into_values() {
-            database.close().await;
-        }
+        assembly::close_all(self.databases).await;
         self.broker.close().await;
     }
 

@@ -4,9 +4,7 @@
 use std::path::PathBuf;
 
 use checkup::cli::Cli;
-use checkup::config::{DEFAULT, Settings};
 use clap::{Command, CommandFactory};
-use runtime::config::{Config, Layers};
 
 fn compare(name: &str, text: &str) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
@@ -51,34 +49,5 @@ fn every_command_says_its_exit_statuses_and_shows_examples() {
     {
         assert!(text.contains("Exit status:"), "{name} says its exit statuses");
         assert!(text.contains("Examples:") || name == "checkup", "{name} shows examples");
-    }
-}
-
-/// The default document and the defaults in the code must agree: operators read the document, tests use the code.
-#[test]
-fn the_default_document_says_what_the_code_does() {
-    let config = Config::load(DEFAULT, &Layers::default()).unwrap();
-    let settings = Settings::of(&config).unwrap();
-    let Settings { server, consume, publish, hospital, screening, reservation, mypage, marketing, .. } = &settings;
-    assert!(settings.clock_offset.is_zero());
-    assert!(settings.screening_hospital.is_empty() && settings.marketing_hospital.is_empty());
-    assert!(settings.databases.is_empty() && settings.events.is_none());
-    assert_eq!(*consume, relay::ConsumeOptions::default());
-    assert_eq!(*publish, relay::PublishOptions::default());
-    let sections = [
-        ("server", format!("{server:#?}"), format!("{:#?}", runtime::server::ServerOptions::default())),
-        ("hospital", format!("{hospital:#?}"), format!("{:#?}", hospital::Options::default())),
-        ("screening", format!("{screening:#?}"), format!("{:#?}", screening::Options::default())),
-        ("reservation", format!("{reservation:#?}"), format!("{:#?}", reservation::Options::default())),
-        ("mypage", format!("{mypage:#?}"), format!("{:#?}", mypage::Options::default())),
-        ("marketing", format!("{marketing:#?}"), format!("{:#?}", marketing::Options::default())),
-    ];
-    for (section, document, code) in sections {
-        assert_eq!(document, code, "section {section}");
-        // an option that the document leaves out silently takes its default, and nobody learns that it can be set
-        let keys = config.section::<toml::Table>(section).unwrap();
-        for option in code.lines().filter_map(|line| line.strip_prefix("    ")?.split_once(':')).map(|(name, _)| name) {
-            assert!(option.starts_with(' ') || keys.contains_key(option), "{section}.{option} is not in the document");
-        }
     }
 }
