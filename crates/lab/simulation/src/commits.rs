@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bus::Message;
-use store::{Nemesis, Stage, Transaction, Verdict, outbox};
+use store::{Connection, Nemesis, Stage, Verdict, outbox};
 
 use crate::chance::Chance;
 use crate::transport::Broker;
@@ -64,7 +64,7 @@ const MAX_EVENTS: u64 = 1_000;
 
 #[async_trait]
 impl Nemesis for Commits {
-    async fn before_commit(&self, transaction: &Transaction) {
+    async fn before_commit(&self, transaction: &dyn Connection) {
         let Some(broker) = &self.leak else { return };
         // Includes unpublished events of earlier transactions. The broker recognises their ids when they are published.
         let rows = outbox::unpublished(transaction, MAX_EVENTS).await.unwrap_or_default();

@@ -1,5 +1,8 @@
 //! The classes of failed writes: see the table in [`crate::writer`].
 
+use std::fs::{self, File};
+use std::io::{ErrorKind as IoErrorKind, Write};
+use std::path::Path;
 use std::time::Duration;
 
 use fault::{Fault, Reason};
@@ -67,6 +70,25 @@ pub(crate) fn is_full(error: &DbErr) -> bool {
     };
     let sqlx::Error::Database(said) = cause.as_ref() else { return false };
     said.code().is_some_and(|code| matches!(code.as_ref(), "13" | "4874"))
+}
+
+/// Whether a file could not be opened because there is no room for the files beside it. SQLite only reports that the
+/// file cannot be opened, so this writes a small file to find out.
+pub(crate) fn is_without_room(file: &Path, error: &DbErr) -> bool {
+    is_full(error) || !is_content(error) && takes_no_file(file)
+}
+
+/// Whether a small file beside this one finds no room.
+fn takes_no_file(beside: &Path) -> bool {
+    /// The smallest size of a log's index.
+    const SIZE: usize = 1 << 15;
+    let mut path = beside.as_os_str().to_owned();
+    path.push("-room");
+    let written = File::create(&path).and_then(|mut file| file.write_all(&[1; SIZE]));
+    // The file may not have been made.
+    drop(fs::remove_file(&path));
+    let full = [IoErrorKind::StorageFull, IoErrorKind::QuotaExceeded, IoErrorKind::FileTooLarge];
+    written.is_err_and(|error| full.contains(&error.kind()))
 }
 
 /// The length of a PostgreSQL error code; SQLite's codes are shorter numbers.

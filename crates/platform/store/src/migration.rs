@@ -4,16 +4,13 @@
 
 pub use sea_orm_migration::{MigrationTrait, MigratorTrait, SchemaManager, prelude, schema};
 
-mod applied;
-
 use sea_orm::DbBackend;
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::schema::{
     big_integer, big_integer_null, binary, integer, integer_null, string, text, uuid, uuid_null,
 };
 
-pub(crate) use self::applied::{Migrations, migrate, pending, up};
-use crate::{dead_letter, inbox, lease, outbox, past, request_record};
+use crate::{dead_letter, gap, inbox, lease, outbox, request_record};
 
 /// The migrations of the tables of this crate.
 #[must_use]
@@ -162,7 +159,7 @@ impl MigrationTrait for Frames {
 }
 
 fn gap_table() -> TableCreateStatement {
-    use past::gap::{Column, Entity};
+    use gap::{Column, Entity};
     Table::create()
         .table(Entity)
         .col(big_integer(Column::LastPosition).primary_key())

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use crate::transaction::Transaction;
+use crate::statement::Connection;
 
 /// The effect of a [`Nemesis`] on one commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub enum Stage {
 #[async_trait]
 pub trait Nemesis: Send + Sync {
     /// Called before a transaction is committed or lost. Its rows are written, and nobody else can see them yet.
-    async fn before_commit(&self, _transaction: &Transaction) {}
+    async fn before_commit(&self, _transaction: &dyn Connection) {}
 
     /// The effect on this commit. Called once before each commit.
     fn at_commit(&self) -> Verdict {

@@ -19,7 +19,7 @@ use sea_orm::entity::prelude::*;
 use sea_orm::{ActiveValue, QueryOrder, QuerySelect};
 
 use crate::database::Database;
-use crate::past;
+use crate::gap;
 pub use crate::recent::Entry;
 use crate::rows::insert_all;
 use crate::simulation::step;
@@ -328,7 +328,7 @@ pub async fn replace(
             transaction.rollback().await?;
             return Ok(false);
         }
-        past::pruned(&transaction, last, limit).await?;
+        gap::pruned(&transaction, last, limit).await?;
         append_frames(&transaction, repeated).await?;
         database.commit(transaction).await?;
         Ok(true)

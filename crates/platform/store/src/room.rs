@@ -6,17 +6,14 @@
 //! truncated too, and its room serves the next write. That copy fails if the file must grow for it and cannot. Nothing
 //! is lost then, and nothing is written until somebody makes room; as much as the length of the logs is always enough.
 
-use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sea_orm::DbErr;
 use tokio::time::Instant;
 
 use crate::database::Database;
-use crate::failure::{is_content, is_full};
 use crate::location::Location;
 
 /// A log of at most this many bytes is never truncated early: a copy costs two syncs, whatever its size.
@@ -75,23 +72,4 @@ impl Room {
 fn left(file: &Path) -> Option<u64> {
     let disk = rustix::fs::statvfs(file.as_os_str().as_bytes()).ok()?;
     disk.f_bavail.checked_mul(disk.f_frsize)
-}
-
-/// Whether a file could not be opened because there is no room for the files beside it. SQLite only reports that the
-/// file cannot be opened, so this writes a small file to find out.
-pub(crate) fn is_missing(file: &Path, error: &DbErr) -> bool {
-    is_full(error) || !is_content(error) && takes_no_file(file)
-}
-
-/// Whether a small file beside this one finds no room.
-fn takes_no_file(beside: &Path) -> bool {
-    /// The smallest size of a log's index.
-    const SIZE: usize = 1 << 15;
-    let mut path = beside.as_os_str().to_owned();
-    path.push("-room");
-    let written = File::create(&path).and_then(|mut file| file.write_all(&[1; SIZE]));
-    // The file may not have been made.
-    drop(fs::remove_file(&path));
-    let full = [ErrorKind::StorageFull, ErrorKind::QuotaExceeded, ErrorKind::FileTooLarge];
-    written.is_err_and(|error| full.contains(&error.kind()))
 }

@@ -9,42 +9,6 @@ use std::fmt::Write;
 use super::modules::{Modules, Names, Usage};
 use super::targets;
 
-/// A use that closes a circle and is there all the same. The list only gets shorter: an entry that closes no circle any
-/// more fails the test.
-struct Exception {
-    package: &'static str,
-    from: &'static str,
-    to: &'static str,
-    why: &'static str,
-}
-
-const EXCEPTIONS: &[Exception] = &[
-    Exception {
-        package: "store",
-        from: "database",
-        to: "migration",
-        why: "opening a database migrates it, and the first migration names the tables that are read through a database",
-    },
-    Exception {
-        package: "store",
-        from: "database",
-        to: "room",
-        why: "a failure to open is judged by the room on the disk, and the room is that of a database",
-    },
-    Exception {
-        package: "store",
-        from: "outbox",
-        to: "past",
-        why: "pruning notes what the log has lost in the same transaction, and that note is compared with the outbox",
-    },
-    Exception {
-        package: "store",
-        from: "transaction",
-        to: "nemesis",
-        why: "a transaction asks the nemesis what fails, and the nemesis looks at the transaction",
-    },
-];
-
 /// What the modules beside each other use of each other, with the places that say so.
 #[derive(Default)]
 struct Graph(BTreeMap<(Names, Names), BTreeSet<String>>);
@@ -62,14 +26,6 @@ impl Graph {
             graph.0.entry(edge).or_default().insert(format!("{} has {by}", from.join("::")));
         }
         graph
-    }
-
-    fn without(&self, exceptions: &[(&str, &str)]) -> Self {
-        let is_kept = |(from, to): &(Names, Names)| {
-            let edge = (from.join("::"), to.join("::"));
-            !exceptions.contains(&(&edge.0, &edge.1))
-        };
-        Self(self.0.iter().filter(|(edge, _)| is_kept(edge)).map(|(edge, by)| (edge.clone(), by.clone())).collect())
     }
 
     fn leads(&self, from: &Names, to: &Names) -> bool {
@@ -98,29 +54,16 @@ impl Graph {
 
 #[test]
 fn files_use_each_other_in_one_direction() {
-    let (mut broken, mut stale) = (String::new(), String::new());
-    let mut seen = 0;
+    let (mut broken, mut seen) = (String::new(), 0);
     for (package, root) in targets() {
-        let listed = || EXCEPTIONS.iter().filter(|exception| exception.package == package);
         let graph = Graph::of(Modules::of(&root).usages());
         seen += graph.0.len();
-        let edges: Vec<(&str, &str)> = listed().map(|exception| (exception.from, exception.to)).collect();
-        let circles = graph.without(&edges).circles();
+        let circles = graph.circles();
         if !circles.is_empty() {
             writeln!(broken, "{package} ({}):\n{circles}", root.display()).unwrap();
         }
-        if !root.ends_with("src/lib.rs") {
-            continue;
-        }
-        for Exception { from, to, why, .. } in listed() {
-            let others: Vec<_> = edges.iter().copied().filter(|edge| *edge != (*from, *to)).collect();
-            if graph.without(&others).circles().is_empty() {
-                writeln!(stale, "{package}: {from} uses {to} in no circle any more, although {why}").unwrap();
-            }
-        }
     }
     assert!(broken.is_empty(), "move what both sides need to where it belongs:\n{broken}");
-    assert!(stale.is_empty(), "take these out of the list:\n{stale}");
     assert!(seen > 300, "the workspace has hundreds of uses between its modules, and {seen} were found");
 }
 
