@@ -19,7 +19,7 @@ use runtime::server::Server;
 
 use runtime::tasks::Kind;
 use runtime::{admin, metrics, spans};
-use store::Location;
+use store::{Database, Location};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -82,23 +82,12 @@ pub async fn run(plan: Plan) -> Result<Exit, Failure> {
 
     let verifier = identity::verifier(&tokens, &settings.identity)?;
     let addr = local_addr(&listener)?;
-    for location in locations.values() {
-        if !wait_for(location, &process).await {
-            return Ok(Exit::Ok);
-        }
-    }
-    let transport = match broker {
-        None => Transport::Tail,
-        Some(options) => Transport::Broker(connect(options).await?),
-    };
-    let databases = assembly::open_all(&locations).await?;
+    let Some((transport, databases)) = reach(&locations, broker, &process).await? else { return Ok(Exit::Ok) };
     let known = Known::of(&databases);
     let watch = Watch { databases: &databases, transport: &transport, data: data.as_ref().map(DataDir::path) };
     let door = Refusing { listener: &listener, admin: admin.addr(), settings: &settings, verifier: &verifier };
     if !door.until_whole(&watch, &process).await? {
-        for database in databases.into_values() {
-            database.close().await;
-        }
+        assembly::close_all(databases).await;
         spans::finish();
         process.tasks.shutdown(TASKS_TIMEOUT).await;
         return Ok(Exit::Ok);
@@ -111,18 +100,43 @@ pub async fn run(plan: Plan) -> Result<Exit, Failure> {
     }
     starting.release();
 
-    process.tasks.spawn(Kind::Helper, "welcome", {
-        let data = data.as_ref().map(|data| data.path().to_owned());
-        let signer = match (&tokens, &transport) {
-            (OwnTokens::Made(signer), Transport::Tail) => Some(signer.clone()),
-            _ => None,
-        };
-        let welcome = Welcome { addr, admin: Some(admin.addr()), data, services, started, signer };
-        // a process of a mesh may wait for other processes without limit
-        let limit = matches!(transport, Transport::Tail).then(|| Deadline::within(START_TIMEOUT));
-        greet(welcome, own_addr(addr), process.clock, limit)
-    });
+    let signer = match (&tokens, &transport) {
+        (OwnTokens::Made(signer), Transport::Tail) => Some(signer.clone()),
+        _ => None,
+    };
+    let path = data.as_ref().map(|data| data.path().to_owned());
+    let welcome = Welcome { addr, admin: Some(admin.addr()), data: path, services, started, signer };
+    // a process of a mesh may wait for other processes without limit
+    let limit = matches!(transport, Transport::Tail).then(|| Deadline::within(START_TIMEOUT));
+    process.tasks.spawn(Kind::Helper, "welcome", greet(welcome, own_addr(addr), process.clock, limit));
     let outcome = serve(server, listener, &process).await;
+    shut_down(assembly, transport, &process).await;
+    // the directory stays locked as long as its services run
+    drop(data);
+    tracing::info!("stopped");
+    outcome.map(|()| Exit::Ok)
+}
+
+/// Waits for the databases, connects to the broker, and opens the databases. `None` if the process has to stop instead.
+async fn reach(
+    locations: &BTreeMap<Service, Location>,
+    broker: Option<JetStreamOptions>,
+    process: &Process,
+) -> Result<Option<(Transport, BTreeMap<Service, Database>)>, Failure> {
+    for location in locations.values() {
+        if !wait_for(location, process).await {
+            return Ok(None);
+        }
+    }
+    let transport = match broker {
+        None => Transport::Tail,
+        Some(options) => Transport::Broker(connect(options).await?),
+    };
+    Ok(Some((transport, assembly::open_all(locations).await?)))
+}
+
+/// Ends the background work, and then closes what it used.
+async fn shut_down(assembly: Assembly, transport: Transport, process: &Process) {
     // work that is still running has no caller left
     let databases = assembly.retire();
     spans::finish();
@@ -131,17 +145,13 @@ pub async fn run(plan: Plan) -> Result<Exit, Failure> {
         broker.close().await;
     }
     databases.close().await;
-    // the directory stays locked as long as its services run
-    drop(data);
-    tracing::info!("stopped");
-    outcome.map(|()| Exit::Ok)
 }
 
 /// Waits until a database server answers. Returns false if the process has to stop instead.
 async fn wait_for(location: &Location, process: &Process) -> bool {
     const PAUSE: Duration = Duration::from_millis(500);
     let latch = process.readiness.latch(format!("the database {location}"));
-    while let Err(error) = store::Database::reach(location).await {
+    while let Err(error) = Database::reach(location).await {
         if !error.is_unreachable() {
             // opening the database reports the error
             break;

@@ -108,14 +108,7 @@ impl Caller {
                 Err(_) => Status::deadline_exceeded("given up"),
             };
             let reason = reason_of(&status);
-            self.site.trace.note(&self.name, what, format_args!("{:?} {reason:?}", status.code()));
-            // Refusals that only an error in the simulation explains, and statuses that no service may return.
-            let defect =
-                matches!(status.code(), Code::InvalidArgument | Code::PermissionDenied | Code::Unauthenticated)
-                    || matches!(status.code(), Code::Internal | Code::DataLoss) && reason.is_some();
-            if defect {
-                self.history.broken(format!("{what} was answered {status:?}"));
-            }
+            self.note(what, &status, reason);
             let again = is_unreachable(&status) || matches!(status.code(), Code::Aborted | Code::ResourceExhausted);
             if again {
                 attempt.failed()
@@ -134,6 +127,17 @@ impl Caller {
         }
         self.history.called(true);
         Answer::Unknown
+    }
+
+    /// Traces a refusal. One that only an error in the simulation explains breaks the run, and so does a status that no
+    /// service may return.
+    fn note(&self, what: &str, status: &Status, reason: Option<Reason>) {
+        self.site.trace.note(&self.name, what, format_args!("{:?} {reason:?}", status.code()));
+        let defect = matches!(status.code(), Code::InvalidArgument | Code::PermissionDenied | Code::Unauthenticated)
+            || matches!(status.code(), Code::Internal | Code::DataLoss) && reason.is_some();
+        if defect {
+            self.history.broken(format!("{what} was answered {status:?}"));
+        }
     }
 
     /// Runs a customer, who books and cancels.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_recursion::async_recursion as boxed;
-use bus::{Subscribe, Subscription};
+use bus::{Delivery, Subscribe, Subscription};
 use runtime::clock::Clock;
 use runtime::lifecycle::{Drain, Latch};
 use store::inbox;
@@ -101,20 +101,13 @@ impl Reader {
         let mut begin = Instant::now();
         loop {
             if !settled && Instant::now() >= due {
-                if let Ok(waiting) = subscription.lag().await {
-                    lag.set(waiting as f64);
-                    settled = waiting == 0;
-                }
-                if settled {
-                    self.applier.settled();
-                    self.caught_up.take().into_iter().for_each(Latch::release);
-                }
+                settled = self.has_settled(subscription.as_mut(), &lag).await;
                 due = Instant::now() + if self.caught_up.is_some() { CATCH_UP_LAG_INTERVAL } else { LAG_INTERVAL };
             }
             sleep_until(begin).await;
             let next = subscription.next(FRAMES_PER_READ);
             let next = if settled { Ok(next.await) } else { timeout_at(due, next).await };
-            let mut deliveries = match next {
+            let deliveries = match next {
                 Err(_) => continue,
                 Ok(Ok(deliveries)) => deliveries,
                 Ok(Err(error)) => {
@@ -126,14 +119,7 @@ impl Reader {
             let (begun, frames) = (Instant::now(), deliveries.len());
             let Outcome { later, done } = self.applier.apply(&deliveries).await;
             applied.increment(done);
-            if !later.is_empty() {
-                deliveries.retain(|delivery| later.iter().all(|(late, _)| late.position != delivery.position));
-            }
-            let mut settled_all = subscription.acknowledge(&deliveries).await;
-            for (delivery, pause) in later {
-                settled_all = settled_all.and(subscription.postpone(std::slice::from_ref(&delivery), pause).await);
-            }
-            if let Err(error) = settled_all {
+            if let Err(error) = acknowledge(subscription.as_mut(), deliveries, later).await {
                 tracing::warn!(consumer = name, error = chain(&error), "cannot acknowledge events");
                 return worked;
             }
@@ -142,4 +128,32 @@ impl Reader {
             begin = begun + if large { Duration::ZERO } else { spacing(pace, begun.elapsed()) };
         }
     }
+
+    /// Measures the lag. Returns whether no event waits; if so, whoever waits for the consumer to catch up goes on.
+    async fn has_settled(&mut self, subscription: &mut dyn Subscription, lag: &metrics::Gauge) -> bool {
+        let Ok(waiting) = subscription.lag().await else { return false };
+        lag.set(waiting as f64);
+        if waiting > 0 {
+            return false;
+        }
+        self.applier.settled();
+        self.caught_up.take().into_iter().for_each(Latch::release);
+        true
+    }
+}
+
+/// Settles the deliveries that are applied, and asks again for those to repeat later.
+async fn acknowledge(
+    subscription: &mut dyn Subscription,
+    mut deliveries: Vec<Delivery>,
+    later: Vec<(Delivery, Duration)>,
+) -> Result<(), bus::Error> {
+    if !later.is_empty() {
+        deliveries.retain(|delivery| later.iter().all(|(late, _)| late.position != delivery.position));
+    }
+    let mut outcome = subscription.acknowledge(&deliveries).await;
+    for (delivery, pause) in later {
+        outcome = outcome.and(subscription.postpone(std::slice::from_ref(&delivery), pause).await);
+    }
+    outcome
 }

@@ -45,19 +45,9 @@ impl Proposals {
         trace: &TraceContext,
         deadline: Deadline,
     ) -> Result<String, Fault> {
-        let Propose { slot, additional_capacity, justification, request_id } = command;
-        let slot_name = slot.to_string();
-        let message = CreateCapacityRequestRequest {
-            parent: slot.hospital.to_string(),
-            capacity_request: Some(CapacityRequest {
-                slot: slot_name.clone(),
-                additional_capacity,
-                justification,
-                ..CapacityRequest::default()
-            }),
-            request_id: request_id.map(|chosen| forwarded_request_id(caller, chosen).to_string()).unwrap_or_default(),
-        };
-        let mut route = self.hospital.route(&slot_name);
+        let (slot, request_id) = (command.slot.to_string(), command.request_id);
+        let message = encode(caller, command);
+        let mut route = self.hospital.route(&slot);
         // leaves time for the answer to arrive
         let deadline = deadline.earlier_by(RESPONSE_RESERVE);
         loop {
@@ -88,6 +78,20 @@ impl Proposals {
                 }
             }
         }
+    }
+}
+
+fn encode(caller: &Caller, command: Propose) -> CreateCapacityRequestRequest {
+    let Propose { slot, additional_capacity, justification, request_id } = command;
+    CreateCapacityRequestRequest {
+        parent: slot.hospital.to_string(),
+        capacity_request: Some(CapacityRequest {
+            slot: slot.to_string(),
+            additional_capacity,
+            justification,
+            ..CapacityRequest::default()
+        }),
+        request_id: request_id.map(|chosen| forwarded_request_id(caller, chosen).to_string()).unwrap_or_default(),
     }
 }
 

@@ -24,7 +24,6 @@ pub(super) async fn check(directory: &Path, service_rows: &ServiceRows) -> Resul
         if !file.exists() || !data_dir::file(directory, Service::Screening).exists() {
             continue;
         }
-        let missing = |subject, detail| Disagreement { subject, rule: Rule::ServedIsStored, detail };
         if !store::stored::is_free(&file).await.map_err(|error| unread(&file, &error))? {
             let detail = "a transaction on its file does not end: nothing written in it is stored";
             found.push(missing(Subject::Storage(service.name()), detail.to_owned()));
@@ -32,15 +31,8 @@ pub(super) async fn check(directory: &Path, service_rows: &ServiceRows) -> Resul
         let read = async |query| store::stored::numbers(&file, query).await.map_err(|error| unread(&file, &error));
         match service {
             Service::Hospital => {
-                let stored: HashSet<(Uuid, i64)> =
-                    HashSet::from_iter(read("SELECT screening, generation FROM claim").await?);
-                for row in service_rows.claims.iter().flatten() {
-                    let ClaimId { screening: ScreeningId(id), generation } = row.claim;
-                    if !stored.contains(&(id, i64::from(generation))) {
-                        let detail = "hospital said the claim, but its storage does not have it".to_owned();
-                        found.push(missing(Subject::Claim(row.claim, row.slot.clone()), detail));
-                    }
-                }
+                let stored = read("SELECT screening, generation FROM claim").await?.into_iter().collect();
+                found.extend(unknown(service_rows, &stored));
             }
             Service::Screening => {
                 let stored = read("SELECT id, version FROM screening").await?.into_iter().collect();
@@ -63,13 +55,27 @@ pub(super) async fn check(directory: &Path, service_rows: &ServiceRows) -> Resul
     Ok(found)
 }
 
+fn missing(subject: Subject, detail: String) -> Disagreement {
+    Disagreement { subject, rule: Rule::ServedIsStored, detail }
+}
+
+/// The claims that Hospital answered and its storage does not have.
+fn unknown(service_rows: &ServiceRows, stored: &HashSet<(Uuid, i64)>) -> Vec<Disagreement> {
+    let unknown = service_rows.claims.iter().flatten().filter(|row| {
+        let ClaimId { screening: ScreeningId(id), generation } = row.claim;
+        !stored.contains(&(id, i64::from(generation)))
+    });
+    let detail = "hospital said the claim, but its storage does not have it";
+    unknown.map(|row| missing(Subject::Claim(row.claim, row.slot.clone()), detail.to_owned())).collect()
+}
+
 /// The screenings that a service answered in a newer version than its storage has.
 fn older(
     service: Service,
     said: impl Iterator<Item = (ScreeningId, i64)>,
     stored: &HashMap<Uuid, i64>,
 ) -> Vec<Disagreement> {
-    let missing = said.filter_map(|(screening, version)| {
+    let older = said.filter_map(|(screening, version)| {
         let has = match stored.get(&screening.0) {
             Some(stored) if *stored >= version => return None,
             Some(stored) => format!("has version {stored}"),
@@ -77,9 +83,9 @@ fn older(
         };
         let detail = format!("{} said version {version}, but its storage {has}", service.name());
         let subject = Subject::Booking { screening, slot: None, customer: None };
-        Some(Disagreement { subject, rule: Rule::ServedIsStored, detail })
+        Some(missing(subject, detail))
     });
-    missing.collect()
+    older.collect()
 }
 
 fn unread(file: &Path, error: &store::DbErr) -> Failure {
