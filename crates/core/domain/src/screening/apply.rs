@@ -14,13 +14,6 @@ use crate::ids::{ClaimId, SlotId};
 /// The row after a transition that [`super::decide()`] allowed.
 #[must_use]
 pub fn apply(row: Option<&Screening>, event: &Event, now: Timestamp) -> Screening {
-    if let Event::GivenUp(reason) = event {
-        return Screening { given_up: Some(*reason), ..expected(row) };
-    }
-    if let Event::Renamed(name) = event {
-        let next = Screening { customer_display_name: name.clone(), ..expected(row) };
-        return Screening { update_time: next.update_time.max(now), ..next };
-    }
     let (mut next, state, reason, message) = match event {
         Event::Parked(booking, terms) => (booked(row, booking, terms, now), State::Pending, "", ""),
         Event::Confirmed(booking, terms) => (booked(row, booking, terms, now), State::Confirmed, "", ""),
@@ -31,7 +24,11 @@ pub fn apply(row: Option<&Screening>, event: &Event, now: Timestamp) -> Screenin
             let next = row.cloned().unwrap_or_else(|| fence(*claim, slot, now));
             (next, State::ForceCancelled, cause.name(), message.as_str())
         }
-        Event::GivenUp(_) | Event::Renamed(_) => unreachable!("no transition"),
+        Event::GivenUp(reason) => return Screening { given_up: Some(*reason), ..expected(row) },
+        Event::Renamed(name) => {
+            let next = Screening { customer_display_name: name.clone(), ..expected(row) };
+            return Screening { update_time: next.update_time.max(now), ..next };
+        }
         Event::Cancelled(by, message) => (expected(row), State::Cancelled, by.code(), message.as_str()),
         Event::AttendanceRecorded(true) => (expected(row), State::Completed, "", ""),
         Event::AttendanceRecorded(false) => (expected(row), State::NoShow, "", ""),
