@@ -40,6 +40,46 @@ pub enum Admission {
 }
 
 /// A service's part of a projection. `domain` folds; the implementation loads, folds and saves.
+///
+/// ```
+/// use async_trait::async_trait;
+/// use contract::event::v1::event_envelope::Payload;
+/// use domain::event::subject_filter;
+/// use domain::ids::Malformed;
+/// use relay::{Admission, Consumer, Incoming, Projection, Projector, Task};
+/// use runtime::clock::Clock;
+/// use sea_orm::Statement;
+/// use store::{Connection, Database, DbErr, Transaction};
+///
+/// struct Tally;
+/// struct Confirmed;
+///
+/// #[async_trait]
+/// impl Projection for Tally {
+///     type Fact = Confirmed;
+///
+///     // an event that is counted twice makes the number wrong
+///     const ADMISSION: Admission = Admission::Once;
+///
+///     fn decode(event: &Incoming) -> Result<Option<Confirmed>, Malformed> {
+///         Ok(matches!(event.envelope.payload, Some(Payload::ScreeningConfirmed(_))).then_some(Confirmed))
+///     }
+///
+///     async fn fold(&self, transaction: &Transaction, facts: Vec<&Confirmed>) -> Result<(), DbErr> {
+///         let sql = "UPDATE tally SET confirmed = confirmed + $1";
+///         let count = i64::try_from(facts.len()).unwrap_or(i64::MAX);
+///         let add = Statement::from_sql_and_values(transaction.backend(), sql, [count.into()]);
+///         transaction.execute(add).await.map(drop)
+///     }
+/// }
+///
+/// // the process spawns the task, and `relay::consume` brings the consumer its events
+/// fn tally(database: Database) -> (Consumer, Task) {
+///     let (projector, writing) = Projector::new("tally", Tally, database, Clock::system());
+///     let subjects = vec![subject_filter("screening", "screening_confirmed")];
+///     (projector.consumer("tally-confirmed", subjects, None), writing)
+/// }
+/// ```
 #[async_trait]
 pub trait Projection: Send + Sync + 'static {
     /// The decoded content of an event.

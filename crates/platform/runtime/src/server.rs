@@ -78,6 +78,27 @@ pub enum Error {
 }
 
 /// A server that is being assembled.
+///
+/// ```
+/// use contract::capacity::v1::capacity_service_server::{CapacityService, CapacityServiceServer};
+/// use runtime::clock::Clock;
+/// use runtime::identity::Verifier;
+/// use runtime::server::{Error, Server, ServerOptions};
+/// use runtime::{Process, limited};
+/// use tokio::net::TcpListener;
+///
+/// async fn serve(
+///     service: impl CapacityService,
+///     keys: Verifier,
+///     process: &Process,
+///     listener: TcpListener,
+/// ) -> Result<(), Error> {
+///     let mut server = Server::new(ServerOptions::default(), keys, Clock::system());
+///     server = server.ready_when(process.readiness.clone());
+///     server.add(limited!(CapacityServiceServer::new(service)));
+///     server.run(listener, process.drain.clone()).await
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Server {
     options: ServerOptions,

@@ -73,6 +73,46 @@ struct Job<H: BatchHandler> {
 }
 
 /// The handle for submitting commands.
+///
+/// ```no_run
+/// use contract::event::v1::EventEnvelope;
+/// use store::migration::{self, MigrationTrait, MigratorTrait};
+/// use store::{BatchHandler, Database, DbErr, Location, Transaction, Writer, WriterOptions, outbox};
+/// use tokio::time::{Duration, Instant};
+///
+/// struct Migrator;
+///
+/// impl MigratorTrait for Migrator {
+///     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+///         migration::common() // followed by those of the service's own tables
+///     }
+/// }
+///
+/// struct Announcing;
+///
+/// #[async_trait::async_trait]
+/// impl BatchHandler for Announcing {
+///     type Command = EventEnvelope;
+///     type Answer = ();
+///
+///     async fn execute(&self, transaction: &Transaction, batch: &[&EventEnvelope]) -> Result<Vec<()>, DbErr> {
+///         // a service loads rows here, decides by them, and saves them together with its events
+///         let events: Vec<EventEnvelope> = batch.iter().copied().cloned().collect();
+///         outbox::append(transaction, &events).await?;
+///         Ok(vec![(); events.len()])
+///     }
+/// }
+///
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), store::Error> {
+/// let database = Database::open::<Migrator>(&Location::Sqlite("news.db".into())).await?;
+/// let (writer, writing) = Writer::new("news", Announcing, database, WriterOptions::default());
+/// tokio::spawn(writing); // a service spawns it as an essential task of its process
+/// let answer = writer.submit(EventEnvelope::default(), Instant::now() + Duration::from_secs(1)).await;
+/// assert!(answer.is_ok(), "committed");
+/// # Ok(())
+/// # }
+/// ```
 pub struct Writer<H: BatchHandler> {
     queue: mpsc::Sender<Job<H>>,
 }
