@@ -1,7 +1,7 @@
 //! The only source of randomness: ids, trace ids, keys and jitter.
 //!
 //! Rules never draw a random number; their callers pass ids in. In a simulation everything is drawn from its seed, see
-//! [`crate::simulation`].
+//! `runtime::simulation`.
 
 #![allow(clippy::disallowed_methods, reason = "the one place that draws random numbers")]
 
@@ -10,12 +10,14 @@ use std::time::Duration;
 use rand::Rng;
 use uuid::Uuid;
 
-use crate::simulation;
-
 /// A time-ordered id, for resources that the server names: pages and indexes follow the order of creation.
 #[must_use]
 pub fn uuid_v7() -> Uuid {
-    simulation::uuid_v7().unwrap_or_else(Uuid::now_v7)
+    #[cfg(feature = "testing")]
+    if let Some(drawn) = crate::simulation::uuid_v7() {
+        return drawn;
+    }
+    Uuid::now_v7()
 }
 
 /// A random id that reveals nothing, not even its time of creation.
@@ -32,7 +34,8 @@ pub fn uuid_v4() -> Uuid {
 #[must_use]
 pub fn bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
-    if simulation::fill(&mut bytes) {
+    #[cfg(feature = "testing")]
+    if crate::simulation::fill(&mut bytes) {
         return bytes;
     }
     rand::rng().fill_bytes(&mut bytes);

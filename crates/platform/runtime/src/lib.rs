@@ -19,6 +19,7 @@ pub mod metrics;
 mod process;
 mod scope;
 pub mod server;
+#[cfg(feature = "testing")]
 pub mod simulation;
 pub mod spans;
 pub mod status;

@@ -18,6 +18,8 @@ use crate::connection::{Opening, Pools, Purpose, Reader, Snapshot, connect};
 use crate::file::File;
 use crate::incarnation::Incarnation;
 use crate::location::Location;
+use crate::nemesis::Faults;
+#[cfg(feature = "testing")]
 use crate::nemesis::Nemesis;
 use crate::recent::Recent;
 use crate::simulation::step;
@@ -38,7 +40,7 @@ pub struct Database {
     trust: Arc<Trust>,
     /// Held while connections are replaced.
     replacing: Arc<Mutex<()>>,
-    nemesis: Option<Arc<dyn Nemesis>>,
+    faults: Faults,
 }
 
 impl fmt::Debug for Database {
@@ -49,12 +51,13 @@ impl fmt::Debug for Database {
 
 impl Database {
     /// Lets a nemesis inject faults into every later transaction of this handle and its clones.
+    #[cfg(feature = "testing")]
     #[must_use]
     pub fn with_nemesis(mut self, nemesis: Arc<dyn Nemesis>) -> Self {
         if nemesis.trusts_connections() {
             self.trust.blind();
         }
-        self.nemesis = Some(nemesis);
+        self.faults = Faults::by(nemesis);
         self
     }
 
@@ -137,7 +140,7 @@ impl Database {
     pub(crate) async fn begin(&self) -> Result<Transaction, DbErr> {
         self.renew_connections().await;
         let writer = self.reader.pools().writer;
-        Transaction::begin(&writer, &self.trust, self.nemesis.clone()).await
+        Transaction::begin(&writer, &self.trust, self.faults.clone()).await
     }
 
     /// Begins a small write outside the writer. If the database locks rows, it does not wait for the writer.
@@ -149,7 +152,7 @@ impl Database {
         self.renew_connections().await;
         let turn = self.reader.turn().await?;
         let pool = WritingPool::Server(self.reader.pools().reader);
-        let begun = Transaction::begin(&pool, &self.trust, self.nemesis.clone()).await;
+        let begun = Transaction::begin(&pool, &self.trust, self.faults.clone()).await;
         begun.map(|transaction| transaction.in_turn(turn))
     }
 

@@ -48,7 +48,9 @@ pub use database::{Database, Error};
 pub use incarnation::Incarnation;
 pub use location::{Location, LocationError};
 pub use lookup::{Lookup, Lookups};
-pub use nemesis::{Nemesis, Stage, Verdict};
+pub use nemesis::Stage;
+#[cfg(feature = "testing")]
+pub use nemesis::{Nemesis, Verdict};
 pub use statement::{Connection, Fetch, Run};
 pub use time::{micros, timestamp};
 pub use transaction::Transaction;

@@ -1,10 +1,19 @@
-//! Faults of the database that tests inject. Production has no nemesis.
+//! Faults of the database that tests inject. Without the feature `testing` there are none.
 
+#[cfg(feature = "testing")]
+use std::sync::Arc;
+
+#[cfg(feature = "testing")]
 use async_trait::async_trait;
+use sea_orm::DbErr;
+#[cfg(feature = "testing")]
+use sea_orm::RuntimeErr;
 
+#[cfg(feature = "testing")]
 use crate::statement::Connection;
 
 /// The effect of a [`Nemesis`] on one commit.
+#[cfg(feature = "testing")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// Commits normally.
@@ -32,6 +41,7 @@ pub enum Stage {
 }
 
 /// Decides the outcome of transactions in tests.
+#[cfg(feature = "testing")]
 #[async_trait]
 pub trait Nemesis: Send + Sync {
     /// Called before a transaction is committed or lost. Its rows are written, and nobody else can see them yet.
@@ -50,5 +60,34 @@ pub trait Nemesis: Send + Sync {
     /// A planted bug: whether a connection is used again after a BEGIN, COMMIT or ROLLBACK failed on it.
     fn trusts_connections(&self) -> bool {
         false
+    }
+}
+
+/// The faults of a database's transactions.
+#[derive(Clone, Default)]
+pub(crate) struct Faults {
+    #[cfg(feature = "testing")]
+    nemesis: Option<Arc<dyn Nemesis>>,
+}
+
+impl Faults {
+    #[cfg(feature = "testing")]
+    pub(crate) fn by(nemesis: Arc<dyn Nemesis>) -> Self {
+        Self { nemesis: Some(nemesis) }
+    }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn nemesis(&self) -> Option<Arc<dyn Nemesis>> {
+        self.nemesis.clone()
+    }
+
+    /// The error of storage that fails at this stage.
+    #[cfg_attr(not(feature = "testing"), expect(unused_variables))]
+    pub(crate) fn at(&self, stage: Stage) -> Result<(), DbErr> {
+        #[cfg(feature = "testing")]
+        if self.nemesis.as_ref().is_some_and(|nemesis| nemesis.storage_fails(stage)) {
+            return Err(DbErr::Conn(RuntimeErr::Internal(format!("the nemesis let storage fail at {stage:?}"))));
+        }
+        Ok(())
     }
 }

@@ -15,13 +15,14 @@ use async_recursion::async_recursion as boxed;
 use async_trait::async_trait;
 use domain::frame::Frame;
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, RuntimeErr, Statement,
-    TransactionTrait, Value,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, Statement, TransactionTrait, Value,
 };
 
 use crate::file::{File, Writing};
 use crate::incarnation::Incarnations;
-use crate::nemesis::{Nemesis, Stage, Verdict};
+#[cfg(feature = "testing")]
+use crate::nemesis::Verdict;
+use crate::nemesis::{Faults, Stage};
 use crate::recent::Entry;
 use crate::sealed::Sealed;
 use crate::statement::{Connection, Row};
@@ -53,6 +54,7 @@ impl Trust {
     }
 
     /// Plants the bug that a failed connection is used again.
+    #[cfg(feature = "testing")]
     pub(crate) fn blind(&self) {
         self.blind.store(true, Ordering::Release);
     }
@@ -89,7 +91,7 @@ pub struct Transaction {
     begun: Begun,
     /// Whether a statement failed. Nothing more is then run or committed.
     broken: AtomicBool,
-    nemesis: Option<Arc<dyn Nemesis>>,
+    faults: Faults,
     doubt: Doubt,
     /// The frames that it added to the outbox of a file.
     appended: Mutex<Vec<Entry>>,
@@ -136,15 +138,9 @@ impl std::fmt::Debug for Transaction {
 
 impl Transaction {
     #[boxed]
-    pub(crate) async fn begin(
-        pool: &WritingPool,
-        trust: &Arc<Trust>,
-        nemesis: Option<Arc<dyn Nemesis>>,
-    ) -> Result<Self, DbErr> {
+    pub(crate) async fn begin(pool: &WritingPool, trust: &Arc<Trust>, faults: Faults) -> Result<Self, DbErr> {
         let doubt = trust.doubt();
-        if fails(nemesis.as_ref(), Stage::Begin) {
-            return Err(injected(Stage::Begin));
-        }
+        faults.at(Stage::Begin)?;
         let begun = match pool {
             WritingPool::Server(pool) => pool.begin().await.map(|begun| Begun::Server(Sealed::new(begun))),
             WritingPool::File(file) => file.begin(trust.is_blind()).await.map(|begun| Begun::File(Sealed::new(begun))),
@@ -153,7 +149,7 @@ impl Transaction {
             Ok(begun) => Ok(Self {
                 begun,
                 broken: AtomicBool::new(false),
-                nemesis,
+                faults,
                 doubt,
                 appended: Mutex::default(),
                 _turn: None,
@@ -184,7 +180,8 @@ impl Transaction {
             drop(self.rollback().await);
             return Err(broken());
         }
-        if let Some(nemesis) = self.nemesis.clone() {
+        #[cfg(feature = "testing")]
+        if let Some(nemesis) = self.faults.nemesis() {
             nemesis.before_commit(&self).await;
             match nemesis.at_commit() {
                 Verdict::Commit => {}
@@ -202,13 +199,11 @@ impl Transaction {
     }
 
     async fn finish(self) -> Result<(), DbErr> {
-        if fails(self.nemesis.as_ref(), Stage::CommitStaysOpen) {
-            return Err(injected(Stage::CommitStaysOpen));
-        }
-        if fails(self.nemesis.as_ref(), Stage::Commit) {
+        self.faults.at(Stage::CommitStaysOpen)?;
+        if let Err(injected) = self.faults.at(Stage::Commit) {
             self.roll_back_by_itself().await;
             drop(self.rollback().await);
-            return Err(injected(Stage::Commit));
+            return Err(injected);
         }
         let Self { begun, doubt, .. } = self;
         match begun {
@@ -222,11 +217,8 @@ impl Transaction {
     /// Rolls back. After an error the connection is not used again; its writes are lost with it.
     #[boxed]
     pub(crate) async fn rollback(self) -> Result<(), DbErr> {
-        let fails = fails(self.nemesis.as_ref(), Stage::Rollback);
+        self.faults.at(Stage::Rollback)?;
         let Self { begun, doubt, .. } = self;
-        if fails {
-            return Err(injected(Stage::Rollback));
-        }
         match begun {
             Begun::Server(begun) => begun.take().rollback().await?,
             Begun::File(writing) => writing.take().roll_back().await?,
@@ -240,11 +232,12 @@ impl Transaction {
         if self.broken.load(Ordering::Acquire) {
             return Err(broken());
         }
-        let outcome = if fails(self.nemesis.as_ref(), Stage::Statement) {
-            self.roll_back_by_itself().await;
-            Err(injected(Stage::Statement))
-        } else {
-            statement.await
+        let outcome = match self.faults.at(Stage::Statement) {
+            Ok(()) => statement.await,
+            Err(injected) => {
+                self.roll_back_by_itself().await;
+                Err(injected)
+            }
         };
         if outcome.is_err() {
             self.broken.store(true, Ordering::Release);
@@ -269,14 +262,6 @@ impl Transaction {
     async fn roll_back_by_itself(&self) {
         drop(self.run_text("ROLLBACK").await);
     }
-}
-
-fn fails(nemesis: Option<&Arc<dyn Nemesis>>, stage: Stage) -> bool {
-    nemesis.is_some_and(|nemesis| nemesis.storage_fails(stage))
-}
-
-fn injected(stage: Stage) -> DbErr {
-    DbErr::Conn(RuntimeErr::Internal(format!("the nemesis let storage fail at {stage:?}")))
 }
 
 /// The error of a statement or commit after a failed statement. It blames the content, because the caller ignored the

@@ -13,6 +13,7 @@ use crate::connection::{Opening, Pools, Purpose, Reader, connect, have_sessions}
 use crate::failure;
 use crate::file::File;
 use crate::location::Location;
+use crate::nemesis::Faults;
 use crate::schema::{self, Migrations};
 use crate::simulation::step;
 use crate::transaction::{Trust, WritingPool};
@@ -140,7 +141,7 @@ impl Database {
             writable: Arc::new(watch::Sender::new(true)),
             trust,
             replacing: Arc::default(),
-            nemesis: None,
+            faults: Faults::default(),
         })
     }
 
