@@ -60,6 +60,19 @@ func TestReplicasAreCounted(t *testing.T) {
 	}
 }
 
+// A pod that goes is none of those that a strategy allows, however long it takes; that it is not ready any more counts.
+func TestPodsThatGoAreNotCounted(t *testing.T) {
+	goes := pod("a", "hospital", "one", true)
+	goes["metadata"].(object)["deletionTimestamp"] = "2026-11-30T12:00:00Z"
+	counted := &replicas{pods: map[string]object{"a": pod("a", "hospital", "one", true)}, fewest: map[string]int{}, most: map[string]int{}}
+	counted.look()
+	counted.hear(event{"MODIFIED", goes})
+	counted.hear(event{"ADDED", pod("b", "hospital", "two", true)})
+	if most, fewest := counted.most["hospital"], counted.fewest["hospital"]; most != 1 || fewest != 0 {
+		t.Errorf("there were %d pods at most, and %d ready at least", most, fewest)
+	}
+}
+
 func TestWhatIsComparedDiffers(t *testing.T) {
 	before := map[string]string{"a": "1", "b": "2"}
 	if err := same("nothing", before, map[string]string{"a": "1", "b": "2"}); err != nil {
