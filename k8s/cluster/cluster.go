@@ -22,6 +22,7 @@ type Cluster struct {
 	tree      string // a copy of it, in which commands of the documents are run
 	began     time.Time
 	context   context.Context
+	end       context.CancelCauseFunc // of that, where nothing that follows would mean anything
 
 	client  *http.Client
 	running []*exec.Cmd
@@ -62,7 +63,7 @@ func (c *Cluster) eventually(limit time.Duration, wrong func() error) error {
 		}
 		select {
 		case <-c.context.Done():
-			return c.context.Err()
+			return context.Cause(c.context)
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
@@ -161,7 +162,7 @@ func (c *Cluster) runAs(command *exec.Cmd, name string) error {
 	c.mutex.Unlock()
 	go func() {
 		if err := command.Wait(); c.context.Err() == nil && !c.stopping() {
-			fmt.Fprintf(os.Stderr, "cluster: %s has ended: %v; its last words: %s\n", name, err, lastWords(filepath.Join(c.directory, "log", name)))
+			c.end(fmt.Errorf("%s has ended: %v; its last words: %s", name, err, lastWords(filepath.Join(c.directory, "log", name))))
 		}
 	}()
 	return nil

@@ -111,8 +111,10 @@ func inNamespaces(root, keep string, names []string) (err error) {
 		return err
 	}
 	defer os.RemoveAll(directory)
+	running, end := context.WithCancelCause(interrupted)
+	defer end(nil)
 	cluster := &Cluster{
-		programs: os.Getenv(inside), directory: directory, checkout: root, began: time.Now(), context: interrupted,
+		programs: os.Getenv(inside), directory: directory, checkout: root, began: time.Now(), context: running, end: end,
 	}
 	defer func() {
 		cluster.stop()
@@ -131,6 +133,9 @@ func inNamespaces(root, keep string, names []string) (err error) {
 		wrong := one.look(cluster)
 		if interrupted.Err() != nil {
 			return errors.New("interrupted")
+		}
+		if ended := context.Cause(running); ended != nil {
+			return ended
 		}
 		if wrong != nil {
 			return fmt.Errorf("%s: %w", one.name, wrong)
