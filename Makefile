@@ -88,7 +88,7 @@ mesh-check: tools .tools/kubernetes ## holds k8s/ and istio/ to their schemas, t
 	.ci/istio
 
 # Linux and Go. A network of its own wants root, and the programs minutes to build once.
-cluster-check: ## runs what k8s/ documents on a real API server with real controllers, and asserts what becomes of it
+cluster-check: ## runs what k8s/ and istio/ document on a real API server with controllers and istiod, and asserts what becomes of it
 	.ci/cluster $(ARGS)
 
 mesh-lab: tools ## runs demo, verify and refusals through Istio's control plane and real Envoys on loopback

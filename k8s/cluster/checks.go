@@ -32,6 +32,9 @@ var checks = []check{
 	{"broken", "a version that does not serve leaves the old one serving, and can be taken back", broken},
 	{"scale", "autoscalers follow the container and not its sidecar, up at once, and down a pod a minute after five quiet ones", scale},
 	{"drain", "a drained node takes one replica of a service at a time", drain},
+	{"mesh", "Istio is installed in the documented order, twice and spread, and no other team has anything changed", installMesh},
+	{"sidecars", "in the mesh each service has its sidecar, admitted under restricted, and istioctl analyze is content", inMesh},
+	{"neighbours", "without istio/ again, other teams have what they had", neighbours},
 }
 
 const (

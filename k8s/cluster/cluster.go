@@ -28,6 +28,8 @@ type Cluster struct {
 	running []*exec.Cmd
 	mutex   sync.Mutex
 	played  played
+	before  map[string]string // what others had before istio/ was applied
+	told    map[string]string // what the mesh is told by istio/
 }
 
 const (
@@ -74,6 +76,8 @@ func (c *Cluster) start() error {
 	for _, command := range []string{
 		"mount --make-rprivate /", "mount -t proc proc /proc",
 		"ip link set lo up", "ip address add " + nodeAddress + "/32 dev lo", "ip route add default dev lo",
+		// Every address of a Service is this machine's, so that what is real can listen there.
+		"ip route add local " + serviceRange + " dev lo",
 	} {
 		words := strings.Fields(command)
 		if said, err := exec.Command(words[0], words[1:]...).CombinedOutput(); err != nil {
@@ -130,6 +134,9 @@ func (c *Cluster) start() error {
 		return err
 	}
 	if err := c.startMetrics(); err != nil {
+		return err
+	}
+	if err := forward(apiService+":443", apiAddress); err != nil {
 		return err
 	}
 	go c.playPods()
@@ -202,8 +209,10 @@ func (c *Cluster) copyTree() error {
 	if err := os.RemoveAll(filepath.Join(c.tree, "k8s/overlays/prod/image")); err != nil {
 		return err
 	}
-	if err := os.Symlink(filepath.Join(c.programs, "kubectl"), filepath.Join(c.directory, "bin", "kubectl")); err != nil {
-		return err
+	for _, name := range []string{"kubectl", "istioctl"} {
+		if err := os.Symlink(filepath.Join(c.programs, name), filepath.Join(c.directory, "bin", name)); err != nil {
+			return err
+		}
 	}
 	self, err := os.Executable()
 	if err != nil {
@@ -212,7 +221,7 @@ func (c *Cluster) copyTree() error {
 	return errors.Join(os.Symlink(self, filepath.Join(c.directory, "bin", "checkup")), c.plant())
 }
 
-// shell runs a command of a document in the copy, with the cluster's kubectl.
+// shell runs a command of a document in the copy, with the cluster's kubectl and istioctl.
 func (c *Cluster) shell(command string) (string, error) {
 	run := exec.CommandContext(c.context, "bash", "-euo", "pipefail", "-c", command)
 	run.Dir = c.tree

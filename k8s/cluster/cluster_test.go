@@ -24,6 +24,15 @@ func TestDocumentsHaveWhatIsRun(t *testing.T) {
 	if len(secrets) != 11 || !slices.Equal(secrets["hospital-database"], []string{"url"}) || !slices.Equal(secrets["operator-nats"], []string{"password"}) {
 		t.Errorf("%s asks for %v", deployment, secrets)
 	}
+	mesh, err := here().blocks(meshDocument, "Install")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, wanted := range []string{"istioctl install -y -f istio/install.yaml", meshApply} {
+		if !slices.Contains(mesh[0], wanted) {
+			t.Errorf("%s does not have %s among %q", meshDocument, wanted, mesh[0])
+		}
+	}
 	if _, err := here().blocks(deployment, "No such heading"); err == nil {
 		t.Error("a heading that is not there has commands")
 	}

@@ -1,12 +1,12 @@
-// Command cluster runs what k8s/ documents on a Kubernetes: a real API server with its etcd, controllers and
-// scheduler, as processes in namespaces of their own on this machine. Nodes and pods are played by kwok: a pod is
-// admitted, scheduled, reported ready and deleted, and no container runs.
+// Command cluster runs what k8s/ and istio/ document on a Kubernetes: a real API server with its etcd, controllers and
+// scheduler, and Istio's control plane, as processes in namespaces of their own on this machine. Nodes and pods are
+// played by kwok: a pod is admitted, scheduled, reported ready and deleted, and no container runs.
 //
 //	go run . [-root DIR] [-keep DIR] [CHECK...]
 //	go run . -mistakes
 //
 // Without names every check runs. It needs Linux, root, Go, ip (iproute2) and bash; the network only while programs
-// are built, which happens once for each version of programs/go.mod.
+// are built, which happens once for each version of programs/go.mod and ../../istio/test/go.mod.
 package main
 
 import (

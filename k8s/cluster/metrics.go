@@ -60,7 +60,7 @@ func (c *Cluster) serveMetrics(answer http.ResponseWriter, asked *http.Request) 
 					names = append(names, text(one, "name"))
 				}
 			}
-			// No mesh adds a sidecar here, so a pod of ours has one in its metrics alone, as an autoscaler sees it.
+			// Where no mesh adds a sidecar, a pod of ours has one in its metrics alone, as an autoscaler sees it.
 			if parts[4] == "checkup" && !slices.Contains(names, "istio-proxy") {
 				names = append(names, "istio-proxy")
 			}

@@ -31,6 +31,14 @@ var mistakes = []mistake{
 	{"k8s/base/hospital.yaml", "stabilizationWindowSeconds: 300", "stabilizationWindowSeconds: 0", []string{"prod", "scale"}, "hospital has"},
 	{"k8s/base/hospital.yaml", "policies: [{type: Pods, value: 1, periodSeconds: 60}]", "policies: [{type: Percent, value: 100, periodSeconds: 60}]", []string{"prod", "scale"}, "more than a pod a minute"},
 	{"k8s/base/hospital.yaml", "  maxUnavailable: 1\n", "  maxUnavailable: 0\n", []string{"prod", "drain"}, "drain"},
+	// The order that the document once had.
+	{meshDocument, "kubectl apply -f k8s/base/namespace.yaml -f istio/namespace.yaml\n", "", []string{"mesh"}, `namespaces "istio-ingress" not found`},
+	{"istio/mtls.yaml", "namespace: checkup", "namespace: istio-system", []string{"mesh"}, "peerauthentications istio-system/default is new"},
+	{"istio/install.yaml", "minReplicas: 2\n          maxReplicas: 5", "minReplicas: 1\n          maxReplicas: 5", []string{"mesh"}, "istiod has 1 ready pods"},
+	{"istio/install.yaml", "    cni:\n      enabled: true", "    cni:\n      enabled: false", []string{"mesh", "sidecars"}, "violates PodSecurity"},
+	{"k8s/base/namespace.yaml", "    istio-injection: enabled\n", "", []string{"mesh", "sidecars"}, "has no sidecar"},
+	{"k8s/pipeline/deploy", "  kubectl apply -k istio\n", "  true\n", []string{"mesh", "sidecars"}, "checkup/deny-all is gone"},
+	{"istio/routes/hospital.yaml", "destination: {host: hospital.checkup.svc.cluster.local", "destination: {host: hospitals.checkup.svc.cluster.local", []string{"mesh", "sidecars"}, "IST0101"},
 }
 
 // planted tells the child which mistake is in its copy.

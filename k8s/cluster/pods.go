@@ -23,6 +23,7 @@ const (
 type played struct {
 	migration fate
 	cpu       map[string]string // by app.kubernetes.io/name and container, such as hospital/checkup: 175m
+	istiod    bool              // its process was started
 	looks     int               // how often an autoscaler has looked at Hospital
 }
 
@@ -62,6 +63,8 @@ func (c *Cluster) playPods() {
 			var err error
 			switch {
 			case at(pod, "metadata", "deletionTimestamp") != nil:
+			case labelOf(pod, "app") == "istiod":
+				err = c.playIstiod(pod)
 			case labelOf(pod, "app.kubernetes.io/component") == "migration":
 				err = c.playMigration(pod)
 			}

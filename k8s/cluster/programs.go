@@ -24,11 +24,14 @@ var programs = []program{
 	{"kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler", kubernetes},
 	{"kubectl", "k8s.io/kubernetes/cmd/kubectl", kubernetes},
 	{"kwok", "sigs.k8s.io/kwok/cmd/kwok", kubernetes},
+	{"istioctl", "istio.io/istio/istioctl/cmd/istioctl", mesh},
+	{"pilot-discovery", "istio.io/istio/pilot/cmd/pilot-discovery", mesh},
 }
 
 // What a release says of itself, and a build from a module does not know.
 const versions = "-s -w -X k8s.io/component-base/version.gitVersion=v1.36.1 -X k8s.io/component-base/version.gitMajor=1" +
-	" -X k8s.io/component-base/version.gitMinor=36"
+	" -X k8s.io/component-base/version.gitMinor=36 -X istio.io/istio/pkg/version.buildVersion=1.31.0" +
+	" -X istio.io/istio/pkg/version.buildHub=docker.io/istio -X istio.io/istio/pkg/version.buildTag=1.31.0"
 
 // What a cluster has that knows the Gateway API, of the version that the tests of istio/ have.
 const gatewayAPI = "gateway-api.yaml"
