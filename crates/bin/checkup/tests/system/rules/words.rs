@@ -70,7 +70,6 @@ const SAID: &[Said] = &[
     said("SearchAvailabilityRequest", "end_date", "1 to 62 days after start_date", any),
     said("ProposeCapacityIncreaseRequest", "additional_capacity", "the outcome is a capacity", is_set),
     said("ReserveCapacityRequest", "slot", "the slot of the claim", any),
-    said("BatchReserveCapacityRequest", "calls[0].request.slot", "the slot of the claim", any),
     said("ReleaseCapacityRequest", "slot", "the slot of the claim", any),
     said("CreateCapacityRequestRequest", "capacity_request.slot", "a slot of the parent", any),
     said("CreateCapacityRequestRequest", "capacity_request.expire_time", "later than now", is_set),
