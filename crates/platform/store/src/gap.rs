@@ -69,8 +69,8 @@ pub async fn may_have_had(connection: &dyn Connection, occurred: i64) -> Result<
     Ok(later.fetch_one(connection).await?.is_some())
 }
 
-/// The time before which events may have been removed from this log by age, in microseconds since 1970; `None` if none
-/// were.
+/// The time before which events may have been removed from this log by age, in microseconds since 1970. `None` if no
+/// event was removed.
 ///
 /// # Errors
 /// The error that the database returns.

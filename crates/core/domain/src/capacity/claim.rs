@@ -13,7 +13,7 @@ use crate::civil::encode_date;
 use crate::hospital_state::Hospital;
 use crate::ids::{ClaimId, SlotId};
 
-/// The most reservations that one call of BatchReserveCapacity has.
+/// The most ReserveCapacity calls of one BatchReserveCapacity.
 pub const MAX_BATCHED_CALLS: usize = 128;
 
 /// Why a claim was revoked. The numbers are those of the contract.

@@ -303,27 +303,10 @@ fn header(first: &str, grid: &[&Measurement]) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::Topology;
-    use crate::model::{POSTGRES, REPEATED};
+    use crate::model::tests::ledger;
 
     /// A mesh that is as the model says, whose log is `more` times as long on three replicas.
     fn measured(more: f64) -> Vec<Measurement> {
-        let ledger = |batches: f64| Ledger {
-            cpu: [("hospital", 2.0), (POSTGRES, 5.0), (REPEATED, 1.0)]
-                .map(|(name, h)| (name.to_owned(), h * batches))
-                .into(),
-            callers: 2.0,
-            rate: 0.05,
-            per_second: 2_000.0,
-            h: 40.0,
-            wal: 4_000.0 * batches,
-            commits: 0.2 * batches,
-            messages: 0.06 * batches,
-            stream: 900.0 * batches,
-            connections: 30.0,
-            memory: 140.0,
-            own_memory: 90.0,
-            at_rest: 0.03,
-        };
         let model = Model { crowded: ledger(1.0), sparse: ledger(1.2) };
         let measurement = |load: Load| {
             let mut ledger = if load.callers == CALLERS { model.predict(load.point) } else { model.sparse.clone() };

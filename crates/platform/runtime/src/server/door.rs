@@ -99,7 +99,7 @@ impl Rules {
         let trace = protocol::trace(request.headers());
         let admitted = self.admitted(&method, request.headers());
         // Time beyond what the caller named is no wait of the caller's.
-        let patience = admitted.as_ref().ok().and_then(|admitted| admitted.named).unwrap_or(Duration::MAX);
+        let named = admitted.as_ref().ok().and_then(|admitted| admitted.named).unwrap_or(Duration::MAX);
         let languages = Languages::of(request.headers());
         let scope = record.enter(trace, admitted.as_ref().ok().map(|admitted| &admitted.caller), languages);
         let (mut response, stream) = scope::within(scope, async {
@@ -111,7 +111,7 @@ impl Rules {
         })
         .await;
         record.status_in(response.headers());
-        let elsewhere = take_what_is_not_ours(response.headers_mut(), arrival.elapsed().min(patience));
+        let elsewhere = take_what_is_not_ours(response.headers_mut(), arrival.elapsed().min(named));
         response.map(|body| CallBody::new(body, record, stream).ending_with(elsewhere))
     }
 

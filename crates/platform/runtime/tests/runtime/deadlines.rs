@@ -46,8 +46,8 @@ async fn what_proxies_hold_against_us_is_what_speaks_of_us() {
 #[tokio::test]
 async fn calls_that_name_no_deadline_or_too_long_a_one_get_ours() {
     // Proxies hold a missing answer against us if it was due after a fair time, whoever set that.
-    for (ours, is_fair) in [(Duration::from_millis(50), false), (FAIR + Duration::from_millis(50), true)] {
-        let server = Running::start(ServerOptions { default_deadline: ours, max_deadline: ours, ..options() }).await;
+    for (limit, is_fair) in [(Duration::from_millis(50), false), (FAIR + Duration::from_millis(50), true)] {
+        let server = Running::start(ServerOptions { default_deadline: limit, max_deadline: limit, ..options() }).await;
         let (mut sender, _driver) = raw(server.addr).await;
         for headers in [&[][..], &[("grpc-timeout", "1H")]] {
             let status = raw_call(&mut sender, "hang", headers).await;

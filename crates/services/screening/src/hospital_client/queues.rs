@@ -153,7 +153,7 @@ impl Queues {
 impl Waiting {
     /// Whether somebody still waits for it. Nobody else is to get a place.
     fn is_wanted(&self) -> bool {
-        !self.answer.is_closed() && !self.deadline.has_passed()
+        !self.answer.is_closed()
     }
 
     fn as_part(&self, slot: &SlotId) -> ReserveCapacityCall {
@@ -219,8 +219,8 @@ fn results(
     match answer {
         Ok(answer) => {
             let results = answer.into_inner().results;
-            let undecided = results.iter().map_while(undecided).collect::<Vec<_>>();
-            match undecided.into_iter().nth(results.len().saturating_sub(1)) {
+            let last = results.len().saturating_sub(1);
+            match results.iter().map_while(undecided).nth(last) {
                 Some(status) => Err(status),
                 None => Ok(Response::new(results)),
             }
@@ -246,12 +246,12 @@ fn undecided(result: &ReserveCapacityResult) -> Option<Status> {
 
 /// What Hospital decided about the request for a claim. `None` if it decided nothing.
 fn decision(result: ReserveCapacityResult, of: ClaimId) -> Option<Answer> {
-    if undecided(&result).is_some() {
-        return None;
-    }
     match result.result? {
         Outcome::Claim(claim) => (claim.claim_id == of.to_string()).then_some(Ok(claim)),
-        Outcome::Error(status) => Some(Err(refusal(&extract(&status)))),
+        Outcome::Error(status) => {
+            let status = extract(&status);
+            (!is_unreachable(&status)).then(|| Err(refusal(&status)))
+        }
     }
 }
 
