@@ -40,6 +40,7 @@ var wantedTimeouts = map[string]map[string]time.Duration{
 		"hospital.v1.HospitalService/ListSlots":                    3 * time.Second,
 		"hospital.v1.HospitalService/SetSlotCapacity":              5 * time.Second,
 		"hospital.v1.HospitalService/CloseSlot":                    5 * time.Second,
+		"hospital.v1.HospitalService/BatchCloseSlots":              10 * time.Second,
 		"hospital.v1.HospitalService/ReopenSlot":                   5 * time.Second,
 		"hospital.v1.HospitalService/SearchAvailability":           5 * time.Second,
 		"hospital.v1.HospitalService/CreateCapacityRequest":        5 * time.Second,
@@ -53,6 +54,7 @@ var wantedTimeouts = map[string]map[string]time.Duration{
 		"screening.v1.ScreeningService/GetScreening":               3 * time.Second,
 		"screening.v1.ScreeningService/ListScreenings":             3 * time.Second,
 		"screening.v1.ScreeningService/CancelScreening":            5 * time.Second,
+		"screening.v1.ScreeningService/RescheduleScreening":        8 * time.Second,
 		"screening.v1.ScreeningService/UpdateScreening":            5 * time.Second,
 		"screening.v1.ScreeningService/CompleteScreening":          5 * time.Second,
 		"screening.v1.ScreeningService/MarkNoShow":                 5 * time.Second,
@@ -264,6 +266,7 @@ func timeoutsFit(mesh *Mesh) (problems []string) {
 		return []string{fmt.Sprint(err, err2)}
 	}
 	shorter(whole, "screening.hospital_timeout", "gateway", host, book)
+	shorter(whole, "screening.hospital_timeout", "gateway", host, move)
 	shorter(attempt, "screening.hospital_attempt", "screening", hospital, reserve)
 	shorter(attempt, "screening.hospital_attempt", "screening", hospital, reserveAll)
 	shorter(attempt, "screening.hospital_attempt", "screening", hospital, release)

@@ -40,6 +40,7 @@ const (
 	getSlot     = "/checkup.hospital.v1.HospitalService/GetSlot"
 	askForMore  = "/checkup.hospital.v1.HospitalService/CreateCapacityRequest"
 	book        = "/checkup.screening.v1.ScreeningService/CreateScreening"
+	move        = "/checkup.screening.v1.ScreeningService/RescheduleScreening"
 )
 
 // The methods of reflection, which are in every process and in no contract.

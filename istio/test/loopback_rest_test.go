@@ -30,6 +30,8 @@ func (s *scene) halfUnderstood(t *testing.T) {
 		{"a misspelt field", "POST", slot + ":close", `{"cancelBooking":true}`, 400, "cancelBooking is not a field of hospital.v1.CloseSlotRequest; its fields are cancelBookings, "},
 		{"a misspelt field further inside", "POST", "/v1/hospitals", `{"hospital":{"displayName":"x","timeZone":"Asia/Seoul","bookingPolicy":{"minNotic":"1s"}}}`, 400, "hospital.bookingPolicy.minNotic is not a field"},
 		{"a flag beside the resource that used to be the body", "POST", "/v1/screenings", screening[:len(screening)-1] + `,"validateOnly":true}`, 400, "customer is not a field of screening.v1.CreateScreeningRequest"},
+		{"a misspelt field of a rule", "POST", "/v1/" + o.name + "/slots:batchClose", rangeOf("dayOfWeek", "SUNDAY"), 400, "dayOfWeek is not a field of hospital.v1.DateRepetition"},
+		{"a day that no week has", "POST", "/v1/" + o.name + "/slots:batchClose", rangeOf("daysOfWeek", "SUNDAYS"), 400, "SUNDAYS"},
 		{"a field by its two names", "POST", slot + ":close", `{"cancelBookings":true,"cancel_bookings":false}`, 400, "given twice"},
 		{"a flag that says both", "DELETE", "/v1/" + o.name + "?validateOnly=true&validateOnly=false", "", 400, "given twice"},
 		{"a flag without a value", "DELETE", "/v1/" + o.name + "?validateOnly", "", 400, "validateOnly"},
@@ -109,6 +111,11 @@ func (s *scene) understood(t *testing.T, o *opened) {
 		{"nothing at all", "POST", slot + ":close", "", 200, `"CLOSED"`},
 		{"null", "POST", slot + ":reopen", `{"etag":null}`, 200, `"OPEN"`},
 		{"three hundred dates, which are 40 KB", "POST", "/v1/" + o.name + "/slots:batchCreate", `{"requests":[` + strings.Join(days, ",") + `]}`, 200, "slots"},
+		{"the dates that a rule names", "POST", "/v1/" + o.name + "/slots:batchCreate", `{"requests":[{"slot":{"date":{"year":2029,"month":1,"day":1},"capacity":1},"repeat":{"endDate":{"year":2030,"month":1,"day":1},"daysOfWeek":["SATURDAY"]}}],"validateOnly":true}`, 200, "slots/2029-12-29"},
+		{"they were only judged", "GET", "/v1/" + o.name + "/slots/2029-12-29", "", 404, "SLOT_NOT_FOUND"},
+		{"the Sundays of a month", "POST", "/v1/" + o.name + "/slots:batchClose", rangeOf("days_of_week", "SUNDAY"), 200, `"CLOSED"`},
+		{"one of them", "GET", "/v1/" + o.name + "/slots/2028-01-16", "", 200, `"CLOSED"`},
+		{"the day before", "GET", "/v1/" + o.name + "/slots/2028-01-15", "", 200, `"OPEN"`},
 		{"a reason with spaces", "DELETE", "/v1/" + o.name + "?force=true&reason=closed+for+good", "", 200, `"DELETING"`},
 	} {
 		token := map[bool]string{true: s.park, false: s.admin}[strings.HasSuffix(one.path, "/screenings")]
@@ -123,6 +130,11 @@ func (s *scene) understood(t *testing.T, o *opened) {
 		}
 		return nil
 	})
+}
+
+// rangeOf is the body of a call that closes days of January 2028; field is what it calls the days of the week.
+func rangeOf(field, day string) string {
+	return fmt.Sprintf(`{"ranges":[{"startDate":{"year":2028,"month":1,"day":1},"repeat":{"endDate":{"year":2028,"month":2,"day":1},%q:[%q]}}]}`, field, day)
 }
 
 // fortnight is the next two weeks as parameters of a query.

@@ -92,6 +92,11 @@ func TestMutantsAreFoundOut(t *testing.T) {
 			}
 		}, "instead of 3s"},
 		{"a booking cut off while it waits for Hospital", onRoute("screening", "booking", "timeout", "5s"), "before screening.hospital_timeout"},
+		{"a move cut off while it waits for Hospital", edit("VirtualService", "screening", "http", func(routes []any) {
+			booking, writes := routes[1].(map[string]any), routes[2].(map[string]any)
+			matches := booking["match"].([]any)
+			booking["match"], writes["match"] = matches[:1], append(writes["match"].([]any), matches[1])
+		}), "RescheduleScreening is cut off after 5s, before screening.hospital_timeout"},
 		{"a place cut off while it is asked for", onRoute("hospital-mesh", "places", "timeout", "2s"), "before screening.hospital_attempt"},
 		{"a view cut off while it catches up", onRoute("mypage", "consistent-reads", "timeout", "3s"), "before the wait for a view"},
 		{"a booking repeated", onRoute("screening", "booking", "retries", map[string]any{"attempts": int64(2)}), "CreateScreening is repeated"},

@@ -3,6 +3,7 @@
 //! It judges every answer by the contract and uses nothing else of the services.
 
 mod marketing;
+mod moving;
 mod report;
 mod rows;
 mod stage;
@@ -14,7 +15,7 @@ use crate::terminal;
 
 use rows::Play;
 
-/// Plays all thirteen rows and prints the results.
+/// Plays all fourteen rows and prints the results.
 ///
 /// # Errors
 /// Fails if the process cannot be reached or there is no token.

@@ -90,12 +90,12 @@ impl Reply {
     }
 }
 
-/// The next step for a booking that has no row.
+/// The next step for a booking that has no row, or for one that is to move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Step {
-    /// Write the row as CONFIRMED.
+    /// Write the row as CONFIRMED, or on its new slot.
     Commit,
-    /// Begin again under the next attempt's id.
+    /// Begin again under the next attempt's id, or with the next claim.
     NextAttempt,
     /// Answer the caller with Hospital's refusal; write nothing.
     PassOn,
@@ -105,7 +105,7 @@ pub enum Step {
     GiveUp,
 }
 
-/// The step after a reply, for a booking that has no row.
+/// The step after a reply, for a booking that has no row or is to move. One that is to move is never parked.
 #[must_use]
 pub fn step(reply: Reply, accept_pending: bool) -> Step {
     match reply {

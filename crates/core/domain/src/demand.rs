@@ -16,6 +16,7 @@ use crate::access::{Caller, Scope, role_required};
 use crate::civil;
 use crate::event::subject_filter;
 use crate::ids::{HospitalId, Malformed, ScreeningId, SlotId};
+use crate::screening::FIRST_GENERATION;
 
 /// How long a booking or a refusal counts as recent.
 const WINDOW: SignedDuration = SignedDuration::from_hours(7 * 24);
@@ -31,10 +32,10 @@ pub fn of_late(now: Timestamp) -> Timestamp {
 pub enum Fact {
     /// The places of a slot after a change.
     Places(Places),
-    /// A booking was confirmed.
+    /// A booking was confirmed, or moved to the slot.
     Booked {
-        /// The booking; each counts once.
-        screening: ScreeningId,
+        /// What counts once: the booking, and after a move one id more for each slot that it came to.
+        id: Uuid,
         /// The slot that was booked.
         slot: SlotId,
         /// When the booking was confirmed.
@@ -63,6 +64,13 @@ pub enum Fact {
         /// The hospital whose deletion has begun.
         hospital: HospitalId,
     },
+}
+
+/// The id under which a booking with a claim of this generation counts: the booking's own for its first slot, another
+/// one for each slot that it was moved to. What a slot brought stays counted when the booking moves away, as when it
+/// ends.
+fn counted_id(screening: ScreeningId, generation: i32) -> Uuid {
+    if generation <= FIRST_GENERATION { screening.0 } else { Uuid::new_v5(&screening.0, &generation.to_be_bytes()) }
 }
 
 /// The places of a slot, as of one of its versions.
@@ -190,13 +198,13 @@ impl Fact {
             return Ok(Some(Self::Places(Places { slot, slot_version, capacity, booked, time: time()? })));
         }
         let fact = match payload {
-            Payload::ScreeningConfirmed(ScreeningConfirmed { screening }) => {
+            Payload::ScreeningConfirmed(ScreeningConfirmed { screening, reason: _, message: _ }) => {
                 let booked = screening.as_ref().ok_or_else(|| missing("screening"))?;
                 if booked.customer.is_empty() {
                     return Ok(None);
                 }
-                let screening = ScreeningId::parse(&booked.screening)?;
-                Self::Booked { screening, slot: SlotId::parse(&booked.slot)?, time: time()? }
+                let id = counted_id(ScreeningId::parse(&booked.screening)?, booked.claim_generation);
+                Self::Booked { id, slot: SlotId::parse(&booked.slot)?, time: time()? }
             }
             Payload::ScreeningRefused(ScreeningRefused { slot, reason: _, count, date: _ }) => Self::Refused {
                 event_id: Uuid::try_parse(&envelope.event_id).map_err(|_| missing("event_id"))?,

@@ -106,6 +106,7 @@ pub fn fact(payload: &Payload) -> (&'static str, &'static str) {
         Payload::ScreeningCancelled(_) => ("screening", "screening_cancelled"),
         Payload::ScreeningForceCancelled(_) => ("screening", "screening_force_cancelled"),
         Payload::ScreeningRefused(_) => ("slot", "screening_refused"),
+        Payload::ScreeningRescheduled(_) => ("screening", "screening_rescheduled"),
         Payload::ScreeningAttendanceRecorded(_) => ("screening", "screening_attendance_recorded"),
         Payload::ReservationRegistered(_) => ("reservation", "reservation_registered"),
         Payload::ReservationChanged(_) => ("reservation", "reservation_changed"),

@@ -32,6 +32,8 @@ pub struct KnownBooking {
     pub date: Date,
     /// The booked slot, if it is known.
     pub slot: Option<SlotId>,
+    /// The generation of the claim on it, if it is known.
+    pub generation: Option<i32>,
     /// The hospital's display name; empty if it is not known.
     pub hospital_display_name: String,
     /// The hospital's IANA time zone; empty if it is not known.
@@ -56,6 +58,7 @@ impl From<&BookingFact> for KnownBooking {
             customer: fact.customer.clone(),
             date: fact.slot.date,
             slot: Some(fact.slot.clone()),
+            generation: Some(fact.generation).filter(|generation| *generation >= FIRST_GENERATION),
             hospital_display_name: fact.hospital_display_name.clone(),
             time_zone: fact.time_zone.clone(),
             state: fact.state,
@@ -68,15 +71,23 @@ impl From<&BookingFact> for KnownBooking {
 }
 
 impl KnownBooking {
-    /// Merges the facts from two sources: those of the greater version, completed from the other with fields that never
-    /// change.
+    /// Merges the facts from two sources: those of the greater version, completed from the other. A source that does
+    /// not know the slot is of a time before bookings could move.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         let (newer, older) = if self.version >= other.version { (self, other) } else { (other, self) };
-        let text = |newer: String, older: String| if newer.is_empty() { older } else { newer };
+        let same_hospital = match (&newer.slot, &older.slot) {
+            (Some(newer), Some(older)) => newer.hospital == older.hospital,
+            (None, _) | (_, None) => true,
+        };
+        let text = |newer: String, older: String| if newer.is_empty() && same_hospital { older } else { newer };
+        // between two versions the booking may have moved away and come back
+        let same_version = newer.version == older.version;
+        let generation = newer.generation.or_else(|| older.generation.filter(|_| same_version));
         let earliest = newer.create_time.into_iter().chain(older.create_time).min();
         Self {
             slot: newer.slot.or(older.slot),
+            generation,
             hospital_display_name: text(newer.hospital_display_name, older.hospital_display_name),
             time_zone: text(newer.time_zone, older.time_zone),
             create_time: earliest,
@@ -97,16 +108,18 @@ pub struct Answered {
 }
 
 impl Answered {
-    /// The call that brought a booking into a state; `None` if no call does that.
+    /// The call that brought a booking into a state; `None` if no call does that. `reason` is the code of the reason: a
+    /// booking that is CONFIRMED with one was moved.
     #[must_use]
     pub fn of(
         screening: ScreeningId,
-        state: State,
+        (state, reason): (State, &str),
         actor: &str,
         request_id: Option<Uuid>,
         time: Timestamp,
     ) -> Option<Self> {
         let method = match state {
+            State::Confirmed if !reason.is_empty() => "RescheduleScreening",
             State::Pending | State::Confirmed => "CreateScreening",
             State::Cancelled => "CancelScreening",
             State::Completed => "CompleteScreening",
@@ -120,23 +133,48 @@ impl Answered {
     /// The call that an event reports; `None` if no call caused the event.
     #[must_use]
     pub fn of_fact(fact: &BookingFact) -> Option<Self> {
-        Self::of(fact.screening, fact.state, &fact.actor, fact.request_id, fact.occur_time)
+        Self::of(fact.screening, (fact.state, &fact.reason), &fact.actor, fact.request_id, fact.occur_time)
     }
 }
 
-/// The row of a booking, made from the row that is left, the known facts, Hospital's claim and the terms that Hospital
-/// offers. `None` if nobody knows the slot.
+/// The slot of a booking: the one that is reported, else that of the row that is left, else that of the claim which
+/// holds its place or held it last. `None` if nobody knows it.
+#[must_use]
+pub fn booked_slot<'a>(
+    held: Option<&'a Screening>,
+    known: &'a KnownBooking,
+    claims: &'a [Claim],
+) -> Option<&'a SlotId> {
+    let claimed = claims.iter().max_by_key(|claim| (claim.state == ClaimState::Active, claim.id.generation));
+    known.slot.as_ref().or_else(|| held.map(|held| &held.slot)).or_else(|| claimed.map(|claim| &claim.slot))
+}
+
+/// The generation of a booking's claim on its slot, where nobody reports it. If no claim there is known, a move took it
+/// and all is forgotten but the slot: its generation was above all those before.
+fn generation_on(slot: &SlotId, held: Option<&Screening>, claims: &[Claim]) -> i32 {
+    let claimed = claims.iter().filter(|claim| claim.slot == *slot).map(|claim| claim.id.generation);
+    let here = claimed.chain(held.filter(|held| held.slot == *slot).map(|held| held.generation)).max();
+    here.unwrap_or_else(|| {
+        let next = claims.iter().map(|claim| claim.id.generation + 1);
+        next.chain(held.map(|held| held.next_claim().generation)).max().unwrap_or(FIRST_GENERATION)
+    })
+}
+
+/// The row of a booking, made from the row that is left, the known facts, all of Hospital's claims for it and the terms
+/// that Hospital offers. `None` if nobody knows the slot.
 #[must_use]
 pub fn screening(
     held: Option<&Screening>,
     known: &KnownBooking,
-    claim: Option<(ClaimId, SlotId)>,
+    claims: &[Claim],
     offered: Option<Terms>,
 ) -> Option<Screening> {
-    let claimed = claim.as_ref().map(|(_, slot)| slot);
-    let slot = known.slot.as_ref().or_else(|| held.map(|held| &held.slot)).or(claimed).cloned()?;
-    let left = held.map(|held| held.terms.clone()).unwrap_or_default();
+    let slot = booked_slot(held, known, claims)?.clone();
+    let at_this_hospital = held.filter(|held| held.slot.hospital == slot.hospital);
+    let left = at_this_hospital.map(|held| held.terms.clone()).unwrap_or_default();
     let offered = offered.unwrap_or_default();
+    // the cut-off is that of the slot; a booking that has moved has another one
+    let left_close = left.cancellation_close_time.filter(|_| held.is_some_and(|held| held.slot == slot));
     let first = |texts: [&String; 3]| texts.into_iter().find(|text| !text.is_empty()).cloned().unwrap_or_default();
     Some(Screening {
         id: known.screening,
@@ -149,21 +187,63 @@ pub fn screening(
                 &offered.hospital_display_name,
             ]),
             time_zone: first([&known.time_zone, &left.time_zone, &offered.time_zone]),
-            cancellation_close_time: left.cancellation_close_time.or(offered.cancellation_close_time),
+            cancellation_close_time: left_close.or(offered.cancellation_close_time),
         },
+        generation: known.generation.unwrap_or_else(|| generation_on(&slot, held, claims)),
+        fenced_generation: held.map_or(0, |held| held.fenced_generation),
         slot,
         state: known.state,
         state_reason: known.reason.clone(),
         state_message: known.message.clone(),
         given_up: None,
-        generation: held
-            .map(|held| held.generation)
-            .or_else(|| claim.map(|(claim, _)| claim.generation))
-            .unwrap_or(FIRST_GENERATION),
         version: known.version,
         create_time: held.map(|held| held.create_time).or(known.create_time).unwrap_or(known.update_time),
         update_time: known.update_time,
     })
+}
+
+/// What Hospital's claims say of a booking that is CONFIRMED as far as is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place<'a> {
+    /// It has its place, or Hospital does not know its claim.
+    Kept,
+    /// Its place was given back, and it has the place of this later claim.
+    Moved(&'a Claim),
+    /// Its claim has ended in this state.
+    Ended(ClaimState),
+}
+
+/// Finds out what became of the place of a CONFIRMED booking, from all of Hospital's claims for it. A place that was
+/// given back, while a later claim holds another, was left by a move. A cancellation that only Hospital heard of,
+/// beside a move that was never committed, looks the same; the caller reports it. A claim that was revoked ended the
+/// booking, whatever else was under way.
+#[must_use]
+pub fn place<'a>(row: &Screening, claims: &'a [Claim]) -> Place<'a> {
+    let own = claims.iter().find(|claim| claim.id == row.claim()).map_or(ClaimState::Active, |claim| claim.state);
+    let later = |claim: &&Claim| claim.state == ClaimState::Active && claim.id.generation > row.generation;
+    match (row.state, own) {
+        (State::Confirmed, ClaimState::Active) => Place::Kept,
+        (State::Confirmed, ClaimState::Released) => {
+            let taken = claims.iter().filter(later).max_by_key(|claim| claim.id.generation);
+            taken.map_or(Place::Ended(own), Place::Moved)
+        }
+        (State::Confirmed, ClaimState::Revoked(_)) => Place::Ended(own),
+        _ => Place::Kept,
+    }
+}
+
+/// The row of a booking that was moved to the slot of this claim, which nobody but Hospital remembers.
+#[must_use]
+pub fn moved(row: &Screening, claim: ClaimId, slot: &SlotId, offered: Terms) -> Screening {
+    Screening {
+        slot: slot.clone(),
+        generation: claim.generation,
+        terms: offered,
+        state_reason: Party::Customer.code().to_owned(),
+        state_message: String::new(),
+        version: row.version + 2,
+        ..row.clone()
+    }
 }
 
 /// The row of a booking that a person must have given up, because its place was given back or its customer has another
@@ -201,6 +281,8 @@ pub struct ExpectedClaim {
     pub state: ClaimState,
     /// The hospital's terms, as the booking keeps them.
     pub terms: Terms,
+    /// No other claim of the booking up to this generation holds a place: the booking left it, or no move can use it.
+    pub past_generation: i32,
 }
 
 impl ExpectedClaim {
@@ -216,7 +298,29 @@ impl ExpectedClaim {
                 Some(Revocation::HospitalDeleted | Revocation::Other(_)) | None => RevokeReason::HospitalDeleted,
             }),
         };
-        Some(Self { claim: row.claim(), slot: row.slot.clone(), state, terms: row.terms.clone() })
+        let past_generation = row.next_claim().generation - 1;
+        Some(Self { claim: row.claim(), slot: row.slot.clone(), state, terms: row.terms.clone(), past_generation })
+    }
+
+    /// Whether this is another claim of the booking, and it holds a place that was given back.
+    #[must_use]
+    pub fn has_left(&self, claim: &Claim) -> bool {
+        claim.state == ClaimState::Active
+            && claim.id.screening == self.claim.screening
+            && claim.id != self.claim
+            && claim.id.generation <= self.past_generation
+    }
+
+    /// The expectation of a claim that its booking has left.
+    #[must_use]
+    pub fn left(claim: &Claim) -> Self {
+        Self {
+            claim: claim.id,
+            slot: claim.slot.clone(),
+            state: ClaimState::Released,
+            terms: Terms::default(),
+            past_generation: claim.id.generation,
+        }
     }
 
     /// The claim to store; `None` if nothing needs to change. Claims that have ended stay as they are. A missing claim

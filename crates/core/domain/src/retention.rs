@@ -3,10 +3,11 @@
 //! Before a service removes an event, it publishes it again if the state follows from it. So the events that are kept
 //! always tell the newest state of everything, and whoever begins to read them, however late, ends where the others
 //! are. Of bookings, claims and reservations there are many, and the newest event of each has its whole state, so that
-//! one is repeated. Of hospitals, slots and capacity requests there are few, and an event tells a part, so all are.
-//! Not repeated are reports that are only added up over the last days, and claims on dates that have been over for as
-//! long as events are kept. Where all events of an aggregate are repeated, none may ever be left out: each is due at a
-//! time of its own, so an older one could outlive a newer one.
+//! one is repeated. The exception is a move: no later event of the booking tells Hospital which place it has to take
+//! back, so the move is repeated too. Of hospitals, slots and capacity requests there are few, and an event tells a
+//! part, so all are. Not repeated are reports that are only added up over the last days, and claims and moves away from
+//! places on dates that have been over for as long as events are kept. Where all events of an aggregate are repeated,
+//! none may ever be left out: each is due at a time of its own, so an older one could outlive a newer one.
 
 use contract::event::v1::EventEnvelope;
 use contract::event::v1::event_envelope::Payload;
@@ -48,6 +49,12 @@ fn date_of_claim(envelope: &EventEnvelope) -> Option<Date> {
     SlotId::parse(slot).ok().map(|slot| slot.date)
 }
 
+/// The date of the place that a booking left by the move which an event reports; `None` if it reports something else.
+fn date_of_place_left(envelope: &EventEnvelope) -> Option<Date> {
+    let Some(Payload::ScreeningRescheduled(moved)) = &envelope.payload else { return None };
+    SlotId::parse(&moved.previous_slot).ok().map(|slot| slot.date)
+}
+
 /// Whether an event that occurred before `limit` is repeated before it is removed. `newest` is the version that its
 /// [`Aggregate`] has now; `None` if it has none, or the service does not know it.
 ///
@@ -57,8 +64,12 @@ pub fn is_repeated(envelope: &EventEnvelope, newest: Option<i64>, limit: Timesta
     if matches!(envelope.payload, Some(Payload::ScreeningRefused(_))) {
         return false;
     }
-    if date_of_claim(envelope).is_some_and(|date| date < today(limit, &last_zone())) {
+    let is_over = |date: Date| date < today(limit, &last_zone());
+    if date_of_claim(envelope).is_some_and(is_over) {
         return false;
+    }
+    if let Some(date) = date_of_place_left(envelope) {
+        return !is_over(date);
     }
     newest.is_none_or(|newest| envelope.aggregate_version >= newest)
 }
@@ -67,7 +78,7 @@ pub fn is_repeated(envelope: &EventEnvelope, newest: Option<i64>, limit: Timesta
 mod tests {
     use contract::event::v1::{
         CapacityIncreaseDecided, CapacityReserved, HospitalUpdated, ReservationChanged, ScreeningConfirmed,
-        ScreeningRefused, SlotOpened,
+        ScreeningRefused, ScreeningRescheduled, SlotOpened,
     };
     use uuid::Uuid;
 
@@ -124,6 +135,18 @@ mod tests {
         // a row that was put back to an earlier time must not take the newer event with it
         assert!(repeated(3, Some(2)));
         assert!(repeated(1, None));
+    }
+
+    #[test]
+    fn a_move_is_repeated_until_the_place_that_it_left_is_of_no_use() {
+        let name = format!("screenings/{}", Uuid::from_u128(7));
+        let left = |date: &str| {
+            let previous_slot = format!("hospitals/seoul/slots/{date}");
+            Some(Payload::ScreeningRescheduled(ScreeningRescheduled { previous_slot, ..Default::default() }))
+        };
+        // the confirmation that follows every move, and whatever comes after it, says nothing of the old place
+        assert!(is_repeated(&event(&name, 2, left("2027-01-04")), Some(3), limit()));
+        assert!(!is_repeated(&event(&name, 2, left("2027-01-03")), Some(3), limit()));
     }
 
     #[test]

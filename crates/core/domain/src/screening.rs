@@ -1,26 +1,29 @@
 //! The life of a screening: the transitions, their conditions, and the facts that they announce.
 //!
 //! [`decide()`] judges a command against the stored row, [`apply()`] makes the next row from the decision, and
-//! [`payload`] writes the fact for other services. [`crate::booking`] asks Hospital for a place before a row exists;
+//! [`facts`] writes what other services hear of it. [`crate::booking`] asks Hospital for a place before a row exists;
 //! Hospital decides whether to give one.
 
 mod apply;
+mod checks;
 mod decide;
+mod reschedule;
 #[cfg(test)]
 mod tests;
 
 use fault::{Fault, Reason};
 use jiff::Timestamp;
 
-pub use apply::{apply, payload, state_fact};
+pub use apply::{apply, facts, state_fact};
 pub use decide::decide;
+pub use reschedule::{Reschedule, judge_reschedule};
 
 pub use crate::terms::Terms;
 
 use crate::access::Scope;
 use crate::ids::{ClaimId, CustomerId, ScreeningId, SlotId};
 
-/// The generation of a new booking's claim. Rescheduling would count up.
+/// The generation of a new booking's claim. Every attempt to move the booking counts up.
 pub const FIRST_GENERATION: i32 = 1;
 
 /// The state of a booking. The numbers are the contract's.
@@ -131,7 +134,7 @@ impl Revocation {
     }
 }
 
-/// On whose behalf a booking is cancelled.
+/// On whose behalf a booking is cancelled or moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Party {
     /// The customer, who is bound by the cut-off.
@@ -141,7 +144,7 @@ pub enum Party {
 }
 
 impl Party {
-    /// The code that says who cancelled.
+    /// The code that says on whose behalf.
     #[must_use]
     pub const fn code(self) -> &'static str {
         match self {
@@ -196,7 +199,9 @@ pub struct Screening {
     pub given_up: Option<Reason>,
     /// The generation of the claim that it holds or held.
     pub generation: i32,
-    /// 1 for the first state, one more per transition.
+    /// The greatest generation of a fenced claim, which no move can use any more; 0 if there is none.
+    pub fenced_generation: i32,
+    /// 1 for the first state, one more per transition, two more per move to another slot.
     pub version: i64,
     /// When the row was first written.
     pub create_time: Timestamp,
@@ -209,6 +214,19 @@ impl Screening {
     #[must_use]
     pub fn claim(&self) -> ClaimId {
         ClaimId { screening: self.id, generation: self.generation }
+    }
+
+    /// The claim that the next attempt to move it asks for.
+    #[must_use]
+    pub fn next_claim(&self) -> ClaimId {
+        ClaimId { screening: self.id, generation: self.generation.max(self.fenced_generation) + 1 }
+    }
+
+    /// Whether a CreateScreening for this customer and slot made the row. A booking that has moved was made on another
+    /// slot, which the row does not name any more.
+    #[must_use]
+    pub fn was_made_for(&self, customer: &CustomerId, slot: &SlotId) -> bool {
+        self.customer.as_ref() == Some(customer) && (self.slot == *slot || self.generation > FIRST_GENERATION)
     }
 
     /// Whether the row is a fence, which only keeps an abandoned booking from being booked late.
@@ -253,7 +271,7 @@ pub enum Command {
     },
     /// Hospital has acknowledged that the claim of a given up booking can never become active.
     Reject,
-    /// The claim is ACTIVE and nobody has booked it within the grace period.
+    /// The claim is ACTIVE and nobody has booked it within the grace period, or it cannot be booked any more.
     Fence {
         /// The claim to fence.
         claim: ClaimId,
@@ -268,6 +286,17 @@ pub enum Command {
         message: String,
         /// The etag that the caller read; empty if it sent none.
         etag: String,
+    },
+    /// A person moves the booking to a slot on which a claim is ACTIVE.
+    Reschedule {
+        /// What was asked for.
+        asked: Reschedule,
+        /// The generation of that claim; the row's own if the booking is on that slot already.
+        generation: i32,
+        /// The terms that Hospital returned with the place.
+        terms: Terms,
+        /// Another active booking the customer has on the new date.
+        conflict: Option<ScreeningId>,
     },
     /// A person corrects the customer's name.
     Rename {
@@ -308,6 +337,27 @@ pub enum Event {
     Confirmed(Booking, Terms),
     /// The row stays PENDING and is marked to be REJECTED. No event is published.
     GivenUp(Reason),
+    /// The row gets another slot and claim and stays CONFIRMED. Hospital releases the previous claim when it reads the
+    /// event.
+    Rescheduled {
+        /// The new slot.
+        slot: SlotId,
+        /// The generation of the claim on it.
+        generation: i32,
+        /// The terms that Hospital returned with the place.
+        terms: Terms,
+        /// On whose behalf the booking moves.
+        by: Party,
+        /// The reason in their own words; may be empty.
+        message: String,
+        /// The slot that the booking leaves.
+        previous: SlotId,
+        /// The claim that it leaves there.
+        released: ClaimId,
+    },
+    /// No move can use claims up to this generation any more. The row keeps its state and version. No event is
+    /// published.
+    ClaimFenced(i32),
     /// The row gets another name of the customer and keeps its state and version. No event is published.
     Renamed(String),
     /// The row becomes REJECTED, or a fence is written if there was no row. Hospital releases the claim when it reads
@@ -330,7 +380,7 @@ pub enum Decision {
     Refuse(Event, Fault),
     /// Nothing to do, because it was done before; answer with the row as it is.
     Keep,
-    /// The id was fenced for ever; the same request needs a new id.
+    /// The id or the claim was fenced for ever; the same request needs a new one.
     Fenced,
     /// The command came too late to change anything. The text says why.
     Ignore(&'static str),

@@ -5,7 +5,7 @@
 use contract::event::v1::event_envelope::Payload;
 use contract::event::v1::{
     EventEnvelope, ScreeningAttendanceRecorded, ScreeningCancelled, ScreeningConfirmed, ScreeningForceCancelled,
-    ScreeningPending, ScreeningRejected, ScreeningSnapshot,
+    ScreeningPending, ScreeningRejected, ScreeningRescheduled, ScreeningSnapshot,
 };
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -40,6 +40,8 @@ pub struct BookingFact {
     pub customer: CustomerId,
     /// The slot that is booked.
     pub slot: SlotId,
+    /// The generation of the claim that the booking holds or held; 0 in an event that does not say it.
+    pub generation: i32,
     /// The hospital's display name; empty where Hospital was never reached.
     pub hospital_display_name: String,
     /// The hospital's IANA time zone; empty where Hospital was never reached.
@@ -71,6 +73,7 @@ pub fn subjects() -> Vec<String> {
         "screening_rejected",
         "screening_cancelled",
         "screening_force_cancelled",
+        "screening_rescheduled",
         "screening_attendance_recorded",
     ];
     facts.iter().map(|fact| subject_filter("screening", fact)).collect()
@@ -89,9 +92,15 @@ fn parts(payload: &Payload) -> Option<FactParts<'_>> {
         Payload::ScreeningPending(ScreeningPending { screening }) => {
             FactParts { snapshot: screening.as_ref(), state: State::Pending, reason: "", message: "" }
         }
-        Payload::ScreeningConfirmed(ScreeningConfirmed { screening }) => {
-            FactParts { snapshot: screening.as_ref(), state: State::Confirmed, reason: "", message: "" }
-        }
+        Payload::ScreeningConfirmed(ScreeningConfirmed { screening, reason, message })
+        | Payload::ScreeningRescheduled(ScreeningRescheduled {
+            screening,
+            previous_slot: _,
+            previous_date: _,
+            released_claim_id: _,
+            reason,
+            message,
+        }) => FactParts { snapshot: screening.as_ref(), state: State::Confirmed, reason, message },
         Payload::ScreeningRejected(ScreeningRejected { screening, reason, claim_id: _ }) => {
             FactParts { snapshot: screening.as_ref(), state: State::Rejected, reason, message: "" }
         }
@@ -119,7 +128,7 @@ impl ScreeningFact {
         let Some(parts) = envelope.payload.as_ref().and_then(parts) else { return Ok(None) };
         let missing = |what: &str| Malformed(format!("the event has no {what}"));
         let snapshot = parts.snapshot.ok_or_else(|| missing("screening"))?;
-        // The slot's name contains the date; the claim concerns only Screening and Hospital.
+        // The slot's name contains the date.
         let ScreeningSnapshot {
             screening,
             customer,
@@ -127,7 +136,7 @@ impl ScreeningFact {
             date: _,
             hospital_display_name,
             time_zone,
-            claim_generation: _,
+            claim_generation,
         } = snapshot;
         let screening = ScreeningId::parse(screening)?;
         let version = envelope.aggregate_version;
@@ -143,6 +152,7 @@ impl ScreeningFact {
             version,
             customer: CustomerId::parse(customer)?,
             slot: SlotId::parse(slot)?,
+            generation: *claim_generation,
             hospital_display_name: hospital_display_name.clone(),
             time_zone: time_zone.clone(),
             state: parts.state,
@@ -200,15 +210,20 @@ pub(crate) mod histories {
         &[State::Confirmed, State::Completed],
         &[State::Confirmed, State::NoShow],
         &[State::Confirmed, State::NoShow, State::Completed],
+        &[State::Confirmed, State::Confirmed, State::Confirmed],
+        &[State::Pending, State::Confirmed, State::Confirmed, State::Confirmed, State::Cancelled],
+        &[State::Confirmed, State::Confirmed, State::Confirmed, State::Confirmed, State::Confirmed, State::NoShow],
     ];
 
-    fn fact(version: i64, state: State) -> ScreeningFact {
+    /// `moves` is how often the booking was moved before, each time to the next date.
+    fn fact(version: i64, state: State, moves: i8) -> ScreeningFact {
         let second = 1_800_000_000 + version * 60;
         ScreeningFact::Booking(Box::new(BookingFact {
             screening: ScreeningId(Uuid::from_u128(7)),
             version,
             customer: CustomerId::from_segment("kim").unwrap(),
-            slot: SlotId::parse("hospitals/seoul/slots/2027-01-04").unwrap(),
+            slot: SlotId::parse(&format!("hospitals/seoul/slots/2027-01-0{}", 4 + moves)).unwrap(),
+            generation: 1 + i32::from(moves),
             hospital_display_name: if state == State::Pending { String::new() } else { "Seoul".into() },
             time_zone: if state == State::Pending { String::new() } else { "Asia/Seoul".into() },
             state,
@@ -222,11 +237,21 @@ pub(crate) mod histories {
         }))
     }
 
+    /// Every other CONFIRMED after the first one is a move, which is followed by a confirmation of the same place.
+    fn history(path: &[State]) -> Vec<ScreeningFact> {
+        let mut confirmed = 0;
+        let facts = (1..).zip(path).map(|(version, state)| {
+            confirmed += i8::from(*state == State::Confirmed);
+            fact(version, *state, confirmed / 2)
+        });
+        facts.collect()
+    }
+
     /// A history in order, and a delivery of it: every event at least once, some of them repeated, in any order.
     pub(crate) fn delivered() -> impl Strategy<Value = (Vec<ScreeningFact>, Vec<ScreeningFact>)> {
         (prop::sample::select(PATHS), any::<bool>(), prop::collection::vec(any::<prop::sample::Index>(), 0..6))
             .prop_flat_map(|(path, fenced, again)| {
-                let mut history: Vec<_> = (1..).zip(path).map(|(version, state)| fact(version, *state)).collect();
+                let mut history = history(path);
                 if fenced && path == [State::Rejected] {
                     history = vec![ScreeningFact::Fence { screening: ScreeningId(Uuid::from_u128(7)), version: 1 }];
                 }
@@ -269,7 +294,7 @@ mod tests {
         let ScreeningFact::Booking(booking) = &fact else { panic!("{fact:?}") };
         assert_eq!((booking.state, fact.version()), (State::NoShow, 2));
 
-        let payload = Payload::ScreeningConfirmed(ScreeningConfirmed { screening: snapshot("") });
+        let payload = Payload::ScreeningConfirmed(ScreeningConfirmed { screening: snapshot(""), ..Default::default() });
         let fact = ScreeningFact::decode(&envelope(payload)).unwrap();
         assert_eq!(fact, Some(ScreeningFact::Fence { screening: ScreeningId(Uuid::from_u128(7)), version: 2 }));
     }
@@ -293,13 +318,14 @@ mod tests {
         let screening = snapshot("customers/kim");
         let payloads = [
             Payload::ScreeningPending(ScreeningPending { screening: screening.clone() }),
-            Payload::ScreeningConfirmed(ScreeningConfirmed { screening: screening.clone() }),
+            Payload::ScreeningConfirmed(ScreeningConfirmed { screening: screening.clone(), ..Default::default() }),
             Payload::ScreeningRejected(ScreeningRejected { screening: screening.clone(), ..Default::default() }),
             Payload::ScreeningCancelled(ScreeningCancelled { screening: screening.clone(), ..Default::default() }),
             Payload::ScreeningForceCancelled(ScreeningForceCancelled {
                 screening: screening.clone(),
                 ..Default::default()
             }),
+            Payload::ScreeningRescheduled(ScreeningRescheduled { screening: screening.clone(), ..Default::default() }),
             Payload::ScreeningAttendanceRecorded(ScreeningAttendanceRecorded { screening, attended: true }),
         ];
         for (payload, subject) in payloads.into_iter().zip(subjects()) {

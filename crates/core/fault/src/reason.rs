@@ -130,6 +130,8 @@ reasons! {
     DateNotReached = "DATE_NOT_REACHED" => FailedPrecondition;
     /// The claim was released or revoked and never comes back.
     ClaimTerminated = "CLAIM_TERMINATED" => FailedPrecondition;
+    /// The cut-off for moving a booking has passed.
+    RescheduleClosed = "RESCHEDULE_CLOSED" => FailedPrecondition;
     /// The resource has changed since the etag was read.
     EtagMismatch = "ETAG_MISMATCH" => Aborted;
     /// A call with the same `request_id` is being worked on.

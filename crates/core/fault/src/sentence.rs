@@ -103,6 +103,8 @@ sentences! {
     DateNotReached: "아직 기록할 수 있는 날짜가 아닙니다. 오늘은 {today}입니다.",
         "It is too early to record this; today is {today}.";
     ClaimTerminated: "이미 반환된 자리라 다시 사용할 수 없습니다.", "This place was given back and cannot be used again.";
+    RescheduleClosed: "예약을 옮길 수 있는 기한이 지났습니다. 병원에 문의해 주세요.",
+        "It is too late to move the booking. Please ask the hospital.";
     EtagMismatch: "그사이에 내용이 바뀌었습니다. 다시 불러온 뒤 시도해 주세요.",
         "This was changed in the meantime. Please load it again, then decide again.";
     RequestInProgress: "같은 요청을 처리하고 있습니다. 잠시 뒤에 다시 시도해 주세요.",

@@ -1,10 +1,12 @@
 //! Use cases: what each method of both services does once its call is decoded and its caller is authorised.
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use domain::access::Caller;
-use domain::capacity::{Claim, Slot, claim_not_found, close_slot, slot_not_found};
+use domain::capacity::{Claim, Slot, claim_not_found, close_slot, open_slot, slot_not_found};
+use domain::civil::today;
 use domain::event::Cause;
 use domain::filter::Comparison;
 use domain::hospital::{CapacityRequest, Terms, capacity_request_not_found, delete, hospital_not_found};
@@ -13,6 +15,7 @@ use domain::page::{Page, Rows};
 use domain::request::Request;
 use fault::{Fault, Reason};
 use jiff::Timestamp;
+use jiff::civil::Date;
 use runtime::clock::Clock;
 use runtime::deadline::Deadline;
 use runtime::trace::TraceContext;
@@ -21,7 +24,7 @@ use store::{Database, Writer, request_record};
 use tokio::sync::Notify;
 
 use crate::batch::HospitalBatchHandler;
-use crate::command::{Ask, Change, ClaimRequest, Command, Outcome};
+use crate::command::{Ask, Change, ClaimRequest, Command, NewSlot, Outcome};
 use crate::in_flight::InFlight;
 use crate::tables::read::{self, Available, Dates, HospitalView, Search, SlotView};
 use crate::tables::revocation::Cancelling;
@@ -93,7 +96,12 @@ impl App {
 
     /// Makes a change at most once per request id. A repetition gets the resource as it is now.
     pub(crate) async fn ask(&self, call: &Call, request: Request, change: Change) -> Result<Outcome, Fault> {
-        let begins = matches!(change, Change::DeleteHospital { .. } | Change::CloseSlot { cancel_bookings: true, .. });
+        let begins = matches!(
+            change,
+            Change::DeleteHospital { .. }
+                | Change::CloseSlot { cancel_bookings: true, .. }
+                | Change::CloseSlots { cancel_bookings: true, .. }
+        );
         let turn = request.chosen.then(|| self.in_flight.enter(&request.key));
         let repeated = turn.as_ref().is_some_and(|turn| turn.is_repeated());
         let deadline = if repeated { call.deadline.earlier_by(RESPONSE_RESERVE) } else { call.deadline };
@@ -121,10 +129,9 @@ impl App {
         force: bool,
         etag: &str,
     ) -> Result<(HospitalView, Option<i64>), Fault> {
-        let records = request_record::find(self.database.reader(), &[&request.key]).await.map_err(failed)?;
+        let answered = self.is_answered(request).await?;
         let view = self.hospital(id).await?;
-        if let Some(record) = records.get(&request.key) {
-            request.matches(&record.fingerprint)?;
+        if answered {
             return Ok((view, None));
         }
         let begins = delete(&view.hospital, view.active, force, "", etag, self.now())?.is_some();
@@ -140,10 +147,9 @@ impl App {
         cancel_bookings: bool,
         etag: &str,
     ) -> Result<SlotView, Fault> {
-        let records = request_record::find(self.database.reader(), &[&request.key]).await.map_err(failed)?;
+        let answered = self.is_answered(request).await?;
         let view = self.slot_view(self.slot(id).await?).await?;
-        if let Some(record) = records.get(&request.key) {
-            request.matches(&record.fingerprint)?;
+        if answered {
             return Ok(view);
         }
         let hospital = self.hospital(&id.hospital).await?.hospital;
@@ -152,6 +158,64 @@ impl App {
         let begins = left > 0 && view.cancelling.is_none();
         let cancelling = begins.then_some(Cancelling { revoked: 0, left });
         Ok(SlotView { cancelling, ..view })
+    }
+
+    /// What closing several slots would answer: those that are not over, as they are, each with the number of bookings
+    /// that would be cancelled.
+    pub(crate) async fn preview_closings(
+        &self,
+        request: &Request,
+        id: &HospitalId,
+        dates: &BTreeSet<Date>,
+        cancel_bookings: bool,
+    ) -> Result<Vec<SlotView>, Fault> {
+        let answered = self.is_answered(request).await?;
+        let hospital = self.hospital(id).await?.hospital;
+        let today = today(self.now(), &hospital.time_zone);
+        let reader = self.database.reader();
+        let views = read::slots_on(reader, id, dates.range(today..).copied()).await.map_err(failed)?;
+        if answered {
+            return Ok(views);
+        }
+        hospital.require_active()?;
+        let preview = |view: SlotView| {
+            let left = i64::from(view.slot.to_cancel(cancel_bookings));
+            let begins = left > 0 && view.cancelling.is_none();
+            SlotView { cancelling: begins.then_some(Cancelling { revoked: 0, left }), ..view }
+        };
+        Ok(views.into_iter().map(preview).collect())
+    }
+
+    /// What opening dates would answer: the slots as they would be, or as they are if this request was answered before.
+    pub(crate) async fn preview_openings(
+        &self,
+        request: &Request,
+        id: &HospitalId,
+        slots: &[NewSlot],
+    ) -> Result<Vec<Slot>, Fault> {
+        let answered = self.is_answered(request).await?;
+        let hospital = self.hospital(id).await?.hospital;
+        let views = read::slots_on(self.database.reader(), id, slots.iter().map(|new| new.date)).await;
+        let held: HashMap<Date, Slot> =
+            views.map_err(failed)?.into_iter().map(|view| (view.slot.id.date, view.slot)).collect();
+        let open = |new: &NewSlot| match (held.get(&new.date), answered) {
+            (Some(slot), true) => Ok(slot.clone()),
+            (held, _) => open_slot(&hospital, new.date, new.capacity, held, self.now()).map(|(slot, _)| slot),
+        };
+        slots.iter().map(open).collect()
+    }
+
+    /// Whether this request was answered before.
+    async fn is_answered(&self, request: &Request) -> Result<bool, Fault> {
+        let records = request_record::find(self.database.reader(), &[&request.key]).await.map_err(failed)?;
+        let Some(record) = records.get(&request.key) else { return Ok(false) };
+        request.matches(&record.fingerprint)?;
+        Ok(true)
+    }
+
+    /// Adds to slots of one hospital how far the cancelling of their bookings has come.
+    pub(crate) async fn slot_views(&self, slots: Vec<Slot>) -> Result<Vec<SlotView>, Fault> {
+        read::views(self.database.reader(), slots).await.map_err(failed)
     }
 
     pub(crate) async fn hospital(&self, id: &HospitalId) -> Result<HospitalView, Fault> {

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::batch::HospitalBatchHandler;
 use crate::command::{Command, Outcome};
-use crate::tables::revocation::targets;
+use crate::tables::revocation::{Target, targets};
 
 /// How often the worker looks for revocations without being woken: another process began them, or a crash left them.
 const REVOCATION_POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -27,7 +27,8 @@ const COMMIT_TIMEOUT: Duration = Duration::from_secs(30);
 const PURGE_INTERVAL: Duration = Duration::from_secs(3_600);
 
 pub(crate) fn spawn(process: &Process, writer: &Writer<HospitalBatchHandler>, database: &Database, wake: &Arc<Notify>) {
-    let revoker = Revoker { writer: writer.clone(), database: database.clone(), wake: Arc::clone(wake) };
+    let revoker =
+        Revoker { writer: writer.clone(), database: database.clone(), wake: Arc::clone(wake), last: None, more: false };
     process.tasks.spawn(Kind::Loop, "hospital-revocations", revoker.run());
     process.tasks.spawn(Kind::Loop, "hospital-purge", purge(writer.clone(), process.clock));
 }
@@ -36,10 +37,14 @@ struct Revoker {
     writer: Writer<HospitalBatchHandler>,
     database: Database,
     wake: Arc<Notify>,
+    /// The last target of the round before, if others may follow it.
+    last: Option<Target>,
+    /// Whether one of those that had their turn has more to do.
+    more: bool,
 }
 
 impl Revoker {
-    async fn run(self) {
+    async fn run(mut self) {
         loop {
             match self.round().await {
                 Ok(true) => {}
@@ -52,15 +57,30 @@ impl Revoker {
         }
     }
 
-    /// Revokes one chunk per revocation under way. Returns whether one of them has more to do at once.
-    async fn round(&self) -> Result<bool, Fault> {
-        let targets = targets(self.database.reader(), REVOCATIONS_PER_ROUND).await.map_err(store::read::failed)?;
-        let mut more = false;
-        for target in targets {
-            let outcome = self.writer.submit(Command::Revoke(target), Instant::now() + COMMIT_TIMEOUT).await??;
-            more |= matches!(outcome, Outcome::Revoked { more: true });
+    /// Revokes one chunk of each of some revocations under way, in turn. Returns whether there is more to do at once:
+    /// another round until all had their turn, then whether one of them has more. One that fails does not keep the
+    /// others from their turn.
+    ///
+    /// # Errors
+    /// The first error, once the round is over.
+    async fn round(&mut self) -> Result<bool, Fault> {
+        let after = self.last.take();
+        let found = targets(self.database.reader(), after.as_ref(), REVOCATIONS_PER_ROUND).await;
+        let found = found.map_err(store::read::failed)?;
+        let others = found.len() as u64 == REVOCATIONS_PER_ROUND;
+        self.last = found.last().cloned().filter(|_| others);
+        let mut failed = None;
+        for target in found {
+            let revoked = self.writer.submit(Command::Revoke(target), Instant::now() + COMMIT_TIMEOUT).await;
+            match revoked.and_then(|answer| answer) {
+                Ok(outcome) => self.more |= matches!(outcome, Outcome::Revoked { more: true }),
+                Err(fault) => failed = failed.or(Some(fault)),
+            }
         }
-        Ok(more)
+        match failed {
+            Some(fault) => Err(fault),
+            None => Ok(others || std::mem::take(&mut self.more)),
+        }
     }
 }
 

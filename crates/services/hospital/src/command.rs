@@ -1,5 +1,7 @@
 //! The writer's commands and its answers. Commands are decoded: only the rules of `domain` check them again.
 
+use std::collections::BTreeSet;
+
 use domain::capacity::{CapacityChange, Claim, Slot};
 use domain::event::Cause;
 use domain::hospital::{CapacityIncrease, CapacityRequest, Draft, HospitalChange, Terms};
@@ -86,6 +88,8 @@ pub(crate) enum Change {
     SetCapacity { slot: SlotId, change: CapacityChange, etag: String },
     /// Closes a slot for new bookings, and cancels its bookings if `cancel_bookings` is set.
     CloseSlot { slot: SlotId, cancel_bookings: bool, reason: String, etag: String },
+    /// Closes the slots of these dates that are not over, like `CloseSlot`.
+    CloseSlots { hospital: HospitalId, dates: BTreeSet<Date>, cancel_bookings: bool, reason: String },
     /// Opens a closed slot again.
     ReopenSlot { slot: SlotId, etag: String },
     /// Asks for more places.

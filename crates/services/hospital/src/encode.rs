@@ -84,6 +84,13 @@ pub(crate) fn slot_view(view: &SlotView) -> message::Slot {
     message::Slot { revocation_progress: progress, ..slot(&view.slot) }
 }
 
+/// Encodes the answer of BatchCloseSlots. A booking counts until its place is revoked.
+pub(crate) fn closed_slots(views: &[SlotView]) -> message::BatchCloseSlotsResponse {
+    let booked = views.iter().map(|view| i64::from(view.slot.booked)).sum();
+    let slots = views.iter().map(slot_view).collect();
+    message::BatchCloseSlotsResponse { slots, active_booking_count: count(booked) }
+}
+
 /// Encodes a row of SearchAvailability.
 pub(crate) fn available_slot(available: &Available) -> message::AvailableSlot {
     message::AvailableSlot {

@@ -1,4 +1,5 @@
-//! Reactions to what other services report: a booking that ended without attendance gives its place back.
+//! Reactions to what other services report: a booking that ended without attendance, or moved to another slot, gives
+//! its place back.
 //!
 //! Events may be repeated, late, or earlier than the reservation they end. The rules of claims make this harmless.
 
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use contract::event::v1::event_envelope::Payload;
-use contract::event::v1::{ScreeningCancelled, ScreeningRejected};
+use contract::event::v1::{ScreeningCancelled, ScreeningRejected, ScreeningRescheduled, ScreeningSnapshot};
 use domain::event::{Cause, subject_filter};
 use domain::ids::{ClaimId, SlotId};
 use fault::Fault;
@@ -26,11 +27,14 @@ use crate::command::{ClaimRequest, Command, Event};
 /// How long a batch of events may wait for its transaction. After that it is delivered again.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The facts of Screening that name a claim to release.
+const FACTS: [&str; 3] = ["screening_cancelled", "screening_rejected", "screening_rescheduled"];
+
 /// The consumers that this service declares.
 pub(crate) fn consumers(writer: Writer<HospitalBatchHandler>, database: Database) -> Vec<Consumer> {
     vec![Consumer {
         name: CONSUMER,
-        filter: ["screening_cancelled", "screening_rejected"].map(|fact| subject_filter("screening", fact)).to_vec(),
+        filter: FACTS.map(|fact| subject_filter("screening", fact)).to_vec(),
         handler: Arc::new(Releases { writer }),
         database,
         pace: None,
@@ -62,24 +66,36 @@ impl Releases {
 fn read(incoming: &Incoming) -> Result<Event, Fault> {
     let Incoming { envelope, event_id, inbox_key } = incoming;
     let (inbox_key, event_id) = (inbox_key.clone(), *event_id);
-    let (snapshot, claim_id) = match &envelope.payload {
+    let slot_of = |screening: &Option<ScreeningSnapshot>| {
+        screening.as_ref().map(|screening| screening.slot.clone()).unwrap_or_default()
+    };
+    let (slot, claim_id) = match &envelope.payload {
         Some(Payload::ScreeningCancelled(ScreeningCancelled { screening, claim_id, reason: _, message: _ })) => {
-            (screening, claim_id)
+            (slot_of(screening), claim_id)
         }
-        Some(Payload::ScreeningRejected(ScreeningRejected { screening, claim_id, reason: _ })) => (screening, claim_id),
+        Some(Payload::ScreeningRejected(ScreeningRejected { screening, claim_id, reason: _ })) => {
+            (slot_of(screening), claim_id)
+        }
+        Some(Payload::ScreeningRescheduled(ScreeningRescheduled {
+            screening: _,
+            previous_slot,
+            previous_date: _,
+            released_claim_id,
+            reason: _,
+            message: _,
+        })) => (previous_slot.clone(), released_claim_id),
         _ => return Ok(Event { inbox_key, id: event_id, claim_request: None }),
     };
     if claim_id.is_empty() {
         return Ok(Event { inbox_key, id: event_id, claim_request: None });
     }
-    let slot = snapshot.as_ref().map(|snapshot| snapshot.slot.as_str()).unwrap_or_default();
     let malformed = |field: &str| Fault::internal(format!("the event {event_id} has a malformed {field}"));
     let traceparent = TraceContext::parse_or_new(&envelope.traceparent).traceparent();
     let request_id = envelope.request_id.clone();
     let cause = Cause { request_id, ..Cause::of_event(NAME, event_id, traceparent) };
     let claim_request = ClaimRequest {
         // The cancellation of a program's booking waits as a dead letter for the version that knows its slot.
-        slot: SlotId::parse_requested(slot).map_err(|_| malformed("slot"))?,
+        slot: SlotId::parse_requested(&slot).map_err(|_| malformed("slot"))?,
         claim: ClaimId::parse(claim_id).map_err(|_| malformed("claim_id"))?,
         cause,
     };
@@ -88,7 +104,7 @@ fn read(incoming: &Incoming) -> Result<Event, Fault> {
 
 #[cfg(test)]
 mod tests {
-    use contract::event::v1::{EventEnvelope, ScreeningSnapshot};
+    use contract::event::v1::EventEnvelope;
     use uuid::Uuid;
 
     use super::*;
@@ -118,6 +134,21 @@ mod tests {
         );
         assert_eq!(claim_request.cause.actor, "service:hospital");
         assert_eq!(claim_request.cause.causation_id, Uuid::from_u128(7).to_string());
+    }
+
+    #[test]
+    fn a_move_frees_the_place_that_it_leaves() {
+        let slot = |date: &str| format!("hospitals/seoul/slots/{date}");
+        let screening = Some(ScreeningSnapshot { slot: slot("2027-01-05"), ..ScreeningSnapshot::default() });
+        let moved = ScreeningRescheduled {
+            screening,
+            previous_slot: slot("2027-01-04"),
+            released_claim_id: format!("{}.1", Uuid::from_u128(9)),
+            ..ScreeningRescheduled::default()
+        };
+        let claim_request = read(&incoming(Payload::ScreeningRescheduled(moved))).unwrap().claim_request.unwrap();
+        assert_eq!(claim_request.slot.to_string(), slot("2027-01-04"));
+        assert_eq!(claim_request.claim.generation, 1);
     }
 
     #[test]

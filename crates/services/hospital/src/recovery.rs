@@ -95,14 +95,19 @@ pub async fn terms(database: &Database, slot: &SlotId) -> Result<Option<Terms>, 
     Ok(held.into_values().next().map(|hospital| hospital.terms(slot.date)))
 }
 
-/// Filters the claims that are missing here or have another state than expected.
+/// Filters the claims that are missing here or have another state than expected, and adds those that hold a place which
+/// their booking left when it moved, or which no move of it can use.
 ///
 /// # Errors
 /// Fails if the database does.
 pub async fn claims_to_change(database: &Database, expected: Vec<ExpectedClaim>) -> Result<Vec<ExpectedClaim>, DbErr> {
     let held = held_claims(database.reader(), &expected).await?;
     let differs = |expected: &ExpectedClaim| expected.make(held.get(&expected.claim), Timestamp::UNIX_EPOCH).is_some();
-    Ok(expected.into_iter().filter(differs).collect())
+    let of_bookings: HashMap<_, _> = expected.iter().map(|one| (one.claim.screening, one)).collect();
+    let is_left = |claim: &&Claim| of_bookings.get(&claim.id.screening).is_some_and(|one| one.has_left(claim));
+    let mut left: Vec<ExpectedClaim> = held.values().filter(is_left).map(ExpectedClaim::left).collect();
+    left.sort_by_key(|one| one.claim);
+    Ok(expected.into_iter().filter(differs).chain(left).collect())
 }
 
 /// Filters the places that are of a newer version than the slot here, or whose slot is missing here.

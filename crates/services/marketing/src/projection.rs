@@ -45,7 +45,7 @@ impl Projection for DemandProjection {
         let facts: Vec<&Fact> = facts.into_iter().filter(|fact| !is_gone(&known, fact.hospital())).collect();
         fold_signals(transaction, &facts, &known, since).await?;
         let bookings = facts.iter().filter_map(|fact| match fact {
-            Fact::Booked { screening, slot, time } => Some(sets::booking_row(*screening, slot, *time)),
+            Fact::Booked { id, slot, time } => Some(sets::booking_row(*id, slot, *time)),
             _ => None,
         });
         sets::save_bookings(transaction, bookings.collect(), micros(since)).await?;

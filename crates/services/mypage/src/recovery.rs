@@ -29,8 +29,8 @@ pub async fn bookings(database: &Database, after: Option<ScreeningId>, limit: u6
         version: item.version,
         customer: item.customer,
         date: item.date,
-        // an item has the hospital's display name only, not the slot
-        slot: None,
+        slot: item.slot,
+        generation: None,
         hospital_display_name: item.hospital_display_name,
         time_zone: item.time_zone,
         state: item.state,

@@ -41,8 +41,10 @@ pub async fn answered(
 ) -> Result<Option<Answers>, DbErr> {
     let rows = history::since(database.reader(), since, after, limit).await?;
     let Some(last) = rows.last().map(|row| (row.screening, row.version)) else { return Ok(None) };
-    let answered =
-        |row: &Entry| Answered::of(row.screening, followed(row.state), &row.actor, row.request_id, row.occur_time);
+    let answered = |row: &Entry| {
+        let state = (followed(row.state), row.reason.as_str());
+        Answered::of(row.screening, state, &row.actor, row.request_id, row.occur_time)
+    };
     Ok(Some(Answers { calls: rows.iter().filter_map(answered).collect(), last }))
 }
 
@@ -79,6 +81,7 @@ pub async fn bookings(database: &Database, after: Option<ScreeningId>, limit: u6
             customer: row.customer,
             date: row.slot.date,
             slot: Some(row.slot),
+            generation: None,
             hospital_display_name: String::new(),
             time_zone: String::new(),
             state: followed(row.state),

@@ -1,11 +1,14 @@
-//! The use cases. Reading, changing and listing are here; making and settling bookings are in the modules below.
+//! The use cases. Reading, changing and listing are here; making, moving and settling bookings are in the modules
+//! below.
 //!
 //! A handler may be dropped at any await when its caller gives up. Work that must not stop halfway runs in a task.
 
 mod create;
 pub(crate) mod in_flight;
+mod placing;
 pub(crate) mod reconciler;
 pub(crate) mod refusals;
+mod reschedule;
 pub(crate) mod resolver;
 mod settle;
 mod validate;
@@ -17,7 +20,7 @@ use domain::event::Cause;
 use domain::ids::ScreeningId;
 use domain::page::Rows;
 use domain::request::Request;
-use domain::screening::{self, Command, Party, Screening};
+use domain::screening::{self, Command, Screening};
 use fault::Fault;
 use runtime::clock::Clock;
 use runtime::deadline::Deadline;
@@ -80,8 +83,7 @@ impl App {
         trace: &TraceContext,
         deadline: Deadline,
     ) -> Result<Screening, Fault> {
-        let by = if matches!(caller, Caller::Customer(_)) { Party::Customer } else { Party::Admin };
-        let command = Command::Cancel { by, message: call.reason, etag: call.etag };
+        let command = Command::Cancel { by: decode::party(caller), message: call.reason, etag: call.etag };
         self.change(caller, call.id, command, call.request, trace, deadline).await
     }
 

@@ -15,7 +15,7 @@ use domain::access::Scope;
 use domain::event::Cause;
 use domain::ids::{ClaimId, ScreeningId, SlotId};
 use domain::request::Request;
-use domain::screening::{self, Booking, Revocation, Screening, Terms};
+use domain::screening::{self, Booking, FIRST_GENERATION, Reschedule, Revocation, Screening, Terms};
 use fault::Fault;
 use jiff::Timestamp;
 use runtime::clock::Clock;
@@ -38,16 +38,20 @@ pub(crate) use work::service_actor;
 pub(crate) enum Command {
     /// Writes a new booking.
     Book(Book),
-    /// Settles a PENDING booking.
+    /// Settles a PENDING booking, or fences a claim of a move.
     Settle(Settle),
     /// Changes a booking for a caller.
     Change(BookingChange),
+    /// Moves a booking to a slot on which it got a place.
+    Reschedule(Move),
     /// Applies Hospital's events.
     Consume(Vec<ClaimEvent>),
     /// Stores an event that cannot be applied.
     StoreDeadLetter(DeadLetter, InboxKey),
-    /// Fences claims that have no booking.
+    /// Fences claims that no booking holds.
     Fence(Vec<Orphan>),
+    /// Stops watching claims whose places Hospital has back.
+    Unwatch(Vec<ClaimId>),
     /// Reports refusals of full slots.
     Report(RefusalReport),
     /// Deletes request records from before this time.
@@ -67,17 +71,34 @@ pub(crate) struct Book {
     pub(crate) parked: bool,
 }
 
-/// The result of a [`Book`].
+/// A move of a booking for a caller, after Hospital gave a place.
+#[derive(Debug, Clone)]
+pub(crate) struct Move {
+    pub(crate) request: Request,
+    /// The bookings that the caller may see.
+    pub(crate) scope: Scope,
+    pub(crate) id: ScreeningId,
+    pub(crate) asked: Reschedule,
+    /// The generation of the claim that has the place.
+    pub(crate) generation: i32,
+    /// The terms that Hospital answered with the place.
+    pub(crate) terms: Terms,
+    pub(crate) cause: Cause,
+}
+
+/// The result of a [`Book`] or a [`Move`].
 #[derive(Debug)]
 pub(crate) enum Booked {
     /// The booking is stored.
     Row(Box<Screening>),
     Refused(Fault),
-    /// The id was fenced before the booking could be written.
+    /// The move is refused, and the claim that it brought is fenced.
+    Left(Fault),
+    /// The id or the claim was fenced before the booking could be written.
     Fenced,
 }
 
-/// What Hospital's answer means for a PENDING booking.
+/// What Hospital's answer means for a PENDING booking, or for one that is to move.
 #[derive(Debug, Clone)]
 pub(crate) struct Settle {
     pub(crate) id: ScreeningId,
@@ -109,8 +130,8 @@ pub(crate) struct ClaimEvent {
 
 impl ClaimEvent {
     /// Whether the inbox has to store this event by itself. A reservation needs no entry where events come without an
-    /// order: once its screening has a row, which is never deleted, the event changes nothing. Where events come in
-    /// order, each one moves the cursor.
+    /// order: once its screening has a row, which is never deleted, the event changes nothing, or has a claim released
+    /// that was released before. Where events come in order, each one moves the cursor.
     pub(crate) fn is_remembered(&self) -> bool {
         matches!(self.inbox_key, InboxKey::Ordered { .. }) || matches!(self.fact, ClaimFact::Revoked { .. })
     }
@@ -148,10 +169,12 @@ pub(crate) struct RefusalReport {
 /// The result of a command.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    /// The result of a [`Command::Book`].
+    /// The result of a [`Command::Book`] or a [`Command::Reschedule`].
     Booked(Booked),
     /// The result of a [`Command::Settle`] or a [`Command::Change`].
     Row(Result<Box<Screening>, Fault>),
+    /// The result of a [`Command::Fence`]: the claims to release. No event tells Hospital of these.
+    Fenced(Vec<Orphan>),
     /// The result of any other command.
     Done,
 }
@@ -187,7 +210,7 @@ impl BatchHandler for ScreeningBatchHandler {
 async fn load(transaction: &Transaction, batch: &[&Command], rules: Rules, now: Timestamp) -> Result<Work, DbErr> {
     let (mut keys, mut ids, mut customers, mut inbox_keys, mut slots) =
         (vec![], HashSet::new(), vec![], vec![], vec![]);
-    let mut taken = Vec::new();
+    let (mut taken, mut moving) = (Vec::new(), Vec::new());
     for command in batch {
         match command {
             Command::Book(book) => {
@@ -202,13 +225,22 @@ async fn load(transaction: &Transaction, batch: &[&Command], rules: Rules, now: 
                 keys.push(&change.request.key);
                 ids.insert(change.id);
             }
+            Command::Reschedule(one) => {
+                keys.push(&one.request.key);
+                ids.insert(one.id);
+                moving.push(one.id);
+            }
             Command::Consume(events) => {
                 inbox_keys.extend(events.iter().filter(|event| event.is_remembered()).map(|event| &event.inbox_key));
                 for event in events {
                     match &event.fact {
-                        // a reservation only needs to know whether its screening has a row
-                        ClaimFact::Reserved { claim, .. } => taken.push(claim.screening),
-                        ClaimFact::Revoked { claim, .. } => drop(ids.insert(claim.screening)),
+                        // a first claim only needs to know whether its screening has a row
+                        ClaimFact::Reserved { claim, .. } if claim.generation == FIRST_GENERATION => {
+                            taken.push(claim.screening);
+                        }
+                        ClaimFact::Reserved { claim, .. } | ClaimFact::Revoked { claim, .. } => {
+                            ids.insert(claim.screening);
+                        }
                         ClaimFact::Other => {}
                     }
                 }
@@ -219,7 +251,7 @@ async fn load(transaction: &Transaction, batch: &[&Command], rules: Rules, now: 
                 keys.push(&report.request.key);
                 slots.extend(report.counts.iter().map(|(slot, _)| slot));
             }
-            Command::Purge(_) => {}
+            Command::Purge(_) | Command::Unwatch(_) => {}
         }
     }
     let records = request_record::find(transaction, &keys).await?;
@@ -230,6 +262,7 @@ async fn load(transaction: &Transaction, batch: &[&Command], rules: Rules, now: 
         // if nothing was locked, this transaction did not wait for another one
         request_record::ensure_unanswered(transaction, &keys, &records).await?;
     }
+    customers.extend(moving.iter().filter_map(|id| rows.get(id)?.customer.as_ref()));
     let active = tables::active(transaction, customers).await?;
     let versions = tables::refusal::versions(transaction, slots).await?;
     let fresh =
@@ -272,14 +305,23 @@ impl ScreeningWriter {
         Self { writer }
     }
 
-    pub(crate) async fn book(&self, book: Book, deadline: Instant) -> Result<Booked, Fault> {
-        match self.writer.submit(Command::Book(book), deadline).await? {
+    /// Runs a [`Command::Book`] or a [`Command::Reschedule`].
+    pub(crate) async fn booked(&self, command: Command, deadline: Instant) -> Result<Booked, Fault> {
+        match self.writer.submit(command, deadline).await? {
             Answer::Booked(booked) => Ok(booked),
-            Answer::Row(_) | Answer::Done => Err(mismatch()),
+            Answer::Row(_) | Answer::Fenced(_) | Answer::Done => Err(mismatch()),
         }
     }
 
-    /// Settles a PENDING booking. Returns it as it is afterwards.
+    /// Fences claims that no booking holds. Returns those that are to be released; they stay watched until then.
+    pub(crate) async fn fence(&self, orphans: Vec<Orphan>, deadline: Instant) -> Result<Vec<Orphan>, Fault> {
+        match self.writer.submit(Command::Fence(orphans), deadline).await? {
+            Answer::Fenced(left) => Ok(left),
+            Answer::Booked(_) | Answer::Row(_) | Answer::Done => Err(mismatch()),
+        }
+    }
+
+    /// Runs a [`Command::Settle`]. Returns the booking as it is afterwards.
     pub(crate) async fn settle(&self, settle: Settle, deadline: Instant) -> Result<Screening, Fault> {
         self.row(Command::Settle(settle), deadline).await
     }
@@ -292,7 +334,7 @@ impl ScreeningWriter {
     async fn row(&self, command: Command, deadline: Instant) -> Result<Screening, Fault> {
         match self.writer.submit(command, deadline).await? {
             Answer::Row(row) => row.map(|row| *row),
-            Answer::Booked(_) | Answer::Done => Err(mismatch()),
+            Answer::Booked(_) | Answer::Fenced(_) | Answer::Done => Err(mismatch()),
         }
     }
 
@@ -300,7 +342,7 @@ impl ScreeningWriter {
     pub(crate) async fn done(&self, command: Command, deadline: Instant) -> Result<(), Fault> {
         match self.writer.submit(command, deadline).await? {
             Answer::Done => Ok(()),
-            Answer::Booked(_) | Answer::Row(_) => Err(mismatch()),
+            Answer::Booked(_) | Answer::Row(_) | Answer::Fenced(_) => Err(mismatch()),
         }
     }
 }

@@ -9,6 +9,7 @@ use domain::filter::{self, Field, Kind};
 use domain::ids::{CustomerId, ScreeningId, SlotId};
 use domain::page::{Order, Page};
 use domain::request::{Request, decode_id};
+use domain::screening::{self, Party};
 use domain::text::{self, NAME_MAX, REMARK_MAX};
 use fault::{Fault, Reason, Violations};
 use prost::Message;
@@ -38,6 +39,16 @@ pub(crate) struct Change {
     pub(crate) reason: String,
     /// The etag that the caller has seen; empty if the caller sent none.
     pub(crate) etag: String,
+    pub(crate) request: Request,
+}
+
+/// A decoded RescheduleScreening.
+#[derive(Debug, Clone)]
+pub(crate) struct Reschedule {
+    pub(crate) id: ScreeningId,
+    pub(crate) asked: screening::Reschedule,
+    /// Whether the move is only judged.
+    pub(crate) validate_only: bool,
     pub(crate) request: Request,
 }
 
@@ -132,6 +143,36 @@ pub(crate) fn cancel(caller: &Caller, message: message::CancelScreeningRequest) 
         message::CancelScreeningRequest { name, reason: reason.clone(), etag: etag.clone(), request_id: String::new() };
     let request = request(caller, "CancelScreening", request_id, &canonical);
     violations.finish_with(id.map(|id| Change { id, reason, etag, request }))
+}
+
+pub(crate) fn reschedule(caller: &Caller, message: message::RescheduleScreeningRequest) -> Result<Reschedule, Fault> {
+    let message::RescheduleScreeningRequest { name, slot, mut reason, etag, validate_only, request_id } = message;
+    let mut violations = Violations::new();
+    let id = violations.name("name", &name, ScreeningId::parse);
+    let parsed_slot = violations.name("slot", &slot, SlotId::parse_requested);
+    text::check(&mut violations, "reason", &mut reason, 0, REMARK_MAX);
+    text::check_machine(&mut violations, "etag", &etag);
+    let request_id = decode_id(&mut violations, "request_id", &request_id);
+    // validate_only is not part of the fingerprint: judging a move and making it are the same request.
+    let canonical = message::RescheduleScreeningRequest {
+        name,
+        slot,
+        reason: reason.clone(),
+        etag: etag.clone(),
+        validate_only: false,
+        request_id: String::new(),
+    };
+    let request = request(caller, "RescheduleScreening", request_id, &canonical);
+    let by = party(caller);
+    violations.finish_with(id.zip(parsed_slot).map(|(id, slot)| {
+        let asked = screening::Reschedule { by, slot, message: reason, etag };
+        Reschedule { id, asked, validate_only, request }
+    }))
+}
+
+/// On whose behalf a caller cancels or moves a booking.
+pub(crate) fn party(caller: &Caller) -> Party {
+    if matches!(caller, Caller::Customer(_)) { Party::Customer } else { Party::Admin }
 }
 
 pub(crate) fn update(caller: &Caller, message: message::UpdateScreeningRequest) -> Result<Rename, Fault> {

@@ -18,6 +18,7 @@ pub(crate) fn screening(screening: &Screening) -> message::Screening {
         state_message,
         given_up: _,
         generation,
+        fenced_generation: _,
         version,
         create_time,
         update_time,

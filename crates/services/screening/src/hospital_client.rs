@@ -253,7 +253,7 @@ fn about(refusal: Fault, slot: &SlotId) -> Fault {
 
 /// The answer to a call whose outcome is unknown because Hospital does not answer.
 pub(crate) fn unavailable(slot: &SlotId, cause: impl std::fmt::Display) -> Fault {
-    let message = "hospital does not answer; send the same request_id again, or set accept_pending";
+    let message = "hospital does not answer; send the same request_id again; a new booking may set accept_pending";
     Fault::new(Reason::HospitalUnavailable, message).with("slot", slot).caused_by(cause)
 }
 

@@ -17,6 +17,7 @@ impl MigratorTrait for Migrator {
         let mut migrations = common();
         migrations.push(Box::new(Screenings));
         migrations.push(Box::new(OneIndexOfCustomers));
+        migrations.push(Box::new(FencedGenerations));
         migrations
     }
 }
@@ -75,6 +76,24 @@ impl MigrationTrait for OneIndexOfCustomers {
             manager.drop_index(Index::drop().name(name).table(row::Entity).to_owned()).await?;
         }
         Ok(())
+    }
+}
+
+/// Keeps with each booking which claims its moves can use no more. Bookings of before have none.
+struct FencedGenerations;
+
+impl MigrationName for FencedGenerations {
+    fn name(&self) -> &str {
+        "screening_0003_fenced_generations"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for FencedGenerations {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let mut fenced = column(row::Column::FencedGeneration);
+        fenced.integer().default(0);
+        manager.alter_table(Table::alter().table(row::Entity).add_column(fenced).to_owned()).await
     }
 }
 

@@ -7,10 +7,10 @@ use std::collections::{HashMap, HashSet};
 
 use async_trait::async_trait;
 use domain::event::{Cause, envelope};
-use domain::ids::ScreeningId;
+use domain::ids::{ClaimId, ScreeningId, SlotId};
 use domain::recovery::{Answered, given_up};
 use domain::request::RequestKey;
-use domain::screening::{Screening, state_fact};
+use domain::screening::{FIRST_GENERATION, Screening, State, state_fact};
 use fault::Fault;
 use jiff::Timestamp;
 use runtime::clock::Clock;
@@ -24,7 +24,8 @@ use store::{BatchHandler, Database, DbErr, Transaction, outbox};
 use crate::NAME;
 use crate::batch::service_actor;
 use crate::tables::row::{self, Column, Entity};
-use crate::tables::{CustomerDate, active, by_ids, present, watch};
+use crate::tables::watch::{self, Orphan};
+use crate::tables::{CustomerDate, active, by_ids, present};
 use store::Fetch as _;
 
 /// The names of this service's durable consumers.
@@ -37,6 +38,8 @@ pub struct Known {
     pub bookings: Vec<Screening>,
     /// Calls that were answered. A call about a booking that is missing here is skipped.
     pub answered: Vec<Answered>,
+    /// Claims that hold places which their bookings have left. The service has them released once it runs.
+    pub left: Vec<(ClaimId, SlotId)>,
     /// The greatest position of this service's log that any consumer has read. The log continues after it.
     pub read: i64,
     /// The gap of the log to close, because nothing that was lost in it is missing once this is written.
@@ -135,11 +138,25 @@ async fn run(transaction: &Transaction, known: &Known, now: Timestamp) -> Result
             }
         }
     }
+    // A booking may have moved to a date that another one has left since. So all of them leave their dates before any
+    // comes to its new one.
+    let moved = changed.iter().filter(|(before, row)| before.slot != row.slot && before.state.is_active());
+    let nowhere = |before: &Screening| (before.clone(), Screening { state: State::Cancelled, ..before.clone() });
+    row::update(transaction, moved.map(|(before, _)| nowhere(before)).collect()).await?;
     // updates first: a booking that ended makes room for one that is restored
     row::update(transaction, changed).await?;
     row::insert(transaction, created).await?;
-    let ids: HashSet<ScreeningId> = rows.iter().map(|row| row.id).collect();
-    watch::delete(transaction, &ids).await?;
+    let claims: HashSet<ClaimId> = rows.iter().map(Screening::claim).collect();
+    watch::delete(transaction, &claims).await?;
+    let left = known.left.iter().map(|(claim, slot)| Orphan {
+        claim: *claim,
+        slot: slot.clone(),
+        // due at once
+        seen: Timestamp::UNIX_EPOCH,
+        event_id: uuid_v7(),
+        traceparent: String::new(),
+    });
+    watch::insert(transaction, &left.collect::<Vec<_>>()).await?;
     let cause = Cause {
         actor: service_actor(),
         request_id: String::new(),
@@ -170,8 +187,8 @@ async fn restore_requests(transaction: &Transaction, answered: &[Answered]) -> R
     request_record::restore(transaction, records.collect()).await
 }
 
-/// Leaves each customer at most one active booking per date: the one that was made last. It could only be made after
-/// the others had ended, even if no service remembers that they did.
+/// Leaves each customer at most one active booking per date: the one that came to it last, by being made or moved. It
+/// could only come after the others had ended or left, even if no service remembers that they did.
 async fn alone_on_their_dates(
     transaction: &Transaction,
     rows: &mut Vec<Screening>,
@@ -190,7 +207,8 @@ async fn alone_on_their_dates(
             held.insert(id, other);
         }
     }
-    rows.sort_by_key(|row| (row.create_time, row.id));
+    let came = |row: &Screening| if row.generation > FIRST_GENERATION { row.update_time } else { row.create_time };
+    rows.sort_by_key(|row| (came(row), row.id));
     let mut last: HashMap<CustomerDate, usize> = HashMap::new();
     let mut ended = Vec::new();
     for index in 0..rows.len() {

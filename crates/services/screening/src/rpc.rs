@@ -61,6 +61,17 @@ impl Rpc {
         Ok(encode::screening(&screening))
     }
 
+    async fn reschedule(
+        &self,
+        request: Request<message::RescheduleScreeningRequest>,
+    ) -> Result<message::Screening, Fault> {
+        let (caller, trace, deadline) = (caller(&request), trace(&request), Deadline::from_request(&request));
+        caller.require_booker()?;
+        let call = decode::reschedule(&caller, request.into_inner())?;
+        let screening = self.app.reschedule(&caller, call, trace, deadline).await?;
+        Ok(encode::screening(&screening))
+    }
+
     async fn update(&self, request: Request<message::UpdateScreeningRequest>) -> Result<message::Screening, Fault> {
         let (caller, trace, deadline) = (caller(&request), trace(&request), Deadline::from_request(&request));
         caller.require_booker()?;
@@ -114,6 +125,13 @@ impl ScreeningService for Rpc {
         request: Request<message::CancelScreeningRequest>,
     ) -> Result<Response<message::Screening>, Status> {
         self.cancel(request).await.map(Response::new).map_err(status)
+    }
+
+    async fn reschedule_screening(
+        &self,
+        request: Request<message::RescheduleScreeningRequest>,
+    ) -> Result<Response<message::Screening>, Status> {
+        self.reschedule(request).await.map(Response::new).map_err(status)
     }
 
     async fn update_screening(

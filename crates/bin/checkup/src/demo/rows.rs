@@ -1,4 +1,4 @@
-//! The thirteen rows: their calls, and the answers that the contract requires.
+//! The fourteen rows: their calls, and the answers that the contract requires.
 
 use contract::hospital::v1 as hospital;
 use contract::hospital::v1::hospital::State as HospitalState;
@@ -25,7 +25,7 @@ const PLACES: i32 = 10;
 const FAREWELL: &str = "the clinic moves; please book elsewhere";
 
 /// The requirements in the words of the scenario, in the order of the rows.
-const REQUIREMENTS: [&str; 13] = [
+const REQUIREMENTS: [&str; 14] = [
     "an admin registers a hospital with dates",
     "a customer requests a screening",
     "the places of that date go down",
@@ -39,6 +39,7 @@ const REQUIREMENTS: [&str; 13] = [
     "Reservation shows them force-cancelled",
     "a customer looks at bookings and history",
     "marketing joins and asks for more places",
+    "a customer moves a booking to another date",
 ];
 
 /// The result of a row.
@@ -119,7 +120,8 @@ impl Play {
             10 => self.booking_is_revoked(stage).await,
             11 => self.reservation_shows(stage, ReservationState::ForceCancelled, self.revoked.clone()).await,
             12 => self.customer_looks(stage).await,
-            _ => self.marketing_asks(stage).await,
+            13 => self.marketing_asks(stage).await,
+            _ => self.customer_moves(stage).await,
         }
     }
 
@@ -292,14 +294,14 @@ fn made<T: Clone>(thing: &Option<T>, what: &str) -> Result<T, Stop> {
     thing.clone().ok_or_else(|| Stop::Skipped(format!("no earlier row made the {what}")))
 }
 
-fn reservation_name(screening: &str) -> Result<String, Stop> {
+pub(super) fn reservation_name(screening: &str) -> Result<String, Stop> {
     let id =
         ScreeningId::parse(screening).map_err(|_| Stop::Wrong(format!("{screening} is not a screening's name")))?;
     Ok(id.reservation_name())
 }
 
 /// The state of a booking, for the table.
-fn stands(row: &screening::Screening) -> String {
+pub(super) fn stands(row: &screening::Screening) -> String {
     let reason = if row.state_reason.is_empty() { String::new() } else { format!(" ({})", row.state_reason) };
     format!("{}{reason}, version {}", row.state().as_str_name(), row.version)
 }
@@ -316,7 +318,7 @@ pub(super) fn short(name: &str) -> String {
     }
 }
 
-fn places(slot: &hospital::Slot) -> String {
+pub(super) fn places(slot: &hospital::Slot) -> String {
     format!("{} of {} places left", slot.remaining_count, slot.capacity)
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use contract::event::v1::EventEnvelope;
 use domain::capacity::{Claim, ClaimState};
 use domain::ids::{ClaimId, ScreeningId, SlotId};
-use domain::recovery::{self, Answered, KnownBooking};
+use domain::recovery::{self, Answered, KnownBooking, Place};
 use domain::request::RequestKey;
 use domain::screening::{Screening, State, Terms};
 use domain::screening_fact::ScreeningFact;
@@ -21,10 +21,10 @@ use crate::service::Service;
 #[derive(Default)]
 struct Lost {
     reported: BTreeMap<ScreeningId, KnownBooking>,
-    /// The claims of these bookings.
-    claims: HashMap<ScreeningId, (ClaimId, SlotId)>,
-    /// Bookings of Screening that have lost their places.
-    ended: Vec<Screening>,
+    /// The claims of these bookings and of the doubtful ones.
+    claims: HashMap<ScreeningId, Vec<Claim>>,
+    /// CONFIRMED bookings of Screening of which nobody knows a newer version, and whose claims do not fit.
+    doubtful: BTreeMap<ScreeningId, Screening>,
     /// ACTIVE claims whose booking nobody knows.
     strangers: Vec<Claim>,
     /// Answered calls that Screening has no record of.
@@ -78,9 +78,8 @@ impl Recovery {
         let mut bookings = self.bookings(database, &lost, report).await?;
         let again: Vec<String> = bookings.iter().map(|row| row.id.to_string()).collect();
         report.did("bookings are again as the others know them", &again);
-        let ended: Vec<String> = lost.ended.iter().map(|row| row.id.to_string()).collect();
-        report.did("bookings are cancelled again, for they have no place any more", &ended);
-        bookings.append(&mut lost.ended);
+        bookings.extend(lost.doubtful.values().cloned());
+        let ended = self.with_their_places(&mut bookings, &lost.claims, report).await?;
         let requests: Vec<String> = lost.answered.keys().map(|key| key.id.to_string()).collect();
         report.did("calls are answered as before when they are repeated", &requests);
         for claim in &lost.strangers {
@@ -90,33 +89,42 @@ impl Recovery {
                 claim.id.screening, claim.slot
             ));
         }
-        if again.len() + ended.len() > 0 {
+        if !again.is_empty() || ended > 0 {
             report
                 .not_known("how the customers of bookings that were gone are addressed (customer_display_name)".into());
         }
         if self.dry_run {
             return Ok(());
         }
-        let ended = self.write_screening(database, bookings, lost.answered, loss).await?;
+        // no event of the lost past tells Hospital of these
+        let places = bookings.iter().flat_map(|row| {
+            let claims = lost.claims.get(&row.id).map(Vec::as_slice).unwrap_or_default();
+            let left = |claim: &&Claim| claim.state == ClaimState::Active && claim.id.generation < row.generation;
+            claims.iter().filter(left).map(|claim| (claim.id, claim.slot.clone()))
+        });
+        let places = places.collect();
+        let ended = self.write_screening(database, bookings, places, lost.answered, loss).await?;
         report.did("bookings ended, for their customers have a later one on that date", &ended);
         Ok(())
     }
 
-    /// Writes in several transactions: bookings, then request records, and last the end of the gap. Returns the
-    /// bookings that were ended because their customers have a later one on that date.
+    /// Writes in several transactions: bookings, then request records, and last the places to give back and the end of
+    /// the gap. Returns the bookings that were ended because their customers have a later one on that date.
     async fn write_screening(
         &self,
         database: &Database,
-        bookings: Vec<Screening>,
+        mut bookings: Vec<Screening>,
+        places: Vec<(ClaimId, SlotId)>,
         answered: HashMap<RequestKey, Answered>,
         loss: Loss,
     ) -> Result<Vec<String>, Failure> {
         let blank = || Known { read: loss.read, ..Known::default() };
         let answered: Vec<Answered> = answered.into_values().collect();
         let mut parts: Vec<Known> = Vec::new();
-        parts.extend(bookings.chunks(ROWS_PER_CHUNK).map(|bookings| Known { bookings: bookings.to_vec(), ..blank() }));
+        bookings.sort_by(|one, other| one.customer.cmp(&other.customer));
+        parts.extend(in_chunks(&bookings).into_iter().map(|bookings| Known { bookings, ..blank() }));
         parts.extend(answered.chunks(ROWS_PER_CHUNK).map(|answered| Known { answered: answered.to_vec(), ..blank() }));
-        parts.push(Known { closes: loss.gap, ..blank() });
+        parts.push(Known { left: places, closes: loss.gap, ..blank() });
         let mut ended = Vec::new();
         for part in parts {
             let recovered = screening::recovery::recover(database, part, self.clock).await.map_err(refused)?;
@@ -171,13 +179,13 @@ impl Recovery {
             for claim in claims {
                 let id = claim.id.screening;
                 match (held.get(&id), lost.reported.contains_key(&id)) {
-                    (_, true) => {
-                        lost.claims.insert(id, (claim.id, claim.slot));
-                    }
+                    (_, true) => lost.claims.entry(id).or_default().push(claim),
                     (Some(row), false) => {
-                        let had_place = row.state == State::Confirmed && row.claim() == claim.id;
-                        if had_place && claim.state != ClaimState::Active {
-                            lost.ended.push(recovery::without_place(row, claim.state));
+                        let fits = row.claim() != claim.id || claim.state == ClaimState::Active;
+                        let later = claim.id.generation > row.generation && claim.state == ClaimState::Active;
+                        if row.state == State::Confirmed && (later || !fits) {
+                            lost.doubtful.insert(id, row.clone());
+                            lost.claims.entry(id).or_default().push(claim);
                         }
                     }
                     (None, false) if claim.state == ClaimState::Active => lost.strangers.push(claim),
@@ -186,6 +194,40 @@ impl Recovery {
                 }
             }
         }
+    }
+
+    /// Corrects CONFIRMED bookings whose claims have ended: they were moved on, or have ended. Returns how many have
+    /// ended.
+    async fn with_their_places(
+        &self,
+        bookings: &mut [Screening],
+        claims: &HashMap<ScreeningId, Vec<Claim>>,
+        report: &mut Report,
+    ) -> Result<usize, Failure> {
+        let hospital = self.database(Service::Hospital)?;
+        let (mut ended, mut moved) = (Vec::new(), Vec::new());
+        for row in bookings {
+            match recovery::place(row, claims.get(&row.id).map(Vec::as_slice).unwrap_or_default()) {
+                Place::Kept => {}
+                Place::Ended(state) => {
+                    *row = recovery::without_place(row, state);
+                    ended.push(row.id.to_string());
+                }
+                Place::Moved(claim) => {
+                    let terms = hospital::recovery::terms(hospital, &claim.slot).await.map_err(failed)?;
+                    *row = recovery::moved(row, claim.id, &claim.slot, terms.unwrap_or_default());
+                    moved.push(row.id.to_string());
+                    report.not_known(format!(
+                        "whether {} is booked on {} or was cancelled: Hospital keeps a place for it there, so it has it; ask \
+                         its customer",
+                        row.id, claim.slot
+                    ));
+                }
+            }
+        }
+        report.did("bookings are cancelled again, for they have no place any more", &ended);
+        report.did("bookings are where Hospital keeps a place for them", &moved);
+        Ok(ended.len())
     }
 
     /// Makes the rows to write, and reports bookings whose hospital nobody knows.
@@ -200,14 +242,14 @@ impl Recovery {
         let mut offers: HashMap<SlotId, Option<Terms>> = HashMap::new();
         let mut rows = Vec::with_capacity(lost.reported.len());
         for (id, reported) in &lost.reported {
-            let claim = lost.claims.get(id).cloned();
-            let slot = reported.slot.as_ref().or_else(|| claim.as_ref().map(|(_, slot)| slot));
+            let claims = lost.claims.get(id).map(Vec::as_slice).unwrap_or_default();
+            let slot = recovery::booked_slot(held.get(id), reported, claims);
             if let Some(slot) = slot.filter(|slot| !offers.contains_key(*slot)) {
                 let terms = hospital::recovery::terms(hospital, slot).await.map_err(failed)?;
                 offers.insert(slot.clone(), terms);
             }
             let offered = slot.and_then(|slot| offers.get(slot).cloned().flatten());
-            match recovery::screening(held.get(id), reported, claim, offered) {
+            match recovery::screening(held.get(id), reported, claims, offered) {
                 Some(row) => rows.push(row),
                 None => report.not_known(format!(
                     "at which hospital {} asked for {} ({id}, {}): their page shows it, and nobody else; tell them to book again",
@@ -219,4 +261,17 @@ impl Recovery {
         }
         Ok(rows)
     }
+}
+
+/// Divides bookings, which are sorted by customer, into parts of about [`ROWS_PER_CHUNK`]. All bookings of a customer
+/// are in one part: apart, one that moved to the date that another one left would meet that one there still.
+fn in_chunks(bookings: &[Screening]) -> Vec<Vec<Screening>> {
+    let mut chunks: Vec<Vec<Screening>> = Vec::new();
+    for of_customer in bookings.chunk_by(|one, other| one.customer == other.customer) {
+        match chunks.last_mut().filter(|chunk| chunk.len() < ROWS_PER_CHUNK) {
+            Some(chunk) => chunk.extend_from_slice(of_customer),
+            None => chunks.push(of_customer.to_vec()),
+        }
+    }
+    chunks
 }

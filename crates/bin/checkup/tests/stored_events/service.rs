@@ -197,6 +197,7 @@ async fn book(location: &Location) {
         state_message: String::new(),
         given_up: None,
         generation: 1,
+        fenced_generation: 0,
         version: 2,
         create_time: time,
         update_time: time,

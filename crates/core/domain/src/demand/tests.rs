@@ -16,7 +16,7 @@ use crate::access::Hospitals;
 struct Demand {
     hospital: Hospital,
     signals: BTreeMap<SlotId, Signal>,
-    bookings: BTreeMap<ScreeningId, (SlotId, Timestamp)>,
+    bookings: BTreeMap<Uuid, (SlotId, Timestamp)>,
     refusals: BTreeMap<Uuid, (SlotId, i64, Timestamp)>,
 }
 
@@ -35,8 +35,8 @@ impl Demand {
         self.hospital.apply(fact);
         match fact {
             Fact::Places(places) => self.signal(&places.slot).apply(places),
-            Fact::Booked { screening, slot, time } => {
-                self.bookings.insert(*screening, (slot.clone(), *time));
+            Fact::Booked { id, slot, time } => {
+                self.bookings.insert(*id, (slot.clone(), *time));
                 self.signal(slot).touch(*time);
             }
             Fact::Refused { event_id, slot, count, time } => {
@@ -76,7 +76,7 @@ fn life() -> impl Strategy<Value = Vec<Fact>> {
                     let slot_version = *slot_version;
                     Fact::Places(Places { slot, slot_version, capacity: 5, booked: amount, time })
                 }
-                1 => Fact::Booked { screening: ScreeningId(Uuid::from_u128(id)), slot, time },
+                1 => Fact::Booked { id: Uuid::from_u128(id), slot, time },
                 _ => Fact::Refused { event_id: Uuid::from_u128(id), slot, count: amount.into(), time },
             });
         }
@@ -119,7 +119,10 @@ fn a_slot_is_full_without_capacity_and_over_at_midnight_over_there() {
 #[test]
 fn a_fence_is_no_demand() {
     let mut envelope = EventEnvelope {
-        payload: Some(Payload::ScreeningConfirmed(ScreeningConfirmed { screening: Some(Default::default()) })),
+        payload: Some(Payload::ScreeningConfirmed(ScreeningConfirmed {
+            screening: Some(Default::default()),
+            ..Default::default()
+        })),
         ..EventEnvelope::default()
     };
     assert_eq!(Fact::decode(&envelope), Ok(None));
@@ -194,4 +197,23 @@ fn a_release_on_a_slot_that_does_not_exist_says_nothing_of_demand() {
     assert_eq!(Fact::decode(&envelope(0)), Ok(None));
     assert!(matches!(Fact::decode(&envelope(3)), Ok(Some(Fact::Places(_)))));
     assert!(Fact::decode(&envelope(-1)).is_err());
+}
+
+#[test]
+fn a_booking_that_moved_counts_once_on_each_slot() {
+    let confirmed = |day, claim_generation| {
+        let screening = Some(contract::event::v1::ScreeningSnapshot {
+            screening: ScreeningId(Uuid::from_u128(7)).to_string(),
+            customer: "customers/kim".into(),
+            slot: slot(day).to_string(),
+            claim_generation,
+            ..Default::default()
+        });
+        let payload = Payload::ScreeningConfirmed(ScreeningConfirmed { screening, ..Default::default() });
+        let occur_time = Some(crate::civil::encode_time(at(1)));
+        Fact::decode(&EventEnvelope { occur_time, payload: Some(payload), ..Default::default() }).unwrap().unwrap()
+    };
+    let demand = Demand::of(&[confirmed(1, 1), confirmed(2, 2), confirmed(2, 2), confirmed(1, 1), confirmed(3, 4)]);
+    let counted = |day| demand.bookings.values().filter(|(at, _)| *at == slot(day)).count();
+    assert_eq!([counted(1), counted(2), counted(3)], [1, 1, 1]);
 }

@@ -47,7 +47,7 @@ pub struct ScreeningRow {
     pub state: ScreeningState,
     /// The generation of the claim that the booking holds or held.
     pub claim_generation: i32,
-    /// 1 for the first state, one more per change.
+    /// 1 for the first state, one more per transition, two more per move to another slot.
     pub version: i64,
 }
 

@@ -18,6 +18,8 @@ fn id(number: u128) -> ScreeningId {
 
 const SEOUL: &str = "hospitals/seoul/slots/2027-01-04";
 const BUSAN: &str = "hospitals/busan/slots/2027-01-05";
+/// The slot that the first booking moves to.
+const LATER: &str = "hospitals/seoul/slots/2027-01-11";
 
 /// One booking per state, on which all services agree; seoul is open, busan is deleted.
 fn agreeing() -> ServiceRows {
@@ -142,12 +144,62 @@ fn a_claim_that_no_booking_holds_is_found() {
 
 #[test]
 fn a_claim_on_another_slot_than_its_booking_is_found() {
-    let other = "hospitals/seoul/slots/2027-01-11";
     let broken = found(|service_rows| {
-        service_rows.claims.as_mut().unwrap()[0].slot = slot(other);
+        service_rows.claims.as_mut().unwrap()[0].slot = slot(LATER);
         let slots = service_rows.slots.as_mut().unwrap();
         (slots[0].booked_count, slots[0].remaining_count) = (2, 8);
-        slots.push(SlotRow { slot: slot(other), capacity: 1, booked_count: 1, remaining_count: 0 });
+        slots.push(SlotRow { slot: slot(LATER), capacity: 1, booked_count: 1, remaining_count: 0 });
+    });
+    assert_eq!(broken, [(Rule::ClaimsAreBookings, id(1).to_string())]);
+}
+
+/// Moves the first booking, in every service, and leaves its old claim in this state.
+fn moves(service_rows: &mut ServiceRows, old_claim: ClaimState) {
+    let (to, version) = (slot(LATER), 3);
+    let row = screening(service_rows, 1);
+    (row.slot, row.claim_generation, row.version) = (to.clone(), 2, version);
+    let claims = service_rows.claims.as_mut().unwrap();
+    claims[0].state = old_claim;
+    let claim = ClaimId { screening: id(1), generation: 2 };
+    claims.push(ClaimRow { claim, slot: to.clone(), state: ClaimState::Active });
+    let left = i32::from(old_claim != ClaimState::Active);
+    let slots = service_rows.slots.as_mut().unwrap();
+    (slots[0].booked_count, slots[0].remaining_count) = (3 - left, 7 + left);
+    slots.push(SlotRow { slot: to.clone(), capacity: 5, booked_count: 1, remaining_count: 4 });
+    let item = &mut service_rows.items.as_mut().unwrap()[0];
+    (item.date, item.version) = (to.date, version);
+    let reservation = &mut service_rows.reservations.as_mut().unwrap()[0];
+    (reservation.slot, reservation.version) = (to, version);
+}
+
+#[test]
+fn a_booking_that_moved_is_where_its_new_claim_is() {
+    assert_eq!(found(|service_rows| moves(service_rows, ClaimState::Released)), []);
+    assert_eq!(found(|service_rows| moves(service_rows, ClaimState::Revoked)), []);
+    // until Hospital has read of the move, or for good
+    let leaked = found(|service_rows| moves(service_rows, ClaimState::Active));
+    let old_claim = ClaimId { screening: id(1), generation: 1 };
+    assert_eq!(leaked, [(Rule::ClaimsAreBookings, format!("{SEOUL}/claims/{old_claim}"))]);
+    let page = found(|service_rows| {
+        moves(service_rows, ClaimState::Released);
+        service_rows.items.as_mut().unwrap()[0].date = slot(SEOUL).date;
+    });
+    assert_eq!(page, [(Rule::PagesFollow, id(1).to_string())]);
+    let ledger = found(|service_rows| {
+        moves(service_rows, ClaimState::Released);
+        service_rows.reservations.as_mut().unwrap()[0].slot = slot(SEOUL);
+    });
+    assert_eq!(ledger, [(Rule::ReservationsFollow, id(1).to_string())]);
+}
+
+#[test]
+fn a_booking_that_moved_without_a_claim_is_found() {
+    let new_claim = ClaimId { screening: id(1), generation: 2 };
+    let broken = found(|service_rows| {
+        moves(service_rows, ClaimState::Released);
+        service_rows.claims.as_mut().unwrap().retain(|row| row.claim != new_claim);
+        let row = &mut service_rows.slots.as_mut().unwrap()[2];
+        (row.booked_count, row.remaining_count) = (0, 5);
     });
     assert_eq!(broken, [(Rule::ClaimsAreBookings, id(1).to_string())]);
 }

@@ -3,7 +3,7 @@
 use contract::event::v1::event_envelope::Payload;
 use contract::event::v1::{
     ScreeningAttendanceRecorded, ScreeningCancelled, ScreeningConfirmed, ScreeningForceCancelled, ScreeningPending,
-    ScreeningRejected, ScreeningSnapshot,
+    ScreeningRejected, ScreeningRescheduled, ScreeningSnapshot,
 };
 use jiff::Timestamp;
 
@@ -24,6 +24,21 @@ pub fn apply(row: Option<&Screening>, event: &Event, now: Timestamp) -> Screenin
             let next = row.cloned().unwrap_or_else(|| fence(*claim, slot, now));
             (next, State::ForceCancelled, cause.name(), message.as_str())
         }
+        Event::Rescheduled { slot, generation, terms, by, message, .. } => {
+            let next = Screening {
+                slot: slot.clone(),
+                generation: *generation,
+                terms: terms.clone(),
+                // the move is a version of its own, before that of the state
+                version: row.map_or(0, |row| row.version) + 1,
+                ..expected(row)
+            };
+            (next, State::Confirmed, by.code(), message.as_str())
+        }
+        Event::ClaimFenced(generation) => {
+            let next = expected(row);
+            return Screening { fenced_generation: next.fenced_generation.max(*generation), ..next };
+        }
         Event::GivenUp(reason) => return Screening { given_up: Some(*reason), ..expected(row) },
         Event::Renamed(name) => {
             let next = Screening { customer_display_name: name.clone(), ..expected(row) };
@@ -42,46 +57,46 @@ pub fn apply(row: Option<&Screening>, event: &Event, now: Timestamp) -> Screenin
     next
 }
 
-/// The fact for other services, if they are to know of the event; `row` is the row after it.
+/// What other services hear of an event, each fact with the version that it reports; `row` is the row after the event.
+/// A move is two facts. The second one is that of a confirmation, so that a consumer that does not know the first ends
+/// with the right slot.
 #[must_use]
-pub fn payload(row: &Screening, event: &Event) -> Option<Payload> {
-    let screening = Some(snapshot(row));
-    Some(match event {
-        Event::GivenUp(_) | Event::Renamed(_) => return None,
-        Event::Parked(..) => Payload::ScreeningPending(ScreeningPending { screening }),
-        Event::Confirmed(..) => Payload::ScreeningConfirmed(ScreeningConfirmed { screening }),
-        Event::Rejected(claim, _, reason) => Payload::ScreeningRejected(ScreeningRejected {
-            screening,
-            reason: reason.name().to_owned(),
-            claim_id: claim.to_string(),
-        }),
-        Event::Cancelled(by, message) => Payload::ScreeningCancelled(ScreeningCancelled {
-            screening,
-            claim_id: row.claim().to_string(),
-            reason: by.code().to_owned(),
-            message: message.clone(),
-        }),
-        Event::ForceCancelled(_, _, cause, message) => Payload::ScreeningForceCancelled(ScreeningForceCancelled {
-            screening,
-            reason: cause.name().to_owned(),
-            message: message.clone(),
-        }),
-        Event::AttendanceRecorded(attended) => {
-            Payload::ScreeningAttendanceRecorded(ScreeningAttendanceRecorded { screening, attended: *attended })
+pub fn facts(row: &Screening, event: &Event) -> Vec<(i64, Payload)> {
+    match event {
+        Event::GivenUp(_) | Event::Renamed(_) | Event::ClaimFenced(_) => Vec::new(),
+        Event::Rescheduled { by, message, previous, released, .. } => {
+            let moved = Payload::ScreeningRescheduled(ScreeningRescheduled {
+                screening: Some(snapshot(row)),
+                previous_slot: previous.to_string(),
+                previous_date: Some(encode_date(previous.date)),
+                released_claim_id: released.to_string(),
+                reason: by.code().to_owned(),
+                message: message.clone(),
+            });
+            vec![(row.version - 1, moved), (row.version, state_fact(row))]
         }
-    })
+        Event::Parked(..)
+        | Event::Confirmed(..)
+        | Event::Rejected(..)
+        | Event::Cancelled(..)
+        | Event::ForceCancelled(..)
+        | Event::AttendanceRecorded(_) => vec![(row.version, state_fact(row))],
+    }
 }
 
 /// The fact that reports the current state of a row, for services that do not know it.
 #[must_use]
 pub fn state_fact(row: &Screening) -> Payload {
     let screening = Some(snapshot(row));
-    let (reason, message, claim_id) = (row.state_reason.clone(), row.state_message.clone(), row.claim().to_string());
+    let (reason, message, claim_id) = (row.state_reason.clone(), row.state_message.clone(), || row.claim().to_string());
     match row.state {
         State::Pending => Payload::ScreeningPending(ScreeningPending { screening }),
-        State::Confirmed => Payload::ScreeningConfirmed(ScreeningConfirmed { screening }),
-        State::Rejected => Payload::ScreeningRejected(ScreeningRejected { screening, reason, claim_id }),
-        State::Cancelled => Payload::ScreeningCancelled(ScreeningCancelled { screening, claim_id, reason, message }),
+        State::Confirmed => Payload::ScreeningConfirmed(ScreeningConfirmed { screening, reason, message }),
+        State::Rejected => Payload::ScreeningRejected(ScreeningRejected { screening, reason, claim_id: claim_id() }),
+        State::Cancelled => {
+            let claim_id = claim_id();
+            Payload::ScreeningCancelled(ScreeningCancelled { screening, claim_id, reason, message })
+        }
         State::ForceCancelled => {
             Payload::ScreeningForceCancelled(ScreeningForceCancelled { screening, reason, message })
         }
@@ -129,6 +144,7 @@ fn fence(claim: ClaimId, slot: &SlotId, now: Timestamp) -> Screening {
         state_message: String::new(),
         given_up: None,
         generation: claim.generation,
+        fenced_generation: 0,
         version: 0,
         create_time: now,
         update_time: now,

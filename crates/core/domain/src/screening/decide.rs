@@ -3,12 +3,12 @@
 use fault::{Fault, Reason};
 use jiff::Timestamp;
 use jiff::civil::Date;
-use jiff::tz::TimeZone;
 
+use super::checks::{check_row_etag, state_invalid, zone_of};
+use super::reschedule::reschedule;
 use super::{Booking, Command, Decision, Event, Party, Revocation, Screening, State, Terms, date_conflict};
 use crate::civil::{last_zone, time_zone, today};
 use crate::ids::{ClaimId, ScreeningId, SlotId};
-use crate::token::check_etag;
 use crate::window::refuse_past;
 
 /// Judges a command against the row it names; `None` if there is no row.
@@ -21,11 +21,11 @@ pub fn decide(row: Option<&Screening>, command: &Command, now: Timestamp) -> Res
         Command::Park { booking, terms, conflict } => park(row, booking, terms, *conflict, now),
         Command::GiveUp { reason } => Ok(give_up(row, *reason)),
         Command::Reject => Ok(reject(row)),
-        Command::Fence { claim, slot } => Ok(match row {
-            None => Decision::Change(Event::Rejected(*claim, slot.clone(), Reason::HospitalUnavailable)),
-            Some(_) => Decision::Keep,
-        }),
+        Command::Fence { claim, slot } => Ok(fence(row, *claim, slot)),
         Command::Cancel { by, message, etag } => cancel(existing(row)?, *by, message, etag, now),
+        Command::Reschedule { asked, generation, terms, conflict } => {
+            reschedule(existing(row)?, asked, *generation, terms, *conflict, now)
+        }
         Command::Rename { name, etag } => rename(existing(row)?, name.as_deref(), etag),
         Command::Complete { etag } => complete(existing(row)?, etag, now),
         Command::MarkNoShow { etag } => mark_no_show(existing(row)?, etag, now),
@@ -114,6 +114,17 @@ fn reject(row: Option<&Screening>) -> Decision {
     }
 }
 
+/// A claim of a booking that exists belongs to a move that was not committed.
+fn fence(row: Option<&Screening>, claim: ClaimId, slot: &SlotId) -> Decision {
+    match row {
+        None => Decision::Change(Event::Rejected(claim, slot.clone(), Reason::HospitalUnavailable)),
+        Some(row) if claim.generation > row.generation && claim.generation > row.fenced_generation => {
+            Decision::Change(Event::ClaimFenced(claim.generation))
+        }
+        Some(_) => Decision::Keep,
+    }
+}
+
 fn cancel(row: &Screening, by: Party, message: &str, etag: &str, now: Timestamp) -> Result<Decision, Fault> {
     match row.state {
         State::Pending | State::Confirmed => {}
@@ -175,6 +186,11 @@ fn revoke(row: Option<&Screening>, claim: ClaimId, slot: &SlotId, cause: Revocat
     let force = || Decision::Change(Event::ForceCancelled(claim, slot.clone(), cause, message.to_owned()));
     match row {
         None => force(),
+        // A move is under way with this claim, or was. It must not commit any more.
+        Some(row) if claim.generation > row.generation => match fence(Some(row), claim, slot) {
+            Decision::Change(event) => Decision::Change(event),
+            _ => Decision::Ignore("the claim was fenced before it was revoked"),
+        },
         Some(row) if row.claim() != claim => Decision::Ignore("the screening does not hold this claim"),
         Some(row) => match row.state {
             State::Pending | State::Confirmed => force(),
@@ -187,16 +203,6 @@ fn revoke(row: Option<&Screening>, claim: ClaimId, slot: &SlotId, cause: Revocat
 
 fn existing(row: Option<&Screening>) -> Result<&Screening, Fault> {
     row.filter(|row| !row.is_fence()).ok_or_else(|| Fault::internal("a command on a screening that was not loaded"))
-}
-
-fn check_row_etag(row: &Screening, etag: &str) -> Result<(), Fault> {
-    check_etag(etag, row.version).map_err(|fault| fault.about("Screening", row.id))
-}
-
-/// The zone of a booking that has or had a place: Hospital returned it with the place.
-fn zone_of(row: &Screening) -> Result<TimeZone, Fault> {
-    let name = &row.terms.time_zone;
-    time_zone(name).ok_or_else(|| Fault::internal(format!("{} has the time zone {name:?}", row.id)))
 }
 
 fn require_date(
@@ -217,9 +223,4 @@ fn require_date(
         .with("date", row.slot.date)
         .with("today", today)
         .with("timeZone", name))
-}
-
-fn state_invalid(row: &Screening, verb: &str) -> Fault {
-    let message = format!("the screening is {} and cannot be {verb}", row.state.name());
-    Fault::new(Reason::ScreeningStateInvalid, message).with("screening", row.id).with("state", row.state.name())
 }

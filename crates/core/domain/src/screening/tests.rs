@@ -10,20 +10,20 @@ use uuid::Uuid;
 use super::*;
 use crate::ids::HospitalId;
 
-fn at(text: &str) -> Timestamp {
+pub(super) fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
 }
 
 /// 10:00 in Seoul on the day before the screening.
-fn before() -> Timestamp {
+pub(super) fn before() -> Timestamp {
     at("2027-01-03T01:00:00Z")
 }
 
-fn slot() -> SlotId {
+pub(super) fn slot() -> SlotId {
     SlotId::parse("hospitals/seoul/slots/2027-01-04").unwrap()
 }
 
-fn booking() -> Booking {
+pub(super) fn booking() -> Booking {
     Booking {
         id: ScreeningId(Uuid::from_u128(1)),
         customer: CustomerId::from_segment("kim").unwrap(),
@@ -32,7 +32,7 @@ fn booking() -> Booking {
     }
 }
 
-fn terms() -> Terms {
+pub(super) fn terms() -> Terms {
     Terms {
         hospital_display_name: "서울".into(),
         time_zone: "Asia/Seoul".into(),
@@ -40,11 +40,11 @@ fn terms() -> Terms {
     }
 }
 
-fn other() -> ScreeningId {
+pub(super) fn other() -> ScreeningId {
     ScreeningId(Uuid::from_u128(2))
 }
 
-fn row(state: State) -> Screening {
+pub(super) fn row(state: State) -> Screening {
     let confirmed = apply(None, &Event::Confirmed(booking(), terms()), before());
     Screening { state, ..confirmed }
 }
@@ -119,9 +119,9 @@ fn a_new_booking_is_confirmed_parked_or_given_back() {
     assert_eq!(fault.metadata()["screening"], other().to_string());
     let given_back = apply(None, &event, before());
     assert!(given_back.is_fence());
-    let Some(Payload::ScreeningRejected(fact)) = payload(&given_back, &event) else { panic!() };
+    let [(1, Payload::ScreeningRejected(fact))] = &facts(&given_back, &event)[..] else { panic!() };
     assert_eq!(fact.claim_id, booking().claim().to_string());
-    assert_eq!(fact.screening.unwrap().customer, "");
+    assert_eq!(fact.screening.as_ref().unwrap().customer, "");
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn a_given_up_booking_is_not_confirmed_any_more() {
     let pending = row(State::Pending);
     let given_up = apply(Some(&pending), &give_up, before());
     assert_eq!((given_up.state, given_up.version), (State::Pending, pending.version));
-    assert_eq!(payload(&given_up, &give_up), None);
+    assert_eq!(facts(&given_up, &give_up), []);
     let confirm = Command::Confirm { booking: booking(), terms: terms(), conflict: None };
     assert_eq!(decide(Some(&given_up), &confirm, before()), Ok(Decision::Keep));
     assert_eq!(outcome(Some(&given_up), &Command::Reject, before()), Ok(Some(State::Rejected)));
@@ -235,11 +235,16 @@ fn a_stale_etag_changes_nothing() {
     }
 }
 
-#[test]
-fn a_revocation_of_another_claim_is_ignored() {
-    let claim = ClaimId { generation: 2, ..booking().claim() };
-    let command = Command::Revoke { claim, slot: slot(), cause: Revocation::SlotCancelled, message: String::new() };
-    assert!(matches!(decide(Some(&row(State::Confirmed)), &command, before()), Ok(Decision::Ignore(_))));
+/// A move to another date, or to the own one.
+fn any_move() -> impl Strategy<Value = Command> {
+    let party = prop_oneof![Just(Party::Customer), Just(Party::Admin)];
+    let etag = prop_oneof![3 => Just(String::new()), 1 => (1..6_i64).prop_map(crate::token::etag)];
+    let conflict = prop_oneof![3 => Just(None), 1 => Just(Some(other()))];
+    (party, etag, conflict, 4..7_i8, 1..7_i32).prop_map(|(by, etag, conflict, day, generation)| {
+        let slot = SlotId { date: date(2027, 1, day), ..slot() };
+        let asked = Reschedule { by, slot, message: "why".into(), etag };
+        Command::Reschedule { asked, generation, terms: terms(), conflict }
+    })
 }
 
 fn any_command() -> impl Strategy<Value = Command> {
@@ -252,7 +257,16 @@ fn any_command() -> impl Strategy<Value = Command> {
         conflict().prop_map(|conflict| Command::Park { booking: booking(), terms: Terms::default(), conflict }),
         Just(Command::GiveUp { reason: Reason::SlotFull }),
         Just(Command::Reject),
-        Just(Command::Fence { claim: booking().claim(), slot: slot() }),
+        (1..7_i32).prop_map(|generation| {
+            Command::Fence { claim: ClaimId { generation, ..booking().claim() }, slot: slot() }
+        }),
+        any_move(),
+        any_move(),
+        (1..7_i32).prop_map(|generation| {
+            let claim = ClaimId { generation, ..booking().claim() };
+            let (cause, message) = (Revocation::SlotCancelled, String::new());
+            Command::Revoke { claim, slot: slot(), cause, message }
+        }),
         (party, etag()).prop_map(|(by, etag)| Command::Cancel { by, message: "why".into(), etag }),
         (name, etag()).prop_map(|(name, etag)| Command::Rename { name, etag }),
         etag().prop_map(|etag| Command::Complete { etag }),
@@ -267,7 +281,7 @@ fn listed(from: Option<State>, to: State) -> bool {
     match from {
         None => matches!(to, Confirmed | Pending | Rejected | ForceCancelled),
         Some(Pending) => matches!(to, Confirmed | Rejected | Cancelled | ForceCancelled),
-        Some(Confirmed) => matches!(to, Cancelled | ForceCancelled | Completed | NoShow),
+        Some(Confirmed) => matches!(to, Confirmed | Cancelled | ForceCancelled | Completed | NoShow),
         Some(NoShow) => to == Completed,
         Some(Cancelled | ForceCancelled | Rejected | Completed) => false,
     }
@@ -288,6 +302,7 @@ proptest! {
                     | Command::Complete { .. }
                     | Command::MarkNoShow { .. }
                     | Command::Rename { .. }
+                    | Command::Reschedule { .. }
             );
             if needs_row && !visible {
                 continue;
@@ -299,24 +314,36 @@ proptest! {
                 Ok(Decision::Keep | Decision::Fenced | Decision::Ignore(_)) | Err(_) => continue,
             };
             let next = apply(row.as_ref(), &event, now);
-            let Some(fact) = payload(&next, &event) else {
-                // one that gives up or renames: no state, version or etag of a row changes without a fact
-                let before = row.clone().expect("a row that is given up or renamed");
+            let facts = facts(&next, &event);
+            let Some((_, fact)) = facts.last() else {
+                // one that gives up, renames or fences a claim: no state, version or etag changes without a fact
+                let before = row.clone().expect("a row that is given up, renamed or fenced");
                 let Screening { given_up, update_time, .. } = before;
                 let customer_display_name = before.customer_display_name.clone();
-                prop_assert_eq!(before, Screening { given_up, update_time, customer_display_name, ..next.clone() });
+                let fenced_generation = next.fenced_generation;
+                prop_assert!(before.fenced_generation <= fenced_generation);
+                let kept =
+                    Screening { given_up, update_time, customer_display_name, fenced_generation, ..next.clone() };
+                prop_assert_eq!(Screening { fenced_generation, ..before }, kept);
                 row = Some(next);
                 continue;
             };
+            let moved = matches!(event, Event::Rescheduled { .. });
             prop_assert!(listed(row.as_ref().map(|row| row.state), next.state));
-            prop_assert_eq!(next.version, row.as_ref().map_or(0, |row| row.version) + 1);
+            let before = row.as_ref().map_or(0, |row| row.version);
+            let versions: Vec<i64> = facts.iter().map(|(version, _)| *version).collect();
+            prop_assert_eq!(versions, if moved { vec![before + 1, before + 2] } else { vec![before + 1] });
+            prop_assert_eq!(facts.last().map(|(version, _)| *version), Some(next.version));
             prop_assert!(next.update_time >= next.create_time);
             prop_assert!(!(refused && next.state.is_active()));
             if let Some(row) = &row {
                 prop_assert_eq!(row.is_fence(), next.is_fence());
                 // what a call asked for earlier does not undo a correction
                 prop_assert_eq!(&row.customer_display_name, &next.customer_display_name);
-                prop_assert_eq!((row.id, &row.slot, row.create_time), (next.id, &next.slot, next.create_time));
+                prop_assert_eq!((row.id, row.create_time), (next.id, next.create_time));
+                prop_assert_eq!(moved, row.slot != next.slot);
+                prop_assert_eq!(moved, row.generation != next.generation);
+                prop_assert!(!moved || next.generation >= row.next_claim().generation);
             }
             let gives_back = matches!(fact, Payload::ScreeningRejected(_) | Payload::ScreeningCancelled(_));
             prop_assert!(next.given_up.is_none() || next.state != State::Confirmed);

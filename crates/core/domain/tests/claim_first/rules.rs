@@ -226,8 +226,9 @@ fn judge(row: Option<&Screening>, act: Act) -> (Option<Screening>, bool) {
     match screening::decide(row, &command(act), now()) {
         Ok(Decision::Change(event) | Decision::Refuse(event, _)) => {
             let next = screening::apply(row, &event, now());
-            let fact = screening::payload(&next, &event);
-            let gives_up = matches!(fact, Some(Payload::ScreeningRejected(_) | Payload::ScreeningCancelled(_)));
+            let gives_back =
+                |fact: &Payload| matches!(fact, Payload::ScreeningRejected(_) | Payload::ScreeningCancelled(_));
+            let gives_up = screening::facts(&next, &event).iter().any(|(_, fact)| gives_back(fact));
             (Some(next), gives_up)
         }
         Ok(Decision::Keep | Decision::Fenced | Decision::Ignore(_)) | Err(_) => (row.cloned(), false),

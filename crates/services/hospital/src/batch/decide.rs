@@ -1,9 +1,12 @@
 //! Turns commands into changes of the loaded rows by the rules of `domain`. A refusal changes nothing.
 
+use std::collections::BTreeSet;
+
 use domain::capacity::{
     CapacityChange, Fact, Slot, close_slot, open_slot, release, reopen_slot, reserve, revoke, set_capacity,
     slot_not_found, withdraw_slot,
 };
+use domain::civil::today;
 use domain::event::Cause;
 use domain::hospital::{
     self, CapacityIncrease, Draft, Hospital, HospitalState, approve, ask_for_capacity, capacity_request_not_found,
@@ -11,6 +14,7 @@ use domain::hospital::{
 };
 use domain::ids::{CapacityRequestId, HospitalId, SlotId};
 use fault::Fault;
+use jiff::civil::Date;
 use store::inbox::Ignored;
 use store::request_record::Record;
 use uuid::Uuid;
@@ -78,6 +82,7 @@ impl World {
                 let slots = slots.iter().map(|new| self.slot(&SlotId::new(hospital.clone(), new.date)));
                 Ok(Outcome::Slots(slots.map(|slot| slot.cloned()).collect::<Result<_, _>>()?))
             }
+            Change::CloseSlots { hospital, dates, .. } => Ok(Outcome::Slots(self.closable(hospital, dates)?)),
             Change::SetCapacity { slot, .. } | Change::CloseSlot { slot, .. } | Change::ReopenSlot { slot, .. } => {
                 Ok(Outcome::Slots(vec![self.slot(slot)?.clone()]))
             }
@@ -98,6 +103,9 @@ impl World {
             Change::SetCapacity { slot, change, etag } => self.set_capacity(cause, slot, *change, etag),
             Change::CloseSlot { slot, cancel_bookings, reason, etag } => {
                 self.close_slot(cause, slot, *cancel_bookings, reason, etag)
+            }
+            Change::CloseSlots { hospital, dates, cancel_bookings, reason } => {
+                self.close_slots(cause, hospital, dates, *cancel_bookings, reason)
             }
             Change::ReopenSlot { slot, etag } => self.reopen_slot(cause, slot, etag),
             Change::AskForCapacity { id, increase } => self.ask_for_capacity(cause, id, increase),
@@ -221,6 +229,29 @@ impl World {
             }
         }
         self.answer_slot(id)
+    }
+
+    /// The slots of these dates that are not over.
+    fn closable(&self, id: &HospitalId, dates: &BTreeSet<Date>) -> Result<Vec<Slot>, Fault> {
+        let hospital = self.hospital(id)?;
+        let today = today(self.now, &hospital.time_zone);
+        let slots = dates.range(today..).map(|date| SlotId::new(id.clone(), *date));
+        Ok(slots.filter_map(|slot| self.slots.get(&slot).cloned()).collect())
+    }
+
+    fn close_slots(
+        &mut self,
+        cause: &Cause,
+        id: &HospitalId,
+        dates: &BTreeSet<Date>,
+        cancel: bool,
+        reason: &str,
+    ) -> Decided {
+        self.hospital(id)?.require_active()?;
+        for slot in self.closable(id, dates)? {
+            self.close_slot(cause, &slot.id, cancel, reason, "")?;
+        }
+        Ok((Outcome::Slots(self.closable(id, dates)?), id.to_string()))
     }
 
     fn reopen_slot(&mut self, cause: &Cause, id: &SlotId, etag: &str) -> Decided {

@@ -104,6 +104,14 @@ impl LoadPlan {
                     self.chunks.insert(Target::Slot(slot.clone()));
                 }
             }
+            Change::CloseSlots { hospital, dates, cancel_bookings, .. } => {
+                self.hospitals.insert(hospital.clone());
+                let slots: Vec<SlotId> = dates.iter().map(|date| SlotId::new(hospital.clone(), *date)).collect();
+                if *cancel_bookings {
+                    self.revocations.extend(slots.iter().cloned().map(Target::Slot));
+                }
+                self.slots.extend(slots);
+            }
             Change::AskForCapacity { increase, .. } => {
                 self.hospitals.insert(increase.slot.hospital.clone());
                 self.slots.insert(increase.slot.clone());

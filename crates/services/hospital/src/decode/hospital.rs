@@ -16,7 +16,7 @@ use jiff::SignedDuration;
 use prost_types::{Duration, FieldMask};
 use uuid::Uuid;
 
-use super::slot::new_slots;
+use super::calendar::new_slots;
 use super::{Asked, List, remark, required};
 use crate::command::Change;
 

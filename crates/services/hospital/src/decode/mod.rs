@@ -4,21 +4,19 @@
 //! Every request is destructured in full, so that a new field does not compile until somebody decides what it means.
 //! Output-only fields are ignored.
 
+mod calendar;
 mod capacity;
+mod dates;
 mod hospital;
 mod slot;
 
+pub(crate) use calendar::{batch_close_slots, batch_create_slots, create_slot};
 pub(crate) use capacity::{
     BatchedCall, approve_capacity_request, batch, claim, create_capacity_request, get_capacity_request,
     list_capacity_claims, list_capacity_requests, reject_capacity_request,
 };
 pub(crate) use hospital::{create_hospital, delete_hospital, get_hospital, list_hospitals, update_hospital};
-#[cfg(test)]
-pub(crate) use slot::MAX_SLOTS;
-pub(crate) use slot::{
-    batch_create_slots, close_slot, create_slot, get_slot, list_slots, reopen_slot, search_availability,
-    set_slot_capacity,
-};
+pub(crate) use slot::{close_slot, get_slot, list_slots, reopen_slot, search_availability, set_slot_capacity};
 
 use domain::civil::decode_date;
 use domain::filter::Comparison;
@@ -30,6 +28,9 @@ use jiff::civil::Date;
 use uuid::Uuid;
 
 use crate::command::Change;
+
+/// The most dates that one request opens or closes: a leap year.
+pub(crate) const MAX_SLOTS: usize = 366;
 
 /// A decoded change, which only an admin of `hospital` may ask for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +52,24 @@ pub(crate) struct List<P> {
 
 fn required(violations: &mut Violations, field: &str) {
     violations.add(field, Reason::FieldInvalid, "is required");
+}
+
+/// Refuses a list that has more entries than one request may change dates.
+fn too_many(violations: &mut Violations, list: &str, count: usize) -> bool {
+    let too_many = count > MAX_SLOTS;
+    if too_many {
+        violations.add(list, Reason::FieldInvalid, format!("must have at most {MAX_SLOTS} entries, has {count}"));
+    }
+    too_many
+}
+
+/// Refuses a list whose rules name more dates than one request may change.
+fn too_many_dates(violations: &mut Violations, list: &str, count: usize) -> bool {
+    let is_too_many = count > MAX_SLOTS;
+    if is_too_many {
+        violations.add(list, Reason::FieldInvalid, format!("must name at most {MAX_SLOTS} dates, names {count}"));
+    }
+    is_too_many
 }
 
 fn remark(violations: &mut Violations, field: &str, text: &mut String) {

@@ -1,11 +1,11 @@
-//! Decodes requests about slots and availability.
+//! Decodes requests about one slot, and searches.
 
 use std::collections::BTreeSet;
 
 use contract::hospital::v1::set_slot_capacity_request::Change as CapacityOf;
 use contract::hospital::v1::{
-    BatchCreateSlotsRequest, CloseSlotRequest, CreateSlotRequest, GetSlotRequest, ListSlotsRequest, ReopenSlotRequest,
-    SearchAvailabilityRequest, SetSlotCapacityRequest, Slot,
+    CloseSlotRequest, GetSlotRequest, ListSlotsRequest, ReopenSlotRequest, SearchAvailabilityRequest,
+    SetSlotCapacityRequest,
 };
 use domain::capacity::{CapacityChange, MAX_CAPACITY};
 use domain::civil::decode_date;
@@ -15,137 +15,21 @@ use domain::request::decode_id;
 use fault::{Fault, Reason, Violations};
 use jiff::civil::Date;
 
-use super::{Asked, List, optional_date, remark, required, slot_name};
-use crate::command::{Change, NewSlot};
+use super::{Asked, List, optional_date, remark, slot_name};
+use crate::command::Change;
 use crate::tables::read::{Dates, Search};
 
-/// The most dates that one request opens: a leap year.
-pub(crate) const MAX_SLOTS: usize = 366;
 /// The most days that one search covers.
 const MAX_SEARCH_DAYS: i32 = 62;
 /// The most hospitals that one search names.
 const MAX_SEARCH_HOSPITALS: usize = 100;
 
-/// Reads one of several slots to open. `dates` holds the dates of the slots read before, to refuse a repeated date.
-fn new_slot(
-    violations: &mut Violations,
-    path: &str,
-    slot: Option<&Slot>,
-    dates: &mut BTreeSet<Date>,
-) -> Option<NewSlot> {
-    let Some(slot) = slot else {
-        required(violations, path);
-        return None;
-    };
-    let Slot {
-        name: _,
-        date,
-        capacity,
-        booked_count: _,
-        remaining_count: _,
-        state: _,
-        version: _,
-        create_time: _,
-        update_time: _,
-        etag: _,
-        revocation_progress: _,
-    } = slot;
-    let date = decode_date(violations, &format!("{path}.date"), *date);
-    let once = date.filter(|date| dates.insert(*date));
-    if let Some(date) = date.filter(|_| once.is_none()) {
-        violations.add(format!("{path}.date"), Reason::FieldInvalid, format!("{date} is there twice"));
-    }
-    let fits = capacity_fits(violations, &format!("{path}.capacity"), *capacity);
-    once.filter(|_| fits).map(|date| NewSlot { date, capacity: *capacity })
-}
-
-fn capacity_fits(violations: &mut Violations, field: &str, capacity: i32) -> bool {
+pub(super) fn capacity_fits(violations: &mut Violations, field: &str, capacity: i32) -> bool {
     let fits = (0..=MAX_CAPACITY).contains(&capacity);
     if !fits {
         violations.add(field, Reason::FieldInvalid, format!("must be 0..{MAX_CAPACITY}, is {capacity}"));
     }
     fits
-}
-
-fn too_many(violations: &mut Violations, list: &str, count: usize) -> bool {
-    let too_many = count > MAX_SLOTS;
-    if too_many {
-        violations.add(list, Reason::FieldInvalid, format!("must have at most {MAX_SLOTS} entries, has {count}"));
-    }
-    too_many
-}
-
-/// Reads slots to open together. Each comes with its field path, for violations.
-pub(super) fn new_slots<'a>(
-    violations: &mut Violations,
-    list: &str,
-    slots: impl ExactSizeIterator<Item = (String, Option<&'a Slot>)>,
-) -> Option<Vec<NewSlot>> {
-    let count = slots.len();
-    if too_many(violations, list, count) {
-        return None;
-    }
-    let mut dates = BTreeSet::new();
-    let read: Vec<NewSlot> = slots.filter_map(|(path, slot)| new_slot(violations, &path, slot, &mut dates)).collect();
-    (read.len() == count).then_some(read)
-}
-
-pub(crate) fn create_slot(message: &CreateSlotRequest) -> Result<Asked, Fault> {
-    let CreateSlotRequest { parent, slot, request_id } = message;
-    let mut violations = Violations::new();
-    let hospital = violations.name("parent", parent, HospitalId::parse);
-    let slots = new_slots(&mut violations, "slot", [("slot".to_owned(), slot.as_ref())].into_iter());
-    let request_id = decode_id(&mut violations, "request_id", request_id);
-    let decoded = hospital.zip(slots).map(|(hospital, slots)| Asked {
-        hospital: hospital.clone(),
-        request_id,
-        change: Change::CreateSlots { hospital, slots },
-    });
-    violations.finish_with(decoded)
-}
-
-pub(crate) fn batch_create_slots(message: &BatchCreateSlotsRequest) -> Result<Asked, Fault> {
-    let BatchCreateSlotsRequest { parent, requests, request_id } = message;
-    let mut violations = Violations::new();
-    let hospital = violations.name("parent", parent, HospitalId::parse);
-    if requests.is_empty() {
-        required(&mut violations, "requests");
-    }
-    let slots = nested_slots(&mut violations, parent, requests);
-    let request_id = decode_id(&mut violations, "request_id", request_id);
-    let decoded = hospital.zip(slots).map(|(hospital, slots)| Asked {
-        hospital: hospital.clone(),
-        request_id,
-        change: Change::CreateSlots { hospital, slots },
-    });
-    violations.finish_with(decoded)
-}
-
-/// Reads the requests inside a BatchCreateSlots.
-fn nested_slots(violations: &mut Violations, parent: &str, requests: &[CreateSlotRequest]) -> Option<Vec<NewSlot>> {
-    if too_many(violations, "requests", requests.len()) {
-        return None;
-    }
-    let mut dates = BTreeSet::new();
-    let mut read = Vec::with_capacity(requests.len());
-    for (i, CreateSlotRequest { parent: nested, slot, request_id }) in requests.iter().enumerate() {
-        if !nested.is_empty() && nested != parent {
-            violations.add(
-                format!("requests[{i}].parent"),
-                Reason::FieldInvalid,
-                "must be empty or the batch's parent",
-            );
-        }
-        read.extend(new_slot(violations, &format!("requests[{i}].slot"), slot.as_ref(), &mut dates));
-        if !request_id.is_empty() {
-            violations.add(
-                format!("requests[{i}].request_id"),
-                Reason::FieldInvalid,
-                "must be empty inside of a batch",
-            );
-        }
-    }
-    (read.len() == requests.len()).then_some(read)
 }
 
 pub(crate) fn get_slot(message: &GetSlotRequest) -> Result<SlotId, Fault> {
@@ -285,30 +169,6 @@ mod tests {
 
     fn fields(fault: &Fault) -> Vec<&str> {
         fault.violations().iter().map(|violation| violation.field.as_str()).collect()
-    }
-
-    fn nested(day: i32, parent: &str, request_id: &str) -> CreateSlotRequest {
-        let slot = Slot { date: date(day), capacity: 1, ..Slot::default() };
-        CreateSlotRequest { parent: parent.into(), slot: Some(slot), request_id: request_id.into() }
-    }
-
-    #[test]
-    fn a_batch_names_every_wrong_entry() {
-        let mut message = BatchCreateSlotsRequest {
-            parent: "hospitals/seoul".into(),
-            requests: vec![nested(1, "", ""), nested(1, "hospitals/busan", ""), nested(31, "hospitals/seoul", "x")],
-            request_id: String::new(),
-        };
-        message.requests.push(CreateSlotRequest::default());
-        let fault = batch_create_slots(&message).unwrap_err();
-        assert_eq!(
-            fields(&fault),
-            ["requests[1].parent", "requests[1].slot.date", "requests[2].request_id", "requests[3].slot"]
-        );
-        message.requests = (0..367).map(|_| nested(1, "", "")).collect();
-        assert_eq!(fields(&batch_create_slots(&message).unwrap_err()), ["requests"]);
-        message.requests.clear();
-        assert_eq!(fields(&batch_create_slots(&message).unwrap_err()), ["requests"]);
     }
 
     #[test]

@@ -2,12 +2,12 @@
 
 use contract::hospital::v1::hospital_service_server::HospitalService;
 use contract::hospital::v1::{
-    ApproveCapacityRequestRequest, BatchCreateSlotsRequest, BatchCreateSlotsResponse, CapacityRequest,
-    CloseSlotRequest, CreateCapacityRequestRequest, CreateHospitalRequest, CreateSlotRequest, DeleteHospitalRequest,
-    GetCapacityRequestRequest, GetHospitalRequest, GetSlotRequest, Hospital, ListCapacityRequestsRequest,
-    ListCapacityRequestsResponse, ListHospitalsRequest, ListHospitalsResponse, ListSlotsRequest, ListSlotsResponse,
-    RejectCapacityRequestRequest, ReopenSlotRequest, SearchAvailabilityRequest, SearchAvailabilityResponse,
-    SetSlotCapacityRequest, Slot, UpdateHospitalRequest,
+    ApproveCapacityRequestRequest, BatchCloseSlotsRequest, BatchCloseSlotsResponse, BatchCreateSlotsRequest,
+    BatchCreateSlotsResponse, CapacityRequest, CloseSlotRequest, CreateCapacityRequestRequest, CreateHospitalRequest,
+    CreateSlotRequest, DeleteHospitalRequest, GetCapacityRequestRequest, GetHospitalRequest, GetSlotRequest, Hospital,
+    ListCapacityRequestsRequest, ListCapacityRequestsResponse, ListHospitalsRequest, ListHospitalsResponse,
+    ListSlotsRequest, ListSlotsResponse, RejectCapacityRequestRequest, ReopenSlotRequest, SearchAvailabilityRequest,
+    SearchAvailabilityResponse, SetSlotCapacityRequest, Slot, UpdateHospitalRequest,
 };
 use domain::ids::HospitalId;
 use fault::Fault;
@@ -17,6 +17,7 @@ use tonic::{Request, Response, Status};
 use super::{MARKETING, Rpc, answer, call_of, identify, require_request_owner, require_request_reader};
 use crate::app::Call;
 use crate::command::Change;
+use crate::tables::read::SlotView;
 use crate::{decode, encode};
 
 /// A time-ordered id, for a hospital whose caller chose none.
@@ -78,8 +79,14 @@ impl Rpc {
         message: BatchCreateSlotsRequest,
     ) -> Result<BatchCreateSlotsResponse, Fault> {
         call.caller.require_admin()?;
-        let asked = decode::batch_create_slots(&message)?;
-        let bare = BatchCreateSlotsRequest { request_id: String::new(), ..message };
+        let (asked, validate_only) = decode::batch_create_slots(&message)?;
+        let bare = BatchCreateSlotsRequest { request_id: String::new(), validate_only: false, ..message };
+        if let (true, Change::CreateSlots { hospital, slots }) = (validate_only, &asked.change) {
+            call.caller.require_admin_of(hospital)?;
+            let identity = identify(call, "BatchCreateSlots", asked.request_id, &bare);
+            let slots = self.app.preview_openings(&identity, hospital, slots).await?;
+            return Ok(BatchCreateSlotsResponse { slots: slots.iter().map(encode::slot).collect() });
+        }
         let slots = self.administer(call, "BatchCreateSlots", asked, &bare).await?.slots()?;
         Ok(BatchCreateSlotsResponse { slots: slots.iter().map(encode::slot).collect() })
     }
@@ -115,6 +122,29 @@ impl Rpc {
         // the slot is closed, so a read that fails only leaves the progress out
         let view = self.app.slot_view(slot.clone()).await;
         Ok(view.map_or_else(|_| encode::slot(&slot), |view| encode::slot_view(&view)))
+    }
+
+    async fn batch_close_slots(
+        &self,
+        call: &Call,
+        mut message: BatchCloseSlotsRequest,
+    ) -> Result<BatchCloseSlotsResponse, Fault> {
+        call.caller.require_admin()?;
+        let (asked, validate_only) = decode::batch_close_slots(&mut message)?;
+        let bare = BatchCloseSlotsRequest { request_id: String::new(), validate_only: false, ..message };
+        if let (true, Change::CloseSlots { hospital, dates, cancel_bookings, reason: _ }) =
+            (validate_only, &asked.change)
+        {
+            call.caller.require_admin_of(hospital)?;
+            let identity = identify(call, "BatchCloseSlots", asked.request_id, &bare);
+            let views = self.app.preview_closings(&identity, hospital, dates, *cancel_bookings).await?;
+            return Ok(encode::closed_slots(&views));
+        }
+        let slots = self.administer(call, "BatchCloseSlots", asked, &bare).await?.slots()?;
+        // the slots are closed, so a read that fails only leaves the progress out
+        let views = self.app.slot_views(slots.clone()).await;
+        let bare = |slot| SlotView { slot, cancelling: None };
+        Ok(encode::closed_slots(&views.unwrap_or_else(|_| slots.into_iter().map(bare).collect())))
     }
 
     async fn reopen_slot(&self, call: &Call, message: ReopenSlotRequest) -> Result<Slot, Fault> {
@@ -246,6 +276,13 @@ impl HospitalService for Rpc {
 
     async fn close_slot(&self, request: Request<CloseSlotRequest>) -> Result<Response<Slot>, Status> {
         answer(self.close_slot(&call_of(&request), request.into_inner()).await)
+    }
+
+    async fn batch_close_slots(
+        &self,
+        request: Request<BatchCloseSlotsRequest>,
+    ) -> Result<Response<BatchCloseSlotsResponse>, Status> {
+        answer(self.batch_close_slots(&call_of(&request), request.into_inner()).await)
     }
 
     async fn reopen_slot(&self, request: Request<ReopenSlotRequest>) -> Result<Response<Slot>, Status> {

@@ -133,6 +133,26 @@ pub(crate) async fn with_cancelling(connection: &dyn Connection, slot: Slot) -> 
     Ok(SlotView { cancelling: cancelling.get(&slot.id).copied(), slot })
 }
 
+/// The slots of a hospital on these dates, by date.
+pub(crate) async fn slots_on(
+    connection: &dyn Connection,
+    hospital: &HospitalId,
+    dates: impl IntoIterator<Item = Date>,
+) -> Result<Vec<SlotView>, DbErr> {
+    let keys = dates.into_iter().map(|date| slot_key(&SlotId::new(hospital.clone(), date)));
+    let rows = slot::Entity::find().filter(among(connection, slot::Column::Id, keys));
+    let slots: Vec<Slot> =
+        rows.fetch(connection).await?.into_iter().map(Slot::try_from).collect::<Result<_, DbErr>>()?;
+    views(connection, slots).await
+}
+
+/// Adds to slots of one hospital how far the cancelling of their bookings has come, and sorts them by date.
+pub(crate) async fn views(connection: &dyn Connection, mut slots: Vec<Slot>) -> Result<Vec<SlotView>, DbErr> {
+    slots.sort_by_key(|slot| slot.id.date);
+    let cancelling = cancelling(connection, slots.iter()).await?;
+    Ok(slots.into_iter().map(|slot| SlotView { cancelling: cancelling.get(&slot.id).copied(), slot }).collect())
+}
+
 /// A range of dates.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Dates {

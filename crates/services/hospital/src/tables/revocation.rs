@@ -126,10 +126,17 @@ impl TryFrom<Model> for Revocation {
     }
 }
 
-/// The targets of at most `limit` revocations.
-pub(crate) async fn targets(connection: &dyn Connection, limit: u64) -> Result<Vec<Target>, DbErr> {
-    let keys: Vec<String> =
-        Entity::find().select_only().column(Column::Target).limit(limit).fetch_values(connection).await?;
+/// The targets of at most `limit` revocations, in the order of their keys, after `after`.
+pub(crate) async fn targets(
+    connection: &dyn Connection,
+    after: Option<&Target>,
+    limit: u64,
+) -> Result<Vec<Target>, DbErr> {
+    let mut select = Entity::find().select_only().column(Column::Target).order_by_asc(Column::Target).limit(limit);
+    if let Some(after) = after {
+        select = select.filter(Column::Target.gt(after.key()));
+    }
+    let keys: Vec<String> = select.fetch_values(connection).await?;
     keys.iter().map(|key| Target::from_key(key)).collect()
 }
 

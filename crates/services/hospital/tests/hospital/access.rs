@@ -40,9 +40,11 @@ async fn call(method: &str, party: &Party) -> Result<(), Status> {
             let message = v1::CreateSlotRequest { parent: hospital(), slot: new_slot(), ..Default::default() };
             rpc.create_slot(message).await.map(drop)
         }
-        "BatchCreateSlots" => {
+        "BatchCreateSlots" | "BatchCreateSlots validate_only" => {
             let requests = vec![v1::CreateSlotRequest { slot: new_slot(), ..Default::default() }];
-            let message = v1::BatchCreateSlotsRequest { parent: hospital(), requests, ..Default::default() };
+            let validate_only = method != "BatchCreateSlots";
+            let message =
+                v1::BatchCreateSlotsRequest { parent: hospital(), requests, validate_only, ..Default::default() };
             rpc.batch_create_slots(message).await.map(drop)
         }
         "SetSlotCapacity" => {
@@ -51,6 +53,13 @@ async fn call(method: &str, party: &Party) -> Result<(), Status> {
             rpc.set_slot_capacity(message).await.map(drop)
         }
         "CloseSlot" => rpc.close_slot(v1::CloseSlotRequest { name: slot(), ..Default::default() }).await.map(drop),
+        "BatchCloseSlots" | "BatchCloseSlots validate_only" => {
+            let ranges = vec![v1::DateRange { start_date: date(), repeat: None }];
+            let validate_only = method != "BatchCloseSlots";
+            let message =
+                v1::BatchCloseSlotsRequest { parent: hospital(), ranges, validate_only, ..Default::default() };
+            rpc.batch_close_slots(message).await.map(drop)
+        }
         "ReopenSlot" => rpc.reopen_slot(v1::ReopenSlotRequest { name: slot(), ..Default::default() }).await.map(drop),
         "CreateCapacityRequest" => {
             let increase = v1::CapacityRequest { slot: slot(), additional_capacity: 1, ..Default::default() };
@@ -123,8 +132,11 @@ const TABLE: &[Row] = &[
     ("DeleteHospital validate_only", [NO_HOSPITAL, OWNER, ROLE, ROLE, ROLE, ROLE]),
     ("CreateSlot", [NO_HOSPITAL, OWNER, ROLE, ROLE, ROLE, ROLE]),
     ("BatchCreateSlots", [NO_HOSPITAL, OWNER, ROLE, ROLE, ROLE, ROLE]),
+    ("BatchCreateSlots validate_only", [NO_HOSPITAL, OWNER, ROLE, ROLE, ROLE, ROLE]),
     ("SetSlotCapacity", [NO_SLOT, OWNER, ROLE, ROLE, ROLE, ROLE]),
     ("CloseSlot", [NO_SLOT, OWNER, ROLE, ROLE, ROLE, ROLE]),
+    ("BatchCloseSlots", [NO_HOSPITAL, OWNER, ROLE, ROLE, ROLE, ROLE]),
+    ("BatchCloseSlots validate_only", [NO_HOSPITAL, OWNER, ROLE, ROLE, ROLE, ROLE]),
     ("ReopenSlot", [NO_SLOT, OWNER, ROLE, ROLE, ROLE, ROLE]),
     ("CreateCapacityRequest", [ROLE, ROLE, ROLE, ROLE, ROLE, NO_HOSPITAL]),
     ("GetCapacityRequest", [NO_REQUEST, OWNER, ROLE, NO_REQUEST, ROLE, NO_REQUEST]),

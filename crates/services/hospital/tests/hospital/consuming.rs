@@ -57,13 +57,17 @@ fn ordered(position: i64) -> impl FnOnce(Uuid) -> InboxKey {
 }
 
 #[tokio::test]
-async fn the_consumer_hears_of_what_ends_a_booking_without_attendance() {
+async fn the_consumer_hears_of_what_makes_a_booking_leave_its_place() {
     let (house, _dir) = House::start().await;
     let [consumer] = house.service.consumers.as_slice() else { panic!("one consumer") };
     assert_eq!(consumer.name, "hospital-releases");
     assert_eq!(
         consumer.filter,
-        ["checkup.v1.screening.screening_cancelled.*", "checkup.v1.screening.screening_rejected.*"]
+        [
+            "checkup.v1.screening.screening_cancelled.*",
+            "checkup.v1.screening.screening_rejected.*",
+            "checkup.v1.screening.screening_rescheduled.*"
+        ]
     );
     house.stop().await;
 }

@@ -4,11 +4,13 @@
 mod access;
 mod batches;
 mod capacity_requests;
+mod closures;
 mod consuming;
 mod deletion;
 mod listing;
 mod methods;
 mod midnight;
+mod openings;
 mod pages;
 mod races;
 mod refusals;

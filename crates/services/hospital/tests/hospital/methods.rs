@@ -107,7 +107,7 @@ async fn dates_are_opened_one_by_one_or_together() {
     let new = |days: i32| CreateSlotRequest {
         parent: "hospitals/seoul".into(),
         slot: Some(Slot { date: Some(day_of(house.day(days))), capacity: days, ..Slot::default() }),
-        request_id: String::new(),
+        ..CreateSlotRequest::default()
     };
     let today = admin.hospital().create_slot(new(0)).await.unwrap().into_inner();
     assert_eq!((today.capacity, today.state()), (0, SlotState::Open));
@@ -115,6 +115,7 @@ async fn dates_are_opened_one_by_one_or_together() {
         parent: "hospitals/seoul".into(),
         requests: vec![new(9), CreateSlotRequest { parent: String::new(), ..new(7) }],
         request_id: request_id(),
+        ..BatchCreateSlotsRequest::default()
     };
     let made = admin.hospital().batch_create_slots(batch.clone()).await.unwrap().into_inner().slots;
     assert_eq!(made.iter().map(|slot| slot.capacity).collect::<Vec<_>>(), [9, 7], "in the order of the requests");

@@ -67,7 +67,7 @@ async fn opening_a_date_is_refused_where_it_makes_no_sense() {
     let new = |parent: &str, days: i32| v1::CreateSlotRequest {
         parent: format!("hospitals/{parent}"),
         slot: Some(v1::Slot { date: Some(day_of(house.day(days))), capacity: 1, ..v1::Slot::default() }),
-        request_id: String::new(),
+        ..Default::default()
     };
     let create = async |request| admin.hospital().create_slot(request).await;
     refused(create(new("nowhere", 1)).await, Reason::HospitalNotFound);
@@ -78,7 +78,7 @@ async fn opening_a_date_is_refused_where_it_makes_no_sense() {
     let batch = v1::BatchCreateSlotsRequest {
         parent: "hospitals/seoul".into(),
         requests: vec![v1::CreateSlotRequest { parent: String::new(), ..new("seoul", 5) }, new("seoul", 1)],
-        request_id: String::new(),
+        ..Default::default()
     };
     refused(admin.hospital().batch_create_slots(batch).await, Reason::SlotAlreadyExists);
     let name = format!("hospitals/seoul/slots/{}", house.day(5));
@@ -218,7 +218,7 @@ async fn a_deleted_hospital_changes_no_more_and_its_id_stays_taken() {
     let new = v1::CreateSlotRequest {
         parent: name(),
         slot: Some(v1::Slot { date: Some(day_of(house.day(9))), ..Default::default() }),
-        request_id: String::new(),
+        ..Default::default()
     };
     refused(rpc.create_slot(new).await, Reason::HospitalDeleted);
     let shift = v1::SetSlotCapacityRequest { name: slot.clone(), change: Some(Change::Delta(1)), ..Default::default() };

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use domain::ids::{ScreeningId, SlotId};
+use domain::ids::SlotId;
 use jiff::Timestamp;
 use sea_orm::QuerySelect;
 use sea_orm::entity::prelude::{ColumnTrait, DbErr, EntityTrait, QueryFilter, Uuid};
@@ -21,6 +21,7 @@ pub(crate) mod booking {
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "booking")]
     pub struct Model {
+        /// The id under which the booking counts on the slot: after a move not its own.
         #[sea_orm(primary_key, auto_increment = false)]
         pub screening: Uuid,
         pub slot: String,
@@ -49,8 +50,8 @@ pub(crate) mod refusal {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-pub(crate) fn booking_row(screening: ScreeningId, slot: &SlotId, time: Timestamp) -> booking::Model {
-    booking::Model { screening: screening.0, slot: slot.to_string(), time: micros(time) }
+pub(crate) fn booking_row(id: Uuid, slot: &SlotId, time: Timestamp) -> booking::Model {
+    booking::Model { screening: id, slot: slot.to_string(), time: micros(time) }
 }
 
 pub(crate) fn refusal_row(event_id: Uuid, slot: &SlotId, count: i64, time: Timestamp) -> refusal::Model {

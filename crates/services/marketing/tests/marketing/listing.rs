@@ -13,7 +13,7 @@ use store::dead_letter::{self, DeadLetter};
 use store::inbox::InboxKey;
 use testkit::{day_of, eventually, in_days, refused, seed};
 
-use crate::support::{House, Plan, ZONE, booked, deletion, incoming, list, places, refusals, registered, slot};
+use crate::support::{House, Plan, ZONE, booked, deletion, incoming, list, moved, places, refusals, registered, slot};
 
 fn numbers(signal: &DemandSignal) -> (&str, i32, i32, f64) {
     (&signal.slot, signal.bookings_7d, signal.refused_7d, signal.fill_ratio)
@@ -44,6 +44,31 @@ async fn a_signal_adds_up_what_happened_of_late() {
     assert_eq!(signals.len(), 1);
     assert_eq!(numbers(&signals[0]), (name.as_str(), 3, 8, 1.0));
     assert_eq!(signals[0].update_time, bookings[0].occur_time.map(micros));
+    house.stop().await;
+}
+
+/// Of the two facts of a move the second one counts, once for each slot that the booking had. What a slot brought stays
+/// counted when the booking leaves it, as when it is cancelled.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_booking_that_moves_counts_on_its_new_slot_too() {
+    let (house, _dir) = House::start(Plan::default()).await;
+    let marketing = house.served.service("marketing").await;
+    let (from, to) = (slot("seoul", 5), slot("seoul", 6));
+    house.feed(&[registered("seoul"), places(&from, 1, 4, 1, 0), places(&to, 1, 4, 1, 0)]).await;
+    let bookings = async || -> Vec<i32> {
+        list(&marketing, "", "").await.unwrap().iter().map(|signal| signal.bookings_7d).collect()
+    };
+    let first = booked(&from, 3);
+    house.feed(std::slice::from_ref(&first)).await;
+    assert_eq!(bookings().await, [1, 0]);
+    for _ in 0..2 {
+        house.feed(&moved(&first, &to, 2, 2)).await;
+        house.feed(std::slice::from_ref(&first)).await;
+    }
+    assert_eq!(bookings().await, [1, 1]);
+    // there again, with another claim
+    house.feed(&moved(&first, &from, 4, 1)).await;
+    assert_eq!(bookings().await, [2, 1]);
     house.stop().await;
 }
 

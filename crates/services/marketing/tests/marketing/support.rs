@@ -6,7 +6,8 @@ use std::time::Duration;
 use contract::event::v1::event_envelope::Payload;
 use contract::event::v1::{
     CapacityReleased, CapacityReserved, EventEnvelope, HospitalDeleted, HospitalDeletionStarted, HospitalRegistered,
-    ScreeningConfirmed, ScreeningRefused, ScreeningSnapshot, SlotCapacityChanged, SlotClosed, SlotOpened,
+    ScreeningConfirmed, ScreeningRefused, ScreeningRescheduled, ScreeningSnapshot, SlotCapacityChanged, SlotClosed,
+    SlotOpened,
 };
 use contract::marketing::v1::{DemandSignal, ListDemandSignalsRequest};
 use domain::civil::encode_time;
@@ -185,7 +186,26 @@ pub(crate) fn booked(slot: &str, hours_ago: i64) -> EventEnvelope {
         slot: slot.into(),
         ..ScreeningSnapshot::default()
     });
-    event("screening", hours_ago, Payload::ScreeningConfirmed(ScreeningConfirmed { screening }))
+    let confirmed = ScreeningConfirmed { screening, ..ScreeningConfirmed::default() };
+    event("screening", hours_ago, Payload::ScreeningConfirmed(confirmed))
+}
+
+/// The two facts of a booking that moves to this slot, where it has a claim of this generation.
+pub(crate) fn moved(booked: &EventEnvelope, slot: &str, claim_generation: i32, hours_ago: i64) -> [EventEnvelope; 2] {
+    let Some(Payload::ScreeningConfirmed(ScreeningConfirmed { screening: Some(before), .. })) = &booked.payload else {
+        panic!("not a booking: {booked:?}")
+    };
+    let screening = Some(ScreeningSnapshot { slot: slot.into(), claim_generation, ..before.clone() });
+    let reason = String::from("CUSTOMER_REQUEST");
+    let moved = ScreeningRescheduled {
+        screening: screening.clone(),
+        previous_slot: before.slot.clone(),
+        reason: reason.clone(),
+        ..ScreeningRescheduled::default()
+    };
+    let confirmed = ScreeningConfirmed { screening, reason, message: String::new() };
+    [Payload::ScreeningRescheduled(moved), Payload::ScreeningConfirmed(confirmed)]
+        .map(|payload| event("screening", hours_ago, payload))
 }
 
 pub(crate) fn refusals(slot: &str, count: i64, hours_ago: i64) -> EventEnvelope {

@@ -1,6 +1,7 @@
 //! Tests of my-page over gRPC. The tests feed it events directly.
 
 mod migrating;
+mod moving;
 mod reading;
 mod rebuilding;
 mod sharing;

@@ -31,6 +31,10 @@ const LIVES: &[Life] = &[
     (&["CONFIRMED", "CANCELLED"], &[(1, State::Registered), (2, State::Cancelled)]),
     (&["CONFIRMED", "FORCE_CANCELLED"], &[(1, State::Registered), (2, State::ForceCancelled)]),
     (&["CONFIRMED", "COMPLETED"], &[(1, State::Registered), (2, State::Completed)]),
+    (
+        &["CONFIRMED", "RESCHEDULED", "MOVED", "CANCELLED"],
+        &[(1, State::Registered), (2, State::Registered), (3, State::Registered), (4, State::Cancelled)],
+    ),
     (&["CONFIRMED", "NO_SHOW", "COMPLETED"], &[(1, State::Registered), (2, State::NoShow), (3, State::Completed)]),
     (
         &["PENDING", "CONFIRMED", "NO_SHOW", "COMPLETED"],

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use contract::reservation::v1::reservation::State;
 use contract::reservation::v1::{ListReservationsRequest, Reservation};
 use fault::Reason;
 use testkit::{Party, refused};
 use tonic::Status;
 
-use crate::support::{Booking, House, history};
+use crate::support::{Booking, House, get, history, states};
 
 async fn list(party: &Party, filter: &str, order_by: &str) -> Result<Vec<Reservation>, Status> {
     let mut request = ListReservationsRequest {
@@ -172,5 +173,34 @@ async fn a_page_token_continues_only_its_own_list() {
     request.parent = bookings[7].name();
     request.page_token = page.next_page_token;
     refused(auditor.reservation().list_reservation_history(request).await, Reason::PageTokenInvalid);
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_booking_that_moved_is_listed_where_it_is_now_and_its_history_says_why() {
+    let (house, _dir) = House::start().await;
+    let tokens = house.served.tokens();
+    let (from, to) = ("hospitals/seoul/slots/2027-03-01", "hospitals/busan/slots/2027-03-09");
+    let (booking, moved) = (Booking::new(1, "kim", from), Booking::new(1, "kim", to));
+    house.feed(&booking.life(&["CONFIRMED"])).await;
+    // the second fact of the move comes first
+    house.feed(&[moved.event(3, "MOVED")]).await;
+    house.feed(&[moved.event(2, "RESCHEDULED")]).await;
+
+    let kim = house.served.customer("kim").await;
+    let shown = get(&kim, &booking.name(), &booking.token(3)).await.unwrap();
+    assert_eq!((shown.slot.as_str(), shown.state(), shown.screening_version), (to, State::Registered, 3));
+    assert_eq!(shown.date, Some(contract::google::r#type::Date { year: 2027, month: 3, day: 9 }));
+    assert_eq!(names(&list(&kim, &format!("slot=\"{to}\""), "date").await.unwrap()), [booking.name()]);
+    assert_eq!(list(&kim, &format!("slot=\"{from}\""), "date").await.unwrap(), []);
+    let there = house.served.party(Some(tokens.admin("park", "busan"))).await;
+    let left = house.served.party(Some(tokens.admin("lee", "seoul"))).await;
+    assert_eq!(list(&there, "", "").await.unwrap(), std::slice::from_ref(&shown));
+    assert_eq!(list(&left, "", "").await.unwrap(), []);
+
+    let entries = history(&kim, &booking.name(), 0).await.unwrap();
+    assert_eq!(states(&entries), [(1, State::Registered), (2, State::Registered), (3, State::Registered)]);
+    let said = |entry: usize| (entries[entry].state_reason.as_str(), entries[entry].state_message.as_str());
+    assert_eq!([said(0), said(1), said(2)], [("", ""), ("REASON_2", "message 2"), ("REASON_3", "message 3")]);
     house.stop().await;
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use contract::event::v1::event_envelope::Payload;
 use contract::event::v1::{
     EventEnvelope, ScreeningAttendanceRecorded, ScreeningCancelled, ScreeningConfirmed, ScreeningForceCancelled,
-    ScreeningPending, ScreeningRejected, ScreeningSnapshot,
+    ScreeningPending, ScreeningRejected, ScreeningRescheduled, ScreeningSnapshot,
 };
 use contract::reservation::v1::reservation::State;
 use contract::reservation::v1::{
@@ -112,7 +112,8 @@ impl Booking {
         ConsistencyToken { screening: self.screening, version }.encode()
     }
 
-    /// The event that reports this state as this version.
+    /// The event that reports this state as this version. RESCHEDULED and MOVED are the two facts of a move to the
+    /// slot: the move itself, and the confirmation that follows it.
     pub(crate) fn event(&self, version: i64, state: &str) -> EventEnvelope {
         let screening = Some(ScreeningSnapshot {
             screening: self.screening.to_string(),
@@ -126,7 +127,12 @@ impl Booking {
         let (reason, message, claim_id) = (format!("REASON_{version}"), format!("message {version}"), String::new());
         let payload = match state {
             "PENDING" => Payload::ScreeningPending(ScreeningPending { screening }),
-            "CONFIRMED" => Payload::ScreeningConfirmed(ScreeningConfirmed { screening }),
+            "CONFIRMED" => Payload::ScreeningConfirmed(ScreeningConfirmed { screening, ..Default::default() }),
+            "RESCHEDULED" => {
+                let moved = ScreeningRescheduled { screening, reason, message, ..Default::default() };
+                Payload::ScreeningRescheduled(moved)
+            }
+            "MOVED" => Payload::ScreeningConfirmed(ScreeningConfirmed { screening, reason, message }),
             "REJECTED" => Payload::ScreeningRejected(ScreeningRejected { screening, reason, claim_id }),
             "CANCELLED" => Payload::ScreeningCancelled(ScreeningCancelled { screening, reason, message, claim_id }),
             "FORCE_CANCELLED" => {

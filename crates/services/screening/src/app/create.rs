@@ -1,7 +1,6 @@
 //! Makes a booking, step by step in the order of the protocol. `domain::booking` decides what follows from each answer.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use domain::access::Caller;
 use domain::booking::{Step, attempt_id, step};
@@ -10,24 +9,15 @@ use domain::ids::ScreeningId;
 use domain::screening::{Booking, Screening, State, Terms, date_conflict};
 use fault::{Fault, Reason};
 use runtime::deadline::Deadline;
-use runtime::entropy::{jittered, uuid_v7};
-use runtime::tasks::Kind;
+use runtime::entropy::uuid_v7;
 use runtime::trace::TraceContext;
-use tokio::time::{Instant, timeout_at};
 
-use super::in_flight::{Entered, in_progress};
-use super::{App, COMMIT_TIMEOUT};
-use crate::batch::{Book, Booked};
+use super::App;
+use super::placing::MAX_ATTEMPTS;
+use crate::batch::{Book, Booked, Command};
 use crate::decode::Create;
 use crate::hospital_client::{Reserved, late, unavailable};
 use crate::tables::booking_lookup::BookingQuery;
-
-/// The most ids that one call tries. A call changes its id only when a fence was written for it meanwhile.
-const MAX_ATTEMPTS: u32 = 32;
-/// Time that is left of the caller's deadline for the answer to arrive.
-const RESPONSE_RESERVE: Duration = Duration::from_millis(20);
-/// The pause before a booking with a granted place is submitted again, when the writer's queue was full.
-const QUEUE_PAUSE: Duration = Duration::from_millis(10);
 
 /// A decoded CreateScreening call with its context. A task that outlives the call may own it.
 #[derive(Debug, Clone)]
@@ -63,29 +53,11 @@ impl App {
         if intent.call.validate_only {
             return self.validate(&intent).await;
         }
-        let limit = deadline.earlier_by(RESPONSE_RESERVE);
-        loop {
-            let waiting = match self.in_flight.enter(&intent.call.request)? {
-                Entered::First(lead, waiting) => {
-                    // Once a place is taken the booking has to be written, even if the caller gives up.
-                    let app = Arc::clone(self);
-                    self.tasks.spawn(Kind::Job, "booking", async move { lead.finish(app.book(&intent).await) });
-                    return waiting.outcome().await;
-                }
-                Entered::Again(waiting) => waiting,
-            };
-            let in_time = timeout_at(limit.instant(), waiting.outcome()).await;
-            match in_time.unwrap_or_else(|_| Err(in_progress(&intent.call.request.key))) {
-                // the first caller's deadline has passed, this caller's has not
-                Err(fault) if fault.reason() == Reason::DeadlineExceeded && !limit.has_passed() => {}
-                // the first caller did not accept a PENDING booking, this caller does
-                Err(fault)
-                    if fault.reason() == Reason::HospitalUnavailable
-                        && intent.call.accept_pending
-                        && !limit.has_passed() => {}
-                outcome => return outcome,
-            }
-        }
+        // the first call did not accept a PENDING booking, this one does
+        let accepts = intent.call.accept_pending;
+        let asks_more = move |fault: &Fault| accepts && fault.reason() == Reason::HospitalUnavailable;
+        let (request, app) = (intent.call.request.clone(), Arc::clone(self));
+        self.once(&request, deadline, asks_more, async move { app.book(&intent).await }).await
     }
 
     async fn book(&self, intent: &Intent) -> Result<Screening, Fault> {
@@ -113,7 +85,7 @@ impl App {
     /// Answers a repeated call. A PENDING booking is settled first, if Hospital answers.
     async fn settled(&self, row: Screening, intent: &Intent) -> Result<Screening, Fault> {
         match row.state {
-            State::Pending => Ok(self.settle(&row, &intent.trace, self.hospital_deadline(intent)).await?.row),
+            State::Pending => Ok(self.settle(&row, &intent.trace, self.hospital_deadline(intent.deadline)).await?.row),
             State::Confirmed
             | State::Cancelled
             | State::ForceCancelled
@@ -121,13 +93,6 @@ impl App {
             | State::Completed
             | State::NoShow => Ok(row),
         }
-    }
-
-    /// The deadline for Hospital. It leaves a tenth of the caller's time, 20 ms to 250 ms, for the commit and the
-    /// answer, and is at most `hospital_timeout` away.
-    pub(super) fn hospital_deadline(&self, intent: &Intent) -> Deadline {
-        let reserve = (intent.deadline.remaining() / 10).clamp(RESPONSE_RESERVE, Duration::from_millis(250));
-        intent.deadline.earlier_by(reserve).min(Deadline::within(self.options.hospital_timeout))
     }
 
     /// Finds out whether the id is free, and whether an earlier call with this request_id made the booking already.
@@ -140,7 +105,7 @@ impl App {
         let existing =
             self.booking_lookup.ask(BookingQuery { key, id, customer_date: (customer.clone(), slot.date) }).await?;
         if let Some((record, row)) = existing.answered {
-            let same = |row: &Screening| (row.customer.as_ref(), &row.slot) == (Some(customer), slot);
+            let same = |row: &Screening| row.was_made_for(customer, slot);
             request.continues(&record.fingerprint, row.as_ref().is_some_and(same))?;
             let row = row.ok_or_else(|| Fault::internal("a request record names no screening"))?;
             return Ok(Occupancy::Booked(Box::new(row)));
@@ -158,12 +123,12 @@ impl App {
         let Create { customer, customer_display_name, slot, accept_pending, .. } = intent.call.clone();
         let booking = Booking { id, customer, customer_display_name, slot };
         let (slot, claim) = (&booking.slot, booking.claim());
-        let reserved = self.hospital.reserve(slot, claim, &intent.trace, self.hospital_deadline(intent)).await;
+        let reserved = self.hospital.reserve(slot, claim, &intent.trace, self.hospital_deadline(intent.deadline)).await;
         match (step(reserved.reply(), accept_pending), reserved) {
-            (Step::Commit, Reserved::Active(terms)) => self.commit(intent, booking, terms, false).await,
+            (Step::Commit, Reserved::Active(terms)) => self.write_booking(intent, booking, terms, false).await,
             (Step::Park, _) => {
                 let terms = self.hospital.known_terms(&slot.hospital);
-                let parked = self.commit(intent, booking, terms, true).await;
+                let parked = self.write_booking(intent, booking, terms, true).await;
                 self.parked.notify_one();
                 parked
             }
@@ -182,32 +147,20 @@ impl App {
         }
     }
 
-    /// Writes the booking. If a place is granted, a full queue is retried instead of refused, so that no place is lost.
-    async fn commit(
+    /// Writes the booking. `None` if its id was fenced.
+    async fn write_booking(
         &self,
         intent: &Intent,
         booking: Booking,
         terms: Terms,
         parked: bool,
     ) -> Result<Option<Screening>, Fault> {
-        let limit = Instant::now() + COMMIT_TIMEOUT;
         let request = Some(&intent.call.request).filter(|request| request.chosen).cloned();
         let book = Book { request, cause: intent.cause.clone(), booking, terms, parked };
-        loop {
-            match self.writer.book(book.clone(), limit).await {
-                Ok(Booked::Row(row)) => return Ok(Some(*row)),
-                Ok(Booked::Refused(refusal)) => return Err(refusal),
-                Ok(Booked::Fenced) => return Ok(None),
-                Err(fault) if fault.reason() == Reason::Overloaded && !parked && Instant::now() < limit => {
-                    tokio::time::sleep(jittered(QUEUE_PAUSE)).await;
-                }
-                // the writer's deadline has passed, not the caller's
-                Err(fault) if fault.reason() == Reason::DeadlineExceeded => {
-                    let message = "the booking could not be written in time; send the same request_id again";
-                    return Err(Fault::new(Reason::StorageUnavailable, message));
-                }
-                Err(fault) => return Err(fault),
-            }
+        match self.commit(|| Command::Book(book.clone()), !parked).await? {
+            Booked::Row(row) => Ok(Some(*row)),
+            Booked::Refused(refusal) | Booked::Left(refusal) => Err(refusal),
+            Booked::Fenced => Ok(None),
         }
     }
 }

@@ -1,25 +1,33 @@
-//! Fences claims without a booking, so that their places are given back, and deletes old request records.
+//! Fences claims that no booking holds, so that their places are given back, and deletes old request records.
 //!
-//! A claim is watched from the moment its event arrives and no booking exists. The grace period then runs on this
-//! service's clock. The transaction that writes the fence decides whether there still is no booking.
+//! A claim is watched from the moment its event arrives and no booking holds it. The grace period then runs on this
+//! service's clock. The transaction that writes the fence decides whether there still is no booking. Of a first claim
+//! the fence's event tells Hospital. A claim of a move has no such event, so it is watched until Hospital has
+//! acknowledged its release.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::ids::ClaimId;
 use domain::request::RETENTION;
 use fault::Fault;
+use futures::future::join_all;
 use jiff::SignedDuration;
+use runtime::deadline::Deadline;
+use runtime::trace::TraceContext;
 use store::read::failed;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{App, COMMIT_TIMEOUT};
 use crate::batch::Command;
-use crate::tables::watch;
+use crate::tables::watch::{self, Orphan};
 
 /// How often due claims are looked for, at most. A shorter grace shortens it.
 const SCAN_INTERVAL: Duration = Duration::from_secs(1);
 /// The most claims that one transaction fences.
 const FENCES_PER_TRANSACTION: u64 = 500;
+/// The most claims that Hospital is asked to release at the same time.
+const RELEASES_AT_ONCE: usize = 32;
 /// How often old request records are deleted.
 const PURGE_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
@@ -46,16 +54,39 @@ pub(crate) async fn run(app: Arc<App>) {
 async fn fence(app: &App) -> Result<(), Fault> {
     let grace = SignedDuration::try_from(app.options.reconcile_grace).unwrap_or(SignedDuration::MAX);
     let limit = app.clock.now().checked_sub(grace).unwrap_or(jiff::Timestamp::MIN);
+    // all are fenced before any is released, because a Hospital that does not answer takes time
+    let (mut after, mut left) = (None, Vec::new());
     loop {
-        let due = watch::due(app.database.reader(), limit, FENCES_PER_TRANSACTION).await.map_err(failed)?;
-        let count = due.len() as u64;
-        if count > 0 {
-            app.writer.done(Command::Fence(due), Instant::now() + COMMIT_TIMEOUT).await?;
+        let due = watch::due(app.database.reader(), limit, after.as_ref(), FENCES_PER_TRANSACTION).await;
+        let due = due.map_err(failed)?;
+        let is_last = (due.len() as u64) < FENCES_PER_TRANSACTION;
+        after = due.last().cloned();
+        if !due.is_empty() {
+            left.extend(app.writer.fence(due, Instant::now() + COMMIT_TIMEOUT).await?);
         }
-        if count < FENCES_PER_TRANSACTION {
-            return Ok(());
+        if is_last {
+            return release(app, &left).await;
         }
     }
+}
+
+/// Gives the places of these claims back. If Hospital acknowledges none of a part, it is not asked on; what is left
+/// stays watched.
+async fn release(app: &App, left: &[Orphan]) -> Result<(), Fault> {
+    for orphans in left.chunks(RELEASES_AT_ONCE) {
+        let acknowledged = join_all(orphans.iter().map(|orphan| async {
+            let trace = TraceContext::parse_or_new(&orphan.traceparent);
+            let deadline = Deadline::within(app.options.hospital_timeout);
+            let ended = app.hospital.release(&orphan.slot, orphan.claim, &trace, deadline).await;
+            ended.map(|_| orphan.claim)
+        }));
+        let released: Vec<ClaimId> = acknowledged.await.into_iter().flatten().collect();
+        if released.is_empty() {
+            return Ok(());
+        }
+        app.writer.done(Command::Unwatch(released), Instant::now() + COMMIT_TIMEOUT).await?;
+    }
+    Ok(())
 }
 
 async fn purge(app: &App) -> Result<(), Fault> {

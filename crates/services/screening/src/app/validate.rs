@@ -2,6 +2,7 @@
 
 use domain::booking::{Reply, Step, step};
 use domain::capacity::judge_booking;
+use domain::ids::SlotId;
 use domain::screening::{Booking, Command, Decision, Screening, Terms, apply, decide};
 use domain::window::zone_name;
 use fault::{Fault, Reason};
@@ -9,6 +10,7 @@ use store::{micros, timestamp};
 
 use super::App;
 use super::create::{Intent, Occupancy};
+use crate::hospital_client::Prospect;
 
 impl App {
     pub(super) async fn validate(&self, intent: &Intent) -> Result<Screening, Fault> {
@@ -22,26 +24,17 @@ impl App {
             }
         };
         let slot = &intent.call.slot;
-        let (terms, parked) = match self.hospital.prospect(slot, &intent.trace, self.hospital_deadline(intent)).await {
-            Ok(prospect) => {
-                judge_booking(slot, prospect.venue.as_ref(), prospect.offer, self.clock.now())?;
-                let venue =
-                    prospect.venue.ok_or_else(|| Fault::internal("a hospital that is not there was accepted"))?;
-                let terms = Terms {
-                    hospital_display_name: prospect.hospital_display_name,
-                    time_zone: zone_name(&venue.time_zone).to_owned(),
-                    cancellation_close_time: Some(venue.policy.cancellation_close(slot.date, &venue.time_zone)),
-                };
-                (terms, false)
-            }
-            Err(fault) if matches!(fault.reason(), Reason::HospitalUnavailable | Reason::DeadlineExceeded) => {
-                match step(Reply::Unknown, intent.call.accept_pending) {
-                    Step::Park => (self.hospital.known_terms(&slot.hospital), true),
-                    Step::GiveUp | Step::Commit | Step::NextAttempt | Step::PassOn => return Err(fault),
+        let (terms, parked) =
+            match self.hospital.prospect(slot, &intent.trace, self.hospital_deadline(intent.deadline)).await {
+                Ok(prospect) => (self.judge_place(slot, prospect)?, false),
+                Err(fault) if matches!(fault.reason(), Reason::HospitalUnavailable | Reason::DeadlineExceeded) => {
+                    match step(Reply::Unknown, intent.call.accept_pending) {
+                        Step::Park => (self.hospital.known_terms(&slot.hospital), true),
+                        Step::GiveUp | Step::Commit | Step::NextAttempt | Step::PassOn => return Err(fault),
+                    }
                 }
-            }
-            Err(fault) => return Err(fault),
-        };
+                Err(fault) => return Err(fault),
+            };
         let booking = Booking {
             id,
             customer: intent.call.customer.clone(),
@@ -60,5 +53,15 @@ impl App {
                 Err(Fault::internal("a booking without a row was decided as if it had one"))
             }
         }
+    }
+    /// Judges a place as Hospital would. Returns the terms that it would give.
+    pub(super) fn judge_place(&self, slot: &SlotId, prospect: Prospect) -> Result<Terms, Fault> {
+        judge_booking(slot, prospect.venue.as_ref(), prospect.offer, self.clock.now())?;
+        let venue = prospect.venue.ok_or_else(|| Fault::internal("a hospital that is not there was accepted"))?;
+        Ok(Terms {
+            hospital_display_name: prospect.hospital_display_name,
+            time_zone: zone_name(&venue.time_zone).to_owned(),
+            cancellation_close_time: Some(venue.policy.cancellation_close(slot.date, &venue.time_zone)),
+        })
     }
 }

@@ -52,6 +52,28 @@ impl Bench {
         let rows = outbox::read_after(self.database.reader(), 0, 1_000).await.unwrap();
         rows.iter().map(|row| Opened::new(&row.payload).events.len()).sum()
     }
+
+    async fn book(&self, book: Book) -> Booked {
+        self.writer.booked(Command::Book(book), deadline()).await.unwrap()
+    }
+
+    async fn reschedule(&self, moving: Move) -> Booked {
+        self.writer.booked(Command::Reschedule(moving), deadline()).await.unwrap()
+    }
+
+    /// Applies an event of Hospital.
+    async fn consume(&self, fact: ClaimFact) {
+        self.writer.done(Command::Consume(vec![claim_event(fact)]), deadline()).await.unwrap();
+    }
+
+    /// The claims that are watched.
+    async fn watched(&self) -> Vec<Orphan> {
+        watch::due(self.database.reader(), Timestamp::MAX, None, 100).await.unwrap()
+    }
+
+    async fn row(&self, id: ScreeningId) -> Screening {
+        tables::by_ids(self.database.reader(), [id]).await.unwrap().remove(&id).unwrap()
+    }
 }
 
 const TROUBLE: [&[Verdict]; 3] =
@@ -76,8 +98,9 @@ fn request(method: &'static str, chosen: bool) -> Request {
     Request::new(&kim, method, chosen.then(uuid_v7), uuid_v7(), &content)
 }
 
+/// The slot of a date that is not over while anybody runs this test, because the clock is the machine's.
 fn slot(day: u8) -> SlotId {
-    SlotId::parse(&format!("hospitals/seoul/slots/2027-01-{day:02}")).unwrap()
+    SlotId::parse(&format!("hospitals/seoul/slots/2099-01-{day:02}")).unwrap()
 }
 
 fn terms() -> Terms {
@@ -95,6 +118,34 @@ fn book(day: u8, chosen: bool, parked: bool) -> Book {
     Book { request, cause: cause(), booking, terms: terms(), parked }
 }
 
+/// A move to the slot of this day, where it got a place for a claim of this generation.
+fn moving(id: ScreeningId, day: u8, generation: i32) -> Move {
+    let asked = Reschedule { by: Party::Customer, slot: slot(day), message: "a trip".into(), etag: String::new() };
+    let request = request("RescheduleScreening", true);
+    Move { request, scope: Scope::Everything, id, asked, generation, terms: terms(), cause: cause() }
+}
+
+fn claim_event(fact: ClaimFact) -> ClaimEvent {
+    let event_id = uuid_v7();
+    ClaimEvent { inbox_key: InboxKey::alone(event_id), event_id, cause: cause(), fact }
+}
+
+/// The booking that a command wrote or kept.
+fn written(booked: Booked) -> Screening {
+    match booked {
+        Booked::Row(row) => *row,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Why a command was refused.
+fn refusal(booked: Booked) -> fault::Reason {
+    match booked {
+        Booked::Refused(fault) | Booked::Left(fault) => fault.reason(),
+        other => panic!("{other:?}"),
+    }
+}
+
 #[tokio::test]
 async fn callers_commands_survive_commits_of_unknown_outcome() {
     for trouble in TROUBLE {
@@ -102,9 +153,7 @@ async fn callers_commands_survive_commits_of_unknown_outcome() {
         for (day, chosen) in [(1, true), (2, false)] {
             let before = bench.events().await;
             bench.suffer(trouble);
-            let Booked::Row(made) = bench.writer.book(book(day, chosen, false), deadline()).await.unwrap() else {
-                panic!("not booked")
-            };
+            let made = written(bench.book(book(day, chosen, false)).await);
             assert_eq!((made.state, made.version), (State::Confirmed, 1));
             assert_eq!(bench.events().await, before + 1);
 
@@ -123,9 +172,7 @@ async fn callers_commands_survive_commits_of_unknown_outcome() {
 async fn our_own_commands_survive_them_too() {
     for trouble in TROUBLE {
         let bench = Bench::new().await;
-        let Booked::Row(parked) = bench.writer.book(book(1, true, true), deadline()).await.unwrap() else {
-            panic!("not parked")
-        };
+        let parked = written(bench.book(book(1, true, true)).await);
         for command in [Ask::GiveUp { reason: fault::Reason::SlotFull }, Ask::Reject] {
             bench.suffer(trouble);
             let settle = Settle { id: parked.id, command, cause: cause() };
@@ -142,7 +189,7 @@ async fn our_own_commands_survive_them_too() {
             traceparent: String::new(),
         };
         bench.suffer(trouble);
-        bench.writer.done(Command::Fence(vec![orphan]), deadline()).await.unwrap();
+        assert_eq!(bench.writer.fence(vec![orphan], deadline()).await.unwrap(), [], "its event has it released");
         assert_eq!(bench.events().await, 3);
 
         let revoked = ClaimFact::Revoked {
@@ -151,10 +198,9 @@ async fn our_own_commands_survive_them_too() {
             reason: Revocation::SlotCancelled,
             message: String::new(),
         };
-        let event_id = uuid_v7();
-        let claim_event = ClaimEvent { inbox_key: InboxKey::alone(event_id), event_id, cause: cause(), fact: revoked };
+        let revoked = claim_event(revoked);
         bench.suffer(trouble);
-        bench.writer.done(Command::Consume(vec![claim_event.clone(), claim_event]), deadline()).await.unwrap();
+        bench.writer.done(Command::Consume(vec![revoked.clone(), revoked]), deadline()).await.unwrap();
         assert_eq!(bench.events().await, 4);
 
         bench.suffer(trouble);
@@ -174,19 +220,15 @@ async fn one_batch_decides_in_order_and_writes_what_is_left() {
     let change = BookingChange { request, scope: Scope::Everything, id, command, cause: cause() };
     // all of them are queued before the writer runs, so they share a batch
     let (first, refused, cancelled, booked) = tokio::join!(
-        bench.writer.book(first, deadline()),
-        bench.writer.book(second.clone(), deadline()),
+        bench.book(first),
+        bench.book(second.clone()),
         bench.writer.change(change, deadline()),
-        bench
-            .writer
-            .book(Book { booking: Booking { id: ScreeningId(uuid_v7()), ..second.booking }, ..second }, deadline()),
+        bench.book(Book { booking: Booking { id: ScreeningId(uuid_v7()), ..second.booking }, ..second }),
     );
-    assert!(matches!(first.unwrap(), Booked::Row(row) if row.state == State::Confirmed));
-    assert!(
-        matches!(refused.unwrap(), Booked::Refused(fault) if fault.reason() == fault::Reason::CustomerDateConflict)
-    );
+    assert_eq!(written(first).state, State::Confirmed);
+    assert_eq!(refusal(refused), fault::Reason::CustomerDateConflict);
     assert_eq!(cancelled.unwrap().state, State::Cancelled);
-    assert!(matches!(booked.unwrap(), Booked::Row(row) if row.state == State::Confirmed));
+    assert_eq!(written(booked).state, State::Confirmed);
     let rows = tables::by_ids(bench.database.reader(), [id, other]).await.unwrap();
     assert_eq!((rows[&id].state, rows[&id].version), (State::Cancelled, 2));
     assert!(rows[&other].is_fence());
@@ -199,10 +241,8 @@ async fn a_call_whose_record_was_made_again_is_answered_as_before() {
     let bench = Bench::new().await;
     let wanted = book(1, true, false);
     let (asked, booking) = (wanted.request.clone().unwrap(), wanted.booking.clone());
-    let Booked::Row(made) = bench.writer.book(wanted.clone(), deadline()).await.unwrap() else { panic!("not booked") };
-    let Booked::Row(other) = bench.writer.book(book(2, true, false), deadline()).await.unwrap() else {
-        panic!("not booked")
-    };
+    let made = written(bench.book(wanted.clone()).await);
+    let other = written(bench.book(book(2, true, false)).await);
     let cancel = |id, request: &Request| BookingChange {
         request: request.clone(),
         scope: Scope::Everything,
@@ -222,10 +262,103 @@ async fn a_call_whose_record_was_made_again_is_answered_as_before() {
     assert_eq!((again.id, again.state), (made.id, State::Cancelled));
     let refused = bench.writer.change(cancel(other.id, &cancelling), deadline()).await.unwrap_err();
     assert_eq!(refused.reason(), fault::Reason::RequestIdReused);
-    let Booked::Row(again) = bench.writer.book(wanted, deadline()).await.unwrap() else { panic!("not answered") };
-    assert_eq!(again.id, made.id);
+    assert_eq!(written(bench.book(wanted).await).id, made.id);
     let elsewhere = Booking { id: ScreeningId(uuid_v7()), slot: slot(3), ..booking };
     let elsewhere = Book { request: Some(asked), booking: elsewhere, ..book(3, false, false) };
-    let Booked::Refused(refused) = bench.writer.book(elsewhere, deadline()).await.unwrap() else { panic!("answered") };
-    assert_eq!(refused.reason(), fault::Reason::RequestIdReused);
+    assert_eq!(refusal(bench.book(elsewhere).await), fault::Reason::RequestIdReused);
+}
+
+#[tokio::test]
+async fn a_move_of_unknown_outcome_is_made_once() {
+    for trouble in TROUBLE {
+        let bench = Bench::new().await;
+        let made = written(bench.book(book(1, true, false)).await);
+        bench.suffer(trouble);
+        let moved = written(bench.reschedule(moving(made.id, 2, 2)).await);
+        assert_eq!((moved.state, moved.version, moved.generation), (State::Confirmed, 3, 2));
+        assert_eq!((&moved.slot, bench.events().await), (&slot(2), 3));
+
+        // a refusal fences the claim that it brought, as often as it runs
+        let cancel = Ask::Cancel { by: Party::Customer, message: String::new(), etag: String::new() };
+        let request = request("CancelScreening", false);
+        let change = BookingChange { request, scope: Scope::Everything, id: made.id, command: cancel, cause: cause() };
+        let cancelled = bench.writer.change(change, deadline()).await.unwrap();
+        bench.suffer(trouble);
+        let refused = bench.reschedule(moving(made.id, 3, 3)).await;
+        assert_eq!(refusal(refused), fault::Reason::ScreeningStateInvalid);
+        assert_eq!(bench.row(made.id).await, Screening { fenced_generation: 3, ..cancelled });
+        assert_eq!(bench.events().await, 4);
+    }
+}
+
+#[tokio::test]
+async fn one_batch_moves_a_booking_and_takes_the_date_that_it_leaves() {
+    let bench = Bench::new().await;
+    let made = written(bench.book(book(1, true, false)).await);
+    let third = written(bench.book(book(3, true, false)).await);
+    let again = moving(made.id, 2, 2);
+    // in this order: day 1 is free for the second, day 2 is taken for the third, and a repetition changes nothing
+    let (moved, booked, refused, repeated) = tokio::join!(
+        bench.reschedule(again.clone()),
+        bench.book(book(1, true, false)),
+        bench.reschedule(moving(third.id, 2, 2)),
+        bench.reschedule(again),
+    );
+    let moved = written(moved);
+    assert_eq!((&moved.slot, moved.version), (&slot(2), 3));
+    assert_eq!(written(booked).slot, slot(1));
+    assert_eq!(refusal(refused), fault::Reason::CustomerDateConflict);
+    assert_eq!(written(repeated), moved);
+    assert_eq!(bench.row(made.id).await, moved);
+    assert_eq!(bench.row(third.id).await, Screening { fenced_generation: 2, ..third });
+    assert_eq!(bench.events().await, 2 + 2 + 1);
+}
+
+/// No event tells Hospital of such a claim, so it is watched until Hospital has acknowledged its release.
+#[tokio::test]
+async fn a_claim_of_a_move_is_watched_until_it_is_released_or_held() {
+    let bench = Bench::new().await;
+    let made = written(bench.book(book(1, true, false)).await);
+    let claim = |generation| ClaimId { generation, ..made.claim() };
+    let reserved = |generation, day| ClaimFact::Reserved { claim: claim(generation), slot: slot(day) };
+    bench.consume(reserved(1, 1)).await;
+    assert_eq!(bench.watched().await, []);
+    bench.consume(reserved(2, 2)).await;
+    let due = bench.watched().await;
+    assert_eq!(due.iter().map(|orphan| orphan.claim).collect::<Vec<_>>(), [claim(2)]);
+    for _ in 0..2 {
+        assert_eq!(bench.writer.fence(due.clone(), deadline()).await.unwrap(), due);
+        assert_eq!(bench.watched().await, due);
+    }
+    assert!(matches!(bench.reschedule(moving(made.id, 2, 2)).await, Booked::Fenced));
+    bench.writer.done(Command::Unwatch(vec![claim(2)]), deadline()).await.unwrap();
+    assert_eq!(bench.watched().await, []);
+
+    // the next claim is watched too, until the booking holds it
+    bench.consume(reserved(3, 2)).await;
+    let due = bench.watched().await;
+    assert_eq!(written(bench.reschedule(moving(made.id, 2, 3)).await).claim(), claim(3));
+    assert_eq!(bench.writer.fence(due, deadline()).await.unwrap(), []);
+    bench.consume(reserved(3, 2)).await;
+    assert_eq!(bench.watched().await, []);
+    assert_eq!(bench.events().await, 3);
+}
+
+#[tokio::test]
+async fn claims_that_stay_watched_do_not_hide_those_behind_them() {
+    let bench = Bench::new().await;
+    // in one batch, so that all are watched since the same moment
+    let claims = (0..5).map(|_| ClaimId { screening: ScreeningId(uuid_v7()), generation: 2 });
+    let events = claims.map(|claim| claim_event(ClaimFact::Reserved { claim, slot: slot(1) })).collect();
+    bench.writer.done(Command::Consume(events), deadline()).await.unwrap();
+    let (mut seen, mut after) = (HashSet::new(), None);
+    loop {
+        let page = watch::due(bench.database.reader(), Timestamp::MAX, after.as_ref(), 2).await.unwrap();
+        seen.extend(page.iter().map(|orphan| orphan.claim));
+        after = page.last().cloned();
+        if page.len() < 2 {
+            break;
+        }
+    }
+    assert_eq!(seen.len(), 5);
 }

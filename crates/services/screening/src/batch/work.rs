@@ -7,9 +7,9 @@ use contract::event::v1::event_envelope::Payload;
 use contract::event::v1::{EventEnvelope, ScreeningRefused};
 use domain::civil::encode_date;
 use domain::event::{Cause, envelope};
-use domain::ids::{ScreeningId, SlotId};
+use domain::ids::{ClaimId, ScreeningId, SlotId};
 use domain::request::{Request, RequestKey};
-use domain::screening::{self, Decision, Event, Screening, apply, payload};
+use domain::screening::{self, Decision, Event, FIRST_GENERATION, Screening, apply, facts};
 use fault::{Fault, Reason};
 use jiff::Timestamp;
 use runtime::entropy::uuid_v7;
@@ -17,7 +17,7 @@ use store::dead_letter::DeadLetter;
 use store::inbox::Ignored;
 use store::request_record::Record;
 
-use super::{Answer, Book, Booked, BookingChange, ClaimEvent, ClaimFact, Command, RefusalReport, Settle};
+use super::{Answer, Book, Booked, BookingChange, ClaimEvent, ClaimFact, Command, Move, RefusalReport, Settle};
 use crate::NAME;
 use crate::Rules;
 use crate::tables::CustomerDate;
@@ -32,10 +32,10 @@ pub(super) struct Effects {
     pub(super) created: Vec<Screening>,
     /// Records of answered requests.
     pub(super) records: Vec<Record>,
-    /// Claims to watch, because they have no booking yet.
+    /// Claims to watch, because no booking holds them yet.
     pub(super) watched: Vec<Orphan>,
-    /// Screenings whose claims need no watch any more.
-    pub(super) unwatched: HashSet<ScreeningId>,
+    /// Claims that need no watch any more.
+    pub(super) unwatched: HashSet<ClaimId>,
     /// The version of each slot's report, and whether the slot had a report before.
     pub(super) reported: BTreeMap<SlotId, (bool, i64)>,
     pub(super) ignored: Vec<Ignored>,
@@ -116,10 +116,12 @@ impl Work {
                 }
                 Answer::Done
             }
+            Command::Reschedule(moving) => Answer::Booked(self.reschedule(moving).unwrap_or_else(Booked::Refused)),
             Command::Fence(orphans) => {
-                for orphan in orphans {
-                    self.fence(orphan);
-                }
+                Answer::Fenced(orphans.iter().filter(|orphan| self.fence(orphan)).cloned().collect())
+            }
+            Command::Unwatch(claims) => {
+                self.effects.unwatched.extend(claims);
                 Answer::Done
             }
             Command::Report(report) => {
@@ -136,7 +138,7 @@ impl Work {
 
     fn book(&mut self, book: &Book) -> Booked {
         let Book { request, cause, booking, terms, parked } = book;
-        let same = |row: &Screening| (row.customer.as_ref(), &row.slot) == (Some(&booking.customer), &booking.slot);
+        let same = |row: &Screening| row.was_made_for(&booking.customer, &booking.slot);
         match self.replay(request.as_ref(), same) {
             Err(fault) => return Booked::Refused(fault),
             // An earlier answer with another booking stands. A retry for the same booking may bring the place that its
@@ -180,7 +182,7 @@ impl Work {
                 self.row(settle.id).cloned().ok_or_else(|| Fault::internal("a booking was kept that is not there"))
             }
             Decision::Refuse(_, fault) => Err(fault),
-            Decision::Fenced => Err(Fault::internal("a pending booking is a fence")),
+            Decision::Fenced => Err(Fault::internal("a booking that is settled is a fence")),
             Decision::Ignore(why) => Err(Fault::internal(why)),
         }
     }
@@ -206,11 +208,45 @@ impl Work {
         }
     }
 
+    /// Moves a booking at most once per request id. A claim that is not needed after all is given back by the
+    /// reconciler, to which its event comes.
+    fn reschedule(&mut self, moving: &Move) -> Result<Booked, Fault> {
+        let Move { request, scope, id, asked, generation, terms, cause } = moving;
+        let shown = self.row(*id).filter(|row| row.is_visible(scope)).and_then(|row| row.customer.clone());
+        let customer = shown.ok_or_else(|| scope.absent(screening::not_found(*id), "screening"))?;
+        if let Some(row) = self.replay(Some(request), |row| row.id == *id)? {
+            return Ok(Booked::Row(Box::new(row)));
+        }
+        let conflict = self.active.get(&(customer, asked.slot.date)).copied().filter(|other| other != id);
+        let (asked, terms) = (asked.clone(), terms.clone());
+        let command = screening::Command::Reschedule { asked, generation: *generation, terms, conflict };
+        let row = match (self.rules)(self.row(*id), &command, self.now)? {
+            Decision::Change(event) => self.transition(*id, &event, cause),
+            Decision::Keep => self.row(*id).cloned().ok_or_else(|| Fault::internal("a row that was judged is gone"))?,
+            Decision::Refuse(event, refusal) => {
+                self.transition(*id, &event, cause);
+                return Ok(Booked::Left(refusal));
+            }
+            Decision::Fenced => return Ok(Booked::Fenced),
+            Decision::Ignore(why) => return Err(Fault::internal(why)),
+        };
+        self.record(Some(request), &row);
+        Ok(Booked::Row(Box::new(row)))
+    }
+
+    /// Whether the booking of this claim has its place, or will never ask for it.
+    fn is_settled(&self, claim: &ClaimId) -> bool {
+        let id = claim.screening;
+        match self.row(id) {
+            Some(row) => claim.generation == FIRST_GENERATION || row.claim() == *claim,
+            None => self.booked.contains(&id),
+        }
+    }
+
     fn apply_claim_event(&mut self, event: &ClaimEvent) {
         match &event.fact {
             ClaimFact::Reserved { claim, slot } => {
-                let id = claim.screening;
-                if !self.booked.contains(&id) && self.row(id).is_none() {
+                if !self.is_settled(claim) {
                     self.effects.watched.push(Orphan {
                         claim: *claim,
                         slot: slot.clone(),
@@ -248,10 +284,11 @@ impl Work {
         });
     }
 
-    /// Writes a fence for a claim that still has no row. In any case the claim is not watched any more.
-    fn fence(&mut self, orphan: &Orphan) {
+    /// Fences a claim that still has no booking: by a row, whose event has the claim released, or in the row of the
+    /// booking that did not move. Returns whether the claim is to be released without an event; it is watched until
+    /// then.
+    fn fence(&mut self, orphan: &Orphan) -> bool {
         let id = orphan.claim.screening;
-        self.effects.unwatched.insert(id);
         let command = screening::Command::Fence { claim: orphan.claim, slot: orphan.slot.clone() };
         if let Ok(Decision::Change(event)) = (self.rules)(self.row(id), &command, self.now) {
             let cause = Cause::of_event(NAME, orphan.event_id, orphan.traceparent.clone());
@@ -259,6 +296,11 @@ impl Work {
             tracing::info!(claim = %orphan.claim, slot = %orphan.slot, "a place that nobody booked is given back");
             self.transition(id, &event, &cause);
         }
+        let is_left = self.row(id).is_some_and(|row| row.claim() != orphan.claim);
+        if !is_left {
+            self.effects.unwatched.insert(orphan.claim);
+        }
+        is_left
     }
 
     fn report(&mut self, report: &RefusalReport) {
@@ -289,6 +331,12 @@ impl Work {
         let before = self.row(id);
         let row = apply(before, event, self.now);
         if let Some(customer) = &row.customer {
+            let left = before.map(|before| before.slot.date).filter(|date| *date != row.slot.date);
+            if let Some(left) = left.map(|date| (customer.clone(), date))
+                && self.active.get(&left) == Some(&id)
+            {
+                self.active.remove(&left);
+            }
             let customer_date = (customer.clone(), row.slot.date);
             if row.state.is_active() {
                 self.active.insert(customer_date, id);
@@ -296,8 +344,8 @@ impl Work {
                 self.active.remove(&customer_date);
             }
         }
-        if let Some(fact) = payload(&row, event) {
-            let fact = envelope(NAME, cause, self.now, uuid_v7(), id.to_string(), row.version, fact);
+        for (version, fact) in facts(&row, event) {
+            let fact = envelope(NAME, cause, self.now, uuid_v7(), id.to_string(), version, fact);
             self.effects.events.push(fact);
         }
         match self.rows.entry(id) {

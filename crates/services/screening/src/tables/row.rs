@@ -32,6 +32,8 @@ pub(crate) struct Model {
     /// The name of a reason; empty if the booking was not given up.
     pub(crate) given_up: String,
     pub(crate) claim_generation: i32,
+    /// The greatest generation that no move can use any more; 0 if there is none.
+    pub(crate) fenced_generation: i32,
     pub(crate) version: i64,
     pub(crate) create_time: i64,
     pub(crate) update_time: i64,
@@ -80,6 +82,7 @@ impl Model {
             state_message: self.state_message,
             given_up,
             generation: self.claim_generation,
+            fenced_generation: self.fenced_generation,
             version: self.version,
             create_time: timestamp(self.create_time),
             update_time: timestamp(self.update_time),
@@ -106,6 +109,7 @@ impl ActiveModel {
             state_message,
             given_up,
             generation,
+            fenced_generation,
             version,
             create_time,
             update_time,
@@ -124,6 +128,7 @@ impl ActiveModel {
             state_message: Set(state_message),
             given_up: Set(given_up.map(Reason::name).unwrap_or_default().to_owned()),
             claim_generation: Set(generation),
+            fenced_generation: Set(fenced_generation),
             version: Set(version),
             create_time: set_unless_unchanged(fixed, micros(create_time)),
             update_time: Set(micros(update_time)),

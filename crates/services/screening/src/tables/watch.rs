@@ -1,4 +1,4 @@
-//! The table of claims that have no booking yet.
+//! The table of claims that no booking holds yet.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -6,6 +6,7 @@ use domain::ids::{ClaimId, ScreeningId, SlotId};
 use jiff::Timestamp;
 use sea_orm::ActiveValue::Set;
 use sea_orm::entity::prelude::*;
+use sea_orm::sea_query::{Expr, ExprTrait as _};
 use sea_orm::{DbErr, QueryOrder, QuerySelect};
 use store::rows::NoRelation as Relation;
 use store::rows::{among, insert_missing};
@@ -31,7 +32,7 @@ pub(crate) struct Model {
 
 impl ActiveModelBehavior for ActiveModel {}
 
-/// A claim that had no booking when its event arrived.
+/// A claim that no booking held when its event arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Orphan {
     pub(crate) claim: ClaimId,
@@ -60,21 +61,37 @@ pub(crate) async fn insert(transaction: &dyn Connection, orphans: &[Orphan]) -> 
     insert_missing(transaction, rows.collect()).await
 }
 
-/// Stops watching the claims of these screenings.
-pub(crate) async fn delete(transaction: &dyn Connection, screenings: &HashSet<ScreeningId>) -> Result<(), DbErr> {
-    if screenings.is_empty() {
-        return Ok(());
+/// Stops watching these claims.
+pub(crate) async fn delete(transaction: &dyn Connection, claims: &HashSet<ClaimId>) -> Result<(), DbErr> {
+    // most claims are the first ones of their bookings, so this is one statement
+    let mut screenings: BTreeMap<i32, Vec<Uuid>> = BTreeMap::new();
+    for claim in claims {
+        screenings.entry(claim.generation).or_default().push(claim.screening.0);
     }
-    let ids = screenings.iter().map(|id| id.0);
-    Entity::delete_many().filter(among(transaction, Column::Screening, ids)).run(transaction).await?;
+    for (generation, screenings) in screenings {
+        let delete = Entity::delete_many().filter(among(transaction, Column::Screening, screenings));
+        delete.filter(Column::Generation.eq(generation)).run(transaction).await?;
+    }
     Ok(())
 }
 
-/// At most `count` claims that have been watched since `limit` or longer, oldest first.
-pub(crate) async fn due(connection: &dyn Connection, limit: Timestamp, count: u64) -> Result<Vec<Orphan>, DbErr> {
-    let rows = Entity::find()
-        .filter(Column::SeenTime.lte(micros(limit)))
+/// At most `count` claims that have been watched since `limit` or longer, oldest first, after `after`.
+pub(crate) async fn due(
+    connection: &dyn Connection,
+    limit: Timestamp,
+    after: Option<&Orphan>,
+    count: u64,
+) -> Result<Vec<Orphan>, DbErr> {
+    let mut select = Entity::find().filter(Column::SeenTime.lte(micros(limit)));
+    if let Some(Orphan { claim, seen, .. }) = after {
+        let position = [Column::SeenTime, Column::Screening, Column::Generation].map(Expr::col);
+        let last = [Expr::val(micros(*seen)), Expr::val(claim.screening.0), Expr::val(claim.generation)];
+        select = select.filter(Expr::tuple(position).gt(Expr::tuple(last)));
+    }
+    let rows = select
         .order_by_asc(Column::SeenTime)
+        .order_by_asc(Column::Screening)
+        .order_by_asc(Column::Generation)
         .limit(count)
         .fetch(connection)
         .await?;

@@ -1,5 +1,7 @@
 //! A Hospital in memory. It applies the real rules of claims, and loses requests and answers when a test asks for it.
 
+mod reading;
+
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -12,10 +14,9 @@ use contract::capacity::v1::{
     ReserveCapacityResult,
 };
 use contract::event::v1::EventEnvelope;
-use contract::hospital::v1 as message;
-use contract::hospital::v1::hospital_service_server::{HospitalService, HospitalServiceServer};
+use contract::hospital::v1::hospital_service_server::HospitalServiceServer;
 use domain::capacity::{self, Claim, ClaimState, Fact, RevokeReason, Slot, SlotState};
-use domain::civil::{encode_date, encode_time, time_zone};
+use domain::civil::{encode_time, time_zone};
 use domain::event::{Cause, envelope};
 use domain::hospital::{self, Draft, Hospital};
 use domain::ids::{ClaimId, HospitalId, SlotId};
@@ -72,6 +73,7 @@ struct State {
     events: Vec<EventEnvelope>,
     fates: VecDeque<Fate>,
     reserves: Vec<ClaimId>,
+    releases: Vec<ClaimId>,
 }
 
 /// The fake Hospital. Clones share its state.
@@ -166,6 +168,16 @@ impl FakeHospital {
     /// The claims of all requests for places that were sent, repetitions and lost ones included.
     pub(crate) fn reserves(&self) -> Vec<ClaimId> {
         self.state().reserves.clone()
+    }
+
+    /// The claims that Screening itself asked to release, repetitions included.
+    pub(crate) fn releases(&self) -> Vec<ClaimId> {
+        self.state().releases.clone()
+    }
+
+    /// Gives a place to a claim, as if another replica of Screening had asked for it.
+    pub(crate) fn take(&self, slot: &SlotId, claim: ClaimId) {
+        self.reserve_now(slot, claim).unwrap();
     }
 
     /// The state of a claim; `None` if it never arrived.
@@ -332,6 +344,7 @@ impl CapacityService for FakeHospital {
         require_slot(&request, &request.get_ref().slot)?;
         let ReleaseCapacityRequest { slot, claim_id } = request.into_inner();
         let (slot, claim) = (SlotId::parse(&slot).unwrap(), ClaimId::parse(&claim_id).unwrap());
+        self.state().releases.push(claim);
         self.release_now(&slot, claim).map(Response::new).map_err(status)
     }
 
@@ -344,98 +357,5 @@ impl CapacityService for FakeHospital {
         _: Request<ListCapacityClaimsRequest>,
     ) -> Result<Response<ListCapacityClaimsResponse>, Status> {
         Err(Status::unimplemented("not asked for"))
-    }
-}
-
-/// The methods of HospitalService that Screening never calls.
-macro_rules! not_asked_for {
-    ($($method:ident($request:ident) -> $answer:ident;)+) => {
-        #[async_trait]
-        impl HospitalService for FakeHospital {
-            async fn get_hospital(
-                &self,
-                request: Request<message::GetHospitalRequest>,
-            ) -> Result<Response<message::Hospital>, Status> {
-                require_slot(&request, &request.get_ref().name)?;
-                self.read_hospital(&request.into_inner().name).map(Response::new).map_err(status)
-            }
-
-            async fn get_slot(
-                &self,
-                request: Request<message::GetSlotRequest>,
-            ) -> Result<Response<message::Slot>, Status> {
-                require_slot(&request, &request.get_ref().name)?;
-                self.read_slot(&request.into_inner().name).map(Response::new).map_err(status)
-            }
-
-            $(
-                async fn $method(
-                    &self,
-                    _: Request<message::$request>,
-                ) -> Result<Response<message::$answer>, Status> {
-                    Err(Status::unimplemented("not asked for"))
-                }
-            )+
-        }
-    };
-}
-
-not_asked_for! {
-    create_hospital(CreateHospitalRequest) -> Hospital;
-    list_hospitals(ListHospitalsRequest) -> ListHospitalsResponse;
-    update_hospital(UpdateHospitalRequest) -> Hospital;
-    delete_hospital(DeleteHospitalRequest) -> Hospital;
-    create_slot(CreateSlotRequest) -> Slot;
-    batch_create_slots(BatchCreateSlotsRequest) -> BatchCreateSlotsResponse;
-    list_slots(ListSlotsRequest) -> ListSlotsResponse;
-    set_slot_capacity(SetSlotCapacityRequest) -> Slot;
-    close_slot(CloseSlotRequest) -> Slot;
-    reopen_slot(ReopenSlotRequest) -> Slot;
-    search_availability(SearchAvailabilityRequest) -> SearchAvailabilityResponse;
-    create_capacity_request(CreateCapacityRequestRequest) -> CapacityRequest;
-    get_capacity_request(GetCapacityRequestRequest) -> CapacityRequest;
-    list_capacity_requests(ListCapacityRequestsRequest) -> ListCapacityRequestsResponse;
-    approve_capacity_request(ApproveCapacityRequestRequest) -> CapacityRequest;
-    reject_capacity_request(RejectCapacityRequestRequest) -> CapacityRequest;
-}
-
-impl FakeHospital {
-    fn read_hospital(&self, name: &str) -> Result<message::Hospital, Fault> {
-        let id = HospitalId::parse(name).unwrap();
-        let state = self.state();
-        let found = state.hospitals.get(&id).ok_or_else(|| hospital::hospital_not_found(&id))?;
-        let duration = |duration: jiff::SignedDuration| {
-            Some(prost_types::Duration { seconds: duration.as_secs(), nanos: duration.subsec_nanos() })
-        };
-        Ok(message::Hospital {
-            name: id.to_string(),
-            display_name: found.display_name.clone(),
-            time_zone: domain::window::zone_name(&found.time_zone).to_owned(),
-            state: found.state() as i32,
-            booking_policy: Some(message::BookingPolicy {
-                min_notice: duration(found.policy.min_notice),
-                max_advance: duration(found.policy.max_advance),
-                cancellation_cutoff: duration(found.policy.cancellation_cutoff),
-            }),
-            ..message::Hospital::default()
-        })
-    }
-
-    fn read_slot(&self, name: &str) -> Result<message::Slot, Fault> {
-        let id = SlotId::parse(name).unwrap();
-        let state = self.state();
-        if !state.hospitals.contains_key(&id.hospital) {
-            return Err(hospital::hospital_not_found(&id.hospital));
-        }
-        let found = state.slots.get(&id).ok_or_else(|| capacity::slot_not_found(&id))?;
-        Ok(message::Slot {
-            name: id.to_string(),
-            date: Some(encode_date(id.date)),
-            capacity: found.capacity,
-            booked_count: found.booked,
-            remaining_count: found.remaining(),
-            state: found.state as i32,
-            ..message::Slot::default()
-        })
     }
 }

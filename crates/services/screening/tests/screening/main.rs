@@ -10,5 +10,7 @@ mod listing;
 mod pending;
 mod races;
 mod refusing;
+mod rescheduling;
+mod stranded;
 mod unknown;
 mod world;

@@ -13,7 +13,7 @@ use testkit::{eventually, refused};
 use crate::world::{World, ask, ask_once, book, list, names, options, slot};
 
 /// One slot per reason of a refusal, with the metadata that the refusal carries.
-fn hopeless(world: &World) -> Vec<(SlotId, Reason, Vec<&'static str>)> {
+pub(crate) fn hopeless(world: &World) -> Vec<(SlotId, Reason, Vec<&'static str>)> {
     let deleted = world.slot("deleted", 7, 1);
     world.hospital.delete(&deleted.hospital, "closing down");
     let full = world.slot("full", 7, 0);

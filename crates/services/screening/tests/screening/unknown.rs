@@ -17,16 +17,17 @@ use crate::hospital::{Fate, Gate};
 use crate::world::{World, ask, ask_once, ask_patiently, book, claim, list, options};
 
 /// The same fate for every attempt of one call.
-fn lost(fate: Fate) -> [Fate; 3] {
+pub(crate) fn lost(fate: Fate) -> [Fate; 3] {
     [fate.clone(), fate.clone(), fate]
 }
 
-fn soon() -> Options {
+/// A grace that passes soon.
+pub(crate) fn soon() -> Options {
     Options { reconcile_grace: Duration::from_millis(50), ..options() }
 }
 
 /// Delivers events until the claim is RELEASED.
-async fn until_given_back(world: &World, claim: ClaimId) {
+pub(crate) async fn until_given_back(world: &World, claim: ClaimId) {
     eventually("the place to be given back", async || {
         world.deliver().await;
         match world.hospital.claim(claim) {

@@ -163,12 +163,13 @@ impl World {
         self.feed(&unseen).await;
         let rows = store::outbox::read_after(self.desk.service.database.reader(), position, 10_000).await.unwrap();
         for event in rows.iter().flat_map(|row| Opened::new(&row.payload).decode().unwrap()) {
-            let (snapshot, claim) = match event.payload.unwrap() {
-                Payload::ScreeningRejected(fact) => (fact.screening.unwrap(), fact.claim_id),
-                Payload::ScreeningCancelled(fact) => (fact.screening.unwrap(), fact.claim_id),
+            let (slot, claim) = match event.payload.unwrap() {
+                Payload::ScreeningRejected(fact) => (fact.screening.unwrap().slot, fact.claim_id),
+                Payload::ScreeningCancelled(fact) => (fact.screening.unwrap().slot, fact.claim_id),
+                Payload::ScreeningRescheduled(fact) => (fact.previous_slot, fact.released_claim_id),
                 _ => continue,
             };
-            let slot = SlotId::parse(&snapshot.slot).unwrap();
+            let slot = SlotId::parse(&slot).unwrap();
             self.hospital.hear_of_the_end(&slot, ClaimId::parse(&claim).unwrap());
         }
         let position = rows.last().map_or(position, |row| row.position);
@@ -237,6 +238,27 @@ pub(crate) async fn cancel(party: &Party, name: &str) -> Result<message::Screeni
     party.screening().cancel_screening(request).await.map(tonic::Response::into_inner)
 }
 
+/// A request to move a booking to a slot, without a request_id.
+pub(crate) fn ask_to_move(name: &str, slot: &SlotId) -> message::RescheduleScreeningRequest {
+    message::RescheduleScreeningRequest {
+        name: name.to_owned(),
+        slot: slot.to_string(),
+        ..message::RescheduleScreeningRequest::default()
+    }
+}
+
+/// Like [`ask_to_move`], with a fresh request_id.
+pub(crate) fn ask_to_move_once(name: &str, slot: &SlotId) -> message::RescheduleScreeningRequest {
+    message::RescheduleScreeningRequest { request_id: uuid_v4().to_string(), ..ask_to_move(name, slot) }
+}
+
+pub(crate) async fn reschedule(
+    party: &Party,
+    request: message::RescheduleScreeningRequest,
+) -> Result<message::Screening, Status> {
+    party.screening().reschedule_screening(request).await.map(tonic::Response::into_inner)
+}
+
 pub(crate) async fn list(party: &Party, filter: &str) -> Result<Vec<message::Screening>, Status> {
     let request =
         message::ListScreeningsRequest { filter: filter.to_owned(), ..message::ListScreeningsRequest::default() };
@@ -245,6 +267,11 @@ pub(crate) async fn list(party: &Party, filter: &str) -> Result<Vec<message::Scr
 
 pub(crate) fn claim(screening: &message::Screening) -> ClaimId {
     ClaimId { screening: ScreeningId::parse(&screening.name).unwrap(), generation: screening.claim_generation }
+}
+
+/// The claim that the next move of a booking asks for, if no move was fenced.
+pub(crate) fn next_claim(screening: &message::Screening) -> ClaimId {
+    ClaimId { generation: screening.claim_generation + 1, ..claim(screening) }
 }
 
 /// The names of the events' facts, in order.
