@@ -7,11 +7,12 @@ use std::time::Duration;
 use contract::screening::v1::ListScreeningsRequest;
 use futures::{StreamExt, stream};
 use serde_json::Value;
-use testkit::{Booking, Outcome, Party, Sighting, Wrong};
+use testkit::{Booking, Moving, Outcome, Party, Sighting, Wrong};
 use tokio::time::Instant;
 
 use crate::Error;
-use crate::load::{Desk, Observed};
+use crate::desk::Desk;
+use crate::observed::Observed;
 use crate::pool::RetryPolicy;
 use crate::stage::Stage;
 
@@ -102,19 +103,29 @@ impl Audit {
         Ok(())
     }
 
-    /// Repeats answered requests. Each must be answered with the same booking again.
+    /// Repeats answered requests. Each must be answered with the same booking again. A repeated move moves nothing.
     async fn replay(&mut self, desk: &Desk, observed: &Observed) {
         let again = Observed::new(Vec::new());
         let asked = observed.history.sample(REPLAYED_BOOKINGS).into_iter().map(|booking| {
             let again = &again;
             async move {
-                let mut repeated = Booking { outcome: Outcome::Unknown, cancelling: None, ..booking.clone() };
-                desk.book(again, &token(desk, &booking), &mut repeated, RetryPolicy::until_known(RESEND_TIMEOUT)).await;
-                (booking, repeated)
+                let (token, retry_policy) = (token(desk, &booking), RetryPolicy::until_known(RESEND_TIMEOUT));
+                let blank = || Booking { moves: Vec::new(), cancelling: None, ..booking.clone() };
+                let (mut repeated, mut moved) = (Booking { outcome: Outcome::Unknown, ..blank() }, blank());
+                desk.book(again, &token, &mut repeated, retry_policy).await;
+                for moving in booking.moves.iter().filter(|moving| moving.outcome == Outcome::Done(())) {
+                    moved.moves.push(Moving { outcome: Outcome::Unknown, ..moving.clone() });
+                    desk.reschedule(again, &token, &mut moved, retry_policy).await;
+                }
+                (booking, repeated, moved)
             }
         });
         let mut answers = stream::iter(asked).buffer_unordered(CONCURRENCY);
-        while let Some((before, now)) = answers.next().await {
+        while let Some((before, now, moved)) = answers.next().await {
+            for moving in moved.moves.iter().filter(|moving| moving.outcome != Outcome::Done(())) {
+                self.doubled += 1;
+                self.complaints.push(format!("a repeated move is answered {:?}: {before:?}", moving.outcome));
+            }
             // The answer has the current state: a booking that was cancelled since is no longer CONFIRMED.
             let is_over = matches!(&now.outcome, Outcome::Refused(state) if state.ends_with("CANCELLED"));
             if now.outcome != before.outcome && !(is_over && before.cancelling.is_some()) {
@@ -145,6 +156,8 @@ async fn resend(desk: &Desk, observed: &Observed) {
                 let (token, retry_policy) = (token(desk, &booking), RetryPolicy::until_known(RESEND_TIMEOUT));
                 if booking.outcome == Outcome::Unknown {
                     desk.book(observed, &token, &mut booking, retry_policy).await;
+                } else if booking.moves.iter().any(|moving| moving.outcome == Outcome::Unknown) {
+                    desk.reschedule(observed, &token, &mut booking, retry_policy).await;
                 } else {
                     desk.cancel(observed, &token, &mut booking, retry_policy).await;
                 }

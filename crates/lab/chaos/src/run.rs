@@ -14,7 +14,9 @@ use testkit::{Party, Random, Tokens, day_of, in_days};
 use tokio::time::{Instant, sleep};
 
 use crate::Error;
-use crate::load::{Desk, Load, Observed, Pressure, Slot};
+use crate::desk::Desk;
+use crate::load::{Load, Pressure};
+use crate::observed::{Observed, Slot};
 use crate::pool::Pool;
 use crate::sampler::Sampler;
 use crate::stage::{Embedded, Stage};

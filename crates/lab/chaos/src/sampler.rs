@@ -10,7 +10,7 @@ use testkit::Party;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::load::{Observed, Slot};
+use crate::observed::{Observed, Slot};
 use crate::pool::Pool;
 
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(50);

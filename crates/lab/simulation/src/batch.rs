@@ -24,7 +24,7 @@ pub struct Batch {
     pub jobs: usize,
     /// The bug to plant in every run.
     pub mutant: Option<Mutant>,
-    /// Whether the batch ends with the first seed that fails.
+    /// Whether the batch ends with the first seed that finds something wrong.
     pub until_found: bool,
 }
 
@@ -35,6 +35,14 @@ pub struct Ended {
     pub ok: bool,
     /// The line that the run printed.
     pub line: String,
+}
+
+impl Ended {
+    /// Whether something was wrong with what the services answered. A run that hangs says nothing of that.
+    #[must_use]
+    pub fn found(&self) -> bool {
+        !self.ok && !self.line.contains(" hangs: ")
+    }
 }
 
 /// The result of a batch.
@@ -80,7 +88,7 @@ impl Batch {
                         match self.one(seed, schemas.path()) {
                             Ok(one) => {
                                 report(seed, &one);
-                                if self.until_found && !one.ok {
+                                if self.until_found && one.found() {
                                     over.store(true, Ordering::Relaxed);
                                 }
                                 ended.lock().unwrap_or_else(PoisonError::into_inner).insert(seed, one);

@@ -1,10 +1,12 @@
 //! The callers: customers and an admin, and how both send requests.
 
+mod admin;
+mod moves;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use contract::hospital::v1 as hospital;
-use contract::hospital::v1::hospital_service_client::HospitalServiceClient;
 use contract::screening::v1 as screening;
 use contract::screening::v1::screening::State;
 use contract::screening::v1::screening_service_client::ScreeningServiceClient;
@@ -20,7 +22,7 @@ use tonic::{Code, Request, Response, Status};
 use crate::chance::Chance;
 use crate::history::{Asked, CallHistory, Cancelled};
 use crate::net::replicas;
-use crate::plan::{HOSPITALS, SCREENINGS};
+use crate::plan::SCREENINGS;
 use crate::site::Site;
 use crate::stage::Stage;
 
@@ -39,6 +41,8 @@ pub(crate) struct Caller {
     tokens: TokenSource,
     /// The bookings that were answered, with their answers.
     answered: Vec<(screening::CreateScreeningRequest, screening::Screening)>,
+    /// The moves that were answered and have events of their own.
+    moved: Vec<screening::RescheduleScreeningRequest>,
     /// The cancellations that were answered.
     cancelled: Vec<screening::CancelScreeningRequest>,
 }
@@ -74,6 +78,7 @@ impl Caller {
             chance,
             tokens: TokenSource::fixed(&token),
             answered: Vec::new(),
+            moved: Vec::new(),
             cancelled: Vec::new(),
         }
     }
@@ -140,7 +145,7 @@ impl Caller {
         }
     }
 
-    /// Runs a customer, who books and cancels.
+    /// Runs a customer, who books, moves and cancels.
     pub(crate) async fn customer(mut self) -> turmoil::Result {
         let slots = self.stage.opened().await;
         let screenings = replicas(&SCREENINGS);
@@ -149,10 +154,11 @@ impl Caller {
             let pause = self.chance.between(Duration::ZERO, Duration::from_millis(300));
             sleep(pause).await;
             if !own.is_empty() && self.chance.one_in(3) {
-                // Mostly the newest booking, because bookings that are not settled yet are the ones that break.
-                let back = if self.chance.one_in(3) { self.chance.below(own.len() as u64) } else { 0 };
-                let name = own.remove(own.len() - 1 - usize::try_from(back).unwrap_or_default());
+                let name = own.remove(self.one_of(&own));
                 self.cancel(&screenings, name).await;
+            } else if !own.is_empty() && self.chance.one_in(self.site.plan.moving) {
+                let (name, slot) = (own[self.one_of(&own)].clone(), self.chance.pick(&slots));
+                self.reschedule(&screenings, &name, slot).await;
             } else {
                 let slot = self.chance.pick(&slots);
                 match self.book(&screenings, slot).await {
@@ -170,8 +176,15 @@ impl Caller {
         Ok(())
     }
 
-    /// Repeats everything that was answered. Whatever was lost and recovered since, a booking is the same one, and a
-    /// cancellation is not refused.
+    /// The index of one of its bookings. Mostly the newest one, because bookings that are not settled yet are the ones
+    /// that break.
+    fn one_of(&mut self, own: &[String]) -> usize {
+        let back = if self.chance.one_in(3) { self.chance.below(own.len() as u64) } else { 0 };
+        own.len() - 1 - usize::try_from(back).unwrap_or_default()
+    }
+
+    /// Repeats everything that was answered. Whatever was lost and recovered since, a booking is the same one, and
+    /// neither a move nor a cancellation is refused or done again.
     async fn repeat(&mut self, screenings: &Replicas) {
         for (message, booked) in std::mem::take(&mut self.answered) {
             let what = format!("repeats {}", booked.name);
@@ -181,6 +194,7 @@ impl Caller {
             self.site.trace.note(&self.name, &what, summary(&again));
             self.same(&what, Answer::Is(booked), again);
         }
+        self.repeat_moves(screenings).await;
         for message in std::mem::take(&mut self.cancelled) {
             let what = format!("cancels {} again", message.name);
             let call =
@@ -219,6 +233,7 @@ impl Caller {
             Answer::Is(booked) => {
                 let (name, state) = (booked.name.clone(), booked.state());
                 self.history.asked(&customer, Asked::Booked { name: name.clone(), state });
+                self.history.placed(&name, &slot);
                 self.answered.push((message, booked));
                 Some((name, state))
             }
@@ -270,67 +285,6 @@ impl Caller {
             self.cancelled.push(message);
         }
     }
-
-    /// Runs the admin, who opens the hospitals and deletes some of them later.
-    pub(crate) async fn admin(mut self) -> turmoil::Result {
-        const ADMIN_TRIES: u32 = 200;
-        let hospitals = replicas(&HOSPITALS);
-        let mut slots = Vec::new();
-        for (index, capacities) in self.site.plan.capacities.clone().into_iter().enumerate() {
-            let message = opening(index, &capacities);
-            let what = format!("opens hospitals/seoul-{index}");
-            let answer = self
-                .ask(&hospitals, &what, message, ADMIN_TRIES, |channel, request| async move {
-                    HospitalServiceClient::new(channel).create_hospital(request).await
-                })
-                .await;
-            self.site.trace.note(&self.name, &what, summary(&answer));
-            slots.extend(
-                (0..capacities.len()).map(|slot| format!("hospitals/seoul-{index}/slots/2027-03-0{}", slot + 1)),
-            );
-        }
-        self.stage.open(slots);
-        for index in 0..self.site.plan.deletions {
-            let pause = self.chance.between(Duration::from_secs(1), Duration::from_secs(4));
-            sleep(pause).await;
-            let name = format!("hospitals/seoul-{index}");
-            self.history.deleting(&name);
-            let message = hospital::DeleteHospitalRequest {
-                name: name.clone(),
-                force: true,
-                reason: "closed".into(),
-                request_id: runtime::entropy::uuid_v4().to_string(),
-                ..hospital::DeleteHospitalRequest::default()
-            };
-            let what = format!("deletes {name}");
-            let answer = self
-                .ask(&hospitals, &what, message, ADMIN_TRIES, |channel, request| async move {
-                    HospitalServiceClient::new(channel).delete_hospital(request).await
-                })
-                .await;
-            self.site.trace.note(&self.name, &what, summary(&answer));
-        }
-        self.stage.leave();
-        Ok(())
-    }
-}
-
-fn opening(index: usize, capacities: &[i32]) -> hospital::CreateHospitalRequest {
-    let slot = |(day, capacity): (i32, &i32)| hospital::Slot {
-        date: Some(contract::google::r#type::Date { year: 2027, month: 3, day }),
-        capacity: *capacity,
-        ..hospital::Slot::default()
-    };
-    hospital::CreateHospitalRequest {
-        hospital_id: format!("seoul-{index}"),
-        hospital: Some(hospital::Hospital {
-            display_name: format!("Hospital {index}"),
-            time_zone: "Asia/Seoul".into(),
-            ..hospital::Hospital::default()
-        }),
-        initial_slots: (1..).zip(capacities).map(slot).collect(),
-        request_id: runtime::entropy::uuid_v4().to_string(),
-    }
 }
 
 /// An answer as the trace shows it.
@@ -349,7 +303,7 @@ trait Named {
 
 impl Named for screening::Screening {
     fn label(&self) -> String {
-        format!("{} is {:?} v{}", self.name, self.state(), self.version)
+        format!("{} is {:?} v{} on {}", self.name, self.state(), self.version, self.slot)
     }
 }
 

@@ -47,8 +47,9 @@ impl Plan {
             mutant,
             rash: chance.pick(&[0, 4]),
             pending: chance.pick(&[1, 2, 4]),
+            moving: chance.pick(&[0, 2, 3, 5]),
             customers: 3 + usize::try_from(chance.below(4)).unwrap_or_default().min(CUSTOMERS.len() - 3),
-            operations: 8 + usize::try_from(chance.below(6)).unwrap_or_default(),
+            operations: 10 + usize::try_from(chance.below(6)).unwrap_or_default(),
             capacities,
             deletions: usize::from(chance.one_in(3)),
             latency: Duration::from_millis(2 + chance.below(20)),
@@ -116,7 +117,8 @@ fn retention(seed: u64, mutant: Option<Mutant>) -> Duration {
         None | Some(Mutant::TrustedPast) => chance.one_in(3),
         Some(_) => false,
     };
-    if wanted { chance.between(Duration::from_millis(200), LOAD_DURATION) } else { Duration::ZERO }
+    // A shorter moment repeats everything so often that the broker is never quiet.
+    if wanted { chance.between(Duration::from_millis(500), LOAD_DURATION) } else { Duration::ZERO }
 }
 
 fn capacity(chance: &mut Chance) -> i32 {

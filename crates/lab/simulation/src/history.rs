@@ -33,12 +33,29 @@ struct Known {
     /// The requests of each customer that were not refused.
     asked: BTreeMap<String, Vec<Asked>>,
     cancelled: BTreeMap<String, Cancelled>,
+    /// Where the bookings are that were answered.
+    places: BTreeMap<String, Place>,
     /// The hospitals that the admin has begun to delete.
     deleted: BTreeSet<String>,
     /// Violations that were seen during the run.
     broken: Vec<String>,
     calls: u64,
     unknown: u64,
+}
+
+/// Where a booking is, as its caller knows it.
+#[derive(Debug, Default)]
+struct Place {
+    /// The slot of the last answer.
+    answered: String,
+    /// The slots of moves that may still have their effect.
+    possible: Vec<String>,
+}
+
+impl Place {
+    fn may_be(&self, slot: &str) -> bool {
+        self.answered == slot || self.possible.iter().any(|possible| possible == slot)
+    }
 }
 
 impl CallHistory {
@@ -67,6 +84,39 @@ impl CallHistory {
         let entry = known.cancelled.entry(screening.to_owned()).or_insert(cancelled);
         if cancelled == Cancelled::Acknowledged {
             *entry = cancelled;
+        }
+    }
+
+    /// Records the slot on which a booking was made.
+    pub(crate) fn placed(&self, screening: &str, slot: &str) {
+        let place = Place { answered: slot.to_owned(), possible: Vec::new() };
+        self.lock().places.insert(screening.to_owned(), place);
+    }
+
+    /// Records a move that is about to be sent and may have its effect from now on. Returns whether the booking is on
+    /// another slot for certain.
+    pub(crate) fn moves(&self, screening: &str, slot: &str) -> bool {
+        let mut known = self.lock();
+        let place = known.places.entry(screening.to_owned()).or_default();
+        let is_elsewhere = !place.may_be(slot) && place.possible.is_empty();
+        place.possible.push(slot.to_owned());
+        is_elsewhere
+    }
+
+    /// Records the answer to a move: where the booking was by then, or `None` if the move was refused.
+    pub(crate) fn moved(&self, screening: &str, slot: &str, answered: Option<&str>) {
+        let mut known = self.lock();
+        let place = known.places.entry(screening.to_owned()).or_default();
+        // The answer to a repetition shows the booking after the moves since then. None but open ones came between.
+        let fits = answered.is_none_or(|answered| place.possible.iter().any(|possible| possible == answered));
+        if let Some(index) = place.possible.iter().rposition(|possible| possible == slot) {
+            place.possible.remove(index);
+        }
+        if let Some(answered) = answered {
+            answered.clone_into(&mut place.answered);
+        }
+        if !fits {
+            known.broken.push(format!("{screening} was moved to {slot}, and is answered to be on {answered:?}"));
         }
     }
 
@@ -130,6 +180,9 @@ impl Known {
             (_, _) => false,
         };
         let cancelled = self.cancelled.get(name);
+        if let Some(place) = self.places.get(name).filter(|place| !place.may_be(&row.slot.to_string())) {
+            return Some(format!("{name} is on {}, and its caller knows of {place:?}", row.slot));
+        }
         (!fits).then(|| format!("{name} was told {answered:?}, cancelled: {cancelled:?}, and is {:?}", row.state))
     }
 }

@@ -43,11 +43,17 @@ pub enum Mutant {
     /// A producer removes the newest event of an aggregate like any other. The versions that it looks up are too high
     /// by one.
     ForgetsNewest,
+    /// The claim of a move that was not committed is never given back. A trigger in Screening's database stops watching
+    /// the later claims of a booking, as if a booking that exists had settled all of them.
+    LeakedMove,
+    /// A move is committed with a claim that was fenced, and so given back. Screening decides about moves by rules that
+    /// do not look at the fenced generation.
+    CommitFencedMove,
 }
 
 impl Mutant {
     /// All mutants.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::NoFence,
         Self::NoTombstone,
         Self::ReplayTwice,
@@ -62,6 +68,8 @@ impl Mutant {
         Self::FirstOfFrame,
         Self::TrustedPast,
         Self::ForgetsNewest,
+        Self::LeakedMove,
+        Self::CommitFencedMove,
     ];
 
     /// The number of seeds, from 1 on, that must find the mutant: at least five times the average, because the
@@ -80,7 +88,9 @@ impl Mutant {
             | Self::LeaseWithoutEpoch
             | Self::TrustedConnection
             | Self::TrustedStream
-            | Self::FirstOfFrame => Some(200),
+            | Self::FirstOfFrame
+            | Self::LeakedMove
+            | Self::CommitFencedMove => Some(200),
             Self::BlindCursor => None,
         }
     }
@@ -103,6 +113,8 @@ impl Mutant {
             Self::FirstOfFrame => "first-of-frame",
             Self::TrustedPast => "trusted-past",
             Self::ForgetsNewest => "forgets-newest",
+            Self::LeakedMove => "leaked-move",
+            Self::CommitFencedMove => "commit-fenced-move",
         }
     }
 }

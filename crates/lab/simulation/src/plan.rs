@@ -81,6 +81,8 @@ pub(crate) struct Plan {
     pub(crate) pending: u64,
     /// One in this many PENDING bookings is cancelled at once; 0 is none.
     pub(crate) rash: u64,
+    /// One in this many operations of a customer who has bookings, cancellations aside, moves one; 0 is none.
+    pub(crate) moving: u64,
     /// The number of customers.
     pub(crate) customers: usize,
     /// The number of operations of each customer.

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use contract::event::v1::ScreeningSnapshot;
 use contract::event::v1::event_envelope::Payload;
 use domain::retention::Aggregate;
 use domain::screening::{Command, Decision, Event, Screening, State, decide};
@@ -59,6 +58,11 @@ fn trigger(mutant: Mutant, service: &str) -> Option<&'static str> {
             "CREATE TRIGGER IF NOT EXISTS no_tombstone AFTER INSERT ON claim WHEN NEW.state = 2 \
              BEGIN DELETE FROM claim WHERE screening = NEW.screening AND generation = NEW.generation; END",
         ),
+        // A first claim has no booking yet. The later ones are those of moves.
+        (Mutant::LeakedMove, screening::NAME) => Some(
+            "CREATE TRIGGER IF NOT EXISTS leaked_move AFTER INSERT ON orphan_watch WHEN NEW.generation > 1 \
+             BEGIN DELETE FROM orphan_watch WHERE screening = NEW.screening AND generation = NEW.generation; END",
+        ),
         (Mutant::LeaseWithoutEpoch, _) => Some(
             "CREATE TRIGGER IF NOT EXISTS no_epoch AFTER UPDATE ON relay_lease WHEN NEW.epoch > 1 \
              BEGIN UPDATE relay_lease SET epoch = 1; END",
@@ -69,7 +73,11 @@ fn trigger(mutant: Mutant, service: &str) -> Option<&'static str> {
 
 /// The rules that Screening decides by.
 pub(crate) fn rules(mutant: Option<Mutant>) -> screening::Rules {
-    if mutant == Some(Mutant::ConfirmWithoutGuard) { unguarded } else { decide }
+    match mutant {
+        Some(Mutant::ConfirmWithoutGuard) => unguarded,
+        Some(Mutant::CommitFencedMove) => forgetful,
+        _ => decide,
+    }
 }
 
 /// The rules without the guard: a granted place confirms its booking whatever has happened to it meanwhile.
@@ -77,6 +85,16 @@ fn unguarded(row: Option<&Screening>, command: &Command, now: Timestamp) -> Resu
     match (row, command) {
         (Some(row), Command::Confirm { booking, terms, .. }) if !row.is_fence() && row.state != State::Confirmed => {
             Ok(Decision::Change(Event::Confirmed(booking.clone(), terms.clone())))
+        }
+        _ => decide(row, command, now),
+    }
+}
+
+/// The rules without the fence of a move: a granted claim moves its booking even if it was given back meanwhile.
+fn forgetful(row: Option<&Screening>, command: &Command, now: Timestamp) -> Result<Decision, Fault> {
+    match (row, command) {
+        (Some(row), Command::Reschedule { .. }) => {
+            decide(Some(&Screening { fenced_generation: 0, ..row.clone() }), command, now)
         }
         _ => decide(row, command, now),
     }
@@ -168,10 +186,10 @@ impl Handler for Counting {
 
 /// The slot whose place an event gives back.
 fn slot(event: &Incoming) -> Option<String> {
-    let ScreeningSnapshot { slot, .. } = match event.envelope.payload.clone()? {
-        Payload::ScreeningCancelled(cancelled) if !cancelled.claim_id.is_empty() => cancelled.screening?,
-        Payload::ScreeningRejected(rejected) if !rejected.claim_id.is_empty() => rejected.screening?,
-        _ => return None,
-    };
-    Some(slot)
+    match event.envelope.payload.clone()? {
+        Payload::ScreeningCancelled(cancelled) if !cancelled.claim_id.is_empty() => Some(cancelled.screening?.slot),
+        Payload::ScreeningRejected(rejected) if !rejected.claim_id.is_empty() => Some(rejected.screening?.slot),
+        Payload::ScreeningRescheduled(moved) => Some(moved.previous_slot),
+        _ => None,
+    }
 }

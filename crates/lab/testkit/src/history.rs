@@ -53,14 +53,51 @@ impl<T> Outcome<T> {
 pub struct Booking {
     /// The id of the customer.
     pub customer: String,
-    /// The resource name of the slot.
+    /// The resource name of the slot that it was asked for.
     pub slot: String,
     /// The request_id of the request.
     pub request_id: String,
     /// The outcome, with the name of the screening if it was answered.
     pub outcome: Outcome<String>,
+    /// The moves that the client asked for, one after the other. A client asks for nothing more while one is unknown.
+    pub moves: Vec<Moving>,
     /// The cancellation, if the client asked for one.
     pub cancelling: Option<Cancelling>,
+}
+
+impl Booking {
+    /// Whether the outcome of one of its calls is unknown.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        let cancelling = self.cancelling.as_ref().map(|cancelling| &cancelling.outcome);
+        let mut later = self.moves.iter().map(|moving| &moving.outcome).chain(cancelling);
+        self.outcome == Outcome::Unknown || later.any(|outcome| *outcome == Outcome::Unknown)
+    }
+
+    /// The slots that it may be on: that of the last answered move, and those of later moves without an answer.
+    #[must_use]
+    pub fn slots(&self) -> Vec<&str> {
+        let mut slots = vec![self.slot.as_str()];
+        for Moving { slot, outcome, .. } in &self.moves {
+            match outcome {
+                Outcome::Done(()) => slots = vec![slot.as_str()],
+                Outcome::Unknown => slots.push(slot),
+                Outcome::Refused(_) => {}
+            }
+        }
+        slots
+    }
+}
+
+/// A move to another slot that a client asked for.
+#[derive(Debug, Clone)]
+pub struct Moving {
+    /// The resource name of the slot to move to.
+    pub slot: String,
+    /// The request_id of the request.
+    pub request_id: String,
+    /// The outcome of the move.
+    pub outcome: Outcome<()>,
 }
 
 /// A cancellation that a client asked for.
@@ -143,10 +180,7 @@ impl BookingHistory {
     #[must_use]
     pub fn take_unknown(&self) -> Vec<Booking> {
         let mut held = self.held();
-        let (open, settled) = held.drain(..).partition(|booking| {
-            booking.outcome == Outcome::Unknown
-                || booking.cancelling.as_ref().is_some_and(|cancelling| cancelling.outcome == Outcome::Unknown)
-        });
+        let (open, settled) = held.drain(..).partition(Booking::is_open);
         *held = settled;
         open
     }
@@ -162,9 +196,9 @@ impl BookingHistory {
 
     /// Every disagreement between the answers and `seen`, which are all screenings of the system.
     ///
-    /// An answered booking exists once. It is CONFIRMED, or CANCELLED if its cancellation was answered, or either if
-    /// the outcome of the cancellation is unknown. Each other PENDING or CONFIRMED screening is the effect of one
-    /// unknown booking.
+    /// An answered booking exists once, where its last answered move put it, or where one without an answer may have.
+    /// It is CONFIRMED, or CANCELLED if its cancellation was answered, or either if the outcome of the cancellation is
+    /// unknown. Each other PENDING or CONFIRMED screening is the effect of one unknown booking.
     #[must_use]
     pub fn disagreements(&self, seen: &[Sighting]) -> Vec<String> {
         self.findings(seen).into_iter().map(|finding| finding.what).collect()
@@ -227,8 +261,9 @@ fn check_answered(booking: &Booking, name: &str, seen: Option<&Sighting>) -> Opt
     let Some(seen) = seen else {
         return Some(format!("{name} was answered (request {}) and is gone", booking.request_id));
     };
-    if seen.customer != format!("customers/{}", booking.customer) || seen.slot != booking.slot {
-        return Some(format!("{name} was answered for {} on {}, is {seen:?}", booking.customer, booking.slot));
+    let slots = booking.slots();
+    if seen.customer != format!("customers/{}", booking.customer) || !slots.contains(&seen.slot.as_str()) {
+        return Some(format!("{name} was answered for {} on {}, is {seen:?}", booking.customer, slots.join(" or ")));
     }
     let expected: &[State] = match &booking.cancelling {
         None | Some(Cancelling { outcome: Outcome::Refused(_), .. }) => &[State::Confirmed],
@@ -248,6 +283,7 @@ mod tests {
             slot: "s".into(),
             request_id: "r".into(),
             outcome: name.map_or(Outcome::Unknown, |name| Outcome::Done(name.into())),
+            moves: Vec::new(),
             cancelling: cancelled.map(|outcome| Cancelling { request_id: "c".into(), outcome }),
         }
     }
@@ -287,6 +323,30 @@ mod tests {
         let open = || vec![booking(Some("a"), Some(Outcome::Unknown))];
         assert_eq!(wrong(open(), &[sighting("a", State::Confirmed)]), 0);
         assert_eq!(wrong(open(), &[sighting("a", State::Cancelled)]), 0);
+    }
+
+    #[test]
+    fn a_move_binds_too() {
+        let on = |slot: &str| [Sighting { slot: slot.into(), ..sighting("a", State::Confirmed) }];
+        let moves = |outcomes: &[(&str, Outcome<()>)]| {
+            let moving = |(slot, outcome): &(&str, Outcome<()>)| Moving {
+                slot: (*slot).into(),
+                request_id: (*slot).into(),
+                outcome: outcome.clone(),
+            };
+            vec![Booking { moves: outcomes.iter().map(moving).collect(), ..booking(Some("a"), None) }]
+        };
+        let done = || moves(&[("t", Outcome::Done(())), ("u", Outcome::Refused("SLOT_FULL".into()))]);
+        assert_eq!(wrong(done(), &on("t")), 0);
+        assert_eq!(wrong(done(), &on("s")), 1, "an answered move is undone");
+        assert_eq!(wrong(done(), &on("u")), 1, "a refused move is done");
+        let open = || moves(&[("t", Outcome::Done(())), ("u", Outcome::Unknown)]);
+        assert_eq!(wrong(open(), &on("t")), 0);
+        assert_eq!(wrong(open(), &on("u")), 0);
+        assert_eq!(wrong(open(), &on("s")), 1);
+        let history = BookingHistory::default();
+        open().into_iter().chain(done()).for_each(|booking| history.note(booking));
+        assert_eq!(history.take_unknown().len(), 1, "an unknown move is asked for again");
     }
 
     #[test]

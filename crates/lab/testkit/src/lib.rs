@@ -27,7 +27,7 @@ mod wire;
 
 pub use client::{Authorised, Credentials, PARTIES_READ, Party, Served, connect};
 pub use disk::{Call, Disk, Fault};
-pub use history::{Booking, BookingHistory, Cancelling, Finding, Outcome, Sighting, Wrong};
+pub use history::{Booking, BookingHistory, Cancelling, Finding, Moving, Outcome, Sighting, Wrong};
 pub use http1::{Page, get};
 pub use launch::{DataDir, Finished, Launch, StartFailure, Topology};
 pub use output::Output;

@@ -1,4 +1,4 @@
-//! The common steps of a test: make a hospital with slots, book, cancel, read.
+//! The common steps of a test: make a hospital with slots, book, move, cancel, read.
 
 use contract::google::r#type::Date;
 use contract::hospital::v1 as hospital;
@@ -7,7 +7,9 @@ use hospital::{CreateHospitalRequest, GetSlotRequest, Hospital, SearchAvailabili
 use jiff::civil;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
-use screening::{CancelScreeningRequest, CreateScreeningRequest, GetScreeningRequest, Screening};
+use screening::{
+    CancelScreeningRequest, CreateScreeningRequest, GetScreeningRequest, RescheduleScreeningRequest, Screening,
+};
 use tonic::Status;
 
 use crate::client::Party;
@@ -107,6 +109,35 @@ impl Desk {
             request_id: request_id.to_owned(),
         };
         self.party.screening().cancel_screening(request).await.map(tonic::Response::into_inner)
+    }
+
+    /// Calls RescheduleScreening without an etag.
+    ///
+    /// # Errors
+    /// The status of the refusal.
+    pub async fn reschedule(&self, name: &str, slot: &str, request_id: &str) -> Result<Screening, Status> {
+        let request = RescheduleScreeningRequest {
+            name: name.to_owned(),
+            slot: slot.to_owned(),
+            reason: "another day".to_owned(),
+            request_id: request_id.to_owned(),
+            ..RescheduleScreeningRequest::default()
+        };
+        self.party.screening().reschedule_screening(request).await.map(tonic::Response::into_inner)
+    }
+
+    /// Calls RescheduleScreening with the etag of the booking as it was seen.
+    ///
+    /// # Errors
+    /// The status of the refusal.
+    pub async fn reschedule_as_seen(&self, seen: &Screening, slot: &str) -> Result<Screening, Status> {
+        let request = RescheduleScreeningRequest {
+            name: seen.name.clone(),
+            slot: slot.to_owned(),
+            etag: seen.etag.clone(),
+            ..RescheduleScreeningRequest::default()
+        };
+        self.party.screening().reschedule_screening(request).await.map(tonic::Response::into_inner)
     }
 
     /// Calls GetScreening.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use testkit::{Booking, BookingHistory, Cancelling, Checkup, Desk, Launch, Outcome, Party, Random, Sighting, Tokens};
-use testkit::{connect, eventually, gather, seed};
+use testkit::{Booking, BookingHistory, Cancelling, Checkup, Desk, Launch, Moving, Outcome, Party, Random, Sighting};
+use testkit::{Tokens, connect, eventually, gather, seed};
 use tonic::Status;
 use tonic::transport::Channel;
 
@@ -13,10 +13,12 @@ use crate::embedded;
 use crate::races::{all_screenings, claims};
 
 const ROUNDS: usize = 50;
-/// How many customers book and cancel at the same time.
+/// How many customers book, move and cancel at the same time.
 const CALLERS: usize = 10;
 /// The most bookings of one caller per round.
 const TURNS: usize = 20;
+/// The share of bookings that are moved, in per cent.
+const MOVED_PERCENT: u64 = 30;
 
 /// What the tasks of a run share.
 pub(crate) struct Run {
@@ -40,45 +42,65 @@ fn outcome<T>(result: Result<T, Status>) -> Outcome<T> {
     }
 }
 
-pub(crate) fn is_open(booking: &Booking) -> bool {
-    let cancelling = booking.cancelling.as_ref().is_some_and(|cancelling| cancelling.outcome == Outcome::Unknown);
-    booking.outcome == Outcome::Unknown || cancelling
+/// A booking that nobody has asked for yet. Some are to be moved, and some to be cancelled in the end.
+pub(crate) fn wanted(run: &Run, customer: String, cancelled_percent: u64, random: &mut Random) -> Booking {
+    let moves = random.chance(MOVED_PERCENT).then(|| Moving {
+        slot: random.pick(&run.slots).clone(),
+        request_id: random.uuid().to_string(),
+        outcome: Outcome::Unknown,
+    });
+    let cancelling = random
+        .chance(cancelled_percent)
+        .then(|| Cancelling { request_id: random.uuid().to_string(), outcome: Outcome::Unknown });
+    Booking {
+        customer,
+        slot: random.pick(&run.slots).clone(),
+        request_id: random.uuid().to_string(),
+        outcome: Outcome::Unknown,
+        moves: moves.into_iter().collect(),
+        cancelling,
+    }
 }
 
-/// Repeats, as the customer and with the same request_ids, every call about a booking whose outcome is unknown.
+/// Makes, as the customer and with the same request_ids each time, every call about a booking whose outcome is unknown.
+/// A call waits for the outcome of the one before it.
 pub(crate) async fn ask(run: &Run, channel: &Channel, booking: &mut Booking) {
     let desk = Desk::of(&Party::new(channel.clone(), Some(&run.tokens.customer(&booking.customer))));
     if booking.outcome == Outcome::Unknown {
         let answer = desk.book(&booking.customer, &booking.slot, &booking.request_id).await;
         booking.outcome = outcome(answer.map(|screening| screening.name));
     }
-    match (&booking.outcome, &mut booking.cancelling) {
-        (Outcome::Done(name), Some(cancelling)) if cancelling.outcome == Outcome::Unknown => {
-            cancelling.outcome = outcome(desk.cancel(name, &cancelling.request_id).await.map(|_| ()));
+    if let Outcome::Refused(_) = &booking.outcome {
+        // A booking that was refused can be neither moved nor cancelled.
+        (booking.moves, booking.cancelling) = (Vec::new(), None);
+    }
+    let Outcome::Done(name) = &booking.outcome else { return };
+    for moving in &mut booking.moves {
+        if moving.outcome == Outcome::Unknown {
+            let answer = desk.reschedule(name, &moving.slot, &moving.request_id).await;
+            moving.outcome = outcome(answer.map(|_| ()));
         }
-        // A booking that was refused cannot be cancelled.
-        (Outcome::Refused(_), cancelling) => *cancelling = None,
-        _ => {}
+        if moving.outcome == Outcome::Unknown {
+            return;
+        }
+    }
+    if let Some(cancelling) = &mut booking.cancelling
+        && cancelling.outcome == Outcome::Unknown
+    {
+        cancelling.outcome = outcome(desk.cancel(name, &cancelling.request_id).await.map(|_| ()));
     }
 }
 
-/// One caller: books for one new customer after another, and cancels most of the bookings, until an answer is lost.
+/// One caller: books for one new customer after another, moves some of the bookings and cancels most of them, until an
+/// answer is lost.
 async fn call(run: Arc<Run>, channel: Channel, name: String, mut random: Random) {
     for turn in 0..TURNS {
         if run.stop.load(Ordering::Relaxed) {
             return;
         }
-        let cancelling =
-            random.chance(60).then(|| Cancelling { request_id: random.uuid().to_string(), outcome: Outcome::Unknown });
-        let mut booking = Booking {
-            customer: format!("{name}-{turn}"),
-            slot: random.pick(&run.slots).clone(),
-            request_id: random.uuid().to_string(),
-            outcome: Outcome::Unknown,
-            cancelling,
-        };
+        let mut booking = wanted(&run, format!("{name}-{turn}"), 60, &mut random);
         ask(&run, &channel, &mut booking).await;
-        let lost = is_open(&booking);
+        let lost = booking.is_open();
         run.history.note(booking);
         if lost {
             return;
@@ -112,7 +134,7 @@ pub(crate) async fn settle(checkup: &Checkup, run: &Run) -> usize {
     for mut booking in open {
         eventually("an unknown outcome to settle", async || {
             ask(run, &channel, &mut booking).await;
-            if is_open(&booking) { Err(format!("{booking:?}")) } else { Ok(()) }
+            if booking.is_open() { Err(format!("{booking:?}")) } else { Ok(()) }
         })
         .await;
         run.history.note(booking);

@@ -8,7 +8,7 @@ use testkit::{DataDir, Desk, eventually};
 use crate::{embedded, launch};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_demo_plays_all_thirteen_rows_again_and_again() {
+async fn the_demo_plays_all_fourteen_rows_again_and_again() {
     let checkup = launch().start().await;
     let played = checkup.run(&["demo"]).await;
     assert_eq!(played.code, Some(0), "{played:#?}");
@@ -17,7 +17,7 @@ async fn the_demo_plays_all_thirteen_rows_again_and_again() {
     let report: serde_json::Value = serde_json::from_str(&again.stdout).expect("one JSON object");
     assert_eq!(report["ok"], true);
     let rows = report["rows"].as_array().expect("rows");
-    assert_eq!(rows.len(), 13);
+    assert_eq!(rows.len(), 14);
     assert!(rows.iter().all(|row| row["outcome"] == "ok"), "{report:#}");
     let verified = checkup.run(&["verify"]).await;
     assert_eq!(verified.code, Some(0), "{verified:#?}");

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use testkit::{
-    Booking, BookingHistory, Cancelling, Checkup, DataDir, Desk, Launch, Outcome, Refusal, Sighting, eventually, get,
+    Booking, BookingHistory, Cancelling, Checkup, DataDir, Desk, Launch, Moving, Outcome, Refusal, Sighting,
+    eventually, get,
 };
 use tokio::task::JoinSet;
 
@@ -49,9 +50,10 @@ async fn story() -> Story {
             let mut number = 0;
             while made.fetch_add(1, Ordering::SeqCst) < enough.load(Ordering::SeqCst) {
                 number += 1;
-                history.note(
-                    one(&desk, &format!("c{caller}-{number}"), &slots[number % slots.len()], number % 3 == 0).await,
-                );
+                let slot = |number: usize| slots[number % slots.len()].as_str();
+                let target = (number % 3 == 1).then(|| slot(number + 1 + number / 4 % 3));
+                let customer = format!("c{caller}-{number}");
+                history.note(one(&desk, &customer, slot(number), target, number % 2 == 0).await);
             }
         });
     }
@@ -82,19 +84,30 @@ async fn story() -> Story {
     Story { older, newer, slots, history }
 }
 
-/// Books and, if `cancels` is set, cancels. Returns the outcomes that the customer got.
-async fn one(desk: &Desk, customer: &str, slot: &str, cancels: bool) -> Booking {
+/// Books, moves to `target` if there is one, and cancels if `cancels` is set. Returns the outcomes that the customer
+/// got.
+async fn one(desk: &Desk, customer: &str, slot: &str, target: Option<&str>, cancels: bool) -> Booking {
+    let reason = |status| Refusal::of(&status).expect("a refusal").reason;
     let mut booking = Booking {
         customer: customer.to_owned(),
         slot: slot.to_owned(),
         request_id: uuid::Uuid::now_v7().to_string(),
         outcome: Outcome::Unknown,
+        moves: Vec::new(),
         cancelling: None,
     };
     booking.outcome = match desk.book(customer, slot, &booking.request_id).await {
         Ok(booked) => Outcome::Done(booked.name),
-        Err(status) => Outcome::Refused(Refusal::of(&status).expect("a refusal").reason),
+        Err(status) => Outcome::Refused(reason(status)),
     };
+    if let (Outcome::Done(name), Some(slot)) = (&booking.outcome, target) {
+        let request_id = uuid::Uuid::now_v7().to_string();
+        let outcome = match desk.reschedule(name, slot, &request_id).await {
+            Ok(_) => Outcome::Done(()),
+            Err(status) => Outcome::Refused(reason(status)),
+        };
+        booking.moves.push(Moving { slot: slot.to_owned(), request_id, outcome });
+    }
     if let (Outcome::Done(name), true) = (&booking.outcome, cancels) {
         let request_id = uuid::Uuid::now_v7().to_string();
         desk.cancel(name, &request_id).await.expect("cancelled");

@@ -189,7 +189,7 @@ async fn a_page_has_fifty_rows_or_what_was_asked_up_to_a_thousand() {
             })
             .collect();
         let parent = "hospitals/everyday".to_owned();
-        let request = BatchCreateSlotsRequest { parent, requests, request_id: String::new() };
+        let request = BatchCreateSlotsRequest { parent, requests, ..BatchCreateSlotsRequest::default() };
         admin.hospital().batch_create_slots(request).await.expect("opened");
     }
     let list = async |page_size, page_token: String| {

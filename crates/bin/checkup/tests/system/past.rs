@@ -83,15 +83,19 @@ async fn changes(checkup: &Checkup, before: &Before) -> Vec<(&'static str, Strin
     let (admin, marketing) = (checkup.admin().await, checkup.service("marketing").await);
     let (slot, date) = (before.slots[0].clone(), Some(day_of(in_days(Desk::ZONE, PAST))));
     let past = |capacity| Slot { date, capacity, ..Slot::default() };
-    let create = |capacity| CreateSlotRequest {
-        parent: HOSPITAL.to_owned(),
-        slot: Some(past(capacity)),
-        request_id: String::new(),
-    };
+    let create =
+        |capacity| CreateSlotRequest { parent: HOSPITAL.to_owned(), slot: Some(past(capacity)), ..Default::default() };
     let batch =
-        BatchCreateSlotsRequest { parent: HOSPITAL.to_owned(), requests: vec![create(1)], request_id: String::new() };
+        BatchCreateSlotsRequest { parent: HOSPITAL.to_owned(), requests: vec![create(1)], ..Default::default() };
+    let judged = BatchCreateSlotsRequest { validate_only: true, ..batch.clone() };
     let set = |change| SetSlotCapacityRequest { name: slot.clone(), change: Some(change), ..Default::default() };
     let close = |cancel_bookings| CloseSlotRequest { name: slot.clone(), cancel_bookings, ..Default::default() };
+    let close_all = |cancel_bookings| BatchCloseSlotsRequest {
+        parent: HOSPITAL.to_owned(),
+        ranges: vec![DateRange { start_date: date, repeat: None }],
+        cancel_bookings,
+        ..Default::default()
+    };
     let reopen = ReopenSlotRequest { name: slot.clone(), ..Default::default() };
     let approve = ApproveCapacityRequestRequest { name: before.increases[0].clone(), ..Default::default() };
     let reject = RejectCapacityRequestRequest { name: before.increases[1].clone(), ..Default::default() };
@@ -108,7 +112,8 @@ async fn changes(checkup: &Checkup, before: &Before) -> Vec<(&'static str, Strin
     let reserve =
         ReserveCapacityRequest { slot: slot.clone(), claim_id: "01890a5d-ac96-774b-bcce-b302099a8057.1".to_owned() };
     let release = ReleaseCapacityRequest { slot: slot.clone(), claim_id: reserve.claim_id.clone() };
-    let [came, came_too, missed, unrecorded, _] = before.bookings.as_slice() else { panic!("five bookings") };
+    let [came, came_too, missed, unrecorded, coming] = before.bookings.as_slice() else { panic!("five bookings") };
+    let ahead = &before.slots[1];
     let correction = UpdateScreeningRequest {
         screening: Some(Screening {
             name: came.name.clone(),
@@ -126,10 +131,13 @@ async fn changes(checkup: &Checkup, before: &Before) -> Vec<(&'static str, Strin
         ("CreateHospital", outcome(desk.register("fresh", Desk::ZONE, vec![past(1)]).await)),
         ("CreateSlot", outcome(rpc().create_slot(create(1)).await)),
         ("BatchCreateSlots", outcome(rpc().batch_create_slots(batch).await)),
+        ("BatchCreateSlots to judge", outcome(rpc().batch_create_slots(judged).await)),
         ("SetSlotCapacity", outcome(rpc().set_slot_capacity(set(Change::Delta(1))).await)),
         ("SetSlotCapacity by nothing", outcome(rpc().set_slot_capacity(set(Change::Delta(0))).await)),
         ("CloseSlot", outcome(rpc().close_slot(close(false)).await)),
         ("CloseSlot with its bookings", outcome(rpc().close_slot(close(true)).await)),
+        ("BatchCloseSlots", outcome(rpc().batch_close_slots(close_all(false)).await)),
+        ("BatchCloseSlots with its bookings", outcome(rpc().batch_close_slots(close_all(true)).await)),
         ("ReopenSlot", outcome(rpc().reopen_slot(reopen).await)),
         ("CreateCapacityRequest", outcome(increase(&marketing, &slot).await)),
         ("ProposeCapacityIncrease", outcome(marketing.marketing().propose_capacity_increase(propose).await)),
@@ -141,10 +149,17 @@ async fn changes(checkup: &Checkup, before: &Before) -> Vec<(&'static str, Strin
         ("ReleaseCapacity", outcome(mine.capacity().release_capacity(release).await)),
         ("CancelScreening by the customer", outcome(customer.cancel(&unrecorded.name, "").await)),
         ("CancelScreening by an admin", outcome(desk.cancel(&unrecorded.name, "").await)),
+        (
+            "RescheduleScreening from it, by the customer",
+            outcome(customer.reschedule(&unrecorded.name, ahead, "").await),
+        ),
+        ("RescheduleScreening from it, by an admin", outcome(desk.reschedule(&unrecorded.name, ahead, "").await)),
         ("CompleteScreening", outcome(complete(&admin, &came.name).await)),
         ("CompleteScreening of another", outcome(complete(&admin, &came_too.name).await)),
         ("UpdateScreening", outcome(admin.screening().update_screening(correction).await)),
         ("MarkNoShow", outcome(admin.screening().mark_no_show(no_show).await)),
+        // after the customer's other booking has ended, which was on that date
+        ("RescheduleScreening to it", outcome(desk.reschedule(&coming.name, &slot, "").await)),
     ]
 }
 
@@ -152,10 +167,13 @@ const EXPECTED: &[(&str, &str)] = &[
     ("CreateHospital", "DATE_IN_PAST"),
     ("CreateSlot", "DATE_IN_PAST"),
     ("BatchCreateSlots", "DATE_IN_PAST"),
+    ("BatchCreateSlots to judge", "DATE_IN_PAST"),
     ("SetSlotCapacity", "DATE_IN_PAST"),
     ("SetSlotCapacity by nothing", "DATE_IN_PAST"),
     ("CloseSlot", "DATE_IN_PAST"),
     ("CloseSlot with its bookings", "DATE_IN_PAST"),
+    ("BatchCloseSlots", "OK"),
+    ("BatchCloseSlots with its bookings", "OK"),
     ("ReopenSlot", "DATE_IN_PAST"),
     ("CreateCapacityRequest", "DATE_IN_PAST"),
     ("ProposeCapacityIncrease", "DATE_IN_PAST"),
@@ -167,10 +185,13 @@ const EXPECTED: &[(&str, &str)] = &[
     ("ReleaseCapacity", "OK"),
     ("CancelScreening by the customer", "CANCELLATION_CLOSED"),
     ("CancelScreening by an admin", "DATE_IN_PAST"),
+    ("RescheduleScreening from it, by the customer", "RESCHEDULE_CLOSED"),
+    ("RescheduleScreening from it, by an admin", "DATE_IN_PAST"),
     ("CompleteScreening", "OK"),
     ("CompleteScreening of another", "OK"),
     ("UpdateScreening", "OK"),
     ("MarkNoShow", "OK"),
+    ("RescheduleScreening to it", "DATE_IN_PAST"),
 ];
 
 /// Checks the lists: availability and demand leave the date out, all others include it.

@@ -31,7 +31,7 @@ impl<S: Stage> Run<S> {
                 return Err(Error::failed(format!("{error}; logs and data are in {}", kept.display())));
             }
         };
-        let effects = [count(&self.observed.effects[0]), count(&self.observed.effects[1])];
+        let effects = self.observed.effects.each_ref().map(count);
         let oversold = count(&self.observed.oversold) + audit.oversold;
         let mut complaints = [self.observed.complaints(), audit.complaints].concat();
         let looks = self.sampler.looks();

@@ -10,7 +10,7 @@ use testkit::{Booking, Outcome, Party};
 use tokio::time::{Instant, sleep};
 
 use crate::Error;
-use crate::load::Observed;
+use crate::observed::Observed;
 use crate::pool::RetryPolicy;
 use crate::row::Row;
 use crate::run::{Plan, Run, Setup};
@@ -83,6 +83,7 @@ async fn fill<S: Stage>(run: &mut Run<S>, observed: &Arc<Observed>, customers: u
                     slot,
                     request_id: random.uuid_v7().to_string(),
                     outcome: Outcome::Unknown,
+                    moves: Vec::new(),
                     cancelling: None,
                 };
                 desk.book(&observed, &token, &mut booking, RetryPolicy::until_known(DELETION_TIMEOUT)).await;

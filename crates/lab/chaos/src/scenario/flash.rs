@@ -9,7 +9,8 @@ use testkit::{Booking, Outcome};
 use tokio::time::Instant;
 
 use crate::Error;
-use crate::load::Observed;
+use crate::desk::Desk;
+use crate::observed::Observed;
 use crate::pool::RetryPolicy;
 use crate::row::Row;
 use crate::run::{Plan, Run, Setup};
@@ -44,6 +45,7 @@ async fn sale<S: Stage>(mut run: Run<S>, name: &'static str, stage: &str) -> Res
             slot: slot.clone(),
             request_id: run.random.uuid_v7().to_string(),
             outcome: Outcome::Unknown,
+            moves: Vec::new(),
             cancelling: None,
         })
         .collect();
@@ -77,7 +79,7 @@ async fn sale<S: Stage>(mut run: Run<S>, name: &'static str, stage: &str) -> Res
     Ok(row)
 }
 
-async fn ask(desk: &crate::load::Desk, observed: &Observed, token: &str, mut booking: Booking) -> Duration {
+async fn ask(desk: &Desk, observed: &Observed, token: &str, mut booking: Booking) -> Duration {
     let begun = Instant::now();
     desk.book(observed, token, &mut booking, RetryPolicy::CUSTOMER).await;
     observed.history.note(booking);

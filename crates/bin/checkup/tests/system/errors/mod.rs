@@ -41,6 +41,7 @@ const METADATA: &[(Reason, &[&str])] = &[
     (Reason::CapacityRequestDecided, &["capacityRequest", "state"]),
     (Reason::DateNotReached, &["screening", "today", "timeZone"]),
     (Reason::ClaimTerminated, &["claimId", "state"]),
+    (Reason::RescheduleClosed, &["screening", "closesAt"]),
     (Reason::EtagMismatch, &["currentEtag"]),
     (Reason::RequestInProgress, &["requestId"]),
     (Reason::RateLimited, &["limit"]),

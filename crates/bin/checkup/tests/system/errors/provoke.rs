@@ -98,7 +98,7 @@ async fn hospitals_and_slots(seen: &mut Seen, checkup: &Checkup) {
     seen.note(refused(desk.register("twice", Desk::ZONE, Vec::new()).await, Reason::HospitalAlreadyExists));
     let create = |days| {
         let slot = Slot { date: Some(day_of(in_days(Desk::ZONE, days))), capacity: 1, ..Slot::default() };
-        CreateSlotRequest { parent: "hospitals/twice".to_owned(), slot: Some(slot), request_id: String::new() }
+        CreateSlotRequest { parent: "hospitals/twice".to_owned(), slot: Some(slot), ..CreateSlotRequest::default() }
     };
     seen.note(refused(admin.hospital().create_slot(create(7)).await, Reason::SlotAlreadyExists));
     seen.note(refused(admin.hospital().create_slot(create(-1)).await, Reason::DateInPast));
@@ -163,6 +163,7 @@ async fn bookings(seen: &mut Seen, checkup: &Checkup) {
     seen.note(refused(desk.book("late", &slot(7), "").await, Reason::SlotFull));
     seen.note(refused(kim.book(me, &slot(0), "").await, Reason::OutsideBookingWindow));
     seen.note(refused(kim.cancel(&booked, "").await, Reason::CancellationClosed));
+    seen.note(refused(kim.reschedule(&booked, &slot(0), "").await, Reason::RescheduleClosed));
     let complete = CompleteScreeningRequest { name: booked.clone(), ..CompleteScreeningRequest::default() };
     seen.note(refused(admin.screening().complete_screening(complete).await, Reason::DateNotReached));
     desk.cancel(&booked, "").await.expect("an admin cancels");

@@ -16,7 +16,7 @@ use super::{all_screenings, check_counts, claims};
 use crate::launch;
 
 /// Reads a slot by every method and checks its counts, until `stop` is set. Returns the number of rounds.
-async fn watch_counts(reader: Party, slot: String, stop: Arc<AtomicBool>) -> Result<usize, String> {
+pub(super) async fn watch_counts(reader: Party, slot: String, stop: Arc<AtomicBool>) -> Result<usize, String> {
     let text = |status: Status| status.to_string();
     let (hospital, _) = slot.split_once("/slots/").expect("a slot's name");
     let mut looks = 0;
@@ -42,7 +42,12 @@ async fn watch_counts(reader: Party, slot: String, stop: Arc<AtomicBool>) -> Res
 }
 
 /// Counts claims and bookings of a slot until `stop` is set. Neither may exceed the capacity.
-async fn watch_claims(auditor: Party, slot: String, capacity: usize, stop: Arc<AtomicBool>) -> Result<usize, String> {
+pub(super) async fn watch_claims(
+    auditor: Party,
+    slot: String,
+    capacity: usize,
+    stop: Arc<AtomicBool>,
+) -> Result<usize, String> {
     let mut looks = 0;
     while !stop.load(Ordering::Relaxed) {
         let held = claims(&auditor, &slot, "ACTIVE").await.len();

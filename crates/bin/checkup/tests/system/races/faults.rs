@@ -6,18 +6,23 @@ use std::time::Duration;
 
 use contract::screening::v1::screening::State;
 use fault::Reason;
-use testkit::{Checkup, Desk, Direction, FaultProxy, eventually, eventually_within, refused, seed};
+use testkit::{Checkup, Desk, Direction, FaultProxy, Launch, eventually, eventually_within, refused, seed};
 
 use super::{all_screenings, claims};
 use crate::launch;
 
 /// How soon an unknown outcome must be settled after the services reach each other again.
-const SETTLED: Duration = Duration::from_secs(30);
+pub(super) const SETTLED: Duration = Duration::from_secs(30);
 
 /// A process whose Screening reaches Hospital through the proxy, with warm connections and one empty slot.
 async fn behind_a_proxy(id: &str) -> (FaultProxy, Checkup, String) {
+    behind_a_proxy_with(launch(), id).await
+}
+
+/// Like [`behind_a_proxy`], with other settings.
+pub(super) async fn behind_a_proxy_with(launch: Launch, id: &str) -> (FaultProxy, Checkup, String) {
     let proxy = FaultProxy::start().await;
-    let checkup = launch().set("screening.hospital_address", proxy.uri()).start().await;
+    let checkup = launch.set("screening.hospital_address", proxy.uri()).start().await;
     proxy.forward_to(checkup.addr());
     let slot = Desk::of(&checkup.admin().await).open(id, &[7], 10).await.remove(0);
     let desk = Desk::of(&checkup.customer("warm-up").await);

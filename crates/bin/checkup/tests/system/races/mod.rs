@@ -7,6 +7,7 @@ mod deletion;
 mod events;
 mod faults;
 mod requests;
+mod reschedule;
 mod time;
 
 use contract::capacity::v1::{CapacityClaim, ListCapacityClaimsRequest};

@@ -26,7 +26,7 @@ const LATE: &str = "Pacific/Pago_Pago";
 
 async fn create_slot(admin: &Party, parent: &str, date: Date, capacity: i32) -> Result<Slot, Status> {
     let slot = Slot { date: Some(day_of(date)), capacity, ..Slot::default() };
-    let request = CreateSlotRequest { parent: parent.to_owned(), slot: Some(slot), request_id: String::new() };
+    let request = CreateSlotRequest { parent: parent.to_owned(), slot: Some(slot), ..CreateSlotRequest::default() };
     admin.hospital().create_slot(request).await.map(Response::into_inner)
 }
 

@@ -76,8 +76,8 @@ impl Broken {
             for (name, rule) in stated(&of_kind) {
                 if (kind.as_str(), name.as_str()) == ("repeated", "items") {
                     let items = rule.as_message().expect("the rules of items");
-                    self.items(value.as_list().unwrap_or_default(), items, path);
-                } else if !keeps(&value, &kind, &name, &rule) {
+                    self.items(value.as_list().unwrap_or_default(), field, items, path);
+                } else if !keeps(&value, field, &kind, &name, &rule) {
                     self.0.insert(path.to_owned());
                 }
             }
@@ -92,10 +92,10 @@ impl Broken {
         }
     }
 
-    fn items(&mut self, list: &[Value], rules: &DynamicMessage, path: &str) {
+    fn items(&mut self, list: &[Value], field: &FieldDescriptor, rules: &DynamicMessage, path: &str) {
         for (kind, of_kind) in kinds(rules) {
             for (name, rule) in stated(&of_kind) {
-                let wrong = list.iter().enumerate().filter(|(_, value)| !keeps(value, &kind, &name, &rule));
+                let wrong = list.iter().enumerate().filter(|(_, value)| !keeps(value, field, &kind, &name, &rule));
                 self.0.extend(wrong.map(|(index, _)| format!("{path}[{index}]")));
             }
         }
@@ -140,8 +140,8 @@ fn number(message: &DynamicMessage, name: &str) -> Option<i64> {
     }
 }
 
-/// Whether a value keeps one rule.
-fn keeps(value: &Value, kind: &str, name: &str, rule: &Value) -> bool {
+/// Whether a value of a field, or of its list, keeps one rule.
+fn keeps(value: &Value, field: &FieldDescriptor, kind: &str, name: &str, rule: &Value) -> bool {
     let at_most = |length: usize| rule.as_u64().is_some_and(|most| length as u64 <= most);
     let unknown = || panic!("this test cannot judge {kind}.{name} = {rule:?}: teach it, or say it otherwise");
     match (kind, name, value) {
@@ -149,6 +149,16 @@ fn keeps(value: &Value, kind: &str, name: &str, rule: &Value) -> bool {
         ("string", "pattern", Value::String(text)) => matches(rule.as_str().expect("a pattern"), text),
         ("string", "uuid", Value::String(text)) => UUID.is_match(text),
         ("repeated", "max_items", Value::List(list)) => at_most(list.len()),
+        ("repeated", "unique", Value::List(list)) => {
+            rule.as_bool() == Some(false) || (1..list.len()).all(|at| !list[..at].contains(&list[at]))
+        }
+        ("enum", "defined_only", Value::EnumNumber(number)) => {
+            let kind = field.kind();
+            rule.as_bool() == Some(false) || kind.as_enum().is_some_and(|of| of.get_value(*number).is_some())
+        }
+        ("enum", "not_in", Value::EnumNumber(number)) => {
+            !rule.as_list().unwrap_or_default().iter().any(|other| other.as_i32() == Some(*number))
+        }
         ("int32", "gte", Value::I32(number)) => rule.as_i32().is_some_and(|limit| *number >= limit),
         ("int32", "lte", Value::I32(number)) => rule.as_i32().is_some_and(|limit| *number <= limit),
         ("duration", "gte", Value::Message(span)) => {

@@ -47,10 +47,12 @@ impl Scene {
             (_, "claim_id") => return text("01890a5d-ac96-774b-bcce-b302099a8057.1"),
             (_, "capacity" | "additional_capacity") => return Some(Value::I32(1)),
             ("Slot", "date") | (_, "start_date") => return Some(Value::Message(day(field, self.date))),
-            (_, "end_date") => {
-                return Some(Value::Message(day(field, self.date.saturating_add(jiff::Span::new().days(9)))));
+            (_, "end_date") => return Some(Value::Message(day(field, end_of(self.date)))),
+            ("DateRange", "repeat") => {
+                let Kind::Message(of) = field.kind() else { return None };
+                return Some(Value::Message(base(&of, self)));
             }
-            (_, "initial_slots" | "requests" | "calls") => {
+            (_, "initial_slots" | "requests" | "calls" | "ranges") => {
                 let Kind::Message(of) = field.kind() else { return None };
                 return Some(Value::List(vec![Value::Message(base(&of, self))]));
             }
@@ -206,14 +208,26 @@ pub(super) fn cel_paths(of: &MessageDescriptor) -> Vec<String> {
     expressions(of).into_iter().map(|(id, _)| id).collect()
 }
 
-/// Sets the date of a slot, or of the slot in a request for one, so that a list has no date twice.
+/// The end of a range that begins with this date.
+fn end_of(date: civil::Date) -> civil::Date {
+    date.saturating_add(jiff::Span::new().days(9))
+}
+
+/// Sets the date of a slot, or of the slot in a request for one, so that a list has no date twice. A range of dates
+/// begins with the date, and is as long as before.
 pub(super) fn on(message: &mut DynamicMessage, date: civil::Date) {
     let descriptor = message.descriptor();
-    if let Some(field) = descriptor.get_field_by_name("date") {
-        message.set_field(&field, Value::Message(day(&field, date)));
-    } else if let Some(field) = descriptor.get_field_by_name("slot")
-        && let Value::Message(slot) = message.get_field_mut(&field)
-    {
-        on(slot, date);
+    for (name, date) in [("date", date), ("start_date", date), ("end_date", end_of(date))] {
+        if let Some(field) = descriptor.get_field_by_name(name) {
+            message.set_field(&field, Value::Message(day(&field, date)));
+        }
+    }
+    let inner = ["slot", "repeat"].into_iter().filter_map(|name| descriptor.get_field_by_name(name));
+    for field in inner {
+        if message.has_field(&field)
+            && let Value::Message(inner) = message.get_field_mut(&field)
+        {
+            on(inner, date);
+        }
     }
 }

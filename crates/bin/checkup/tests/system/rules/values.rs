@@ -3,7 +3,7 @@
 use jiff::{Timestamp, civil};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
-use prost_reflect::{DynamicMessage, Kind, ReflectMessage as _, Value};
+use prost_reflect::{DynamicMessage, EnumDescriptor, Kind, ReflectMessage as _, Value};
 use regex::Regex;
 use testkit::{Desk, Random, in_days};
 
@@ -31,6 +31,7 @@ pub(super) fn of(target: &Target, base: &DynamicMessage, random: &mut Random) ->
         (Kind::Message(_), _) => messages(target, random),
         (Kind::Int32, _) => numbers(target, random).into_iter().map(Value::I32).collect(),
         (Kind::Int64, _) => vec![Value::I64(-1), Value::I64(i64::MAX)],
+        (Kind::Enum(of), Value::List(_)) => choices(&of),
         (Kind::Enum(_), _) => [0, 1, 42, -1].map(Value::EnumNumber).to_vec(),
         (kind, _) => panic!("{}: no values of {kind:?}", target.path()),
     }
@@ -176,6 +177,16 @@ fn lists(texts: &[String]) -> Vec<Value> {
     let many = counts()
         .map(|count| Value::List((0..count).map(|index| Value::String(format!("hospitals/clinic-{index}"))).collect()));
     single.chain(many).collect()
+}
+
+/// Lists of values of an enum: one, all of them, one twice, too many, and several that are not to be had.
+fn choices(of: &EnumDescriptor) -> Vec<Value> {
+    let known: Vec<i32> = of.values().map(|value| value.number()).filter(|number| *number != 0).collect();
+    let single = [0, 42, -1].into_iter().chain(known.clone()).map(|number| vec![number]);
+    let twice = [vec![known[0], known[1], known[0]], [known.as_slice(), &known[..1]].concat()];
+    let wrong = [vec![0, 0], vec![42, known[0], 0]];
+    let lists = single.chain([known]).chain(twice).chain(wrong);
+    lists.map(|list| Value::List(list.into_iter().map(Value::EnumNumber).collect())).collect()
 }
 
 /// Lists of different rows like the first one.

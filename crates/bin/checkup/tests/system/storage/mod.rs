@@ -1,7 +1,7 @@
 //! Disks that fail under the real binary: full, broken, slow to sync, without power. No answered write is lost.
 //!
-//! In each test, customers book and cancel while the disk fails. Every answer is checked before the client repeats a
-//! call, after it, and after a restart, which shows what is on the disk and not only in a connection.
+//! In each test, customers book, move and cancel while the disk fails. Every answer is checked before the client
+//! repeats a call, after it, and after a restart, which shows what is on the disk and not only in a connection.
 
 mod faults;
 mod power;
@@ -13,15 +13,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use testkit::{Booking, Cancelling, Checkup, DataDir, Desk, Disk, Launch, Outcome, Random, Refusal};
+use testkit::{Booking, Checkup, DataDir, Desk, Disk, Launch, Outcome, Random, Refusal};
 use testkit::{eventually, eventually_within, gather, get};
 use tonic::{Code, Status};
 
-use crate::crash::{Run, ask, check_screenings, is_open, settle, verify};
+use crate::crash::{Run, ask, check_screenings, settle, verify, wanted};
 
 /// The reasons of refusals while a store cannot write: from the service itself, and from the one that calls it.
 const REASONS: [&str; 2] = ["STORAGE_UNAVAILABLE", "HOSPITAL_UNAVAILABLE"];
-/// How many customers book and cancel at the same time.
+/// How many customers book, move and cancel at the same time.
 const CALLERS: usize = 6;
 /// How long a customer waits after a refusal or a lost answer.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -48,7 +48,7 @@ async fn open(checkup: &Checkup) -> Arc<Run> {
     Arc::new(Run::new(slots, checkup.tokens()))
 }
 
-/// Runs `work` while customers book and cancel, whatever they are answered. Then waits for their last answers.
+/// Runs `work` while customers book, move and cancel, whatever they are answered. Then waits for their last answers.
 async fn under_load<T>(checkup: &Checkup, run: &Arc<Run>, random: &mut Random, work: impl Future<Output = T>) -> T {
     run.stop.store(false, Ordering::Relaxed);
     let connections = checkup.served().connections(3).await;
@@ -57,18 +57,10 @@ async fn under_load<T>(checkup: &Checkup, run: &Arc<Run>, random: &mut Random, w
         let mut random = random.fork();
         tokio::spawn(async move {
             while !run.stop.load(Ordering::Relaxed) {
-                let id = |random: &mut Random| random.uuid().to_string();
-                let cancelling =
-                    random.chance(40).then(|| Cancelling { request_id: id(&mut random), outcome: Outcome::Unknown });
-                let mut booking = Booking {
-                    customer: format!("c{:x}", random.number()),
-                    slot: random.pick(&run.slots).clone(),
-                    request_id: id(&mut random),
-                    outcome: Outcome::Unknown,
-                    cancelling,
-                };
+                let customer = format!("c{:x}", random.number());
+                let mut booking = wanted(&run, customer, 40, &mut random);
                 ask(&run, &channel, &mut booking).await;
-                let open = is_open(&booking);
+                let open = booking.is_open();
                 run.history.note(booking);
                 if open {
                     tokio::time::sleep(PAUSE).await;
@@ -112,6 +104,7 @@ async fn book(checkup: &Checkup, run: &Run, random: &mut Random) -> Result<Strin
         slot: run.slots[0].clone(),
         request_id: random.uuid().to_string(),
         outcome: Outcome::Unknown,
+        moves: Vec::new(),
         cancelling: None,
     };
     let desk = Desk::of(&checkup.customer(&booking.customer).await);

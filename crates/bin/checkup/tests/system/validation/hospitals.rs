@@ -12,7 +12,7 @@ use testkit::{Checkup, Desk, Party, day_of, in_days, refused};
 use super::{DATE, FIELD, FILTER, REQUEST_ID, TOKEN, ZONE, complains, hangul};
 use crate::launch;
 
-fn slot(days: i32, capacity: i32) -> Slot {
+pub(super) fn slot(days: i32, capacity: i32) -> Slot {
     Slot { date: Some(day_of(in_days(Desk::ZONE, days))), capacity, ..Slot::default() }
 }
 
@@ -24,8 +24,12 @@ fn clinic() -> Hospital {
     Hospital { display_name: "Clinic".to_owned(), time_zone: Desk::ZONE.to_owned(), ..Hospital::default() }
 }
 
-async fn admin_of(checkup: &Checkup) -> Party {
+pub(super) async fn admin_of(checkup: &Checkup) -> Party {
     checkup.admin().await
+}
+
+pub(super) fn date(days: i32) -> Option<Date> {
+    Some(day_of(in_days(Desk::ZONE, days)))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -205,10 +209,21 @@ async fn slots_are_opened_and_changed_by_good_requests_only() {
     let admin = admin_of(&checkup).await;
     let name = Desk::of(&admin).open("steady", &[7], 5).await.remove(0);
     let nowhere = "hospitals/steady/slots/2030-13-01".to_owned();
-    let bad = CreateSlotRequest { parent: "steady".to_owned(), slot: Some(slot(8, -5)), request_id: "-".to_owned() };
+    let bad = CreateSlotRequest {
+        parent: "steady".to_owned(),
+        slot: Some(slot(8, -5)),
+        request_id: "-".to_owned(),
+        repeat: Some(DateRepetition::default()),
+    };
     complains(
         admin.hospital().create_slot(bad).await,
-        &[("parent", FIELD), ("slot.capacity", FIELD), ("request_id", REQUEST_ID)],
+        &[
+            ("parent", FIELD),
+            ("slot.capacity", FIELD),
+            ("request_id", REQUEST_ID),
+            ("repeat", FIELD),
+            ("repeat.end_date", DATE),
+        ],
     );
     let empty = CreateSlotRequest { parent: "hospitals/steady".to_owned(), ..CreateSlotRequest::default() };
     complains(admin.hospital().create_slot(empty).await, &[("slot", FIELD)]);
@@ -217,11 +232,12 @@ async fn slots_are_opened_and_changed_by_good_requests_only() {
         parent: parent.to_owned(),
         slot: Some(slot(days, 1)),
         request_id: request_id.to_owned(),
+        ..CreateSlotRequest::default()
     };
     let batch = |requests| BatchCreateSlotsRequest {
         parent: "hospitals/steady".to_owned(),
         requests,
-        request_id: String::new(),
+        ..BatchCreateSlotsRequest::default()
     };
     let uuid = "7f2c1a9e-3b44-4c6e-9a51-0d8e6c1b2f30";
     let requests = vec![
@@ -274,7 +290,6 @@ async fn searches_and_lists_name_every_bad_argument() {
     let checkup = launch().start().await;
     let admin = admin_of(&checkup).await;
     Desk::of(&admin).open("steady", &[7], 5).await;
-    let date = |days| Some(day_of(in_days(Desk::ZONE, days)));
     let search = async |request: SearchAvailabilityRequest| admin.hospital().search_availability(request).await;
     let everything = SearchAvailabilityRequest {
         start_date: None,

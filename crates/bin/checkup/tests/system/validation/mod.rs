@@ -2,6 +2,7 @@
 //!
 //! Each row sends one bad request and lists the expected violations: dotted paths in field order, with reasons.
 
+mod calendar;
 mod hospitals;
 mod others;
 mod readable;

@@ -9,7 +9,8 @@ use mypage::{GetMyPageRequest, ListMyPageItemsRequest, WatchMyPageRequest};
 use prost_types::FieldMask;
 use reservation::{GetReservationRequest, ListReservationHistoryRequest, ListReservationsRequest};
 use screening::{CancelScreeningRequest, CompleteScreeningRequest, CreateScreeningRequest, GetScreeningRequest};
-use screening::{ListScreeningsRequest, MarkNoShowRequest, Screening, UpdateScreeningRequest};
+use screening::{ListScreeningsRequest, MarkNoShowRequest, RescheduleScreeningRequest};
+use screening::{Screening, UpdateScreeningRequest};
 use testkit::{Desk, in_days};
 
 use super::{FIELD, FILTER, REQUEST_ID, TOKEN, complains, hangul};
@@ -90,6 +91,18 @@ async fn screenings_are_read_and_changed_by_good_requests_only() {
         complains(
             admin.screening().cancel_screening(cancel).await,
             &[("name", FIELD), ("reason", FIELD), ("request_id", REQUEST_ID)],
+        );
+        let reschedule = RescheduleScreeningRequest {
+            name: name.clone(),
+            slot: "hospitals/abcd/slots/tomorrow".to_owned(),
+            reason: hangul(501),
+            etag: "\"1\"\n".to_owned(),
+            request_id: "1".to_owned(),
+            ..RescheduleScreeningRequest::default()
+        };
+        complains(
+            admin.screening().reschedule_screening(reschedule).await,
+            &[("name", FIELD), ("slot", FIELD), ("reason", FIELD), ("etag", FIELD), ("request_id", REQUEST_ID)],
         );
         let complete = CompleteScreeningRequest { name: name.clone(), ..CompleteScreeningRequest::default() };
         complains(admin.screening().complete_screening(complete).await, &[("name", FIELD)]);

@@ -6,8 +6,8 @@ use contract::screening::v1 as screening;
 use fault::Reason;
 use hospital::*;
 use marketing::ProposeCapacityIncreaseRequest;
-use screening::{CancelScreeningRequest, CreateScreeningRequest, Screening};
-use testkit::{Desk, Party, refused};
+use screening::{CancelScreeningRequest, CreateScreeningRequest, RescheduleScreeningRequest, Screening};
+use testkit::{Desk, Party, day_of, in_days, refused};
 use tonic::Status;
 
 use super::{FIELD, complains};
@@ -58,6 +58,13 @@ async fn everywhere(
         ..DeleteHospitalRequest::default()
     };
     let close = CloseSlotRequest { name: slot.to_owned(), reason: text(), ..CloseSlotRequest::default() };
+    let start_date = Some(day_of(in_days(Desk::ZONE, 7)));
+    let close_all = BatchCloseSlotsRequest {
+        parent: "hospitals/steady".to_owned(),
+        ranges: vec![DateRange { start_date, repeat: None }],
+        reason: text(),
+        ..BatchCloseSlotsRequest::default()
+    };
     let increase = CapacityRequest {
         slot: slot.to_owned(),
         additional_capacity: 1,
@@ -85,6 +92,12 @@ async fn everywhere(
     };
     let book = CreateScreeningRequest { screening: Some(booking), validate_only: true, ..Default::default() };
     let cancel = CancelScreeningRequest { name: SCREENING.to_owned(), reason: text(), ..Default::default() };
+    let reschedule = RescheduleScreeningRequest {
+        name: SCREENING.to_owned(),
+        slot: slot.to_owned(),
+        reason: text(),
+        ..Default::default()
+    };
     vec![
         ("hospital.display_name", bare(admin.hospital().create_hospital(create).await)),
         ("hospital.display_name", bare(admin.hospital().update_hospital(update).await)),
@@ -95,7 +108,9 @@ async fn everywhere(
         ("justification", bare(marketing.marketing().propose_capacity_increase(propose).await)),
         ("screening.customer_display_name", bare(admin.screening().create_screening(book).await)),
         ("reason", bare(admin.screening().cancel_screening(cancel).await)),
+        ("reason", bare(admin.screening().reschedule_screening(reschedule).await)),
         ("reason", bare(admin.hospital().close_slot(close).await)),
+        ("reason", bare(admin.hospital().batch_close_slots(close_all).await)),
     ]
 }
 
@@ -106,7 +121,7 @@ async fn what_people_cannot_read_is_refused_in_every_field_of_every_service() {
     let slot = Desk::of(&admin).open("steady", &[7], 5).await.remove(0);
     for text in UNREADABLE {
         let answers = everywhere(&admin, &marketing, &slot, text).await;
-        assert_eq!(answers.len(), 10);
+        assert_eq!(answers.len(), 12);
         for (field, answer) in answers {
             let refusal = complains(answer, &[(field, FIELD)]);
             assert!(refusal.message.is_ascii(), "{text:?} is not repeated: {}", refusal.message);
