@@ -15,11 +15,13 @@ checkup=${3:-checkup}
 admin=$("$checkup" token --data-dir "$data" --role admin --subject lee)
 customer=$("$checkup" token --data-dir "$data" --role customer --subject kim)
 id="grpcurl-$(date +%s)"
-# Thirty days from now, as GNU's date says it or as BSD's does; numbers in JSON have no leading zeros.
-date=$(date -d '+30 days' +%Y-%m-%d 2>/dev/null || date -v+30d +%Y-%m-%d)
-year=${date%%-*} month=${date#*-} day=${date##*-}
-month=${month%-*} month=${month#0} day=${day#0}
+# Some days from now, as GNU's date says it or as BSD's does; and a date in JSON, where numbers have no leading zeros.
+in_days() { date -d "+$1 days" +%Y-%m-%d 2>/dev/null || date -v "+$1d" +%Y-%m-%d; }
+json() { printf '%s\n' "$1" | sed 's/^\(.*\)-0*\(.*\)-0*\(.*\)$/{"year":\1,"month":\2,"day":\3}/'; }
+date=$(in_days 30)
+later=$(in_days 31)
 slot="hospitals/$id/slots/$date"
+other="hospitals/$id/slots/$later"
 answer=""
 
 ok() { printf 'ok  %s\n' "$1"; }
@@ -45,7 +47,7 @@ call "" grpc.health.v1.Health/Check '{}'
 has "health" SERVING
 call "$admin" checkup.hospital.v1.HospitalService/CreateHospital "{\"hospitalId\":\"$id\",
   \"hospital\":{\"displayName\":\"Grpcurl Clinic\",\"timeZone\":\"Asia/Seoul\"},
-  \"initialSlots\":[{\"date\":{\"year\":$year,\"month\":$month,\"day\":$day},\"capacity\":1}]}"
+  \"initialSlots\":[{\"date\":$(json "$date"),\"capacity\":1},{\"date\":$(json "$later"),\"capacity\":1}]}"
 has "CreateHospital" "\"name\": \"hospitals/$id\""
 call "$customer" checkup.screening.v1.ScreeningService/CreateScreening \
     "{\"screening\":{\"customer\":\"customers/kim\",\"slot\":\"$slot\"}}"
@@ -69,6 +71,9 @@ has "all of them" '"field": "hospital_id"'
 call "" checkup.screening.v1.ScreeningService/ListScreenings '{}'
 has "no token" '"reason": "CREDENTIALS_MISSING"'
 
+call "$customer" checkup.screening.v1.ScreeningService/RescheduleScreening "{\"name\":\"$name\",\"slot\":\"$other\"}"
+has "RescheduleScreening leaves it CONFIRMED" '"state": "CONFIRMED"'
+has "at the other slot" "\"slot\": \"$other\""
 call "$customer" checkup.screening.v1.ScreeningService/CancelScreening "{\"name\":\"$name\"}"
 has "CancelScreening" '"state": "CANCELLED"'
 call "$customer" checkup.mypage.v1.MyPageService/GetMyPage '{"name":"customers/kim/myPage"}'

@@ -78,11 +78,12 @@ def play(given):
 
     day = datetime.date.today() + datetime.timedelta(days=40)
     hospital = f"openapi-{uuid.uuid4().hex[:12]}"
-    date = {"year": day.year, "month": day.month, "day": day.day}
+    later = day + datetime.timedelta(days=1)
+    dates = [{"year": one.year, "month": one.month, "day": one.day} for one in (day, later)]
     wish = {
         "hospitalId": hospital,
         "hospital": {"displayName": "오픈API 병원", "timeZone": "Asia/Seoul"},
-        "initialSlots": [{"date": date, "capacity": 1}],
+        "initialSlots": [{"date": date, "capacity": 1} for date in dates],
     }
     create = operation("hospital", "create_hospital")
     request = model("hospital", "create_hospital_request").from_dict(wish)
@@ -106,6 +107,10 @@ def play(given):
     expect("the slot is full", read.status_code == 200 and read.parsed.booked_count == 1, read)
     listed = operation("screening", "list_screenings")(client=kim, filter_=f'slot="{slot}"')
     expect("the booking is listed", [one.name for one in listed.parsed.screenings] == [booked.parsed.name], listed)
+    elsewhere = f"hospitals/{hospital}/slots/{later.isoformat()}"
+    body = model("screening", "reschedule_screening_request").from_dict({"slot": elsewhere, "requestId": str(uuid.uuid4())})
+    moved = operation("screening", "reschedule_screening")(screening=booked.parsed.name.split("/")[1], client=kim, body=body)
+    expect("the booking is moved", moved.status_code == 200 and (moved.parsed.state, moved.parsed.slot) == ("CONFIRMED", elsewhere), moved)
     cancel = operation("screening", "cancel_screening")
     body = model("screening", "cancel_screening_request").from_dict({"reason": "감기에 걸려서"})
     gone = cancel(screening=booked.parsed.name.split("/")[1], client=kim, body=body)

@@ -27,9 +27,9 @@ var checks = []check{
 	{"prod", "prod is deployed from nothing but its Secrets", prod},
 	{"admission", "what restricted refuses is refused", admission},
 	{"migration", "a failed migration is told within seconds with its log, and changes nothing else", failedMigration},
-	{"rollout", "the same tag goes again; no service has fewer replicas meanwhile, and my-page goes last", rollout},
+	{"rollout", "the same tag goes again; no service has fewer replicas meanwhile, Hospital goes first and my-page last", rollout},
 	{"configuration", "a changed setting rolls the pods and changes nothing else", configuration},
-	{"broken", "a version that does not serve leaves the old one serving, and can be taken back", broken},
+	{"broken", "a version that does not serve leaves the old one serving, touches Hospital alone, and can be taken back", broken},
 	{"scale", "autoscalers follow the container and not its sidecar, up at once, and down a pod a minute after five quiet ones", scale},
 	{"drain", "a drained node takes one replica of a service at a time", drain},
 	{"mesh", "Istio is installed in the documented order, twice and spread, and no other team has anything changed", installMesh},
@@ -43,8 +43,6 @@ const (
 	image    = "registry.example/team/checkup:"
 	registry = "registry.example/team"
 )
-
-var deployments = []string{"hospital", "screening", "reservation", "marketing"}
 
 // dev follows k8s/README.md on a cluster where nothing is.
 func dev(c *Cluster) error {
@@ -452,20 +450,19 @@ func onlyMypage(service string) int {
 
 // rollout deploys the tag whose migration has failed once more. A Deployment never has fewer ready pods than it wants
 // and never more than one beyond; my-page, which cannot have one beyond, has one fewer, and only once everybody else
-// serves the new version.
+// serves the new version. Everybody waits for Hospital.
 func rollout(c *Cluster) error {
 	wanted, err := c.wanted()
 	if err != nil {
 		return err
 	}
 	counted, stop, err := c.count(func(pod object, others map[string]object) string {
-		if labelOf(pod, "app.kubernetes.io/name") != "mypage" {
-			return ""
-		}
+		goes := labelOf(pod, "app.kubernetes.io/name")
 		for _, other := range others {
-			if service := labelOf(other, "app.kubernetes.io/name"); service != "mypage" && labelOf(other, "app.kubernetes.io/version") != "two" &&
+			service := labelOf(other, "app.kubernetes.io/name")
+			if (goes == "mypage" || service == "hospital") && goes != service && labelOf(other, "app.kubernetes.io/version") != "two" &&
 				at(other, "metadata", "deletionTimestamp") == nil {
-				return "my-page went before " + service + " served the new version"
+				return goes + " went before " + service + " served the new version"
 			}
 		}
 		return ""
@@ -549,7 +546,7 @@ func broken(c *Cluster) error {
 		return err
 	}
 	counted, stop, err := c.count(func(pod object, _ map[string]object) string {
-		if labelOf(pod, "app.kubernetes.io/name") == "mypage" {
+		if labelOf(pod, "app.kubernetes.io/name") != "hospital" {
 			return nameOf(pod) + " was taken away for a version that does not serve"
 		}
 		return ""
@@ -560,10 +557,17 @@ func broken(c *Cluster) error {
 	if _, err := c.shell("PATIENCE=20 k8s/pipeline/deploy " + image + "broken"); err == nil || !strings.Contains(err.Error(), "timed out waiting for the condition") {
 		return fmt.Errorf("a deployment whose pods never become ready ends with: %v", err)
 	}
-	for _, name := range deployments {
-		if _, err := c.shown("docs/operations/upgrade.md", "kubectl rollout undo", "undo", "undo --namespace checkup deployment/"+name); err != nil {
-			return err
+	all, err := c.list(pods + ofUs)
+	if err != nil {
+		return err
+	}
+	for _, pod := range all {
+		if service := labelOf(pod, "app.kubernetes.io/name"); service != "hospital" && labelOf(pod, "app.kubernetes.io/version") == "broken" {
+			return fmt.Errorf("%s was rolled to a version that hospital does not serve", service)
 		}
+	}
+	if _, err := c.shown("docs/operations/upgrade.md", "kubectl rollout undo", "undo", "undo --namespace checkup deployment/hospital"); err != nil {
+		return err
 	}
 	if err := c.eventually(patience, c.settled); err != nil {
 		return err
