@@ -86,7 +86,11 @@ async fn those_about_to_submit_are_in_the_first_batch() {
         for put in join_all(puts).await {
             put.expect("a task").expect("stored").expect("put");
         }
-        assert_eq!(*backend.database.commits().borrow() - before, 1, "{}", backend.name);
+        // A busy machine may stop the tasks' thread in their middle, and the writer's own thread then goes on without
+        // them. One that never waits needs dozens of commits.
+        let most = if own_thread { 3 } else { 1 };
+        let commits = *backend.database.commits().borrow() - before;
+        assert!((1..=most).contains(&commits), "{}: {commits} commits", backend.name);
     }
 }
 
