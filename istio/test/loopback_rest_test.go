@@ -43,6 +43,7 @@ func (s *scene) halfUnderstood(t *testing.T) {
 		{"a number that is none", "POST", slot + ":setCapacity", `{"delta":"many"}`, 400, "delta"},
 		{"two of which only one can be", "POST", slot + ":setCapacity", `{"delta":1,"capacity":7}`, 400, "oneof"},
 		{"a body as deep as it is long", "POST", slot + ":close", strings.Repeat(`{"reason":`, 40), 400, "reason is not an object"},
+		{"a misspelt flag in the query", "GET", "/v1/screenings?showWaitlist=true", "", 400, "showWaitlist is not a field"},
 		{"a misspelt parameter", "GET", "/v1/hospitals?pageSiz=1", "", 400, "pageSiz is not a field"},
 		{"a misspelt verb", "POST", slot + ":clos", `{}`, 404, "no method of the contract is POST"},
 		{"a verb of HTTP that is not bound", "PUT", slot, `{}`, 404, "no method of the contract is PUT"},
@@ -96,6 +97,7 @@ func refusal(response *http.Response, text []byte, status int, says string) stri
 // understood: what is close to the above and right is not refused with it.
 func (s *scene) understood(t *testing.T, o *opened) {
 	slot, screening := "/v1/"+o.slots[1], fmt.Sprintf(`{"customer":"customers/park","slot":%q}`, o.slots[1])
+	full := s.bookedOut(t)
 	var days []string
 	for day := range 300 {
 		days = append(days, fmt.Sprintf(`{"parent":%q,"requestId":"","slot":{"date":{"year":2028,"month":%d,"day":%d},"capacity":1}}`, o.name, day%12+1, day/12%28+1))
@@ -106,6 +108,8 @@ func (s *scene) understood(t *testing.T, o *opened) {
 		{"the contract's names", "POST", "/v1/screenings", `{"screening":` + screening + `,"request_id":"7f2c1a9e-3b44-4c6e-9a51-0d8e6c1b2f40"}`, 200, `"state":"CONFIRMED"`},
 		{"the same again", "POST", "/v1/screenings", "\n" + `{ "requestId" : "7f2c1a9e-3b44-4c6e-9a51-0d8e6c1b2f40" , "screening": ` + screening + ` } `, 200, `"state":"CONFIRMED"`},
 		{"a body that names the same hospital", "PATCH", "/v1/" + o.name, `{"hospital":{"name":"` + o.name + `","displayName":"따옴표 \" 역슬래시 \\ 😀"},"updateMask":"displayName"}`, 200, `따옴표 \" 역슬래시`},
+		{"a flag that queues the booking", "POST", "/v1/screenings", `{"screening":` + full + `,"joinWaitlist":true}`, 200, `"state":"WAITLISTED"`},
+		{"its position", "GET", "/v1/screenings?showWaitlisted=true&filter=customer+%3D+%22customers/park%22+AND+state+%3D+WAITLISTED", "", 200, `"waitlistPosition":1`},
 		{"a + for a space", "GET", "/v1/hospitals?filter=display_name+%3D+%22half-other%22", "", 200, `"half-other"`},
 		{"a list in the query", "GET", "/v1/hospitals:searchAvailability?hospitals=" + o.name + "&hospitals=hospitals/half-other" + fortnight(), "", 200, "hospitals/half-other/slots"},
 		{"nothing at all", "POST", slot + ":close", "", 200, `"CLOSED"`},
@@ -130,6 +134,14 @@ func (s *scene) understood(t *testing.T, o *opened) {
 		}
 		return nil
 	})
+}
+
+// bookedOut is a booking by park of a slot that has no place left.
+func (s *scene) bookedOut(t *testing.T) string {
+	slot := s.open("half-full", 1, 1).slots[0]
+	status, body := s.rest("POST", "/v1/screenings", s.admin, fmt.Sprintf(`{"screening":{"customer":"customers/walk-in","slot":%q}}`, slot))
+	expect(t, "the only place", status, 200, body, `"state":"CONFIRMED"`)
+	return fmt.Sprintf(`{"customer":"customers/park","slot":%q}`, slot)
 }
 
 // rangeOf is the body of a call that closes days of January 2028; field is what it calls the days of the week.

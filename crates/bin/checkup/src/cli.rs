@@ -63,7 +63,7 @@ pub enum Command {
     Token(TokenArgs),
     /// Prints the public keys that tokens of a data directory are checked with
     Jwks(JwksArgs),
-    /// Plays the fourteen rows of the scenario against a running process and prints what came back
+    /// Plays the fifteen rows of the scenario against a running process and prints what came back
     Demo(DemoArgs),
     /// Checks that the services of a running process agree on every booking
     Verify(VerifyArgs),

@@ -7,6 +7,7 @@ mod moving;
 mod report;
 mod rows;
 mod stage;
+mod waiting;
 
 use crate::cli::DemoArgs;
 use crate::exit::{Exit, Failure};
@@ -15,7 +16,7 @@ use crate::terminal;
 
 use rows::Play;
 
-/// Plays all fourteen rows and prints the results.
+/// Plays all fifteen rows and prints the results.
 ///
 /// # Errors
 /// Fails if the process cannot be reached or there is no token.

@@ -13,7 +13,10 @@ mod settle;
 mod stored;
 mod stream;
 
+use runtime::clock::Clock;
+
 use crate::cli::VerifyArgs;
+use crate::config::Sources;
 use crate::exit::{Exit, Failure};
 use crate::party::{Target, Wallet};
 use crate::recover;
@@ -41,7 +44,8 @@ pub async fn run(args: VerifyArgs) -> Result<Exit, Failure> {
         auditor.ok_or_else(|| Failure::usage("verify reads as an auditor: give an auditor's token with --token"))?;
     let mesh = Box::pin(stream::Mesh::open(&args.config)).await?;
     let progress = Progress::new();
-    let mut reader = Reader::new(auditor, progress.clone());
+    let clock = Clock::shifted(Sources::of_process(&args.config).settings()?.clock_offset);
+    let mut reader = Reader::new(auditor, clock, progress.clone());
     let report = settle::verify(&mut reader, args.settle, wallet.directory()).await;
     progress.clear();
     let mut report = report?;

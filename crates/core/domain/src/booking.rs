@@ -54,6 +54,8 @@ pub enum Ended {
 pub enum Reply {
     /// The claim is ACTIVE.
     Active,
+    /// The claim waits in the queue of its slot.
+    Waiting,
     /// The claim has ended and never becomes active.
     Terminated(Ended),
     /// Hospital gives no place, for this reason. The claim does not exist.
@@ -95,6 +97,11 @@ impl Reply {
 pub enum Step {
     /// Write the row as CONFIRMED, or on its new slot.
     Commit,
+    /// Write the row as WAITLISTED.
+    Queue,
+    /// Tell the caller, who does not want to wait, that the slot is full; write nothing. The claim joined the queue for
+    /// another call of the same request. Unless that one books it, the claim is released.
+    Full,
     /// Begin again under the next attempt's id, or with the next claim.
     NextAttempt,
     /// Answer the caller with Hospital's refusal; write nothing.
@@ -105,14 +112,26 @@ pub enum Step {
     GiveUp,
 }
 
-/// The step after a reply, for a booking that has no row or is to move. One that is to move is never parked.
+/// What the caller of a booking accepts instead of a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Accepts {
+    /// A PENDING booking while Hospital is out of reach.
+    pub pending: bool,
+    /// A WAITLISTED booking where no place is left.
+    pub waitlisted: bool,
+}
+
+/// The step after a reply, for a booking that has no row or is to move. One that is to move accepts nothing instead of
+/// a place.
 #[must_use]
-pub fn step(reply: Reply, accept_pending: bool) -> Step {
+pub fn step(reply: Reply, accepts: Accepts) -> Step {
     match reply {
         Reply::Active => Step::Commit,
+        Reply::Waiting if accepts.waitlisted => Step::Queue,
+        Reply::Waiting => Step::Full,
         Reply::Terminated(Ended::Released | Ended::Revoked) => Step::NextAttempt,
         Reply::Refused(_) | Reply::Busy(_) => Step::PassOn,
-        Reply::Unknown if accept_pending => Step::Park,
+        Reply::Unknown if accepts.pending => Step::Park,
         Reply::Unknown => Step::GiveUp,
     }
 }
@@ -123,6 +142,8 @@ pub fn step(reply: Reply, accept_pending: bool) -> Step {
 pub enum PendingStep {
     /// Write the row as CONFIRMED, unless it changed meanwhile.
     Confirm,
+    /// Write the row as WAITLISTED, unless it changed meanwhile.
+    Queue,
     /// Mark the row as given up for this reason; it will be rejected.
     GiveUp(Reason),
     /// Wait for the event that reports the revocation and the admin's message.
@@ -131,17 +152,48 @@ pub enum PendingStep {
     Later,
 }
 
-/// The step after a reply, for a PENDING booking that was not given up.
+/// The step after a reply, for a PENDING booking that was not given up. `joins_waitlist` says whether it may wait for a
+/// place.
 #[must_use]
-pub fn pending_step(reply: Reply) -> PendingStep {
+pub fn pending_step(reply: Reply, joins_waitlist: bool) -> PendingStep {
     match reply {
         Reply::Active => PendingStep::Confirm,
+        Reply::Waiting if joins_waitlist => PendingStep::Queue,
+        Reply::Waiting => PendingStep::GiveUp(Reason::SlotFull),
         Reply::Refused(reason) => PendingStep::GiveUp(reason),
         // Only a booking that was given up is released while it is PENDING, and such a booking asks for no place any
         // more. So the row was given up while this answer was on its way.
         Reply::Terminated(Ended::Released) => PendingStep::GiveUp(Reason::HospitalUnavailable),
         Reply::Terminated(Ended::Revoked) => PendingStep::AwaitRevocation,
         Reply::Busy(_) | Reply::Unknown => PendingStep::Later,
+    }
+}
+
+/// The next step for a WAITLISTED booking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WaitingStep {
+    /// Write the row as CONFIRMED, unless it changed meanwhile.
+    Confirm,
+    /// Write the row as EXPIRED, unless it changed meanwhile.
+    Expire,
+    /// Wait for the event that reports the revocation and the admin's message.
+    AwaitRevocation,
+    /// Leave the row. It changes by an event, or when it is asked about again.
+    Later,
+}
+
+/// The step after a reply, for a WAITLISTED booking. `is_over` says that the time in which it could get a place is
+/// over. Only Hospital knows whether it got one at the last moment, so without an answer it does not expire.
+#[must_use]
+pub fn waiting_step(reply: Reply, is_over: bool) -> WaitingStep {
+    match reply {
+        Reply::Active => WaitingStep::Confirm,
+        Reply::Terminated(Ended::Revoked) => WaitingStep::AwaitRevocation,
+        // Only what ended the booking releases its claim. A row that waits all the same was put back from a backup.
+        Reply::Waiting | Reply::Refused(_) | Reply::Terminated(Ended::Released) if is_over => WaitingStep::Expire,
+        Reply::Waiting | Reply::Refused(_) | Reply::Terminated(Ended::Released) | Reply::Busy(_) | Reply::Unknown => {
+            WaitingStep::Later
+        }
     }
 }
 
@@ -201,24 +253,59 @@ mod tests {
 
     #[test]
     fn nothing_is_guessed() {
-        assert_eq!(step(Reply::Unknown, false), Step::GiveUp);
-        assert_eq!(step(Reply::Unknown, true), Step::Park);
-        assert_eq!(pending_step(Reply::Unknown), PendingStep::Later);
-        assert_eq!(pending_step(Reply::Busy(Reason::Overloaded)), PendingStep::Later);
+        assert_eq!(step(Reply::Unknown, Accepts::default()), Step::GiveUp);
+        assert_eq!(step(Reply::Unknown, Accepts { pending: true, waitlisted: false }), Step::Park);
+        assert_eq!(pending_step(Reply::Unknown, true), PendingStep::Later);
+        assert_eq!(pending_step(Reply::Busy(Reason::Overloaded), true), PendingStep::Later);
+        assert_eq!(waiting_step(Reply::Unknown, true), WaitingStep::Later);
+        assert_eq!(waiting_step(Reply::Busy(Reason::Overloaded), true), WaitingStep::Later);
+    }
+
+    #[test]
+    fn only_who_wants_to_wait_waits() {
+        let joins = Accepts { pending: false, waitlisted: true };
+        assert_eq!(step(Reply::Waiting, joins), Step::Queue);
+        assert_eq!(step(Reply::Waiting, Accepts { pending: true, waitlisted: false }), Step::Full);
+        assert_eq!(pending_step(Reply::Waiting, true), PendingStep::Queue);
+        assert_eq!(pending_step(Reply::Waiting, false), PendingStep::GiveUp(Reason::SlotFull));
+        assert_eq!(waiting_step(Reply::Waiting, false), WaitingStep::Later);
+        assert_eq!(waiting_step(Reply::Waiting, true), WaitingStep::Expire);
+        assert_eq!(waiting_step(Reply::Active, true), WaitingStep::Confirm);
+    }
+
+    #[test]
+    fn a_queue_that_takes_nobody_refuses_like_a_full_slot() {
+        for reason in [Reason::WaitlistFull, Reason::WaitlistClosed] {
+            let reply = Reply::of_refusal(reason, "");
+            assert_eq!(step(reply, Accepts { pending: true, waitlisted: true }), Step::PassOn);
+            assert_eq!(pending_step(reply, true), PendingStep::GiveUp(reason));
+        }
+    }
+
+    #[test]
+    fn a_wait_ends_when_it_is_over_or_by_its_event() {
+        let lost = [Reply::Refused(Reason::SlotFull), Reply::Terminated(Ended::Released)];
+        assert_eq!(lost.map(|reply| waiting_step(reply, true)), [WaitingStep::Expire; 2]);
+        assert_eq!(lost.map(|reply| waiting_step(reply, false)), [WaitingStep::Later; 2]);
+        for is_over in [true, false] {
+            assert_eq!(waiting_step(Reply::Active, is_over), WaitingStep::Confirm);
+            let revoked = Reply::Terminated(Ended::Revoked);
+            assert_eq!(waiting_step(revoked, is_over), WaitingStep::AwaitRevocation, "its event has the message");
+        }
     }
 
     #[test]
     fn customers_never_see_how_a_claim_ended() {
         for state in ["RELEASED", "REVOKED"] {
             let reply = Reply::of_refusal(Reason::ClaimTerminated, state);
-            assert_eq!(step(reply, true), Step::NextAttempt);
-            assert_ne!(pending_step(reply), PendingStep::GiveUp(Reason::ClaimTerminated));
+            assert_eq!(step(reply, Accepts { pending: true, waitlisted: true }), Step::NextAttempt);
+            assert_ne!(pending_step(reply, true), PendingStep::GiveUp(Reason::ClaimTerminated));
         }
     }
 
     #[test]
     fn only_a_refusal_of_the_claim_itself_ends_a_pending_booking() {
-        let ends = |reason| matches!(pending_step(Reply::of_refusal(reason, "")), PendingStep::GiveUp(_));
+        let ends = |reason| matches!(pending_step(Reply::of_refusal(reason, ""), true), PendingStep::GiveUp(_));
         for reason in [Reason::SlotFull, Reason::SlotClosed, Reason::HospitalDeleted, Reason::HospitalNotFound] {
             assert!(ends(reason), "{}", reason.name());
         }

@@ -4,6 +4,10 @@
 //! back the same claim twice counts once. A claim goes (none) -> ACTIVE -> RELEASED | REVOKED. It goes (none) ->
 //! RELEASED if its release arrives before its reserve: that row is a tombstone. RELEASED and REVOKED never change.
 //!
+//! Where no place is left, a claim may go (none) -> WAITING -> ACTIVE | RELEASED | REVOKED. A slot's queue is the set
+//! of its WAITING claims in the order of their tickets. A place that becomes free passes to the first of them in the
+//! same transaction and is counted as taken all the time.
+//!
 //! Functions take the stored state and return the new state with the fact that reports it. The caller serialises the
 //! changes of one slot. Whether a caller may make them is decided elsewhere.
 
@@ -11,12 +15,15 @@ mod booking;
 mod claim;
 mod slot;
 
-pub use booking::{Offer, Venue, judge_booking};
-pub use claim::{Claim, ClaimState, MAX_BATCHED_CALLS, RevokeReason, Step, claim_not_found, release, reserve, revoke};
+pub use booking::{Offer, Venue, judge_booking, judge_joining, slot_full};
+pub use claim::{
+    Claim, ClaimState, MAX_BATCHED_CALLS, RevokeReason, Step, Ticket, claim_not_found, release, reserve, revoke,
+    serve_queue,
+};
 pub(crate) use slot::require_on_sale;
 pub use slot::{
-    CapacityChange, MAX_CAPACITY, Slot, SlotState, close_slot, open_slot, reopen_slot, set_capacity, slot_not_found,
-    state_fact, withdraw_slot,
+    Administered, CapacityChange, MAX_CAPACITY, Slot, SlotState, close_slot, open_slot, reopen_slot, set_capacity,
+    slot_not_found, state_fact, withdraw_slot,
 };
 
 pub use crate::event::Fact;

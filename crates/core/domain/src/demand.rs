@@ -5,8 +5,9 @@
 
 use contract::event::v1::event_envelope::Payload;
 use contract::event::v1::{
-    CapacityReleased, CapacityReserved, CapacityRevoked, EventEnvelope, HospitalDeleted, HospitalDeletionStarted,
-    HospitalRegistered, ScreeningConfirmed, ScreeningRefused, SlotCapacityChanged, SlotClosed, SlotOpened,
+    CapacityReleased, CapacityReserved, CapacityRevoked, CapacityWaitlisted, EventEnvelope, HospitalDeleted,
+    HospitalDeletionStarted, HospitalRegistered, ScreeningConfirmed, ScreeningRefused, SlotCapacityChanged, SlotClosed,
+    SlotOpened,
 };
 use fault::Fault;
 use jiff::{SignedDuration, Timestamp};
@@ -84,6 +85,8 @@ pub struct Places {
     pub capacity: i32,
     /// How many places are taken.
     pub booked: i32,
+    /// How many bookings wait for a place.
+    pub waiting: i32,
     /// When the change happened.
     pub time: Timestamp,
 }
@@ -101,6 +104,7 @@ pub fn hospital_subjects() -> Vec<String> {
         ("claim", "capacity_reserved"),
         ("claim", "capacity_released"),
         ("claim", "capacity_revoked"),
+        ("claim", "capacity_waitlisted"),
     ];
     facts.iter().map(|(kind, fact)| subject_filter(kind, fact)).collect()
 }
@@ -117,12 +121,19 @@ struct Counted<'a> {
     slot_version: i64,
     capacity: i32,
     booked: i32,
+    waiting: i32,
+}
+
+impl<'a> Counted<'a> {
+    fn new(slot: &'a str, slot_version: i64, capacity: i32, booked: i32, waiting: i32) -> Self {
+        Self { slot, slot_version, capacity, booked, waiting }
+    }
 }
 
 fn counted(payload: &Payload) -> Option<Counted<'_>> {
     let counted = match payload {
-        Payload::SlotOpened(SlotOpened { slot, date: _, capacity, slot_version, booked_count }) => {
-            Counted { slot, slot_version: *slot_version, capacity: *capacity, booked: *booked_count }
+        Payload::SlotOpened(SlotOpened { slot, date: _, capacity, slot_version, booked_count, waitlisted_count }) => {
+            Counted::new(slot, *slot_version, *capacity, *booked_count, *waitlisted_count)
         }
         Payload::SlotCapacityChanged(SlotCapacityChanged {
             slot,
@@ -133,7 +144,8 @@ fn counted(payload: &Payload) -> Option<Counted<'_>> {
             slot_version,
             date: _,
             on_sale: _,
-        }) => Counted { slot, slot_version: *slot_version, capacity: *new_capacity, booked: *booked_count },
+            waitlisted_count,
+        }) => Counted::new(slot, *slot_version, *new_capacity, *booked_count, *waitlisted_count),
         Payload::SlotClosed(SlotClosed {
             slot,
             bookings_cancelled: _,
@@ -142,7 +154,8 @@ fn counted(payload: &Payload) -> Option<Counted<'_>> {
             capacity,
             booked_count,
             date: _,
-        }) => Counted { slot, slot_version: *slot_version, capacity: *capacity, booked: *booked_count },
+            waitlisted_count,
+        }) => Counted::new(slot, *slot_version, *capacity, *booked_count, *waitlisted_count),
         Payload::CapacityReserved(CapacityReserved {
             slot,
             claim_id: _,
@@ -151,6 +164,20 @@ fn counted(payload: &Payload) -> Option<Counted<'_>> {
             capacity,
             booked_count,
             date: _,
+            from_waitlist: _,
+            waitlisted_count,
+        })
+        | Payload::CapacityWaitlisted(CapacityWaitlisted {
+            slot,
+            claim_id: _,
+            waitlist_ticket: _,
+            waitlisted_count,
+            slot_version,
+            date: _,
+            remaining_count: _,
+            capacity,
+            booked_count,
+            promotion_close_time: _,
         })
         | Payload::CapacityReleased(CapacityReleased {
             slot,
@@ -160,6 +187,7 @@ fn counted(payload: &Payload) -> Option<Counted<'_>> {
             capacity,
             booked_count,
             date: _,
+            waitlisted_count,
         })
         | Payload::CapacityRevoked(CapacityRevoked {
             slot,
@@ -171,7 +199,8 @@ fn counted(payload: &Payload) -> Option<Counted<'_>> {
             capacity,
             booked_count,
             date: _,
-        }) => Counted { slot, slot_version: *slot_version, capacity: *capacity, booked: *booked_count },
+            waitlisted_count,
+        }) => Counted::new(slot, *slot_version, *capacity, *booked_count, *waitlisted_count),
         _ => return None,
     };
     Some(counted)
@@ -186,7 +215,7 @@ impl Fact {
         let Some(payload) = &envelope.payload else { return Ok(None) };
         let missing = |what: &str| Malformed(format!("the event has no {what}"));
         let time = || envelope.occur_time.as_ref().and_then(civil::decode_time).ok_or_else(|| missing("occur_time"));
-        if let Some(Counted { slot, slot_version, capacity, booked }) = counted(payload) {
+        if let Some(Counted { slot, slot_version, capacity, booked, waiting }) = counted(payload) {
             // a release that came before its reserve may name a slot that does not exist
             let slot = SlotId::parse(slot)?;
             if slot_version == 0 && matches!(payload, Payload::CapacityReleased(_)) {
@@ -195,7 +224,7 @@ impl Fact {
             if slot_version < 1 {
                 return Err(missing("slot_version"));
             }
-            return Ok(Some(Self::Places(Places { slot, slot_version, capacity, booked, time: time()? })));
+            return Ok(Some(Self::Places(Places { slot, slot_version, capacity, booked, waiting, time: time()? })));
         }
         let fact = match payload {
             Payload::ScreeningConfirmed(ScreeningConfirmed { screening, reason: _, message: _ }) => {
@@ -256,6 +285,8 @@ pub struct Signal {
     pub capacity: i32,
     /// How many places are taken.
     pub booked: i32,
+    /// How many bookings wait for a place.
+    pub waiting: i32,
     /// When an event last changed it.
     pub update_time: Timestamp,
 }
@@ -264,7 +295,7 @@ impl Signal {
     /// A signal of a slot about which nothing is known yet.
     #[must_use]
     pub fn unknown(slot: SlotId) -> Self {
-        Self { slot, slot_version: 0, capacity: 0, booked: 0, update_time: Timestamp::MIN }
+        Self { slot, slot_version: 0, capacity: 0, booked: 0, waiting: 0, update_time: Timestamp::MIN }
     }
 
     /// Applies an event about the slot's places.
@@ -273,6 +304,7 @@ impl Signal {
             self.slot_version = places.slot_version;
             self.capacity = places.capacity;
             self.booked = places.booked;
+            self.waiting = places.waiting;
         }
         self.touch(places.time);
     }

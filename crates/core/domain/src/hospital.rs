@@ -83,6 +83,10 @@ pub struct HospitalChange {
     pub max_advance: Option<SignedDuration>,
     /// The new [`BookingPolicy::cancellation_cutoff`].
     pub cancellation_cutoff: Option<SignedDuration>,
+    /// The new [`BookingPolicy::waitlist_limit`].
+    pub waitlist_limit: Option<i32>,
+    /// The new [`BookingPolicy::promotion_min_notice`].
+    pub promotion_min_notice: Option<SignedDuration>,
 }
 
 /// Changes a hospital; `None` if nothing would change.
@@ -108,16 +112,22 @@ pub fn update(
         changed.display_name.clone_from(name);
         paths.push("display_name".to_owned());
     }
-    let HospitalChange { min_notice, max_advance, cancellation_cutoff, .. } = *change;
+    let HospitalChange { min_notice, max_advance, cancellation_cutoff, waitlist_limit, promotion_min_notice, .. } =
+        *change;
     for (path, field, wanted) in [
         ("min_notice", &mut changed.policy.min_notice, min_notice),
         ("max_advance", &mut changed.policy.max_advance, max_advance),
         ("cancellation_cutoff", &mut changed.policy.cancellation_cutoff, cancellation_cutoff),
+        ("promotion_min_notice", &mut changed.policy.promotion_min_notice, promotion_min_notice),
     ] {
         if let Some(wanted) = wanted.filter(|wanted| wanted != field) {
             *field = wanted;
             paths.push(format!("booking_policy.{path}"));
         }
+    }
+    if let Some(limit) = waitlist_limit.filter(|limit| *limit != hospital.policy.waitlist_limit) {
+        changed.policy.waitlist_limit = limit;
+        paths.push("booking_policy.waitlist_limit".to_owned());
     }
     if paths.is_empty() {
         return Ok(None);
@@ -136,19 +146,37 @@ pub fn update(
         min_notice: Some(encode_duration(changed.policy.min_notice)),
         max_advance: Some(encode_duration(changed.policy.max_advance)),
         cancellation_cutoff: Some(encode_duration(changed.policy.cancellation_cutoff)),
+        waitlist_limit: changed.policy.waitlist_limit,
+        promotion_min_notice: Some(encode_duration(changed.policy.promotion_min_notice)),
     }));
     Ok(Some((changed, fact)))
 }
 
-/// Begins a deletion; `None` if one has begun already. `active` is the number of active bookings, counted from
-/// [`Hospital::counts_from`]; if it is 0, the deletion is complete at once. The caller withdraws the slots and starts
-/// the revocations.
+/// How many claims a deletion ends, counted from [`Hospital::counts_from`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Held {
+    /// The ACTIVE ones: the hospital's active bookings.
+    pub active: i64,
+    /// The WAITING ones.
+    pub waiting: i64,
+}
+
+impl Held {
+    /// All of them.
+    #[must_use]
+    pub fn total(self) -> i64 {
+        self.active + self.waiting
+    }
+}
+
+/// Begins a deletion; `None` if one has begun already. If the hospital holds no claims, the deletion is complete at
+/// once. The caller withdraws the slots and starts the revocations.
 ///
 /// # Errors
 /// ETAG_MISMATCH or HOSPITAL_HAS_BOOKINGS.
 pub fn delete(
     hospital: &Hospital,
-    active: i64,
+    held: Held,
     force: bool,
     reason: &str,
     etag: &str,
@@ -158,6 +186,7 @@ pub fn delete(
         return Ok(None);
     }
     check_etag(etag, hospital.version).map_err(|fault| fault.about("Hospital", &hospital.id))?;
+    let (active, claims) = (held.active, held.total());
     if active > 0 && !force {
         let message = format!("{} has {active} bookings of dates that are not over; force cancels them", hospital.id);
         return Err(Fault::new(Reason::HospitalHasBookings, message)
@@ -165,21 +194,21 @@ pub fn delete(
             .with("activeBookingCount", active)
             .about("Hospital", &hospital.id));
     }
-    let deletion = Some(Deletion { time: now, claims: active, complete: false });
+    let deletion = Some(Deletion { time: now, claims, complete: false });
     let deleting = Hospital { deletion, ..hospital.changed(now) };
     let started = deleting.fact(Payload::HospitalDeletionStarted(HospitalDeletionStarted {
         hospital: hospital.id.to_string(),
         reason: reason.to_owned(),
-        claims_to_revoke: count(active),
+        claims_to_revoke: count(claims),
     }));
-    if active > 0 {
+    if claims > 0 {
         return Ok(Some((deleting, vec![started])));
     }
     let (deleted, ended) = finish_deletion(&deleting, 0, now);
     Ok(Some((deleted, vec![started, ended])))
 }
 
-/// Ends a deletion once no active booking is left. `revoked` is the number of claims that were revoked, without those
+/// Ends a deletion once no claim is left. `revoked` is the number of claims that were revoked, without those
 /// that were released meanwhile.
 #[must_use]
 pub fn finish_deletion(hospital: &Hospital, revoked: i64, now: Timestamp) -> (Hospital, Fact) {

@@ -42,9 +42,10 @@ impl HospitalState {
 pub struct Deletion {
     /// When it began; dates before that day are not revoked.
     pub time: Timestamp,
-    /// How many active bookings there were at that time. The deletion revokes each unless it is released first.
+    /// How many ACTIVE and WAITING claims there were at that time. The deletion revokes each unless it is released
+    /// first.
     pub claims: i64,
-    /// Whether no active booking is left.
+    /// Whether none of them is left.
     pub complete: bool,
 }
 
@@ -126,6 +127,8 @@ impl Hospital {
             min_notice: Some(encode_duration(self.policy.min_notice)),
             max_advance: Some(encode_duration(self.policy.max_advance)),
             cancellation_cutoff: Some(encode_duration(self.policy.cancellation_cutoff)),
+            waitlist_limit: self.policy.waitlist_limit,
+            promotion_min_notice: Some(encode_duration(self.policy.promotion_min_notice)),
         }
     }
 

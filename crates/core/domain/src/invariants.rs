@@ -61,11 +61,14 @@ pub enum Rule {
     /// No slot has more places taken than it has places, and the places left are the difference. One read of a slot is
     /// enough to see this broken, whatever happens at the same time.
     CapacityHolds,
-    /// A slot's count is the size of its set of active claims.
+    /// A slot's counts are the sizes of its sets of active and of waiting claims.
     CountsAreClaims,
-    /// Active claims and bookings that hold a place are the same set.
+    /// Active claims and bookings that hold a place are the same set, and so are waiting claims and bookings that wait.
     ClaimsAreBookings,
-    /// A deleted hospital has no active booking on a date that was not over when its deletion began.
+    /// Nobody waits beside a free place: no claim waits while its slot is on sale with a place left and the claim still
+    /// may get one.
+    QueuesMove,
+    /// A deleted hospital has no booking that is active or waits on a date that was not over when its deletion began.
     DeletedIsEmpty,
     /// A customer has at most one active booking per date.
     OneBookingADate,
@@ -85,6 +88,7 @@ impl Rule {
             Self::CapacityHolds => "capacity-holds",
             Self::CountsAreClaims => "counts-are-claims",
             Self::ClaimsAreBookings => "claims-are-bookings",
+            Self::QueuesMove => "queues-move",
             Self::DeletedIsEmpty => "deleted-is-empty",
             Self::OneBookingADate => "one-booking-a-date",
             Self::ReservationsFollow => "reservations-follow",
@@ -125,6 +129,7 @@ pub fn emptied(hospital: &message::Hospital) -> Result<Option<(HospitalId, Date)
 pub fn check(service_rows: &ServiceRows) -> Vec<Disagreement> {
     let mut found = Vec::new();
     check_slots(service_rows, &mut found);
+    check_queues(service_rows, &mut found);
     check_claims(service_rows, &mut found);
     check_deleted(service_rows, &mut found);
     check_customer_dates(service_rows, &mut found);
@@ -145,12 +150,16 @@ fn booking(row: &ScreeningRow) -> Subject {
 
 fn check_slots(service_rows: &ServiceRows, found: &mut Vec<Disagreement>) {
     let Some(slots) = &service_rows.slots else { return };
-    let mut active: HashMap<&SlotId, i32> = HashMap::new();
-    for row in service_rows.claims.iter().flatten().filter(|row| row.state == ClaimState::Active) {
-        *active.entry(&row.slot).or_default() += 1;
+    let (mut active, mut waiting) = (HashMap::<&SlotId, i32>::new(), HashMap::<&SlotId, i32>::new());
+    for row in service_rows.claims.iter().flatten() {
+        match row.state {
+            ClaimState::Active => *active.entry(&row.slot).or_default() += 1,
+            ClaimState::Waiting => *waiting.entry(&row.slot).or_default() += 1,
+            ClaimState::Released | ClaimState::Revoked | ClaimState::Unspecified => {}
+        }
     }
     for row in slots {
-        let SlotRow { slot, capacity, booked_count, remaining_count } = row;
+        let SlotRow { slot, capacity, booked_count, remaining_count, waitlisted_count, open: _ } = row;
         let mut broken = |rule, detail| found.push(Disagreement { subject: Subject::Slot(slot.clone()), rule, detail });
         if booked_count > capacity {
             broken(Rule::CapacityHolds, format!("{booked_count} booked of {capacity} places"));
@@ -163,11 +172,34 @@ fn check_slots(service_rows: &ServiceRows, found: &mut Vec<Disagreement>) {
         if service_rows.claims.is_some() && claimed != *booked_count {
             broken(Rule::CountsAreClaims, format!("booked_count is {booked_count}, but {claimed} claims are ACTIVE"));
         }
+        let queued = waiting.get(&**slot).copied().unwrap_or_default();
+        if service_rows.claims.is_some() && queued != *waitlisted_count {
+            let detail = format!("waitlisted_count is {waitlisted_count}, but {queued} claims are WAITING");
+            broken(Rule::CountsAreClaims, detail);
+        }
+    }
+}
+
+fn check_queues(service_rows: &ServiceRows, found: &mut Vec<Disagreement>) {
+    let (Some(slots), Some(claims), Some(now)) = (&service_rows.slots, &service_rows.claims, service_rows.read_at)
+    else {
+        return;
+    };
+    let free = |row: &&SlotRow| row.open && row.remaining_count > 0;
+    let free: HashMap<&SlotId, i32> = slots.iter().filter(free).map(|row| (&*row.slot, row.remaining_count)).collect();
+    let may_get_one =
+        |row: &&ClaimRow| row.state == ClaimState::Waiting && row.promotion_close.is_some_and(|close| now < close);
+    for row in claims.iter().filter(may_get_one) {
+        if let Some(places) = free.get(&*row.slot) {
+            let detail = format!("claim is WAITING, but {places} places are free");
+            let subject = Subject::Claim(row.claim, row.slot.clone());
+            found.push(Disagreement { subject, rule: Rule::QueuesMove, detail });
+        }
     }
 }
 
 /// CONFIRMED holds an ACTIVE claim. So do COMPLETED and NO_SHOW, unless the hospital took the place back after the
-/// screening. No other state holds a claim.
+/// screening. WAITLISTED holds a WAITING claim. No other state holds a claim.
 fn check_claims(service_rows: &ServiceRows, found: &mut Vec<Disagreement>) {
     let (Some(claims), Some(screenings)) = (&service_rows.claims, &service_rows.screenings) else { return };
     let by_claim: HashMap<ClaimId, &ClaimRow> = claims.iter().map(|row| (row.claim, row)).collect();
@@ -180,11 +212,13 @@ fn check_claims(service_rows: &ServiceRows, found: &mut Vec<Disagreement>) {
         let needed: &[ClaimState] = match row.state {
             ScreeningState::Confirmed => &[ClaimState::Active],
             ScreeningState::Completed | ScreeningState::NoShow => &[ClaimState::Active, ClaimState::Revoked],
+            ScreeningState::Waitlisted => &[ClaimState::Waiting],
             ScreeningState::Unspecified
             | ScreeningState::Pending
             | ScreeningState::Cancelled
             | ScreeningState::ForceCancelled
-            | ScreeningState::Rejected => &[],
+            | ScreeningState::Rejected
+            | ScreeningState::Expired => &[],
         };
         if !needed.is_empty() {
             held.insert(id);
@@ -196,9 +230,12 @@ fn check_claims(service_rows: &ServiceRows, found: &mut Vec<Disagreement>) {
                 broken(booking(row), format!("screening is for {}, but claim {id} is on {}", row.slot, claim.slot));
             }
             Some(claim) if needed.is_empty() => {
-                if claim.state == ClaimState::Active {
+                if holds(claim.state) {
                     held.insert(id);
-                    broken(booking(row), format!("screening is {state}, but claim {id} is ACTIVE"));
+                    broken(
+                        booking(row),
+                        format!("screening is {state}, but claim {id} is {}", claim.state.as_str_name()),
+                    );
                 }
             }
             Some(claim) if !needed.contains(&claim.state) => {
@@ -207,18 +244,28 @@ fn check_claims(service_rows: &ServiceRows, found: &mut Vec<Disagreement>) {
             Some(_) => {}
         }
     }
-    for row in claims.iter().filter(|row| row.state == ClaimState::Active && !held.contains(&row.claim)) {
-        broken(Subject::Claim(row.claim, row.slot.clone()), "claim is ACTIVE, but no screening holds it".to_owned());
+    for row in claims.iter().filter(|row| holds(row.state) && !held.contains(&row.claim)) {
+        let detail = format!("claim is {}, but no screening holds it", row.state.as_str_name());
+        broken(Subject::Claim(row.claim, row.slot.clone()), detail);
     }
+}
+
+/// Whether a claim in this state needs a booking.
+fn holds(state: ClaimState) -> bool {
+    matches!(state, ClaimState::Active | ClaimState::Waiting)
 }
 
 fn check_deleted(service_rows: &ServiceRows, found: &mut Vec<Disagreement>) {
     let gone = |slot: &SlotId| service_rows.deleted.get(&slot.hospital).is_some_and(|first| slot.date >= *first);
     let mut broken = |subject, detail| found.push(Disagreement { subject, rule: Rule::DeletedIsEmpty, detail });
-    for row in service_rows.slots.iter().flatten().filter(|row| gone(&row.slot) && row.booked_count != 0) {
-        broken(Subject::Slot(row.slot.clone()), format!("hospital is DELETED, but {} are booked", row.booked_count));
+    let held = |row: &&SlotRow| row.booked_count != 0 || row.waitlisted_count != 0;
+    for row in service_rows.slots.iter().flatten().filter(|row| gone(&row.slot)).filter(held) {
+        let detail =
+            format!("hospital is DELETED, but {} are booked and {} wait", row.booked_count, row.waitlisted_count);
+        broken(Subject::Slot(row.slot.clone()), detail);
     }
-    for row in service_rows.screenings.iter().flatten().filter(|row| gone(&row.slot) && is_active(row.state)) {
+    let has_claim = |row: &&ScreeningRow| is_active(row.state) || row.state == ScreeningState::Waitlisted;
+    for row in service_rows.screenings.iter().flatten().filter(|row| gone(&row.slot)).filter(has_claim) {
         broken(booking(row), format!("{} is DELETED, but screening is {}", row.slot.hospital, row.state.as_str_name()));
     }
 }
@@ -244,14 +291,18 @@ fn mirrored(state: ScreeningState) -> Option<ReservationState> {
         ScreeningState::ForceCancelled => Some(ReservationState::ForceCancelled),
         ScreeningState::Completed => Some(ReservationState::Completed),
         ScreeningState::NoShow => Some(ReservationState::NoShow),
-        ScreeningState::Unspecified | ScreeningState::Pending | ScreeningState::Rejected => None,
+        ScreeningState::Unspecified
+        | ScreeningState::Pending
+        | ScreeningState::Rejected
+        | ScreeningState::Waitlisted
+        | ScreeningState::Expired => None,
     }
 }
 
-/// Whether a booking may have ended without ever being CONFIRMED: straight from PENDING, in its second version. The
-/// ledger never registered such a booking, and nothing else in the row tells the two cases apart.
+/// Whether a booking may have ended without ever being CONFIRMED: from PENDING or WAITLISTED, at the latest in its
+/// third version. The ledger never registered such a booking, and nothing else in the row tells the two cases apart.
 fn maybe_never_confirmed(row: &ScreeningRow) -> bool {
-    row.version <= 2 && matches!(row.state, ScreeningState::Cancelled | ScreeningState::ForceCancelled)
+    row.version <= 3 && matches!(row.state, ScreeningState::Cancelled | ScreeningState::ForceCancelled)
 }
 
 fn check_reservations(service_rows: &ServiceRows, found: &mut Vec<Disagreement>) {

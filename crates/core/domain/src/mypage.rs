@@ -39,6 +39,8 @@ pub struct Item {
     pub time_zone: String,
     /// The booking's state at this version.
     pub state: State,
+    /// How many bookings waited in front of it, and itself, when it joined the queue; 0 unless it is WAITLISTED.
+    pub waitlist_position: i32,
     /// The code of why it is in this state; may be empty.
     pub reason: String,
     /// The message that a person gave for it; may be empty.
@@ -48,13 +50,13 @@ pub struct Item {
 }
 
 impl Item {
-    /// Whether the booking is active and its date is not over. If the time zone is unknown, the date is over only once
-    /// it is over everywhere.
+    /// Whether the booking is active or WAITLISTED and its date is not over. If the time zone is unknown, the date is
+    /// over only once it is over everywhere.
     #[must_use]
     pub fn is_upcoming(&self, now: Timestamp) -> bool {
         let zone = civil::time_zone(&self.time_zone).unwrap_or_else(civil::last_zone);
         let today = civil::today(now, &zone);
-        self.state.is_active() && self.date >= today
+        (self.state.is_active() || self.state == State::Waitlisted) && self.date >= today
     }
 
     fn of(fact: &BookingFact) -> Self {
@@ -67,6 +69,10 @@ impl Item {
             date: fact.slot.date,
             time_zone: fact.time_zone.clone(),
             state: fact.state,
+            waitlist_position: fact
+                .queued
+                .filter(|_| fact.state == State::Waitlisted)
+                .map_or(0, |queued| queued.position),
             reason: fact.reason.clone(),
             message: fact.message.clone(),
             update_time: fact.occur_time,
@@ -113,15 +119,16 @@ impl Shown {
 pub struct Ahead {
     /// The upcoming bookings, soonest first, at most [`UPCOMING_MAX`].
     pub upcoming: Vec<Item>,
-    /// How many upcoming bookings there are, including those beyond the limit.
+    /// How many active bookings are upcoming, including those beyond the limit.
     pub active_count: usize,
 }
 
-/// Selects the upcoming bookings from a customer's items.
+/// Selects the upcoming bookings from a customer's items, the WAITLISTED ones only with `show_waitlisted`.
 #[must_use]
-pub fn ahead(items: Vec<Item>, now: Timestamp) -> Ahead {
+pub fn ahead(items: Vec<Item>, show_waitlisted: bool, now: Timestamp) -> Ahead {
     let mut upcoming: Vec<_> = items.into_iter().filter(|item| item.is_upcoming(now)).collect();
-    let active_count = upcoming.len();
+    let active_count = upcoming.iter().filter(|item| item.state.is_active()).count();
+    upcoming.retain(|item| show_waitlisted || item.state.is_shown());
     upcoming.sort_by_key(|item| (item.date, item.screening));
     upcoming.truncate(UPCOMING_MAX);
     Ahead { upcoming, active_count }
@@ -243,6 +250,7 @@ mod tests {
             date: date.parse().unwrap(),
             time_zone: time_zone.into(),
             state,
+            waitlist_position: 0,
             reason: String::new(),
             message: String::new(),
             update_time: Timestamp::UNIX_EPOCH,
@@ -269,8 +277,13 @@ mod tests {
             (1..=25).rev().map(|day| item(day, &date(day as i8), "Asia/Seoul", State::Confirmed)).collect();
         items.push(item(90, "2026-12-31", "Asia/Seoul", State::Confirmed));
         items.push(item(91, "2027-02-01", "Asia/Seoul", State::Rejected));
-        let ahead = ahead(items, now);
-        assert_eq!(ahead.active_count, 25);
+        items.push(item(92, "2027-01-31", "Asia/Seoul", State::Waitlisted));
+        items.push(item(93, "2027-01-31", "Asia/Seoul", State::Expired));
+        let with_waiting = ahead(items.clone(), true, now);
+        assert_eq!((with_waiting.active_count, with_waiting.upcoming[0].state), (25, State::Waitlisted));
+        assert_eq!(with_waiting.upcoming[1].date.to_string(), "2027-02-01");
+        let ahead = ahead(items, false, now);
+        assert_eq!(ahead.active_count, 25, "who waits has no place");
         assert_eq!(ahead.upcoming.len(), 20);
         assert_eq!(ahead.upcoming[0].date.to_string(), "2027-02-01");
         assert_eq!(ahead.upcoming[19].date.to_string(), "2027-02-20");

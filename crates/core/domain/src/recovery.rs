@@ -8,11 +8,11 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use uuid::Uuid;
 
-use crate::capacity::{Claim, ClaimState, RevokeReason, Slot, SlotState};
+use crate::capacity::{Claim, ClaimState, RevokeReason, Slot, SlotState, Ticket};
 use crate::demand::Places;
 use crate::ids::{ClaimId, CustomerId, ScreeningId, SlotId};
 use crate::request::RequestKey;
-use crate::screening::{FIRST_GENERATION, Party, Revocation, Screening, State, Terms};
+use crate::screening::{FIRST_GENERATION, Party, Queued, Revocation, Screening, State, Terms};
 use crate::screening_fact::BookingFact;
 
 /// How far a rebuilt slot's version jumps beyond the greatest known one. It is more than the changes that can have been
@@ -40,6 +40,8 @@ pub struct KnownBooking {
     pub time_zone: String,
     /// The booking's state at this version.
     pub state: State,
+    /// Its place in the queue, where it waits or waited in vain, if that is known.
+    pub queued: Option<Queued>,
     /// The code of why it is in this state; may be empty.
     pub reason: String,
     /// The message that a person gave for it; may be empty.
@@ -62,6 +64,7 @@ impl From<&BookingFact> for KnownBooking {
             hospital_display_name: fact.hospital_display_name.clone(),
             time_zone: fact.time_zone.clone(),
             state: fact.state,
+            queued: fact.queued,
             reason: fact.reason.clone(),
             message: fact.message.clone(),
             create_time: (fact.version == 1).then_some(fact.occur_time),
@@ -84,10 +87,12 @@ impl KnownBooking {
         // between two versions the booking may have moved away and come back
         let same_version = newer.version == older.version;
         let generation = newer.generation.or_else(|| older.generation.filter(|_| same_version));
+        let queued = newer.queued.or_else(|| older.queued.filter(|_| same_version));
         let earliest = newer.create_time.into_iter().chain(older.create_time).min();
         Self {
             slot: newer.slot.or(older.slot),
             generation,
+            queued,
             hospital_display_name: text(newer.hospital_display_name, older.hospital_display_name),
             time_zone: text(newer.time_zone, older.time_zone),
             create_time: earliest,
@@ -120,11 +125,11 @@ impl Answered {
     ) -> Option<Self> {
         let method = match state {
             State::Confirmed if !reason.is_empty() => "RescheduleScreening",
-            State::Pending | State::Confirmed => "CreateScreening",
+            State::Pending | State::Confirmed | State::Waitlisted => "CreateScreening",
             State::Cancelled => "CancelScreening",
             State::Completed => "CompleteScreening",
             State::NoShow => "MarkNoShow",
-            State::Rejected | State::ForceCancelled => return None,
+            State::Rejected | State::ForceCancelled | State::Expired => return None,
         };
         let key = RequestKey { caller: actor.to_owned(), method, id: request_id? };
         Some(Self { key, screening, time })
@@ -160,6 +165,23 @@ fn generation_on(slot: &SlotId, held: Option<&Screening>, claims: &[Claim]) -> i
     })
 }
 
+/// The place in the queue of a booking that waits, or that ended without another state after its wait, where nobody
+/// reports it.
+fn queued(held: Option<&Screening>, known: &KnownBooking, claims: &[Claim]) -> Option<Queued> {
+    let ticket = |claim: &Claim| match claim.state {
+        ClaimState::Waiting(ticket) => Some(Queued { position: 1, closes_at: ticket.closes_at }),
+        ClaimState::Active | ClaimState::Released | ClaimState::Revoked(_) => None,
+    };
+    if known.state != State::Waitlisted {
+        let ended = matches!(known.state, State::Cancelled | State::ForceCancelled | State::Expired);
+        let waited = held.filter(|held| held.state == State::Waitlisted && held.version + 1 == known.version);
+        return waited.filter(|_| ended).and_then(|held| held.queued);
+    }
+    let left = held.and_then(|held| held.queued).or_else(|| claims.iter().find_map(ticket));
+    // without a time it expires as soon as Hospital has been asked
+    left.or(Some(Queued { position: 1, closes_at: known.update_time }))
+}
+
 /// The row of a booking, made from the row that is left, the known facts, all of Hospital's claims for it and the terms
 /// that Hospital offers. `None` if nobody knows the slot.
 #[must_use]
@@ -191,6 +213,8 @@ pub fn screening(
         },
         generation: known.generation.unwrap_or_else(|| generation_on(&slot, held, claims)),
         fenced_generation: held.map_or(0, |held| held.fenced_generation),
+        joins_waitlist: known.state == State::Waitlisted || held.is_some_and(|held| held.joins_waitlist),
+        queued: known.queued.or_else(|| queued(held, known, claims)),
         slot,
         state: known.state,
         state_reason: known.reason.clone(),
@@ -202,46 +226,63 @@ pub fn screening(
     })
 }
 
-/// What Hospital's claims say of a booking that is CONFIRMED as far as is known.
+/// What Hospital's claims say of a booking that is CONFIRMED or WAITLISTED as far as is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place<'a> {
-    /// It has its place, or Hospital does not know its claim.
+    /// It has its place or waits for one, or Hospital does not know its claim.
     Kept,
+    /// It waited and has its place.
+    Promoted,
     /// Its place was given back, and it has the place of this later claim.
     Moved(&'a Claim),
     /// Its claim has ended in this state.
     Ended(ClaimState),
 }
 
-/// Finds out what became of the place of a CONFIRMED booking, from all of Hospital's claims for it. A place that was
+/// Finds out what became of the place of a booking, from all of Hospital's claims for it. A place that was
 /// given back, while a later claim holds another, was left by a move. A cancellation that only Hospital heard of,
 /// beside a move that was never committed, looks the same; the caller reports it. A claim that was revoked ended the
 /// booking, whatever else was under way.
 #[must_use]
 pub fn place<'a>(row: &Screening, claims: &'a [Claim]) -> Place<'a> {
-    let own = claims.iter().find(|claim| claim.id == row.claim()).map_or(ClaimState::Active, |claim| claim.state);
+    let own = claims.iter().find(|claim| claim.id == row.claim()).map(|claim| claim.state);
     let later = |claim: &&Claim| claim.state == ClaimState::Active && claim.id.generation > row.generation;
     match (row.state, own) {
-        (State::Confirmed, ClaimState::Active) => Place::Kept,
-        (State::Confirmed, ClaimState::Released) => {
+        (State::Confirmed | State::Waitlisted, Some(ClaimState::Released)) => {
             let taken = claims.iter().filter(later).max_by_key(|claim| claim.id.generation);
-            taken.map_or(Place::Ended(own), Place::Moved)
+            taken.map_or(Place::Ended(ClaimState::Released), Place::Moved)
         }
-        (State::Confirmed, ClaimState::Revoked(_)) => Place::Ended(own),
+        (State::Waitlisted, Some(ClaimState::Active)) => Place::Promoted,
+        (State::Confirmed | State::Waitlisted, Some(own @ ClaimState::Revoked(_))) => Place::Ended(own),
         _ => Place::Kept,
     }
 }
 
-/// The row of a booking that was moved to the slot of this claim, which nobody but Hospital remembers.
+/// The row of a booking that got a place from the queue, which nobody but Hospital remembers.
+#[must_use]
+pub fn promoted(row: &Screening, now: Timestamp) -> Screening {
+    Screening {
+        state: State::Confirmed,
+        queued: None,
+        version: row.version + 1,
+        update_time: row.update_time.max(now),
+        ..row.clone()
+    }
+}
+
+/// The row of a booking that was moved to the slot of this claim, which nobody but Hospital remembers. One that waited
+/// as far as is known got its place before.
 #[must_use]
 pub fn moved(row: &Screening, claim: ClaimId, slot: &SlotId, offered: Terms) -> Screening {
     Screening {
         slot: slot.clone(),
         generation: claim.generation,
         terms: offered,
+        state: State::Confirmed,
+        queued: None,
         state_reason: Party::Customer.code().to_owned(),
         state_message: String::new(),
-        version: row.version + 2,
+        version: row.version + if row.state == State::Waitlisted { 3 } else { 2 },
         ..row.clone()
     }
 }
@@ -281,6 +322,8 @@ pub struct ExpectedClaim {
     pub state: ClaimState,
     /// The hospital's terms, as the booking keeps them.
     pub terms: Terms,
+    /// When the booking changed last. Claims that join a queue again do so in this order.
+    pub since: Timestamp,
     /// No other claim of the booking up to this generation holds a place: the booking left it, or no move can use it.
     pub past_generation: i32,
 }
@@ -292,14 +335,17 @@ impl ExpectedClaim {
         let state = match row.state {
             State::Pending => return None,
             State::Confirmed | State::Completed | State::NoShow => ClaimState::Active,
-            State::Cancelled | State::Rejected => ClaimState::Released,
+            State::Cancelled | State::Rejected | State::Expired => ClaimState::Released,
+            // the slot gives the ticket
+            State::Waitlisted => ClaimState::Waiting(Ticket { number: 0, closes_at: row.queued?.closes_at }),
             State::ForceCancelled => ClaimState::Revoked(match Revocation::from_name(&row.state_reason) {
                 Some(Revocation::SlotCancelled) => RevokeReason::SlotCancelled,
                 Some(Revocation::HospitalDeleted | Revocation::Other(_)) | None => RevokeReason::HospitalDeleted,
             }),
         };
         let past_generation = row.next_claim().generation - 1;
-        Some(Self { claim: row.claim(), slot: row.slot.clone(), state, terms: row.terms.clone(), past_generation })
+        let (slot, terms) = (row.slot.clone(), row.terms.clone());
+        Some(Self { claim: row.claim(), slot, state, terms, since: row.update_time, past_generation })
     }
 
     /// Whether this is another claim of the booking, and it holds a place that was given back.
@@ -319,43 +365,46 @@ impl ExpectedClaim {
             slot: claim.slot.clone(),
             state: ClaimState::Released,
             terms: Terms::default(),
+            since: claim.update_time,
             past_generation: claim.id.generation,
         }
     }
 
     /// The claim to store; `None` if nothing needs to change. Claims that have ended stay as they are. A missing claim
-    /// that would be RELEASED is not made.
+    /// that would be RELEASED is not made. `ticket` is the number of the next ticket of the slot.
     #[must_use]
-    pub fn make(&self, held: Option<&Claim>, now: Timestamp) -> Option<Claim> {
-        match (held.map(|claim| claim.state), self.state) {
+    pub fn make(&self, held: Option<&Claim>, ticket: i64, now: Timestamp) -> Option<Claim> {
+        let state = match self.state {
+            ClaimState::Waiting(waiting) => ClaimState::Waiting(Ticket { number: ticket, ..waiting }),
+            state => state,
+        };
+        match (held.map(|claim| claim.state), state) {
             (None, ClaimState::Released) => None,
             (None, state) => Some(Claim {
                 id: self.claim,
                 slot: self.slot.clone(),
                 state,
                 slot_version: 0,
-                version: if state == ClaimState::Active { 1 } else { 2 },
+                version: if matches!(state, ClaimState::Active | ClaimState::Waiting(_)) { 1 } else { 2 },
                 update_time: now,
             }),
-            (Some(ClaimState::Active), ClaimState::Released | ClaimState::Revoked(_)) => held.map(|claim| Claim {
-                state: self.state,
-                version: claim.version + 1,
-                update_time: now,
-                ..claim.clone()
-            }),
+            (Some(ClaimState::Waiting(_)), ClaimState::Active)
+            | (Some(ClaimState::Active | ClaimState::Waiting(_)), ClaimState::Released | ClaimState::Revoked(_)) => {
+                held.map(|claim| Claim { state, version: claim.version + 1, update_time: now, ..claim.clone() })
+            }
             (Some(_), _) => None,
         }
     }
 }
 
-/// A slot with `active` ACTIVE claims, made from the row that is left and the places that another service knows. It has
-/// the newest capacity known, but at least `active`.
+/// A slot with `active` ACTIVE and `waiting` WAITING claims, made from the row that is left and the places that another
+/// service knows. It has the newest capacity known, but at least `active`.
 #[must_use]
 pub fn slot(
     id: &SlotId,
     held: Option<&Slot>,
     known: Option<&Places>,
-    active: i32,
+    (active, waiting): (i32, i32),
     state: Option<SlotState>,
     now: Timestamp,
 ) -> Slot {
@@ -366,6 +415,7 @@ pub fn slot(
         id: id.clone(),
         capacity: capacity.max(active),
         booked: active,
+        waiting,
         state: state.or_else(|| held.map(|slot| slot.state)).unwrap_or(SlotState::Open),
         version: newer.map_or(version, |known| known.slot_version) + VERSION_HEADROOM,
         admin_version: held.map_or(0, |slot| slot.admin_version) + VERSION_HEADROOM,

@@ -1,8 +1,9 @@
 //! The reservation ledger as a fold: the outcome of every booking, in whatever order its events arrive.
 //!
-//! A reservation begins with the first version of its screening that is not PENDING or REJECTED. Those two register
-//! nothing and leave no history entry. They are only remembered as seen, for reads that must not be older than one of
-//! them. So a screening that was PENDING before it was CONFIRMED has a history from version 2.
+//! A reservation begins with the first version of its screening that has or had a place. PENDING, REJECTED and
+//! WAITLISTED, and how a wait in vain ended, register nothing and leave no history entry. They are only remembered as
+//! seen, for reads that must not be older than one of them. So a screening that was PENDING before it was CONFIRMED has
+//! a history from version 2.
 //!
 //! Everything a reservation shows depends on which events have been applied and not on their order: the state is that
 //! of the greatest version, the times are those of the events. Only the reservation's own announcements depend on the
@@ -38,7 +39,7 @@ impl State {
     /// The names of all states, for filters.
     pub const NAMES: &[&str] = &["REGISTERED", "CANCELLED", "FORCE_CANCELLED", "COMPLETED", "NO_SHOW"];
 
-    /// The state of a reservation whose screening is in this state; `None` for PENDING and REJECTED.
+    /// The state of a reservation whose screening is in this state; `None` for a screening without a place.
     #[must_use]
     pub fn of(screening: ScreeningState) -> Option<Self> {
         match screening {
@@ -47,7 +48,10 @@ impl State {
             ScreeningState::ForceCancelled => Some(Self::ForceCancelled),
             ScreeningState::Completed => Some(Self::Completed),
             ScreeningState::NoShow => Some(Self::NoShow),
-            ScreeningState::Pending | ScreeningState::Rejected => None,
+            ScreeningState::Pending
+            | ScreeningState::Rejected
+            | ScreeningState::Waitlisted
+            | ScreeningState::Expired => None,
         }
     }
 
@@ -187,8 +191,10 @@ impl Ledger {
     /// Applies one event. Events commute, and a repeated event changes nothing.
     pub fn apply(&mut self, fact: &ScreeningFact) -> Effects {
         let registering = match fact {
-            ScreeningFact::Booking(booking) => State::of(booking.state).map(|state| (booking, state)),
-            ScreeningFact::Fence { .. } => None,
+            ScreeningFact::Booking(booking) if !booking.waited_in_vain() => {
+                State::of(booking.state).map(|state| (booking, state))
+            }
+            ScreeningFact::Booking(_) | ScreeningFact::Fence { .. } => None,
         };
         let Some((booking, state)) = registering else {
             self.unregistered_version = self.unregistered_version.max(fact.version());
@@ -324,6 +330,24 @@ mod tests {
                 prop_assert!(again.apply(fact).announcements.is_empty());
             }
             prop_assert_eq!(again, ledger);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn only_a_booking_that_had_a_place_is_registered((history, delivery) in delivered()) {
+            let (ledger, entries, _) = fold(&delivery);
+            let had_a_place = |fact: &ScreeningFact| match fact {
+                ScreeningFact::Booking(booking) => {
+                    let ended = matches!(booking.state, ScreeningState::Cancelled | ScreeningState::ForceCancelled);
+                    State::of(booking.state).is_some() && !(ended && booking.queued.is_some())
+                }
+                ScreeningFact::Fence { .. } => false,
+            };
+            let placed = history.iter().filter(|fact| had_a_place(fact));
+            let versions: Vec<i64> = placed.map(ScreeningFact::version).collect();
+            prop_assert_eq!(ledger.reservation.map(|row| row.screening_version), versions.last().copied());
+            prop_assert_eq!(entries.into_keys().collect::<Vec<_>>(), versions);
         }
     }
 

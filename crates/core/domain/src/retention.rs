@@ -77,8 +77,8 @@ pub fn is_repeated(envelope: &EventEnvelope, newest: Option<i64>, limit: Timesta
 #[cfg(test)]
 mod tests {
     use contract::event::v1::{
-        CapacityIncreaseDecided, CapacityReserved, HospitalUpdated, ReservationChanged, ScreeningConfirmed,
-        ScreeningRefused, ScreeningRescheduled, SlotOpened,
+        CapacityIncreaseDecided, CapacityReserved, CapacityWaitlisted, HospitalUpdated, ReservationChanged,
+        ScreeningConfirmed, ScreeningRefused, ScreeningRescheduled, ScreeningWaitlistEnded, SlotOpened,
     };
     use uuid::Uuid;
 
@@ -153,6 +153,23 @@ mod tests {
     fn what_this_version_does_not_know_is_repeated() {
         assert!(is_repeated(&event("hospitals/seoul", 1, None), None, limit()));
         assert!(is_repeated(&event("plans/7", 1, confirmed()), None, limit()));
+    }
+
+    #[test]
+    fn how_a_wait_began_and_ended_is_repeated_like_any_claim_and_booking() {
+        let slot = "hospitals/seoul/slots/2027-01-04";
+        let claim = format!("{slot}/claims/{}.1", Uuid::from_u128(7));
+        let joined = || event(&claim, 1, Some(Payload::CapacityWaitlisted(CapacityWaitlisted::default())));
+        assert_eq!(
+            Aggregate::of(&joined()),
+            Some(Aggregate::Claim(ClaimId::parse(&format!("{}.1", Uuid::from_u128(7))).unwrap()))
+        );
+        // whoever is promoted is announced by a later event of the claim
+        assert!(is_repeated(&joined(), Some(1), limit()) && !is_repeated(&joined(), Some(2), limit()));
+        let name = format!("screenings/{}", Uuid::from_u128(7));
+        let ended = event(&name, 2, Some(Payload::ScreeningWaitlistEnded(ScreeningWaitlistEnded::default())));
+        assert_eq!(Aggregate::of(&ended), Some(Aggregate::Screening(ScreeningId(Uuid::from_u128(7)))));
+        assert!(is_repeated(&ended, Some(2), limit()), "Hospital releases the claim by it");
     }
 
     #[test]

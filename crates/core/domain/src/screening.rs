@@ -43,6 +43,10 @@ pub enum State {
     Completed = 9,
     /// The customer did not come.
     NoShow = 10,
+    /// Waits for a place.
+    Waitlisted = 11,
+    /// Waited and never got a place.
+    Expired = 12,
 }
 
 impl State {
@@ -55,6 +59,8 @@ impl State {
         Self::Rejected,
         Self::Completed,
         Self::NoShow,
+        Self::Waitlisted,
+        Self::Expired,
     ];
 
     /// The state's name in the contract.
@@ -68,6 +74,8 @@ impl State {
             Self::Rejected => "REJECTED",
             Self::Completed => "COMPLETED",
             Self::NoShow => "NO_SHOW",
+            Self::Waitlisted => "WAITLISTED",
+            Self::Expired => "EXPIRED",
         }
     }
 
@@ -94,8 +102,20 @@ impl State {
     pub const fn is_active(self) -> bool {
         match self {
             Self::Pending | Self::Confirmed => true,
-            Self::Cancelled | Self::ForceCancelled | Self::Rejected | Self::Completed | Self::NoShow => false,
+            Self::Cancelled
+            | Self::ForceCancelled
+            | Self::Rejected
+            | Self::Completed
+            | Self::NoShow
+            | Self::Waitlisted
+            | Self::Expired => false,
         }
+    }
+
+    /// Whether clients of version 1.0 know it. Lists leave out the others unless they are asked for.
+    #[must_use]
+    pub const fn is_shown(self) -> bool {
+        !matches!(self, Self::Waitlisted | Self::Expired)
     }
 }
 
@@ -165,6 +185,37 @@ pub struct Booking {
     pub customer_display_name: String,
     /// The slot to book.
     pub slot: SlotId,
+    /// Whether it waits for a place if none is left.
+    pub joins_waitlist: bool,
+}
+
+/// What Hospital said of a booking that joined a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Queued {
+    /// How many bookings waited in front of it, and itself.
+    pub position: i32,
+    /// The instant from which it gets no place any more.
+    pub closes_at: Timestamp,
+}
+
+/// Why a booking stopped waiting without a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Expiry {
+    /// The time in which it could get a place is over.
+    PromotionClosed,
+    /// When it got a place, the customer had another active booking on that date.
+    CustomerDateConflict,
+}
+
+impl Expiry {
+    /// The code that clients read.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::PromotionClosed => "PROMOTION_CLOSED",
+            Self::CustomerDateConflict => Reason::CustomerDateConflict.name(),
+        }
+    }
 }
 
 impl Booking {
@@ -197,6 +248,10 @@ pub struct Screening {
     /// Why a PENDING booking will be REJECTED. Once this is written, the booking is never confirmed, so its claim can
     /// be released.
     pub given_up: Option<Reason>,
+    /// Whether a PENDING booking waits for a place if none is left.
+    pub joins_waitlist: bool,
+    /// Set while it is WAITLISTED, and kept if that ends without a place.
+    pub queued: Option<Queued>,
     /// The generation of the claim that it holds or held.
     pub generation: i32,
     /// The greatest generation of a fenced claim, which no move can use any more; 0 if there is none.
@@ -235,6 +290,33 @@ impl Screening {
         self.customer.is_none()
     }
 
+    /// The booking that it was made by, as far as the row tells.
+    #[must_use]
+    pub fn booking(&self, customer: CustomerId) -> Booking {
+        Booking {
+            id: self.id,
+            customer,
+            customer_display_name: self.customer_display_name.clone(),
+            slot: self.slot.clone(),
+            joins_waitlist: self.joins_waitlist,
+        }
+    }
+
+    /// Whether it waited and ended without a place. No service counts such a booking as a reservation.
+    #[must_use]
+    pub fn waited_in_vain(&self) -> bool {
+        match self.state {
+            State::Expired => true,
+            State::Cancelled | State::ForceCancelled => self.queued.is_some(),
+            State::Pending
+            | State::Confirmed
+            | State::Rejected
+            | State::Completed
+            | State::NoShow
+            | State::Waitlisted => false,
+        }
+    }
+
     /// Whether a caller with this scope may see the row. A fence is visible to nobody.
     #[must_use]
     pub fn is_visible(&self, scope: &Scope) -> bool {
@@ -263,6 +345,19 @@ pub enum Command {
         /// Another active booking the customer has on that date.
         conflict: Option<ScreeningId>,
     },
+    /// The claim waits in the queue of its slot.
+    Queue {
+        /// The booking to write.
+        booking: Booking,
+        /// The terms that Hospital returned.
+        terms: Terms,
+        /// Its place in the queue.
+        queued: Queued,
+        /// Another booking of the customer that is active on that date or waits for the same slot.
+        conflict: Option<ScreeningId>,
+    },
+    /// Hospital confirms that a WAITLISTED booking gets no place any more.
+    Expire,
     /// Hospital refused the claim of a PENDING booking. Another request for the same claim may still be on its way and
     /// get a place, so the mark is written before anything is released or announced.
     GiveUp {
@@ -335,6 +430,10 @@ pub enum Event {
     Parked(Booking, Terms),
     /// The row becomes CONFIRMED.
     Confirmed(Booking, Terms),
+    /// The row becomes WAITLISTED.
+    Queued(Booking, Terms, Queued),
+    /// The row becomes EXPIRED. Hospital releases the claim when it reads the event.
+    Expired(Expiry),
     /// The row stays PENDING and is marked to be REJECTED. No event is published.
     GivenUp(Reason),
     /// The row gets another slot and claim and stays CONFIRMED. Hospital releases the previous claim when it reads the

@@ -5,7 +5,8 @@
 use contract::event::v1::event_envelope::Payload;
 use contract::event::v1::{
     EventEnvelope, ScreeningAttendanceRecorded, ScreeningCancelled, ScreeningConfirmed, ScreeningForceCancelled,
-    ScreeningPending, ScreeningRejected, ScreeningRescheduled, ScreeningSnapshot,
+    ScreeningPending, ScreeningRejected, ScreeningRescheduled, ScreeningSnapshot, ScreeningWaitlistEnded,
+    ScreeningWaitlisted,
 };
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -13,7 +14,7 @@ use uuid::Uuid;
 use crate::civil::decode_time;
 use crate::event::subject_filter;
 use crate::ids::{CustomerId, Malformed, ScreeningId, SlotId};
-use crate::screening::State;
+use crate::screening::{Queued, State};
 
 /// What one event says about one version of a screening.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +49,8 @@ pub struct BookingFact {
     pub time_zone: String,
     /// The booking's state at this version.
     pub state: State,
+    /// Its place in the queue, where it waits or waited in vain. Of one that waited in vain only that is known.
+    pub queued: Option<Queued>,
     /// The code of why it is in this state; may be empty.
     pub reason: String,
     /// The message that a person gave for it; may be empty.
@@ -75,6 +78,8 @@ pub fn subjects() -> Vec<String> {
         "screening_force_cancelled",
         "screening_rescheduled",
         "screening_attendance_recorded",
+        "screening_waitlisted",
+        "screening_waitlist_ended",
     ];
     facts.iter().map(|fact| subject_filter("screening", fact)).collect()
 }
@@ -87,8 +92,29 @@ struct FactParts<'a> {
     message: &'a str,
 }
 
+/// The place in the queue that a payload reports.
+fn queued(payload: &Payload, occur_time: Timestamp) -> Option<Queued> {
+    match payload {
+        Payload::ScreeningWaitlisted(ScreeningWaitlisted { screening: _, position, promotion_close_time }) => {
+            let closes_at = promotion_close_time.as_ref().and_then(decode_time).unwrap_or(occur_time);
+            Some(Queued { position: *position, closes_at })
+        }
+        Payload::ScreeningWaitlistEnded(_) => Some(Queued { position: 0, closes_at: occur_time }),
+        _ => None,
+    }
+}
+
 fn parts(payload: &Payload) -> Option<FactParts<'_>> {
     let parts = match payload {
+        Payload::ScreeningWaitlisted(ScreeningWaitlisted { screening, position: _, promotion_close_time: _ }) => {
+            FactParts { snapshot: screening.as_ref(), state: State::Waitlisted, reason: "", message: "" }
+        }
+        Payload::ScreeningWaitlistEnded(ScreeningWaitlistEnded { screening, state, reason, claim_id: _, message }) => {
+            // whatever a later version calls it, the booking is over and had no place
+            let ended = |state: &State| matches!(state, State::Cancelled | State::ForceCancelled);
+            let state = State::from_name(state).filter(ended).unwrap_or(State::Expired);
+            FactParts { snapshot: screening.as_ref(), state, reason, message }
+        }
         Payload::ScreeningPending(ScreeningPending { screening }) => {
             FactParts { snapshot: screening.as_ref(), state: State::Pending, reason: "", message: "" }
         }
@@ -117,6 +143,14 @@ fn parts(payload: &Payload) -> Option<FactParts<'_>> {
         _ => return None,
     };
     Some(parts)
+}
+
+impl BookingFact {
+    /// Whether the booking waited and ended without a place.
+    #[must_use]
+    pub fn waited_in_vain(&self) -> bool {
+        self.state == State::Expired || (self.queued.is_some() && self.state != State::Waitlisted)
+    }
 }
 
 impl ScreeningFact {
@@ -156,6 +190,7 @@ impl ScreeningFact {
             hospital_display_name: hospital_display_name.clone(),
             time_zone: time_zone.clone(),
             state: parts.state,
+            queued: envelope.payload.as_ref().and_then(|payload| queued(payload, occur_time)),
             reason: parts.reason.to_owned(),
             message: parts.message.to_owned(),
             actor: envelope.actor.clone(),
@@ -210,13 +245,21 @@ pub(crate) mod histories {
         &[State::Confirmed, State::Completed],
         &[State::Confirmed, State::NoShow],
         &[State::Confirmed, State::NoShow, State::Completed],
+        &[State::Waitlisted],
+        &[State::Waitlisted, State::Confirmed, State::Cancelled],
+        &[State::Waitlisted, State::Cancelled],
+        &[State::Waitlisted, State::ForceCancelled],
+        &[State::Waitlisted, State::Expired],
+        &[State::Pending, State::Waitlisted, State::Confirmed],
+        &[State::Pending, State::Waitlisted, State::Cancelled],
         &[State::Confirmed, State::Confirmed, State::Confirmed],
         &[State::Pending, State::Confirmed, State::Confirmed, State::Confirmed, State::Cancelled],
         &[State::Confirmed, State::Confirmed, State::Confirmed, State::Confirmed, State::Confirmed, State::NoShow],
     ];
 
-    /// `moves` is how often the booking was moved before, each time to the next date.
-    fn fact(version: i64, state: State, moves: i8) -> ScreeningFact {
+    /// `moves` is how often the booking was moved before, each time to the next date. `waits` says that it waits or
+    /// waited in vain.
+    fn fact(version: i64, state: State, moves: i8, waits: bool) -> ScreeningFact {
         let second = 1_800_000_000 + version * 60;
         ScreeningFact::Booking(Box::new(BookingFact {
             screening: ScreeningId(Uuid::from_u128(7)),
@@ -227,6 +270,7 @@ pub(crate) mod histories {
             hospital_display_name: if state == State::Pending { String::new() } else { "Seoul".into() },
             time_zone: if state == State::Pending { String::new() } else { "Asia/Seoul".into() },
             state,
+            queued: waits.then(|| Queued { position: 3, closes_at: Timestamp::from_second(second).unwrap() }),
             reason: format!("REASON_{version}"),
             message: String::new(),
             actor: "customer:kim".into(),
@@ -239,10 +283,11 @@ pub(crate) mod histories {
 
     /// Every other CONFIRMED after the first one is a move, which is followed by a confirmation of the same place.
     fn history(path: &[State]) -> Vec<ScreeningFact> {
-        let mut confirmed = 0;
+        let (mut confirmed, mut waits) = (0, false);
         let facts = (1..).zip(path).map(|(version, state)| {
             confirmed += i8::from(*state == State::Confirmed);
-            fact(version, *state, confirmed / 2)
+            waits = (waits || *state == State::Waitlisted) && *state != State::Confirmed;
+            fact(version, *state, confirmed / 2, waits)
         });
         facts.collect()
     }
@@ -263,75 +308,4 @@ pub(crate) mod histories {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn envelope(payload: Payload) -> EventEnvelope {
-        EventEnvelope {
-            event_id: Uuid::from_u128(5).to_string(),
-            aggregate_version: 2,
-            occur_time: Some(prost_types::Timestamp { seconds: 1_800_000_000, nanos: 0 }),
-            actor: "customer:kim".into(),
-            payload: Some(payload),
-            ..EventEnvelope::default()
-        }
-    }
-
-    fn snapshot(customer: &str) -> Option<ScreeningSnapshot> {
-        Some(ScreeningSnapshot {
-            screening: ScreeningId(Uuid::from_u128(7)).to_string(),
-            customer: customer.into(),
-            slot: "hospitals/seoul/slots/2027-01-04".into(),
-            ..ScreeningSnapshot::default()
-        })
-    }
-
-    #[test]
-    fn a_booking_and_a_fence_are_told_apart() {
-        let screening = snapshot("customers/kim");
-        let payload = Payload::ScreeningAttendanceRecorded(ScreeningAttendanceRecorded { screening, attended: false });
-        let fact = ScreeningFact::decode(&envelope(payload)).unwrap().unwrap();
-        let ScreeningFact::Booking(booking) = &fact else { panic!("{fact:?}") };
-        assert_eq!((booking.state, fact.version()), (State::NoShow, 2));
-
-        let payload = Payload::ScreeningConfirmed(ScreeningConfirmed { screening: snapshot(""), ..Default::default() });
-        let fact = ScreeningFact::decode(&envelope(payload)).unwrap();
-        assert_eq!(fact, Some(ScreeningFact::Fence { screening: ScreeningId(Uuid::from_u128(7)), version: 2 }));
-    }
-
-    #[test]
-    fn other_facts_are_none_of_ours_and_broken_ones_are_refused() {
-        let other = Payload::HospitalDeleted(contract::event::v1::HospitalDeleted::default());
-        assert_eq!(ScreeningFact::decode(&envelope(other)), Ok(None));
-        assert_eq!(ScreeningFact::decode(&EventEnvelope::default()), Ok(None));
-
-        let broken = Payload::ScreeningPending(ScreeningPending { screening: None });
-        assert!(ScreeningFact::decode(&envelope(broken)).is_err());
-        let mut unversioned =
-            envelope(Payload::ScreeningPending(ScreeningPending { screening: snapshot("customers/kim") }));
-        unversioned.aggregate_version = 0;
-        assert!(ScreeningFact::decode(&unversioned).is_err());
-    }
-
-    #[test]
-    fn every_fact_that_is_understood_is_subscribed_to() {
-        let screening = snapshot("customers/kim");
-        let payloads = [
-            Payload::ScreeningPending(ScreeningPending { screening: screening.clone() }),
-            Payload::ScreeningConfirmed(ScreeningConfirmed { screening: screening.clone(), ..Default::default() }),
-            Payload::ScreeningRejected(ScreeningRejected { screening: screening.clone(), ..Default::default() }),
-            Payload::ScreeningCancelled(ScreeningCancelled { screening: screening.clone(), ..Default::default() }),
-            Payload::ScreeningForceCancelled(ScreeningForceCancelled {
-                screening: screening.clone(),
-                ..Default::default()
-            }),
-            Payload::ScreeningRescheduled(ScreeningRescheduled { screening: screening.clone(), ..Default::default() }),
-            Payload::ScreeningAttendanceRecorded(ScreeningAttendanceRecorded { screening, attended: true }),
-        ];
-        for (payload, subject) in payloads.into_iter().zip(subjects()) {
-            let (kind, fact) = crate::event::fact(&payload);
-            assert_eq!(subject_filter(kind, fact), subject);
-            assert!(ScreeningFact::decode(&envelope(payload)).unwrap().is_some());
-        }
-    }
-}
+mod tests;

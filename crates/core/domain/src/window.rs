@@ -12,6 +12,8 @@ use crate::civil::{begin_of, today};
 
 /// The longest offset a policy may have: 366 days.
 pub const MAX_OFFSET: SignedDuration = SignedDuration::from_hours(8_784);
+/// The most bookings that a policy may let wait for one slot.
+pub const MAX_WAITLIST: i32 = 10_000;
 
 /// How long before a date it can be booked and cancelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,11 +24,21 @@ pub struct BookingPolicy {
     pub max_advance: SignedDuration,
     /// Customers can cancel until this long before the date begins.
     pub cancellation_cutoff: SignedDuration,
+    /// The most bookings that may wait for one slot; 0: there are no queues.
+    pub waitlist_limit: i32,
+    /// Who waits gets a place until this long before the date begins.
+    pub promotion_min_notice: SignedDuration,
 }
 
 impl Default for BookingPolicy {
     fn default() -> Self {
-        Self { min_notice: SignedDuration::ZERO, max_advance: MAX_OFFSET, cancellation_cutoff: SignedDuration::ZERO }
+        Self {
+            min_notice: SignedDuration::ZERO,
+            max_advance: MAX_OFFSET,
+            cancellation_cutoff: SignedDuration::ZERO,
+            waitlist_limit: 100,
+            promotion_min_notice: SignedDuration::from_hours(24),
+        }
     }
 }
 
@@ -63,6 +75,12 @@ impl BookingPolicy {
     #[must_use]
     pub fn cancellation_close(&self, date: Date, zone: &TimeZone) -> Timestamp {
         before(date, zone, self.cancellation_cutoff)
+    }
+
+    /// The instant from which who joins a queue now gets no place on this date any more.
+    #[must_use]
+    pub fn promotion_close(&self, date: Date, zone: &TimeZone) -> Timestamp {
+        before(date, zone, self.promotion_min_notice)
     }
 
     /// Why no date could ever be booked under this policy; `None` if some can. A cancellation cut-off longer than
@@ -163,6 +181,8 @@ mod tests {
             min_notice: SignedDuration::from_hours(24),
             max_advance: SignedDuration::from_hours(48),
             cancellation_cutoff: SignedDuration::from_hours(12),
+            promotion_min_notice: SignedDuration::from_hours(36),
+            ..BookingPolicy::default()
         };
         let day = date(2027, 1, 4);
         let window = policy.window(day, &seoul());
@@ -171,6 +191,7 @@ mod tests {
         assert!(window.contains(window.opens_at));
         assert!(!window.contains(window.closes_at));
         assert_eq!(policy.cancellation_close(day, &seoul()), at("2027-01-03T03:00:00Z"));
+        assert_eq!(policy.promotion_close(day, &seoul()), at("2027-01-02T03:00:00Z"));
         let early = policy.judge(day, &seoul(), window.opens_at - SignedDuration::from_nanos(1)).unwrap_err();
         assert_eq!(early.reason(), Reason::OutsideBookingWindow);
     }

@@ -14,7 +14,7 @@ mod rules;
 use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use domain::booking::{PendingStep, Reply, Step, after_release, pending_step, step};
+use domain::booking::{Accepts, PendingStep, Reply, Step, after_release, pending_step, step};
 
 use rules::{Act, CLAIMS, Claim, ROWS, Row, Rules};
 
@@ -200,7 +200,7 @@ impl Successors<'_> {
             self.add("screening sends a reserve", index, sent);
         }
         if booking.row == Row::NONE && booking.sent > 0 {
-            assert_eq!(step(Reply::Unknown, true), Step::Park);
+            assert_eq!(step(Reply::Unknown, Accepts { pending: true, waitlisted: false }), Step::Park);
             self.act("screening parks it as PENDING", index, booking, Act::Park);
         }
         let waits = self.rules.is_pending(booking.row) && !self.rules.is_given_up(booking.row);
@@ -233,17 +233,18 @@ impl Successors<'_> {
             rest.replies[reply] -= 1;
             self.add("an answer is lost", index, rest);
             let reply = self.rules.reply(reply);
-            if step(reply, false) == Step::Commit {
+            if step(reply, Accepts::default()) == Step::Commit {
                 self.commit(index, rest);
             }
             if self.rules.is_pending(booking.row) {
-                match pending_step(reply) {
+                match pending_step(reply, false) {
                     PendingStep::Confirm => self.act("the resolver confirms", index, rest, Act::Confirm),
                     PendingStep::GiveUp(_) if self.variant == Variant::ReleaseUnmarked => {
                         self.add("the resolver sends a release", index, Booking { releasing: Fact::OnItsWay, ..rest });
                     }
                     PendingStep::GiveUp(_) => self.act("the resolver gives it up", index, rest, Act::GiveUp),
                     PendingStep::AwaitRevocation | PendingStep::Later => {}
+                    PendingStep::Queue => panic!("nobody waits here"),
                 }
             }
         }

@@ -130,6 +130,10 @@ reasons! {
     DateNotReached = "DATE_NOT_REACHED" => FailedPrecondition;
     /// The claim was released or revoked and never comes back.
     ClaimTerminated = "CLAIM_TERMINATED" => FailedPrecondition;
+    /// The slot's queue is as long as it may be, or its hospital has no queues.
+    WaitlistFull = "WAITLIST_FULL" => FailedPrecondition;
+    /// It is too late to get a place from the queue.
+    WaitlistClosed = "WAITLIST_CLOSED" => FailedPrecondition;
     /// The cut-off for moving a booking has passed.
     RescheduleClosed = "RESCHEDULE_CLOSED" => FailedPrecondition;
     /// The resource has changed since the etag was read.

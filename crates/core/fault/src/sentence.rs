@@ -103,6 +103,10 @@ sentences! {
     DateNotReached: "아직 기록할 수 있는 날짜가 아닙니다. 오늘은 {today}입니다.",
         "It is too early to record this; today is {today}.";
     ClaimTerminated: "이미 반환된 자리라 다시 사용할 수 없습니다.", "This place was given back and cannot be used again.";
+    WaitlistFull: "대기 인원이 가득 찼거나 대기를 받지 않는 병원입니다. 다른 날짜를 선택해 주세요.",
+        "The waitlist of this date is full, or the hospital has none. Please choose another date.";
+    WaitlistClosed: "이 날짜의 대기 접수는 {closesAt}에 끝났습니다. 다른 날짜를 선택해 주세요.",
+        "The waitlist of this date closed at {closesAt}. Please choose another date.";
     RescheduleClosed: "예약을 옮길 수 있는 기한이 지났습니다. 병원에 문의해 주세요.",
         "It is too late to move the booking. Please ask the hospital.";
     EtagMismatch: "그사이에 내용이 바뀌었습니다. 다시 불러온 뒤 시도해 주세요.",

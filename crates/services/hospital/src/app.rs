@@ -25,8 +25,9 @@ use tokio::sync::Notify;
 
 use crate::batch::HospitalBatchHandler;
 use crate::command::{Ask, Change, ClaimRequest, Command, NewSlot, Outcome};
+use crate::decode::Wanted;
 use crate::in_flight::InFlight;
-use crate::tables::read::{self, Available, Dates, HospitalView, Search, SlotView};
+use crate::tables::read::{self, Available, ClaimView, Dates, HospitalView, Search, SlotView};
 use crate::tables::revocation::Cancelling;
 
 /// A repeated request stops waiting this long before its deadline, so that REQUEST_IN_PROGRESS still arrives.
@@ -75,21 +76,26 @@ impl App {
         self.clock.now()
     }
 
-    /// Takes a place on a slot. A repetition with the same claim id takes no second place.
+    /// Takes a place on a slot, or a ticket of its queue. A repetition with the same claim id takes no second one.
     pub(crate) async fn reserve(
         &self,
         call: &Call,
-        slot: SlotId,
-        claim: ClaimId,
-    ) -> Result<(Claim, Option<Terms>), Fault> {
+        Wanted { slot, claim, allow_waitlist }: Wanted,
+    ) -> Result<(ClaimView, Option<Terms>), Fault> {
         let claim_request = ClaimRequest { slot, claim, cause: call.cause(None) };
-        self.writer.submit(Command::Reserve(claim_request), call.deadline.instant()).await??.claim()
+        let command = Command::Reserve(claim_request, allow_waitlist);
+        let (claim, terms, position) = self.writer.submit(command, call.deadline.instant()).await??.claim()?;
+        let view = match position {
+            Some(position) => ClaimView { claim, position },
+            None => read::claim_view(self.database.reader(), claim).await.map_err(failed)?,
+        };
+        Ok((view, terms))
     }
 
     /// Gives a place back. A claim that never had a place becomes a tombstone.
     pub(crate) async fn release(&self, call: &Call, slot: SlotId, claim: ClaimId) -> Result<Claim, Fault> {
         let claim_request = ClaimRequest { slot, claim, cause: call.cause(None) };
-        let (claim, _) =
+        let (claim, ..) =
             self.writer.submit(Command::Release(claim_request), call.deadline.instant()).await??.claim()?;
         Ok(claim)
     }
@@ -120,7 +126,7 @@ impl App {
         Ok(outcome)
     }
 
-    /// What a deletion would answer, and how many bookings it would cancel. `None` if a deletion has begun already or
+    /// What a deletion would answer, and how many claims it would revoke. `None` if a deletion has begun already or
     /// this request was answered before.
     pub(crate) async fn preview_deletion(
         &self,
@@ -134,8 +140,8 @@ impl App {
         if answered {
             return Ok((view, None));
         }
-        let begins = delete(&view.hospital, view.active, force, "", etag, self.now())?.is_some();
-        let total = begins.then_some(view.active);
+        let begins = delete(&view.hospital, view.held, force, "", etag, self.now())?.is_some();
+        let total = begins.then_some(view.held.total());
         Ok((view, total))
     }
 
@@ -261,13 +267,13 @@ impl App {
         }
     }
 
-    pub(crate) async fn claim(&self, slot: &SlotId, id: ClaimId) -> Result<Claim, Fault> {
+    pub(crate) async fn claim(&self, slot: &SlotId, id: ClaimId) -> Result<ClaimView, Fault> {
         let claim = read::claim(self.database.reader(), slot, id).await.map_err(failed)?;
         claim.ok_or_else(|| claim_not_found(&id))
     }
 
     /// A page of the claims of one slot, or of every slot if `slot` is `None`.
-    pub(crate) async fn claims(&self, slot: Option<&SlotId>, filter: &[Comparison], page: &Page) -> Listed<Claim> {
+    pub(crate) async fn claims(&self, slot: Option<&SlotId>, filter: &[Comparison], page: &Page) -> Listed<ClaimView> {
         if let Some(slot) = slot {
             self.slot(slot).await?;
         }

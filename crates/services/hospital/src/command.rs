@@ -29,8 +29,8 @@ pub(crate) struct ClaimRequest {
 
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// Takes a place; idempotent by claim id.
-    Reserve(ClaimRequest),
+    /// Takes a place, or with `true` a ticket of the queue where no place is left; idempotent by claim id.
+    Reserve(ClaimRequest, bool),
     /// Gives a place back; idempotent by claim id.
     Release(ClaimRequest),
     /// Makes a change under a request id.
@@ -107,8 +107,9 @@ pub(crate) enum Outcome {
     Slots(Vec<Slot>),
     /// The capacity request as it is now.
     CapacityRequest(CapacityRequest),
-    /// The claim as it is now, and the booking terms that Hospital promises with a granted place.
-    Claim(Claim, Option<Terms>),
+    /// The claim as it is now, the booking terms that Hospital promises with a place or a ticket, and the position of a
+    /// claim that has just joined a queue.
+    Claim(Claim, Option<Terms>, Option<i32>),
     /// One chunk is revoked. If `more` is set, the next one can follow at once.
     Revoked { more: bool },
     /// The command has no result.
@@ -144,7 +145,7 @@ impl Outcome {
     }
 
     /// The result of a command about a claim.
-    pub(crate) fn claim(self) -> Result<(Claim, Option<Terms>), Fault> {
-        if let Self::Claim(claim, terms) = self { Ok((claim, terms)) } else { Err(mismatched()) }
+    pub(crate) fn claim(self) -> Result<(Claim, Option<Terms>, Option<i32>), Fault> {
+        if let Self::Claim(claim, terms, position) = self { Ok((claim, terms, position)) } else { Err(mismatched()) }
     }
 }

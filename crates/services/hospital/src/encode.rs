@@ -2,19 +2,19 @@
 
 use contract::capacity::v1 as capacity;
 use contract::hospital::v1 as message;
-use domain::capacity::{Claim, ClaimState, Slot, SlotState};
+use domain::capacity::{ClaimState, Slot, SlotState};
 use domain::civil::{encode_date, encode_duration, encode_time};
 use domain::hospital::{CapacityRequest, HospitalState, Terms, count};
 use domain::token::etag;
 use domain::window::zone_name;
 use jiff::Timestamp;
 
-use crate::tables::read::{Available, HospitalView, SlotView};
+use crate::tables::read::{Available, ClaimView, HospitalView, SlotView};
 use crate::tables::revocation::Cancelling;
 
-/// Encodes a hospital. While a deletion is under way, every booking that is no longer active counts as revoked.
+/// Encodes a hospital. While a deletion is under way, every claim that has ended counts as revoked.
 pub(crate) fn hospital(view: &HospitalView) -> message::Hospital {
-    let HospitalView { hospital, active } = view;
+    let HospitalView { hospital, held } = view;
     let state = match hospital.state() {
         HospitalState::Active => message::hospital::State::Active,
         HospitalState::Deleting => message::hospital::State::Deleting,
@@ -22,7 +22,7 @@ pub(crate) fn hospital(view: &HospitalView) -> message::Hospital {
     };
     let progress = hospital.deletion.map(|deletion| message::RevocationProgress {
         total: count(deletion.claims),
-        revoked: count((deletion.claims - active).max(0)),
+        revoked: count((deletion.claims - held.total()).max(0)),
     });
     message::Hospital {
         name: hospital.id.to_string(),
@@ -34,8 +34,10 @@ pub(crate) fn hospital(view: &HospitalView) -> message::Hospital {
             min_notice: Some(encode_duration(hospital.policy.min_notice)),
             max_advance: Some(encode_duration(hospital.policy.max_advance)),
             cancellation_cutoff: Some(encode_duration(hospital.policy.cancellation_cutoff)),
+            waitlist_limit: Some(hospital.policy.waitlist_limit),
+            promotion_min_notice: Some(encode_duration(hospital.policy.promotion_min_notice)),
         }),
-        active_booking_count: count(*active),
+        active_booking_count: count(held.active),
         revocation_progress: progress,
         create_time: Some(encode_time(hospital.create_time)),
         update_time: Some(encode_time(hospital.update_time)),
@@ -44,7 +46,7 @@ pub(crate) fn hospital(view: &HospitalView) -> message::Hospital {
     }
 }
 
-/// Encodes the answer of a DeleteHospital with validate_only. `total` is how many bookings the deletion would revoke;
+/// Encodes the answer of a DeleteHospital with validate_only. `total` is how many claims the deletion would revoke;
 /// `None` if it would begin nothing.
 pub(crate) fn deletion_preview(view: &HospitalView, total: Option<i64>) -> message::Hospital {
     let mut previewed = hospital(view);
@@ -72,6 +74,7 @@ pub(crate) fn slot(slot: &Slot) -> message::Slot {
         update_time: Some(encode_time(slot.update_time)),
         etag: etag(slot.admin_version),
         revocation_progress: None,
+        waitlisted_count: slot.waiting,
     }
 }
 
@@ -100,11 +103,13 @@ pub(crate) fn available_slot(available: &Available) -> message::AvailableSlot {
     }
 }
 
-/// Encodes a claim, with the booking terms if a place was granted.
-pub(crate) fn claim(claim: &Claim, terms: Option<Terms>) -> capacity::CapacityClaim {
-    let revoke_reason = match claim.state {
-        ClaimState::Active | ClaimState::Released => 0,
-        ClaimState::Revoked(reason) => reason as i32,
+/// Encodes a claim, with the booking terms if a place or a ticket was granted.
+pub(crate) fn claim(view: &ClaimView, terms: Option<Terms>) -> capacity::CapacityClaim {
+    let ClaimView { claim, position } = view;
+    let (ticket, revoke_reason) = match claim.state {
+        ClaimState::Active | ClaimState::Released => (None, 0),
+        ClaimState::Waiting(ticket) => (Some(ticket), 0),
+        ClaimState::Revoked(reason) => (None, reason as i32),
     };
     capacity::CapacityClaim {
         claim_id: claim.id.to_string(),
@@ -118,6 +123,9 @@ pub(crate) fn claim(claim: &Claim, terms: Option<Terms>) -> capacity::CapacityCl
             time_zone: terms.time_zone,
             cancellation_close_time: terms.cancellation_close_time.map(encode_time),
         }),
+        waitlist_ticket: ticket.map_or(0, |ticket| ticket.number),
+        waitlist_position: *position,
+        promotion_close_time: ticket.map(|ticket| encode_time(ticket.closes_at)),
     }
 }
 
@@ -152,6 +160,7 @@ mod tests {
             id: SlotId::new(hospital, jiff::civil::date(9999, 12, 31)),
             capacity: i32::MAX,
             booked: 0,
+            waiting: i32::MAX,
             state: SlotState::Deleted,
             version: i64::MAX,
             admin_version: i64::MAX,

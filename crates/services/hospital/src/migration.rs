@@ -4,9 +4,11 @@
 //! row can show: a slot's count of bookings.
 
 use async_trait::async_trait;
+use contract::capacity::v1::capacity_claim::State;
+use domain::window::BookingPolicy;
 use sea_orm::DbErr;
-use sea_orm::sea_query::{Expr, ExprTrait, Index, Table, TableCreateStatement};
-use store::migration::prelude::MigrationName;
+use sea_orm::sea_query::{Expr, ExprTrait, Index, IntoIden, Table, TableCreateStatement};
+use store::migration::prelude::{ConditionalStatement as _, MigrationName};
 use store::migration::schema::{big_integer, big_integer_null, integer, integer_null, string, text, uuid, uuid_null};
 use store::migration::{MigrationTrait, MigratorTrait, SchemaManager, create_keyed_table};
 
@@ -21,6 +23,7 @@ impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
         let mut migrations = store::migration::common();
         migrations.push(Box::new(Capacity));
+        migrations.push(Box::new(Queues));
         migrations
     }
 }
@@ -57,6 +60,38 @@ impl MigrationTrait for Capacity {
         by_hospital.name("capacity_request_by_hospital").table(capacity_request::Entity);
         by_hospital.col(capacity_request::Column::Hospital).col(capacity_request::Column::Uid);
         manager.create_index(by_hospital).await
+    }
+}
+
+/// Queues: claims that wait, how many of them a slot has, and what a policy says of them. A replica of the version
+/// before writes rows without these columns.
+struct Queues;
+
+impl MigrationName for Queues {
+    fn name(&self) -> &str {
+        "hospital_0002_queues"
+    }
+}
+
+#[async_trait]
+impl MigrationTrait for Queues {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let policy = BookingPolicy::default();
+        let notice = hospital::nanos(policy.promotion_min_notice);
+        // one statement a column, because SQLite alters no more than one at once
+        for (table, column) in [
+            (hospital::Entity.into_iden(), integer(hospital::Column::WaitlistLimit).default(policy.waitlist_limit)),
+            (hospital::Entity.into_iden(), big_integer(hospital::Column::PromotionMinNotice).default(notice)),
+            (slot::Entity.into_iden(), integer(slot::Column::WaitlistedCount).default(0)),
+            (claim::Entity.into_iden(), &mut big_integer_null(claim::Column::WaitlistTicket)),
+            (claim::Entity.into_iden(), &mut big_integer_null(claim::Column::PromotionCloseTime)),
+        ] {
+            manager.alter_table(Table::alter().table(table).add_column(column).to_owned()).await?;
+        }
+        let mut queue = Index::create();
+        queue.name("claim_queue").table(claim::Entity).col(claim::Column::Slot).col(claim::Column::WaitlistTicket);
+        queue.unique().and_where(Expr::col(claim::Column::State).eq(State::Waiting as i32));
+        manager.create_index(queue).await
     }
 }
 

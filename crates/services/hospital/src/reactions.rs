@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use contract::event::v1::event_envelope::Payload;
-use contract::event::v1::{ScreeningCancelled, ScreeningRejected, ScreeningRescheduled, ScreeningSnapshot};
+use contract::event::v1::{
+    ScreeningCancelled, ScreeningRejected, ScreeningRescheduled, ScreeningSnapshot, ScreeningWaitlistEnded,
+};
 use domain::event::{Cause, subject_filter};
 use domain::ids::{ClaimId, SlotId};
 use fault::Fault;
@@ -28,7 +30,8 @@ use crate::command::{ClaimRequest, Command, Event};
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The facts of Screening that name a claim to release.
-const FACTS: [&str; 3] = ["screening_cancelled", "screening_rejected", "screening_rescheduled"];
+const FACTS: [&str; 4] =
+    ["screening_cancelled", "screening_rejected", "screening_rescheduled", "screening_waitlist_ended"];
 
 /// The consumers that this service declares.
 pub(crate) fn consumers(writer: Writer<HospitalBatchHandler>, database: Database) -> Vec<Consumer> {
@@ -76,6 +79,13 @@ fn read(incoming: &Incoming) -> Result<Event, Fault> {
         Some(Payload::ScreeningRejected(ScreeningRejected { screening, claim_id, reason: _ })) => {
             (slot_of(screening), claim_id)
         }
+        Some(Payload::ScreeningWaitlistEnded(ScreeningWaitlistEnded {
+            screening,
+            state: _,
+            reason: _,
+            claim_id,
+            message: _,
+        })) => (slot_of(screening), claim_id),
         Some(Payload::ScreeningRescheduled(ScreeningRescheduled {
             screening: _,
             previous_slot,

@@ -5,10 +5,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use async_trait::async_trait;
+use contract::capacity::v1::capacity_claim::State;
 use contract::event::v1::event_envelope::Payload;
 use contract::event::v1::{EventEnvelope, HospitalRegistered};
 use domain::access::Caller;
-use domain::capacity::{Claim, ClaimState, Fact, RevokeReason, Slot, SlotState, state_fact, withdraw_slot};
+use domain::capacity::{
+    Claim, ClaimState, Fact, RevokeReason, Slot, SlotState, serve_queue, state_fact, withdraw_slot,
+};
 use domain::civil;
 use domain::demand::Places;
 use domain::event::{Cause, envelope};
@@ -60,6 +63,8 @@ pub struct Known {
 pub struct Recovered {
     /// Claims that are ACTIVE now.
     pub taken: Vec<ClaimId>,
+    /// Claims that are WAITING now.
+    pub waiting: Vec<ClaimId>,
     /// Claims that are RELEASED or REVOKED now.
     pub ended: Vec<ClaimId>,
     /// Slots with their capacity now and their capacity before; `None` if the slot was missing.
@@ -102,7 +107,8 @@ pub async fn terms(database: &Database, slot: &SlotId) -> Result<Option<Terms>, 
 /// Fails if the database does.
 pub async fn claims_to_change(database: &Database, expected: Vec<ExpectedClaim>) -> Result<Vec<ExpectedClaim>, DbErr> {
     let held = held_claims(database.reader(), &expected).await?;
-    let differs = |expected: &ExpectedClaim| expected.make(held.get(&expected.claim), Timestamp::UNIX_EPOCH).is_some();
+    let differs =
+        |expected: &ExpectedClaim| expected.make(held.get(&expected.claim), 0, Timestamp::UNIX_EPOCH).is_some();
     let of_bookings: HashMap<_, _> = expected.iter().map(|one| (one.claim.screening, one)).collect();
     let is_left = |claim: &&Claim| of_bookings.get(&claim.id.screening).is_some_and(|one| one.has_left(claim));
     let mut left: Vec<ExpectedClaim> = held.values().filter(is_left).map(ExpectedClaim::left).collect();
@@ -296,13 +302,25 @@ impl Recovery {
         expected: &[ExpectedClaim],
     ) -> Result<BTreeSet<SlotId>, DbErr> {
         let held = held_claims(transaction, expected).await?;
+        let slots = held_slots(transaction, expected.iter().map(|expected| &expected.slot)).await?;
+        // who waited longest waits in front, behind those whose tickets are left
+        let mut tickets: HashMap<&SlotId, i64> = slots.iter().map(|(id, slot)| (id, slot.version)).collect();
+        let mut in_order: Vec<&ExpectedClaim> = expected.iter().collect();
+        in_order.sort_by_key(|expected| expected.since);
         let (mut made, mut changed, mut touched) = (Vec::new(), Vec::new(), BTreeSet::new());
-        for expected in expected {
+        for expected in in_order {
             let before = held.get(&expected.claim);
-            let Some(claim) = expected.make(before, self.now) else { continue };
+            let ticket = tickets.entry(&expected.slot).or_insert(0);
+            let Some(claim) = expected.make(before, *ticket + 1, self.now) else { continue };
             touched.insert(claim.slot.clone());
-            let reported =
-                if claim.state == ClaimState::Active { &mut self.recovered.taken } else { &mut self.recovered.ended };
+            let reported = match claim.state {
+                ClaimState::Active => &mut self.recovered.taken,
+                ClaimState::Waiting(_) => {
+                    *ticket += 1;
+                    &mut self.recovered.waiting
+                }
+                ClaimState::Released | ClaimState::Revoked(_) => &mut self.recovered.ended,
+            };
             reported.push(claim.id);
             let rows = if before.is_some() { &mut changed } else { &mut made };
             rows.push(claim::ActiveModel::from(&claim));
@@ -321,21 +339,25 @@ impl Recovery {
         closed: &BTreeSet<SlotId>,
     ) -> Result<(), DbErr> {
         let held = held_slots(transaction, touched.iter()).await?;
-        let active = active_claims(transaction, touched).await?;
+        let counts = counted_claims(transaction, touched).await?;
         let places: HashMap<&SlotId, &Places> = places.iter().map(|places| (&places.slot, places)).collect();
         let (mut made, mut changed) = (Vec::new(), Vec::new());
         for id in touched {
             let before = held.get(id);
             let state = closed.contains(id).then_some(SlotState::Closed);
             let state = state.filter(|_| before.is_none_or(|slot| slot.state == SlotState::Open));
-            let count = active.get(&slot_key(id)).copied().unwrap_or(0);
-            let count = i32::try_from(count).unwrap_or(i32::MAX);
-            let slot = recovery::slot(id, before, places.get(id).copied(), count, state, self.now);
+            let count = |state: State| {
+                let count = counts.get(&(slot_key(id), state as i32)).copied().unwrap_or(0);
+                i32::try_from(count).unwrap_or(i32::MAX)
+            };
+            let claims = (count(State::Active), count(State::Waiting));
+            let slot = recovery::slot(id, before, places.get(id).copied(), claims, state, self.now);
             if state.is_some() {
                 self.recovered.closed.push(id.clone());
             }
             self.recovered.slots.push((id.clone(), slot.capacity, before.map(|slot| slot.capacity)));
             self.emit(state_fact(&slot, before.map(|slot| slot.capacity)));
+            let slot = self.serve(transaction, slot).await?;
             let rows = if before.is_some() { &mut changed } else { &mut made };
             rows.push(slot::ActiveModel::from(&slot));
         }
@@ -343,14 +365,33 @@ impl Recovery {
         replace_all(transaction, changed).await
     }
 
+    /// Gives the places of a slot that are free now to its queue, before anybody else can take them.
+    async fn serve(&mut self, transaction: &dyn Connection, slot: Slot) -> Result<Slot, DbErr> {
+        if slot.waiting == 0 || slot.remaining() <= 0 {
+            return Ok(slot);
+        }
+        let free = u64::from(slot.remaining().unsigned_abs());
+        let queue = claim::queue(transaction, &slot.id, self.now, free).await?;
+        let (mut served, mut promoted) = (slot, Vec::new());
+        for step in serve_queue(&served, &queue, self.now) {
+            self.recovered.waiting.retain(|waiting| *waiting != step.claim.id);
+            self.recovered.taken.push(step.claim.id);
+            promoted.push(claim::ActiveModel::from(&step.claim));
+            step.fact.into_iter().for_each(|fact| self.emit(fact));
+            served = step.slot.unwrap_or(served);
+        }
+        replace_all(transaction, promoted).await?;
+        Ok(served)
+    }
+
     /// Begins deletions again. Claims that are left are revoked once the service runs.
     async fn delete(&mut self, transaction: &dyn Connection, gone: BTreeSet<HospitalId>) -> Result<(), DbErr> {
         let held = held_hospitals(transaction, &gone).await?;
-        let booked = read::booked_at(transaction, held.values(), self.now).await?;
+        let claims = read::held_at(transaction, held.values(), self.now).await?;
         let message = "the hospital was deleted";
         for hospital in held.into_values().filter(|hospital| hospital.deletion.is_none()) {
-            let active = booked.get(hospital.id.segment()).copied().unwrap_or(0);
-            let begun = delete(&hospital, active, true, message, "", self.now);
+            let claims = claims.get(hospital.id.segment()).copied().unwrap_or_default();
+            let begun = delete(&hospital, claims, true, message, "", self.now);
             let Ok(Some((deleting, facts))) = begun else { continue };
             replace_all(transaction, vec![hospital::ActiveModel::from(&deleting)]).await?;
             facts.into_iter().for_each(|fact| self.emit(fact));
@@ -370,22 +411,26 @@ impl Recovery {
     }
 }
 
-/// How many ACTIVE claims each of these slots has.
-async fn active_claims(connection: &dyn Connection, slots: &BTreeSet<SlotId>) -> Result<HashMap<String, i64>, DbErr> {
+/// How many ACTIVE and how many WAITING claims each of these slots has, by the slot's key and the number of the state.
+async fn counted_claims(
+    connection: &dyn Connection,
+    slots: &BTreeSet<SlotId>,
+) -> Result<HashMap<(String, i32), i64>, DbErr> {
     let keys: Vec<String> = slots.iter().map(slot_key).collect();
     let mut counts = HashMap::new();
     for keys in keys.chunks(KEYS) {
         let of = Condition::all()
             .add(among(connection, claim::Column::Slot, keys.to_vec()))
-            .add(claim::Column::State.eq(ClaimState::Active.message() as i32));
+            .add(claim::Column::State.is_in([State::Active as i32, State::Waiting as i32]));
         let counted = claim::Entity::find()
             .select_only()
-            .column(claim::Column::Slot)
-            .column_as(claim::Column::Screening.count(), "active")
+            .columns([claim::Column::Slot, claim::Column::State])
+            .column_as(claim::Column::Screening.count(), "claims")
             .filter(of)
-            .group_by(claim::Column::Slot);
-        let found: Vec<(String, i64)> = counted.fetch_values(connection).await?;
-        counts.extend(found);
+            .group_by(claim::Column::Slot)
+            .group_by(claim::Column::State);
+        let found: Vec<(String, i32, i64)> = counted.fetch_values(connection).await?;
+        counts.extend(found.into_iter().map(|(slot, state, claims)| ((slot, state), claims)));
     }
     Ok(counts)
 }

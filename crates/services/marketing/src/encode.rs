@@ -14,5 +14,6 @@ pub(crate) fn signal(counted: Counted) -> DemandSignal {
         refused_7d: i32::try_from(refused).unwrap_or(i32::MAX),
         fill_ratio: signal.fill_ratio(),
         update_time: Some(encode_time(signal.update_time)),
+        waitlisted_count: signal.waiting,
     }
 }

@@ -16,6 +16,7 @@ impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
         let mut migrations = common();
         migrations.push(Box::new(Tables));
+        migrations.push(Box::new(Waitlists));
         migrations
     }
 }
@@ -39,6 +40,23 @@ impl MigrationTrait for Tables {
             manager.create_index(index).await?;
         }
         Ok(())
+    }
+}
+
+/// Keeps how many bookings wait for a place. Where slots of before have queues, it comes with their next event.
+struct Waitlists;
+
+impl MigrationName for Waitlists {
+    fn name(&self) -> &str {
+        "marketing_0002_waitlists"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for Waitlists {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let waiting = integer(signal::Column::Waiting).default(0).to_owned();
+        manager.alter_table(Table::alter().table(signal::Entity).add_column(waiting).to_owned()).await
     }
 }
 

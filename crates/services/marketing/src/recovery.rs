@@ -28,8 +28,8 @@ pub async fn places(database: &Database, after: Option<&SlotId>, limit: u64) -> 
     let rows = select.order_by_asc(signal::Column::Slot).limit(limit).fetch(database.reader()).await?;
     let places = |row| {
         let signal = Row::try_from(row)?.signal;
-        let domain::demand::Signal { slot, slot_version, capacity, booked, update_time } = signal;
-        Ok(Places { slot, slot_version, capacity, booked, time: update_time })
+        let domain::demand::Signal { slot, slot_version, capacity, booked, waiting, update_time } = signal;
+        Ok(Places { slot, slot_version, capacity, booked, waiting, time: update_time })
     };
     rows.into_iter().map(places).collect()
 }

@@ -35,7 +35,8 @@ impl Pages {
     }
 
     pub(crate) async fn list(&self, query: &List) -> Result<Rows<Item>, Fault> {
-        items::list(self.database.pages(), &query.customer, &query.page).await.map_err(read::failed)
+        let List { customer, page, show_waitlisted, not_before: _ } = query;
+        items::list(self.database.pages(), customer, *show_waitlisted, page).await.map_err(read::failed)
     }
 
     /// Waits until this view has applied the write that the token names.
@@ -47,17 +48,18 @@ impl Pages {
     /// Reads a page and the position that it belongs to. If the position moved meanwhile, the page is read again.
     /// Changes and position are committed together, so a page whose position did not move belongs to that position on
     /// every database.
-    pub(crate) async fn page(&self, customer: &CustomerId) -> Result<Page, DbErr> {
+    pub(crate) async fn page(&self, customer: &CustomerId, show_waitlisted: bool) -> Result<Page, DbErr> {
         let connection = self.database.reader();
         let epoch = pages::epoch(connection).await?;
         let mut page = pages::find(connection, customer).await?;
         loop {
             let now = self.clock.now();
-            let active = items::active(connection, customer, today(now, &last_zone())).await?;
+            let open = items::open(connection, customer, show_waitlisted, today(now, &last_zone())).await?;
             let after = pages::find(connection, customer).await?;
             if after == page {
                 let token = ResumeToken { epoch, position: page.position };
-                return Ok(Page { ahead: ahead(active, now), token, update_time: page.update_time });
+                let ahead = ahead(open, show_waitlisted, now);
+                return Ok(Page { ahead, token, update_time: page.update_time });
             }
             page = after;
         }

@@ -30,6 +30,7 @@ pub(crate) fn item(item: Item) -> MyPageItem {
         date,
         time_zone,
         state,
+        waitlist_position,
         reason,
         message,
         update_time,
@@ -45,6 +46,7 @@ pub(crate) fn item(item: Item) -> MyPageItem {
         screening_version: version,
         update_time: Some(encode_time(update_time)),
         state_message: message,
+        waitlist_position,
     }
 }
 
@@ -88,6 +90,7 @@ mod tests {
             date: date(9999, 12, 31),
             time_zone: "America/Argentina/ComodRivadavia".to_owned(),
             state: State::ForceCancelled,
+            waitlist_position: i32::MAX,
             reason: "R".repeat(63),
             message: emoji(REMARK_MAX),
             update_time: Timestamp::MAX,

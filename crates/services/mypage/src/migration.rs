@@ -4,7 +4,7 @@ use runtime::entropy::uuid_v4;
 use sea_orm::ActiveValue::Set;
 use sea_orm::{ColumnTrait, DbBackend, EntityTrait};
 use store::migration::prelude::*;
-use store::migration::schema::{big_integer, big_integer_null, integer, string, string_null, text, uuid};
+use store::migration::schema::{big_integer, big_integer_null, boolean, integer, string, string_null, text, uuid};
 use store::migration::{MigrationTrait, MigratorTrait, SchemaManager, common, create_keyed_table};
 
 use crate::tables::{items, pages};
@@ -19,6 +19,7 @@ impl MigratorTrait for Migrator {
         migrations.push(Box::new(Tables));
         migrations.push(Box::new(Slots));
         migrations.push(Box::new(Versions));
+        migrations.push(Box::new(Waitlists));
         migrations
     }
 }
@@ -114,6 +115,36 @@ impl MigrationTrait for Versions {
             .and_where(pages::life::Column::Id.eq(pages::LIFE))
             .to_owned();
         manager.execute(epoch).await
+    }
+}
+
+/// Keeps what is to be known of bookings that wait. No row of before is one.
+struct Waitlists;
+
+impl MigrationName for Waitlists {
+    fn name(&self) -> &str {
+        "mypage_0004_waitlists"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for Waitlists {
+    // every column or none, also on SQLite
+    fn use_transaction(&self) -> Option<bool> {
+        Some(true)
+    }
+
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        use items::item::{Column, Entity};
+        let columns = [
+            integer(Column::WaitlistPosition).default(0).to_owned(),
+            boolean(Column::Withdrawn).default(false).to_owned(),
+            boolean(Column::WaitedInVain).default(false).to_owned(),
+        ];
+        for column in columns {
+            manager.alter_table(Table::alter().table(Entity).add_column(column).to_owned()).await?;
+        }
+        Ok(())
     }
 }
 

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use async_trait::async_trait;
 use domain::ids::{CustomerId, Malformed, ScreeningId};
-use domain::mypage::Item;
 use domain::screening_fact::ScreeningFact;
 use jiff::{SignedDuration, Timestamp};
 use relay::{Admission, Incoming, Projection};
@@ -13,7 +12,7 @@ use sea_orm::DbErr;
 use store::{Transaction, micros};
 
 use crate::hub::Hub;
-use crate::tables::items::Change;
+use crate::tables::items::{Change, Version};
 use crate::tables::{changes, items, pages};
 
 /// Folds facts into items, keeps the latest changes for streams that resume, and wakes the streams that watch.
@@ -42,20 +41,22 @@ impl Projection for MyPageProjection {
         pages::lock(transaction, &customers(&facts)).await?;
         let before = items::load_for_update(transaction, &screenings).await?;
         let mut after = before.clone();
-        let mut changed: Vec<Item> = Vec::new();
+        let mut changed: Vec<Version> = Vec::new();
         for fact in facts {
             let shown = after.entry(fact.screening()).or_default();
+            let was_shown = shown.item.as_ref().is_some_and(|item| item.state.is_shown());
             if shown.apply(fact) {
-                changed.extend(shown.item.clone());
+                changed.extend(shown.item.clone().map(|item| Version::new(fact, was_shown, item)));
             }
         }
         items::save_hidden(transaction, &before, &after).await?;
 
-        let mut pages = pages::load(transaction, &changed.iter().map(|item| &item.customer).collect()).await?;
-        let change = |item: Item| {
-            let page = pages.entry(item.customer.clone()).or_default();
-            let page_update_time = page.advance(item.update_time);
-            Change { position: page.position, page_update_time, item }
+        let customers = changed.iter().map(|version| &version.item.customer).collect();
+        let mut pages = pages::load(transaction, &customers).await?;
+        let change = |version: Version| {
+            let page = pages.entry(version.item.customer.clone()).or_default();
+            let page_update_time = page.advance(version.item.update_time);
+            Change { position: page.position, page_update_time, version }
         };
         let changes = changed.into_iter().map(change).collect();
         items::append(transaction, &before, changes, micros(self.clock.now())).await

@@ -40,7 +40,7 @@ impl Rpc {
         let query = decode::get(request.into_inner())?;
         require_page_of(&caller, &query.customer)?;
         let generation = self.views.not_before(query.not_before, deadline.instant()).await?;
-        let found = generation.pages.page(&query.customer).await.map_err(read::failed)?;
+        let found = generation.pages.page(&query.customer, query.show_waitlisted).await.map_err(read::failed)?;
         Ok(encode::page(&query.customer, found))
     }
 

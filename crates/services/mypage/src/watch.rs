@@ -22,7 +22,7 @@ use crate::app::Page;
 use crate::decode::Watch;
 use crate::generation::Generation;
 use crate::hub::Subscription;
-use crate::tables::items::Change;
+use crate::tables::items::{Change, Version};
 use crate::tables::{changes, pages};
 
 /// A message of a stream, and the token to resume after it.
@@ -50,6 +50,7 @@ struct Watcher {
     generation: Arc<Generation>,
     subscription: Subscription,
     customer: CustomerId,
+    show_waitlisted: bool,
     token: ResumeToken,
     snapshot: Option<Page>,
     changes: VecDeque<Change>,
@@ -65,18 +66,28 @@ pub(crate) async fn watch(
     heartbeat: Duration,
     query: Watch,
 ) -> Result<impl Stream<Item = Result<WatchMessage, Fault>> + Send + use<>, Fault> {
-    let Watch { customer, from } = query;
+    let Watch { customer, from, show_waitlisted } = query;
     let subscription = generation.hub.subscribe(&customer);
     let (token, snapshot) = match from {
         Some(token) => (token, None),
         None => {
-            let page = generation.pages.page(&customer).await.map_err(read::failed)?;
+            let page = generation.pages.page(&customer, show_waitlisted).await.map_err(read::failed)?;
             (page.token, Some(page))
         }
     };
     let changes = VecDeque::new();
     let silent_since = Instant::now();
-    let mut watcher = Watcher { generation, subscription, customer, token, snapshot, changes, heartbeat, silent_since };
+    let mut watcher = Watcher {
+        generation,
+        subscription,
+        customer,
+        show_waitlisted,
+        token,
+        snapshot,
+        changes,
+        heartbeat,
+        silent_since,
+    };
     if watcher.snapshot.is_none() {
         let epoch = pages::epoch(watcher.generation.pages.database.reader()).await.map_err(read::failed)?;
         if epoch != token.epoch {
@@ -108,9 +119,16 @@ impl Watcher {
             if self.generation.is_retired() {
                 return Err(expired());
             }
-            if let Some(Change { position, item, .. }) = self.changes.pop_front() {
+            while let Some(Change { position, version, .. }) = self.changes.pop_front() {
+                let Version { item, is_withdrawn, waited_in_vain: _ } = version;
+                if self.show_waitlisted || item.state.is_shown() {
+                    self.token.position = position;
+                    return Ok(What::Changed(item));
+                }
+                if is_withdrawn {
+                    return Err(withdrawn());
+                }
                 self.token.position = position;
-                return Ok(What::Changed(item));
             }
             let late = Instant::now() >= due;
             self.read().await?;
@@ -146,6 +164,14 @@ impl Watcher {
         self.changes = next.into();
         Ok(())
     }
+}
+
+/// A client that does not know WAITLISTED has a booking as PENDING that waits now. No change can take it off the page:
+/// the client would not understand the new state, and REJECTED, which is final, would be wrong of a booking that may
+/// still be CONFIRMED. Every client starts again after CURSOR_EXPIRED, with a page that does not have the booking.
+fn withdrawn() -> Fault {
+    let message = "the next change of this page cannot be told; watch again without a resume_token";
+    Fault::new(Reason::CursorExpired, message)
 }
 
 fn expired() -> Fault {

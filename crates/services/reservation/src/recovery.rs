@@ -85,6 +85,8 @@ pub async fn bookings(database: &Database, after: Option<ScreeningId>, limit: u6
             hospital_display_name: String::new(),
             time_zone: String::new(),
             state: followed(row.state),
+            // a wait registers nothing
+            queued: None,
             reason,
             message,
             create_time: Some(row.create_time),

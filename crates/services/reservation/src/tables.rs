@@ -54,7 +54,8 @@ pub(crate) mod reservation {
 
 #[expect(unreachable_pub, reason = "the entity macro emits pub items")]
 pub(crate) mod unregistered {
-    //! The greatest version that was applied of a screening without a reservation: PENDING, REJECTED, or a fence.
+    //! The greatest version that was applied of a screening that registers nothing: PENDING, REJECTED, WAITLISTED, the
+    //! end of a wait in vain, or a fence.
     use sea_orm::entity::prelude::*;
     use store::rows::NoRelation as Relation;
 

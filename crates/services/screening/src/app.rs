@@ -4,6 +4,7 @@
 //! A handler may be dropped at any await when its caller gives up. Work that must not stop halfway runs in a task.
 
 mod create;
+pub(crate) mod expiry;
 pub(crate) mod in_flight;
 mod placing;
 pub(crate) mod reconciler;

@@ -4,18 +4,17 @@
 //! committed runs again, it changes nothing: bookings are recognised by their ids, other calls by their request
 //! records, and events by their inbox keys.
 
+mod load;
 #[cfg(test)]
 mod tests;
 mod work;
-
-use std::collections::HashSet;
 
 use async_trait::async_trait;
 use domain::access::Scope;
 use domain::event::Cause;
 use domain::ids::{ClaimId, ScreeningId, SlotId};
 use domain::request::Request;
-use domain::screening::{self, Booking, FIRST_GENERATION, Reschedule, Revocation, Screening, Terms};
+use domain::screening::{self, Booking, Queued, Reschedule, Revocation, Screening, Terms};
 use fault::Fault;
 use jiff::Timestamp;
 use runtime::clock::Clock;
@@ -26,7 +25,6 @@ use store::{BatchHandler, Transaction, Writer, micros, outbox, request_record, t
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::CONSUMER;
 use crate::Rules;
 use crate::tables;
 use crate::tables::watch::{self, Orphan};
@@ -38,7 +36,7 @@ pub(crate) use work::service_actor;
 pub(crate) enum Command {
     /// Writes a new booking.
     Book(Book),
-    /// Settles a PENDING booking, or fences a claim of a move.
+    /// Settles a PENDING or WAITLISTED booking, or fences a claim of a move.
     Settle(Settle),
     /// Changes a booking for a caller.
     Change(BookingChange),
@@ -48,9 +46,9 @@ pub(crate) enum Command {
     Consume(Vec<ClaimEvent>),
     /// Stores an event that cannot be applied.
     StoreDeadLetter(DeadLetter, InboxKey),
-    /// Fences claims that no booking holds.
+    /// Fences claims that no booking holds, and finds those of bookings that wait.
     Fence(Vec<Orphan>),
-    /// Stops watching claims whose places Hospital has back.
+    /// Stops watching claims whose places Hospital has back, and those about which it was asked.
     Unwatch(Vec<ClaimId>),
     /// Reports refusals of full slots.
     Report(RefusalReport),
@@ -65,10 +63,19 @@ pub(crate) struct Book {
     pub(crate) request: Option<Request>,
     pub(crate) cause: Cause,
     pub(crate) booking: Booking,
-    /// The terms that Hospital answered with the place, or what is known from earlier answers.
+    /// The terms that Hospital answered with, or what is known from earlier answers.
     pub(crate) terms: Terms,
-    /// Whether the booking is written as PENDING, because Hospital is out of reach.
-    pub(crate) parked: bool,
+    pub(crate) holds: Holds,
+}
+
+/// What Hospital gave for a new booking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Holds {
+    Place,
+    /// A position in the queue of the slot.
+    Ticket(Queued),
+    /// Nothing is known, because Hospital is out of reach. The booking is written as PENDING.
+    Nothing,
 }
 
 /// A move of a booking for a caller, after Hospital gave a place.
@@ -98,7 +105,7 @@ pub(crate) enum Booked {
     Fenced,
 }
 
-/// What Hospital's answer means for a PENDING booking, or for one that is to move.
+/// What Hospital's answer means for a PENDING or WAITLISTED booking, or for one that is to move.
 #[derive(Debug, Clone)]
 pub(crate) struct Settle {
     pub(crate) id: ScreeningId,
@@ -129,9 +136,10 @@ pub(crate) struct ClaimEvent {
 }
 
 impl ClaimEvent {
-    /// Whether the inbox has to store this event by itself. A reservation needs no entry where events come without an
-    /// order: once its screening has a row, which is never deleted, the event changes nothing, or has a claim released
-    /// that was released before. Where events come in order, each one moves the cursor.
+    /// Whether the inbox has to store this event by itself. Events about claims that were made or got a place need no
+    /// entry where events come without an order: once the screening has a row, which is never deleted, the event of a
+    /// claim that was made changes nothing, or has a claim released that was released before; and a row waits once in
+    /// its life, so only the first delivery can find it waiting. Where events come in order, each one moves the cursor.
     pub(crate) fn is_remembered(&self) -> bool {
         matches!(self.inbox_key, InboxKey::Ordered { .. }) || matches!(self.fact, ClaimFact::Revoked { .. })
     }
@@ -139,13 +147,11 @@ impl ClaimEvent {
 
 #[derive(Debug, Clone)]
 pub(crate) enum ClaimFact {
-    /// A place was taken.
-    Reserved {
-        /// The claim that holds the place.
-        claim: ClaimId,
-        slot: SlotId,
-    },
-    /// Hospital took a place away.
+    /// A claim was made, which holds a place or waits for one.
+    Made { claim: ClaimId, slot: SlotId },
+    /// A claim that waited got a place.
+    Promoted { claim: ClaimId, slot: SlotId },
+    /// Hospital took a claim away.
     Revoked {
         claim: ClaimId,
         slot: SlotId,
@@ -173,10 +179,19 @@ pub(crate) enum Answer {
     Booked(Booked),
     /// The result of a [`Command::Settle`] or a [`Command::Change`].
     Row(Result<Box<Screening>, Fault>),
-    /// The result of a [`Command::Fence`]: the claims to release. No event tells Hospital of these.
-    Fenced(Vec<Orphan>),
+    /// The result of a [`Command::Fence`].
+    Fenced(Unsettled),
     /// The result of any other command.
     Done,
+}
+
+/// Claims of a [`Command::Fence`] about which Hospital is to be asked. They stay watched until it has answered.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Unsettled {
+    /// The claims to release. No event tells Hospital of these.
+    pub(crate) left: Vec<Orphan>,
+    /// The bookings whose claims waited at last, as far as their rows tell.
+    pub(crate) waiting: Vec<Screening>,
 }
 
 #[derive(Debug)]
@@ -199,75 +214,11 @@ impl BatchHandler for ScreeningBatchHandler {
     async fn execute(&self, transaction: &Transaction, batch: &[&Command]) -> Result<Vec<Answer>, DbErr> {
         // as precise as the database stores it, so that an answer and a later read agree
         let now = timestamp(micros(self.clock.now()));
-        let mut work = load(transaction, batch, self.rules, now).await?;
+        let mut work = load::load(transaction, batch, self.rules, now).await?;
         let answers = batch.iter().map(|command| work.run(command)).collect();
         save(transaction, work, batch).await?;
         Ok(answers)
     }
-}
-
-/// Reads the rows that a batch needs, one statement per table, and finds out which events are new.
-async fn load(transaction: &Transaction, batch: &[&Command], rules: Rules, now: Timestamp) -> Result<Work, DbErr> {
-    let (mut keys, mut ids, mut customers, mut inbox_keys, mut slots) =
-        (vec![], HashSet::new(), vec![], vec![], vec![]);
-    let (mut taken, mut moving) = (Vec::new(), Vec::new());
-    for command in batch {
-        match command {
-            Command::Book(book) => {
-                keys.extend(book.request.as_ref().map(|request| &request.key));
-                ids.insert(book.booking.id);
-                customers.push(&book.booking.customer);
-            }
-            Command::Settle(settle) => {
-                ids.insert(settle.id);
-            }
-            Command::Change(change) => {
-                keys.push(&change.request.key);
-                ids.insert(change.id);
-            }
-            Command::Reschedule(one) => {
-                keys.push(&one.request.key);
-                ids.insert(one.id);
-                moving.push(one.id);
-            }
-            Command::Consume(events) => {
-                inbox_keys.extend(events.iter().filter(|event| event.is_remembered()).map(|event| &event.inbox_key));
-                for event in events {
-                    match &event.fact {
-                        // a first claim only needs to know whether its screening has a row
-                        ClaimFact::Reserved { claim, .. } if claim.generation == FIRST_GENERATION => {
-                            taken.push(claim.screening);
-                        }
-                        ClaimFact::Reserved { claim, .. } | ClaimFact::Revoked { claim, .. } => {
-                            ids.insert(claim.screening);
-                        }
-                        ClaimFact::Other => {}
-                    }
-                }
-            }
-            Command::StoreDeadLetter(_, inbox_key) => inbox_keys.push(inbox_key),
-            Command::Fence(orphans) => ids.extend(orphans.iter().map(|orphan| orphan.claim.screening)),
-            Command::Report(report) => {
-                keys.push(&report.request.key);
-                slots.extend(report.counts.iter().map(|(slot, _)| slot));
-            }
-            Command::Purge(_) | Command::Unwatch(_) => {}
-        }
-    }
-    let records = request_record::find(transaction, &keys).await?;
-    ids.extend(records.values().filter_map(|record| ScreeningId::parse(&record.resource).ok()));
-    let rows = if ids.is_empty() { Default::default() } else { tables::by_ids_for_update(transaction, ids).await? };
-    let booked = tables::present(transaction, taken).await?;
-    if !rows.is_empty() {
-        // if nothing was locked, this transaction did not wait for another one
-        request_record::ensure_unanswered(transaction, &keys, &records).await?;
-    }
-    customers.extend(moving.iter().filter_map(|id| rows.get(id)?.customer.as_ref()));
-    let active = tables::active(transaction, customers).await?;
-    let versions = tables::refusal::versions(transaction, slots).await?;
-    let fresh =
-        if inbox_keys.is_empty() { Vec::new() } else { inbox::admit(transaction, CONSUMER, &inbox_keys).await? };
-    Ok(Work::new((now, rules), records, (rows, booked), active, versions, fresh))
 }
 
 /// Writes the results of a batch, one statement per table.
@@ -313,10 +264,10 @@ impl ScreeningWriter {
         }
     }
 
-    /// Fences claims that no booking holds. Returns those that are to be released; they stay watched until then.
-    pub(crate) async fn fence(&self, orphans: Vec<Orphan>, deadline: Instant) -> Result<Vec<Orphan>, Fault> {
+    /// Fences claims that no booking holds. Returns those about which Hospital is to be asked.
+    pub(crate) async fn fence(&self, orphans: Vec<Orphan>, deadline: Instant) -> Result<Unsettled, Fault> {
         match self.writer.submit(Command::Fence(orphans), deadline).await? {
-            Answer::Fenced(left) => Ok(left),
+            Answer::Fenced(unsettled) => Ok(unsettled),
             Answer::Booked(_) | Answer::Row(_) | Answer::Done => Err(mismatch()),
         }
     }

@@ -28,6 +28,8 @@ pub(crate) struct Create {
     pub(crate) validate_only: bool,
     /// Whether the booking may be stored as PENDING while Hospital is out of reach.
     pub(crate) accept_pending: bool,
+    /// Whether the booking waits for a place where none is left.
+    pub(crate) join_waitlist: bool,
     pub(crate) request: Request,
 }
 
@@ -69,7 +71,8 @@ fn request(caller: &Caller, method: &'static str, id: Option<Uuid>, canonical: &
 }
 
 pub(crate) fn create(caller: &Caller, message: message::CreateScreeningRequest) -> Result<Create, Fault> {
-    let message::CreateScreeningRequest { screening, validate_only, request_id, accept_pending } = message;
+    let message::CreateScreeningRequest { screening, validate_only, request_id, accept_pending, join_waitlist } =
+        message;
     let mut violations = Violations::new();
     let content = screening.map(|screening| {
         let message::Screening {
@@ -90,6 +93,8 @@ pub(crate) fn create(caller: &Caller, message: message::CreateScreeningRequest) 
             etag: _,
             consistency_token: _,
             state_message: _,
+            waitlist_position: _,
+            promotion_close_time: _,
         } = screening;
         let parsed_customer = violations.name("screening.customer", &customer, CustomerId::parse);
         text::check(&mut violations, "screening.customer_display_name", &mut customer_display_name, 0, NAME_MAX);
@@ -102,13 +107,14 @@ pub(crate) fn create(caller: &Caller, message: message::CreateScreeningRequest) 
     }
     let id = decode_id(&mut violations, "request_id", &request_id);
     let decoded = content.and_then(|(customer, slot, screening)| {
-        // Neither flag is part of the fingerprint: judging a booking and making it are the same request, and a caller
-        // who got no answer may accept a PENDING booking when it repeats its request.
+        // No flag is part of the fingerprint: judging a booking and making it are the same request, and a caller who
+        // got no answer or no place may accept a PENDING or WAITLISTED booking when it repeats its request.
         let canonical = message::CreateScreeningRequest {
             screening: Some(screening.clone()),
             validate_only: false,
             request_id: String::new(),
             accept_pending: false,
+            join_waitlist: false,
         };
         let named = request(caller, "CreateScreening", id, &canonical);
         let flagged = || message::CreateScreeningRequest { accept_pending: true, ..canonical.clone() };
@@ -119,6 +125,7 @@ pub(crate) fn create(caller: &Caller, message: message::CreateScreeningRequest) 
             slot: slot?,
             validate_only,
             accept_pending,
+            join_waitlist,
             request,
         })
     });
@@ -228,7 +235,17 @@ fn attendance(
     violations.finish_with(id.map(|id| Change { id, reason: String::new(), etag, request }))
 }
 
-const STATES: &[&str] = &["PENDING", "CONFIRMED", "CANCELLED", "FORCE_CANCELLED", "REJECTED", "COMPLETED", "NO_SHOW"];
+const STATES: &[&str] = &[
+    "PENDING",
+    "CONFIRMED",
+    "CANCELLED",
+    "FORCE_CANCELLED",
+    "REJECTED",
+    "COMPLETED",
+    "NO_SHOW",
+    "WAITLISTED",
+    "EXPIRED",
+];
 
 const FIELDS: &[Field] = &[
     Field { name: "customer", kind: Kind::Customer },
@@ -240,16 +257,19 @@ const FIELDS: &[Field] = &[
 ];
 
 pub(crate) fn list(scope: &Scope, message: message::ListScreeningsRequest) -> Result<Listing, Fault> {
-    let message::ListScreeningsRequest { page_size, page_token, filter, order_by } = message;
+    let message::ListScreeningsRequest { page_size, page_token, filter, order_by, show_waitlisted } = message;
     let mut violations = Violations::new();
     // The page token depends on the order. The violation of `order_by` itself is added last, below.
     let order = Order::decode(&mut Violations::new(), &order_by, ORDERS, DEFAULT_ORDER);
-    let binding = ["ListScreenings", &filter, &format!("{order:?}"), &format!("{scope:?}")];
+    let (ordered, scoped) = (format!("{order:?}"), format!("{scope:?}"));
+    let mut binding = vec!["ListScreenings", &filter, &ordered, &scoped];
+    // a token of the version before is one of a list without them
+    binding.extend(show_waitlisted.then_some("show_waitlisted"));
     let page = Page::decode(&mut violations, page_size, &page_token, &binding, shape(order));
     let comparisons = filter::decode(&mut violations, &filter, FIELDS);
     Order::decode(&mut violations, &order_by, ORDERS, DEFAULT_ORDER);
     violations.finish()?;
-    Ok(Listing { comparisons, order, page })
+    Ok(Listing { comparisons, shows_waitlisted: show_waitlisted, order, page })
 }
 
 #[cfg(test)]
@@ -309,6 +329,8 @@ mod tests {
         patient.accept_pending = true;
         let patient = create(&kim(), patient).unwrap().request;
         assert_eq!(patient.fingerprint, first);
+        let joining = message::CreateScreeningRequest { join_waitlist: true, ..full() };
+        assert_eq!(fingerprint(joining), first);
         let mut other = full();
         other.screening.as_mut().unwrap().customer_display_name = "Lee".into();
         assert_ne!(fingerprint(other.clone()), first);
@@ -343,6 +365,8 @@ mod tests {
         let refused = |scope: &Scope, order: &str| list(scope, message(order, token.clone())).unwrap_err().reason();
         assert_eq!(refused(&kim, "create_time"), Reason::PageTokenInvalid);
         assert_eq!(refused(&Scope::Everything, ""), Reason::PageTokenInvalid);
+        let wider = message::ListScreeningsRequest { show_waitlisted: true, ..message("", token.clone()) };
+        assert_eq!(list(&kim, wider).unwrap_err().reason(), Reason::PageTokenInvalid);
         assert_eq!(list(&kim, message("name", String::new())).unwrap_err().reason(), Reason::FieldInvalid);
     }
 }

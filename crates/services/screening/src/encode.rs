@@ -2,7 +2,7 @@
 
 use contract::screening::v1 as message;
 use domain::civil::{encode_date, encode_time};
-use domain::screening::Screening;
+use domain::screening::{Screening, State};
 use domain::token::{ConsistencyToken, etag};
 
 /// Encodes a screening. A fence has no customer and is never part of an answer.
@@ -17,12 +17,15 @@ pub(crate) fn screening(screening: &Screening) -> message::Screening {
         state_reason,
         state_message,
         given_up: _,
+        joins_waitlist: _,
+        queued,
         generation,
         fenced_generation: _,
         version,
         create_time,
         update_time,
     } = screening;
+    let waiting = queued.filter(|_| *state == State::Waitlisted);
     message::Screening {
         name: id.to_string(),
         customer: customer.as_ref().map(ToString::to_string).unwrap_or_default(),
@@ -40,5 +43,7 @@ pub(crate) fn screening(screening: &Screening) -> message::Screening {
         etag: etag(*version),
         consistency_token: ConsistencyToken { screening: *id, version: *version }.encode(),
         state_message: state_message.clone(),
+        waitlist_position: waiting.map_or(0, |queued| queued.position),
+        promotion_close_time: waiting.map(|queued| encode_time(queued.closes_at)),
     }
 }

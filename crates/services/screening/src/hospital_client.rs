@@ -19,7 +19,7 @@ use domain::booking::{Ended, Reply};
 use domain::capacity::{Offer, Venue};
 use domain::civil::{decode_time, time_zone};
 use domain::ids::{ClaimId, HospitalId, SlotId};
-use domain::screening::Terms;
+use domain::screening::{Queued, Terms};
 use fault::{Fault, Reason};
 use runtime::client::{Replicas, is_unreachable};
 use runtime::deadline::{Deadline, FAIR};
@@ -38,6 +38,8 @@ use terms::KnownHospitals;
 pub(crate) enum Reserved {
     /// The claim is ACTIVE, under these terms.
     Active(Terms),
+    /// The claim waits in the queue of its slot, under these terms.
+    Waiting(Terms, Queued),
     /// Hospital refused: what that means for the protocol, and the refusal itself.
     Refused(Reply, Fault),
     /// No answer arrived. The text says why, for the log.
@@ -51,6 +53,7 @@ impl Reserved {
     pub(crate) fn reply(&self) -> Reply {
         match self {
             Self::Active(_) => Reply::Active,
+            Self::Waiting(..) => Reply::Waiting,
             Self::Refused(reply, _) => *reply,
             Self::Unknown(_) | Self::Late => Reply::Unknown,
         }
@@ -107,30 +110,33 @@ impl HospitalClient {
         self.known.get(hospital)
     }
 
+    /// Asks for a place, or for a ticket of the slot's queue if `allow_waitlist` is set and no place is left. If
+    /// Hospital has the claim already, the answer is what it is now.
     pub(crate) async fn reserve(
         &self,
         slot: &SlotId,
         claim: ClaimId,
+        allow_waitlist: bool,
         trace: &TraceContext,
         deadline: Deadline,
     ) -> Reserved {
         let answer = match &self.places {
             Places::Here(places) => {
-                let message = request(slot, claim);
+                let message = request(slot, claim, allow_waitlist);
                 let hurried = is_hurried(deadline);
                 let asked = places.call(message, trace, deadline, |places, request| places.reserve_capacity(request));
                 asked.await.map_err(|status| no_answer_here(&status, hurried && deadline.has_passed()))
             }
-            Places::Remote(queues) => queues.reserve(slot, claim, trace, deadline).await,
+            Places::Remote(queues) => queues.reserve(slot, (claim, allow_waitlist), trace, deadline).await,
         };
         match answer {
-            Ok(claim) => match claim.terms.and_then(read_terms) {
-                Some(terms) => {
-                    self.known.put(&slot.hospital, &terms);
-                    Reserved::Active(terms)
+            Ok(claim) => {
+                let reserved = read_claim(claim);
+                if let Reserved::Active(terms) | Reserved::Waiting(terms, _) = &reserved {
+                    self.known.put(&slot.hospital, terms);
                 }
-                None => Reserved::Unknown("hospital gave a place without its terms".to_owned()),
-            },
+                reserved
+            }
             Err(Failure::Refused(fault, reply)) => Reserved::Refused(reply, about(fault, slot)),
             Err(Failure::Silent(cause)) => Reserved::Unknown(cause),
             Err(Failure::Late) => Reserved::Late,
@@ -158,7 +164,9 @@ impl HospitalClient {
             Ok(claim) => match claim.state() {
                 message::capacity_claim::State::Released => Some(Ended::Released),
                 message::capacity_claim::State::Revoked => Some(Ended::Revoked),
-                message::capacity_claim::State::Active | message::capacity_claim::State::Unspecified => None,
+                message::capacity_claim::State::Active
+                | message::capacity_claim::State::Waiting
+                | message::capacity_claim::State::Unspecified => None,
             },
             Err(Failure::Refused(fault, _)) => {
                 tracing::warn!(%claim, ?fault, "hospital refused a release");
@@ -225,13 +233,39 @@ fn found<A>(slot: &SlotId, answer: Result<A, Failure>, missing: Reason) -> Resul
     }
 }
 
+/// Whether a refusal says that every place of the slot is taken, with a queue for it or without.
+pub(crate) fn is_full(reason: Reason) -> bool {
+    matches!(reason, Reason::SlotFull | Reason::WaitlistFull | Reason::WaitlistClosed)
+}
+
 /// Whether a caller leaves too little time to tell by a missing answer that Hospital is out of reach.
 fn is_hurried(deadline: Deadline) -> bool {
     deadline.remaining() < FAIR
 }
 
-fn request(slot: &SlotId, claim: ClaimId) -> message::ReserveCapacityRequest {
-    message::ReserveCapacityRequest { slot: slot.to_string(), claim_id: claim.to_string() }
+fn request(slot: &SlotId, claim: ClaimId, allow_waitlist: bool) -> message::ReserveCapacityRequest {
+    message::ReserveCapacityRequest { slot: slot.to_string(), claim_id: claim.to_string(), allow_waitlist }
+}
+
+/// What a claim that Hospital answered with has. One in a state of a later version has nothing that this version knows.
+fn read_claim(claim: message::CapacityClaim) -> Reserved {
+    let state = claim.state();
+    let Some(terms) = claim.terms.and_then(read_terms) else {
+        return Reserved::Unknown("hospital answered a claim without its terms".to_owned());
+    };
+    match (state, claim.promotion_close_time.as_ref().and_then(decode_time)) {
+        (message::capacity_claim::State::Active, _) => Reserved::Active(terms),
+        (message::capacity_claim::State::Waiting, Some(closes_at)) => {
+            Reserved::Waiting(terms, Queued { position: claim.waitlist_position, closes_at })
+        }
+        (
+            message::capacity_claim::State::Waiting
+            | message::capacity_claim::State::Released
+            | message::capacity_claim::State::Revoked
+            | message::capacity_claim::State::Unspecified,
+            _,
+        ) => Reserved::Unknown(format!("hospital answered a claim in state {}", claim.state)),
+    }
 }
 
 /// Decodes booking terms. `None` if their time zone or their time is invalid.
@@ -261,4 +295,42 @@ pub(crate) fn unavailable(slot: &SlotId, cause: impl std::fmt::Display) -> Fault
 pub(crate) fn late(slot: &SlotId) -> Fault {
     let message = "the deadline passed before hospital could answer; send the same request_id again, with more time";
     Fault::new(Reason::DeadlineExceeded, message).with("slot", slot)
+}
+
+#[cfg(test)]
+mod tests {
+    use message::capacity_claim::State;
+
+    use super::*;
+
+    fn claim(state: i32) -> message::CapacityClaim {
+        let midnight = Some(prost_types::Timestamp { seconds: 1_800_000_000, nanos: 0 });
+        let terms = message::BookingTerms {
+            hospital_display_name: "Seoul".into(),
+            time_zone: "Asia/Seoul".into(),
+            cancellation_close_time: midnight,
+        };
+        message::CapacityClaim {
+            state,
+            terms: Some(terms),
+            waitlist_position: 4,
+            promotion_close_time: midnight,
+            ..message::CapacityClaim::default()
+        }
+    }
+
+    #[test]
+    fn only_an_active_claim_is_a_place() {
+        assert!(matches!(read_claim(claim(State::Active.into())), Reserved::Active(_)));
+        let waiting = read_claim(claim(State::Waiting.into()));
+        assert!(matches!(waiting, Reserved::Waiting(_, Queued { position: 4, .. })), "{waiting:?}");
+        for other in [State::Unspecified.into(), State::Released.into(), State::Revoked.into(), 77] {
+            assert_eq!(read_claim(claim(other)).reply(), Reply::Unknown, "{other}");
+        }
+        // one that waits for ever, and one whose terms nobody knows
+        let endless = message::CapacityClaim { promotion_close_time: None, ..claim(State::Waiting.into()) };
+        assert_eq!(read_claim(endless).reply(), Reply::Unknown);
+        let bare = message::CapacityClaim { terms: None, ..claim(State::Active.into()) };
+        assert_eq!(read_claim(bare).reply(), Reply::Unknown);
+    }
 }

@@ -33,7 +33,7 @@ use store::{Database, Location, WriterOptions};
 pub use crate::migration::Migrator;
 
 use crate::app::refusals::Refusals;
-use crate::app::{App, reconciler, resolver};
+use crate::app::{App, expiry, reconciler, resolver};
 use crate::batch::{ScreeningBatchHandler, ScreeningWriter};
 use crate::hospital_client::HospitalClient;
 use crate::tables::booking_lookup::BookingLookup;
@@ -60,7 +60,8 @@ pub struct Options {
     /// booking that comes later meets the fence and asks for another place.
     #[serde(with = "runtime::config::duration")]
     pub reconcile_grace: Duration,
-    /// The longest pause between two attempts to settle PENDING bookings.
+    /// The longest pause between two attempts to settle PENDING bookings, and the pause between two looks for
+    /// WAITLISTED ones that get no place any more.
     #[serde(with = "runtime::config::duration")]
     pub resolve_pause: Duration,
     /// How often refusals of full slots are reported. The contract promises every 5 s.
@@ -159,6 +160,7 @@ pub fn build_on(options: Options, database: Database, rules: Rules, deps: Deps, 
     });
     process.tasks.spawn(Kind::Loop, "screening-reconciler", reconciler::run(Arc::clone(&app)));
     process.tasks.spawn(Kind::Loop, "screening-resolver", resolver::run(Arc::clone(&app)));
+    process.tasks.spawn(Kind::Loop, "screening-expiry", expiry::run(Arc::clone(&app)));
     server.add(runtime::limited!(ScreeningServiceServer::new(rpc::Rpc::new(app))));
     let consumers = reactions::consumers(&writer, &database);
     Service { database, consumers, versions: Arc::new(TableVersions) }

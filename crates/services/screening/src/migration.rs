@@ -18,6 +18,7 @@ impl MigratorTrait for Migrator {
         migrations.push(Box::new(Screenings));
         migrations.push(Box::new(OneIndexOfCustomers));
         migrations.push(Box::new(FencedGenerations));
+        migrations.push(Box::new(Waitlist));
         migrations
     }
 }
@@ -94,6 +95,47 @@ impl MigrationTrait for FencedGenerations {
         let mut fenced = column(row::Column::FencedGeneration);
         fenced.integer().default(0);
         manager.alter_table(Table::alter().table(row::Entity).add_column(fenced).to_owned()).await
+    }
+}
+
+/// Keeps with each booking whether and how it waits for a place. Both indexes hold the WAITLISTED rows alone, so a
+/// booking that never waits enters none of them.
+struct Waitlist;
+
+impl MigrationName for Waitlist {
+    fn name(&self) -> &str {
+        "screening_0004_waitlist"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for Waitlist {
+    // all of it or nothing, also on SQLite
+    fn use_transaction(&self) -> Option<bool> {
+        Some(true)
+    }
+
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        use row::{Column, Entity};
+        let (mut joins, mut position) = (column(Column::JoinsWaitlist), column(Column::WaitlistPosition));
+        joins.boolean().default(false);
+        position.integer().default(0);
+        let mut close = ColumnDef::new(Column::PromotionCloseTime);
+        close.big_integer().null();
+        // SQLite adds one column at a time
+        for column in [joins, position, close] {
+            manager.alter_table(Table::alter().table(Entity).add_column(column).to_owned()).await?;
+        }
+        let mut one_a_slot = Index::create();
+        one_a_slot.name("screening_waiting_by_customer_slot").table(Entity).unique();
+        one_a_slot.col(Column::Customer).col(Column::Hospital).col(Column::SlotDate);
+        let mut due = Index::create();
+        due.name("screening_waiting_by_close").table(Entity).col(Column::PromotionCloseTime).col(Column::Id);
+        for mut index in [one_a_slot, due] {
+            index.and_where(Column::State.eq(State::Waitlisted.number()));
+            manager.create_index(index).await?;
+        }
+        Ok(())
     }
 }
 

@@ -1,4 +1,4 @@
-//! Reactions to Hospital's events: places that were taken, and places that were taken away.
+//! Reactions to Hospital's events: claims that were made or got a place, and claims that were taken away.
 //!
 //! Events are decoded here. The writer's transaction decides what follows from them.
 
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use contract::event::v1::event_envelope::Payload;
-use contract::event::v1::{CapacityReserved, CapacityRevoked};
+use contract::event::v1::{CapacityReserved, CapacityRevoked, CapacityWaitlisted};
 use domain::event::{Cause, subject_filter};
 use domain::ids::{ClaimId, Malformed, SlotId};
 use domain::screening::Revocation;
@@ -28,7 +28,8 @@ const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The consumers that this service declares.
 pub(crate) fn consumers(writer: &ScreeningWriter, database: &Database) -> Vec<Consumer> {
-    let filter = ["capacity_reserved", "capacity_revoked"].map(|fact| subject_filter("claim", fact));
+    let filter =
+        ["capacity_reserved", "capacity_revoked", "capacity_waitlisted"].map(|fact| subject_filter("claim", fact));
     vec![Consumer {
         name: CONSUMER,
         filter: filter.into(),
@@ -60,11 +61,6 @@ fn read(incoming: &Incoming) -> Result<ClaimEvent, Malformed> {
     let Incoming { envelope, event_id, inbox_key } = incoming;
     let traceparent = TraceContext::parse_or_new(&envelope.traceparent).traceparent();
     let mut cause = Cause::of_event(NAME, *event_id, traceparent);
-    cause.request_id.clone_from(&envelope.request_id);
-    if !envelope.actor.is_empty() {
-        // the actor who took the place away also ends the booking
-        cause.actor.clone_from(&envelope.actor);
-    }
     let fact = match &envelope.payload {
         Some(Payload::CapacityReserved(CapacityReserved {
             slot,
@@ -74,7 +70,25 @@ fn read(incoming: &Incoming) -> Result<ClaimEvent, Malformed> {
             capacity: _,
             booked_count: _,
             date: _,
-        })) => ClaimFact::Reserved { claim: ClaimId::parse(claim_id)?, slot: SlotId::parse(slot)? },
+            from_waitlist,
+            waitlisted_count: _,
+        })) => {
+            let (claim, slot) = (ClaimId::parse(claim_id)?, SlotId::parse(slot)?);
+            // no cause but this service: who gave the place up does not book it
+            if *from_waitlist { ClaimFact::Promoted { claim, slot } } else { ClaimFact::Made { claim, slot } }
+        }
+        Some(Payload::CapacityWaitlisted(CapacityWaitlisted {
+            slot,
+            claim_id,
+            waitlist_ticket: _,
+            waitlisted_count: _,
+            slot_version: _,
+            date: _,
+            remaining_count: _,
+            capacity: _,
+            booked_count: _,
+            promotion_close_time: _,
+        })) => ClaimFact::Made { claim: ClaimId::parse(claim_id)?, slot: SlotId::parse(slot)? },
         Some(Payload::CapacityRevoked(CapacityRevoked {
             slot,
             claim_id,
@@ -85,13 +99,21 @@ fn read(incoming: &Incoming) -> Result<ClaimEvent, Malformed> {
             capacity: _,
             booked_count: _,
             date: _,
-        })) => ClaimFact::Revoked {
-            claim: ClaimId::parse(claim_id)?,
-            slot: SlotId::parse(slot)?,
-            reason: Revocation::from_name(reason)
-                .ok_or_else(|| Malformed("must give the code of a revocation".to_owned()))?,
-            message: message.clone(),
-        },
+            waitlisted_count: _,
+        })) => {
+            cause.request_id.clone_from(&envelope.request_id);
+            if !envelope.actor.is_empty() {
+                // the actor who took the place away also ends the booking
+                cause.actor.clone_from(&envelope.actor);
+            }
+            ClaimFact::Revoked {
+                claim: ClaimId::parse(claim_id)?,
+                slot: SlotId::parse(slot)?,
+                reason: Revocation::from_name(reason)
+                    .ok_or_else(|| Malformed("must give the code of a revocation".to_owned()))?,
+                message: message.clone(),
+            }
+        }
         _ => ClaimFact::Other,
     };
     Ok(ClaimEvent { inbox_key: inbox_key.clone(), event_id: *event_id, cause, fact })

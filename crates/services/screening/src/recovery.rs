@@ -10,7 +10,7 @@ use domain::event::{Cause, envelope};
 use domain::ids::{ClaimId, ScreeningId, SlotId};
 use domain::recovery::{Answered, given_up};
 use domain::request::RequestKey;
-use domain::screening::{FIRST_GENERATION, Screening, State, state_fact};
+use domain::screening::{Screening, State, state_fact};
 use fault::Fault;
 use jiff::Timestamp;
 use runtime::clock::Clock;
@@ -25,7 +25,7 @@ use crate::NAME;
 use crate::batch::service_actor;
 use crate::tables::row::{self, Column, Entity};
 use crate::tables::watch::{self, Orphan};
-use crate::tables::{CustomerDate, active, by_ids, present};
+use crate::tables::{CustomerDate, CustomerSlot, active, by_ids, present, waiting};
 use store::Fetch as _;
 
 /// The names of this service's durable consumers.
@@ -53,7 +53,8 @@ pub struct Recovered {
     pub made: Vec<ScreeningId>,
     /// Bookings that were older here and are brought up to date.
     pub changed: Vec<ScreeningId>,
-    /// Bookings that were ended, because the same customer made a later one for the same date.
+    /// Bookings that were ended, because the same customer made a later one for the same date, or joined the same queue
+    /// later.
     pub ended: Vec<ScreeningId>,
 }
 
@@ -122,7 +123,8 @@ async fn run(transaction: &Transaction, known: &Known, now: Timestamp) -> Result
     let mut held = by_ids(transaction, known.bookings.iter().map(|row| row.id)).await?;
     let newer = |row: &&Screening| held.get(&row.id).is_none_or(|held| row.version > held.version);
     let mut rows: Vec<Screening> = known.bookings.iter().filter(newer).cloned().collect();
-    let ended = alone_on_their_dates(transaction, &mut rows, &mut held).await?;
+    let mut ended = alone_on_their_dates(transaction, &mut rows, &mut held).await?;
+    ended.extend(alone_in_their_queues(transaction, &mut rows, &mut held).await?);
 
     let mut recovered = Recovered { ended, ..Recovered::default() };
     let (mut created, mut changed) = (Vec::new(), Vec::new());
@@ -148,15 +150,11 @@ async fn run(transaction: &Transaction, known: &Known, now: Timestamp) -> Result
     row::insert(transaction, created).await?;
     let claims: HashSet<ClaimId> = rows.iter().map(Screening::claim).collect();
     watch::delete(transaction, &claims).await?;
-    let left = known.left.iter().map(|(claim, slot)| Orphan {
-        claim: *claim,
-        slot: slot.clone(),
-        // due at once
-        seen: Timestamp::UNIX_EPOCH,
-        event_id: uuid_v7(),
-        traceparent: String::new(),
-    });
-    watch::insert(transaction, &left.collect::<Vec<_>>()).await?;
+    // the events of their promotions may have been consumed by what was lost, so Hospital is asked
+    let waiting = rows.iter().filter(|row| row.state == State::Waitlisted).map(|row| (row.claim(), &row.slot));
+    let left = known.left.iter().map(|(claim, slot)| (*claim, slot));
+    let due = left.chain(waiting).map(|(claim, slot)| due_at_once(claim, slot));
+    watch::insert(transaction, &due.collect::<Vec<_>>()).await?;
     let cause = Cause {
         actor: service_actor(),
         request_id: String::new(),
@@ -172,6 +170,12 @@ async fn run(transaction: &Transaction, known: &Known, now: Timestamp) -> Result
         past::close(transaction, gap, now).await?;
     }
     Ok(recovered)
+}
+
+/// A claim to look at as soon as the service runs.
+fn due_at_once(claim: ClaimId, slot: &SlotId) -> Orphan {
+    let (seen, event_id) = (Timestamp::UNIX_EPOCH, uuid_v7());
+    Orphan { claim, slot: slot.clone(), seen, event_id, traceparent: String::new() }
 }
 
 /// Restores the request records of calls, so that a repetition gets the same answer.
@@ -207,7 +211,6 @@ async fn alone_on_their_dates(
             held.insert(id, other);
         }
     }
-    let came = |row: &Screening| if row.generation > FIRST_GENERATION { row.update_time } else { row.create_time };
     rows.sort_by_key(|row| (came(row), row.id));
     let mut last: HashMap<CustomerDate, usize> = HashMap::new();
     let mut ended = Vec::new();
@@ -221,6 +224,48 @@ async fn alone_on_their_dates(
     // rows that were added for this comparison and did not change need no write
     rows.retain(|row| held.get(&row.id) != Some(row));
     Ok(ended)
+}
+
+/// When a booking came to its date. One that moved or got its place from a queue came there after it was made; nothing
+/// else of its customer was active there while it was PENDING, so for one that was, it makes no difference.
+fn came(row: &Screening) -> Timestamp {
+    if row.version > 1 { row.update_time } else { row.create_time }
+}
+
+/// Leaves each customer at most one WAITLISTED booking per slot: the one that joined last. It could only join after the
+/// others had left the queue.
+async fn alone_in_their_queues(
+    transaction: &Transaction,
+    rows: &mut Vec<Screening>,
+    held: &mut HashMap<ScreeningId, Screening>,
+) -> Result<Vec<ScreeningId>, DbErr> {
+    let joined: HashSet<CustomerSlot> = rows.iter().filter_map(queue_of).collect();
+    let given: HashSet<ScreeningId> = rows.iter().map(|row| row.id).collect();
+    let others = waiting(transaction, joined.iter().map(|(customer, _)| customer)).await?;
+    let others = others.into_iter().filter(|(queue, id)| joined.contains(queue) && !given.contains(id));
+    for (id, other) in by_ids(transaction, others.map(|(_, id)| id)).await? {
+        rows.push(other.clone());
+        held.insert(id, other);
+    }
+    rows.sort_by_key(|row| (row.create_time, row.id));
+    let mut last: HashMap<CustomerSlot, usize> = HashMap::new();
+    let mut ended = Vec::new();
+    for index in 0..rows.len() {
+        let Some(queue) = queue_of(&rows[index]) else { continue };
+        if let Some(earlier) = last.insert(queue, index) {
+            rows[earlier] = given_up(&rows[earlier]);
+            ended.push(rows[earlier].id);
+        }
+    }
+    // rows that were added for this comparison and did not change need no write
+    rows.retain(|row| held.get(&row.id) != Some(row));
+    Ok(ended)
+}
+
+/// The queue that a booking waits in.
+fn queue_of(row: &Screening) -> Option<CustomerSlot> {
+    let customer = row.customer.clone().filter(|_| row.state == State::Waitlisted);
+    customer.map(|customer| (customer, row.slot.clone()))
 }
 
 fn date_of(row: &Screening) -> Option<CustomerDate> {

@@ -13,12 +13,14 @@ pub(crate) mod watch;
 use std::collections::{HashMap, HashSet};
 
 use domain::access::Scope;
-use domain::ids::{CustomerId, ScreeningId};
+use domain::ids::{CustomerId, ScreeningId, SlotId};
 use domain::screening::{Screening, State};
+use jiff::Timestamp;
 use jiff::civil::Date;
 use sea_orm::entity::prelude::*;
-use sea_orm::sea_query::{Condition, Expr, ExprTrait};
+use sea_orm::sea_query::{Condition, Expr, ExprTrait, SimpleExpr};
 use sea_orm::{DbBackend, DbErr, QueryOrder, QuerySelect};
+use store::micros;
 use store::rows::among;
 
 use row::{Column, Entity};
@@ -116,15 +118,66 @@ pub(crate) async fn active<'a>(
     Ok(found)
 }
 
+/// A customer and a slot. There is at most one WAITLISTED booking for the pair.
+pub(crate) type CustomerSlot = (CustomerId, SlotId);
+
+/// The rows in this state. The number is a literal instead of a bound value, so that SQLite can use the indexes of
+/// those rows alone.
+fn in_state(state: State) -> SimpleExpr {
+    Expr::col(Column::State).eq(Expr::cust(state.number().to_string()))
+}
+
+/// The WAITLISTED bookings of these customers, on every slot.
+pub(crate) async fn waiting<'a>(
+    connection: &dyn Connection,
+    customers: impl IntoIterator<Item = &'a CustomerId>,
+) -> Result<HashMap<CustomerSlot, ScreeningId>, DbErr> {
+    let customers: Vec<&str> = customers.into_iter().map(CustomerId::segment).collect();
+    if customers.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let select = Entity::find().filter(among(connection, Column::Customer, customers));
+    let mut found = HashMap::new();
+    for row in select.filter(in_state(State::Waitlisted)).fetch(connection).await? {
+        let row = row.into_domain()?;
+        found.extend(row.customer.map(|customer| ((customer, row.slot), row.id)));
+    }
+    Ok(found)
+}
+
+/// The instant from which a booking gets no place any more, and the booking: where a page of [`over`] ends.
+pub(crate) type Close = (Timestamp, ScreeningId);
+
+/// At most `limit` WAITLISTED bookings that get no place any more at `now`, those of the earliest time first, after
+/// `after`.
+pub(crate) async fn over(
+    connection: &dyn Connection,
+    now: Timestamp,
+    after: Option<Close>,
+    limit: u64,
+) -> Result<Vec<Screening>, DbErr> {
+    let mut select = Entity::find().filter(in_state(State::Waitlisted));
+    select = select.filter(Column::PromotionCloseTime.lte(micros(now)));
+    if let Some((close, id)) = after {
+        let position = [Column::PromotionCloseTime, Column::Id].map(Expr::col);
+        select = select.filter(Expr::tuple(position).gt(Expr::tuple([Expr::val(micros(close)), Expr::val(id.0)])));
+    }
+    let select = select.order_by_asc(Column::PromotionCloseTime).order_by_asc(Column::Id).limit(limit);
+    select.fetch(connection).await?.into_iter().map(row::Model::into_domain).collect()
+}
+
+/// How many bookings are WAITLISTED.
+pub(crate) async fn count_waiting(connection: &dyn Connection) -> Result<u64, DbErr> {
+    Entity::find().filter(in_state(State::Waitlisted)).fetch_count(connection).await
+}
+
 /// At most `limit` PENDING bookings in the order of their ids, after `after`.
 pub(crate) async fn pending(
     connection: &dyn Connection,
     after: Option<ScreeningId>,
     limit: u64,
 ) -> Result<Vec<Screening>, DbErr> {
-    // a literal instead of a bound value, so that SQLite can use the index of the PENDING rows
-    let state = Expr::cust(State::Pending.number().to_string());
-    let mut select = Entity::find().filter(Expr::col(Column::State).eq(state));
+    let mut select = Entity::find().filter(in_state(State::Pending));
     if let Some(after) = after {
         select = select.filter(Column::Id.gt(after.0));
     }

@@ -1,4 +1,4 @@
-//! The fourteen rows: their calls, and the answers that the contract requires.
+//! The fifteen rows: their calls, and the answers that the contract requires.
 
 use contract::hospital::v1 as hospital;
 use contract::hospital::v1::hospital::State as HospitalState;
@@ -25,7 +25,7 @@ const PLACES: i32 = 10;
 const FAREWELL: &str = "the clinic moves; please book elsewhere";
 
 /// The requirements in the words of the scenario, in the order of the rows.
-const REQUIREMENTS: [&str; 14] = [
+const REQUIREMENTS: [&str; 15] = [
     "an admin registers a hospital with dates",
     "a customer requests a screening",
     "the places of that date go down",
@@ -40,6 +40,7 @@ const REQUIREMENTS: [&str; 14] = [
     "a customer looks at bookings and history",
     "marketing joins and asks for more places",
     "a customer moves a booking to another date",
+    "who finds no place waits for the next one",
 ];
 
 /// The result of a row.
@@ -121,7 +122,8 @@ impl Play {
             11 => self.reservation_shows(stage, ReservationState::ForceCancelled, self.revoked.clone()).await,
             12 => self.customer_looks(stage).await,
             13 => self.marketing_asks(stage).await,
-            _ => self.customer_moves(stage).await,
+            14 => self.customer_moves(stage).await,
+            _ => self.customers_wait(stage).await,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use domain::capacity::ClaimState;
 use domain::demand::{Fact, Places};
 use domain::ids::SlotId;
 use domain::recovery::ExpectedClaim;
@@ -45,17 +46,20 @@ impl Recovery {
         Ok(())
     }
 
-    /// The claims that are not in the state that Screening's bookings require.
+    /// The claims that are not in the state that Screening's bookings require, in the order in which to write them.
     async fn claims(&self, hospital: &Database) -> Result<Vec<ExpectedClaim>, Failure> {
         let screening = self.database(Service::Screening)?;
         let (mut after, mut changes) = (None, Vec::new());
         loop {
             let rows = screening::recovery::bookings(screening, after, ROWS_PER_READ).await.map_err(failed)?;
-            let Some(last) = rows.last() else { return Ok(changes) };
+            let Some(last) = rows.last() else { break };
             after = Some(last.id);
             let expected = rows.iter().filter_map(ExpectedClaim::of).collect();
             changes.extend(hospital::recovery::claims_to_change(hospital, expected).await.map_err(failed)?);
         }
+        // they are written in this order: places are taken before anybody waits for one, and who waited longer is first
+        changes.sort_by_key(|expected| (matches!(expected.state, ClaimState::Waiting(_)), expected.since));
+        Ok(changes)
     }
 
     async fn ask_marketing(&self, hospital: &Database, known: &mut Known) -> Result<(), Failure> {
@@ -89,6 +93,7 @@ impl Recovery {
         for part in parts {
             let recovered = Box::pin(hospital::recovery::recover(database, part, self.clock)).await.map_err(refused)?;
             all.taken.extend(recovered.taken);
+            all.waiting.extend(recovered.waiting);
             all.ended.extend(recovered.ended);
             all.slots.extend(recovered.slots);
             all.closed.extend(recovered.closed);
@@ -131,8 +136,9 @@ async fn take_in(hospital: &Database, missed: &[super::MissedFrame], known: &mut
 
 /// Reports what was recovered, and what an admin has to look at.
 fn add_to_report(recovered: &Recovered, report: &mut Report) {
-    let Recovered { taken, ended, slots, closed, registered, deleted } = recovered;
+    let Recovered { taken, waiting, ended, slots, closed, registered, deleted } = recovered;
     report.did("claims hold a place again", &taken.iter().map(ToString::to_string).collect::<Vec<_>>());
+    report.did("claims wait for a place again", &waiting.iter().map(ToString::to_string).collect::<Vec<_>>());
     report.did("claims are ended again", &ended.iter().map(ToString::to_string).collect::<Vec<_>>());
     let changed = slots.iter().filter(|(_, capacity, before)| *before != Some(*capacity));
     let changed: Vec<String> = changed

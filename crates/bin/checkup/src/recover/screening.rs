@@ -23,9 +23,10 @@ struct Lost {
     reported: BTreeMap<ScreeningId, KnownBooking>,
     /// The claims of these bookings and of the doubtful ones.
     claims: HashMap<ScreeningId, Vec<Claim>>,
-    /// CONFIRMED bookings of Screening of which nobody knows a newer version, and whose claims do not fit.
+    /// CONFIRMED and WAITLISTED bookings of Screening of which nobody knows a newer version, and whose claims do not
+    /// fit.
     doubtful: BTreeMap<ScreeningId, Screening>,
-    /// ACTIVE claims whose booking nobody knows.
+    /// ACTIVE and WAITING claims whose booking nobody knows.
     strangers: Vec<Claim>,
     /// Answered calls that Screening has no record of.
     answered: HashMap<RequestKey, Answered>,
@@ -83,8 +84,9 @@ impl Recovery {
         let requests: Vec<String> = lost.answered.keys().map(|key| key.id.to_string()).collect();
         report.did("calls are answered as before when they are repeated", &requests);
         for claim in &lost.strangers {
+            let held = if claim.state == ClaimState::Active { "a place" } else { "a place in the queue" };
             report.not_known(format!(
-                "who booked {} on {}: Hospital holds a place for it; once Screening runs it is given back, so keep the name in \
+                "who booked {} on {}: Hospital holds {held} for it; once Screening runs it is given back, so keep the name in \
                  case its customer asks",
                 claim.id.screening, claim.slot
             ));
@@ -180,24 +182,26 @@ impl Recovery {
                 let id = claim.id.screening;
                 match (held.get(&id), lost.reported.contains_key(&id)) {
                     (_, true) => lost.claims.entry(id).or_default().push(claim),
-                    (Some(row), false) => {
-                        let fits = row.claim() != claim.id || claim.state == ClaimState::Active;
+                    (Some(row), false) if matches!(row.state, State::Confirmed | State::Waitlisted) => {
                         let later = claim.id.generation > row.generation && claim.state == ClaimState::Active;
-                        if row.state == State::Confirmed && (later || !fits) {
+                        if later || !fits(row, &claim) {
                             lost.doubtful.insert(id, row.clone());
                             lost.claims.entry(id).or_default().push(claim);
                         }
                     }
-                    (None, false) if claim.state == ClaimState::Active => lost.strangers.push(claim),
-                    // the claim has ended; a fence is written again when its event is read again
-                    (None, false) => {}
+                    (Some(_), false) => {}
+                    (None, false) => match claim.state {
+                        ClaimState::Active | ClaimState::Waiting(_) => lost.strangers.push(claim),
+                        // a fence is written again when its event is read again
+                        ClaimState::Released | ClaimState::Revoked(_) => {}
+                    },
                 }
             }
         }
     }
 
-    /// Corrects CONFIRMED bookings whose claims have ended: they were moved on, or have ended. Returns how many have
-    /// ended.
+    /// Corrects CONFIRMED and WAITLISTED bookings whose claims say more: they were moved on, got the place that they
+    /// waited for, or have ended. Returns how many have ended.
     async fn with_their_places(
         &self,
         bookings: &mut [Screening],
@@ -205,10 +209,14 @@ impl Recovery {
         report: &mut Report,
     ) -> Result<usize, Failure> {
         let hospital = self.database(Service::Hospital)?;
-        let (mut ended, mut moved) = (Vec::new(), Vec::new());
+        let (mut ended, mut promoted, mut moved) = (Vec::new(), Vec::new(), Vec::new());
         for row in bookings {
             match recovery::place(row, claims.get(&row.id).map(Vec::as_slice).unwrap_or_default()) {
                 Place::Kept => {}
+                Place::Promoted => {
+                    *row = recovery::promoted(row, self.clock.now());
+                    promoted.push(row.id.to_string());
+                }
                 Place::Ended(state) => {
                     *row = recovery::without_place(row, state);
                     ended.push(row.id.to_string());
@@ -226,6 +234,7 @@ impl Recovery {
             }
         }
         report.did("bookings are cancelled again, for they have no place any more", &ended);
+        report.did("bookings have the place that they waited for", &promoted);
         report.did("bookings are where Hospital keeps a place for them", &moved);
         Ok(ended.len())
     }
@@ -261,6 +270,16 @@ impl Recovery {
         }
         Ok(rows)
     }
+}
+
+/// Whether a claim is in the state that its booking requires. A claim of another generation is not the booking's.
+fn fits(row: &Screening, claim: &Claim) -> bool {
+    let is_held = match claim.state {
+        ClaimState::Active => row.state == State::Confirmed,
+        ClaimState::Waiting(_) => row.state == State::Waitlisted,
+        ClaimState::Released | ClaimState::Revoked(_) => false,
+    };
+    row.claim() != claim.id || is_held
 }
 
 /// Divides bookings, which are sorted by customer, into parts of about [`ROWS_PER_CHUNK`]. All bookings of a customer

@@ -13,6 +13,7 @@ use domain::ids::{CustomerId, Malformed};
 use domain::invariants::{ClaimRow, ServiceRows, SlotRow, emptied};
 use futures::{StreamExt, TryStreamExt, stream};
 use runtime::backoff::Backoff;
+use runtime::clock::Clock;
 use tonic::{Code, Response, Status};
 
 use super::rows::Names;
@@ -37,6 +38,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(20);
 pub(super) struct Reader {
     pub(super) auditor: Party,
     pub(super) names: Names,
+    /// The clock by which the services judge whether a claim still may get a place.
+    pub(super) clock: Clock,
     pub(super) progress: Progress,
     /// Services that do not run, in the order in which that was noticed.
     pub(super) absent: Vec<&'static str>,
@@ -110,8 +113,8 @@ async fn whole<R>(
 }
 
 impl Reader {
-    pub(super) fn new(auditor: Party, progress: Progress) -> Self {
-        Self { auditor, names: Names::default(), progress, absent: Vec::new() }
+    pub(super) fn new(auditor: Party, clock: Clock, progress: Progress) -> Self {
+        Self { auditor, names: Names::default(), clock, progress, absent: Vec::new() }
     }
 
     /// Reads everything, producers first, so that a view is not older than what it follows.
@@ -159,6 +162,8 @@ impl Reader {
         let slots = self.read_slots(hospitals).await?;
         service_rows.claims = Some(self.read_claims().await?);
         service_rows.slots = Some(slots);
+        // after the claims: one whose time ended meanwhile may have been left without a place
+        service_rows.read_at = Some(self.clock.now());
         Ok(())
     }
 
@@ -200,7 +205,9 @@ impl Reader {
         let mut found = Vec::new();
         let (auditor, progress, names) = (self.auditor.clone(), self.progress.clone(), &mut self.names);
         let list = async |page_token| {
-            let request = screening::ListScreeningsRequest { page_size: PAGE_SIZE, page_token, ..Default::default() };
+            let (page_size, show_waitlisted) = (PAGE_SIZE, true);
+            let request =
+                screening::ListScreeningsRequest { page_size, page_token, show_waitlisted, ..Default::default() };
             let page = auditor.screening().list_screenings(auditor.request(request)).await?;
             Ok(page.map(|page| (page.screenings, page.next_page_token)))
         };
@@ -271,8 +278,13 @@ impl Reader {
 pub(super) async fn screenings_of(auditor: &Party, filter: String) -> Result<Vec<screening::Screening>, Failure> {
     let mut found = Vec::new();
     let list = async |page_token| {
-        let (page_size, filter) = (PAGE_SIZE, filter.clone());
-        let request = screening::ListScreeningsRequest { page_size, page_token, filter, ..Default::default() };
+        let request = screening::ListScreeningsRequest {
+            page_size: PAGE_SIZE,
+            page_token,
+            filter: filter.clone(),
+            show_waitlisted: true,
+            ..Default::default()
+        };
         let page = auditor.screening().list_screenings(auditor.request(request)).await?;
         Ok(page.map(|page| (page.screenings, page.next_page_token)))
     };
@@ -300,7 +312,7 @@ async fn slots_of(auditor: &Party, hospital: &str) -> Result<Vec<hospital::Slot>
     Ok(found)
 }
 
-/// The claims of a slot that are ACTIVE or REVOKED.
+/// The claims of a slot that are ACTIVE, WAITING or REVOKED.
 pub(super) async fn claims_of(auditor: &Party, slot: &str) -> Result<Vec<capacity::CapacityClaim>, Failure> {
     let mut found = Vec::new();
     claims(auditor, slot, |rows| {
@@ -330,8 +342,13 @@ async fn claims(
 pub(super) async fn items_of(auditor: &Party, customer: &str) -> Result<Option<Vec<mypage::MyPageItem>>, Failure> {
     let mut found = Vec::new();
     let list = async |page_token| {
-        let (parent, page_size) = (format!("{customer}/myPage"), PAGE_SIZE);
-        let request = mypage::ListMyPageItemsRequest { parent, page_size, page_token, ..Default::default() };
+        let request = mypage::ListMyPageItemsRequest {
+            parent: format!("{customer}/myPage"),
+            page_size: PAGE_SIZE,
+            page_token,
+            show_waitlisted: true,
+            ..Default::default()
+        };
         let page = auditor.my_page().list_my_page_items(auditor.request(request)).await?;
         Ok(page.map(|page| (page.items, page.next_page_token)))
     };

@@ -7,10 +7,12 @@ use std::sync::Arc;
 
 use contract::capacity::v1 as capacity;
 use contract::hospital::v1 as hospital;
+use contract::hospital::v1::slot::State as SlotState;
 use contract::mypage::v1 as mypage;
 use contract::reservation::v1 as reservation;
 use contract::screening::v1 as screening;
 use contract::screening::v1::screening::State as ScreeningState;
+use domain::civil::decode_time;
 use domain::ids::{ClaimId, CustomerId, Malformed, ScreeningId, SlotId};
 use domain::invariants::{ClaimRow, ItemRow, ReservationRow, ScreeningRow, SlotRow};
 use jiff::civil::Date;
@@ -55,14 +57,21 @@ impl Names {
     }
 
     pub(super) fn slot_row(&mut self, row: &hospital::Slot) -> Result<SlotRow, Failure> {
-        let (capacity, booked_count, remaining_count) = (row.capacity, row.booked_count, row.remaining_count);
-        Ok(SlotRow { slot: self.slot(&row.name)?, capacity, booked_count, remaining_count })
+        Ok(SlotRow {
+            slot: self.slot(&row.name)?,
+            capacity: row.capacity,
+            booked_count: row.booked_count,
+            remaining_count: row.remaining_count,
+            waitlisted_count: row.waitlisted_count,
+            open: row.state() == SlotState::Open,
+        })
     }
 
     pub(super) fn claim_row(&mut self, row: &capacity::CapacityClaim) -> Result<ClaimRow, Failure> {
         let claim = ClaimId::parse(&row.claim_id);
         let claim = claim.map_err(|malformed| unreadable("a claim", &row.claim_id, malformed.0))?;
-        Ok(ClaimRow { claim, slot: self.slot(&row.slot)?, state: row.state() })
+        let promotion_close = row.promotion_close_time.as_ref().and_then(decode_time);
+        Ok(ClaimRow { claim, slot: self.slot(&row.slot)?, state: row.state(), promotion_close })
     }
 
     pub(super) fn screening_row(&mut self, row: &screening::Screening) -> Result<ScreeningRow, Failure> {

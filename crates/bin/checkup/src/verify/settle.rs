@@ -12,6 +12,7 @@ use contract::screening::v1 as screening;
 use domain::ids::{ClaimId, CustomerId, ScreeningId, SlotId};
 use domain::invariants::{self, Disagreement, Rule, ServiceRows, Subject};
 use futures::{StreamExt, TryStreamExt, stream};
+use jiff::Timestamp;
 use jiff::civil::Date;
 use runtime::backoff::Backoff;
 
@@ -99,6 +100,7 @@ fn is_less_to_look_at(open: usize, bookings: usize) -> bool {
 /// The services that run, without their rows.
 fn emptied(service_rows: ServiceRows) -> ServiceRows {
     ServiceRows {
+        read_at: None,
         slots: service_rows.slots.map(|_| Vec::new()),
         claims: service_rows.claims.map(|_| Vec::new()),
         screenings: service_rows.screenings.map(|_| Vec::new()),
@@ -124,7 +126,14 @@ async fn again(reader: &mut Reader, there: &ServiceRows, open: &[Disagreement]) 
     let mut round = Round::default();
     let readings = subjects.into_iter().map(|subject| {
         let auditor = reader.auditor.clone();
-        async move { reading(&auditor, there, &subject).await.map(|reading| (subject, reading)) }
+        let waits = open.iter().any(|row| row.rule == Rule::QueuesMove && is_same(&row.subject, &subject));
+        async move {
+            let reading = match &subject {
+                Subject::Claim(claim, slot) if waits => reading_of_waiting(&auditor, *claim, slot).await,
+                subject => reading(&auditor, there, subject).await,
+            };
+            reading.map(|reading| (subject, reading))
+        }
     });
     let mut readings = stream::iter(readings).buffer_unordered(CONCURRENCY);
     while let Some((subject, reading)) = readings.try_next().await? {
@@ -132,7 +141,8 @@ async fn again(reader: &mut Reader, there: &ServiceRows, open: &[Disagreement]) 
         match reading {
             Reading::Moving => round.moving.extend(open.iter().filter(|row| is_same(&row.subject, &subject)).cloned()),
             Reading::Still(fresh) => {
-                let found = invariants::check(&rows(&mut reader.names, there, &fresh)?);
+                let read_at = reader.clock.now();
+                let found = invariants::check(&rows(&mut reader.names, there, &fresh, read_at)?);
                 let (at_once, later): (Vec<_>, Vec<_>) = found
                     .into_iter()
                     .filter(|row| is_same(&row.subject, &subject))
@@ -153,8 +163,8 @@ fn is_same(left: &Subject, right: &Subject) -> bool {
     }
 }
 
-/// Converts a new reading of a subject to rows that can be compared.
-fn rows(names: &mut Names, there: &ServiceRows, fresh: &Fresh) -> Result<ServiceRows, Failure> {
+/// Converts a new reading of a subject, made until `read_at`, to rows that can be compared.
+fn rows(names: &mut Names, there: &ServiceRows, fresh: &Fresh, read_at: Timestamp) -> Result<ServiceRows, Failure> {
     fn each<P, R>(
         rows: &Option<Vec<P>>,
         mut row: impl FnMut(&P) -> Result<R, Failure>,
@@ -165,6 +175,7 @@ fn rows(names: &mut Names, there: &ServiceRows, fresh: &Fresh) -> Result<Service
         items.iter().map(|item| names.item_row(customer, item)).collect::<Result<Vec<_>, Failure>>()
     });
     Ok(ServiceRows {
+        read_at: Some(read_at),
         items: items.transpose()?,
         slots: each(&fresh.slots, |row| names.slot_row(row))?,
         claims: each(&fresh.claims, |row| names.claim_row(row))?,
@@ -187,21 +198,44 @@ async fn reading(auditor: &Party, there: &ServiceRows, subject: &Subject) -> Res
     }
 }
 
+async fn get_slot(auditor: &Party, name: &str) -> Result<Option<hospital::Slot>, Failure> {
+    read("GetSlot", async || {
+        let request = auditor.request(hospital::GetSlotRequest { name: name.to_owned() });
+        auditor.hospital().get_slot(request).await
+    })
+    .await
+}
+
+fn version(slot: &Option<hospital::Slot>) -> Option<i64> {
+    slot.as_ref().map(|slot| slot.version)
+}
+
 async fn reading_of_slot(auditor: &Party, slot: &SlotId) -> Result<Reading, Failure> {
     let name = slot.to_string();
-    let get = async || {
-        let request = auditor.request(hospital::GetSlotRequest { name: name.clone() });
-        auditor.hospital().get_slot(request).await
-    };
-    let before = read("GetSlot", get).await?;
+    let before = get_slot(auditor, &name).await?;
     let claims = claims_of(auditor, &name).await?;
-    let after = read("GetSlot", get).await?;
-    let version = |slot: &Option<hospital::Slot>| slot.as_ref().map(|slot| slot.version);
+    let after = get_slot(auditor, &name).await?;
     if version(&before) != version(&after) {
         return Ok(Reading::Moving);
     }
     let fresh = Fresh { slots: Some(after.into_iter().collect()), claims: Some(claims), ..Fresh::default() };
     Ok(Reading::Still(Box::new(fresh)))
+}
+
+/// Reads a claim that waited beside a free place like any other claim, and its slot before and after: every place that
+/// becomes free and every claim that ends its waiting is a version of the slot.
+async fn reading_of_waiting(auditor: &Party, claim: ClaimId, slot: &SlotId) -> Result<Reading, Failure> {
+    let name = slot.to_string();
+    let before = get_slot(auditor, &name).await?;
+    let reading = reading_of_claim(auditor, claim, slot).await?;
+    let after = get_slot(auditor, &name).await?;
+    match reading {
+        Reading::Still(fresh) if version(&before) == version(&after) => {
+            let slots = Some(after.into_iter().collect());
+            Ok(Reading::Still(Box::new(Fresh { slots, ..*fresh })))
+        }
+        Reading::Still(_) | Reading::Moving => Ok(Reading::Moving),
+    }
 }
 
 async fn reading_of_date(auditor: &Party, customer: &CustomerId, date: Date) -> Result<Reading, Failure> {

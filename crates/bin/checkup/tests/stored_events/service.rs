@@ -127,7 +127,7 @@ impl Running {
         };
         self.served.admin().await.hospital().create_hospital(request).await.expect("a hospital");
         let claim_id = format!("{}.1", SCREENING.trim_start_matches("screenings/"));
-        let request = ReserveCapacityRequest { slot: SLOT.into(), claim_id };
+        let request = ReserveCapacityRequest { slot: SLOT.into(), claim_id, ..ReserveCapacityRequest::default() };
         self.served.service("screening").await.capacity().reserve_capacity(request).await.expect("a place");
     }
 }
@@ -196,6 +196,8 @@ async fn book(location: &Location) {
         state_reason: String::new(),
         state_message: String::new(),
         given_up: None,
+        joins_waitlist: false,
+        queued: None,
         generation: 1,
         fenced_generation: 0,
         version: 2,

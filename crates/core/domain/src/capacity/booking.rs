@@ -9,7 +9,7 @@ use super::slot::{Slot, SlotState, slot_closed, slot_not_found};
 use crate::civil::time_zone;
 use crate::hospital_state::{Hospital, HospitalState, hospital_deleted, hospital_not_found};
 use crate::ids::SlotId;
-use crate::window::BookingPolicy;
+use crate::window::{BookingPolicy, zone_name};
 
 /// The part of a hospital that decides about a booking.
 #[derive(Debug, Clone)]
@@ -46,6 +46,9 @@ impl Venue {
                 min_notice: offset(policy.min_notice, default.min_notice)?,
                 max_advance: offset(policy.max_advance, default.max_advance)?,
                 cancellation_cutoff: offset(policy.cancellation_cutoff, default.cancellation_cutoff)?,
+                // a Hospital of the version before has no queues
+                waitlist_limit: policy.waitlist_limit.unwrap_or(0),
+                promotion_min_notice: offset(policy.promotion_min_notice, default.promotion_min_notice)?,
             },
         })
     }
@@ -58,17 +61,20 @@ pub struct Offer {
     pub open: bool,
     /// How many places are left.
     pub remaining: i32,
+    /// How many bookings wait for one.
+    pub waiting: i32,
 }
 
 impl From<&Slot> for Offer {
     fn from(slot: &Slot) -> Self {
-        Self { open: slot.state == SlotState::Open, remaining: slot.remaining() }
+        Self { open: slot.state == SlotState::Open, remaining: slot.remaining(), waiting: slot.waiting }
     }
 }
 
 impl From<&message::Slot> for Offer {
     fn from(slot: &message::Slot) -> Self {
-        Self { open: slot.state() == message::slot::State::Open, remaining: slot.remaining_count }
+        let open = slot.state() == message::slot::State::Open;
+        Self { open, remaining: slot.remaining_count, waiting: slot.waitlisted_count }
     }
 }
 
@@ -89,10 +95,39 @@ pub fn judge_booking(slot: &SlotId, venue: Option<&Venue>, offer: Option<Offer>,
         return Err(slot_closed(slot));
     }
     if offer.remaining <= 0 {
-        return Err(Fault::new(Reason::SlotFull, format!("{slot} has no place left"))
-            .with("slot", slot)
-            .with("remaining", offer.remaining)
-            .about("Slot", slot));
+        return Err(slot_full(slot, offer.remaining, judge_joining(slot, venue, offer, now).is_ok()));
     }
     Ok(())
+}
+
+/// The refusal of a booking for which no place is left. `waitlist_open` says whether it could wait for one.
+#[must_use]
+pub fn slot_full(slot: &SlotId, remaining: i32, waitlist_open: bool) -> Fault {
+    Fault::new(Reason::SlotFull, format!("{slot} has no place left"))
+        .with("slot", slot)
+        .with("remaining", remaining)
+        .with("waitlistOpen", waitlist_open)
+        .about("Slot", slot)
+}
+
+/// Checks that a booking can join the queue of a slot for which [`judge_booking`] answers SLOT_FULL. Returns the
+/// instant from which it gets no place any more.
+///
+/// # Errors
+/// WAITLIST_CLOSED or WAITLIST_FULL.
+pub fn judge_joining(slot: &SlotId, venue: &Venue, offer: Offer, now: Timestamp) -> Result<Timestamp, Fault> {
+    let closes_at = venue.policy.promotion_close(slot.date, &venue.time_zone);
+    if now >= closes_at {
+        let message = format!("who waits for {slot} could get a place until {closes_at}");
+        return Err(Fault::new(Reason::WaitlistClosed, message)
+            .with("slot", slot)
+            .with("closesAt", closes_at)
+            .with("timeZone", zone_name(&venue.time_zone)));
+    }
+    let limit = venue.policy.waitlist_limit;
+    if offer.waiting >= limit {
+        let message = format!("{} bookings wait for {slot}, at most {limit} may", offer.waiting);
+        return Err(Fault::new(Reason::WaitlistFull, message).with("slot", slot).with("waitlistLimit", limit));
+    }
+    Ok(closes_at)
 }

@@ -6,6 +6,7 @@ use contract::hospital::v1 as message;
 use fault::{Fault, Reason};
 use jiff::Timestamp;
 
+use super::claim::{Claim, Step, pass_on, promote};
 use super::{Fact, field_invalid};
 use crate::civil::encode_date;
 use crate::hospital_state::{Hospital, hospital_deleted};
@@ -45,6 +46,8 @@ pub struct Slot {
     pub capacity: i32,
     /// How many ACTIVE claims there are; at most `capacity`.
     pub booked: i32,
+    /// How many WAITING claims there are.
+    pub waiting: i32,
     /// Whether the slot is on sale.
     pub state: SlotState,
     /// Counts every change, bookings included.
@@ -58,10 +61,10 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// How many bookings a closing cancels, if it is to cancel any.
+    /// How many claims a closing revokes, if it is to cancel bookings.
     #[must_use]
     pub fn to_cancel(&self, cancel_bookings: bool) -> i32 {
-        if cancel_bookings { self.booked } else { 0 }
+        if cancel_bookings { self.booked + self.waiting } else { 0 }
     }
 
     /// How many places are left.
@@ -75,9 +78,14 @@ impl Slot {
         Self { version: self.version + 1, admin_version: self.admin_version + 1, update_time: now, ..self.clone() }
     }
 
-    /// The slot after its count of claims changed by `difference`.
-    pub(super) fn counting(&self, difference: i32) -> Self {
-        Self { version: self.version + 1, booked: self.booked + difference, ..self.clone() }
+    /// The slot after its counts of ACTIVE and of WAITING claims changed by these differences.
+    pub(super) fn counting(&self, booked: i32, waiting: i32) -> Self {
+        Self {
+            version: self.version + 1,
+            booked: self.booked + booked,
+            waiting: self.waiting + waiting,
+            ..self.clone()
+        }
     }
 
     fn fact(&self, payload: Payload) -> Fact {
@@ -91,6 +99,7 @@ impl Slot {
             capacity: self.capacity,
             slot_version: self.version,
             booked_count: self.booked,
+            waitlisted_count: self.waiting,
         }))
     }
 
@@ -141,6 +150,7 @@ pub fn open_slot(
         id,
         capacity,
         booked: 0,
+        waiting: 0,
         state: SlotState::Open,
         version: 1,
         admin_version: 1,
@@ -155,7 +165,7 @@ pub fn open_slot(
 /// it existed.
 #[must_use]
 pub fn state_fact(slot: &Slot, before: Option<i32>) -> Fact {
-    let Slot { id, capacity, booked, version, .. } = slot;
+    let Slot { id, capacity, booked, waiting, version, .. } = slot;
     match (slot.state, before) {
         (SlotState::Open, None) => slot.opened(),
         (SlotState::Open, Some(old_capacity)) => slot.fact(Payload::SlotCapacityChanged(SlotCapacityChanged {
@@ -167,6 +177,7 @@ pub fn state_fact(slot: &Slot, before: Option<i32>) -> Fact {
             slot_version: *version,
             date: Some(encode_date(id.date)),
             on_sale: Some(true),
+            waitlisted_count: *waiting,
         })),
         (SlotState::Closed | SlotState::Deleted, _) => slot.fact(Payload::SlotClosed(SlotClosed {
             slot: id.to_string(),
@@ -176,6 +187,7 @@ pub fn state_fact(slot: &Slot, before: Option<i32>) -> Fact {
             capacity: *capacity,
             booked_count: *booked,
             date: Some(encode_date(id.date)),
+            waitlisted_count: *waiting,
         })),
     }
 }
@@ -189,8 +201,28 @@ pub enum CapacityChange {
     By(i32),
 }
 
+/// A change of a slot by an admin.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Administered {
+    /// The slot after the change.
+    pub slot: Slot,
+    /// The fact that reports the change. The places that it frees for who waits are taken in it already.
+    pub fact: Fact,
+    /// The claims that get those places, in the order of their tickets; the slot after all is in the last one.
+    pub promoted: Vec<Step>,
+}
+
+impl Administered {
+    /// The change that leads to this slot, which frees places. `fact` reports it once they are counted as taken by the
+    /// first of the queue.
+    fn freeing(slot: Slot, queue: &[Claim], now: Timestamp, fact: impl Fn(&Slot) -> Fact) -> Self {
+        let (slot, next) = pass_on(slot, queue, now);
+        Self { fact: fact(&slot), promoted: promote(&slot, next, now), slot }
+    }
+}
+
 /// Sets or shifts a capacity; `None` if nothing would change. `request` is the capacity request that asked for the
-/// change.
+/// change. New places go to the claims of `queue`, the slot's WAITING ones in the order of their tickets.
 ///
 /// # Errors
 /// HOSPITAL_DELETED, DATE_IN_PAST, ETAG_MISMATCH, FIELD_INVALID if the result is no valid capacity, or
@@ -201,8 +233,9 @@ pub fn set_capacity(
     change: CapacityChange,
     etag: &str,
     request: Option<&CapacityRequestId>,
+    queue: &[Claim],
     now: Timestamp,
-) -> Result<Option<(Slot, Fact)>, Fault> {
+) -> Result<Option<Administered>, Fault> {
     slot.require_change(hospital, etag, now)?;
     let (field, wanted) = match change {
         CapacityChange::To(capacity) => ("capacity", i64::from(capacity)),
@@ -227,18 +260,20 @@ pub fn set_capacity(
     if capacity == slot.capacity {
         return Ok(None);
     }
-    let changed = Slot { capacity, ..slot.administered(now) };
-    let fact = changed.fact(Payload::SlotCapacityChanged(SlotCapacityChanged {
-        slot: slot.id.to_string(),
-        old_capacity: slot.capacity,
-        new_capacity: capacity,
-        booked_count: changed.booked,
-        capacity_request: request.map(ToString::to_string).unwrap_or_default(),
-        slot_version: changed.version,
-        date: Some(encode_date(slot.id.date)),
-        on_sale: Some(slot.state == SlotState::Open),
-    }));
-    Ok(Some((changed, fact)))
+    let fact = |changed: &Slot| {
+        changed.fact(Payload::SlotCapacityChanged(SlotCapacityChanged {
+            slot: slot.id.to_string(),
+            old_capacity: slot.capacity,
+            new_capacity: capacity,
+            booked_count: changed.booked,
+            capacity_request: request.map(ToString::to_string).unwrap_or_default(),
+            slot_version: changed.version,
+            date: Some(encode_date(slot.id.date)),
+            on_sale: Some(slot.state == SlotState::Open),
+            waitlisted_count: changed.waiting,
+        }))
+    };
+    Ok(Some(Administered::freeing(Slot { capacity, ..slot.administered(now) }, queue, now, fact)))
 }
 
 /// Takes a date off sale; `None` if nothing would change. With `cancel_bookings` the caller revokes the slot's claims.
@@ -267,12 +302,14 @@ pub fn close_slot(
         capacity: closed.capacity,
         booked_count: closed.booked,
         date: Some(encode_date(slot.id.date)),
+        waitlisted_count: closed.waiting,
     }));
     Ok(Some((closed, fact)))
 }
 
 /// Puts a closed date on sale again; `None` if nothing would change. `revoking` says that its claims are still being
-/// revoked; a new booking could not be told from those.
+/// revoked; a new booking could not be told from those. Free places go to the claims of `queue`, as in
+/// [`set_capacity`].
 ///
 /// # Errors
 /// HOSPITAL_DELETED, DATE_IN_PAST, ETAG_MISMATCH, or REVOCATION_IN_PROGRESS while its bookings are being cancelled.
@@ -281,8 +318,9 @@ pub fn reopen_slot(
     slot: &Slot,
     etag: &str,
     revoking: bool,
+    queue: &[Claim],
     now: Timestamp,
-) -> Result<Option<(Slot, Fact)>, Fault> {
+) -> Result<Option<Administered>, Fault> {
     slot.require_change(hospital, etag, now)?;
     if slot.state == SlotState::Open {
         return Ok(None);
@@ -296,8 +334,7 @@ pub fn reopen_slot(
             .about("Slot", &slot.id));
     }
     let opened = Slot { state: SlotState::Open, ..slot.administered(now) };
-    let fact = opened.opened();
-    Ok(Some((opened, fact)))
+    Ok(Some(Administered::freeing(opened, queue, now, Slot::opened)))
 }
 
 /// The slot of a hospital whose deletion begins. Only the hospital's own event reports it, so the slot's

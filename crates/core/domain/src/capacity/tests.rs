@@ -1,16 +1,18 @@
 //! Every rule by example, then all rules under random sequences of commands.
 
-use std::collections::BTreeMap;
+mod commands;
+mod queue;
 
+use contract::event::v1::EventEnvelope;
 use contract::event::v1::event_envelope::Payload;
 use contract::hospital::v1 as message;
 use jiff::Timestamp;
 use jiff::civil::date;
-use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
-use crate::civil::{begin_of, time_zone};
+use crate::civil::{begin_of, encode_time, time_zone};
+use crate::demand;
 use crate::hospital::{self, Deletion, Hospital};
 use crate::ids::{ClaimId, HospitalId, ScreeningId, SlotId};
 use crate::window::BookingPolicy;
@@ -38,7 +40,37 @@ fn claim_id(number: u128) -> ClaimId {
 }
 
 fn take(slot: &Slot, number: u128, existing: Option<&Claim>) -> Result<Step, Fault> {
-    reserve(&slot.id, claim_id(number), existing, Some(&seoul()), Some(slot), now())
+    reserve(&slot.id, claim_id(number), existing, Some(&seoul()), Some(slot), false, now())
+}
+
+/// The release of a claim for which nobody waits.
+fn give_back(slot_id: &SlotId, number: u128, existing: Option<&Claim>, slot: Option<&Slot>) -> Result<Step, Fault> {
+    let (step, promoted) = release(slot_id, claim_id(number), existing, slot, &[], now())?;
+    assert_eq!(promoted, []);
+    Ok(step)
+}
+
+fn ticket(claim: &Claim) -> Option<Ticket> {
+    match claim.state {
+        ClaimState::Waiting(ticket) => Some(ticket),
+        ClaimState::Active | ClaimState::Released | ClaimState::Revoked(_) => None,
+    }
+}
+
+/// What consumers read from a fact: the slot's version and capacity, and how many claims are ACTIVE and WAITING.
+fn counts(fact: &Fact) -> (i64, i32, i32, i32) {
+    let occur_time = Some(encode_time(now()));
+    let envelope = EventEnvelope { payload: Some(fact.payload.clone()), occur_time, ..EventEnvelope::default() };
+    let Ok(Some(demand::Fact::Places(places))) = demand::Fact::decode(&envelope) else { panic!("{fact:?}") };
+    let remaining = match &fact.payload {
+        Payload::CapacityReserved(fact) => fact.remaining_count,
+        Payload::CapacityWaitlisted(fact) => fact.remaining_count,
+        Payload::CapacityReleased(fact) => fact.remaining_count,
+        Payload::CapacityRevoked(fact) => fact.remaining_count,
+        _ => places.capacity - places.booked,
+    };
+    assert_eq!(remaining, places.capacity - places.booked, "{fact:?}");
+    (places.slot_version, places.capacity, places.booked, places.waiting)
 }
 
 fn reason<T: std::fmt::Debug>(result: Result<T, Fault>) -> Reason {
@@ -96,8 +128,8 @@ fn what_a_peer_read_is_judged_alike() {
     assert_eq!(venue.policy.min_notice, jiff::SignedDuration::new(3_600, 5));
     assert_eq!(venue.policy.max_advance, BookingPolicy::default().max_advance);
     assert!(Venue::from_message(&message::Hospital::default()).is_none());
-    let offer = message::Slot { state: 1, remaining_count: 3, ..message::Slot::default() };
-    assert_eq!(Offer::from(&offer), Offer { open: true, remaining: 3 });
+    let offer = message::Slot { state: 1, remaining_count: 3, waitlisted_count: 2, ..message::Slot::default() };
+    assert_eq!(Offer::from(&offer), Offer { open: true, remaining: 3, waiting: 2 });
 }
 
 #[test]
@@ -110,21 +142,21 @@ fn a_claim_answers_before_any_rule() {
     assert_eq!(again, Step::unchanged(&taken.claim));
     assert_eq!(reason(take(&full, 2, None)), Reason::SlotFull);
     let elsewhere = SlotId { date: date(2027, 1, 5), ..open.id };
-    let moved = reserve(&elsewhere, claim_id(1), Some(&taken.claim), None, None, now());
+    let moved = reserve(&elsewhere, claim_id(1), Some(&taken.claim), None, None, true, now());
     assert_eq!(reason(moved), Reason::FieldInvalid);
-    assert_eq!(reason(release(&elsewhere, claim_id(1), Some(&taken.claim), None, now())), Reason::FieldInvalid);
+    assert_eq!(reason(give_back(&elsewhere, 1, Some(&taken.claim), None)), Reason::FieldInvalid);
 }
 
 #[test]
 fn a_release_that_comes_first_leaves_a_tombstone() {
     let open = slot(1);
-    let tombstone = release(&open.id, claim_id(1), None, Some(&open), now()).unwrap();
+    let tombstone = give_back(&open.id, 1, None, Some(&open)).unwrap();
     assert_eq!((tombstone.claim.state, tombstone.slot), (ClaimState::Released, None));
     let late = take(&open, 1, Some(&tombstone.claim)).unwrap_err();
     assert_eq!(late.reason(), Reason::ClaimTerminated);
     assert_eq!(late.metadata()["state"], "RELEASED");
     assert_eq!(late.metadata()["claimId"], claim_id(1).to_string());
-    let nowhere = release(&open.id, claim_id(2), None, None, now()).unwrap();
+    let nowhere = give_back(&open.id, 2, None, None).unwrap();
     assert_eq!((nowhere.claim.state, nowhere.claim.slot_version), (ClaimState::Released, 0));
 }
 
@@ -136,16 +168,16 @@ fn a_release_of_a_revoked_claim_changes_nothing() {
     assert_eq!(slot.booked, 0);
     let Some(Payload::CapacityRevoked(fact)) = revoked.fact.map(|fact| fact.payload) else { panic!("no fact") };
     assert_eq!((fact.reason.as_str(), fact.message.as_str(), fact.remaining_count), ("SLOT_CANCELLED", "fire", 2));
-    let released = release(&slot.id, claim_id(1), Some(&revoked.claim), Some(&slot), now()).unwrap();
+    let released = give_back(&slot.id, 1, Some(&revoked.claim), Some(&slot)).unwrap();
     assert_eq!(released, Step::unchanged(&revoked.claim));
 }
 
 #[test]
 fn capacity_stays_in_range_and_above_what_is_booked() {
     let taken = take(&slot(2), 1, None).unwrap().slot.unwrap();
-    let set = |change, etag: &str| set_capacity(&seoul(), &taken, change, etag, None, now());
-    assert_eq!(set(CapacityChange::To(5), "\"1\"").unwrap().unwrap().0.capacity, 5);
-    assert_eq!(set(CapacityChange::By(-1), "").unwrap().unwrap().0.remaining(), 0);
+    let set = |change, etag: &str| set_capacity(&seoul(), &taken, change, etag, None, &[], now());
+    assert_eq!(set(CapacityChange::To(5), "\"1\"").unwrap().unwrap().slot.capacity, 5);
+    assert_eq!(set(CapacityChange::By(-1), "").unwrap().unwrap().slot.remaining(), 0);
     assert_eq!(set(CapacityChange::By(0), "").unwrap(), None);
     assert_eq!(set(CapacityChange::To(2), "\"1\"").unwrap(), None);
     let below = set(CapacityChange::By(-2), "").unwrap_err();
@@ -157,7 +189,7 @@ fn capacity_stays_in_range_and_above_what_is_booked() {
     }
     let deleted = withdraw_slot(&taken, now());
     assert_eq!(
-        reason(set_capacity(&seoul(), &deleted, CapacityChange::By(1), "", None, now())),
+        reason(set_capacity(&seoul(), &deleted, CapacityChange::By(1), "", None, &[], now())),
         Reason::HospitalDeleted
     );
 }
@@ -170,10 +202,10 @@ fn closing_and_reopening_twice_change_nothing() {
     assert_eq!(close_slot(&seoul(), &closed, false, "", "", now()).unwrap(), None);
     let (cancelling, _) = close_slot(&seoul(), &closed, true, "fire", "\"2\"", now()).unwrap().unwrap();
     assert_eq!((cancelling.admin_version, cancelling.version), (3, 4));
-    assert_eq!(reason(reopen_slot(&seoul(), &cancelling, "", true, now())), Reason::RevocationInProgress);
-    assert_eq!(reason(reopen_slot(&seoul(), &cancelling, "\"2\"", false, now())), Reason::EtagMismatch);
-    let (open, _) = reopen_slot(&seoul(), &cancelling, "", false, now()).unwrap().unwrap();
-    assert_eq!(reopen_slot(&seoul(), &open, "", true, now()).unwrap(), None);
+    assert_eq!(reason(reopen_slot(&seoul(), &cancelling, "", true, &[], now())), Reason::RevocationInProgress);
+    assert_eq!(reason(reopen_slot(&seoul(), &cancelling, "\"2\"", false, &[], now())), Reason::EtagMismatch);
+    let open = reopen_slot(&seoul(), &cancelling, "", false, &[], now()).unwrap().unwrap();
+    assert_eq!(reopen_slot(&seoul(), &open.slot, "", true, &[], now()).unwrap(), None);
     let empty = Slot { state: SlotState::Closed, ..slot(2) };
     assert_eq!(close_slot(&seoul(), &empty, true, "", "", now()).unwrap(), None);
 }
@@ -194,13 +226,13 @@ fn what_is_over_is_history() {
     let midnight = begin_of(date(2027, 1, 5), &seoul().time_zone);
     let changes = |now: Timestamp| {
         [
-            set_capacity(&seoul(), &booked, CapacityChange::By(1), "", None, now).map(drop),
-            set_capacity(&seoul(), &booked, CapacityChange::By(0), "", None, now).map(drop),
+            set_capacity(&seoul(), &booked, CapacityChange::By(1), "", None, &[], now).map(drop),
+            set_capacity(&seoul(), &booked, CapacityChange::By(0), "", None, &[], now).map(drop),
             close_slot(&seoul(), &booked, false, "", "", now).map(drop),
             close_slot(&seoul(), &booked, true, "", "", now).map(drop),
             close_slot(&seoul(), &closed, false, "", "", now).map(drop),
-            reopen_slot(&seoul(), &closed, "", false, now).map(drop),
-            reopen_slot(&seoul(), &booked, "", false, now).map(drop),
+            reopen_slot(&seoul(), &closed, "", false, &[], now).map(drop),
+            reopen_slot(&seoul(), &booked, "", false, &[], now).map(drop),
         ]
     };
     for change in changes(midnight - jiff::SignedDuration::from_nanos(1)) {
@@ -211,167 +243,8 @@ fn what_is_over_is_history() {
         assert_eq!((refused.reason(), refused.metadata()["today"].as_str()), (Reason::DateInPast, "2027-01-05"));
     }
     // A service can always give a place back, also after the date is over.
-    let released = release(&booked.id, claim_id(1), Some(&taken.claim), Some(&booked), midnight).unwrap();
+    let (released, _) = release(&booked.id, claim_id(1), Some(&taken.claim), Some(&booked), &[], midnight).unwrap();
     assert_eq!(released.slot.unwrap().booked, 0);
     let deleted = withdraw_slot(&booked, now());
     assert_eq!(reason(close_slot(&seoul(), &deleted, true, "", "", midnight)), Reason::HospitalDeleted);
-}
-
-/// A command on one slot. There are few claim ids, so that commands meet on the same claim.
-#[derive(Debug, Clone)]
-enum Command {
-    Reserve(u128),
-    Release(u128),
-    Revoke(u128),
-    Capacity(CapacityChange, bool),
-    Close(bool),
-    Reopen,
-    Withdraw,
-    Later(i64),
-}
-
-fn commands() -> impl Strategy<Value = Vec<Command>> {
-    let claim = 0..12_u128;
-    let command = prop_oneof![
-        10 => claim.clone().prop_map(Command::Reserve),
-        6 => claim.clone().prop_map(Command::Release),
-        2 => claim.prop_map(Command::Revoke),
-        2 => (0..6).prop_map(|capacity| Command::Capacity(CapacityChange::To(capacity), true)),
-        2 => (-3..4).prop_map(|delta| Command::Capacity(CapacityChange::By(delta), false)),
-        1 => any::<bool>().prop_map(Command::Close),
-        2 => Just(Command::Reopen),
-        1 => (0..40_i64).prop_map(Command::Later),
-    ];
-    // A withdrawn slot accepts nothing more, so withdrawing comes late or not at all.
-    (proptest::collection::vec(command, 1..120), any::<bool>()).prop_map(|(mut commands, withdrawn)| {
-        if withdrawn {
-            let at = commands.len() * 3 / 4;
-            commands.insert(at, Command::Withdraw);
-        }
-        commands
-    })
-}
-
-struct World {
-    now: Timestamp,
-    slot: Slot,
-    claims: BTreeMap<ClaimId, Claim>,
-    versions: BTreeMap<String, i64>,
-}
-
-impl World {
-    fn keep(&mut self, slot: Option<Slot>, fact: Option<Fact>) {
-        if let Some(slot) = slot {
-            assert_eq!(slot.version, self.slot.version + 1, "every change counts once");
-            self.slot = slot;
-        }
-        if let Some(fact) = fact {
-            let version = self.versions.entry(fact.aggregate).or_insert(0);
-            assert_eq!(fact.version, *version + 1, "versions of an aggregate are contiguous");
-            *version = fact.version;
-        }
-    }
-
-    fn keep_step(&mut self, step: Step) {
-        if let Some(before) = self.claims.get(&step.claim.id) {
-            assert!(before.state == ClaimState::Active || *before == step.claim, "ended claims never change");
-            assert_eq!(step.fact.is_some(), *before != step.claim);
-        }
-        let counted = i32::from(step.claim.state == ClaimState::Active) - i32::from(self.is_active(step.claim.id));
-        let booked = step.slot.as_ref().map_or(self.slot.booked, |slot| slot.booked);
-        assert_eq!(booked, self.slot.booked + counted);
-        self.claims.insert(step.claim.id, step.claim);
-        self.keep(step.slot, step.fact);
-    }
-
-    fn is_active(&self, id: ClaimId) -> bool {
-        self.claims.get(&id).is_some_and(|claim| claim.state == ClaimState::Active)
-    }
-
-    fn run(&mut self, command: &Command) {
-        let (hospital, id) = (seoul(), self.slot.id.clone());
-        let changed = match command {
-            Command::Reserve(number) => {
-                let existing = self.claims.get(&claim_id(*number));
-                let outcome = reserve(&id, claim_id(*number), existing, Some(&hospital), Some(&self.slot), self.now);
-                match outcome {
-                    Ok(step) => self.keep_step(step),
-                    Err(fault) if fault.reason() == Reason::SlotFull => {
-                        assert_eq!(self.slot.booked, self.slot.capacity, "full means full");
-                    }
-                    Err(fault) if fault.reason() == Reason::ClaimTerminated => {
-                        assert_ne!(self.claims[&claim_id(*number)].state, ClaimState::Active);
-                    }
-                    Err(_) => assert!(!self.is_active(claim_id(*number))),
-                }
-                return;
-            }
-            Command::Release(number) => {
-                let existing = self.claims.get(&claim_id(*number));
-                let step = release(&id, claim_id(*number), existing, Some(&self.slot), self.now).unwrap();
-                self.keep_step(step);
-                let after = self.slot.clone();
-                let again = self.claims.get(&claim_id(*number));
-                let twice = release(&id, claim_id(*number), again, Some(&after), self.now).unwrap();
-                assert_eq!((twice.slot, twice.fact), (None, None), "a second release frees nothing");
-                return;
-            }
-            Command::Revoke(number) => {
-                if let Some(claim) = self.claims.get(&claim_id(*number)) {
-                    let step = revoke(claim, &self.slot, RevokeReason::SlotCancelled, "", self.now);
-                    self.keep_step(step);
-                }
-                return;
-            }
-            Command::Capacity(change, with_etag) => {
-                let etag = if *with_etag { crate::token::etag(self.slot.admin_version) } else { String::new() };
-                set_capacity(&hospital, &self.slot, *change, &etag, None, self.now).ok().flatten()
-            }
-            Command::Close(cancel) => close_slot(&hospital, &self.slot, *cancel, "", "", self.now).ok().flatten(),
-            Command::Reopen => reopen_slot(&hospital, &self.slot, "", false, self.now).ok().flatten(),
-            Command::Withdraw => {
-                let withdrawn = withdraw_slot(&self.slot, self.now);
-                self.keep(Some(withdrawn), None);
-                return;
-            }
-            Command::Later(days) => {
-                self.now += jiff::SignedDuration::from_hours(24 * days);
-                return;
-            }
-        };
-        if let Some((slot, fact)) = changed {
-            self.keep(Some(slot), Some(fact));
-        }
-    }
-
-    fn check(&self) {
-        let active = self.claims.values().filter(|claim| claim.state == ClaimState::Active).count();
-        assert_eq!(i32::try_from(active).unwrap(), self.slot.booked, "booked is the size of the active set");
-        assert!((0..=self.slot.capacity).contains(&self.slot.booked), "never more active than capacity");
-        assert!((0..=MAX_CAPACITY).contains(&self.slot.capacity));
-        for claim in self.claims.values() {
-            assert_eq!(self.versions[&format!("{}/claims/{}", claim.slot, claim.id)], claim.version);
-            assert!(claim.slot_version <= self.slot.version);
-        }
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn places_are_never_invented_or_lost(capacity in 0..6, commands in commands()) {
-        let (slot, opened) = open_slot(&seoul(), date(2027, 1, 4), capacity, None, now()).unwrap();
-        let versions = BTreeMap::from([(opened.aggregate, opened.version)]);
-        let mut world = World { now: now(), slot, claims: BTreeMap::new(), versions };
-        for command in &commands {
-            let before = world.slot.clone();
-            world.run(command);
-            world.check();
-            if matches!(command, Command::Reserve(_)) && world.slot.booked > before.booked {
-                prop_assert_eq!(before.state, SlotState::Open);
-                prop_assert!(world.now < begin_of(before.id.date, &seoul().time_zone));
-            }
-        }
-    }
 }

@@ -62,11 +62,11 @@ fn at(second: i64) -> Timestamp {
 
 /// A hospital's life: the events of two slots, numbered as Hospital numbers them, and perhaps its deletion.
 fn life() -> impl Strategy<Value = Vec<Fact>> {
-    let step = (1_i8..=2, 0_u8..3, 0_i32..5);
+    let step = (1_i8..=2, 0_u8..3, 0_i32..5, 0_i32..3);
     (prop::collection::vec(step, 0..12), any::<bool>()).prop_map(|(steps, gone)| {
         let mut facts = vec![Fact::Located { hospital: seoul(), time_zone: "Asia/Seoul".into() }];
         let mut versions = BTreeMap::new();
-        for (number, (day, kind, amount)) in (1_i64..).zip(steps) {
+        for (number, (day, kind, amount, waiting)) in (1_i64..).zip(steps) {
             let (slot, time) = (slot(day), at(number));
             let id = u128::from(number.unsigned_abs());
             facts.push(match kind {
@@ -74,7 +74,7 @@ fn life() -> impl Strategy<Value = Vec<Fact>> {
                     let slot_version = versions.entry(day).or_insert(0);
                     *slot_version += 1;
                     let slot_version = *slot_version;
-                    Fact::Places(Places { slot, slot_version, capacity: 5, booked: amount, time })
+                    Fact::Places(Places { slot, slot_version, capacity: 5, booked: amount, waiting, time })
                 }
                 1 => Fact::Booked { id: Uuid::from_u128(id), slot, time },
                 _ => Fact::Refused { event_id: Uuid::from_u128(id), slot, count: amount.into(), time },
@@ -108,8 +108,8 @@ proptest! {
 fn a_slot_is_full_without_capacity_and_over_at_midnight_over_there() {
     let mut signal = Signal::unknown(slot(4));
     assert_eq!(signal.fill_ratio(), 1.0);
-    signal.apply(&Places { slot: slot(4), slot_version: 3, capacity: 8, booked: 2, time: at(0) });
-    assert_eq!(signal.fill_ratio(), 0.25);
+    signal.apply(&Places { slot: slot(4), slot_version: 3, capacity: 8, booked: 2, waiting: 1, time: at(0) });
+    assert_eq!((signal.fill_ratio(), signal.waiting), (0.25, 1));
 
     let known = Hospital { time_zone: "Asia/Seoul".into(), gone: false };
     assert_eq!(known.end_of(&slot(4)), "2027-01-04T15:00:00Z".parse().unwrap());
@@ -170,6 +170,7 @@ fn every_fact_that_is_understood_is_subscribed_to() {
         Payload::CapacityReserved(Default::default()),
         Payload::CapacityReleased(Default::default()),
         Payload::CapacityRevoked(Default::default()),
+        Payload::CapacityWaitlisted(Default::default()),
     ];
     let screening = [Payload::ScreeningConfirmed(Default::default()), Payload::ScreeningRefused(Default::default())];
     let subject = |payload: &Payload| {

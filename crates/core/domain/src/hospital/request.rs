@@ -6,7 +6,9 @@ use contract::hospital::v1 as message;
 use fault::{Fault, Reason};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::capacity::{CapacityChange, MAX_CAPACITY, Slot, field_invalid, require_on_sale, set_capacity};
+use crate::capacity::{
+    Administered, CapacityChange, Claim, MAX_CAPACITY, Slot, field_invalid, require_on_sale, set_capacity,
+};
 use crate::civil::{encode_date, encode_time};
 use crate::event::Fact;
 use crate::hospital_state::Hospital;
@@ -184,7 +186,8 @@ pub fn ask_for_capacity(
     Ok((request, fact))
 }
 
-/// Approves a capacity request. The facts report the raised slot first, then the decision.
+/// Approves a capacity request. Returns the raised slot too, whose fact comes before that of the decision. New places
+/// go to the claims of `queue`, as in [`set_capacity`].
 ///
 /// # Errors
 /// HOSPITAL_DELETED, ETAG_MISMATCH, CAPACITY_REQUEST_DECIDED, DATE_IN_PAST, SLOT_CLOSED, or FIELD_INVALID if the
@@ -195,16 +198,18 @@ pub fn approve(
     slot: &Slot,
     note: &str,
     etag: &str,
+    queue: &[Claim],
     now: Timestamp,
-) -> Result<(CapacityRequest, Slot, Vec<Fact>), Fault> {
+) -> Result<(CapacityRequest, Administered, Fact), Fault> {
     hospital.require_active()?;
     request.require_pending(etag, now)?;
     refuse_past(slot.id.date, &hospital.time_zone, now)?;
     require_on_sale(slot)?;
-    let raised = set_capacity(hospital, slot, CapacityChange::By(request.additional), "", Some(&request.id), now)?;
-    let (slot, changed) = raised.ok_or_else(|| Fault::internal(format!("{} asks for no place", request.id)))?;
+    let more = CapacityChange::By(request.additional);
+    let raised = set_capacity(hospital, slot, more, "", Some(&request.id), queue, now)?;
+    let raised = raised.ok_or_else(|| Fault::internal(format!("{} asks for no place", request.id)))?;
     let (decided, decision) = request.decided(RequestState::Approved, note);
-    Ok((decided, slot, vec![changed, decision]))
+    Ok((decided, raised, decision))
 }
 
 /// Rejects a capacity request; the slot does not change.

@@ -3,9 +3,9 @@
 use jiff::civil::date;
 
 use super::*;
-use crate::capacity::{MAX_CAPACITY, Slot, SlotState, open_slot};
+use crate::capacity::{MAX_CAPACITY, Slot, SlotState, open_slot, reserve};
 use crate::civil::time_zone;
-use crate::ids::CapacityRequestId;
+use crate::ids::{CapacityRequestId, ClaimId, ScreeningId};
 
 fn now() -> Timestamp {
     "2026-12-01T00:00:00Z".parse().unwrap()
@@ -26,6 +26,11 @@ fn seoul() -> Hospital {
 
 fn slot() -> Slot {
     open_slot(&seoul(), date(2027, 1, 4), 10, None, now()).unwrap().0
+}
+
+/// This many bookings, for which nobody waits.
+fn held(active: i64) -> Held {
+    Held { active, waiting: 0 }
 }
 
 fn reason<T: std::fmt::Debug>(result: Result<T, Fault>) -> Reason {
@@ -87,7 +92,7 @@ fn bookings_count_from_today_and_a_deletion_keeps_its_day() {
     let moment = SignedDuration::from_nanos(1);
     assert_eq!(hospital.counts_from(midnight - moment), date(2027, 1, 3));
     assert_eq!(hospital.counts_from(midnight), date(2027, 1, 4));
-    let (deleting, _) = delete(&hospital, 2, true, "", "", midnight - moment).unwrap().unwrap();
+    let (deleting, _) = delete(&hospital, held(2), true, "", "", midnight - moment).unwrap().unwrap();
     assert_eq!(deleting.counts_from(midnight), date(2027, 1, 3), "midnight changes nothing of what is under way");
 }
 
@@ -99,12 +104,23 @@ fn an_update_reports_what_it_changed_and_nothing_else() {
         time_zone: Some("Asia/Seoul".into()),
         min_notice: Some(SignedDuration::from_hours(1)),
         max_advance: Some(hospital.policy.max_advance),
-        cancellation_cutoff: None,
+        waitlist_limit: Some(7),
+        promotion_min_notice: Some(SignedDuration::from_hours(48)),
+        ..HospitalChange::default()
     };
     let (changed, fact) = update(&hospital, &change, "\"1\"", now()).unwrap().unwrap();
     assert_eq!((changed.version, changed.policy.min_notice), (2, SignedDuration::from_hours(1)));
     let Payload::HospitalUpdated(updated) = fact.payload else { panic!("another fact") };
-    assert_eq!(updated.changed_paths, ["display_name", "booking_policy.min_notice"]);
+    assert_eq!(
+        updated.changed_paths,
+        [
+            "display_name",
+            "booking_policy.min_notice",
+            "booking_policy.promotion_min_notice",
+            "booking_policy.waitlist_limit"
+        ]
+    );
+    assert_eq!((updated.waitlist_limit, updated.promotion_min_notice.map(|notice| notice.seconds)), (7, Some(172_800)));
     assert_eq!(update(&changed, &change, "", now()).unwrap(), None);
     assert_eq!(reason(update(&changed, &change, "\"1\"", now())), Reason::EtagMismatch);
     let moved = HospitalChange { time_zone: Some("Asia/Tokyo".into()), ..HospitalChange::default() };
@@ -115,22 +131,33 @@ fn an_update_reports_what_it_changed_and_nothing_else() {
 #[test]
 fn a_hospital_with_bookings_is_deleted_by_force_and_in_two_steps() {
     let hospital = seoul();
-    let refused = delete(&hospital, 3, false, "", "", now()).unwrap_err();
+    let refused = delete(&hospital, held(3), false, "", "", now()).unwrap_err();
     assert_eq!(refused.reason(), Reason::HospitalHasBookings);
     assert_eq!(refused.metadata()["activeBookingCount"], "3");
-    assert_eq!(reason(delete(&hospital, 3, true, "", "\"7\"", now())), Reason::EtagMismatch);
-    let (deleting, facts) = delete(&hospital, 3, true, "moving", "\"1\"", now()).unwrap().unwrap();
+    assert_eq!(reason(delete(&hospital, held(3), true, "", "\"7\"", now())), Reason::EtagMismatch);
+    let (deleting, facts) = delete(&hospital, held(3), true, "moving", "\"1\"", now()).unwrap().unwrap();
     assert_eq!((deleting.state(), facts.len(), facts[0].version), (HospitalState::Deleting, 1, 2));
-    assert_eq!(delete(&deleting, 2, false, "", "\"1\"", now()).unwrap(), None);
+    assert_eq!(delete(&deleting, held(2), false, "", "\"1\"", now()).unwrap(), None);
     assert_eq!(reason(update(&deleting, &HospitalChange::default(), "", now())), Reason::HospitalDeleted);
     let (deleted, ended) = finish_deletion(&deleting, 2, now());
     assert_eq!((deleted.state(), ended.version), (HospitalState::Deleted, 3));
-    assert_eq!(delete(&deleted, 0, true, "", "", now()).unwrap(), None);
+    assert_eq!(delete(&deleted, held(0), true, "", "", now()).unwrap(), None);
+}
+
+#[test]
+fn who_only_waits_keeps_no_hospital_and_is_told_of_its_end() {
+    let waiting = Held { active: 0, waiting: 2 };
+    let (deleting, facts) = delete(&seoul(), waiting, false, "", "", now()).unwrap().unwrap();
+    assert_eq!((deleting.state(), deleting.deletion.unwrap().claims), (HospitalState::Deleting, 2));
+    let Payload::HospitalDeletionStarted(started) = &facts[0].payload else { panic!("another fact") };
+    assert_eq!((facts.len(), started.claims_to_revoke), (1, 2));
+    let refused = delete(&seoul(), Held { active: 1, waiting: 2 }, false, "", "", now()).unwrap_err();
+    assert_eq!((refused.reason(), &*refused.metadata()["activeBookingCount"]), (Reason::HospitalHasBookings, "1"));
 }
 
 #[test]
 fn a_hospital_without_bookings_is_deleted_at_once() {
-    let (deleted, facts) = delete(&seoul(), 0, false, "", "", now()).unwrap().unwrap();
+    let (deleted, facts) = delete(&seoul(), held(0), false, "", "", now()).unwrap().unwrap();
     assert_eq!(deleted.state(), HospitalState::Deleted);
     assert_eq!(facts.iter().map(|fact| fact.version).collect::<Vec<_>>(), [2, 3]);
 }
@@ -148,17 +175,35 @@ fn increase() -> CapacityIncrease {
 fn a_capacity_request_is_decided_once_and_in_time() {
     let (hospital, slot, pending) = (seoul(), slot(), request(&increase()).unwrap());
     assert_eq!(pending.expire_time, now() + REQUEST_LIFETIME);
-    let (approved, raised, facts) = approve(&pending, &hospital, &slot, "fine", "\"1\"", now()).unwrap();
-    assert_eq!((approved.state_at(now()), raised.capacity), (RequestState::Approved, 15));
-    let Payload::SlotCapacityChanged(changed) = &facts[0].payload else { panic!("another fact") };
+    let (approved, raised, _) = approve(&pending, &hospital, &slot, "fine", "\"1\"", &[], now()).unwrap();
+    assert_eq!((approved.state_at(now()), raised.slot.capacity), (RequestState::Approved, 15));
+    let Payload::SlotCapacityChanged(changed) = &raised.fact.payload else { panic!("another fact") };
     assert_eq!(changed.capacity_request, pending.id.to_string());
-    assert_eq!(reason(approve(&approved, &hospital, &raised, "", "", now())), Reason::CapacityRequestDecided);
+    assert_eq!(reason(approve(&approved, &hospital, &raised.slot, "", "", &[], now())), Reason::CapacityRequestDecided);
     assert_eq!(reason(reject(&approved, &hospital, "", "\"1\"", now())), Reason::EtagMismatch);
     let (rejected, _) = reject(&pending, &hospital, "no", "", now()).unwrap();
     assert_eq!(reason(reject(&rejected, &hospital, "", "", now())), Reason::CapacityRequestDecided);
     let late = reject(&pending, &hospital, "", "", pending.expire_time).unwrap_err();
     assert_eq!((late.reason(), late.metadata()["state"].as_str()), (Reason::CapacityRequestDecided, "EXPIRED"));
     assert_eq!(approved.state_at(pending.expire_time), RequestState::Approved);
+}
+
+#[test]
+fn places_of_an_approved_request_go_to_who_waits() {
+    let (hospital, full) = (seoul(), Slot { booked: 10, ..slot() });
+    let join = |slot: &Slot, number| {
+        let id = ClaimId { screening: ScreeningId(Uuid::from_u128(number)), generation: 1 };
+        reserve(&slot.id, id, None, Some(&hospital), Some(slot), true, now()).unwrap()
+    };
+    let one = join(&full, 1);
+    let other = join(one.slot.as_ref().unwrap(), 2);
+    let (slot, queue) = (other.slot.unwrap(), [one.claim, other.claim]);
+    let pending = CapacityRequest { additional: 1, ..request(&increase()).unwrap() };
+    let (_, raised, decided) = approve(&pending, &hospital, &slot, "", "", &queue, now()).unwrap();
+    let [promoted] = &raised.promoted[..] else { panic!("{raised:?}") };
+    assert_eq!((promoted.claim.id, promoted.claim.version), (queue[0].id, 2));
+    assert_eq!((raised.slot.remaining(), promoted.slot.as_ref().unwrap().waiting), (0, 1));
+    assert!(matches!(decided.payload, Payload::CapacityIncreaseDecided(_)));
 }
 
 #[test]
@@ -169,12 +214,12 @@ fn a_capacity_request_cannot_ask_or_get_more_than_a_slot_may_have() {
     assert_eq!(reason(request(&CapacityIncrease { expire_time: Some(now()), ..increase() })), Reason::FieldInvalid);
     let pending = request(&increase()).unwrap();
     let filled = Slot { capacity: MAX_CAPACITY - 4, ..slot.clone() };
-    let refused = approve(&pending, &hospital, &filled, "", "", now()).unwrap_err();
+    let refused = approve(&pending, &hospital, &filled, "", "", &[], now()).unwrap_err();
     assert_eq!((refused.reason(), refused.violations()[0].field.as_str()), (Reason::FieldInvalid, "name"));
     let closed = Slot { state: SlotState::Closed, ..slot };
-    assert_eq!(reason(approve(&pending, &hospital, &closed, "", "", now())), Reason::SlotClosed);
+    assert_eq!(reason(approve(&pending, &hospital, &closed, "", "", &[], now())), Reason::SlotClosed);
     let lasting = CapacityRequest { expire_time: Timestamp::MAX, ..pending };
     let over = "2027-01-04T15:00:00Z".parse().unwrap();
-    assert_eq!(reason(approve(&lasting, &hospital, &closed, "", "", over)), Reason::DateInPast);
+    assert_eq!(reason(approve(&lasting, &hospital, &closed, "", "", &[], over)), Reason::DateInPast);
     assert!(reject(&lasting, &hospital, "", "", over).is_ok(), "what can no longer be granted can be cleared away");
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use contract::capacity::v1::capacity_claim::State as ClaimState;
 use contract::reservation::v1::reservation::State as ReservationState;
 use contract::screening::v1::screening::State as ScreeningState;
+use jiff::Timestamp;
 use jiff::civil::Date;
 
 use crate::ids::{ClaimId, CustomerId, HospitalId, ScreeningId, SlotId};
@@ -21,17 +22,23 @@ pub struct SlotRow {
     pub booked_count: i32,
     /// How many places are left.
     pub remaining_count: i32,
+    /// How many bookings wait for a place.
+    pub waitlisted_count: i32,
+    /// Whether it is on sale.
+    pub open: bool,
 }
 
-/// One claim as Hospital stores it, ACTIVE or REVOKED; RELEASED claims need not be given.
+/// One claim as Hospital stores it, ACTIVE, WAITING or REVOKED; RELEASED claims need not be given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClaimRow {
     /// The claim's id, which names its screening.
     pub claim: ClaimId,
     /// The slot that the claim is on.
     pub slot: Arc<SlotId>,
-    /// ACTIVE or REVOKED; RELEASED if it is given.
+    /// ACTIVE, WAITING or REVOKED; RELEASED if it is given.
     pub state: ClaimState,
+    /// The instant from which a WAITING claim gets no place any more; `None` for the others.
+    pub promotion_close: Option<Timestamp>,
 }
 
 /// One booking as Screening stores it.
@@ -84,9 +91,11 @@ pub struct ItemRow {
 /// The rows of each service. `None` means that the service was not read, so it is not compared.
 #[derive(Debug, Clone, Default)]
 pub struct ServiceRows {
+    /// When the rows were read. `None`: no claim is taken for one that still may get a place.
+    pub read_at: Option<Timestamp>,
     /// Hospital's slots with their counts.
     pub slots: Option<Vec<SlotRow>>,
-    /// Hospital's claims that are ACTIVE or REVOKED.
+    /// Hospital's claims that are ACTIVE, WAITING or REVOKED.
     pub claims: Option<Vec<ClaimRow>>,
     /// Hospitals whose deletion is complete, each with the first date that the deletion covered: see
     /// [`super::emptied`].

@@ -1,5 +1,8 @@
 //! Services that agree pass. Each kind of disagreement is planted alone, and exactly that one is found.
 
+mod queue;
+
+use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::*;
@@ -20,6 +23,22 @@ const SEOUL: &str = "hospitals/seoul/slots/2027-01-04";
 const BUSAN: &str = "hospitals/busan/slots/2027-01-05";
 /// The slot that the first booking moves to.
 const LATER: &str = "hospitals/seoul/slots/2027-01-11";
+/// A slot without a place, for which one booking waits.
+const FULL: &str = "hospitals/seoul/slots/2027-01-18";
+
+fn read_at() -> Timestamp {
+    "2026-12-01T00:00:00Z".parse().unwrap()
+}
+
+fn slot_row(name: &str, capacity: i32, booked_count: i32, open: bool) -> SlotRow {
+    let (slot, remaining_count) = (slot(name), capacity - booked_count);
+    SlotRow { slot, capacity, booked_count, remaining_count, waitlisted_count: 0, open }
+}
+
+fn claim_row(claim: ClaimId, name: &str, state: ClaimState) -> ClaimRow {
+    let promotion_close = (state == ClaimState::Waiting).then(|| read_at() + jiff::SignedDuration::from_hours(1));
+    ClaimRow { claim, slot: slot(name), state, promotion_close }
+}
 
 /// One booking per state, on which all services agree; seoul is open, busan is deleted.
 fn agreeing() -> ServiceRows {
@@ -32,11 +51,15 @@ fn agreeing() -> ServiceRows {
         (6, "jung", BUSAN, ScreeningState::Completed, 2, Some(ClaimState::Revoked)),
         (7, "kang", SEOUL, ScreeningState::Pending, 1, None),
         (8, "lim", SEOUL, ScreeningState::Rejected, 2, None),
+        (9, "yun", FULL, ScreeningState::Waitlisted, 1, Some(ClaimState::Waiting)),
+        (10, "cha", FULL, ScreeningState::Expired, 2, None),
     ];
     let mut service_rows = ServiceRows {
+        read_at: Some(read_at()),
         slots: Some(vec![
-            SlotRow { slot: slot(SEOUL), capacity: 10, booked_count: 3, remaining_count: 7 },
-            SlotRow { slot: slot(BUSAN), capacity: 5, booked_count: 0, remaining_count: 5 },
+            slot_row(SEOUL, 10, 3, true),
+            slot_row(BUSAN, 5, 0, false),
+            SlotRow { waitlisted_count: 1, ..slot_row(FULL, 0, 0, true) },
         ]),
         deleted: [(HospitalId::from_segment("busan").unwrap(), jiff::civil::date(2027, 1, 1))].into(),
         claims: Some(Vec::new()),
@@ -48,7 +71,7 @@ fn agreeing() -> ServiceRows {
         let (screening, slot, customer) = (id(number), slot(place), customer(name));
         if let Some(state) = claim {
             let claim = ClaimId { screening, generation: 1 };
-            service_rows.claims.as_mut().unwrap().push(ClaimRow { claim, slot: slot.clone(), state });
+            service_rows.claims.as_mut().unwrap().push(claim_row(claim, place, state));
         }
         if let Some(state) = mirrored(state) {
             let (customer, slot) = (customer.clone(), slot.clone());
@@ -132,7 +155,7 @@ fn a_claim_that_no_booking_holds_is_found() {
     for (number, generation, has_booking) in claims {
         let claim = ClaimId { screening: id(number), generation };
         let broken = found(|service_rows| {
-            let row = ClaimRow { claim, slot: slot(SEOUL), state: ClaimState::Active };
+            let row = claim_row(claim, SEOUL, ClaimState::Active);
             service_rows.claims.as_mut().unwrap().push(row);
             let row = &mut service_rows.slots.as_mut().unwrap()[0];
             (row.booked_count, row.remaining_count) = (4, 6);
@@ -148,7 +171,7 @@ fn a_claim_on_another_slot_than_its_booking_is_found() {
         service_rows.claims.as_mut().unwrap()[0].slot = slot(LATER);
         let slots = service_rows.slots.as_mut().unwrap();
         (slots[0].booked_count, slots[0].remaining_count) = (2, 8);
-        slots.push(SlotRow { slot: slot(LATER), capacity: 1, booked_count: 1, remaining_count: 0 });
+        slots.push(slot_row(LATER, 1, 1, true));
     });
     assert_eq!(broken, [(Rule::ClaimsAreBookings, id(1).to_string())]);
 }
@@ -161,11 +184,11 @@ fn moves(service_rows: &mut ServiceRows, old_claim: ClaimState) {
     let claims = service_rows.claims.as_mut().unwrap();
     claims[0].state = old_claim;
     let claim = ClaimId { screening: id(1), generation: 2 };
-    claims.push(ClaimRow { claim, slot: to.clone(), state: ClaimState::Active });
+    claims.push(claim_row(claim, LATER, ClaimState::Active));
     let left = i32::from(old_claim != ClaimState::Active);
     let slots = service_rows.slots.as_mut().unwrap();
     (slots[0].booked_count, slots[0].remaining_count) = (3 - left, 7 + left);
-    slots.push(SlotRow { slot: to.clone(), capacity: 5, booked_count: 1, remaining_count: 4 });
+    slots.push(slot_row(LATER, 5, 1, true));
     let item = &mut service_rows.items.as_mut().unwrap()[0];
     (item.date, item.version) = (to.date, version);
     let reservation = &mut service_rows.reservations.as_mut().unwrap()[0];
@@ -198,7 +221,7 @@ fn a_booking_that_moved_without_a_claim_is_found() {
     let broken = found(|service_rows| {
         moves(service_rows, ClaimState::Released);
         service_rows.claims.as_mut().unwrap().retain(|row| row.claim != new_claim);
-        let row = &mut service_rows.slots.as_mut().unwrap()[2];
+        let row = &mut service_rows.slots.as_mut().unwrap()[3];
         (row.booked_count, row.remaining_count) = (0, 5);
     });
     assert_eq!(broken, [(Rule::ClaimsAreBookings, id(1).to_string())]);
@@ -270,21 +293,25 @@ fn a_reservation_that_is_missing_is_found() {
             found(|service_rows| service_rows.reservations.as_mut().unwrap().retain(|row| row.screening != id(number)));
         assert_eq!(broken, [(Rule::ReservationsFollow, id(number).to_string())]);
     }
-    // Cancelled in its third version: it was PENDING, CONFIRMED, CANCELLED, and so was registered.
+    // Cancelled in its fourth version: it was PENDING, WAITLISTED, CONFIRMED, CANCELLED, and so was registered.
     let broken = found(|service_rows| {
         service_rows.reservations.as_mut().unwrap().retain(|row| row.screening != id(2));
-        screening(service_rows, 2).version = 3;
-        service_rows.items.as_mut().unwrap()[1].version = 3;
+        screening(service_rows, 2).version = 4;
+        service_rows.items.as_mut().unwrap()[1].version = 4;
     });
     assert_eq!(broken, [(Rule::ReservationsFollow, id(2).to_string())]);
 }
 
 #[test]
-fn a_booking_cancelled_while_pending_needs_no_reservation() {
-    assert_eq!(
-        found(|service_rows| service_rows.reservations.as_mut().unwrap().retain(|row| row.screening != id(2))),
-        []
-    );
+fn a_booking_cancelled_while_pending_or_waitlisted_needs_no_reservation() {
+    for version in [2, 3] {
+        let broken = found(|service_rows| {
+            service_rows.reservations.as_mut().unwrap().retain(|row| row.screening != id(2));
+            screening(service_rows, 2).version = version;
+            service_rows.items.as_mut().unwrap()[1].version = version;
+        });
+        assert_eq!(broken, []);
+    }
 }
 
 #[test]
@@ -303,7 +330,7 @@ fn a_reservation_that_says_something_else_is_found() {
 
 #[test]
 fn a_reservation_that_should_not_be_is_found() {
-    for number in [7, 8, 99] {
+    for number in [7, 8, 9, 10, 99] {
         let broken = found(|service_rows| {
             let (slot, state) = (slot(SEOUL), ReservationState::Registered);
             let row = ReservationRow { screening: id(number), customer: customer("kang"), slot, state, version: 1 };
@@ -315,7 +342,7 @@ fn a_reservation_that_should_not_be_is_found() {
 
 #[test]
 fn a_page_that_lacks_a_booking_or_shows_another_state_is_found() {
-    for number in 1..=8 {
+    for number in 1..=10 {
         let broken =
             found(|service_rows| service_rows.items.as_mut().unwrap().retain(|row| row.screening != id(number)));
         assert_eq!(broken, [(Rule::PagesFollow, id(number).to_string())]);

@@ -1,3 +1,5 @@
+mod queue;
+
 use super::*;
 use crate::ids::HospitalId;
 
@@ -20,6 +22,7 @@ fn known(version: i64, state: State) -> KnownBooking {
         hospital_display_name: String::new(),
         time_zone: String::new(),
         state,
+        queued: None,
         reason: String::new(),
         message: String::new(),
         create_time: None,
@@ -58,14 +61,14 @@ fn claims_become_what_their_bookings_say_and_ended_ones_never_come_back() {
     let booking =
         screening(None, &KnownBooking { slot: Some(slot_id()), ..known(1, State::Confirmed) }, &[], None).unwrap();
     let expected = ExpectedClaim::of(&booking).unwrap();
-    let made = expected.make(None, at(9)).unwrap();
+    let made = expected.make(None, 0, at(9)).unwrap();
     assert_eq!((made.state, made.version), (ClaimState::Active, 1));
-    assert_eq!(expected.make(Some(&made), at(9)), None);
-    let ended = ExpectedClaim { state: ClaimState::Released, ..expected.clone() }.make(Some(&made), at(9)).unwrap();
+    assert_eq!(expected.make(Some(&made), 0, at(9)), None);
+    let ended = ExpectedClaim { state: ClaimState::Released, ..expected.clone() }.make(Some(&made), 0, at(9)).unwrap();
     assert_eq!((ended.state, ended.version), (ClaimState::Released, 2));
-    assert_eq!(expected.make(Some(&ended), at(9)), None, "a place that was given back is not taken again");
+    assert_eq!(expected.make(Some(&ended), 0, at(9)), None, "a place that was given back is not taken again");
     let released = ExpectedClaim { state: ClaimState::Released, ..expected };
-    assert_eq!(released.make(None, at(9)), None);
+    assert_eq!(released.make(None, 0, at(9)), None);
     assert_eq!(ExpectedClaim::of(&Screening { state: State::Pending, ..booking }), None);
 }
 
@@ -79,18 +82,19 @@ fn claims_that_a_booking_left_or_fenced_give_their_places_back() {
     assert_eq!([1, 2, 3, 4, 5].map(has_left), [true, true, false, true, false]);
     assert!(!expected.has_left(&claim(1, &slot_id(), ClaimState::Released)));
     let left = ExpectedClaim::left(&claim(4, &slot_id(), ClaimState::Active));
-    let ended = left.make(Some(&claim(4, &slot_id(), ClaimState::Active)), at(9)).unwrap();
+    let ended = left.make(Some(&claim(4, &slot_id(), ClaimState::Active)), 0, at(9)).unwrap();
     assert_eq!((ended.id.generation, ended.state, ended.version), (4, ClaimState::Released, 2));
 }
 
 #[test]
 fn a_slot_has_the_newest_capacity_and_room_for_all_who_hold_a_place() {
-    let places = |slot_version, capacity| Places { slot: slot_id(), slot_version, capacity, booked: 0, time: at(1) };
-    let held = slot(&slot_id(), None, Some(&places(5, 50)), 20, None, at(2));
-    assert_eq!((held.capacity, held.booked, held.version), (50, 20, 5 + VERSION_HEADROOM));
-    let newer = slot(&slot_id(), Some(&held), Some(&places(held.version + 1, 60)), 40, None, at(3));
+    let places =
+        |slot_version, capacity| Places { slot: slot_id(), slot_version, capacity, booked: 0, waiting: 0, time: at(1) };
+    let held = slot(&slot_id(), None, Some(&places(5, 50)), (20, 3), None, at(2));
+    assert_eq!((held.capacity, held.booked, held.waiting, held.version), (50, 20, 3, 5 + VERSION_HEADROOM));
+    let newer = slot(&slot_id(), Some(&held), Some(&places(held.version + 1, 60)), (40, 0), None, at(3));
     assert_eq!((newer.capacity, newer.booked), (60, 40));
-    let older = slot(&slot_id(), Some(&held), Some(&places(3, 10)), 55, Some(SlotState::Closed), at(3));
+    let older = slot(&slot_id(), Some(&held), Some(&places(3, 10)), (55, 0), Some(SlotState::Closed), at(3));
     assert_eq!((older.capacity, older.booked, older.state), (55, 55, SlotState::Closed));
     assert!(older.version > held.version && older.admin_version > held.admin_version);
 }
@@ -176,7 +180,7 @@ fn what_became_of_a_place_is_read_from_all_claims() {
 fn a_generation_is_that_of_its_own_version() {
     let back = KnownBooking { slot: Some(slot_id()), ..known(5, State::Confirmed) };
     let first = KnownBooking { slot: Some(slot_id()), generation: Some(1), ..known(1, State::Confirmed) };
-    assert_eq!(back.clone().and(first.clone()).generation, None, "it may have left the slot and come back");
+    assert_eq!(back.clone().and(first).generation, None, "it may have left the slot and come back");
     let reported = KnownBooking { generation: Some(3), ..back.clone() };
     assert_eq!((back.clone().and(reported.clone()).generation, reported.and(back).generation), (Some(3), Some(3)));
 }

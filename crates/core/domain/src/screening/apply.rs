@@ -3,12 +3,12 @@
 use contract::event::v1::event_envelope::Payload;
 use contract::event::v1::{
     ScreeningAttendanceRecorded, ScreeningCancelled, ScreeningConfirmed, ScreeningForceCancelled, ScreeningPending,
-    ScreeningRejected, ScreeningRescheduled, ScreeningSnapshot,
+    ScreeningRejected, ScreeningRescheduled, ScreeningSnapshot, ScreeningWaitlistEnded, ScreeningWaitlisted,
 };
 use jiff::Timestamp;
 
 use super::{Booking, Event, Screening, State, Terms};
-use crate::civil::encode_date;
+use crate::civil::{encode_date, encode_time};
 use crate::ids::{ClaimId, SlotId};
 
 /// The row after a transition that [`super::decide()`] allowed.
@@ -16,7 +16,15 @@ use crate::ids::{ClaimId, SlotId};
 pub fn apply(row: Option<&Screening>, event: &Event, now: Timestamp) -> Screening {
     let (mut next, state, reason, message) = match event {
         Event::Parked(booking, terms) => (booked(row, booking, terms, now), State::Pending, "", ""),
-        Event::Confirmed(booking, terms) => (booked(row, booking, terms, now), State::Confirmed, "", ""),
+        Event::Confirmed(booking, terms) => {
+            let next = Screening { queued: None, ..booked(row, booking, terms, now) };
+            (next, State::Confirmed, "", "")
+        }
+        Event::Queued(booking, terms, queued) => {
+            let next = Screening { queued: Some(*queued), ..booked(row, booking, terms, now) };
+            (next, State::Waitlisted, "", "")
+        }
+        Event::Expired(why) => (expected(row), State::Expired, why.code(), ""),
         Event::Rejected(claim, slot, reason) => {
             (row.cloned().unwrap_or_else(|| fence(*claim, slot, now)), State::Rejected, reason.name(), "")
         }
@@ -77,6 +85,8 @@ pub fn facts(row: &Screening, event: &Event) -> Vec<(i64, Payload)> {
         }
         Event::Parked(..)
         | Event::Confirmed(..)
+        | Event::Queued(..)
+        | Event::Expired(_)
         | Event::Rejected(..)
         | Event::Cancelled(..)
         | Event::ForceCancelled(..)
@@ -90,6 +100,16 @@ pub fn state_fact(row: &Screening) -> Payload {
     let screening = Some(snapshot(row));
     let (reason, message, claim_id) = (row.state_reason.clone(), row.state_message.clone(), || row.claim().to_string());
     match row.state {
+        State::Cancelled | State::ForceCancelled | State::Expired if row.waited_in_vain() => {
+            let (state, claim_id) = (row.state.name().to_owned(), claim_id());
+            let ended = ScreeningWaitlistEnded { screening, state, reason, claim_id, message };
+            Payload::ScreeningWaitlistEnded(ended)
+        }
+        State::Waitlisted | State::Expired => Payload::ScreeningWaitlisted(ScreeningWaitlisted {
+            screening,
+            position: row.queued.map_or(0, |queued| queued.position),
+            promotion_close_time: row.queued.map(|queued| encode_time(queued.closes_at)),
+        }),
         State::Pending => Payload::ScreeningPending(ScreeningPending { screening }),
         State::Confirmed => Payload::ScreeningConfirmed(ScreeningConfirmed { screening, reason, message }),
         State::Rejected => Payload::ScreeningRejected(ScreeningRejected { screening, reason, claim_id: claim_id() }),
@@ -124,6 +144,7 @@ fn snapshot(row: &Screening) -> ScreeningSnapshot {
 fn booked(row: Option<&Screening>, booking: &Booking, terms: &Terms, now: Timestamp) -> Screening {
     let mut next = row.cloned().unwrap_or_else(|| Screening {
         customer_display_name: booking.customer_display_name.clone(),
+        joins_waitlist: booking.joins_waitlist,
         ..fence(booking.claim(), &booking.slot, now)
     });
     // The name of a row that exists may have been corrected since the booking was asked for.
@@ -143,6 +164,8 @@ fn fence(claim: ClaimId, slot: &SlotId, now: Timestamp) -> Screening {
         state_reason: String::new(),
         state_message: String::new(),
         given_up: None,
+        joins_waitlist: false,
+        queued: None,
         generation: claim.generation,
         fenced_generation: 0,
         version: 0,

@@ -6,7 +6,9 @@ use jiff::civil::Date;
 
 use super::checks::{check_row_etag, state_invalid, zone_of};
 use super::reschedule::reschedule;
-use super::{Booking, Command, Decision, Event, Party, Revocation, Screening, State, Terms, date_conflict};
+use super::{
+    Booking, Command, Decision, Event, Expiry, Party, Queued, Revocation, Screening, State, Terms, date_conflict,
+};
 use crate::civil::{last_zone, time_zone, today};
 use crate::ids::{ClaimId, ScreeningId, SlotId};
 use crate::window::refuse_past;
@@ -19,6 +21,8 @@ pub fn decide(row: Option<&Screening>, command: &Command, now: Timestamp) -> Res
     match command {
         Command::Confirm { booking, terms, conflict } => Ok(confirm(row, booking, terms, *conflict)),
         Command::Park { booking, terms, conflict } => park(row, booking, terms, *conflict, now),
+        Command::Queue { booking, terms, queued, conflict } => Ok(queue(row, booking, terms, *queued, *conflict)),
+        Command::Expire => Ok(expire(row, now)),
         Command::GiveUp { reason } => Ok(give_up(row, *reason)),
         Command::Reject => Ok(reject(row)),
         Command::Fence { claim, slot } => Ok(fence(row, *claim, slot)),
@@ -33,22 +37,28 @@ pub fn decide(row: Option<&Screening>, command: &Command, now: Timestamp) -> Res
     }
 }
 
-/// Only a PENDING row is confirmed; if there is no row, one is made. The booking may have been parked, given up, ended
-/// or fenced since the claim was asked for.
+/// The refusal of a booking that has no row. Its claim is given back by the event.
+fn turned_away(booking: &Booking, other: ScreeningId) -> Decision {
+    let given_back = Event::Rejected(booking.claim(), booking.slot.clone(), Reason::CustomerDateConflict);
+    Decision::Refuse(given_back, date_conflict(other))
+}
+
+/// Only a PENDING or WAITLISTED row is confirmed; if there is no row, one is made. The booking may have been parked,
+/// given up, ended or fenced since the claim was asked for. A WAITLISTED booking is not active, so its customer may
+/// have booked elsewhere on that date meanwhile: the later of the two loses.
 fn confirm(row: Option<&Screening>, booking: &Booking, terms: &Terms, conflict: Option<ScreeningId>) -> Decision {
     let Some(row) = row else {
         return match conflict {
             None => Decision::Change(Event::Confirmed(booking.clone(), terms.clone())),
-            Some(other) => {
-                let given_back = Event::Rejected(booking.claim(), booking.slot.clone(), Reason::CustomerDateConflict);
-                Decision::Refuse(given_back, date_conflict(other))
-            }
+            Some(other) => turned_away(booking, other),
         };
     };
     if row.is_fence() {
         return Decision::Fenced;
     }
     match row.state {
+        State::Waitlisted if conflict.is_some() => Decision::Change(Event::Expired(Expiry::CustomerDateConflict)),
+        State::Waitlisted => Decision::Change(Event::Confirmed(booking.clone(), terms.clone())),
         State::Pending if row.given_up.is_none() => Decision::Change(Event::Confirmed(booking.clone(), terms.clone())),
         State::Pending
         | State::Confirmed
@@ -56,7 +66,39 @@ fn confirm(row: Option<&Screening>, booking: &Booking, terms: &Terms, conflict: 
         | State::ForceCancelled
         | State::Rejected
         | State::Completed
-        | State::NoShow => Decision::Keep,
+        | State::NoShow
+        | State::Expired => Decision::Keep,
+    }
+}
+
+/// Only a PENDING row joins a queue; if there is no row, one is made. While the booking was PENDING, its customer may
+/// have waited for the same slot already: the later of the two loses.
+fn queue(
+    row: Option<&Screening>,
+    booking: &Booking,
+    terms: &Terms,
+    queued: Queued,
+    conflict: Option<ScreeningId>,
+) -> Decision {
+    let join = || Decision::Change(Event::Queued(booking.clone(), terms.clone(), queued));
+    match (row, conflict) {
+        (None, None) => join(),
+        (None, Some(other)) => turned_away(booking, other),
+        (Some(row), _) if row.is_fence() => Decision::Fenced,
+        (Some(row), _) if row.state != State::Pending || row.given_up.is_some() => Decision::Keep,
+        (Some(_), None) => join(),
+        (Some(_), Some(_)) => Decision::Change(Event::GivenUp(Reason::CustomerDateConflict)),
+    }
+}
+
+/// A claim that Hospital has lost is not waited for for ever, so the row's own time decides.
+fn expire(row: Option<&Screening>, now: Timestamp) -> Decision {
+    let waiting = row.filter(|row| row.state == State::Waitlisted);
+    match waiting.and_then(|row| row.queued) {
+        Some(queued) if now >= queued.closes_at => Decision::Change(Event::Expired(Expiry::PromotionClosed)),
+        Some(_) => Decision::Ignore("the booking may still get a place"),
+        None if row.is_some() => Decision::Keep,
+        None => Decision::Ignore("there is no such screening"),
     }
 }
 
@@ -91,7 +133,9 @@ fn give_up(row: Option<&Screening>, reason: Reason) -> Decision {
             | State::ForceCancelled
             | State::Rejected
             | State::Completed
-            | State::NoShow,
+            | State::NoShow
+            | State::Waitlisted
+            | State::Expired,
             _,
         ) => Decision::Keep,
     }
@@ -108,7 +152,9 @@ fn reject(row: Option<&Screening>) -> Decision {
             | State::ForceCancelled
             | State::Rejected
             | State::Completed
-            | State::NoShow,
+            | State::NoShow
+            | State::Waitlisted
+            | State::Expired,
             _,
         ) => Decision::Keep,
     }
@@ -127,19 +173,22 @@ fn fence(row: Option<&Screening>, claim: ClaimId, slot: &SlotId) -> Decision {
 
 fn cancel(row: &Screening, by: Party, message: &str, etag: &str, now: Timestamp) -> Result<Decision, Fault> {
     match row.state {
-        State::Pending | State::Confirmed => {}
-        State::Cancelled | State::ForceCancelled | State::Rejected | State::Completed | State::NoShow => {
-            return Err(state_invalid(row, "cancelled"));
-        }
+        State::Pending | State::Confirmed | State::Waitlisted => {}
+        State::Cancelled
+        | State::ForceCancelled
+        | State::Rejected
+        | State::Completed
+        | State::NoShow
+        | State::Expired => return Err(state_invalid(row, "cancelled")),
     }
     check_row_etag(row, etag)?;
-    match (by, row.terms.cancellation_close_time) {
+    match (by, row.terms.cancellation_close_time.filter(|_| row.state != State::Waitlisted)) {
         (Party::Customer, Some(close)) if now >= close => {
             let message = format!("the customer could cancel until {close}; the hospital's admins still can");
             Err(Fault::new(Reason::CancellationClosed, message).with("screening", row.id).with("closesAt", close))
         }
         (Party::Customer | Party::Admin, _) => {
-            // The place of a past date was used or missed and is not given back. A PENDING booking has no place.
+            // The place of a past date was used or missed and is not given back. Other bookings have no place.
             if row.state == State::Confirmed {
                 refuse_past(row.slot.date, &zone_of(row)?, now)?;
             }
@@ -158,9 +207,13 @@ fn rename(row: &Screening, name: Option<&str>, etag: &str) -> Result<Decision, F
 fn complete(row: &Screening, etag: &str, now: Timestamp) -> Result<Decision, Fault> {
     match row.state {
         State::Confirmed | State::NoShow => {}
-        State::Pending | State::Cancelled | State::ForceCancelled | State::Rejected | State::Completed => {
-            return Err(state_invalid(row, "completed"));
-        }
+        State::Pending
+        | State::Cancelled
+        | State::ForceCancelled
+        | State::Rejected
+        | State::Completed
+        | State::Waitlisted
+        | State::Expired => return Err(state_invalid(row, "completed")),
     }
     check_row_etag(row, etag)?;
     require_date(row, now, |today, date| today >= date, "before that date has begun")?;
@@ -175,7 +228,9 @@ fn mark_no_show(row: &Screening, etag: &str, now: Timestamp) -> Result<Decision,
         | State::ForceCancelled
         | State::Rejected
         | State::Completed
-        | State::NoShow => return Err(state_invalid(row, "marked as missed")),
+        | State::NoShow
+        | State::Waitlisted
+        | State::Expired => return Err(state_invalid(row, "marked as missed")),
     }
     check_row_etag(row, etag)?;
     require_date(row, now, |today, date| today > date, "before that date is over")?;
@@ -193,10 +248,13 @@ fn revoke(row: Option<&Screening>, claim: ClaimId, slot: &SlotId, cause: Revocat
         },
         Some(row) if row.claim() != claim => Decision::Ignore("the screening does not hold this claim"),
         Some(row) => match row.state {
-            State::Pending | State::Confirmed => force(),
-            State::Cancelled | State::ForceCancelled | State::Rejected | State::Completed | State::NoShow => {
-                Decision::Ignore("the screening had ended before its claim was revoked")
-            }
+            State::Pending | State::Confirmed | State::Waitlisted => force(),
+            State::Cancelled
+            | State::ForceCancelled
+            | State::Rejected
+            | State::Completed
+            | State::NoShow
+            | State::Expired => Decision::Ignore("the screening had ended before its claim was revoked"),
         },
     }
 }

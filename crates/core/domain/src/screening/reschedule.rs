@@ -43,7 +43,9 @@ pub fn judge_reschedule(
         | State::ForceCancelled
         | State::Rejected
         | State::Completed
-        | State::NoShow => return Err(state_invalid(row, "moved")),
+        | State::NoShow
+        | State::Waitlisted
+        | State::Expired => return Err(state_invalid(row, "moved")),
     }
     check_row_etag(row, &asked.etag)?;
     if row.slot == asked.slot {

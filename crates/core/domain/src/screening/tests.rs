@@ -1,5 +1,7 @@
 //! The table of transitions, and the invariants of any sequence of commands.
 
+mod queue;
+
 use contract::event::v1::event_envelope::Payload;
 use fault::Reason;
 use jiff::Timestamp;
@@ -29,6 +31,7 @@ pub(super) fn booking() -> Booking {
         customer: CustomerId::from_segment("kim").unwrap(),
         customer_display_name: "김".into(),
         slot: slot(),
+        joins_waitlist: false,
     }
 }
 
@@ -46,7 +49,13 @@ pub(super) fn other() -> ScreeningId {
 
 pub(super) fn row(state: State) -> Screening {
     let confirmed = apply(None, &Event::Confirmed(booking(), terms()), before());
-    Screening { state, ..confirmed }
+    let waits = matches!(state, State::Waitlisted | State::Expired);
+    Screening { state, queued: waits.then(queued), ..confirmed }
+}
+
+/// A place in a queue from which nobody gets a place in the last 12 hours.
+pub(super) fn queued() -> Queued {
+    Queued { position: 3, closes_at: at("2027-01-03T03:00:00Z") }
 }
 
 fn fence() -> Screening {
@@ -81,30 +90,36 @@ fn the_contracts_table_of_transitions() {
     let give_up = Command::GiveUp { reason: Reason::SlotFull };
     let complete = Command::Complete { etag: String::new() };
     let no_show = Command::MarkNoShow { etag: String::new() };
+    let join = Command::Queue { booking: booking(), terms: terms(), queued: queued(), conflict: None };
     let after = at("2027-01-05T00:00:00Z");
     let that_day = at("2027-01-04T10:00:00Z");
     let wrong = Err(Reason::ScreeningStateInvalid);
-    use State::{Cancelled, Completed, Confirmed, ForceCancelled, NoShow, Rejected};
+    use State::{Cancelled, Completed, Confirmed, Expired, ForceCancelled, NoShow, Rejected, Waitlisted};
     for state in State::ALL {
         let row = row(*state);
         let row = Some(&row);
-        let by_state = |pending, confirmed, no_show, ended| match state {
+        let by_state = |pending, confirmed, waitlisted, no_show, ended| match state {
             State::Pending => pending,
             Confirmed => confirmed,
+            Waitlisted => waitlisted,
             NoShow => no_show,
-            Cancelled | ForceCancelled | Rejected | Completed => ended,
+            Cancelled | ForceCancelled | Rejected | Completed | Expired => ended,
         };
-        assert_eq!(outcome(row, &confirm, before()), by_state(Ok(Some(Confirmed)), Ok(None), Ok(None), Ok(None)));
-        let still = by_state(Ok(Some(State::Pending)), Ok(None), Ok(None), Ok(None));
-        assert_eq!(outcome(row, &give_up, before()), still);
-        assert_eq!(outcome(row, &Command::Reject, before()), Ok(None));
-        let cancelled = by_state(Ok(Some(Cancelled)), Ok(Some(Cancelled)), wrong, wrong);
+        let (kept, to) = (Ok(None), |state| Ok(Some(state)));
+        assert_eq!(outcome(row, &confirm, before()), by_state(to(Confirmed), kept, to(Confirmed), kept, kept));
+        assert_eq!(outcome(row, &join, before()), by_state(to(Waitlisted), kept, kept, kept, kept));
+        assert_eq!(outcome(row, &Command::Expire, before()), kept, "it may still get a place");
+        assert_eq!(outcome(row, &Command::Expire, that_day), by_state(kept, kept, to(Expired), kept, kept));
+        assert_eq!(outcome(row, &give_up, before()), by_state(to(State::Pending), kept, kept, kept, kept));
+        assert_eq!(outcome(row, &Command::Reject, before()), kept);
+        let cancelled = by_state(to(Cancelled), to(Cancelled), to(Cancelled), wrong, wrong);
         assert_eq!(outcome(row, &cancel(Party::Customer), before()), cancelled);
         assert_eq!(outcome(row, &cancel(Party::Admin), that_day), cancelled);
-        let forced = by_state(Ok(Some(ForceCancelled)), Ok(Some(ForceCancelled)), Ok(None), Ok(None));
+        let forced = by_state(to(ForceCancelled), to(ForceCancelled), to(ForceCancelled), kept, kept);
         assert_eq!(outcome(row, &revoke(), before()), forced);
-        assert_eq!(outcome(row, &complete, after), by_state(wrong, Ok(Some(Completed)), Ok(Some(Completed)), wrong));
-        assert_eq!(outcome(row, &no_show, after), by_state(wrong, Ok(Some(NoShow)), wrong, wrong));
+        let completed = by_state(wrong, to(Completed), wrong, to(Completed), wrong);
+        assert_eq!(outcome(row, &complete, after), completed);
+        assert_eq!(outcome(row, &no_show, after), by_state(wrong, to(NoShow), wrong, wrong, wrong));
     }
 }
 
@@ -255,6 +270,9 @@ fn any_command() -> impl Strategy<Value = Command> {
     prop_oneof![
         conflict().prop_map(|conflict| Command::Confirm { booking: booking(), terms: terms(), conflict }),
         conflict().prop_map(|conflict| Command::Park { booking: booking(), terms: Terms::default(), conflict }),
+        conflict()
+            .prop_map(|conflict| { Command::Queue { booking: booking(), terms: terms(), queued: queued(), conflict } }),
+        Just(Command::Expire),
         Just(Command::GiveUp { reason: Reason::SlotFull }),
         Just(Command::Reject),
         (1..7_i32).prop_map(|generation| {
@@ -277,13 +295,14 @@ fn any_command() -> impl Strategy<Value = Command> {
 
 /// Whether the contract's table lists this transition.
 fn listed(from: Option<State>, to: State) -> bool {
-    use State::{Cancelled, Completed, Confirmed, ForceCancelled, NoShow, Pending, Rejected};
+    use State::{Cancelled, Completed, Confirmed, Expired, ForceCancelled, NoShow, Pending, Rejected, Waitlisted};
     match from {
-        None => matches!(to, Confirmed | Pending | Rejected | ForceCancelled),
-        Some(Pending) => matches!(to, Confirmed | Rejected | Cancelled | ForceCancelled),
+        None => matches!(to, Confirmed | Pending | Waitlisted | Rejected | ForceCancelled),
+        Some(Pending) => matches!(to, Confirmed | Waitlisted | Rejected | Cancelled | ForceCancelled),
+        Some(Waitlisted) => matches!(to, Confirmed | Cancelled | ForceCancelled | Expired),
         Some(Confirmed) => matches!(to, Confirmed | Cancelled | ForceCancelled | Completed | NoShow),
         Some(NoShow) => to == Completed,
-        Some(Cancelled | ForceCancelled | Rejected | Completed) => false,
+        Some(Cancelled | ForceCancelled | Rejected | Completed | Expired) => false,
     }
 }
 
@@ -345,9 +364,8 @@ proptest! {
                 prop_assert_eq!(moved, row.generation != next.generation);
                 prop_assert!(!moved || next.generation >= row.next_claim().generation);
             }
-            let gives_back = matches!(fact, Payload::ScreeningRejected(_) | Payload::ScreeningCancelled(_));
-            prop_assert!(next.given_up.is_none() || next.state != State::Confirmed);
-            prop_assert_eq!(gives_back, matches!(next.state, State::Rejected | State::Cancelled));
+            prop_assert!(next.given_up.is_none() || !matches!(next.state, State::Confirmed | State::Waitlisted));
+            queue::check_queued(row.as_ref(), &next, fact)?;
             row = Some(next);
         }
     }

@@ -6,7 +6,7 @@
 use domain::booking::{Ended, Reply};
 use domain::capacity::{self, Claim as RealClaim, ClaimState, RevokeReason, Slot, SlotState};
 use domain::civil::time_zone;
-use domain::hospital::{Draft, Hospital};
+use domain::hospital::{Draft, Held, Hospital};
 use domain::ids::{ClaimId, CustomerId, HospitalId, ScreeningId, SlotId};
 use domain::screening::{self, Booking, Command, Decision, Party, Revocation, Screening, State, Terms};
 use domain::window::BookingPolicy;
@@ -175,11 +175,14 @@ fn booking() -> Booking {
         customer: CustomerId::from_segment("kim").unwrap(),
         customer_display_name: String::new(),
         slot: slot_id(),
+        joins_waitlist: false,
     }
 }
 
 fn command(act: Act) -> Command {
-    let (booking, terms, claim, slot) = (booking(), Terms::default(), booking().claim(), slot_id());
+    let (booking, claim, slot) = (booking(), booking().claim(), slot_id());
+    // with the zone that Hospital returns a CONFIRMED booking can be cancelled
+    let terms = Terms { time_zone: "Asia/Seoul".into(), ..Terms::default() };
     match act {
         Act::Confirm => Command::Confirm { booking, terms, conflict: None },
         Act::ConfirmInConflict => Command::Confirm { booking, terms, conflict: Some(ScreeningId(Uuid::from_u128(9))) },
@@ -246,7 +249,8 @@ fn hospital(deleting: bool) -> Hospital {
     if !deleting {
         return hospital;
     }
-    let (hospital, _) = domain::hospital::delete(&hospital, 1, true, "", "", now()).unwrap().unwrap();
+    let held = Held { active: 1, waiting: 0 };
+    let (hospital, _) = domain::hospital::delete(&hospital, held, true, "", "", now()).unwrap().unwrap();
     hospital
 }
 
@@ -273,6 +277,7 @@ fn index(claim: &RealClaim) -> Claim {
         ClaimState::Active => Claim::ACTIVE,
         ClaimState::Released => Claim::RELEASED,
         ClaimState::Revoked(_) => Claim::REVOKED,
+        ClaimState::Waiting(_) => panic!("nobody waits here"),
     }
 }
 
@@ -281,7 +286,7 @@ fn reserve(own: Claim, others_active: bool, deleting: bool, replies: &mut Vec<Re
     let (hospital, slot) = (hospital(deleting), slot(others_active || own == Claim::ACTIVE, deleting));
     let id = booking().claim();
     let (claim, reply, announced) =
-        match capacity::reserve(&slot_id(), id, existing.as_ref(), Some(&hospital), Some(&slot), now()) {
+        match capacity::reserve(&slot_id(), id, existing.as_ref(), Some(&hospital), Some(&slot), false, now()) {
             Ok(step) => (index(&step.claim), Reply::Active, step.fact.is_some()),
             Err(refusal) => {
                 let state = refusal.metadata().get("state").map(String::as_str).unwrap_or_default();
@@ -298,8 +303,8 @@ fn reserve(own: Claim, others_active: bool, deleting: bool, replies: &mut Vec<Re
 fn release(own: Claim) -> Claim {
     let existing = claim(own);
     let slot = slot(own == Claim::ACTIVE, false);
-    let step = capacity::release(&slot_id(), booking().claim(), existing.as_ref(), Some(&slot), now()).unwrap();
-    index(&step.claim)
+    let released = capacity::release(&slot_id(), booking().claim(), existing.as_ref(), Some(&slot), &[], now());
+    index(&released.unwrap().0.claim)
 }
 
 fn revoke(own: Claim) -> Claim {

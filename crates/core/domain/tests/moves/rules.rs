@@ -1,11 +1,10 @@
 //! The decisions of the real functions for every combination that the model of moves can meet.
 //!
-//! The functions are pure and the combinations are few, so a table of their answers is equivalent to calling them, and
-//! faster.
+//! The functions are pure and the combinations are few, so a table of their answers serves as well, and is faster.
 
 use contract::event::v1::event_envelope::Payload;
 use contract::event::v1::{ScreeningCancelled, ScreeningRescheduled};
-use domain::booking::{Reply, Step, step};
+use domain::booking::{Accepts, Reply, Step, step};
 use domain::capacity::{self, Claim as RealClaim, ClaimState, RevokeReason, Slot as RealSlot};
 use domain::civil::time_zone;
 use domain::hospital::{Draft, Hospital};
@@ -271,7 +270,7 @@ fn asked(slot: Slot) -> Reschedule {
 /// Every row that the commands can reach from the confirmed booking, and the outcome of each command on each row.
 fn screening_table() -> (Vec<Screening>, Vec<[Acted; ACTS]>) {
     let (id, customer, slot) = (claim_id(1).screening, CustomerId::from_segment("kim").unwrap(), Slot::A.id());
-    let booking = Booking { id, customer, customer_display_name: String::new(), slot };
+    let booking = Booking { id, customer, customer_display_name: String::new(), slot, joins_waitlist: false };
     let confirmed = screening::Event::Confirmed(booking, hospital().terms(Slot::A.id().date));
     let mut rows = vec![screening::apply(None, &confirmed, now())];
     let (mut table, acts) = (Vec::new(), Act::all());
@@ -363,20 +362,21 @@ fn index(claim: &RealClaim) -> Claim {
         ClaimState::Active => Claim::active(Slot::of(&claim.slot)),
         ClaimState::Released => Claim::RELEASED,
         ClaimState::Revoked(_) => Claim::REVOKED,
+        ClaimState::Waiting(_) => panic!("a move never waits for a place"),
     }
 }
 
 fn reserve(own: Claim, slot: Slot, full: bool) -> Reserved {
     let booked = if full { slot.capacity() } else { i32::from(own.place() == Some(slot)) };
     let (existing, real) = (real_claim(own).0, real_slot(slot, booked));
-    match capacity::reserve(&slot.id(), claim_id(1), existing.as_ref(), Some(&hospital()), Some(&real), now()) {
+    match capacity::reserve(&slot.id(), claim_id(1), existing.as_ref(), Some(&hospital()), Some(&real), false, now()) {
         Ok(reserved) => {
-            assert_eq!(step(Reply::Active, false), Step::Commit);
+            assert_eq!(step(Reply::Active, Accepts::default()), Step::Commit);
             (index(&reserved.claim), Answer::Granted, reserved.fact.is_some())
         }
         Err(refusal) => {
             let state = refusal.metadata().get("state").map(String::as_str).unwrap_or_default();
-            let answer = match step(Reply::of_refusal(refusal.reason(), state), false) {
+            let answer = match step(Reply::of_refusal(refusal.reason(), state), Accepts::default()) {
                 Step::NextAttempt => Answer::Ended,
                 Step::PassOn if refusal.reason() == Reason::FieldInvalid => Answer::Elsewhere,
                 Step::PassOn => Answer::Refused,
@@ -390,7 +390,7 @@ fn reserve(own: Claim, slot: Slot, full: bool) -> Reserved {
 /// The claim after a release on its own slot.
 fn release(own: Claim) -> Claim {
     let (existing, slot) = real_claim(own);
-    index(&capacity::release(&slot.id, claim_id(1), existing.as_ref(), Some(&slot), now()).unwrap().claim)
+    index(&capacity::release(&slot.id, claim_id(1), existing.as_ref(), Some(&slot), &[], now()).unwrap().0.claim)
 }
 
 fn revoke(own: Claim) -> Claim {

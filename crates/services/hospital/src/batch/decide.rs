@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use domain::capacity::{
-    CapacityChange, Fact, Slot, close_slot, open_slot, release, reopen_slot, reserve, revoke, set_capacity,
-    slot_not_found, withdraw_slot,
+    Administered, CapacityChange, ClaimState, Fact, Slot, Step, close_slot, open_slot, release, reopen_slot, reserve,
+    revoke, set_capacity, slot_not_found, withdraw_slot,
 };
 use domain::civil::today;
 use domain::event::Cause;
@@ -27,20 +27,31 @@ use crate::tables::revocation::{Revocation, Target};
 type Decided = Result<(Outcome, String), Fault>;
 
 impl World {
-    pub(super) fn reserve(&mut self, claim_request: &ClaimRequest) -> Answer {
+    pub(super) fn reserve(&mut self, claim_request: &ClaimRequest, allow_waitlist: bool) -> Answer {
         let ClaimRequest { slot, claim, cause } = claim_request;
         let hospital = self.hospitals.get(&slot.hospital);
-        let step = reserve(slot, *claim, self.claims.get(claim), hospital, self.slots.get(slot), self.now)?;
+        let (existing, offered) = (self.claims.get(claim), self.slots.get(slot));
+        let step = reserve(slot, *claim, existing, hospital, offered, allow_waitlist, self.now)?;
         let terms = hospital.map(|hospital| hospital.terms(slot.date));
         self.keep(cause, &step);
-        Ok(Outcome::Claim(step.claim, terms))
+        // who joined last waits behind all others
+        let position = step.slot.filter(|_| step.claim.state != ClaimState::Active).map(|slot| slot.waiting);
+        Ok(Outcome::Claim(step.claim, terms, position))
     }
 
     pub(super) fn release(&mut self, claim_request: &ClaimRequest) -> Answer {
         let ClaimRequest { slot, claim, cause } = claim_request;
-        let step = release(slot, *claim, self.claims.get(claim), self.slots.get(slot), self.now)?;
+        let queue = self.queue(slot, 1);
+        let (step, promoted) = release(slot, *claim, self.claims.get(claim), self.slots.get(slot), &queue, self.now)?;
         self.keep(cause, &step);
-        Ok(Outcome::Claim(step.claim, None))
+        self.promote(cause, &promoted);
+        Ok(Outcome::Claim(step.claim, None, None))
+    }
+
+    fn promote(&mut self, cause: &Cause, promoted: &[Step]) {
+        for step in promoted {
+            self.keep(cause, step);
+        }
     }
 
     /// Gives back the places that events name. Returns the events whose release the rules refuse.
@@ -141,6 +152,13 @@ impl World {
         }
     }
 
+    fn administer(&mut self, cause: &Cause, changed: Option<Administered>) {
+        if let Some(Administered { slot, fact, promoted }) = changed {
+            self.put_slot(cause, Some((slot, fact)));
+            self.promote(cause, &promoted);
+        }
+    }
+
     fn create_hospital(
         &mut self,
         cause: &Cause,
@@ -183,7 +201,7 @@ impl World {
 
     fn delete_hospital(&mut self, cause: &Cause, id: &HospitalId, force: bool, reason: &str, etag: &str) -> Decided {
         let hospital = self.hospital(id)?;
-        let Some((deleted, facts)) = hospital::delete(hospital, self.active(hospital), force, reason, etag, self.now)?
+        let Some((deleted, facts)) = hospital::delete(hospital, self.held(hospital), force, reason, etag, self.now)?
         else {
             return self.answer_hospital(hospital);
         };
@@ -208,9 +226,10 @@ impl World {
     }
 
     fn set_capacity(&mut self, cause: &Cause, id: &SlotId, change: CapacityChange, etag: &str) -> Decided {
+        let queue = self.queue(id, usize::MAX);
         let (hospital, slot) = self.administered(id)?;
-        let changed = set_capacity(hospital, slot, change, etag, None, self.now)?;
-        self.put_slot(cause, changed);
+        let changed = set_capacity(hospital, slot, change, etag, None, &queue, self.now)?;
+        self.administer(cause, changed);
         self.answer_slot(id)
     }
 
@@ -223,7 +242,7 @@ impl World {
             self.put_slot(cause, closed);
             if cancel {
                 let revoked = self.revoke_candidates(&target, reason, cause);
-                if self.slot(id)?.booked > 0 {
+                if self.slot(id)?.to_cancel(true) > 0 {
                     self.begin_revocation(target, reason, cause, revoked);
                 }
             }
@@ -256,9 +275,10 @@ impl World {
 
     fn reopen_slot(&mut self, cause: &Cause, id: &SlotId, etag: &str) -> Decided {
         let revoking = self.revocations.get(&Target::Slot(id.clone())).is_some();
+        let queue = self.queue(id, usize::MAX);
         let (hospital, slot) = self.administered(id)?;
-        let opened = reopen_slot(hospital, slot, etag, revoking, self.now)?;
-        self.put_slot(cause, opened);
+        let opened = reopen_slot(hospital, slot, etag, revoking, &queue, self.now)?;
+        self.administer(cause, opened);
         self.answer_slot(id)
     }
 
@@ -272,16 +292,17 @@ impl World {
     }
 
     fn decide(&mut self, cause: &Cause, id: &CapacityRequestId, yes: bool, note: &str, etag: &str) -> Decided {
-        let request = self.requests.get(id).ok_or_else(|| capacity_request_not_found(id))?;
+        let request = self.requests.get(id).ok_or_else(|| capacity_request_not_found(id))?.clone();
+        let queue = self.queue(&request.slot, usize::MAX);
         let hospital = self.hospital(&id.hospital)?;
         let decided = if yes {
             let slot = self.slot(&request.slot)?;
-            let (decided, slot, facts) = approve(request, hospital, slot, note, etag, self.now)?;
-            self.slots.put(slot.id.clone(), slot);
-            facts.into_iter().for_each(|fact| self.emit(cause, fact));
+            let (decided, raised, decision) = approve(&request, hospital, slot, note, etag, &queue, self.now)?;
+            self.administer(cause, Some(raised));
+            self.emit(cause, decision);
             decided
         } else {
-            let (decided, fact) = reject(request, hospital, note, etag, self.now)?;
+            let (decided, fact) = reject(&request, hospital, note, etag, self.now)?;
             self.emit(cause, fact);
             decided
         };
@@ -300,7 +321,7 @@ impl World {
         self.revocations.put(target, revocation);
     }
 
-    /// Revokes those of the target's loaded claims that are still ACTIVE. Returns how many.
+    /// Revokes those of the target's loaded claims that have not ended. Returns how many.
     fn revoke_candidates(&mut self, target: &Target, message: &str, cause: &Cause) -> i64 {
         let mut revoked = 0;
         let claims = self.chunks.get(target).map(|chunk| chunk.claims.clone()).unwrap_or_default();
@@ -319,7 +340,7 @@ impl World {
         let revoked = revocation.revoked + self.revoke_candidates(target, &revocation.message, &revocation.cause);
         let chunk = self.chunks.get(target);
         let exhausted = chunk.is_none_or(|chunk| chunk.last);
-        if exhausted && self.booked(target) == 0 {
+        if exhausted && self.left(target) == 0 {
             self.end_revocation(&revocation, revoked);
             return false;
         }
@@ -330,10 +351,11 @@ impl World {
         !exhausted
     }
 
-    fn booked(&self, target: &Target) -> i64 {
+    /// How many claims of the target have not ended.
+    fn left(&self, target: &Target) -> i64 {
         match target {
-            Target::Hospital(id) => self.hospitals.get(id).map_or(0, |hospital| self.active(hospital)),
-            Target::Slot(slot) => self.slots.get(slot).map_or(0, |slot| i64::from(slot.booked)),
+            Target::Hospital(id) => self.hospitals.get(id).map_or(0, |hospital| self.held(hospital).total()),
+            Target::Slot(slot) => self.slots.get(slot).map_or(0, |slot| i64::from(slot.to_cancel(true))),
         }
     }
 

@@ -5,11 +5,11 @@
 //! changes every slot of its hospital, so a booking that waited for the lock sees the deletion. SQLite locks the whole
 //! file instead of rows.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use domain::capacity::{Claim, Slot};
-use domain::hospital::{CapacityRequest, Hospital};
-use domain::ids::{CapacityRequestId, HospitalId};
+use domain::hospital::{CapacityRequest, Held, Hospital};
+use domain::ids::{CapacityRequestId, ClaimId, HospitalId, SlotId};
 use domain::request::RequestKey;
 use jiff::Timestamp;
 use sea_orm::entity::prelude::*;
@@ -33,7 +33,10 @@ impl World {
         let records = request_record::find(transaction, &keys).await?;
         plan.replays(&records);
         let requests = lock_requests(transaction, &plan).await?;
-        plan.slots.extend(requests.values().map(|request| request.slot.clone()));
+        for request in requests.values() {
+            plan.slots.insert(request.slot.clone());
+            plan.offering(&request.slot);
+        }
         let revocations = lock_revocations(transaction, &plan).await?;
         let mut hospitals = lock_hospitals(transaction, &plan).await?;
         let stretches = plan_chunks(transaction, &mut plan, &revocations, &hospitals, now).await?;
@@ -42,6 +45,7 @@ impl World {
         request_record::ensure_unanswered(transaction, &keys, &records).await?;
         let mut claims = load_claims(transaction, &plan).await?;
         let chunks = load_chunks(transaction, stretches, &revocations, &mut claims).await?;
+        let queues = load_queues(transaction, &plan, &slots, now, &mut claims).await?;
         let unread: Vec<&str> =
             plan.hospitals.iter().filter(|id| !plan.changing.contains(*id)).map(HospitalId::segment).collect();
         if !unread.is_empty() {
@@ -57,6 +61,7 @@ impl World {
             requests: Table::new(requests),
             revocations: Table::new(revocations),
             chunks,
+            queues,
             elsewhere,
             records,
             answered: Vec::new(),
@@ -175,6 +180,26 @@ async fn load_chunks(
     Ok(chunks)
 }
 
+/// Loads the first claims of the queues that the plan needs and adds them to `claims`. They are read after their slot
+/// is locked, so nobody else promotes them. A place is freed by a release at most, so no more of them are needed than
+/// there are releases. Most slots have no queue and need no statement.
+async fn load_queues(
+    transaction: &dyn Connection,
+    plan: &LoadPlan,
+    slots: &[Slot],
+    now: Timestamp,
+    claims: &mut Vec<Claim>,
+) -> Result<HashMap<SlotId, VecDeque<ClaimId>>, DbErr> {
+    let mut queues = HashMap::new();
+    for slot in slots.iter().filter(|slot| slot.waiting > 0) {
+        let Some(wanted) = plan.queues.get(&slot.id) else { continue };
+        let found = claim::queue(transaction, &slot.id, now, wanted.unwrap_or(u64::MAX >> 1)).await?;
+        queues.insert(slot.id.clone(), found.iter().map(|claim| claim.id).collect());
+        claims.extend(found);
+    }
+    Ok(queues)
+}
+
 async fn lock_slots(transaction: &dyn Connection, plan: &LoadPlan) -> Result<Vec<Slot>, DbErr> {
     let keys: Vec<String> = plan.slots.iter().filter(|id| !plan.whole.contains(&id.hospital)).map(slot_key).collect();
     let mut slots = Vec::with_capacity(keys.len());
@@ -209,22 +234,26 @@ async fn load_claims(transaction: &dyn Connection, plan: &LoadPlan) -> Result<Ve
     Ok(claims)
 }
 
-/// How many active bookings each of these hospitals has on slots that are not loaded.
+/// How many claims each of these hospitals holds on slots that are not loaded.
 async fn count_elsewhere(
     transaction: &dyn Connection,
     counted: &[&Hospital],
     slots: &[Slot],
     now: Timestamp,
-) -> Result<HashMap<HospitalId, i64>, DbErr> {
+) -> Result<HashMap<HospitalId, Held>, DbErr> {
     if counted.is_empty() {
         return Ok(HashMap::new());
     }
-    let booked = read::booked_at(transaction, counted.iter().copied(), now).await?;
+    let held = read::held_at(transaction, counted.iter().copied(), now).await?;
     let counts = counted.iter().map(|hospital| {
         let from = hospital.counts_from(now);
         let loaded = slots.iter().filter(|slot| slot.id.hospital == hospital.id && slot.id.date >= from);
-        let total = booked.get(hospital.id.segment()).copied().unwrap_or(0);
-        (hospital.id.clone(), total - loaded.map(|slot| i64::from(slot.booked)).sum::<i64>())
+        let mut elsewhere = held.get(hospital.id.segment()).copied().unwrap_or_default();
+        for slot in loaded {
+            elsewhere.active -= i64::from(slot.booked);
+            elsewhere.waiting -= i64::from(slot.waiting);
+        }
+        (hospital.id.clone(), elsewhere)
     });
     Ok(counts.collect())
 }

@@ -63,7 +63,9 @@ impl BatchHandler for HospitalBatchHandler {
         for (command, answer) in batch.iter().zip(&mut answers) {
             match command {
                 Command::Release(_) | Command::Consume(_) => {}
-                Command::Reserve(claim_request) => *answer = Some(world.reserve(claim_request)),
+                Command::Reserve(claim_request, allow_waitlist) => {
+                    *answer = Some(world.reserve(claim_request, *allow_waitlist));
+                }
                 Command::Ask(ask) => *answer = Some(world.ask(ask)),
                 Command::Revoke(target) => *answer = Some(Ok(Outcome::Revoked { more: world.revoke_chunk(target) })),
                 Command::StoreDeadLetter(dead_letter, inbox_key) => {

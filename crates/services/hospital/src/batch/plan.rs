@@ -1,6 +1,6 @@
 //! The keys that a batch names, collected so that each table is read once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use domain::ids::{HospitalId, SlotId};
 use domain::request::RequestKey;
@@ -21,6 +21,8 @@ pub(super) struct LoadPlan {
     /// Hospitals whose slots may all change.
     pub(super) whole: BTreeSet<HospitalId>,
     pub(super) slots: BTreeSet<SlotId>,
+    /// Slots whose queues are needed, with how many places this batch may free there; `None`: any number.
+    pub(super) queues: BTreeMap<SlotId, Option<u64>>,
     /// Screenings whose claims may change: claims are looked up by the first half of their id.
     pub(super) screenings: BTreeSet<Uuid>,
     pub(super) requests: BTreeSet<Uuid>,
@@ -38,15 +40,15 @@ impl LoadPlan {
         let mut plan = Self::default();
         for command in batch {
             match command {
-                Command::Reserve(claim_request) => {
+                Command::Reserve(claim_request, _) => {
                     plan.hospitals.insert(claim_request.slot.hospital.clone());
                     plan.claim_request(claim_request);
                 }
-                Command::Release(claim_request) => plan.claim_request(claim_request),
+                Command::Release(claim_request) => plan.release(claim_request),
                 Command::Consume(events) => events
                     .iter()
                     .filter_map(|event| event.claim_request.as_ref())
-                    .for_each(|claim_request| plan.claim_request(claim_request)),
+                    .for_each(|claim_request| plan.release(claim_request)),
                 Command::Ask(ask) => plan.ask(ask),
                 Command::Revoke(target) => {
                     plan.revocations.insert(target.clone());
@@ -65,6 +67,17 @@ impl LoadPlan {
     fn claim_request(&mut self, claim_request: &ClaimRequest) {
         self.slots.insert(claim_request.slot.clone());
         self.screenings.insert(claim_request.claim.screening.0);
+    }
+
+    fn release(&mut self, claim_request: &ClaimRequest) {
+        self.claim_request(claim_request);
+        let freed = self.queues.entry(claim_request.slot.clone()).or_insert(Some(0));
+        *freed = freed.map(|freed| freed + 1);
+    }
+
+    /// Adds a slot whose free places may go to any number of its queue.
+    pub(super) fn offering(&mut self, slot: &SlotId) {
+        self.queues.insert(slot.clone(), None);
     }
 
     /// Adds a hospital that may change, or that must not change before this batch commits.
@@ -92,9 +105,13 @@ impl LoadPlan {
                 self.changing(id);
                 self.whole.insert(id.clone());
             }
-            Change::SetCapacity { slot, .. } => self.administered(slot),
+            Change::SetCapacity { slot, .. } => {
+                self.administered(slot);
+                self.offering(slot);
+            }
             Change::ReopenSlot { slot, .. } => {
                 self.administered(slot);
+                self.offering(slot);
                 self.revocations.insert(Target::Slot(slot.clone()));
             }
             Change::CloseSlot { slot, cancel_bookings, .. } => {

@@ -1,11 +1,11 @@
 //! The rows that a batch is decided on, in memory, and how their changes are written.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use contract::event::v1::EventEnvelope;
-use domain::capacity::{Claim, Fact, Slot, Step};
+use domain::capacity::{Claim, ClaimState, Fact, Slot, Step};
 use domain::event::{Cause, envelope};
-use domain::hospital::{CapacityRequest, Hospital};
+use domain::hospital::{CapacityRequest, Held, Hospital};
 use domain::ids::{CapacityRequestId, ClaimId, HospitalId, SlotId};
 use domain::request::RequestKey;
 use jiff::Timestamp;
@@ -43,8 +43,10 @@ pub(super) struct World {
     pub(super) revocations: Table<Target, Revocation>,
     /// The next claims of each revocation.
     pub(super) chunks: HashMap<Target, Chunk>,
-    /// Active bookings on slots that are not loaded, for each hospital whose bookings are counted.
-    pub(super) elsewhere: HashMap<HospitalId, i64>,
+    /// The first claims of the queues, in the order of their tickets.
+    pub(super) queues: HashMap<SlotId, VecDeque<ClaimId>>,
+    /// Claims on slots that are not loaded, for each hospital whose claims are counted.
+    pub(super) elsewhere: HashMap<HospitalId, Held>,
     /// Records of requests that were answered before this batch.
     pub(super) records: HashMap<RequestKey, Record>,
     /// Records of requests that this batch answers.
@@ -54,16 +56,30 @@ pub(super) struct World {
 }
 
 impl World {
-    /// How many active bookings a hospital of the plan's `counted` has, by [`Hospital::counts_from`].
-    pub(super) fn active(&self, hospital: &Hospital) -> i64 {
+    /// How many claims a hospital of the plan's `counted` holds, by [`Hospital::counts_from`].
+    pub(super) fn held(&self, hospital: &Hospital) -> Held {
         let from = hospital.counts_from(self.now);
-        let counted = |id: &SlotId| id.hospital == hospital.id && id.date >= from;
-        let loaded = self.slots.iter().filter(|(id, _)| counted(id)).map(|(_, slot)| i64::from(slot.booked));
-        self.elsewhere.get(&hospital.id).copied().unwrap_or(0) + loaded.sum::<i64>()
+        let mut held = self.elsewhere.get(&hospital.id).copied().unwrap_or_default();
+        for (_, slot) in self.slots.iter().filter(|(id, _)| id.hospital == hospital.id && id.date >= from) {
+            held.active += i64::from(slot.booked);
+            held.waiting += i64::from(slot.waiting);
+        }
+        held
     }
 
     pub(super) fn view(&self, hospital: &Hospital) -> HospitalView {
-        HospitalView { hospital: hospital.clone(), active: self.active(hospital) }
+        HospitalView { hospital: hospital.clone(), held: self.held(hospital) }
+    }
+
+    /// The first claims of a slot's queue, at most `wanted`, as far as they are loaded. Those that do not wait any more
+    /// are dropped from its front.
+    pub(super) fn queue(&mut self, slot: &SlotId, wanted: usize) -> Vec<Claim> {
+        let Some(queue) = self.queues.get_mut(slot) else { return Vec::new() };
+        let waits = |id: &ClaimId| self.claims.get(id).filter(|claim| matches!(claim.state, ClaimState::Waiting(_)));
+        while queue.front().is_some_and(|id| waits(id).is_none()) {
+            queue.pop_front();
+        }
+        queue.iter().filter_map(waits).take(wanted).cloned().collect()
     }
 
     /// Adds an event for a fact.
@@ -77,6 +93,9 @@ impl World {
     pub(super) fn keep(&mut self, cause: &Cause, step: &Step) -> bool {
         let Some(fact) = &step.fact else { return false };
         self.claims.put(step.claim.id, step.claim.clone());
+        if let ClaimState::Waiting(_) = step.claim.state {
+            self.queues.entry(step.claim.slot.clone()).or_default().push_back(step.claim.id);
+        }
         if let Some(slot) = &step.slot {
             self.slots.put(slot.id.clone(), slot.clone());
         }

@@ -37,6 +37,7 @@ fn new_slot(
         update_time: _,
         etag: _,
         revocation_progress: _,
+        waitlisted_count: _,
     } = slot;
     let date = decode_date(violations, &format!("{path}.date"), *date);
     let once = date.filter(|date| dates.insert(*date));

@@ -32,11 +32,25 @@ pub(crate) fn claim(slot: &str, claim_id: &str) -> Result<(SlotId, ClaimId), Fau
     violations.finish_with(slot.zip(claim))
 }
 
+/// What a ReserveCapacity asks for.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    pub(crate) slot: SlotId,
+    pub(crate) claim: ClaimId,
+    /// Whether to take a ticket of the slot's queue where no place is left.
+    pub(crate) allow_waitlist: bool,
+}
+
+pub(crate) fn reserve(message: &ReserveCapacityRequest) -> Result<Wanted, Fault> {
+    let ReserveCapacityRequest { slot, claim_id, allow_waitlist } = message;
+    let (slot, claim) = claim(slot, claim_id)?;
+    Ok(Wanted { slot, claim, allow_waitlist: *allow_waitlist })
+}
+
 /// A ReserveCapacity of a batch.
 #[derive(Debug)]
 pub(crate) struct BatchedCall {
-    pub(crate) slot: SlotId,
-    pub(crate) claim: ClaimId,
+    pub(crate) wanted: Wanted,
     /// How long its caller waits; `None`: as long as the batch.
     pub(crate) timeout: Option<Duration>,
     pub(crate) traceparent: String,
@@ -58,21 +72,23 @@ pub(crate) fn batch(message: &BatchReserveCapacityRequest) -> Result<Vec<Batched
 fn batched_call(violations: &mut Violations, i: usize, call: &ReserveCapacityCall) -> Option<BatchedCall> {
     let ReserveCapacityCall { request, timeout, traceparent } = call;
     let at = |field: &str| format!("calls[{i}].{field}");
-    let Some(ReserveCapacityRequest { slot, claim_id }) = request else {
+    let Some(ReserveCapacityRequest { slot, claim_id, allow_waitlist }) = request else {
         required(violations, &at("request"));
         return None;
     };
     let slot = violations.name(&at("request.slot"), slot, SlotId::parse_requested);
     let claim = violations.name(&at("request.claim_id"), claim_id, ClaimId::parse);
-    let timeout = match timeout.map(Duration::try_from) {
-        Some(Err(_)) => {
+    let timeout = match timeout {
+        // the conversion cannot take the least seconds there are
+        Some(timeout) if timeout.seconds < 0 || timeout.nanos < 0 => {
             violations.add(at("timeout"), Reason::FieldInvalid, "must not be negative");
             return None;
         }
-        other => other.and_then(Result::ok),
+        timeout => timeout.and_then(|timeout| Duration::try_from(timeout).ok()),
     };
     let (slot, claim) = slot.zip(claim)?;
-    Some(BatchedCall { slot, claim, timeout, traceparent: traceparent.clone() })
+    let wanted = Wanted { slot, claim, allow_waitlist: *allow_waitlist };
+    Some(BatchedCall { wanted, timeout, traceparent: traceparent.clone() })
 }
 
 /// The name that stands for every slot (AIP-159).
@@ -80,7 +96,8 @@ const EVERY_SLOT: &str = "hospitals/-/slots/-";
 
 /// Reads ListCapacityClaims. The parent is `None` for the claims of every slot.
 pub(crate) fn list_capacity_claims(message: &ListCapacityClaimsRequest) -> Result<List<Option<SlotId>>, Fault> {
-    const FIELDS: &[Field] = &[Field { name: "state", kind: Kind::OneOf(&["ACTIVE", "RELEASED", "REVOKED"]) }];
+    const FIELDS: &[Field] =
+        &[Field { name: "state", kind: Kind::OneOf(&["ACTIVE", "RELEASED", "REVOKED", "WAITING"]) }];
     let ListCapacityClaimsRequest { slot, page_size, page_token, filter } = message;
     let mut violations = Violations::new();
     let parent =

@@ -10,7 +10,7 @@ use domain::ids::HospitalId;
 use domain::page::{KeyKind, Page};
 use domain::request::decode_id;
 use domain::text::{self, NAME_MAX};
-use domain::window::{BookingPolicy, MAX_OFFSET};
+use domain::window::{BookingPolicy, MAX_OFFSET, MAX_WAITLIST};
 use fault::{Fault, Reason, Violations};
 use jiff::SignedDuration;
 use prost_types::{Duration, FieldMask};
@@ -89,29 +89,48 @@ fn zone(violations: &mut Violations, name: &str) -> Option<jiff::tz::TimeZone> {
     zone
 }
 
-/// The three offsets of a booking policy. An unset one is `None`.
+/// The fields of a booking policy. An unset one is `None`.
 #[derive(Debug, Clone, Copy)]
-struct Offsets {
+struct SentPolicy {
     min_notice: Option<SignedDuration>,
     max_advance: Option<SignedDuration>,
     cancellation_cutoff: Option<SignedDuration>,
+    waitlist_limit: Option<i32>,
+    promotion_min_notice: Option<SignedDuration>,
 }
 
-/// Reads those offsets of a booking policy that `wanted` accepts by their names.
-fn offsets(
+/// Reads those fields of a booking policy that `wanted` accepts by their names.
+fn sent_policy(
     violations: &mut Violations,
     policy: Option<&PolicyMessage>,
     wanted: impl Fn(&str) -> bool,
-) -> Option<Offsets> {
-    let PolicyMessage { min_notice, max_advance, cancellation_cutoff } = policy.copied().unwrap_or_default();
-    let mut read = |field: &str, duration: Option<Duration>| match duration {
+) -> Option<SentPolicy> {
+    let PolicyMessage { min_notice, max_advance, cancellation_cutoff, waitlist_limit, promotion_min_notice } =
+        policy.copied().unwrap_or_default();
+    let read = |violations: &mut Violations, field: &str, duration: Option<Duration>| match duration {
         Some(duration) if wanted(field) => offset(violations, field, duration).map(Some),
         _ => Some(None),
     };
-    let min_notice = read("min_notice", min_notice);
-    let max_advance = read("max_advance", max_advance);
-    let cancellation_cutoff = read("cancellation_cutoff", cancellation_cutoff);
-    Some(Offsets { min_notice: min_notice?, max_advance: max_advance?, cancellation_cutoff: cancellation_cutoff? })
+    let min_notice = read(violations, "min_notice", min_notice);
+    let max_advance = read(violations, "max_advance", max_advance);
+    let cancellation_cutoff = read(violations, "cancellation_cutoff", cancellation_cutoff);
+    let waitlist_limit = waitlist_limit.filter(|_| wanted("waitlist_limit"));
+    let too_much = waitlist_limit.filter(|limit| !(0..=MAX_WAITLIST).contains(limit));
+    if let Some(limit) = too_much {
+        let description = format!("must be 0..{MAX_WAITLIST}, is {limit}");
+        violations.add("hospital.booking_policy.waitlist_limit", Reason::FieldInvalid, description);
+    }
+    let promotion_min_notice = read(violations, "promotion_min_notice", promotion_min_notice);
+    if too_much.is_some() {
+        return None;
+    }
+    Some(SentPolicy {
+        min_notice: min_notice?,
+        max_advance: max_advance?,
+        cancellation_cutoff: cancellation_cutoff?,
+        waitlist_limit,
+        promotion_min_notice: promotion_min_notice?,
+    })
 }
 
 fn offset(violations: &mut Violations, field: &str, duration: Duration) -> Option<SignedDuration> {
@@ -127,11 +146,13 @@ fn offset(violations: &mut Violations, field: &str, duration: Duration) -> Optio
 
 fn policy(violations: &mut Violations, policy: Option<&PolicyMessage>) -> Option<BookingPolicy> {
     let default = BookingPolicy::default();
-    let sent = offsets(violations, policy, |_| true)?;
+    let sent = sent_policy(violations, policy, |_| true)?;
     let policy = BookingPolicy {
         min_notice: sent.min_notice.unwrap_or(default.min_notice),
         max_advance: sent.max_advance.unwrap_or(default.max_advance),
         cancellation_cutoff: sent.cancellation_cutoff.unwrap_or(default.cancellation_cutoff),
+        waitlist_limit: sent.waitlist_limit.unwrap_or(default.waitlist_limit),
+        promotion_min_notice: sent.promotion_min_notice.unwrap_or(default.promotion_min_notice),
     };
     let contradiction = policy.contradiction();
     if let Some(description) = contradiction {
@@ -175,6 +196,8 @@ const PATHS: &[&str] = &[
     "booking_policy.min_notice",
     "booking_policy.max_advance",
     "booking_policy.cancellation_cutoff",
+    "booking_policy.waitlist_limit",
+    "booking_policy.promotion_min_notice",
 ];
 
 impl<'a> Mask<'a> {
@@ -240,7 +263,7 @@ pub(crate) fn update_hospital(message: &mut UpdateHospitalRequest) -> Result<Ask
         text::check(&mut violations, "hospital.display_name", display_name, 1, NAME_MAX);
     }
     let policy_path = |field: &str| format!("booking_policy.{field}");
-    let sent = offsets(&mut violations, booking_policy.as_ref(), |field| mask.touches(&policy_path(field)));
+    let sent = sent_policy(&mut violations, booking_policy.as_ref(), |field| mask.touches(&policy_path(field)));
     let default = BookingPolicy::default();
     let or_default = |field: &str, sent: Option<SignedDuration>, default| {
         sent.or_else(|| mask.names(&policy_path(field)).then_some(default))
@@ -255,6 +278,14 @@ pub(crate) fn update_hospital(message: &mut UpdateHospitalRequest) -> Result<Ask
                 "cancellation_cutoff",
                 sent.cancellation_cutoff,
                 default.cancellation_cutoff,
+            ),
+            waitlist_limit: sent
+                .waitlist_limit
+                .or_else(|| mask.names(&policy_path("waitlist_limit")).then_some(default.waitlist_limit)),
+            promotion_min_notice: or_default(
+                "promotion_min_notice",
+                sent.promotion_min_notice,
+                default.promotion_min_notice,
             ),
         };
         let change = Change::UpdateHospital { id: id.clone(), change, etag: etag.clone() };
@@ -296,7 +327,13 @@ mod tests {
     }
 
     fn policy_message() -> PolicyMessage {
-        PolicyMessage { min_notice: seconds(60), max_advance: None, cancellation_cutoff: seconds(0) }
+        PolicyMessage {
+            min_notice: seconds(60),
+            max_advance: None,
+            cancellation_cutoff: seconds(0),
+            waitlist_limit: Some(7),
+            promotion_min_notice: None,
+        }
     }
 
     #[test]

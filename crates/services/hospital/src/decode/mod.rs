@@ -12,8 +12,8 @@ mod slot;
 
 pub(crate) use calendar::{batch_close_slots, batch_create_slots, create_slot};
 pub(crate) use capacity::{
-    BatchedCall, approve_capacity_request, batch, claim, create_capacity_request, get_capacity_request,
-    list_capacity_claims, list_capacity_requests, reject_capacity_request,
+    BatchedCall, Wanted, approve_capacity_request, batch, claim, create_capacity_request, get_capacity_request,
+    list_capacity_claims, list_capacity_requests, reject_capacity_request, reserve,
 };
 pub(crate) use hospital::{create_hospital, delete_hospital, get_hospital, list_hospitals, update_hospital};
 pub(crate) use slot::{close_slot, get_slot, list_slots, reopen_slot, search_availability, set_slot_capacity};

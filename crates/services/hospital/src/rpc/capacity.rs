@@ -7,7 +7,6 @@ use contract::capacity::v1::{
     ListCapacityClaimsRequest, ListCapacityClaimsResponse, ReleaseCapacityRequest, ReserveCapacityRequest,
     ReserveCapacityResult,
 };
-use domain::ids::{ClaimId, SlotId};
 use fault::Fault;
 use futures::future::join_all;
 use runtime::deadline::Deadline;
@@ -17,20 +16,19 @@ use tonic::{Request, Response, Status};
 
 use super::{Rpc, SCREENING, answer, call_of, require_claim_reader};
 use crate::app::Call;
-use crate::decode::BatchedCall;
+use crate::decode::{BatchedCall, Wanted};
+use crate::tables::read::ClaimView;
 use crate::{decode, encode};
 
 impl Rpc {
     async fn reserve(&self, call: &Call, message: &ReserveCapacityRequest) -> Result<CapacityClaim, Fault> {
         call.caller.require_service(SCREENING)?;
-        let ReserveCapacityRequest { slot, claim_id } = message;
-        let (slot, claim) = decode::claim(slot, claim_id)?;
-        self.reserve_decoded(call, slot, claim).await
+        self.reserve_decoded(call, decode::reserve(message)?).await
     }
 
-    async fn reserve_decoded(&self, call: &Call, slot: SlotId, claim: ClaimId) -> Result<CapacityClaim, Fault> {
-        let (claim, terms) = self.app.reserve(call, slot, claim).await?;
-        Ok(encode::claim(&claim, terms))
+    async fn reserve_decoded(&self, call: &Call, wanted: Wanted) -> Result<CapacityClaim, Fault> {
+        let (view, terms) = self.app.reserve(call, wanted).await?;
+        Ok(encode::claim(&view, terms))
     }
 
     /// All of them wait for the writer together, which takes them into as few transactions as it can.
@@ -41,11 +39,11 @@ impl Rpc {
     ) -> Result<BatchReserveCapacityResponse, Fault> {
         call.caller.require_service(SCREENING)?;
         let results = decode::batch(message)?.into_iter().map(async |part| {
-            let BatchedCall { slot, claim, timeout, traceparent } = part;
+            let BatchedCall { wanted, timeout, traceparent } = part;
             let deadline = timeout.map_or(call.deadline, |timeout| call.deadline.min(Deadline::within(timeout)));
             let trace = TraceContext::parse(&traceparent).unwrap_or(call.trace);
             let call = Call { caller: call.caller.clone(), trace, deadline };
-            let result = match self.reserve_decoded(&call, slot, claim).await {
+            let result = match self.reserve_decoded(&call, wanted).await {
                 Ok(claim) => Outcome::Claim(claim),
                 Err(fault) => Outcome::Error(embed(&status(fault))),
             };
@@ -58,7 +56,8 @@ impl Rpc {
         call.caller.require_service(SCREENING)?;
         let ReleaseCapacityRequest { slot, claim_id } = message;
         let (slot, claim) = decode::claim(slot, claim_id)?;
-        Ok(encode::claim(&self.app.release(call, slot, claim).await?, None))
+        let claim = self.app.release(call, slot, claim).await?;
+        Ok(encode::claim(&ClaimView { claim, position: 0 }, None))
     }
 
     async fn claim(&self, call: &Call, message: &GetCapacityClaimRequest) -> Result<CapacityClaim, Fault> {
@@ -76,7 +75,7 @@ impl Rpc {
         require_claim_reader(&call.caller)?;
         let list = decode::list_capacity_claims(message)?;
         let claims = self.app.claims(list.parent.as_ref(), &list.filter, &list.page).await?;
-        let (claims, next_page_token) = list.page.fill(claims, |claim| encode::claim(&claim, None));
+        let (claims, next_page_token) = list.page.fill(claims, |view| encode::claim(&view, None));
         Ok(ListCapacityClaimsResponse { claims, next_page_token })
     }
 }

@@ -24,6 +24,8 @@ pub struct Model {
     pub min_notice: i64,
     pub max_advance: i64,
     pub cancellation_cutoff: i64,
+    pub waitlist_limit: i32,
+    pub promotion_min_notice: i64,
     pub state: i32,
     pub delete_time: Option<i64>,
     pub claims_to_revoke: i64,
@@ -34,7 +36,7 @@ pub struct Model {
 
 impl ActiveModelBehavior for ActiveModel {}
 
-fn nanos(offset: SignedDuration) -> i64 {
+pub(crate) fn nanos(offset: SignedDuration) -> i64 {
     i64::try_from(offset.as_nanos()).unwrap_or(i64::MAX)
 }
 
@@ -48,6 +50,8 @@ impl From<&Hospital> for ActiveModel {
             min_notice: Set(nanos(hospital.policy.min_notice)),
             max_advance: Set(nanos(hospital.policy.max_advance)),
             cancellation_cutoff: Set(nanos(hospital.policy.cancellation_cutoff)),
+            waitlist_limit: Set(hospital.policy.waitlist_limit),
+            promotion_min_notice: Set(nanos(hospital.policy.promotion_min_notice)),
             state: Set(hospital.state() as i32),
             delete_time: Set(hospital.deletion.map(|deletion| micros(deletion.time))),
             claims_to_revoke: Set(hospital.deletion.map_or(0, |deletion| deletion.claims)),
@@ -77,6 +81,8 @@ impl TryFrom<Model> for Hospital {
                 min_notice: SignedDuration::from_nanos(row.min_notice),
                 max_advance: SignedDuration::from_nanos(row.max_advance),
                 cancellation_cutoff: SignedDuration::from_nanos(row.cancellation_cutoff),
+                waitlist_limit: row.waitlist_limit,
+                promotion_min_notice: SignedDuration::from_nanos(row.promotion_min_notice),
             },
             deletion,
             version: row.version,

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use domain::capacity::{Claim, Slot, SlotState};
 use domain::civil::today;
 use domain::filter::{Comparison, Operator, Value as Operand};
-use domain::hospital::{CapacityRequest, Hospital, HospitalState, RequestState};
+use domain::hospital::{CapacityRequest, Held, Hospital, HospitalState, RequestState};
 use domain::ids::{CapacityRequestId, ClaimId, HospitalId, SlotId};
 use domain::page::{Key, Page, Rows};
 use jiff::Timestamp;
@@ -26,35 +26,36 @@ use store::{Connection, Fetch as _};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HospitalView {
     pub(crate) hospital: Hospital,
-    /// Its active bookings, by [`Hospital::counts_from`].
-    pub(crate) active: i64,
+    /// Its claims on dates from [`Hospital::counts_from`] on.
+    pub(crate) held: Held,
 }
 
-/// How many places are taken at each hospital from the date of [`Hospital::counts_from`] on. A hospital without slots
-/// from then on is missing in the map. The index on hospital and date skips dates that are over. Hospitals that count
-/// from the same date share a statement.
-pub(crate) async fn booked_at(
+/// How many claims each hospital holds on dates from [`Hospital::counts_from`] on. A hospital without slots from then
+/// on is missing in the map. The index on hospital and date skips dates that are over. Hospitals that count from the
+/// same date share a statement.
+pub(crate) async fn held_at(
     connection: &dyn Connection,
     hospitals: impl IntoIterator<Item = &Hospital>,
     now: Timestamp,
-) -> Result<HashMap<String, i64>, DbErr> {
+) -> Result<HashMap<String, Held>, DbErr> {
     let mut by_date: BTreeMap<Date, Vec<&str>> = BTreeMap::new();
     for hospital in hospitals {
         by_date.entry(hospital.counts_from(now)).or_default().push(hospital.id.segment());
     }
-    let mut booked = HashMap::new();
+    let mut held = HashMap::new();
     for (from, segments) in by_date {
         let sums = slot::Entity::find()
             .select_only()
             .column(slot::Column::Hospital)
             .column_as(slot::Column::BookedCount.sum().cast_as("bigint"), "booked")
+            .column_as(slot::Column::WaitlistedCount.sum().cast_as("bigint"), "waiting")
             .filter(among(connection, slot::Column::Hospital, segments))
             .filter(slot::Column::Date.gte(from.to_string()))
             .group_by(slot::Column::Hospital);
-        let sums: Vec<(String, i64)> = sums.fetch_values(connection).await?;
-        booked.extend(sums);
+        let sums: Vec<(String, i64, i64)> = sums.fetch_values(connection).await?;
+        held.extend(sums.into_iter().map(|(hospital, active, waiting)| (hospital, Held { active, waiting })));
     }
-    Ok(booked)
+    Ok(held)
 }
 
 pub(crate) async fn hospital(
@@ -64,9 +65,9 @@ pub(crate) async fn hospital(
 ) -> Result<Option<HospitalView>, DbErr> {
     let row = hospital::Entity::find_by_id(id.segment()).fetch_one(connection).await?;
     let Some(hospital) = row.map(Hospital::try_from).transpose()? else { return Ok(None) };
-    let booked = booked_at(connection, [&hospital], now).await?;
-    let active = booked.get(hospital.id.segment()).copied().unwrap_or(0);
-    Ok(Some(HospitalView { hospital, active }))
+    let held = held_at(connection, [&hospital], now).await?;
+    let held = held.get(hospital.id.segment()).copied().unwrap_or_default();
+    Ok(Some(HospitalView { hospital, held }))
 }
 
 /// A page of hospitals in the order of their ids.
@@ -88,10 +89,10 @@ pub(crate) async fn hospitals(
     }
     let rows = query::page(select, &[(hospital::Column::Id, Direction::Ascending)], page).fetch(connection).await?;
     let rows = query::split(rows, page, |row| vec![Key::Text(row.id.clone())]).try_map(Hospital::try_from)?;
-    let booked = booked_at(connection, rows.iter(), now).await?;
+    let held = held_at(connection, rows.iter(), now).await?;
     Ok(rows.map(|hospital| {
-        let active = booked.get(hospital.id.segment()).copied().unwrap_or(0);
-        HospitalView { hospital, active }
+        let held = held.get(hospital.id.segment()).copied().unwrap_or_default();
+        HospitalView { hospital, held }
     }))
 }
 
@@ -117,13 +118,13 @@ pub(crate) struct SlotView {
     pub(crate) cancelling: Option<Cancelling>,
 }
 
-/// Reads how far the cancelling of these slots' bookings has come. Only a closed slot with bookings can have some to
+/// Reads how far the cancelling of these slots' bookings has come. Only a closed slot with claims can have some to
 /// cancel, so most slots need no statement.
 async fn cancelling<'a>(
     connection: &dyn Connection,
     slots: impl Iterator<Item = &'a Slot>,
 ) -> Result<HashMap<SlotId, Cancelling>, DbErr> {
-    let candidates = slots.filter(|slot| slot.state == SlotState::Closed && slot.booked > 0);
+    let candidates = slots.filter(|slot| slot.state == SlotState::Closed && slot.to_cancel(true) > 0);
     revocation::cancelling(connection, candidates.map(|slot| &slot.id)).await
 }
 
@@ -290,9 +291,25 @@ fn in_window(hospital: &Hospital, date: &str, now: Timestamp) -> bool {
     hospital.state() == HospitalState::Active && hospital.policy.window(date, &hospital.time_zone).contains(now)
 }
 
-pub(crate) async fn claim(connection: &dyn Connection, slot: &SlotId, id: ClaimId) -> Result<Option<Claim>, DbErr> {
+/// A claim, and its position in the queue of its slot; 0 unless it waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ClaimView {
+    pub(crate) claim: Claim,
+    pub(crate) position: i32,
+}
+
+pub(crate) async fn claim(connection: &dyn Connection, slot: &SlotId, id: ClaimId) -> Result<Option<ClaimView>, DbErr> {
     let row = claim::Entity::find_by_id((id.screening.0, id.generation)).fetch_one(connection).await?;
-    Ok(row.map(Claim::try_from).transpose()?.filter(|claim| claim.slot == *slot))
+    match row.map(Claim::try_from).transpose()?.filter(|claim| claim.slot == *slot) {
+        Some(claim) => claim_view(connection, claim).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Adds to a claim its position. Only a claim that waits needs a statement.
+pub(crate) async fn claim_view(connection: &dyn Connection, claim: Claim) -> Result<ClaimView, DbErr> {
+    let positions = claim::positions(connection, [&claim]).await?;
+    Ok(ClaimView { position: positions.get(&claim.id).copied().unwrap_or(0), claim })
 }
 
 /// A page of the claims of one slot, or of every slot, in the order of claim ids.
@@ -301,7 +318,7 @@ pub(crate) async fn claims(
     slot: Option<&SlotId>,
     filter: &[Comparison],
     page: &Page,
-) -> Result<Rows<Claim>, DbErr> {
+) -> Result<Rows<ClaimView>, DbErr> {
     use contract::capacity::v1::capacity_claim::State;
     let number = |_: &'static str, operand: &Operand| match operand {
         Operand::Text(name) => State::from_str_name(name).map(|state| Value::from(state as i32)),
@@ -316,7 +333,9 @@ pub(crate) async fn claims(
     let order = [(claim::Column::Screening, Direction::Ascending), (claim::Column::Generation, Direction::Ascending)];
     let rows = query::page(select, &order, page).fetch(connection).await?;
     let keys = |row: &claim::Model| vec![Key::Text(row.screening.to_string()), Key::Int(i64::from(row.generation))];
-    query::split(rows, page, keys).try_map(Claim::try_from)
+    let claims = query::split(rows, page, keys).try_map(Claim::try_from)?;
+    let positions = claim::positions(connection, claims.iter()).await?;
+    Ok(claims.map(|claim| ClaimView { position: positions.get(&claim.id).copied().unwrap_or(0), claim }))
 }
 
 pub(crate) async fn capacity_request(

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use domain::capacity::{Claim, ClaimState, RevokeReason};
+use contract::capacity::v1::capacity_claim::State;
+use domain::capacity::{Claim, RevokeReason};
 use domain::event::Cause;
 use domain::ids::{ClaimId, HospitalId, ScreeningId, SlotId};
 use jiff::civil::Date;
@@ -16,7 +17,7 @@ use super::{claim, corrupt, slot, slot_id, slot_key};
 use store::{Connection, Fetch as _};
 
 /// One revocation. The cursor is the last claim that was looked at. Claims before it are not looked at again, because
-/// none becomes ACTIVE once a revocation has begun.
+/// none becomes ACTIVE or WAITING once a revocation has begun.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "revocation")]
 pub(crate) struct Model {
@@ -145,8 +146,13 @@ pub(crate) async fn targets(
 pub(crate) struct Cancelling {
     /// How many of its claims are revoked so far.
     pub(crate) revoked: i64,
-    /// How many places are still taken.
+    /// How many are left.
     pub(crate) left: i64,
+}
+
+/// How many ACTIVE and WAITING claims a slot has.
+fn held() -> Expr {
+    Expr::col((slot::Entity, slot::Column::BookedCount)).add(Expr::col((slot::Entity, slot::Column::WaitlistedCount)))
 }
 
 /// Those of these slots whose bookings are being cancelled. Both numbers of a slot are of the same moment.
@@ -162,7 +168,7 @@ pub(crate) async fn cancelling<'a>(
     let rows = Entity::find()
         .select_only()
         .columns([Column::Target, Column::Revoked])
-        .column(slot::Column::BookedCount)
+        .column_as(held(), "held")
         .join(JoinType::InnerJoin, slot_of)
         .filter(Column::Target.is_in(keys));
     let rows: Vec<(String, i64, i32)> = rows.fetch_values(connection).await?;
@@ -171,23 +177,23 @@ pub(crate) async fn cancelling<'a>(
         .collect()
 }
 
-/// A run of a target's slots that have bookings, in the order of their dates.
+/// A run of a target's slots that have claims, in the order of their dates.
 #[derive(Debug)]
 pub(crate) struct Stretch {
     pub(crate) slots: Vec<SlotId>,
-    /// Whether no slot with bookings follows these.
+    /// Whether no slot with claims follows these.
     pub(crate) last: bool,
 }
 
-/// The target's slots with bookings from `from` on, as many as are needed to cover `wanted` booked places.
+/// The target's slots with ACTIVE or WAITING claims from `from` on, as many as are needed to cover `wanted` claims.
 pub(crate) async fn stretch(
     connection: &dyn Connection,
     target: &Target,
     from: Option<Date>,
     wanted: usize,
 ) -> Result<Stretch, DbErr> {
-    let slots = slot::Entity::find().select_only().columns([slot::Column::Id, slot::Column::BookedCount]);
-    let slots = slots.filter(slot::Column::BookedCount.gt(0));
+    let slots = slot::Entity::find().select_only().column(slot::Column::Id).column_as(held(), "held");
+    let slots = slots.filter(held().gt(0));
     let slots = match target {
         Target::Hospital(hospital) => slots.filter(slot::Column::Hospital.eq(hospital.segment())),
         Target::Slot(id) => slots.filter(slot::Column::Id.eq(slot_key(id))),
@@ -196,21 +202,21 @@ pub(crate) async fn stretch(
         Some(first) => slots.filter(slot::Column::Date.gte(first.to_string())),
         None => slots,
     };
-    let booked = slots.order_by_asc(slot::Column::Date).limit(wanted as u64);
-    let booked: Vec<(String, i32)> = booked.fetch_values(connection).await?;
-    let (mut slots, mut places) = (Vec::new(), 0);
-    for (key, count) in &booked {
-        if places >= wanted {
+    let found = slots.order_by_asc(slot::Column::Date).limit(wanted as u64);
+    let found: Vec<(String, i32)> = found.fetch_values(connection).await?;
+    let (mut slots, mut claims) = (Vec::new(), 0);
+    for (key, count) in &found {
+        if claims >= wanted {
             break;
         }
         slots.push(slot_id(key)?);
-        places += usize::try_from(*count).unwrap_or(0);
+        claims += usize::try_from(*count).unwrap_or(0);
     }
-    let last = slots.len() == booked.len() && booked.len() < wanted;
+    let last = slots.len() == found.len() && found.len() < wanted;
     Ok(Stretch { slots, last })
 }
 
-/// At most `limit` ACTIVE claims of these slots after the cursor, in the order of slots and claim ids.
+/// At most `limit` ACTIVE or WAITING claims of these slots after the cursor, in the order of slots and claim ids.
 pub(crate) async fn candidates(
     connection: &dyn Connection,
     slots: &[SlotId],
@@ -222,20 +228,20 @@ pub(crate) async fn candidates(
     if let Some((slot, last)) = cursor {
         let after = Expr::tuple([Expr::val(last.screening.0), Expr::val(last.generation)]);
         let position = Expr::tuple([Expr::col(claim::Column::Screening), Expr::col(claim::Column::Generation)]);
-        let rest = active_of(vec![slot_key(slot)], limit).filter(position.gt(after));
+        let rest = held_by(vec![slot_key(slot)], limit).filter(position.gt(after));
         found = rest.fetch(connection).await?;
     }
     let next: Vec<String> = slots.iter().filter(|slot| Some(*slot) != behind).map(slot_key).collect();
     if found.len() < limit && !next.is_empty() {
-        found.extend(active_of(next, limit - found.len()).fetch(connection).await?);
+        found.extend(held_by(next, limit - found.len()).fetch(connection).await?);
     }
     found.into_iter().map(Claim::try_from).collect()
 }
 
-fn active_of(slots: Vec<String>, limit: usize) -> Select<claim::Entity> {
+fn held_by(slots: Vec<String>, limit: usize) -> Select<claim::Entity> {
     claim::Entity::find()
         .filter(claim::Column::Slot.is_in(slots))
-        .filter(claim::Column::State.eq(ClaimState::Active.message() as i32))
+        .filter(claim::Column::State.is_in([State::Active as i32, State::Waiting as i32]))
         .order_by_asc(claim::Column::Slot)
         .order_by_asc(claim::Column::Screening)
         .order_by_asc(claim::Column::Generation)

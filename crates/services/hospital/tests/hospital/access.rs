@@ -86,11 +86,11 @@ async fn call(method: &str, party: &Party) -> Result<(), Status> {
             rpc.reject_capacity_request(message).await.map(drop)
         }
         "ReserveCapacity" => {
-            let message = capacity::ReserveCapacityRequest { slot: slot(), claim_id: claim(1) };
+            let message = capacity::ReserveCapacityRequest { slot: slot(), claim_id: claim(1), ..Default::default() };
             capacity.reserve_capacity(message).await.map(drop)
         }
         "BatchReserveCapacity" => {
-            let request = capacity::ReserveCapacityRequest { slot: slot(), claim_id: claim(1) };
+            let request = capacity::ReserveCapacityRequest { slot: slot(), claim_id: claim(1), ..Default::default() };
             let call = capacity::ReserveCapacityCall { request: Some(request), ..Default::default() };
             let message = capacity::BatchReserveCapacityRequest { calls: vec![call] };
             let results = capacity.batch_reserve_capacity(message).await?.into_inner().results;

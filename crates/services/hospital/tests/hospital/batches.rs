@@ -15,7 +15,7 @@ use tonic::{Request, Status};
 use crate::support::{House, assert_slot_adds_up, claim, claims, facts, get_slot, release, reserve};
 
 fn part(slot: &str, claim_id: &str) -> ReserveCapacityCall {
-    let request = ReserveCapacityRequest { slot: slot.into(), claim_id: claim_id.into() };
+    let request = ReserveCapacityRequest { slot: slot.into(), claim_id: claim_id.into(), ..Default::default() };
     ReserveCapacityCall { request: Some(request), ..ReserveCapacityCall::default() }
 }
 

@@ -66,7 +66,8 @@ async fn the_consumer_hears_of_what_makes_a_booking_leave_its_place() {
         [
             "checkup.v1.screening.screening_cancelled.*",
             "checkup.v1.screening.screening_rejected.*",
-            "checkup.v1.screening.screening_rescheduled.*"
+            "checkup.v1.screening.screening_rescheduled.*",
+            "checkup.v1.screening.screening_waitlist_ended.*"
         ]
     );
     house.stop().await;

@@ -16,3 +16,4 @@ mod races;
 mod refusals;
 mod support;
 mod unknown;
+mod waiting;

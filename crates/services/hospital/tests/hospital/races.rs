@@ -293,8 +293,12 @@ async fn r14_a_date_is_bookable_inside_of_its_window_only() {
     assert_eq!((today.value("today"), today.value("timeZone")), (house.day(0).to_string().as_str(), "Asia/Seoul"));
     assert!(today.value("opensAt") < today.value("closesAt"));
     reserve(&screening, &slots[1], &claim(2)).await.unwrap();
-    let policy =
-        v1::BookingPolicy { min_notice: hours(13), max_advance: hours(24 * 20), cancellation_cutoff: hours(1) };
+    let policy = v1::BookingPolicy {
+        min_notice: hours(13),
+        max_advance: hours(24 * 20),
+        cancellation_cutoff: hours(1),
+        ..Default::default()
+    };
     let hospital = v1::Hospital { name: "hospitals/seoul".into(), booking_policy: Some(policy), ..Default::default() };
     let update = v1::UpdateHospitalRequest { hospital: Some(hospital), update_mask: None };
     admin.hospital().update_hospital(update).await.unwrap();

@@ -197,6 +197,9 @@ impl House {
                 assert!((0..=capacity).contains(&booked), "{event:?}");
                 assert_eq!(remaining, capacity - booked);
             }
+            if let Some(Payload::CapacityReserved(fact)) = &event.payload {
+                assert!(fact.from_waitlist || fact.waitlisted_count == 0, "in front of the queue: {fact:?}");
+            }
         }
         events
     }
@@ -208,6 +211,7 @@ fn counts(payload: &Payload) -> Option<(i32, i32, i32)> {
         Payload::CapacityReserved(fact) => Some((fact.capacity, fact.booked_count, fact.remaining_count)),
         Payload::CapacityReleased(fact) => Some((fact.capacity, fact.booked_count, fact.remaining_count)),
         Payload::CapacityRevoked(fact) => Some((fact.capacity, fact.booked_count, fact.remaining_count)),
+        Payload::CapacityWaitlisted(fact) => Some((fact.capacity, fact.booked_count, fact.remaining_count)),
         _ => None,
     }
 }
@@ -232,7 +236,13 @@ pub(crate) fn request_id() -> String {
 }
 
 pub(crate) async fn reserve(party: &Party, slot: &str, claim_id: &str) -> Result<CapacityClaim, Status> {
-    let request = ReserveCapacityRequest { slot: slot.into(), claim_id: claim_id.into() };
+    let request = ReserveCapacityRequest { slot: slot.into(), claim_id: claim_id.into(), allow_waitlist: false };
+    party.capacity().reserve_capacity(request).await.map(Response::into_inner)
+}
+
+/// Asks for a place, or for a ticket where none is left.
+pub(crate) async fn join(party: &Party, slot: &str, claim_id: &str) -> Result<CapacityClaim, Status> {
+    let request = ReserveCapacityRequest { slot: slot.into(), claim_id: claim_id.into(), allow_waitlist: true };
     party.capacity().reserve_capacity(request).await.map(Response::into_inner)
 }
 
@@ -271,8 +281,10 @@ pub(crate) async fn claims(party: &Party, slot: &str, filter: &str) -> Vec<Capac
 /// Asserts that the slot's counts agree with its claims.
 pub(crate) async fn assert_slot_adds_up(party: &Party, slot: &str) -> Slot {
     let active = claims(party, slot, "state=ACTIVE").await.len();
+    let waiting = claims(party, slot, "state=WAITING").await.len();
     let slot = get_slot(party, slot).await;
     assert_eq!(usize::try_from(slot.booked_count).unwrap(), active);
+    assert_eq!(usize::try_from(slot.waitlisted_count).unwrap(), waiting);
     assert_eq!(slot.remaining_count, slot.capacity - slot.booked_count);
     slot
 }

@@ -36,6 +36,7 @@ pub(crate) mod signal {
         pub fill_ratio: f64,
         pub end_time: i64,
         pub update_time: i64,
+        pub waiting: i32,
     }
 
     impl ActiveModelBehavior for ActiveModel {}
@@ -56,8 +57,8 @@ impl TryFrom<Model> for Row {
 
     fn try_from(row: Model) -> Result<Self, DbErr> {
         let slot = SlotId::parse(&row.slot).map_err(|_| corrupt("slot", &row.slot))?;
-        let Model { slot_version, capacity, booked, end_time, .. } = row;
-        let signal = Signal { slot, slot_version, capacity, booked, update_time: timestamp(row.update_time) };
+        let Model { slot_version, capacity, booked, waiting, end_time, .. } = row;
+        let signal = Signal { slot, slot_version, capacity, booked, waiting, update_time: timestamp(row.update_time) };
         Ok(Self { signal, end_time })
     }
 }
@@ -118,6 +119,7 @@ pub(crate) async fn save(
             fill_ratio: Set(signal.fill_ratio()),
             end_time: Set(*end_time),
             update_time: Set(micros(signal.update_time)),
+            waiting: Set(signal.waiting),
         };
         (known.contains(slot), row)
     });

@@ -13,7 +13,9 @@ use store::dead_letter::{self, DeadLetter};
 use store::inbox::InboxKey;
 use testkit::{day_of, eventually, in_days, refused, seed};
 
-use crate::support::{House, Plan, ZONE, booked, deletion, incoming, list, moved, places, refusals, registered, slot};
+use crate::support::{
+    House, Plan, ZONE, booked, deletion, incoming, list, moved, places, queue, refusals, registered, slot,
+};
 
 fn numbers(signal: &DemandSignal) -> (&str, i32, i32, f64) {
     (&signal.slot, signal.bookings_7d, signal.refused_7d, signal.fill_ratio)
@@ -87,7 +89,8 @@ async fn r16_any_delivery_ends_in_the_same_demand() {
             let name = slot(hospital, days);
             for version in 1..=6 {
                 let (capacity, booked_count) = (5 + random.below(5) as i32, random.below(6) as i32);
-                events.push(places(&name, version, capacity, booked_count, random.number()));
+                let counts = [capacity, booked_count, random.below(9) as i32];
+                events.push(queue(&name, version, counts, random.number()));
             }
             for _ in 0..random.below(8) {
                 events.push(booked(&name, random.below(200) as i64));

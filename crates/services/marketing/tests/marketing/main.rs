@@ -4,3 +4,4 @@ mod listing;
 mod proposing;
 mod stand_in;
 mod support;
+mod waiting;

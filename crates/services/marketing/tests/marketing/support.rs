@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use contract::event::v1::event_envelope::Payload;
 use contract::event::v1::{
-    CapacityReleased, CapacityReserved, EventEnvelope, HospitalDeleted, HospitalDeletionStarted, HospitalRegistered,
-    ScreeningConfirmed, ScreeningRefused, ScreeningRescheduled, ScreeningSnapshot, SlotCapacityChanged, SlotClosed,
-    SlotOpened,
+    CapacityReleased, CapacityReserved, CapacityRevoked, CapacityWaitlisted, EventEnvelope, HospitalDeleted,
+    HospitalDeletionStarted, HospitalRegistered, ScreeningConfirmed, ScreeningRefused, ScreeningRescheduled,
+    ScreeningSnapshot, SlotCapacityChanged, SlotClosed, SlotOpened,
 };
 use contract::marketing::v1::{DemandSignal, ListDemandSignalsRequest};
 use domain::civil::encode_time;
@@ -148,33 +148,30 @@ pub(crate) fn deletion(hospital: &str) -> [EventEnvelope; 2] {
     ]
 }
 
-/// An event of Hospital about a slot of this version. `word` chooses one of the five facts that report places.
+/// How many facts report places.
+pub(crate) const FACTS: u64 = 7;
+
+/// An event of Hospital about a slot of this version, for whose places nobody waits. `word` chooses the fact.
 pub(crate) fn places(slot: &str, slot_version: i64, capacity: i32, booked_count: i32, word: u64) -> EventEnvelope {
-    let slot = slot.to_owned();
-    let payload = match word % 5 {
-        0 => Payload::SlotOpened(SlotOpened { slot, capacity, slot_version, booked_count, date: None }),
-        1 => Payload::SlotCapacityChanged(SlotCapacityChanged {
-            slot,
-            new_capacity: capacity,
-            booked_count,
-            slot_version,
-            ..SlotCapacityChanged::default()
-        }),
-        2 => Payload::SlotClosed(SlotClosed { slot, slot_version, capacity, booked_count, ..SlotClosed::default() }),
-        3 => Payload::CapacityReserved(CapacityReserved {
-            slot,
-            slot_version,
-            capacity,
-            booked_count,
-            ..CapacityReserved::default()
-        }),
-        _ => Payload::CapacityReleased(CapacityReleased {
-            slot,
-            slot_version,
-            capacity,
-            booked_count,
-            ..CapacityReleased::default()
-        }),
+    queue(slot, slot_version, [capacity, booked_count, 0], word)
+}
+
+/// [`places`] for which so many wait.
+pub(crate) fn queue(slot: &str, slot_version: i64, counts: [i32; 3], word: u64) -> EventEnvelope {
+    let (slot, [capacity, booked_count, waitlisted_count]) = (slot.to_owned(), counts);
+    macro_rules! fact {
+        ($name:ident { $($capacity:tt)* }) => {
+            Payload::$name($name { slot, slot_version, $($capacity)*, booked_count, waitlisted_count, ..$name::default() })
+        };
+    }
+    let payload = match word % FACTS {
+        0 => fact!(SlotOpened { capacity }),
+        1 => fact!(SlotCapacityChanged { new_capacity: capacity }),
+        2 => fact!(SlotClosed { capacity }),
+        3 => fact!(CapacityReserved { capacity }),
+        4 => fact!(CapacityReleased { capacity }),
+        5 => fact!(CapacityRevoked { capacity }),
+        _ => fact!(CapacityWaitlisted { capacity }),
     };
     event("hospital", 1, payload)
 }

@@ -10,12 +10,13 @@ use domain::ids::{CustomerId, ScreeningId, parse_date};
 use domain::mypage::{Item, Shown};
 use domain::page::{Key, KeyKind, Page, Rows};
 use domain::screening::State;
+use domain::screening_fact::ScreeningFact;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use sea_orm::ActiveValue::{NotSet, Set};
 use sea_orm::entity::prelude::{ColumnTrait, DbErr, EntityTrait, QueryFilter};
 use sea_orm::sea_query::Expr;
-use sea_orm::{QueryOrder, QuerySelect};
+use sea_orm::{Condition, QueryOrder, QuerySelect};
 use store::query::{self, Direction};
 use store::rows::{among, insert_all, save_all};
 use store::{micros, timestamp};
@@ -54,6 +55,11 @@ pub(crate) mod item {
         pub reason: String,
         pub message: String,
         pub update_time: i64,
+        pub waitlist_position: i32,
+        /// See [`super::Version::is_withdrawn`].
+        pub withdrawn: bool,
+        /// See [`super::Version::waited_in_vain`].
+        pub waited_in_vain: bool,
     }
 
     impl ActiveModelBehavior for ActiveModel {}
@@ -89,6 +95,7 @@ impl TryFrom<item::Model> for Item {
             date: parse_date(&row.date).ok_or_else(|| corrupt("date", row.date))?,
             time_zone: row.time_zone,
             state: State::from_number(row.state).ok_or_else(|| corrupt("state", row.state))?,
+            waitlist_position: row.waitlist_position,
             reason: row.reason,
             message: row.message,
             update_time: timestamp(row.update_time),
@@ -96,14 +103,43 @@ impl TryFrom<item::Model> for Item {
     }
 }
 
-/// A change of a customer's page: a booking as the change left it.
+/// A booking as a change left it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Version {
+    pub(crate) item: Item,
+    /// Whether pages that leave out what waits showed the booking before this version and do not show it any more.
+    pub(crate) is_withdrawn: bool,
+    /// Whether the booking waited and ended without a place. Its state does not tell if it was cancelled, and a
+    /// recovery must not take it for a booking that had one.
+    pub(crate) waited_in_vain: bool,
+}
+
+impl Version {
+    /// The version that a fact brought. `was_shown` says whether such pages showed the one before it.
+    pub(crate) fn new(fact: &ScreeningFact, was_shown: bool, item: Item) -> Self {
+        let is_withdrawn = was_shown && !item.state.is_shown();
+        let waited_in_vain = matches!(fact, ScreeningFact::Booking(booking) if booking.waited_in_vain());
+        Self { item, is_withdrawn, waited_in_vain }
+    }
+}
+
+impl TryFrom<item::Model> for Version {
+    type Error = DbErr;
+
+    fn try_from(row: item::Model) -> Result<Self, DbErr> {
+        let (is_withdrawn, waited_in_vain) = (row.withdrawn, row.waited_in_vain);
+        Ok(Self { item: row.try_into()?, is_withdrawn, waited_in_vain })
+    }
+}
+
+/// A change of a customer's page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Change {
     /// Which change of the page it is, from 1.
     pub(crate) position: i64,
     /// When a booking on the page changed last, up to this change.
     pub(crate) page_update_time: Timestamp,
-    pub(crate) item: Item,
+    pub(crate) version: Version,
 }
 
 impl TryFrom<item::Model> for Change {
@@ -111,13 +147,13 @@ impl TryFrom<item::Model> for Change {
 
     fn try_from(row: item::Model) -> Result<Self, DbErr> {
         let (position, page_update_time) = (row.position, timestamp(row.page_update_time));
-        Ok(Self { position, page_update_time, item: row.try_into()? })
+        Ok(Self { position, page_update_time, version: row.try_into()? })
     }
 }
 
 impl item::ActiveModel {
     fn new(change: Change, time: i64, replace_time: Option<i64>) -> Self {
-        let Change { position, page_update_time, item } = change;
+        let Change { position, page_update_time, version: Version { item, is_withdrawn, waited_in_vain } } = change;
         Self {
             id: NotSet,
             screening: Set(item.screening.0),
@@ -135,6 +171,9 @@ impl item::ActiveModel {
             reason: Set(item.reason),
             message: Set(item.message),
             update_time: Set(micros(item.update_time)),
+            waitlist_position: Set(item.waitlist_position),
+            withdrawn: Set(is_withdrawn),
+            waited_in_vain: Set(waited_in_vain),
         }
     }
 }
@@ -187,7 +226,7 @@ pub(crate) async fn append(
     time: i64,
 ) -> Result<(), DbErr> {
     let mut newest: BTreeMap<ScreeningId, i64> = BTreeMap::new();
-    for Change { item, .. } in &changes {
+    for Change { version: Version { item, .. }, .. } in &changes {
         let newest = newest.entry(item.screening).or_default();
         *newest = item.version.max(*newest);
     }
@@ -202,7 +241,8 @@ pub(crate) async fn append(
             .await?;
     }
     let row = |change: Change| {
-        let is_newest = newest.get(&change.item.screening) == Some(&change.item.version);
+        let item = &change.version.item;
+        let is_newest = newest.get(&item.screening) == Some(&item.version);
         item::ActiveModel::new(change, time, (!is_newest).then_some(time))
     };
     insert_all(transaction, changes.into_iter().map(row).collect()).await
@@ -225,10 +265,17 @@ pub(crate) async fn seen_version(connection: &dyn Connection, screening: Screeni
     Ok(shown.unwrap_or(0).max(hidden))
 }
 
-/// A customer's active bookings from this date on. There is at most one per date, so they are few.
-pub(crate) async fn active(connection: &dyn Connection, customer: &CustomerId, from: Date) -> Result<Vec<Item>, DbErr> {
+/// A customer's bookings from this date on that are active or, with `show_waitlisted`, wait. At most one per date is
+/// active, and at most one per slot waits, so they are few.
+pub(crate) async fn open(
+    connection: &dyn Connection,
+    customer: &CustomerId,
+    show_waitlisted: bool,
+    from: Date,
+) -> Result<Vec<Item>, DbErr> {
     use item::Column;
-    let states = State::ALL.iter().filter(|state| state.is_active()).map(|state| state.number());
+    let is_open = |state: &&State| state.is_active() || (show_waitlisted && **state == State::Waitlisted);
+    let states = State::ALL.iter().filter(is_open).map(|state| state.number());
     let rows = item::Entity::find()
         .filter(Column::Customer.eq(customer.to_string()))
         .filter(Column::ReplaceTime.is_null())
@@ -242,15 +289,21 @@ pub(crate) async fn active(connection: &dyn Connection, customer: &CustomerId, f
 /// The kinds of the keys in a page token of [`list`].
 pub(crate) const KEYS: [KeyKind; 2] = [KeyKind::Text, KeyKind::Text];
 
-/// A page of a customer's bookings, latest date first.
+/// A page of a customer's bookings, latest date first. Those that wait or never got a place are left out unless
+/// `show_waitlisted`.
 pub(crate) async fn list(
     connection: &dyn Connection,
     customer: &CustomerId,
+    show_waitlisted: bool,
     asked: &Page,
 ) -> Result<Rows<Item>, DbErr> {
     use item::Column;
-    let select =
-        item::Entity::find().filter(Column::Customer.eq(customer.to_string())).filter(Column::ReplaceTime.is_null());
+    let hidden = State::ALL.iter().filter(|state| !state.is_shown()).map(|state| state.number());
+    let shown = (!show_waitlisted).then(|| Column::State.is_not_in(hidden));
+    let select = item::Entity::find()
+        .filter(Column::Customer.eq(customer.to_string()))
+        .filter(Column::ReplaceTime.is_null())
+        .filter(Condition::all().add_option(shown));
     let columns = [(Column::Date, Direction::Descending), (Column::Screening, Direction::Descending)];
     let keys = |row: &item::Model| vec![Key::Text(row.date.clone()), Key::Text(row.screening.to_string())];
     query::list(connection, vec![select], &columns, asked, keys).await?.try_map(Item::try_from)

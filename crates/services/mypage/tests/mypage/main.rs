@@ -6,4 +6,5 @@ mod reading;
 mod rebuilding;
 mod sharing;
 mod support;
+mod waiting;
 mod watching;

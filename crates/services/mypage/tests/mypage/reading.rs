@@ -17,7 +17,7 @@ use store::inbox::InboxKey;
 use testkit::{day_of, in_days, refused, seed, within};
 use tonic::Request;
 
-use crate::support::{Booking, House, Plan, ZONE, get, incoming, list, page_of};
+use crate::support::{Booking, House, Plan, ZONE, get, incoming, list, list_all, page_of, shown_as};
 
 fn brief(items: &[MyPageItem]) -> Vec<(&str, &str, i64)> {
     items.iter().map(|item| (item.screening.as_str(), item.state.as_str(), item.screening_version)).collect()
@@ -119,20 +119,24 @@ async fn what_lies_ahead_moves_with_the_date() {
 async fn r16_any_delivery_ends_in_the_same_view() {
     let mut random = seed("r16_any_delivery_ends_in_the_same_view");
     let (house, _dir) = House::start(Plan::default()).await;
-    let lives: [&[&str]; 6] = [
+    let lives: [&[&str]; 10] = [
         &["PENDING"],
         &["PENDING", "REJECTED"],
         &["PENDING", "CONFIRMED", "CANCELLED"],
         &["CONFIRMED", "FORCE_CANCELLED"],
         &["CONFIRMED", "NO_SHOW", "COMPLETED"],
         &["PENDING", "CONFIRMED"],
+        &["PENDING", "WAITLISTED"],
+        &["WAITLISTED", "CONFIRMED"],
+        &["WAITLISTED", "EXPIRED"],
+        &["PENDING", "WAITLISTED", "LEFT"],
     ];
     let mut expected = BTreeSet::new();
     let mut events: Vec<EventEnvelope> = Vec::new();
     for uid in 1..=100 {
         let life = *random.pick(&lives);
         let booking = Booking::new(uid, "kim", random.below(60) as i32);
-        expected.insert((booking.name(), (*life.last().unwrap()).to_owned(), life.len() as i64));
+        expected.insert((booking.name(), shown_as(life.last().unwrap()).to_owned(), life.len() as i64));
         for event in booking.life(life) {
             for _ in 0..1 + random.below(3) {
                 let place = random.below(events.len() as u64 + 1) as usize;
@@ -145,10 +149,14 @@ async fn r16_any_delivery_ends_in_the_same_view() {
         house.feed(&batch).await;
     }
     let kim = house.served.customer("kim").await;
+    let shown = |items: &[MyPageItem]| -> BTreeSet<_> {
+        items.iter().map(|item| (item.screening.clone(), item.state.clone(), item.screening_version)).collect()
+    };
+    let items = list_all(&kim, &page_of("kim"), 13).await.unwrap();
+    assert_eq!((shown(&items), items.len()), (expected.clone(), 100));
     let items = list(&kim, &page_of("kim"), 13).await.unwrap();
-    let shown = items.iter().map(|item| (item.screening.clone(), item.state.clone(), item.screening_version));
-    assert_eq!(shown.collect::<BTreeSet<_>>(), expected);
-    assert_eq!(items.len(), 100);
+    let known = expected.iter().filter(|(_, state, _)| state != "WAITLISTED" && state != "EXPIRED");
+    assert_eq!(shown(&items), known.cloned().collect());
     let active = expected.iter().filter(|(_, state, _)| state == "PENDING" || state == "CONFIRMED").count();
     assert_eq!(get(&kim, &page_of("kim"), "").await.unwrap().active_count, active as i32);
     house.stop().await;
@@ -189,6 +197,7 @@ async fn every_wrong_field_is_named_at_once() {
         page_size: -1,
         page_token: "?".into(),
         min_consistency_token: "?".into(),
+        show_waitlisted: true,
     };
     let refusal = refused(kim.my_page().list_my_page_items(request).await, Reason::FieldInvalid);
     assert_eq!(refusal.fields(), ["parent", "page_size", "page_token", "min_consistency_token"]);
@@ -246,7 +255,8 @@ async fn a_read_waits_for_the_write_it_names() {
     let (listed, ()) = within(Duration::from_secs(20), "the read", async { tokio::join!(wait, write) }).await;
     assert_eq!(listed.items.len(), 1);
 
-    let mut request = Request::new(GetMyPageRequest { name, min_consistency_token: booking.token(2) });
+    let mut request =
+        Request::new(GetMyPageRequest { name, min_consistency_token: booking.token(2), show_waitlisted: false });
     request.set_timeout(Duration::from_millis(600));
     let refusal = refused(kim.my_page().get_my_page(request).await, Reason::ViewLagging);
     assert!(refusal.retry_after.is_some());

@@ -8,7 +8,7 @@ use mypage::View;
 use store::Location;
 use testkit::{refused, wait_limit, within};
 
-use crate::support::{Booking, House, Plan, get, incoming, list, page_of, watch};
+use crate::support::{Booking, House, POSITION, Plan, get, get_all, incoming, list, page_of, watch};
 
 /// Opens another view at this location and feeds it these events.
 async fn another(house: &House, location: Location, events: &[EventEnvelope]) -> View {
@@ -70,6 +70,31 @@ async fn a_stream_of_the_old_view_ends_and_its_token_is_not_mistaken_for_one_of_
     handler.handle(&[incoming(&booking.event(3, "CANCELLED"))]).await.unwrap();
     assert_eq!(again.change().await.unwrap(), (booking.name(), 3));
     drop((stream, again, handler));
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_is_in_the_new_view_as_it_was_in_the_old() {
+    let (house, dir) = House::start(Plan::default()).await;
+    let kim = house.served.customer("kim").await;
+    let (waiting, confirmed) = (Booking::new(1, "kim", 3), Booking::new(2, "kim", 4));
+    let mut events = waiting.life(&["PENDING", "WAITLISTED"]);
+    events.extend(confirmed.life(&["WAITLISTED", "CONFIRMED"]));
+    house.feed(&events).await;
+    let pages = async || {
+        let [some, all] = [get(&kim, &page_of("kim"), "").await, get_all(&kim, &page_of("kim"), "").await];
+        [some.unwrap().upcoming, all.unwrap().upcoming]
+    };
+    let before = pages().await;
+    // in another order
+    events.reverse();
+    let next = another(&house, Location::Sqlite(dir.path().join("mypage-2.db")), &events).await;
+    drop(house.service.views.replace(next));
+    assert_eq!(pages().await, before);
+    let [some, all] = &before;
+    assert_eq!(some.iter().map(|item| &item.screening).collect::<Vec<_>>(), [&confirmed.name()]);
+    let positions = all.iter().map(|item| (item.state.as_str(), item.waitlist_position)).collect::<Vec<_>>();
+    assert_eq!(positions, [("WAITLISTED", POSITION), ("CONFIRMED", 0)]);
     house.stop().await;
 }
 

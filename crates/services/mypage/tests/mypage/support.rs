@@ -6,7 +6,8 @@ use std::time::Duration;
 use contract::event::v1::event_envelope::Payload;
 use contract::event::v1::{
     EventEnvelope, ScreeningAttendanceRecorded, ScreeningCancelled, ScreeningConfirmed, ScreeningForceCancelled,
-    ScreeningPending, ScreeningRejected, ScreeningRescheduled, ScreeningSnapshot,
+    ScreeningPending, ScreeningRejected, ScreeningRescheduled, ScreeningSnapshot, ScreeningWaitlistEnded,
+    ScreeningWaitlisted,
 };
 use contract::mypage::v1::watch_my_page_response::Event;
 use contract::mypage::v1::{GetMyPageRequest, ListMyPageItemsRequest, MyPage, MyPageItem, WatchMyPageRequest};
@@ -116,6 +117,18 @@ pub(crate) fn incoming(envelope: &EventEnvelope) -> Incoming {
 /// The time zone of every booking that is not PENDING.
 pub(crate) const ZONE: &str = "Asia/Seoul";
 
+/// The position of every booking that waits.
+pub(crate) const POSITION: i32 = 3;
+
+/// The state in which a booking is left. LEFT and REVOKED are the two ways in which a wait ends as a booking does.
+pub(crate) fn shown_as(state: &str) -> &str {
+    match state {
+        "LEFT" => "CANCELLED",
+        "REVOKED" => "FORCE_CANCELLED",
+        state => state,
+    }
+}
+
 /// A booking, to make its events from.
 #[derive(Debug, Clone)]
 pub(crate) struct Booking {
@@ -169,6 +182,16 @@ impl Booking {
             "FORCE_CANCELLED" => {
                 Payload::ScreeningForceCancelled(ScreeningForceCancelled { screening, reason, message })
             }
+            "WAITLISTED" => Payload::ScreeningWaitlisted(ScreeningWaitlisted {
+                screening,
+                position: POSITION,
+                ..Default::default()
+            }),
+            "EXPIRED" | "LEFT" | "REVOKED" => {
+                let state = shown_as(state).to_owned();
+                let ended = ScreeningWaitlistEnded { screening, state, reason, message, claim_id };
+                Payload::ScreeningWaitlistEnded(ended)
+            }
             _ => {
                 let attended = state == "COMPLETED";
                 Payload::ScreeningAttendanceRecorded(ScreeningAttendanceRecorded { screening, attended })
@@ -198,13 +221,31 @@ pub(crate) fn page_of(customer: &str) -> String {
 }
 
 pub(crate) async fn get(party: &Party, name: &str, token: &str) -> Result<MyPage, Status> {
-    let request = GetMyPageRequest { name: name.into(), min_consistency_token: token.into() };
+    read(party, name, token, false).await
+}
+
+/// [`get`] with what waits.
+pub(crate) async fn get_all(party: &Party, name: &str, token: &str) -> Result<MyPage, Status> {
+    read(party, name, token, true).await
+}
+
+async fn read(party: &Party, name: &str, token: &str, show_waitlisted: bool) -> Result<MyPage, Status> {
+    let request = GetMyPageRequest { name: name.into(), min_consistency_token: token.into(), show_waitlisted };
     party.my_page().get_my_page(request).await.map(tonic::Response::into_inner)
 }
 
-/// Every booking of a customer, read in pages of this size.
+/// Every booking of a customer, except what waits or waited in vain, read in pages of this size.
 pub(crate) async fn list(party: &Party, parent: &str, page_size: i32) -> Result<Vec<MyPageItem>, Status> {
-    let mut request = ListMyPageItemsRequest { parent: parent.into(), page_size, ..Default::default() };
+    pages(party, ListMyPageItemsRequest { parent: parent.into(), page_size, ..Default::default() }).await
+}
+
+/// [`list`] with what waits or waited in vain.
+pub(crate) async fn list_all(party: &Party, parent: &str, page_size: i32) -> Result<Vec<MyPageItem>, Status> {
+    let request = ListMyPageItemsRequest { parent: parent.into(), page_size, ..Default::default() };
+    pages(party, ListMyPageItemsRequest { show_waitlisted: true, ..request }).await
+}
+
+async fn pages(party: &Party, mut request: ListMyPageItemsRequest) -> Result<Vec<MyPageItem>, Status> {
     let mut items = Vec::new();
     loop {
         let page = party.my_page().list_my_page_items(request.clone()).await?.into_inner();
@@ -225,7 +266,17 @@ pub(crate) struct Watch {
 }
 
 pub(crate) async fn watch(party: &Party, name: &str, token: &str) -> Result<Watch, Status> {
-    let request = WatchMyPageRequest { name: name.into(), resume_token: token.into() };
+    open(party, name, token, false).await
+}
+
+/// [`watch`] with what waits or waited in vain.
+pub(crate) async fn watch_all(party: &Party, name: &str, token: &str) -> Result<Watch, Status> {
+    open(party, name, token, true).await
+}
+
+/// Watches with this `show_waitlisted`.
+pub(crate) async fn open(party: &Party, name: &str, token: &str, show_waitlisted: bool) -> Result<Watch, Status> {
+    let request = WatchMyPageRequest { name: name.into(), resume_token: token.into(), show_waitlisted };
     let stream = party.my_page().watch_my_page(request).await?.into_inner();
     Ok(Watch { stream, token: token.into() })
 }

@@ -11,7 +11,7 @@ use prost::Message;
 use store::dead_letter::{self, DeadLetter};
 use store::inbox::InboxKey;
 use store::outbox;
-use testkit::{refused, seed};
+use testkit::{refused, seed, wait_limit, within};
 use uuid::Uuid;
 
 use crate::support::{Booking, House, get, history, incoming, shuffle, states};
@@ -40,6 +40,13 @@ const LIVES: &[Life] = &[
         &["PENDING", "CONFIRMED", "NO_SHOW", "COMPLETED"],
         &[(2, State::Registered), (3, State::NoShow), (4, State::Completed)],
     ),
+    (&["WAITLISTED"], &[]),
+    (&["WAITLISTED", "EXPIRED"], &[]),
+    (&["WAITLISTED", "LEFT"], &[]),
+    (&["WAITLISTED", "REVOKED"], &[]),
+    (&["PENDING", "WAITLISTED", "LEFT"], &[]),
+    (&["WAITLISTED", "CONFIRMED"], &[(2, State::Registered)]),
+    (&["PENDING", "WAITLISTED", "CONFIRMED", "CANCELLED"], &[(3, State::Registered), (4, State::Cancelled)]),
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -148,6 +155,40 @@ async fn a_fence_is_never_shown_and_still_satisfies_a_token() {
     let auditor = house.served.auditor().await;
     refused(get(&auditor, &fence.name(), &fence.token(1)).await, Reason::ReservationNotFound);
     assert!(announced(&house).await.is_empty());
+    house.stop().await;
+}
+
+/// A wait registers nothing, however it ends. Reads with the tokens of its versions are answered all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_booking_that_waits_is_registered_once_it_has_a_place() {
+    let (house, _dir) = House::start().await;
+    let (kim, auditor) = (house.served.customer("kim").await, house.served.auditor().await);
+    let ends = ["EXPIRED", "LEFT", "REVOKED"];
+    let in_vain: Vec<Booking> = (1..=3).map(|uid| Booking::new(uid, "kim", SLOT)).collect();
+    let promoted = Booking::new(4, "kim", SLOT);
+    for (booking, end) in in_vain.iter().zip(ends) {
+        for (version, state) in [(1, "WAITLISTED"), (2, end)] {
+            let (name, token) = (booking.name(), booking.token(version));
+            let wait = get(&auditor, &name, &token);
+            let write = async { house.feed(&[booking.event(version, state)]).await };
+            let (read, ()) = within(wait_limit(), "the read", async { tokio::join!(wait, write) }).await;
+            refused(read, Reason::ReservationNotFound);
+        }
+        refused(history(&auditor, &booking.name(), 0).await, Reason::ReservationNotFound);
+    }
+    house.feed(&[promoted.event(1, "WAITLISTED")]).await;
+    refused(get(&kim, &promoted.name(), &promoted.token(1)).await, Reason::NotOwner);
+    assert!(announced(&house).await.is_empty());
+
+    house.feed(&[promoted.event(2, "CONFIRMED")]).await;
+    let registered = get(&kim, &promoted.name(), &promoted.token(2)).await.unwrap();
+    assert_eq!((registered.state(), registered.screening_version), (State::Registered, 2));
+    assert_eq!(registered.create_time, promoted.event(2, "CONFIRMED").occur_time);
+    assert_eq!(states(&history(&kim, &promoted.name(), 0).await.unwrap()), [(2, State::Registered)]);
+    assert_eq!(announced(&house).await, BTreeMap::from([(promoted.name(), State::Registered)]));
+    // what a recovery is told of
+    let known = reservation::recovery::bookings(&house.service.database, None, 10).await.unwrap();
+    assert_eq!(known.iter().map(|known| known.screening).collect::<Vec<_>>(), [promoted.screening]);
     house.stop().await;
 }
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 use contract::event::v1::event_envelope::Payload;
 use contract::event::v1::{
     EventEnvelope, ScreeningAttendanceRecorded, ScreeningCancelled, ScreeningConfirmed, ScreeningForceCancelled,
-    ScreeningPending, ScreeningRejected, ScreeningRescheduled, ScreeningSnapshot,
+    ScreeningPending, ScreeningRejected, ScreeningRescheduled, ScreeningSnapshot, ScreeningWaitlistEnded,
+    ScreeningWaitlisted,
 };
 use contract::reservation::v1::reservation::State;
 use contract::reservation::v1::{
@@ -87,6 +88,18 @@ pub(crate) fn incoming(envelope: &EventEnvelope) -> Incoming {
     Incoming { envelope: envelope.clone(), event_id, inbox_key: InboxKey::alone(event_id) }
 }
 
+/// The position of every booking that waits.
+const POSITION: i32 = 3;
+
+/// The state in which a booking is left. LEFT and REVOKED are the two ways in which a wait ends as a booking does.
+fn shown_as(state: &str) -> &str {
+    match state {
+        "LEFT" => "CANCELLED",
+        "REVOKED" => "FORCE_CANCELLED",
+        state => state,
+    }
+}
+
 /// A booking, to make its events from.
 #[derive(Debug, Clone)]
 pub(crate) struct Booking {
@@ -137,6 +150,16 @@ impl Booking {
             "CANCELLED" => Payload::ScreeningCancelled(ScreeningCancelled { screening, reason, message, claim_id }),
             "FORCE_CANCELLED" => {
                 Payload::ScreeningForceCancelled(ScreeningForceCancelled { screening, reason, message })
+            }
+            "WAITLISTED" => Payload::ScreeningWaitlisted(ScreeningWaitlisted {
+                screening,
+                position: POSITION,
+                ..Default::default()
+            }),
+            "EXPIRED" | "LEFT" | "REVOKED" => {
+                let state = shown_as(state).to_owned();
+                let ended = ScreeningWaitlistEnded { screening, state, reason, message, claim_id };
+                Payload::ScreeningWaitlistEnded(ended)
             }
             _ => {
                 let attended = state == "COMPLETED";

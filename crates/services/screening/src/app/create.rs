@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use domain::access::Caller;
-use domain::booking::{Step, attempt_id, step};
+use domain::booking::{Accepts, Step, attempt_id, step};
+use domain::capacity::slot_full;
 use domain::event::Cause;
 use domain::ids::ScreeningId;
 use domain::screening::{Booking, Screening, State, Terms, date_conflict};
@@ -14,9 +15,9 @@ use runtime::trace::TraceContext;
 
 use super::App;
 use super::placing::MAX_ATTEMPTS;
-use crate::batch::{Book, Booked, Command};
+use crate::batch::{Book, Booked, Command, Holds};
 use crate::decode::Create;
-use crate::hospital_client::{Reserved, late, unavailable};
+use crate::hospital_client::{Reserved, is_full, late, unavailable};
 use crate::tables::booking_lookup::BookingQuery;
 
 /// A decoded CreateScreening call with its context. A task that outlives the call may own it.
@@ -26,6 +27,19 @@ pub(super) struct Intent {
     pub(super) cause: Cause,
     pub(super) trace: TraceContext,
     pub(super) deadline: Deadline,
+}
+
+impl Intent {
+    /// What the caller accepts instead of a place.
+    pub(super) fn accepts(&self) -> Accepts {
+        Accepts { pending: self.call.accept_pending, waitlisted: self.call.join_waitlist }
+    }
+
+    /// The booking that is asked for, under this id.
+    pub(super) fn booking(&self, id: ScreeningId) -> Booking {
+        let Create { customer, customer_display_name, slot, join_waitlist, .. } = self.call.clone();
+        Booking { id, customer, customer_display_name, slot, joins_waitlist: join_waitlist }
+    }
 }
 
 /// What occupies the id that a booking is to get.
@@ -53,9 +67,13 @@ impl App {
         if intent.call.validate_only {
             return self.validate(&intent).await;
         }
-        // the first call did not accept a PENDING booking, this one does
-        let accepts = intent.call.accept_pending;
-        let asks_more = move |fault: &Fault| accepts && fault.reason() == Reason::HospitalUnavailable;
+        // the first call did not accept a PENDING or WAITLISTED booking, this one does
+        let accepts = intent.accepts();
+        let asks_more = move |fault: &Fault| match fault.reason() {
+            Reason::HospitalUnavailable => accepts.pending,
+            Reason::SlotFull => accepts.waitlisted,
+            _ => false,
+        };
         let (request, app) = (intent.call.request.clone(), Arc::clone(self));
         self.once(&request, deadline, asks_more, async move { app.book(&intent).await }).await
     }
@@ -85,25 +103,32 @@ impl App {
     /// Answers a repeated call. A PENDING booking is settled first, if Hospital answers.
     async fn settled(&self, row: Screening, intent: &Intent) -> Result<Screening, Fault> {
         match row.state {
-            State::Pending => Ok(self.settle(&row, &intent.trace, self.hospital_deadline(intent.deadline)).await?.row),
+            State::Pending => {
+                // who repeats the call may accept by now to wait
+                let row = Screening { joins_waitlist: row.joins_waitlist || intent.call.join_waitlist, ..row };
+                Ok(self.settle(&row, &intent.trace, self.hospital_deadline(intent.deadline)).await?.row)
+            }
             State::Confirmed
             | State::Cancelled
             | State::ForceCancelled
             | State::Rejected
             | State::Completed
-            | State::NoShow => Ok(row),
+            | State::NoShow
+            | State::Waitlisted
+            | State::Expired => Ok(row),
         }
     }
 
     /// Finds out whether the id is free, and whether an earlier call with this request_id made the booking already.
     ///
     /// # Errors
-    /// REQUEST_ID_REUSED, CUSTOMER_DATE_CONFLICT.
+    /// REQUEST_ID_REUSED; CUSTOMER_DATE_CONFLICT, also if the customer waits in the queue that the booking would join.
     pub(super) async fn occupancy(&self, intent: &Intent, id: ScreeningId) -> Result<Occupancy, Fault> {
         let Create { request, customer, slot, .. } = &intent.call;
         let key = request.chosen.then(|| request.key.clone());
-        let existing =
-            self.booking_lookup.ask(BookingQuery { key, id, customer_date: (customer.clone(), slot.date) }).await?;
+        let queue = intent.call.join_waitlist.then(|| slot.clone());
+        let query = BookingQuery { key, id, customer_date: (customer.clone(), slot.date), queue };
+        let existing = self.booking_lookup.ask(query).await?;
         if let Some((record, row)) = existing.answered {
             let same = |row: &Screening| row.was_made_for(customer, slot);
             request.continues(&record.fingerprint, row.as_ref().is_some_and(same))?;
@@ -120,20 +145,27 @@ impl App {
 
     /// Asks for a place under one id and writes the booking. `None` if the id was fenced.
     async fn try_book(&self, intent: &Intent, id: ScreeningId) -> Result<Option<Screening>, Fault> {
-        let Create { customer, customer_display_name, slot, accept_pending, .. } = intent.call.clone();
-        let booking = Booking { id, customer, customer_display_name, slot };
-        let (slot, claim) = (&booking.slot, booking.claim());
-        let reserved = self.hospital.reserve(slot, claim, &intent.trace, self.hospital_deadline(intent.deadline)).await;
-        match (step(reserved.reply(), accept_pending), reserved) {
-            (Step::Commit, Reserved::Active(terms)) => self.write_booking(intent, booking, terms, false).await,
+        let booking = intent.booking(id);
+        let (slot, claim, accepts) = (&booking.slot, booking.claim(), intent.accepts());
+        let deadline = self.hospital_deadline(intent.deadline);
+        let reserved = self.hospital.reserve(slot, claim, accepts.waitlisted, &intent.trace, deadline).await;
+        match (step(reserved.reply(), accepts), reserved) {
+            (Step::Commit, Reserved::Active(terms)) => self.write_booking(intent, booking, terms, Holds::Place).await,
+            (Step::Queue, Reserved::Waiting(terms, queued)) => {
+                self.write_booking(intent, booking, terms, Holds::Ticket(queued)).await
+            }
             (Step::Park, _) => {
                 let terms = self.hospital.known_terms(&slot.hospital);
-                let parked = self.write_booking(intent, booking, terms, true).await;
+                let parked = self.write_booking(intent, booking, terms, Holds::Nothing).await;
                 self.parked.notify_one();
                 parked
             }
+            (Step::Full, _) => {
+                self.refusals.count(slot);
+                Err(slot_full(slot, 0, true))
+            }
             (Step::PassOn, Reserved::Refused(_, refusal)) => {
-                if refusal.reason() == Reason::SlotFull {
+                if is_full(refusal.reason()) {
                     self.refusals.count(slot);
                 }
                 Err(refusal)
@@ -141,7 +173,7 @@ impl App {
             (Step::NextAttempt, _) => Ok(None),
             (Step::GiveUp, Reserved::Unknown(cause)) => Err(unavailable(slot, cause)),
             (Step::GiveUp, Reserved::Late) => Err(late(slot)),
-            (Step::Commit | Step::PassOn | Step::GiveUp, reserved) => {
+            (Step::Commit | Step::Queue | Step::PassOn | Step::GiveUp, reserved) => {
                 Err(Fault::internal(format!("the protocol does not fit what hospital said: {reserved:?}")))
             }
         }
@@ -153,11 +185,11 @@ impl App {
         intent: &Intent,
         booking: Booking,
         terms: Terms,
-        parked: bool,
+        holds: Holds,
     ) -> Result<Option<Screening>, Fault> {
         let request = Some(&intent.call.request).filter(|request| request.chosen).cloned();
-        let book = Book { request, cause: intent.cause.clone(), booking, terms, parked };
-        match self.commit(|| Command::Book(book.clone()), !parked).await? {
+        let book = Book { request, cause: intent.cause.clone(), booking, terms, holds };
+        match self.commit(|| Command::Book(book.clone()), holds != Holds::Nothing).await? {
             Booked::Row(row) => Ok(Some(*row)),
             Booked::Refused(refusal) | Booked::Left(refusal) => Err(refusal),
             Booked::Fenced => Ok(None),

@@ -58,7 +58,8 @@ impl App {
         deadline.earlier_by(reserve).min(Deadline::within(self.options.hospital_timeout))
     }
 
-    /// Writes a booking. If a place is granted, a full queue is retried instead of refused, so that no place is lost.
+    /// Writes a booking. If a place or a ticket is granted, a full queue of the writer is retried instead of refused,
+    /// so that none is lost.
     pub(super) async fn commit(&self, command: impl Fn() -> Command, is_granted: bool) -> Result<Booked, Fault> {
         let limit = Instant::now() + COMMIT_TIMEOUT;
         loop {

@@ -4,12 +4,16 @@
 //! service's clock. The transaction that writes the fence decides whether there still is no booking. Of a first claim
 //! the fence's event tells Hospital. A claim of a move has no such event, so it is watched until Hospital has
 //! acknowledged its release.
+//!
+//! A claim may have got its place from the queue before its WAITLISTED booking was written. The event about that found
+//! no booking that waits, so Hospital is asked once the grace is over.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use domain::ids::ClaimId;
 use domain::request::RETENTION;
+use domain::screening::Screening;
 use fault::Fault;
 use futures::future::join_all;
 use jiff::SignedDuration;
@@ -18,16 +22,17 @@ use runtime::trace::TraceContext;
 use store::read::failed;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use super::settle::Settled;
 use super::{App, COMMIT_TIMEOUT};
-use crate::batch::Command;
+use crate::batch::{Command, Unsettled};
 use crate::tables::watch::{self, Orphan};
 
 /// How often due claims are looked for, at most. A shorter grace shortens it.
 const SCAN_INTERVAL: Duration = Duration::from_secs(1);
 /// The most claims that one transaction fences.
 const FENCES_PER_TRANSACTION: u64 = 500;
-/// The most claims that Hospital is asked to release at the same time.
-const RELEASES_AT_ONCE: usize = 32;
+/// The most claims that Hospital is asked about at the same time.
+const CLAIMS_AT_ONCE: usize = 32;
 /// How often old request records are deleted.
 const PURGE_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
@@ -54,18 +59,21 @@ pub(crate) async fn run(app: Arc<App>) {
 async fn fence(app: &App) -> Result<(), Fault> {
     let grace = SignedDuration::try_from(app.options.reconcile_grace).unwrap_or(SignedDuration::MAX);
     let limit = app.clock.now().checked_sub(grace).unwrap_or(jiff::Timestamp::MIN);
-    // all are fenced before any is released, because a Hospital that does not answer takes time
-    let (mut after, mut left) = (None, Vec::new());
+    // all are fenced before Hospital is asked about any, because a Hospital that does not answer takes time
+    let (mut after, mut unsettled) = (None, Unsettled::default());
     loop {
         let due = watch::due(app.database.reader(), limit, after.as_ref(), FENCES_PER_TRANSACTION).await;
         let due = due.map_err(failed)?;
         let is_last = (due.len() as u64) < FENCES_PER_TRANSACTION;
         after = due.last().cloned();
         if !due.is_empty() {
-            left.extend(app.writer.fence(due, Instant::now() + COMMIT_TIMEOUT).await?);
+            let Unsettled { left, waiting } = app.writer.fence(due, Instant::now() + COMMIT_TIMEOUT).await?;
+            unsettled.left.extend(left);
+            unsettled.waiting.extend(waiting);
         }
         if is_last {
-            return release(app, &left).await;
+            release(app, &unsettled.left).await?;
+            return ask(app, &unsettled.waiting).await;
         }
     }
 }
@@ -73,7 +81,7 @@ async fn fence(app: &App) -> Result<(), Fault> {
 /// Gives the places of these claims back. If Hospital acknowledges none of a part, it is not asked on; what is left
 /// stays watched.
 async fn release(app: &App, left: &[Orphan]) -> Result<(), Fault> {
-    for orphans in left.chunks(RELEASES_AT_ONCE) {
+    for orphans in left.chunks(CLAIMS_AT_ONCE) {
         let acknowledged = join_all(orphans.iter().map(|orphan| async {
             let trace = TraceContext::parse_or_new(&orphan.traceparent);
             let deadline = Deadline::within(app.options.hospital_timeout);
@@ -85,6 +93,30 @@ async fn release(app: &App, left: &[Orphan]) -> Result<(), Fault> {
             return Ok(());
         }
         app.writer.done(Command::Unwatch(released), Instant::now() + COMMIT_TIMEOUT).await?;
+    }
+    Ok(())
+}
+
+/// Asks Hospital what became of the claims of these WAITLISTED bookings. A promotion after its answer finds the booking
+/// by its event. If Hospital answers about none of a part, it is not asked on; what is left stays watched.
+async fn ask(app: &App, waiting: &[Screening]) -> Result<(), Fault> {
+    for rows in waiting.chunks(CLAIMS_AT_ONCE) {
+        let settled = join_all(rows.iter().map(|row| async {
+            let deadline = Deadline::within(app.options.hospital_timeout);
+            app.settle_waiting(row, &TraceContext::background(), deadline).await
+        }));
+        let mut answered: Vec<ClaimId> = Vec::new();
+        for settled in settled.await {
+            match settled {
+                Ok(Settled { row, reached: true }) => answered.push(row.claim()),
+                Ok(Settled { reached: false, .. }) => {}
+                Err(fault) => tracing::warn!(?fault, "a booking that waits is looked at again later"),
+            }
+        }
+        if answered.is_empty() {
+            return Ok(());
+        }
+        app.writer.done(Command::Unwatch(answered), Instant::now() + COMMIT_TIMEOUT).await?;
     }
     Ok(())
 }

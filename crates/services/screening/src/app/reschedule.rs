@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::access::{Caller, Scope};
-use domain::booking::{Step, step};
+use domain::booking::{Accepts, Step, step};
+use domain::capacity::slot_full;
 use domain::event::Cause;
 use domain::ids::ClaimId;
 use domain::screening::{self, Decision, Screening, Terms, apply, decide, judge_reschedule};
@@ -111,7 +112,7 @@ impl App {
         let customer =
             row.customer.clone().ok_or_else(|| Fault::internal("a booking that is shown has no customer"))?;
         let key = request.chosen.then(|| request.key.clone());
-        let query = BookingQuery { key, id: *id, customer_date: (customer, asked.slot.date) };
+        let query = BookingQuery { key, id: *id, customer_date: (customer, asked.slot.date), queue: None };
         let existing = self.booking_lookup.ask(query).await?;
         if let Some((record, moved)) = existing.answered {
             request.continues(&record.fingerprint, moved.as_ref().is_some_and(|moved| moved.id == *id))?;
@@ -126,8 +127,8 @@ impl App {
     async fn place(&self, intent: &Intent, claim: ClaimId) -> Result<Place, Fault> {
         let slot = &intent.call.asked.slot;
         let deadline = self.hospital_deadline(intent.deadline);
-        let reserved = self.hospital.reserve(slot, claim, &intent.trace, deadline).await;
-        match (step(reserved.reply(), false), reserved) {
+        let reserved = self.hospital.reserve(slot, claim, false, &intent.trace, deadline).await;
+        match (step(reserved.reply(), Accepts::default()), reserved) {
             (Step::Commit, Reserved::Active(terms)) => Ok(Place::Granted(terms)),
             (Step::NextAttempt, _) => Ok(Place::Ended),
             (Step::PassOn, Reserved::Refused(_, refusal)) if refusal.reason() == Reason::FieldInvalid => {
@@ -139,9 +140,11 @@ impl App {
                 }
                 Err(refusal)
             }
+            // no move asks for a ticket; if its claim has one all the same, the reconciler gives it back
+            (Step::Full, _) => Err(slot_full(slot, 0, false)),
             (Step::GiveUp, Reserved::Unknown(cause)) => Err(unavailable(slot, cause)),
             (Step::GiveUp, Reserved::Late) => Err(late(slot)),
-            (Step::Commit | Step::PassOn | Step::GiveUp | Step::Park, reserved) => {
+            (Step::Commit | Step::Queue | Step::PassOn | Step::GiveUp | Step::Park, reserved) => {
                 Err(Fault::internal(format!("the protocol does not fit what hospital said: {reserved:?}")))
             }
         }
@@ -199,7 +202,7 @@ impl App {
         }
         let deadline = self.hospital_deadline(intent.deadline);
         let prospect = self.hospital.prospect(&asked.slot, &intent.trace, deadline).await?;
-        let (terms, generation) = (self.judge_place(&asked.slot, prospect)?, row.next_claim().generation);
+        let (terms, generation) = (self.judge_place(&asked.slot, &prospect)?, row.next_claim().generation);
         let command = screening::Command::Reschedule { asked: asked.clone(), generation, terms, conflict: None };
         let now = timestamp(micros(self.clock.now()));
         match decide(Some(&row), &command, now)? {

@@ -1,9 +1,9 @@
 //! `validate_only`: judges a booking without asking for a place and without writing anything.
 
 use domain::booking::{Reply, Step, step};
-use domain::capacity::judge_booking;
+use domain::capacity::{judge_booking, judge_joining};
 use domain::ids::SlotId;
-use domain::screening::{Booking, Command, Decision, Screening, Terms, apply, decide};
+use domain::screening::{Command, Decision, Queued, Screening, Terms, apply, decide};
 use domain::window::zone_name;
 use fault::{Fault, Reason};
 use store::{micros, timestamp};
@@ -23,28 +23,23 @@ impl App {
                 Occupancy::Booked(row) => return Ok(*row),
             }
         };
-        let slot = &intent.call.slot;
-        let (terms, parked) =
-            match self.hospital.prospect(slot, &intent.trace, self.hospital_deadline(intent.deadline)).await {
-                Ok(prospect) => (self.judge_place(slot, prospect)?, false),
-                Err(fault) if matches!(fault.reason(), Reason::HospitalUnavailable | Reason::DeadlineExceeded) => {
-                    match step(Reply::Unknown, intent.call.accept_pending) {
-                        Step::Park => (self.hospital.known_terms(&slot.hospital), true),
-                        Step::GiveUp | Step::Commit | Step::NextAttempt | Step::PassOn => return Err(fault),
-                    }
+        let (slot, booking) = (&intent.call.slot, intent.booking(id));
+        let prospect = self.hospital.prospect(slot, &intent.trace, self.hospital_deadline(intent.deadline)).await;
+        let command = match prospect {
+            Ok(prospect) => match (self.judge_place(slot, &prospect), intent.call.join_waitlist) {
+                (Err(full), true) if full.reason() == Reason::SlotFull => {
+                    let (terms, queued) = self.judge_ticket(slot, &prospect)?;
+                    Command::Queue { booking, terms, queued, conflict: None }
                 }
-                Err(fault) => return Err(fault),
-            };
-        let booking = Booking {
-            id,
-            customer: intent.call.customer.clone(),
-            customer_display_name: intent.call.customer_display_name.clone(),
-            slot: slot.clone(),
-        };
-        let command = if parked {
-            Command::Park { booking, terms, conflict: None }
-        } else {
-            Command::Confirm { booking, terms, conflict: None }
+                (judged, _) => Command::Confirm { booking, terms: judged?, conflict: None },
+            },
+            Err(fault) if matches!(fault.reason(), Reason::HospitalUnavailable | Reason::DeadlineExceeded) => {
+                if step(Reply::Unknown, intent.accepts()) != Step::Park {
+                    return Err(fault);
+                }
+                Command::Park { booking, terms: self.hospital.known_terms(&slot.hospital), conflict: None }
+            }
+            Err(fault) => return Err(fault),
         };
         let now = timestamp(micros(self.clock.now()));
         match decide(None, &command, now)? {
@@ -54,14 +49,29 @@ impl App {
             }
         }
     }
+
     /// Judges a place as Hospital would. Returns the terms that it would give.
-    pub(super) fn judge_place(&self, slot: &SlotId, prospect: Prospect) -> Result<Terms, Fault> {
+    pub(super) fn judge_place(&self, slot: &SlotId, prospect: &Prospect) -> Result<Terms, Fault> {
         judge_booking(slot, prospect.venue.as_ref(), prospect.offer, self.clock.now())?;
-        let venue = prospect.venue.ok_or_else(|| Fault::internal("a hospital that is not there was accepted"))?;
-        Ok(Terms {
-            hospital_display_name: prospect.hospital_display_name,
-            time_zone: zone_name(&venue.time_zone).to_owned(),
-            cancellation_close_time: Some(venue.policy.cancellation_close(slot.date, &venue.time_zone)),
-        })
+        terms(slot, prospect)
     }
+
+    /// Judges a ticket of a full slot as Hospital would. Returns the terms and the position that it would give.
+    fn judge_ticket(&self, slot: &SlotId, prospect: &Prospect) -> Result<(Terms, Queued), Fault> {
+        let (Some(venue), Some(offer)) = (&prospect.venue, prospect.offer) else {
+            return Err(Fault::internal("a slot that is not there is full"));
+        };
+        let closes_at = judge_joining(slot, venue, offer, self.clock.now())?;
+        Ok((terms(slot, prospect)?, Queued { position: offer.waiting + 1, closes_at }))
+    }
+}
+
+fn terms(slot: &SlotId, prospect: &Prospect) -> Result<Terms, Fault> {
+    let venue = prospect.venue.as_ref();
+    let venue = venue.ok_or_else(|| Fault::internal("a hospital that is not there was accepted"))?;
+    Ok(Terms {
+        hospital_display_name: prospect.hospital_display_name.clone(),
+        time_zone: zone_name(&venue.time_zone).to_owned(),
+        cancellation_close_time: Some(venue.policy.cancellation_close(slot.date, &venue.time_zone)),
+    })
 }

@@ -1,5 +1,8 @@
 //! A batch that runs again after a commit of unknown outcome changes nothing and answers the same.
 
+mod waiting;
+
+use std::collections::HashSet;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -74,6 +77,13 @@ impl Bench {
     async fn row(&self, id: ScreeningId) -> Screening {
         tables::by_ids(self.database.reader(), [id]).await.unwrap().remove(&id).unwrap()
     }
+
+    /// Runs a statement of the test's own.
+    async fn execute(&self, sql: &str) {
+        let url = format!("sqlite://{}/screening.db", self._dir.path().display());
+        let own = sea_orm::Database::connect(url).await.unwrap();
+        sea_orm::ConnectionTrait::execute_unprepared(&own, sql).await.unwrap();
+    }
 }
 
 const TROUBLE: [&[Verdict]; 3] =
@@ -107,15 +117,16 @@ fn terms() -> Terms {
     Terms { hospital_display_name: "Seoul".into(), time_zone: "Asia/Seoul".into(), cancellation_close_time: None }
 }
 
-fn book(day: u8, chosen: bool, parked: bool) -> Book {
+fn book(day: u8, chosen: bool, holds: Holds) -> Book {
     let booking = Booking {
         id: ScreeningId(uuid_v7()),
         customer: CustomerId::from_segment("kim").unwrap(),
         customer_display_name: String::new(),
         slot: slot(day),
+        joins_waitlist: holds != Holds::Place,
     };
     let request = chosen.then(|| request("CreateScreening", true));
-    Book { request, cause: cause(), booking, terms: terms(), parked }
+    Book { request, cause: cause(), booking, terms: terms(), holds }
 }
 
 /// A move to the slot of this day, where it got a place for a claim of this generation.
@@ -153,7 +164,7 @@ async fn callers_commands_survive_commits_of_unknown_outcome() {
         for (day, chosen) in [(1, true), (2, false)] {
             let before = bench.events().await;
             bench.suffer(trouble);
-            let made = written(bench.book(book(day, chosen, false)).await);
+            let made = written(bench.book(book(day, chosen, Holds::Place)).await);
             assert_eq!((made.state, made.version), (State::Confirmed, 1));
             assert_eq!(bench.events().await, before + 1);
 
@@ -172,7 +183,7 @@ async fn callers_commands_survive_commits_of_unknown_outcome() {
 async fn our_own_commands_survive_them_too() {
     for trouble in TROUBLE {
         let bench = Bench::new().await;
-        let parked = written(bench.book(book(1, true, true)).await);
+        let parked = written(bench.book(book(1, true, Holds::Nothing)).await);
         for command in [Ask::GiveUp { reason: fault::Reason::SlotFull }, Ask::Reject] {
             bench.suffer(trouble);
             let settle = Settle { id: parked.id, command, cause: cause() };
@@ -189,7 +200,11 @@ async fn our_own_commands_survive_them_too() {
             traceparent: String::new(),
         };
         bench.suffer(trouble);
-        assert_eq!(bench.writer.fence(vec![orphan], deadline()).await.unwrap(), [], "its event has it released");
+        assert_eq!(
+            bench.writer.fence(vec![orphan], deadline()).await.unwrap(),
+            Unsettled::default(),
+            "its event has it released"
+        );
         assert_eq!(bench.events().await, 3);
 
         let revoked = ClaimFact::Revoked {
@@ -213,7 +228,7 @@ async fn our_own_commands_survive_them_too() {
 #[tokio::test]
 async fn one_batch_decides_in_order_and_writes_what_is_left() {
     let bench = Bench::new().await;
-    let (first, second) = (book(1, true, false), book(1, true, false));
+    let (first, second) = (book(1, true, Holds::Place), book(1, true, Holds::Place));
     let (id, other) = (first.booking.id, second.booking.id);
     let command = Ask::Cancel { by: Party::Customer, message: String::new(), etag: String::new() };
     let request = request("CancelScreening", true);
@@ -239,10 +254,10 @@ async fn one_batch_decides_in_order_and_writes_what_is_left() {
 #[tokio::test]
 async fn a_call_whose_record_was_made_again_is_answered_as_before() {
     let bench = Bench::new().await;
-    let wanted = book(1, true, false);
+    let wanted = book(1, true, Holds::Place);
     let (asked, booking) = (wanted.request.clone().unwrap(), wanted.booking.clone());
     let made = written(bench.book(wanted.clone()).await);
-    let other = written(bench.book(book(2, true, false)).await);
+    let other = written(bench.book(book(2, true, Holds::Place)).await);
     let cancel = |id, request: &Request| BookingChange {
         request: request.clone(),
         scope: Scope::Everything,
@@ -255,16 +270,14 @@ async fn a_call_whose_record_was_made_again_is_answered_as_before() {
     bench.writer.change(cancel(made.id, &request("CancelScreening", true)), deadline()).await.unwrap_err();
 
     // a recovery leaves records without a fingerprint
-    let forgetful =
-        sea_orm::Database::connect(format!("sqlite://{}/screening.db", bench._dir.path().display())).await.unwrap();
-    sea_orm::ConnectionTrait::execute_unprepared(&forgetful, "UPDATE request SET fingerprint = x''").await.unwrap();
+    bench.execute("UPDATE request SET fingerprint = x''").await;
     let again = bench.writer.change(cancel(made.id, &cancelling), deadline()).await.unwrap();
     assert_eq!((again.id, again.state), (made.id, State::Cancelled));
     let refused = bench.writer.change(cancel(other.id, &cancelling), deadline()).await.unwrap_err();
     assert_eq!(refused.reason(), fault::Reason::RequestIdReused);
     assert_eq!(written(bench.book(wanted).await).id, made.id);
     let elsewhere = Booking { id: ScreeningId(uuid_v7()), slot: slot(3), ..booking };
-    let elsewhere = Book { request: Some(asked), booking: elsewhere, ..book(3, false, false) };
+    let elsewhere = Book { request: Some(asked), booking: elsewhere, ..book(3, false, Holds::Place) };
     assert_eq!(refusal(bench.book(elsewhere).await), fault::Reason::RequestIdReused);
 }
 
@@ -272,7 +285,7 @@ async fn a_call_whose_record_was_made_again_is_answered_as_before() {
 async fn a_move_of_unknown_outcome_is_made_once() {
     for trouble in TROUBLE {
         let bench = Bench::new().await;
-        let made = written(bench.book(book(1, true, false)).await);
+        let made = written(bench.book(book(1, true, Holds::Place)).await);
         bench.suffer(trouble);
         let moved = written(bench.reschedule(moving(made.id, 2, 2)).await);
         assert_eq!((moved.state, moved.version, moved.generation), (State::Confirmed, 3, 2));
@@ -294,13 +307,13 @@ async fn a_move_of_unknown_outcome_is_made_once() {
 #[tokio::test]
 async fn one_batch_moves_a_booking_and_takes_the_date_that_it_leaves() {
     let bench = Bench::new().await;
-    let made = written(bench.book(book(1, true, false)).await);
-    let third = written(bench.book(book(3, true, false)).await);
+    let made = written(bench.book(book(1, true, Holds::Place)).await);
+    let third = written(bench.book(book(3, true, Holds::Place)).await);
     let again = moving(made.id, 2, 2);
     // in this order: day 1 is free for the second, day 2 is taken for the third, and a repetition changes nothing
     let (moved, booked, refused, repeated) = tokio::join!(
         bench.reschedule(again.clone()),
-        bench.book(book(1, true, false)),
+        bench.book(book(1, true, Holds::Place)),
         bench.reschedule(moving(third.id, 2, 2)),
         bench.reschedule(again),
     );
@@ -318,16 +331,16 @@ async fn one_batch_moves_a_booking_and_takes_the_date_that_it_leaves() {
 #[tokio::test]
 async fn a_claim_of_a_move_is_watched_until_it_is_released_or_held() {
     let bench = Bench::new().await;
-    let made = written(bench.book(book(1, true, false)).await);
+    let made = written(bench.book(book(1, true, Holds::Place)).await);
     let claim = |generation| ClaimId { generation, ..made.claim() };
-    let reserved = |generation, day| ClaimFact::Reserved { claim: claim(generation), slot: slot(day) };
+    let reserved = |generation, day| ClaimFact::Made { claim: claim(generation), slot: slot(day) };
     bench.consume(reserved(1, 1)).await;
     assert_eq!(bench.watched().await, []);
     bench.consume(reserved(2, 2)).await;
     let due = bench.watched().await;
     assert_eq!(due.iter().map(|orphan| orphan.claim).collect::<Vec<_>>(), [claim(2)]);
     for _ in 0..2 {
-        assert_eq!(bench.writer.fence(due.clone(), deadline()).await.unwrap(), due);
+        assert_eq!(bench.writer.fence(due.clone(), deadline()).await.unwrap().left, due);
         assert_eq!(bench.watched().await, due);
     }
     assert!(matches!(bench.reschedule(moving(made.id, 2, 2)).await, Booked::Fenced));
@@ -338,7 +351,7 @@ async fn a_claim_of_a_move_is_watched_until_it_is_released_or_held() {
     bench.consume(reserved(3, 2)).await;
     let due = bench.watched().await;
     assert_eq!(written(bench.reschedule(moving(made.id, 2, 3)).await).claim(), claim(3));
-    assert_eq!(bench.writer.fence(due, deadline()).await.unwrap(), []);
+    assert_eq!(bench.writer.fence(due, deadline()).await.unwrap(), Unsettled::default());
     bench.consume(reserved(3, 2)).await;
     assert_eq!(bench.watched().await, []);
     assert_eq!(bench.events().await, 3);
@@ -349,7 +362,7 @@ async fn claims_that_stay_watched_do_not_hide_those_behind_them() {
     let bench = Bench::new().await;
     // in one batch, so that all are watched since the same moment
     let claims = (0..5).map(|_| ClaimId { screening: ScreeningId(uuid_v7()), generation: 2 });
-    let events = claims.map(|claim| claim_event(ClaimFact::Reserved { claim, slot: slot(1) })).collect();
+    let events = claims.map(|claim| claim_event(ClaimFact::Made { claim, slot: slot(1) })).collect();
     bench.writer.done(Command::Consume(events), deadline()).await.unwrap();
     let (mut seen, mut after) = (HashSet::new(), None);
     loop {

@@ -1,5 +1,7 @@
 //! A batch while it is decided: a working copy of the loaded rows, and the effects to write.
 
+mod claims;
+
 use std::collections::{BTreeMap, HashMap, HashSet, hash_map};
 use std::mem;
 
@@ -9,19 +11,20 @@ use domain::civil::encode_date;
 use domain::event::{Cause, envelope};
 use domain::ids::{ClaimId, ScreeningId, SlotId};
 use domain::request::{Request, RequestKey};
-use domain::screening::{self, Decision, Event, FIRST_GENERATION, Screening, apply, facts};
+use domain::screening::{self, Booking, Decision, Event, Screening, apply, facts};
 use fault::{Fault, Reason};
 use jiff::Timestamp;
+use jiff::civil::Date;
 use runtime::entropy::uuid_v7;
 use store::dead_letter::DeadLetter;
 use store::inbox::Ignored;
 use store::request_record::Record;
 
-use super::{Answer, Book, Booked, BookingChange, ClaimEvent, ClaimFact, Command, Move, RefusalReport, Settle};
+use super::{Answer, Book, Booked, BookingChange, Command, Holds, Move, RefusalReport, Settle, Unsettled};
 use crate::NAME;
 use crate::Rules;
-use crate::tables::CustomerDate;
 use crate::tables::watch::Orphan;
+use crate::tables::{CustomerDate, CustomerSlot};
 
 /// What a batch writes.
 #[derive(Debug, Default)]
@@ -32,7 +35,7 @@ pub(super) struct Effects {
     pub(super) created: Vec<Screening>,
     /// Records of answered requests.
     pub(super) records: Vec<Record>,
-    /// Claims to watch, because no booking holds them yet.
+    /// Claims to watch, because no booking holds them yet or an event about them may have come too early.
     pub(super) watched: Vec<Orphan>,
     /// Claims that need no watch any more.
     pub(super) unwatched: HashSet<ClaimId>,
@@ -65,6 +68,8 @@ pub(super) struct Work {
     /// Touched rows in the order of their first change.
     order: Vec<ScreeningId>,
     active: HashMap<CustomerDate, ScreeningId>,
+    /// The WAITLISTED bookings of customers who may join a queue by this batch.
+    waiting: HashMap<CustomerSlot, ScreeningId>,
     versions: HashMap<SlotId, i64>,
     /// Whether each event that the inbox stores is new, in the order of the batch.
     fresh: std::vec::IntoIter<bool>,
@@ -76,13 +81,14 @@ impl Work {
         (now, rules): (Timestamp, Rules),
         records: HashMap<RequestKey, Record>,
         (rows, booked): (HashMap<ScreeningId, Screening>, HashSet<ScreeningId>),
-        active: HashMap<CustomerDate, ScreeningId>,
+        (active, waiting): (HashMap<CustomerDate, ScreeningId>, HashMap<CustomerSlot, ScreeningId>),
         versions: HashMap<SlotId, i64>,
         fresh: Vec<bool>,
     ) -> Self {
         let rows = rows.into_iter().map(|(id, row)| (id, Entry { row, touched: false, before: None })).collect();
         let (order, effects) = (Vec::new(), Effects::default());
-        Self { now, rules, records, rows, booked, order, active, versions, fresh: fresh.into_iter(), effects }
+        let fresh = fresh.into_iter();
+        Self { now, rules, records, rows, booked, order, active, waiting, versions, fresh, effects }
     }
 
     pub(super) fn into_effects(mut self) -> Effects {
@@ -118,7 +124,9 @@ impl Work {
             }
             Command::Reschedule(moving) => Answer::Booked(self.reschedule(moving).unwrap_or_else(Booked::Refused)),
             Command::Fence(orphans) => {
-                Answer::Fenced(orphans.iter().filter(|orphan| self.fence(orphan)).cloned().collect())
+                let mut unsettled = Unsettled::default();
+                orphans.iter().for_each(|orphan| self.fence(orphan, &mut unsettled));
+                Answer::Fenced(unsettled)
             }
             Command::Unwatch(claims) => {
                 self.effects.unwatched.extend(claims);
@@ -137,7 +145,7 @@ impl Work {
     }
 
     fn book(&mut self, book: &Book) -> Booked {
-        let Book { request, cause, booking, terms, parked } = book;
+        let Book { request, cause, booking, terms, holds } = book;
         let same = |row: &Screening| row.was_made_for(&booking.customer, &booking.slot);
         match self.replay(request.as_ref(), same) {
             Err(fault) => return Booked::Refused(fault),
@@ -146,13 +154,12 @@ impl Work {
             Ok(Some(row)) if row.id != booking.id => return Booked::Row(Box::new(row)),
             Ok(_) => {}
         }
-        let taken = self.active.get(&(booking.customer.clone(), booking.slot.date));
-        let conflict = taken.copied().filter(|other| *other != booking.id);
+        let conflict = self.conflict(booking, booking.joins_waitlist && *holds != Holds::Place);
         let (booking, terms) = (booking.clone(), terms.clone());
-        let command = if *parked {
-            screening::Command::Park { booking, terms, conflict }
-        } else {
-            screening::Command::Confirm { booking, terms, conflict }
+        let command = match *holds {
+            Holds::Place => screening::Command::Confirm { booking, terms, conflict },
+            Holds::Ticket(queued) => screening::Command::Queue { booking, terms, queued, conflict },
+            Holds::Nothing => screening::Command::Park { booking, terms, conflict },
         };
         let id = book.booking.id;
         match (self.rules)(self.row(id), &command, self.now) {
@@ -175,8 +182,23 @@ impl Work {
         }
     }
 
+    /// Another booking of the customer that is active on the date of this one, or waits in the queue that it would
+    /// join.
+    fn conflict(&self, booking: &Booking, joins_queue: bool) -> Option<ScreeningId> {
+        let Booking { id, customer, slot, .. } = booking;
+        let active = self.active.get(&(customer.clone(), slot.date));
+        let in_queue = if joins_queue { self.waiting.get(&(customer.clone(), slot.clone())) } else { None };
+        active.into_iter().chain(in_queue).copied().find(|other| other != id)
+    }
+
     fn settle(&mut self, settle: &Settle) -> Result<Screening, Fault> {
-        match (self.rules)(self.row(settle.id), &settle.command, self.now)? {
+        let mut command = settle.command.clone();
+        match &mut command {
+            screening::Command::Confirm { booking, conflict, .. } => *conflict = self.conflict(booking, false),
+            screening::Command::Queue { booking, conflict, .. } => *conflict = self.conflict(booking, true),
+            _ => {}
+        }
+        match (self.rules)(self.row(settle.id), &command, self.now)? {
             Decision::Change(event) => Ok(self.transition(settle.id, &event, &settle.cause)),
             Decision::Keep => {
                 self.row(settle.id).cloned().ok_or_else(|| Fault::internal("a booking was kept that is not there"))
@@ -234,75 +256,6 @@ impl Work {
         Ok(Booked::Row(Box::new(row)))
     }
 
-    /// Whether the booking of this claim has its place, or will never ask for it.
-    fn is_settled(&self, claim: &ClaimId) -> bool {
-        let id = claim.screening;
-        match self.row(id) {
-            Some(row) => claim.generation == FIRST_GENERATION || row.claim() == *claim,
-            None => self.booked.contains(&id),
-        }
-    }
-
-    fn apply_claim_event(&mut self, event: &ClaimEvent) {
-        match &event.fact {
-            ClaimFact::Reserved { claim, slot } => {
-                if !self.is_settled(claim) {
-                    self.effects.watched.push(Orphan {
-                        claim: *claim,
-                        slot: slot.clone(),
-                        seen: self.now,
-                        event_id: event.event_id,
-                        traceparent: event.cause.traceparent.clone(),
-                    });
-                }
-            }
-            ClaimFact::Revoked { claim, slot, reason, message } => {
-                let (claim, slot, cause, message) = (*claim, slot.clone(), reason.clone(), message.clone());
-                let id = claim.screening;
-                let command = screening::Command::Revoke { claim, slot, cause, message };
-                match (self.rules)(self.row(id), &command, self.now) {
-                    Ok(Decision::Change(change)) => {
-                        self.transition(id, &change, &event.cause);
-                    }
-                    Ok(Decision::Ignore(why)) => self.ignore(event, id, why),
-                    Ok(Decision::Keep | Decision::Refuse(..) | Decision::Fenced) | Err(_) => {
-                        self.ignore(event, id, "the revocation does not apply");
-                    }
-                }
-            }
-            ClaimFact::Other => {}
-        }
-    }
-
-    fn ignore(&mut self, event: &ClaimEvent, id: ScreeningId, why: &'static str) {
-        metrics::counter!("checkup_events_ignored_total", "service" => NAME).increment(1);
-        self.effects.ignored.push(Ignored {
-            event_id: event.event_id,
-            aggregate: id.to_string(),
-            reason: why.to_owned(),
-            time: self.now,
-        });
-    }
-
-    /// Fences a claim that still has no booking: by a row, whose event has the claim released, or in the row of the
-    /// booking that did not move. Returns whether the claim is to be released without an event; it is watched until
-    /// then.
-    fn fence(&mut self, orphan: &Orphan) -> bool {
-        let id = orphan.claim.screening;
-        let command = screening::Command::Fence { claim: orphan.claim, slot: orphan.slot.clone() };
-        if let Ok(Decision::Change(event)) = (self.rules)(self.row(id), &command, self.now) {
-            let cause = Cause::of_event(NAME, orphan.event_id, orphan.traceparent.clone());
-            metrics::counter!("checkup_claims_fenced_total").increment(1);
-            tracing::info!(claim = %orphan.claim, slot = %orphan.slot, "a place that nobody booked is given back");
-            self.transition(id, &event, &cause);
-        }
-        let is_left = self.row(id).is_some_and(|row| row.claim() != orphan.claim);
-        if !is_left {
-            self.effects.unwatched.insert(orphan.claim);
-        }
-        is_left
-    }
-
     fn report(&mut self, report: &RefusalReport) {
         if self.records.contains_key(&report.request.key) {
             return;
@@ -330,20 +283,9 @@ impl Work {
     fn transition(&mut self, id: ScreeningId, event: &Event, cause: &Cause) -> Screening {
         let before = self.row(id);
         let row = apply(before, event, self.now);
-        if let Some(customer) = &row.customer {
-            let left = before.map(|before| before.slot.date).filter(|date| *date != row.slot.date);
-            if let Some(left) = left.map(|date| (customer.clone(), date))
-                && self.active.get(&left) == Some(&id)
-            {
-                self.active.remove(&left);
-            }
-            let customer_date = (customer.clone(), row.slot.date);
-            if row.state.is_active() {
-                self.active.insert(customer_date, id);
-            } else if self.active.get(&customer_date) == Some(&id) {
-                self.active.remove(&customer_date);
-            }
-        }
+        let (was, left) = (before.map(|before| before.state), before.map(|before| before.slot.date));
+        self.keep_one_a_date(&row, left);
+        self.follow_queue(&row, was, cause);
         for (version, fact) in facts(&row, event) {
             let fact = envelope(NAME, cause, self.now, uuid_v7(), id.to_string(), version, fact);
             self.effects.events.push(fact);
@@ -362,6 +304,23 @@ impl Work {
             }
         }
         row
+    }
+
+    /// Keeps what is known of active bookings up to date with a row. `left` is the date that it had before.
+    fn keep_one_a_date(&mut self, row: &Screening, left: Option<Date>) {
+        let Some(customer) = &row.customer else { return };
+        let left = left.filter(|date| *date != row.slot.date).map(|date| (customer.clone(), date));
+        if let Some(left) = left
+            && self.active.get(&left) == Some(&row.id)
+        {
+            self.active.remove(&left);
+        }
+        let customer_date = (customer.clone(), row.slot.date);
+        if row.state.is_active() {
+            self.active.insert(customer_date, row.id);
+        } else if self.active.get(&customer_date) == Some(&row.id) {
+            self.active.remove(&customer_date);
+        }
     }
 
     /// The booking that an earlier call with this request_id made or changed, as it is now. `same` says whether that

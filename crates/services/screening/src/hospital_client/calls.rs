@@ -107,7 +107,7 @@ pub(super) fn refusal(status: &Status) -> Failure {
     };
     let state = refusal.metadata.get("state").map(String::as_str).unwrap_or_default();
     match Reply::of_refusal(refusal.reason, state) {
-        Reply::Unknown | Reply::Active => {
+        Reply::Unknown | Reply::Active | Reply::Waiting => {
             tracing::error!(reason = refusal.reason.name(), message = refusal.message, "hospital cannot serve us");
             Failure::Silent(refusal.reason.name().to_owned())
         }

@@ -38,6 +38,8 @@ type Answer = Result<CapacityClaim, Failure>;
 #[derive(Debug)]
 struct Waiting {
     claim: ClaimId,
+    /// Whether a ticket is accepted where no place is left.
+    allow_waitlist: bool,
     trace: TraceContext,
     deadline: Deadline,
     answer: oneshot::Sender<Answer>,
@@ -70,17 +72,18 @@ impl Queues {
         Self { calls, tasks, slots: Arc::default() }
     }
 
-    /// Asks for a place. A request that was sent is not taken back if the wait is dropped.
+    /// Asks for a place for a claim, or for a ticket if that is allowed. A request that was sent is not taken back if
+    /// the wait is dropped.
     pub(super) async fn reserve(
         &self,
         slot: &SlotId,
-        claim: ClaimId,
+        (claim, allow_waitlist): (ClaimId, bool),
         trace: &TraceContext,
         deadline: Deadline,
     ) -> Answer {
         let hurried = is_hurried(deadline);
         let (answer, answered) = oneshot::channel();
-        if let Some(turn) = self.add(slot, Waiting { claim, trace: *trace, deadline, answer }) {
+        if let Some(turn) = self.add(slot, Waiting { claim, allow_waitlist, trace: *trace, deadline, answer }) {
             self.tasks.spawn_shared(Kind::Job, "places", turn.send_all());
         }
         match timeout_at(deadline.instant(), answered).await {
@@ -111,8 +114,8 @@ impl Queues {
         if !waiting.is_wanted() {
             return;
         }
-        let Waiting { claim, trace, deadline, answer } = waiting;
-        let message = || request(slot, claim);
+        let Waiting { claim, allow_waitlist, trace, deadline, answer } = waiting;
+        let message = || request(slot, claim, allow_waitlist);
         let asked = self.calls.with_retries(slot, message, &trace, deadline, |line, request| {
             let mut client = CapacityServiceClient::new(line);
             async move { client.reserve_capacity(request).await }
@@ -158,7 +161,7 @@ impl Waiting {
 
     fn as_part(&self, slot: &SlotId) -> ReserveCapacityCall {
         ReserveCapacityCall {
-            request: Some(request(slot, self.claim)),
+            request: Some(request(slot, self.claim, self.allow_waitlist)),
             timeout: self.deadline.remaining().try_into().ok(),
             traceparent: self.trace.traceparent(),
         }

@@ -1,14 +1,14 @@
 //! Finds the bookings that new ones meet, for several callers in one statement per table.
 
 use async_trait::async_trait;
-use domain::ids::ScreeningId;
+use domain::ids::{ScreeningId, SlotId};
 use domain::request::RequestKey;
 use domain::screening::Screening;
 use sea_orm::DbErr;
 use store::request_record::{self, Record};
 use store::{Connection, Lookup};
 
-use super::{CustomerDate, active, by_ids};
+use super::{CustomerDate, active, by_ids, waiting};
 
 /// What a call has to know before it asks for a place.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub(crate) struct BookingQuery {
     pub(crate) id: ScreeningId,
     /// The customer and the date of the booking.
     pub(crate) customer_date: CustomerDate,
+    /// The slot, if the booking is to wait for a place there where none is left.
+    pub(crate) queue: Option<SlotId>,
 }
 
 /// The bookings that a new one meets.
@@ -28,7 +30,7 @@ pub(crate) struct ExistingBookings {
     pub(crate) answered: Option<(Record, Option<Screening>)>,
     /// The row that has the wanted id already. It may be a fence.
     pub(crate) own: Option<Screening>,
-    /// Another active booking of the customer on that date.
+    /// Another booking of the customer that is active on that date or waits in the same queue.
     pub(crate) other: Option<ScreeningId>,
 }
 
@@ -52,13 +54,17 @@ impl Lookup for BookingLookup {
         let ids = queries.iter().map(|query| query.id).chain(records.values().filter_map(made));
         let rows = by_ids(connection, ids).await?;
         let active = active(connection, queries.iter().map(|query| &query.customer_date.0)).await?;
+        let joining = queries.iter().filter(|query| query.queue.is_some());
+        let waiting = waiting(connection, joining.map(|query| &query.customer_date.0)).await?;
         let existing = queries.iter().map(|query| {
             let record = query.key.as_ref().and_then(|key| records.get(key)).cloned();
             let answered = record.map(|record| {
                 let row = made(&record).and_then(|id| rows.get(&id).cloned());
                 (record, row)
             });
-            let other = active.get(&query.customer_date).copied().filter(|other| *other != query.id);
+            let in_queue = query.queue.clone().and_then(|slot| waiting.get(&(query.customer_date.0.clone(), slot)));
+            let others = active.get(&query.customer_date).into_iter().chain(in_queue);
+            let other = others.copied().find(|other| *other != query.id);
             ExistingBookings { answered, own: rows.get(&query.id).cloned(), other }
         });
         Ok(existing.collect())

@@ -24,6 +24,8 @@ pub(crate) const DEFAULT_ORDER: Order = Order { field: "create_time", descending
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Listing {
     pub(crate) comparisons: Vec<Comparison>,
+    /// Whether bookings that wait or waited for a place are listed too, whatever the comparisons.
+    pub(crate) shows_waitlisted: bool,
     pub(crate) order: Order,
     pub(crate) page: Page,
 }
@@ -44,12 +46,13 @@ pub(crate) async fn list(
     scope: &Scope,
     listing: &Listing,
 ) -> Result<Rows<Screening>, DbErr> {
-    let Listing { comparisons, order, page } = listing;
+    let Listing { comparisons, shows_waitlisted, order, page } = listing;
     let names_one = comparisons
         .iter()
         .any(|comparison| comparison.operator == Operator::Equal && ["hospital", "slot"].contains(&comparison.field));
     let scopes = if names_one { vec![scope.clone()] } else { apart(scope) };
-    let selects = scopes.iter().map(|scope| Entity::find().filter(visible(scope)).filter(filter(comparisons)));
+    let selects =
+        scopes.iter().map(|scope| Entity::find().filter(visible(scope)).filter(filter(comparisons, *shows_waitlisted)));
     let direction = if order.descending { Direction::Descending } else { Direction::Ascending };
     let first = if order.field == "date" { Column::SlotDate } else { Column::CreateTime };
     let columns = [(first, direction), (Column::Id, direction)];
@@ -57,7 +60,18 @@ pub(crate) async fn list(
     rows.try_map(Model::into_domain)
 }
 
-fn filter(comparisons: &[Comparison]) -> Condition {
+/// Bookings that wait or waited are left out unless they are asked for, or one state is.
+fn filter(comparisons: &[Comparison], shows_waitlisted: bool) -> Condition {
+    let is_one_state = |comparison: &Comparison| comparison.field == "state" && comparison.operator == Operator::Equal;
+    let all = compared(comparisons);
+    if shows_waitlisted || comparisons.iter().any(is_one_state) {
+        return all;
+    }
+    let hidden = State::ALL.iter().filter(|state| !state.is_shown()).map(|state| state.number());
+    all.add(Column::State.is_not_in(hidden))
+}
+
+fn compared(comparisons: &[Comparison]) -> Condition {
     let (slots, others): (Vec<_>, Vec<_>) =
         comparisons.iter().cloned().partition(|comparison| comparison.field == "slot");
     slots.iter().fold(condition(&others, column, operand), |all, comparison| all.add(slot(comparison)))

@@ -1,7 +1,7 @@
 //! The table of screenings.
 
 use domain::ids::{CustomerId, HospitalId, Malformed, ScreeningId, SlotId, parse_date};
-use domain::screening::{Screening, State, Terms};
+use domain::screening::{Queued, Screening, State, Terms};
 use fault::Reason;
 use jiff::civil::Date;
 use sea_orm::ActiveValue::Set;
@@ -31,6 +31,12 @@ pub(crate) struct Model {
     pub(crate) state_message: String,
     /// The name of a reason; empty if the booking was not given up.
     pub(crate) given_up: String,
+    /// Whether a PENDING booking waits for a place if none is left.
+    pub(crate) joins_waitlist: bool,
+    /// How many bookings waited in front of it, and itself; 0 if it never waited, or got a place.
+    pub(crate) waitlist_position: i32,
+    /// The instant from which it gets no place any more; `None` if it never waited, or got a place.
+    pub(crate) promotion_close_time: Option<i64>,
     pub(crate) claim_generation: i32,
     /// The greatest generation that no move can use any more; 0 if there is none.
     pub(crate) fenced_generation: i32,
@@ -81,6 +87,10 @@ impl Model {
             state_reason: self.state_reason,
             state_message: self.state_message,
             given_up,
+            joins_waitlist: self.joins_waitlist,
+            queued: self
+                .promotion_close_time
+                .map(|time| Queued { position: self.waitlist_position, closes_at: timestamp(time) }),
             generation: self.claim_generation,
             fenced_generation: self.fenced_generation,
             version: self.version,
@@ -98,6 +108,9 @@ impl ActiveModel {
             let Screening { customer, slot, create_time, .. } = before;
             (customer, slot, create_time) == (&screening.customer, &screening.slot, &screening.create_time)
         });
+        let close = |row: &Screening| row.queued.map(|queued| micros(queued.closes_at));
+        let (position, closes_at) = (screening.queued.map_or(0, |queued| queued.position), close(&screening));
+        let waits_as_before = before.is_some_and(|before| close(before) == closes_at);
         let Screening {
             id,
             customer,
@@ -108,6 +121,8 @@ impl ActiveModel {
             state_reason,
             state_message,
             given_up,
+            joins_waitlist,
+            queued: _,
             generation,
             fenced_generation,
             version,
@@ -127,6 +142,9 @@ impl ActiveModel {
             state_reason: Set(state_reason),
             state_message: Set(state_message),
             given_up: Set(given_up.map(Reason::name).unwrap_or_default().to_owned()),
+            joins_waitlist: Set(joins_waitlist),
+            waitlist_position: Set(position),
+            promotion_close_time: set_unless_unchanged(waits_as_before, closes_at),
             claim_generation: Set(generation),
             fenced_generation: Set(fenced_generation),
             version: Set(version),

@@ -1,6 +1,7 @@
 //! A Hospital in memory. It applies the real rules of claims, and loses requests and answers when a test asks for it.
 
 mod reading;
+mod waiting;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -18,7 +19,7 @@ use contract::hospital::v1::hospital_service_server::HospitalServiceServer;
 use domain::capacity::{self, Claim, ClaimState, Fact, RevokeReason, Slot, SlotState};
 use domain::civil::{encode_time, time_zone};
 use domain::event::{Cause, envelope};
-use domain::hospital::{self, Draft, Hospital};
+use domain::hospital::{self, Draft, Held, Hospital};
 use domain::ids::{ClaimId, HospitalId, SlotId};
 use domain::window::BookingPolicy;
 use fault::Fault;
@@ -71,6 +72,8 @@ struct State {
     slots: HashMap<SlotId, Slot>,
     claims: HashMap<ClaimId, Claim>,
     events: Vec<EventEnvelope>,
+    /// Whether it is of the version before, which has no queues.
+    is_old: bool,
     fates: VecDeque<Fate>,
     reserves: Vec<ClaimId>,
     releases: Vec<ClaimId>,
@@ -124,6 +127,7 @@ impl FakeHospital {
             id: slot.clone(),
             capacity,
             booked: 0,
+            waiting: 0,
             state: SlotState::Open,
             version: 1,
             admin_version: 1,
@@ -146,7 +150,10 @@ impl FakeHospital {
     pub(crate) fn delete(&self, id: &HospitalId, reason: &str) {
         let now = self.now();
         let mut state = self.state();
-        let deleted = hospital::delete(&state.hospitals[id], 1, true, reason, "", now).unwrap().unwrap().0;
+        let deleted = hospital::delete(&state.hospitals[id], Held { active: 1, waiting: 0 }, true, reason, "", now)
+            .unwrap()
+            .unwrap()
+            .0;
         state.hospitals.insert(id.clone(), deleted);
         let claims: Vec<_> = state.claims.values().filter(|claim| claim.slot.hospital == *id).cloned().collect();
         for claim in claims {
@@ -177,7 +184,7 @@ impl FakeHospital {
 
     /// Gives a place to a claim, as if another replica of Screening had asked for it.
     pub(crate) fn take(&self, slot: &SlotId, claim: ClaimId) {
-        self.reserve_now(slot, claim).unwrap();
+        self.reserve_now(slot, claim, false).unwrap();
     }
 
     /// The state of a claim; `None` if it never arrived.
@@ -201,11 +208,12 @@ impl FakeHospital {
         self.release_now(slot, claim).unwrap();
     }
 
-    fn reserve_now(&self, slot: &SlotId, id: ClaimId) -> Result<CapacityClaim, Fault> {
+    fn reserve_now(&self, slot: &SlotId, id: ClaimId, allow_waitlist: bool) -> Result<CapacityClaim, Fault> {
         let now = self.now();
         let mut state = self.state();
         let hospital = state.hospitals.get(&slot.hospital);
-        let step = capacity::reserve(slot, id, state.claims.get(&id), hospital, state.slots.get(slot), now)?;
+        let (claim, allows) = (state.claims.get(&id), allow_waitlist && !state.is_old);
+        let step = capacity::reserve(slot, id, claim, hospital, state.slots.get(slot), allows, now)?;
         let terms = hospital.map(|hospital| hospital.terms(slot.date));
         state.keep(step, now);
         let mut answer = state.answer(id);
@@ -217,15 +225,15 @@ impl FakeHospital {
         Ok(answer)
     }
 
-    fn reserve_all(&self, asked: &[(SlotId, ClaimId)]) -> Vec<Result<CapacityClaim, Fault>> {
-        asked.iter().map(|(slot, claim)| self.reserve_now(slot, *claim)).collect()
+    fn reserve_all(&self, asked: &[Asked]) -> Vec<Result<CapacityClaim, Fault>> {
+        asked.iter().map(|(slot, claim, waits)| self.reserve_now(slot, *claim, *waits)).collect()
     }
 
     /// Answers one call. Its fate is that of all requests in it.
-    async fn answer_all(&self, asked: Vec<(SlotId, ClaimId)>) -> Result<Vec<Result<CapacityClaim, Fault>>, Status> {
+    async fn answer_all(&self, asked: Vec<Asked>) -> Result<Vec<Result<CapacityClaim, Fault>>, Status> {
         let fate = {
             let mut state = self.state();
-            state.reserves.extend(asked.iter().map(|(_, claim)| *claim));
+            state.reserves.extend(asked.iter().map(|(_, claim, _)| *claim));
             state.fates.pop_front()
         };
         match fate {
@@ -257,8 +265,10 @@ impl FakeHospital {
     fn release_now(&self, slot: &SlotId, id: ClaimId) -> Result<CapacityClaim, Fault> {
         let now = self.now();
         let mut state = self.state();
-        let step = capacity::release(slot, id, state.claims.get(&id), state.slots.get(slot), now)?;
-        state.keep(step, now);
+        let queue = state.queue(slot);
+        let released = capacity::release(slot, id, state.claims.get(&id), state.slots.get(slot), &queue, now)?;
+        state.keep(released.0, now);
+        released.1.into_iter().for_each(|step| state.keep(step, now));
         Ok(state.answer(id))
     }
 }
@@ -288,7 +298,7 @@ impl State {
             slot: claim.slot.to_string(),
             state: claim.state.message().into(),
             slot_version: claim.slot_version,
-            ..CapacityClaim::default()
+            ..self.ticket(claim)
         }
     }
 }
@@ -302,8 +312,12 @@ fn require_slot<M>(request: &Request<M>, about: &str) -> Result<(), Status> {
     Err(Status::internal(format!("a call about {about} names the slot {named:?}")))
 }
 
-fn read(request: &ReserveCapacityRequest) -> (SlotId, ClaimId) {
-    (SlotId::parse(&request.slot).unwrap(), ClaimId::parse(&request.claim_id).unwrap())
+/// A slot, a claim on it, and whether it may wait.
+type Asked = (SlotId, ClaimId, bool);
+
+fn read(request: &ReserveCapacityRequest) -> Asked {
+    let (slot, claim) = (SlotId::parse(&request.slot).unwrap(), ClaimId::parse(&request.claim_id).unwrap());
+    (slot, claim, request.allow_waitlist)
 }
 
 fn lost() -> Status {

@@ -172,8 +172,13 @@ async fn rows_that_come_between_two_pages_disturb_nothing() {
         ..ListScreeningsRequest::default()
     };
     refused(auditor.screening().list_screenings(other).await, Reason::PageTokenInvalid);
-    let wrong =
-        ListScreeningsRequest { page_size: -1, page_token: "x".into(), filter: "x".into(), order_by: "colour".into() };
+    let wrong = ListScreeningsRequest {
+        page_size: -1,
+        page_token: "x".into(),
+        filter: "x".into(),
+        order_by: "colour".into(),
+        ..ListScreeningsRequest::default()
+    };
     let refusal = refused(auditor.screening().list_screenings(wrong).await, Reason::FieldInvalid);
     assert_eq!(
         refusal.complaints(),

@@ -23,9 +23,9 @@ use runtime::identity::{Signer, TokenSource, Verifier};
 use runtime::lifecycle::{DrainTrigger, drain_pair};
 use runtime::server::{Server, ServerOptions};
 use runtime::tasks::Kind;
-use screening::{Deps, Options, Service};
-use store::Location;
+use screening::{Deps, Migrator, Options, Service};
 use store::inbox::InboxKey;
+use store::{Database, Location};
 use tempfile::TempDir;
 use testkit::{FaultProxy, Party, Served, Tokens, eventually};
 use tokio::net::TcpListener;
@@ -62,17 +62,18 @@ pub(crate) struct World {
     pub(crate) wire: FaultProxy,
     pub(crate) desk: Desk,
     delivered: Mutex<(HashSet<String>, i64)>,
+    location: Location,
     dir: TempDir,
 }
 
-async fn open(dir: &Path, options: Options, clock: Clock, hospital: &str) -> Desk {
+async fn open(dir: &Path, location: Location, options: Options, clock: Clock, hospital: &str) -> Desk {
     let signer = Signer::load_or_create(dir).unwrap();
     let (trigger, drain) = drain_pair();
     let process = Process::new(clock, drain.clone());
     let verifier = Verifier::from_jwks(&signer.jwks()).unwrap();
     let mut server = Server::new(ServerOptions::default(), verifier, Clock::system());
     let deps = Deps {
-        location: Location::Sqlite(dir.join("screening.db")),
+        location,
         process: process.clone(),
         hospital: Replicas::connect(&[hospital.parse().unwrap()], ClientOptions::default()),
         places: None,
@@ -86,7 +87,16 @@ async fn open(dir: &Path, options: Options, clock: Clock, hospital: &str) -> Des
 }
 
 impl Desk {
-    async fn stop(self) {
+    /// Gives this replica these events of Hospital, as a transport without order does.
+    pub(crate) async fn feed(&self, events: &[EventEnvelope]) {
+        let batch = events.iter().map(|envelope| {
+            let event_id = envelope.event_id.parse().unwrap();
+            Incoming { envelope: envelope.clone(), event_id, inbox_key: InboxKey::alone(event_id) }
+        });
+        self.service.consumers[0].handler.handle(&batch.collect::<Vec<_>>()).await.unwrap();
+    }
+
+    pub(crate) async fn stop(self) {
         let Self { service, process, trigger, served: _ } = self;
         trigger.request();
         let Service { database, consumers, versions: _ } = service;
@@ -103,19 +113,45 @@ impl World {
 
     pub(crate) async fn start_with(options: Options) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        let location = Location::Sqlite(dir.path().join("screening.db"));
+        Self::start_on(location, dir, options).await
+    }
+
+    /// Starts one replica on a PostgreSQL database, and migrates that first.
+    pub(crate) async fn start_shared(database: String, options: Options) -> Self {
+        let location = Location::Postgres(database);
+        Database::migrate::<Migrator>(&location).await.unwrap();
+        Self::start_on(location, tempfile::tempdir().unwrap(), options).await
+    }
+
+    async fn start_on(location: Location, dir: TempDir, options: Options) -> Self {
         let (hospital, addr) = FakeHospital::start(Clock::system()).await;
         let wire = FaultProxy::start().await;
         wire.forward_to(addr);
-        let desk = open(dir.path(), options, Clock::system(), &wire.uri()).await;
-        Self { hospital, wire, desk, delivered: Mutex::default(), dir }
+        let desk = open(dir.path(), location.clone(), options, Clock::system(), &wire.uri()).await;
+        Self { hospital, wire, desk, delivered: Mutex::default(), location, dir }
+    }
+
+    /// Starts another replica on the same database, which has to be shared. The test stops it.
+    pub(crate) async fn replica(&self, options: Options) -> Desk {
+        self.replica_later(options, SignedDuration::ZERO).await
+    }
+
+    /// Like [`Self::replica`], with its clock this much ahead.
+    pub(crate) async fn replica_later(&self, options: Options, later: SignedDuration) -> Desk {
+        open(self.dir.path(), self.location.clone(), options, Clock::shifted(later), &self.wire.uri()).await
+    }
+
+    pub(crate) async fn stop(self) {
+        self.desk.stop().await;
     }
 
     /// Stops the service and starts it again on the same directory, with its clock this much ahead.
     pub(crate) async fn restarted(self, options: Options, later: SignedDuration) -> Self {
-        let Self { hospital, wire, desk, delivered, dir } = self;
+        let Self { hospital, wire, desk, delivered, location, dir } = self;
         desk.stop().await;
-        let desk = open(dir.path(), options, Clock::shifted(later), &wire.uri()).await;
-        Self { hospital, wire, desk, delivered, dir }
+        let desk = open(dir.path(), location.clone(), options, Clock::shifted(later), &wire.uri()).await;
+        Self { hospital, wire, desk, delivered, location, dir }
     }
 
     pub(crate) async fn customer(&self, id: &str) -> Party {
@@ -148,11 +184,7 @@ impl World {
 
     /// Gives the service these events of Hospital, as a transport without order does.
     pub(crate) async fn feed(&self, events: &[EventEnvelope]) {
-        let batch = events.iter().map(|envelope| {
-            let event_id = envelope.event_id.parse().unwrap();
-            Incoming { envelope: envelope.clone(), event_id, inbox_key: InboxKey::alone(event_id) }
-        });
-        self.desk.service.consumers[0].handler.handle(&batch.collect::<Vec<_>>()).await.unwrap();
+        self.desk.feed(events).await;
     }
 
     /// Delivers every event that is not delivered yet, in both directions.
@@ -166,6 +198,7 @@ impl World {
             let (slot, claim) = match event.payload.unwrap() {
                 Payload::ScreeningRejected(fact) => (fact.screening.unwrap().slot, fact.claim_id),
                 Payload::ScreeningCancelled(fact) => (fact.screening.unwrap().slot, fact.claim_id),
+                Payload::ScreeningWaitlistEnded(fact) => (fact.screening.unwrap().slot, fact.claim_id),
                 Payload::ScreeningRescheduled(fact) => (fact.previous_slot, fact.released_claim_id),
                 _ => continue,
             };
@@ -218,6 +251,11 @@ pub(crate) fn ask_once(customer: &str, slot: &SlotId) -> message::CreateScreenin
 /// Like [`ask_once`], with accept_pending.
 pub(crate) fn ask_patiently(customer: &str, slot: &SlotId) -> message::CreateScreeningRequest {
     message::CreateScreeningRequest { accept_pending: true, ..ask_once(customer, slot) }
+}
+
+/// Like [`ask_once`], with join_waitlist.
+pub(crate) fn ask_to_wait(customer: &str, slot: &SlotId) -> message::CreateScreeningRequest {
+    message::CreateScreeningRequest { join_waitlist: true, ..ask_once(customer, slot) }
 }
 
 pub(crate) async fn book(

@@ -55,7 +55,7 @@ impl Peer {
     }
 
     fn decide(&self, request: ReserveCapacityRequest) -> Result<CapacityClaim, Status> {
-        let ReserveCapacityRequest { slot, claim_id } = request;
+        let ReserveCapacityRequest { slot, claim_id, allow_waitlist: _ } = request;
         let number = ClaimId::parse(&claim_id).unwrap().screening.0.as_u128();
         (self.says)(number).map_err(status)?;
         Ok(CapacityClaim { claim_id, slot, ..CapacityClaim::default() })
@@ -148,8 +148,10 @@ impl World {
 
     fn ask_within(&self, number: u128, time: Duration) -> BoxFuture<'_, Answer> {
         let claim = ClaimId { screening: ScreeningId(Uuid::from_u128(number)), generation: 1 };
-        async move { self.queues.reserve(&self.slot, claim, &TraceContext::generate(), Deadline::within(time)).await }
-            .boxed()
+        async move {
+            self.queues.reserve(&self.slot, (claim, false), &TraceContext::generate(), Deadline::within(time)).await
+        }
+        .boxed()
     }
 
     fn calls(&self) -> Vec<Vec<u128>> {
@@ -201,7 +203,8 @@ async fn a_busy_slot_has_two_calls_under_way_and_the_rest_goes_together() {
     let other = SlotId::parse("hospitals/seoul/slots/2027-03-03").unwrap();
     let claim = ClaimId { screening: ScreeningId(Uuid::from_u128(8)), generation: 1 };
     let trace = TraceContext::generate();
-    let mut elsewhere = world.queues.reserve(&other, claim, &trace, Deadline::within(Duration::from_secs(20))).boxed();
+    let mut elsewhere =
+        world.queues.reserve(&other, (claim, false), &trace, Deadline::within(Duration::from_secs(20))).boxed();
     assert!((&mut elsewhere).now_or_never().is_none());
     testkit::eventually("the call of the other slot", async || {
         if world.calls().len() == 3 { Ok(()) } else { Err("not there".into()) }
@@ -366,7 +369,7 @@ async fn a_turn_that_is_cut_off_leaves_nobody_waiting() {
         let (answer, answered) = oneshot::channel();
         let claim = ClaimId { screening: ScreeningId(Uuid::from_u128(number)), generation: 1 };
         let deadline = Deadline::within(Duration::from_secs(20));
-        (Waiting { claim, trace: TraceContext::generate(), deadline, answer }, answered)
+        (Waiting { claim, allow_waitlist: false, trace: TraceContext::generate(), deadline, answer }, answered)
     };
     let ((first, _first), (second, _second), (third, answered)) = (waiting(1), waiting(2), waiting(3));
     let mut turns = [world.queues.add(&world.slot, first).unwrap(), world.queues.add(&world.slot, second).unwrap()];

@@ -82,6 +82,8 @@ impl FakeHospital {
                 min_notice: duration(found.policy.min_notice),
                 max_advance: duration(found.policy.max_advance),
                 cancellation_cutoff: duration(found.policy.cancellation_cutoff),
+                waitlist_limit: Some(found.policy.waitlist_limit),
+                promotion_min_notice: duration(found.policy.promotion_min_notice),
             }),
             ..message::Hospital::default()
         })
@@ -100,6 +102,7 @@ impl FakeHospital {
             capacity: found.capacity,
             booked_count: found.booked,
             remaining_count: found.remaining(),
+            waitlisted_count: found.waiting,
             state: found.state as i32,
             ..message::Slot::default()
         })
