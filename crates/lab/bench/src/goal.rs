@@ -9,6 +9,7 @@ mod hot_slot;
 mod idle;
 mod lag;
 mod pages;
+mod queue;
 mod scale;
 mod single;
 mod turns;

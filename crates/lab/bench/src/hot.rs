@@ -7,6 +7,7 @@ use contract::capacity::v1 as capacity;
 use contract::hospital::v1 as hospital;
 use contract::screening::v1 as screening;
 use domain::civil::encode_date;
+use domain::window::MAX_WAITLIST;
 use fault::Reason;
 use jiff::ToSpan;
 use runtime::clock::Clock;
@@ -59,6 +60,10 @@ impl Hot {
             hospital: Some(hospital::Hospital {
                 display_name: "Bench".to_owned(),
                 time_zone: "UTC".to_owned(),
+                booking_policy: Some(hospital::BookingPolicy {
+                    waitlist_limit: Some(MAX_WAITLIST),
+                    ..Default::default()
+                }),
                 ..Default::default()
             }),
             hospital_id: id.to_owned(),
@@ -98,7 +103,7 @@ impl Hot {
     }
 
     /// The outcome of a status of a call on slot `on`. A status that must not happen is an error.
-    fn judge(&self, on: usize, status: Status) -> Result<Answer, Status> {
+    pub(crate) fn judge(&self, on: usize, status: Status) -> Result<Answer, Status> {
         match reason_of(&status) {
             Some(Reason::SlotFull) => {
                 // The first caller that sees a full slot moves all callers to the next one.
@@ -125,7 +130,7 @@ impl Work for Reserve {
         let on = self.hot.current.load(Ordering::Relaxed);
         let slot = self.hot.at(on)?.to_owned();
         let claim_id = format!("{}.1", entropy::uuid_v7());
-        let request = self.caller.request(capacity::ReserveCapacityRequest { slot, claim_id });
+        let request = self.caller.request(capacity::ReserveCapacityRequest { slot, claim_id, ..Default::default() });
         match self.caller.capacity(caller).reserve_capacity(request).await {
             Ok(_) => Ok(Answer::Done),
             Err(status) => self.hot.judge(on, status),

@@ -177,8 +177,13 @@ async fn sightings(desk: &Desk) -> Result<Vec<Sighting>, Error> {
     let auditor = Party::new(desk.screening.next(), Some(&desk.tokens.auditor()));
     loop {
         let order_by = "create_time".to_owned();
-        let request =
-            ListScreeningsRequest { page_size: 1_000, page_token, order_by, ..ListScreeningsRequest::default() };
+        let request = ListScreeningsRequest {
+            page_size: 1_000,
+            page_token,
+            order_by,
+            show_waitlisted: true,
+            ..ListScreeningsRequest::default()
+        };
         let page = auditor.screening().list_screenings(request).await.map_err(Error::call("ListScreenings"))?;
         let page = page.into_inner();
         seen.extend(page.screenings.into_iter().map(Sighting::from));

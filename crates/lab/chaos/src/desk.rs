@@ -35,6 +35,7 @@ impl Desk {
                 ..Screening::default()
             }),
             request_id: booking.request_id.clone(),
+            join_waitlist: observed.history.is_joining(&booking.request_id),
             ..CreateScreeningRequest::default()
         };
         let ended = self.screening.call(token, retry_policy, |party| book(party, request.clone())).await;
@@ -42,6 +43,10 @@ impl Desk {
             Outcome::Done(screening) if screening.state() == State::Confirmed => {
                 observed.effects[0].fetch_add(1, Ordering::Relaxed);
                 observed.takes(&booking.slot);
+                Outcome::Done(screening.name)
+            }
+            Outcome::Done(screening) if screening.state() == State::Waitlisted => {
+                observed.effects[3].fetch_add(1, Ordering::Relaxed);
                 Outcome::Done(screening.name)
             }
             // The call was unknown, and the booking was fenced before it was repeated.
@@ -85,7 +90,7 @@ impl Desk {
         };
     }
 
-    /// Cancels the booking if it has a name, and records the outcome in it.
+    /// Cancels the booking, or leaves its queue, if it has a name, and records the outcome in it.
     pub(crate) async fn cancel(
         &self,
         observed: &Observed,

@@ -34,8 +34,8 @@ pub(crate) struct Observed {
     pub(crate) unknown: AtomicU64,
     /// Attempts beyond the first.
     pub(crate) retries: AtomicU64,
-    /// The numbers of confirmed bookings, of cancellations and of moves.
-    pub(crate) effects: [AtomicU64; 3],
+    /// The numbers of confirmed bookings, of cancellations, of moves and of bookings that wait.
+    pub(crate) effects: [AtomicU64; 4],
     /// How often clients together held more places of a slot than it has.
     pub(crate) oversold: AtomicU64,
     slots: Vec<Slot>,
@@ -55,7 +55,7 @@ impl Observed {
             calls: AtomicU64::new(0),
             unknown: AtomicU64::new(0),
             retries: AtomicU64::new(0),
-            effects: [AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0)],
+            effects: std::array::from_fn(|_| AtomicU64::new(0)),
             oversold: AtomicU64::new(0),
             held: slots.iter().map(|_| AtomicI64::new(0)).collect(),
             slots,

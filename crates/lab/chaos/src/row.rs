@@ -42,8 +42,8 @@ pub struct Row {
     pub calls: u64,
     /// Definite answers per second before the fault.
     pub rate: f64,
-    /// The numbers of confirmed bookings, of cancellations and of moves.
-    pub effects: [u64; 3],
+    /// The numbers of confirmed bookings, of cancellations, of moves and of bookings that wait.
+    pub effects: [u64; 4],
     /// Calls without a definite answer after all attempts of a well-behaved client. All were repeated later.
     pub unknown: u64,
     /// How long fewer calls were answered.
@@ -143,7 +143,8 @@ impl Row {
         json!({
             "scenario": self.scenario, "fault": self.fault, "clean": self.is_clean(), "seconds": self.load.as_secs_f64(),
             "calls": self.calls, "rate": self.rate, "confirmed": self.effects[0], "cancelled": self.effects[1],
-            "moved": self.effects[2], "unknown": self.unknown, "back_after_seconds": back,
+            "moved": self.effects[2], "waitlisted": self.effects[3], "unknown": self.unknown,
+            "back_after_seconds": back,
             "back_measured": self.back != Back::NotMeasured,
             "lost": self.lost, "doubled": self.doubled, "oversold": self.oversold, "looks": self.looks,
             "settled_seconds": self.settled.as_secs_f64(), "withheld_percent": self.withheld,

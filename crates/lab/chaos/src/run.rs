@@ -32,6 +32,8 @@ const VIEWS: [&str; 3] = ["reservation", "mypage", "marketing"];
 /// How many times the load before a fault is measured while it is too low. After that the fault happens all the same.
 const RATE_SAMPLES: u32 = 24;
 const ZONE: &str = "Asia/Seoul";
+/// How many may wait for a place on one slot: as many as a policy may allow.
+const WAITLIST_LIMIT: i32 = 10_000;
 
 /// How long and how hard a scenario is played.
 #[derive(Debug, Clone)]
@@ -308,6 +310,10 @@ pub(crate) async fn open(pool: &Pool, tokens: &Tokens, id: &str, capacities: &[i
         hospital: Some(hospital::Hospital {
             display_name: format!("Hospital {id}"),
             time_zone: ZONE.to_owned(),
+            booking_policy: Some(hospital::BookingPolicy {
+                waitlist_limit: Some(WAITLIST_LIMIT),
+                ..hospital::BookingPolicy::default()
+            }),
             ..hospital::Hospital::default()
         }),
         hospital_id: id.to_owned(),

@@ -14,6 +14,9 @@ pub(crate) enum Aim {
     Anything,
     /// Hospital's answers arrive after its events: claims look abandoned while their bookings are about to be written.
     LateAnswers,
+    /// Hospital's answers arrive late, and its events soon: claims get places from queues before the bookings that wait
+    /// for them are written. Only seeds with queues have it, beside their own aim.
+    Overtaken,
     /// PENDING bookings are cancelled at once, while requests for their places are still on their way.
     Parked,
     /// Processes are killed while they have transactions that never commit, and events that were delivered to them.
@@ -51,7 +54,9 @@ impl Aim {
         match self {
             Self::Anything => 3 + chance.below(8),
             Self::LostTails | Self::LostMiddles => 0,
-            Self::LateAnswers | Self::Parked | Self::Unwritten | Self::StalledRelay => chance.below(3),
+            Self::LateAnswers | Self::Overtaken | Self::Parked | Self::Unwritten | Self::StalledRelay => {
+                chance.below(3)
+            }
         }
     }
 
@@ -65,6 +70,10 @@ impl Aim {
         let at = |chance: &mut Chance| chance.between(DISRUPTION_WINDOW.0, DISRUPTION_WINDOW.1);
         match self {
             Self::Anything => {}
+            Self::Overtaken => {
+                Self::LateAnswers.take(plan, chance);
+                hurry_queues(plan);
+            }
             Self::LateAnswers => {
                 (plan.grace, plan.work) = (Duration::from_millis(30), Duration::ZERO);
                 plan.hospital_timeouts = (Duration::from_secs(5), Duration::from_secs(2));
@@ -127,4 +136,20 @@ impl Aim {
             }
         }
     }
+}
+
+/// Makes the queues of a plan with late answers short, and lets them move on while bookings of them are being written.
+fn hurry_queues(plan: &mut Plan) {
+    (plan.capacities, plan.joining) = (vec![vec![1; 3]], 1);
+    (plan.customers, plan.operations) = (plan.customers.min(4), plan.operations + 8);
+    (plan.moving, plan.changes, plan.deletions) = (0, 0, 0);
+    for (_, disruption) in &mut plan.disruptions {
+        if let Disruption::Link { how: How::Slow(_), lasts, .. } = disruption {
+            *lasts *= 2;
+        }
+    }
+    // Otherwise their claims are fenced before they are written.
+    plan.grace = Duration::from_secs(2);
+    // A promotion that comes again, or a cancellation, would reveal that the promotion was lost.
+    (plan.patient, plan.delivery_faults.repeats, plan.delivery_faults.deaf) = (2, 0, 0);
 }

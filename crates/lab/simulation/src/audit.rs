@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use contract::capacity::v1 as capacity;
+use contract::capacity::v1::capacity_claim::State as ClaimState;
 use contract::capacity::v1::capacity_service_client::CapacityServiceClient;
 use contract::hospital::v1 as hospital;
 use contract::hospital::v1::hospital_service_client::HospitalServiceClient;
@@ -15,12 +16,14 @@ use contract::reservation::v1::reservation_service_client::ReservationServiceCli
 use contract::screening::v1 as screening;
 use contract::screening::v1::screening::State;
 use contract::screening::v1::screening_service_client::ScreeningServiceClient;
+use domain::civil::decode_time;
 use domain::ids::{ClaimId, CustomerId, ScreeningId, SlotId};
 use domain::invariants::{ClaimRow, ItemRow, ReservationRow, ScreeningRow, ServiceRows, SlotRow, check, emptied};
 use runtime::client::Replicas;
 use tokio::time::{Instant, sleep};
 
 use crate::caller::{Answer, Caller};
+use crate::clock;
 use crate::net::replicas;
 use crate::plan::{HOSPITALS, PAGES, RESERVATION, SCREENINGS};
 
@@ -90,12 +93,22 @@ async fn inspect(caller: &mut Caller, hospitals: &Replicas) -> Vec<String> {
             Ok(service_rows) => {
                 let found = check(&service_rows);
                 wrong.extend(found.iter().map(|found| format!("{}: {}", found.subject, found.detail)));
+                wrong.extend(waiting_in_vain(&service_rows));
                 wrong.extend(caller.history.check(service_rows.screenings.as_deref().unwrap_or_default()));
             }
             Err(why) => wrong.push(why),
         }
     }
     wrong
+}
+
+/// The claims that wait although the time in which they may get a place is over.
+fn waiting_in_vain(rows: &ServiceRows) -> impl Iterator<Item = String> {
+    let is_over = |row: &&ClaimRow| {
+        let close = row.promotion_close.zip(rows.read_at);
+        row.state == ClaimState::Waiting && close.is_some_and(|(close, now)| close <= now)
+    };
+    rows.claims.iter().flatten().filter(is_over).map(|row| format!("{} waits although it is too late", row.claim))
 }
 
 async fn slots(caller: &mut Caller, hospitals: &Replicas) -> Inspected<(Vec<hospital::Hospital>, Vec<SlotRow>)> {
@@ -106,12 +119,19 @@ async fn slots(caller: &mut Caller, hospitals: &Replicas) -> Inspected<(Vec<hosp
         let request =
             hospital::ListSlotsRequest { parent: one.name.clone(), page_size: PAGE_SIZE, ..Default::default() };
         for slot in inspect!(caller, hospitals, HospitalServiceClient, list_slots, request)?.slots {
-            let hospital::Slot { capacity, booked_count, remaining_count, .. } = slot;
+            let open = slot.state() == hospital::slot::State::Open;
+            let hospital::Slot { capacity, booked_count, remaining_count, waitlisted_count, .. } = slot;
             if booked_count > capacity || remaining_count != capacity - booked_count {
                 let counts = format!("{booked_count} booked, {remaining_count} left of {capacity}");
                 caller.history.broken(format!("{} is oversold: {counts}", slot.name));
             }
-            rows.push(SlotRow { slot: slot_id(&slot.name)?, capacity, booked_count, remaining_count });
+            // Nobody gets those places where the time of promotion is over.
+            if open && remaining_count > 0 && waitlisted_count > 0 && caller.site.plan.closing.is_none() {
+                let counts = format!("{remaining_count} places, for which {waitlisted_count} wait");
+                caller.history.broken(format!("{} shows {counts}", slot.name));
+            }
+            let slot = slot_id(&slot.name)?;
+            rows.push(SlotRow { slot, capacity, booked_count, remaining_count, waitlisted_count, open });
         }
     }
     Ok((listed, rows))
@@ -127,10 +147,12 @@ async fn service_rows(caller: &mut Caller, hospitals: &Replicas, page: &'static 
         let request = capacity::ListCapacityClaimsRequest { slot, filter, page_size: PAGE_SIZE, ..Default::default() };
         for claim in inspect!(caller, hospitals, CapacityServiceClient, list_capacity_claims, request)?.claims {
             let id = ClaimId::parse(&claim.claim_id).map_err(|malformed| malformed.0)?;
-            claims.push(ClaimRow { claim: id, slot: row.slot.clone(), state: claim.state() });
+            let promotion_close = claim.promotion_close_time.as_ref().and_then(decode_time);
+            claims.push(ClaimRow { claim: id, slot: row.slot.clone(), state: claim.state(), promotion_close });
         }
     }
-    let request = screening::ListScreeningsRequest { page_size: PAGE_SIZE, ..Default::default() };
+    let request =
+        screening::ListScreeningsRequest { page_size: PAGE_SIZE, show_waitlisted: true, ..Default::default() };
     let found = inspect!(caller, &replicas(&SCREENINGS), ScreeningServiceClient, list_screenings, request)?;
     let screenings: Vec<ScreeningRow> = found.screenings.iter().map(screening_row).collect::<Inspected<_>>()?;
     let request = reservation::ListReservationsRequest { page_size: PAGE_SIZE, ..Default::default() };
@@ -140,12 +162,18 @@ async fn service_rows(caller: &mut Caller, hospitals: &Replicas, page: &'static 
     let mut items = Vec::new();
     for customer in customers {
         let parent = format!("{customer}/myPage");
-        let request = mypage::ListMyPageItemsRequest { parent, page_size: PAGE_SIZE, ..Default::default() };
+        let request = mypage::ListMyPageItemsRequest {
+            parent,
+            page_size: PAGE_SIZE,
+            show_waitlisted: true,
+            ..Default::default()
+        };
         let found = inspect!(caller, &replicas(&[page]), MyPageServiceClient, list_my_page_items, request)?;
         let rows: Inspected<Vec<_>> = found.items.iter().map(|item| item_row(&customer, item)).collect();
         items.extend(rows?);
     }
     Ok(ServiceRows {
+        read_at: Some(clock::now()),
         slots: Some(slots),
         claims: Some(claims),
         deleted: gone.collect::<Inspected<_>>()?,

@@ -38,6 +38,12 @@ pub struct Ended {
 }
 
 impl Ended {
+    /// Whether bookings waited for places.
+    #[must_use]
+    pub fn has_queues(&self) -> bool {
+        self.line.contains(" waited, ") && !self.line.contains(" 0 waited, ")
+    }
+
     /// Whether something was wrong with what the services answered. A run that hangs says nothing of that.
     #[must_use]
     pub fn found(&self) -> bool {
@@ -59,6 +65,12 @@ impl Summary {
     #[must_use]
     pub fn rate(&self) -> f64 {
         self.ended.len() as f64 * 60.0 / self.elapsed.as_secs_f64().max(f64::EPSILON)
+    }
+
+    /// How many seeds had queues.
+    #[must_use]
+    pub fn queues(&self) -> usize {
+        self.ended.values().filter(|ended| ended.has_queues()).count()
     }
 
     /// The seeds that failed, and their lines.

@@ -145,7 +145,7 @@ impl Caller {
         }
     }
 
-    /// Runs a customer, who books, moves and cancels.
+    /// Runs a customer, who books, waits for places, moves and cancels.
     pub(crate) async fn customer(mut self) -> turmoil::Result {
         let slots = self.stage.opened().await;
         let screenings = replicas(&SCREENINGS);
@@ -165,6 +165,7 @@ impl Caller {
                     Some((name, State::Pending)) if self.chance.one_in(self.site.plan.rash) => {
                         self.cancel(&screenings, name).await;
                     }
+                    Some((_, State::Waitlisted)) if self.chance.one_in(self.site.plan.patient) => {}
                     booked => own.extend(booked.map(|(name, _)| name)),
                 }
             }
@@ -217,6 +218,7 @@ impl Caller {
             }),
             request_id: runtime::entropy::uuid_v4().to_string(),
             accept_pending: self.chance.one_in(self.site.plan.pending),
+            join_waitlist: self.chance.one_in(self.site.plan.joining),
             ..screening::CreateScreeningRequest::default()
         };
         let what = format!("books {slot}");
@@ -310,5 +312,12 @@ impl Named for screening::Screening {
 impl Named for hospital::Hospital {
     fn label(&self) -> String {
         format!("{} is {:?}", self.name, self.state())
+    }
+}
+
+impl Named for hospital::Slot {
+    fn label(&self) -> String {
+        let Self { name, booked_count, capacity, waitlisted_count, .. } = self;
+        format!("{name} is {:?}, {booked_count} of {capacity}, {waitlisted_count} wait", self.state())
     }
 }

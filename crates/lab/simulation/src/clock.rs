@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 static ELAPSED: AtomicU64 = AtomicU64::new(0);
 
 /// The start of every simulation in seconds since 1970: 2027-01-01T00:00:00Z.
-const EPOCH: i64 = 1_798_761_600;
+pub(crate) const EPOCH: i64 = 1_798_761_600;
 
 /// Sets the time since the start.
 pub(crate) fn set(elapsed: Duration) {

@@ -19,6 +19,9 @@ const GO_BACK: u64 = 0x6f6c_6465_7200_0001;
 /// Tells the numbers about the retention of events from all others of a seed.
 const RETENTION: u64 = 0x6b65_6570_0000_0001;
 
+/// Tells the numbers about queues from all others of a seed.
+const QUEUES: u64 = 0x7175_6575_6573_0001;
+
 /// The possible values of Screening's timeouts for calls to Hospital.
 const HOSPITAL_TIMEOUTS: [(Duration, Duration); 3] = [
     (Duration::from_millis(300), Duration::from_millis(100)),
@@ -48,6 +51,10 @@ impl Plan {
             rash: chance.pick(&[0, 4]),
             pending: chance.pick(&[1, 2, 4]),
             moving: chance.pick(&[0, 2, 3, 5]),
+            joining: 0,
+            patient: 0,
+            changes: 0,
+            closing: None,
             customers: 3 + usize::try_from(chance.below(4)).unwrap_or_default().min(CUSTOMERS.len() - 3),
             operations: 10 + usize::try_from(chance.below(6)).unwrap_or_default(),
             capacities,
@@ -74,9 +81,28 @@ impl Plan {
             chance: chance.fork(),
         };
         aim.take(&mut plan, &mut chance);
+        plan.queue_up(seed);
         plan.go_back(seed);
         plan.disruptions.sort_by_key(|(at, _)| *at);
         plan
+    }
+
+    /// Gives one seed in two queues: few places, customers who wait for one, and an admin who changes what they wait
+    /// for. The numbers are drawn apart, so all other seeds stay as they are.
+    fn queue_up(&mut self, seed: u64) {
+        let mut chance = Chance::new(seed ^ QUEUES);
+        if !self.mutant.map_or_else(|| chance.one_in(2), Mutant::is_in_queues) {
+            return;
+        }
+        self.capacities.iter_mut().flatten().for_each(|capacity| *capacity = chance.pick(&[1, 1, 2]));
+        self.joining = chance.pick(&[1, 1, 2]);
+        self.changes = usize::try_from(chance.below(8)).unwrap_or_default();
+        // The hosts have to agree on whether that moment is over.
+        let closes = self.skews.iter().all(|skew| *skew == 0) && chance.one_in(3);
+        if chance.one_in(3) || self.mutant == Some(Mutant::DroppedPromotion) {
+            Aim::Overtaken.take(self, &mut chance);
+        }
+        self.closing = closes.then(|| Duration::from_secs(1 + chance.below(LOAD_DURATION.as_secs())));
     }
 
     /// Adds to one seed in eight a database that comes back as it was earlier. What it lost is known to the stream, so

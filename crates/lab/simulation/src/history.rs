@@ -35,8 +35,8 @@ struct Known {
     cancelled: BTreeMap<String, Cancelled>,
     /// Where the bookings are that were answered.
     places: BTreeMap<String, Place>,
-    /// The hospitals that the admin has begun to delete.
-    deleted: BTreeSet<String>,
+    /// The hospitals that the admin has begun to delete, and the slots whose bookings it has begun to cancel.
+    ended: BTreeSet<String>,
     /// Violations that were seen during the run.
     broken: Vec<String>,
     calls: u64,
@@ -120,8 +120,15 @@ impl CallHistory {
         }
     }
 
-    pub(crate) fn deleting(&self, hospital: &str) {
-        self.lock().deleted.insert(hospital.to_owned());
+    /// Records that the bookings of a hospital or of a slot are about to be cancelled.
+    pub(crate) fn ending(&self, name: &str) {
+        self.lock().ended.insert(name.to_owned());
+    }
+
+    /// How many bookings were answered to wait for a place.
+    pub(crate) fn waiting(&self) -> usize {
+        let waits = |asked: &&Asked| matches!(asked, Asked::Booked { state: State::Waitlisted, .. });
+        self.lock().asked.values().flatten().filter(waits).count()
     }
 
     /// Records a violation that no later state can repair.
@@ -169,13 +176,15 @@ impl Known {
     /// The violation of a booking whose customer got an answer; `None` if it is as answered.
     fn judge(&self, name: &str, answered: State, row: Option<&ScreeningRow>) -> Option<String> {
         let Some(row) = row else { return Some(format!("{name} was acknowledged ({answered:?}) and is lost")) };
-        let hospital_is_gone = self.deleted.contains(&row.slot.hospital.to_string());
+        let is_ended =
+            [row.slot.hospital.to_string(), row.slot.to_string()].iter().any(|name| self.ended.contains(name));
         let fits = match (self.cancelled.get(name), row.state) {
             (Some(Cancelled::Acknowledged), State::Cancelled | State::ForceCancelled | State::Rejected) => true,
             (Some(Cancelled::Acknowledged), _) => false,
             (Some(Cancelled::Maybe), State::Cancelled) => true,
-            (_, State::ForceCancelled) => hospital_is_gone,
+            (_, State::ForceCancelled) => is_ended,
             (_, State::Confirmed) => true,
+            (_, State::Waitlisted | State::Expired) => matches!(answered, State::Pending | State::Waitlisted),
             (_, State::Rejected) => matches!(answered, State::Pending | State::Rejected),
             (_, _) => false,
         };

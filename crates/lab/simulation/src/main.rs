@@ -103,6 +103,7 @@ fn many(args: &Args) -> std::io::Result<bool> {
     })?;
     bar.finish_and_clear();
     let failed = summary.failures().count();
-    println!("{} seeds, {failed} failed, {:.0} seeds a minute", summary.ended.len(), summary.rate());
+    let (seeds, queues) = (summary.ended.len(), summary.queues());
+    println!("{seeds} seeds, {queues} with queues, {failed} failed, {:.0} seeds a minute", summary.rate());
     Ok(failed == 0)
 }

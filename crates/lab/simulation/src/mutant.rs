@@ -49,11 +49,19 @@ pub enum Mutant {
     /// A move is committed with a claim that was fenced, and so given back. Screening decides about moves by rules that
     /// do not look at the fenced generation.
     CommitFencedMove,
+    /// A place that is given back passes on later than in the transaction that gives it back. The handler of Hospital's
+    /// consumer of releases sees nobody who waits; the next change of the slot does.
+    LatePromotion,
+    /// Who joins a queue comes before everybody who waits. A trigger in Hospital's database turns tickets round.
+    NewcomerFirst,
+    /// A promotion whose booking has no row yet is dropped. A trigger in Screening's database stops watching the claims
+    /// of a booking that is written as WAITLISTED, as if that settled them.
+    DroppedPromotion,
 }
 
 impl Mutant {
     /// All mutants.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 19] = [
         Self::NoFence,
         Self::NoTombstone,
         Self::ReplayTwice,
@@ -70,6 +78,9 @@ impl Mutant {
         Self::ForgetsNewest,
         Self::LeakedMove,
         Self::CommitFencedMove,
+        Self::LatePromotion,
+        Self::NewcomerFirst,
+        Self::DroppedPromotion,
     ];
 
     /// The number of seeds, from 1 on, that must find the mutant: at least five times the average, because the
@@ -78,7 +89,9 @@ impl Mutant {
     #[must_use]
     pub const fn found_within(self) -> Option<u64> {
         match self {
-            Self::ReplayTwice | Self::TrustedPast | Self::ForgetsNewest => Some(30),
+            Self::ReplayTwice | Self::TrustedPast | Self::ForgetsNewest | Self::LatePromotion | Self::NewcomerFirst => {
+                Some(30)
+            }
             Self::NoFence
             | Self::NoTombstone
             | Self::ConfirmWithoutGuard
@@ -90,9 +103,16 @@ impl Mutant {
             | Self::TrustedStream
             | Self::FirstOfFrame
             | Self::LeakedMove
-            | Self::CommitFencedMove => Some(200),
+            | Self::CommitFencedMove
+            | Self::DroppedPromotion => Some(200),
             Self::BlindCursor => None,
         }
+    }
+
+    /// Whether only runs with queues can find it.
+    #[must_use]
+    pub const fn is_in_queues(self) -> bool {
+        matches!(self, Self::LatePromotion | Self::NewcomerFirst | Self::DroppedPromotion)
     }
 
     /// The name on the command line.
@@ -115,6 +135,9 @@ impl Mutant {
             Self::ForgetsNewest => "forgets-newest",
             Self::LeakedMove => "leaked-move",
             Self::CommitFencedMove => "commit-fenced-move",
+            Self::LatePromotion => "late-promotion",
+            Self::NewcomerFirst => "newcomer-first",
+            Self::DroppedPromotion => "dropped-promotion",
         }
     }
 }

@@ -83,6 +83,14 @@ pub(crate) struct Plan {
     pub(crate) rash: u64,
     /// One in this many operations of a customer who has bookings, cancellations aside, moves one; 0 is none.
     pub(crate) moving: u64,
+    /// One in this many bookings waits for a place where none is left; 0 is none.
+    pub(crate) joining: u64,
+    /// One in this many bookings that wait is never cancelled; 0 is none.
+    pub(crate) patient: u64,
+    /// How often the admin changes a slot or a policy while customers wait.
+    pub(crate) changes: usize,
+    /// How long after the start the places of the first date pass on to nobody any more; `None`: long after the run.
+    pub(crate) closing: Option<Duration>,
     /// The number of customers.
     pub(crate) customers: usize,
     /// The number of operations of each customer.

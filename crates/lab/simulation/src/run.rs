@@ -18,7 +18,7 @@ use crate::site::{Applied, Site};
 use crate::stage::Stage;
 use crate::trace::Trace;
 use crate::transport::Broker;
-use crate::{audit, clock, older, retention, schema};
+use crate::{audit, clock, older, queues, retention, schema};
 
 /// How far the simulated clock moves per step.
 const CLOCK_STEP: Duration = Duration::from_millis(10);
@@ -34,6 +34,8 @@ pub struct Outcome {
     pub simulated: Duration,
     /// The number of calls, and how many of them had no definite answer.
     pub calls: (u64, u64),
+    /// How many bookings waited for a place, and how many of all that did got one.
+    pub queued: (usize, usize),
     /// The number of disruptions that began.
     pub disruptions: usize,
     /// What is wrong; `None` if nothing is.
@@ -42,9 +44,10 @@ pub struct Outcome {
 
 impl std::fmt::Display for Outcome {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { hash, simulated, calls: (calls, unknown), disruptions, wrong } = self;
+        let Self { hash, simulated, calls: (calls, unknown), queued: (waited, promoted), disruptions, wrong } = self;
         let (simulated, wrong) = (simulated.as_secs_f64(), wrong.as_deref().unwrap_or("ok"));
-        write!(f, "hash {hash}, {simulated:.1} s, {calls} calls, {unknown} unknown, {disruptions} disruptions: {wrong}")
+        write!(f, "hash {hash}, {simulated:.1} s, {calls} calls, {unknown} unknown, {waited} waited, ")?;
+        write!(f, "{promoted} promoted, {disruptions} disruptions: {wrong}")
     }
 }
 
@@ -92,6 +95,13 @@ pub fn run(run: Run) -> std::io::Result<Outcome> {
     };
     let site = Arc::new(site);
     let mut outcome = simulate(seed, Arc::clone(&site));
+    match side.block_on(queues::judge(&site)) {
+        Ok(queues) => {
+            outcome.queued.1 = queues.promoted;
+            outcome.wrong = outcome.wrong.or(queues.wrong);
+        }
+        Err(error) => outcome.wrong = outcome.wrong.or_else(|| Some(error.to_string())),
+    }
     if outcome.wrong.is_none() {
         let missing = side.block_on(retention::missing(&site));
         outcome.wrong = missing.unwrap_or_else(|error| Some(error.to_string()));
@@ -149,5 +159,6 @@ fn simulate(seed: u64, site: Arc<Site>) -> Outcome {
     };
     let wrong = wrong.or_else(|| history.seen_broken().first().cloned());
     let hash = site.trace.hash();
-    Outcome { hash, simulated: sim.elapsed(), calls: history.calls(), disruptions: nemesis.dealt, wrong }
+    let (calls, queued) = (history.calls(), (history.waiting(), 0));
+    Outcome { hash, simulated: sim.elapsed(), calls, queued, disruptions: nemesis.dealt, wrong }
 }

@@ -21,6 +21,9 @@ use tokio::runtime::Handle;
 use crate::mutant::Mutant;
 use crate::site::Site;
 
+/// The name of Hospital's consumer of releases.
+const RELEASES: &str = "hospital-releases";
+
 /// Plants a mutant's trigger in the database of a service. `side` is the runtime on which databases work.
 pub(crate) fn plant(mutant: Option<Mutant>, service: &str, database: &Path, side: &Handle) -> turmoil::Result {
     let Some(sql) = mutant.and_then(|mutant| trigger(mutant, service)) else { return Ok(()) };
@@ -62,6 +65,17 @@ fn trigger(mutant: Mutant, service: &str) -> Option<&'static str> {
         (Mutant::LeakedMove, screening::NAME) => Some(
             "CREATE TRIGGER IF NOT EXISTS leaked_move AFTER INSERT ON orphan_watch WHEN NEW.generation > 1 \
              BEGIN DELETE FROM orphan_watch WHERE screening = NEW.screening AND generation = NEW.generation; END",
+        ),
+        // 4 is WAITING.
+        (Mutant::NewcomerFirst, hospital::NAME) => Some(
+            "CREATE TRIGGER IF NOT EXISTS newcomer_first AFTER INSERT ON claim WHEN NEW.state = 4 \
+             BEGIN UPDATE claim SET waitlist_ticket = -NEW.waitlist_ticket \
+             WHERE screening = NEW.screening AND generation = NEW.generation; END",
+        ),
+        // 11 is WAITLISTED.
+        (Mutant::DroppedPromotion, screening::NAME) => Some(
+            "CREATE TRIGGER IF NOT EXISTS dropped_promotion AFTER INSERT ON screening WHEN NEW.state = 11 \
+             BEGIN DELETE FROM orphan_watch WHERE screening = NEW.id; END",
         ),
         (Mutant::LeaseWithoutEpoch, _) => Some(
             "CREATE TRIGGER IF NOT EXISTS no_epoch AFTER UPDATE ON relay_lease WHEN NEW.epoch > 1 \
@@ -107,12 +121,12 @@ pub(crate) fn over(consumer: Consumer, site: &Arc<Site>) -> Consumer {
         return Consumer { handler, ..consumer };
     }
     let Location::Sqlite(database) = consumer.database.location().clone() else { return consumer };
-    let counts = site.plan.mutant == Some(Mutant::ReplayTwice) && consumer.name == "hospital-releases";
-    if !counts {
-        return consumer;
-    }
-    let inner = Arc::clone(&consumer.handler);
-    let handler = Arc::new(Counting { inner, database, site: Arc::clone(site) });
+    let (inner, site) = (Arc::clone(&consumer.handler), Arc::clone(site));
+    let handler: Arc<dyn Handler> = match site.plan.mutant {
+        Some(Mutant::ReplayTwice) if consumer.name == RELEASES => Arc::new(Counting { inner, database, site }),
+        Some(Mutant::LatePromotion) if consumer.name == RELEASES => Arc::new(Queueless { inner, database, site }),
+        _ => return consumer,
+    };
     Consumer { handler, ..consumer }
 }
 
@@ -177,6 +191,35 @@ impl Handler for Counting {
             execute(&sql, &self.database, &self.site.side).map_err(|error| Fault::internal(error.to_string()))?;
         }
         Ok(())
+    }
+
+    async fn store_dead_letter(&self, dead_letter: DeadLetter, inbox_key: InboxKey) -> Result<(), Fault> {
+        self.inner.store_dead_letter(dead_letter, inbox_key).await
+    }
+}
+
+/// A handler for which nobody waits for a place.
+struct Queueless {
+    inner: Arc<dyn Handler>,
+    database: PathBuf,
+    site: Arc<Site>,
+}
+
+impl Queueless {
+    /// Makes it too late for everybody who waits, or undoes that with another sign.
+    fn close(&self, sign: &str) -> Result<(), Fault> {
+        let sql = format!("UPDATE claim SET promotion_close_time = {sign}abs(promotion_close_time) WHERE state = 4");
+        execute(&sql, &self.database, &self.site.side).map_err(|error| Fault::internal(error.to_string()))
+    }
+}
+
+#[async_trait]
+impl Handler for Queueless {
+    async fn handle(&self, batch: &[Incoming]) -> Result<(), Fault> {
+        self.close("-")?;
+        let outcome = self.inner.handle(batch).await;
+        self.close("+")?;
+        outcome
     }
 
     async fn store_dead_letter(&self, dead_letter: DeadLetter, inbox_key: InboxKey) -> Result<(), Fault> {

@@ -34,7 +34,8 @@ fn a_seed_repeats() {
 fn all_services_agree_in_the_end_whatever_goes_wrong() {
     let batch = batch(1, SEEDS);
     let summary = batch.run(|_, _| {}).unwrap();
-    eprintln!("{} seeds, {:.0} a minute", summary.ended.len(), summary.rate());
+    let (seeds, queues) = (summary.ended.len(), summary.queues());
+    eprintln!("{seeds} seeds, {queues} with queues, {:.0} a minute", summary.rate());
     let failed: Vec<String> =
         summary.failures().map(|(seed, line)| format!("{line}\n  {}", batch.repeat(seed))).collect();
     assert!(failed.is_empty(), "{}", failed.join("\n"));

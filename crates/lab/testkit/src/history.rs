@@ -161,6 +161,8 @@ impl From<Screening> for Sighting {
 #[derive(Default)]
 pub struct BookingHistory {
     bookings: Mutex<Vec<Booking>>,
+    /// The request_ids of the bookings that wait for a place where none is left.
+    joining: Mutex<BTreeSet<String>>,
 }
 
 impl fmt::Debug for BookingHistory {
@@ -174,6 +176,17 @@ impl BookingHistory {
     /// Records a booking.
     pub fn note(&self, booking: Booking) {
         self.held().push(booking);
+    }
+
+    /// Records that the booking with this request_id waits for a place where none is left.
+    pub fn joins(&self, request_id: &str) {
+        self.joining().insert(request_id.to_owned());
+    }
+
+    /// Whether the booking with this request_id waits for a place where none is left.
+    #[must_use]
+    pub fn is_joining(&self, request_id: &str) -> bool {
+        self.joining().contains(request_id)
     }
 
     /// Removes and returns the bookings with an unknown outcome, so that the caller sends them again.
@@ -197,8 +210,9 @@ impl BookingHistory {
     /// Every disagreement between the answers and `seen`, which are all screenings of the system.
     ///
     /// An answered booking exists once, where its last answered move put it, or where one without an answer may have.
-    /// It is CONFIRMED, or CANCELLED if its cancellation was answered, or either if the outcome of the cancellation is
-    /// unknown. Each other PENDING or CONFIRMED screening is the effect of one unknown booking.
+    /// It is CONFIRMED, or WAITLISTED if it joins, or CANCELLED if its cancellation was answered, or one or the other
+    /// if the outcome of the cancellation is unknown. Each other PENDING, CONFIRMED or WAITLISTED screening is the
+    /// effect of one unknown booking.
     #[must_use]
     pub fn disagreements(&self, seen: &[Sighting]) -> Vec<String> {
         self.findings(seen).into_iter().map(|finding| finding.what).collect()
@@ -224,7 +238,8 @@ impl BookingHistory {
                         wrong.push(Finding::lost(format!("{name} was answered to two requests")));
                     }
                     let seen = by_name.get(name.as_str()).copied();
-                    wrong.extend(check_answered(booking, name, seen).map(Finding::lost));
+                    let joins = self.is_joining(&booking.request_id);
+                    wrong.extend(check_answered(booking, joins, name, seen).map(Finding::lost));
                 }
                 Outcome::Unknown => {
                     possible.insert((format!("customers/{}", booking.customer), booking.slot.clone()));
@@ -232,7 +247,8 @@ impl BookingHistory {
                 Outcome::Refused(_) => {}
             }
         }
-        let active = seen.iter().filter(|one| matches!(one.state, State::Pending | State::Confirmed));
+        let active =
+            seen.iter().filter(|one| matches!(one.state, State::Pending | State::Confirmed | State::Waitlisted));
         for one in active.filter(|one| !accounted.contains(one.name.as_str())) {
             // Each unknown booking explains at most one active screening.
             if !possible.remove(&(one.customer.clone(), one.slot.clone())) {
@@ -255,9 +271,13 @@ impl BookingHistory {
     fn held(&self) -> MutexGuard<'_, Vec<Booking>> {
         self.bookings.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn joining(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.joining.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-fn check_answered(booking: &Booking, name: &str, seen: Option<&Sighting>) -> Option<String> {
+fn check_answered(booking: &Booking, joins: bool, name: &str, seen: Option<&Sighting>) -> Option<String> {
     let Some(seen) = seen else {
         return Some(format!("{name} was answered (request {}) and is gone", booking.request_id));
     };
@@ -270,7 +290,9 @@ fn check_answered(booking: &Booking, name: &str, seen: Option<&Sighting>) -> Opt
         Some(Cancelling { outcome: Outcome::Done(()), .. }) => &[State::Cancelled],
         Some(Cancelling { outcome: Outcome::Unknown, .. }) => &[State::Confirmed, State::Cancelled],
     };
-    (!expected.contains(&seen.state)).then(|| format!("{name} must be {expected:?}, is {:?}: {booking:?}", seen.state))
+    let waits = joins && seen.state == State::Waitlisted && expected.contains(&State::Confirmed);
+    let fits = waits || expected.contains(&seen.state);
+    (!fits).then(|| format!("{name} must be {expected:?}, is {:?}: {booking:?}", seen.state))
 }
 
 #[cfg(test)]
@@ -323,6 +345,21 @@ mod tests {
         let open = || vec![booking(Some("a"), Some(Outcome::Unknown))];
         assert_eq!(wrong(open(), &[sighting("a", State::Confirmed)]), 0);
         assert_eq!(wrong(open(), &[sighting("a", State::Cancelled)]), 0);
+    }
+
+    #[test]
+    fn only_who_joins_may_wait() {
+        let waits = [sighting("a", State::Waitlisted)];
+        for (joins, cancelled, lost) in [(false, None, 1), (true, None, 0), (true, Some(Outcome::Done(())), 1)] {
+            let history = BookingHistory::default();
+            history.note(booking(Some("a"), cancelled));
+            if joins {
+                history.joins("r");
+            }
+            assert_eq!(history.disagreements(&waits).len(), lost, "joins: {joins}");
+            assert_eq!(history.disagreements(&[sighting("a", State::Confirmed)]).len(), lost * usize::from(joins));
+        }
+        assert_eq!(wrong(vec![booking(Some("b"), None)], &[sighting("b", State::Confirmed), waits[0].clone()]), 1);
     }
 
     #[test]

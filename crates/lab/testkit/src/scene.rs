@@ -1,18 +1,23 @@
-//! The common steps of a test: make a hospital with slots, book, move, cancel, read.
+//! The common steps of a test: make a hospital with slots, book, wait for a place, move, cancel, read.
 
 use contract::google::r#type::Date;
 use contract::hospital::v1 as hospital;
 use contract::screening::v1 as screening;
-use hospital::{CreateHospitalRequest, GetSlotRequest, Hospital, SearchAvailabilityResponse, Slot};
+use hospital::{
+    BookingPolicy, CreateHospitalRequest, GetSlotRequest, Hospital, SearchAvailabilityResponse, SetSlotCapacityRequest,
+    Slot, UpdateHospitalRequest,
+};
 use jiff::civil;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
+use screening::screening::State;
 use screening::{
     CancelScreeningRequest, CreateScreeningRequest, GetScreeningRequest, RescheduleScreeningRequest, Screening,
 };
 use tonic::Status;
 
 use crate::client::Party;
+use crate::wait::eventually;
 
 /// The date `days` days from today in a time zone.
 ///
@@ -97,7 +102,48 @@ impl Desk {
         self.party.screening().create_screening(request).await.map(tonic::Response::into_inner)
     }
 
-    /// Calls CancelScreening without an etag.
+    /// Calls CreateScreening as [`Self::book`] does, and waits for a place where none is left.
+    ///
+    /// # Errors
+    /// The status of the refusal.
+    pub async fn join(&self, customer: &str, slot: &str, request_id: &str) -> Result<Screening, Status> {
+        let request = CreateScreeningRequest { join_waitlist: true, ..booking(customer, slot, request_id) };
+        self.party.screening().create_screening(request).await.map(tonic::Response::into_inner)
+    }
+
+    /// Waits until the booking is in this state, for example promoted to CONFIRMED.
+    ///
+    /// # Panics
+    /// If it does not get there.
+    pub async fn becomes(&self, name: &str, state: State) -> Screening {
+        eventually(&format!("{name} to be {state:?}"), async || match self.screening(name).await {
+            Ok(seen) if seen.state() == state => Ok(seen),
+            seen => Err(format!("{seen:?}")),
+        })
+        .await
+    }
+
+    /// Calls UpdateHospital with the fields of the policy that are set.
+    ///
+    /// # Errors
+    /// The status of the refusal.
+    pub async fn set_policy(&self, hospital: &str, policy: BookingPolicy) -> Result<Hospital, Status> {
+        let hospital = Hospital { name: hospital.to_owned(), booking_policy: Some(policy), ..Hospital::default() };
+        let request = UpdateHospitalRequest { hospital: Some(hospital), update_mask: None };
+        self.party.hospital().update_hospital(request).await.map(tonic::Response::into_inner)
+    }
+
+    /// Calls SetSlotCapacity to add places, or with a minus sign to take them away.
+    ///
+    /// # Errors
+    /// The status of the refusal.
+    pub async fn add_places(&self, slot: &str, delta: i32) -> Result<Slot, Status> {
+        let change = Some(hospital::set_slot_capacity_request::Change::Delta(delta));
+        let request = SetSlotCapacityRequest { name: slot.to_owned(), change, ..SetSlotCapacityRequest::default() };
+        self.party.hospital().set_slot_capacity(request).await.map(tonic::Response::into_inner)
+    }
+
+    /// Calls CancelScreening without an etag. A booking that waits leaves the queue.
     ///
     /// # Errors
     /// The status of the refusal.

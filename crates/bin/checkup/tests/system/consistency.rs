@@ -42,6 +42,7 @@ async fn a_read_that_names_a_write_sees_it_at_once() {
             let page = GetMyPageRequest {
                 name: format!("customers/{customer}/myPage"),
                 min_consistency_token: cancelled.consistency_token.clone(),
+                ..GetMyPageRequest::default()
             };
             let page = party.my_page().get_my_page(page).await.expect("never from before").into_inner();
             assert_eq!((page.active_count, page.upcoming.len()), (0, 0), "{page:?}");
@@ -72,6 +73,7 @@ async fn a_view_that_cannot_catch_up_says_so_before_the_deadline() {
         let mut request = Request::new(GetMyPageRequest {
             name: "customers/kim/myPage".to_owned(),
             min_consistency_token: booked_elsewhere.consistency_token.clone(),
+            ..GetMyPageRequest::default()
         });
         request.set_timeout(deadline);
         let asked = Instant::now();
@@ -105,6 +107,7 @@ async fn a_token_of_a_pending_booking_works_too() {
     let page = GetMyPageRequest {
         name: "customers/kim/myPage".to_owned(),
         min_consistency_token: pending.consistency_token.clone(),
+        ..GetMyPageRequest::default()
     };
     let page = kim.my_page().get_my_page(page).await.expect("never from before").into_inner();
     assert_eq!(page.active_count, 1, "my-page shows what is pending");

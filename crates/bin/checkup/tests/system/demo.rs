@@ -3,12 +3,14 @@
 use std::fs;
 use std::path::Path;
 
+use contract::screening::v1::screening::State;
+use sea_orm::{ConnectionTrait, Database};
 use testkit::{DataDir, Desk, eventually};
 
 use crate::{embedded, launch};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_demo_plays_all_fourteen_rows_again_and_again() {
+async fn the_demo_plays_all_fifteen_rows_again_and_again() {
     let checkup = launch().start().await;
     let played = checkup.run(&["demo"]).await;
     assert_eq!(played.code, Some(0), "{played:#?}");
@@ -17,7 +19,7 @@ async fn the_demo_plays_all_fourteen_rows_again_and_again() {
     let report: serde_json::Value = serde_json::from_str(&again.stdout).expect("one JSON object");
     assert_eq!(report["ok"], true);
     let rows = report["rows"].as_array().expect("rows");
-    assert_eq!(rows.len(), 14);
+    assert_eq!(rows.len(), 15);
     assert!(rows.iter().all(|row| row["outcome"] == "ok"), "{report:#}");
     let verified = checkup.run(&["verify"]).await;
     assert_eq!(verified.code, Some(0), "{verified:#?}");
@@ -103,4 +105,37 @@ async fn verify_waits_for_events_and_skips_who_is_not_there() {
         if booked == 0 { Ok(()) } else { Err(format!("{booked} booked")) }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn verify_names_who_waits_beside_a_free_place() {
+    let checkup = embedded().start().await;
+    let desk = Desk::of(&checkup.admin().await);
+    let slot = desk.open("stuck", &[7], 1).await.remove(0);
+    desk.book("kim", &slot, "").await.expect("a place");
+    let joined = desk.join("lee", &slot, "").await.expect("a ticket");
+    let launch = checkup.stop().await;
+    // A place that nobody gave to the queue.
+    let url = format!("sqlite://{}", launch.data().path().join("hospital.db").display());
+    let hospital = Database::connect(url).await.expect("the file opens");
+    hospital.execute_unprepared("UPDATE slot SET capacity = 2").await.expect("changed");
+    hospital.close().await.expect("closed");
+
+    let checkup = launch.start().await;
+    let verified = checkup.run(&["verify", "--settle", "1s", "--json"]).await;
+    assert_eq!(verified.code, Some(1), "{verified:#?}");
+    let report: serde_json::Value = serde_json::from_str(&verified.stdout).expect("one JSON object");
+    let wrong = report["disagreements"].as_array().expect("disagreements");
+    let [one] = wrong.as_slice() else { panic!("{report:#}") };
+    let uid = joined.name.trim_start_matches("screenings/");
+    assert_eq!(one["rule"], "queues-move");
+    assert!(one["subject"].to_string().contains(uid), "{report:#}");
+
+    // The next change of the slot that adds a place passes both on.
+    let desk = Desk::of(&checkup.admin().await);
+    let now = desk.add_places(&slot, 1).await.expect("one more");
+    assert_eq!((now.booked_count, now.waitlisted_count, now.remaining_count), (2, 0, 1));
+    desk.becomes(&joined.name, State::Confirmed).await;
+    let verified = checkup.run(&["verify", "--settle", "5s"]).await;
+    assert_eq!(verified.code, Some(0), "{verified:#?}");
 }

@@ -1,5 +1,7 @@
 //! What admins, Marketing and customers do over days: capacity requests, closings, updates, deletions, my pages.
 
+mod waiting;
+
 use contract::hospital::v1 as hospital;
 use contract::marketing::v1 as marketing;
 use contract::mypage::v1 as mypage;
@@ -241,7 +243,7 @@ async fn a_hospital_is_updated_field_by_field_and_its_id_is_used_once() {
         let request = UpdateHospitalRequest { hospital: Some(hospital), update_mask: mask };
         admin.hospital().update_hospital(request).await.expect("updated").into_inner()
     };
-    let policy = |min, max| Some(BookingPolicy { min_notice: min, max_advance: max, cancellation_cutoff: None });
+    let policy = |min, max| Some(BookingPolicy { min_notice: min, max_advance: max, ..BookingPolicy::default() });
     let policy_of = |hospital: &Hospital| {
         let policy = hospital.booking_policy.expect("a policy");
         [policy.min_notice, policy.max_advance, policy.cancellation_cutoff]
@@ -290,7 +292,11 @@ async fn my_page_shows_twenty_ahead_and_everything_behind() {
     }
     let token = last.expect("bookings").consistency_token;
     let page = async |party: &Party, token: String| {
-        let request = GetMyPageRequest { name: "customers/kim/myPage".to_owned(), min_consistency_token: token };
+        let request = GetMyPageRequest {
+            name: "customers/kim/myPage".to_owned(),
+            min_consistency_token: token,
+            ..GetMyPageRequest::default()
+        };
         party.my_page().get_my_page(request).await.expect("a page").into_inner()
     };
     let dates = |page: &mypage::MyPage| page.upcoming.iter().map(|item| item.date).collect::<Vec<_>>();

@@ -114,6 +114,7 @@ async fn no_method_blames_a_service_for_its_callers_hurry() {
     let page = GetMyPageRequest {
         name: "customers/kim/myPage".to_owned(),
         min_consistency_token: min_consistency_token.clone(),
+        show_waitlisted: true,
     };
     let items = ListMyPageItemsRequest {
         parent: page.name.clone(),

@@ -272,6 +272,7 @@ async fn an_admin_acts_for_customers_of_its_hospitals_and_the_door_to_capacity_s
         let request = ReserveCapacityRequest {
             slot: slot.clone(),
             claim_id: "01890a5d-ac96-774b-bcce-b302099a8057.1".to_owned(),
+            allow_waitlist: true,
         };
         let refusal = refused(party.capacity().reserve_capacity(request).await, Reason::RoleRequired);
         assert_eq!(refusal.value("requiredRole"), "service:screening");

@@ -1,6 +1,6 @@
 //! The whole system from outside: the real binary as a child process, controlled by gRPC, signals and files.
 //!
-//! There is one module per promise of the contract. The races R1 to R18 and R27 to R31 are the tests `r01_…` to `r31_…`
+//! There is one module per promise of the contract. The races R1 to R31 are the tests `r01_…` to `r31_…`
 //! in [`races`]. Nothing here depends on the inside of a service, which its own crate tests.
 #![allow(clippy::disallowed_methods, reason = "a test owns its tasks, and stands on the machine's own clock")]
 

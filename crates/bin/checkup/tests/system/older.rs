@@ -1,6 +1,8 @@
 //! One service's database comes back older than the others': the start notices and reports the loss, a command
 //! recovers.
 
+mod queue;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -121,17 +123,21 @@ async fn verify_stopped(launch: &Launch) -> Finished {
 
 /// Asserts that the process reports the lost past everywhere and serves nothing. Returns what `/ready` says.
 async fn refuses(story: &Story, service: &str) -> String {
-    let checkup = story.launch.start_refusing().await;
+    refuses_to_serve(&story.launch, &story.slot, service).await
+}
+
+async fn refuses_to_serve(launch: &Launch, slot: &str, service: &str) -> String {
+    let checkup = launch.start_refusing().await;
     let lost = format!("{service} has lost its own past");
     let ready = get(checkup.admin_addr(), "/ready").await.expect("the admin port answers");
     assert!(ready.body.contains(&lost) && ready.body.contains("checkup recover"), "{ready:?}");
     assert_eq!(ready.status, 503);
-    let booked = Desk::of(&checkup.admin().await).book("late", &story.slot, "").await;
+    let booked = Desk::of(&checkup.admin().await).book("late", slot, "").await;
     let refusal = refused(booked, Reason::NotReady);
     assert!(refusal.message.contains(&lost), "{refusal:?}");
     let verified = checkup.run(&["verify"]).await;
     assert!(verified.code == Some(1) && verified.stdout.contains(&format!("past-is-whole {service}")), "{verified:?}");
-    let held = recover(&story.launch, &[]).await;
+    let held = recover(launch, &[]).await;
     assert!(held.code == Some(1) && held.stderr.contains("in use"), "{held:?}");
     assert!(checkup.stderr().find(|line| line.contains(&lost).then_some(())).is_some());
     drop(checkup.stop().await);

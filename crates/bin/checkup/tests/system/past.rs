@@ -109,8 +109,11 @@ async fn changes(checkup: &Checkup, before: &Before) -> Vec<(&'static str, Strin
         validate_only,
         ..CreateScreeningRequest::default()
     };
-    let reserve =
-        ReserveCapacityRequest { slot: slot.clone(), claim_id: "01890a5d-ac96-774b-bcce-b302099a8057.1".to_owned() };
+    let reserve = ReserveCapacityRequest {
+        slot: slot.clone(),
+        claim_id: "01890a5d-ac96-774b-bcce-b302099a8057.1".to_owned(),
+        allow_waitlist: true,
+    };
     let release = ReleaseCapacityRequest { slot: slot.clone(), claim_id: reserve.claim_id.clone() };
     let [came, came_too, missed, unrecorded, coming] = before.bookings.as_slice() else { panic!("five bookings") };
     let ahead = &before.slots[1];

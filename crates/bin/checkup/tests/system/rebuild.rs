@@ -94,7 +94,11 @@ async fn read_and_write(desk: Desk, party: Party, customer: String, slot: String
     let mut calls = 0;
     while !stop.load(Ordering::Relaxed) {
         let booked = desk.book(&customer, &slot, "").await.expect("a place");
-        let mut page = GetMyPageRequest { name: name.clone(), min_consistency_token: booked.consistency_token };
+        let mut page = GetMyPageRequest {
+            name: name.clone(),
+            min_consistency_token: booked.consistency_token,
+            ..Default::default()
+        };
         let seen = party.my_page().get_my_page(page.clone()).await.expect("not one read fails").into_inner();
         assert_eq!(seen.active_count, 1, "{customer}: {seen:?}");
         page.min_consistency_token = desk.cancel(&booked.name, "").await.expect("cancelled").consistency_token;
@@ -193,8 +197,11 @@ async fn a_view_of_which_all_events_are_gone_is_kept() {
 async fn book_one(checkup: &Checkup, slot: &str) {
     let kim = checkup.customer("kim").await;
     let booked = Desk::of(&kim).book("kim", slot, "").await.expect("a place");
-    let page =
-        GetMyPageRequest { name: "customers/kim/myPage".to_owned(), min_consistency_token: booked.consistency_token };
+    let page = GetMyPageRequest {
+        name: "customers/kim/myPage".to_owned(),
+        min_consistency_token: booked.consistency_token,
+        ..GetMyPageRequest::default()
+    };
     let page = kim.my_page().get_my_page(page).await.expect("the view is fed").into_inner();
     assert_eq!(page.active_count, 1);
 }

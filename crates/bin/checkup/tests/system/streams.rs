@@ -21,6 +21,7 @@ pub(crate) async fn watch(
     let mut request = Request::new(WatchMyPageRequest {
         name: format!("customers/{customer}/myPage"),
         resume_token: resume_token.to_owned(),
+        ..WatchMyPageRequest::default()
     });
     request.set_timeout(Duration::from_secs(600));
     party.my_page().watch_my_page(request).await.map(tonic::Response::into_inner)

@@ -1,4 +1,5 @@
-//! P2 and P3: a whole booking on one hot slot, alternating with a hello-world call and with a read of one row.
+//! P2 and P3: a whole booking on one hot slot, alternating with a hello-world call and with a read of one row; then
+//! what it costs to wait for a place.
 //!
 //! Closed loops come first, because the bill is theirs alone: an open loop has smaller batches, so each of its bookings
 //! costs more.
@@ -7,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::turns::Turns;
-use super::{Bench, SHARE};
+use super::{Bench, SHARE, queue};
 use crate::caller::Token;
 use crate::cost::Bill;
 use crate::hot::{Book, Hot, PLACES, ReadOne, RequestIds};
@@ -17,7 +18,7 @@ use crate::testbed::{Setup, Testbed};
 use crate::{Error, Item, Order};
 
 /// The number of callers.
-const CALLERS: usize = 256;
+pub(super) const CALLERS: usize = 256;
 /// The goal of the rate with request_ids of version 4 against version 7: a caller cannot be asked to know the
 /// difference.
 const VERSION_4: f64 = 0.95;
@@ -101,7 +102,7 @@ pub(super) async fn measure(bench: &mut Bench<'_>, item: Item) -> Result<Section
     }
     testbed.rest().await;
     let before = Bill::of(&mut testbed).await?;
-    bench.phase(item, bench.plan.pairs * (4 + kinds.len() as u32));
+    bench.phase(item, bench.plan.pairs * (4 + queue::TURNS + kinds.len() as u32));
     let (hello, booked, caught_up) = against_hello(bench, &testbed, &kinds, &books).await?;
     let after = Bill::of(&mut testbed).await?;
 
@@ -126,6 +127,7 @@ pub(super) async fn measure(bench: &mut Bench<'_>, item: Item) -> Result<Section
     section.sides.extend(booked.into_iter().map(|booked| booked.turns.side));
     section.sides.extend([unhurried, reading, beside]);
     section.notes = notes(h, caught_up);
+    queue::measure(bench, &testbed, &mut section).await?;
     testbed.stop().await?;
     Ok(section)
 }

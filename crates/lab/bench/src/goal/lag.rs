@@ -92,6 +92,7 @@ async fn shown(views: &Caller, caller: usize, made: &Screening) -> Result<Durati
     let request = views.request(GetMyPageRequest {
         name: format!("{}/myPage", made.customer),
         min_consistency_token: made.consistency_token.clone(),
+        ..GetMyPageRequest::default()
     });
     let page = views.my_page(caller).get_my_page(request).await?.into_inner();
     let there = page.upcoming.iter().any(|item| item.screening == made.name);

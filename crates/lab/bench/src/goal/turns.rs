@@ -37,8 +37,29 @@ impl Turns {
         work: &Arc<W>,
         processes: &(dyn Fn() -> Vec<(String, Vec<u32>)> + Sync),
     ) -> Result<Duration, Error> {
+        let load = closed(work, self.callers, bench.plan.warm_up, bench.plan.span);
+        self.take(bench, testbed, processes, load).await
+    }
+
+    /// Adds a turn of the services' own processes with this load.
+    pub(super) async fn add(
+        &mut self,
+        bench: &Bench<'_>,
+        testbed: &Testbed,
+        load: impl Future<Output = Result<Measured, Error>>,
+    ) -> Result<(), Error> {
+        self.take(bench, testbed, &|| testbed.processes(), load).await.map(drop)
+    }
+
+    async fn take(
+        &mut self,
+        bench: &Bench<'_>,
+        testbed: &Testbed,
+        processes: &(dyn Fn() -> Vec<(String, Vec<u32>)> + Sync),
+        load: impl Future<Output = Result<Measured, Error>>,
+    ) -> Result<Duration, Error> {
         let (before, own) = (Used::of(processes()), own_cpu());
-        let measured = closed(work, self.callers, bench.plan.warm_up, bench.plan.span).await?;
+        let measured = load.await?;
         let callers = own_cpu().saturating_sub(own);
         let rested = testbed.rest().await;
         self.push(&measured, &before, &Used::of(processes()), callers);

@@ -1,4 +1,4 @@
-//! A hospital is deleted with all its bookings.
+//! A hospital is deleted with all its bookings and those that wait.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +18,8 @@ use crate::stage::Stage;
 
 /// The most dates of the hospital. Each customer books every date.
 const DATES: usize = 100;
+/// How many customers book a date for each one who waits for it.
+const BOOKED_PER_WAITING: usize = 10;
 const CONCURRENCY: usize = 128;
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 const DELETION_TIMEOUT: Duration = Duration::from_secs(180);
@@ -41,9 +43,11 @@ async fn delete<S: Stage>(mut run: Run<S>, name: &'static str, stage: &str) -> R
     let places = vec![i32::try_from(customers).unwrap_or(i32::MAX); dates];
     let slots = crate::run::open(&run.hospital, &run.desk.tokens, "doomed", &places).await?;
     let observed = Arc::new(Observed::new(slots));
-    let begun = Instant::now();
-    fill(&mut run, &observed, customers).await?;
+    let (begun, waiting) = (Instant::now(), customers.div_ceil(BOOKED_PER_WAITING));
+    fill(&mut run, &observed, customers, false).await?;
     run.notes.push(format!("{} bookings made in {:.0} s", customers * dates, begun.elapsed().as_secs_f64()));
+    fill(&mut run, &observed, waiting, true).await?;
+    run.notes.push(format!("{} more wait", waiting * dates));
     run.measure_steady().await;
 
     let (admin, begun) = (run.admin(), Instant::now());
@@ -54,9 +58,9 @@ async fn delete<S: Stage>(mut run: Run<S>, name: &'static str, stage: &str) -> R
         ..DeleteHospitalRequest::default()
     };
     admin.hospital().delete_hospital(request).await.map_err(Error::call("DeleteHospital"))?;
-    let revoked = until(begun, async || Ok(places_taken(&admin).await? == 0)).await?;
+    let revoked = until(begun, async || Ok(claims(&admin).await? == 0)).await?;
     let auditor = Party::new(run.desk.screening.next(), Some(&run.desk.tokens.auditor()));
-    let cancelled = until(begun, async || Ok(confirmed(&auditor).await? == 0)).await?;
+    let cancelled = until(begun, async || Ok(!is_held(&auditor).await?)).await?;
     run.is_over(begun);
     run.goes_on(plan.after).await;
     run.notes.push(format!(
@@ -67,15 +71,20 @@ async fn delete<S: Stage>(mut run: Run<S>, name: &'static str, stage: &str) -> R
     run.finish(name, format!("{stage}a hospital with {} bookings deleted", customers * dates)).await
 }
 
-/// Books every date for every customer.
-async fn fill<S: Stage>(run: &mut Run<S>, observed: &Arc<Observed>, customers: usize) -> Result<(), Error> {
-    let desk = run.desk.clone();
+/// Books every date for every customer, or has them wait for it.
+async fn fill<S: Stage>(
+    run: &mut Run<S>,
+    observed: &Arc<Observed>,
+    customers: usize,
+    joins: bool,
+) -> Result<(), Error> {
+    let (desk, before) = (run.desk.clone(), observed.history.counts().0);
     let slots: Vec<String> = observed.slots().iter().map(|slot| slot.name.clone()).collect();
     let seeds: Vec<_> = (0..customers).map(|_| run.random.fork()).collect();
     let filled = seeds.into_iter().enumerate().map(|(index, mut random)| {
         let (desk, observed, slots) = (desk.clone(), Arc::clone(observed), slots.clone());
         let each = async move {
-            let customer = format!("d{index}");
+            let customer = format!("{}{index}", if joins { "w" } else { "d" });
             let token = desk.tokens.customer(&customer);
             for slot in slots {
                 let mut booking = Booking {
@@ -86,6 +95,9 @@ async fn fill<S: Stage>(run: &mut Run<S>, observed: &Arc<Observed>, customers: u
                     moves: Vec::new(),
                     cancelling: None,
                 };
+                if joins {
+                    observed.history.joins(&booking.request_id);
+                }
                 desk.book(&observed, &token, &mut booking, RetryPolicy::until_known(DELETION_TIMEOUT)).await;
                 observed.history.note(booking);
             }
@@ -97,7 +109,7 @@ async fn fill<S: Stage>(run: &mut Run<S>, observed: &Arc<Observed>, customers: u
         filled.map_err(|error| Error::failed(format!("a caller failed: {error}")))?;
     }
     drop(filling);
-    let (made, wanted) = (observed.history.counts().0, customers * observed.slots().len());
+    let (made, wanted) = (observed.history.counts().0 - before, customers * observed.slots().len());
     if made != wanted {
         return Err(Error::failed(format!("{made} of {wanted} bookings were made: {:?}", observed.refusals())));
     }
@@ -115,17 +127,23 @@ async fn until(begun: Instant, mut is_done: impl AsyncFnMut() -> Result<bool, Er
     Ok(begun.elapsed())
 }
 
-async fn places_taken(admin: &Party) -> Result<i64, Error> {
+/// How many places of the hospital are taken, and how many wait for one.
+async fn claims(admin: &Party) -> Result<i64, Error> {
     let request =
         ListSlotsRequest { parent: DOOMED_HOSPITAL.to_owned(), page_size: 1_000, ..ListSlotsRequest::default() };
     let page = admin.hospital().list_slots(request).await.map_err(Error::call("ListSlots"))?;
-    Ok(page.into_inner().slots.iter().map(|slot| i64::from(slot.booked_count)).sum())
+    Ok(page.into_inner().slots.iter().map(|slot| i64::from(slot.booked_count + slot.waitlisted_count)).sum())
 }
 
-/// 1 if the hospital has a confirmed booking, otherwise 0.
-async fn confirmed(auditor: &Party) -> Result<usize, Error> {
-    let filter = format!("hospital=\"{DOOMED_HOSPITAL}\" AND state=CONFIRMED");
-    let request = ListScreeningsRequest { page_size: 1, filter, ..ListScreeningsRequest::default() };
-    let page = auditor.screening().list_screenings(request).await.map_err(Error::call("ListScreenings"))?;
-    Ok(page.into_inner().screenings.len())
+/// Whether the hospital has a booking that holds a place or waits for one.
+async fn is_held(auditor: &Party) -> Result<bool, Error> {
+    for state in ["CONFIRMED", "WAITLISTED"] {
+        let filter = format!("hospital=\"{DOOMED_HOSPITAL}\" AND state={state}");
+        let request = ListScreeningsRequest { page_size: 1, filter, ..ListScreeningsRequest::default() };
+        let page = auditor.screening().list_screenings(request).await.map_err(Error::call("ListScreenings"))?;
+        if !page.into_inner().screenings.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

@@ -46,7 +46,18 @@ async fn a_booking_is_refused_for_the_first_reason_that_holds() {
 }
 
 async fn judge(party: &Party, customer: &str, slot: &str, request_id: &str) -> Result<Screening, Status> {
+    judge_joining(party, customer, slot, request_id, false).await
+}
+
+async fn judge_joining(
+    party: &Party,
+    customer: &str,
+    slot: &str,
+    request_id: &str,
+    join_waitlist: bool,
+) -> Result<Screening, Status> {
     let request = CreateScreeningRequest {
+        join_waitlist,
         screening: Some(Screening {
             customer: format!("customers/{customer}"),
             slot: slot.to_owned(),
@@ -80,7 +91,14 @@ async fn validate_only_answers_what_the_call_would_and_stores_nothing() {
     let booked = Desk::of(&kim).book("kim", &slots[0], &request_id).await.expect("the real one");
 
     let lee = checkup.customer("lee").await;
-    refused(judge(&lee, "lee", &slots[0], "").await, Reason::SlotFull);
+    assert_eq!(refused(judge(&lee, "lee", &slots[0], "").await, Reason::SlotFull).value("waitlistOpen"), "true");
+    let judged = judge_joining(&lee, "lee", &slots[0], "", true).await.expect("there is a queue");
+    assert_eq!((judged.state(), judged.waitlist_position), (screening::screening::State::Waitlisted, 1));
+    assert!(judged.promotion_close_time.is_some());
+    assert_eq!(desk.slot(&slots[0]).await.expect("the slot").waitlisted_count, 0, "nobody waits");
+    let joined = Desk::of(&lee).join("lee", &slots[0], "").await.expect("the real one");
+    let conflict = refused(judge_joining(&lee, "lee", &slots[0], "", true).await, Reason::CustomerDateConflict);
+    assert_eq!(conflict.value("screening"), joined.name);
     let conflict = refused(judge(&kim, "kim", &slots[0], "").await, Reason::CustomerDateConflict);
     assert_eq!(conflict.value("screening"), booked.name);
     refused(judge(&lee, "lee", "hospitals/nowhere/slots/2030-01-01", "").await, Reason::HospitalNotFound);
@@ -93,7 +111,7 @@ async fn validate_only_answers_what_the_call_would_and_stores_nothing() {
     refused(admin.hospital().delete_hospital(delete.clone()).await, Reason::HospitalHasBookings);
     delete.force = true;
     let judged = admin.hospital().delete_hospital(delete).await.expect("it could be deleted").into_inner();
-    assert_eq!(judged.revocation_progress.expect("how many it would cancel").total, 1);
+    assert_eq!(judged.revocation_progress.expect("how many it would cancel").total, 2, "with the one who waits");
     let get = GetHospitalRequest { name: "hospitals/rehearsed".to_owned() };
     let after = admin.hospital().get_hospital(get).await.expect("the hospital").into_inner();
     assert_eq!(after.state(), hospital::hospital::State::Active);

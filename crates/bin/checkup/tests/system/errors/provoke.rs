@@ -161,6 +161,7 @@ async fn bookings(seen: &mut Seen, checkup: &Checkup) {
     let booked = kim.book(me, &slot(7), "").await.expect("a place").name;
     seen.note(refused(kim.book(me, &slot(7), "").await, Reason::CustomerDateConflict));
     seen.note(refused(desk.book("late", &slot(7), "").await, Reason::SlotFull));
+    queues(seen, &desk, &slot(7)).await;
     seen.note(refused(kim.book(me, &slot(0), "").await, Reason::OutsideBookingWindow));
     seen.note(refused(kim.cancel(&booked, "").await, Reason::CancellationClosed));
     seen.note(refused(kim.reschedule(&booked, &slot(0), "").await, Reason::RescheduleClosed));
@@ -170,13 +171,30 @@ async fn bookings(seen: &mut Seen, checkup: &Checkup) {
     seen.note(refused(desk.cancel(&booked, "").await, Reason::ScreeningStateInvalid));
 }
 
+/// Refusals of bookings that would wait for a slot without a place.
+async fn queues(seen: &mut Seen, desk: &Desk, full: &str) {
+    let limit = |waitlist_limit| BookingPolicy { waitlist_limit, ..BookingPolicy::default() };
+    desk.set_policy("hospitals/no-way-back", limit(Some(1))).await.expect("a policy");
+    desk.join("first", full, "").await.expect("a place in the queue");
+    let refusal = refused(desk.join("second", full, "").await, Reason::WaitlistFull);
+    assert_eq!((refusal.value("slot"), refusal.value("waitlistLimit")), (full, "1"));
+    seen.note(refusal);
+    let always = Some(prost_types::Duration { seconds: 8784 * 3600, nanos: 0 });
+    let closed = BookingPolicy { promotion_min_notice: always, ..limit(Some(0)) };
+    desk.set_policy("hospitals/no-way-back", closed).await.expect("a policy");
+    // That it is too late comes before that the queue is full.
+    let refusal = refused(desk.join("third", full, "").await, Reason::WaitlistClosed);
+    assert_eq!(refusal.value("slot"), full);
+    seen.note(refusal);
+}
+
 async fn places(seen: &mut Seen, checkup: &Checkup) {
     let slot = Desk::of(&checkup.admin().await).open("tombstone", &[7], 1).await.remove(0);
     let screening = checkup.service("screening").await;
     let release = ReleaseCapacityRequest { slot: slot.clone(), claim_id: CLAIM.to_owned() };
     let tombstone = screening.capacity().release_capacity(release).await.expect("a release before its reserve");
     assert_eq!(tombstone.get_ref().state(), capacity::capacity_claim::State::Released);
-    let reserve = ReserveCapacityRequest { slot, claim_id: CLAIM.to_owned() };
+    let reserve = ReserveCapacityRequest { slot, claim_id: CLAIM.to_owned(), allow_waitlist: true };
     let refusal = refused(screening.capacity().reserve_capacity(reserve).await, Reason::ClaimTerminated);
     assert_eq!((refusal.value("claimId"), refusal.value("state")), (CLAIM, "RELEASED"));
     seen.note(refusal);
@@ -220,6 +238,7 @@ pub(super) async fn without_hospital(seen: &mut Seen) {
     let mut read = Request::new(GetMyPageRequest {
         name: "customers/kim/myPage".to_owned(),
         min_consistency_token: pending.consistency_token,
+        ..GetMyPageRequest::default()
     });
     read.set_timeout(Duration::from_millis(500));
     let page = elsewhere.customer("kim").await.my_page().get_my_page(read).await;
@@ -258,7 +277,8 @@ pub(super) async fn with_a_short_queue(seen: &mut Seen) {
     let mut random = seed("short queue");
     let claims: Vec<String> = (0..100).map(|_| format!("{}.1", random.uuid())).collect();
     let answers = gather(start_together(claims.len(), |i| {
-        let request = ReserveCapacityRequest { slot: slot.clone(), claim_id: claims[i].clone() };
+        let claim_id = claims[i].clone();
+        let request = ReserveCapacityRequest { slot: slot.clone(), claim_id, ..ReserveCapacityRequest::default() };
         let screening = screening.clone();
         async move { screening.capacity().reserve_capacity(request).await }
     }))

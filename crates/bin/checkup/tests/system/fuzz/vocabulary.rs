@@ -29,8 +29,9 @@ impl Vocabulary {
         let mut slots = admin.open("fuzzed-one", &[3, 4, 5, 6], 3).await;
         slots.extend(admin.open("fuzzed-two", &[3, 4, 5, 6], 3).await);
         let mut booked: Vec<Screening> = Vec::new();
-        for (customer, slot) in [("kim", 0), ("kim", 1), ("lee", 4), ("lee", 5), ("park", 0)] {
-            booked.push(admin.book(customer, &slots[slot], "").await.expect("a place"));
+        // The first slot is full, and one waits for it.
+        for (customer, slot) in [("kim", 0), ("kim", 1), ("lee", 4), ("lee", 5), ("park", 0), ("choi", 0), ("han", 0)] {
+            booked.push(admin.join(customer, &slots[slot], "").await.expect("a place, or one in the queue"));
         }
         let marketing = checkup.service("marketing").await;
         let mut increases = Vec::new();
@@ -79,9 +80,25 @@ impl Vocabulary {
             "time_zone" => owned(&["Asia/Seoul", "Pacific/Kiritimati", "America/St_Johns", "UTC"]),
             "min_consistency_token" => [self.tokens.clone(), vec![String::new(); 3]].concat(),
             "etag" => owned(&["\"1\"", "\"2\"", "\"0\""]),
-            "filter" => owned(&["", "", "state=CONFIRMED", "date>=2027-01-01", "display_name:\"a\"", "state="]),
+            "filter" => owned(&[
+                "",
+                "",
+                "state=CONFIRMED",
+                "state=WAITLISTED",
+                "date>=2027-01-01",
+                "display_name:\"a\"",
+                "state=",
+            ]),
             "order_by" => owned(&["", "", "date", "create_time desc", "fill_ratio", "nonsense"]),
-            "paths" => owned(&["display_name", "booking_policy", "booking_policy.min_notice", "*", "nonsense"]),
+            "paths" => owned(&[
+                "display_name",
+                "booking_policy",
+                "booking_policy.min_notice",
+                "booking_policy.waitlist_limit",
+                "booking_policy.promotion_min_notice",
+                "*",
+                "nonsense",
+            ]),
             "request_id" => {
                 owned(&["7f2c1a9e-3b44-4c6e-9a51-0d8e6c1b2f30", "7f2c1a9e-3b44-4c6e-9a51-0d8e6c1b2f31", "7"])
             }

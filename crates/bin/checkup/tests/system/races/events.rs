@@ -61,6 +61,7 @@ async fn check_page(auditor: &Party, customer: &str, screenings: &[Screening]) {
         let request = GetMyPageRequest {
             name: format!("{customer}/myPage"),
             min_consistency_token: screening.consistency_token.clone(),
+            ..GetMyPageRequest::default()
         };
         let page = auditor.my_page().get_my_page(request).await.expect("a page").into_inner();
         let active = own.iter().filter(|one| one.state() == State::Confirmed).count();

@@ -9,6 +9,7 @@ mod faults;
 mod requests;
 mod reschedule;
 mod time;
+mod waitlist;
 
 use contract::capacity::v1::{CapacityClaim, ListCapacityClaimsRequest};
 use contract::hospital::v1::Slot;
@@ -25,7 +26,8 @@ pub(crate) async fn all_screenings(auditor: &Party, filter: &str) -> Vec<Screeni
             page_size: 1000,
             page_token,
             filter: filter.to_owned(),
-            order_by: String::new(),
+            show_waitlisted: true,
+            ..screening::ListScreeningsRequest::default()
         };
         let page = auditor.screening().list_screenings(request).await.expect("an auditor lists").into_inner();
         found.extend(page.screenings);

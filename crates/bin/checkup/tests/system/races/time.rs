@@ -83,7 +83,7 @@ async fn r14_the_window_is_the_policy_of_the_hospital() {
     let checkup = launch().start().await;
     let admin = checkup.admin().await;
     let hours = |hours: i64| Some(prost_duration(hours));
-    let policy = BookingPolicy { min_notice: hours(72), max_advance: hours(240), cancellation_cutoff: None };
+    let policy = BookingPolicy { min_notice: hours(72), max_advance: hours(240), ..BookingPolicy::default() };
     let request = CreateHospitalRequest {
         hospital: Some(Hospital {
             display_name: "By appointment".to_owned(),

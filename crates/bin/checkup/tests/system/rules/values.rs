@@ -11,7 +11,7 @@ use super::requests::{Target, day, on, rules};
 
 /// The numbers that anything is limited to. They are tried on every number, so that a limit without a rule is found
 /// too.
-const LIMITS: &[i64] = &[0, 1, 100, 366, 1_000, 100_000];
+const LIMITS: &[i64] = &[0, 1, 100, 366, 1_000, 10_000, 100_000];
 /// The longest text that is sent, and to every field: longer than any that is limited may be.
 const LONGEST: usize = 2_001;
 /// Random values for each pattern, and changes of each of them.
@@ -250,6 +250,8 @@ fn masks(of: &prost_reflect::MessageDescriptor) -> Vec<Value> {
         "booking_policy.min_notice",
         "booking_policy.max_advance",
         "booking_policy.cancellation_cutoff",
+        "booking_policy.waitlist_limit",
+        "booking_policy.promotion_min_notice",
         "booking_policy.min",
         "customer_display_name",
         "customer",

@@ -41,6 +41,8 @@ async fn a_hospital_with_everything_wrong_hears_it_all_at_once() {
         min_notice: Some(Duration { seconds: -1, nanos: 0 }),
         max_advance: hours(8785),
         cancellation_cutoff: Some(Duration { seconds: i64::MAX, nanos: i32::MIN }),
+        waitlist_limit: Some(10_001),
+        promotion_min_notice: Some(Duration { seconds: 8784 * 3600, nanos: 1 }),
     };
     let everything = CreateHospitalRequest {
         hospital: Some(Hospital {
@@ -66,6 +68,8 @@ async fn a_hospital_with_everything_wrong_hears_it_all_at_once() {
             ("hospital.booking_policy.min_notice", FIELD),
             ("hospital.booking_policy.max_advance", FIELD),
             ("hospital.booking_policy.cancellation_cutoff", FIELD),
+            ("hospital.booking_policy.waitlist_limit", FIELD),
+            ("hospital.booking_policy.promotion_min_notice", FIELD),
             ("hospital_id", FIELD),
             ("initial_slots[0].capacity", FIELD),
             ("initial_slots[1].date", DATE),
@@ -91,7 +95,13 @@ async fn a_hospital_with_everything_wrong_hears_it_all_at_once() {
 async fn what_is_just_within_the_limits_is_accepted() {
     let checkup = launch().start().await;
     let admin = admin_of(&checkup).await;
-    let policy = BookingPolicy { min_notice: hours(0), max_advance: hours(8784), cancellation_cutoff: hours(8784) };
+    let policy = BookingPolicy {
+        min_notice: hours(0),
+        max_advance: hours(8784),
+        cancellation_cutoff: hours(8784),
+        waitlist_limit: Some(10_000),
+        promotion_min_notice: hours(8784),
+    };
     // Output-only fields are ignored if a client sends them, even with an unknown enum number.
     let hospital = Hospital {
         display_name: hangul(100),
@@ -114,6 +124,7 @@ async fn what_is_just_within_the_limits_is_accepted() {
     assert_eq!(made.name, format!("hospitals/a{}", "b".repeat(62)));
     assert_eq!((made.state(), made.active_booking_count), (hospital::hospital::State::Active, 0));
     assert_eq!(made.display_name, hangul(100));
+    assert_eq!(made.booking_policy, Some(policy));
     let again = admin.hospital().create_hospital(request).await.expect("a replay").into_inner();
     assert_eq!(again, made);
     let four = CreateHospitalRequest {
@@ -128,6 +139,7 @@ async fn what_is_just_within_the_limits_is_accepted() {
     assert!(unnamed.name.len() > "hospitals/".len() + 3, "{}", unnamed.name);
     let policy = unnamed.booking_policy.expect("the policy in force");
     assert_eq!((policy.min_notice, policy.max_advance, policy.cancellation_cutoff), (hours(0), hours(8784), hours(0)));
+    assert_eq!((policy.waitlist_limit, policy.promotion_min_notice), (Some(100), hours(24)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -144,7 +156,7 @@ async fn hospitals_are_changed_and_deleted_by_good_requests_only() {
     let bad = Hospital { name: "hospitals/".to_owned(), display_name: "a\u{7}b".to_owned(), ..Hospital::default() };
     complains(update(bad, &[]).await, &[("hospital.name", FIELD), ("hospital.display_name", FIELD)]);
     let policy = |min_notice, max_advance| {
-        let booking_policy = Some(BookingPolicy { min_notice, max_advance, cancellation_cutoff: None });
+        let booking_policy = Some(BookingPolicy { min_notice, max_advance, ..BookingPolicy::default() });
         Hospital { booking_policy, ..steady() }
     };
     const NOTICE: &str = "hospital.booking_policy.min_notice";
@@ -174,7 +186,7 @@ async fn hospitals_are_changed_and_deleted_by_good_requests_only() {
     complains(update(moved, &[]).await, &[("hospital.time_zone", FIELD)]);
     complains(update(steady(), &["state"]).await, &[("update_mask", FIELD)]);
     complains(update(steady(), &["time_zone"]).await, &[("update_mask", FIELD)]);
-    complains(update(steady(), &["booking_policy.waitlist_limit"]).await, &[("update_mask", FIELD)]);
+    complains(update(steady(), &["booking_policy.waitlist"]).await, &[("update_mask", FIELD)]);
     let none = UpdateHospitalRequest::default();
     complains(admin.hospital().update_hospital(none).await, &[("hospital", FIELD)]);
 
@@ -431,7 +443,11 @@ async fn capacity_requests_and_claims_are_checked_too() {
     let screening = checkup.service("screening").await;
     for claim_id in ["", "1", "01890a5d-ac96-774b-bcce-b302099a8057", "01890a5d-ac96-774b-bcce-b302099a8057.0"] {
         let claim_id = claim_id.to_owned();
-        let reserve = ReserveCapacityRequest { slot: "slots/2030-01-01".to_owned(), claim_id: claim_id.clone() };
+        let reserve = ReserveCapacityRequest {
+            slot: "slots/2030-01-01".to_owned(),
+            claim_id: claim_id.clone(),
+            allow_waitlist: true,
+        };
         complains(screening.capacity().reserve_capacity(reserve).await, &[("slot", FIELD), ("claim_id", FIELD)]);
         let release = ReleaseCapacityRequest { slot: slot.clone(), claim_id };
         complains(screening.capacity().release_capacity(release).await, &[("claim_id", FIELD)]);

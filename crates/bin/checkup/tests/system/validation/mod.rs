@@ -5,6 +5,7 @@
 mod calendar;
 mod hospitals;
 mod others;
+mod queues;
 mod readable;
 mod texts;
 

@@ -126,6 +126,7 @@ async fn screenings_are_read_and_changed_by_good_requests_only() {
         page_token: "nope".to_owned(),
         filter: "date>=yesterday".to_owned(),
         order_by: "name".to_owned(),
+        show_waitlisted: true,
     };
     let refusal = complains(
         admin.screening().list_screenings(list).await,
@@ -171,6 +172,8 @@ async fn filters_keep_to_what_each_list_names() {
     let good = [
         "",
         "state=CONFIRMED",
+        "state=WAITLISTED",
+        "state!=EXPIRED",
         "state = \"CONFIRMED\" AND date >= 2027-01-01 AND date<\"2028-01-01\"",
         "customer=\"customers/kim\"",
         "hospital!=\"hospitals/abcd\"",
@@ -179,7 +182,7 @@ async fn filters_keep_to_what_each_list_names() {
     for filter in good {
         list(filter).await.unwrap_or_else(|status| panic!("{filter}: {status:?}"));
     }
-    for filter in ["state=PENDING", "customer:kim", "colour=red"] {
+    for filter in ["state=PENDING", "state=WAITLISTED", "customer:kim", "colour=red"] {
         let request = ListReservationsRequest { filter: filter.to_owned(), ..ListReservationsRequest::default() };
         complains(auditor.reservation().list_reservations(request).await, &[("filter", FILTER)]);
     }
@@ -219,13 +222,18 @@ async fn views_are_read_by_good_requests_only() {
         auditor.reservation().list_reservation_history(history).await,
         &[("parent", FIELD), ("page_size", FIELD), ("page_token", TOKEN)],
     );
-    let page = GetMyPageRequest { name: "customers/kim".to_owned(), min_consistency_token: "AAAA".to_owned() };
+    let page = GetMyPageRequest {
+        name: "customers/kim".to_owned(),
+        min_consistency_token: "AAAA".to_owned(),
+        show_waitlisted: true,
+    };
     complains(auditor.my_page().get_my_page(page).await, &[("name", FIELD), ("min_consistency_token", FIELD)]);
     let items = ListMyPageItemsRequest {
         parent: "customers//myPage".to_owned(),
         page_size: -1,
         page_token: "t".to_owned(),
         min_consistency_token: "t".to_owned(),
+        show_waitlisted: true,
     };
     complains(
         auditor.my_page().list_my_page_items(items).await,
@@ -233,7 +241,7 @@ async fn views_are_read_by_good_requests_only() {
     );
     // A resume token is bound to the page, so it is only checked if the page's name is valid.
     for (name, expected) in [("myPage", ("name", FIELD)), ("customers/kim/myPage", ("resume_token", TOKEN))] {
-        let watch = WatchMyPageRequest { name: name.to_owned(), resume_token: "r".to_owned() };
+        let watch = WatchMyPageRequest { name: name.to_owned(), resume_token: "r".to_owned(), show_waitlisted: true };
         complains(auditor.my_page().watch_my_page(watch).await, &[expected]);
     }
 }
