@@ -64,6 +64,7 @@ call "$admin" checkup.screening.v1.ScreeningService/CreateScreening \
 has "a full slot is FailedPrecondition" "Code: FailedPrecondition"
 has "its ErrorInfo is decoded" '"reason": "SLOT_FULL"'
 has "with its metadata" '"remaining": "0"'
+has "which says that a queue is open" '"waitlistOpen": "true"'
 case $answer in *'"value":'*) fail "details are base64" ;; *) ok "nothing is base64" ;; esac
 call "$admin" checkup.hospital.v1.HospitalService/CreateHospital '{"hospitalId":"X","hospital":{"timeZone":"Mars"}}'
 has "BadRequest names the fields" '"field": "hospital.display_name"'
@@ -71,9 +72,25 @@ has "all of them" '"field": "hospital_id"'
 call "" checkup.screening.v1.ScreeningService/ListScreenings '{}'
 has "no token" '"reason": "CREDENTIALS_MISSING"'
 
+call "$admin" checkup.screening.v1.ScreeningService/CreateScreening \
+    "{\"screening\":{\"customer\":\"customers/lee\",\"slot\":\"$slot\"},\"joinWaitlist\":true}"
+has "join_waitlist leaves a booking WAITLISTED" '"state": "WAITLISTED"'
+has "as the first" '"waitlistPosition": 1'
+waits=$(printf '%s\n' "$answer" | sed -n 's/^  "name": "\(.*\)",$/\1/p')
+call "$admin" checkup.screening.v1.ScreeningService/ListScreenings "{\"filter\":\"slot=\\\"$slot\\\"\"}"
+case $answer in *"$waits"*) fail "a list shows who waits" ;; *) ok "a list does not show who waits" ;; esac
+call "$admin" checkup.screening.v1.ScreeningService/ListScreenings \
+    "{\"filter\":\"slot=\\\"$slot\\\"\",\"showWaitlisted\":true}"
+has "unless it is asked to" "$waits"
+
 call "$customer" checkup.screening.v1.ScreeningService/RescheduleScreening "{\"name\":\"$name\",\"slot\":\"$other\"}"
 has "RescheduleScreening leaves it CONFIRMED" '"state": "CONFIRMED"'
 has "at the other slot" "\"slot\": \"$other\""
+for _ in $(seq 50); do
+    call "$admin" checkup.screening.v1.ScreeningService/GetScreening "{\"name\":\"$waits\"}"
+    case $answer in *WAITLISTED*) sleep 0.1 ;; *) break ;; esac
+done
+has "who waited has the place" '"state": "CONFIRMED"'
 call "$customer" checkup.screening.v1.ScreeningService/CancelScreening "{\"name\":\"$name\"}"
 has "CancelScreening" '"state": "CANCELLED"'
 call "$customer" checkup.mypage.v1.MyPageService/GetMyPage '{"name":"customers/kim/myPage"}'

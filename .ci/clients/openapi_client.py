@@ -107,6 +107,12 @@ def play(given):
     expect("the slot is full", read.status_code == 200 and read.parsed.booked_count == 1, read)
     listed = operation("screening", "list_screenings")(client=kim, filter_=f'slot="{slot}"')
     expect("the booking is listed", [one.name for one in listed.parsed.screenings] == [booked.parsed.name], listed)
+    waits = book(client=admin, body=request.from_dict({"screening": {"customer": "customers/walk-in", "slot": slot}, "joinWaitlist": True}))
+    expect("another booking waits", waits.status_code == 200 and (waits.parsed.state, waits.parsed.waitlist_position) == ("WAITLISTED", 1), waits)
+    for shown in (False, True):
+        listed = operation("screening", "list_screenings")(client=admin, filter_=f'slot="{slot}"', show_waitlisted=shown)
+        found = waits.parsed.name in [one.name for one in listed.parsed.screenings]
+        expect(f"who waits is {'' if shown else 'not '}listed", found == shown, listed)
     elsewhere = f"hospitals/{hospital}/slots/{later.isoformat()}"
     body = model("screening", "reschedule_screening_request").from_dict({"slot": elsewhere, "requestId": str(uuid.uuid4())})
     moved = operation("screening", "reschedule_screening")(screening=booked.parsed.name.split("/")[1], client=kim, body=body)

@@ -26,7 +26,7 @@ SUBJECTS = ["checkup.v1.screening.*.*", "checkup.v1.slot.*.*", "checkup.v1.claim
 TRIES, FIRST_PAUSE, LONGEST_PAUSE = 10, 0.05, 5.0  # pauses in seconds; they double
 STATES = {
     "screening_pending": "PENDING", "screening_confirmed": "CONFIRMED", "screening_rejected": "REJECTED", "screening_cancelled": "CANCELLED",
-    "screening_force_cancelled": "FORCE_CANCELLED",
+    "screening_force_cancelled": "FORCE_CANCELLED", "screening_waitlisted": "WAITLISTED",
 }
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS booking (screening TEXT PRIMARY KEY, version INTEGER, state TEXT, customer TEXT, slot TEXT);
@@ -86,6 +86,8 @@ class Store:
         payload = getattr(event, fact)
         if fact in STATES or fact == "screening_attendance_recorded":
             self.booking(event, STATES.get(fact) or ("COMPLETED" if payload.attended else "NO_SHOW"), payload.screening)
+        if fact == "screening_waitlist_ended":
+            self.booking(event, payload.state, payload.screening)
         if "slot_version" in payload.DESCRIPTOR.fields_by_name:
             capacity = payload.new_capacity if fact == "slot_capacity_changed" else payload.capacity
             self.place(payload, capacity)

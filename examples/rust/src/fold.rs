@@ -68,6 +68,8 @@ impl State {
             Payload::ScreeningRejected(fact) => self.booking(version, "REJECTED", fact.screening),
             Payload::ScreeningCancelled(fact) => self.booking(version, "CANCELLED", fact.screening),
             Payload::ScreeningForceCancelled(fact) => self.booking(version, "FORCE_CANCELLED", fact.screening),
+            Payload::ScreeningWaitlisted(fact) => self.booking(version, "WAITLISTED", fact.screening),
+            Payload::ScreeningWaitlistEnded(fact) => self.booking(version, &fact.state, fact.screening),
             Payload::ScreeningAttendanceRecorded(fact) => {
                 self.booking(version, if fact.attended { "COMPLETED" } else { "NO_SHOW" }, fact.screening);
             }
@@ -86,6 +88,9 @@ impl State {
                 self.place(fact.slot, fact.slot_version, fact.new_capacity, fact.booked_count);
             }
             Payload::CapacityReserved(fact) => {
+                self.place(fact.slot, fact.slot_version, fact.capacity, fact.booked_count)
+            }
+            Payload::CapacityWaitlisted(fact) => {
                 self.place(fact.slot, fact.slot_version, fact.capacity, fact.booked_count)
             }
             Payload::CapacityReleased(fact) => {
