@@ -18,7 +18,7 @@ use crate::testbed::{Setup, Testbed};
 use crate::{Error, Item, Order};
 
 /// The number of callers.
-pub(super) const CALLERS: usize = 256;
+const CALLERS: usize = 256;
 /// The goal of the rate with request_ids of version 4 against version 7: a caller cannot be asked to know the
 /// difference.
 const VERSION_4: f64 = 0.95;
@@ -127,7 +127,7 @@ pub(super) async fn measure(bench: &mut Bench<'_>, item: Item) -> Result<Section
     section.sides.extend(booked.into_iter().map(|booked| booked.turns.side));
     section.sides.extend([unhurried, reading, beside]);
     section.notes = notes(h, caught_up);
-    queue::measure(bench, &testbed, &mut section).await?;
+    queue::measure(bench, &testbed, &mut section, CALLERS).await?;
     testbed.stop().await?;
     Ok(section)
 }

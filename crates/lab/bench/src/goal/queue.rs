@@ -11,7 +11,6 @@ use domain::window::MAX_WAITLIST;
 use tonic::Status;
 
 use super::Bench;
-use super::booking::CALLERS;
 use super::turns::Turns;
 use crate::Error;
 use crate::caller::{Caller, Token};
@@ -65,7 +64,12 @@ impl Work for Cancelling {
 pub(super) const TURNS: u32 = 4;
 
 /// Measures joins and promotions by turns, and adds them to the section.
-pub(super) async fn measure(bench: &Bench<'_>, testbed: &Testbed, section: &mut Section) -> Result<(), Error> {
+pub(super) async fn measure(
+    bench: &Bench<'_>,
+    testbed: &Testbed,
+    section: &mut Section,
+    callers: usize,
+) -> Result<(), Error> {
     // No more than may wait
     let places = i32::try_from(bench.plan.sizes.places * CALLS_PER_PLACE).unwrap_or(MAX_WAITLIST).min(MAX_WAITLIST);
     let calls = usize::try_from(places).unwrap_or_default();
@@ -76,15 +80,15 @@ pub(super) async fn measure(bench: &Bench<'_>, testbed: &Testbed, section: &mut 
         Ok(Arc::new(Joining { caller, hot: Arc::clone(&hot), names: Mutex::default() }))
     };
     let names = ["a booking", "a join", "a cancellation and a promotion", "a cancellation"];
-    let mut turns = names.map(|name| Turns::new(name, CALLERS));
+    let mut turns = names.map(|name| Turns::new(name, callers));
     let [booking, joining, promoting, cancelling] = &mut turns;
     for _ in 0..bench.plan.pairs {
         hot.fresh();
         let (booked, waiting) = (work()?, work()?);
-        booking.add(bench, testbed, all(&booked, CALLERS, calls)).await?;
-        joining.add(bench, testbed, all(&waiting, CALLERS, calls)).await?;
-        promoting.add(bench, testbed, all(&Arc::new(Cancelling(booked)), CALLERS, calls)).await?;
-        cancelling.add(bench, testbed, all(&Arc::new(Cancelling(waiting)), CALLERS, calls)).await?;
+        booking.add(bench, testbed, all(&booked, callers, calls)).await?;
+        joining.add(bench, testbed, all(&waiting, callers, calls)).await?;
+        promoting.add(bench, testbed, all(&Arc::new(Cancelling(booked)), callers, calls)).await?;
+        cancelling.add(bench, testbed, all(&Arc::new(Cancelling(waiting)), callers, calls)).await?;
     }
     section.figures.extend(figures(turns.each_ref().map(|turns| &turns.spent.processes)));
     section.sides.extend(turns.map(|turns| turns.side));
