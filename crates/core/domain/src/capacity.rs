@@ -13,6 +13,7 @@
 
 mod booking;
 mod claim;
+mod offering;
 mod slot;
 
 pub use booking::{Offer, Venue, judge_booking, judge_joining, slot_full};
@@ -20,11 +21,9 @@ pub use claim::{
     Claim, ClaimState, MAX_BATCHED_CALLS, RevokeReason, Step, Ticket, claim_not_found, release, reserve, revoke,
     serve_queue,
 };
+pub use offering::{Administered, CapacityChange, reopen_slot, set_capacity};
 pub(crate) use slot::require_on_sale;
-pub use slot::{
-    Administered, CapacityChange, MAX_CAPACITY, Slot, SlotState, close_slot, open_slot, reopen_slot, set_capacity,
-    slot_not_found, state_fact, withdraw_slot,
-};
+pub use slot::{MAX_CAPACITY, Slot, SlotState, close_slot, open_slot, slot_not_found, state_fact, withdraw_slot};
 
 pub use crate::event::Fact;
 

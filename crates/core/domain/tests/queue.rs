@@ -19,6 +19,8 @@ mod rules;
 mod scenarios;
 #[path = "queue/slot.rs"]
 mod slot;
+#[path = "queue/slots.rs"]
+mod slots;
 #[path = "queue/steps.rs"]
 mod steps;
 #[path = "queue/world.rs"]
@@ -29,7 +31,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use rows::Rows;
 use scenarios::{SCENARIOS, Scenario};
-use slot::Slots;
+use slots::Slots;
 use steps::Successors;
 use world::World;
 

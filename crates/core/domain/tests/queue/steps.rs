@@ -7,7 +7,8 @@ use domain::booking::{
 use crate::Variant;
 use crate::rows::{Act, Row, Rows};
 use crate::scenarios::{Kind, Scenario};
-use crate::slot::{BOOKINGS, Claim, Op, Sale, Slot, Slots};
+use crate::slot::{BOOKINGS, Claim, Op, Sale, Slot};
+use crate::slots::Slots;
 use crate::world::{Booking, Call, Question, Reserved, World};
 
 /// The possible next events, and the world after each.

@@ -3,7 +3,8 @@
 use crate::Variant;
 use crate::rows::Row;
 use crate::scenarios::{Kind, Scenario};
-use crate::slot::{BOOKINGS, Claim, Sale, Slot, Slots};
+use crate::slot::{BOOKINGS, Claim, Sale, Slot};
+use crate::slots::Slots;
 
 /// A call of the customer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
