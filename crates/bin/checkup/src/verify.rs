@@ -44,7 +44,8 @@ pub async fn run(args: VerifyArgs) -> Result<Exit, Failure> {
         auditor.ok_or_else(|| Failure::usage("verify reads as an auditor: give an auditor's token with --token"))?;
     let mesh = Box::pin(stream::Mesh::open(&args.config)).await?;
     let progress = Progress::new();
-    // A configuration that is not for this program is no reason not to look. Then the services run on the system's time.
+    // A configuration that is not for this program is no reason not to look. Then the services run on the system's
+    // time.
     let offset = Sources::of_process(&args.config).settings().map(|settings| settings.clock_offset).unwrap_or_default();
     let clock = Clock::shifted(offset);
     let mut reader = Reader::new(auditor, clock, progress.clone());
