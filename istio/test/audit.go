@@ -43,6 +43,7 @@ var wantedTimeouts = map[string]map[string]time.Duration{
 		"hospital.v1.HospitalService/BatchCloseSlots":              10 * time.Second,
 		"hospital.v1.HospitalService/ReopenSlot":                   5 * time.Second,
 		"hospital.v1.HospitalService/SearchAvailability":           5 * time.Second,
+		"hospital.v1.HospitalService/WatchAvailability":            0,
 		"hospital.v1.HospitalService/CreateCapacityRequest":        5 * time.Second,
 		"hospital.v1.HospitalService/GetCapacityRequest":           3 * time.Second,
 		"hospital.v1.HospitalService/ListCapacityRequests":         3 * time.Second,

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use bus::jetstream::JetStream;
 use bus::tail::{Log, Tailer};
-use bus::{Publish, Subscribe};
+use bus::{Follow, Publish, Subscribe};
 use mypage::Views;
-use relay::{Consumer, OutboxLog, Retention, Versions, Witness};
+use relay::{Consumer, Follower, OutboxLog, Retention, Versions, Witness};
 use runtime::Process;
 use runtime::clock::Clock;
 use runtime::identity::Verifier;
@@ -60,6 +60,7 @@ pub struct Assembly {
     /// The services that publish events, with the versions of what these report.
     versions: Vec<(Service, Arc<dyn Versions>)>,
     consumers: Vec<(Service, Consumer)>,
+    followers: Vec<Follower>,
     witnesses: Vec<Witness>,
     view: Option<Kept>,
 }
@@ -106,7 +107,8 @@ impl Assembly {
     }
 
     fn add(&mut self, service: Service, built: Built) {
-        let Built { database, consumers, versions, views } = built;
+        let Built { database, consumers, versions, follower, views } = built;
+        self.followers.extend(follower);
         match views {
             Some(views) => self.view = Some(Kept { views, fed: None }),
             None => self.databases.push((service, database)),
@@ -160,7 +162,12 @@ impl Assembly {
             .databases
             .iter()
             .map(|(service, database)| Arc::new(OutboxLog::new(service.name(), database.clone())) as Arc<dyn Log>);
-        let transport: Arc<dyn Subscribe> = Arc::new(Tailer::new(logs.collect()));
+        let tailer = Tailer::new(logs.collect());
+        for follower in std::mem::take(&mut self.followers) {
+            let own = tailer.only(follower.producer);
+            follow(parts, follower, Arc::new(own));
+        }
+        let transport: Arc<dyn Subscribe> = Arc::new(tailer);
         for (service, consumer) in std::mem::take(&mut self.consumers) {
             self.start(parts, service, consumer, &transport, None);
         }
@@ -202,6 +209,9 @@ impl Assembly {
     async fn consume(&mut self, parts: &Parts<'_>, broker: &JetStream) -> Result<(), Failure> {
         let shared: Arc<dyn Subscribe> = Arc::new(broker.durable());
         let alone: Arc<dyn Subscribe> = Arc::new(broker.ordered());
+        for follower in std::mem::take(&mut self.followers) {
+            follow(parts, follower, Arc::new(broker.ordered()));
+        }
         for (service, consumer) in std::mem::take(&mut self.consumers) {
             match consumer.database.location() {
                 Location::Postgres(_) => self.start(parts, service, consumer, &shared, None),
@@ -261,6 +271,12 @@ impl Assembly {
         let all = self.databases.into_iter().map(|(_, database)| database).chain(view).collect();
         Databases { all, witnesses: self.witnesses }
     }
+}
+
+/// Starts the loop that gives a follower its events.
+fn follow(parts: &Parts<'_>, follower: Follower, transport: Arc<dyn Follow>) {
+    let following = relay::follow(follower, transport, parts.process.drain.clone());
+    parts.process.tasks.spawn(Kind::Loop, "follow", following);
 }
 
 /// The databases of services that have stopped serving.

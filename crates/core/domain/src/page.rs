@@ -77,6 +77,19 @@ impl<T> Rows<T> {
         Self { rows, more }
     }
 
+    /// The page that follows these rows of `page`; `None` if they are the last.
+    #[must_use]
+    pub fn following(&self, page: &Page) -> Option<Page> {
+        let last = self.rows.last().filter(|_| self.more);
+        last.map(|(keys, _)| Page { after: Some(keys.clone()), ..page.clone() })
+    }
+
+    /// The rows without their positions.
+    #[must_use]
+    pub fn into_rows(self) -> Vec<T> {
+        self.rows.into_iter().map(|(_, row)| row).collect()
+    }
+
     /// Iterates over the rows without their positions.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.rows.iter().map(|(_, row)| row)
@@ -146,21 +159,45 @@ impl Page {
                 DEFAULT_SIZE
             }
         };
+        let mut page = Self::bound(size, binding);
+        let description = "must be a next_page_token of this list with the same filter, order and parent";
+        page.go_on(violations, ("page_token", description), page_token, shape);
+        page
+    }
+
+    /// Reads the token of a stream, which is bound and opened as that of a list. A stream has no page_size.
+    pub fn of_stream(violations: &mut Violations, resume_token: &str, binding: &[&str], shape: &[KeyKind]) -> Self {
+        let mut page = Self::bound(DEFAULT_SIZE, binding);
+        let description = "must be a resume_token of this method with the same other fields";
+        page.go_on(violations, ("resume_token", description), resume_token, shape);
+        page
+    }
+
+    /// The first page of the same list, with this size.
+    #[must_use]
+    pub fn first(&self, size: u64) -> Self {
+        Self { size, after: None, binding: self.binding.clone() }
+    }
+
+    fn bound(size: u64, binding: &[&str]) -> Self {
         let mut hash = Sha256::new();
         for part in binding {
             let part = text::nfc(part);
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part.as_bytes());
         }
-        let mut page = Self { size, after: None, binding: hash.finalize().to_vec() };
-        if !page_token.is_empty() {
-            page.after = page.open(page_token, shape);
-            if page.after.is_none() {
-                let description = "must be a next_page_token of this list with the same filter, order and parent";
-                violations.add("page_token", Reason::PageTokenInvalid, description);
+        Self { size, after: None, binding: hash.finalize().to_vec() }
+    }
+
+    /// Begins after the position of a token, unless that is empty.
+    fn go_on(&mut self, violations: &mut Violations, field: (&str, &str), token: &str, shape: &[KeyKind]) {
+        if !token.is_empty() {
+            self.after = self.open(token, shape);
+            if self.after.is_none() {
+                let (field, description) = field;
+                violations.add(field, Reason::PageTokenInvalid, description);
             }
         }
-        page
     }
 
     /// Encodes as many rows as fit into one answer, and returns them with the token of the next page. The token is

@@ -8,4 +8,4 @@ pub mod jetstream;
 mod port;
 pub mod tail;
 
-pub use port::{Delivery, Error, Message, Outbound, Position, Publish, StreamState, Subscribe, Subscription};
+pub use port::{Delivery, Error, Follow, Message, Outbound, Position, Publish, StreamState, Subscribe, Subscription};

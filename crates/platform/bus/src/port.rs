@@ -186,6 +186,16 @@ pub trait Subscribe: Send + Sync {
     ) -> Result<Box<dyn Subscription>, Error>;
 }
 
+/// A transport in strict order, near whose end a subscription can begin.
+#[async_trait]
+pub trait Follow: Subscribe {
+    /// The source that a producer's events are read from, and the newest position there; 0 if there is none.
+    ///
+    /// # Errors
+    /// [`Error`] if the transport fails.
+    async fn head(&self, producer: &str) -> Result<(String, i64), Error>;
+}
+
 /// The subject patterns of a consumer.
 #[derive(Debug, Clone)]
 pub(crate) struct Filter(Vec<Pattern>);

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use self::shared::{Rest, SharedLog};
-use crate::port::{Delivery, Error, Filter, Message, Position, Subscribe, Subscription};
+use crate::port::{Delivery, Error, Filter, Follow, Message, Position, Subscribe, Subscription};
 
 /// One message in a producer's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +67,12 @@ impl Tailer {
     pub fn new(logs: Vec<Arc<dyn Log>>) -> Self {
         Self { logs: logs.into_iter().map(|log| Arc::new(SharedLog::new(log))).collect() }
     }
+
+    /// A transport that reads the log of this producer alone. It shares its reads with this one.
+    #[must_use]
+    pub fn only(&self, producer: &str) -> Self {
+        Self { logs: self.logs.iter().filter(|log| log.name() == producer).cloned().collect() }
+    }
 }
 
 #[async_trait]
@@ -85,6 +91,15 @@ impl Subscribe for Tailer {
             log: Arc::clone(log),
         });
         Ok(Box::new(Tails { tails: tails.collect(), filter: Filter::new(filter), next: 0 }))
+    }
+}
+
+#[async_trait]
+impl Follow for Tailer {
+    async fn head(&self, producer: &str) -> Result<(String, i64), Error> {
+        let log = self.logs.iter().find(|log| log.name() == producer);
+        let log = log.ok_or_else(|| Error::new(producer, "its log is not in this process"))?;
+        Ok((producer.to_owned(), log.head().await?))
     }
 }
 

@@ -2,12 +2,14 @@
 //!
 //! Outwards, [`publish`] sends a service's outbox to a broker; without a broker, [`OutboxLog`] presents it as a log.
 //! Inwards, [`consume`] passes batches to a service's [`Handler`], which applies them and their inbox keys in one
-//! transaction. A service that only folds events into tables gets its handler from a [`Projection`]. [`Retention`]
-//! removes old events. This crate does not know what an event means.
+//! transaction. A service that only folds events into tables gets its handler from a [`Projection`]; one that keeps
+//! nothing of them [`follow`]s the newest. [`Retention`] removes old events. This crate does not know what an event
+//! means.
 
 mod apply;
 mod consume;
 mod consumer;
+mod follow;
 mod log;
 mod pace;
 mod projection;
@@ -18,6 +20,7 @@ mod witness;
 
 pub use consume::consume;
 pub use consumer::{ConsumeOptions, Consumer, Handler, Incoming};
+pub use follow::{Follower, Listener, follow};
 pub use log::OutboxLog;
 pub use projection::{Admission, Projection, Projector, Task};
 pub use publish::{PublishOptions, publish};

@@ -254,7 +254,8 @@ impl App {
         read::availability(self.database.pages(), search, page, self.now()).await.map_err(failed)
     }
 
-    async fn require_hospitals(&self, ids: impl IntoIterator<Item = &HospitalId>) -> Result<(), Fault> {
+    /// Refuses a hospital that does not exist.
+    pub(crate) async fn require_hospitals(&self, ids: impl IntoIterator<Item = &HospitalId>) -> Result<(), Fault> {
         let ids: Vec<&HospitalId> = ids.into_iter().collect();
         if ids.is_empty() {
             return Ok(());

@@ -2,6 +2,7 @@
 
 use contract::capacity::v1 as capacity;
 use contract::hospital::v1 as message;
+use contract::hospital::v1::watch_availability_response::{self, Event};
 use domain::capacity::{ClaimState, Slot, SlotState};
 use domain::civil::{encode_date, encode_duration, encode_time};
 use domain::hospital::{CapacityRequest, HospitalState, Terms, count};
@@ -11,6 +12,7 @@ use jiff::Timestamp;
 
 use crate::tables::read::{Available, ClaimView, HospitalView, SlotView};
 use crate::tables::revocation::Cancelling;
+use crate::watch::{WatchMessage, What};
 
 /// Encodes a hospital. While a deletion is under way, every claim that has ended counts as revoked.
 pub(crate) fn hospital(view: &HospitalView) -> message::Hospital {
@@ -101,6 +103,19 @@ pub(crate) fn available_slot(available: &Available) -> message::AvailableSlot {
         hospital_display_name: available.hospital_display_name.clone(),
         time_zone: zone_name(&available.time_zone).to_owned(),
     }
+}
+
+/// Encodes a message of WatchAvailability.
+pub(crate) fn watch_message(WatchMessage { what, token }: WatchMessage) -> message::WatchAvailabilityResponse {
+    let event = match what {
+        What::Part(views, complete) => {
+            let slots = views.iter().map(slot_view).collect();
+            Event::Snapshot(watch_availability_response::Snapshot { slots, complete })
+        }
+        What::Changed(view) => Event::Changed(slot_view(&view)),
+        What::Alive(now) => Event::Heartbeat(watch_availability_response::Heartbeat { time: Some(encode_time(now)) }),
+    };
+    message::WatchAvailabilityResponse { event: Some(event), resume_token: token }
 }
 
 /// Encodes a claim, with the booking terms if a place or a ticket was granted.

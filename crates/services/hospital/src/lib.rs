@@ -16,13 +16,16 @@ mod reactions;
 pub mod recovery;
 mod rpc;
 mod tables;
+mod watch;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use contract::capacity::v1::capacity_service_server::{CapacityService, CapacityServiceServer};
 use contract::hospital::v1::hospital_service_server::HospitalServiceServer;
 use runtime::Process;
+use runtime::config::duration;
 use runtime::server::Server;
 use runtime::tasks::Kind;
 use serde::{Deserialize, Serialize};
@@ -36,12 +39,16 @@ use crate::app::App;
 use crate::batch::HospitalBatchHandler;
 use crate::rpc::Rpc;
 use crate::tables::versions::TableVersions;
+use crate::watch::{Board, Watches};
 
 /// The service's name, in its events, its identity and its metrics.
 pub const NAME: &str = "hospital";
 
 /// The durable name of the consumer that gives places back.
 pub(crate) const CONSUMER: &str = "hospital-releases";
+
+/// The shortest heartbeat. Zero would keep a core busy for nothing.
+const MIN_HEARTBEAT: Duration = Duration::from_millis(10);
 
 /// The service's section of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,12 +58,15 @@ pub struct Options {
     pub queue: usize,
     /// The most changes that one transaction takes. With 1, every change has a transaction of its own.
     pub batch: usize,
+    /// How long a stream may be silent before it sends a heartbeat. Below 10 ms it counts as 10 ms.
+    #[serde(with = "duration")]
+    pub heartbeat: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
         let WriterOptions { queue, batch } = WriterOptions::default();
-        Self { queue, batch }
+        Self { queue, batch, heartbeat: Duration::from_secs(15) }
     }
 }
 
@@ -79,6 +89,8 @@ pub struct Service {
     pub consumers: Vec<relay::Consumer>,
     /// The newest versions of what its events report.
     pub versions: Arc<dyn relay::Versions>,
+    /// What its streams are told from: its own events.
+    pub follower: relay::Follower,
 }
 
 impl fmt::Debug for Service {
@@ -99,7 +111,7 @@ pub async fn build(options: Options, deps: Deps, server: &mut Server) -> Result<
 
 /// [`build`] with a database that is open and migrated with [`Migrator`].
 pub fn build_on(options: Options, database: Database, process: &Process, server: &mut Server) -> Service {
-    let Options { queue, batch } = options;
+    let Options { queue, batch, heartbeat } = options;
     let handler = HospitalBatchHandler::new(process.clock);
     let (writer, serving) = Writer::new(NAME, handler, database.clone(), WriterOptions { queue, batch });
     process.tasks.spawn(Kind::Essential, "hospital-writer", serving);
@@ -107,9 +119,14 @@ pub fn build_on(options: Options, database: Database, process: &Process, server:
     let revocations = Arc::new(Notify::new());
     background::spawn(process, &writer, &database, &revocations);
     let consumers = reactions::consumers(writer.clone(), database.clone());
-    let rpc = Rpc::new(App::new(writer, database.clone(), process.clock, revocations));
+    let board = Board::default();
+    process.tasks.spawn(Kind::Loop, "hospital-watch", board.clone().tell(database.clone()));
+    let follower = board.follower();
+    let heartbeat = heartbeat.max(MIN_HEARTBEAT);
+    let watches = Watches { board, database: database.clone(), clock: process.clock, heartbeat };
+    let rpc = Rpc::new(App::new(writer, database.clone(), process.clock, revocations), watches);
     server.add(runtime::limited!(HospitalServiceServer::new(rpc.clone())));
     let places = Arc::new(rpc.clone());
     server.add(runtime::limited!(CapacityServiceServer::new(rpc)));
-    Service { database, places, consumers, versions: Arc::new(TableVersions) }
+    Service { database, places, consumers, versions: Arc::new(TableVersions), follower }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use contract::capacity::v1::capacity_service_server::CapacityService;
 use domain::access::Caller;
 use mypage::Views;
-use relay::{Consumer, Versions};
+use relay::{Consumer, Follower, Versions};
 use runtime::Process;
 use runtime::client::{ClientOptions, Replicas};
 use runtime::identity::TokenSource;
@@ -41,6 +41,8 @@ pub(crate) struct Built {
     pub(crate) consumers: Vec<Consumer>,
     /// The newest versions of what its events report, if it publishes any.
     pub(crate) versions: Option<Arc<dyn Versions>>,
+    /// What follows its own events, if it keeps something of them in memory.
+    pub(crate) follower: Option<Follower>,
     /// The view of my-page, whose database a rebuild replaces.
     pub(crate) views: Option<Views>,
 }
@@ -54,7 +56,8 @@ impl Slice for hospital::Options {
     fn build(&self, deps: Deps<'_>) -> Built {
         let built = hospital::build_on(self.clone(), deps.database, &deps.process, deps.server);
         *deps.places = Some(built.places);
-        Built { database: built.database, consumers: built.consumers, versions: Some(built.versions), views: None }
+        let (consumers, follower) = (built.consumers, Some(built.follower));
+        Built { database: built.database, consumers, versions: Some(built.versions), follower, views: None }
     }
 }
 
@@ -69,21 +72,24 @@ impl Slice for screening::Options {
         let location = database.location().clone();
         let deps = screening::Deps { location, process, hospital, places, token };
         let built = screening::build_on(self.clone(), database, domain::screening::decide, deps, server);
-        Built { database: built.database, consumers: built.consumers, versions: Some(built.versions), views: None }
+        let (consumers, versions) = (built.consumers, Some(built.versions));
+        Built { database: built.database, consumers, versions, follower: None, views: None }
     }
 }
 
 impl Slice for reservation::Options {
     fn build(&self, deps: Deps<'_>) -> Built {
         let built = reservation::build_on(*self, deps.database, &deps.process, deps.server);
-        Built { database: built.database, consumers: built.consumers, versions: Some(built.versions), views: None }
+        let (consumers, versions) = (built.consumers, Some(built.versions));
+        Built { database: built.database, consumers, versions, follower: None, views: None }
     }
 }
 
 impl Slice for mypage::Options {
     fn build(&self, deps: Deps<'_>) -> Built {
         let built = mypage::build_on(*self, deps.database, deps.process, deps.server);
-        Built { database: built.database, consumers: built.consumers, versions: None, views: Some(built.views) }
+        let (consumers, views) = (built.consumers, Some(built.views));
+        Built { database: built.database, consumers, versions: None, follower: None, views }
     }
 }
 
@@ -93,6 +99,7 @@ impl Slice for marketing::Options {
         let Deps { database, process, token, server, .. } = deps;
         let deps = marketing::Deps { location: database.location().clone(), process, hospital, token };
         let built = marketing::build_on(*self, database, deps, server);
-        Built { database: built.database, consumers: built.consumers, versions: None, views: None }
+        let consumers = built.consumers;
+        Built { database: built.database, consumers, versions: None, follower: None, views: None }
     }
 }

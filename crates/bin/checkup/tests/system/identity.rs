@@ -33,6 +33,7 @@ const ACCESS: &[(&str, &str, &[&str])] = &[
     ("checkup.hospital.v1.HospitalService", "BatchCloseSlots", &["admin"]),
     ("checkup.hospital.v1.HospitalService", "ReopenSlot", &["admin"]),
     ("checkup.hospital.v1.HospitalService", "SearchAvailability", &["public"]),
+    ("checkup.hospital.v1.HospitalService", "WatchAvailability", ROLES),
     ("checkup.hospital.v1.HospitalService", "CreateCapacityRequest", &["marketing"]),
     ("checkup.hospital.v1.HospitalService", "GetCapacityRequest", &["admin", "marketing", "auditor"]),
     ("checkup.hospital.v1.HospitalService", "ListCapacityRequests", &["admin", "marketing", "auditor"]),

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 use super::pull::Pull;
 use super::stream::numbering;
 use super::{Connection, Shared};
-use crate::port::{Delivery, Error, Message, Position, Subscribe, Subscription};
+use crate::port::{Delivery, Error, Follow, Message, Position, Subscribe, Subscription};
 
 /// The broker deletes a consumer that nobody has read from for this long.
 pub(super) const CONSUMER_IDLE_LIMIT: Duration = Duration::from_secs(30);
@@ -62,6 +62,17 @@ impl Subscribe for Ordered {
         let (shared, source, next_check) =
             (Arc::clone(&self.0), source.into(), Instant::now() + POSITION_CHECK_INTERVAL);
         Ok(Box::new(Reader { shared, pull, source, numbering, next_check, connection, delivered: 0 }))
+    }
+}
+
+#[async_trait]
+impl Follow for Ordered {
+    /// All producers share the stream, and its positions.
+    async fn head(&self, _producer: &str) -> Result<(String, i64), Error> {
+        let info = self.0.stream().await?;
+        let source = format!("{}@{}", self.0.options.stream, numbering(&info));
+        let last = i64::try_from(info.state.last_sequence).map_err(|error| self.0.error(error))?;
+        Ok((source, last))
     }
 }
 

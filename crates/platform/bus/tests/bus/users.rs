@@ -1,10 +1,11 @@
 //! What each user of the broker may do, with the configuration that this repository ships.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use async_nats::{ConnectOptions, Event, Subject};
-use bus::Publish;
 use bus::jetstream::{JetStream, JetStreamOptions};
+use bus::{Follow as _, Position, Publish, Subscribe as _};
 use mesh::Nats;
 use mesh::for_tests::or_skip;
 use tokio::sync::mpsc;
@@ -210,4 +211,30 @@ impl<T: bus::Subscribe> SubscribeTo for T {
     async fn try_to_subscribe(&self, name: &str, filter: &[String]) -> Result<Box<dyn bus::Subscription>, bus::Error> {
         self.subscribe(name, filter, std::collections::HashMap::new()).await
     }
+}
+
+#[tokio::test]
+async fn hospital_follows_its_newest_facts() {
+    let Some(server) = or_skip("NATS", Nats::start_with_users("").await) else { return };
+    let hospital = connect(&server, "hospital").await;
+    let events: Vec<_> = (0..5)
+        .map(|number| bus::Outbound {
+            id: format!("id-{number}"),
+            message: message("checkup.v1.slot.slot_opened.hospital", number),
+            headers: Vec::new(),
+        })
+        .collect();
+    assert_eq!(publish(&hospital, &events).await, [1, 2, 3, 4, 5]);
+    let follow = hospital.ordered();
+    let (source, head) = follow.head("hospital").await.expect("an answer");
+    assert_eq!(head, 5);
+    let from = HashMap::from([(source.clone(), head - 2)]);
+    let mut reader = follow.subscribe("hospital", &["checkup.v1.slot.*.*".to_owned()], from).await.expect("let in");
+    let mut read = Vec::new();
+    while read.len() < 2 {
+        read.extend(timeout(EVENT_TIMEOUT, reader.next(9)).await.expect("in time").expect("events"));
+    }
+    let place = |position| Position::Ordered { source: source.as_str().into(), position };
+    assert_eq!(read.iter().map(|held| held.position.clone()).collect::<Vec<_>>(), [place(4), place(5)]);
+    assert_eq!(read.iter().map(number).collect::<Vec<_>>(), [3, 4]);
 }

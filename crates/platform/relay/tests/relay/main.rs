@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "a test owns what it spawns")]
 
 mod consuming;
+mod following;
 mod losses;
 mod projecting;
 mod publishing;

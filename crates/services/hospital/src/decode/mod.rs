@@ -16,7 +16,9 @@ pub(crate) use capacity::{
     list_capacity_claims, list_capacity_requests, reject_capacity_request, reserve,
 };
 pub(crate) use hospital::{create_hospital, delete_hospital, get_hospital, list_hospitals, update_hospital};
-pub(crate) use slot::{close_slot, get_slot, list_slots, reopen_slot, search_availability, set_slot_capacity};
+pub(crate) use slot::{
+    Watch, close_slot, get_slot, list_slots, reopen_slot, search_availability, set_slot_capacity, watch_availability,
+};
 
 use domain::civil::decode_date;
 use domain::filter::Comparison;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use contract::hospital::v1::set_slot_capacity_request::Change as CapacityOf;
 use contract::hospital::v1::{
     CloseSlotRequest, GetSlotRequest, ListSlotsRequest, ReopenSlotRequest, SearchAvailabilityRequest,
-    SetSlotCapacityRequest,
+    SetSlotCapacityRequest, WatchAvailabilityRequest,
 };
 use domain::capacity::{CapacityChange, MAX_CAPACITY};
 use domain::civil::decode_date;
@@ -15,7 +15,7 @@ use domain::request::decode_id;
 use fault::{Fault, Reason, Violations};
 use jiff::civil::Date;
 
-use super::{Asked, List, optional_date, remark, slot_name};
+use super::{Asked, List, optional_date, remark, required, slot_name};
 use crate::command::Change;
 use crate::tables::read::{Dates, Search};
 
@@ -23,6 +23,18 @@ use crate::tables::read::{Dates, Search};
 const MAX_SEARCH_DAYS: i32 = 62;
 /// The most hospitals that one search names.
 const MAX_SEARCH_HOSPITALS: usize = 100;
+/// The most hospitals that one stream watches.
+const MAX_WATCHED_HOSPITALS: usize = 20;
+
+/// A decoded WatchAvailability.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Watch {
+    /// In order, each once.
+    pub(crate) hospitals: Vec<HospitalId>,
+    pub(crate) dates: Dates,
+    /// Binds the tokens; begins after the one of the request.
+    pub(crate) page: Page,
+}
 
 pub(super) fn capacity_fits(violations: &mut Violations, field: &str, capacity: i32) -> bool {
     let fits = (0..=MAX_CAPACITY).contains(&capacity);
@@ -123,15 +135,8 @@ pub(crate) fn reopen_slot(message: &ReopenSlotRequest) -> Result<Asked, Fault> {
 pub(crate) fn search_availability(message: &SearchAvailabilityRequest) -> Result<List<Search>, Fault> {
     let SearchAvailabilityRequest { start_date, end_date, hospitals, min_remaining, page_size, page_token } = message;
     let mut violations = Violations::new();
-    let start = decode_date(&mut violations, "start_date", *start_date);
-    let end = decode_date(&mut violations, "end_date", *end_date);
-    ordered(&mut violations, start, end);
-    let days = start.zip(end).map_or(0, |(start, end)| (end - start).get_days());
-    if days > MAX_SEARCH_DAYS {
-        let description = format!("must be at most {MAX_SEARCH_DAYS} days after start_date, is {days}");
-        violations.add("end_date", Reason::FieldInvalid, description);
-    }
-    let hospitals = search_hospitals(&mut violations, hospitals);
+    let dates = search_dates(&mut violations, *start_date, *end_date);
+    let hospitals = search_hospitals(&mut violations, hospitals, MAX_SEARCH_HOSPITALS);
     if !(0..=MAX_CAPACITY).contains(min_remaining) {
         violations.add("min_remaining", Reason::FieldInvalid, format!("must be 0..{MAX_CAPACITY}; 0 means 1"));
     }
@@ -141,14 +146,46 @@ pub(crate) fn search_availability(message: &SearchAvailabilityRequest) -> Result
     let bound = [&["SearchAvailability", &from, &to, &at_least], names.as_slice()].concat();
     let shape = [KeyKind::Text, KeyKind::Text];
     let page = Page::decode(&mut violations, *page_size, page_token, &bound, &shape);
-    let search = Search { dates: Dates { start, end }, hospitals, min_remaining };
+    let search = Search { dates, hospitals, min_remaining };
     violations.finish_with(Some(List { parent: search, filter: Vec::new(), page }))
 }
 
+pub(crate) fn watch_availability(message: &WatchAvailabilityRequest) -> Result<Watch, Fault> {
+    let WatchAvailabilityRequest { hospitals, start_date, end_date, resume_token } = message;
+    let mut violations = Violations::new();
+    if hospitals.is_empty() {
+        required(&mut violations, "hospitals");
+    }
+    let hospitals = search_hospitals(&mut violations, hospitals, MAX_WATCHED_HOSPITALS);
+    let dates = search_dates(&mut violations, *start_date, *end_date);
+    let names: Vec<&str> = hospitals.iter().map(HospitalId::segment).collect();
+    let (from, to) = (binding(*start_date), binding(*end_date));
+    let bound = [&["WatchAvailability", &from, &to], names.as_slice()].concat();
+    let page = Page::of_stream(&mut violations, resume_token, &bound, &[KeyKind::Text, KeyKind::Int]);
+    violations.finish_with(Some(Watch { hospitals, dates, page }))
+}
+
+/// The dates of a search, both required.
+fn search_dates(
+    violations: &mut Violations,
+    start_date: Option<contract::google::r#type::Date>,
+    end_date: Option<contract::google::r#type::Date>,
+) -> Dates {
+    let start = decode_date(violations, "start_date", start_date);
+    let end = decode_date(violations, "end_date", end_date);
+    ordered(violations, start, end);
+    let days = start.zip(end).map_or(0, |(start, end)| (end - start).get_days());
+    if days > MAX_SEARCH_DAYS {
+        let description = format!("must be at most {MAX_SEARCH_DAYS} days after start_date, is {days}");
+        violations.add("end_date", Reason::FieldInvalid, description);
+    }
+    Dates { start, end }
+}
+
 /// The hospitals of a search, each once, in an order that does not depend on the caller's order.
-fn search_hospitals(violations: &mut Violations, names: &[String]) -> Vec<HospitalId> {
-    if names.len() > MAX_SEARCH_HOSPITALS {
-        let description = format!("must have at most {MAX_SEARCH_HOSPITALS} entries, has {}", names.len());
+fn search_hospitals(violations: &mut Violations, names: &[String], most: usize) -> Vec<HospitalId> {
+    if names.len() > most {
+        let description = format!("must have at most {most} entries, has {}", names.len());
         violations.add("hospitals", Reason::FieldInvalid, description);
         return Vec::new();
     }

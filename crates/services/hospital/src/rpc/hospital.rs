@@ -1,5 +1,7 @@
 //! HospitalService: admins write, everybody reads hospitals, slots and availability.
 
+use std::pin::Pin;
+
 use contract::hospital::v1::hospital_service_server::HospitalService;
 use contract::hospital::v1::{
     ApproveCapacityRequestRequest, BatchCloseSlotsRequest, BatchCloseSlotsResponse, BatchCreateSlotsRequest,
@@ -7,11 +9,14 @@ use contract::hospital::v1::{
     CreateSlotRequest, DeleteHospitalRequest, GetCapacityRequestRequest, GetHospitalRequest, GetSlotRequest, Hospital,
     ListCapacityRequestsRequest, ListCapacityRequestsResponse, ListHospitalsRequest, ListHospitalsResponse,
     ListSlotsRequest, ListSlotsResponse, RejectCapacityRequestRequest, ReopenSlotRequest, SearchAvailabilityRequest,
-    SearchAvailabilityResponse, SetSlotCapacityRequest, Slot, UpdateHospitalRequest,
+    SearchAvailabilityResponse, SetSlotCapacityRequest, Slot, UpdateHospitalRequest, WatchAvailabilityRequest,
+    WatchAvailabilityResponse,
 };
 use domain::ids::HospitalId;
 use fault::Fault;
+use futures::{Stream, StreamExt};
 use runtime::entropy;
+use runtime::status::status;
 use tonic::{Request, Response, Status};
 
 use super::{MARKETING, Rpc, answer, call_of, identify, require_request_owner, require_request_reader};
@@ -19,6 +24,8 @@ use crate::app::Call;
 use crate::command::Change;
 use crate::tables::read::SlotView;
 use crate::{decode, encode};
+
+type Messages = Pin<Box<dyn Stream<Item = Result<WatchAvailabilityResponse, Status>> + Send>>;
 
 /// A time-ordered id, for a hospital whose caller chose none.
 fn fresh_hospital() -> HospitalId {
@@ -162,6 +169,14 @@ impl Rpc {
         Ok(SearchAvailabilityResponse { available_slots, next_page_token })
     }
 
+    async fn watch(&self, call: &Call, message: &WatchAvailabilityRequest) -> Result<Messages, Fault> {
+        call.caller.require_token()?;
+        let query = decode::watch_availability(message)?;
+        self.app.require_hospitals(&query.hospitals).await?;
+        let messages = self.watches.clone().open(query).await?;
+        Ok(Box::pin(messages.map(|message| message.map(encode::watch_message).map_err(status))))
+    }
+
     async fn create_capacity_request(
         &self,
         call: &Call,
@@ -220,6 +235,8 @@ impl Rpc {
 
 #[tonic::async_trait]
 impl HospitalService for Rpc {
+    type WatchAvailabilityStream = Messages;
+
     async fn create_hospital(&self, request: Request<CreateHospitalRequest>) -> Result<Response<Hospital>, Status> {
         answer(self.create_hospital(&call_of(&request), request.into_inner()).await)
     }
@@ -294,6 +311,13 @@ impl HospitalService for Rpc {
         request: Request<SearchAvailabilityRequest>,
     ) -> Result<Response<SearchAvailabilityResponse>, Status> {
         answer(self.availability(request.get_ref()).await)
+    }
+
+    async fn watch_availability(
+        &self,
+        request: Request<WatchAvailabilityRequest>,
+    ) -> Result<Response<Messages>, Status> {
+        answer(self.watch(&call_of(&request), request.get_ref()).await)
     }
 
     async fn create_capacity_request(

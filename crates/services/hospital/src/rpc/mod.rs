@@ -17,16 +17,18 @@ use uuid::Uuid;
 use crate::app::{App, Call};
 use crate::command::Outcome;
 use crate::decode::Asked;
+use crate::watch::Watches;
 
 /// Both gRPC services. Clones are cheap.
 #[derive(Debug, Clone)]
 pub(crate) struct Rpc {
     app: App,
+    watches: Watches,
 }
 
 impl Rpc {
-    pub(crate) fn new(app: App) -> Self {
-        Self { app }
+    pub(crate) fn new(app: App, watches: Watches) -> Self {
+        Self { app, watches }
     }
 
     /// Makes a change for an admin: checks the ownership, then makes the change under its request id. `bare` is the

@@ -10,6 +10,7 @@ pub(crate) mod read;
 pub(crate) mod revocation;
 pub(crate) mod slot;
 pub(crate) mod versions;
+pub(crate) mod watch;
 
 /// The most keys in one `IN` list, well below every database's limit on bound values.
 pub(crate) const KEYS: usize = 8_192;

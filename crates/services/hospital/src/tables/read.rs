@@ -120,7 +120,7 @@ pub(crate) struct SlotView {
 
 /// Reads how far the cancelling of these slots' bookings has come. Only a closed slot with claims can have some to
 /// cancel, so most slots need no statement.
-async fn cancelling<'a>(
+pub(super) async fn cancelling<'a>(
     connection: &dyn Connection,
     slots: impl Iterator<Item = &'a Slot>,
 ) -> Result<HashMap<SlotId, Cancelling>, DbErr> {
@@ -164,7 +164,11 @@ pub(crate) struct Dates {
 }
 
 impl Dates {
-    fn condition(self) -> Condition {
+    pub(crate) fn contains(self, date: Date) -> bool {
+        self.start.is_none_or(|start| start <= date) && self.end.is_none_or(|end| date < end)
+    }
+
+    pub(super) fn condition(self) -> Condition {
         Condition::all()
             .add_option(self.start.map(|start| slot::Column::Date.gte(start.to_string())))
             .add_option(self.end.map(|end| slot::Column::Date.lt(end.to_string())))
@@ -247,7 +251,7 @@ pub(crate) async fn availability(
     })
 }
 
-fn position(row: &slot::Model) -> Vec<Key> {
+pub(super) fn position(row: &slot::Model) -> Vec<Key> {
     vec![Key::Text(row.date.clone()), Key::Text(row.hospital.clone())]
 }
 

@@ -17,3 +17,4 @@ mod refusals;
 mod support;
 mod unknown;
 mod waiting;
+mod watching;

@@ -1,11 +1,14 @@
 //! A hospital service in this process, where it is noon in Seoul, and short calls to it.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
+use bus::tail::Tailer;
+use bus::{Follow, Subscribe, Subscription};
 use contract::capacity::v1::{
     CapacityClaim, ListCapacityClaimsRequest, ReleaseCapacityRequest, ReserveCapacityRequest,
 };
@@ -18,6 +21,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, ToSpan};
 use message::{CreateHospitalRequest, GetHospitalRequest, GetSlotRequest, Hospital, Slot};
+use relay::OutboxLog;
 use runtime::Process;
 use runtime::clock::Clock;
 use runtime::entropy;
@@ -63,10 +67,38 @@ impl Nemesis for Budget {
     }
 }
 
+/// The service's log, which counts who begins to read it.
+struct Counted {
+    tailer: Tailer,
+    readers: Arc<AtomicUsize>,
+}
+
+#[async_trait]
+impl Subscribe for Counted {
+    async fn subscribe(
+        &self,
+        name: &str,
+        filter: &[String],
+        from: HashMap<String, i64>,
+    ) -> Result<Box<dyn Subscription>, bus::Error> {
+        self.readers.fetch_add(1, Ordering::SeqCst);
+        self.tailer.subscribe(name, filter, from).await
+    }
+}
+
+#[async_trait]
+impl Follow for Counted {
+    async fn head(&self, producer: &str) -> Result<(String, i64), bus::Error> {
+        self.tailer.head(producer).await
+    }
+}
+
 /// A running hospital service.
 pub(crate) struct House {
     pub(crate) service: Service,
     pub(crate) served: Served,
+    /// How often somebody began to read the service's events.
+    pub(crate) readers: Arc<AtomicUsize>,
     clock: Clock,
     process: Process,
     trigger: DrainTrigger,
@@ -75,6 +107,16 @@ pub(crate) struct House {
 impl House {
     /// Starts a service on the database in this directory.
     pub(crate) async fn open(dir: &Path, clock: Clock, nemesis: Option<Arc<dyn Nemesis>>) -> Self {
+        Self::open_with(dir, clock, nemesis, Options::default()).await
+    }
+
+    /// [`House::open`] with options.
+    pub(crate) async fn open_with(
+        dir: &Path,
+        clock: Clock,
+        nemesis: Option<Arc<dyn Nemesis>>,
+        options: Options,
+    ) -> Self {
         let signer = Signer::load_or_create(dir).unwrap();
         let (trigger, drain) = drain_pair();
         let process = Process::new(clock, drain.clone());
@@ -84,11 +126,16 @@ impl House {
         if let Some(nemesis) = nemesis {
             database = database.with_nemesis(nemesis);
         }
-        let service = hospital::build_on(Options::default(), database, &process, &mut server);
+        let service = hospital::build_on(options, database, &process, &mut server);
+        let log = OutboxLog::new(hospital::NAME, service.database.clone());
+        let counted = Counted { tailer: Tailer::new(vec![Arc::new(log)]), readers: Arc::default() };
+        let readers = Arc::clone(&counted.readers);
+        let following = relay::follow(service.follower.clone(), Arc::new(counted), drain.clone());
+        process.tasks.spawn(Kind::Loop, "follow", following);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let served = Served::new(listener.local_addr().unwrap(), Tokens::of(dir));
         process.tasks.spawn(Kind::Essential, "server", server.run(listener, drain));
-        Self { service, served, clock, process, trigger }
+        Self { service, served, readers, clock, process, trigger }
     }
 
     /// Starts a service in a new directory.
@@ -107,8 +154,8 @@ impl House {
     pub(crate) async fn stop(self) {
         let Self { service, process, trigger, .. } = self;
         trigger.request();
-        let Service { database, consumers, places, versions: _ } = service;
-        drop((consumers, places));
+        let Service { database, consumers, places, versions: _, follower } = service;
+        drop((consumers, places, follower));
         assert_eq!(process.tasks.shutdown(Duration::from_secs(20)).await, Vec::<&str>::new());
         database.close().await;
     }

@@ -10,6 +10,7 @@ mod requests;
 mod reschedule;
 mod time;
 mod waitlist;
+mod watching;
 
 use contract::capacity::v1::{CapacityClaim, ListCapacityClaimsRequest};
 use contract::hospital::v1::Slot;

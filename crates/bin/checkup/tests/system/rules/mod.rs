@@ -13,11 +13,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
+use contract::hospital::v1::WatchAvailabilityRequest;
 use contract::mypage::v1::WatchMyPageRequest;
 use prost::Message as _;
 use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor, Value};
 use testkit::{Answer, Checkup, Party, RawMethod, Refusal, call_raw, seed, within};
-use tonic::Code;
+use tonic::{Code, Response, Status, Streaming};
 
 use self::judge::Broken;
 use self::requests::{Scene, Target, base, cel_paths, targets};
@@ -84,8 +85,8 @@ impl Server {
         let (_, party) = party.unwrap_or_else(|| panic!("nobody may call {}", case.method.full_name()));
         let bytes = Bytes::from(case.request.encode_to_vec());
         let answer = if case.method.is_server_streaming() {
-            assert_eq!(case.method.name(), "WatchMyPage", "teach this test the other stream");
-            within(DEADLINE, "the first message of a stream", watch(party, bytes)).await
+            let first = within(DEADLINE, "the first message of a stream", watch(party, case.method.name(), bytes));
+            first.await
         } else {
             call_raw(party, &RawMethod::new(service.full_name(), case.method.name()), bytes, DEADLINE).await
         };
@@ -105,14 +106,25 @@ impl Server {
     }
 }
 
-/// Opens the stream of a page, and reads its first message.
-async fn watch(party: &Party, request: Bytes) -> Answer {
-    let request = WatchMyPageRequest::decode(request).expect("a request of its type");
-    let first = match party.my_page().watch_my_page(request).await {
-        Ok(stream) => stream.into_inner().message().await,
-        Err(status) => Err(status),
+/// Opens a stream, and reads its first message.
+async fn watch(party: &Party, method: &str, request: Bytes) -> Answer {
+    let first = match method {
+        "WatchMyPage" => {
+            let request = WatchMyPageRequest::decode(request).expect("a request of its type");
+            first(party.my_page().watch_my_page(request).await).await
+        }
+        "WatchAvailability" => {
+            let request = WatchAvailabilityRequest::decode(request).expect("a request of its type");
+            first(party.hospital().watch_availability(request).await).await
+        }
+        other => panic!("teach this test the stream {other}"),
     };
-    first.map_or_else(Answer::Refused, |_| Answer::Messages(Vec::new()))
+    first.map_or_else(Answer::Refused, |()| Answer::Messages(Vec::new()))
+}
+
+/// The outcome of the first message of a stream.
+async fn first<M>(opened: Result<Response<Streaming<M>>, Status>) -> Result<(), Status> {
+    opened?.into_inner().message().await.map(drop)
 }
 
 /// What is wrong with an answer; `None` if the server judged as the rules say.

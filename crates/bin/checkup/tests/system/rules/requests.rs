@@ -44,6 +44,9 @@ impl Scene {
             ("Hospital", "time_zone") => return text(Desk::ZONE),
             ("Screening", "name") => return text(&self.screening),
             ("SetSlotCapacityRequest", "etag") => return text("\"1\""),
+            ("WatchAvailabilityRequest", "hospitals") => {
+                return Some(Value::List(vec![Value::String(self.hospital.clone())]));
+            }
             (_, "claim_id") => return text("01890a5d-ac96-774b-bcce-b302099a8057.1"),
             (_, "capacity" | "additional_capacity") => return Some(Value::I32(1)),
             ("Slot", "date") | (_, "start_date") => return Some(Value::Message(day(field, self.date))),

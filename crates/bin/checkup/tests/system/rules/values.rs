@@ -168,7 +168,7 @@ fn changed(text: &str, random: &mut Random) -> String {
 }
 
 fn counts() -> impl Iterator<Item = usize> {
-    [0, 1, 2, 99, 100, 101, 365, 366, 367].into_iter()
+    [0, 1, 2, 19, 20, 21, 99, 100, 101, 365, 366, 367].into_iter()
 }
 
 /// Lists of one text, and of different valid ones.

@@ -74,6 +74,7 @@ const SAID: &[Said] = &[
     said("BatchCloseSlotsRequest", "ranges", "at most 366 dates in all", is_set),
     said("ListSlotsRequest", "end_date", "later than start_date", any),
     said("SearchAvailabilityRequest", "end_date", "1 to 62 days after start_date", any),
+    said("WatchAvailabilityRequest", "end_date", "1 to 62 days after start_date", any),
     said("ProposeCapacityIncreaseRequest", "additional_capacity", "the outcome is a capacity", is_set),
     said("ReserveCapacityRequest", "slot", "the slot of the claim", any),
     said("ReleaseCapacityRequest", "slot", "the slot of the claim", any),

@@ -1,12 +1,13 @@
-//! Rules that open dates, and closings of many dates.
+//! Rules that open dates, closings of many dates, and streams of them.
 
 use contract::google::r#type::Date;
 use contract::hospital::v1 as hospital;
+use fault::Reason;
 use hospital::*;
-use testkit::Desk;
+use testkit::{Desk, refused};
 
 use super::hospitals::{admin_of, date, slot};
-use super::{DATE, FIELD, REQUEST_ID, complains, hangul};
+use super::{DATE, FIELD, REQUEST_ID, TOKEN, complains, hangul};
 use crate::launch;
 
 /// The dates before that of a day from today, on these days of the week.
@@ -130,4 +131,37 @@ async fn a_closing_of_many_dates_names_every_wrong_one() {
     let closed = close(at_steady(most)).await.expect("366 dates are accepted").into_inner();
     assert_eq!(closed.slots.len(), 1);
     close(at_steady(vec![from(1, None); 366])).await.expect("366 ranges are accepted");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_of_availability_is_checked_before_it_begins() {
+    let checkup = launch().start().await;
+    let kim = checkup.customer("kim").await;
+    Desk::of(&admin_of(&checkup).await).open("steady", &[7], 5).await;
+    let watch = async |request: WatchAvailabilityRequest| kim.hospital().watch_availability(request).await;
+    let everything = WatchAvailabilityRequest {
+        hospitals: Vec::new(),
+        start_date: None,
+        end_date: Some(Date { year: 2027, month: 0, day: 0 }),
+        resume_token: "!".to_owned(),
+    };
+    complains(
+        watch(everything).await,
+        &[("hospitals", FIELD), ("start_date", DATE), ("end_date", DATE), ("resume_token", TOKEN)],
+    );
+    let between = |start, end| WatchAvailabilityRequest {
+        hospitals: vec!["hospitals/steady".to_owned()],
+        start_date: date(start),
+        end_date: date(end),
+        resume_token: String::new(),
+    };
+    for (start, end) in [(7, 7), (7, 6), (1, 64)] {
+        complains(watch(between(start, end)).await, &[("end_date", FIELD)]);
+    }
+    let named = |hospitals: Vec<String>| WatchAvailabilityRequest { hospitals, ..between(1, 63) };
+    complains(watch(named(vec!["hospitals/steady".to_owned(); 21])).await, &[("hospitals", FIELD)]);
+    let wrong = vec!["hospitals/steady".to_owned(), "clinics/steady".to_owned()];
+    complains(watch(named(wrong)).await, &[("hospitals[1]", FIELD)]);
+    refused(watch(named(vec!["hospitals/nowhere".to_owned()])).await, Reason::HospitalNotFound);
+    drop(watch(between(1, 63)).await.expect("62 days"));
 }

@@ -25,6 +25,15 @@ macro_rules! not_asked_for {
                 self.read_hospital(&request.into_inner().name).map(Response::new).map_err(status)
             }
 
+            type WatchAvailabilityStream = futures::stream::Empty<Result<message::WatchAvailabilityResponse, Status>>;
+
+            async fn watch_availability(
+                &self,
+                _: Request<message::WatchAvailabilityRequest>,
+            ) -> Result<Response<Self::WatchAvailabilityStream>, Status> {
+                Err(Status::unimplemented("not asked for"))
+            }
+
             async fn get_slot(
                 &self,
                 request: Request<message::GetSlotRequest>,
