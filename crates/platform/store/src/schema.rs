@@ -24,7 +24,7 @@ impl MigratorTraitSelf for Migrator {
 }
 
 /// Applies the migrations that the database lacks.
-pub(crate) async fn up(migrations: Migrations, connection: &DatabaseConnection) -> Result<(), DbErr> {
+async fn up(migrations: Migrations, connection: &DatabaseConnection) -> Result<(), DbErr> {
     Migrator(migrations).up(connection, None).await
 }
 

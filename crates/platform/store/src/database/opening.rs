@@ -109,7 +109,8 @@ impl Database {
         let writer = match location {
             Location::Sqlite(path) => {
                 let migrating = connect(location, Purpose::Migrate, Opening::Now(&trust)).await.map_err(database)?;
-                let migrated = step(schema::up(migrations, &migrating)).await;
+                // a file that a newer version has migrated is opened as it is
+                let migrated = step(schema::migrate(migrations, &migrating)).await.map(drop);
                 // Opened before the other one is closed: the last connection to a file would copy its log.
                 let file = File::at(path.clone()).open().await;
                 let closed = step(migrating.close()).await;
