@@ -52,7 +52,7 @@ local MESSAGES = {
   ["hospital.v1.ApproveCapacityRequestRequest"] = {etag = "", name = "", note = "", requestId = ""},
   ["hospital.v1.BatchCloseSlotsRequest"] = {cancelBookings = "", parent = "", ranges = "*hospital.v1.DateRange", reason = "", requestId = "", validateOnly = ""},
   ["hospital.v1.BatchCreateSlotsRequest"] = {parent = "", requestId = "", requests = "*hospital.v1.CreateSlotRequest", validateOnly = ""},
-  ["hospital.v1.BookingPolicy"] = {cancellationCutoff = "", maxAdvance = "", minNotice = "", promotionMinNotice = "", waitlistLimit = ""},
+  ["hospital.v1.BookingPolicy"] = {cancellationCutoff = "", customerLimit = "", maxAdvance = "", minNotice = "", promotionMinNotice = "", rescheduleLimit = "", waitlistLimit = ""},
   ["hospital.v1.CapacityRequest"] = {additionalCapacity = "", createTime = "", decisionNote = "", etag = "", expireTime = "", justification = "", name = "", slot = "", state = ""},
   ["hospital.v1.CloseSlotRequest"] = {cancelBookings = "", etag = "", name = "", reason = "", requestId = "", validateOnly = ""},
   ["hospital.v1.CreateCapacityRequestRequest"] = {capacityRequest = "hospital.v1.CapacityRequest", parent = "", requestId = ""},
@@ -91,7 +91,7 @@ local MESSAGES = {
   ["screening.v1.ListScreeningsRequest"] = {filter = "", orderBy = "", pageSize = "", pageToken = "", showWaitlisted = ""},
   ["screening.v1.MarkNoShowRequest"] = {etag = "", name = "", requestId = ""},
   ["screening.v1.RescheduleScreeningRequest"] = {etag = "", name = "", reason = "", requestId = "", slot = "", validateOnly = ""},
-  ["screening.v1.Screening"] = {claimGeneration = "", consistencyToken = "", createTime = "", customer = "", customerDisplayName = "", date = "google.type.Date", etag = "", hospitalDisplayName = "", name = "", promotionCloseTime = "", slot = "", state = "", stateMessage = "", stateReason = "", timeZone = "", updateTime = "", version = "", waitlistPosition = ""},
+  ["screening.v1.Screening"] = {claimGeneration = "", consistencyToken = "", createTime = "", customer = "", customerDisplayName = "", date = "google.type.Date", etag = "", hospitalDisplayName = "", name = "", promotionCloseTime = "", rescheduleCount = "", slot = "", state = "", stateMessage = "", stateReason = "", timeZone = "", updateTime = "", version = "", waitlistPosition = ""},
   ["screening.v1.UpdateScreeningRequest"] = {screening = "screening.v1.Screening", updateMask = ""},
   ["google.type.Date"] = {day = "", month = "", year = ""},
 }

@@ -87,6 +87,10 @@ pub struct HospitalChange {
     pub waitlist_limit: Option<i32>,
     /// The new [`BookingPolicy::promotion_min_notice`].
     pub promotion_min_notice: Option<SignedDuration>,
+    /// The new [`BookingPolicy::reschedule_limit`].
+    pub reschedule_limit: Option<i32>,
+    /// The new [`BookingPolicy::customer_limit`].
+    pub customer_limit: Option<Option<i32>>,
 }
 
 /// Changes a hospital; `None` if nothing would change.
@@ -112,30 +116,14 @@ pub fn update(
         changed.display_name.clone_from(name);
         paths.push("display_name".to_owned());
     }
-    let HospitalChange { min_notice, max_advance, cancellation_cutoff, waitlist_limit, promotion_min_notice, .. } =
-        *change;
-    for (path, field, wanted) in [
-        ("min_notice", &mut changed.policy.min_notice, min_notice),
-        ("max_advance", &mut changed.policy.max_advance, max_advance),
-        ("cancellation_cutoff", &mut changed.policy.cancellation_cutoff, cancellation_cutoff),
-        ("promotion_min_notice", &mut changed.policy.promotion_min_notice, promotion_min_notice),
-    ] {
-        if let Some(wanted) = wanted.filter(|wanted| wanted != field) {
-            *field = wanted;
-            paths.push(format!("booking_policy.{path}"));
-        }
-    }
-    if let Some(limit) = waitlist_limit.filter(|limit| *limit != hospital.policy.waitlist_limit) {
-        changed.policy.waitlist_limit = limit;
-        paths.push("booking_policy.waitlist_limit".to_owned());
-    }
+    change_policy(&mut changed.policy, change, &mut paths);
     if paths.is_empty() {
         return Ok(None);
     }
     if changed.policy != hospital.policy
         && let Some(description) = changed.policy.contradiction()
     {
-        let field = if min_notice.is_some() { "min_notice" } else { "max_advance" };
+        let field = if change.min_notice.is_some() { "min_notice" } else { "max_advance" };
         return Err(field_invalid(&format!("hospital.booking_policy.{field}"), description));
     }
     let fact = changed.fact(Payload::HospitalUpdated(HospitalUpdated {
@@ -148,8 +136,27 @@ pub fn update(
         cancellation_cutoff: Some(encode_duration(changed.policy.cancellation_cutoff)),
         waitlist_limit: changed.policy.waitlist_limit,
         promotion_min_notice: Some(encode_duration(changed.policy.promotion_min_notice)),
+        reschedule_limit: Some(changed.policy.reschedule_limit),
+        customer_limit: changed.policy.customer_limit,
     }));
     Ok(Some((changed, fact)))
+}
+
+/// Changes a policy, and adds the path of each field that changes.
+fn change_policy(policy: &mut BookingPolicy, change: &HospitalChange, paths: &mut Vec<String>) {
+    fn set<T: PartialEq>(paths: &mut Vec<String>, path: &str, field: &mut T, wanted: Option<T>) {
+        if let Some(wanted) = wanted.filter(|wanted| wanted != field) {
+            *field = wanted;
+            paths.push(format!("booking_policy.{path}"));
+        }
+    }
+    set(paths, "min_notice", &mut policy.min_notice, change.min_notice);
+    set(paths, "max_advance", &mut policy.max_advance, change.max_advance);
+    set(paths, "cancellation_cutoff", &mut policy.cancellation_cutoff, change.cancellation_cutoff);
+    set(paths, "promotion_min_notice", &mut policy.promotion_min_notice, change.promotion_min_notice);
+    set(paths, "waitlist_limit", &mut policy.waitlist_limit, change.waitlist_limit);
+    set(paths, "reschedule_limit", &mut policy.reschedule_limit, change.reschedule_limit);
+    set(paths, "customer_limit", &mut policy.customer_limit, change.customer_limit);
 }
 
 /// How many claims a deletion ends, counted from [`Hospital::counts_from`].

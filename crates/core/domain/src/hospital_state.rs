@@ -98,6 +98,8 @@ impl Hospital {
             hospital_display_name: self.display_name.clone(),
             time_zone: zone_name(&self.time_zone).to_owned(),
             cancellation_close_time: Some(self.policy.cancellation_close(date, &self.time_zone)),
+            reschedule_limit: Some(self.policy.reschedule_limit),
+            customer_limit: self.policy.customer_limit,
         }
     }
 
@@ -129,6 +131,8 @@ impl Hospital {
             cancellation_cutoff: Some(encode_duration(self.policy.cancellation_cutoff)),
             waitlist_limit: self.policy.waitlist_limit,
             promotion_min_notice: Some(encode_duration(self.policy.promotion_min_notice)),
+            reschedule_limit: Some(self.policy.reschedule_limit),
+            customer_limit: self.policy.customer_limit,
         }
     }
 

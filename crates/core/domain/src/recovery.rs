@@ -196,6 +196,9 @@ pub fn screening(
     let left = at_this_hospital.map(|held| held.terms.clone()).unwrap_or_default();
     let offered = offered.unwrap_or_default();
     // the cut-off is that of the slot; a booking that has moved has another one
+    let generation = known.generation.unwrap_or_else(|| generation_on(&slot, held, claims));
+    let (known_moves, known_generation) =
+        held.map_or((0, FIRST_GENERATION), |held| (held.reschedule_count, held.generation));
     let left_close = left.cancellation_close_time.filter(|_| held.is_some_and(|held| held.slot == slot));
     let first = |texts: [&String; 3]| texts.into_iter().find(|text| !text.is_empty()).cloned().unwrap_or_default();
     Some(Screening {
@@ -210,9 +213,13 @@ pub fn screening(
             ]),
             time_zone: first([&known.time_zone, &left.time_zone, &offered.time_zone]),
             cancellation_close_time: left_close.or(offered.cancellation_close_time),
+            reschedule_limit: left.reschedule_limit.or(offered.reschedule_limit),
+            customer_limit: None,
         },
-        generation: known.generation.unwrap_or_else(|| generation_on(&slot, held, claims)),
+        generation,
         fenced_generation: held.map_or(0, |held| held.fenced_generation),
+        // each generation after the first is that of a move; one that was cut off counts like the others
+        reschedule_count: known_moves + (generation - known_generation).max(0),
         joins_waitlist: known.state == State::Waitlisted || held.is_some_and(|held| held.joins_waitlist),
         queued: known.queued.or_else(|| queued(held, known, claims)),
         slot,

@@ -6,8 +6,10 @@
 
 mod apply;
 mod checks;
+mod conflict;
 mod decide;
 mod reschedule;
+mod state;
 #[cfg(test)]
 mod tests;
 
@@ -15,8 +17,10 @@ use fault::{Fault, Reason};
 use jiff::Timestamp;
 
 pub use apply::{apply, facts, state_fact};
+pub use conflict::{Conflict, CustomerBookings};
 pub use decide::decide;
 pub use reschedule::{Reschedule, judge_reschedule};
+pub use state::State;
 
 pub use crate::terms::Terms;
 
@@ -25,99 +29,6 @@ use crate::ids::{ClaimId, CustomerId, ScreeningId, SlotId};
 
 /// The generation of a new booking's claim. Every attempt to move the booking counts up.
 pub const FIRST_GENERATION: i32 = 1;
-
-/// The state of a booking. The numbers are the contract's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum State {
-    /// Accepted while Hospital was out of reach; holds no place yet.
-    Pending = 1,
-    /// Holds a place at the hospital.
-    Confirmed = 3,
-    /// Cancelled by the customer, or by an admin for them.
-    Cancelled = 4,
-    /// Cancelled because the hospital was deleted or the slot's bookings were cancelled.
-    ForceCancelled = 5,
-    /// Ended without ever having a place.
-    Rejected = 6,
-    /// The customer came to the screening.
-    Completed = 9,
-    /// The customer did not come.
-    NoShow = 10,
-    /// Waits for a place.
-    Waitlisted = 11,
-    /// Waited and never got a place.
-    Expired = 12,
-}
-
-impl State {
-    /// Every state, in the order of the contract.
-    pub const ALL: &'static [Self] = &[
-        Self::Pending,
-        Self::Confirmed,
-        Self::Cancelled,
-        Self::ForceCancelled,
-        Self::Rejected,
-        Self::Completed,
-        Self::NoShow,
-        Self::Waitlisted,
-        Self::Expired,
-    ];
-
-    /// The state's name in the contract.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Pending => "PENDING",
-            Self::Confirmed => "CONFIRMED",
-            Self::Cancelled => "CANCELLED",
-            Self::ForceCancelled => "FORCE_CANCELLED",
-            Self::Rejected => "REJECTED",
-            Self::Completed => "COMPLETED",
-            Self::NoShow => "NO_SHOW",
-            Self::Waitlisted => "WAITLISTED",
-            Self::Expired => "EXPIRED",
-        }
-    }
-
-    /// The state's number in the contract.
-    #[must_use]
-    pub const fn number(self) -> i32 {
-        self as i32
-    }
-
-    /// The state with this number, or `None` if there is none.
-    #[must_use]
-    pub fn from_number(number: i32) -> Option<Self> {
-        Self::ALL.iter().copied().find(|state| state.number() == number)
-    }
-
-    /// The state with this name, or `None` if there is none.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|state| state.name() == name)
-    }
-
-    /// Whether it counts against the one active booking a customer may have on a date.
-    #[must_use]
-    pub const fn is_active(self) -> bool {
-        match self {
-            Self::Pending | Self::Confirmed => true,
-            Self::Cancelled
-            | Self::ForceCancelled
-            | Self::Rejected
-            | Self::Completed
-            | Self::NoShow
-            | Self::Waitlisted
-            | Self::Expired => false,
-        }
-    }
-
-    /// Whether clients of version 1.0 know it. Lists leave out the others unless they are asked for.
-    #[must_use]
-    pub const fn is_shown(self) -> bool {
-        !matches!(self, Self::Waitlisted | Self::Expired)
-    }
-}
 
 /// Why Hospital took a place away. The names are the codes that clients read.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -256,6 +167,8 @@ pub struct Screening {
     pub generation: i32,
     /// The greatest generation of a fenced claim, which no move can use any more; 0 if there is none.
     pub fenced_generation: i32,
+    /// How often it was moved to another slot.
+    pub reschedule_count: i32,
     /// 1 for the first state, one more per transition, two more per move to another slot.
     pub version: i64,
     /// When the row was first written.
@@ -333,8 +246,8 @@ pub enum Command {
         booking: Booking,
         /// The terms that Hospital returned with the place.
         terms: Terms,
-        /// Another active booking the customer has on that date.
-        conflict: Option<ScreeningId>,
+        /// What the customer has that bars this booking.
+        conflict: Option<Conflict>,
     },
     /// Hospital is out of reach and the caller accepts a PENDING booking.
     Park {
@@ -342,8 +255,8 @@ pub enum Command {
         booking: Booking,
         /// The hospital's terms as far as they are known.
         terms: Terms,
-        /// Another active booking the customer has on that date.
-        conflict: Option<ScreeningId>,
+        /// What the customer has that bars this booking.
+        conflict: Option<Conflict>,
     },
     /// The claim waits in the queue of its slot.
     Queue {
@@ -353,8 +266,8 @@ pub enum Command {
         terms: Terms,
         /// Its place in the queue.
         queued: Queued,
-        /// Another booking of the customer that is active on that date or waits for the same slot.
-        conflict: Option<ScreeningId>,
+        /// What the customer has that bars this booking.
+        conflict: Option<Conflict>,
     },
     /// Hospital confirms that a WAITLISTED booking gets no place any more.
     Expire,
@@ -390,8 +303,8 @@ pub enum Command {
         generation: i32,
         /// The terms that Hospital returned with the place.
         terms: Terms,
-        /// Another active booking the customer has on the new date.
-        conflict: Option<ScreeningId>,
+        /// What the customer has that bars the booking there.
+        conflict: Option<Conflict>,
     },
     /// A person corrects the customer's name.
     Rename {
@@ -483,13 +396,6 @@ pub enum Decision {
     Fenced,
     /// The command came too late to change anything. The text says why.
     Ignore(&'static str),
-}
-
-/// The refusal of a second active booking of a customer on one date.
-#[must_use]
-pub fn date_conflict(other: ScreeningId) -> Fault {
-    let message = format!("the customer has {other} on that date; cancel it first");
-    Fault::new(Reason::CustomerDateConflict, message).with("screening", other).about("Screening", other)
 }
 
 /// The refusal of a name that does not exist, for callers who may learn that.

@@ -12,4 +12,9 @@ pub struct Terms {
     pub time_zone: String,
     /// The instant from which the customer can no longer cancel; `None` while it is not known.
     pub cancellation_close_time: Option<Timestamp>,
+    /// How often the customer may move the booking; `None`: as often as they like.
+    pub reschedule_limit: Option<i32>,
+    /// The most bookings that the customer may have at the hospital; `None`: any number. It is judged when the booking
+    /// is made, so no row keeps it.
+    pub customer_limit: Option<i32>,
 }

@@ -14,6 +14,10 @@ use crate::civil::{begin_of, today};
 pub const MAX_OFFSET: SignedDuration = SignedDuration::from_hours(8_784);
 /// The most bookings that a policy may let wait for one slot.
 pub const MAX_WAITLIST: i32 = 10_000;
+/// The most moves of a booking that a policy may limit a customer to.
+pub const MAX_RESCHEDULES: i32 = 100;
+/// The most bookings that a policy may limit a customer to.
+pub const MAX_BOOKINGS: i32 = 1_000;
 
 /// How long before a date it can be booked and cancelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +32,10 @@ pub struct BookingPolicy {
     pub waitlist_limit: i32,
     /// Who waits gets a place until this long before the date begins.
     pub promotion_min_notice: SignedDuration,
+    /// How often a customer may move one booking.
+    pub reschedule_limit: i32,
+    /// The most active and waiting bookings that one customer may have; `None`: any number.
+    pub customer_limit: Option<i32>,
 }
 
 impl Default for BookingPolicy {
@@ -38,6 +46,8 @@ impl Default for BookingPolicy {
             cancellation_cutoff: SignedDuration::ZERO,
             waitlist_limit: 100,
             promotion_min_notice: SignedDuration::from_hours(24),
+            reschedule_limit: 3,
+            customer_limit: None,
         }
     }
 }

@@ -136,6 +136,10 @@ reasons! {
     WaitlistClosed = "WAITLIST_CLOSED" => FailedPrecondition;
     /// The cut-off for moving a booking has passed.
     RescheduleClosed = "RESCHEDULE_CLOSED" => FailedPrecondition;
+    /// The customer has moved a booking as often as the hospital allows.
+    RescheduleLimitReached = "RESCHEDULE_LIMIT_REACHED" => FailedPrecondition;
+    /// The customer has as many bookings as the hospital allows.
+    CustomerLimitReached = "CUSTOMER_LIMIT_REACHED" => FailedPrecondition;
     /// The resource has changed since the etag was read.
     EtagMismatch = "ETAG_MISMATCH" => Aborted;
     /// A call with the same `request_id` is being worked on.

@@ -109,6 +109,10 @@ sentences! {
         "The waitlist of this date closed at {closesAt}. Please choose another date.";
     RescheduleClosed: "예약을 옮길 수 있는 기한이 지났습니다. 병원에 문의해 주세요.",
         "It is too late to move the booking. Please ask the hospital.";
+    RescheduleLimitReached: "예약은 {limit}번까지만 옮길 수 있습니다. 병원에 문의해 주세요.",
+        "The booking can be moved {limit} times at most. Please ask the hospital.";
+    CustomerLimitReached: "이 병원에는 예약을 {limit}건까지만 할 수 있습니다. 다른 예약을 먼저 취소해 주세요.",
+        "You can have {limit} bookings at this hospital at most. Please cancel another one first.";
     EtagMismatch: "그사이에 내용이 바뀌었습니다. 다시 불러온 뒤 시도해 주세요.",
         "This was changed in the meantime. Please load it again, then decide again.";
     RequestInProgress: "같은 요청을 처리하고 있습니다. 잠시 뒤에 다시 시도해 주세요.",

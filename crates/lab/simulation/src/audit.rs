@@ -1,6 +1,6 @@
 //! The auditor: checks during the run that no slot is oversold, and at the end that all services agree.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -94,6 +94,7 @@ async fn inspect(caller: &mut Caller, hospitals: &Replicas) -> Vec<String> {
                 let found = check(&service_rows);
                 wrong.extend(found.iter().map(|found| format!("{}: {}", found.subject, found.detail)));
                 wrong.extend(waiting_in_vain(&service_rows));
+                wrong.extend(above_limit(&service_rows, caller.site.plan.limit));
                 wrong.extend(caller.history.check(service_rows.screenings.as_deref().unwrap_or_default()));
             }
             Err(why) => wrong.push(why),
@@ -109,6 +110,19 @@ fn waiting_in_vain(rows: &ServiceRows) -> impl Iterator<Item = String> {
         row.state == ClaimState::Waiting && close.is_some_and(|(close, now)| close <= now)
     };
     rows.claims.iter().flatten().filter(is_over).map(|row| format!("{} waits although it is too late", row.claim))
+}
+
+/// The customers who have more bookings at a hospital than it allows.
+fn above_limit(rows: &ServiceRows, limit: Option<i32>) -> Vec<String> {
+    let Some(limit) = limit else { return Vec::new() };
+    let mut counts: BTreeMap<_, i32> = BTreeMap::new();
+    // a PENDING one is judged later
+    let counts_now = |row: &&ScreeningRow| matches!(row.state, State::Confirmed | State::Waitlisted);
+    for row in rows.screenings.iter().flatten().filter(counts_now) {
+        *counts.entry((&row.customer, &row.slot.hospital)).or_default() += 1;
+    }
+    let above = counts.into_iter().filter(|(_, count)| *count > limit);
+    above.map(|((customer, hospital), count)| format!("{customer} has {count} bookings at {hospital}")).collect()
 }
 
 async fn slots(caller: &mut Caller, hospitals: &Replicas) -> Inspected<(Vec<hospital::Hospital>, Vec<SlotRow>)> {

@@ -22,6 +22,9 @@ const RETENTION: u64 = 0x6b65_6570_0000_0001;
 /// Tells the numbers about queues from all others of a seed.
 const QUEUES: u64 = 0x7175_6575_6573_0001;
 
+/// Tells the numbers about limits from all others of a seed.
+const LIMITS: u64 = 0x6c69_6d69_7473_0001;
+
 /// The possible values of Screening's timeouts for calls to Hospital.
 const HOSPITAL_TIMEOUTS: [(Duration, Duration); 3] = [
     (Duration::from_millis(300), Duration::from_millis(100)),
@@ -55,6 +58,7 @@ impl Plan {
             patient: 0,
             changes: 0,
             closing: None,
+            limit: limit(seed, mutant),
             customers: 3 + usize::try_from(chance.below(4)).unwrap_or_default().min(CUSTOMERS.len() - 3),
             operations: 10 + usize::try_from(chance.below(6)).unwrap_or_default(),
             capacities,
@@ -132,6 +136,14 @@ impl Plan {
         let down = chance.between(Duration::from_millis(10), Duration::from_secs(1));
         self.disruptions.push((at, Disruption::GoBack { service, hosts, ago, down }));
     }
+}
+
+/// In one seed of four, hospitals limit how many bookings a customer has. The numbers are drawn apart, so all other
+/// seeds stay as they are.
+fn limit(seed: u64, mutant: Option<Mutant>) -> Option<i32> {
+    let mut chance = Chance::new(seed ^ LIMITS);
+    let wanted = mutant.map_or_else(|| chance.one_in(4), |mutant| mutant == Mutant::NoLimit);
+    wanted.then(|| chance.pick(&[1, 1, 2]))
 }
 
 /// In one seed of three, producers remove what is older than a moment and repeat the rest. The numbers are drawn apart,

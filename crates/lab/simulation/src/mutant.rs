@@ -57,11 +57,13 @@ pub enum Mutant {
     /// A promotion whose booking has no row yet is dropped. A trigger in Screening's database stops watching the claims
     /// of a booking that is written as WAITLISTED, as if that settled them.
     DroppedPromotion,
+    /// A booking above the limit of its hospital is made. Screening decides by rules that see no limit.
+    NoLimit,
 }
 
 impl Mutant {
     /// All mutants.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::NoFence,
         Self::NoTombstone,
         Self::ReplayTwice,
@@ -81,6 +83,7 @@ impl Mutant {
         Self::LatePromotion,
         Self::NewcomerFirst,
         Self::DroppedPromotion,
+        Self::NoLimit,
     ];
 
     /// The number of seeds, from 1 on, that must find the mutant: at least five times the average, because the
@@ -104,7 +107,8 @@ impl Mutant {
             | Self::FirstOfFrame
             | Self::LeakedMove
             | Self::CommitFencedMove
-            | Self::DroppedPromotion => Some(200),
+            | Self::DroppedPromotion
+            | Self::NoLimit => Some(200),
             Self::BlindCursor => None,
         }
     }
@@ -138,6 +142,7 @@ impl Mutant {
             Self::LatePromotion => "late-promotion",
             Self::NewcomerFirst => "newcomer-first",
             Self::DroppedPromotion => "dropped-promotion",
+            Self::NoLimit => "no-limit",
         }
     }
 }

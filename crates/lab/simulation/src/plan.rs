@@ -91,6 +91,8 @@ pub(crate) struct Plan {
     pub(crate) changes: usize,
     /// How long after the start the places of the first date pass on to nobody any more; `None`: long after the run.
     pub(crate) closing: Option<Duration>,
+    /// The most bookings that each hospital lets a customer have; `None`: any number.
+    pub(crate) limit: Option<i32>,
     /// The number of customers.
     pub(crate) customers: usize,
     /// The number of operations of each customer.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use contract::event::v1::event_envelope::Payload;
 use domain::retention::Aggregate;
-use domain::screening::{Command, Decision, Event, Screening, State, decide};
+use domain::screening::{Command, Conflict, Decision, Event, Screening, State, decide};
 use fault::Fault;
 use jiff::Timestamp;
 use relay::{Consumer, Handler, Incoming, Versions};
@@ -90,6 +90,7 @@ pub(crate) fn rules(mutant: Option<Mutant>) -> screening::Rules {
     match mutant {
         Some(Mutant::ConfirmWithoutGuard) => unguarded,
         Some(Mutant::CommitFencedMove) => forgetful,
+        Some(Mutant::NoLimit) => generous,
         _ => decide,
     }
 }
@@ -112,6 +113,18 @@ fn forgetful(row: Option<&Screening>, command: &Command, now: Timestamp) -> Resu
         }
         _ => decide(row, command, now),
     }
+}
+
+/// The rules without a limit on the bookings of a customer.
+fn generous(row: Option<&Screening>, command: &Command, now: Timestamp) -> Result<Decision, Fault> {
+    let mut command = command.clone();
+    match &mut command {
+        Command::Confirm { conflict, .. } | Command::Queue { conflict, .. } | Command::Reschedule { conflict, .. } => {
+            conflict.take_if(|conflict| matches!(conflict, Conflict::Limit(_)));
+        }
+        _ => {}
+    }
+    decide(row, &command, now)
 }
 
 /// The consumer, changed if the mutant changes its handler.

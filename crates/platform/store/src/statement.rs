@@ -171,6 +171,12 @@ impl<A: Cell + Send, B: Cell + Send, C: Cell + Send> Values for (A, B, C) {
     }
 }
 
+impl<A: Cell + Send, B: Cell + Send, C: Cell + Send, D: Cell + Send> Values for (A, B, C, D) {
+    fn of(mut row: Row) -> Result<Self, DbErr> {
+        Ok((row.take(0)?, row.take(1)?, row.take(2)?, row.take(3)?))
+    }
+}
+
 /// Rows of an entity's table, with all columns in their order.
 fn models<E: EntityTrait>(rows: Vec<Row>) -> Result<Vec<E::Model>, DbErr>
 where

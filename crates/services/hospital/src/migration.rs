@@ -24,6 +24,7 @@ impl MigratorTrait for Migrator {
         let mut migrations = store::migration::common();
         migrations.push(Box::new(Capacity));
         migrations.push(Box::new(Queues));
+        migrations.push(Box::new(Limits));
         migrations
     }
 }
@@ -75,6 +76,11 @@ impl MigrationName for Queues {
 
 #[async_trait]
 impl MigrationTrait for Queues {
+    // all of it or nothing, also on SQLite
+    fn use_transaction(&self) -> Option<bool> {
+        Some(true)
+    }
+
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let policy = BookingPolicy::default();
         let notice = hospital::nanos(policy.promotion_min_notice);
@@ -92,6 +98,32 @@ impl MigrationTrait for Queues {
         queue.name("claim_queue").table(claim::Entity).col(claim::Column::Slot).col(claim::Column::WaitlistTicket);
         queue.unique().and_where(Expr::col(claim::Column::State).eq(State::Waiting as i32));
         manager.create_index(queue).await
+    }
+}
+
+/// What a policy says of limits. A replica of the version before writes rows without these columns.
+struct Limits;
+
+impl MigrationName for Limits {
+    fn name(&self) -> &str {
+        "hospital_0003_limits"
+    }
+}
+
+#[async_trait]
+impl MigrationTrait for Limits {
+    // all of it or nothing, also on SQLite
+    fn use_transaction(&self) -> Option<bool> {
+        Some(true)
+    }
+
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let mut moves = integer(hospital::Column::RescheduleLimit);
+        moves.default(BookingPolicy::default().reschedule_limit);
+        for column in [moves, integer_null(hospital::Column::CustomerLimit)] {
+            manager.alter_table(Table::alter().table(hospital::Entity).add_column(column).to_owned()).await?;
+        }
+        Ok(())
     }
 }
 

@@ -226,6 +226,7 @@ async fn save(transaction: &Transaction, work: Work, batch: &[&Command]) -> Resu
     let effects = work.into_effects();
     tables::row::update(transaction, effects.changed).await?;
     tables::row::insert(transaction, effects.created).await?;
+    tables::limit::insert(transaction, effects.newly_limited.iter()).await?;
     request_record::insert(transaction, effects.records).await?;
     watch::insert(transaction, &effects.watched).await?;
     watch::delete(transaction, &effects.unwatched).await?;

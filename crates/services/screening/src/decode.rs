@@ -95,6 +95,7 @@ pub(crate) fn create(caller: &Caller, message: message::CreateScreeningRequest) 
             state_message: _,
             waitlist_position: _,
             promotion_close_time: _,
+            reschedule_count: _,
         } = screening;
         let parsed_customer = violations.name("screening.customer", &customer, CustomerId::parse);
         text::check(&mut violations, "screening.customer_display_name", &mut customer_display_name, 0, NAME_MAX);

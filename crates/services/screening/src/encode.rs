@@ -21,6 +21,7 @@ pub(crate) fn screening(screening: &Screening) -> message::Screening {
         queued,
         generation,
         fenced_generation: _,
+        reschedule_count,
         version,
         create_time,
         update_time,
@@ -45,5 +46,6 @@ pub(crate) fn screening(screening: &Screening) -> message::Screening {
         state_message: state_message.clone(),
         waitlist_position: waiting.map_or(0, |queued| queued.position),
         promotion_close_time: waiting.map(|queued| encode_time(queued.closes_at)),
+        reschedule_count: *reschedule_count,
     }
 }

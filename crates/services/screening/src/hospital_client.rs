@@ -270,10 +270,16 @@ fn read_claim(claim: message::CapacityClaim) -> Reserved {
 
 /// Decodes booking terms. `None` if their time zone or their time is invalid.
 fn read_terms(terms: message::BookingTerms) -> Option<Terms> {
-    let message::BookingTerms { hospital_display_name, time_zone: zone, cancellation_close_time } = terms;
+    let message::BookingTerms {
+        hospital_display_name,
+        time_zone: zone,
+        cancellation_close_time,
+        reschedule_limit,
+        customer_limit,
+    } = terms;
     time_zone(&zone)?;
     let cancellation_close_time = Some(cancellation_close_time.as_ref().and_then(decode_time)?);
-    Some(Terms { hospital_display_name, time_zone: zone, cancellation_close_time })
+    Some(Terms { hospital_display_name, time_zone: zone, cancellation_close_time, reschedule_limit, customer_limit })
 }
 
 /// Adds the resource that a refusal is about, because the refusal's own text is not passed on.
@@ -309,6 +315,7 @@ mod tests {
             hospital_display_name: "Seoul".into(),
             time_zone: "Asia/Seoul".into(),
             cancellation_close_time: midnight,
+            ..message::BookingTerms::default()
         };
         message::CapacityClaim {
             state,

@@ -6,7 +6,7 @@ use sea_orm::{ColumnTrait, DbBackend};
 use store::migration::prelude::*;
 use store::migration::{MigrationTrait, MigratorTrait, SchemaManager, common, create_keyed_table};
 
-use crate::tables::{refusal, row, watch};
+use crate::tables::{limit, refusal, row, watch};
 
 /// Creates the tables of this service's database.
 #[derive(Debug)]
@@ -19,6 +19,7 @@ impl MigratorTrait for Migrator {
         migrations.push(Box::new(OneIndexOfCustomers));
         migrations.push(Box::new(FencedGenerations));
         migrations.push(Box::new(Waitlist));
+        migrations.push(Box::new(Limits));
         migrations
     }
 }
@@ -136,6 +137,40 @@ impl MigrationTrait for Waitlist {
             manager.create_index(index).await?;
         }
         Ok(())
+    }
+}
+
+/// Keeps with each booking how often it moved and may move, and makes the table that serialises bookings of customers
+/// whom a hospital limits.
+struct Limits;
+
+impl MigrationName for Limits {
+    fn name(&self) -> &str {
+        "screening_0005_limits"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for Limits {
+    // all of it or nothing, also on SQLite
+    fn use_transaction(&self) -> Option<bool> {
+        Some(true)
+    }
+
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let mut moves = column(row::Column::RescheduleCount);
+        moves.integer().default(0);
+        let mut most = ColumnDef::new(row::Column::RescheduleLimit);
+        most.integer().null();
+        // SQLite adds one column at a time
+        for column in [moves, most] {
+            manager.alter_table(Table::alter().table(row::Entity).add_column(column).to_owned()).await?;
+        }
+        use limit::{Column, Entity};
+        let mut table = Table::create();
+        table.table(Entity).col(column(Column::Customer).string()).col(column(Column::Hospital).string());
+        table.primary_key(Index::create().col(Column::Customer).col(Column::Hospital));
+        create_keyed_table(manager, table).await
     }
 }
 

@@ -3,6 +3,7 @@
 //! Nothing is decided here. Reads for a caller go through a lookup or a list that takes the caller's scope.
 
 pub(crate) mod booking_lookup;
+pub(crate) mod limit;
 pub(crate) mod list;
 pub(crate) mod refusal;
 pub(crate) mod row;

@@ -190,7 +190,7 @@ async fn book(location: &Location) {
         terms: Terms {
             hospital_display_name: "서울북부검진센터".into(),
             time_zone: "Asia/Seoul".into(),
-            cancellation_close_time: None,
+            ..Terms::default()
         },
         state: State::Confirmed,
         state_reason: String::new(),
@@ -200,6 +200,7 @@ async fn book(location: &Location) {
         queued: None,
         generation: 1,
         fenced_generation: 0,
+        reschedule_count: 0,
         version: 2,
         create_time: time,
         update_time: time,

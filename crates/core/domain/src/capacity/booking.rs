@@ -9,7 +9,7 @@ use super::slot::{Slot, SlotState, slot_closed, slot_not_found};
 use crate::civil::time_zone;
 use crate::hospital_state::{Hospital, HospitalState, hospital_deleted, hospital_not_found};
 use crate::ids::SlotId;
-use crate::window::{BookingPolicy, zone_name};
+use crate::window::{BookingPolicy, MAX_RESCHEDULES, zone_name};
 
 /// The part of a hospital that decides about a booking.
 #[derive(Debug, Clone)]
@@ -49,6 +49,9 @@ impl Venue {
                 // a Hospital of the version before has no queues
                 waitlist_limit: policy.waitlist_limit.unwrap_or(0),
                 promotion_min_notice: offset(policy.promotion_min_notice, default.promotion_min_notice)?,
+                // nor does it limit moves
+                reschedule_limit: policy.reschedule_limit.unwrap_or(MAX_RESCHEDULES),
+                customer_limit: policy.customer_limit,
             },
         })
     }

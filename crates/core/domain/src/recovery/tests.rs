@@ -111,6 +111,7 @@ fn a_booking_that_moved_is_where_its_newest_version_says() {
     let row = screening(Some(&held), &both, &[], Some(terms(200))).unwrap();
     assert_eq!((&row.slot, row.generation, row.version), (&later, 2, 3));
     assert_eq!(row.terms.cancellation_close_time, Some(at(200)), "the cut-off is that of the new slot");
+    assert_eq!((held.reschedule_count, row.reschedule_count), (0, 1));
 
     // The views do not keep generations; Hospital's claim on the slot has it.
     let unknown = KnownBooking { generation: None, ..reported };

@@ -36,7 +36,8 @@ pub fn apply(row: Option<&Screening>, event: &Event, now: Timestamp) -> Screenin
             let next = Screening {
                 slot: slot.clone(),
                 generation: *generation,
-                terms: terms.clone(),
+                terms: kept(terms),
+                reschedule_count: row.map_or(0, |row| row.reschedule_count) + 1,
                 // the move is a version of its own, before that of the state
                 version: row.map_or(0, |row| row.version) + 1,
                 ..expected(row)
@@ -149,8 +150,13 @@ fn booked(row: Option<&Screening>, booking: &Booking, terms: &Terms, now: Timest
     });
     // The name of a row that exists may have been corrected since the booking was asked for.
     next.customer = Some(booking.customer.clone());
-    next.terms.clone_from(terms);
+    next.terms = kept(terms);
     next
+}
+
+/// The terms that a row keeps.
+fn kept(terms: &Terms) -> Terms {
+    Terms { customer_limit: None, ..terms.clone() }
 }
 
 fn fence(claim: ClaimId, slot: &SlotId, now: Timestamp) -> Screening {
@@ -168,6 +174,7 @@ fn fence(claim: ClaimId, slot: &SlotId, now: Timestamp) -> Screening {
         queued: None,
         generation: claim.generation,
         fenced_generation: 0,
+        reschedule_count: 0,
         version: 0,
         create_time: now,
         update_time: now,

@@ -6,11 +6,9 @@ use jiff::civil::Date;
 
 use super::checks::{check_row_etag, state_invalid, zone_of};
 use super::reschedule::reschedule;
-use super::{
-    Booking, Command, Decision, Event, Expiry, Party, Queued, Revocation, Screening, State, Terms, date_conflict,
-};
+use super::{Booking, Command, Conflict, Decision, Event, Expiry, Party, Queued, Revocation, Screening, State, Terms};
 use crate::civil::{last_zone, time_zone, today};
-use crate::ids::{ClaimId, ScreeningId, SlotId};
+use crate::ids::{ClaimId, SlotId};
 use crate::window::refuse_past;
 
 /// Judges a command against the row it names; `None` if there is no row.
@@ -38,36 +36,44 @@ pub fn decide(row: Option<&Screening>, command: &Command, now: Timestamp) -> Res
 }
 
 /// The refusal of a booking that has no row. Its claim is given back by the event.
-fn turned_away(booking: &Booking, other: ScreeningId) -> Decision {
-    let given_back = Event::Rejected(booking.claim(), booking.slot.clone(), Reason::CustomerDateConflict);
-    Decision::Refuse(given_back, date_conflict(other))
+fn turned_away(booking: &Booking, conflict: Conflict) -> Decision {
+    let given_back = Event::Rejected(booking.claim(), booking.slot.clone(), conflict.reason());
+    Decision::Refuse(given_back, conflict.refusal(&booking.slot))
 }
 
 /// Only a PENDING or WAITLISTED row is confirmed; if there is no row, one is made. The booking may have been parked,
 /// given up, ended or fenced since the claim was asked for. A WAITLISTED booking is not active, so its customer may
-/// have booked elsewhere on that date meanwhile: the later of the two loses.
-fn confirm(row: Option<&Screening>, booking: &Booking, terms: &Terms, conflict: Option<ScreeningId>) -> Decision {
+/// have booked elsewhere on that date meanwhile: the later of the two loses. It counted against the limit of its
+/// hospital when it joined the queue; a PENDING one is judged now, when the limit is known.
+fn confirm(row: Option<&Screening>, booking: &Booking, terms: &Terms, conflict: Option<Conflict>) -> Decision {
     let Some(row) = row else {
         return match conflict {
             None => Decision::Change(Event::Confirmed(booking.clone(), terms.clone())),
-            Some(other) => turned_away(booking, other),
+            Some(conflict) => turned_away(booking, conflict),
         };
     };
     if row.is_fence() {
         return Decision::Fenced;
     }
-    match row.state {
-        State::Waitlisted if conflict.is_some() => Decision::Change(Event::Expired(Expiry::CustomerDateConflict)),
-        State::Waitlisted => Decision::Change(Event::Confirmed(booking.clone(), terms.clone())),
-        State::Pending if row.given_up.is_none() => Decision::Change(Event::Confirmed(booking.clone(), terms.clone())),
-        State::Pending
-        | State::Confirmed
-        | State::Cancelled
-        | State::ForceCancelled
-        | State::Rejected
-        | State::Completed
-        | State::NoShow
-        | State::Expired => Decision::Keep,
+    let confirmed = || Decision::Change(Event::Confirmed(booking.clone(), terms.clone()));
+    match (row.state, conflict) {
+        (State::Waitlisted, Some(Conflict::Date(_))) => Decision::Change(Event::Expired(Expiry::CustomerDateConflict)),
+        (State::Waitlisted, Some(Conflict::Limit(_)) | None) => confirmed(),
+        (State::Pending, Some(Conflict::Limit(_))) if row.given_up.is_none() => {
+            Decision::Change(Event::GivenUp(Reason::CustomerLimitReached))
+        }
+        (State::Pending, _) if row.given_up.is_none() => confirmed(),
+        (
+            State::Pending
+            | State::Confirmed
+            | State::Cancelled
+            | State::ForceCancelled
+            | State::Rejected
+            | State::Completed
+            | State::NoShow
+            | State::Expired,
+            _,
+        ) => Decision::Keep,
     }
 }
 
@@ -78,16 +84,16 @@ fn queue(
     booking: &Booking,
     terms: &Terms,
     queued: Queued,
-    conflict: Option<ScreeningId>,
+    conflict: Option<Conflict>,
 ) -> Decision {
     let join = || Decision::Change(Event::Queued(booking.clone(), terms.clone(), queued));
     match (row, conflict) {
         (None, None) => join(),
-        (None, Some(other)) => turned_away(booking, other),
+        (None, Some(conflict)) => turned_away(booking, conflict),
         (Some(row), _) if row.is_fence() => Decision::Fenced,
         (Some(row), _) if row.state != State::Pending || row.given_up.is_some() => Decision::Keep,
         (Some(_), None) => join(),
-        (Some(_), Some(_)) => Decision::Change(Event::GivenUp(Reason::CustomerDateConflict)),
+        (Some(_), Some(conflict)) => Decision::Change(Event::GivenUp(conflict.reason())),
     }
 }
 
@@ -106,14 +112,14 @@ fn park(
     row: Option<&Screening>,
     booking: &Booking,
     terms: &Terms,
-    conflict: Option<ScreeningId>,
+    conflict: Option<Conflict>,
     now: Timestamp,
 ) -> Result<Decision, Fault> {
     match (row, conflict) {
         (Some(row), _) if row.is_fence() => Ok(Decision::Fenced),
         (Some(_), _) => Ok(Decision::Keep),
         // If a claim was taken after all, its own event reports it, as after any lost answer.
-        (None, Some(other)) => Err(date_conflict(other)),
+        (None, Some(conflict)) => Err(conflict.refusal(&booking.slot)),
         (None, None) => {
             // The hospital may not be known yet; then a date is over once it is over everywhere.
             refuse_past(booking.slot.date, &time_zone(&terms.time_zone).unwrap_or_else(last_zone), now)?;

@@ -7,8 +7,8 @@ use fault::{Fault, Reason};
 use jiff::Timestamp;
 
 use super::checks::{check_row_etag, state_invalid, zone_of};
-use super::{Decision, Event, Party, Screening, State, Terms, date_conflict};
-use crate::ids::{ScreeningId, SlotId};
+use super::{Conflict, Decision, Event, Party, Screening, State, Terms};
+use crate::ids::SlotId;
 use crate::window::refuse_past;
 
 /// What a person asks for who moves a booking.
@@ -24,16 +24,16 @@ pub struct Reschedule {
     pub etag: String,
 }
 
-/// Checks that a booking can leave its place for another date. `conflict` is another active booking that the customer
-/// has on that date. Hospital judges the new place.
+/// Checks that a booking can leave its place for another date. `conflict` is what the customer has that bars it there.
+/// Hospital judges the new place.
 ///
 /// # Errors
-/// SCREENING_STATE_INVALID, ETAG_MISMATCH, RESCHEDULE_CLOSED, DATE_IN_PAST or CUSTOMER_DATE_CONFLICT, in this order. A
-/// booking that is on the slot already passes the last three.
+/// SCREENING_STATE_INVALID, ETAG_MISMATCH, RESCHEDULE_CLOSED, RESCHEDULE_LIMIT_REACHED, DATE_IN_PAST, or the refusal of
+/// the conflict, in this order. A booking that is on the slot already passes all but the first two.
 pub fn judge_reschedule(
     row: &Screening,
     asked: &Reschedule,
-    conflict: Option<ScreeningId>,
+    conflict: Option<Conflict>,
     now: Timestamp,
 ) -> Result<(), Fault> {
     match row.state {
@@ -57,8 +57,14 @@ pub fn judge_reschedule(
         let message = format!("the customer could move it until {close}; the hospital's admins still can");
         return Err(Fault::new(Reason::RescheduleClosed, message).with("screening", row.id).with("closesAt", close));
     }
+    if let (Party::Customer, Some(limit)) = (asked.by, row.terms.reschedule_limit)
+        && row.reschedule_count >= limit
+    {
+        let message = format!("the customer could move it {limit} times; the hospital's admins still can");
+        return Err(Fault::new(Reason::RescheduleLimitReached, message).with("screening", row.id).with("limit", limit));
+    }
     refuse_past(row.slot.date, &zone_of(row)?, now)?;
-    conflict.map_or(Ok(()), |other| Err(date_conflict(other)))
+    conflict.map_or(Ok(()), |conflict| Err(conflict.refusal(&asked.slot)))
 }
 
 /// Decides about a move with an ACTIVE claim of this generation on the new slot. A claim that the row neither holds nor
@@ -68,7 +74,7 @@ pub(super) fn reschedule(
     asked: &Reschedule,
     generation: i32,
     terms: &Terms,
-    conflict: Option<ScreeningId>,
+    conflict: Option<Conflict>,
     now: Timestamp,
 ) -> Result<Decision, Fault> {
     let usable = generation > row.generation && generation > row.fenced_generation;

@@ -40,6 +40,8 @@ pub(super) fn terms() -> Terms {
         hospital_display_name: "서울".into(),
         time_zone: "Asia/Seoul".into(),
         cancellation_close_time: Some(at("2027-01-03T15:00:00Z")),
+        reschedule_limit: Some(3),
+        customer_limit: None,
     }
 }
 
@@ -129,14 +131,40 @@ fn a_new_booking_is_confirmed_parked_or_given_back() {
     let park = |conflict| Command::Park { booking: booking(), terms: Terms::default(), conflict };
     assert_eq!(outcome(None, &confirm(None), before()), Ok(Some(State::Confirmed)));
     assert_eq!(outcome(None, &park(None), before()), Ok(Some(State::Pending)));
-    assert_eq!(outcome(None, &park(Some(other())), before()), Err(Reason::CustomerDateConflict));
-    let Ok(Decision::Refuse(event, fault)) = decide(None, &confirm(Some(other())), before()) else { panic!() };
+    assert_eq!(outcome(None, &park(Some(Conflict::Date(other()))), before()), Err(Reason::CustomerDateConflict));
+    let Ok(Decision::Refuse(event, fault)) = decide(None, &confirm(Some(Conflict::Date(other()))), before()) else {
+        panic!()
+    };
     assert_eq!(fault.metadata()["screening"], other().to_string());
     let given_back = apply(None, &event, before());
     assert!(given_back.is_fence());
     let [(1, Payload::ScreeningRejected(fact))] = &facts(&given_back, &event)[..] else { panic!() };
     assert_eq!(fact.claim_id, booking().claim().to_string());
     assert_eq!(fact.screening.as_ref().unwrap().customer, "");
+}
+
+#[test]
+fn a_booking_above_the_limit_gives_its_place_back_and_one_that_counted_before_keeps_it() {
+    let limit = Some(Conflict::Limit(2));
+    let confirm = Command::Confirm { booking: booking(), terms: terms(), conflict: limit };
+    let join = Command::Queue { booking: booking(), terms: terms(), queued: queued(), conflict: limit };
+    for command in [&confirm, &join] {
+        let Ok(Decision::Refuse(event, fault)) = decide(None, command, before()) else { panic!() };
+        assert_eq!((fault.reason(), fault.metadata()["limit"].as_str()), (Reason::CustomerLimitReached, "2"));
+        assert_eq!(fault.metadata()["hospital"], "hospitals/seoul");
+        assert_eq!(apply(None, &event, before()).state_reason, "CUSTOMER_LIMIT_REACHED");
+        // a PENDING one is judged only now
+        let given_up = Ok(Decision::Change(Event::GivenUp(Reason::CustomerLimitReached)));
+        assert_eq!(decide(Some(&row(State::Pending)), command, before()), given_up);
+    }
+    assert_eq!(outcome(Some(&row(State::Waitlisted)), &confirm, before()), Ok(Some(State::Confirmed)));
+}
+
+#[test]
+fn a_row_keeps_no_limit_that_was_judged() {
+    let limited = Terms { customer_limit: Some(2), ..terms() };
+    let booked = apply(None, &Event::Confirmed(booking(), limited), before());
+    assert_eq!(booked.terms, terms());
 }
 
 #[test]
@@ -250,12 +278,15 @@ fn a_stale_etag_changes_nothing() {
     }
 }
 
+fn any_conflict() -> impl Strategy<Value = Option<Conflict>> {
+    prop_oneof![3 => Just(None), 1 => Just(Some(Conflict::Date(other()))), 1 => Just(Some(Conflict::Limit(2)))]
+}
+
 /// A move to another date, or to the own one.
 fn any_move() -> impl Strategy<Value = Command> {
     let party = prop_oneof![Just(Party::Customer), Just(Party::Admin)];
     let etag = prop_oneof![3 => Just(String::new()), 1 => (1..6_i64).prop_map(crate::token::etag)];
-    let conflict = prop_oneof![3 => Just(None), 1 => Just(Some(other()))];
-    (party, etag, conflict, 4..7_i8, 1..7_i32).prop_map(|(by, etag, conflict, day, generation)| {
+    (party, etag, any_conflict(), 4..7_i8, 1..7_i32).prop_map(|(by, etag, conflict, day, generation)| {
         let slot = SlotId { date: date(2027, 1, day), ..slot() };
         let asked = Reschedule { by, slot, message: "why".into(), etag };
         Command::Reschedule { asked, generation, terms: terms(), conflict }
@@ -263,7 +294,7 @@ fn any_move() -> impl Strategy<Value = Command> {
 }
 
 fn any_command() -> impl Strategy<Value = Command> {
-    let conflict = || prop_oneof![3 => Just(None), 1 => Just(Some(other()))];
+    let conflict = any_conflict;
     let etag = || prop_oneof![3 => Just(String::new()), 1 => (1..6_i64).prop_map(crate::token::etag)];
     let party = prop_oneof![Just(Party::Customer), Just(Party::Admin)];
     let name = prop_oneof![Just(None), Just(Some("이".to_owned())), Just(Some(String::new()))];

@@ -8,7 +8,7 @@ use domain::capacity::{self, Claim as RealClaim, ClaimState, RevokeReason, Slot,
 use domain::civil::time_zone;
 use domain::hospital::{Draft, Held, Hospital};
 use domain::ids::{ClaimId, CustomerId, HospitalId, ScreeningId, SlotId};
-use domain::screening::{self, Booking, Command, Decision, Party, Revocation, Screening, State, Terms};
+use domain::screening::{self, Booking, Command, Conflict, Decision, Party, Revocation, Screening, State, Terms};
 use domain::window::BookingPolicy;
 use fault::Reason;
 use jiff::Timestamp;
@@ -185,7 +185,9 @@ fn command(act: Act) -> Command {
     let terms = Terms { time_zone: "Asia/Seoul".into(), ..Terms::default() };
     match act {
         Act::Confirm => Command::Confirm { booking, terms, conflict: None },
-        Act::ConfirmInConflict => Command::Confirm { booking, terms, conflict: Some(ScreeningId(Uuid::from_u128(9))) },
+        Act::ConfirmInConflict => {
+            Command::Confirm { booking, terms, conflict: Some(Conflict::Date(ScreeningId(Uuid::from_u128(9)))) }
+        }
         Act::Park => Command::Park { booking, terms, conflict: None },
         Act::GiveUp => Command::GiveUp { reason: Reason::SlotFull },
         Act::Reject => Command::Reject,

@@ -10,9 +10,9 @@ use domain::civil::time_zone;
 use domain::hospital::{Draft, Hospital};
 use domain::ids::{ClaimId, CustomerId, HospitalId, ScreeningId, SlotId};
 use domain::screening::{
-    self, Booking, Command, Decision, Party, Reschedule, Revocation, Screening, State, judge_reschedule,
+    self, Booking, Command, Conflict, Decision, Party, Reschedule, Revocation, Screening, State, judge_reschedule,
 };
-use domain::window::BookingPolicy;
+use domain::window::{BookingPolicy, MAX_RESCHEDULES};
 use fault::Reason;
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -131,7 +131,7 @@ impl Act {
             Self::Fence(generation) => Command::Fence { claim: claim_id(generation), slot },
             Self::Move(to, generation, conflict) => {
                 let (terms, other) = (hospital().terms(to.id().date), ScreeningId(Uuid::from_u128(9)));
-                let conflict = conflict.then_some(other);
+                let conflict = conflict.then_some(Conflict::Date(other));
                 Command::Reschedule { asked: asked(to), generation: generation as i32, terms, conflict }
             }
         }
@@ -337,7 +337,9 @@ fn claim_of_a_move(row: &Screening, to: Slot) -> Option<usize> {
 
 fn hospital() -> Hospital {
     let (display_name, time_zone) = ("Seoul".into(), time_zone("Asia/Seoul").unwrap());
-    let draft = Draft { display_name, time_zone, policy: BookingPolicy::default() };
+    // the model has fewer generations than this
+    let policy = BookingPolicy { reschedule_limit: MAX_RESCHEDULES, ..BookingPolicy::default() };
+    let draft = Draft { display_name, time_zone, policy };
     domain::hospital::register(&Slot::A.id().hospital, Uuid::from_u128(3), &draft, None, now()).unwrap().0
 }
 

@@ -3,7 +3,8 @@
 use contract::event::v1::event_envelope::Payload;
 use domain::ids::{ClaimId, CustomerId, HospitalId, ScreeningId, SlotId};
 use domain::screening::{
-    self, Booking, Command, Decision, Event, FIRST_GENERATION, Party, Queued, Revocation, Screening, State, Terms,
+    self, Booking, Command, Conflict, Decision, Event, FIRST_GENERATION, Party, Queued, Revocation, Screening, State,
+    Terms,
 };
 use fault::Reason;
 use jiff::Timestamp;
@@ -96,7 +97,7 @@ impl Act {
     fn command(self) -> Command {
         let (claim, slot) = (claim(), slot());
         let terms = Terms { time_zone: "Asia/Seoul".into(), ..Terms::default() };
-        let other = |conflict: bool| conflict.then_some(ScreeningId(Uuid::from_u128(9)));
+        let other = |conflict: bool| conflict.then_some(Conflict::Date(ScreeningId(Uuid::from_u128(9))));
         match self {
             Self::Confirm(conflict) => Command::Confirm { booking: booking(false), terms, conflict: other(conflict) },
             Self::Queue(conflict) => {

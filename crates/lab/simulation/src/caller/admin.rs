@@ -6,6 +6,7 @@ use contract::hospital::v1 as hospital;
 use contract::hospital::v1::hospital_service_client::HospitalServiceClient;
 use contract::hospital::v1::set_slot_capacity_request::Change;
 use domain::civil::encode_duration;
+use domain::window::MAX_RESCHEDULES;
 use jiff::SignedDuration;
 use runtime::client::Replicas;
 use tokio::time::sleep;
@@ -39,7 +40,7 @@ impl Caller {
         let hospitals = replicas(&HOSPITALS);
         let mut slots = Vec::new();
         for (index, capacities) in self.site.plan.capacities.clone().into_iter().enumerate() {
-            let message = opening(index, &capacities, self.site.plan.closing);
+            let message = opening(index, &capacities, self.site.plan.closing, self.site.plan.limit);
             ask!(self, &hospitals, format!("opens hospitals/seoul-{index}"), create_hospital, message);
             slots.extend(
                 (0..capacities.len()).map(|slot| format!("hospitals/seoul-{index}/slots/2027-03-0{}", slot + 1)),
@@ -126,8 +127,14 @@ impl Caller {
     }
 }
 
-/// Makes a hospital. With `closing`, the places of its first date pass on until so long after the start.
-fn opening(index: usize, capacities: &[i32], closing: Option<Duration>) -> hospital::CreateHospitalRequest {
+/// Makes a hospital. With `closing`, the places of its first date pass on until so long after the start. With `limit`,
+/// a customer has at most so many bookings there.
+fn opening(
+    index: usize,
+    capacities: &[i32],
+    closing: Option<Duration>,
+    limit: Option<i32>,
+) -> hospital::CreateHospitalRequest {
     let until = SignedDuration::from_secs(FIRST_DATE - clock::EPOCH);
     let notice = |closing| encode_duration(until - SignedDuration::try_from(closing).unwrap_or_default());
     let slot = |(day, capacity): (i32, &i32)| hospital::Slot {
@@ -142,6 +149,8 @@ fn opening(index: usize, capacities: &[i32], closing: Option<Duration>) -> hospi
             time_zone: "Asia/Seoul".into(),
             booking_policy: Some(hospital::BookingPolicy {
                 promotion_min_notice: closing.map(notice),
+                reschedule_limit: Some(MAX_RESCHEDULES),
+                customer_limit: limit,
                 ..hospital::BookingPolicy::default()
             }),
             ..hospital::Hospital::default()

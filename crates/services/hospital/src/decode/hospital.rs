@@ -1,8 +1,8 @@
 //! Decodes requests about hospitals.
 
 use contract::hospital::v1::{
-    BookingPolicy as PolicyMessage, CreateHospitalRequest, DeleteHospitalRequest, GetHospitalRequest, Hospital,
-    ListHospitalsRequest, UpdateHospitalRequest,
+    CreateHospitalRequest, DeleteHospitalRequest, GetHospitalRequest, Hospital, ListHospitalsRequest,
+    UpdateHospitalRequest,
 };
 use domain::filter::{self, Field, Kind};
 use domain::hospital::{Draft, HospitalChange};
@@ -10,13 +10,12 @@ use domain::ids::HospitalId;
 use domain::page::{KeyKind, Page};
 use domain::request::decode_id;
 use domain::text::{self, NAME_MAX};
-use domain::window::{BookingPolicy, MAX_OFFSET, MAX_WAITLIST};
 use fault::{Fault, Reason, Violations};
-use jiff::SignedDuration;
-use prost_types::{Duration, FieldMask};
+use prost_types::FieldMask;
 use uuid::Uuid;
 
 use super::calendar::new_slots;
+use super::policy::{policy, sent_policy};
 use super::{Asked, List, remark, required};
 use crate::command::Change;
 
@@ -89,78 +88,6 @@ fn zone(violations: &mut Violations, name: &str) -> Option<jiff::tz::TimeZone> {
     zone
 }
 
-/// The fields of a booking policy. An unset one is `None`.
-#[derive(Debug, Clone, Copy)]
-struct SentPolicy {
-    min_notice: Option<SignedDuration>,
-    max_advance: Option<SignedDuration>,
-    cancellation_cutoff: Option<SignedDuration>,
-    waitlist_limit: Option<i32>,
-    promotion_min_notice: Option<SignedDuration>,
-}
-
-/// Reads those fields of a booking policy that `wanted` accepts by their names.
-fn sent_policy(
-    violations: &mut Violations,
-    policy: Option<&PolicyMessage>,
-    wanted: impl Fn(&str) -> bool,
-) -> Option<SentPolicy> {
-    let PolicyMessage { min_notice, max_advance, cancellation_cutoff, waitlist_limit, promotion_min_notice } =
-        policy.copied().unwrap_or_default();
-    let read = |violations: &mut Violations, field: &str, duration: Option<Duration>| match duration {
-        Some(duration) if wanted(field) => offset(violations, field, duration).map(Some),
-        _ => Some(None),
-    };
-    let min_notice = read(violations, "min_notice", min_notice);
-    let max_advance = read(violations, "max_advance", max_advance);
-    let cancellation_cutoff = read(violations, "cancellation_cutoff", cancellation_cutoff);
-    let waitlist_limit = waitlist_limit.filter(|_| wanted("waitlist_limit"));
-    let too_much = waitlist_limit.filter(|limit| !(0..=MAX_WAITLIST).contains(limit));
-    if let Some(limit) = too_much {
-        let description = format!("must be 0..{MAX_WAITLIST}, is {limit}");
-        violations.add("hospital.booking_policy.waitlist_limit", Reason::FieldInvalid, description);
-    }
-    let promotion_min_notice = read(violations, "promotion_min_notice", promotion_min_notice);
-    if too_much.is_some() {
-        return None;
-    }
-    Some(SentPolicy {
-        min_notice: min_notice?,
-        max_advance: max_advance?,
-        cancellation_cutoff: cancellation_cutoff?,
-        waitlist_limit,
-        promotion_min_notice: promotion_min_notice?,
-    })
-}
-
-fn offset(violations: &mut Violations, field: &str, duration: Duration) -> Option<SignedDuration> {
-    let Duration { seconds, nanos } = duration;
-    let well_formed = seconds >= 0 && (0..1_000_000_000).contains(&nanos);
-    let offset = well_formed.then(|| SignedDuration::new(seconds, nanos)).filter(|offset| *offset <= MAX_OFFSET);
-    if offset.is_none() {
-        let field = format!("hospital.booking_policy.{field}");
-        violations.add(field, Reason::FieldInvalid, "must be 0 s to 8784 h (31622400 s)");
-    }
-    offset
-}
-
-fn policy(violations: &mut Violations, policy: Option<&PolicyMessage>) -> Option<BookingPolicy> {
-    let default = BookingPolicy::default();
-    let sent = sent_policy(violations, policy, |_| true)?;
-    let policy = BookingPolicy {
-        min_notice: sent.min_notice.unwrap_or(default.min_notice),
-        max_advance: sent.max_advance.unwrap_or(default.max_advance),
-        cancellation_cutoff: sent.cancellation_cutoff.unwrap_or(default.cancellation_cutoff),
-        waitlist_limit: sent.waitlist_limit.unwrap_or(default.waitlist_limit),
-        promotion_min_notice: sent.promotion_min_notice.unwrap_or(default.promotion_min_notice),
-    };
-    let contradiction = policy.contradiction();
-    if let Some(description) = contradiction {
-        violations.add("hospital.booking_policy.min_notice", Reason::FieldInvalid, description);
-    }
-    Some(policy)
-}
-
 pub(crate) fn get_hospital(message: &GetHospitalRequest) -> Result<HospitalId, Fault> {
     let GetHospitalRequest { name: hospital } = message;
     let mut violations = Violations::new();
@@ -198,6 +125,8 @@ const PATHS: &[&str] = &[
     "booking_policy.cancellation_cutoff",
     "booking_policy.waitlist_limit",
     "booking_policy.promotion_min_notice",
+    "booking_policy.reschedule_limit",
+    "booking_policy.customer_limit",
 ];
 
 impl<'a> Mask<'a> {
@@ -262,31 +191,13 @@ pub(crate) fn update_hospital(message: &mut UpdateHospitalRequest) -> Result<Ask
     if names_it {
         text::check(&mut violations, "hospital.display_name", display_name, 1, NAME_MAX);
     }
-    let policy_path = |field: &str| format!("booking_policy.{field}");
-    let sent = sent_policy(&mut violations, booking_policy.as_ref(), |field| mask.touches(&policy_path(field)));
-    let default = BookingPolicy::default();
-    let or_default = |field: &str, sent: Option<SignedDuration>, default| {
-        sent.or_else(|| mask.names(&policy_path(field)).then_some(default))
-    };
+    let path = |field: &str| format!("booking_policy.{field}");
+    let sent = sent_policy(&mut violations, booking_policy.as_ref(), |field| mask.touches(&path(field)));
     let decoded = id.zip(sent).map(|(id, sent)| {
         let change = HospitalChange {
             display_name: names_it.then(|| display_name.clone()),
             time_zone: (!time_zone.is_empty()).then(|| time_zone.clone()),
-            min_notice: or_default("min_notice", sent.min_notice, default.min_notice),
-            max_advance: or_default("max_advance", sent.max_advance, default.max_advance),
-            cancellation_cutoff: or_default(
-                "cancellation_cutoff",
-                sent.cancellation_cutoff,
-                default.cancellation_cutoff,
-            ),
-            waitlist_limit: sent
-                .waitlist_limit
-                .or_else(|| mask.names(&policy_path("waitlist_limit")).then_some(default.waitlist_limit)),
-            promotion_min_notice: or_default(
-                "promotion_min_notice",
-                sent.promotion_min_notice,
-                default.promotion_min_notice,
-            ),
+            ..sent.change(|field| mask.names(&path(field)))
         };
         let change = Change::UpdateHospital { id: id.clone(), change, etag: etag.clone() };
         Asked { hospital: id, request_id: None, change }
@@ -312,6 +223,11 @@ pub(crate) fn delete_hospital(message: &mut DeleteHospitalRequest) -> Result<(As
 
 #[cfg(test)]
 mod tests {
+    use contract::hospital::v1::BookingPolicy as PolicyMessage;
+    use domain::window::BookingPolicy;
+    use jiff::SignedDuration;
+    use prost_types::Duration;
+
     use super::*;
 
     fn update(hospital: Hospital, paths: Option<&[&str]>) -> Result<HospitalChange, Fault> {
@@ -332,7 +248,8 @@ mod tests {
             max_advance: None,
             cancellation_cutoff: seconds(0),
             waitlist_limit: Some(7),
-            promotion_min_notice: None,
+            customer_limit: Some(2),
+            ..PolicyMessage::default()
         }
     }
 
@@ -343,6 +260,7 @@ mod tests {
         assert_eq!(change.min_notice, Some(SignedDuration::from_secs(60)));
         assert_eq!(change.max_advance, None);
         assert_eq!(change.cancellation_cutoff, Some(SignedDuration::ZERO));
+        assert_eq!((change.reschedule_limit, change.customer_limit), (None, Some(Some(2))));
         assert_eq!(update(Hospital::default(), Some(&[])).unwrap(), HospitalChange::default());
     }
 
@@ -356,7 +274,9 @@ mod tests {
         let change = update(Hospital::default(), Some(&["booking_policy.min_notice"])).unwrap();
         assert_eq!(change, HospitalChange { min_notice: Some(default.min_notice), ..HospitalChange::default() });
         let change = update(hospital.clone(), Some(&["booking_policy.max_advance"])).unwrap();
-        assert_eq!(change.min_notice, None);
+        assert_eq!((change.min_notice, change.customer_limit), (None, None));
+        let change = update(Hospital::default(), Some(&["booking_policy.customer_limit"])).unwrap();
+        assert_eq!(change, HospitalChange { customer_limit: Some(None), ..HospitalChange::default() });
         let fault = update(hospital.clone(), Some(&["*"])).unwrap_err();
         assert_eq!(fault.violations()[0].field, "hospital.display_name");
         let full = Hospital { display_name: "Seoul".into(), ..hospital };

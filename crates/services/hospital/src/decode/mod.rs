@@ -8,6 +8,7 @@ mod calendar;
 mod capacity;
 mod dates;
 mod hospital;
+mod policy;
 mod slot;
 
 pub(crate) use calendar::{batch_close_slots, batch_create_slots, create_slot};

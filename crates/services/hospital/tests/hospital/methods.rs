@@ -69,14 +69,20 @@ async fn an_update_changes_what_its_mask_says() {
         max_advance: None,
         cancellation_cutoff: Some(Duration { seconds: 1, nanos: 5 }),
         waitlist_limit: Some(0),
-        promotion_min_notice: None,
+        customer_limit: Some(1),
+        ..BookingPolicy::default()
     };
     let hospital = Hospital { name: name(), booking_policy: Some(policy), ..Hospital::default() };
     let update = UpdateHospitalRequest { hospital: Some(hospital), update_mask: None };
     let changed = admin.hospital().update_hospital(update).await.unwrap().into_inner();
     assert_eq!(
         changed.booking_policy,
-        Some(BookingPolicy { max_advance: hours(8_784), promotion_min_notice: hours(24), ..policy })
+        Some(BookingPolicy {
+            max_advance: hours(8_784),
+            promotion_min_notice: hours(24),
+            reschedule_limit: Some(3),
+            ..policy
+        })
     );
     assert_eq!(changed.display_name, "Hospital seoul");
     let hospital = Hospital {
@@ -100,7 +106,8 @@ async fn an_update_changes_what_its_mask_says() {
     assert_eq!(unchanged, replaced, "what changes nothing leaves the etag");
     let updates = house.sound_events().await;
     let Some(Payload::HospitalUpdated(last)) = &updates.last().unwrap().payload else { panic!("another fact") };
-    let policy = ["min_notice", "cancellation_cutoff", "waitlist_limit"].map(|field| format!("booking_policy.{field}"));
+    let fields = ["min_notice", "cancellation_cutoff", "waitlist_limit", "customer_limit"];
+    let policy = fields.map(|field| format!("booking_policy.{field}"));
     assert_eq!(last.changed_paths, [&["display_name".to_owned()], policy.as_slice()].concat());
     house.stop().await;
 }

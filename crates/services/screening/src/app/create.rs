@@ -7,7 +7,7 @@ use domain::booking::{Accepts, Step, attempt_id, step};
 use domain::capacity::slot_full;
 use domain::event::Cause;
 use domain::ids::ScreeningId;
-use domain::screening::{Booking, Screening, State, Terms, date_conflict};
+use domain::screening::{Booking, Conflict, CustomerBookings, Screening, State, Terms};
 use fault::{Fault, Reason};
 use runtime::deadline::Deadline;
 use runtime::entropy::uuid_v7;
@@ -45,8 +45,9 @@ impl Intent {
 /// What occupies the id that a booking is to get.
 #[derive(Debug)]
 pub(super) enum Occupancy {
-    /// Nothing: the id is free.
-    Free,
+    /// Nothing: the id is free. Has the bookings that count against the limit of the hospital, if it is known to have
+    /// one.
+    Free(CustomerBookings),
     /// A fence: the id cannot be used any more.
     Fenced,
     /// The booking itself, as it is now. It answers the call even after a week, when the request record is deleted.
@@ -84,7 +85,8 @@ impl App {
             match self.occupancy(intent, id).await? {
                 Occupancy::Fenced => {}
                 Occupancy::Booked(row) => return self.settled(*row, intent).await,
-                Occupancy::Free => {
+                Occupancy::Free(held) => {
+                    self.judge_limit(intent, id, &held).await?;
                     if let Some(screening) = self.try_book(intent, id).await? {
                         return Ok(screening);
                     }
@@ -124,10 +126,12 @@ impl App {
     /// # Errors
     /// REQUEST_ID_REUSED; CUSTOMER_DATE_CONFLICT, also if the customer waits in the queue that the booking would join.
     pub(super) async fn occupancy(&self, intent: &Intent, id: ScreeningId) -> Result<Occupancy, Fault> {
-        let Create { request, customer, slot, .. } = &intent.call;
+        let Create { request, customer, slot, validate_only, .. } = &intent.call;
         let key = request.chosen.then(|| request.key.clone());
         let queue = intent.call.join_waitlist.then(|| slot.clone());
-        let query = BookingQuery { key, id, customer_date: (customer.clone(), slot.date), queue };
+        let is_limited = *validate_only || self.hospital.known_terms(&slot.hospital).customer_limit.is_some();
+        let limited = is_limited.then(|| slot.hospital.clone());
+        let query = BookingQuery { key, id, customer_date: (customer.clone(), slot.date), queue, limited };
         let existing = self.booking_lookup.ask(query).await?;
         if let Some((record, row)) = existing.answered {
             let same = |row: &Screening| row.was_made_for(customer, slot);
@@ -138,8 +142,8 @@ impl App {
         match (existing.own, existing.other) {
             (Some(row), _) if row.is_fence() => Ok(Occupancy::Fenced),
             (Some(row), _) => Ok(Occupancy::Booked(Box::new(row))),
-            (None, Some(other)) => Err(date_conflict(other)),
-            (None, None) => Ok(Occupancy::Free),
+            (None, Some(other)) => Err(Conflict::Date(other).refusal(slot)),
+            (None, None) => Ok(Occupancy::Free(existing.held)),
         }
     }
 

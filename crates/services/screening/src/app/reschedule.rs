@@ -9,7 +9,9 @@ use domain::booking::{Accepts, Step, step};
 use domain::capacity::slot_full;
 use domain::event::Cause;
 use domain::ids::ClaimId;
-use domain::screening::{self, Decision, Screening, Terms, apply, decide, judge_reschedule};
+use domain::screening::{
+    self, Conflict, CustomerBookings, Decision, Screening, Terms, apply, decide, judge_reschedule,
+};
 use fault::{Fault, Reason};
 use runtime::deadline::Deadline;
 use runtime::entropy::jittered;
@@ -41,8 +43,9 @@ struct Intent {
 enum Standing {
     /// An earlier call with this request_id moved it.
     Moved(Screening),
-    /// It can move, or is on the slot already.
-    Movable(Screening),
+    /// It can move, or is on the slot already. Has the bookings that count against the limit of the hospital there, if
+    /// it is known to have one.
+    Movable(Screening, CustomerBookings),
 }
 
 /// The outcome of asking for a place.
@@ -77,9 +80,9 @@ impl App {
     async fn carry_out(&self, intent: &Intent) -> Result<Screening, Fault> {
         let mut met = None;
         for _ in 0..MAX_ATTEMPTS {
-            let row = match self.standing(intent).await? {
+            let (row, held) = match self.standing(intent).await? {
                 Standing::Moved(row) => return Ok(row),
-                Standing::Movable(row) => row,
+                Standing::Movable(row, held) => (row, held),
             };
             if row.slot == intent.call.asked.slot {
                 // the commit judges it again and records the request
@@ -88,6 +91,7 @@ impl App {
                 }
                 continue;
             }
+            self.judge_new_limit(intent, &row, &held).await?;
             let claim = row.next_claim();
             match self.place(intent, claim).await? {
                 Place::Granted(terms) => {
@@ -112,7 +116,10 @@ impl App {
         let customer =
             row.customer.clone().ok_or_else(|| Fault::internal("a booking that is shown has no customer"))?;
         let key = request.chosen.then(|| request.key.clone());
-        let query = BookingQuery { key, id: *id, customer_date: (customer, asked.slot.date), queue: None };
+        let hospital = &asked.slot.hospital;
+        let is_limited = intent.call.validate_only || self.hospital.known_terms(hospital).customer_limit.is_some();
+        let limited = (is_limited && row.slot.hospital != *hospital).then(|| hospital.clone());
+        let query = BookingQuery { key, id: *id, customer_date: (customer, asked.slot.date), queue: None, limited };
         let existing = self.booking_lookup.ask(query).await?;
         if let Some((record, moved)) = existing.answered {
             request.continues(&record.fingerprint, moved.as_ref().is_some_and(|moved| moved.id == *id))?;
@@ -120,8 +127,21 @@ impl App {
             return Ok(Standing::Moved(moved));
         }
         let row = existing.own.unwrap_or(row);
-        judge_reschedule(&row, asked, existing.other, self.clock.now())?;
-        Ok(Standing::Movable(row))
+        judge_reschedule(&row, asked, existing.other.map(Conflict::Date), self.clock.now())?;
+        Ok(Standing::Movable(row, existing.held))
+    }
+
+    /// Refuses a move at once that would be refused for the limit of the hospital that it moves to. Its limit that is
+    /// known may be an old one, so Hospital is asked for it.
+    async fn judge_new_limit(&self, intent: &Intent, row: &Screening, held: &CustomerBookings) -> Result<(), Fault> {
+        let slot = &intent.call.asked.slot;
+        if held.conflict(row.id, &self.hospital.known_terms(&slot.hospital), self.clock.now()).is_none() {
+            return Ok(());
+        }
+        let deadline = self.hospital_deadline(intent.deadline);
+        let Ok(prospect) = self.hospital.prospect(slot, &intent.trace, deadline).await else { return Ok(()) };
+        let Ok(terms) = self.judge_place(slot, &prospect) else { return Ok(()) };
+        held.conflict(row.id, &terms, self.clock.now()).map_or(Ok(()), |conflict| Err(conflict.refusal(slot)))
     }
 
     async fn place(&self, intent: &Intent, claim: ClaimId) -> Result<Place, Fault> {
@@ -192,9 +212,9 @@ impl App {
 
     /// Judges a move without asking for a place and without writing anything.
     async fn validate_move(&self, intent: &Intent) -> Result<Screening, Fault> {
-        let row = match self.standing(intent).await? {
+        let (row, held) = match self.standing(intent).await? {
             Standing::Moved(row) => return Ok(row),
-            Standing::Movable(row) => row,
+            Standing::Movable(row, held) => (row, held),
         };
         let asked = &intent.call.asked;
         if row.slot == asked.slot {
@@ -203,11 +223,13 @@ impl App {
         let deadline = self.hospital_deadline(intent.deadline);
         let prospect = self.hospital.prospect(&asked.slot, &intent.trace, deadline).await?;
         let (terms, generation) = (self.judge_place(&asked.slot, &prospect)?, row.next_claim().generation);
-        let command = screening::Command::Reschedule { asked: asked.clone(), generation, terms, conflict: None };
+        let conflict = held.conflict(row.id, &terms, self.clock.now());
+        let command = screening::Command::Reschedule { asked: asked.clone(), generation, terms, conflict };
         let now = timestamp(micros(self.clock.now()));
         match decide(Some(&row), &command, now)? {
             Decision::Change(event) => Ok(apply(Some(&row), &event, now)),
-            Decision::Refuse(..) | Decision::Keep | Decision::Fenced | Decision::Ignore(_) => {
+            Decision::Refuse(_, refusal) => Err(refusal),
+            Decision::Keep | Decision::Fenced | Decision::Ignore(_) => {
                 Err(Fault::internal("a move with the next claim was decided as if it had another"))
             }
         }

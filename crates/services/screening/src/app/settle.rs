@@ -38,7 +38,8 @@ impl App {
         match (pending_step(reply, joins), reserved) {
             (PendingStep::Confirm, Reserved::Active(terms)) => {
                 let command = Command::Confirm { booking: booking(row)?, terms, conflict: None };
-                Ok(Settled { row: self.write(row, command, trace).await?, reached: true })
+                let confirmed = self.write(row, command, trace).await?;
+                self.reject_if_given_up(confirmed, trace, deadline).await
             }
             (PendingStep::Queue, Reserved::Waiting(terms, queued)) => {
                 let command = Command::Queue { booking: booking(row)?, terms, queued, conflict: None };

@@ -2,8 +2,8 @@
 
 use domain::booking::{Reply, Step, step};
 use domain::capacity::{judge_booking, judge_joining};
-use domain::ids::SlotId;
-use domain::screening::{Command, Decision, Queued, Screening, Terms, apply, decide};
+use domain::ids::{ScreeningId, SlotId};
+use domain::screening::{Command, CustomerBookings, Decision, Queued, Screening, Terms, apply, decide};
 use domain::window::zone_name;
 use fault::{Fault, Reason};
 use store::{micros, timestamp};
@@ -15,38 +15,71 @@ use crate::hospital_client::Prospect;
 impl App {
     pub(super) async fn validate(&self, intent: &Intent) -> Result<Screening, Fault> {
         let mut attempt = 0;
-        let id = loop {
+        let (id, held) = loop {
             let id = self.attempt(intent, attempt);
             match self.occupancy(intent, id).await? {
-                Occupancy::Free => break id,
+                Occupancy::Free(held) => break (id, held),
                 Occupancy::Fenced => attempt += 1,
                 Occupancy::Booked(row) => return Ok(*row),
             }
         };
+        let command = self.judged(intent, id, &held).await?;
+        let now = timestamp(micros(self.clock.now()));
+        match decide(None, &command, now)? {
+            Decision::Change(event) => Ok(apply(None, &event, now)),
+            Decision::Refuse(_, refusal) => Err(refusal),
+            Decision::Keep | Decision::Fenced | Decision::Ignore(_) => {
+                Err(Fault::internal("a booking without a row was decided as if it had one"))
+            }
+        }
+    }
+
+    /// Refuses a booking at once that Hospital's answer would have refused for the limit of the hospital: a place that
+    /// is given back at once is missing meanwhile. The limit that is known may be an old one, so Hospital is asked for
+    /// it. A refusal for another reason is left to whoever asks for the place.
+    pub(super) async fn judge_limit(
+        &self,
+        intent: &Intent,
+        id: ScreeningId,
+        held: &CustomerBookings,
+    ) -> Result<(), Fault> {
+        let known = self.hospital.known_terms(&intent.call.slot.hospital);
+        if held.conflict(id, &known, self.clock.now()).is_none() {
+            return Ok(());
+        }
+        match self.judged(intent, id, held).await {
+            Ok(Command::Confirm { booking, conflict, .. } | Command::Queue { booking, conflict, .. }) => {
+                conflict.map_or(Ok(()), |conflict| Err(conflict.refusal(&booking.slot)))
+            }
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    /// What would be written if Hospital were asked for a place now.
+    async fn judged(&self, intent: &Intent, id: ScreeningId, held: &CustomerBookings) -> Result<Command, Fault> {
         let (slot, booking) = (&intent.call.slot, intent.booking(id));
         let prospect = self.hospital.prospect(slot, &intent.trace, self.hospital_deadline(intent.deadline)).await;
-        let command = match prospect {
+        let conflict = |terms: &Terms| held.conflict(id, terms, self.clock.now());
+        match prospect {
             Ok(prospect) => match (self.judge_place(slot, &prospect), intent.call.join_waitlist) {
                 (Err(full), true) if full.reason() == Reason::SlotFull => {
                     let (terms, queued) = self.judge_ticket(slot, &prospect)?;
-                    Command::Queue { booking, terms, queued, conflict: None }
+                    let conflict = conflict(&terms);
+                    Ok(Command::Queue { booking, terms, queued, conflict })
                 }
-                (judged, _) => Command::Confirm { booking, terms: judged?, conflict: None },
+                (judged, _) => {
+                    let terms = judged?;
+                    let conflict = conflict(&terms);
+                    Ok(Command::Confirm { booking, terms, conflict })
+                }
             },
             Err(fault) if matches!(fault.reason(), Reason::HospitalUnavailable | Reason::DeadlineExceeded) => {
                 if step(Reply::Unknown, intent.accepts()) != Step::Park {
                     return Err(fault);
                 }
-                Command::Park { booking, terms: self.hospital.known_terms(&slot.hospital), conflict: None }
+                Ok(Command::Park { booking, terms: self.hospital.known_terms(&slot.hospital), conflict: None })
             }
-            Err(fault) => return Err(fault),
-        };
-        let now = timestamp(micros(self.clock.now()));
-        match decide(None, &command, now)? {
-            Decision::Change(event) => Ok(apply(None, &event, now)),
-            Decision::Refuse(..) | Decision::Keep | Decision::Fenced | Decision::Ignore(_) => {
-                Err(Fault::internal("a booking without a row was decided as if it had one"))
-            }
+            Err(fault) => Err(fault),
         }
     }
 
@@ -73,5 +106,7 @@ fn terms(slot: &SlotId, prospect: &Prospect) -> Result<Terms, Fault> {
         hospital_display_name: prospect.hospital_display_name.clone(),
         time_zone: zone_name(&venue.time_zone).to_owned(),
         cancellation_close_time: Some(venue.policy.cancellation_close(slot.date, &venue.time_zone)),
+        reschedule_limit: Some(venue.policy.reschedule_limit),
+        customer_limit: venue.policy.customer_limit,
     })
 }

@@ -1,5 +1,6 @@
 //! A batch that runs again after a commit of unknown outcome changes nothing and answers the same.
 
+mod limits;
 mod waiting;
 
 use std::collections::HashSet;
@@ -114,7 +115,7 @@ fn slot(day: u8) -> SlotId {
 }
 
 fn terms() -> Terms {
-    Terms { hospital_display_name: "Seoul".into(), time_zone: "Asia/Seoul".into(), cancellation_close_time: None }
+    Terms { hospital_display_name: "Seoul".into(), time_zone: "Asia/Seoul".into(), ..Terms::default() }
 }
 
 fn book(day: u8, chosen: bool, holds: Holds) -> Book {

@@ -11,7 +11,7 @@ use domain::civil::encode_date;
 use domain::event::{Cause, envelope};
 use domain::ids::{ClaimId, ScreeningId, SlotId};
 use domain::request::{Request, RequestKey};
-use domain::screening::{self, Booking, Decision, Event, Screening, apply, facts};
+use domain::screening::{self, Booking, Conflict, CustomerBookings, Decision, Event, Screening, Terms, apply, facts};
 use fault::{Fault, Reason};
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -23,6 +23,7 @@ use store::request_record::Record;
 use super::{Answer, Book, Booked, BookingChange, Command, Holds, Move, RefusalReport, Settle, Unsettled};
 use crate::NAME;
 use crate::Rules;
+use crate::tables::limit::CustomerHospital;
 use crate::tables::watch::Orphan;
 use crate::tables::{CustomerDate, CustomerSlot};
 
@@ -33,6 +34,8 @@ pub(super) struct Effects {
     pub(super) changed: Vec<(Screening, Screening)>,
     /// Rows to insert.
     pub(super) created: Vec<Screening>,
+    /// Customers whom a hospital limits, and who had booked at none like it.
+    pub(super) newly_limited: Vec<CustomerHospital>,
     /// Records of answered requests.
     pub(super) records: Vec<Record>,
     /// Claims to watch, because no booking holds them yet or an event about them may have come too early.
@@ -56,6 +59,19 @@ struct Entry {
     before: Option<Screening>,
 }
 
+/// The other bookings of the customers of a batch.
+#[derive(Debug, Default)]
+pub(super) struct Others {
+    /// The active ones.
+    pub(super) active: HashMap<CustomerDate, ScreeningId>,
+    /// The WAITLISTED ones of customers who may join a queue by this batch.
+    pub(super) waiting: HashMap<CustomerSlot, ScreeningId>,
+    /// Those that count against the limits of hospitals that have one.
+    pub(super) held: HashMap<CustomerHospital, CustomerBookings>,
+    /// The customers among these whom no transaction has counted before.
+    pub(super) newly_limited: Vec<CustomerHospital>,
+}
+
 /// The working copy of a batch.
 #[derive(Debug)]
 pub(super) struct Work {
@@ -67,9 +83,7 @@ pub(super) struct Work {
     booked: HashSet<ScreeningId>,
     /// Touched rows in the order of their first change.
     order: Vec<ScreeningId>,
-    active: HashMap<CustomerDate, ScreeningId>,
-    /// The WAITLISTED bookings of customers who may join a queue by this batch.
-    waiting: HashMap<CustomerSlot, ScreeningId>,
+    others: Others,
     versions: HashMap<SlotId, i64>,
     /// Whether each event that the inbox stores is new, in the order of the batch.
     fresh: std::vec::IntoIter<bool>,
@@ -81,14 +95,14 @@ impl Work {
         (now, rules): (Timestamp, Rules),
         records: HashMap<RequestKey, Record>,
         (rows, booked): (HashMap<ScreeningId, Screening>, HashSet<ScreeningId>),
-        (active, waiting): (HashMap<CustomerDate, ScreeningId>, HashMap<CustomerSlot, ScreeningId>),
+        others: Others,
         versions: HashMap<SlotId, i64>,
         fresh: Vec<bool>,
     ) -> Self {
         let rows = rows.into_iter().map(|(id, row)| (id, Entry { row, touched: false, before: None })).collect();
         let (order, effects) = (Vec::new(), Effects::default());
         let fresh = fresh.into_iter();
-        Self { now, rules, records, rows, booked, order, active, waiting, versions, fresh, effects }
+        Self { now, rules, records, rows, booked, order, others, versions, fresh, effects }
     }
 
     pub(super) fn into_effects(mut self) -> Effects {
@@ -100,6 +114,7 @@ impl Work {
                 }
             }
         }
+        self.effects.newly_limited = self.others.newly_limited;
         self.effects
     }
 
@@ -154,7 +169,12 @@ impl Work {
             Ok(Some(row)) if row.id != booking.id => return Booked::Row(Box::new(row)),
             Ok(_) => {}
         }
-        let conflict = self.conflict(booking, booking.joins_waitlist && *holds != Holds::Place);
+        let joins_queue = booking.joins_waitlist && *holds != Holds::Place;
+        let conflict = match holds {
+            // the limit is judged with Hospital's answer
+            Holds::Nothing => self.date_conflict(booking, joins_queue),
+            Holds::Place | Holds::Ticket(_) => self.conflict(booking, terms, joins_queue),
+        };
         let (booking, terms) = (booking.clone(), terms.clone());
         let command = match *holds {
             Holds::Place => screening::Command::Confirm { booking, terms, conflict },
@@ -184,18 +204,30 @@ impl Work {
 
     /// Another booking of the customer that is active on the date of this one, or waits in the queue that it would
     /// join.
-    fn conflict(&self, booking: &Booking, joins_queue: bool) -> Option<ScreeningId> {
+    fn date_conflict(&self, booking: &Booking, joins_queue: bool) -> Option<Conflict> {
         let Booking { id, customer, slot, .. } = booking;
-        let active = self.active.get(&(customer.clone(), slot.date));
-        let in_queue = if joins_queue { self.waiting.get(&(customer.clone(), slot.clone())) } else { None };
-        active.into_iter().chain(in_queue).copied().find(|other| other != id)
+        let Others { active, waiting, .. } = &self.others;
+        let active = active.get(&(customer.clone(), slot.date));
+        let in_queue = if joins_queue { waiting.get(&(customer.clone(), slot.clone())) } else { None };
+        active.into_iter().chain(in_queue).copied().find(|other| other != id).map(Conflict::Date)
+    }
+
+    /// What bars this booking: another one on its date, or the limit that these terms have.
+    fn conflict(&self, booking: &Booking, terms: &Terms, joins_queue: bool) -> Option<Conflict> {
+        let Booking { id, customer, slot, .. } = booking;
+        let held = || self.others.held.get(&(customer.clone(), slot.hospital.clone()));
+        self.date_conflict(booking, joins_queue).or_else(|| held()?.conflict(*id, terms, self.now))
     }
 
     fn settle(&mut self, settle: &Settle) -> Result<Screening, Fault> {
         let mut command = settle.command.clone();
         match &mut command {
-            screening::Command::Confirm { booking, conflict, .. } => *conflict = self.conflict(booking, false),
-            screening::Command::Queue { booking, conflict, .. } => *conflict = self.conflict(booking, true),
+            screening::Command::Confirm { booking, terms, conflict } => {
+                *conflict = self.conflict(booking, terms, false);
+            }
+            screening::Command::Queue { booking, terms, conflict, .. } => {
+                *conflict = self.conflict(booking, terms, true);
+            }
             _ => {}
         }
         match (self.rules)(self.row(settle.id), &command, self.now)? {
@@ -236,10 +268,14 @@ impl Work {
         let Move { request, scope, id, asked, generation, terms, cause } = moving;
         let shown = self.row(*id).filter(|row| row.is_visible(scope)).and_then(|row| row.customer.clone());
         let customer = shown.ok_or_else(|| scope.absent(screening::not_found(*id), "screening"))?;
+        let changes_hospital = self.row(*id).is_some_and(|row| row.slot.hospital != asked.slot.hospital);
         if let Some(row) = self.replay(Some(request), |row| row.id == *id)? {
             return Ok(Booked::Row(Box::new(row)));
         }
-        let conflict = self.active.get(&(customer, asked.slot.date)).copied().filter(|other| other != id);
+        let date = self.others.active.get(&(customer.clone(), asked.slot.date)).copied().filter(|other| other != id);
+        let held = self.others.held.get(&(customer, asked.slot.hospital.clone()));
+        let conflict =
+            date.map(Conflict::Date).or_else(|| held?.conflict(*id, terms, self.now).filter(|_| changes_hospital));
         let (asked, terms) = (asked.clone(), terms.clone());
         let command = screening::Command::Reschedule { asked, generation: *generation, terms, conflict };
         let row = match (self.rules)(self.row(*id), &command, self.now)? {
@@ -283,8 +319,9 @@ impl Work {
     fn transition(&mut self, id: ScreeningId, event: &Event, cause: &Cause) -> Screening {
         let before = self.row(id);
         let row = apply(before, event, self.now);
-        let (was, left) = (before.map(|before| before.state), before.map(|before| before.slot.date));
-        self.keep_one_a_date(&row, left);
+        let (was, left) = (before.map(|before| before.state), before.map(|before| before.slot.clone()));
+        self.count(&row, left.as_ref());
+        self.keep_one_a_date(&row, left.map(|slot| slot.date));
         self.follow_queue(&row, was, cause);
         for (version, fact) in facts(&row, event) {
             let fact = envelope(NAME, cause, self.now, uuid_v7(), id.to_string(), version, fact);
@@ -306,20 +343,34 @@ impl Work {
         row
     }
 
+    /// Keeps the bookings that count against limits up to date with a row. `left` is the slot that it had before.
+    fn count(&mut self, row: &Screening, left: Option<&SlotId>) {
+        let Some(customer) = &row.customer else { return };
+        let held = &mut self.others.held;
+        if let Some(before) = left.and_then(|slot| held.get_mut(&(customer.clone(), slot.hospital.clone()))) {
+            before.remove(row.id);
+        }
+        if CustomerBookings::counts(row.state)
+            && let Some(now) = held.get_mut(&(customer.clone(), row.slot.hospital.clone()))
+        {
+            now.add(row.id, row.slot.date);
+        }
+    }
+
     /// Keeps what is known of active bookings up to date with a row. `left` is the date that it had before.
     fn keep_one_a_date(&mut self, row: &Screening, left: Option<Date>) {
         let Some(customer) = &row.customer else { return };
         let left = left.filter(|date| *date != row.slot.date).map(|date| (customer.clone(), date));
         if let Some(left) = left
-            && self.active.get(&left) == Some(&row.id)
+            && self.others.active.get(&left) == Some(&row.id)
         {
-            self.active.remove(&left);
+            self.others.active.remove(&left);
         }
         let customer_date = (customer.clone(), row.slot.date);
         if row.state.is_active() {
-            self.active.insert(customer_date, row.id);
-        } else if self.active.get(&customer_date) == Some(&row.id) {
-            self.active.remove(&customer_date);
+            self.others.active.insert(customer_date, row.id);
+        } else if self.others.active.get(&customer_date) == Some(&row.id) {
+            self.others.active.remove(&customer_date);
         }
     }
 

@@ -137,6 +137,12 @@ impl FakeHospital {
         state.slots.insert(slot.id.clone(), slot);
     }
 
+    /// Gives a hospital another booking policy.
+    pub(crate) fn set_policy(&self, hospital: &str, policy: BookingPolicy) {
+        let id = HospitalId::from_segment(hospital).unwrap();
+        self.state().hospitals.get_mut(&id).unwrap().policy = policy;
+    }
+
     pub(crate) fn set_capacity(&self, slot: &SlotId, capacity: i32) {
         self.state().slots.get_mut(slot).unwrap().capacity = capacity;
     }
@@ -221,6 +227,8 @@ impl FakeHospital {
             hospital_display_name: terms.hospital_display_name,
             time_zone: terms.time_zone,
             cancellation_close_time: terms.cancellation_close_time.map(encode_time),
+            reschedule_limit: terms.reschedule_limit,
+            customer_limit: terms.customer_limit,
         });
         Ok(answer)
     }

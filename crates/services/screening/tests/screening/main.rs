@@ -6,6 +6,7 @@ mod cancelling;
 mod correcting;
 mod events;
 mod hospital;
+mod limits;
 mod listing;
 mod migrating;
 mod pending;

@@ -32,6 +32,7 @@ fn booking(number: u128, slot: &SlotId, state: State, version: i64, (made, chang
         queued: waits.then(|| Queued { position: 2, closes_at: at(0) + SignedDuration::from_hours(24) }),
         generation: FIRST_GENERATION,
         fenced_generation: 0,
+        reschedule_count: 0,
         version,
         create_time: at(made),
         update_time: at(changed),

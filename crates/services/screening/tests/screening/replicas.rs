@@ -2,13 +2,15 @@
 
 use contract::screening::v1::screening::State;
 use domain::ids::ClaimId;
+use domain::window::BookingPolicy;
 use fault::Reason;
 use mesh::for_tests;
-use testkit::{gather, refused, start_together};
+use testkit::{eventually, gather, refused, start_together};
 
+use crate::hospital::{Fate, Gate};
 use crate::promoting::{HeldUp, about, patient};
 use crate::unknown::soon;
-use crate::world::{World, ask_once, ask_to_wait, book, cancel, claim, names, read};
+use crate::world::{World, ask_once, ask_to_wait, book, cancel, claim, names, read, slot};
 
 /// A world on a database of its own; `None` where there is no PostgreSQL.
 async fn shared() -> Option<World> {
@@ -137,6 +139,45 @@ async fn r24_what_is_over_expires_once_and_who_left_has_left() {
     }
     world.deliver().await;
     assert_eq!(world.hospital.waiting(&slot), []);
+    other.stop().await;
+    world.stop().await;
+}
+
+/// The limit is judged where the bookings are written, by two replicas at once: for a customer whom no transaction has
+/// counted before, and for one who was.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_bookings_at_two_replicas_the_limit_lets_one_through() {
+    let Some(world) = shared().await else { return };
+    let other = world.replica(patient()).await;
+    let policy = BookingPolicy { customer_limit: Some(1), ..BookingPolicy::default() };
+    for round in 0..10 {
+        let customer = format!("customer-{}", round / 2);
+        let parties = [world.customer(&customer).await, other.served.customer(&customer).await];
+        let slots = [2 * round, 2 * round + 1].map(|day| slot("seoul", 7 + day));
+        slots.iter().for_each(|slot| world.hospital.open_under(slot, 1, policy));
+        let before = world.hospital.active().len();
+        let gate = Gate::closed();
+        world.hospital.next([Fate::AnswerAfter(gate.clone()), Fate::AnswerAfter(gate.clone())]);
+        let calls = start_together(2, |i| {
+            let (party, request) = (parties[i].clone(), ask_once(&customer, &slots[i]));
+            async move { book(&party, request).await }
+        });
+        eventually("two places", async || match world.hospital.active().len() - before {
+            2 => Ok(()),
+            there => Err(format!("{there} of 2")),
+        })
+        .await;
+        gate.open();
+        let (fine, refusals): (Vec<_>, Vec<_>) = gather(calls).await.into_iter().partition(Result::is_ok);
+        assert_eq!((fine.len(), refusals.len()), (1, 1), "{refusals:?}");
+        let refusal = refused(refusals.into_iter().next().unwrap(), Reason::CustomerLimitReached);
+        assert_eq!(refusal.value("limit"), "1");
+        world.deliver().await;
+        assert_eq!(world.hospital.active().len(), before + 1, "the other place is given back");
+        // the next round is of a customer who was counted
+        cancel(&parties[0], &fine.into_iter().next().unwrap().unwrap().name).await.unwrap();
+        world.deliver().await;
+    }
     other.stop().await;
     world.stop().await;
 }

@@ -44,6 +44,8 @@ const METADATA: &[(Reason, &[&str])] = &[
     (Reason::WaitlistFull, &["slot", "waitlistLimit"]),
     (Reason::WaitlistClosed, &["slot", "closesAt", "timeZone"]),
     (Reason::RescheduleClosed, &["screening", "closesAt"]),
+    (Reason::RescheduleLimitReached, &["screening", "limit"]),
+    (Reason::CustomerLimitReached, &["hospital", "limit"]),
     (Reason::EtagMismatch, &["currentEtag"]),
     (Reason::RequestInProgress, &["requestId"]),
     (Reason::RateLimited, &["limit"]),

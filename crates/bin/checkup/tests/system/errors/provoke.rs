@@ -167,8 +167,20 @@ async fn bookings(seen: &mut Seen, checkup: &Checkup) {
     seen.note(refused(kim.reschedule(&booked, &slot(0), "").await, Reason::RescheduleClosed));
     let complete = CompleteScreeningRequest { name: booked.clone(), ..CompleteScreeningRequest::default() };
     seen.note(refused(admin.screening().complete_screening(complete).await, Reason::DateNotReached));
+    limits(seen, &desk, &kim, me).await;
     desk.cancel(&booked, "").await.expect("an admin cancels");
     seen.note(refused(desk.cancel(&booked, "").await, Reason::ScreeningStateInvalid));
+}
+
+/// Refusals of a second booking at a hospital that allows one, and of its move where it allows none.
+async fn limits(seen: &mut Seen, desk: &Desk, customer: &Desk, me: &str) {
+    let slots = desk.open("one-each", &[9, 10, 11], 2).await;
+    let policy = BookingPolicy { reschedule_limit: Some(0), customer_limit: Some(1), ..BookingPolicy::default() };
+    desk.set_policy("hospitals/one-each", policy).await.expect("a policy");
+    let booked = customer.book(me, &slots[0], "").await.expect("the first").name;
+    seen.note(refused(customer.book(me, &slots[1], "").await, Reason::CustomerLimitReached));
+    seen.note(refused(customer.reschedule(&booked, &slots[2], "").await, Reason::RescheduleLimitReached));
+    desk.cancel(&booked, "").await.expect("an admin cancels");
 }
 
 /// Refusals of bookings that would wait for a slot without a place.

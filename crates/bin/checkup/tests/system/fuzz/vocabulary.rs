@@ -96,6 +96,8 @@ impl Vocabulary {
                 "booking_policy.min_notice",
                 "booking_policy.waitlist_limit",
                 "booking_policy.promotion_min_notice",
+                "booking_policy.reschedule_limit",
+                "booking_policy.customer_limit",
                 "*",
                 "nonsense",
             ]),

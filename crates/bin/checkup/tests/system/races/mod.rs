@@ -6,6 +6,7 @@ mod capacity;
 mod deletion;
 mod events;
 mod faults;
+mod limits;
 mod requests;
 mod reschedule;
 mod time;
@@ -16,7 +17,13 @@ use contract::capacity::v1::{CapacityClaim, ListCapacityClaimsRequest};
 use contract::hospital::v1::Slot;
 use contract::screening::v1 as screening;
 use contract::screening::v1::Screening;
-use testkit::Party;
+use testkit::{Checkup, Party};
+
+/// Asserts that all services agree.
+pub(crate) async fn agree(checkup: &Checkup) {
+    let verified = checkup.run(&["verify", "--settle", "5s"]).await;
+    assert_eq!(verified.code, Some(0), "{verified:#?}");
+}
 
 /// Every screening that an auditor sees.
 pub(crate) async fn all_screenings(auditor: &Party, filter: &str) -> Vec<Screening> {

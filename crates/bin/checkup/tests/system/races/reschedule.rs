@@ -14,11 +14,11 @@ use fault::Reason;
 use hospital::{CloseSlotRequest, DeleteHospitalRequest};
 use screening::screening::State;
 use screening::{CancelScreeningRequest, CompleteScreeningRequest, Screening};
-use testkit::{Checkup, Desk, Party, eventually, gather, in_days, refused, rush, seed, slot_name};
+use testkit::{Desk, Party, eventually, gather, in_days, refused, rush, seed, slot_name};
 use tonic::{Response, Status};
 
 use super::capacity::{watch_claims, watch_counts};
-use super::claims;
+use super::{agree, claims};
 use crate::launch;
 
 /// Books one place of a slot for each of these customers, `prefix-0` and so on.
@@ -53,12 +53,6 @@ async fn ends(auditor: &Party, name: &str, expected: (State, &str, i64)) -> Scre
         if is_there { Ok(seen) } else { Err(format!("{seen:?}, not {expected:?}")) }
     })
     .await
-}
-
-/// Asserts that all services agree.
-async fn agree(checkup: &Checkup) {
-    let verified = checkup.run(&["verify", "--settle", "5s"]).await;
-    assert_eq!(verified.code, Some(0), "{verified:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

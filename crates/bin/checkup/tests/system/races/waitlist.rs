@@ -29,7 +29,7 @@ use tokio::time::Instant;
 use tonic::Status;
 
 use self::queue::{Press, Queue};
-use super::{all_screenings, check_counts, claims};
+use super::{agree, all_screenings, check_counts, claims};
 use crate::launch;
 
 /// Waits until the first `count` of these bookings have a place, in the version after that in which they waited, and
@@ -63,12 +63,6 @@ async fn counts(auditor: &Party, slot: &str, booked: usize, waiting: usize) -> S
         if held == counted && counted == [booked, waiting] { Ok(now) } else { Err(format!("{held:?} claims, {now:?}")) }
     })
     .await
-}
-
-/// Asserts that all services agree.
-async fn agree(checkup: &Checkup) {
-    let verified = checkup.run(&["verify", "--settle", "5s"]).await;
-    assert_eq!(verified.code, Some(0), "{verified:#?}");
 }
 
 /// Checks what every reader of a slot must see at any time: no place is free on sale while somebody waits.

@@ -252,6 +252,8 @@ fn masks(of: &prost_reflect::MessageDescriptor) -> Vec<Value> {
         "booking_policy.cancellation_cutoff",
         "booking_policy.waitlist_limit",
         "booking_policy.promotion_min_notice",
+        "booking_policy.reschedule_limit",
+        "booking_policy.customer_limit",
         "booking_policy.min",
         "customer_display_name",
         "customer",

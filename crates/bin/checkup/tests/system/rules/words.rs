@@ -56,6 +56,8 @@ const SAID: &[Said] = &[
     said("UpdateHospitalRequest", "hospital.booking_policy.cancellation_cutoff", "judged where it is written", any),
     said("UpdateHospitalRequest", "hospital.booking_policy.waitlist_limit", "judged where it is written", any),
     said("UpdateHospitalRequest", "hospital.booking_policy.promotion_min_notice", "judged where it is written", any),
+    said("UpdateHospitalRequest", "hospital.booking_policy.reschedule_limit", "judged where it is written", any),
+    said("UpdateHospitalRequest", "hospital.booking_policy.customer_limit", "judged where it is written", any),
     said(
         "UpdateHospitalRequest",
         "update_mask",

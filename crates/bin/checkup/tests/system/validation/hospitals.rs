@@ -43,6 +43,8 @@ async fn a_hospital_with_everything_wrong_hears_it_all_at_once() {
         cancellation_cutoff: Some(Duration { seconds: i64::MAX, nanos: i32::MIN }),
         waitlist_limit: Some(10_001),
         promotion_min_notice: Some(Duration { seconds: 8784 * 3600, nanos: 1 }),
+        reschedule_limit: Some(101),
+        customer_limit: Some(0),
     };
     let everything = CreateHospitalRequest {
         hospital: Some(Hospital {
@@ -70,6 +72,8 @@ async fn a_hospital_with_everything_wrong_hears_it_all_at_once() {
             ("hospital.booking_policy.cancellation_cutoff", FIELD),
             ("hospital.booking_policy.waitlist_limit", FIELD),
             ("hospital.booking_policy.promotion_min_notice", FIELD),
+            ("hospital.booking_policy.reschedule_limit", FIELD),
+            ("hospital.booking_policy.customer_limit", FIELD),
             ("hospital_id", FIELD),
             ("initial_slots[0].capacity", FIELD),
             ("initial_slots[1].date", DATE),
@@ -101,6 +105,8 @@ async fn what_is_just_within_the_limits_is_accepted() {
         cancellation_cutoff: hours(8784),
         waitlist_limit: Some(10_000),
         promotion_min_notice: hours(8784),
+        reschedule_limit: Some(100),
+        customer_limit: Some(1_000),
     };
     // Output-only fields are ignored if a client sends them, even with an unknown enum number.
     let hospital = Hospital {
@@ -140,6 +146,7 @@ async fn what_is_just_within_the_limits_is_accepted() {
     let policy = unnamed.booking_policy.expect("the policy in force");
     assert_eq!((policy.min_notice, policy.max_advance, policy.cancellation_cutoff), (hours(0), hours(8784), hours(0)));
     assert_eq!((policy.waitlist_limit, policy.promotion_min_notice), (Some(100), hours(24)));
+    assert_eq!((policy.reschedule_limit, policy.customer_limit), (Some(3), None));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

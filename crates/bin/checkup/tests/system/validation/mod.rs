@@ -4,6 +4,7 @@
 
 mod calendar;
 mod hospitals;
+mod limits;
 mod others;
 mod queues;
 mod readable;

@@ -44,6 +44,7 @@ fn a_move_is_two_versions_and_leaves_its_place() {
     let moved = apply(Some(&booked), &event, before());
     assert_eq!((moved.state, moved.version, moved.generation), (State::Confirmed, booked.version + 2, 2));
     assert_eq!((&moved.slot, moved.terms.hospital_display_name.as_str()), (&later(), "부산"));
+    assert_eq!((booked.reschedule_count, moved.reschedule_count), (0, 1));
     assert_eq!((moved.state_reason.as_str(), moved.state_message.as_str()), ("CUSTOMER_REQUEST", "a trip"));
     let reported = facts(&moved, &event);
     let [(2, Payload::ScreeningRescheduled(left)), (3, Payload::ScreeningConfirmed(now))] = &reported[..] else {
@@ -68,7 +69,7 @@ fn a_move_is_refused_in_this_order_and_its_claim_is_fenced() {
             decision => panic!("{decision:?}"),
         }
     };
-    let (conflict, stale) = (Some(other()), || "\"9\"".to_owned());
+    let (conflict, stale) = (Some(Conflict::Date(other())), || "\"9\"".to_owned());
     let (customer, admin) = (asked(Party::Customer), asked(Party::Admin));
     for state in State::ALL.iter().filter(|state| **state != State::Confirmed) {
         let wrong = Reschedule { etag: stale(), ..customer.clone() };
@@ -78,6 +79,14 @@ fn a_move_is_refused_in_this_order_and_its_claim_is_fenced() {
     let wrong = Reschedule { etag: stale(), ..customer.clone() };
     assert_eq!(refusal(&booked, wrong, conflict, ends), Reason::EtagMismatch);
     assert_eq!(refusal(&booked, customer.clone(), conflict, close), Reason::RescheduleClosed);
+    let often = Screening { reschedule_count: 3, ..booked.clone() };
+    assert_eq!(refusal(&often, customer.clone(), conflict, close), Reason::RescheduleClosed);
+    let in_time = close - SignedDuration::from_micros(1);
+    assert_eq!(refusal(&often, customer.clone(), conflict, in_time), Reason::RescheduleLimitReached);
+    assert_eq!(refusal(&often, admin.clone(), conflict, in_time), Reason::CustomerDateConflict);
+    let unlimited = Terms { reschedule_limit: None, ..terms() };
+    let unlimited = Screening { terms: unlimited, ..often };
+    assert_eq!(judge_reschedule(&unlimited, &customer, None, in_time), Ok(()));
     assert_eq!(refusal(&booked, admin.clone(), conflict, ends), Reason::DateInPast);
     assert_eq!(refusal(&booked, admin.clone(), conflict, close), Reason::CustomerDateConflict);
     let just_before = close - SignedDuration::from_micros(1);
@@ -91,8 +100,12 @@ fn a_booking_that_is_there_already_stays_and_needs_no_place() {
     let booked = row(State::Confirmed);
     let asked = Reschedule { slot: slot(), ..asked(Party::Customer) };
     let late = at("2027-01-09T00:00:00Z");
-    let same =
-        |generation| Command::Reschedule { asked: asked.clone(), generation, terms: terms(), conflict: Some(other()) };
+    let same = |generation| Command::Reschedule {
+        asked: asked.clone(),
+        generation,
+        terms: terms(),
+        conflict: Some(Conflict::Date(other())),
+    };
     assert_eq!(decide(Some(&booked), &same(1), late), Ok(Decision::Keep));
     assert_eq!(decide(Some(&booked), &same(2), late), Ok(Decision::Change(Event::ClaimFenced(2))));
 }

@@ -2,12 +2,12 @@
 
 use super::*;
 
-fn join(conflict: Option<ScreeningId>) -> Command {
+fn join(conflict: Option<Conflict>) -> Command {
     let booking = Booking { joins_waitlist: true, ..booking() };
     Command::Queue { booking, terms: terms(), queued: queued(), conflict }
 }
 
-fn confirm(conflict: Option<ScreeningId>) -> Command {
+fn confirm(conflict: Option<Conflict>) -> Command {
     Command::Confirm { booking: booking(), terms: terms(), conflict }
 }
 
@@ -57,7 +57,9 @@ fn a_parked_booking_remembers_that_it_may_wait() {
 
 #[test]
 fn nobody_waits_twice_for_a_slot_or_beside_a_booking_of_that_date() {
-    let Ok(Decision::Refuse(event, refusal)) = decide(None, &join(Some(other())), before()) else { panic!() };
+    let Ok(Decision::Refuse(event, refusal)) = decide(None, &join(Some(Conflict::Date(other()))), before()) else {
+        panic!()
+    };
     assert_eq!(refusal.reason(), Reason::CustomerDateConflict);
     let given_back = apply(None, &event, before());
     assert!(given_back.is_fence());
@@ -65,10 +67,12 @@ fn nobody_waits_twice_for_a_slot_or_beside_a_booking_of_that_date() {
     assert_eq!(fact.claim_id, booking().claim().to_string());
     // one that was parked beside it is given up, so that its claim is given back
     let pending = row(State::Pending);
-    let Ok(Decision::Change(event)) = decide(Some(&pending), &join(Some(other())), before()) else { panic!() };
+    let Ok(Decision::Change(event)) = decide(Some(&pending), &join(Some(Conflict::Date(other()))), before()) else {
+        panic!()
+    };
     assert_eq!(event, Event::GivenUp(Reason::CustomerDateConflict));
     let waits = row(State::Waitlisted);
-    assert_eq!(decide(Some(&waits), &join(Some(other())), before()), Ok(Decision::Keep));
+    assert_eq!(decide(Some(&waits), &join(Some(Conflict::Date(other()))), before()), Ok(Decision::Keep));
 }
 
 #[test]
@@ -93,7 +97,7 @@ fn a_promotion_is_a_plain_confirmation() {
 #[test]
 fn of_a_promotion_and_another_booking_of_that_date_the_later_loses() {
     let waits = row(State::Waitlisted);
-    let (expired, fact) = after(Some(&waits), &confirm(Some(other())), before());
+    let (expired, fact) = after(Some(&waits), &confirm(Some(Conflict::Date(other()))), before());
     assert_eq!((expired.state, expired.state_reason.as_str()), (State::Expired, "CUSTOMER_DATE_CONFLICT"));
     assert!(expired.waited_in_vain());
     let Payload::ScreeningWaitlistEnded(fact) = fact else { panic!("{fact:?}") };
@@ -161,7 +165,7 @@ fn who_waits_does_not_move() {
 fn the_current_state_of_a_row_is_reported_as_its_change_was() {
     for (command, now) in [
         (confirm(None), before()),
-        (confirm(Some(other())), before()),
+        (confirm(Some(Conflict::Date(other()))), before()),
         (cancel(Party::Customer), before()),
         (revoke(), before()),
         (Command::Expire, queued().closes_at),

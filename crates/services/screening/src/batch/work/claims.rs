@@ -36,7 +36,7 @@ impl Work {
     fn promote(&mut self, row: &Screening, event: &ClaimEvent) {
         let Some(customer) = row.customer.clone() else { return };
         let booking = row.booking(customer);
-        let (terms, conflict) = (row.terms.clone(), self.conflict(&booking, false));
+        let (terms, conflict) = (row.terms.clone(), self.date_conflict(&booking, false));
         self.apply_to(row.id, &screening::Command::Confirm { booking, terms, conflict }, event);
     }
 
@@ -99,9 +99,9 @@ impl Work {
         }
         let Some(customer) = &row.customer else { return };
         if row.state == State::Waitlisted {
-            self.waiting.insert((customer.clone(), row.slot.clone()), row.id);
+            self.others.waiting.insert((customer.clone(), row.slot.clone()), row.id);
         } else if was == Some(State::Waitlisted) {
-            self.waiting.remove(&(customer.clone(), row.slot.clone()));
+            self.others.waiting.remove(&(customer.clone(), row.slot.clone()));
         }
     }
 

@@ -93,6 +93,8 @@ impl FakeHospital {
                 cancellation_cutoff: duration(found.policy.cancellation_cutoff),
                 waitlist_limit: Some(found.policy.waitlist_limit),
                 promotion_min_notice: duration(found.policy.promotion_min_notice),
+                reschedule_limit: Some(found.policy.reschedule_limit),
+                customer_limit: found.policy.customer_limit,
             }),
             ..message::Hospital::default()
         })

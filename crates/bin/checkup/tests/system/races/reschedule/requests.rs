@@ -1,5 +1,6 @@
 //! R30: the same move more than once, two moves of one booking, and a move against the rule of one booking a date.
 
+use contract::hospital::v1::BookingPolicy;
 use contract::screening::v1::Screening;
 use contract::screening::v1::screening::State;
 use fault::Reason;
@@ -191,8 +192,10 @@ async fn r30_the_own_date_is_no_conflict_and_never_free_in_between() {
     let checkup = launch().start().await;
     let admin = Desk::of(&checkup.admin().await);
     let mut slots = Vec::new();
+    let often = BookingPolicy { reschedule_limit: Some(100), ..BookingPolicy::default() };
     for i in 0..HOSPITALS {
         slots.extend(admin.open(&format!("clinic-{i}"), &[7], 5).await);
+        admin.set_policy(&format!("hospitals/clinic-{i}"), often).await.expect("a policy");
     }
     let kim = checkup.customer("kim").await;
     let booked = Desk::of(&kim).book("kim", &slots[0], "").await.expect("a place");
