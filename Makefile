@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run mesh demo verify bench chaos simulate test check clients image mesh-check cluster-check mesh-lab experiment tools
+.PHONY: help run mesh demo verify bench chaos upgrade-check simulate test check clients image mesh-check cluster-check mesh-lab experiment tools
 
 # Options for the command that is run: make run ARGS='--addr 127.0.0.1:9000'
 ARGS ?=
@@ -49,6 +49,10 @@ bench: tools ## measures the services against baselines of the same run (long; A
 chaos: tools ## breaks a mesh under load, fault by fault, and prints what became of every booking (tens of minutes)
 	$(CARGO) build --release -p checkup
 	$(CARGO) run --release -p chaos -- --binary $(TARGET)/release/checkup $(ARGS)
+
+# Needs the history of git, and builds the last release once.
+upgrade-check: tools ## replaces the last release by this tree, replica by replica under load (ARGS=--short for a trial)
+	.ci/upgrade $(ARGS)
 
 simulate: ## runs whole meshes in simulated time, SEEDS=1000 of them, each repeatable by its seed
 	$(CARGO) run --release -p simulation -- --seeds $(SEEDS) $(ARGS)

@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use chaos::{Error, Form, Row, Scenario};
+use chaos::{Error, Form, Plan, Row, Scenario};
 use mesh::for_tests::or_skip;
 use testkit::seed;
 
@@ -16,8 +16,9 @@ const CONFIRMED: u64 = 10;
 
 /// Plays a scenario and asserts that nothing is wrong. `None`, with a message, if this machine cannot play it.
 async fn survives(scenario: Scenario) -> Option<Row> {
-    let seed = seed(scenario.name()).number();
-    let plan = scenario.plan(Form::Short, PathBuf::from(env!("CARGO_BIN_EXE_checkup")), seed);
+    let (seed, binary) = (seed(scenario.name()).number(), PathBuf::from(env!("CARGO_BIN_EXE_checkup")));
+    // what is replaced is the same version here; `.ci/upgrade` replaces the last release
+    let plan = Plan { before: Some(binary.clone()), ..scenario.plan(Form::Short, binary, seed) };
     let row = match scenario.run(&plan).await {
         Ok(row) => row,
         Err(Error::Server(error)) => return or_skip("a mesh", Err(error)),
@@ -58,6 +59,8 @@ survives! {
     clock_of_one_process_is_wrong: Clock,
     disk_of_the_databases_is_full: Disk,
     poison_events: Poison,
+    a_version_replaced_replica_by_replica: Upgrade,
+    a_view_of_an_earlier_version: EarlierView,
     rolling_restart_of_every_service: Rolling,
     flash_sale: Flash,
     embedded_disk_full: EmbeddedFull,

@@ -20,8 +20,6 @@ const HOT_SLOT_PERCENT: u64 = 20;
 const KEPT_PERCENT: u64 = 8;
 /// The share of cancellations among the calls of a caller who holds bookings, in per cent.
 const CANCELLED_PERCENT: u64 = 50;
-/// The share of moves among the other calls of such a caller, in per cent.
-const MOVED_PERCENT: u64 = 30;
 /// How far calls may fall behind the rate and still catch up.
 const MAX_DELAY: Duration = Duration::from_millis(20);
 
@@ -46,6 +44,8 @@ pub struct Pressure {
     pub rate: f64,
     /// The number of callers. Each has one call at a time.
     pub callers: usize,
+    /// The share of moves among the calls of a caller who holds bookings and does not cancel one, in per cent.
+    pub moved_percent: u64,
 }
 
 impl Load {
@@ -57,6 +57,7 @@ impl Load {
         let callers = (0..pressure.callers).map(|index| {
             let caller = Caller {
                 desk: desk.clone(),
+                moved_percent: pressure.moved_percent,
                 observed: Arc::clone(observed),
                 random: random.fork(),
                 index,
@@ -108,6 +109,7 @@ impl Pace {
 
 struct Caller {
     desk: Desk,
+    moved_percent: u64,
     observed: Arc<Observed>,
     random: Random,
     index: usize,
@@ -125,7 +127,7 @@ impl Caller {
             let holds = !self.held.is_empty();
             if holds && self.random.chance(CANCELLED_PERCENT) {
                 self.cancel().await;
-            } else if holds && self.random.chance(MOVED_PERCENT) {
+            } else if holds && self.random.chance(self.moved_percent) {
                 self.reschedule().await;
             } else {
                 self.book().await;

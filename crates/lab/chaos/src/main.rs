@@ -71,6 +71,9 @@ struct Args {
     /// The checkup binary [default: beside this one]
     #[arg(long, value_name = "PATH")]
     binary: Option<PathBuf>,
+    /// The checkup binary of an earlier version, for the scenario that replaces it
+    #[arg(long, value_name = "PATH")]
+    before: Option<PathBuf>,
     /// The seed of all random choices [default: the time]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -165,6 +168,7 @@ async fn all(args: &Args, scenarios: &[Scenario], binary: &Path, seed: u64, rows
 
 async fn one(scenario: Scenario, args: &Args, binary: PathBuf, seed: u64) -> Result<Row, Error> {
     let mut plan = scenario.plan(if args.short { Form::Short } else { Form::Full }, binary, seed);
+    plan.before.clone_from(&args.before);
     plan.rounds = args.rounds.unwrap_or(plan.rounds);
     plan.bookings = args.bookings.unwrap_or(plan.bookings);
     plan.pressure.rate = args.rate.unwrap_or(plan.pressure.rate);

@@ -34,12 +34,16 @@ const RATE_SAMPLES: u32 = 24;
 const ZONE: &str = "Asia/Seoul";
 /// How many may wait for a place on one slot: as many as a policy may allow.
 const WAITLIST_LIMIT: i32 = 10_000;
+/// How often a customer may move a booking: as often as a policy may allow.
+const RESCHEDULE_LIMIT: i32 = 100;
 
 /// How long and how hard a scenario is played.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// The binary under test.
     pub binary: PathBuf,
+    /// The binary of an earlier version, for the scenario that replaces it.
+    pub before: Option<PathBuf>,
     /// The rate and the callers of the load.
     pub pressure: Pressure,
     /// How long the load runs unmeasured, so that connections are made and caches filled.
@@ -312,6 +316,7 @@ pub(crate) async fn open(pool: &Pool, tokens: &Tokens, id: &str, capacities: &[i
             time_zone: ZONE.to_owned(),
             booking_policy: Some(hospital::BookingPolicy {
                 waitlist_limit: Some(WAITLIST_LIMIT),
+                reschedule_limit: Some(RESCHEDULE_LIMIT),
                 ..hospital::BookingPolicy::default()
             }),
             ..hospital::Hospital::default()

@@ -10,6 +10,7 @@ mod flash;
 mod network;
 mod older;
 mod process;
+mod release;
 mod storage;
 mod twice;
 
@@ -24,6 +25,9 @@ use crate::Error;
 use crate::load::Pressure;
 use crate::row::Row;
 use crate::run::Plan;
+
+/// The share of moves among the calls of a caller who holds bookings and does not cancel one, in per cent.
+const MOVED_PERCENT: u64 = 30;
 
 /// One way to break a mesh or an embedded process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +62,10 @@ pub enum Scenario {
     Poison,
     /// Every replica of every service is stopped and started again, one after the other.
     Rolling,
+    /// An earlier version is replaced, one replica after the other.
+    Upgrade,
+    /// A replica of my-page is of an earlier version.
+    EarlierView,
     /// Many customers request the same slot at once.
     Flash,
     /// The disk of an embedded process is full.
@@ -107,7 +115,7 @@ pub enum Form {
 
 impl Scenario {
     /// Every scenario, in the order in which they are played.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 35] = [
         Self::Kill,
         Self::Postgres,
         Self::Freeze,
@@ -123,6 +131,8 @@ impl Scenario {
         Self::Disk,
         Self::Poison,
         Self::Rolling,
+        Self::Upgrade,
+        Self::EarlierView,
         Self::Flash,
         Self::EmbeddedFull,
         Self::EmbeddedIo,
@@ -162,6 +172,8 @@ impl Scenario {
             Self::Disk => "disk",
             Self::Poison => "poison",
             Self::Rolling => "rolling",
+            Self::Upgrade => "upgrade",
+            Self::EarlierView => "earlier-view",
             Self::Flash => "flash",
             Self::EmbeddedFull => "embedded-full",
             Self::EmbeddedIo => "embedded-io",
@@ -202,6 +214,8 @@ impl Scenario {
             Self::Disk => "the databases' disk full",
             Self::Poison => "events nobody can read or apply",
             Self::Rolling => "rolling restart of every service, 2 replicas each",
+            Self::Upgrade => "an earlier version replaced, replica by replica (needs --before)",
+            Self::EarlierView => "my-page of an earlier version beside this one (needs --before)",
             Self::Flash => "flash sale: one slot, everybody at once",
             Self::EmbeddedFull => "embedded: the disk full",
             Self::EmbeddedIo => "embedded: I/O errors",
@@ -261,10 +275,11 @@ impl Scenario {
         };
         Plan {
             binary,
+            before: None,
             pressure: if full {
-                Pressure { rate: 1_200.0, callers: 256 }
+                Pressure { rate: 1_200.0, callers: 256, moved_percent: MOVED_PERCENT }
             } else {
-                Pressure { rate: 200.0, callers: 24 }
+                Pressure { rate: 200.0, callers: 24, moved_percent: MOVED_PERCENT }
             },
             warm_up: if full { seconds(5) } else { Duration::from_millis(1_500) },
             steady: if full { seconds(5) } else { Duration::from_millis(700) },
@@ -301,6 +316,8 @@ impl Scenario {
             Self::Disk => disk::disk(name, plan).await,
             Self::Poison => twice::poison(name, plan).await,
             Self::Rolling => process::rolling(name, plan).await,
+            Self::Upgrade => release::upgrade(name, plan).await,
+            Self::EarlierView => release::earlier_view(name, plan).await,
             Self::Flash => flash::flash(name, plan).await,
             Self::EmbeddedFull => storage::full(name, plan).await,
             Self::EmbeddedIo => storage::io(name, plan).await,

@@ -146,6 +146,11 @@ impl Replica {
         self.settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
     }
 
+    /// Has this replica run another binary from its next start on.
+    pub fn replace_binary(&mut self, binary: &Path) {
+        binary.clone_into(&mut self.binary);
+    }
+
     /// Sets environment variables of this replica alone, from its next start on. Replaces those of an earlier call.
     pub fn set_environment(&mut self, variables: Vec<(String, String)>) {
         self.environment = variables;

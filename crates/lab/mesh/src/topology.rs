@@ -162,6 +162,16 @@ impl Mesh {
         std::fs::write(&path, text).map_err(Error::system(format!("write {}", path.display())))
     }
 
+    /// Brings the databases up to date with another binary, which the next mesh on this directory starts with. The
+    /// replicas go on with the one that they have.
+    ///
+    /// # Errors
+    /// If the migration fails.
+    pub async fn migrate_to(&mut self, binary: &Path) -> Result<(), Error> {
+        binary.clone_into(&mut self.layout.binary);
+        self.migrate().await
+    }
+
     async fn migrate(&self) -> Result<(), Error> {
         let mut command = Command::new(&self.layout.binary);
         command.arg("migrate").arg("--config").arg(self.configuration());

@@ -8,7 +8,7 @@ use crate::Error;
 use crate::row::Row;
 use crate::run::{Plan, Run, START_TIMEOUT, Setup};
 
-const SERVICES: [&str; 5] = ["hospital", "screening", "reservation", "mypage", "marketing"];
+pub(super) const SERVICES: [&str; 5] = ["hospital", "screening", "reservation", "mypage", "marketing"];
 
 /// Kills one replica of each service in turn and starts it again after a while.
 pub(super) async fn kill(name: &'static str, plan: &Plan) -> Result<Row, Error> {
